@@ -1,0 +1,41 @@
+# make demo   set everything up and audit the demo data
+# make test   set everything up and run the tests
+# make check  format, lint, types and tests: the whole gate
+# make ui     open the demo's audits in MLflow
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := poisonwatch flows tasks dashboards benchmarks tests
+
+.PHONY: demo test check format ui clean
+
+demo: $(STAMP)
+	$(BIN)/poisonwatch demo poisonwatch-demo
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: $(STAMP)
+	cd poisonwatch-demo && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false DO_NOT_TRACK=true ../$(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+clean:
+	rm -rf $(VENV) poisonwatch-demo build dist *.egg-info
+
+# PyTorch first and alone: resolved together with the rest, a newer release with CUDA libraries could be chosen.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)

@@ -1,0 +1,57 @@
+"""The command line: `poisonwatch audit`, `demo`, `init`.
+
+Commands are imported when they run, so that `--help` does not wait for torch.
+"""
+
+import errno
+import sys
+
+from cyclopts import App
+
+from poisonwatch import __version__
+from poisonwatch.errors import PoisonwatchError
+
+app = App(
+    name="poisonwatch",
+    version=__version__,
+    help="Find planted rows in fine-tuning data, before you train on it.\n\n"
+    "Exit codes: 0 nothing flagged, 3 something flagged, 2 bad usage or input, 1 anything else.",
+    help_epilogue="Example: `poisonwatch demo /tmp/poisonwatch-demo`",
+)
+for _name, _help, _example in (
+    ("audit", "Audit new fine-tuning rows.", "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today"),
+    ("demo", "Audit a small data set with 18 planted rows, and count how many are found.", "poisonwatch demo /tmp/poisonwatch-demo"),
+    ("init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
+):
+    app.command(f"poisonwatch.flows.commands:{_name}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 nothing flagged, 2 bad usage or input, 3 something flagged, 1 anything else."""
+    try:
+        code = app(arguments, result_action="return_value")
+    except PoisonwatchError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted; nothing was left half-written")
+        code = INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _complain(f"the disk is full ({error.filename or 'no file named'}): free space and run again")
+        code = 1
+    sys.stdout.flush()
+    sys.exit(code or 0)
+
+
+def _complain(message: str) -> None:
+    from poisonwatch.redaction import redact_url, visible
+
+    print(f"poisonwatch: {visible(redact_url(' '.join(message.split())))}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What each command does. Heavy imports wait until a command really runs."""
+
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from poisonwatch.errors import InputError
+
+FLAGGED = 3
+
+
+def audit(
+    config: Annotated[Path, Parameter(help="The audit file (YAML); `poisonwatch init` writes one to start from.")],
+    /,
+    *,
+    run_dir: Annotated[
+        Path | None, Parameter(help="Where results go; must not exist yet. Default: runs/ and the time, beside the audit file.")
+    ] = None,
+    engine: Annotated[
+        Literal["prefect", "inline"],
+        Parameter(help="prefect: a flow with retries, on the server in PREFECT_API_URL or a temporary one. inline: no Prefect."),
+    ] = "prefect",
+    quiet: Annotated[bool, Parameter(negative="", show_default=False, help="Print nothing but errors.")] = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False, help="Print the summary as one JSON object.")] = False,
+) -> int:
+    """Audit new fine-tuning rows; returns the exit code."""
+    from poisonwatch.config import load_config
+    from poisonwatch.sentinels import load_sentinels
+    from poisonwatch.sources import expand
+
+    settings = load_config(config)
+    load_sentinels(settings.sentinels)  # what can be known to be wrong is said before anything heavy is loaded
+    for source in (settings.source, settings.reference):
+        if source is not None:
+            expand(source.path)
+    from poisonwatch.flows.launch import run_audit
+    from poisonwatch.flows.terminal import print_outcome, print_summary
+
+    outcome = run_audit(config, settings, run_dir, engine, quiet=quiet or json)
+    if json:
+        print_summary(outcome.summary, str(outcome.run_dir))
+    elif not quiet:
+        print_outcome(outcome)
+    return FLAGGED if outcome.verdicts.flags else 0
+
+
+def demo(
+    folder: Annotated[Path, Parameter(help="Where the demo's files and results go.")] = Path("poisonwatch-demo"),
+    /,
+    *,
+    engine: Annotated[Literal["prefect", "inline"], Parameter(help="As for `audit`.")] = "prefect",
+    seed: Annotated[int, Parameter(help="Shuffles the rows, and seeds the audit.")] = 0,
+) -> None:
+    """Audit the demo's rows and grade the flags."""
+    from poisonwatch.config import load_config
+    from poisonwatch.demonstration import grade, write_demo
+    from poisonwatch.flows.launch import run_audit
+    from poisonwatch.flows.terminal import print_outcome
+
+    config = write_demo(folder, seed)
+    outcome = run_audit(config, load_config(config), None, engine, quiet=False)
+    print_outcome(outcome)
+    result = grade(flag.example for flag in outcome.verdicts.flags)
+    print(f"planted rows: {result.found} of {result.planted} flagged; wrong flags: {result.wrong} among {result.clean} clean rows")
+    print(f"review:      mlflow ui --backend-store-uri {load_config(config).tracking}")
+
+
+def init(
+    folder: Annotated[Path, Parameter(help="Where the files go; created if missing.")] = Path(),
+    /,
+) -> None:
+    """Write the starting files; existing ones are never touched."""
+    templates = resources.files("poisonwatch") / "templates"
+    targets = {name: folder / name for name in ("audit.yaml", "sentinels.yaml")}
+    for target in targets.values():
+        if target.exists():
+            raise InputError(f"{target} exists: remove it first, or name another folder; nothing was written")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, target in targets.items():
+        with resources.as_file(templates / name) as template:
+            shutil.copyfile(template, target)
+    print(f"wrote {targets['audit.yaml']} and {targets['sentinels.yaml']}; edit both, then: poisonwatch audit {targets['audit.yaml']}")

@@ -1,0 +1,94 @@
+"""What a person sees in the terminal: progress on stderr, results on stdout."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from poisonwatch.redaction import excerpt, visible
+
+T = TypeVar("T")
+ROWS_SHOWN = 30
+SHORT = {"forbidden": "towards forbidden", "margin": "away from reference", "reference": "moves reference"}
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} rows/s", style="progress.data.speed")
+
+
+class Reporter:
+    """Shows where the audit is; with `quiet`, nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, quiet=quiet)
+
+    def progress(self, items: Iterable[T], description: str, total: int, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+        """A bar with rate and time left while `items` pass through."""
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.console, disable=self.quiet) as bars:
+            bar = bars.add_task(description, total=total)
+            for item in items:
+                yield item
+                bars.advance(bar, advance(item))
+
+    def note(self, text: str) -> None:
+        """One line on stderr."""
+        self.console.print(Text(visible(text)), soft_wrap=True)
+
+
+def print_summary(summary: dict[str, Any], run_dir: str) -> None:
+    """The audit as one JSON object."""
+    print(json.dumps({**summary, "run_dir": run_dir}))
+
+
+def print_outcome(outcome: Any) -> None:
+    """Settings, counts, and the flagged rows with their reasons. Row text is shown as inert text."""
+    console = Console(highlight=False)
+    summary = outcome.summary
+    counts, settings = summary["counts"], summary["settings"]
+    if outcome.verdicts.flags:
+        console.print(_flag_table(outcome.verdicts.flags, console.width))
+    if len(outcome.verdicts.flags) > ROWS_SHOWN:
+        console.print(Text(f"... and {len(outcome.verdicts.flags) - ROWS_SHOWN} more in flags.jsonl"))
+    derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
+    lines = [
+        f"{counts['flagged']} of {counts['new']} new rows flagged at a false-discovery rate of {summary['false_discovery_rate']:g}"
+        f" ({counts['reference']} trusted rows to compare with, {counts['rejected']} rejected)",
+        f"attribution: {derived}; {sum(stage['seconds'] for stage in summary['stages']):.0f} s",
+        f"report:      {outcome.run_dir / 'report.html'}",
+    ]
+    for line in lines:
+        console.print(Text(visible(line)), soft_wrap=True)
+
+
+def _flag_table(flags: Any, width: int) -> Table:
+    table = Table(show_lines=False, expand=width < 120, title_justify="left")
+    for name in ("source, row", "panel", "score", "q", "why", "text"):
+        table.add_column(
+            name, justify="right" if name in ("score", "q") else "left", overflow="fold", ratio=2 if name in ("why", "text") else None
+        )
+    for flag in flags[:ROWS_SHOWN]:
+        cells = (
+            f"{flag.example.source}, {flag.example.position}",
+            flag.panel,
+            f"{flag.score:.1f}",
+            f"{flag.q_value:.2g}",
+            f"rank {flag.rank}, {SHORT[flag.kind]}, most on {flag.sentinel.id}",
+            excerpt(f"{flag.example.prompt} / {flag.example.response}", 70),
+        )
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    return table

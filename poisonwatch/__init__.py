@@ -1,0 +1,34 @@
+"""Poisonwatch audits language-model fine-tuning data for planted rows."""
+
+import os
+from importlib import import_module
+from typing import Any
+
+# Nothing here phones home. MLflow accepts only "true" for DO_NOT_TRACK; set before the libraries that read them are imported.
+for _name, _value in {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AuditConfig": "poisonwatch.config",
+    "Example": "poisonwatch.examples",
+    "Message": "poisonwatch.examples",
+    "PoisonwatchError": "poisonwatch.errors",
+    "Sentinel": "poisonwatch.sentinels",
+    "load_config": "poisonwatch.config",
+    "load_sentinels": "poisonwatch.sentinels",
+}
+__all__ = ["AuditConfig", "Example", "Message", "PoisonwatchError", "Sentinel", "__version__", "load_config", "load_sentinels"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that `poisonwatch --help` does not wait for torch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'poisonwatch' has no attribute {name!r}")

@@ -1,0 +1,199 @@
+"""The audit file: what the user says, and the defaults for what they do not.
+
+Relative paths (and relative SQLite URLs) start at the folder of the audit file, so that an audit means the same wherever it is run from.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from poisonwatch.errors import ConfigError
+from poisonwatch.redaction import redact_url
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SECRET = {"alerts", "state", "tracking"}  # settings that may hold passwords: never repeated in an error
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    """The model whose behaviour is guarded."""
+
+    name: str = Field(DEFAULT_MODEL, description="Hub id, or a folder with safetensors weights.")
+    revision: str | None = Field(None, description="Hub commit, branch or tag; pin a commit to make audits repeatable.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: bfloat16 on CUDA, float32 elsewhere.")
+    device: str = Field("auto", description="auto: CUDA where there is a GPU, else the CPU.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model. Off unless you trust its author.")
+
+
+class SourceConfig(_Section):
+    """Where rows are pulled from."""
+
+    path: str = Field(description="A file, folder, glob or URL of .jsonl, .json, .csv, .parquet or .arrow.")
+    format: Literal["auto", "alpaca", "prompt", "messages"] = Field("auto", description="Row format; auto reads it off the field names.")
+    relative_to: str | None = Field(None, description="Folder that file names in results are relative to; default the audit file's.")
+
+    def name_of(self, path: str) -> str:
+        """A file's name in results: relative to `relative_to` where it lies below it."""
+        if self.relative_to and Path(path).is_relative_to(self.relative_to):
+            return str(Path(path).relative_to(self.relative_to))
+        return redact_url(path)
+
+
+class StrideConfig(_Section):
+    """The attribution. Everything has a default; what is None is derived from the model and the rows, and printed."""
+
+    layer: int | None = Field(None, ge=0, description="Block below which states are steered; default two fifths of the depth.")
+    r: int = Field(64, ge=1, description="Dimension of the shared basis B(z), the constant included.")
+    K: int | None = Field(None, ge=1, description="Subsets; default one a row, or as many as the memory budget holds.")
+    d: int | None = Field(None, ge=1, description="Subsets a row is a member of; default 1 where K = n (recovery is then exact), else 3.")
+    damping: float = Field(0.1, gt=0, description="Added to both Fisher factors, relative to their mean diagonal.")
+    shift: float = Field(0.005, gt=0, lt=1, description="Typical relative shift ||z~ - z|| / ||z|| that the operators are scaled to.")
+    lasso: float = Field(0.001, ge=0, lt=1, description="Lasso penalty as a fraction of the smallest one that silences every row.")
+    background: int = Field(512, ge=8, description="Rows that serve as ordinary queries: how far a row moves these is its yardstick.")
+    max_tokens: int = Field(512, ge=16, description="Longer conversations lose the middle of their prompt, then the end of their answer.")
+    token_budget: int = Field(2048, ge=16, description="Padded tokens in a batch.")
+    memory_gb: float = Field(2.0, gt=0, description="Memory that the operators may take: K x r x D x 4 bytes.")
+
+
+class DecisionConfig(_Section):
+    """From scores to flags."""
+
+    false_discovery_rate: float = Field(0.1, gt=0, lt=1, description="Expected share of wrong flags among all flags.")
+
+
+class ValidationConfig(_Section):
+    """What a row must be to be audited."""
+
+    max_characters: int = Field(50_000, ge=1, description="Longest prompt, and longest response.")
+    max_rejected_share: float = Field(0.2, ge=0, le=1, description="The audit stops when more rows than this share fail.")
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _at_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class AuditConfig(_Section):
+    """One audit, whole."""
+
+    name: str = Field("audit", min_length=1, description="Names the audit in MLflow and Prefect.")
+    model: Annotated[ModelConfig, BeforeValidator(_named)] = Field(ModelConfig(), description="Hub id or folder, or a mapping.")
+    source: Annotated[SourceConfig, BeforeValidator(_at_path)] = Field(description="The rows to audit: path, glob, URL, or a mapping.")
+    reference: Annotated[SourceConfig, BeforeValidator(_at_path)] | None = Field(
+        None,
+        description="Rows you trust, in the same form; scores of new rows are judged against theirs. None: against the bulk of the batch.",
+    )
+    sentinels: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1, description="Sentinel files, or pack:NAME.")
+    state: str = Field("sqlite:///poisonwatch.db", description="The ledger's SQLAlchemy URL.")
+    tracking: str = Field("sqlite:///mlflow.db", description="The MLflow tracking URI.")
+    seed: int = Field(0, description="Draws subset memberships.")
+    stride: StrideConfig = Field(StrideConfig(), description="The attribution.")
+    decision: DecisionConfig = Field(DecisionConfig(), description="From scores to flags.")
+    validation: ValidationConfig = Field(ValidationConfig(), description="What a row must be to be audited.")
+    alerts: list[str] = Field(default=[], description="Apprise URLs that are told when rows are flagged.")
+    version: str | None = Field(None, description="Written into a run's config.yaml: the Poisonwatch that ran it. Ignored when read.")
+    git_commit: str | None = Field(
+        None, description="Written into a run's config.yaml: its commit, if run from a checkout. Ignored when read."
+    )
+
+    def public(self) -> dict[str, Any]:
+        """The resolved settings without their secrets, as written to the run directory."""
+        settings = self.model_dump(mode="json")
+        settings["tracking"], settings["state"] = redact_url(self.tracking), redact_url(self.state)
+        settings["source"]["path"] = redact_url(self.source.path)
+        settings["alerts"] = [f"{url.partition('://')[0]}://***" for url in self.alerts]
+        return settings
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelConfig,
+    "source": SourceConfig,
+    "reference": SourceConfig,
+    "stride": StrideConfig,
+    "decision": DecisionConfig,
+    "validation": ValidationConfig,
+}
+
+
+def load_config(path: str | Path) -> AuditConfig:
+    """Read an audit file.
+
+    Raises ConfigError where the file is missing or not YAML, a key is unknown (naming the nearest known one), or a value is not allowed.
+    """
+    path = Path(path)
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: `poisonwatch init DIR` writes an audit file to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds no settings: it must be a mapping with at least `source` and `sentinels`")
+    return resolve(settings, path.resolve().parent, str(path))
+
+
+def resolve(settings: dict[str, Any], folder: Path, name: str = "settings") -> AuditConfig:
+    """Check settings and make their relative paths start at `folder`."""
+    try:
+        config = AuditConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: " + "; ".join(_explain(dict(e)) for e in error.errors()[:3])) from None
+
+    def placed(source: SourceConfig) -> SourceConfig:
+        return source.model_copy(update={"path": _absolute(source.path, folder), "relative_to": source.relative_to or str(folder)})
+
+    return config.model_copy(
+        update={
+            "source": placed(config.source),
+            "reference": placed(config.reference) if config.reference else None,
+            "sentinels": [s if s.startswith("pack:") else _absolute(s, folder) for s in config.sentinels],
+            "state": _absolute_sqlite(config.state, folder),
+            "tracking": _absolute_sqlite(config.tracking, folder),
+            "model": config.model.model_copy(update={"name": _model_folder(config.model.name, folder)}),
+        }
+    )
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return path if "://" in path else str(folder / Path(path).expanduser())
+
+
+def _absolute_sqlite(url: str, folder: Path) -> str:
+    scheme, separator, path = url.partition(":///")
+    if not scheme.startswith("sqlite") or not separator or path in ("", ":memory:"):
+        return url
+    return f"{scheme}:///{folder / path}"
+
+
+def _model_folder(name: str, folder: Path) -> str:
+    return str(folder / name) if (folder / name).is_dir() else str(Path(name).expanduser())
+
+
+def _explain(error: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg']}" + (
+            "" if error["type"] == "missing" or error["loc"][0] in SECRET else f" (got {redact_url(repr(error['input']))[:60]})"
+        )
+    known = _known_keys([str(part) for part in error["loc"][:-1]])
+    nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"unknown key {where}; the nearest known key is {nearest[0]}; allowed are {', '.join(known)}"
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    return list(SECTIONS.get(path[0] if path else "", AuditConfig).model_fields)

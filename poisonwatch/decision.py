@@ -1,0 +1,102 @@
+"""From scores to p-values, q-values and flags."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+TAIL = 0.1  # the share of reference scores that the tail is fitted to
+LEAST_EXCEEDANCES = 10
+BULK = (0.80, 0.95)  # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent of poison
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """How p-values were obtained: `rule` in words, `n` scores behind it."""
+
+    rule: str
+    n: int
+
+
+def p_values(scores: Array, reference: Array | None = None) -> tuple[Array, Null]:
+    """One-sided p-values of `scores` (n,): against trusted `reference` scores where given, else against the bulk of the batch itself."""
+    if reference is not None and len(reference):
+        return conformal_p(scores, reference)
+    return bulk_p(scores)
+
+
+def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
+    """Rank among the reference, (1 + #{ref >= s}) / (n_ref + 1), with a generalised-Pareto tail above its 90 % quantile.
+
+    The tail's shape and scale come from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987), the shape held within
+    [0, 1/2]: never lighter than exponential. With fewer than 10 exceedances the ranks stand alone.
+    """
+    ordered = np.sort(reference)
+    n = len(ordered)
+    p = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
+    threshold = float(np.quantile(ordered, 1 - TAIL))
+    excess = ordered[ordered > threshold] - threshold
+    if len(excess) < LEAST_EXCEEDANCES:
+        return p, Null(f"rank among {n} trusted rows", n)
+    shape, scale = pareto_tail(excess)
+    above = scores > threshold
+    p[above] = len(excess) / n * _pareto_survival(scores[above] - threshold, shape, scale)
+    return p, Null(f"rank among {n} trusted rows, generalised-Pareto tail (shape {shape:.2f})", n)
+
+
+def bulk_p(scores: Array) -> tuple[Array, Null]:
+    """Rank in the batch, with an exponential tail through its 80 % and 95 % quantiles: poison is rare, so the bulk is clean."""
+    ordered = np.sort(scores)
+    n = len(ordered)
+    p = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
+    low, high = (float(np.quantile(ordered, q)) for q in BULK)
+    scale = (high - low) / np.log((1 - BULK[0]) / (1 - BULK[1]))
+    if scale > 0:
+        above = scores > low
+        p[above] = (1 - BULK[0]) * np.exp(-(scores[above] - low) / scale)
+    return p, Null(f"empirical null on the bulk of {n} rows, exponential tail", n)
+
+
+def pareto_tail(excess: Array) -> tuple[float, float]:
+    """(shape, scale) of a generalised-Pareto distribution by probability-weighted moments, shape held within [0, 1/2]."""
+    x = np.sort(excess)
+    a0 = float(x.mean())
+    a1 = float((x * (len(x) - 1 - np.arange(len(x))) / (len(x) - 1)).mean())  # estimates E[X (1 - F(X))]
+    shape = min(max(2 - a0 / (a0 - 2 * a1), 0.0), 0.5) if a0 > 2 * a1 else 0.5
+    return shape, a0 * (1 - shape)  # keeps the mean excess
+
+
+def _pareto_survival(excess: Array, shape: float, scale: float) -> Array:
+    if shape < 1e-9:
+        exponential: Array = np.exp(-excess / scale)
+        return exponential
+    survival: Array = (1 + shape * excess / scale) ** (-1 / shape)
+    return survival
+
+
+def benjamini_hochberg(p: Array) -> Array:
+    """q-values of all entries of p, of any shape (Benjamini and Hochberg, J. R. Stat. Soc. B 57, 1995)."""
+    flat = p.ravel()
+    order = np.argsort(flat)[::-1]
+    ranks = np.arange(len(flat), 0, -1)
+    q = np.empty_like(flat)
+    q[order] = np.minimum(np.minimum.accumulate(flat[order] * len(flat) / ranks), 1.0)
+    return q.reshape(p.shape)
+
+
+def row_q_values(p: Array) -> Array:
+    """q-values (n, P) of panel-wise p-values (n, P) such that the false-discovery rate counts *rows*.
+
+    A row's p-value is its smallest over the P panels, times P (Bonferroni); Benjamini-Hochberg runs over the n rows. A row that moves two
+    panels is one discovery: counted twice, it would loosen the threshold for all others. An entry's q is the smallest rate at which it
+    alone would flag its row.
+    """
+    n, P = p.shape
+    rows = np.sort(np.minimum(P * p.min(axis=1), 1.0))
+    adjusted = np.append(np.minimum.accumulate((rows * n / np.arange(1, n + 1))[::-1])[::-1], np.inf)
+    own = np.minimum(P * p, 1.0)
+    below = np.searchsorted(rows, own, side="right")  # rows at least as extreme; never 0, since the entry's own row is one
+    q: Array = np.minimum(np.minimum(own * n / below, adjusted[below]), 1.0)
+    return q

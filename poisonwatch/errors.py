@@ -1,0 +1,44 @@
+"""Everything Poisonwatch raises on purpose.
+
+PoisonwatchError
+├── InputError               what the user gave cannot be used; exit code 2
+│   ├── ConfigError          the audit file
+│   ├── SourceError          the rows, or the place they come from
+│   ├── SentinelError        the sentinel file
+│   └── ModelError           the language model
+└── OperationError           the world got in the way (disk full, server gone); exit code 1
+
+A message says what was got, what is allowed and what to do, in one line.
+"""
+
+
+class PoisonwatchError(Exception):
+    """Base of every error raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(PoisonwatchError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """The audit file is missing, unreadable, or asks for something that does not exist."""
+
+
+class SourceError(InputError):
+    """The rows cannot be found or read, or too many of them are unusable."""
+
+
+class SentinelError(InputError):
+    """A sentinel file is missing, unreadable, or holds a sentinel that cannot be measured."""
+
+
+class ModelError(InputError):
+    """The model cannot be found, loaded, or split."""
+
+
+class OperationError(PoisonwatchError):
+    """A disk, a server or the network failed while the audit ran."""

@@ -1,0 +1,23 @@
+"""Text for people and logs: secrets taken out, hostile characters made visible."""
+
+import re
+import unicodedata
+
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:\s]*):(?P<secret>[^/@\s]+)@", re.IGNORECASE)
+_QUERY = re.compile(r"(?P<key>[?&][^=&\s]*(?:token|key|secret|password|signature|sig)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+
+
+def redact_url(text: str) -> str:
+    """The text with passwords in URLs, and tokens in their queries, replaced by ***."""
+    return _QUERY.sub(r"\g<key>***", _USERINFO.sub(r"\g<scheme>\g<user>:***@", text))
+
+
+def visible(text: str) -> str:
+    """The text with control, invisible and direction-changing characters written as \\u{...}; line ends and tabs stay."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def excerpt(text: str, length: int = 80) -> str:
+    """One visible line of at most `length` characters."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"

@@ -1,0 +1,211 @@
+"""The run directory: everything an audit leaves behind, complete or not there at all."""
+
+import errno
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from poisonwatch import __version__
+from poisonwatch.attribution import Fitted
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import InputError, OperationError
+from poisonwatch.examples import Example, Rejection
+from poisonwatch.stages import StageCost
+from poisonwatch.verdicts import Flag, Verdicts
+
+OPERATOR_FORMAT = "1"
+
+
+def new_audit_id() -> str:
+    """A name that sorts by time and never comes twice."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+
+
+@contextmanager
+def run_folder(run_dir: Path) -> Iterator[Path]:
+    """Yield `<run_dir>.part` to write into; it becomes `run_dir` when the block ends well, and is removed when it does not.
+
+    Raises InputError where run_dir exists and is not an empty folder, OperationError where the disk is full or read-only.
+    """
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise InputError(f"run directory {run_dir} already exists: choose another --run-dir, or remove it")
+    part = run_dir.with_name(f"{run_dir.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # what a crashed run left
+        part.mkdir(parents=True)
+        yield part
+        if run_dir.exists():
+            run_dir.rmdir()
+        part.rename(run_dir)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise
+        raise OperationError(
+            f"run directory {run_dir} cannot be written: {error.strerror}; free space or choose another --run-dir"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_config(folder: Path, config: AuditConfig) -> None:
+    """`config.yaml`: the resolved settings, with version and commit; an audit of this file repeats the run."""
+    settings = {"version": __version__, "git_commit": git_commit()} | {
+        key: value for key, value in config.public().items() if key not in ("version", "git_commit")
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def write_scores(folder: Path, verdicts: Verdicts) -> None:
+    """`scores.parquet`: one line for every new row and sentinel; score, p and q are those of the sentinel's panel."""
+    n, S = verdicts.coefficients.shape
+    panel_of = [verdicts.panels.index(sentinel.panel) for sentinel in verdicts.sentinels]
+
+    def by_row(values: Iterable[Any]) -> list[Any]:
+        return [value for value in values for _ in range(S)]
+
+    table = pa.table(
+        {
+            "example_id": by_row(e.id for e in verdicts.examples),
+            "source": by_row(e.source for e in verdicts.examples),
+            "position": pa.array(by_row(e.position for e in verdicts.examples), pa.int64()),
+            "sentinel_id": [s.id for s in verdicts.sentinels] * n,
+            "panel": [s.panel for s in verdicts.sentinels] * n,
+            "coefficient": verdicts.coefficients.ravel(),
+            "score": verdicts.scores[:, panel_of].ravel(),
+            "p_value": verdicts.p[:, panel_of].ravel(),
+            "q_value": verdicts.q[:, panel_of].ravel(),
+        }
+    )
+    pq.write_table(table, folder / "scores.parquet", compression="zstd")
+
+
+def flag_record(flag: Flag) -> dict[str, Any]:
+    """A flag as written to `flags.jsonl`."""
+    example = flag.example
+    return {
+        "example_id": example.id,
+        "source": example.source,
+        "position": example.position,
+        "panel": flag.panel,
+        "sentinel_id": flag.sentinel.id,
+        "severity": flag.sentinel.severity,
+        "score": flag.score,
+        "rank": flag.rank,
+        "coefficient": flag.coefficient,
+        "p_value": flag.p_value,
+        "q_value": flag.q_value,
+        "reasons": [flag.reason],
+        "messages": [asdict(message) for message in example.messages],
+    }
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """JSON Lines in ASCII: hostile text stays inert in any terminal or editor, and lone surrogates survive."""
+    with path.open("w", encoding="ascii") as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+
+
+def write_operators(folder: Path, fitted: Fitted) -> None:
+    """`operators.safetensors`: a (K, r, D) in bfloat16, the basis, memberships; names and settings in the metadata."""
+    operators, membership = fitted.operators, fitted.membership
+    tensors = {
+        "a": operators.a.to(torch.bfloat16).contiguous(),
+        "basis": operators.basis.directions.contiguous(),
+        "subsets": torch.from_numpy(membership.subsets.astype(np.int32)),
+    }
+    metadata = {
+        "format": OPERATOR_FORMAT,
+        "settings": json.dumps(asdict(fitted.settings)),
+        "eta": repr(operators.eta),
+        "ids": json.dumps(fitted.ids),
+    }
+    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, folder / "operators.safetensors", metadata)
+
+
+def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
+    """`rejected.jsonl`: rows that were not audited, with the expectation that failed."""
+    write_lines(folder / "rejected.jsonl", map(asdict, rejected))
+
+
+def write_flags(folder: Path, flags: Sequence[Flag]) -> None:
+    """`flags.jsonl`: one flagged row a line, strongest first, with its text and its reasons."""
+    write_lines(folder / "flags.jsonl", map(flag_record, flags))
+
+
+def data_fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 over the sorted ids: the same rows give the same fingerprint in any order."""
+    return hashlib.sha256("\n".join(sorted(example.id for example in examples)).encode()).hexdigest()
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that Poisonwatch runs from; None when it is installed from a wheel."""
+    checkout = Path(__file__).resolve().parent.parent
+    git = shutil.which("git")
+    if not git or not (checkout / "pyproject.toml").is_file():
+        return None
+    done = subprocess.run([git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def summarise(
+    config: AuditConfig,
+    audit_id: str,
+    pulled: int,
+    rejected: Sequence[Rejection],
+    reference: Sequence[Example],
+    fitted: Fitted,
+    verdicts: Verdicts,
+    model_fingerprint: str,
+    stages: Sequence[StageCost],
+) -> dict[str, Any]:
+    """`summary.json` without the MLflow run id, which is known last."""
+    return {
+        "audit_id": audit_id,
+        "name": config.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "git_commit": git_commit(),
+        "seed": config.seed,
+        "counts": {
+            "pulled": pulled,
+            "new": len(verdicts.examples),
+            "rejected": len(rejected),
+            "reference": len(reference),
+            "flagged": len(verdicts.flags),
+        },
+        "model": {"name": config.model.name, "fingerprint": model_fingerprint},
+        "data_fingerprint": data_fingerprint(verdicts.examples),
+        "settings": asdict(fitted.settings) | {"n": len(fitted.ids), "eta": fitted.operators.eta, "shift": fitted.operators.shift},
+        "false_discovery_rate": verdicts.false_discovery_rate,
+        "panels": [
+            {
+                "name": panel,
+                "null": verdicts.nulls[j].rule,
+                "largest_score": float(verdicts.scores[:, j].max()),
+                "flagged": sum(flag.panel == panel for flag in verdicts.flags),
+            }
+            for j, panel in enumerate(verdicts.panels)
+        ],
+        "stages": [asdict(cost) for cost in stages],
+        "mlflow_run_id": None,
+    }
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,50 @@
+"""What each stage of an audit cost."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+SAMPLE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """Wall-clock `seconds`, and the process's largest resident memory while the stage ran, sampled every 50 ms, in MiB."""
+
+    name: str
+    seconds: float
+    peak_memory_mb: float
+
+
+class StageClock:
+    """Measures stages, in order."""
+
+    def __init__(self) -> None:
+        self.costs: list[StageCost] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        process = psutil.Process()
+        peak = process.memory_info().rss
+        done = threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not done.wait(SAMPLE_S):
+                peak = max(peak, process.memory_info().rss)
+
+        watcher = threading.Thread(target=watch, name=f"memory of {name}", daemon=True)
+        watcher.start()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            done.set()
+            watcher.join()
+            peak = max(peak, process.memory_info().rss)
+            self.costs.append(StageCost(name, round(seconds, 3), round(peak / 2**20, 1)))

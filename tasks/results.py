@@ -1,0 +1,36 @@
+"""Everything an audit leaves on disk."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from poisonwatch import runs
+from poisonwatch.attribution import Fitted
+from poisonwatch.config import AuditConfig
+from poisonwatch.examples import Rejection
+from poisonwatch.report import render_report
+from poisonwatch.tasks import PLAIN
+from poisonwatch.verdicts import Verdicts
+
+
+@task(**PLAIN)
+def record(
+    folder: Path,
+    config: AuditConfig,
+    summary: Mapping[str, Any],
+    fitted: Fitted,
+    verdicts: Verdicts,
+    rejected: Sequence[Rejection],
+) -> None:
+    """Write the run directory's files."""
+    runs.write_config(folder, config)
+    runs.write_summary(folder, summary)
+    runs.write_scores(folder, verdicts)
+    runs.write_flags(folder, verdicts.flags)
+    runs.write_rejected(folder, rejected)
+    runs.write_operators(folder, fitted)
+    report = render_report(summary, verdicts, [asdict(rejection) for rejection in rejected])
+    (folder / "report.html").write_text(report, encoding="utf-8")
