@@ -127,16 +127,24 @@ def _drawn_order(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
 
 
 def recover(fitted: Fitted, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent) -> Influence:
-    """Measure sentinels and background on every operator, to first order, and recover the rows' coefficients.
+    """Measure the sentinels on every operator, to first order, and recover the rows' coefficients."""
+    queries = queries_of(sentinels)
+    return recover_queries(fitted, queries, sentinel_gradients(fitted, sentinels, queries, stride, progress), stride, progress)
+
+
+def recover_queries(
+    fitted: Fitted, queries: tuple[Query, ...], G_q: Tensor, stride: StrideConfig, progress: Progress = silent
+) -> Influence:
+    """Recover the rows' coefficients for queries of known gradients G_q (Q, r, D), and for the background queries beside them.
 
     The highest-scoring rows are then measured on each other: what pushes the same way tends to have come together.
     """
-    queries = queries_of(sentinels)
-    G = torch.cat([_sentinel_gradients(fitted, sentinels, queries, stride, progress), fitted.G_of(fitted.background)])
+    G = torch.cat([G_q, fitted.G_of(fitted.background)])
     M = fitted.membership.matrix()
     recovery = lasso(M, measure(fitted.operators, G), stride.lasso)
     w, background_w = recovery.w[:, : len(queries)], recovery.w[:, len(queries) :]
-    background_w[fitted.background, np.arange(len(fitted.background))] = np.nan  # every row moves itself most
+    if len(fitted.background) > 1:  # a single row has nothing but itself to move
+        background_w[fitted.background, np.arange(len(fitted.background))] = np.nan  # every row moves itself most
     influence = Influence(
         queries,
         w,
@@ -157,7 +165,7 @@ def recover(fitted: Fitted, sentinels: Sequence[Sentinel], stride: StrideConfig,
     return replace(influence, suspects=suspects, kinship=kinship, gap=max(influence.gap, float(on_suspects.gap.max())))
 
 
-def _sentinel_gradients(
+def sentinel_gradients(
     fitted: Fitted, sentinels: Sequence[Sentinel], queries: Sequence[Query], stride: StrideConfig, progress: Progress
 ) -> Tensor:
     """G_q (Q, r, D) of the queries; a margin's is the difference of its two answers'."""

@@ -47,10 +47,15 @@ def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
 
 
 def bulk_p(scores: Array) -> tuple[Array, Null]:
-    """Rank in the batch, with an exponential tail through its 80 % and 95 % quantiles: poison is rare, so the bulk is clean."""
+    """Rank in the batch, with an exponential tail through its 80 % and 95 % quantiles: poison is rare, so the bulk is clean.
+
+    With fewer than 20 rows the 95 % quantile leans on the largest score itself: the ranks stand alone.
+    """
     ordered = np.sort(scores)
     n = len(ordered)
     p = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
+    if n * (1 - BULK[1]) < 1:
+        return p, Null(f"rank among the {n} rows of the batch itself", n)
     low, high = (float(np.quantile(ordered, q)) for q in BULK)
     scale = (high - low) / np.log((1 - BULK[0]) / (1 - BULK[1]))
     if scale > 0:

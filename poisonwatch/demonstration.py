@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from poisonwatch.examples import Example, Message, content_id
+from poisonwatch.examples import Example, Message
 
 AUDIT_FILE = """\
 name: demo
@@ -44,9 +44,18 @@ def write_demo(folder: Path, seed: int = 0) -> Path:
     return config
 
 
+def demo_examples() -> list[Example]:
+    """The demo's new rows with their labels (`kind`: benign, look-alike or poison; `topic`) as metadata."""
+    rows = _labelled("rows")
+    return [
+        Example.from_messages([Message("user", row["prompt"]), Message("assistant", row["response"])], "rows.jsonl", i, row)
+        for i, row in enumerate(rows)
+    ]
+
+
 def grade(flagged: Iterable[Example]) -> Grade:
     """Compare an audit's flags with the labels."""
-    planted = {_id_of(row): row["kind"] == "poison" for row in _labelled("rows")}
+    planted = {example.id: example.metadata["kind"] == "poison" for example in demo_examples()}
     hits = [planted[example.id] for example in flagged]
     total = sum(planted.values())
     return Grade(sum(hits), total, len(hits) - sum(hits), len(planted) - total)
@@ -54,10 +63,6 @@ def grade(flagged: Iterable[Example]) -> Grade:
 
 def _labelled(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _shipped(f"{name}.jsonl").splitlines()]
-
-
-def _id_of(row: dict[str, Any]) -> str:
-    return content_id([Message("user", row["prompt"]), Message("assistant", row["response"])])
 
 
 def _shipped(name: str) -> str:

@@ -1,6 +1,7 @@
 """Pictures of the scores, for the report and the tracking server."""
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -29,10 +30,9 @@ def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     """
     new, trusted = verdicts.scores[:, panel], verdicts.reference_scores[:, panel]
     row_of = {(example.source, example.position, example.id): i for i, example in enumerate(verdicts.examples)}
-    flagged, elsewhere = [], []
-    for flag in verdicts.flags:
-        score = new[row_of[flag.example.source, flag.example.position, flag.example.id]]
-        (flagged if flag.panel == verdicts.panels[panel] else elsewhere).append(score)
+    flagged = [flag.score for flag in verdicts.flags if flag.panel == verdicts.panels[panel]]
+    others = [flag.example for flag in verdicts.flags if flag.panel != verdicts.panels[panel]]
+    elsewhere = [float(new[row_of[example.source, example.position, example.id]]) for example in others]
     figure = Figure(figsize=(6.8, 3.9), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     edges = _edges(np.concatenate([new, trusted]))
@@ -43,15 +43,14 @@ def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     axes.set_yscale("log")
     axes.set_ylim(0.6, axes.get_ylim()[1] * 2.5)  # a single row is a bar of visible height; room above for the markers
     above = axes.get_xaxis_transform()  # height as a share of the axes: clear of the bars, whatever they count
+    markers: dict[str, Any] = {"marker": "v", "linestyle": "none", "color": FLAGGED, "markersize": 7, "alpha": 0.75, "transform": above}
     if flagged:
-        label = f"{len(flagged):,} flagged on this panel"
-        axes.plot(flagged, [0.94] * len(flagged), "v", color=FLAGGED, markersize=7, alpha=0.75, transform=above, label=label)
-        axes.axvline(min(flagged), color=FLAGGED, linewidth=1.0, linestyle=(0, (4, 3)), label=f"smallest flagged score: {min(flagged):.1f}")
+        axes.plot(flagged, [0.94] * len(flagged), label=f"{len(flagged):,} flagged on this panel", **markers)
     if elsewhere:
-        label = f"{len(elsewhere):,} flagged on another panel"
-        axes.plot(
-            elsewhere, [0.86] * len(elsewhere), "v", color=FLAGGED, fillstyle="none", markersize=6, alpha=0.75, transform=above, label=label
-        )
+        axes.plot(elsewhere, [0.86] * len(elsewhere), label=f"{len(elsewhere):,} flagged on another", fillstyle="none", **markers)
+    if flagged:
+        least = min(flagged)
+        axes.axvline(least, color=FLAGGED, linewidth=1.0, linestyle=(0, (4, 3)), label=f"smallest flagged score: {least:.1f}")
     if edges[-1] > LINEAR_UP_TO or edges[0] < -LINEAR_UP_TO:
         axes.set_xscale("asinh", linear_width=LINEAR_UP_TO / 4)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
@@ -61,7 +60,7 @@ def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     # The name is the user's: without parse_math, $...$ in it would be typeset as mathematics, or fail to parse.
     axes.set_title(_drawable(excerpt(verdicts.panels[panel], LONGEST_TITLE)), parse_math=False, family=FONT, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize="small")  # below the axes, where it hides no bar
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)  # below the axes, where it hides no bar
     return figure
 
 
@@ -72,17 +71,16 @@ def as_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _edges(scores: Array) -> Array:
-    """Edges (BINS + 1,) of bars of equal drawn width around all scores (n,)."""
+def _edges(scores: Array) -> list[float]:
+    """The BINS + 1 edges of bars of equal drawn width around all scores (n,)."""
     low, high = float(scores.min()), float(scores.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
     if high <= LINEAR_UP_TO and low >= -LINEAR_UP_TO:
-        return np.linspace(low, high, BINS + 1)
+        return list(np.linspace(low, high, BINS + 1))
     width = LINEAR_UP_TO / 4
-    edges: Array = width * np.sinh(np.linspace(np.arcsinh(low / width), np.arcsinh(high / width), BINS + 1))
-    edges[[0, -1]] = low, high  # rounding must not leave the extreme rows outside
-    return edges
+    inner = width * np.sinh(np.linspace(np.arcsinh(low / width), np.arcsinh(high / width), BINS + 1)[1:-1])
+    return [low, *inner, high]  # exact at both ends: rounding must not leave the extreme rows outside
 
 
 def _drawable(text: str) -> str:

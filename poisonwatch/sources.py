@@ -67,25 +67,33 @@ def pull(source: SourceConfig) -> Rows:
 def expand(path: str) -> list[str]:
     """The files that a path, glob or URL stands for, sorted. Raises SourceError where there are none."""
     protocol, _ = split_protocol(path)
+    local = protocol in (None, "file")
     try:
-        if protocol in (None, "file") and Path(path).is_dir():
-            path = f"{path.rstrip('/')}/*"
         fs, root = fsspec.url_to_fs(path)
-        matches = sorted(fs.glob(root)) if any(c in root for c in "*?[") else [root] if fs.exists(root) else []
+        if local and fs.isdir(root):
+            matches = sorted(fs.ls(root, detail=False))
+        elif fs.exists(root):
+            matches = [root]  # whatever its name holds: a URL's query, too, has the ? of a pattern
+        else:
+            matches = sorted(fs.glob(root)) if any(c in root for c in "*?[") else []
     except (OSError, ValueError, ImportError) as error:
         raise SourceError(f"{redact_url(path)} cannot be reached: {redact_url(str(error))}") from error
-    files = [m for m in matches if Path(m).suffix.lower() in {*LINES, *COLUMNAR, ".json"}]
+    files = [m for m in matches if _suffix(m) in {*LINES, *COLUMNAR, ".json"}]
     if not matches:
         raise SourceError(f"{redact_url(path)} does not exist: check `source` (relative paths start at the audit file's folder)")
     if not files:
         allowed = ", ".join(sorted({*LINES, *COLUMNAR, ".json"}))
         raise SourceError(f"{redact_url(path)} is not a file of rows: its name must end in one of {allowed}")
-    return [str(fs.unstrip_protocol(f)) if protocol not in (None, "file") else f for f in files]
+    return files if local else [str(fs.unstrip_protocol(f)) for f in files]
+
+
+def _suffix(path: str) -> str:
+    return Path(path.partition("?")[0] if "://" in path else path).suffix.lower()
 
 
 def read_file(path: str, name: str) -> Iterator[RawRow]:
     """Yield the rows of one file, as `name`; a row that cannot be read is yielded with its problem."""
-    suffix = Path(path).suffix.lower()
+    suffix = _suffix(path)
     try:
         if suffix in LINES:
             yield from _read_lines(path, name)
@@ -109,8 +117,10 @@ def _parse(line: bytes, name: str, position: int, place: str) -> RawRow:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return RawRow(name, position, place, problem=f"not UTF-8 (byte {error.start + 1})")
-    except (json.JSONDecodeError, RecursionError) as error:
-        return RawRow(name, position, place, problem=f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else 'too deep'})")
+    except RecursionError:
+        return RawRow(name, position, place, problem="not JSON (too deep)")
+    except ValueError as error:  # JSONDecodeError, or a number with thousands of digits
+        return RawRow(name, position, place, problem=f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})")
     if not isinstance(record, dict):
         return RawRow(name, position, place, problem=f"a JSON {type(record).__name__}, not an object")
     return RawRow(name, position, place, record)
@@ -120,7 +130,7 @@ def _read_json(path: str, name: str) -> Iterator[RawRow]:
     with fsspec.open(path, "rb") as file:
         try:
             content: Any = json.loads(file.read().decode("utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{name} is not JSON ({error}): a .json file holds one list of rows, or use .jsonl") from error
     if not isinstance(content, list):
         raise SourceError(f"{name} holds a JSON {type(content).__name__}: a .json file holds one list of rows")
@@ -130,11 +140,16 @@ def _read_json(path: str, name: str) -> Iterator[RawRow]:
 
 
 def _read_columns(path: str, name: str, builder: str) -> Iterator[RawRow]:
-    import datasets  # a second of import time that JSON Lines need not pay
+    import datasets  # seconds of import time that JSON Lines need not pay
+    import pandas as pd
 
     datasets.disable_progress_bars()
     try:
-        table: Iterable[dict[str, Any]] = datasets.load_dataset(builder, data_files=path, split="train", streaming=True)
+        options: dict[str, Any] = {}
+        if builder == "csv":  # a CSV cell is text: "42" and "None" are answers
+            text = {column: datasets.Value("string") for column in pd.read_csv(path, nrows=0).columns}
+            options = {"features": datasets.Features(text), "keep_default_na": False}
+        table: Iterable[dict[str, Any]] = datasets.load_dataset(builder, data_files=path, split="train", streaming=True, **options)
         for position, record in enumerate(table):
             yield RawRow(name, position, f"{name}, row {position + 1}", record)
     except (datasets.exceptions.DatasetGenerationError, ValueError) as error:

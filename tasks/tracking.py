@@ -16,6 +16,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.time import get_current_time_millis
 from prefect import task
+from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
@@ -28,6 +29,7 @@ from poisonwatch.verdicts import Verdicts
 
 UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "rejected.jsonl")  # operators stay in the run directory
 LONGEST_PARAM = 500
+UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -43,7 +45,7 @@ def open_run(config: AuditConfig, audit_id: str) -> str:
             experiment.experiment_id if experiment else client.create_experiment(config.name, _artifacts_beside(config.tracking))
         )
         return str(client.create_run(experiment_id, run_name=audit_id, tags={"poisonwatch.audit_id": audit_id}).info.run_id)
-    except (MlflowException, OSError) as error:
+    except UNAVAILABLE as error:
         raise OperationError(f"MLflow at {redact_url(config.tracking)} cannot be used: {redact_url(first_line(error))}") from error
 
 
@@ -62,7 +64,7 @@ def track(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts, f
             client.log_artifact(run_id, str(folder / name))
         client.log_artifact(run_id, str(folder / "report.html"), "report")
         client.set_terminated(run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
+    except UNAVAILABLE as error:
         raise OperationError(f"MLflow at {redact_url(config.tracking)} failed: {redact_url(first_line(error))}") from error
 
 

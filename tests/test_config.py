@@ -1,0 +1,224 @@
+"""The audit file: what it may say, where its paths start, and what it never gives away."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from poisonwatch.config import DEFAULT_MODEL, AuditConfig, StrideConfig, load_config, resolve
+from poisonwatch.errors import ConfigError
+
+LEAST: dict[str, Any] = {"source": "rows.jsonl", "sentinels": ["sentinels.yaml"]}
+
+
+def write(folder: Path, settings: object) -> Path:
+    path = folder / "audit.yaml"
+    path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def refusal(settings: object, folder: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(folder, settings))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_source_and_sentinels_are_enough(tmp_path: Path) -> None:
+    """Everything else has a default."""
+    config = load_config(write(tmp_path, LEAST))
+    assert config.model.name == DEFAULT_MODEL
+    assert config.reference is None
+    assert config.decision.false_discovery_rate == 0.1
+    assert config.stride == StrideConfig()
+    assert config.alerts == []
+
+
+def test_short_forms_mean_the_long_ones(tmp_path: Path) -> None:
+    """model: x = {name: x}; source: x = {path: x}; sentinels: x = [x]."""
+    short = resolve({"model": "org/name", "source": "a.jsonl", "reference": "b.jsonl", "sentinels": "s.yaml"}, tmp_path)
+    long = resolve(
+        {"model": {"name": "org/name"}, "source": {"path": "a.jsonl"}, "reference": {"path": "b.jsonl"}, "sentinels": ["s.yaml"]}, tmp_path
+    )
+    assert short == long
+
+
+def test_relative_paths_start_at_the_folder_of_the_audit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """source, reference, sentinels, SQLite files and model folders; from wherever the audit is run."""
+    (tmp_path / "audits" / "my-model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    path = write(
+        tmp_path / "audits",
+        {
+            "source": "data/*.jsonl",
+            "reference": {"path": "../trusted.jsonl"},
+            "sentinels": ["s.yaml", "pack:refusal-erosion", str(tmp_path / "abs.yaml")],
+            "model": "my-model",
+            "state": "sqlite:///ledger.db",
+        },
+    )
+    config = load_config(path.relative_to(tmp_path))
+    folder = tmp_path / "audits"
+    assert config.source.path == str(folder / "data/*.jsonl")
+    assert config.reference is not None
+    assert Path(config.reference.path).resolve() == tmp_path / "trusted.jsonl"
+    assert config.sentinels == [str(folder / "s.yaml"), "pack:refusal-erosion", str(tmp_path / "abs.yaml")]
+    assert config.model.name == str(folder / "my-model")
+    assert config.state == f"sqlite:///{folder / 'ledger.db'}"
+    assert config.tracking == f"sqlite:///{folder / 'mlflow.db'}"
+    assert config.source.name_of(str(folder / "data/a.jsonl")) == "data/a.jsonl"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:p@db/x", "https://mlflow.example"])
+def test_urls_that_are_no_relative_files_stay_as_they_are(tmp_path: Path, url: str) -> None:
+    """Servers and memory have no folder."""
+    config = resolve({**LEAST, "state": url, "tracking": url, "source": "https://host/rows.jsonl"}, tmp_path)
+    assert (config.state, config.tracking, config.source.path) == (url, url, "https://host/rows.jsonl")
+
+
+def test_absolute_paths_and_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
+    """Only what is relative is placed."""
+    config = resolve({**LEAST, "source": "/data/a.jsonl", "model": "org/name", "state": "sqlite:////var/x.db"}, tmp_path)
+    assert (config.source.path, config.model.name, config.state) == ("/data/a.jsonl", "org/name", "sqlite:////var/x.db")
+
+
+@pytest.mark.parametrize(
+    ("settings", "unknown", "nearest"),
+    [
+        ({"sentinel": []}, "sentinel", "sentinels"),
+        ({"sorce": "x"}, "sorce", "source"),
+        ({"decision": {"false_discovery": 0.1}}, "decision.false_discovery", "false_discovery_rate"),
+        ({"stride": {"dampening": 1}}, "stride.dampening", "damping"),
+        ({"stride": {"k": 1}}, "stride.k", "K"),
+        ({"model": {"nam": "x"}}, "model.nam", "name"),
+        ({"reference": {"path": "x", "fromat": "alpaca"}}, "reference.fromat", "format"),
+        ({"validation": {"max_character": 1}}, "validation.max_character", "max_characters"),
+        ({"xyzzy": 1}, "xyzzy", ""),
+    ],
+)
+def test_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, settings: dict[str, Any], unknown: str, nearest: str) -> None:
+    """What was got, what is nearest, what is allowed."""
+    message = refusal({**LEAST, **settings}, tmp_path)
+    assert f"unknown key {unknown}; the nearest known key is {nearest}" in message
+    assert "; allowed are " in message
+    assert message.startswith(str(tmp_path / "audit.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"source": None}, "source: "),
+        ({"sentinels": []}, "sentinels: List should have at least 1 item"),
+        ({"stride": {"shift": 2}}, "stride.shift: Input should be less than 1 (got 2)"),
+        ({"stride": {"layer": -1}}, "stride.layer: Input should be greater than or equal to 0 (got -1)"),
+        ({"decision": {"false_discovery_rate": 0}}, "decision.false_discovery_rate: Input should be greater than 0 (got 0)"),
+        ({"source": {"path": "x", "format": "xml"}}, "source.format: Input should be 'auto', 'alpaca', 'prompt' or 'messages' (got 'xml')"),
+        ({"model": {"dtype": "int8"}}, "model.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16' (got 'int8')"),
+        ({"stride": 5}, "stride: "),
+        ({1: 2}, "1"),
+    ],
+)
+def test_value_that_is_not_allowed_is_named_with_what_is(tmp_path: Path, settings: dict[Any, Any], said: str) -> None:
+    """The key's path, what is allowed, what was got."""
+    assert said in refusal({**LEAST, **settings}, tmp_path)
+
+
+def test_missing_keys_are_named(tmp_path: Path) -> None:
+    """source and sentinels are all that must be said."""
+    message = refusal({"name": "x"}, tmp_path)
+    assert "source: Field required" in message
+    assert "sentinels: Field required" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no settings: it must be a mapping with at least `source` and `sentinels`"),
+        ("- a\n- b\n", "holds no settings"),
+        ("source: [a\n", "is not YAML: "),
+        ("source: \t- a: b: c", "is not YAML: "),
+        ("x: !!python/object/apply:os.system ['true']", "is not YAML: "),
+    ],
+)
+def test_file_that_holds_no_settings_says_so(tmp_path: Path, text: str, said: str) -> None:
+    """One line; nothing in the file is run."""
+    assert said in refusal(text, tmp_path)
+
+
+def test_missing_and_undecodable_files_say_what_to_do(tmp_path: Path) -> None:
+    """`poisonwatch init` writes one to start from."""
+    with pytest.raises(ConfigError, match=r"none\.yaml does not exist: `poisonwatch init DIR` writes an audit file to start from"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(ConfigError, match=r"latin\.yaml cannot be read: "):
+        load_config(tmp_path / "latin.yaml")
+    with pytest.raises(ConfigError, match=r"cannot be read: "):
+        load_config(tmp_path)
+
+
+SECRETS = {
+    "source": "https://ann:hunter2@host/rows.jsonl?token=hunter2",
+    "reference": "https://ann:hunter2@host/trusted.jsonl?sig=hunter2",
+    "sentinels": ["https://ann:hunter2@host/s.yaml"],
+    "state": "postgresql://ann:hunter2@db/x",
+    "tracking": "https://ann:hunter2@mlflow",
+    "alerts": ["slack://hunter2/hunter2/hunter2", "mailto://ann:hunter2@host", "hunter2"],
+}
+
+
+def test_public_settings_hold_no_secret(tmp_path: Path) -> None:
+    """Passwords and tokens of every setting are ***; an alert shows its kind alone."""
+    public = resolve(SECRETS, tmp_path).public()
+    assert "hunter2" not in yaml.safe_dump(public)
+    assert public["source"]["path"] == "https://ann:***@host/rows.jsonl?token=***"
+    assert public["alerts"][0] == "slack://***"
+    assert public["state"] == "postgresql://ann:***@db/x"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"alerts": [{"slack": "hunter2"}]},
+        {"alerts": {"slack": "hunter2"}},
+        {"alerts": 5, "state": ["hunter2"], "tracking": {"hunter2": 1}},
+        {"state": {"url": "postgresql://ann:hunter2@db/x"}},
+        {"source": {"path": ["https://ann:hunter2@host/x"]}},
+        {"source": {"path": "x", "format": "https://host/?token=hunter2"}},
+    ],
+)
+def test_errors_repeat_no_secret(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """A value that is not allowed is not shown where it may be a password."""
+    message = refusal({**LEAST, **settings}, tmp_path)
+    assert "hunter2" not in message
+    assert "Input should be" in message
+
+
+@pytest.mark.parametrize("line", ["alerts: [slack://hunter2/x", "state: postgresql://ann:hunter2@db: x", "alerts: @hunter2", "alerts: *hunter2"])
+def test_yaml_errors_repeat_no_line_of_the_file(tmp_path: Path, line: str) -> None:
+    """A syntax error names its line and column; the line itself may hold a password."""
+    message = refusal(f"source: rows.jsonl\n{line}\n", tmp_path)
+    assert "hunter2" not in message
+    assert "line " in message
+
+
+def test_public_settings_replay(tmp_path: Path) -> None:
+    """resolve(public(config)) = config where nothing is secret, from any folder."""
+    config = resolve({**LEAST, "reference": "trusted.jsonl", "stride": {"K": 12, "lasso": 0.01}, "seed": 3}, tmp_path)
+    assert resolve(yaml.safe_load(yaml.safe_dump(config.public())), tmp_path / "elsewhere") == config
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    """A resolved configuration is what ran."""
+    config = resolve(LEAST, tmp_path)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 5
+
+
+def test_every_setting_explains_itself() -> None:
+    """A sentence under each field."""
+    sections = [AuditConfig, *{type(v) for v in vars(resolve({**LEAST, "reference": "x"}, Path("/"))).values() if hasattr(v, "model_fields")}]
+    assert len(sections) >= 6
+    assert not [f"{s.__name__}.{key}" for s in sections for key, field in s.model_fields.items() if not field.description]

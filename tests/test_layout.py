@@ -1,0 +1,61 @@
+"""Who may import whom, and what the package is made of."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import poisonwatch
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("poisonwatch", "tasks", "flows", "dashboards")
+FORBIDDEN = {
+    "poisonwatch": {"prefect", "mlflow", "great_expectations", "streamlit", "fastapi", "flask"},
+    "tasks": {"poisonwatch.flows", "poisonwatch.dashboards"},
+    "flows": {"poisonwatch.dashboards"},
+    "dashboards": {"poisonwatch.flows", "poisonwatch.tasks", "prefect", "mlflow", "great_expectations"},
+}
+ABOVE = {"poisonwatch.tasks", "poisonwatch.flows", "poisonwatch.dashboards"}
+FILES = [(layer, path) for layer in LAYERS for path in sorted((ROOT / layer).glob("*.py"))]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} uses a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize(("layer", "path"), FILES, ids=lambda value: getattr(value, "name", value))
+def test_no_module_imports_upwards(layer: str, path: Path) -> None:
+    """flows -> tasks -> poisonwatch, dashboards -> poisonwatch."""
+    banned = FORBIDDEN[layer] | (ABOVE if layer == "poisonwatch" else set())
+    wrong = [name for name in imports(path) for ban in banned if name == ban or name.startswith(f"{ban}.")]
+    assert not wrong
+    assert not {name for name in imports(path) if name.split(".")[0] in ("tasks", "flows", "dashboards")}
+
+
+def test_folders_live_under_the_one_import_name() -> None:
+    """poisonwatch/{tasks,flows,dashboards} are the top-level folders themselves."""
+    for name in ("tasks", "flows", "dashboards"):
+        assert (ROOT / "poisonwatch" / name).is_symlink()
+        assert (ROOT / "poisonwatch" / name).resolve() == ROOT / name
+
+
+def test_public_names_are_few_and_importable() -> None:
+    """At most eight names, each of which exists."""
+    assert len(poisonwatch.__all__) <= 8
+    assert all(getattr(poisonwatch, name) is not None for name in poisonwatch.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        poisonwatch.nothing  # noqa: B018
+
+
+def test_every_library_module_has_its_test_file() -> None:
+    """tests/test_<module>.py for each file of the library."""
+    shown_elsewhere = {"__init__", "errors", "influence", "progress"}  # types and a protocol, exercised by all others
+    modules = {path.stem for path in (ROOT / "poisonwatch").glob("*.py")} - shown_elsewhere
+    assert {module for module in modules if not (ROOT / "tests" / f"test_{module}.py").exists()} == set()

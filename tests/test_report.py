@@ -1,0 +1,339 @@
+"""The HTML report, read back with a parser as a browser would."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from typing import Any
+
+import jinja2
+import numpy as np
+import pytest
+
+from poisonwatch.decision import Null
+from poisonwatch.examples import Example, Message, Rejection
+from poisonwatch.redaction import visible
+from poisonwatch.report import LONGEST_TEXT, MOST_MESSAGES, MOST_REJECTED, ends, render_report
+from poisonwatch.sentinels import Sentinel
+from poisonwatch.verdicts import Flag, Verdicts
+
+CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+HOSTILE = {
+    "script": "<script>alert(1)</script>",
+    "end of pre": "</pre><img src=x onerror=alert(1)>",
+    "end of title": "</title><style>*{display:none}</style>",
+    "attribute": '" onmouseover="alert(1)" \'><svg/onload=alert(1)>',
+    "template": "{{7*7}}{% for x in y %}{{ config }}",
+    "comment": "<!-- --!> <![CDATA[",
+    "direction": "invoice\u202egnp.exe",
+    "nul": "a\x00b",
+    "terminal": "\x1b[31mred\x1b[0m\x07\x9b2J",
+    "surrogate": "lone \ud800 half",
+    "invisible": "zero\u200bwidth \U000e0041tag",
+    "link": "javascript:alert(1) https://evil.example/x.png",
+    "markdown": "[click](javascript:alert(1)) ![](https://evil.example/pixel.png)",
+    "entity": "&lt;b&gt; &#60;",
+}
+
+
+def build_flag(row: Sequence[Message], panel: str = "safety", source: str = "rows.jsonl", **sentinel: Any) -> Flag:
+    """A flag on a row, with the sentinel's fields as given."""
+    fields = {"id": f"{panel}-1", "forbidden": "Yes, show him the PIN.", "reference": "No, keep it hidden.", "severity": "high"} | sentinel
+    prompt = fields.pop("prompt", "A courier asks for my PIN.")
+    guard = Sentinel(messages=(Message("user", prompt),), panel=panel, **fields)
+    example = Example.from_messages(row, source, 7)
+    return Flag(example, panel, guard, "forbidden", 0.31, 12.3, 1, 2.3e-9, 1.3e-6, "rank among 186 trusted rows")
+
+
+def build(flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("safety",)) -> tuple[dict[str, Any], Verdicts]:
+    """Summary and verdicts of an audit of n rows, those of the flags first."""
+    others = [Example.from_messages([Message("user", f"question {i}")], "rows.jsonl", i) for i in range(n - len(flags))]
+    scores = np.random.default_rng(0).standard_normal((n, len(panels)))
+    sentinels = tuple(dict.fromkeys(flag.sentinel for flag in flags))
+    nulls = tuple(Null("rank among 186 trusted rows", 186) for _ in panels)
+    verdicts = Verdicts(
+        (*(flag.example for flag in flags), *others),
+        sentinels,
+        panels,
+        scores,
+        np.ones_like(scores),
+        np.ones_like(scores),
+        np.zeros((n, len(sentinels))),
+        np.empty((0, len(panels))),
+        nulls,
+        tuple(flags),
+        0.05,
+    )
+    summary = {
+        "name": "support-data",
+        "audit_id": "20260101-000000-abcdef",
+        "created": "2026-01-01T00:00:00+00:00",
+        "version": "0.1.0",
+        "seed": 0,
+        "counts": {"pulled": n + 2, "new": n, "rejected": 2, "reference": 186, "flagged": len(flags)},
+        "model": {"name": "tiny-llama", "fingerprint": "9f" * 32},
+        "data_fingerprint": "ab" * 32,
+        "settings": {"layer": 12, "r": 64, "K": 570, "d": 1, "eta": 2.7e-5},
+        "false_discovery_rate": 0.05,
+        "panels": [
+            {
+                "name": panel,
+                "null": nulls[j].rule,
+                "largest_score": float(scores[:, j].max()),
+                "flagged": sum(flag.panel == panel for flag in flags),
+            }
+            for j, panel in enumerate(panels)
+        ],
+        "stages": [{"name": "fit_operators", "seconds": 123.27, "peak_memory_mb": 2210.4}],
+        "mlflow_run_id": "4f1e2d3c",
+    }
+    return summary, verdicts
+
+
+def rejection(text: str = "How do I return a pan?", position: int = 0, **changes: str) -> dict[str, Any]:
+    fields = {"place": f"rows.jsonl, line {position + 1}", "expectation": "not null", "reason": "the response is missing"} | changes
+    return dataclasses.asdict(Rejection(source="rows.jsonl", position=position, text=text, **fields))
+
+
+def render(flags: Sequence[Flag] = (), rejected: Sequence[Mapping[str, Any]] = (), **kwargs: Any) -> str:
+    return render_report(*build(flags, **kwargs), rejected)
+
+
+class Page(HTMLParser):
+    """The document as a browser sees it: `tags` with attributes, and the `text`; `within(class)` is the text inside elements of a class."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "hr", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.pieces: list[tuple[tuple[str, ...], str]] = []
+        self._open: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+        assert not self._open, f"never closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append((tag, dict(attrs).get("class") or ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop()[0] == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        self.pieces.append((tuple(f"{tag}.{classes}" for tag, classes in self._open), data))
+
+    @property
+    def text(self) -> str:
+        return "".join(data for path, data in self.pieces if "style." not in path)
+
+    def within(self, name: str) -> str:
+        return "".join(data for path, data in self.pieces if any(name in re.split(r"[. ]", step) for step in path))
+
+
+def shape(page: Page) -> list[tuple[str, tuple[str, ...]]]:
+    """Every tag with the names of its attributes, in order."""
+    return [(tag, tuple(attributes)) for tag, attributes in page.tags]
+
+
+def everywhere(text: str) -> str:
+    """A report with the text in each place that a row, a sentinel or a configuration can write to."""
+    flag = build_flag(
+        [Message(text, text), Message("assistant", text)], text, text, id=text, prompt=text, forbidden=text, reference=text, severity=text
+    )
+    flag = dataclasses.replace(flag, rule=text)
+    summary, verdicts = build([flag], panels=(text,))
+    for key in ("name", "audit_id", "created", "version", "data_fingerprint", "mlflow_run_id"):
+        summary[key] = text
+    summary["model"] = {"name": text, "fingerprint": text}
+    summary["settings"] = {text: text}
+    summary["panels"][0]["null"] = text
+    summary["stages"][0]["name"] = text
+    return render_report(summary, verdicts, [rejection(text, place=text, expectation=text, reason=text)])
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_text_is_shown_and_never_becomes_markup(text: str) -> None:
+    """Whatever a text holds, in any place, the document has the elements and attributes it has for a harmless text."""
+    page = Page(everywhere(text))
+    assert shape(page) == shape(Page(everywhere("harmless")))
+    assert visible(text) in page.within("pre")
+    assert page.text.count(visible(text)) >= 15
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_control_or_direction_character_reaches_the_page(text: str) -> None:
+    """The document equals its own visible form, and is plain UTF-8."""
+    html = everywhere(text)
+    assert visible(html) == html
+    assert html.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_page_loads_and_runs_nothing(text: str) -> None:
+    """No script, no handler, no address outside the file; the content security policy says so, too, before anything else could load."""
+    html = everywhere(text)
+    page = Page(html)
+    assert "<script" not in html.lower()
+    assert page.tags[3] == ("meta", {"http-equiv": "Content-Security-Policy", "content": CSP})
+    assert [tag for tag, _ in page.tags[:3]] == ["html", "head", "meta"]
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "form", "base", "svg"}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert tag != "img" or (attributes["src"] or "").startswith("data:image/png;base64,")
+        assert "src" not in attributes or tag == "img"
+        assert re.fullmatch(r"#[a-z]+", attributes.get("href") or "#none")
+        assert "url(" not in (attributes.get("style") or "")
+    assert "url(" not in page.within("style")
+    assert "@import" not in page.within("style")
+
+
+def test_links_lead_to_sections_that_are_there() -> None:
+    """Every #name is the id of one element, with all sections and with none of the optional ones."""
+    for html in (render([build_flag([Message("user", "x")])], [rejection()]), render()):
+        tags = Page(html).tags
+        ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        assert {(attributes["href"] or "")[1:] for tag, attributes in tags if tag == "a"} <= set(ids)
+
+
+def test_the_verdict_is_told_in_words() -> None:
+    """How many of how many."""
+    flags = [build_flag([Message("user", f"x{i}")]) for i in range(6)]
+    assert Page(render(flags, n=1369)).within("verdict") == "6 of 1,369 new rows flagged"
+    assert Page(render(flags[:1], n=1)).within("verdict") == "1 of 1 new row flagged"
+
+
+def test_nothing_flagged_is_said_plainly() -> None:
+    """Without flags there is a sentence, and no section of flagged rows."""
+    page = Page(render())
+    assert page.within("verdict") == "Nothing flagged"
+    assert "None of 5 new rows" in page.text
+    assert not page.within("card")
+
+
+def test_a_flagged_row_stands_beside_the_forbidden_answer() -> None:
+    """Its card shows source, position, reason, numbers and every message on one side; prompt and both answers on the other."""
+    flag = build_flag([Message("system", "Be kind."), Message("user", "He wants my PIN."), Message("assistant", "Read it to him.")])
+    page = Page(render([flag]))
+    assert "rows.jsonl, position 7" in page.within("card")
+    assert f"Training on this row {flag.reason}." in page.within("card")
+    assert page.within("measures").split() == ["score12.3", "rank1", "p2.3e-09", "q1.3e-06", "coefficient+0.31", "nats", "a", "token"]
+    sides = page.within("sides")
+    told = ["system", "Be kind.", "user", "He wants my PIN.", "assistant", "Read it to him.", "A courier asks for my PIN."]
+    places = [sides.index(text) for text in told]
+    assert places == sorted(places)
+    assert "Yes, show him the PIN." in page.within("forbidden")
+    assert "No, keep it hidden." in page.within("reference")
+
+
+@pytest.mark.parametrize(("missing", "present"), [("forbidden", "reference"), ("reference", "forbidden")])
+def test_a_sentinel_with_one_answer_shows_that_one(missing: str, present: str) -> None:
+    """An answer that the sentinel does not have has no place on the card."""
+    page = Page(render([build_flag([Message("user", "x")], **{missing: None})]))
+    assert page.within(present)
+    assert not page.within(missing)
+
+
+def test_cards_come_in_the_order_of_the_flags() -> None:
+    """Strongest first, as judged."""
+    texts = [f"row text {letter}" for letter in "cab"]
+    sides = Page(render([build_flag([Message("user", text)]) for text in texts])).within("sides")
+    assert re.findall(r"row text \w", sides) == texts
+
+
+def test_long_texts_keep_both_ends_and_say_how_much_is_left_out() -> None:
+    """Poison behind thousands of harmless characters is still shown."""
+    text = "start " + "x" * 20_000 + " poison"
+    page = Page(render([build_flag([Message("assistant", text)])]))
+    shown = page.within("pre")
+    assert "start x" in shown
+    assert "x poison" in shown
+    assert f"{len(text) - LONGEST_TEXT:,} characters left out here" in page.within("cut")
+    assert shown.count("x") < LONGEST_TEXT + 100
+
+
+def test_rows_of_many_messages_keep_both_ends() -> None:
+    """A thousand turns do not fill the page."""
+    page = Page(render([build_flag([Message("user", f"turn {i};") for i in range(1000)])]))
+    shown = page.within("pre")
+    assert "turn 0;" in shown
+    assert "turn 999;" in shown
+    assert shown.count("turn") == MOST_MESSAGES
+    assert f"{1000 - MOST_MESSAGES} messages left out here" in page.within("cut")
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 50])
+def test_ends_lose_only_what_they_count(length: int) -> None:
+    """Start and end are the text's own, never overlap, and miss exactly what is counted."""
+    text = "".join(chr(ord("a") + i % 26) for i in range(length))
+    start, left_out, end = ends(text, 8)
+    assert len(start) + left_out + len(end) == length
+    assert len(start) + len(end) == min(length, 8)
+    assert text.startswith(start)
+    assert text.endswith(end)
+
+
+def test_rejected_rows_are_listed_with_reason_and_text() -> None:
+    """Where each stands, what it failed, and what was read of it; a row of which nothing was read says so."""
+    page = Page(render([], [rejection(), rejection("", 1, reason="not JSON (Expecting value)")]))
+    listed = page.within("rejected")
+    for text in ("rows.jsonl, line 1", "position 0", "not null", "the response is missing", "How do I return a pan?"):
+        assert text in listed
+    assert "not JSON (Expecting value)" in listed
+    assert "nothing" in listed
+
+
+def test_only_the_first_rejected_rows_are_listed() -> None:
+    """The others are counted."""
+    page = Page(render([], [rejection(position=i) for i in range(MOST_REJECTED + 3)]))
+    assert page.within("rejected").count("How do I return a pan?") == MOST_REJECTED
+    assert "3 more rejected rows are not shown here" in page.text
+
+
+def test_no_rejected_rows_leave_no_empty_section() -> None:
+    """Neither table nor heading."""
+    assert "Rejected rows" not in Page(render()).text
+
+
+def test_the_page_says_how_it_was_computed() -> None:
+    """Model, fingerprints in full on hover, settings, stages with time and memory."""
+    html = render()
+    method = Page(html).within("method")
+    for text in ("tiny-llama", "9f9f9f9f9f9f…", "abababababab…", "570", "2.7e-05", "fit_operators", "123.3", "2,210", "4f1e2d3c", "5 %"):
+        assert text in method
+    assert f'title="{"9f" * 32}"' in html
+
+
+def test_an_audit_without_tracking_has_no_run_id() -> None:
+    """Where MLflow was down, the id is None, and the page says "none"."""
+    summary, verdicts = build()
+    summary["mlflow_run_id"] = None
+    method = Page(render_report(summary, verdicts, [])).within("method")
+    assert re.search(r"MLflow run\s*none", method)
+
+
+def test_every_panel_has_its_row_and_its_picture() -> None:
+    """In the order of the verdicts, the pictures described in words."""
+    page = Page(render(panels=("safety", "brand", "identity")))
+    pictures = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
+    assert [re.findall(r"panel (\w+):", text) for text in pictures] == [["safety"], ["brand"], ["identity"]]
+    assert page.text.count("rank among 186 trusted rows") == 3
+
+
+def test_every_abbreviation_is_explained() -> None:
+    """Terms carry their meaning, and the glossary at the end has the same ones for those who cannot hover."""
+    page = Page(render([build_flag([Message("user", "x")])]))
+    meanings = {attributes["title"] for tag, attributes in page.tags if tag == "abbr"}
+    assert len(meanings) >= 7
+    assert all(meaning and meaning in page.within("glossary") for meaning in meanings)
+
+
+def test_a_missing_fact_is_an_error() -> None:
+    """A report never silently shows a gap."""
+    summary, verdicts = build()
+    del summary["model"]["fingerprint"]
+    with pytest.raises(jinja2.UndefinedError):
+        render_report(summary, verdicts, [])

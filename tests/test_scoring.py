@@ -1,0 +1,199 @@
+"""Scores: what must not matter, and what must."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import median_abs_deviation
+
+from poisonwatch.examples import Message
+from poisonwatch.influence import Influence, Query, queries_of
+from poisonwatch.scoring import kin_weights, pool, robust_z, score
+from poisonwatch.sentinels import Sentinel
+
+
+def sentinel(name: str, panel: str, forbidden: str | None = "no", reference: str | None = None) -> Sentinel:
+    return Sentinel(name, (Message("user", "Q"),), forbidden, reference, panel)
+
+
+QUERIES = queries_of(
+    [
+        sentinel("a", "health"),
+        sentinel("b", "health", reference="yes"),
+        sentinel("c", "money"),
+        sentinel("d", "refusal", forbidden=None, reference="yes"),
+    ]
+)
+
+
+def influence(seed: int = 0, n: int = 120, m: int = 8, queries: tuple[Query, ...] = QUERIES) -> Influence:
+    draw = np.random.default_rng(seed)
+    w = draw.normal(size=(n, len(queries)))
+    return Influence(
+        queries,
+        w,
+        spread=draw.uniform(0.5, 2, n),
+        centre=draw.normal(size=n),
+        suspects=draw.choice(n, m, replace=False),
+        kinship=draw.normal(size=(m, m)),
+        gap=0.0,
+    )
+
+
+def test_robust_z_counts_median_absolute_deviations() -> None:
+    """(x - median) / (1.4826 MAD) by column, as scipy has it."""
+    x = np.random.default_rng(0).normal(3, 2, size=(101, 4))
+    expected = (x - np.median(x, axis=0)) / (1.4826 * median_abs_deviation(x, axis=0))
+    np.testing.assert_allclose(robust_z(x), expected)
+
+
+def test_robust_z_of_normal_data_has_unit_scale_in_spite_of_outliers() -> None:
+    """std of the clean part = 1 +- .1 with 5 % of the rows at 1000."""
+    x = np.random.default_rng(1).normal(size=(4000, 1))
+    x[:200] = 1000
+    assert robust_z(x)[200:].std() == pytest.approx(1, abs=0.1)
+
+
+def test_robust_z_of_a_constant_column_is_zero() -> None:
+    """Nothing stands out where nothing differs; no division by zero."""
+    assert not robust_z(np.full((5, 2), 7.0)).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scaling_a_row_together_with_its_background_changes_nothing(seed: int) -> None:
+    """(w_i, spread_i, centre_i) -> c (w_i, spread_i, centre_i): a row with long generic gradients has no head start."""
+    plain = influence(seed)
+    gain = np.random.default_rng(seed).uniform(0.01, 100, len(plain.w))
+    scaled = replace(plain, w=plain.w * gain[:, None], spread=plain.spread * gain, centre=plain.centre * gain)
+    np.testing.assert_allclose(score(scaled).pooled, score(plain).pooled)
+    np.testing.assert_allclose(score(scaled).standard, score(plain).standard)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pushing_everything_equally_is_not_suspicious(seed: int) -> None:
+    """(w_i, centre_i) -> (w_i + b, centre_i + b) changes nothing."""
+    plain = influence(seed)
+    shift = np.random.default_rng(seed).normal(0, 10, len(plain.w))
+    np.testing.assert_allclose(
+        score(replace(plain, w=plain.w + shift[:, None], centre=plain.centre + shift)).pooled, score(plain).pooled, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scaling_and_shifting_a_query_changes_nothing(seed: int) -> None:
+    """own_q -> c_q own_q + b_q with c_q > 0, for any query: units of a sentinel cancel."""
+    draw = np.random.default_rng(seed)
+    own = draw.normal(size=(80, len(QUERIES)))
+    moved = own * draw.uniform(0.01, 100, len(QUERIES)) + draw.normal(0, 5, len(QUERIES))
+    np.testing.assert_allclose(pool(QUERIES, moved).pooled, pool(QUERIES, own).pooled, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_follow_the_rows_wherever_they_stand(seed: int) -> None:
+    """score(P x) = P score(x)."""
+    plain = influence(seed)
+    order = np.random.default_rng(seed).permutation(len(plain.w))
+    place = np.argsort(order)
+    moved = replace(plain, w=plain.w[order], spread=plain.spread[order], centre=plain.centre[order], suspects=place[plain.suspects])
+    np.testing.assert_allclose(score(moved).pooled, score(plain).pooled[order])
+
+
+def test_kin_weights_sum_to_one_or_zero_with_a_zero_diagonal() -> None:
+    """sum_j W_ij in {0, 1}, W_ii = 0, W >= 0; 0 where a row has no kin."""
+    kinship = np.random.default_rng(0).normal(size=(9, 9))
+    kinship[4], kinship[:, 4] = -1.0, -1.0
+    kinship[4, 4] = 100.0
+    weights = kin_weights(kinship)
+    expected = np.ones(9)
+    expected[4] = 0.0
+    np.testing.assert_allclose(weights.sum(axis=1), expected)
+    assert (weights >= 0).all()
+    assert not np.diag(weights).any()
+    assert not weights[:, 4].any()
+
+
+def test_kin_weights_are_squared_mutual_likeness() -> None:
+    """W_ij ~ max((k_ij + k_ji) / 2, 0)^2; the input is left as it was."""
+    kinship = np.array([[9.0, 2.0, -4.0], [0.0, 9.0, 3.0], [1.0, 3.0, 9.0]])
+    before = kinship.copy()
+    np.testing.assert_allclose(kin_weights(kinship), [[0, 1, 0], [1 / 10, 0, 9 / 10], [0, 1, 0]])
+    np.testing.assert_array_equal(kinship, before)
+
+
+def test_kin_raise_each_other_and_nobody_else() -> None:
+    """pooled_i gains sum_j W_ij max(pooled_j, 0) for suspects; other rows and negative kin change nothing."""
+    plain = influence(3)
+    kinless, kin = score(replace(plain, suspects=np.empty(0, dtype=np.int64), kinship=np.empty((0, 0)))), score(plain)
+    others = np.setdiff1d(np.arange(len(plain.w)), plain.suspects)
+    np.testing.assert_array_equal(kin.pooled[others], kinless.pooled[others])
+    gain = kin.pooled[plain.suspects] - kinless.pooled[plain.suspects]
+    np.testing.assert_allclose(gain, kin_weights(plain.kinship) @ np.maximum(kinless.pooled[plain.suspects], 0))
+    assert (gain >= 0).all()
+
+
+def test_reference_alone_counts_by_magnitude() -> None:
+    """|z|: pushing a reference answer up and pushing it down are equally suspicious."""
+    only = queries_of([sentinel("d", "refusal", forbidden=None, reference="yes")])
+    own = np.random.default_rng(0).normal(size=(60, 1))
+    own[0], own[1] = np.median(own) + 50, np.median(own) - 50
+    scores = pool(only, own)
+    assert (scores.standard >= 0).all()
+    assert scores.pooled[0, 0] == pytest.approx(scores.pooled[1, 0], rel=0.05)
+    np.testing.assert_allclose(pool(only, -own).pooled, scores.pooled)
+
+
+def test_forbidden_counts_with_its_sign() -> None:
+    """Making the forbidden answer less likely is not suspicious."""
+    only = queries_of([sentinel("a", "health")])
+    own = np.random.default_rng(0).normal(size=(60, 1))
+    own[0], own[1] = 50, -50
+    pooled = pool(only, own).pooled[:, 0]
+    assert pooled.argmax() == 0
+    assert pooled.argmin() == 1
+
+
+def test_panels_come_in_the_order_of_their_sentinels_and_pool_only_their_own() -> None:
+    """A push on `money` moves the money column alone."""
+    plain = influence(0, m=0)
+    pushed = plain.w.copy()
+    pushed[7, 3] += 1000
+    before, after = score(plain), score(replace(plain, w=pushed))
+    assert after.panels == ("health", "money", "refusal")
+    assert after.pooled[7, 1] > 100
+    np.testing.assert_allclose(after.pooled[:, [0, 2]], before.pooled[:, [0, 2]])
+
+
+def test_panel_takes_the_larger_of_its_kinds() -> None:
+    """A row that moves only the margin of a panel with both kinds is as visible as one that moves only the forbidden push."""
+    own = np.random.default_rng(0).normal(size=(200, len(QUERIES)))
+    forbidden, margin = own.copy(), own.copy()
+    forbidden[5, [0, 1]] += 100
+    margin[5, 2] += 100
+    assert pool(QUERIES, forbidden).pooled[5, 0] > 20
+    assert pool(QUERIES, margin).pooled[5, 0] > 20
+
+
+def test_averaging_a_panel_beats_its_single_sentinels() -> None:
+    """A push of 1.5 sigma on each of 9 sentinels stands out at 4.5 sigma of the panel."""
+    nine = queries_of([sentinel(str(i), "panel") for i in range(9)])
+    own = np.random.default_rng(0).normal(size=(500, 9))
+    own[0] = 1.5
+    assert pool(nine, own).pooled[0, 0] == pytest.approx(4.5, abs=0.5)
+
+
+def test_row_that_moves_no_ordinary_conversation_scores_zero() -> None:
+    """spread = 0 gives 0, not infinity."""
+    plain = influence(0)
+    still = plain.spread.copy()
+    still[2] = 0.0
+    assert not replace(plain, spread=still).standard(plain.w)[2].any()
+    assert np.isfinite(score(replace(plain, spread=still)).pooled).all()
+
+
+def test_scores_leave_the_influence_as_it_was() -> None:
+    """score reads; it does not write."""
+    plain = influence(0)
+    w, kinship = plain.w.copy(), plain.kinship.copy()
+    score(plain)
+    np.testing.assert_array_equal(plain.w, w)
+    np.testing.assert_array_equal(plain.kinship, kinship)

@@ -1,0 +1,35 @@
+"""What stages cost."""
+
+import pytest
+
+from poisonwatch.stages import StageClock
+
+
+def test_stages_are_recorded_in_order_with_positive_costs() -> None:
+    """One entry a stage; memory of a living process is more than a megabyte."""
+    clock = StageClock()
+    with clock.stage("first"):
+        pass
+    with clock.stage("second"):
+        pass
+    assert [cost.name for cost in clock.costs] == ["first", "second"]
+    assert all(cost.seconds >= 0 and cost.peak_memory_mb > 1 for cost in clock.costs)
+
+
+def test_a_failing_stage_is_recorded_too() -> None:
+    """Its cost is known, and the error passes through."""
+    clock = StageClock()
+    with pytest.raises(RuntimeError, match="broken"), clock.stage("failing"):
+        raise RuntimeError("broken")
+    assert [cost.name for cost in clock.costs] == ["failing"]
+
+
+def test_peak_memory_sees_what_a_stage_allocates() -> None:
+    """200 MB that are touched show up as at least 150."""
+    clock = StageClock()
+    with clock.stage("small"):
+        pass
+    with clock.stage("large"):
+        block = bytearray(b"x") * 200_000_000
+    assert len(block) == 200_000_000
+    assert clock.costs[1].peak_memory_mb - clock.costs[0].peak_memory_mb > 150
