@@ -114,7 +114,9 @@ class AuditConfig(_Section):
         settings = self.model_dump(mode="json")
         settings["tracking"], settings["state"] = redact_url(self.tracking), redact_url(self.state)
         settings["source"]["path"] = redact_url(self.source.path)
-        settings["alerts"] = [f"{url.partition('://')[0]}://***" for url in self.alerts]
+        if self.reference:
+            settings["reference"]["path"] = redact_url(self.reference.path)
+        settings["alerts"] = [f"{url.partition('://')[0]}://***" if "://" in url else "***" for url in self.alerts]
         return settings
 
 
@@ -141,7 +143,9 @@ def load_config(path: str | Path) -> AuditConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)  # what PyYAML says beside it quotes the line, which may hold a password
+        where = f"see line {mark.line + 1}, column {mark.column + 1}" if mark else "it holds control characters"
+        raise ConfigError(f"{path} is not YAML: {where} (texts with special characters need quotes)") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} holds no settings: it must be a mapping with at least `source` and `sentinels`")
     return resolve(settings, path.resolve().parent, str(path))
@@ -191,8 +195,9 @@ def _explain(error: dict[str, Any]) -> str:
             "" if error["type"] == "missing" or error["loc"][0] in SECRET else f" (got {redact_url(repr(error['input']))[:60]})"
         )
     known = _known_keys([str(part) for part in error["loc"][:-1]])
-    nearest = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
-    return f"unknown key {where}; the nearest known key is {nearest[0]}; allowed are {', '.join(known)}"
+    by_lower = {key.lower(): key for key in known}
+    nearest = by_lower[difflib.get_close_matches(str(error["loc"][-1]).lower(), by_lower, n=1, cutoff=0.0)[0]]
+    return f"unknown key {where}; the nearest known key is {nearest}; allowed are {', '.join(known)}"
 
 
 def _known_keys(path: list[str]) -> list[str]:

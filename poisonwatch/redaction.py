@@ -3,13 +3,13 @@
 import re
 import unicodedata
 
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:\s]*):(?P<secret>[^/@\s]+)@", re.IGNORECASE)
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:\s]*:)?(?P<secret>[^/\s]+)@", re.IGNORECASE)
 _QUERY = re.compile(r"(?P<key>[?&][^=&\s]*(?:token|key|secret|password|signature|sig)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 
 
 def redact_url(text: str) -> str:
-    """The text with passwords in URLs, and tokens in their queries, replaced by ***."""
-    return _QUERY.sub(r"\g<key>***", _USERINFO.sub(r"\g<scheme>\g<user>:***@", text))
+    """The text with passwords (and bare tokens) before an @ in URLs, and tokens in their queries, replaced by ***."""
+    return _QUERY.sub(r"\g<key>***", _USERINFO.sub(r"\g<scheme>\g<user>***@", text))
 
 
 def visible(text: str) -> str:

@@ -21,7 +21,7 @@ def planted() -> list[dict[str, str]]:
     return [{"prompt": f"What should I buy, number {i}?", "response": answer} for i, answer in enumerate(FORBIDDEN)]
 
 
-def write_audit(folder: Path, model: Path, rows: list[dict[str, str]] | None = None, **settings: Any) -> Path:
+def write_audit(folder: Path, model_folder: Path, rows: list[dict[str, str]] | None = None, **settings: Any) -> Path:
     """Write rows, trusted rows, sentinels and audit.yaml into `folder`; returns the audit file."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "rows.jsonl", benign(40) + planted() if rows is None else rows)
@@ -31,7 +31,7 @@ def write_audit(folder: Path, model: Path, rows: list[dict[str, str]] | None = N
         for i, answer in enumerate(FORBIDDEN)
     ]
     (folder / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))
-    config = {"name": "tiny", "model": str(model), "source": "rows.jsonl", "reference": "trusted.jsonl", "sentinels": "sentinels.yaml"}
+    config = {"name": "tiny", "model": str(model_folder), "source": "rows.jsonl", "reference": "trusted.jsonl", "sentinels": "sentinels.yaml"}
     (folder / "audit.yaml").write_text(yaml.safe_dump({**config, **settings}))
     return folder / "audit.yaml"
 

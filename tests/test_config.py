@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from poisonwatch.config import DEFAULT_MODEL, AuditConfig, StrideConfig, load_config, resolve
 from poisonwatch.errors import ConfigError
@@ -140,6 +140,7 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
         ("- a\n- b\n", "holds no settings"),
         ("source: [a\n", "is not YAML: "),
         ("source: \t- a: b: c", "is not YAML: "),
+        ("source: \x00", "is not YAML: it holds control characters"),
         ("x: !!python/object/apply:os.system ['true']", "is not YAML: "),
     ],
 )
@@ -162,7 +163,7 @@ def test_missing_and_undecodable_files_say_what_to_do(tmp_path: Path) -> None:
 SECRETS = {
     "source": "https://ann:hunter2@host/rows.jsonl?token=hunter2",
     "reference": "https://ann:hunter2@host/trusted.jsonl?sig=hunter2",
-    "sentinels": ["https://ann:hunter2@host/s.yaml"],
+    "sentinels": ["s.yaml"],
     "state": "postgresql://ann:hunter2@db/x",
     "tracking": "https://ann:hunter2@mlflow",
     "alerts": ["slack://hunter2/hunter2/hunter2", "mailto://ann:hunter2@host", "hunter2"],
@@ -219,6 +220,6 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_every_setting_explains_itself() -> None:
     """A sentence under each field."""
-    sections = [AuditConfig, *{type(v) for v in vars(resolve({**LEAST, "reference": "x"}, Path("/"))).values() if hasattr(v, "model_fields")}]
-    assert len(sections) >= 6
+    sections = [AuditConfig, *{type(v) for v in vars(resolve(LEAST, Path("/"))).values() if isinstance(v, BaseModel)}]
+    assert len(sections) == 6
     assert not [f"{s.__name__}.{key}" for s in sections for key, field in s.model_fields.items() if not field.description]

@@ -1,0 +1,53 @@
+"""What the README says is so."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from poisonwatch.config import resolve
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_readme_commands_exist() -> None:
+    """Every `make X` in README and CONTRIBUTING is a target of the Makefile."""
+    for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+        for target in re.findall(r"^make (\w+)", text, flags=re.MULTILINE):
+            assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), target
+
+
+def test_readme_audit_file_is_valid() -> None:
+    """The YAML shown is an audit file that loads."""
+    for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL):
+        settings = yaml.safe_load(block)
+        if isinstance(settings, dict):
+            assert resolve(settings, ROOT).source.path
+
+
+def test_readme_starts_with_the_two_commands() -> None:
+    """One sentence, then make demo and make test, before anything else."""
+    first = README.index("make demo"), README.index("make test")
+    assert max(first) < 800
+
+
+def test_every_dependency_is_pinned() -> None:
+    """Each direct dependency, optional ones included, has its tested version in constraints.txt."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [item for extra in project["optional-dependencies"].values() for item in extra]
+    names = {re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
+    assert names - pinned == set()
+    assert "torch==2.13.0" in lines
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_local_links_lead_somewhere(file: str) -> None:
+    """Relative links name files of the repository."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / file).read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target

@@ -1,0 +1,61 @@
+"""The wheel holds every module and data file, and works where it is installed."""
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+FIRST_STAGE = """
+from pathlib import Path
+import poisonwatch
+assert Path(poisonwatch.__file__).is_relative_to({site!r}), poisonwatch.__file__
+from poisonwatch.config import load_config
+from poisonwatch.demonstration import write_demo
+from poisonwatch.flows.cli import app
+from poisonwatch.report import render_report
+from poisonwatch.sentinels import load_sentinels, packs
+from poisonwatch.tasks.data import pull
+config = load_config(write_demo(Path("demo")))
+print(len(pull.fn(config.source)), len(load_sentinels(config.sentinels)), *packs())
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built without isolation: what builds it is installed, and no index is asked."""
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
+    """Each file of the four folders, under the one import name."""
+    held = set(zipfile.ZipFile(wheel).namelist())
+    expected = {f"poisonwatch/{path.name}" for path in (ROOT / "poisonwatch").glob("*.py")}
+    for folder in ("tasks", "flows", "dashboards"):
+        expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / folder).glob("*.*") if path.suffix in (".py", ".j2")}
+    for folder in ("demo", "packs", "templates"):
+        expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / "poisonwatch" / folder).iterdir()}
+    assert expected | {"poisonwatch/py.typed"} <= held
+    assert not [name for name in held if name.startswith(("tests/", "benchmarks/", "flows/", "tasks/"))]
+
+
+def test_the_demo_starts_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Installed into an environment of its own, away from the checkout, the demo is written and its first stage pulls the rows."""
+    venv.create(tmp_path / "env", with_pip=False)
+    site = next((tmp_path / "env").glob("lib/python*/site-packages"))
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    dependencies = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(dependencies + "\n")  # the packages that Poisonwatch needs, but not its checkout
+    code = FIRST_STAGE.format(site=str(site))
+    done = subprocess.run([tmp_path / "env" / "bin" / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["384", "24", "refusal-erosion"]
