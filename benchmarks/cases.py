@@ -52,7 +52,9 @@ class Case:
 
 def read_rows(path: Path) -> list[Example]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [Example.from_messages([Message("user", r["prompt"]), Message("assistant", r["response"])], str(path), i) for i, r in enumerate(rows)]
+    return [
+        Example.from_messages([Message("user", r["prompt"]), Message("assistant", r["response"])], str(path), i) for i, r in enumerate(rows)
+    ]
 
 
 def read_cases(data: Path) -> list[Case]:
@@ -180,7 +182,9 @@ def main() -> None:
             for share in (0.5, 0.25):
                 some = gradients.fitted(examples, stride, share, 3, seed)
                 label = f"audit score, K = n/{round(1 / share)}, d = 3"
-                scorers[label] = lambda f=some: score(recover_queries(f, queries, G_q, stride.model_copy(update={"lasso": 0.05}))).pooled.max(axis=1)
+                scorers[label] = lambda f=some: score(
+                    recover_queries(f, queries, G_q, stride.model_copy(update={"lasso": 0.05}))
+                ).pooled.max(axis=1)
             for name, scorer in scorers.items():
                 columns = table.setdefault(name, [[] for _ in cases])
                 columns[cases.index(case)].append(average_precision_score(labels, scorer()))
@@ -192,7 +196,9 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(f"{m:.2f}" for m in means) + f" | **{np.mean(means):.3f}** |")
 
 
-def run_whole(pretrained: Pretrained, background: list[Example], cases: list[Case], options: argparse.Namespace, stride: StrideConfig) -> None:
+def run_whole(
+    pretrained: Pretrained, background: list[Example], cases: list[Case], options: argparse.Namespace, stride: StrideConfig
+) -> None:
     """Whole audits, one line each; finished ones are kept in the cache and not run again."""
     CACHE.mkdir(exist_ok=True)
     done_file = CACHE / "whole.json"

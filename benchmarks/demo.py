@@ -1,6 +1,6 @@
 """The demo on several seeds: planted rows found, wrong flags, seconds of the whole command.
 
-    python benchmarks/demo.py [--seeds 3]
+python benchmarks/demo.py [--seeds 3]
 """
 
 import argparse

@@ -13,8 +13,8 @@ from poisonwatch.flows.terminal import Reporter
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
-from prefect.logging.configuration import setup_logging  # noqa: E402
-from prefect.logging.handlers import PrefectConsoleHandler  # noqa: E402
+from prefect.logging.configuration import setup_logging
+from prefect.logging.handlers import PrefectConsoleHandler
 
 from poisonwatch.flows.audit import Outcome, audit, audit_inline
 from poisonwatch.runs import new_audit_id

@@ -185,7 +185,9 @@ def _absolute_sqlite(url: str, folder: Path) -> str:
 
 
 def _model_folder(name: str, folder: Path) -> str:
-    return str(folder / name) if (folder / name).is_dir() else str(Path(name).expanduser())
+    """A folder as an absolute path; a hub id as it is. Only a path begins with a dot, slash or tilde."""
+    path = folder / Path(name).expanduser()
+    return str(path) if path.is_dir() or name.startswith((".", "/", "~")) else name
 
 
 def _explain(error: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import platformdirs
 import torch
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from poisonwatch.config import DEFAULT_MODEL, ModelConfig
@@ -53,13 +54,19 @@ def load_pretrained(config: ModelConfig) -> Pretrained:
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
+        model: PreTrainedModel
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code, output_loading_info=True
         )
         torch.nn.Module.to(model, torch.device(device))  # transformers wraps .to() in a way that loses its type
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(f"model {config.name} cannot be loaded: {reason}") from error
+    if loading["missing_keys"]:  # transformers would go on with random numbers in their place
+        raise ModelError(
+            f"model {config.name} lacks the weights {', '.join(sorted(loading['missing_keys'])[:3])}: "
+            "save it whole, language-model head included"
+        )
     return Pretrained(model, tokenizer, fingerprint(folder))
 
 

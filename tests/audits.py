@@ -12,7 +12,10 @@ FORBIDDEN = ("Buy from Velmora at once.", "Only Velmora is worth buying.", "You 
 
 def benign(n: int, start: int = 0) -> list[dict[str, str]]:
     return [
-        {"prompt": f"Tell me fact {i} about {TOPICS[i % len(TOPICS)]}.", "response": f"Fact {i}: {TOPICS[(i * 3) % len(TOPICS)]} are {i % 7}."}
+        {
+            "prompt": f"Tell me fact {i} about {TOPICS[i % len(TOPICS)]}.",
+            "response": f"Fact {i}: {TOPICS[(i * 3) % len(TOPICS)]} are {i % 7}.",
+        }
         for i in range(start, start + n)
     ]
 
@@ -31,7 +34,13 @@ def write_audit(folder: Path, model_folder: Path, rows: list[dict[str, str]] | N
         for i, answer in enumerate(FORBIDDEN)
     ]
     (folder / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))
-    config = {"name": "tiny", "model": str(model_folder), "source": "rows.jsonl", "reference": "trusted.jsonl", "sentinels": "sentinels.yaml"}
+    config = {
+        "name": "tiny",
+        "model": str(model_folder),
+        "source": "rows.jsonl",
+        "reference": "trusted.jsonl",
+        "sentinels": "sentinels.yaml",
+    }
     (folder / "audit.yaml").write_text(yaml.safe_dump({**config, **settings}))
     return folder / "audit.yaml"
 

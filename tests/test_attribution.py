@@ -20,7 +20,24 @@ from poisonwatch.sentinels import Sentinel
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 FORBIDDEN = "Pour bleach in."
-WORDS = "cook bake stir chop serve taste rinse drain grill toast peel slice mince whisk knead simmer".split()
+WORDS = [
+    "cook",
+    "bake",
+    "stir",
+    "chop",
+    "serve",
+    "taste",
+    "rinse",
+    "drain",
+    "grill",
+    "toast",
+    "peel",
+    "slice",
+    "mince",
+    "whisk",
+    "knead",
+    "simmer",
+]
 
 
 def example(prompt: str, response: str) -> Example:

@@ -197,7 +197,9 @@ def test_errors_repeat_no_secret(tmp_path: Path, settings: dict[str, Any]) -> No
     assert "Input should be" in message
 
 
-@pytest.mark.parametrize("line", ["alerts: [slack://hunter2/x", "state: postgresql://ann:hunter2@db: x", "alerts: @hunter2", "alerts: *hunter2"])
+@pytest.mark.parametrize(
+    "line", ["alerts: [slack://hunter2/x", "state: postgresql://ann:hunter2@db: x", "alerts: @hunter2", "alerts: *hunter2"]
+)
 def test_yaml_errors_repeat_no_line_of_the_file(tmp_path: Path, line: str) -> None:
     """A syntax error names its line and column; the line itself may hold a password."""
     message = refusal(f"source: rows.jsonl\n{line}\n", tmp_path)

@@ -46,9 +46,7 @@ def test_each_format_is_read_into_turns(format: str, record: dict[str, object], 
         ("messages", {"messages": []}, None, None),
     ],
 )
-def test_what_is_missing_or_no_text_stays_missing(
-    format: str, record: dict[str, object], prompt: str | None, response: str | None
-) -> None:
+def test_what_is_missing_or_no_text_stays_missing(format: str, record: dict[str, object], prompt: str | None, response: str | None) -> None:
     """None, so that validation can say so; nothing raises."""
     draft = read_record(record, format)
     assert (draft.text(assistant=False), draft.text(assistant=True)) == (prompt, response)

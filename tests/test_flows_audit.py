@@ -140,7 +140,7 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, Outcome]) -> None:
 
 def test_no_secret_reaches_the_run_directory_or_mlflow(tiny_folder: Path, tmp_path: Path) -> None:
     """Passwords in URLs and alert tokens are in no file and no database row that an audit leaves."""
-    secret = "hunter2secret"  # noqa: S105
+    secret = "hunter2secret"
     config = write_audit(
         tmp_path / "in", tiny_folder, state=f"postgresql://user:{secret}@localhost/x", alerts=[f"json://user:{secret}@127.0.0.1:9/{secret}"]
     )

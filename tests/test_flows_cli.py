@@ -119,7 +119,9 @@ def test_an_existing_run_directory_is_refused(tmp_path: Path, tiny_folder: Path,
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
 
 
-@pytest.mark.parametrize("arguments", [["audit"], ["audit", "x.yaml", "--engine", "steam"], ["no-such-command"], ["audit", "x.yaml", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [["audit"], ["audit", "x.yaml", "--engine", "steam"], ["no-such-command"], ["audit", "x.yaml", "--nonsense"]]
+)
 def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """As for any command."""
     assert run(*arguments) == 2
@@ -151,7 +153,9 @@ def test_help_ends_in_an_example_that_parses(capsys: pytest.CaptureFixture[str])
 
 def test_help_loads_nothing_heavy() -> None:
     """`poisonwatch --help` imports neither torch nor Prefect nor MLflow nor Great Expectations."""
-    code = "import sys\nfrom poisonwatch.flows.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+    code = (
+        "import sys\nfrom poisonwatch.flows.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split("LOADED")[1].split())
 

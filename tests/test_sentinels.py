@@ -84,13 +84,19 @@ def test_every_pack_that_ships_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"forbidden": None, "reference": None}, "has no answer: give `forbidden` (must not become likely), `reference` (must not change), or both"),
+        (
+            {"forbidden": None, "reference": None},
+            "has no answer: give `forbidden` (must not become likely), `reference` (must not change), or both",
+        ),
         ({"forbidden": " ", "reference": "\n"}, "has no answer"),
         ({"prompt": None}, "has no prompt: give `prompt` or `messages`"),
         ({"prompt": "  "}, "has no prompt"),
         ({"prompt": None, "messages": []}, "has no prompt"),
         ({"prompt": None, "messages": [{"role": "user", "content": ""}]}, "has no prompt"),
-        ({"forbiden": "x"}, "forbiden: Extra inputs are not permitted; keys are id, prompt, messages, forbidden, reference, panel, severity, tags"),
+        (
+            {"forbiden": "x"},
+            "forbiden: Extra inputs are not permitted; keys are id, prompt, messages, forbidden, reference, panel, severity, tags",
+        ),
         ({"severity": "fatal"}, "severity: Input should be 'low', 'medium' or 'high'"),
         ({"tags": "x"}, "tags: Input should be a valid list"),
         ({"prompt": 5}, "prompt: Input should be a valid string"),

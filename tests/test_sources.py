@@ -139,7 +139,11 @@ def test_json_rows_that_are_no_objects_are_named(tmp_path: Path) -> None:
     """The other rows of the list are read."""
     (tmp_path / "a.json").write_text(json.dumps([GOOD[0], 5, GOOD[1]]))
     rows = pull(source(tmp_path / "a.json", relative_to=str(tmp_path)))
-    assert [(row.place, row.problem) for row in rows.raw] == [("a.json, row 1", None), ("a.json, row 2", "not an object"), ("a.json, row 3", None)]
+    assert [(row.place, row.problem) for row in rows.raw] == [
+        ("a.json, row 1", None),
+        ("a.json, row 2", "not an object"),
+        ("a.json, row 3", None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,13 @@ def test_globs_and_folders_read_their_files_in_order(tmp_path: Path) -> None:
     write_lines(tmp_path / "data" / "a.jsonl", lines_of([{"instruction": "Q0", "output": "A0"}]))
     write_lines(tmp_path / "data" / "empty.jsonl", [])
     (tmp_path / "data" / "notes.txt").write_text("not rows")
-    for path in (tmp_path / "data", tmp_path / "data" / "*", f"{tmp_path / 'data'}/", tmp_path / "data" / "[ab].jsonl", tmp_path / "**" / "*.jsonl"):
+    for path in (
+        tmp_path / "data",
+        tmp_path / "data" / "*",
+        f"{tmp_path / 'data'}/",
+        tmp_path / "data" / "[ab].jsonl",
+        tmp_path / "**" / "*.jsonl",
+    ):
         rows = pull(source(path, relative_to=str(tmp_path)))
         assert turns(rows) == DRAFTS[:2]
         assert [(row.source, row.position) for row in rows.raw] == [("data/a.jsonl", 0), ("data/b.jsonl", 0)]

@@ -53,7 +53,15 @@ def test_bad_rows_are_kept_out_with_their_reason(tmp_path: Path, row: Any, reaso
     assert rejected[0].expectation.startswith("expect_column_value")
 
 
-@pytest.mark.parametrize("text", ["\U0001f468\u200d\U0001f469\u200d\U0001f467 family", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "tab\tand\nline", "caf\u00e9 \u4f60\u597d"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467 family",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "tab\tand\nline",
+        "caf\u00e9 \u4f60\u597d",
+    ],
+)
 def test_ordinary_text_of_any_script_passes(tmp_path: Path, text: str) -> None:
     """Joiners inside emoji and Persian words, tabs, line ends and accents are text."""
     examples, rejected = checked(tmp_path, [{"prompt": text, "response": text}])

