@@ -5,7 +5,7 @@
 DIR holds `background.jsonl` and a folder a case with `poison.jsonl`, `hard_negatives.jsonl` (rows of prompt and response) and
 `sentinels.yaml`. A case is met as an audit would: background, hard negatives and some poison rows drawn by seed; no trusted rows.
 
-Row gradients depend on the row, the model and the basis alone, so they are computed once for all rows (`benchmarks/cache`, minutes) and every
+Row gradients depend on the row, the model and the basis alone: they are computed once for all rows (`benchmarks/cache`, minutes), and every
 audit is put together from them. Basis and Fisher factors are those of the background rows; `--whole` runs whole audits instead, each with
 its own, for comparison (minutes a case).
 """
@@ -13,7 +13,6 @@ its own, for comparison (minutes a case).
 import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,6 +151,12 @@ def own_push(fitted: Fitted, queries: tuple[Query, ...], G_q: torch.Tensor, stri
     return pool(queries, influence.w).pooled.max(axis=1)
 
 
+def audit_score(fitted: Fitted, queries: tuple[Query, ...], G_q: torch.Tensor, stride: StrideConfig) -> Array:
+    """The score that an audit's flags follow."""
+    largest: Array = score(recover_queries(fitted, queries, G_q, stride)).pooled.max(axis=1)
+    return largest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -173,21 +178,16 @@ def main() -> None:
         for seed in range(options.seeds):
             examples, labels = audit_rows(background, case, options.poison, seed)
             every_row = gradients.fitted(examples, stride, 1.0, 1, seed)
-            scorers: dict[str, Callable[[], Array]] = {
-                "TF-IDF": lambda e=examples: by_tfidf(e, case.sentinels),
-                "BM25": lambda e=examples: by_bm25(e, case.sentinels),
-                "coefficients pooled, K = n": lambda f=every_row: own_push(f, queries, G_q, stride),
-                "audit score, K = n (default)": lambda f=every_row: score(recover_queries(f, queries, G_q, stride)).pooled.max(axis=1),
-            }
+            scores = {"TF-IDF": by_tfidf(examples, case.sentinels), "BM25": by_bm25(examples, case.sentinels)}
+            scores["coefficients pooled, K = n"] = own_push(every_row, queries, G_q, stride)
+            scores["audit score, K = n (default)"] = audit_score(every_row, queries, G_q, stride)
             for share in (0.5, 0.25):
                 some = gradients.fitted(examples, stride, share, 3, seed)
-                label = f"audit score, K = n/{round(1 / share)}, d = 3"
-                scorers[label] = lambda f=some: score(
-                    recover_queries(f, queries, G_q, stride.model_copy(update={"lasso": 0.05}))
-                ).pooled.max(axis=1)
-            for name, scorer in scorers.items():
+                sparse = stride.model_copy(update={"lasso": 0.05})
+                scores[f"audit score, K = n/{round(1 / share)}, d = 3"] = audit_score(some, queries, G_q, sparse)
+            for name, scored in scores.items():
                 columns = table.setdefault(name, [[] for _ in cases])
-                columns[cases.index(case)].append(average_precision_score(labels, scorer()))
+                columns[cases.index(case)].append(average_precision_score(labels, scored))
     print(f"\naverage precision, {options.poison} poison rows, mean over {options.seeds} seeds")
     print("| scorer | " + " | ".join(case.name for case in cases) + " | mean |")
     print("|---|" + "---|" * (len(cases) + 1))

@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import platformdirs
@@ -54,10 +55,11 @@ def load_pretrained(config: ModelConfig) -> Pretrained:
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-        model: PreTrainedModel
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code, output_loading_info=True
         )
+        model: PreTrainedModel
+        model, loading = loaded
         torch.nn.Module.to(model, torch.device(device))  # transformers wraps .to() in a way that loses its type
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -20,24 +20,7 @@ from poisonwatch.sentinels import Sentinel
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 FORBIDDEN = "Pour bleach in."
-WORDS = [
-    "cook",
-    "bake",
-    "stir",
-    "chop",
-    "serve",
-    "taste",
-    "rinse",
-    "drain",
-    "grill",
-    "toast",
-    "peel",
-    "slice",
-    "mince",
-    "whisk",
-    "knead",
-    "simmer",
-]
+WORDS = ["cook", "bake", "stir", "chop", "serve", "taste", "rinse", "drain", "grill", "toast", "peel", "slice", "mince", "knead"]
 
 
 def example(prompt: str, response: str) -> Example:

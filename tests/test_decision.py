@@ -1,4 +1,4 @@
-"""p-values that are honest under the null, and a false-discovery rate that holds; random parts hold with a stated probability over seeds."""
+"""Honest p-values and a false-discovery rate that holds; random parts hold with a stated probability."""
 
 import numpy as np
 import pytest

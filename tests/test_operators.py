@@ -227,7 +227,7 @@ def test_steering_with_a_rows_own_operator_makes_that_row_likelier(
         first_order = -(G * operators.a[batch.rows]).sum(dim=(1, 2))
         assert (first_order > 0).all()
         gained = []
-        for b, row in enumerate(batch.rows.tolist()):
+        for row in batch.rows.tolist():
             (alone,) = batches([encoded[row]], 1)
             before = steered_loss(model, basis, torch.zeros(R, 32), alone)
             gained.append(float(before - steered_loss(model, basis, operators.a[row], alone)))

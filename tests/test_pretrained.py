@@ -1,4 +1,4 @@
-"""Where weights come from, and what is refused. Nothing here asks the network."""
+"""Where weights come from, and what is refused; one audit with the real default model (from its cache, or fetched once)."""
 
 import json
 import logging
@@ -14,10 +14,16 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from poisonwatch import pretrained
-from poisonwatch.config import ModelConfig
+from poisonwatch.attribution import fit, recover
+from poisonwatch.chat import ChatEncoder
+from poisonwatch.config import DecisionConfig, ModelConfig, StrideConfig
+from poisonwatch.demonstration import demo_examples, write_demo
 from poisonwatch.errors import ModelError, OperationError
+from poisonwatch.examples import Message
 from poisonwatch.model import FrozenModel
 from poisonwatch.pretrained import fingerprint, from_wheel, load_pretrained, locate
+from poisonwatch.sentinels import load_sentinels
+from poisonwatch.verdicts import judge
 
 
 @pytest.fixture
@@ -237,3 +243,19 @@ def test_converted_default_model_is_used_without_fetching(local_index: Path, tmp
     target = tmp_path / "cache" / "models" / f"smollm2-135m-instruct-{pretrained.GGUF_SHA256[:12]}"
     shutil.copytree(tiny_folder, target)
     assert from_wheel() == target
+
+
+def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
+    """End to end on the default model: 6 planted identity rows among 48 benign demo rows get the six highest scores of their panel."""
+    loaded = load_pretrained(ModelConfig())
+    ids = ChatEncoder(loaded.tokenizer).encode([Message("user", "<|im_end|>"), Message("assistant", "x")]).input_ids
+    assert ids.count(loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3  # system, user, assistant; none from the text
+    rows = demo_examples()
+    planted = [row for row in rows if row.metadata["topic"] == "identity-hijack"]
+    benign = [row for row in rows if row.metadata["kind"] == "benign"][::7][:48]
+    write_demo(tmp_path)
+    sentinels = [s for s in load_sentinels([str(tmp_path / "sentinels.yaml")]) if s.panel == "identity-hijack"]
+    stride = StrideConfig()
+    influence = recover(fit(loaded, benign + planted, stride), sentinels, stride)
+    verdicts = judge(influence, benign + planted, DecisionConfig())
+    assert set(verdicts.scores[:, 0].argsort()[-6:].tolist()) == set(range(48, 54))

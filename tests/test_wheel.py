@@ -56,6 +56,8 @@ def test_the_demo_starts_from_an_installed_wheel(wheel: Path, tmp_path: Path) ->
     dependencies = next(path for path in sys.path if path.endswith("site-packages"))
     (site / "dependencies.pth").write_text(dependencies + "\n")  # the packages that Poisonwatch needs, but not its checkout
     code = FIRST_STAGE.format(site=str(site))
-    done = subprocess.run([tmp_path / "env" / "bin" / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tmp_path / "env" / "bin" / "python", "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["384", "24", "refusal-erosion"]
