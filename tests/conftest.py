@@ -23,6 +23,8 @@ from transformers import (
 
 from poisonwatch.pretrained import Pretrained
 
+torch.set_num_threads(1)  # on busy cores the threads of a tiny model spend their time waiting for each other: minutes instead of seconds
+
 SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 VOCABULARY = 300
 WIDTH = 32
