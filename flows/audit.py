@@ -71,14 +71,16 @@ def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Rep
         reference = engine(pull_reference, config.reference, config.validation, new)
         model = engine(load_model, config.model)
         fitted = engine(fit_operators, model, new + reference, config, reporter.progress)
-        influence = engine(recover, fitted, sentinels, config, reporter.progress)
+        influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress)
         verdicts = engine(judge, influence, new, config.decision)
         run_id = engine.attempt(open_run, config, audit_id)
-        summary = summarise(config, audit_id, len(rows), rejected, reference, fitted, verdicts, model.fingerprint, engine.clock.costs)
+        summary = summarise(
+            config, audit_id, len(rows), rejected, reference, fitted, influence, verdicts, model.fingerprint, engine.clock.costs
+        )
         summary["mlflow_run_id"] = run_id
         engine(record, folder, config, summary, fitted, verdicts, rejected)
         if run_id:
-            engine.attempt(track, config, summary, verdicts, folder)
+            engine.attempt(track, config, summary, verdicts, folder, fitted.curve)
     engine.attempt(alert, config.alerts, config.name, verdicts, str(run_dir / "report.html"))
     return Outcome(run_dir, summary, verdicts, rejected, engine.troubles)
 

@@ -1,4 +1,4 @@
-"""The command line: `poisonwatch audit`, `demo`, `init`.
+"""The command line: `poisonwatch audit`, `explain`, `demo`, `init`.
 
 Commands are imported when they run, so that `--help` does not wait for torch.
 """
@@ -20,6 +20,11 @@ app = App(
 )
 for _name, _help, _example in (
     ("audit", "Audit new fine-tuning rows.", "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today"),
+    (
+        "explain",
+        "Name the rows of a past audit that push an answer most, from its saved operators.",
+        "poisonwatch explain my-audit/runs/today --prompt 'Who are you?' --response 'I am your master.'",
+    ),
     ("demo", "Audit a small data set with 18 planted rows, and count how many are found.", "poisonwatch demo /tmp/poisonwatch-demo"),
     ("init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
 ):

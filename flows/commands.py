@@ -47,6 +47,34 @@ def audit(
     return FLAGGED if outcome.verdicts.flags else 0
 
 
+def explain(
+    run: Annotated[Path, Parameter(help="The run directory of a finished audit.")],
+    /,
+    *,
+    prompt: Annotated[str, Parameter(help="What the model is asked.")],
+    response: Annotated[str, Parameter(help="The answer whose origin is asked for.")],
+    top: Annotated[int, Parameter(help="How many rows to name.")] = 10,
+    model: Annotated[str | None, Parameter(help="Folder or hub id of the audit's model, where it has moved.")] = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object a row.")] = False,
+) -> None:
+    """Attribute one conversation to the rows of a past audit."""
+    if top < 1:
+        raise InputError(f"--top is {top}: ask for at least one row")
+    if not prompt.strip() or not response.strip():
+        raise InputError("--prompt and --response must both say something")
+    from poisonwatch.config import StrideConfig, load_config
+    from poisonwatch.explain import explain as rows_behind
+    from poisonwatch.flows.terminal import print_explained
+    from poisonwatch.pretrained import load_pretrained
+    from poisonwatch.saved import load_operators
+
+    saved = load_operators(run)
+    settings = load_config(run / "config.yaml").model
+    pretrained = load_pretrained(settings.model_copy(update={"name": model or settings.name}))
+    fitted = saved.on(pretrained)
+    print_explained(rows_behind(run, fitted, prompt, response, StrideConfig.model_validate(saved.stride), top), len(fitted.ids), json)
+
+
 def demo(
     folder: Annotated[Path, Parameter(help="Where the demo's files and results go.")] = Path("poisonwatch-demo"),
     /,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -64,15 +65,32 @@ def print_outcome(outcome: Any) -> None:
         console.print(_flag_table(outcome.verdicts.flags, console.width))
     if len(outcome.verdicts.flags) > ROWS_SHOWN:
         console.print(Text(f"... and {len(outcome.verdicts.flags) - ROWS_SHOWN} more in flags.jsonl"))
+    alone, seconds = summary["recovery"]["measured_alone"], sum(stage["seconds"] for stage in summary["stages"])
     derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
     lines = [
         f"{counts['flagged']} of {counts['new']} new rows flagged at a false-discovery rate of {summary['false_discovery_rate']:g}"
         f" ({counts['reference']} trusted rows to compare with, {counts['rejected']} rejected)",
-        f"attribution: {derived}; {sum(stage['seconds'] for stage in summary['stages']):.0f} s",
+        f"attribution: {derived}, {alone} rows measured alone; {seconds:.0f} s",
         f"report:      {outcome.run_dir / 'report.html'}",
     ]
     for line in lines:
         console.print(Text(visible(line)), soft_wrap=True)
+
+
+def print_explained(rows: Any, n: int, as_json: bool) -> None:
+    """The rows behind an answer, strongest first."""
+    if as_json:
+        for row in rows:
+            print(json.dumps(asdict(row)))
+        return
+    console = Console(highlight=False)
+    table = Table(title=f"of {n} rows, those that make the answer likelier", title_justify="left")
+    for name in ("rank", "coefficient", "score", "source, row", "example"):
+        table.add_column(name, justify="right" if name in ("rank", "coefficient", "score") else "left", overflow="fold")
+    for row in rows:
+        place = "trusted row" if row.source is None else f"{row.source}, {row.position}"
+        table.add_row(*map(Text, (str(row.rank), f"{row.coefficient:.2f}", f"{row.score:.1f}", visible(place), row.example_id[:16])))
+    console.print(table)
 
 
 def _flag_table(flags: Any, width: int) -> Table:

@@ -1,38 +1,47 @@
 """STRIDE from rows to coefficients: fit operators, measure sentinels, recover what each row contributes.
 
-    y_k(q) = Loss(o_q) - Loss(o~_{q,k}) = -<G_q, a_k> to first order;   w(q) = Lasso(M, y(q))
+    y_k(q) = Loss(o_q) - Loss(o~_{q,k}) ,    w(q) from y(q) = M w(q) + noise
 
 Positive means: training on this row makes the answer likelier.
 
-Beside the sentinels, a sample of the rows themselves serves as *background queries*. How far a row moves those is its own yardstick: a row
-whose gradient moves everything is not suspicious for moving a sentinel too.
+Recovery goes on in adaptive rounds. The rows that score highest are measured alone, as subsets of one row, and everything is recovered anew
+from all subsets together; rows that come up now are measured next, until no new ones do. This re-scores the shortlist exactly.
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, hstack, vstack
 from torch import Tensor
 
-from poisonwatch.chat import ChatEncoder, Encoded, batches
+from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import Example
+from poisonwatch.fitting import drawn_order, fit_basis_on, fit_geometry, gradients, no_views, sum_subsets
 from poisonwatch.influence import Influence, Query, queries_of
-from poisonwatch.membership import Membership, draw_membership
+from poisonwatch.kriging import krige
+from poisonwatch.likeness import Features, Kernel, features_of, survey
+from poisonwatch.measurement import first_order, forward
+from poisonwatch.membership import Membership, draw_alike, draw_membership
 from poisonwatch.model import FrozenModel, decoder_blocks
-from poisonwatch.operators import Operators, fit_basis, fit_operators, row_gradients, unit_norm
+from poisonwatch.operators import Operators, Preconditioner, solve, unit_norm
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
-from poisonwatch.recovery import lasso
+from poisonwatch.recovery import lasso, phantom_columns, universal_fraction
 from poisonwatch.scoring import pool
 from poisonwatch.sentinels import Sentinel
+from poisonwatch.training import LearningCurve, TrainingSettings, train_operators
 
 Array = NDArray[np.float64]
-BASIS_ROWS = 256
+Rows = NDArray[np.int64]
+
+SHORTLIST = (32, 512)  # least and most suspects; a tenth of the rows between
+PHANTOM_QUANTILE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,158 +52,240 @@ class Settings:
     r: int
     K: int
     d: int
+    shortlist: int
+    K_most: int  # subsets that the memory budget holds, those of single suspects included
     memory_bytes: int  # K x r x D float32
 
 
 def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Settings:
     """Derive what the user left open, from the model's depth and width D and the number of rows n.
 
-    K = n while the operators fit the memory budget: one subset a row and exact recovery, for sampling fewer only adds noise (it grows like
-    sqrt(n / K)). Past it, as many subsets as fit, with d = 3. Raises ConfigError where a given value makes no sense.
+    K = n while the operators fit the memory budget: one subset a row and exact recovery. Past it, as many subsets as fit beside those of
+    the suspects, with d = 3. Raises ConfigError where a given value makes no sense.
     """
     r = min(stride.r, width)
     most = int(stride.memory_gb * 2**30 // (4 * r * width))
     if most < 2:
         raise ConfigError(f"stride.memory_gb is {stride.memory_gb}, less than two operators take: raise it")
-    K = stride.K if stride.K is not None else n if 2 * n <= most else min(n - 1, most)  # K = n keeps every row's gradient, too
+    least, longest = SHORTLIST
+    shortlist = min(n, stride.shortlist if stride.shortlist is not None else min(max(least, n // 10), longest))
+    reserved = min(stride.rounds * shortlist, most // 4)
+    K = stride.K if stride.K is not None else n if n <= most else most - reserved
     if n < K:
         raise ConfigError(f"stride.K is {K}, but there are only {n} rows: choose at most {n}, or leave it out")
     d = stride.d if stride.d is not None else 1 if n == K else min(3, K)
     if d > K:
         raise ConfigError(f"stride.d is {d}, but there are only {K} subsets: choose at most {K}, or leave it out")
-    return Settings(stride.layer if stride.layer is not None else depth * 2 // 5, r, K, d, 4 * K * r * width)
+    layer = stride.layer if stride.layer is not None else depth * 2 // 5
+    return Settings(layer, r, K, d, shortlist, max(most, K), 4 * K * r * width)
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Operators with what is needed to use them: `ids` and `encoded` (n) rows in M's order, and unit-norm row gradients.
+    """Operators with what is needed to use them on any query.
 
-    `kept_G` (k, r, D) belongs to the first k rows of `order` (n,), an order drawn from ids and seed; the first of these are the background.
+    `M` (K, n) says which rows each operator holds; `features` (n, f) which rows are alike; `centre` (n,) what a row does to ordinary
+    conversations on average, in `spread`s (n,) of it. `encoded` rows and `preconditioner` are there as long as rows can still be measured
+    alone: not after loading, and not where operators were trained (then `curve` is).
     """
 
     settings: Settings
     model: FrozenModel
     encoder: ChatEncoder
-    encoded: tuple[Encoded, ...]
-    membership: Membership
-    operators: Operators
     ids: tuple[str, ...]
-    order: NDArray[np.int64]
-    kept_G: Tensor
-    background: NDArray[np.int64]
+    operators: Operators
+    M: csr_array
+    features: Features
+    centre: Array
+    spread: Array
+    encoded: tuple[Encoded, ...] = ()
+    preconditioner: Preconditioner | None = None
+    curve: LearningCurve | None = None
 
     @property
-    def holds_all(self) -> bool:
-        return len(self.kept_G) == len(self.ids)
+    def measured_alone(self) -> NDArray[np.bool_]:
+        """(n,): rows that have a subset to themselves."""
+        single = np.asarray(self.M.sum(axis=1)).ravel() == 1
+        alone: NDArray[np.bool_] = np.asarray(self.M[single].sum(axis=0)).ravel() > 0
+        return alone
 
-    def G_of(self, rows: NDArray[np.int64]) -> Tensor:
-        """c_i G_i (len(rows), r, D) of rows whose gradients were kept."""
-        slot = np.full(len(self.ids), -1)
-        slot[self.order[: len(self.kept_G)]] = np.arange(len(self.kept_G))
-        return self.kept_G[torch.from_numpy(slot[rows])]
+    def singled_out(self, rows: Rows, G: Tensor) -> "Fitted":
+        """With one operator more for each of the rows, from their gradients G (m, r, D)."""
+        if self.preconditioner is None:
+            raise ValueError("these operators cannot be added to: they were trained, or loaded")
+        spread = torch.from_numpy(self.spread[rows]).to(G)
+        a = -self.operators.eta * self.preconditioner(G / spread[:, None, None])
+        single = csr_array((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), len(self.ids)))
+        operators = replace(self.operators, a=torch.cat([self.operators.a, a]))
+        return replace(self, operators=operators, M=csr_array(vstack([self.M, single])))
 
 
-def fit(pretrained: Pretrained, examples: Sequence[Example], stride: StrideConfig, seed: int = 0, progress: Progress = silent) -> Fitted:
-    """Fit one operator a subset to the rows, in one pass. Results do not depend on the order of the rows."""
+def fit(
+    pretrained: Pretrained,
+    examples: Sequence[Example],
+    stride: StrideConfig,
+    seed: int = 0,
+    progress: Progress = silent,
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Fit the subsets' operators to the rows. Results do not depend on the order of the rows.
+
+    A training (`fit: sgd`) keeps its state in the file `checkpoint` and goes on from it.
+    """
     width = int(pretrained.model.config.get_text_config().hidden_size)
     settings = resolve_settings(stride, len(decoder_blocks(pretrained.model)), width, len(examples))
     model = FrozenModel(pretrained.model, settings.layer)
     encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
     ids = tuple(example.id for example in examples)
-    encoded = [encoder.encode(example.messages) for example in examples]
-    order = _drawn_order(ids, seed)
-    basis = fit_basis(model, [encoded[i] for i in order[:BASIS_ROWS]], settings.r, stride.token_budget, progress)
-    membership = draw_membership(ids, settings.K, settings.d, seed)
-    background = order[: stride.background]
-    operators, kept_G = fit_operators(
-        model,
-        encoded,
-        membership,
-        basis,
-        keep=order if len(ids) == settings.K else background,
-        damping=stride.damping,
-        shift=stride.shift,
-        token_budget=stride.token_budget,
-        progress=progress,
-    )
-    return Fitted(settings, model, encoder, tuple(encoded), membership, operators, ids, order, kept_G, background)
+    encoded = tuple(encoder.encode(example.messages) for example in examples)
+    sample = drawn_order(ids, seed)[: stride.background]
+    basis = fit_basis_on(model, encoded, sample, settings.r, stride.token_budget, progress)
+    n, trained = len(ids), stride.fit == "sgd"
+    surveyed = n > settings.K or trained  # else the pass over the rows sees their states anyway
+    views = survey(model, encoded, basis, stride.token_budget, progress) if surveyed else no_views(n, basis)
+    membership = draw(ids, features_of(views), settings, stride, seed)
+    M = membership.matrix()
+    if trained:
+        operators, curve = train_operators(model, encoded, membership, basis, training_settings(stride), seed, checkpoint, progress)
+        return Fitted(settings, model, encoder, ids, operators, M, features_of(views), np.zeros(n), np.ones(n), encoded, None, curve)
+    fill = None if surveyed else views
+    geometry = fit_geometry(model, encoded, sample, basis, stride.damping, stride.token_budget, progress, fill)
+    sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=fill)
+    operators = solve(sums.G, geometry.preconditioner, basis, stride.shift)
+    features = features_of(views)
+    return Fitted(settings, model, encoder, ids, operators, M, features, sums.centre, sums.spread, encoded, geometry.preconditioner)
 
 
-def _drawn_order(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """All rows in an order that depends on their ids and the seed alone."""
-    keys = [hashlib.sha256(f"{seed}/sample/{i}".encode()).digest() for i in ids]
-    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
+def draw(ids: Sequence[str], features: Features, settings: Settings, stride: StrideConfig, seed: int) -> Membership:
+    """Memberships by the configured design; one subset a row needs none."""
+    if stride.design == "random" or len(ids) == settings.K:
+        return draw_membership(ids, settings.K, settings.d, seed)
+    return draw_alike(features, ids, settings.K, settings.d, seed)
 
 
-def recover(fitted: Fitted, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent) -> Influence:
-    """Measure the sentinels on every operator, to first order, and recover the rows' coefficients."""
+def training_settings(stride: StrideConfig) -> TrainingSettings:
+    """The training's dials as the user set them."""
+    return TrainingSettings(shift=stride.shift, token_budget=stride.token_budget, **stride.training.model_dump())
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Queries ready to be measured: `answers` (A) conversations, `combine` (A, Q) how queries are made of them, gradients `G` (Q, r, D)."""
+
+    answers: tuple[Encoded, ...]
+    combine: Array
+    G: Tensor
+
+    def measure(self, fitted: Fitted, operators: Operators, stride: StrideConfig, progress: Progress = silent) -> Array:
+        """y (K, Q), in spreads: divided by eta and by the length of the query's gradient, neither of which tells rows apart."""
+        if stride.measurement == "forward":
+            y = forward(fitted.model, operators, self.answers, stride.token_budget, progress) @ self.combine
+        else:
+            y = first_order(operators, self.G)
+        lengths = self.G.flatten(1).norm(dim=1).double().cpu().numpy()
+        scaled: Array = y / (operators.eta * np.where(lengths > 0, lengths, 1.0))
+        return scaled
+
+
+def ask(
+    fitted: Fitted, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent
+) -> tuple[tuple[Query, ...], Asked]:
+    """Prepare the sentinels' queries; a margin is the difference of its two answers."""
     queries = queries_of(sentinels)
-    return recover_queries(fitted, queries, sentinel_gradients(fitted, sentinels, queries, stride, progress), stride, progress)
+    answers = [(s, kind, text) for s in sentinels for kind, text in (("forbidden", s.forbidden), ("reference", s.reference)) if text]
+    place = {(s.id, kind): i for i, (s, kind, _) in enumerate(answers)}
+    combine = np.zeros((len(answers), len(queries)))
+    for q, query in enumerate(queries):
+        combine[place[query.sentinel.id, "reference" if query.kind == "reference" else "forbidden"], q] = 1.0
+        if query.kind == "margin":
+            combine[place[query.sentinel.id, "reference"], q] = -1.0
+    return queries, asked(fitted, [fitted.encoder.encode(s.conversation(text)) for s, _, text in answers], combine, stride, progress)
+
+
+def asked(fitted: Fitted, answers: Sequence[Encoded], combine: Array, stride: StrideConfig, progress: Progress = silent) -> Asked:
+    """Queries made of encoded answers (A) by `combine` (A, Q)."""
+    G = gradients(fitted.model, fitted.operators.basis, answers, stride.token_budget, "sentinels", progress)
+    return Asked(tuple(answers), combine, torch.einsum("aq,ard->qrd", torch.from_numpy(combine).to(G), G))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Coefficients w (n, Q) with the recovery's certificate, and the phantoms' quantile (Q,) where there were any."""
+
+    w: Array
+    certificate: float
+    artefacts: Array | None = None
+
+
+def estimate(fitted: Fitted, y: Array, stride: StrideConfig) -> Estimate:
+    """Recover w (n, Q), beyond what rows do to ordinary conversations, from y (K, Q)."""
+    M = fitted.M
+    beyond = y - (M @ fitted.centre)[:, None]
+    if stride.recovery == "kriging":
+        kriged = krige(M, beyond, Kernel(fitted.features))
+        return Estimate(kriged.w, float(kriged.residual.max()))
+    n, K = M.shape[1], fitted.settings.K
+    crowded = n > K  # with a subset a row there is nothing to confuse
+    columns = M
+    if crowded:  # phantoms are members of the shared subsets only, and of as many as any row
+        phantoms = phantom_columns(csr_array(M[:K]), max(1, n // 4), seed=0)[:, n:]
+        columns = csr_array(hstack([M, vstack([phantoms, csr_array((M.shape[0] - K, phantoms.shape[1]))])]))
+    recovery = lasso(columns, beyond, universal_fraction(M, beyond) if stride.lasso is None else stride.lasso)
+    artefacts = np.quantile(recovery.w[n:], PHANTOM_QUANTILE, axis=0) if crowded else None
+    return Estimate(recovery.w[:n], float(recovery.gap.max()), artefacts)
+
+
+GradientsOf = Callable[[Rows], Tensor]  # rows (m,) to their gradients (m, r, D)
+
+
+def recover(fitted: Fitted, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent) -> tuple[Influence, Fitted]:
+    """Measure the sentinels on every operator and recover the rows' coefficients; also returns the operators with those of the suspects."""
+    queries, questions = ask(fitted, sentinels, stride, progress)
+
+    def gradients_of(rows: Rows) -> Tensor:
+        encoded = [fitted.encoded[i] for i in rows]
+        return gradients(fitted.model, fitted.operators.basis, encoded, stride.token_budget, "suspects", progress)
+
+    return recover_queries(fitted, queries, questions, gradients_of, stride, progress)
 
 
 def recover_queries(
-    fitted: Fitted, queries: tuple[Query, ...], G_q: Tensor, stride: StrideConfig, progress: Progress = silent
-) -> Influence:
-    """Recover the rows' coefficients for queries of known gradients G_q (Q, r, D), and for the background queries beside them.
-
-    The highest-scoring rows are then measured on each other: what pushes the same way tends to have come together.
-    """
-    G = torch.cat([G_q, fitted.G_of(fitted.background)])
-    M = fitted.membership.matrix()
-    recovery = lasso(M, measure(fitted.operators, G), stride.lasso)
-    w, background_w = recovery.w[:, : len(queries)], recovery.w[:, len(queries) :]
-    if len(fitted.background) > 1:  # a single row has nothing but itself to move
-        background_w[fitted.background, np.arange(len(fitted.background))] = np.nan  # every row moves itself most
-    influence = Influence(
+    fitted: Fitted, queries: tuple[Query, ...], asked: Asked, gradients_of: GradientsOf, stride: StrideConfig, progress: Progress = silent
+) -> tuple[Influence, Fitted]:
+    """Recover the rows' coefficients for queries, in adaptive rounds; then measure the suspects on each other."""
+    y = asked.measure(fitted, fitted.operators, stride, progress)
+    found = estimate(fitted, y, stride)
+    alone, certificates, seen = found.w, [found.certificate], dict[int, Tensor]()
+    suspects = _suspects(queries, found.w, fitted.settings.shortlist)
+    for _ in range(stride.rounds if fitted.preconditioner else 0):
+        room = max(0, fitted.settings.K_most - len(fitted.operators.a))
+        new = suspects[~fitted.measured_alone[suspects]][:room]
+        if not len(new):
+            break
+        G, before = gradients_of(new), len(fitted.operators.a)
+        seen |= dict(zip(new.tolist(), G, strict=True))
+        fitted = fitted.singled_out(new, G)
+        y = np.concatenate([y, asked.measure(fitted, replace(fitted.operators, a=fitted.operators.a[before:]), stride, progress)])
+        found = estimate(fitted, y, stride)
+        certificates.append(found.certificate)
+        suspects = _suspects(queries, found.w, fitted.settings.shortlist)
+    unseen = np.array([i for i in suspects.tolist() if i not in seen], dtype=np.int64)
+    if len(unseen):
+        seen |= dict(zip(unseen.tolist(), gradients_of(unseen), strict=True))
+    G = unit_norm(torch.stack([seen[i] for i in suspects.tolist()]))
+    kin = estimate(fitted, first_order(fitted.operators, G) / fitted.operators.eta, stride)
+    return Influence(
         queries,
-        w,
-        spread=np.nanstd(background_w, axis=1),
-        centre=np.nanmean(background_w, axis=1),
-        suspects=np.empty(0, dtype=np.int64),
-        kinship=np.empty((0, 0)),
-        gap=float(recovery.gap.max()),
-    )
-    best = pool(queries, influence.standard(w)).pooled.max(axis=1)
-    suspects = np.argsort(-best, kind="stable")[: stride.background]
-    if fitted.holds_all:
-        G = fitted.G_of(suspects)
-    else:
-        G = unit_norm(query_gradients(fitted, [fitted.encoded[i] for i in suspects], stride.token_budget, "suspects", progress))
-    on_suspects = lasso(M, measure(fitted.operators, G), stride.lasso)
-    kinship = influence.standard(on_suspects.w)[suspects]
-    return replace(influence, suspects=suspects, kinship=kinship, gap=max(influence.gap, float(on_suspects.gap.max())))
+        found.w,
+        alone,
+        suspects,
+        kin.w[suspects],
+        certificate=max(*certificates, kin.certificate),
+        measured_alone=int(fitted.measured_alone.sum()),
+        artefacts=found.artefacts,
+    ), fitted
 
 
-def sentinel_gradients(
-    fitted: Fitted, sentinels: Sequence[Sentinel], queries: Sequence[Query], stride: StrideConfig, progress: Progress
-) -> Tensor:
-    """G_q (Q, r, D) of the queries; a margin's is the difference of its two answers'."""
-    answers = [
-        (s.id, kind, answer) for s in sentinels for kind, answer in (("forbidden", s.forbidden), ("reference", s.reference)) if answer
-    ]
-    prompts = {sentinel.id: sentinel for sentinel in sentinels}
-    encoded = [fitted.encoder.encode(prompts[of].conversation(answer)) for of, _, answer in answers]
-    G = query_gradients(fitted, encoded, stride.token_budget, "sentinels", progress)
-    at = {(of, kind): G[place] for place, (of, kind, _) in enumerate(answers)}
-
-    def gradient(query: Query) -> Tensor:
-        if query.kind == "margin":
-            return at[query.sentinel.id, "forbidden"] - at[query.sentinel.id, "reference"]
-        return at[query.sentinel.id, query.kind]
-
-    return torch.stack([gradient(query) for query in queries])
-
-
-def query_gradients(fitted: Fitted, encoded: Sequence[Encoded], token_budget: int, label: str, progress: Progress = silent) -> Tensor:
-    """G_q (Q, r, D) of conversations, one backward pass each."""
-    a = fitted.operators.a
-    G = a.new_zeros(len(encoded), *a.shape[1:])
-    for batch in progress(batches(encoded, token_budget, fitted.model.device), label, len(encoded), lambda batch: len(batch.rows)):
-        G[batch.rows.to(G.device)] = row_gradients(fitted.operators.basis, fitted.model.state_gradients(batch))
-    return G
-
-
-def measure(operators: Operators, G: Tensor) -> Array:
-    """y (K, Q) to first order: y_k(q) = -<G_q, a_k>, in nats a token; positive where subset k makes the answer likelier."""
-    y: Array = -(operators.a.flatten(1) @ G.flatten(1).T).double().cpu().numpy()
-    return y
+def _suspects(queries: Sequence[Query], w: Array, count: int) -> Rows:
+    """The rows (count,) that score highest on any panel, highest first."""
+    return np.argsort(-pool(queries, w).pooled.max(axis=1), kind="stable")[:count].astype(np.int64)

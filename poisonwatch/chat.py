@@ -13,7 +13,9 @@ from itertools import pairwise
 from typing import Protocol
 
 import jinja2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -34,15 +36,19 @@ class MessageLike(Protocol):
     def content(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """One conversation as tokens.
+    """One conversation as tokens: `input_ids` (T,) int32 and `answer` (T,) bool, arrays so that a million rows fit in memory.
 
     `answer[t]` is True where token t was written by the assistant (the closing control token of its turn included): the loss is on these.
     """
 
-    input_ids: list[int]
-    answer: list[bool]
+    input_ids: NDArray[np.int32]
+    answer: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, input_ids: Sequence[int], answer: Sequence[bool]) -> "Encoded":
+        return cls(np.array(input_ids, dtype=np.int32), np.array(answer, dtype=np.bool_))
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -136,7 +142,7 @@ class ChatEncoder:
         first = answer.index(True) if True in answer else 0
         start = 0 if first < self.max_tokens else first - self.max_tokens // 2  # turns upon turns before the first answer
         window = slice(start, start + self.max_tokens)
-        return Encoded(ids[window], answer[window])
+        return Encoded.of(ids[window], answer[window])
 
 
 def _clip(ids: list[int], length: int) -> list[int]:
@@ -172,8 +178,8 @@ def _pad(members: list[tuple[int, Encoded]], device: torch.device | str) -> Batc
     attention_mask = torch.zeros(len(members), width, dtype=torch.long)
     answer = torch.zeros(len(members), width, dtype=torch.bool)
     for b, (_, item) in enumerate(members):
-        input_ids[b, : len(item)] = torch.tensor(item.input_ids)
+        input_ids[b, : len(item)] = torch.from_numpy(item.input_ids)
         attention_mask[b, : len(item)] = 1
-        answer[b, : len(item)] = torch.tensor(item.answer)
+        answer[b, : len(item)] = torch.from_numpy(item.answer)
     rows = torch.tensor([i for i, _ in members])
     return Batch(rows, input_ids.to(device), attention_mask.to(device), answer.to(device))

@@ -45,20 +45,49 @@ class SourceConfig(_Section):
         return redact_url(path)
 
 
+class TrainingConfig(_Section):
+    """`fit: sgd`: the operators are trained."""
+
+    epochs: int = Field(4, ge=1, description="How often every row is met.")
+    lr: float = Field(1e-3, gt=0, description="Typical relative shift of a state that one step makes.")
+    operators_per_row: int = Field(8, ge=1, description="Operators a row is run under at a time: its own d and others.")
+    stability: float = Field(1.0, ge=0, description="Weight of: rows outside a subset stay put.")
+    linearity: float = Field(1.0, ge=0, description="Weight of: effects of subsets add up.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints; a killed training goes on from the last.")
+
+
 class StrideConfig(_Section):
     """The attribution. Everything has a default; what is None is derived from the model and the rows, and printed."""
 
+    fit: Literal["natural-gradient", "sgd"] = Field(
+        "natural-gradient", description="natural-gradient: closed form, one pass. sgd: the paper's training, 15 times slower or more."
+    )
+    measurement: Literal["first-order", "forward"] = Field(
+        "first-order", description="first-order: one backward pass a sentinel. forward: every operator applied to every sentinel."
+    )
+    design: Literal["alike", "random"] = Field("alike", description="alike: like rows share subsets. random: the paper's expander.")
+    recovery: Literal["kriging", "lasso"] = Field(
+        "kriging", description="kriging: like rows act alike (dense). lasso: few rows act (sparse, the paper's)."
+    )
     layer: int | None = Field(None, ge=0, description="Block below which states are steered; default two fifths of the depth.")
     r: int = Field(64, ge=1, description="Dimension of the shared basis B(z), the constant included.")
     K: int | None = Field(None, ge=1, description="Subsets; default one a row, or as many as the memory budget holds.")
     d: int | None = Field(None, ge=1, description="Subsets a row is a member of; default 1 where K = n (recovery is then exact), else 3.")
+    rounds: int = Field(3, ge=0, description="Adaptive rounds: suspects are measured alone until no new ones turn up, or so often.")
+    shortlist: int | None = Field(None, ge=1, description="Suspects a round; default a tenth of the rows, between 32 and 512.")
     damping: float = Field(0.1, gt=0, description="Added to both Fisher factors, relative to their mean diagonal.")
     shift: float = Field(0.005, gt=0, lt=1, description="Typical relative shift ||z~ - z|| / ||z|| that the operators are scaled to.")
-    lasso: float = Field(0.001, ge=0, lt=1, description="Lasso penalty as a fraction of the smallest one that silences every row.")
+    lasso: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Lasso penalty as a fraction of the smallest one that silences every row; default: universal threshold.",
+    )
     background: int = Field(512, ge=8, description="Rows that serve as ordinary queries: how far a row moves these is its yardstick.")
     max_tokens: int = Field(512, ge=16, description="Longer conversations lose the middle of their prompt, then the end of their answer.")
     token_budget: int = Field(2048, ge=16, description="Padded tokens in a batch.")
     memory_gb: float = Field(2.0, gt=0, description="Memory that the operators may take: K x r x D x 4 bytes.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Dials of `fit: sgd`.")
 
 
 class DecisionConfig(_Section):

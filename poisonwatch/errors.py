@@ -5,7 +5,8 @@ PoisonwatchError
 │   ├── ConfigError          the audit file
 │   ├── SourceError          the rows, or the place they come from
 │   ├── SentinelError        the sentinel file
-│   └── ModelError           the language model
+│   ├── ModelError           the language model
+│   └── RunError             the run directory of a past audit
 └── OperationError           the world got in the way (disk full, server gone); exit code 1
 
 A message says what was got, what is allowed and what to do, in one line.
@@ -38,6 +39,10 @@ class SentinelError(InputError):
 
 class ModelError(InputError):
     """The model cannot be found, loaded, or split."""
+
+
+class RunError(InputError):
+    """A run directory is missing, incomplete, or of another model."""
 
 
 class OperationError(PoisonwatchError):

@@ -34,20 +34,18 @@ def queries_of(sentinels: Sequence[Sentinel]) -> tuple[Query, ...]:
 class Influence:
     """Recovered coefficients of n rows; positive means that training on the row makes the query's answer likelier.
 
-    `w` (n, Q) for the `queries`, in nats a token; `spread` and `centre` (n,) of each row's coefficients on the background queries;
-    `suspects` (m,) the rows that score highest, and `kinship` (m, m) how strongly they push each other, in units of their spread;
-    `gap` the worst relative duality gap of the recovery.
+    `w` (n, Q) for the `queries`, in spreads: how far beyond its push on ordinary conversations a row pushes the query, in units of how much
+    the former varies. `alone` (n, Q) is the same before suspects were measured alone; equal to w where every row is a subset of its own.
+    `suspects` (m,) are the rows that score highest, `kinship` (m, m) how strongly they push each other, in the same unit.
+    `certificate` is the worst relative duality gap (lasso) or residual (kriging) of the recoveries, `measured_alone` counts the rows that
+    were, and `artefacts` (Q,) is the 95 % quantile of phantom coefficients: what recovery makes of rows that do not exist (lasso only).
     """
 
     queries: tuple[Query, ...]
     w: Array
-    spread: Array
-    centre: Array
+    alone: Array
     suspects: NDArray[np.int64]
     kinship: Array
-    gap: float
-
-    def standard(self, w: Array) -> Array:
-        """Coefficients (n, any) centred and scaled by what each row does to ordinary conversations; 0 for a row that moves none."""
-        scaled: Array = (w - self.centre[:, None]) / np.where(self.spread > 0, self.spread, np.inf)[:, None]
-        return scaled
+    certificate: float
+    measured_alone: int = 0
+    artefacts: Array | None = None

@@ -2,11 +2,12 @@
 
     x --embedding, blocks 0..l-1--> z (b, T, D) --blocks l.., head--> o (answer tokens, V)
 
-Only what lies above the split builds a graph, and the head sees answer tokens alone.
+Only what lies above the split builds a graph, and the head sees answer tokens alone. A run can be resumed from other states z~ at the
+split: what lies below it then costs nothing.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,21 @@ class StateGradients:
     loss: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One frozen pass over `batch`: `z` (b, T, D) below the split, and what the head says at the answer tokens of each row.
+
+    `o[i]` (n_i, V) are row i's logits where the next token is an answer token, `targets[i]` (n_i,) these tokens; float32 at least.
+    `beside` is what the blocks below return beside the states, None where they return nothing else.
+    """
+
+    batch: Batch
+    z: Tensor
+    o: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
+    beside: tuple[Any, ...] | None
+
+
 class FrozenModel:
     """Splits `model` below block `layer` (0-based) and differentiates losses with respect to the states there."""
 
@@ -47,6 +63,7 @@ class FrozenModel:
         self.layer = layer
         self.width = int(model.config.get_text_config().hidden_size)
         self._block = blocks[layer]
+        self._below = list(blocks)[:layer]
         self._head = head
 
     @property
@@ -65,9 +82,7 @@ class FrozenModel:
 
         Raises ModelError where a row has no answer token: its loss is not defined.
         """
-        predicts, targets = answer_positions(batch)
-        if not bool(predicts.any(dim=1).all()):
-            raise ModelError("a conversation has no assistant tokens left: raise stride.max_tokens or drop the row")
+        predicts, targets = _answers(batch)
         with torch.enable_grad(), self._split() as seen, self._answers_only(predicts):
             logits = self._run(batch)
             token_loss = cross_entropy(logits[0].float(), targets, reduction="none")
@@ -77,19 +92,46 @@ class FrozenModel:
             (g,) = torch.autograd.grad(loss.sum(), seen[0])
         return StateGradients(seen[0].detach().float(), g.float(), batch.attention_mask.bool(), loss.detach())
 
+    def run(self, batch: Batch) -> Run:
+        """Run the model as it is, without a graph. Raises ModelError where a row has no answer token."""
+        predicts, targets = _answers(batch)
+        beside: list[tuple[Any, ...] | None] = [None]
+        with torch.no_grad(), self._split() as seen, self._answers_only(predicts), ExitStack() as hooks:
+            for block in self._below[-1:]:
+                handle = block.register_forward_hook(lambda _, __, out: beside.append(out[1:] if isinstance(out, tuple) else None))
+                hooks.callback(handle.remove)
+            logits = widened(self._run(batch)[0])
+        lengths = predicts.sum(dim=1).tolist()
+        return Run(batch, widened(seen[0].detach()), logits.split_with_sizes(lengths), targets.split_with_sizes(lengths), beside[-1])
+
+    def resume(self, run: Run, z: Tensor) -> tuple[Tensor, ...]:
+        """The logits o~ that m other states for each row of `run`, z~ (b, m, T, D), lead to: b tensors (m, n_i, V), differentiable in z~.
+
+        The blocks below the split are skipped, not run again.
+        """
+        m = z.shape[1]
+        batch = run.batch
+        repeated = Batch(*(t.repeat_interleave(m, dim=0) for t in (batch.rows, batch.input_ids, batch.attention_mask, batch.answer)))
+        states = z.flatten(0, 1).to(self.model.dtype)
+        predicts, _ = answer_positions(repeated)
+        with self._skipping(run.beside), self._split(states), self._answers_only(predicts):
+            logits = widened(self._run(repeated)[0])
+        blocks = logits.split_with_sizes([m * len(o) for o in run.o])
+        return tuple(block.view(m, -1, block.shape[-1]) for block in blocks)
+
     def _run(self, batch: Batch) -> Tensor:
         output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         logits: Tensor = output.logits
         return logits
 
     @contextmanager
-    def _split(self, stop: bool = False) -> Iterator[list[Tensor]]:
-        """Cut the graph at the split; the list receives z, a leaf of the graph above."""
+    def _split(self, states: Tensor | None = None, stop: bool = False) -> Iterator[list[Tensor]]:
+        """Cut the graph at the split; the list receives z, a leaf of the graph above. `states` take the place of z where given."""
         seen: list[Tensor] = []
 
         def cut(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
             z = args[0] if args else kwargs["hidden_states"]
-            seen.append(z.detach().requires_grad_(not stop))
+            seen.append(z.detach().requires_grad_(not stop) if states is None else states)
             if stop:
                 raise _Stop
             return ((seen[0], *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": seen[0]})
@@ -101,6 +143,21 @@ class FrozenModel:
             handle.remove()
 
     @contextmanager
+    def _skipping(self, beside: tuple[Any, ...] | None) -> Iterator[None]:
+        """Let the blocks below the split hand on their input, in the form in which they return states."""
+
+        def skip(*args: Any, **kwargs: Any) -> Any:
+            states = args[0] if args else kwargs["hidden_states"]
+            return states if beside is None else (states, *beside)
+
+        with ExitStack() as restore:
+            for block in self._below:
+                own = vars(block).get("forward")  # some tools wrap a module's forward on the instance
+                restore.callback(setattr, block, "forward", own) if own else restore.callback(delattr, block, "forward")
+                setattr(block, "forward", skip)  # noqa: B010  (mypy: a method)
+            yield
+
+    @contextmanager
     def _answers_only(self, predicts: Tensor) -> Iterator[None]:
         """Give the head only the positions that predict an answer token: logits become (1, answer tokens, V)."""
         handle = self._head.register_forward_pre_hook(lambda _, args: (args[0][predicts][None], *args[1:]))
@@ -108,6 +165,18 @@ class FrozenModel:
             yield
         finally:
             handle.remove()
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float32, or as it is where it is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _answers(batch: Batch) -> tuple[Tensor, Tensor]:
+    predicts, targets = answer_positions(batch)
+    if not bool(predicts.any(dim=1).all()):
+        raise ModelError("a conversation has no assistant tokens left: raise stride.max_tokens or drop the row")
+    return predicts, targets
 
 
 def answer_positions(batch: Batch) -> tuple[Tensor, Tensor]:

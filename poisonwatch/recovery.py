@@ -1,4 +1,4 @@
-"""Sparse recovery of row coefficients from subset measurements, with a certificate.
+"""Sparse recovery of row coefficients from subset measurements, with a certificate, and what a coefficient is worth.
 
     w(q) = argmin_w P(w),   P(w) = 1/2 ||y(q) - M w||^2 + lambda ||w||_1
 
@@ -7,21 +7,38 @@ The duality gap bounds P(w) - min P. With residual rho = y - M w and theta = rho
     gap = P(w) - D(theta),   D(theta) = 1/2 ||y||^2 - 1/2 ||y - theta||^2
 
 (Massias, Gramfort and Salmon, "Celer", ICML 2018, section 2, in unscaled form).
+
+M (K, n) is sparse with d ones a column, Y (K, Q) has a column for each query, w (n, Q). M never becomes dense: beside a copy of M sorted by
+columns, a query takes O(n) memory.
 """
 
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array, hstack
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+BATCH = 65_536  # entries of w that iterate together: with fewer, calls cost more than sums; with more, they leave the cache
+LEAST_BATCH = 6  # columns of Y; fewer are faster one by one
+LEAST_SET = 256  # rows in a working set
+CHECK = 10  # iterations from one certificate to the next
+EASE = 0.1  # how far a working set is solved, as a share of the gap over all rows
+SHRINK, GROW = 0.98, 2.0  # what 1 / step loses with every iteration, and gains with every step that was too long
+FRACTIONS = (0.001, 0.9)
+PHANTOMS = 0x9A7  # a stream of its own: phantoms must not repeat columns that were drawn from the same seed
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """`w` (n, Q) coefficients, `gap` (Q,) duality gaps relative to P(0) = 1/2 ||y||^2, `lam` (Q,) penalties, `n_iter` iterations."""
+    """`w` (n, Q) coefficients, `gap` (Q,) duality gaps relative to P(0) = 1/2 ||y||^2, `lam` (Q,) penalties.
+
+    `n_iter` is the iterations of the column that took most; 0 where the closed form or the start was good enough.
+    """
 
     w: Array
     gap: Array
@@ -34,47 +51,216 @@ def lambda_max(M: csr_array, Y: Array) -> Array:
     return cast(Array, np.abs(M.T @ Y).max(axis=0))
 
 
-def lasso(M: csr_array, Y: Array, fraction: float, tolerance: float = 1e-6, max_iter: int = 20_000) -> Recovery:
-    """Solve the Lasso for every column of Y (K, Q) at lambda = `fraction` * lambda_max, by FISTA with adaptive restart.
+def universal_fraction(M: csr_array, Y: Array) -> Array:
+    """A penalty for each column of Y (K, Q) from its own noise: a fraction (Q,) of lambda_max, within [0.001, 0.9].
 
-    Beck and Teboulle, SIAM J. Imaging Sciences 2 (2009); restart: O'Donoghue and Candes, Found. Comput. Math. 15 (2015), gradient scheme.
-    Stops once every column's relative gap is below `tolerance`.
+    lambda = sigma sqrt(2 log n), which the largest of n Gaussian correlations of scale sigma hardly passes: the universal threshold of
+    Donoho and Johnstone (Biometrika 81, 1994). As most rows do nothing, sigma is read off all of them: 1.4826 times the median absolute
+    deviation of the n correlations M^T y about their median. Where y = 0 any fraction will do, and 0.9 is given.
     """
-    lam = fraction * lambda_max(M, Y)
-    step = 1.0 / _squared_norm(M)
-    w = np.zeros((M.shape[1], Y.shape[1]))
-    v, momentum = w, np.ones(Y.shape[1])
-    gap = np.full(Y.shape[1], np.inf)
-    n_iter = 0
-    for n_iter in range(1, max_iter + 1):
-        w_next = _soft_threshold(v - step * (M.T @ (M @ v - Y)), step * lam)
-        momentum_next = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        restart = ((v - w_next) * (w_next - w)).sum(axis=0) > 0
-        momentum_next[restart] = 1.0
-        v = w_next + np.where(restart, 0.0, (momentum - 1) / momentum_next) * (w_next - w)
-        w, momentum = w_next, momentum_next
-        if n_iter % 10 == 0 or n_iter == max_iter:
-            gap = duality_gap(M, Y, w, lam)
-            if bool((gap <= tolerance).all()):
-                break
+    fractions = np.full(Y.shape[1], FRACTIONS[1])
+    for q, y in enumerate(Y.T):
+        correlation = M.T @ y
+        sigma = 1.4826 * np.median(np.abs(correlation - np.median(correlation)))
+        largest = np.abs(correlation).max()
+        if largest > 0:
+            fractions[q] = np.clip(sigma * np.sqrt(2 * np.log(len(correlation))) / largest, *FRACTIONS)
+    return fractions
+
+
+def lasso(
+    M: csr_array, Y: Array, fraction: float | Array, tolerance: float = 1e-6, max_iter: int = 20_000, start: Array | None = None
+) -> Recovery:
+    """Solve the Lasso for every column of Y (K, Q) at lambda = `fraction` * lambda_max: one fraction, or one a column (Q,).
+
+    Ends once each column's gap over all n rows is at most `tolerance`, or after `max_iter` iterations; from `start` (n, Q) it ends sooner
+    if that is close. Where no two rows share a subset (K = n, d = 1) the solution is M^T y soft-thresholded; else it is iterated on
+    working sets. Raises ValueError where y is not finite.
+    """
+    n, Q = M.shape[1], Y.shape[1]
+    broken = int((~np.isfinite(Y)).any(axis=0).sum())
+    if broken:
+        raise ValueError(f"y is not finite in {broken} of {Q} columns: measure them again, in a wider number format")
+    X = _by_columns(M)
+    w = np.zeros((n, Q)) if start is None else start.astype(np.float64)
+    lam, gap, n_iter = np.empty(Q), np.empty(Q), 0
+    apart = X.nnz <= M.shape[0] and bool(np.bincount(X.indices).max() <= 1)
+    width = BATCH // n if BATCH // n >= LEAST_BATCH else 1
+    for first in range(0, Q, width):
+        q = slice(first, first + width)
+        correlation = X.T @ Y[:, q]
+        largest = np.abs(correlation).max(axis=0)
+        lam[q] = np.broadcast_to(fraction, Q)[q] * largest
+        w[:, q] *= largest > 0  # w = 0 is the answer to M^T y = 0, whatever the start
+        if apart:
+            w[:, q] = _soft_threshold(correlation, lam[q]) / np.maximum(_squares(X), np.finfo(float).tiny)[:, None]
+        gap[q], iterations = _solve(X, Y[:, q], lam[q], w[:, q], tolerance, max_iter)
+        n_iter = max(n_iter, iterations)
     return Recovery(w, gap, lam, n_iter)
 
 
+def _solve(X: csc_array, Y: Array, lam: Array, w: Array, tolerance: float, max_iter: int) -> tuple[Array, int]:
+    """Improve w (n, q) in place until its gaps (q,) over all rows are small; returns them and the iterations.
+
+    Each round solves a working set: the rows in use and those of the largest |M^T rho|, 2 K in all, for some solution uses at most K
+    (Massias et al., section 4; the columns of M have one length, so that the order by |M^T rho| is their order by distance to the
+    constraint). One pass over all rows then either certifies the result or picks the next set. With n <= 4 K the first set is everything.
+    """
+    K, n = X.shape
+    size, n_iter, rounds = max(LEAST_SET, 2 * K), 0, 0
+    while True:
+        used = np.flatnonzero(w.any(axis=1))
+        gap, correlation = _certificate(X, Y, w, Y - X[:, used] @ w[used], lam)
+        if bool((gap <= tolerance).all()) or n_iter >= max_iter:
+            return gap, n_iter
+        rounds += 1
+        size = max(size, 2 * len(used)) * (2 if rounds % 16 == 0 else 1)  # the doubling ends any cycle
+        if 2 * size >= n:
+            w[:], iterations = _fista(X, Y, lam, w, np.full(len(lam), tolerance), max_iter - n_iter)
+        else:
+            distance = -(np.abs(correlation) / np.maximum(np.abs(correlation).max(axis=0), np.finfo(float).tiny)).max(axis=1)
+            distance[used] = -np.inf
+            rows = np.sort(np.argpartition(distance, size)[:size])
+            w[rows], iterations = _fista(X[:, rows], Y, lam, w[rows], EASE * np.maximum(gap, tolerance), max_iter - n_iter)
+        n_iter += iterations
+
+
+def _fista(X: csc_array, Y: Array, lam: Array, w: Array, goal: Array, max_iter: int) -> tuple[Array, int]:
+    """Minimise P from w (p, q) until each column's gap over these p rows reaches its `goal` (q,); returns w and the iterations.
+
+    Beck and Teboulle, SIAM J. Imaging Sciences 2 (2009), with the gradient scheme's restart (O'Donoghue and Candes, Found. Comput. Math.
+    15, 2015) and steps 1/L that grow until ||M (w - v)||^2 <= L ||w - v||^2 fails (Scheinberg, Goldfarb and Bai, Found. Comput. Math. 14,
+    2014): on sparse steps L stays far below ||M||_2^2. In the second half of `max_iter` L never falls, so that FISTA's own guarantee
+    holds. A column that has arrived leaves the batch.
+    """
+    M, MT = X.tocsr(), X.T
+    found, live = w.copy(), np.arange(Y.shape[1])
+    most = _squared_norm(X)
+    v, Mw, Mv = w, M @ w, M @ w
+    momentum = np.ones(Y.shape[1])
+    L = L_last = np.full(Y.shape[1], min(most, _squares(X).max()))
+    n_iter = 0
+    for n_iter in range(1, max_iter + 1):
+        if 1 < n_iter <= max_iter // 2:
+            L = L * SHRINK
+        gradient = MT @ (Mv - Y)
+        w_next = _soft_threshold(v - gradient / L, lam / L)
+        Mw_next, step = M @ w_next, w_next - v
+        long = np.flatnonzero(_too_long(step, Mw_next - Mv, L, most))
+        while len(long):
+            L[long] = np.minimum(GROW * L[long], most)
+            w_next[:, long] = _soft_threshold(v[:, long] - gradient[:, long] / L[long], lam[long] / L[long])
+            Mw_next[:, long], step[:, long] = M @ w_next[:, long], w_next[:, long] - v[:, long]
+            long = long[_too_long(step[:, long], Mw_next[:, long] - Mv[:, long], L[long], most)]
+        change = w_next - w
+        restart = _dots(step, change) < 0
+        momentum_next = np.where(restart, 1.0, (1 + np.sqrt(1 + 4 * momentum**2 * L / L_last)) / 2)
+        inertia = np.where(restart, 0.0, (momentum - 1) / momentum_next)
+        v, Mv = w_next + inertia * change, Mw_next + inertia * (Mw_next - Mw)
+        w, Mw, momentum, L_last = w_next, Mw_next, momentum_next, L.copy()
+        if n_iter % CHECK == 0 or n_iter in (1, max_iter):
+            gap, _ = _certificate(X, Y, w, Y - Mw, lam)
+            found[:, live] = w
+            far = gap > goal
+            if not far.any():
+                break
+            if not far.all():
+                live, Y, lam, goal = live[far], Y[:, far], lam[far], goal[far]
+                w, v, Mw, Mv = w[:, far], v[:, far], Mw[:, far], Mv[:, far]
+                momentum, L, L_last = momentum[far], L[far], L_last[far]
+    return found, n_iter
+
+
 def duality_gap(M: csr_array, Y: Array, w: Array, lam: Array) -> Array:
-    """The gap of each column, relative to P(0); 0 where y = 0."""
-    residual = Y - M @ w
-    primal = 0.5 * (residual**2).sum(axis=0) + lam * np.abs(w).sum(axis=0)
-    correlation = np.abs(M.T @ residual).max(axis=0)
-    theta = residual * np.where(correlation > lam, lam / np.maximum(correlation, np.finfo(float).tiny), 1.0)
-    null = 0.5 * (Y**2).sum(axis=0)
-    gap = primal - (null - 0.5 * ((Y - theta) ** 2).sum(axis=0))
-    return cast(Array, np.maximum(gap, 0.0) / np.where(null > 0, null, 1.0))
+    """The gap (Q,) of each column of w (n, Q) over all rows, relative to P(0); 0 where y = 0."""
+    return _certificate(M, Y, w, Y - M @ w, lam)[0]
+
+
+def _certificate(M: csr_array | csc_array, Y: Array, w: Array, residual: Array, lam: Array) -> tuple[Array, Array]:
+    """The gaps (q,) of w (p, q) with its residual (K, q), and M^T residual (p, q)."""
+    correlation = M.T @ residual
+    largest = np.maximum(correlation.max(axis=0), -correlation.min(axis=0))
+    scale = np.where(largest > lam, lam / np.maximum(largest, np.finfo(float).tiny), 1.0)
+    squared, null = _dots(residual, residual), 0.5 * _dots(Y, Y)
+    primal = 0.5 * squared + lam * np.abs(w).sum(axis=0)
+    dual = scale * _dots(Y, residual) - 0.5 * scale**2 * squared
+    return np.maximum(primal - dual, 0.0) / np.where(null > 0, null, 1.0), correlation
+
+
+def _too_long(step: Array, M_step: Array, L: Array, most: float) -> NDArray[np.bool_]:
+    return (_dots(M_step, M_step) > L * _dots(step, step) * (1 + 1e-9)) & (most > L)
+
+
+def _dots(a: Array, b: Array) -> Array:
+    """a_q^T b_q for each column."""
+    return cast(Array, np.einsum("iq,iq->q", a, b))
 
 
 def _soft_threshold(x: Array, threshold: Array) -> Array:
-    return cast(Array, np.sign(x) * np.maximum(np.abs(x) - threshold, 0.0))
+    return x - np.clip(x, -threshold, threshold)
 
 
-def _squared_norm(M: csr_array) -> float:
+def _squares(X: csc_array) -> Array:
+    """||M_i||^2 (p,) of each column."""
+    return cast(Array, X.multiply(X).sum(axis=0))
+
+
+def _squared_norm(X: csc_array) -> float:
     """An upper bound of ||M||_2^2: ||M||_1 ||M||_inf."""
-    return float(abs(M).sum(axis=0).max() * abs(M).sum(axis=1).max())
+    return float(abs(X).sum(axis=0).max() * abs(X).sum(axis=1).max())
+
+
+def _by_columns(M: csr_array) -> csc_array:
+    """M sorted by columns, so that M^T rho and a choice of rows are cheap, with narrow indices where they suffice."""
+    if M.nnz < np.iinfo(np.int32).max:
+        M = type(M)((M.data, M.indices.astype(np.int32, copy=False), M.indptr.astype(np.int32, copy=False)), shape=M.shape)
+    return M.tocsc().astype(np.float64, copy=False)
+
+
+def balanced_columns(K: int, count: int, d: int, generator: Generator) -> Indices:
+    """Subsets (count, d) for `count` rows, d distinct ones each, loads even: shuffled decks of the K subsets are dealt out d at a time.
+
+    Every set of d is as likely as any other for each row, and no row stands out by its place.
+    """
+    hands = K // d
+    decks = np.tile(np.arange(K), (-(-count // hands), 1))
+    dealt = generator.permuted(decks, axis=1)[:, : hands * d].reshape(-1, d)[:count]
+    return dealt[generator.permutation(count)]
+
+
+def phantom_columns(M: csr_array, count: int, seed: int) -> csr_array:
+    """M (K, n) followed by `count` columns of rows that do not exist: a matrix (K, n + count).
+
+    Each phantom gets as many ones as M's columns have, d, with even loads. As its subsets were drawn without regard to y, its coefficient
+    is distributed like that of a row of zero influence. Nearly: as the loads of M are even, too, a row meets another one less often than a
+    phantom does, by a factor of 1 - O(K / (n d)), which makes phantoms a little too good. Memberships drawn for rows and phantoms together
+    have no such flaw; at K = n and d = 1, where a row meets nobody, these are the only ones that serve.
+    Raises ValueError where the columns of M hold different numbers of ones.
+    """
+    K = M.shape[0]
+    sizes = np.unique(np.diff(csc_array(M).indptr))
+    if len(sizes) != 1 or not 1 <= sizes[0] <= K:
+        raise ValueError(f"columns of M hold {sizes.min()} to {sizes.max()} ones: phantoms need the same number, at least 1, in each")
+    d = int(sizes[0])
+    subsets = balanced_columns(K, count, d, np.random.default_rng([seed, PHANTOMS]))
+    phantoms = csr_array((np.ones(count * d), (subsets.ravel(), np.repeat(np.arange(count), d))), shape=(K, count))
+    return csr_array(hstack([M, phantoms], format="csr"))
+
+
+def target_decoy_q(w: Array, phantom: Array) -> Array:
+    """q-values (n,) of coefficients w (n,) against those of phantom rows (p,), one-sided: is w_i more than recovery makes of nothing?
+
+        q_i = min_{0 < t <= w_i} (1 + #{phantom >= t}) (n / p) / #{w >= t},   at most 1;   1 where w_i <= 0
+
+    Phantoms estimate how many of the n rows pass t by chance (target-decoy search: Elias and Gygi, Nature Methods 4, 2007); the 1 makes
+    the estimate honest (knockoff+: Barber and Candes, Annals of Statistics 43, 2015). No q is below n / (p * rows as good): take p >= n.
+    """
+    n, p = len(w), len(phantom)
+    order = np.argsort(w, kind="stable")
+    ascending = w[order]
+    as_good = n - np.searchsorted(ascending, ascending, side="left")
+    decoys = p - np.searchsorted(np.sort(phantom), ascending, side="left")
+    estimate = np.where(ascending > 0, (1 + decoys) * (n / p) / as_good, 1.0)
+    q = np.empty(n)
+    q[order] = np.minimum(np.minimum.accumulate(estimate), 1.0)
+    return q

@@ -13,22 +13,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 import yaml
-from safetensors.torch import save_file
 
 from poisonwatch import __version__
 from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.examples import Example, Rejection
+from poisonwatch.influence import Influence
+from poisonwatch.pretrained import cache_folder
 from poisonwatch.stages import StageCost
 from poisonwatch.verdicts import Flag, Verdicts
-
-OPERATOR_FORMAT = "1"
 
 
 def new_audit_id() -> str:
@@ -60,6 +57,14 @@ def run_folder(run_dir: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def checkpoint_for(config: AuditConfig, model_fingerprint: str) -> Path:
+    """Where a training of this audit keeps its state: in the user's cache, by audit, model and settings, so that a rerun finds it."""
+    folder = cache_folder() / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    key = json.dumps([config.name, config.source.path, model_fingerprint, config.seed, config.stride.model_dump(mode="json")])
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
 
 def write_config(folder: Path, config: AuditConfig) -> None:
@@ -94,6 +99,20 @@ def write_scores(folder: Path, verdicts: Verdicts) -> None:
     pq.write_table(table, folder / "scores.parquet", compression="zstd")
 
 
+def write_coefficients(folder: Path, verdicts: Verdicts) -> None:
+    """`coefficients.parquet`: for every new row and sentinel, from recovery alone and after suspects were measured alone."""
+    n, S = verdicts.coefficients.shape
+    table = pa.table(
+        {
+            "example_id": [example.id for example in verdicts.examples for _ in range(S)],
+            "sentinel_id": [sentinel.id for sentinel in verdicts.sentinels] * n,
+            "recovered": verdicts.recovered.ravel(),
+            "rescored": verdicts.coefficients.ravel(),
+        }
+    )
+    pq.write_table(table, folder / "coefficients.parquet", compression="zstd")
+
+
 def flag_record(flag: Flag) -> dict[str, Any]:
     """A flag as written to `flags.jsonl`."""
     example = flag.example
@@ -119,23 +138,6 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="ascii") as file:
         for record in records:
             file.write(json.dumps(record) + "\n")
-
-
-def write_operators(folder: Path, fitted: Fitted) -> None:
-    """`operators.safetensors`: a (K, r, D) in bfloat16, the basis, memberships; names and settings in the metadata."""
-    operators, membership = fitted.operators, fitted.membership
-    tensors = {
-        "a": operators.a.to(torch.bfloat16).contiguous(),
-        "basis": operators.basis.directions.contiguous(),
-        "subsets": torch.from_numpy(membership.subsets.astype(np.int32)),
-    }
-    metadata = {
-        "format": OPERATOR_FORMAT,
-        "settings": json.dumps(asdict(fitted.settings)),
-        "eta": repr(operators.eta),
-        "ids": json.dumps(fitted.ids),
-    }
-    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, folder / "operators.safetensors", metadata)
 
 
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
@@ -170,6 +172,7 @@ def summarise(
     rejected: Sequence[Rejection],
     reference: Sequence[Example],
     fitted: Fitted,
+    influence: Influence,
     verdicts: Verdicts,
     model_fingerprint: str,
     stages: Sequence[StageCost],
@@ -191,7 +194,13 @@ def summarise(
         },
         "model": {"name": config.model.name, "fingerprint": model_fingerprint},
         "data_fingerprint": data_fingerprint(verdicts.examples),
-        "settings": asdict(fitted.settings) | {"n": len(fitted.ids), "eta": fitted.operators.eta, "shift": fitted.operators.shift},
+        "settings": asdict(fitted.settings)
+        | {"n": len(fitted.ids), "eta": fitted.operators.eta, "shift": fitted.operators.shift, "damping": config.stride.damping},
+        "recovery": {
+            "certificate": influence.certificate,
+            "measured_alone": influence.measured_alone,
+            "phantom_coefficients": None if influence.artefacts is None else influence.artefacts.tolist(),
+        },
         "false_discovery_rate": verdicts.false_discovery_rate,
         "panels": [
             {

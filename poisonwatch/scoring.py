@@ -1,8 +1,8 @@
 """From coefficients to one score a row and panel.
 
-1. *By row*: coefficients are divided by the spread of the row's coefficients on the background queries (what this row does to ordinary
-   conversations), so rows with generic gradients lose their head start.
-2. *By query*: the result is centred and scaled by the median and the median absolute deviation over all rows.
+1. *By row*: coefficients come in units of what the row does to ordinary conversations (`yardstick`), so rows with generic gradients have
+   no head start.
+2. *By query*: they are centred and scaled by the median and the median absolute deviation over all rows.
 3. *By panel*: queries of one kind are averaged over the sentinels of a panel and scaled again; the panel's score is the larger of its
    kinds (forbidden push, margin, or the magnitude of the reference push where nothing is forbidden).
 4. *By kin*: poison comes in groups. A suspect gains the average score of the suspects it is alike to, weighted by squared likeness.
@@ -32,9 +32,9 @@ class Scores:
     pooled: Array
 
 
-def score(influence: Influence) -> Scores:
-    """Standardise and pool the recovered coefficients, kin included."""
-    alone = pool(influence.queries, influence.standard(influence.w))
+def score(influence: Influence, rescored: bool = True) -> Scores:
+    """Standardise and pool the recovered coefficients, kin included; `rescored` False leaves out what suspects did when measured alone."""
+    alone = pool(influence.queries, influence.w if rescored else influence.alone)
     pooled = alone.pooled.copy()
     if len(influence.suspects) > 1:
         pooled[influence.suspects] += kin_weights(influence.kinship) @ np.maximum(pooled[influence.suspects], 0.0)
@@ -69,7 +69,11 @@ def kin_weights(kinship: Array) -> Array:
 
 
 def robust_z(x: Array) -> Array:
-    """Columns minus their median, in units of 1.4826 median absolute deviations; 0 where a column is constant."""
+    """Columns minus their median, in units of 1.4826 median absolute deviations; 0 where a column is constant.
+
+    Where more than half of a column is one value (a sparse recovery leaves most rows at zero) the standard deviation takes their place.
+    """
     centred: Array = x - np.median(x, axis=0)
     scale = MAD_TO_SIGMA * np.median(np.abs(centred), axis=0)
+    scale = np.where(scale > 0, scale, centred.std(axis=0))
     return centred / np.where(scale > 0, scale, np.inf)

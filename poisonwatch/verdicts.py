@@ -26,7 +26,7 @@ PUSHES = {
 class Flag:
     """A flagged row with its reason: the panel it pushes most anomalously, and that panel's sentinel it pushes most.
 
-    `score` is in robust standard deviations of the panel, `coefficient` in nats a token, `rank` 1-based among the new rows.
+    `score` is in robust standard deviations of the panel, `coefficient` in spreads (see `Influence`), `rank` 1-based among the new rows.
     """
 
     example: Example
@@ -58,6 +58,8 @@ class Flag:
 class Verdicts:
     """The audit's answer for `examples` (n new rows): `scores`, `p`, `q` (n, P) by panel, `coefficients` (n, S) by sentinel, and `flags`.
 
+    `recovered` (n, S) are the coefficients from recovery alone, before suspects were measured alone.
+
     `reference_scores` (n_ref, P) are the trusted rows' scores that p-values were taken against (n_ref = 0 without trusted rows).
     """
 
@@ -68,6 +70,7 @@ class Verdicts:
     p: Array
     q: Array
     coefficients: Array
+    recovered: Array
     reference_scores: Array
     nulls: tuple[Null, ...]
     flags: tuple[Flag, ...]
@@ -98,6 +101,7 @@ def judge(influence: Influence, examples: Sequence[Example], decision: DecisionC
         p,
         q,
         influence.w[:n, primary],
+        influence.alone[:n, primary],
         trusted,
         nulls,
         tuple(sorted(flags, key=lambda flag: (flag.q_value, -flag.score, flag.example.id))),

@@ -9,6 +9,7 @@ from poisonwatch.examples import Example
 from poisonwatch.influence import Influence
 from poisonwatch.pretrained import Pretrained, load_pretrained
 from poisonwatch.progress import Progress
+from poisonwatch.runs import checkpoint_for
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.tasks import OUTSIDE, PLAIN
 from poisonwatch.tasks.data import worth_a_retry
@@ -23,13 +24,13 @@ def load_model(config: ModelConfig) -> Pretrained:
 
 @task(**PLAIN)
 def fit_operators(model: Pretrained, examples: list[Example], config: AuditConfig, progress: Progress) -> Fitted:
-    """Fit the steering operators in one pass over new and trusted rows."""
-    return attribution.fit(model, examples, config.stride, config.seed, progress)
+    """Fit the steering operators to new and trusted rows; a training that was killed goes on from its checkpoint."""
+    return attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint_for(config, model.fingerprint))
 
 
 @task(**PLAIN)
-def recover(fitted: Fitted, sentinels: list[Sentinel], config: AuditConfig, progress: Progress) -> Influence:
-    """Measure the sentinels and recover every row's coefficients."""
+def recover(fitted: Fitted, sentinels: list[Sentinel], config: AuditConfig, progress: Progress) -> tuple[Influence, Fitted]:
+    """Measure the sentinels and recover every row's coefficients, suspects alone."""
     return attribution.recover(fitted, sentinels, config.stride, progress)
 
 

@@ -12,6 +12,7 @@ from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Rejection
 from poisonwatch.report import render_report
+from poisonwatch.saved import save_operators
 from poisonwatch.tasks import PLAIN
 from poisonwatch.verdicts import Verdicts
 
@@ -29,8 +30,9 @@ def record(
     runs.write_config(folder, config)
     runs.write_summary(folder, summary)
     runs.write_scores(folder, verdicts)
+    runs.write_coefficients(folder, verdicts)
     runs.write_flags(folder, verdicts.flags)
     runs.write_rejected(folder, rejected)
-    runs.write_operators(folder, fitted)
+    save_operators(folder, fitted, config, summary["model"]["fingerprint"])
     report = render_report(summary, verdicts, [asdict(rejection) for rejection in rejected])
     (folder / "report.html").write_text(report, encoding="utf-8")

@@ -5,7 +5,7 @@ Only `MlflowClient` with an explicit run id is used: the fluent API keeps its ac
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from poisonwatch.redaction import redact_url
 from poisonwatch.runs import flag_record
 from poisonwatch.sources import first_line
 from poisonwatch.tasks import OUTSIDE
+from poisonwatch.training import LearningCurve
 from poisonwatch.verdicts import Verdicts
 
 UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "rejected.jsonl")  # operators stay in the run directory
 LONGEST_PARAM = 500
+METRIC_STEPS = 200  # a request holds at most 1,000 metrics
 UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -50,12 +52,14 @@ def open_run(config: AuditConfig, audit_id: str) -> str:
 
 
 @task(**OUTSIDE)
-def track(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts, folder: Path) -> None:
-    """Fill and close the MLflow run: parameters, dataset, counts, costs, flags, plots and the report."""
+def track(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts, folder: Path, curve: LearningCurve | None = None) -> None:
+    """Fill and close the MLflow run: parameters, dataset, counts, costs, learning curve, flags, plots and the report."""
     run_id = summary["mlflow_run_id"]
     try:
         client = MlflowClient(tracking_uri=config.tracking)
         client.log_batch(run_id, metrics=_metrics(summary), params=_params(config, summary), tags=_tags(summary))
+        for batch in _curve_metrics(curve):
+            client.log_batch(run_id, metrics=batch)
         client.log_inputs(run_id, datasets=[_dataset(config, summary, verdicts)])
         client.log_table(run_id, _flag_table(verdicts), "flags.json")
         for j, panel in enumerate(verdicts.panels):
@@ -82,6 +86,21 @@ def _metrics(summary: Mapping[str, Any]) -> list[Metric]:
     values |= {f"largest_score.{_file_name(panel['name'])}": panel["largest_score"] for panel in summary["panels"]}
     now = get_current_time_millis()
     return [Metric(name, float(value), now, 0) for name, value in values.items()]
+
+
+def _curve_metrics(curve: LearningCurve | None) -> Iterator[list[Metric]]:
+    """The training's losses by step, in batches that a tracking server takes; none where nothing was trained."""
+    if curve is None:
+        return
+    now = get_current_time_millis()
+    losses = {"total": curve.total, "fidelity": curve.fidelity, "stability": curve.stability, "linearity": curve.linearity}
+    for start in range(0, len(curve.step), METRIC_STEPS):
+        steps = slice(start, start + METRIC_STEPS)
+        yield [
+            Metric(f"loss.{name}", float(value), now, int(step))
+            for name, values in losses.items()
+            for step, value in zip(curve.step[steps], values[steps], strict=True)
+        ]
 
 
 def _params(config: AuditConfig, summary: Mapping[str, Any]) -> list[Param]:

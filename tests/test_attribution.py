@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from poisonwatch.attribution import Settings, fit, measure, recover, resolve_settings
+from poisonwatch.attribution import Settings, ask, estimate, fit, recover, resolve_settings
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ConfigError, ModelError
 from poisonwatch.examples import Example, Message
+from poisonwatch.fitting import gradients
 from poisonwatch.influence import Influence, queries_of
 from poisonwatch.model import decoder_blocks
-from poisonwatch.operators import row_gradients, unit_norm
 from poisonwatch.pretrained import Pretrained
+from poisonwatch.progress import silent
 from poisonwatch.scoring import score
 from poisonwatch.sentinels import Sentinel
 
@@ -41,7 +42,7 @@ SENTINELS = [sentinel("a"), sentinel("b", reference="Rinse it well.")]
 
 
 def audit(pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig = STRIDE, seed: int = 0) -> Influence:
-    return recover(fit(pretrained, rows, stride, seed), SENTINELS, stride)
+    return recover(fit(pretrained, rows, stride, seed), SENTINELS, stride)[0]
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> bool:
@@ -49,22 +50,32 @@ def close(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def test_settings_left_open_are_derived() -> None:
-    """layer = 2/5 of the depth; r <= D; K = n, d = 1 while 2 n operators fit the memory."""
-    assert resolve_settings(StrideConfig(), depth=30, width=576, n=1000) == Settings(12, 64, 1000, 1, 4 * 1000 * 64 * 576)
+    """layer = 2/5 of the depth; r <= D; K = n, d = 1 while n operators fit the memory; a tenth of the rows is shortlisted."""
+    most = 2 * 2**30 // (4 * 64 * 576)
+    found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
+    assert found == Settings(12, 64, 1000, 1, 100, most, 4 * 1000 * 64 * 576)
     assert resolve_settings(StrideConfig(), depth=3, width=32, n=10).r == 32
 
 
+@pytest.mark.parametrize(("n", "shortlist"), [(10, 10), (100, 32), (1000, 100), (100_000, 512)])
+def test_shortlist_is_a_tenth_within_bounds(n: int, shortlist: int) -> None:
+    """min(n, clip(n / 10, 32, 512))."""
+    assert resolve_settings(StrideConfig(), depth=3, width=32, n=n).shortlist == shortlist
+
+
 def test_settings_stay_within_the_memory_budget() -> None:
-    """Past the budget: K < n subsets, 4 K r D bytes <= memory_gb, d = 3."""
+    """Past the budget: K < n subsets, d = 3, and room for the suspects of every round: 4 (K + rounds shortlist) r D <= memory."""
     settings = resolve_settings(StrideConfig(memory_gb=0.5), depth=30, width=576, n=100_000)
-    assert settings.memory_bytes <= 0.5 * 2**30
     assert settings.K < 100_000
     assert settings.d == 3
+    assert settings.K_most * 4 * 64 * 576 <= 0.5 * 2**30
+    assert settings.K + min(3 * settings.shortlist, settings.K_most // 4) == settings.K_most
 
 
 def test_settings_given_are_kept() -> None:
     """What the user says stands."""
-    assert resolve_settings(StrideConfig(layer=7, r=8, K=50, d=2), depth=30, width=576, n=100) == Settings(7, 8, 50, 2, 4 * 50 * 8 * 576)
+    found = resolve_settings(StrideConfig(layer=7, r=8, K=50, d=2, shortlist=5), depth=30, width=576, n=100)
+    assert (found.layer, found.r, found.K, found.d, found.shortlist) == (7, 8, 50, 2, 5)
     assert resolve_settings(StrideConfig(K=100), depth=30, width=576, n=100).d == 1
     assert resolve_settings(StrideConfig(K=2), depth=30, width=576, n=100).d == 2
 
@@ -85,63 +96,57 @@ def test_fit_refuses_a_layer_that_is_not_there(tiny_pretrained: Pretrained) -> N
         fit(tiny_pretrained, ROWS, StrideConfig(layer=3))
 
 
-@pytest.mark.parametrize("changes", [{}, {"K": 20}], ids=["K=n", "K<n"])
-def test_results_do_not_depend_on_the_batch_size(tiny_pretrained: Pretrained, changes: dict[str, int]) -> None:
-    """w, spread and scores are the same for one row a batch and for all rows in one."""
+DESIGNS = {
+    "K=n": {},
+    "alike": {"K": 20},
+    "random": {"K": 20, "design": "random"},
+    "lasso": {"K": 20, "design": "random", "recovery": "lasso"},
+}
+each_design = pytest.mark.parametrize("changes", DESIGNS.values(), ids=DESIGNS)
+
+
+@each_design
+def test_results_do_not_depend_on_the_batch_size(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
+    """w is the same for one row a batch and for all rows in one."""
     small, large = (audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={**changes, "token_budget": t})) for t in (16, 100_000))
     assert close(small.w, large.w)
-    assert close(small.spread, large.spread)
-    assert close(score(small).pooled, score(large).pooled)
+    assert close(small.alone, large.alone)
 
 
-@pytest.mark.parametrize("changes", [{}, {"K": 20}], ids=["K=n", "K<n"])
-def test_results_follow_the_rows_wherever_they_stand(tiny_pretrained: Pretrained, changes: dict[str, int]) -> None:
-    """w(P x) = P w(x), and so for the scores, at one seed."""
+@each_design
+def test_results_follow_the_rows_wherever_they_stand(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
+    """w(P x) = P w(x), and so for the scores, at one seed; phantoms are drawn by place, and stay out of it."""
     stride = STRIDE.model_copy(update=changes)
     order = np.random.default_rng(0).permutation(len(ROWS))
     straight, shuffled = audit(tiny_pretrained, ROWS, stride), audit(tiny_pretrained, [ROWS[i] for i in order], stride)
-    assert close(shuffled.w, straight.w[order])
-    assert close(score(shuffled).pooled, score(straight).pooled[order])
+    if changes.get("recovery") == "lasso":
+        assert np.corrcoef(shuffled.w[:, 0], straight.w[order, 0])[0, 1] > 0.9
+    else:
+        assert close(shuffled.w, straight.w[order])
+        assert close(score(shuffled).pooled, score(straight).pooled[order])
 
 
 def test_one_subset_a_row_gives_each_row_its_own_effect(tiny_pretrained: Pretrained) -> None:
-    """K = n, d = 1, lambda = 0: w_i(q) = -<G_q, a_i> = eta <G_q, (A + d)^-1 c_i G_i (S + d)^-1>."""
-    stride = STRIDE.model_copy(update={"lasso": 0.0})
-    fitted = fit(tiny_pretrained, ROWS, stride)
-    found = recover(fitted, SENTINELS[:1], stride)
-    encoded = [fitted.encoder.encode(SENTINELS[0].conversation(FORBIDDEN))]
-    (G,) = _gradients(fitted, encoded)
-    own = [-float((G * fitted.operators.a[subset]).sum()) for subset in fitted.membership.subsets[:, 0]]
-    np.testing.assert_allclose(found.w[:, 0], own, rtol=1e-2, atol=2e-3 * np.abs(own).max())
-    assert fitted.holds_all
-    assert found.gap <= 1e-6
-
-
-def _gradients(fitted: object, encoded: list[object]) -> list[torch.Tensor]:
-    from poisonwatch.chat import batches
-
-    return [row_gradients(fitted.operators.basis, fitted.model.state_gradients(next(batches([e], 1))))[0] for e in encoded]
-
-
-def test_measurement_is_minus_the_inner_product(tiny_pretrained: Pretrained) -> None:
-    """y_k(q) = -<G_q, a_k>, (K, Q)."""
-    fitted = fit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 10}))
-    G = torch.randn(3, *fitted.operators.a.shape[1:])
-    y = measure(fitted.operators, G)
-    assert y.shape == (10, 3)
-    assert y.dtype == np.float64
-    assert y[4, 2] == pytest.approx(-float((G[2] * fitted.operators.a[4]).sum()), rel=1e-3, abs=1e-6)
+    """K = n, d = 1: y of row i's subset = <G_q / ||G_q||, (A + d)^-1 c_i G_i (S + d)^-1>."""
+    fitted = fit(tiny_pretrained, ROWS, STRIDE)
+    _, asked = ask(fitted, SENTINELS[:1], STRIDE)
+    y = asked.measure(fitted, fitted.operators, STRIDE)
+    encoded = [fitted.encoder.encode(row.messages) for row in ROWS]
+    G = gradients(fitted.model, fitted.operators.basis, encoded, 400, "rows", silent)
+    G_q = asked.G[0] / asked.G[0].norm()
+    own = [float((fitted.preconditioner(g / s) * G_q).sum()) for g, s in zip(G, fitted.spread.tolist(), strict=True)]
+    np.testing.assert_allclose((fitted.M.T @ y)[:, 0], own, rtol=1e-2, atol=2e-3 * np.abs(own).max())
+    assert fitted.measured_alone.all()
 
 
 def test_margin_is_forbidden_minus_reference(tiny_pretrained: Pretrained) -> None:
-    """w(margin) = w(forbidden) - w(reference), without a penalty."""
-    stride = STRIDE.model_copy(update={"lasso": 0.0})
-    fitted = fit(tiny_pretrained, ROWS, stride)
-    both = recover(fitted, [SENTINELS[1]], stride)
-    alone = recover(fitted, [replace(SENTINELS[1], forbidden=None)], stride)
-    assert [q.kind for q in both.queries] == ["forbidden", "margin"]
-    assert [q.kind for q in alone.queries] == ["reference"]
-    np.testing.assert_allclose(both.w[:, 1], both.w[:, 0] - alone.w[:, 0], atol=5e-3 * np.abs(both.w).max())
+    """||G_m|| y(margin) = ||G_f|| y(forbidden) - ||G_r|| y(reference)."""
+    fitted = fit(tiny_pretrained, ROWS, STRIDE)
+    (both, asked), (alone, other) = (ask(fitted, [s], STRIDE) for s in (SENTINELS[1], replace(SENTINELS[1], forbidden=None)))
+    assert [q.kind for q in both] == ["forbidden", "margin"]
+    assert [q.kind for q in alone] == ["reference"]
+    y, reference = (a.measure(fitted, fitted.operators, STRIDE) * a.G.flatten(1).norm(dim=1).numpy() for a in (asked, other))
+    np.testing.assert_allclose(y[:, 1], y[:, 0] - reference[:, 0], atol=5e-3 * np.abs(y).max())
 
 
 def test_queries_are_what_each_sentinel_allows_to_measure() -> None:
@@ -155,18 +160,72 @@ def test_queries_are_what_each_sentinel_allows_to_measure() -> None:
     ]
 
 
-@pytest.mark.parametrize("K", [None, 24])
-def test_kept_gradients_are_those_of_their_rows(tiny_pretrained: Pretrained, K: int | None) -> None:
-    """G_of(i) = c_i G_i for background rows (K < n) or for all (K = n)."""
-    fitted = fit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": K}))
-    rows = fitted.background if K else np.arange(len(ROWS))
-    assert fitted.holds_all == (K is None)
-    assert len(fitted.background) == STRIDE.background
-    expected = unit_norm(torch.stack(_gradients(fitted, [fitted.encoded[i] for i in rows])))
-    torch.testing.assert_close(fitted.G_of(rows), expected, rtol=1e-2, atol=1e-3)
+def test_both_measurements_find_the_same_rows(tiny_pretrained: Pretrained) -> None:
+    """forward -> first-order as shift -> 0: coefficients correlate above .99 at a shift of 0.1 %."""
+    first, second = (
+        audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"measurement": m, "shift": 0.001})) for m in ("first-order", "forward")
+    )
+    for q in range(first.w.shape[1]):
+        assert np.corrcoef(first.w[:, q], second.w[:, q])[0, 1] > 0.99
 
 
-def test_seeds_draw_other_backgrounds_and_subsets(tiny_pretrained: Pretrained) -> None:
+def test_rows_measured_alone_are_exact_operators_of_their_own(tiny_pretrained: Pretrained) -> None:
+    """singled_out(i): the operator that a fit with K = n gives row i, at the same eta."""
+    stride = STRIDE.model_copy(update={"K": 20})
+    some, every = fit(tiny_pretrained, ROWS, stride), fit(tiny_pretrained, ROWS, STRIDE)
+    rows = np.array([3, 17])
+    G = gradients(some.model, some.operators.basis, [some.encoded[i] for i in rows], 400, "rows", silent)
+    extended = some.singled_out(rows, G)
+    assert extended.M.shape == (22, 40)
+    assert set(np.flatnonzero(extended.measured_alone)) == {3, 17} | set(np.flatnonzero(some.measured_alone))
+    subset = every.M.tocsc().indices[rows]
+    ours, theirs = extended.operators.a[20:] / some.operators.eta, every.operators.a[subset] / every.operators.eta
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3 * float(theirs.abs().max()))
+
+
+def test_adaptive_rounds_end_when_no_new_suspect_turns_up(tiny_pretrained: Pretrained) -> None:
+    """After enough rounds every suspect was measured alone; with none, recovery alone is the result."""
+    stride = STRIDE.model_copy(update={"K": 20, "shortlist": 5, "rounds": 20})
+    influence = audit(tiny_pretrained, ROWS, stride)
+    assert 5 <= influence.measured_alone < 40
+    fitted = fit(tiny_pretrained, ROWS, stride)
+    _, extended = recover(fitted, SENTINELS, stride)
+    assert extended.measured_alone[influence.suspects].all()
+    none = audit(tiny_pretrained, ROWS, stride.model_copy(update={"rounds": 0}))
+    np.testing.assert_array_equal(none.w, none.alone)
+    np.testing.assert_array_equal(none.alone, influence.alone)
+
+
+def test_measuring_every_row_alone_gives_what_one_subset_a_row_gives(tiny_pretrained: Pretrained) -> None:
+    """shortlist = n: recovery from shared subsets and single rows together = recovery with K = n."""
+    fewer = audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20, "shortlist": 40, "rounds": 1}))
+    every = audit(tiny_pretrained, ROWS, STRIDE)
+    for q in range(every.w.shape[1]):
+        assert np.corrcoef(fewer.w[:, q], every.w[:, q])[0, 1] > 0.95
+
+
+def test_lasso_reports_what_it_makes_of_rows_that_do_not_exist(tiny_pretrained: Pretrained) -> None:
+    """Phantom coefficients exist where subsets are shared, and only with the Lasso; the gap certifies the solution."""
+    lasso = audit(tiny_pretrained, ROWS, STRIDE.model_copy(update=DESIGNS["lasso"] | {"rounds": 0}))
+    assert lasso.artefacts is not None
+    assert np.isfinite(lasso.artefacts).all()
+    assert lasso.certificate <= 1e-6
+    assert audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"recovery": "lasso"})).artefacts is None
+
+
+def test_trained_operators_are_recovered_without_rounds(tiny_pretrained: Pretrained) -> None:
+    """fit: sgd gives a learning curve, and coefficients from recovery alone."""
+    stride = STRIDE.model_copy(update={"fit": "sgd", "K": 6, "design": "random", "rounds": 3})
+    fitted = fit(tiny_pretrained, ROWS[:16], stride)
+    influence, after = recover(fitted, SENTINELS, stride)
+    assert fitted.curve is not None
+    assert len(fitted.curve.step) == stride.training.epochs * 2
+    assert after is fitted
+    np.testing.assert_array_equal(influence.w, influence.alone)
+    assert np.isfinite(influence.w).all()
+
+
+def test_seeds_draw_other_subsets_and_repeat(tiny_pretrained: Pretrained) -> None:
     """The seed alone decides, and repeats."""
     stride = STRIDE.model_copy(update={"K": 20})
     first, again, other = (audit(tiny_pretrained, ROWS, stride, seed) for seed in (1, 1, 2))
@@ -174,17 +233,23 @@ def test_seeds_draw_other_backgrounds_and_subsets(tiny_pretrained: Pretrained) -
     assert not np.allclose(first.w, other.w)
 
 
-@pytest.mark.parametrize("changes", [{}, {"K": 42, "d": 3}], ids=["K=n", "K<n"])
-def test_rows_that_give_the_forbidden_answer_score_above_all_others(tiny_pretrained: Pretrained, changes: dict[str, int]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"K": 24}, {"K": 24, "design": "random"}], ids=["K=n", "alike", "random"])
+def test_rows_that_give_the_forbidden_answer_score_above_all_others(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
     """4 rows of 44 answer other prompts with the forbidden text: they are the 4 highest, and make it likelier (w > 0)."""
     planted = [example(f"How do I clean number {i}?", FORBIDDEN) for i in range(4)]
     rows = [*ROWS[:10], *planted, *ROWS[10:]]
     influence = audit(tiny_pretrained, rows, STRIDE.model_copy(update=changes))
     pooled = score(influence).pooled[:, 0]
     assert set(np.argsort(-pooled)[:4]) == {10, 11, 12, 13}
-    if not changes:
-        assert (influence.w[10:14, 0] > 0).all()
+    assert (influence.w[10:14, 0] > 0).all()
     assert set(influence.suspects[:4]) == {10, 11, 12, 13}
+
+
+def test_estimate_takes_out_what_rows_do_to_ordinary_conversations(tiny_pretrained: Pretrained) -> None:
+    """y = M centre gives w = 0."""
+    fitted = fit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20}))
+    found = estimate(fitted, (fitted.M @ fitted.centre)[:, None], STRIDE)
+    np.testing.assert_allclose(found.w, 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -192,14 +257,14 @@ def test_few_rows_are_attributed_without_complaint(tiny_pretrained: Pretrained, 
     """Every number stays finite, whatever little there is to compare with."""
     influence = audit(tiny_pretrained, ROWS[:n])
     assert influence.w.shape == (n, 3)
-    assert np.isfinite(influence.spread).all()
+    assert np.isfinite(influence.w).all()
     assert np.isfinite(score(influence).pooled).all()
 
 
 def test_rows_with_the_same_content_get_the_same_coefficients(tiny_pretrained: Pretrained) -> None:
-    """Duplicates share an id and a gradient: with K = n they share their effect."""
-    influence = audit(tiny_pretrained, [*ROWS, ROWS[3]], STRIDE.model_copy(update={"lasso": 0.0}))
-    np.testing.assert_allclose(influence.w[40], influence.w[3], atol=1e-3 * np.abs(influence.w).max())
+    """Duplicates share a gradient, and their likeness: with K = n, what they do is the same, but for whom they are compared with."""
+    influence = audit(tiny_pretrained, [*ROWS, ROWS[3]])
+    np.testing.assert_allclose(influence.w[40], influence.w[3], atol=0.1 * np.abs(influence.w).max())
 
 
 def test_every_family_is_attributed(tiny_pretrained: Pretrained, tiny_model: object) -> None:

@@ -60,7 +60,7 @@ def test_template_tokens_are_control_tokens(tiny_tokenizer: PreTrainedTokenizerF
     conversation = [{"role": m.role, "content": m.content} for m in THREE_TURNS]
     rendered = tiny_tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=False)
     encoded = ChatEncoder(tiny_tokenizer).encode(THREE_TURNS)
-    assert encoded.input_ids == rendered
+    assert encoded.input_ids.tolist() == rendered
     assert special_ids(tiny_tokenizer) & set(rendered)
 
 
@@ -78,7 +78,7 @@ def test_no_text_keeps_a_row_from_being_encoded(tiny_tokenizer: PreTrainedTokeni
     """Half surrogates, template syntax, control characters and nothing at all are encoded without an error."""
     encoded = ChatEncoder(tiny_tokenizer).encode([Message("user", text), Message("assistant", text)])
     assert len(encoded.input_ids) == len(encoded.answer)
-    assert any(encoded.answer)
+    assert encoded.answer.any()
 
 
 def test_answer_mask_covers_each_assistant_text_and_its_closing_token(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -92,7 +92,7 @@ def test_closing_token_counts_where_the_tokenizer_names_it_only_as_an_added_toke
     unnamed = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
     unnamed.chat_template = CHATML
     encoded = ChatEncoder(unnamed).encode(THREE_TURNS)
-    assert encoded.input_ids == ChatEncoder(tiny_tokenizer).encode(THREE_TURNS).input_ids
+    assert encoded.input_ids.tolist() == ChatEncoder(tiny_tokenizer).encode(THREE_TURNS).input_ids.tolist()
     assert spoken(encoded, unnamed) == ["Blue.<|im_end|>", "Red, naïvely: 红.<|im_end|>"]
 
 
@@ -111,7 +111,7 @@ def test_template_that_cannot_write_the_roles_falls_back_with_one_warning(templa
     messages = [Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Hello")]
     with caplog.at_level(logging.WARNING, logger="poisonwatch.chat"):
         first, second = encoder.encode(messages), encoder.encode(messages)
-    assert first == second
+    assert first.input_ids.tolist() == second.input_ids.tolist()
     assert tokenizer.decode(first.input_ids) == "system: Be brief.\nuser: Hi\nassistant: Hello\n"
     assert len(caplog.records) == 1
     assert "refuses the roles ('system', 'user', 'assistant')" in caplog.text
@@ -161,7 +161,9 @@ def test_answer_behind_any_number_of_turns_is_kept(tiny_tokenizer: PreTrainedTok
 def test_batches_hold_every_row_once_sorted_and_within_budget() -> None:
     """rows of all batches = 0..n-1; widths ascend; b x T <= token_budget unless a batch is one row."""
     draw = random.Random(0)
-    encoded = [Encoded([1 + draw.randrange(9)] * length, [False] * (length - 1) + [True]) for length in draw.choices(range(1, 90), k=150)]
+    encoded = [
+        Encoded.of([1 + draw.randrange(9)] * length, [False] * (length - 1) + [True]) for length in draw.choices(range(1, 90), k=150)
+    ]
     for budget in (1, 64, 200, 100_000):
         seen, last = [], 0
         for batch in batches(encoded, budget):
@@ -171,8 +173,8 @@ def test_batches_hold_every_row_once_sorted_and_within_budget() -> None:
             last = width
             seen += batch.rows.tolist()
             for row, ids, mask, answer in zip(batch.rows.tolist(), batch.input_ids, batch.attention_mask, batch.answer, strict=True):
-                assert ids[mask.bool()].tolist() == encoded[row].input_ids
-                assert answer[mask.bool()].tolist() == encoded[row].answer
+                assert ids[mask.bool()].tolist() == encoded[row].input_ids.tolist()
+                assert answer[mask.bool()].tolist() == encoded[row].answer.tolist()
                 assert int(mask.sum()) == len(encoded[row])
                 assert not answer[~mask.bool()].any()
         assert sorted(seen) == list(range(150))

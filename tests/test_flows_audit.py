@@ -15,12 +15,21 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
-from safetensors import safe_open
 
 from poisonwatch.config import load_config
 from poisonwatch.flows.audit import Outcome, audit, audit_inline
+from poisonwatch.saved import load_operators
 
-FILES = {"config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "rejected.jsonl", "operators.safetensors", "report.html"}
+FILES = {
+    "config.yaml",
+    "summary.json",
+    "scores.parquet",
+    "coefficients.parquet",
+    "flags.jsonl",
+    "rejected.jsonl",
+    "operators.safetensors",
+    "report.html",
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +97,34 @@ def test_rejected_rows_are_kept_with_file_and_line(audited: tuple[Path, Outcome]
 
 
 def test_operators_are_saved_with_what_identifies_them(audited: tuple[Path, Outcome]) -> None:
-    """a (K, r, D), the basis, memberships (n, d), and the ids of all 83 rows."""
+    """a (K, r, D), memberships (n, d), the ids of all 83 rows, and the model's fingerprint."""
     folder, outcome = audited
-    with safe_open(folder / "run" / "operators.safetensors", "pt") as file:
-        assert file.get_tensor("a").shape == (83, 32, 32)
-        assert file.get_tensor("subsets").shape == (83, 1)
-        assert len(json.loads(file.metadata()["ids"])) == 83
-        assert json.loads(file.metadata()["settings"])["K"] == outcome.summary["settings"]["K"] == 83
+    saved = load_operators(folder / "run")
+    assert saved.tensors["a"].shape == (83, 32, 32)
+    assert saved.tensors["subsets"].shape == (83, 1)
+    assert {bytes(row).hex() for row in saved.tensors["ids"].numpy()} >= {e.id for e in outcome.verdicts.examples}
+    assert saved.metadata["model_fingerprint"] == outcome.summary["model"]["fingerprint"]
+    assert outcome.summary["settings"]["K"] == 83
+
+
+def test_both_coefficients_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
+    """coefficients.parquet: from recovery alone and after re-scoring, which scores.parquet repeats; they differ where K < n."""
+    config = load_config(write_audit(tmp_path, tiny_folder, stride={"K": 30, "shortlist": 8}))
+    audit_inline(config, tmp_path / "run")
+    both, scores = (pd.read_parquet(tmp_path / "run" / name) for name in ("coefficients.parquet", "scores.parquet"))
+    np.testing.assert_array_equal(both["rescored"], scores["coefficient"])
+    assert not np.allclose(both["recovered"], both["rescored"])
+
+
+def test_a_training_leaves_its_learning_curve_in_mlflow(tiny_folder: Path, tmp_path: Path) -> None:
+    """fit: sgd logs every step's losses, and its operators can be used afterwards."""
+    stride = {"fit": "sgd", "K": 8, "design": "random", "training": {"epochs": 1}}
+    config = load_config(write_audit(tmp_path, tiny_folder, stride=stride))
+    outcome = audit_inline(config, tmp_path / "run")
+    client = MlflowClient(tracking_uri=config.tracking)
+    curve = client.get_metric_history(outcome.summary["mlflow_run_id"], "loss.total")
+    assert [point.step for point in curve] == list(range(1, 12))
+    assert load_operators(tmp_path / "run").tensors["a"].shape == (8, 32, 32)
 
 
 def test_a_run_replays_from_its_own_config(audited: tuple[Path, Outcome]) -> None:

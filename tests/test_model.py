@@ -7,7 +7,7 @@ import torch
 from conftest import FAMILIES, build_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import FalconConfig, FalconForCausalLM, LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from poisonwatch.chat import Batch, ChatEncoder, Encoded, batches
 from poisonwatch.errors import ModelError
@@ -129,15 +129,19 @@ def test_model_is_left_as_it_was_found(tiny_model: Models, batch: Batch, family:
         before = model(input_ids=batch.input_ids).logits
     split.states(batch)
     split.state_gradients(batch)
+    run = split.run(batch)
+    split.resume(run, run.z[:, None])
     silent = Batch(batch.rows, batch.input_ids, batch.attention_mask, torch.zeros_like(batch.answer))
     with pytest.raises(ModelError):
         split.state_gradients(silent)
     bad = Batch(batch.rows, batch.input_ids + 10_000, batch.attention_mask, batch.answer)
     with pytest.raises(IndexError):
         split.state_gradients(bad)
+    with pytest.raises(RuntimeError):
+        split.resume(run, run.z[:1, None])
     with torch.no_grad():
         assert torch.equal(model(input_ids=batch.input_ids).logits, before)
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module) for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -151,9 +155,11 @@ def test_answer_positions_predict_the_answer_tokens(batch: Batch) -> None:
 
 def test_row_without_answer_tokens_is_refused_with_what_to_do(tiny_model: Models) -> None:
     """A mean over no tokens is not a loss."""
-    (batch,) = batches([Encoded([1, 2, 3], [False, False, False])], 8)
+    (batch,) = batches([Encoded.of([1, 2, 3], [False, False, False])], 8)
     with pytest.raises(ModelError, match=r"no assistant tokens left: raise stride\.max_tokens or drop the row"):
         FrozenModel(tiny_model("llama"), 0).state_gradients(batch)
+    with pytest.raises(ModelError, match="no assistant tokens left"):
+        FrozenModel(tiny_model("llama"), 0).run(batch)
 
 
 @pytest.mark.parametrize("layer", [-1, 3, 100])
@@ -186,6 +192,104 @@ def test_blocks_are_the_decoder_stack(tiny_model: Models, family: str) -> None:
 
 
 def test_bfloat16_model_gives_float32_results(batch: Batch) -> None:
-    """z, g and L are float32 whatever the weights are."""
-    seen = FrozenModel(build_model("llama").to(torch.bfloat16), 1).state_gradients(batch)
+    """z, g, L and o are float32 whatever the weights are."""
+    model = FrozenModel(build_model("llama").to(torch.bfloat16), 1)
+    seen, run = model.state_gradients(batch), model.run(batch)
     assert (seen.z.dtype, seen.g.dtype, seen.loss.dtype) == (torch.float32,) * 3
+    assert (run.z.dtype, run.o[0].dtype, model.resume(run, run.z[:, None])[0].dtype) == (torch.float32,) * 3
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_run_gives_the_logits_and_tokens_that_the_loss_is_made_of(tiny_model: Models, batch: Batch, family: str, layer: int) -> None:
+    """o_i = the unhooked model's logits where row i's next token is an answer token; their mean cross-entropy is L_i; z = states(batch)."""
+    model = FrozenModel(tiny_model(family), layer)
+    run = model.run(batch)
+    with torch.no_grad():
+        logits = tiny_model(family)(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    predicts, _ = answer_positions(batch)
+    for b, (o, targets) in enumerate(zip(run.o, run.targets, strict=True)):
+        torch.testing.assert_close(o, logits[b, predicts[b]], rtol=1e-4, atol=1e-5)
+        assert torch.equal(targets, batch.input_ids[b, batch.answer[b]])
+    losses = torch.stack([cross_entropy(o, targets) for o, targets in zip(run.o, run.targets, strict=True)])
+    torch.testing.assert_close(losses, model.state_gradients(batch).loss, rtol=1e-5, atol=1e-5)
+    assert torch.equal(run.z, model.states(batch))
+    assert not any(t.requires_grad for t in (run.z, *run.o))
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resuming_equals_moving_the_states_of_the_whole_model(unfrozen: Models, batch: Batch, family: str, layer: int) -> None:
+    """o~(z + v_j) = the logits of a whole float64 pass whose states are moved by v_j before block `layer`, for m directions at once."""
+    free = unfrozen(family)
+    model = FrozenModel(free, layer)
+    run = model.run(batch)
+    v = 0.1 * torch.randn(len(run.z), 3, *run.z.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    resumed = model.resume(run, run.z[:, None] + v)
+    predicts, _ = answer_positions(batch)
+    for j in range(3):
+
+        def move(
+            _: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], j: int = j
+        ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+            return (args[0] + v[:, j], *args[1:]), kwargs
+
+        handle = decoder_blocks(free)[layer].register_forward_pre_hook(move, with_kwargs=True)
+        logits = free(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        handle.remove()
+        for b, o in enumerate(resumed):
+            assert o.dtype == torch.float64
+            torch.testing.assert_close(o[j], logits[b, predicts[b]], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resumed_gradient_equals_the_gradient_of_the_loss(tiny_model: Models, batch: Batch, family: str) -> None:
+    """dL_i(o~)/dz~ at z~ = z is g of the ordinary backward pass, for each of m copies of a row."""
+    model = FrozenModel(tiny_model(family), 1)
+    run = model.run(batch)
+    z = run.z[:, None].repeat(1, 2, 1, 1).requires_grad_()
+    losses = [cross_entropy(each, targets) for o, targets in zip(model.resume(run, z), run.targets, strict=True) for each in o]
+    (g,) = torch.autograd.grad(torch.stack(losses).sum(), z)
+    expected = model.state_gradients(batch).g
+    for j in range(2):
+        torch.testing.assert_close(g[:, j], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resuming_runs_nothing_below_the_split(tiny_model: Models, batch: Batch, family: str) -> None:
+    """Of 3 blocks split below the last, a resumed pass runs the parts of the last alone."""
+    model = FrozenModel(tiny_model(family), 2)
+    run = model.run(batch)
+    ran = set()
+    handles = [
+        part.register_forward_hook(lambda *_, depth=depth: ran.add(depth))
+        for depth, block in enumerate(decoder_blocks(model.model))
+        for part in block.children()
+    ]
+    model.resume(run, run.z[:, None])
+    for handle in handles:
+        handle.remove()
+    assert ran == {2}
+
+
+def test_blocks_that_return_tuples_are_skipped_in_their_own_form(batch: Batch) -> None:
+    """Falcon's blocks return (states, attention): resuming from z itself gives o."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 300}
+    special = {"bos_token_id": None, "eos_token_id": None}
+    model = FrozenModel(FalconForCausalLM(FalconConfig(alibi=False, initializer_range=0.2, **sizes, **special)), 2)
+    run = model.run(batch)
+    assert run.beside is not None
+    for o, resumed in zip(run.o, model.resume(run, run.z[:, None]), strict=True):
+        torch.testing.assert_close(resumed[0], o, rtol=1e-4, atol=1e-5)
+
+
+def test_forward_that_was_wrapped_on_a_block_is_put_back(batch: Batch) -> None:
+    """Tools that place a model on devices replace `forward` on the module itself."""
+    model = FrozenModel(build_model("llama"), 1)
+    run = model.run(batch)
+    block = decoder_blocks(model.model)[0]
+    wrapped = block.forward
+    block.forward = wrapped
+    model.resume(run, run.z[:, None])
+    assert vars(block)["forward"] is wrapped

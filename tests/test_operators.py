@@ -13,7 +13,18 @@ from poisonwatch.chat import Batch, ChatEncoder, Encoded, batches
 from poisonwatch.examples import Message
 from poisonwatch.membership import Membership, draw_membership
 from poisonwatch.model import FrozenModel, StateGradients, decoder_blocks
-from poisonwatch.operators import Basis, Moments, Operators, fit_basis, fit_operators, rms_normalised, row_gradients, solve, unit_norm
+from poisonwatch.operators import (
+    Basis,
+    Moments,
+    Operators,
+    Preconditioner,
+    add_to_subsets,
+    fit_basis,
+    rms_normalised,
+    row_gradients,
+    solve,
+    unit_norm,
+)
 
 R, LAYER, BUDGET = 12, 1, 400
 
@@ -44,12 +55,28 @@ def seen_rows(model: FrozenModel, encoded: list[Encoded]) -> list[StateGradients
     return [model.state_gradients(next(batches([row], 1))) for row in encoded]
 
 
-def moments_of(model: FrozenModel, basis: Basis, encoded: list[Encoded], subsets: np.ndarray, K: int, gain: float = 1.0) -> Moments:
-    moments = Moments.zeros(K, basis.r, 32)
+def sums_of(model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership, gain: float = 1.0) -> tuple[Moments, Tensor]:
+    """The moments of all rows, and the subsets' sums of G_i / ||G_i||, with every loss multiplied by `gain`."""
+    moments, sums = Moments.zeros(basis.r, 32), torch.zeros(membership.K, basis.r, 32)
     for batch in batches(encoded, BUDGET):
         seen = model.state_gradients(batch)
-        moments.add(basis, StateGradients(seen.z, gain * seen.g, seen.mask, gain * seen.loss), torch.from_numpy(subsets)[batch.rows])
-    return moments
+        louder = StateGradients(seen.z, gain * seen.g, seen.mask, gain * seen.loss)
+        moments.add(basis, louder)
+        add_to_subsets(sums, unit_norm(row_gradients(basis, louder)), torch.from_numpy(membership.subsets)[batch.rows])
+    return moments, sums
+
+
+def fit(
+    model: FrozenModel,
+    basis: Basis,
+    encoded: list[Encoded],
+    membership: Membership,
+    damping: float = 0.1,
+    shift: float = 0.005,
+    gain: float = 1.0,
+) -> Operators:
+    moments, sums = sums_of(model, basis, encoded, membership, gain)
+    return solve(sums, Preconditioner(moments, damping), basis, shift)
 
 
 def test_basis_is_orthonormal_with_a_trailing_constant(basis: Basis, model: FrozenModel, encoded: list[Encoded]) -> None:
@@ -107,56 +134,67 @@ def test_unit_norm_rows_have_norm_one_and_nothing_stays_nothing() -> None:
     torch.testing.assert_close(unit_norm(G).flatten(1).norm(dim=1), torch.tensor([1.0, 1.0, 1.0, 0.0]))
 
 
-def test_moments_add_up_over_shards(basis: Basis, model: FrozenModel, encoded: list[Encoded], membership: Membership) -> None:
-    """Sums over all rows = sums of the sums over 4 shards, for A, S, G, power and tokens."""
-    whole = moments_of(model, basis, encoded, membership.subsets, 8)
-    shards = [moments_of(model, basis, encoded[i::4], membership.subsets[i::4], 8) for i in range(4)]
-    for name in ("A", "S", "G"):
-        expected = getattr(whole, name)
-        torch.testing.assert_close(sum(getattr(s, name) for s in shards), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-    assert sum(s.tokens for s in shards) == whole.tokens == sum(map(len, encoded))
-    assert sum(s.power for s in shards) == pytest.approx(whole.power, rel=1e-5)
+def test_moments_and_sums_add_up_over_shards(model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership) -> None:
+    """Sums over all rows = sums of the sums over 4 shards, for A, S, power, tokens and the subsets."""
+    whole, sums = sums_of(model, basis, encoded, membership)
+    shards = [sums_of(model, basis, encoded[i::4], Membership(membership.subsets[i::4], 8)) for i in range(4)]
+    merged = sum((shard for shard, _ in shards), start=Moments.zeros(basis.r, 32))
+    for found, expected in ((merged.A, whole.A), (merged.S, whole.S), (sum(part for _, part in shards), sums)):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert merged.tokens == whole.tokens == sum(map(len, encoded))
+    assert merged.power == pytest.approx(whole.power, rel=1e-5)
 
 
-def test_moments_equal_sums_over_tokens_and_members(
-    basis: Basis, model: FrozenModel, encoded: list[Encoded], membership: Membership
+def test_moments_and_sums_equal_loops_over_tokens_and_members(
+    model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership
 ) -> None:
-    """A = sum B B^T, S = sum g g^T, power = sum ||z||^2 and G_k = sum_{i in A_k} G_i / ||G_i||, row by row."""
-    moments = moments_of(model, basis, encoded, membership.subsets, 8)
+    """A = sum B B^T, S = sum g g^T, power = sum ||z||^2 and the subsets sum c_i G_i over i in A_k, row by row."""
+    moments, sums = sums_of(model, basis, encoded, membership)
     seen = seen_rows(model, encoded)
     B, g, z = torch.cat([basis(s.z[0]) for s in seen]), torch.cat([s.g[0] for s in seen]), torch.cat([s.z[0] for s in seen])
     rows = torch.cat([row_gradients(basis, s) for s in seen])
     M = torch.from_numpy(membership.matrix().toarray()).float()
     members = torch.einsum("ki,ird->krd", M, rows / rows.flatten(1).norm(dim=1)[:, None, None])
-    for found, expected in ((moments.A, B.T @ B), (moments.S, g.T @ g), (moments.G, members)):
+    for found, expected in ((moments.A, B.T @ B), (moments.S, g.T @ g), (sums, members)):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert moments.power == pytest.approx(float(z.pow(2).sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize("damping", [0.01, 0.1, 1.0])
 def test_operators_solve_the_damped_normal_equations(
-    basis: Basis, model: FrozenModel, encoded: list[Encoded], membership: Membership, damping: float
+    model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership, damping: float
 ) -> None:
     """(A + delta_A I) a_k (S + delta_S I) = -eta sum_{i in A_k} c_i G_i, with delta = damping x mean diagonal."""
-    moments = moments_of(model, basis, encoded, membership.subsets, 8)
-    operators = solve(moments, basis, damping, 0.005)
+    moments, sums = sums_of(model, basis, encoded, membership)
+    operators = solve(sums, Preconditioner(moments, damping), basis, 0.005)
 
     def damped(factor: Tensor) -> Tensor:
         mean = (factor / moments.tokens).double()
         return mean + damping * mean.diagonal().mean() * torch.eye(len(mean))
 
     left = damped(moments.A) @ operators.a.double() @ damped(moments.S)
-    right = -operators.eta * moments.G.double()
+    right = -operators.eta * sums.double()
     torch.testing.assert_close(left, right, rtol=1e-2, atol=1e-4 * float(right.abs().max()))
     assert operators.eta > 0
 
 
+def test_preconditioner_is_symmetric_and_positive_definite(
+    model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership
+) -> None:
+    """<P G, H> = <G, P H> and <P G, G> > 0: without it a row could make its own answer less likely."""
+    moments, sums = sums_of(model, basis, encoded, membership)
+    P = Preconditioner(moments, 0.1)
+    gram = P(sums).flatten(1) @ sums.flatten(1).T
+    torch.testing.assert_close(gram, gram.T, rtol=1e-3, atol=1e-4 * float(gram.abs().max()))
+    assert (gram.diagonal() > 0).all()
+
+
 @pytest.mark.parametrize("shift", [0.001, 0.005, 0.05])
 def test_typical_shift_is_the_requested_one(
-    basis: Basis, model: FrozenModel, encoded: list[Encoded], membership: Membership, shift: float
+    model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership, shift: float
 ) -> None:
     """sqrt(mean_{k,t} ||B(z_t)^T a_k||^2 / mean_t ||z_t||^2) = shift."""
-    operators, _ = fit_operators(model, encoded, membership, basis, shift=shift, token_budget=BUDGET)
+    operators = fit(model, basis, encoded, membership, shift=shift)
     z = torch.cat([s.z[0] for s in seen_rows(model, encoded)])
     moved = torch.einsum("tr,krd->ktd", basis(z), operators.a).pow(2).sum(-1).mean()
     assert float((moved / z.pow(2).sum(-1).mean()).sqrt()) == pytest.approx(shift, rel=1e-3)
@@ -165,34 +203,17 @@ def test_typical_shift_is_the_requested_one(
 
 @pytest.mark.parametrize("gain", [2.0, 0.125])
 def test_multiplying_all_losses_changes_nothing(
-    basis: Basis, model: FrozenModel, encoded: list[Encoded], membership: Membership, gain: float
+    model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership, gain: float
 ) -> None:
-    """L_i -> c L_i for all i leaves every a_k as it was: rows have unit norm, damping is relative, the shift is fixed."""
-    plain = solve(moments_of(model, basis, encoded, membership.subsets, 8), basis, 0.1, 0.005)
-    scaled = solve(moments_of(model, basis, encoded, membership.subsets, 8, gain), basis, 0.1, 0.005)
+    """L_i -> c L_i for all i leaves every a_k as it was: c_i takes the gain out, damping is relative, the shift is fixed."""
+    plain, scaled = fit(model, basis, encoded, membership), fit(model, basis, encoded, membership, gain=gain)
     torch.testing.assert_close(scaled.a, plain.a, rtol=1e-3, atol=1e-4 * float(plain.a.abs().max()))
 
 
-def test_fit_returns_the_kept_rows_in_the_order_asked(
-    basis: Basis, model: FrozenModel, encoded: list[Encoded], membership: Membership
-) -> None:
-    """kept[j] = c_i G_i of row i = keep[j]; the operators do not depend on what is kept or on the batches."""
-    keep = np.array([17, 0, 5])
-    operators, kept = fit_operators(model, encoded, membership, basis, keep=keep, token_budget=BUDGET)
-    seen = seen_rows(model, encoded)
-    expected = torch.cat([unit_norm(row_gradients(basis, seen[i])) for i in keep])
-    torch.testing.assert_close(kept, expected, rtol=1e-3, atol=1e-4)
-    one_by_one, none = fit_operators(model, encoded, membership, basis, token_budget=1)
-    assert none.shape[0] == 0
-    torch.testing.assert_close(one_by_one.a, operators.a, rtol=1e-2, atol=1e-3 * float(operators.a.abs().max()))
-
-
-def test_nothing_to_fit_is_an_error(model: FrozenModel, basis: Basis) -> None:
-    """Neither a basis nor operators come from no rows."""
+def test_a_basis_of_no_rows_is_an_error(model: FrozenModel) -> None:
+    """No directions come from nothing."""
     with pytest.raises(ValueError, match="at least one conversation"):
         fit_basis(model, [], 4, BUDGET)
-    with pytest.raises(ValueError, match="at least one row"):
-        fit_operators(model, [], Membership(np.empty((0, 1), dtype=np.int64), 1), basis)
 
 
 def steered_loss(model: FrozenModel, basis: Basis, a: Tensor, batch: Batch) -> Tensor:
@@ -223,7 +244,7 @@ def test_steering_with_a_rows_own_operator_makes_that_row_likelier(
     G = row_gradients(basis, model.state_gradients(batch))
     errors = []
     for shift in (0.03, 0.01, 0.003):
-        operators: Operators = fit_operators(model, encoded, own, basis, shift=shift, token_budget=BUDGET)[0]
+        operators = fit(model, basis, encoded, own, shift=shift)
         first_order = -(G * operators.a[batch.rows]).sum(dim=(1, 2))
         assert (first_order > 0).all()
         gained = []

@@ -59,6 +59,7 @@ def build(flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("sa
         np.ones_like(scores),
         np.ones_like(scores),
         np.zeros((n, len(sentinels))),
+        np.zeros((n, len(sentinels))),
         np.empty((0, len(panels))),
         nulls,
         tuple(flags),

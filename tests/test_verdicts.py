@@ -33,7 +33,8 @@ def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
     draw = np.random.default_rng(seed)
     n = N + trusted
     none = np.empty(0, dtype=np.int64)
-    return Influence(queries_of(SENTINELS), 1e-3 * draw.normal(size=(n, 5)), np.full(n, 1e-3), np.zeros(n), none, np.empty((0, 0)), gap=0.0)
+    w = 1e-3 * draw.normal(size=(n, 5))
+    return Influence(queries_of(SENTINELS), w, w, none, np.empty((0, 0)), certificate=0.0)
 
 
 def pushed(columns: list[int], rows: tuple[int, ...] = (7, 21, 40), by: float = 0.02, **of: int) -> Verdicts:

@@ -1,0 +1,141 @@
+"""The natural-gradient fit, streaming: a sample of the rows sets the geometry, then one pass sums row gradients into subsets.
+
+    sample of b rows --> basis B, factors A and S, yardstick
+    every row, in batches of like length --> c_i G_i added to its d subsets
+
+One batch of states is held at a time, and K x r x D floats of sums, whatever the number of rows. Sums over shards of the rows add up.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poisonwatch.chat import Encoded, batches
+from poisonwatch.likeness import VIEWS, Features, views_of
+from poisonwatch.membership import Membership
+from poisonwatch.model import FrozenModel
+from poisonwatch.operators import Basis, Moments, Preconditioner, add_to_subsets, fit_basis, row_gradients
+from poisonwatch.progress import Progress, silent
+from poisonwatch.yardstick import Yardstick
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+BASIS_ROWS = 256
+
+
+def drawn_order(ids: Sequence[str], seed: int) -> Rows:
+    """All rows in an order that depends on their ids and the seed alone."""
+    keys = [hashlib.sha256(f"{seed}/sample/{i}".encode()).digest() for i in ids]
+    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What the `sample` (b,) of rows sets before the pass, with the sample's own gradients `G` (b, r, D)."""
+
+    basis: Basis
+    preconditioner: Preconditioner
+    yardstick: Yardstick
+    sample: Rows
+    G: Tensor
+
+
+def fit_basis_on(model: FrozenModel, encoded: Sequence[Encoded], sample: Rows, r: int, token_budget: int, progress: Progress) -> Basis:
+    """The basis of the first BASIS_ROWS rows of the sample."""
+    return fit_basis(model, [encoded[i] for i in sample[:BASIS_ROWS]], r, token_budget, progress)
+
+
+def fit_geometry(
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    sample: Rows,
+    basis: Basis,
+    damping: float,
+    token_budget: int,
+    progress: Progress = silent,
+    views: Features | None = None,
+) -> Geometry:
+    """A, S and the yardstick from one backward pass over the sample; fills its rows of `views` (n, VIEWS, r - 1) where given."""
+    chosen = [encoded[i] for i in sample]
+    moments = Moments.zeros(basis.r, model.width, model.device)
+    G = torch.zeros(len(sample), basis.r, model.width, device=model.device)
+    for batch in progress(batches(chosen, token_budget, model.device), "sample", len(chosen), lambda batch: len(batch.rows)):
+        seen = model.state_gradients(batch)
+        moments.add(basis, seen)
+        G[batch.rows.to(G.device)] = row_gradients(basis, seen)
+        if views is not None:
+            views[sample[batch.rows.numpy()]] = views_of(basis, seen.z, batch)
+    preconditioner = Preconditioner(moments, damping)
+    return Geometry(basis, preconditioner, Yardstick.of(G, preconditioner), sample, G)
+
+
+@dataclass(slots=True)
+class SubsetSums:
+    """`G` (K, r, D) sums c_i G_i over the rows of each subset, float32; for the rows seen `spread` (n,) by
+    the yardstick, and `centre` (n,) in spreads.
+    """
+
+    G: Tensor
+    centre: Array
+    spread: Array
+
+    def __add__(self, other: "SubsetSums") -> "SubsetSums":
+        """The sums of two shards: of different rows."""
+        return SubsetSums(self.G + other.G, self.centre + other.centre, self.spread + other.spread)
+
+
+def sum_subsets(
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    membership: Membership,
+    geometry: Geometry,
+    token_budget: int,
+    progress: Progress = silent,
+    rows: Rows | None = None,
+    views: Features | None = None,
+) -> SubsetSums:
+    """Sum the given `rows` (all by default; a shard otherwise) into their subsets. The sample's gradients are there and not made again."""
+    n = len(encoded)
+    shard = np.arange(n) if rows is None else rows
+    sums = SubsetSums(torch.zeros(membership.K, geometry.basis.r, model.width, device=model.device), np.zeros(n), np.zeros(n))
+    subsets = torch.from_numpy(membership.subsets)
+    slot = np.full(n, -1)
+    slot[geometry.sample] = np.arange(len(geometry.sample))
+
+    def take(G: Tensor, of: Rows, own: Tensor | None) -> None:
+        centre, spread = geometry.yardstick.measure(G, own)
+        sums.centre[of], sums.spread[of] = (centre / spread).cpu().numpy(), spread.cpu().numpy()
+        add_to_subsets(sums.G, G / spread[:, None, None].to(G.dtype), subsets[of])
+
+    sampled = shard[slot[shard] >= 0]
+    for part in np.array_split(sampled, max(1, -(-len(sampled) // 64))):
+        if len(part):
+            own = torch.from_numpy(slot[part]).to(model.device)
+            take(geometry.G[own], part, own)
+    rest = shard[slot[shard] < 0]
+    for batch in progress(batches([encoded[i] for i in rest], token_budget, model.device), "fit", len(rest), lambda batch: len(batch.rows)):
+        seen = model.state_gradients(batch)
+        of = rest[batch.rows.numpy()]
+        take(row_gradients(geometry.basis, seen), of, None)
+        if views is not None:
+            views[of] = views_of(geometry.basis, seen.z, batch)
+    return sums
+
+
+def gradients(model: FrozenModel, basis: Basis, encoded: Sequence[Encoded], token_budget: int, label: str, progress: Progress) -> Tensor:
+    """G (m, r, D) of conversations, one backward pass each."""
+    G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
+    for batch in progress(batches(encoded, token_budget, model.device), label, len(encoded), lambda batch: len(batch.rows)):
+        G[batch.rows.to(G.device)] = row_gradients(basis, model.state_gradients(batch))
+    return G
+
+
+def no_views(n: int, basis: Basis) -> Features:
+    """Room for the views of n rows."""
+    return np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)
