@@ -6,8 +6,8 @@ DIR holds `background.jsonl` and a folder a case with `poison.jsonl`, `hard_nega
 `sentinels.yaml`. A case is met as an audit would: background, hard negatives and some poison rows drawn by seed; no trusted rows.
 
 Row gradients and states depend on the row, the model and the basis alone: they are computed once for all rows (`benchmarks/cache`,
-minutes), and every audit is put together from them; yardstick, memberships, measurement and recovery are each audit's own. Basis and Fisher factors
-are those of the background rows.
+minutes), and every audit is put together from them; yardstick, memberships, measurement and recovery are each audit's own. Basis and
+Fisher factors are those of the background rows.
 """
 
 import argparse

@@ -26,12 +26,11 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, PeftModel, get_peft_model
 from scipy.stats import rankdata
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
@@ -43,6 +42,9 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.pretrained import Pretrained, load_pretrained
 from poisonwatch.sentinels import load_sentinels
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -281,8 +283,10 @@ class Retrainer:
         return self._adapted.merge_and_unload() if self.task.recipe.rank else self.judge
 
 
-def _add_lora(model: PreTrainedModel, rank: int) -> PeftModel:
+def _add_lora(model: PreTrainedModel, rank: int) -> "PeftModel":
     """Give the projections of `model` LoRA weights in place, float32 and the same each time; nothing else is trained."""
+    from peft import LoraConfig, get_peft_model  # optional: the toy task needs none
+
     torch.manual_seed(0)
     model.requires_grad_(False)
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"]))

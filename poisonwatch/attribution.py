@@ -143,16 +143,20 @@ def fit(
     n, trained = len(ids), stride.fit == "sgd"
     surveyed = n > settings.K or trained  # else the pass over the rows sees their states anyway
     views = survey(model, encoded, basis, stride.token_budget, progress) if surveyed else no_views(n, basis)
-    membership = draw(ids, features_of(views), settings, stride, seed)
+    features = features_of(views)
+    membership = draw(ids, features, settings, stride, seed)
     M = membership.matrix()
     if trained:
         operators, curve = train_operators(model, encoded, membership, basis, training_settings(stride), seed, checkpoint, progress)
-        return Fitted(settings, model, encoder, ids, operators, M, features_of(views), np.zeros(n), np.ones(n), encoded, None, curve)
+        return Fitted(settings, model, encoder, ids, operators, M, features, np.zeros(n), np.ones(n), encoded, None, curve)
     fill = None if surveyed else views
+    if surveyed:
+        del views  # as large as the features
     geometry = fit_geometry(model, encoded, sample, basis, stride.damping, stride.token_budget, progress, fill)
     sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=fill)
     operators = solve(sums.G, geometry.preconditioner, basis, stride.shift)
-    features = features_of(views)
+    if fill is not None:
+        features = features_of(fill)
     return Fitted(settings, model, encoder, ids, operators, M, features, sums.centre, sums.spread, encoded, geometry.preconditioner)
 
 

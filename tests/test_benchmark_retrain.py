@@ -130,6 +130,8 @@ def test_packed_conversations_have_their_own_losses(family: str, tiny_tokenizer:
 def test_lora_moves_the_queries_and_merges_into_plain_weights(
     tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("peft", reason="peft is an optional extra of the benchmarks")
+    pytest.importorskip("peft", reason="peft is an optional extra of the benchmarks")
     toy = toy_task(24)
     start = lambda: Pretrained(build_model("llama"), tiny_tokenizer, "0" * 64)  # noqa: E731
     task = Task("lora", toy.rows, toy.queries, start, replace(QUICK, rate=1e-2, rank=2))

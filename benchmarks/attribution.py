@@ -1,0 +1,120 @@
+"""Attribution methods against retraining: linear datamodeling scores, seconds and memory of STRIDE and its peers in one run.
+
+    python benchmarks/attribution.py toy
+    python benchmarks/attribution.py lora --data DIR [--only stride logra]
+
+The truth comes from `benchmarks/retrain.py`, as far as it was computed. A score is the Spearman correlation over retrainings on half of the
+rows between the summed scores of the rows kept and minus the query's loss, averaged over queries; intervals are bootstrapped over both.
+Differences are against the best EK-FAC variant, on the same draws.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import peers
+import torch
+from numpy.typing import NDArray
+from retrain import bootstrap_interval, load_truth, lora_task, toy_task, trained_model
+
+from poisonwatch.attribution import asked, estimate, fit
+from poisonwatch.chat import ChatEncoder, Encoded
+from poisonwatch.config import StrideConfig
+from poisonwatch.examples import Example
+from poisonwatch.pretrained import Pretrained
+
+Array = NDArray[np.float64]
+
+
+def stride(
+    pretrained: Pretrained, examples: Sequence[Example], queries: Sequence[Encoded], config: StrideConfig, label: str
+) -> dict[str, Array]:
+    """Coefficients (n, Q) as recovered; with one subset a row, also every row's own effect before kriging."""
+    fitted = fit(pretrained, examples, config)
+    question = asked(fitted, queries, np.eye(len(queries)), config)
+    y = question.measure(fitted, fitted.operators, config)
+    found = {f"STRIDE, {label}": estimate(fitted, y, config).w}
+    if len(examples) == fitted.settings.K and config.fit == "natural-gradient":
+        own = fitted.M.T @ y
+        found = {f"STRIDE, {label}": own, f"STRIDE, {label}, kriged": found[f"STRIDE, {label}"]}
+        found[f"STRIDE, {label}, unit-norm rows"] = own * _norm_over_spread(fitted, examples)
+    return found
+
+
+def _norm_over_spread(fitted: object, examples: Sequence[Example]) -> Array:
+    """(n, 1): what turns c_i = 1 / spread_i into c_i = 1 / ||G_i||."""
+    from poisonwatch.fitting import gradients
+    from poisonwatch.progress import silent
+
+    encoded = [fitted.encoder.encode(example.messages) for example in examples]
+    norms = np.concatenate(
+        [
+            gradients(fitted.model, fitted.operators.basis, encoded[i : i + 64], 2048, "rows", silent).flatten(1).norm(dim=1).numpy()
+            for i in range(0, len(encoded), 64)
+        ]
+    )
+    ratio: Array = (fitted.spread / np.maximum(norms, 1e-30))[:, None]
+    return ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["toy", "lora"])
+    parser.add_argument("--data", type=Path, help="folder of real cases, for lora")
+    parser.add_argument("--only", nargs="*", default=["stride", "lexical", "hidden_states", "tracin", "logra", "ekfac"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    task = toy_task() if options.task == "toy" else lora_task(options.data)
+    subsets, losses = load_truth(options.task, task.rows)
+    pretrained = trained_model(task)
+    plain = Pretrained(peers.with_linear_layers(pretrained.model), pretrained.tokenizer, pretrained.fingerprint)
+    encoder = ChatEncoder(pretrained.tokenizer)
+    rows, queries = ([encoder.encode(e.messages) for e in part] for part in (task.rows, task.queries))
+    n, depth = len(rows), int(pretrained.model.config.num_hidden_layers)
+    late = depth - 2 if depth > 2 else depth - 1
+    runs: list[tuple[str, Callable[[], dict[str, Array]]]] = []
+
+    def add(layer: int, label: str, **changes: object) -> None:
+        config = StrideConfig(layer=layer, **changes)
+        runs.append((label, partial(stride, pretrained, task.rows, queries, config, label)))
+
+    if "stride" in options.only:
+        for layer in sorted({depth * 2 // 5, late}):
+            for damping in (0.1, 0.01):
+                add(layer, f"layer {layer}, damping {damping:g}", damping=damping)
+        add(late, f"layer {late}, K = n/2, alike, kriged", K=n // 2)
+        add(late, f"layer {late}, K = n/2, random, Lasso", K=n // 2, design="random", recovery="lasso")
+        add(late, f"layer {late}, K = n/2, random, kriged", K=n // 2, design="random")
+    if "sgd" in options.only:
+        add(late, f"layer {late}, sgd, K = n/4, random, Lasso", K=n // 4, design="random", recovery="lasso", fit="sgd")
+    if "lexical" in options.only:
+        row_texts, query_texts = ([f"{e.prompt} {e.response}" for e in part] for part in (task.rows, task.queries))
+        runs += [("TF-IDF", partial(peers.tfidf, row_texts, query_texts)), ("BM25", partial(peers.bm25, row_texts, query_texts))]
+    runs += [(name, partial(peers.PEERS[name], plain, rows, queries)) for name in options.only if name in peers.PEERS]
+    scores: dict[str, tuple[Array, float, float]] = {}
+    for _, run in runs:
+        start, cpu = time.perf_counter(), time.process_time()
+        found = run()
+        cost = time.perf_counter() - start, time.process_time() - cpu
+        for name, matrix in found.items():
+            scores[name] = (matrix, *cost)
+            print(f"{name}: {cost[0]:.1f} s", flush=True)
+    ekfac = [name for name in scores if name.startswith("EK-FAC")]
+    best = max(ekfac, key=lambda name: bootstrap_interval(scores[name][0], subsets, losses, draws=1).mean, default=None)
+    print(f"\n{options.task}: {len(subsets)} retrainings, {losses.shape[1]} queries, {n} rows\n")
+    print("| scorer | score | minus best EK-FAC | processor seconds |\n|---|---|---|---|")
+    for name, (matrix, _, cpu) in scores.items():
+        own = bootstrap_interval(matrix, subsets, losses)
+        difference = (
+            ""
+            if best in (None, name)
+            else "{0.mean:+.3f} [{0.low:+.3f}, {0.high:+.3f}]".format(bootstrap_interval(matrix, subsets, losses, scores[best][0]))
+        )
+        print(f"| {name} | {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] | {difference} | {cpu:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
