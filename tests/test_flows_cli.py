@@ -144,7 +144,7 @@ def test_help_ends_in_an_example_that_parses(capsys: pytest.CaptureFixture[str])
     """Each command's example names that command and options that exist."""
     from poisonwatch.flows.cli import app
 
-    for command in ("audit", "demo", "init"):
+    for command in ("audit", "explain", "demo", "init"):
         assert run(command, "--help") == 0
         words = shlex.split(capsys.readouterr().out.split("Example:")[1])
         assert words[:2] == ["poisonwatch", command]
