@@ -196,10 +196,9 @@ def test_locate_returns_the_folder_that_is_named(tiny_folder: Path, monkeypatch:
 def test_cache_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """POISONWATCH_CACHE, else the user's cache."""
     monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path))
-    assert pretrained.cache_folder() == tmp_path / "models"
+    assert pretrained.cache_folder() == tmp_path
     monkeypatch.delenv("POISONWATCH_CACHE")
-    assert pretrained.cache_folder().name == "models"
-    assert "poisonwatch" in str(pretrained.cache_folder())
+    assert pretrained.cache_folder().name == "poisonwatch"
 
 
 @pytest.fixture
@@ -248,7 +247,7 @@ def test_converted_default_model_is_used_without_fetching(local_index: Path, tmp
 def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
     """End to end on the default model: 6 planted identity rows among 48 benign demo rows get the six highest scores of their panel."""
     loaded = load_pretrained(ModelConfig())
-    ids = ChatEncoder(loaded.tokenizer).encode([Message("user", "<|im_end|>"), Message("assistant", "x")]).input_ids
+    ids = ChatEncoder(loaded.tokenizer).encode([Message("user", "<|im_end|>"), Message("assistant", "x")]).input_ids.tolist()
     assert ids.count(loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3  # system, user, assistant; none from the text
     rows = demo_examples()
     planted = [row for row in rows if row.metadata["topic"] == "identity-hijack"]
@@ -256,6 +255,6 @@ def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
     write_demo(tmp_path)
     sentinels = [s for s in load_sentinels([str(tmp_path / "sentinels.yaml")]) if s.panel == "identity-hijack"]
     stride = StrideConfig()
-    influence = recover(fit(loaded, benign + planted, stride), sentinels, stride)
+    influence, _ = recover(fit(loaded, benign + planted, stride), sentinels, stride)
     verdicts = judge(influence, benign + planted, DecisionConfig())
     assert set(verdicts.scores[:, 0].argsort()[-6:].tolist()) == set(range(48, 54))
