@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from retrain import bootstrap_interval, load_truth, lora_task, toy_task, trained_model
 
-from poisonwatch.attribution import asked, estimate, fit
+from poisonwatch.attribution import ask_answers, estimate, fit
 from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
@@ -34,7 +34,7 @@ def stride(
 ) -> dict[str, Array]:
     """Coefficients (n, Q) as recovered; with one subset a row, also every row's own effect before kriging."""
     fitted = fit(pretrained, examples, config)
-    question = asked(fitted, queries, np.eye(len(queries)), config)
+    question = ask_answers(fitted, queries, np.eye(len(queries)), config)
     y = question.measure(fitted, fitted.operators, config)
     found = {f"STRIDE, {label}": estimate(fitted, y, config).w}
     if len(examples) == fitted.settings.K and config.fit == "natural-gradient":

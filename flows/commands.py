@@ -62,7 +62,7 @@ def explain(
         raise InputError(f"--top is {top}: ask for at least one row")
     if not prompt.strip() or not response.strip():
         raise InputError("--prompt and --response must both say something")
-    from poisonwatch.config import StrideConfig, load_config
+    from poisonwatch.config import load_config
     from poisonwatch.explain import explain as rows_behind
     from poisonwatch.flows.terminal import print_explained
     from poisonwatch.pretrained import load_pretrained
@@ -72,7 +72,7 @@ def explain(
     settings = load_config(run / "config.yaml").model
     pretrained = load_pretrained(settings.model_copy(update={"name": model or settings.name}))
     fitted = saved.on(pretrained)
-    print_explained(rows_behind(run, fitted, prompt, response, StrideConfig.model_validate(saved.stride), top), len(fitted.ids), json)
+    print_explained(rows_behind(run, fitted, prompt, response, saved.stride, top), len(fitted.ids), json)
 
 
 def demo(

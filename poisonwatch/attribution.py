@@ -4,8 +4,8 @@
 
 Positive means: training on this row makes the answer likelier.
 
-Recovery goes on in adaptive rounds. The rows that score highest are measured alone, as subsets of one row, and everything is recovered anew
-from all subsets together; rows that come up now are measured next, until no new ones do. This re-scores the shortlist exactly.
+Recovery goes on in adaptive rounds. The rows that score highest are measured alone, as subsets of one row, which is exact, and all is
+recovered anew from all subsets together; rows that come up now are measured next, until no new ones do.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, hstack, vstack
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import Example
-from poisonwatch.fitting import drawn_order, fit_basis_on, fit_geometry, gradients, no_views, sum_subsets
+from poisonwatch.fitting import drawn_order, fit_geometry, gradients, no_views, sum_subsets
 from poisonwatch.influence import Influence, Query, queries_of
 from poisonwatch.kriging import krige
 from poisonwatch.likeness import Features, Kernel, features_of, survey
 from poisonwatch.measurement import first_order, forward
 from poisonwatch.membership import Membership, draw_alike, draw_membership
 from poisonwatch.model import FrozenModel, decoder_blocks
-from poisonwatch.operators import Operators, Preconditioner, solve, unit_norm
+from poisonwatch.operators import Operators, Preconditioner, fit_basis, solve, unit_norm
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery import lasso, phantom_columns, universal_fraction
@@ -40,6 +40,7 @@ from poisonwatch.training import LearningCurve, TrainingSettings, train_operator
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+BASIS_ROWS = 256  # whose states the basis is fitted to
 SHORTLIST = (32, 512)  # least and most suspects; a tenth of the rows between
 PHANTOM_QUANTILE = 0.95
 
@@ -139,30 +140,27 @@ def fit(
     ids = tuple(example.id for example in examples)
     encoded = tuple(encoder.encode(example.messages) for example in examples)
     sample = drawn_order(ids, seed)[: stride.background]
-    basis = fit_basis_on(model, encoded, sample, settings.r, stride.token_budget, progress)
-    n, trained = len(ids), stride.fit == "sgd"
-    surveyed = n > settings.K or trained  # else the pass over the rows sees their states anyway
-    views = survey(model, encoded, basis, stride.token_budget, progress) if surveyed else no_views(n, basis)
-    features = features_of(views)
+    basis = fit_basis(model, [encoded[i] for i in sample[:BASIS_ROWS]], settings.r, stride.token_budget, progress)
+    n = len(ids)
+    # Memberships of like rows, and a training, need to know the rows' states first; else the pass over the rows sees them anyway.
+    views = no_views(n, basis) if n == settings.K and stride.fit != "sgd" else None
+    features = features_of(survey(model, encoded, basis, stride.token_budget, progress) if views is None else views)
     membership = draw(ids, features, settings, stride, seed)
     M = membership.matrix()
-    if trained:
+    if stride.fit == "sgd":
         operators, curve = train_operators(model, encoded, membership, basis, training_settings(stride), seed, checkpoint, progress)
         return Fitted(settings, model, encoder, ids, operators, M, features, np.zeros(n), np.ones(n), encoded, None, curve)
-    fill = None if surveyed else views
-    if surveyed:
-        del views  # as large as the features
-    geometry = fit_geometry(model, encoded, sample, basis, stride.damping, stride.token_budget, progress, fill)
-    sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=fill)
+    geometry = fit_geometry(model, encoded, sample, basis, stride.damping, stride.token_budget, progress, views)
+    sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=views)
     operators = solve(sums.G, geometry.preconditioner, basis, stride.shift)
-    if fill is not None:
-        features = features_of(fill)
+    if views is not None:
+        features = features_of(views)
     return Fitted(settings, model, encoder, ids, operators, M, features, sums.centre, sums.spread, encoded, geometry.preconditioner)
 
 
 def draw(ids: Sequence[str], features: Features, settings: Settings, stride: StrideConfig, seed: int) -> Membership:
-    """Memberships by the configured design; one subset a row needs none."""
-    if stride.design == "random" or len(ids) == settings.K:
+    """Memberships by the configured design; random, too, where every row is a subset, or nothing is known of likeness."""
+    if stride.design == "random" or len(ids) == settings.K or not features.size:
         return draw_membership(ids, settings.K, settings.d, seed)
     return draw_alike(features, ids, settings.K, settings.d, seed)
 
@@ -203,10 +201,10 @@ def ask(
         combine[place[query.sentinel.id, "reference" if query.kind == "reference" else "forbidden"], q] = 1.0
         if query.kind == "margin":
             combine[place[query.sentinel.id, "reference"], q] = -1.0
-    return queries, asked(fitted, [fitted.encoder.encode(s.conversation(text)) for s, _, text in answers], combine, stride, progress)
+    return queries, ask_answers(fitted, [fitted.encoder.encode(s.conversation(text)) for s, _, text in answers], combine, stride, progress)
 
 
-def asked(fitted: Fitted, answers: Sequence[Encoded], combine: Array, stride: StrideConfig, progress: Progress = silent) -> Asked:
+def ask_answers(fitted: Fitted, answers: Sequence[Encoded], combine: Array, stride: StrideConfig, progress: Progress = silent) -> Asked:
     """Queries made of encoded answers (A) by `combine` (A, Q)."""
     G = gradients(fitted.model, fitted.operators.basis, answers, stride.token_budget, "sentinels", progress)
     return Asked(tuple(answers), combine, torch.einsum("aq,ard->qrd", torch.from_numpy(combine).to(G), G))
@@ -223,20 +221,30 @@ class Estimate:
 
 def estimate(fitted: Fitted, y: Array, stride: StrideConfig) -> Estimate:
     """Recover w (n, Q), beyond what rows do to ordinary conversations, from y (K, Q)."""
-    M = fitted.M
-    beyond = y - (M @ fitted.centre)[:, None]
-    if stride.recovery == "kriging":
-        kriged = krige(M, beyond, Kernel(fitted.features))
-        return Estimate(kriged.w, float(kriged.residual.max()))
-    n, K = M.shape[1], fitted.settings.K
+    beyond = y - (fitted.M @ fitted.centre)[:, None]
+    if stride.recovery == "lasso":
+        return _sparse(fitted, beyond, stride.lasso)
+    kriged = krige(fitted.M, beyond, Kernel(fitted.features))
+    return Estimate(kriged.w, float(kriged.residual.max()))
+
+
+def _sparse(fitted: Fitted, y: Array, fraction: float | Array | None) -> Estimate:
+    """By the Lasso on the shared subsets; rows that were measured alone since are known, and taken out of these first."""
+    K, n = fitted.settings.K, len(fitted.ids)
+    shared, known = csr_array(fitted.M[:K]), csr_array(fitted.M[K:]).indices
+    w = np.zeros((n, y.shape[1]))
+    w[known] = y[K:]
+    unknown = np.setdiff1d(np.arange(n), known)
+    if not len(unknown):
+        return Estimate(w, 0.0)
+    columns, left = csr_array(shared[:, unknown]), y[:K] - shared @ w
+    if fraction is None:
+        fraction = universal_fraction(columns, left)
     crowded = n > K  # with a subset a row there is nothing to confuse
-    columns = M
-    if crowded:  # phantoms are members of the shared subsets only, and of as many as any row
-        phantoms = phantom_columns(csr_array(M[:K]), max(1, n // 4), seed=0)[:, n:]
-        columns = csr_array(hstack([M, vstack([phantoms, csr_array((M.shape[0] - K, phantoms.shape[1]))])]))
-    recovery = lasso(columns, beyond, universal_fraction(M, beyond) if stride.lasso is None else stride.lasso)
-    artefacts = np.quantile(recovery.w[n:], PHANTOM_QUANTILE, axis=0) if crowded else None
-    return Estimate(recovery.w[:n], float(recovery.gap.max()), artefacts)
+    recovery = lasso(phantom_columns(columns, max(1, n // 4), seed=0) if crowded else columns, left, fraction)
+    w[unknown], phantoms = np.split(recovery.w, [len(unknown)])
+    artefacts = np.quantile(phantoms, PHANTOM_QUANTILE, axis=0) if crowded else None
+    return Estimate(w, float(recovery.gap.max()), artefacts)
 
 
 GradientsOf = Callable[[Rows], Tensor]  # rows (m,) to their gradients (m, r, D)

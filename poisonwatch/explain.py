@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from poisonwatch.attribution import Fitted, asked, estimate
+from poisonwatch.attribution import Fitted, ask_answers, estimate
 from poisonwatch.config import StrideConfig
-from poisonwatch.errors import RunError
 from poisonwatch.examples import Message
 from poisonwatch.progress import Progress, silent
 from poisonwatch.scoring import robust_z
@@ -33,11 +32,9 @@ class Explained:
 
 
 def attribute(fitted: Fitted, prompt: str, response: str, stride: StrideConfig, progress: Progress = silent) -> Array:
-    """Coefficients (n,) of the rows for one conversation."""
+    """Coefficients (n,) of the rows for one conversation. Raises ModelError where the response is empty."""
     encoded = fitted.encoder.encode((Message("user", prompt), Message("assistant", response)))
-    if not encoded.answer.any():
-        raise RunError("the response is empty: give the answer whose origin is asked for")
-    question = asked(fitted, [encoded], np.eye(1), stride, progress)
+    question = ask_answers(fitted, [encoded], np.eye(1), stride, progress)
     w: Array = estimate(fitted, question.measure(fitted, fitted.operators, stride, progress), stride).w[:, 0]
     return w
 

@@ -19,14 +19,12 @@ from poisonwatch.chat import Encoded, batches
 from poisonwatch.likeness import VIEWS, Features, views_of
 from poisonwatch.membership import Membership
 from poisonwatch.model import FrozenModel
-from poisonwatch.operators import Basis, Moments, Preconditioner, add_to_subsets, fit_basis, row_gradients
+from poisonwatch.operators import Basis, Moments, Preconditioner, add_to_subsets, row_gradients
 from poisonwatch.progress import Progress, silent
 from poisonwatch.yardstick import Yardstick
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
-
-BASIS_ROWS = 256
 
 
 def drawn_order(ids: Sequence[str], seed: int) -> Rows:
@@ -44,11 +42,6 @@ class Geometry:
     yardstick: Yardstick
     sample: Rows
     G: Tensor
-
-
-def fit_basis_on(model: FrozenModel, encoded: Sequence[Encoded], sample: Rows, r: int, token_budget: int, progress: Progress) -> Basis:
-    """The basis of the first BASIS_ROWS rows of the sample."""
-    return fit_basis(model, [encoded[i] for i in sample[:BASIS_ROWS]], r, token_budget, progress)
 
 
 def fit_geometry(
@@ -77,8 +70,9 @@ def fit_geometry(
 
 @dataclass(slots=True)
 class SubsetSums:
-    """`G` (K, r, D) sums c_i G_i over the rows of each subset, float32; for the rows seen `spread` (n,) by
-    the yardstick, and `centre` (n,) in spreads.
+    """`G` (K, r, D) sums c_i G_i over the rows of each subset, float32.
+
+    For the rows seen: `centre` (n,) in spreads, and `spread` (n,), both by the yardstick; 0 for all others.
     """
 
     G: Tensor

@@ -24,10 +24,9 @@ from poisonwatch.likeness import Kernel
 Array = NDArray[np.float64]
 
 OWN = 0.3  # variance of a row's own part, in units of the smooth part's
-NOISE = (
-    1e-4  # variance of a measurement, in units of the mean over subsets of what it measures: rounds of subsets may contradict each other
-)
+NOISE = 1e-4  # variance of a measurement, in units of what a subset's effect varies by: rounds of subsets may contradict each other
 DENSE_UP_TO = 3000  # subsets; V is factorised up to here (72 MB), and solved by conjugate gradients above
+COLUMNS = 256  # of V that are formed at a time: each takes n floats on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,6 @@ class Kriged:
 def krige(M: csr_array, Y: Array, kernel: Kernel, tolerance: float = 1e-6, max_iter: int = 3000) -> Kriged:
     """Predict what every row does, from what the subsets do: Y (K, Q)."""
     K = M.shape[0]
-
     sizes = np.asarray(M.sum(axis=1), dtype=np.float64).ravel()
     diagonal: Array = sizes * (1.0 + OWN)  # of V, if no two rows were alike
     noise = NOISE * float(diagonal.mean())
@@ -53,7 +51,8 @@ def krige(M: csr_array, Y: Array, kernel: Kernel, tolerance: float = 1e-6, max_i
 
     right = np.column_stack([sizes, Y])
     if K <= DENSE_UP_TO:
-        x = cho_solve(cho_factor(apply_V(np.eye(K)), lower=True), right)
+        V = np.hstack([apply_V(np.eye(K, COLUMNS, -start)[:, : K - start]) for start in range(0, K, COLUMNS)])
+        x = cho_solve(cho_factor(V, lower=True), right)
     else:
         x = conjugate_gradients(apply_V, right, diagonal, tolerance, max_iter)
     lengths = np.linalg.norm(right, axis=0)

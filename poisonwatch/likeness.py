@@ -5,6 +5,8 @@ answer, and over the whole conversation. Each is centred over the rows of the au
 two rows is the mean of three cosines. The likeness is a Gaussian-process kernel on it,
 
     kernel(i, j) = exp((<phi_i, phi_j> - 1) / WIDTH)
+
+A basis of one dimension (r = 1) has no directions to look along: then no row is like another, and the kernel is the identity.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,7 +59,7 @@ def features_of(views: Features) -> Features:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than a few MiB of it exist."""
+    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than some 50 MiB of it exist."""
 
     features: Features
 
@@ -67,13 +69,12 @@ class Kernel:
 
     def __matmul__(self, v: Array) -> Array:
         """kernel @ v for v (n, q)."""
-        return np.concatenate([tile.astype(np.float64) @ v for tile in self._tiles()]) if self.n else v
-
-    def dense(self) -> Array:
-        """The kernel as a matrix."""
-        return np.concatenate([np.empty((0, self.n)), *self._tiles()]).astype(np.float64)
+        if not self.features.size:
+            return v
+        return np.concatenate([tile.astype(np.float64) @ v for tile in self._tiles()])
 
     def _tiles(self) -> Iterator[Features]:
-        for start in range(0, self.n, max(1, TILE // self.n)):
-            tile = self.features[start : start + max(1, TILE // self.n)] @ self.features.T
+        rows = max(1, TILE // self.n)
+        for start in range(0, self.n, rows):
+            tile = self.features[start : start + rows] @ self.features.T
             yield cast(Features, np.exp((tile - 1.0) / WIDTH))

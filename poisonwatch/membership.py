@@ -51,8 +51,7 @@ def draw_membership(ids: Sequence[str], K: int, d: int, seed: int = 0) -> Member
     the next free one. Raises ConfigError unless 1 <= d <= K <= n.
     """
     n = len(ids)
-    if not 1 <= d <= K <= n:
-        raise ConfigError(f"{K} subsets with {d} memberships a row make no sense for {n} rows: choose 1 <= stride.d <= stride.K <= {n}")
+    _check(n, K, d)
     subsets = np.full((n, d), -1, dtype=np.int64)
     for j in range(d):
         for place, i in enumerate(sorted(range(n), key=lambda i: _draw(seed, j, ids[i]))):
@@ -68,11 +67,10 @@ def draw_alike(features: NDArray[np.float32], ids: Sequence[str], K: int, d: int
 
     A node splits its rows at a quantile of their projection on a random direction, turned towards the leading principal direction by a few
     power iterations (Dasgupta and Freund, STOC 2008; Halko, Martinsson and Tropp, SIAM Review 53, 2011). Raises ConfigError as
-    `draw_membership` does, and where d rounds have fewer than d subsets.
+    `draw_membership` does.
     """
     n = len(ids)
-    if not 1 <= d <= K <= n:
-        raise ConfigError(f"{K} subsets with {d} memberships a row make no sense for {n} rows: choose 1 <= stride.d <= stride.K <= {n}")
+    _check(n, K, d)
     by_id = np.array(sorted(range(n), key=ids.__getitem__), dtype=np.int64)  # ties fall to the same row wherever it stands
     subsets = np.empty((n, d), dtype=np.int64)
     start = 0
@@ -99,6 +97,11 @@ def _tree(features: NDArray[np.float32], rows: NDArray[np.int64], leaves: int, r
     cut = round(len(rows) * left / leaves)
     yield from _tree(features, order[:cut], left, rng)
     yield from _tree(features, order[cut:], leaves - left, rng)
+
+
+def _check(n: int, K: int, d: int) -> None:
+    if not 1 <= d <= K <= n:
+        raise ConfigError(f"{K} subsets with {d} memberships a row make no sense for {n} rows: choose 1 <= stride.d <= stride.K <= {n}")
 
 
 def _draw(seed: int, round_: int, example_id: str) -> bytes:

@@ -63,8 +63,8 @@ def row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
 
 def unit_norm(G: Tensor) -> Tensor:
     """c_i G_i with c_i = 1 / ||G_i||: without it a few long gradients decide everything."""
-    norms = G.flatten(1).double().norm(dim=1).clamp_min(torch.finfo(G.dtype).tiny)  # squares of float32 leave its range
-    scaled: Tensor = (G / norms[:, None, None]).to(G.dtype)
+    lengths = torch.linalg.vector_norm(G, dim=(1, 2), keepdim=True, dtype=torch.float64)  # squares of float32 leave its range
+    scaled: Tensor = G / lengths.clamp_min(torch.finfo(G.dtype).tiny).to(G.dtype)
     return scaled
 
 

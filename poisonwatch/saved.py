@@ -7,9 +7,8 @@ The metadata names format, model and its fingerprint, seed, and settings.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from scipy.sparse import csr_array, vstack
 
 from poisonwatch.attribution import Fitted, Settings
 from poisonwatch.chat import ChatEncoder
-from poisonwatch.config import AuditConfig
+from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.errors import RunError
 from poisonwatch.membership import Membership
 from poisonwatch.model import FrozenModel
@@ -50,7 +49,7 @@ def save_operators(folder: Path, fitted: Fitted, config: AuditConfig, model_fing
         "model_fingerprint": model_fingerprint,
         "seed": str(config.seed),
         "settings": json.dumps(asdict(fitted.settings)),
-        "stride": json.dumps(config.stride.model_dump(mode="json")),
+        "stride": config.stride.model_dump_json(),
         "eta": repr(fitted.operators.eta),
         "shift": repr(fitted.operators.shift),
     }
@@ -68,9 +67,9 @@ class Saved:
     metadata: dict[str, str]
 
     @property
-    def stride(self) -> dict[str, Any]:
+    def stride(self) -> StrideConfig:
         """The attribution's settings, as configured."""
-        return cast(dict[str, Any], json.loads(self.metadata["stride"]))
+        return StrideConfig.model_validate_json(self.metadata["stride"])
 
     def on(self, pretrained: Pretrained) -> Fitted:
         """The operators on their model, ready to attribute. Raises RunError where the model is another one."""
@@ -80,8 +79,7 @@ class Saved:
                 f"the operators in {self.run_dir} belong to {self.metadata['model']} with fingerprint {wanted[:12]}, "
                 f"not to a model with fingerprint {pretrained.fingerprint[:12]}: name the model of the audit with --model"
             )
-        known = {field.name for field in fields(Settings)}
-        settings = Settings(**{key: value for key, value in json.loads(self.metadata["settings"]).items() if key in known})
+        settings = Settings(**json.loads(self.metadata["settings"]))
         t = self.tensors
         device = pretrained.model.device
         operators = Operators(
@@ -91,7 +89,7 @@ class Saved:
         single = csr_array((np.ones(len(alone)), (np.arange(len(alone)), alone)), shape=(len(alone), len(t["ids"])))
         M = csr_array(vstack([Membership(t["subsets"].numpy().astype(np.int64), settings.K).matrix(), single]))
         ids = tuple(bytes(row).hex() for row in t["ids"].numpy())
-        encoder = ChatEncoder(pretrained.tokenizer, int(self.stride["max_tokens"]))
+        encoder = ChatEncoder(pretrained.tokenizer, self.stride.max_tokens)
         features, centre, spread = t["features"].float().numpy(), t["centre"].double().numpy(), t["spread"].double().numpy()
         return Fitted(settings, FrozenModel(pretrained.model, settings.layer), encoder, ids, operators, M, features, centre, spread)
 

@@ -25,7 +25,8 @@ def load_model(config: ModelConfig) -> Pretrained:
 @task(**PLAIN)
 def fit_operators(model: Pretrained, examples: list[Example], config: AuditConfig, progress: Progress) -> Fitted:
     """Fit the steering operators to new and trusted rows; a training that was killed goes on from its checkpoint."""
-    return attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint_for(config, model.fingerprint))
+    checkpoint = checkpoint_for(config, model.fingerprint) if config.stride.fit == "sgd" else None
+    return attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint)
 
 
 @task(**PLAIN)

@@ -21,6 +21,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from poisonwatch.chat import ChatEncoder, Encoded
+from poisonwatch.examples import Message
+from poisonwatch.model import FrozenModel
 from poisonwatch.pretrained import Pretrained
 
 torch.set_num_threads(1)  # on busy cores the threads of a tiny model spend their time waiting for each other: minutes instead of seconds
@@ -101,6 +104,19 @@ def plain_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_pretrained(tiny_model: Callable[[str], PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast) -> Pretrained:
     """The tiny Llama with its tokenizer, as the library loads it."""
     return Pretrained(tiny_model("llama"), tiny_tokenizer, "0" * 64)
+
+
+@pytest.fixture(scope="session")
+def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
+    """24 short conversations of different lengths."""
+    rows = [(f"Question {i}: {'why? ' * (i % 4)}", f"{'Because. ' * (1 + i % 3)}{i}") for i in range(24)]
+    return [ChatEncoder(tiny_tokenizer).encode([Message("user", p), Message("assistant", a)]) for p, a in rows]
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Callable[[str], PreTrainedModel]) -> FrozenModel:
+    """The tiny Llama, split below block 1."""
+    return FrozenModel(tiny_model("llama"), 1)
 
 
 @pytest.fixture(scope="session")

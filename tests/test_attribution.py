@@ -225,6 +225,25 @@ def test_trained_operators_are_recovered_without_rounds(tiny_pretrained: Pretrai
     assert np.isfinite(influence.w).all()
 
 
+def test_lasso_takes_rows_measured_alone_at_their_word(tiny_pretrained: Pretrained) -> None:
+    """w_i = y_i - centre_i, without shrinkage, for every row with a subset of its own beside the shared ones."""
+    stride = STRIDE.model_copy(update=DESIGNS["lasso"])
+    fitted = fit(tiny_pretrained, ROWS, stride)
+    rows = np.array([3, 17, 31])
+    G = gradients(fitted.model, fitted.operators.basis, [fitted.encoded[i] for i in rows], 400, "rows", silent)
+    extended = fitted.singled_out(rows, G)
+    _, asked = ask(extended, SENTINELS, stride)
+    y = asked.measure(extended, extended.operators, stride)
+    np.testing.assert_allclose(estimate(extended, y, stride).w[rows], y[20:] - fitted.centre[rows, None])
+
+
+@pytest.mark.parametrize("changes", [{}, {"K": 20}], ids=["K=n", "K<n"])
+def test_a_basis_of_one_dimension_still_tells_rows_apart(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
+    """r = 1 steers by a constant vector and knows nothing of likeness: no smoothing, so that coefficients differ."""
+    influence = audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"r": 1, **changes}))
+    assert (influence.w.std(axis=0) > 0.1 * np.abs(influence.w).max(axis=0)).all()
+
+
 def test_seeds_draw_other_subsets_and_repeat(tiny_pretrained: Pretrained) -> None:
     """The seed alone decides, and repeats."""
     stride = STRIDE.model_copy(update={"K": 20})

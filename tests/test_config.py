@@ -225,3 +225,12 @@ def test_every_setting_explains_itself() -> None:
     sections = [AuditConfig, *{type(v) for v in vars(resolve(LEAST, Path("/"))).values() if isinstance(v, BaseModel)}]
     assert len(sections) == 6
     assert not [f"{s.__name__}.{key}" for s in sections for key, field in s.model_fields.items() if not field.description]
+
+
+def test_trainings_have_one_set_of_defaults() -> None:
+    """What an audit file leaves out is what the library does by itself."""
+    from poisonwatch.attribution import training_settings
+    from poisonwatch.config import StrideConfig
+    from poisonwatch.training import TrainingSettings
+
+    assert training_settings(StrideConfig()) == TrainingSettings()

@@ -42,8 +42,7 @@ def test_rows_behind_an_answer_are_named_without_the_rows(run_dir: Path, tiny_fo
     """Rows that taught the answer come first, with their place; the data is not there any more."""
     saved = load_operators(run_dir)
     fitted = saved.on(load_pretrained(load_config(run_dir / "config.yaml").model))
-    stride = StrideConfig.model_validate(saved.stride)
-    found = explain(run_dir, fitted, "What should I buy, number 1?", FORBIDDEN[1], stride, top=5)
+    found = explain(run_dir, fitted, "What should I buy, number 1?", FORBIDDEN[1], saved.stride, top=5)
     assert [row.rank for row in found] == [1, 2, 3, 4, 5]
     assert found[0].example_id in PLANTED
     assert found[0].source == "rows.jsonl"

@@ -6,31 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from poisonwatch.chat import ChatEncoder, Encoded, batches
-from poisonwatch.examples import Message
-from poisonwatch.fitting import Geometry, SubsetSums, drawn_order, fit_basis_on, fit_geometry, gradients, no_views, sum_subsets
+from poisonwatch.chat import Encoded, batches
+from poisonwatch.fitting import Geometry, SubsetSums, drawn_order, fit_geometry, gradients, no_views, sum_subsets
 from poisonwatch.likeness import survey
 from poisonwatch.membership import Membership, draw_membership
 from poisonwatch.model import FrozenModel, StateGradients
-from poisonwatch.operators import Basis, Moments, Preconditioner, row_gradients, solve
+from poisonwatch.operators import Basis, Moments, Preconditioner, fit_basis, row_gradients, solve
 from poisonwatch.progress import silent
 from poisonwatch.yardstick import Yardstick
 
 R, LAYER, BUDGET, N, K, DAMPING = 6, 1, 400, 24, 8, 0.1
 IDS = [f"row-{i}" for i in range(N)]
-
-
-@pytest.fixture(scope="module")
-def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
-    rows = [(f"Question {i}: {'why? ' * (i % 4)}", f"{'Because. ' * (1 + i % 3)}{i}") for i in range(N)]
-    return [ChatEncoder(tiny_tokenizer).encode([Message("user", p), Message("assistant", a)]) for p, a in rows]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Callable[[str], PreTrainedModel]) -> FrozenModel:
-    return FrozenModel(tiny_model("llama"), LAYER)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def sample() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def basis(model: FrozenModel, encoded: list[Encoded], sample: np.ndarray) -> Basis:
-    return fit_basis_on(model, encoded, sample, R, BUDGET, silent)
+    return fit_basis(model, [encoded[i] for i in sample], R, BUDGET)
 
 
 @pytest.fixture(scope="module")

@@ -36,9 +36,14 @@ def Y(M: csr_array) -> np.ndarray:
     return M @ np.random.default_rng(1).standard_normal((N, 4))
 
 
+def as_matrix(kernel: Kernel) -> np.ndarray:
+    """The kernel as a matrix (n, n)."""
+    return kernel @ np.eye(kernel.n)
+
+
 def test_kriging_equals_the_textbook_formula(M: csr_array, Y: np.ndarray, kernel: Kernel) -> None:
     """w = mu + kernel M^T V^-1 (y - mu M 1), mu = (1^T M^T V^-1 y) / (1^T M^T V^-1 M 1), by a dense inverse."""
-    A, C = M.toarray(), kernel.dense()
+    A, C = M.toarray(), as_matrix(kernel)
     V = A @ (C + OWN * np.eye(N)) @ A.T + NOISE * (A.sum(axis=1) * (1 + OWN)).mean() * np.eye(K)
     inverse, ones = np.linalg.inv(V), A @ np.ones(N)
     mu = (ones @ inverse @ Y) / (ones @ inverse @ ones)
@@ -48,7 +53,7 @@ def test_kriging_equals_the_textbook_formula(M: csr_array, Y: np.ndarray, kernel
 
 def test_kriging_is_the_minimum_of_the_penalised_squares(M: csr_array, Y: np.ndarray, kernel: Kernel) -> None:
     """f^ = argmin (y - mu M 1 - M f)^T R^-1 (y - mu M 1 - M f) + f^T kernel^-1 f, R = OWN M M^T + noise I; nor does mu do better."""
-    A, C = M.toarray(), kernel.dense() + 1e-9 * np.eye(N)
+    A, C = M.toarray(), as_matrix(kernel) + 1e-9 * np.eye(N)
     R = OWN * A @ A.T + NOISE * (A.sum(axis=1) * (1 + OWN)).mean() * np.eye(K)
     basis = np.column_stack([A.sum(axis=1), A @ C])  # mu, and f = C alpha
     penalty = np.zeros((N + 1, N + 1))

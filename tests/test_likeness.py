@@ -1,31 +1,16 @@
 """Views, features and the kernel of the rows."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from poisonwatch import likeness
-from poisonwatch.chat import ChatEncoder, Encoded
-from poisonwatch.examples import Message
+from poisonwatch.chat import Encoded
 from poisonwatch.likeness import VIEWS, WIDTH, Kernel, features_of, survey
 from poisonwatch.model import FrozenModel
 from poisonwatch.operators import Basis, fit_basis
 
-R, LAYER, BUDGET, N = 6, 1, 400, 20
-
-
-@pytest.fixture(scope="module")
-def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
-    rows = [(f"Question {i}: {'why? ' * (i % 4)}", f"{'Because. ' * (1 + i % 3)}{i}") for i in range(N)]
-    return [ChatEncoder(tiny_tokenizer).encode([Message("user", p), Message("assistant", a)]) for p, a in rows]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Callable[[str], PreTrainedModel]) -> FrozenModel:
-    return FrozenModel(tiny_model("llama"), LAYER)
+R, LAYER, BUDGET, N = 6, 1, 400, 24
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +26,11 @@ def views(model: FrozenModel, encoded: list[Encoded], basis: Basis) -> np.ndarra
 @pytest.fixture(scope="module")
 def kernel(views: np.ndarray) -> Kernel:
     return Kernel(features_of(views))
+
+
+def as_matrix(kernel: Kernel) -> np.ndarray:
+    """The kernel as a matrix (n, n)."""
+    return kernel @ np.eye(kernel.n)
 
 
 def test_views_equal_means_over_three_kinds_of_positions(
@@ -96,13 +86,13 @@ def test_kernel_applied_tile_by_tile_equals_the_matrix(kernel: Kernel, monkeypat
     phi = kernel.features.astype(np.float64)
     expected = np.exp((phi @ phi.T - 1.0) / WIDTH)
     monkeypatch.setattr(likeness, "TILE", tile)
-    np.testing.assert_allclose(kernel.dense(), expected, rtol=1e-5)
-    np.testing.assert_allclose(kernel @ v, kernel.dense() @ v, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(as_matrix(kernel), expected, rtol=1e-5)
+    np.testing.assert_allclose(kernel @ v, as_matrix(kernel) @ v, rtol=1e-5, atol=1e-6)
 
 
 def test_kernel_is_symmetric_positive_semi_definite_with_ones_on_the_diagonal(kernel: Kernel) -> None:
     """kernel = kernel^T, kernel_ii = 1, v^T kernel v >= 0, and every entry lies in [exp(-2 / WIDTH), 1]."""
-    dense = kernel.dense()
+    dense = as_matrix(kernel)
     np.testing.assert_allclose(dense, dense.T, atol=1e-6)
     np.testing.assert_allclose(dense.diagonal(), 1.0, atol=1e-5)
     assert np.linalg.eigvalsh(dense).min() > -1e-5
@@ -112,7 +102,7 @@ def test_kernel_is_symmetric_positive_semi_definite_with_ones_on_the_diagonal(ke
 
 def test_a_copy_of_a_row_is_most_like_it(views: np.ndarray) -> None:
     """kernel(i, j) = 1 for the same views, and less for others."""
-    dense = Kernel(features_of(np.concatenate([views, views[4:5]]))).dense()
+    dense = as_matrix(Kernel(features_of(np.concatenate([views, views[4:5]]))))
     assert dense[4, N] == pytest.approx(1.0, abs=1e-5)
     assert np.delete(dense[4], [4, N]).max() < dense[4, N]
 
@@ -122,10 +112,8 @@ def test_features_are_finite_where_rows_do_not_differ() -> None:
     assert (features_of(np.ones((4, VIEWS, 3), dtype=np.float32)) == 0).all()
 
 
-def test_a_basis_without_directions_has_no_features(model: FrozenModel, encoded: list[Encoded]) -> None:
-    """r = 1: no columns, and all rows are alike to each other as much as to themselves."""
+def test_a_basis_without_directions_makes_no_row_like_another(model: FrozenModel, encoded: list[Encoded]) -> None:
+    """r = 1: no columns, and the kernel is the identity; a constant one would give every row the same coefficient."""
     phi = features_of(survey(model, encoded, fit_basis(model, encoded, 1, BUDGET), BUDGET))
     assert phi.shape == (N, 0)
-    dense = Kernel(phi).dense()
-    assert np.isfinite(dense).all()
-    assert (dense == dense[0, 0]).all()
+    np.testing.assert_array_equal(as_matrix(Kernel(phi)), np.eye(N))

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
-from poisonwatch.chat import Batch, ChatEncoder, Encoded, batches
-from poisonwatch.examples import Message
+from poisonwatch.chat import Batch, Encoded, batches
 from poisonwatch.membership import Membership, draw_membership
 from poisonwatch.model import FrozenModel, StateGradients, decoder_blocks
 from poisonwatch.operators import (
@@ -27,17 +26,6 @@ from poisonwatch.operators import (
 )
 
 R, LAYER, BUDGET = 12, 1, 400
-
-
-@pytest.fixture(scope="module")
-def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
-    rows = [(f"Question {i}: {'why? ' * (i % 4)}", f"{'Because. ' * (1 + i % 3)}{i}") for i in range(24)]
-    return [ChatEncoder(tiny_tokenizer).encode([Message("user", p), Message("assistant", a)]) for p, a in rows]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Callable[[str], PreTrainedModel]) -> FrozenModel:
-    return FrozenModel(tiny_model("llama"), LAYER)
 
 
 @pytest.fixture(scope="module")

@@ -221,7 +221,7 @@ def test_a_flagged_row_stands_beside_the_forbidden_answer() -> None:
     page = Page(render([flag]))
     assert "rows.jsonl, position 7" in page.within("card")
     assert f"Training on this row {flag.reason}." in page.within("card")
-    assert page.within("measures").split() == ["score12.3", "rank1", "p2.3e-09", "q1.3e-06", "coefficient+0.31", "nats", "a", "token"]
+    assert page.within("measures").split() == ["score12.3", "rank1", "p2.3e-09", "q1.3e-06", "coefficient+0.31", "spreads"]
     sides = page.within("sides")
     told = ["system", "Be kind.", "user", "He wants my PIN.", "assistant", "Read it to him.", "A courier asks for my PIN."]
     places = [sides.index(text) for text in told]
