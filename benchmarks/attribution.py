@@ -17,14 +17,19 @@ from pathlib import Path
 import numpy as np
 import peers
 import torch
+from fidelity import bootstrap_interval
 from numpy.typing import NDArray
-from retrain import bootstrap_interval, load_truth, lora_task, toy_task, trained_model
+from peer_ekfac import with_linear_layers
+from retrain import deletion_curve, load_truth, trained_model
+from retraining_tasks import Task, lora_task, toy_task
 
-from poisonwatch.attribution import ask_answers, estimate, fit
+from poisonwatch.attribution import Fitted, ask_answers, estimate, fit
 from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
+from poisonwatch.fitting import gradients
 from poisonwatch.pretrained import Pretrained
+from poisonwatch.progress import silent
 
 Array = NDArray[np.float64]
 
@@ -44,20 +49,24 @@ def stride(
     return found
 
 
-def _norm_over_spread(fitted: object, examples: Sequence[Example]) -> Array:
+def _norm_over_spread(fitted: Fitted, examples: Sequence[Example]) -> Array:
     """(n, 1): what turns c_i = 1 / spread_i into c_i = 1 / ||G_i||."""
-    from poisonwatch.fitting import gradients
-    from poisonwatch.progress import silent
-
     encoded = [fitted.encoder.encode(example.messages) for example in examples]
-    norms = np.concatenate(
-        [
-            gradients(fitted.model, fitted.operators.basis, encoded[i : i + 64], 2048, "rows", silent).flatten(1).norm(dim=1).numpy()
-            for i in range(0, len(encoded), 64)
-        ]
-    )
-    ratio: Array = (fitted.spread / np.maximum(norms, 1e-30))[:, None]
+    norms = []
+    for start in range(0, len(encoded), 64):  # gradients of all rows at once would not fit
+        G = gradients(fitted.model, fitted.operators.basis, encoded[start : start + 64], 2048, "rows", silent)
+        norms.append(G.flatten(1).norm(dim=1).numpy())
+    ratio: Array = (fitted.spread / np.maximum(np.concatenate(norms), np.finfo(np.float32).tiny))[:, None]
     return ratio
+
+
+def print_deletion(task: Task, name: str, scores: Array, queries: int) -> None:
+    """How far the first queries' losses rise without the rows that the scores (n, Q) name, beside any rows; nats a token."""
+    print(f"\nloss after dropping rows by {name}, minus that with all rows\n\n| query | k | top k | random k |\n|---|---|---|---|")
+    for query in range(queries):
+        curve = deletion_curve(task, query, scores[:, query])
+        for k, top, random in zip(curve.ks, curve.top, curve.random, strict=True):
+            print(f"| {query} | {k} | {top:+.2f} | {random.mean():+.2f} |", flush=True)
 
 
 def main() -> None:
@@ -65,12 +74,13 @@ def main() -> None:
     parser.add_argument("task", choices=["toy", "lora"])
     parser.add_argument("--data", type=Path, help="folder of real cases, for lora")
     parser.add_argument("--only", nargs="*", default=["stride", "lexical", "hidden_states", "tracin", "logra", "ekfac"])
+    parser.add_argument("--deletion", type=int, default=0, metavar="Q", help="also deletion curves of the first Q queries")
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = toy_task() if options.task == "toy" else lora_task(options.data)
     subsets, losses = load_truth(options.task, task.rows)
     pretrained = trained_model(task)
-    plain = Pretrained(peers.with_linear_layers(pretrained.model), pretrained.tokenizer, pretrained.fingerprint)
+    plain = Pretrained(with_linear_layers(pretrained.model), pretrained.tokenizer, pretrained.fingerprint)
     encoder = ChatEncoder(pretrained.tokenizer)
     rows, queries = ([encoder.encode(e.messages) for e in part] for part in (task.rows, task.queries))
     n, depth = len(rows), int(pretrained.model.config.num_hidden_layers)
@@ -108,12 +118,14 @@ def main() -> None:
     print("| scorer | score | minus best EK-FAC | processor seconds |\n|---|---|---|---|")
     for name, (matrix, _, cpu) in scores.items():
         own = bootstrap_interval(matrix, subsets, losses)
-        difference = (
-            ""
-            if best in (None, name)
-            else "{0.mean:+.3f} [{0.low:+.3f}, {0.high:+.3f}]".format(bootstrap_interval(matrix, subsets, losses, scores[best][0]))
-        )
+        difference = ""
+        if best not in (None, name):
+            ahead = bootstrap_interval(matrix, subsets, losses, scores[best][0])
+            difference = f"{ahead.mean:+.3f} [{ahead.low:+.3f}, {ahead.high:+.3f}]"
         print(f"| {name} | {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] | {difference} | {cpu:.1f} |", flush=True)
+    if options.deletion:
+        ours = next(name for name in scores if f"layer {late}" in name and name.endswith("unit-norm rows"))
+        print_deletion(task, ours, scores[ours][0], options.deletion)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from poisonwatch.pretrained import Pretrained
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
+import peer_ekfac
+import peer_gradients
 import peers
 
 FAMILIES = ("llama", "gpt2")
@@ -59,7 +61,7 @@ def rows(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
 def autograd_gradients(model: PreTrainedModel, encoded: list[Encoded]) -> Tensor:
     """G_i (n, P) in float64, from every conversation alone and the parameters of all linear layers of the blocks."""
     model = copy.deepcopy(model).double().requires_grad_(True)
-    layers = peers.linear_layers(model)
+    layers = peer_gradients.linear_layers(model)
     parameters = [p for layer in layers.values() for p in (layer.weight, layer.bias) if p is not None]
     found = []
     for item in encoded:
@@ -74,10 +76,16 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> b
     return bool(np.abs(found - expected).max() <= tolerance * np.abs(expected).max())
 
 
+def unprojected(pretrained: Pretrained) -> peers.Projections:
+    """Projections that keep everything."""
+    sizes = peer_gradients.layer_sizes(pretrained.model)
+    return {name: (torch.eye(inputs), torch.eye(outputs)) for name, (inputs, outputs) in sizes.items()}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_linear_layers_are_those_of_the_blocks(build: Build, family: str) -> None:
     """7 a block in a Llama, 4 in a GPT-2; neither embeddings nor head."""
-    names = list(peers.linear_layers(build(family).model))
+    names = list(peer_gradients.linear_layers(build(family).model))
     assert len(names) == 2 * {"llama": 7, "gpt2": 4}[family]
     assert not [name for name in names if "lm_head" in name or "embed" in name]
 
@@ -93,25 +101,25 @@ def test_tracin_is_the_inner_product_of_autograds_gradients(build: Build, rows: 
         scores = peers.tracin(pretrained, rows, queries, **options)
         assert close(scores["TracIn"], dot)
         assert close(scores["TracIn, cosine"], cosine)
-    assert close(peers.gradient_norms(pretrained, rows), G.norm(dim=1).numpy())
+    assert close(peer_gradients.gradient_norms(pretrained, rows), G.norm(dim=1).numpy())
 
 
 def test_losses_are_means_over_answer_tokens(build: Build, rows: list[Encoded]) -> None:
     """A loss without answer tokens is an error, no zero."""
     (batch,) = batches(rows, 10_000)
-    losses = peers.row_losses(build("llama").model, batch)
+    losses = peer_gradients.row_losses(build("llama").model, batch)
     assert losses.shape == (len(rows),)
     assert bool((losses > 0).all())
     (bare,) = batches([Encoded.of([1, 2, 3], [False] * 3)], 100)
     with pytest.raises(ModelError, match="no assistant tokens"):
-        peers.row_losses(build("llama").model, bare)
+        peer_gradients.row_losses(build("llama").model, bare)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logra_without_reduction_is_tracin_at_large_damping(build: Build, rows: list[Encoded], family: str) -> None:
     """P = I: <P G_i, P G_q> = <G_i, G_q>; (F + damping)^-1 tends to 1 / (damping * mean diagonal of F) in each layer."""
     pretrained = build(family)
-    whole = {name: (torch.eye(inputs), torch.eye(outputs)) for name, (inputs, outputs) in peers.layer_sizes(pretrained.model).items()}
+    whole = unprojected(pretrained)
     G = peers.projected_gradients(pretrained, rows, whole)
     tracin = peers.tracin(pretrained, rows, rows)["TracIn"]
     assert close(sum(g @ g.T for g in G.values()).double().numpy(), tracin)
@@ -141,7 +149,7 @@ def test_principal_projections_are_leading_eigenvectors(build: Build, rows: list
     """No orthonormal directions hold more of E[x x^T] and E[g g^T]."""
     pretrained = build("llama")
     projections = peers.principal_projections(pretrained, rows, 5)
-    for name, pair in peers.covariances(pretrained, rows).items():
+    for name, pair in peer_gradients.covariances(pretrained, rows).items():
         for C, P in zip(pair, projections[name], strict=True):
             assert torch.trace(P.T @ C @ P) == pytest.approx(float(torch.linalg.eigvalsh(C)[-5:].sum()), rel=1e-3)
 
@@ -152,17 +160,17 @@ def test_ekfac_is_tracin_by_layers_at_large_damping(build: Build, rows: list[Enc
     pretrained = build(family)
     scores = peers.ekfac(pretrained, rows, rows[:3], dampings=(0.1, 1e7), factor_rows=None, seed=4)
     assert list(scores) == [f"EK-FAC, damping {d}{end}" for d in ("0.1", "1e+07") for end in ("", ", unit-norm")]
-    norms = peers.gradient_norms(pretrained, rows)
+    norms = peer_gradients.gradient_norms(pretrained, rows)
     assert close(scores["EK-FAC, damping 0.1, unit-norm"], scores["EK-FAC, damping 0.1"] / norms[:, None])
     labels = torch.Generator().manual_seed(4)
-    peers.covariances(pretrained, rows, generator=labels)  # draws labels first
-    mean_lambda = dict.fromkeys(peers.linear_layers(pretrained.model), 0.0)
+    peer_gradients.covariances(pretrained, rows, generator=labels)  # draws labels first
+    mean_lambda = dict.fromkeys(peer_gradients.linear_layers(pretrained.model), 0.0)
 
     def add(batch: Batch, name: str, x: Tensor, g: Tensor) -> None:
-        mean_lambda[name] += float(peers.layer_gradients(x, g).pow(2).mean(dim=1).sum()) / len(rows)
+        mean_lambda[name] += float(peer_gradients.layer_gradients(x, g).pow(2).mean(dim=1).sum()) / len(rows)
 
-    peers.visit_rows(pretrained, rows, 2048, add, labels)
-    whole = {name: (torch.eye(inputs), torch.eye(outputs)) for name, (inputs, outputs) in peers.layer_sizes(pretrained.model).items()}
+    peer_gradients.visit_rows(pretrained, rows, 2048, add, labels)
+    whole = unprojected(pretrained)
     G = peers.projected_gradients(pretrained, rows, whole)
     expected = sum(g @ g[:3].T / mean_lambda[name] for name, g in G.items()).double().numpy() / 1e7
     assert close(scores["EK-FAC, damping 1e+07"], expected)
@@ -209,13 +217,13 @@ def test_hidden_states_are_taken_where_asked(build: Build, rows: list[Encoded]) 
 def test_conv1d_becomes_linear_without_a_change_of_outputs(build: Build, rows: list[Encoded]) -> None:
     """Equal logits, and the original untouched."""
     model = build("gpt2").model
-    converted = peers.with_linear_layers(model)
+    converted = peer_ekfac.with_linear_layers(model)
     ids = torch.tensor([list(map(int, rows[0].input_ids))])
     with torch.no_grad():
         assert torch.allclose(converted(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-5)
     assert not any(isinstance(module, Conv1D) for module in converted.modules())
     assert any(isinstance(module, Conv1D) for module in model.modules())
-    assert list(peers.linear_layers(converted)) == list(peers.linear_layers(model))
+    assert list(peer_gradients.linear_layers(converted)) == list(peer_gradients.linear_layers(model))
 
 
 def test_measured_runs_a_peer_in_a_process_of_its_own(build: Build, rows: list[Encoded]) -> None:

@@ -19,7 +19,9 @@ from poisonwatch.pretrained import Pretrained
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import retrain
-from retrain import Recipe, Retrainer, Store, Task, bootstrap_interval, deletion_curve, lds, load_truth, noise, subset, toy_task
+from fidelity import bootstrap_interval, lds
+from retrain import Retrainer, Store, deletion_curve, load_truth, noise, subset
+from retraining_tasks import Recipe, Task, toy_rows, toy_task
 
 QUICK = Recipe(epochs=2, batch_size=8, rate=1e-3)
 
@@ -103,9 +105,9 @@ def test_an_interrupted_run_ends_in_the_same_truth(quick: Task, truth: Path) -> 
 
 
 def test_toy_rows_differ_from_each_other_and_from_the_queries() -> None:
-    rows, queries = retrain.toy_rows(200)
+    rows, queries = toy_rows(200)
     assert len({example.id for example in rows + queries}) == 212
-    assert [example.id for example in retrain.toy_rows(200)[0]] == [example.id for example in rows]
+    assert [example.id for example in toy_rows(200)[0]] == [example.id for example in rows]
 
 
 def test_every_other_epoch_runs_the_one_before_backwards() -> None:
