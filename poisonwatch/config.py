@@ -154,6 +154,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "source": SourceConfig,
     "reference": SourceConfig,
     "stride": StrideConfig,
+    "stride.training": TrainingConfig,
     "decision": DecisionConfig,
     "validation": ValidationConfig,
 }
@@ -232,4 +233,4 @@ def _explain(error: dict[str, Any]) -> str:
 
 
 def _known_keys(path: list[str]) -> list[str]:
-    return list(SECTIONS.get(path[0] if path else "", AuditConfig).model_fields)
+    return list(SECTIONS.get(".".join(path), AuditConfig).model_fields)

@@ -93,6 +93,7 @@ def test_absolute_paths_and_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
         ({"decision": {"false_discovery": 0.1}}, "decision.false_discovery", "false_discovery_rate"),
         ({"stride": {"dampening": 1}}, "stride.dampening", "damping"),
         ({"stride": {"k": 1}}, "stride.k", "K"),
+        ({"stride": {"training": {"epoch": 1}}}, "stride.training.epoch", "epochs"),
         ({"model": {"nam": "x"}}, "model.nam", "name"),
         ({"reference": {"path": "x", "fromat": "alpaca"}}, "reference.fromat", "format"),
         ({"validation": {"max_character": 1}}, "validation.max_character", "max_characters"),
