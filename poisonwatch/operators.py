@@ -111,11 +111,6 @@ class Preconditioner:
         """Precondition G (..., r, D)."""
         return torch.cholesky_solve(torch.cholesky_solve(G, self._A).mT, self._S).mT
 
-    def eta(self, a: Tensor, shift: float) -> float:
-        """What scales a (K, r, D) to a typical relative shift: shift^2 mean ||z||^2 / mean_{k,t} ||B_t^T a_k||^2, its root."""
-        moved = torch.einsum("krd,rs,ksd->k", a, self.A, a).mean()
-        return shift * float((self.mean_power / moved) ** 0.5)
-
 
 def _damped_cholesky(factor: Tensor, damping: float) -> Tensor:
     """The lower Cholesky factor of (factor + damping * mean diagonal)."""
@@ -134,10 +129,19 @@ class Operators:
     shift: float
 
 
+def typical_eta(a: Tensor, A: Tensor, mean_power: float, shift: float) -> float:
+    """What scales a (K, r, D) to a typical relative shift: the root of shift^2 mean_t ||z||^2 / mean_{k,t} ||B_t^T a_k||^2.
+
+    `A` (r, r) is E[B B^T], `mean_power` mean_t ||z_t||^2.
+    """
+    moved = torch.einsum("krd,rs,ksd->k", a, A, a).mean()
+    return shift * float((mean_power / moved) ** 0.5)
+
+
 def solve(sums: Tensor, preconditioner: Preconditioner, basis: Basis, shift: float) -> Operators:
     """a_k from the subsets' sums of c_i G_i (K, r, D), scaled to the wanted typical ||z~ - z|| / ||z||."""
     a = preconditioner(sums)
-    eta = preconditioner.eta(a, shift)
+    eta = typical_eta(a, preconditioner.A, preconditioner.mean_power, shift)
     return Operators(a.mul_(-eta), basis, eta, shift)
 
 

@@ -61,10 +61,8 @@ def run_folder(run_dir: Path) -> Iterator[Path]:
 
 def checkpoint_for(config: AuditConfig, model_fingerprint: str) -> Path:
     """Where a training of this audit keeps its state: in the user's cache, by audit, model and settings, so that a rerun finds it."""
-    folder = cache_folder() / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
     key = json.dumps([config.name, config.source.path, model_fingerprint, config.seed, config.stride.model_dump(mode="json")])
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    return cache_folder() / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
 
 def write_config(folder: Path, config: AuditConfig) -> None:

@@ -30,7 +30,7 @@ from poisonwatch.chat import Batch, Encoded, batches
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.membership import Membership
 from poisonwatch.model import FrozenModel
-from poisonwatch.operators import Basis, Operators
+from poisonwatch.operators import Basis, Operators, typical_eta
 from poisonwatch.progress import Progress, silent
 from poisonwatch.steering import fidelity, linearity, log_likelihood, stability, steered
 
@@ -248,13 +248,12 @@ def _second_moment(model: FrozenModel, encoded: Sequence[Encoded], basis: Basis,
 def _scaled(model: FrozenModel, encoded: Sequence[Encoded], a: Tensor, U: Tensor, settings: TrainingSettings) -> Operators:
     """Operators of the wanted typical shift over an orthonormal basis: U = Q T, (Q T)^T z = T^T (Q^T z), so T goes into a.
 
-    eta is one number for all k, as in the closed form (`operators.solve`).
+    eta is one number for all k, as in the closed form.
     """
     Q, T = torch.linalg.qr(U)
     a = torch.cat([torch.einsum("ij,kjd->kid", T, a[:, :-1]), a[:, -1:]], dim=1)
     A, power, tokens = _second_moment(model, encoded, Basis(Q), settings.token_budget)
-    moved = torch.einsum("krd,rs,ksd->k", a, A, a).mean()
-    eta = settings.shift * float((power / tokens / moved) ** 0.5)
+    eta = typical_eta(a, A, power / tokens, settings.shift)
     return Operators(a * eta, Basis(Q), eta, settings.shift)
 
 
