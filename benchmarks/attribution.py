@@ -98,8 +98,10 @@ def main() -> None:
         add(late, f"layer {late}, K = n/2, alike, kriged", K=n // 2)
         add(late, f"layer {late}, K = n/2, random, Lasso", K=n // 2, design="random", recovery="lasso")
         add(late, f"layer {late}, K = n/2, random, kriged", K=n // 2, design="random")
-    if "sgd" in options.only:
-        add(late, f"layer {late}, sgd, K = n/4, random, Lasso", K=n // 4, design="random", recovery="lasso", fit="sgd")
+    if "sgd" in options.only:  # both fits on the same subsets
+        for fit_by in ("natural-gradient", "sgd"):
+            label = f"layer {late}, {fit_by}, K = n/4, random, Lasso"
+            add(late, label, K=n // 4, design="random", recovery="lasso", fit=fit_by)
     if "lexical" in options.only:
         row_texts, query_texts = ([f"{e.prompt} {e.response}" for e in part] for part in (task.rows, task.queries))
         runs += [("TF-IDF", partial(peers.tfidf, row_texts, query_texts)), ("BM25", partial(peers.bm25, row_texts, query_texts))]

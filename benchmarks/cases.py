@@ -1,6 +1,6 @@
-"""Average precision on real attack cases: recovery alone and after re-scoring, beside lexical search.
+"""Average precision on real attack cases: recovery alone and after re-scoring, beside peers.
 
-    python benchmarks/cases.py --data DIR [--poison 10] [--seeds 3]
+    python benchmarks/cases.py --data DIR [--poison 10] [--seeds 3] [--only "K = n/2"] [--peers tracin logra ekfac]
 
 DIR holds `background.jsonl` and a folder a case with `poison.jsonl`, `hard_negatives.jsonl` (rows of prompt and response) and
 `sentinels.yaml`. A case is met as an audit would: background, hard negatives and some poison rows drawn by seed; no trusted rows.
@@ -8,6 +8,9 @@ DIR holds `background.jsonl` and a folder a case with `poison.jsonl`, `hard_nega
 Row gradients and states depend on the row, the model and the basis alone: they are computed once for all rows (`benchmarks/cache`,
 minutes), and every audit is put together from them; yardstick, memberships, measurement and recovery are each audit's own. Basis and
 Fisher factors are those of the background rows.
+
+A peer's scores of all rows and all sentinels' answers are computed once, too, in a process of its own (EK-FAC: about an hour on one core).
+They are read in two ways: the mean over forbidden answers, and pooled like STRIDE's own coefficients (`scoring.pool`).
 """
 
 import argparse
@@ -20,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peers import bm25, tfidf
+from peers import PEERS, Measured, bm25, measured, tfidf
 from sklearn.metrics import average_precision_score
 
 from poisonwatch.attribution import Asked, Fitted, ask, draw, recover_queries, resolve_settings
@@ -28,12 +31,12 @@ from poisonwatch.chat import ChatEncoder, Encoded, batches
 from poisonwatch.config import ModelConfig, StrideConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.fitting import Geometry, drawn_order, sum_subsets
-from poisonwatch.influence import Influence, Query
+from poisonwatch.influence import Influence, Query, queries_of
 from poisonwatch.likeness import Features, features_of, views_of
 from poisonwatch.model import FrozenModel, decoder_blocks
 from poisonwatch.operators import Moments, Preconditioner, fit_basis, row_gradients, solve, unit_norm
 from poisonwatch.pretrained import Pretrained, load_pretrained
-from poisonwatch.scoring import score
+from poisonwatch.scoring import pool, score
 from poisonwatch.sentinels import Sentinel, load_sentinels
 from poisonwatch.yardstick import Yardstick
 
@@ -170,9 +173,10 @@ STRIDES = {
 }
 
 
-def stride_scores(rows: Rows, examples: list[Example], seed: int, asked: tuple) -> Iterator[tuple[str, Array]]:
+def stride_scores(rows: Rows, examples: list[Example], seed: int, asked: tuple, only: list[str]) -> Iterator[tuple[str, Array]]:
     """Scores (n,) of every setting: from recovery alone, and after re-scoring."""
-    for name, changes in STRIDES.items():
+    for name in only:
+        changes = STRIDES[name]
         K = round(changes["K"] * len(examples)) if "K" in changes else None
         stride = rows.stride.model_copy(update=changes | {"K": K})
         influence = rows.influence(examples, asked, stride, seed)
@@ -183,6 +187,48 @@ def stride_scores(rows: Rows, examples: list[Example], seed: int, asked: tuple) 
 
 def texts(examples: list[Example], sentinels: list[Sentinel]) -> tuple[list[str], list[str]]:
     return [f"{e.prompt} {e.response}" for e in examples], [f"{s.prompt} {s.forbidden or s.reference}" for s in sentinels]
+
+
+class CasePeers:
+    """Peers' scores of every row and every answer of every case; kept on disk with what they cost."""
+
+    def __init__(self, rows: Rows, cases: list[Case], names: list[str]) -> None:
+        self.places = rows.places
+        sentinels = [s for case in cases for s in case.sentinels]
+        conversations = {
+            (s.id, kind): s.conversation(text)
+            for s in sentinels
+            for kind, text in (("forbidden", s.forbidden), ("reference", s.reference))
+            if text
+        }
+        self.column = {answer: i for i, answer in enumerate(conversations)}
+        queries = [rows.encoder.encode(conversation) for conversation in conversations.values()]
+        self.costs = {name: self._cost(name, rows, queries) for name in names}
+
+    @staticmethod
+    def _cost(name: str, rows: Rows, queries: list[Encoded]) -> Measured:
+        path = CACHE / f"cases-{name}-{rows.pretrained.fingerprint[:12]}-n{len(rows.place)}-q{len(queries)}.pt"
+        if not path.exists():
+            torch.save(measured(PEERS[name], rows.pretrained, list(rows.encoded.values()), queries), path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+        cost: Measured = torch.load(path, weights_only=False)  # written above
+        print(f"{name}: {cost.processor_seconds:.0f} processor seconds, {cost.peak_memory_mb:.0f} MiB", flush=True)
+        return cost
+
+    def scores(self, examples: list[Example], sentinels: list[Sentinel]) -> Iterator[tuple[str, Array]]:
+        """Scores (n,) of every variant of every peer, read in both ways."""
+        queries = queries_of(sentinels)
+        forbidden, other = np.zeros((2, len(self.column), len(queries)))
+        for q, query in enumerate(queries):
+            forbidden[self.column[query.sentinel.id, "reference" if query.kind == "reference" else "forbidden"], q] = 1.0
+            if query.kind == "margin":
+                other[self.column[query.sentinel.id, "reference"], q] = 1.0
+        plain = [q for q, query in enumerate(queries) if query.kind != "margin"]
+        for cost in self.costs.values():
+            for name, matrix in cost.scores.items():
+                own = matrix[self.places(examples)] @ (forbidden - other)
+                yield name, own[:, plain].mean(axis=1)
+                yield f"{name}, pooled as ours", pool(queries, own).pooled.max(axis=1)
 
 
 def print_table(table: dict[str, list[list[float]]], names: list[str]) -> None:
@@ -199,11 +245,14 @@ def main() -> None:
     parser.add_argument("--poison", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=list(STRIDES), choices=list(STRIDES), help="settings of STRIDE")
+    parser.add_argument("--peers", nargs="*", default=[], choices=[name for name in PEERS if name not in ("tfidf", "bm25")])
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
     pretrained = load_pretrained(ModelConfig(name=options.model))
     rows = Rows(pretrained, background, [e for case in cases for e in case.poison + case.hard_negatives], StrideConfig())
+    others = CasePeers(rows, cases, options.peers)
     table: dict[str, list[list[float]]] = {}
     for place, case in enumerate(cases):
         asked = rows.questions(case)
@@ -211,7 +260,8 @@ def main() -> None:
             examples, labels = audit_rows(background, case, options.poison, seed)
             lexical = tfidf(*texts(examples, case.sentinels)) | bm25(*texts(examples, case.sentinels))
             scored = [(name, matrix.mean(axis=1)) for name, matrix in lexical.items()]
-            for name, values in [*scored, *stride_scores(rows, examples, seed, asked)]:
+            peers, ours = others.scores(examples, case.sentinels), stride_scores(rows, examples, seed, asked, options.only)
+            for name, values in [*scored, *peers, *ours]:
                 table.setdefault(name, [[] for _ in cases])[place].append(average_precision_score(labels, values))
     print(f"\naverage precision, {options.poison} poison rows, {options.seeds} seeds from {options.first_seed}")
     print_table(table, [case.name for case in cases])

@@ -265,3 +265,7 @@ def main() -> None:
         texts = name in ("tfidf", "bm25")
         cost = measured(PEERS[name], *((row_texts, query_texts) if texts else (pretrained, rows, queries)))
         print(f"| {name} | {cost.seconds:.1f} | {cost.processor_seconds:.1f} | {cost.peak_memory_mb:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

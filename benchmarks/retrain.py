@@ -356,3 +356,7 @@ def main() -> None:
     if options.task == "lora" and not options.data:
         parser.error("lora needs --data")
     retrain(toy_task() if options.task == "toy" else lora_task(options.data), options.count, options.repeats)
+
+
+if __name__ == "__main__":
+    main()

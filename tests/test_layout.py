@@ -59,3 +59,17 @@ def test_every_library_module_has_its_test_file() -> None:
     shown_elsewhere = {"__init__", "errors", "influence", "progress"}  # types and a protocol, exercised by all others
     modules = {path.stem for path in (ROOT / "poisonwatch").glob("*.py")} - shown_elsewhere
     assert {module for module in modules if not (ROOT / "tests" / f"test_{module}.py").exists()} == set()
+
+
+def test_every_script_that_a_benchmark_names_runs() -> None:
+    """A script whose docstring shows a command has a main, and calls it: without the call it ends silently."""
+    scripts = [
+        path
+        for path in (ROOT / "benchmarks").glob("*.py")
+        if f"python benchmarks/{path.name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    ]
+    assert len(scripts) >= 8
+    for path in scripts:
+        *_, last = ast.parse(path.read_text(encoding="utf-8")).body
+        assert isinstance(last, ast.If), f"{path.name} does not end by calling main"
+        assert ast.unparse(last) == "if __name__ == '__main__':\n    main()"
