@@ -1,4 +1,4 @@
-"""The command line: `poisonwatch audit`, `explain`, `demo`, `init`.
+"""The command line: `poisonwatch audit`, `explain`, `demo`, `init`, `packs`.
 
 Commands are imported when they run, so that `--help` does not wait for torch.
 """
@@ -27,6 +27,7 @@ for _name, _help, _example in (
     ),
     ("demo", "Audit a small data set with 18 planted rows, and count how many are found.", "poisonwatch demo /tmp/poisonwatch-demo"),
     ("init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
+    ("packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),
 ):
     app.command(f"poisonwatch.flows.commands:{_name}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
 

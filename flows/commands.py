@@ -111,3 +111,12 @@ def init(
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)
     print(f"wrote {targets['audit.yaml']} and {targets['sentinels.yaml']}; edit both, then: poisonwatch audit {targets['audit.yaml']}")
+
+
+def packs() -> None:
+    """What can stand under `sentinels` in an audit file, and how many sentinels that is."""
+    from poisonwatch.sentinels import packs as names
+    from poisonwatch.sentinels import read_pack
+
+    for pack in map(read_pack, names()):
+        print(f"{pack.place}\n    {len(pack.entries)} sentinels. {pack.about}.")

@@ -1,17 +1,23 @@
 """Sentinels: prompts whose answers must not change."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
+from poisonwatch.redaction import excerpt
 
 PACK_PREFIX = "pack:"
+PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 class _Entry(BaseModel):
@@ -53,10 +59,27 @@ class Sentinel:
         return (*self.messages, Message("assistant", answer))
 
 
-def load_sentinels(places: list[str]) -> list[Sentinel]:
-    """Read sentinel files and packs, in order.
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Sentinels that ship with Poisonwatch: `about` says what they guard; one with `placeholders` is a template."""
 
-    Raises SentinelError where a file is missing or not a YAML list, a sentinel has no prompt or no answer, or an id comes twice.
+    name: str
+    about: str
+    placeholders: tuple[str, ...]
+    entries: tuple[dict[str, Any], ...]
+
+    @property
+    def place(self) -> str:
+        """How `sentinels` names the pack, with ... for each value of a template."""
+        values = "&".join(f"{placeholder}=..." for placeholder in self.placeholders)
+        return f"{PACK_PREFIX}{self.name}" + (f"?{values}" if values else "")
+
+
+def load_sentinels(places: list[str]) -> list[Sentinel]:
+    """Read sentinel files and packs, in order; `pack:NAME?placeholder=value&...` fills a template.
+
+    Raises SentinelError where a file is missing or not a YAML list, a sentinel has no prompt or no answer, an id comes twice, or the
+    values given to a pack are not those of its placeholders.
     """
     sentinels = [sentinel for place in places for sentinel in _read(place)]
     seen: set[str] = set()
@@ -64,7 +87,22 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
         if sentinel.id in seen:
             raise SentinelError(f"sentinel {sentinel.id} comes twice in {', '.join(places)}: give each its own id")
         seen.add(sentinel.id)
+    _refuse_contradictions(sentinels)
     return sentinels
+
+
+def _refuse_contradictions(sentinels: Sequence[Sentinel]) -> None:
+    """An answer that one sentinel forbids to a prompt and another (or the same) wants."""
+    wanted = {(s.messages, _folded(s.reference)): s.id for s in sentinels if s.reference}
+    for sentinel in sentinels:
+        other = wanted.get((sentinel.messages, _folded(sentinel.forbidden))) if sentinel.forbidden else None
+        if other is not None:
+            whose = "its own reference" if other == sentinel.id else f"the reference of {other}, for the same prompt"
+            raise SentinelError(f"sentinel {sentinel.id} contradicts the panel: what it forbids is {whose}; change one of them")
+
+
+def _folded(text: str | None) -> str:
+    return " ".join((text or "").casefold().split())
 
 
 def packs() -> list[str]:
@@ -73,22 +111,55 @@ def packs() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def read_pack(name: str) -> Pack:
+    """A pack as it ships; its comment's first sentence is `about`. Raises SentinelError where there is none of that name."""
+    if name not in packs():
+        raise SentinelError(f"there is no pack {name}: packs are {', '.join(packs())}")
+    text = (resources.files("poisonwatch") / "packs" / f"{name}.yaml").read_text(encoding="utf-8")
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    return Pack(name, comment.partition(". ")[0], tuple(dict.fromkeys(PLACEHOLDER.findall(text))), tuple(yaml.safe_load(text)))
+
+
 def _read(place: str) -> list[Sentinel]:
+    entries = _filled(place) if place.startswith(PACK_PREFIX) else _listed(place)
+    return [_sentinel(entry, number, place) for number, entry in enumerate(entries, start=1)]
+
+
+def _filled(place: str) -> Any:
+    """A pack's entries, the values in the place of its placeholders."""
+    name, _, query = place.removeprefix(PACK_PREFIX).partition("?")
+    pack, given = read_pack(name), parse_qs(query, keep_blank_values=True)
+    values = {key: " ".join(" ".join(texts).split()) for key, texts in given.items()}
+    faults = [f"takes no value {excerpt(key)}" for key in values if key not in pack.placeholders]
+    faults += [
+        f"takes one value for {key}, not {len(texts)}" for key, texts in given.items() if key in pack.placeholders and len(texts) > 1
+    ]
+    faults += [f"needs a value for {placeholder}" for placeholder in pack.placeholders if not values.get(placeholder)]
+    if faults:
+        encoding = " (in a value, %26 stands for & and %2B for +)" if pack.placeholders else ""
+        raise SentinelError(f"the pack {name} {', '.join(faults)}: write {pack.place}{encoding}")
+
+    def fill(part: Any) -> Any:  # after YAML is parsed, in one pass: a value is never read as YAML, nor as a placeholder
+        if isinstance(part, dict):
+            return {key: fill(value) for key, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [fill(value) for value in part]
+        return PLACEHOLDER.sub(lambda found: values[found[1]], part) if isinstance(part, str) else part
+
+    return fill(pack.entries)
+
+
+def _listed(place: str) -> list[Any]:
     try:
         entries = yaml.safe_load(_text_of(place))
     except yaml.YAMLError as error:
         raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list) or not entries:
         raise SentinelError(f"{place} must hold a YAML list of at least one sentinel (id, prompt, forbidden and/or reference)")
-    return [_sentinel(entry, number, place) for number, entry in enumerate(entries, start=1)]
+    return entries
 
 
 def _text_of(place: str) -> str:
-    if place.startswith(PACK_PREFIX):
-        name = place.removeprefix(PACK_PREFIX)
-        if name not in packs():
-            raise SentinelError(f"there is no pack {name}: packs are {', '.join(packs())}")
-        return (resources.files("poisonwatch") / "packs" / f"{name}.yaml").read_text(encoding="utf-8")
     try:
         return Path(place).read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -72,15 +72,6 @@ def test_files_and_packs_are_read_in_order(tmp_path: Path) -> None:
     assert load_sentinels([]) == []
 
 
-def test_every_pack_that_ships_can_be_read() -> None:
-    """pack:NAME for every name, with ids of its own."""
-    assert packs() == sorted(packs())
-    assert "refusal-erosion" in packs()
-    sentinels = load_sentinels([f"pack:{name}" for name in packs()])
-    assert len(sentinels) >= len(packs())
-    assert all(s.prompt and (s.forbidden or s.reference) for s in sentinels)
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -143,3 +134,18 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"- id: caf\xe9")
     assert "cannot be read: " in refusal(str(tmp_path / "latin.yaml"))
     assert "cannot be read: " in refusal(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"forbidden": "Yes.", "reference": " yes. "}, {"forbidden": "No."}, "its own reference"),
+        ({"forbidden": "Yes."}, {"reference": "YES."}, "the reference of b"),
+    ],
+)
+def test_contradictory_sentinels_are_an_error(tmp_path: Path, first: dict[str, str], second: dict[str, str], said: str) -> None:
+    """What is forbidden is also wanted, for the same prompt: no push could be right."""
+    path = tmp_path / "sentinels.yaml"
+    path.write_text(yaml.safe_dump([{"id": "a", "prompt": "Q?", **first}, {"id": "b", "prompt": "Q?", **second}]))
+    with pytest.raises(SentinelError, match=f"sentinel a contradicts the panel: what it forbids is {said}"):
+        load_sentinels([str(path)])

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from poisonwatch.sentinels import packs
+
 ROOT = Path(__file__).parent.parent
 
 FIRST_STAGE = """
 from pathlib import Path
 import poisonwatch
 assert Path(poisonwatch.__file__).is_relative_to({site!r}), poisonwatch.__file__
+from poisonwatch.sentinels import packs
 from poisonwatch.config import load_config
 from poisonwatch.demonstration import write_demo
 from poisonwatch.flows.cli import app
@@ -60,4 +63,4 @@ def test_the_demo_starts_from_an_installed_wheel(wheel: Path, tmp_path: Path) ->
         [tmp_path / "env" / "bin" / "python", "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["384", "24", "refusal-erosion"]
+    assert done.stdout.split() == ["384", "24", *packs()]
