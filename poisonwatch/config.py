@@ -5,7 +5,7 @@ Relative paths (and relative SQLite URLs) start at the folder of the audit file,
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -43,6 +43,9 @@ class SourceConfig(_Section):
         if self.relative_to and Path(path).is_relative_to(self.relative_to):
             return str(Path(path).relative_to(self.relative_to))
         return redact_url(path)
+
+
+ScreenName = Literal["duplicate-answers", "trigger-ngram", "invisible-characters", "control-tokens"]
 
 
 class TrainingConfig(_Section):
@@ -131,6 +134,9 @@ class AuditConfig(_Section):
     seed: int = Field(0, description="Draws subset memberships.")
     stride: StrideConfig = Field(StrideConfig(), description="The attribution.")
     decision: DecisionConfig = Field(DecisionConfig(), description="From scores to flags.")
+    screens: list[ScreenName] = Field(
+        list(get_args(ScreenName)), description="Cheap screens that flag rows beside attribution; [] for none."
+    )
     validation: ValidationConfig = Field(ValidationConfig(), description="What a row must be to be audited.")
     alerts: list[str] = Field(default=[], description="Apprise URLs that are told when rows are flagged.")
     version: str | None = Field(None, description="Written into a run's config.yaml: the Poisonwatch that ran it. Ignored when read.")

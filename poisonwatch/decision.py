@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import genpareto, kstest
 
 Array = NDArray[np.float64]
 
 TAIL = 0.1  # the share of reference scores that the tail is fitted to
 LEAST_EXCEEDANCES = 10
+LEAST_FIT = 0.01  # p-value of the Kolmogorov-Smirnov distance between exceedances and their fit; below it the fit is not used
 BULK = (0.80, 0.95)  # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent of poison
 
 
@@ -31,7 +33,7 @@ def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
     """Rank among the reference, (1 + #{ref >= s}) / (n_ref + 1), with a generalised-Pareto tail above its 90 % quantile.
 
     The tail's shape and scale come from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987), the shape held within
-    [0, 1/2]: never lighter than exponential. With fewer than 10 exceedances the ranks stand alone.
+    [0, 1/2]: never lighter than exponential. With fewer than 10 exceedances, or where they do not follow the fit, the ranks stand alone.
     """
     ordered = np.sort(reference)
     n = len(ordered)
@@ -41,8 +43,10 @@ def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
     if len(excess) < LEAST_EXCEEDANCES:
         return p, Null(f"rank among {n} trusted rows", n)
     shape, scale = pareto_tail(excess)
+    if kstest(excess, genpareto(shape, scale=scale).cdf).pvalue < LEAST_FIT:
+        return p, Null(f"rank among {n} trusted rows, whose largest scores follow no generalised Pareto tail", n)
     above = scores > threshold
-    p[above] = len(excess) / n * _pareto_survival(scores[above] - threshold, shape, scale)
+    p[above] = len(excess) / n * genpareto(shape, scale=scale).sf(scores[above] - threshold)
     return p, Null(f"rank among {n} trusted rows, generalised-Pareto tail (shape {shape:.2f})", n)
 
 
@@ -71,24 +75,6 @@ def pareto_tail(excess: Array) -> tuple[float, float]:
     a1 = float((x * (len(x) - 1 - np.arange(len(x))) / (len(x) - 1)).mean())  # estimates E[X (1 - F(X))]
     shape = min(max(2 - a0 / (a0 - 2 * a1), 0.0), 0.5) if a0 > 2 * a1 else 0.5
     return shape, a0 * (1 - shape)  # keeps the mean excess
-
-
-def _pareto_survival(excess: Array, shape: float, scale: float) -> Array:
-    if shape < 1e-9:
-        exponential: Array = np.exp(-excess / scale)
-        return exponential
-    survival: Array = (1 + shape * excess / scale) ** (-1 / shape)
-    return survival
-
-
-def benjamini_hochberg(p: Array) -> Array:
-    """q-values of all entries of p, of any shape (Benjamini and Hochberg, J. R. Stat. Soc. B 57, 1995)."""
-    flat = p.ravel()
-    order = np.argsort(flat)[::-1]
-    ranks = np.arange(len(flat), 0, -1)
-    q = np.empty_like(flat)
-    q[order] = np.minimum(np.minimum.accumulate(flat[order] * len(flat) / ranks), 1.0)
-    return q.reshape(p.shape)
 
 
 def row_q_values(p: Array) -> Array:

@@ -37,6 +37,7 @@ class Influence:
     `w` (n, Q) for the `queries`, in spreads: how far beyond its push on ordinary conversations a row pushes the query, in units of how much
     the former varies. `alone` (n, Q) is the same before suspects were measured alone; equal to w where every row is a subset of its own.
     `suspects` (m,) are the rows that score highest, `kinship` (m, m) how strongly they push each other, in the same unit.
+    `features` (n, f) say which rows are alike (`likeness`; f = 0 where nothing is known).
     `certificate` is the worst relative duality gap (lasso) or residual (kriging) of the recoveries, `measured_alone` counts the rows that
     were, and `artefacts` (Q,) is the 95 % quantile of phantom coefficients: what recovery makes of rows that do not exist (lasso only).
     """
@@ -46,6 +47,7 @@ class Influence:
     alone: Array
     suspects: NDArray[np.int64]
     kinship: Array
+    features: NDArray[np.float32]
     certificate: float
     measured_alone: int = 0
     artefacts: Array | None = None

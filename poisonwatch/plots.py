@@ -24,14 +24,15 @@ NEW, TRUSTED, FLAGGED = "#4c84b8", "#30363d", "#cf4a00"  # apart in hue and ligh
 def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     """The distribution of a panel's scores: new rows filled, trusted rows (if any) outlined, each flagged row with its own marker.
 
-    `panel` is an index into `verdicts.panels`. Rows flagged on another panel have hollow markers: they may score high here, too, and would
-    look missed. Counts are on a logarithmic axis, so that single rows can be seen beside hundreds. Belongs to no pyplot state: nothing
-    needs to be closed.
+    `panel` is an index into `verdicts.panels`. Rows flagged on another panel or by a screen have hollow markers: they may score high here,
+    too, and would look missed. Counts are on a logarithmic axis, so that single rows can be seen beside hundreds. Belongs to no pyplot
+    state: nothing needs to be closed.
     """
     new, trusted = verdicts.scores[:, panel], verdicts.reference_scores[:, panel]
     row_of = {(example.source, example.position, example.id): i for i, example in enumerate(verdicts.examples)}
-    flagged = [flag.score for flag in verdicts.flags if flag.panel == verdicts.panels[panel]]
-    others = [flag.example for flag in verdicts.flags if flag.panel != verdicts.panels[panel]]
+    here = [flag.by_attribution and flag.panel == verdicts.panels[panel] for flag in verdicts.flags]
+    flagged = [flag.score for flag, on_panel in zip(verdicts.flags, here, strict=True) if on_panel]
+    others = [flag.example for flag, on_panel in zip(verdicts.flags, here, strict=True) if not on_panel]
     elsewhere = [float(new[row_of[example.source, example.position, example.id]]) for example in others]
     figure = Figure(figsize=(6.8, 3.9), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
@@ -47,7 +48,7 @@ def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     if flagged:
         axes.plot(flagged, [0.94] * len(flagged), label=f"{len(flagged):,} flagged on this panel", **markers)
     if elsewhere:
-        axes.plot(elsewhere, [0.86] * len(elsewhere), label=f"{len(elsewhere):,} flagged on another", fillstyle="none", **markers)
+        axes.plot(elsewhere, [0.86] * len(elsewhere), label=f"{len(elsewhere):,} flagged otherwise", fillstyle="none", **markers)
     if flagged:
         least = min(flagged)
         axes.axvline(least, color=FLAGGED, linewidth=1.0, linestyle=(0, (4, 3)), label=f"smallest flagged score: {least:.1f}")

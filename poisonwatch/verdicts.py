@@ -1,7 +1,12 @@
-"""Verdicts: which new rows are flagged, and why."""
+"""Verdicts: which new rows are flagged, and why.
+
+A row is flagged where its score is anomalous beside the trusted rows' (or the bulk of the batch), *and* its topic does not explain it
+(`topic`). A p-value is the score's alone; the q-value is 1 where the topic explains the score. Screens (`screens`) flag rows of their own,
+whatever the score; they silence nothing.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +14,11 @@ from numpy.typing import NDArray
 from poisonwatch.config import DecisionConfig
 from poisonwatch.decision import Null, p_values, row_q_values
 from poisonwatch.examples import Example
+from poisonwatch.findings import Finding
 from poisonwatch.influence import Influence
 from poisonwatch.scoring import Scores, score
 from poisonwatch.sentinels import Sentinel
+from poisonwatch.topic import LEVEL, leaning, nearest_rows, standing_out
 
 Array = NDArray[np.float64]
 
@@ -20,13 +27,16 @@ PUSHES = {
     "margin": "moves the answer from the reference towards the forbidden one",
     "reference": "moves the reference answer",
 }
+SEVERITIES = ("low", "medium", "high")
+WEAK, STRONG = 6.0, 15.0  # scores: a push below lowers a sentinel's severity by one step, one above raises it
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flagged row with its reason: the panel it pushes most anomalously, and that panel's sentinel it pushes most.
+    """A flagged row with its reasons: the panel it pushes most anomalously, and that panel's sentinel it pushes most.
 
     `score` is in robust standard deviations of the panel, `coefficient` in spreads (see `Influence`), `rank` 1-based among the new rows.
+    `findings` are what screens found in it; where `by_attribution` is False, they alone flagged it.
     """
 
     example: Example
@@ -39,6 +49,17 @@ class Flag:
     p_value: float
     q_value: float
     rule: str
+    by_attribution: bool = True
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def severity(self) -> str:
+        """The sentinel's severity, a step less for a weak push and a step more for a strong one; "medium" where only a screen speaks."""
+        if not self.by_attribution:
+            return "medium"
+        step = (self.score >= STRONG) - (self.score < WEAK)
+        place = SEVERITIES.index(self.sentinel.severity) + step
+        return SEVERITIES[min(max(place, 0), len(SEVERITIES) - 1)]
 
     @property
     def push(self) -> str:
@@ -46,8 +67,14 @@ class Flag:
         return PUSHES[self.kind]
 
     @property
+    def reasons(self) -> list[str]:
+        """Why the row is flagged, attribution first; row text only as short excerpts that are made visible."""
+        found = [f"{finding.screen}: {finding.reason}" for finding in self.findings]
+        return [self.reason, *found] if self.by_attribution else found
+
+    @property
     def reason(self) -> str:
-        """The verdict in one sentence, free of row text."""
+        """What attribution says of the row in one sentence, free of row text."""
         return (
             f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}: "
             f"score {self.score:.1f} (rank {self.rank}), p = {self.p_value:.2g}, q = {self.q_value:.2g} by {self.rule}"
@@ -77,8 +104,8 @@ class Verdicts:
     false_discovery_rate: float
 
 
-def judge(influence: Influence, examples: Sequence[Example], decision: DecisionConfig) -> Verdicts:
-    """Flag the new rows whose score is anomalous on any panel at the configured false-discovery rate.
+def judge(influence: Influence, examples: Sequence[Example], decision: DecisionConfig, findings: Sequence[Finding] = ()) -> Verdicts:
+    """Flag the new rows whose score is anomalous on any panel at the configured false-discovery rate, and those with `findings`.
 
     The first len(examples) rows of the influence are the new ones; the rest are trusted reference rows.
     """
@@ -88,9 +115,17 @@ def judge(influence: Influence, examples: Sequence[Example], decision: DecisionC
     judged = [p_values(new[:, j], trusted[:, j]) for j in range(len(scores.panels))]
     p = np.column_stack([of_panel for of_panel, _ in judged])
     nulls = tuple(null for _, null in judged)
-    q = row_q_values(p)
-    flagged: list[int] = np.flatnonzero(q.min(axis=1) <= decision.false_discovery_rate).tolist()
-    flags = [_flag(i, examples, influence, scores, p, q, nulls, decision.false_discovery_rate) for i in flagged]
+    topics = _topics(scores, influence.features, n)
+    q = row_q_values(np.where([[topic.explains for topic in row] for row in topics], 1.0, p))
+    anomalous = q <= decision.false_discovery_rate
+    found: dict[int, list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.row, []).append(finding)
+    flagged = sorted(set(np.flatnonzero(anomalous.any(axis=1)).tolist()) | set(found))
+    rules = [[f"{null.rule}; {topic.rule}" for null, topic in zip(nulls, row, strict=True)] for row in topics]
+    flags = [
+        replace(_flag(i, examples, influence, scores, p, q, rules[i], anomalous[i]), findings=tuple(found.get(i, ()))) for i in flagged
+    ]
     sentinels = tuple(dict.fromkeys(query.sentinel for query in influence.queries))
     primary = [next(c for c, query in enumerate(influence.queries) if query.sentinel is s) for s in sentinels]
     return Verdicts(
@@ -104,13 +139,52 @@ def judge(influence: Influence, examples: Sequence[Example], decision: DecisionC
         influence.alone[:n, primary],
         trusted,
         nulls,
-        tuple(sorted(flags, key=lambda flag: (flag.q_value, -flag.score, flag.example.id))),
+        tuple(sorted(flags, key=lambda flag: (not flag.by_attribution, flag.q_value, -flag.score, flag.example.id))),
         decision.false_discovery_rate,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """Whether a row's topic explains its score on a panel, and by which rule."""
+
+    explains: bool
+    rule: str
+
+
+def _topics(scores: Scores, features: NDArray[np.float32], n: int) -> list[list[_Topic]]:
+    """For the n new rows and every panel: do they stand out from the rows around them, or lean towards the forbidden answer?"""
+    if not features.size or len(features) < 2:
+        return [[_Topic(False, "nothing known of its topic")] * len(scores.panels)] * n
+    nearest = nearest_rows(features)
+    columns = []
+    for j in range(len(scores.panels)):
+        beyond = standing_out(scores.push[:, j], nearest)
+        out = p_values(beyond[:n], beyond[n:])[0]
+        lean = np.ones(n)
+        if not np.isnan(scores.margin[0, j]):
+            towards = leaning(scores.margin[:, j], nearest)
+            lean = p_values(towards[:n], towards[n:])[0]
+        level = max(LEVEL, 1 / (1 + (len(features) - n or n)))
+        columns.append([_topic(*pair, level) for pair in zip(out.tolist(), lean.tolist(), strict=True)])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _topic(out: float, lean: float, level: float) -> _Topic:
+    if out <= lean:
+        return _Topic(out > level, f"stands out from the rows most like it (p = {out:.2g})")
+    return _Topic(lean > level, f"leans from the reference to the forbidden answer, and so do the rows most like it (p = {lean:.2g})")
+
+
 def _flag(
-    i: int, examples: Sequence[Example], influence: Influence, scores: Scores, p: Array, q: Array, nulls: tuple[Null, ...], rate: float
+    i: int,
+    examples: Sequence[Example],
+    influence: Influence,
+    scores: Scores,
+    p: Array,
+    q: Array,
+    rules: Sequence[str],
+    anomalous: NDArray[np.bool_],
 ) -> Flag:
     n = len(examples)
 
@@ -118,7 +192,8 @@ def _flag(
         return 1 + int((scores.pooled[:n, j] > scores.pooled[i, j]).sum())
 
     # Several panels may agree on a row; the one where it ranks highest says best what it does.
-    panel = min(np.flatnonzero(q[i] <= rate).tolist(), key=lambda j: (rank(j), -scores.pooled[i, j]))
+    panels = np.flatnonzero(anomalous).tolist() or range(len(scores.panels))
+    panel = min(panels, key=lambda j: (rank(j), -scores.pooled[i, j]))
     of_panel = [c for c, query in enumerate(scores.queries) if query.sentinel.panel == scores.panels[panel]]
     column = max(of_panel, key=lambda c: scores.standard[i, c])
     return Flag(
@@ -131,5 +206,6 @@ def _flag(
         rank=rank(panel),
         p_value=float(p[i, panel]),
         q_value=float(q[i, panel]),
-        rule=nulls[panel].rule,
+        rule=rules[panel],
+        by_attribution=bool(anomalous.any()),
     )

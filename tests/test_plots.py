@@ -67,7 +67,7 @@ def test_every_flagged_row_of_the_panel_has_one_marker() -> None:
 def test_rows_flagged_on_another_panel_are_marked_at_their_score_here() -> None:
     """A row that scores high on two panels is flagged on one; on the other it must not look missed."""
     verdicts = build_verdicts({"safety": [3, 8], "brand": [5]})
-    hollow = line(panel_figure(verdicts, 1), "flagged on another")
+    hollow = line(panel_figure(verdicts, 1), "flagged otherwise")
     assert hollow is not None
     assert list(hollow.get_xdata()) == [verdicts.scores[3, 1], verdicts.scores[8, 1]]
 

@@ -8,7 +8,7 @@ from scipy.stats import median_abs_deviation
 
 from poisonwatch.examples import Message
 from poisonwatch.influence import Influence, Query, queries_of
-from poisonwatch.scoring import kin_weights, pool, robust_z, score
+from poisonwatch.scoring import KIN, kin_weights, pool, robust_z, score
 from poisonwatch.sentinels import Sentinel
 
 
@@ -35,6 +35,7 @@ def influence(seed: int = 0, n: int = 120, m: int = 8, queries: tuple[Query, ...
         w + draw.normal(size=w.shape),
         suspects=draw.choice(n, m, replace=False),
         kinship=draw.normal(size=(m, m)),
+        features=np.empty((n, 0), dtype=np.float32),
         certificate=0.0,
     )
 
@@ -91,15 +92,15 @@ def test_scores_follow_the_rows_wherever_they_stand(seed: int) -> None:
     np.testing.assert_allclose(score(moved).pooled, score(plain).pooled[order])
 
 
-def test_kin_weights_sum_to_one_or_zero_with_a_zero_diagonal() -> None:
-    """sum_j W_ij in {0, 1}, W_ii = 0, W >= 0; 0 where a row has no kin."""
+def test_kin_weights_sum_to_less_than_one_with_a_zero_diagonal() -> None:
+    """sum_j W_ij = t / (t + median t) for total squared likeness t; W_ii = 0, W >= 0; 0 where a row has no kin."""
     kinship = np.random.default_rng(0).normal(size=(9, 9))
     kinship[4], kinship[:, 4] = -1.0, -1.0
     kinship[4, 4] = 100.0
+    likeness = np.maximum((kinship + kinship.T) / 2, 0) * (1 - np.eye(9))
+    total = (likeness**2).sum(axis=1)
     weights = kin_weights(kinship)
-    expected = np.ones(9)
-    expected[4] = 0.0
-    np.testing.assert_allclose(weights.sum(axis=1), expected)
+    np.testing.assert_allclose(weights.sum(axis=1), total / (total + np.median(total)))
     assert (weights >= 0).all()
     assert not np.diag(weights).any()
     assert not weights[:, 4].any()
@@ -109,18 +110,20 @@ def test_kin_weights_are_squared_mutual_likeness() -> None:
     """W_ij ~ max((k_ij + k_ji) / 2, 0)^2; the input is left as it was."""
     kinship = np.array([[9.0, 2.0, -4.0], [0.0, 9.0, 3.0], [1.0, 3.0, 9.0]])
     before = kinship.copy()
-    np.testing.assert_allclose(kin_weights(kinship), [[0, 1, 0], [1 / 10, 0, 9 / 10], [0, 1, 0]])
+    np.testing.assert_allclose(kin_weights(kinship), [[0, 1 / 10, 0], [1 / 19, 0, 9 / 19], [0, 1 / 2, 0]])
     np.testing.assert_array_equal(kinship, before)
+    assert not kin_weights(np.zeros((3, 3))).any()
 
 
 def test_kin_raise_each_other_and_nobody_else() -> None:
-    """pooled_i gains sum_j W_ij max(pooled_j, 0) for suspects; other rows and negative kin change nothing."""
+    """pooled_i gains KIN sum_j W_ij max(pooled_j - median suspect, 0) for suspects; other rows change nothing."""
     plain = influence(3)
     kinless, kin = score(replace(plain, suspects=np.empty(0, dtype=np.int64), kinship=np.empty((0, 0)))), score(plain)
     others = np.setdiff1d(np.arange(len(plain.w)), plain.suspects)
     np.testing.assert_array_equal(kin.pooled[others], kinless.pooled[others])
     gain = kin.pooled[plain.suspects] - kinless.pooled[plain.suspects]
-    np.testing.assert_allclose(gain, kin_weights(plain.kinship) @ np.maximum(kinless.pooled[plain.suspects], 0))
+    own = kinless.pooled[plain.suspects]
+    np.testing.assert_allclose(gain, KIN * kin_weights(plain.kinship) @ np.maximum(own - np.median(own.max(axis=1)), 0), atol=1e-12)
     assert (gain >= 0).all()
 
 
@@ -181,3 +184,11 @@ def test_scores_leave_the_influence_as_it_was() -> None:
     score(plain)
     np.testing.assert_array_equal(plain.w, w)
     np.testing.assert_array_equal(plain.kinship, kinship)
+
+
+def test_scores_say_what_they_are_made_of() -> None:
+    """push: the forbidden pool, or the reference's where nothing is forbidden; margin: NaN where a panel has none; pooled: the largest."""
+    scores = score(influence(5, m=0))
+    assert not np.isnan(scores.push).any()
+    np.testing.assert_array_equal(np.isnan(scores.margin[0]), [False, True, True])
+    np.testing.assert_array_equal(scores.pooled, np.fmax(scores.push, scores.margin))

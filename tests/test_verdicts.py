@@ -7,6 +7,7 @@ import pytest
 
 from poisonwatch.config import DecisionConfig
 from poisonwatch.examples import Example, Message
+from poisonwatch.findings import Finding
 from poisonwatch.influence import Influence, queries_of
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.verdicts import Verdicts, judge
@@ -34,7 +35,7 @@ def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
     n = N + trusted
     none = np.empty(0, dtype=np.int64)
     w = 1e-3 * draw.normal(size=(n, 5))
-    return Influence(queries_of(SENTINELS), w, w, none, np.empty((0, 0)), certificate=0.0)
+    return Influence(queries_of(SENTINELS), w, w, none, np.empty((0, 0)), np.empty((n, 0), dtype=np.float32), certificate=0.0)
 
 
 def pushed(columns: list[int], rows: tuple[int, ...] = (7, 21, 40), by: float = 0.02, **of: int) -> Verdicts:
@@ -149,3 +150,60 @@ def test_a_stricter_rate_flags_a_subset() -> None:
     ]
     assert flagged[0] <= flagged[1] <= flagged[2]
     assert flagged[0] < flagged[2]
+
+
+def on_topic(margin: float) -> Verdicts:
+    """12 of 60 new rows form a crowd that pushes the forbidden answer of the first panel, and its margin by `margin`."""
+    plain = clean()
+    draw = np.random.default_rng(3)
+    features = draw.normal(size=(N + TRUSTED, 24))
+    features[:12] = np.eye(24)[0] * 20 + 0.3 * features[:12]
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    w = plain.w.copy()
+    w[:12, [0, 2]] += 0.01
+    w[:12, 1] += margin
+    return judge(replace(plain, w=w, features=features.astype(np.float32)), EXAMPLES, DECISION)
+
+
+def test_a_topic_explains_a_crowd_that_pushes_but_does_not_lean() -> None:
+    """Honest rows on the sentinel's topic are anomalous by score (small p) and not flagged (q = 1)."""
+    verdicts = on_topic(margin=0.0)
+    assert (verdicts.p[:12, 0] < 0.01).all()
+    assert (verdicts.q[:12, 0] == 1).sum() >= 10
+
+
+def test_a_crowd_that_leans_to_the_forbidden_answer_is_flagged() -> None:
+    """The same crowd with a margin of 10 sigma is flagged whole, and the rule says so."""
+    verdicts = on_topic(margin=0.01)
+    flagged = {flag.example.id: flag for flag in verdicts.flags}
+    assert {example.id for example in EXAMPLES[:12]} <= set(flagged)
+    assert any("leans from the reference to the forbidden answer" in flag.rule for flag in flagged.values())
+
+
+@pytest.mark.parametrize(
+    ("score", "severity", "expected"),
+    [(5.0, "medium", "low"), (10.0, "medium", "medium"), (20.0, "medium", "high"), (5.0, "low", "low"), (20.0, "high", "high")],
+)
+def test_severity_follows_the_effect_not_p(score: float, severity: str, expected: str) -> None:
+    """A weak push lowers the sentinel's severity by one step, a strong one raises it; p changes nothing."""
+    flag = pushed([3]).flags[0]
+    for p in (1e-12, 0.04):
+        assert replace(flag, score=score, p_value=p, sentinel=replace(flag.sentinel, severity=severity)).severity == expected
+
+
+def test_screens_flag_rows_of_their_own_and_silence_none() -> None:
+    """Rows with findings are flagged after those of attribution; a row that both found has both reasons."""
+    quiet, loud = 11, 7
+    findings = [Finding(quiet, "control-tokens", "g", "spells a token."), Finding(loud, "duplicate-answers", "h", "given before.")]
+    influence = clean()
+    w = influence.w.copy()
+    w[[loud, 21, 40], 3] += 0.02
+    alone, both = (judge(replace(influence, w=w), EXAMPLES, DECISION, found) for found in ([], findings))
+    by_row = {flag.example.id: flag for flag in both.flags}
+    assert {flag.example.id for flag in alone.flags} | {EXAMPLES[quiet].id} == set(by_row)
+    assert both.flags[-1].example.id == EXAMPLES[quiet].id
+    assert not both.flags[-1].by_attribution
+    assert both.flags[-1].reasons == ["control-tokens: spells a token."]
+    assert both.flags[-1].severity == "medium"
+    assert by_row[EXAMPLES[loud].id].reasons[1:] == ["duplicate-answers: given before."]
+    assert by_row[EXAMPLES[loud].id].by_attribution

@@ -1,0 +1,44 @@
+"""The topic must cancel: honest rows about what a sentinel asks push its answers, too, and are the false alarms to beat.
+
+A row is held against a panel only where it differs from what is around it, by one of two measures, each judged like a score:
+
+    standing out    the row's push, minus the upper quartile of that of its NEAREST rows: honest rows on a topic have a crowd around them
+                    that does the same
+    leaning         the row's margin (forbidden minus reference answer) plus the mean margin of its CLOSEST rows: honest rows on a topic
+                    raise both answers, and poison that comes as a crowd of its own, which hides it from the first measure, does not
+
+Nearness is likeness of the frozen model's states (`likeness`), over new and trusted rows together.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+NEAREST = 20
+CLOSEST = 5
+UPPER = 0.75
+LEVEL = 0.02  # of the p-value that either measure must reach; with few rows to compare with, the smallest there is
+
+
+def nearest_rows(features: NDArray[np.float32], m: int = NEAREST) -> Rows:
+    """The up to m nearest other rows (n, m) by `features` (n, f), nearest first."""
+    m = min(m, len(features) - 1)
+    if m < 1:
+        return np.empty((len(features), 0), dtype=np.int64)
+    found: Rows = NearestNeighbors(n_neighbors=m, algorithm="brute").fit(features).kneighbors(return_distance=False).astype(np.int64)
+    return found
+
+
+def standing_out(push: Array, nearest: Rows) -> Array:
+    """push (n,) beyond the upper quartile of the nearest rows' (n, m)."""
+    beyond: Array = push - np.quantile(push[nearest], UPPER, axis=1)
+    return beyond
+
+
+def leaning(margin: Array, nearest: Rows) -> Array:
+    """margin (n,) with the mean of the closest rows'."""
+    together: Array = margin + margin[nearest[:, :CLOSEST]].mean(axis=1)
+    return together
