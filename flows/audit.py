@@ -19,7 +19,7 @@ from poisonwatch.runs import new_audit_id, run_folder, summarise
 from poisonwatch.sentinels import load_sentinels
 from poisonwatch.stages import StageClock
 from poisonwatch.tasks.alerts import alert
-from poisonwatch.tasks.attribution import fit_operators, judge, load_model, recover
+from poisonwatch.tasks.attribution import check_sentinels, fit_operators, gather_evidence, judge, load_model, recover, screen
 from poisonwatch.tasks.data import pull, pull_reference, validate
 from poisonwatch.tasks.results import record
 from poisonwatch.tasks.tracking import open_run, track
@@ -70,15 +70,19 @@ def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Rep
         new, rejected = engine(validate, rows, config.validation)
         reference = engine(pull_reference, config.reference, config.validation, new)
         model = engine(load_model, config.model)
+        problems = engine(check_sentinels, model, sentinels, config.stride)
+        reporter.problems(problems)
+        findings = engine(screen, new, reference, model, config.screens)
         fitted = engine(fit_operators, model, new + reference, config, reporter.progress)
         influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress)
-        verdicts = engine(judge, influence, new, config.decision)
+        verdicts = engine(judge, influence, new, config.decision, findings)
+        evidence = engine(gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress)
         run_id = engine.attempt(open_run, config, audit_id)
         summary = summarise(
-            config, audit_id, len(rows), rejected, reference, fitted, influence, verdicts, model.fingerprint, engine.clock.costs
+            config, audit_id, len(rows), rejected, reference, problems, fitted, influence, verdicts, model.fingerprint, engine.clock.costs
         )
         summary["mlflow_run_id"] = run_id
-        engine(record, folder, config, summary, fitted, verdicts, rejected)
+        engine(record, folder, config, summary, fitted, verdicts, evidence, rejected)
         if run_id:
             engine.attempt(track, config, summary, verdicts, folder, fitted.curve)
     engine.attempt(alert, config.alerts, config.name, verdicts, str(run_dir / "report.html"))

@@ -10,7 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from poisonwatch.health import Problem
 from poisonwatch.redaction import excerpt, visible
+from poisonwatch.verdicts import Flag
 
 T = TypeVar("T")
 ROWS_SHOWN = 30
@@ -49,6 +51,11 @@ class Reporter:
     def note(self, text: str) -> None:
         """One line on stderr."""
         self.console.print(Text(visible(text)), soft_wrap=True)
+
+    def problems(self, problems: Iterable[Problem]) -> None:
+        """A line on stderr for each sentinel that cannot tell anything."""
+        for problem in problems:
+            self.note(f"sentinel {problem.sentinel_id}: {problem.problem}")
 
 
 def print_summary(summary: dict[str, Any], run_dir: str) -> None:
@@ -93,6 +100,11 @@ def print_explained(rows: Any, n: int, as_json: bool) -> None:
     console.print(table)
 
 
+def _why(flag: Flag) -> str:
+    pushed = [f"rank {flag.rank}, {SHORT[flag.kind]}, most on {flag.sentinel.id}"] if flag.by_attribution else []
+    return "; ".join([*pushed, *(f"screen {finding.screen}" for finding in flag.findings)])
+
+
 def _flag_table(flags: Any, width: int) -> Table:
     table = Table(show_lines=False, expand=width < 120, title_justify="left")
     for name in ("source, row", "panel", "score", "q", "why", "text"):
@@ -105,7 +117,7 @@ def _flag_table(flags: Any, width: int) -> Table:
             flag.panel,
             f"{flag.score:.1f}",
             f"{flag.q_value:.2g}",
-            f"rank {flag.rank}, {SHORT[flag.kind]}, most on {flag.sentinel.id}",
+            _why(flag),
             excerpt(f"{flag.example.prompt} / {flag.example.response}", 70),
         )
         table.add_row(*(Text(visible(cell)) for cell in cells))

@@ -104,18 +104,32 @@ class Fitted:
     curve: LearningCurve | None = None
 
     @property
+    def subset_alone(self) -> Rows:
+        """(n,): the subset that holds this row and no other; -1 where there is none."""
+        single = np.flatnonzero(np.asarray(self.M.sum(axis=1)).ravel() == 1)
+        subset = np.full(len(self.ids), -1)
+        subset[csr_array(self.M[single]).indices] = single
+        return subset
+
+    @property
     def measured_alone(self) -> NDArray[np.bool_]:
         """(n,): rows that have a subset to themselves."""
-        single = np.asarray(self.M.sum(axis=1)).ravel() == 1
-        alone: NDArray[np.bool_] = np.asarray(self.M[single].sum(axis=0)).ravel() > 0
+        alone: NDArray[np.bool_] = self.subset_alone >= 0
         return alone
 
-    def singled_out(self, rows: Rows, G: Tensor) -> "Fitted":
-        """With one operator more for each of the rows, from their gradients G (m, r, D)."""
+    def operators_of(self, rows: Rows, G: Tensor) -> Tensor:
+        """What each of the rows (m,) does on its own, a_i = -eta P c_i G_i (m, r, D), from their gradients G (m, r, D).
+
+        Raises ValueError where operators were trained, or loaded.
+        """
         if self.preconditioner is None:
             raise ValueError("these operators cannot be added to: they were trained, or loaded")
         spread = torch.from_numpy(self.spread[rows]).to(G)
-        a = -self.operators.eta * self.preconditioner(G / spread[:, None, None])
+        return -self.operators.eta * self.preconditioner(G / spread[:, None, None])
+
+    def singled_out(self, rows: Rows, G: Tensor) -> "Fitted":
+        """With one operator more for each of the rows, from their gradients G (m, r, D)."""
+        a = self.operators_of(rows, G)
         single = csr_array((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), len(self.ids)))
         operators = replace(self.operators, a=torch.cat([self.operators.a, a]))
         return replace(self, operators=operators, M=csr_array(vstack([self.M, single])))
@@ -247,6 +261,24 @@ def _sparse(fitted: Fitted, y: Array, fraction: float | Array | None) -> Estimat
     return Estimate(w, float(recovery.gap.max()), artefacts)
 
 
+def row_operators(fitted: Fitted, rows: Rows, token_budget: int, progress: Progress = silent) -> Tensor:
+    """What each of the rows (m,) does on its own, (m, r, D): kept from the fit where a row has a subset to itself, else made anew.
+
+    Raises ValueError where operators were trained, or loaded.
+    """
+    if fitted.preconditioner is None:
+        raise ValueError("these rows cannot be taken apart: their operators were trained, or loaded")
+    a = torch.zeros(len(rows), *fitted.operators.a.shape[1:], device=fitted.operators.a.device)
+    subset = fitted.subset_alone[rows]
+    kept, new = np.flatnonzero(subset >= 0), np.flatnonzero(subset < 0)
+    a[torch.from_numpy(kept).to(a.device)] = fitted.operators.a[torch.from_numpy(subset[kept]).to(a.device)]
+    if len(new):
+        encoded = [fitted.encoded[i] for i in rows[new]]
+        G = gradients(fitted.model, fitted.operators.basis, encoded, token_budget, "rows", progress)
+        a[torch.from_numpy(new).to(a.device)] = fitted.operators_of(rows[new], G)
+    return a
+
+
 GradientsOf = Callable[[Rows], Tensor]  # rows (m,) to their gradients (m, r, D)
 
 
@@ -292,6 +324,7 @@ def recover_queries(
         alone,
         suspects,
         kin.w[suspects],
+        fitted.features,
         certificate=max(*certificates, kin.certificate),
         measured_alone=int(fitted.measured_alone.sum()),
         artefacts=found.artefacts,

@@ -69,7 +69,8 @@ class ChatEncoder:
         self._templates: dict[tuple[str, ...], list[_Span]] = {}
 
     @cached_property
-    def _special_ids(self) -> frozenset[int]:
+    def special_ids(self) -> frozenset[int]:
+        """Every control token; the assistant's turn ends with one."""
         added = self.tokenizer.added_tokens_decoder.items()
         return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added if token.special}
 
@@ -138,11 +139,19 @@ class ChatEncoder:
             ids += span.ids
             answer += [spoken] * len(span.ids)
             if span.message is None and span.ids and before.message is not None and roles[before.message] == "assistant":
-                answer[-len(span.ids)] = span.ids[0] in self._special_ids  # the assistant also learns to stop
+                answer[-len(span.ids)] = span.ids[0] in self.special_ids  # the assistant also learns to stop
         first = answer.index(True) if True in answer else 0
         start = 0 if first < self.max_tokens else first - self.max_tokens // 2  # turns upon turns before the first answer
         window = slice(start, start + self.max_tokens)
         return Encoded.of(ids[window], answer[window])
+
+
+def prompt_of(encoded: Encoded) -> NDArray[np.int32]:
+    """The tokens (T,) before a conversation's last answer: what the model is to answer. All of them where there is no answer."""
+    answers = np.flatnonzero(encoded.answer)
+    stop = answers[-1] + 1 if len(answers) else len(encoded)
+    others = np.flatnonzero(~encoded.answer[:stop])
+    return encoded.input_ids[: others[-1] + 1 if len(others) else 0]
 
 
 def _clip(ids: list[int], length: int) -> list[int]:

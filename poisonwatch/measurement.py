@@ -31,13 +31,22 @@ def first_order(operators: Operators, G: Tensor) -> Array:
 def forward(
     model: FrozenModel, operators: Operators, encoded: Sequence[Encoded], token_budget: int = 2048, progress: Progress = silent
 ) -> Array:
-    """y (K, Q) by applying each of the K operators to each of the Q conversations: y_k(q) = Loss(o_q) - Loss(o~_{q,k}).
+    """y (K, Q) by applying each of the K operators to each of the Q conversations: y_k(q) = Loss(o_q) - Loss(o~_{q,k})."""
+    losses = steered_losses(model, operators, encoded, token_budget, progress)
+    y: Array = losses[0] - losses[1:]
+    return y
+
+
+def steered_losses(
+    model: FrozenModel, operators: Operators, encoded: Sequence[Encoded], token_budget: int = 2048, progress: Progress = silent
+) -> Array:
+    """Losses (1 + K, Q) of the Q conversations in nats a token: of the model as it is, then under each of the K operators.
 
     The blocks below the split run once a conversation; those above run for as many operators at a time as `token_budget` holds copies of
     it. Raises ModelError where a conversation has no answer token.
     """
     K = len(operators.a)
-    y = np.zeros((K, len(encoded)))
+    losses = np.zeros((1 + K, len(encoded)))
 
     def chunks() -> Iterator[tuple[int, Run, slice]]:
         for q, item in enumerate(encoded):
@@ -48,9 +57,9 @@ def forward(
     for q, run, ks in progress(chunks(), "measure", K * len(encoded), lambda chunk: chunk[2].stop - chunk[2].start):
         with torch.no_grad():
             (o,) = steered(model, run, operators.basis, operators.a[None, ks])
-            losses = torch.stack([_loss(each, run.targets[0]) for each in (run.o[0], *o)]).cpu().numpy()
-            y[ks, q] = losses[0] - losses[1:]
-    return y
+            of_chunk = torch.stack([_loss(each, run.targets[0]) for each in (run.o[0], *o)]).cpu().numpy()
+            losses[0, q], losses[1 + ks.start : 1 + ks.stop, q] = of_chunk[0], of_chunk[1:]
+    return losses
 
 
 def _loss(o: Tensor, targets: Tensor) -> Tensor:

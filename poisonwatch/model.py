@@ -6,7 +6,7 @@ Only what lies above the split builds a graph, and the head sees answer tokens a
 split: what lies below it then costs nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +119,28 @@ class FrozenModel:
         blocks = logits.split_with_sizes([m * len(o) for o in run.o])
         return tuple(block.view(m, -1, block.shape[-1]) for block in blocks)
 
+    def continuations(
+        self, prompt: Tensor, moved: Callable[[Tensor], Tensor], m: int, most: int, ends: Collection[int] = ()
+    ) -> list[list[int]]:
+        """The likeliest next tokens, one by one, under m ways of moving the states: at most `most` each, up to the first that `ends` it.
+
+        `prompt` (T,) token ids, T > 0; `moved` maps states z (m, t, D) to z~ (m, t, D), position by position, so that the attention's
+        cache stays true. A prompt that leaves no room for the answer in the model's window loses its beginning.
+        """
+        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        new = (prompt if window is None else prompt[-max(1, window - most) :]).to(self.device).expand(m, -1)
+        cache, tokens = None, list[Tensor]()
+        ended = torch.zeros(m, dtype=torch.bool, device=self.device)
+        stops = torch.tensor(sorted(ends), device=self.device)
+        with torch.no_grad(), self._moving(moved), self._last_only():
+            while len(tokens) < most and not bool(ended.all()):
+                output = self.model(input_ids=new, past_key_values=cache, use_cache=True)
+                cache, new = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
+                tokens.append(new[:, 0])
+                ended = ended | torch.isin(new[:, 0], stops)
+        rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
+        return [row[: next((t for t, token in enumerate(row) if token in ends), len(row))] for row in rows]
+
     def _run(self, batch: Batch) -> Tensor:
         output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         logits: Tensor = output.logits
@@ -134,11 +156,25 @@ class FrozenModel:
             seen.append(z.detach().requires_grad_(not stop) if states is None else states)
             if stop:
                 raise _Stop
-            return ((seen[0], *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": seen[0]})
+            return _with_states(args, kwargs, seen[0])
 
         handle = self._block.register_forward_pre_hook(cut, with_kwargs=True)
         try:
             yield seen
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def _moving(self, moved: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Put z~ = moved(z) in the place of the states z at the split."""
+
+        def move(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            z = args[0] if args else kwargs["hidden_states"]
+            return _with_states(args, kwargs, moved(widened(z)).to(z.dtype))
+
+        handle = self._block.register_forward_pre_hook(move, with_kwargs=True)
+        try:
+            yield
         finally:
             handle.remove()
 
@@ -165,6 +201,20 @@ class FrozenModel:
             yield
         finally:
             handle.remove()
+
+    @contextmanager
+    def _last_only(self) -> Iterator[None]:
+        """Give the head only the last position: logits become (b, 1, V)."""
+        handle = self._head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _with_states(args: tuple[Any, ...], kwargs: dict[str, Any], states: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A block's arguments with other states."""
+    return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
 
 def widened(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.plots import as_png, panel_figure
 from poisonwatch.redaction import visible
 from poisonwatch.verdicts import Verdicts
@@ -17,11 +18,17 @@ MOST_MESSAGES = 24  # turns of one row
 MOST_REJECTED = 200
 
 
-def render_report(summary: Mapping[str, Any], verdicts: Verdicts, rejected: Sequence[Mapping[str, Any]]) -> str:
+def render_report(
+    summary: Mapping[str, Any],
+    verdicts: Verdicts,
+    rejected: Sequence[Mapping[str, Any]],
+    evidence: Sequence[ClusterEvidence] = (),
+) -> str:
     """The report of one audit as an HTML document.
 
-    `summary` is the audit's summary.json, `rejected` has the fields of `Rejection`. Every value that the template prints is made visible
-    and escaped on its way out, so no text of a row, a sentinel or the configuration can become markup.
+    `summary` is the audit's summary.json, `rejected` has the fields of `Rejection`, `evidence` is about groups of flagged rows. Every value
+    that the template prints is made visible and escaped on its way out, so no text of a row, a sentinel, the configuration or the steered
+    model can become markup.
     """
     environment = Environment(
         # Found by folder: poisonwatch/dashboards is a symlink in a checkout and a sub-package in a wheel.
@@ -38,6 +45,7 @@ def render_report(summary: Mapping[str, Any], verdicts: Verdicts, rejected: Sequ
         summary=summary,
         verdicts=verdicts,
         panels=list(zip(summary["panels"], plots, strict=True)),
+        evidence=evidence,
         rejected=rejected[:MOST_REJECTED],
         rejected_left_out=max(len(rejected) - MOST_REJECTED, 0),
         longest_text=LONGEST_TEXT,

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +22,9 @@ from poisonwatch import __version__
 from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
+from poisonwatch.evidence import ClusterEvidence, to_record
 from poisonwatch.examples import Example, Rejection
+from poisonwatch.health import Problem
 from poisonwatch.influence import Influence
 from poisonwatch.pretrained import cache_folder
 from poisonwatch.stages import StageCost
@@ -120,13 +123,14 @@ def flag_record(flag: Flag) -> dict[str, Any]:
         "position": example.position,
         "panel": flag.panel,
         "sentinel_id": flag.sentinel.id,
-        "severity": flag.sentinel.severity,
+        "severity": flag.severity,
         "score": flag.score,
         "rank": flag.rank,
         "coefficient": flag.coefficient,
         "p_value": flag.p_value,
         "q_value": flag.q_value,
-        "reasons": [flag.reason],
+        "by": (["stride"] if flag.by_attribution else []) + sorted({finding.screen for finding in flag.findings}),
+        "reasons": flag.reasons,
         "messages": [asdict(message) for message in example.messages],
     }
 
@@ -141,6 +145,11 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
     """`rejected.jsonl`: rows that were not audited, with the expectation that failed."""
     write_lines(folder / "rejected.jsonl", map(asdict, rejected))
+
+
+def write_evidence(folder: Path, evidence: Sequence[ClusterEvidence]) -> None:
+    """`evidence.jsonl`: one cluster of flagged rows a line, with what its rows share and what steering with them does."""
+    write_lines(folder / "evidence.jsonl", map(to_record, evidence))
 
 
 def write_flags(folder: Path, flags: Sequence[Flag]) -> None:
@@ -169,6 +178,7 @@ def summarise(
     pulled: int,
     rejected: Sequence[Rejection],
     reference: Sequence[Example],
+    problems: Sequence[Problem],
     fitted: Fitted,
     influence: Influence,
     verdicts: Verdicts,
@@ -205,10 +215,12 @@ def summarise(
                 "name": panel,
                 "null": verdicts.nulls[j].rule,
                 "largest_score": float(verdicts.scores[:, j].max()),
-                "flagged": sum(flag.panel == panel for flag in verdicts.flags),
+                "flagged": sum(flag.by_attribution and flag.panel == panel for flag in verdicts.flags),
             }
             for j, panel in enumerate(verdicts.panels)
         ],
+        "screens": dict(sorted(Counter(finding.screen for flag in verdicts.flags for finding in flag.findings).items())),
+        "sentinel_problems": [asdict(problem) for problem in problems],
         "stages": [asdict(cost) for cost in stages],
         "mlflow_run_id": None,
     }

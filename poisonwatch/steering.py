@@ -6,7 +6,7 @@ One frozen run of a batch of b rows serves every operator that is tried on it: m
 blocks above the split together; nothing below it is run again. The losses say what training asks of the pairs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -25,6 +25,16 @@ def steer(z: Tensor, B: Tensor, a: Tensor) -> Tensor:
 def steered(model: FrozenModel, run: Run, basis: CoordinatesOf, a: Tensor) -> tuple[Tensor, ...]:
     """The logits o~ of every row of `run` under its own m operators `a` (b, m, r, D): b tensors (m, n_i, V), at its answer tokens."""
     return model.resume(run, steer(run.z, basis(run.z), a))
+
+
+def continuations(
+    model: FrozenModel, basis: CoordinatesOf, a: Tensor, prompt: Tensor, most: int, ends: Collection[int] = ()
+) -> list[list[int]]:
+    """What the model says after `prompt` (T,) under each of m operators `a` (m, r, D), greedily: m lists of at most `most` tokens.
+
+    A token of `ends` ends an answer and is left out.
+    """
+    return model.continuations(prompt, lambda z: steer(z, basis(z), a[:, None])[:, 0], len(a), most, ends)
 
 
 def log_likelihood(logp: Tensor, targets: Tensor) -> Tensor:

@@ -5,9 +5,14 @@ from prefect import task
 
 from poisonwatch.errors import OperationError
 from poisonwatch.tasks import OUTSIDE
-from poisonwatch.verdicts import Verdicts
+from poisonwatch.verdicts import Flag, Verdicts
 
 ROWS_NAMED = 10
+
+
+def _why(flag: Flag) -> str:
+    scored = [f"{flag.panel}, score {flag.score:.1f}, q {flag.q_value:.2g}"] if flag.by_attribution else []
+    return "; ".join([*scored, *(f"screen {finding.screen}" for finding in flag.findings)])
 
 
 @task(**OUTSIDE)
@@ -21,10 +26,7 @@ def alert(urls: list[str], name: str, verdicts: Verdicts, where: str) -> None:
     sender = apprise.Apprise()
     refused = [number for number, url in enumerate(urls, start=1) if not sender.add(url)]
     title = f"Poisonwatch: {len(verdicts.flags)} of {len(verdicts.examples)} new rows flagged in {name}"
-    lines = [
-        f"{f.example.source}, row {f.example.position}: {f.panel}, score {f.score:.1f}, q {f.q_value:.2g}"
-        for f in verdicts.flags[:ROWS_NAMED]
-    ]
+    lines = [f"{f.example.source}, row {f.example.position}: {_why(f)}" for f in verdicts.flags[:ROWS_NAMED]]
     more = len(verdicts.flags) - ROWS_NAMED
     lines += [f"and {more} more"] * (more > 0) + [f"Report: {where}"]
     if not sender.notify(title=title, body="\n".join(lines)) or refused:

@@ -2,10 +2,13 @@
 
 from prefect import task
 
-from poisonwatch import attribution, verdicts
+from poisonwatch import attribution, evidence, health, screens, verdicts
 from poisonwatch.attribution import Fitted
-from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig
+from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig, ScreenName, StrideConfig
+from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.examples import Example
+from poisonwatch.findings import Finding
+from poisonwatch.health import Problem
 from poisonwatch.influence import Influence
 from poisonwatch.pretrained import Pretrained, load_pretrained
 from poisonwatch.progress import Progress
@@ -23,6 +26,12 @@ def load_model(config: ModelConfig) -> Pretrained:
 
 
 @task(**PLAIN)
+def check_sentinels(model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig) -> list[Problem]:
+    """Find sentinels that cannot tell anything."""
+    return health.check_sentinels(model, sentinels, stride.max_tokens, stride.token_budget)
+
+
+@task(**PLAIN)
 def fit_operators(model: Pretrained, examples: list[Example], config: AuditConfig, progress: Progress) -> Fitted:
     """Fit the steering operators to new and trusted rows; a training that was killed goes on from its checkpoint."""
     checkpoint = checkpoint_for(config, model.fingerprint) if config.stride.fit == "sgd" else None
@@ -36,6 +45,20 @@ def recover(fitted: Fitted, sentinels: list[Sentinel], config: AuditConfig, prog
 
 
 @task(**PLAIN)
-def judge(influence: Influence, new: list[Example], decision: DecisionConfig) -> Verdicts:
-    """Flag the new rows that are anomalous."""
-    return verdicts.judge(influence, new, decision)
+def screen(new: list[Example], reference: list[Example], model: Pretrained, names: list[ScreenName]) -> list[Finding]:
+    """Look for rows that give themselves away in their text."""
+    return screens.screen(new, reference, [str(token) for token in model.tokenizer.all_special_tokens], names)
+
+
+@task(**PLAIN)
+def gather_evidence(
+    fitted: Fitted, influence: Influence, verdicts: Verdicts, sentinels: list[Sentinel], config: AuditConfig, progress: Progress
+) -> tuple[ClusterEvidence, ...]:
+    """Group the flagged rows, and steer the model with each group."""
+    return evidence.gather(fitted, influence, verdicts, sentinels, progress, config.seed, config.stride.token_budget)
+
+
+@task(**PLAIN)
+def judge(influence: Influence, new: list[Example], decision: DecisionConfig, findings: list[Finding]) -> Verdicts:
+    """Flag the new rows that are anomalous, and those that screens found."""
+    return verdicts.judge(influence, new, decision, findings)

@@ -28,7 +28,8 @@ from poisonwatch.tasks import OUTSIDE
 from poisonwatch.training import LearningCurve
 from poisonwatch.verdicts import Verdicts
 
-UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "rejected.jsonl")  # operators stay in the run directory
+# Operators stay in the run directory.
+UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "evidence.jsonl", "rejected.jsonl")
 LONGEST_PARAM = 500
 METRIC_STEPS = 200  # a request holds at most 1,000 metrics
 UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
@@ -137,7 +138,7 @@ def _flag_table(verdicts: Verdicts) -> pd.DataFrame:
     records = []
     for flag in verdicts.flags:
         record = flag_record(flag)
-        texts = {"prompt": flag.example.prompt, "response": flag.example.response, "reason": flag.reason}
+        texts = {"prompt": flag.example.prompt, "response": flag.example.response, "reason": "; ".join(flag.reasons)}
         records.append({name: record[name] for name in columns} | texts)
     return pd.DataFrame(records, columns=[*columns, "prompt", "response", "reason"])
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import CHATML, SPECIALS, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from poisonwatch.chat import ChatEncoder, Encoded, batches
+from poisonwatch.chat import ChatEncoder, Encoded, batches, prompt_of
 from poisonwatch.examples import Message
 
 REFUSES_SYSTEM = (
@@ -156,6 +156,19 @@ def test_answer_behind_any_number_of_turns_is_kept(tiny_tokenizer: PreTrainedTok
     encoded = ChatEncoder(tiny_tokenizer, 64).encode([*turns, Message("assistant", "Here."), *turns[:after]])
     assert len(encoded) <= 64
     assert spoken(encoded, tiny_tokenizer) == ["Here.<|im_end|>"]
+
+
+def test_prompt_is_what_stands_before_the_last_answer(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """The same tokens whatever the answer; earlier answers belong to it, and so does the opening of the last turn."""
+    turns = [Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Why?")]
+    encoder = ChatEncoder(tiny_tokenizer)
+    one, other = (prompt_of(encoder.encode([*turns, Message("assistant", text)])).tolist() for text in ("Because.", "No"))
+    assert one == other
+    text = tiny_tokenizer.decode(one)
+    assert text.endswith("<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n")
+    assert "Hello" in text
+    assert prompt_of(Encoded.of([1, 2, 3], [False] * 3)).tolist() == [1, 2, 3]
+    assert prompt_of(Encoded.of([1, 2], [True] * 2)).tolist() == []
 
 
 def test_batches_hold_every_row_once_sorted_and_within_budget() -> None:

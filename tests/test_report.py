@@ -10,7 +10,9 @@ import jinja2
 import numpy as np
 import pytest
 
+from poisonwatch.confirmation import Confirmation, Effect, Moved
 from poisonwatch.decision import Null
+from poisonwatch.evidence import ClusterEvidence, Neighbour, SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
 from poisonwatch.redaction import visible
 from poisonwatch.report import LONGEST_TEXT, MOST_MESSAGES, MOST_REJECTED, ends, render_report
@@ -85,6 +87,7 @@ def build(flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("sa
             }
             for j, panel in enumerate(panels)
         ],
+        "sentinel_problems": [{"sentinel_id": "safety-1", "problem": "repeats safety-0"}],
         "stages": [{"name": "fit_operators", "seconds": 123.27, "peak_memory_mb": 2210.4}],
         "mlflow_run_id": "4f1e2d3c",
     }
@@ -139,11 +142,19 @@ def shape(page: Page) -> list[tuple[str, tuple[str, ...]]]:
     return [(tag, tuple(attributes)) for tag, attributes in page.tags]
 
 
+def group(flag: Flag, text: str) -> ClusterEvidence:
+    """Evidence about one flagged row, with the text wherever rows and model can write to."""
+    moved = Moved(2.0, 1.5, (2.1, 1.9))
+    effect = Effect(flag.sentinel, "margin", moved, moved, text, text)
+    gram = (SharedNgram(text, 1, 1, 0, 4, 3.5),)
+    return ClusterEvidence(
+        (0,), (flag.example.id,), flag.panel, 1.0, 0, gram, gram, ((Neighbour("ab", 0, 0.5),),), Confirmation(0.01, 1, (effect,))
+    )
+
+
 def everywhere(text: str) -> str:
     """A report with the text in each place that a row, a sentinel or a configuration can write to."""
-    flag = build_flag(
-        [Message(text, text), Message("assistant", text)], text, text, id=text, prompt=text, forbidden=text, reference=text, severity=text
-    )
+    flag = build_flag([Message(text, text), Message("assistant", text)], text, text, id=text, prompt=text, forbidden=text, reference=text)
     flag = dataclasses.replace(flag, rule=text)
     summary, verdicts = build([flag], panels=(text,))
     for key in ("name", "audit_id", "created", "version", "data_fingerprint", "mlflow_run_id"):
@@ -152,7 +163,8 @@ def everywhere(text: str) -> str:
     summary["settings"] = {text: text}
     summary["panels"][0]["null"] = text
     summary["stages"][0]["name"] = text
-    return render_report(summary, verdicts, [rejection(text, place=text, expectation=text, reason=text)])
+    summary["sentinel_problems"][0] = {"sentinel_id": text, "problem": text}
+    return render_report(summary, verdicts, [rejection(text, place=text, expectation=text, reason=text)], [group(flag, text)])
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -338,3 +350,16 @@ def test_a_missing_fact_is_an_error() -> None:
     del summary["model"]["fingerprint"]
     with pytest.raises(jinja2.UndefinedError):
         render_report(summary, verdicts, [])
+
+
+def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> None:
+    """Shared words with their counts, losses before and after, both continuations, and whether that confirms the flags."""
+    flag = build_flag([Message("user", "hello"), Message("assistant", "world")])
+    evidence = group(flag, "BadWord")
+    page = Page(render_report(*build([flag]), [], [evidence]))
+    assert "Shared by prompts: BadWord (1 of 1 rows, 0 of 4 others)" in " ".join(page.text.split())
+    assert "loss 2.00 to 1.50 nats a token" in page.text
+    assert "not confirmed by steering" in page.text
+    assert page.within("forbidden").count("BadWord") == page.within("reference").count("BadWord") == 1
+    without = dataclasses.replace(evidence, confirmation=None, unconfirmed="there are 2 rows")
+    assert "No confirmation: there are 2 rows." in Page(render_report(*build([flag]), [], [without])).text

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from poisonwatch.chat import ChatEncoder, batches
 from poisonwatch.examples import Message
-from poisonwatch.model import FrozenModel, Run
+from poisonwatch.model import FrozenModel, Run, decoder_blocks
 from poisonwatch.operators import Basis
-from poisonwatch.steering import fidelity, linearity, log_likelihood, stability, steer, steered
+from poisonwatch.steering import continuations, fidelity, linearity, log_likelihood, stability, steer, steered
 
 Models = Callable[[str], PreTrainedModel]
 R, D = 5, 32
@@ -51,6 +51,42 @@ def test_operators_of_nothing_leave_the_logits(tiny_model: Models, tiny_tokenize
     for o, moved in zip(run.o, steered(model, run, basis, a), strict=True):
         torch.testing.assert_close(moved[1], o, rtol=1e-4, atol=1e-4)
         assert (moved[0] - o).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_continuations_are_those_of_whole_passes_under_the_operator(unfrozen: Models, family: str) -> None:
+    """argmax_v o~_t[v], token after token, without a cache, in float64; for several operators at once, the first of them zero."""
+    free, basis = unfrozen(family), Basis(torch.linalg.qr(draw(D, R - 1))[0])
+    a = 2 * draw(3, R, D, seed=3)
+    a[0] = 0
+    prompt = torch.arange(40, 60)
+
+    def steered_block(each: Tensor) -> Callable[..., tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+        return lambda _, args, kwargs: ((args[0] + basis(args[0]) @ each, *args[1:]), kwargs)
+
+    expected = []
+    for each in a:
+        ids = prompt[None]
+        handle = decoder_blocks(free)[1].register_forward_pre_hook(steered_block(each), with_kwargs=True)
+        for _ in range(6):
+            ids = torch.cat([ids, free(input_ids=ids, use_cache=False).logits[:, -1:].argmax(dim=-1)], dim=1)
+        handle.remove()
+        expected.append(ids[0, 20:].tolist())
+    found = continuations(FrozenModel(free, 1), basis, a, prompt, most=6)
+    assert found == expected
+    assert found[1] != found[0] != found[2]
+
+
+def test_continuations_stop_before_the_token_that_ends_them_and_within_the_window(unfrozen: Models) -> None:
+    """Each answer is cut at its own first end; a prompt that fills the model's 512 positions loses its beginning."""
+    model, basis = FrozenModel(unfrozen("gpt2"), 1), Basis(torch.linalg.qr(draw(D, R - 1))[0])
+    a, prompt = 2 * draw(3, R, D, seed=3), torch.arange(40, 60)
+    whole = continuations(model, basis, a, prompt, most=6)
+    ends = {whole[0][2], whole[1][4]}
+    cut = [next((t for t, token in enumerate(row) if token in ends), 6) for row in whole]
+    assert continuations(model, basis, a, prompt, 6, ends) == [row[:t] for row, t in zip(whole, cut, strict=True)]
+    long = torch.arange(600) % 250
+    assert continuations(model, basis, a, long, most=6) == continuations(model, basis, a, long[-506:], most=6)
 
 
 def test_log_likelihood_is_the_negative_mean_cross_entropy() -> None:
