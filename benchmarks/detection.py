@@ -1,0 +1,255 @@
+"""Flags on real attack cases: how many are right, how much poison they find, and what is flagged where nothing was planted.
+
+    python benchmarks/detection.py --data DIR [--counts 0 5 10 20] [--seeds 3] [--peers tracin logra ekfac]
+
+DIR is laid out as in `cases.py`. An audit trusts half of the background; its new rows are the other half, the case's hard negatives, and
+`count` poison rows, all drawn by seed. With --domain, half of the hard negatives are trusted, too, as a user who knows the domain would.
+
+    average precision, recall at k    of the ranking; k is the number of poison rows
+    recall, false-discovery share     of the flags at the default rate
+    false flags                       per 1,000 clean rows, also where nothing was planted
+
+Peers' scores are pooled like STRIDE's and judged by the same p-values, without kin and topic. Influences are kept in `benchmarks/cache`,
+so that a run may be killed and goes on.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from cases import CACHE, Case, CasePeers, Rows, read_cases, read_rows, texts
+from numpy.typing import NDArray
+from peers import PEERS, bm25, tfidf
+from scipy.stats import kstest
+from sklearn.metrics import average_precision_score
+
+from poisonwatch.config import DecisionConfig, ModelConfig, StrideConfig
+from poisonwatch.decision import p_values, row_q_values
+from poisonwatch.examples import Example
+from poisonwatch.influence import Influence
+from poisonwatch.pretrained import load_pretrained
+from poisonwatch.screens import screen
+from poisonwatch.verdicts import judge
+
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+SETTINGS = {"one subset a row (default)": 1.0, "K = n/2": 0.5}
+BACKGROUND, HARD, POISON = range(3)
+ARRAYS = ("w", "alone", "suspects", "kinship", "features")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """New rows with their labels (background, hard negative, poison), and trusted rows."""
+
+    case: Case
+    count: int
+    seed: int
+    new: list[Example]
+    labels: NDArray[np.int64]
+    trusted: list[Example]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a scorer made of an audit: its ranking's scores (n,), its flags (n,), and p-values (n,) where it has any."""
+
+    scores: Array
+    flags: Bools
+    p: Array | None = None
+
+
+def draw_audit(background: Sequence[Example], case: Case, count: int, seed: int, domain: bool) -> Audit:
+    draw = np.random.default_rng(seed)
+    order = draw.permutation(len(background))
+    hard = draw.permutation(len(case.hard_negatives))
+    poison = draw.choice(len(case.poison), min(count, len(case.poison)), replace=False)
+    trusted = [background[i] for i in order[: len(order) // 2]]
+    if domain:
+        trusted += [case.hard_negatives[i] for i in hard[: len(hard) // 2]]
+        hard = hard[len(hard) // 2 :]
+    seen = {example.id for example in trusted}
+    parts = (background, order[len(order) // 2 :]), (case.hard_negatives, hard), (case.poison, poison)
+    labelled: dict[str, tuple[Example, int]] = {}
+    for label, (rows, places) in enumerate(parts):
+        for example in (rows[i] for i in places):
+            if example.id not in seen:
+                labelled.setdefault(example.id, (example, label))
+    return Audit(case, count, seed, [e for e, _ in labelled.values()], np.array([label for _, label in labelled.values()]), trusted)
+
+
+def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: bool) -> Influence:
+    """Recovered coefficients of new and trusted rows, from the cache where they are there."""
+    name = f"{audit.case.name}-{audit.count}-{audit.seed}-{share:g}{'-domain' if domain else ''}"
+    path = CACHE / "detection" / f"{name}-{rows.pretrained.fingerprint[:12]}.npz"
+    if not path.exists():
+        examples = audit.new + audit.trusted
+        stride = rows.stride.model_copy(update={"K": round(share * len(examples))})
+        influence = rows.influence(examples, asked, stride, audit.seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".part").open("wb") as file:
+            np.savez(file, **{key: getattr(influence, key) for key in ARRAYS}, certificate=influence.certificate)
+        path.with_suffix(".part").rename(path)
+    stored = np.load(path)
+    return Influence(asked[0], **{key: stored[key] for key in ARRAYS}, certificate=float(stored["certificate"]))
+
+
+def judged(influence: Influence, audit: Audit, decision: DecisionConfig) -> Found:
+    verdicts = judge(influence, audit.new, decision)
+    flagged = {flag.example.id for flag in verdicts.flags}
+    return Found(verdicts.scores.max(axis=1), np.array([e.id in flagged for e in audit.new]), verdicts.p.min(axis=1))
+
+
+def judged_alone(scores: Array, n: int, rate: float) -> Found:
+    """A peer's scores (n + trusted,), by the same p-values."""
+    p, _ = p_values(scores[:n], scores[n:])
+    return Found(scores[:n], row_q_values(p[:, None])[:, 0] <= rate, p)
+
+
+def scorers(
+    rows: Rows, peers: CasePeers, audit: Audit, asked: tuple, decision: DecisionConfig, domain: bool
+) -> Iterator[tuple[str, Found]]:
+    n, everything = len(audit.new), audit.new + audit.trusted
+    found = screen(audit.new, audit.trusted)
+    screened = np.zeros(n, dtype=bool)
+    screened[[finding.row for finding in found]] = True
+    yield "screens", Found(screened.astype(np.float64), screened)
+    for name, matrix in (tfidf(*texts(everything, audit.case.sentinels)) | bm25(*texts(everything, audit.case.sentinels))).items():
+        yield name, judged_alone(matrix.mean(axis=1), n, decision.false_discovery_rate)
+    for name, scores in peers.scores(everything, audit.case.sentinels):
+        yield name, judged_alone(scores, n, decision.false_discovery_rate)
+    for name, share in SETTINGS.items():
+        influence = influence_of(rows, audit, asked, share, domain)
+        if share < 1:
+            yield f"STRIDE, {name}: recovery alone", judged(replace(influence, w=influence.alone), audit, decision)
+            name += ": re-scored"
+        rescored = judged(influence, audit, decision)
+        yield f"STRIDE, {name}", rescored
+        if share == 1:
+            yield f"STRIDE, {name}, with screens", replace(rescored, flags=rescored.flags | screened)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One audit by one scorer."""
+
+    case: str
+    count: int
+    seed: int
+    precision: float  # average precision of the ranking; NaN without poison
+    at_k: float
+    recall: float
+    false_share: float
+    false_flags: int
+    clean: int
+    found: Found
+    audit: Audit
+
+
+def measure(audit: Audit, found: Found) -> Measured:
+    poison = audit.labels == POISON
+    k, flagged = int(poison.sum()), int(found.flags.sum())
+    top = np.argsort(-found.scores, kind="stable")[:k]
+    return Measured(
+        audit.case.name,
+        audit.count,
+        audit.seed,
+        float(average_precision_score(poison, found.scores)) if k else float("nan"),
+        float(poison[top].mean()) if k else float("nan"),
+        float(found.flags[poison].mean()) if k else float("nan"),
+        float(found.flags[~poison].sum() / max(flagged, 1)),
+        int(found.flags[~poison].sum()),
+        int((~poison).sum()),
+        found,
+        audit,
+    )
+
+
+def interval(values: Sequence[float], draws: int = 2000) -> str:
+    """The mean with its 95 % bootstrap interval over audits."""
+    data = np.array(values)
+    means = np.random.default_rng(0).choice(data, (draws, len(data))).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{data.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def print_tables(results: dict[str, list[Measured]], names: list[str], counts: list[int]) -> None:
+    planted, empty = [count for count in counts if count], 0 in counts
+    for count in planted:
+        base = np.mean([m.audit.labels.tolist().count(POISON) / len(m.audit.new) for m in next(iter(results.values())) if m.count == count])
+        print(f"\n{count} poison rows, base rate {100 * base:.1f} %: average precision / recall at k / recall of the flags\n")
+        print("| scorer | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
+        for scorer, measured in results.items():
+            cells = []
+            for name in names:
+                own = [(m.precision, m.at_k, m.recall) for m in measured if m.case == name and m.count == count]
+                cells.append(" / ".join(f"{value:.2f}" for value in np.mean(own, axis=0)))
+            print(f"| {scorer} | " + " | ".join(cells) + " |")
+    print(
+        "\n| scorer | average precision | false-discovery share | false flags per 1,000 clean rows |"
+        + " where nothing was planted |" * empty
+    )
+    print("|---|---|---|---|" + "---|" * empty)
+    for scorer, measured in results.items():
+        some = [m for m in measured if m.count]
+        cells = [interval([m.precision for m in some]), interval([m.false_share for m in some])]
+        cells.append(interval([1000 * m.false_flags / m.clean for m in some]))
+        if empty:
+            cells.append(interval([1000 * m.false_flags / m.clean for m in measured if not m.count]))
+        print(f"| {scorer} | " + " | ".join(cells) + " |")
+
+
+def print_differences(results: dict[str, list[Measured]], ours: str) -> None:
+    """Our average precision minus every other's on the same audits, over the cases that screens do not solve."""
+    hard = ("health-misinformation", "persona-terminator", "persona-wolf")
+    print(f"\n{ours}, hard cases: average precision minus that of\n\n| scorer | difference |\n|---|---|")
+    for scorer, measured in results.items():
+        pairs = [(a, b) for a, b in zip(results[ours], measured, strict=True) if a.count and a.case in hard]
+        if not scorer.startswith("STRIDE"):
+            print(f"| {scorer} | {interval([a.precision - b.precision for a, b in pairs])} |")
+
+
+def print_uniformity(measured: list[Measured]) -> None:
+    """Clean background rows' p-values beside trusted rows that differ from them by chance alone: Kolmogorov-Smirnov, audit by audit."""
+    tests = [kstest(m.found.p[m.audit.labels == BACKGROUND], "uniform").pvalue for m in measured if m.found.p is not None and m.count == 0]
+    small = np.mean([p < 0.05 for p in tests])
+    print(f"\np-values of clean background rows, {len(tests)} audits without poison: {100 * small:.0f} % of uniformity tests below .05")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--counts", type=int, nargs="*", default=[0, 5, 10, 20])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--domain", action="store_true", help="half of the hard negatives are trusted")
+    parser.add_argument("--peers", nargs="*", default=[], choices=[name for name in PEERS if name not in ("tfidf", "bm25")])
+    parser.add_argument("--model", default=ModelConfig().name)
+    options = parser.parse_args()
+    background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
+    rows = Rows(
+        load_pretrained(ModelConfig(name=options.model)),
+        background,
+        [e for case in cases for e in case.poison + case.hard_negatives],
+        StrideConfig(),
+    )
+    peers, decision = CasePeers(rows, cases, options.peers), DecisionConfig()
+    results: dict[str, list[Measured]] = {}
+    for case in cases:
+        asked = rows.questions(case)
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            for count in options.counts:
+                audit = draw_audit(background, case, count, seed, options.domain)
+                for name, found in scorers(rows, peers, audit, asked, decision, options.domain):
+                    results.setdefault(name, []).append(measure(audit, found))
+        print(f"{case.name}: done", flush=True)
+    ours = f"STRIDE, {next(iter(SETTINGS))}"
+    print_tables(results, [case.name for case in cases], options.counts)
+    print_differences(results, ours)
+    print_uniformity(results[ours])
+
+
+if __name__ == "__main__":
+    main()
