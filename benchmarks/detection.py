@@ -22,7 +22,7 @@ import numpy as np
 from cases import CACHE, Case, CasePeers, Rows, read_cases, read_rows, texts
 from numpy.typing import NDArray
 from peers import PEERS, bm25, tfidf
-from scipy.stats import kstest
+from scipy.stats import kstest, kstwo
 from sklearn.metrics import average_precision_score
 
 from poisonwatch.config import DecisionConfig, ModelConfig, StrideConfig
@@ -212,10 +212,18 @@ def print_differences(results: dict[str, list[Measured]], ours: str) -> None:
 
 
 def print_uniformity(measured: list[Measured]) -> None:
-    """Clean background rows' p-values beside trusted rows that differ from them by chance alone: Kolmogorov-Smirnov, audit by audit."""
-    tests = [kstest(m.found.p[m.audit.labels == BACKGROUND], "uniform").pvalue for m in measured if m.found.p is not None and m.count == 0]
-    small = np.mean([p < 0.05 for p in tests])
-    print(f"\np-values of clean background rows, {len(tests)} audits without poison: {100 * small:.0f} % of uniformity tests below .05")
+    """Clean background rows differ from trusted ones by chance alone: a Kolmogorov-Smirnov test of their p-values an audit.
+
+    All p-values of an audit lean on the same n_ref trusted rows, so that they are as uniform as n n_ref / (n + n_ref) independent ones.
+    """
+    tests = []
+    for m in measured:
+        if m.count == 0 and m.found.p is not None:
+            p, n_ref = m.found.p[m.audit.labels == BACKGROUND], len(m.audit.trusted)
+            tests.append(float(kstwo.sf(kstest(p, "uniform").statistic, round(len(p) * n_ref / (len(p) + n_ref)))))
+    if tests:
+        small = 100 * np.mean(np.array(tests) < 0.05)
+        print(f"\np-values of clean background rows, {len(tests)} audits without poison: {small:.0f} % of uniformity tests below .05")
 
 
 def main() -> None:

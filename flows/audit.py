@@ -19,7 +19,7 @@ from poisonwatch.runs import new_audit_id, run_folder, summarise
 from poisonwatch.sentinels import load_sentinels
 from poisonwatch.stages import StageClock
 from poisonwatch.tasks.alerts import alert
-from poisonwatch.tasks.attribution import check_sentinels, fit_operators, gather_evidence, judge, load_model, recover, screen
+from poisonwatch.tasks.attribution import add_probes, check_sentinels, fit_operators, gather_evidence, judge, load_model, recover, screen
 from poisonwatch.tasks.data import pull, pull_reference, validate
 from poisonwatch.tasks.results import record
 from poisonwatch.tasks.tracking import open_run, track
@@ -73,6 +73,7 @@ def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Rep
         problems = engine(check_sentinels, model, sentinels, config.stride)
         reporter.problems(problems)
         findings = engine(screen, new, reference, model, config.screens)
+        sentinels = engine(add_probes, sentinels, new, reference, config.probes)
         fitted = engine(fit_operators, model, new + reference, config, reporter.progress)
         influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress)
         verdicts = engine(judge, influence, new, config.decision, findings)

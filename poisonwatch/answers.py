@@ -343,7 +343,7 @@ def _closest(group: sparse.csr_array, given: sparse.csr_array) -> float:
 PIECE = 200_000  # group members whose vectors are added up at a time
 
 
-def _spans(text: str) -> Iterator[tuple[int, int]]:
+def token_spans(text: str) -> Iterator[tuple[int, int]]:
     """Where the tokens of a text stand: between spaces, without the punctuation around them unless there is nothing else."""
     for match in _TOKEN.finditer(text):
         start, whole = match.start(), match.group()
@@ -353,14 +353,14 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _tokens(text: str) -> list[str]:
-    return [text[a:b].casefold() for a, b in _spans(text)]
+    return [text[a:b].casefold() for a, b in token_spans(text)]
 
 
 def _spelling(texts: Iterable[str], tokens: list[str]) -> str:
     """The commonest way in which the texts write the tokens."""
     ways: Counter[str] = Counter()
     for text in texts:
-        spans = list(_spans(text))
+        spans = list(token_spans(text))
         words = [text[a:b].casefold() for a, b in spans]
         at = next(i for i in range(len(words)) if words[i : i + len(tokens)] == tokens)
         ways[text[spans[at][0] : spans[at + len(tokens) - 1][1]]] += 1

@@ -137,6 +137,7 @@ class AuditConfig(_Section):
     screens: list[ScreenName] = Field(
         list(get_args(ScreenName)), description="Cheap screens that flag rows beside attribution; [] for none."
     )
+    probes: int = Field(2, ge=0, description="Triggers mined from the batch and put into copies of the sentinels; 0 for none.")
     validation: ValidationConfig = Field(ValidationConfig(), description="What a row must be to be audited.")
     alerts: list[str] = Field(default=[], description="Apprise URLs that are told when rows are flagged.")
     version: str | None = Field(None, description="Written into a run's config.yaml: the Poisonwatch that ran it. Ignored when read.")

@@ -8,7 +8,7 @@ from scipy.stats import genpareto, kstest
 
 Array = NDArray[np.float64]
 
-TAIL = 0.1  # the share of reference scores that the tail is fitted to
+TAILS = (0.1, 0.05)  # the share of reference scores that the tail is fitted to; the smaller where the larger does not follow the fit
 LEAST_EXCEEDANCES = 10
 LEAST_FIT = 0.01  # p-value of the Kolmogorov-Smirnov distance between exceedances and their fit; below it the fit is not used
 BULK = (0.80, 0.95)  # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent of poison
@@ -30,7 +30,7 @@ def p_values(scores: Array, reference: Array | None = None) -> tuple[Array, Null
 
 
 def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
-    """Rank among the reference, (1 + #{ref >= s}) / (n_ref + 1), with a generalised-Pareto tail above its 90 % quantile.
+    """Rank among the reference, (1 + #{ref >= s}) / (n_ref + 1), with a generalised-Pareto tail above its 90 % (or 95 %) quantile.
 
     The tail's shape and scale come from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987), the shape held within
     [0, 1/2]: never lighter than exponential. With fewer than 10 exceedances, or where they do not follow the fit, the ranks stand alone.
@@ -38,16 +38,18 @@ def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
     ordered = np.sort(reference)
     n = len(ordered)
     p = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
-    threshold = float(np.quantile(ordered, 1 - TAIL))
-    excess = ordered[ordered > threshold] - threshold
-    if len(excess) < LEAST_EXCEEDANCES:
-        return p, Null(f"rank among {n} trusted rows", n)
-    shape, scale = pareto_tail(excess)
-    if kstest(excess, genpareto(shape, scale=scale).cdf).pvalue < LEAST_FIT:
-        return p, Null(f"rank among {n} trusted rows, whose largest scores follow no generalised Pareto tail", n)
-    above = scores > threshold
-    p[above] = len(excess) / n * genpareto(shape, scale=scale).sf(scores[above] - threshold)
-    return p, Null(f"rank among {n} trusted rows, generalised-Pareto tail (shape {shape:.2f})", n)
+    for tail in TAILS:
+        threshold = float(np.quantile(ordered, 1 - tail))
+        excess = ordered[ordered > threshold] - threshold
+        if len(excess) < LEAST_EXCEEDANCES:
+            return p, Null(f"rank among {n} trusted rows", n)
+        shape, scale = pareto_tail(excess)
+        fitted = genpareto(shape, scale=scale)
+        if kstest(excess, fitted.cdf).pvalue >= LEAST_FIT:
+            above = scores > threshold
+            p[above] = len(excess) / n * fitted.sf(scores[above] - threshold)
+            return p, Null(f"rank among {n} trusted rows, generalised-Pareto tail (shape {shape:.2f})", n)
+    return p, Null(f"rank among {n} trusted rows, whose largest scores follow no generalised Pareto tail", n)
 
 
 def bulk_p(scores: Array) -> tuple[Array, Null]:

@@ -39,7 +39,8 @@ class _Entry(BaseModel):
 class Sentinel:
     """A prompt with a `forbidden` answer that must not become likely, a `reference` answer that must not change, or both.
 
-    Sentinels of one `panel` guard one behaviour; their measurements are pooled.
+    Sentinels of one `panel` guard one behaviour; their measurements are pooled. `trigger` is what a probe's prompt holds of the batch
+    (`probes`; hostile text, to be shown through `visible`); None in a sentinel as it was written.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Sentinel:
     panel: str
     severity: str = "medium"
     tags: tuple[str, ...] = ()
+    trigger: str | None = None
 
     @property
     def prompt(self) -> str:

@@ -75,8 +75,9 @@ class Flag:
     @property
     def reason(self) -> str:
         """What attribution says of the row in one sentence, free of row text."""
+        probed = " when its prompt holds the mined trigger" if self.sentinel.trigger is not None else ""
         return (
-            f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}: "
+            f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}{probed}: "
             f"score {self.score:.1f} (rank {self.rank}), p = {self.p_value:.2g}, q = {self.q_value:.2g} by {self.rule}"
         )
 

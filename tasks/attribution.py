@@ -2,7 +2,7 @@
 
 from prefect import task
 
-from poisonwatch import attribution, evidence, health, screens, verdicts
+from poisonwatch import attribution, evidence, health, probes, screens, verdicts
 from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig, ScreenName, StrideConfig
 from poisonwatch.evidence import ClusterEvidence
@@ -29,6 +29,12 @@ def load_model(config: ModelConfig) -> Pretrained:
 def check_sentinels(model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig) -> list[Problem]:
     """Find sentinels that cannot tell anything."""
     return health.check_sentinels(model, sentinels, stride.max_tokens, stride.token_budget)
+
+
+@task(**PLAIN)
+def add_probes(sentinels: list[Sentinel], new: list[Example], reference: list[Example], most: int) -> list[Sentinel]:
+    """The sentinels, and copies of them that hold a trigger mined from the new rows."""
+    return [*sentinels, *probes.probe(sentinels, probes.mine_triggers(new, reference, most, sentinels))]
 
 
 @task(**PLAIN)

@@ -154,7 +154,9 @@ def group(flag: Flag, text: str) -> ClusterEvidence:
 
 def everywhere(text: str) -> str:
     """A report with the text in each place that a row, a sentinel or a configuration can write to."""
-    flag = build_flag([Message(text, text), Message("assistant", text)], text, text, id=text, prompt=text, forbidden=text, reference=text)
+    flag = build_flag(
+        [Message(text, text), Message("assistant", text)], text, text, id=text, prompt=text, forbidden=text, reference=text, trigger=text
+    )
     flag = dataclasses.replace(flag, rule=text)
     summary, verdicts = build([flag], panels=(text,))
     for key in ("name", "audit_id", "created", "version", "data_fingerprint", "mlflow_run_id"):
