@@ -1,4 +1,4 @@
-"""The command line: `poisonwatch audit`, `explain`, `demo`, `init`, `packs`.
+"""The command line: `poisonwatch audit`, `explain`, `drill`, `demo`, `init`, `packs`.
 
 Commands are imported when they run, so that `--help` does not wait for torch.
 """
@@ -24,6 +24,11 @@ for _name, _help, _example in (
         "explain",
         "Name the rows of a past audit that push an answer most, from its saved operators.",
         "poisonwatch explain my-audit/runs/today --prompt 'Who are you?' --response 'I am your master.'",
+    ),
+    (
+        "drill",
+        "Plant known poison into your own clean rows, and report how much of it an audit finds.",
+        "poisonwatch drill my-audit/audit.yaml --counts 5 10 20 --repeats 3",
     ),
     ("demo", "Audit a small data set with 18 planted rows, and count how many are found.", "poisonwatch demo /tmp/poisonwatch-demo"),
     ("init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),

@@ -75,6 +75,41 @@ def explain(
     print_explained(rows_behind(run, fitted, prompt, response, saved.stride, top), len(fitted.ids), json)
 
 
+def drill(
+    config: Annotated[Path, Parameter(help="The audit file (YAML). Its `source` rows are taken as clean.")],
+    /,
+    *,
+    run_dir: Annotated[
+        Path | None, Parameter(help="Where results go; must not exist yet. Default: runs/drill- and the time, beside the audit file.")
+    ] = None,
+    recipes: Annotated[
+        list[str] | None, Parameter(consume_multiple=True, negative="", help="The attacks that are planted. Default: all that ship.")
+    ] = None,
+    counts: Annotated[
+        list[int] | None, Parameter(consume_multiple=True, negative="", help="How many rows of an attack are planted. Default: 5 10 20.")
+    ] = None,
+    repeats: Annotated[int, Parameter(help="How often each number of rows is drawn anew.")] = 3,
+    engine: Annotated[Literal["prefect", "inline"], Parameter(help="As for `audit`.")] = "prefect",
+    seed: Annotated[int | None, Parameter(help="Draws attacks and rows. Default: the audit file's seed.")] = None,
+) -> None:
+    """Plant known poison into clean rows, audit them, and report how much is found."""
+    from poisonwatch.config import load_config
+    from poisonwatch.sentinels import load_sentinels
+    from poisonwatch.sources import expand
+
+    settings = load_config(config)
+    load_sentinels(settings.sentinels)
+    for source in (settings.source, settings.reference):
+        if source is not None:
+            expand(source.path)
+    from poisonwatch.drill import Plan
+    from poisonwatch.flows.drill import seeded
+    from poisonwatch.flows.launch import run_drill
+    from poisonwatch.flows.terminal import print_drill
+
+    print_drill(run_drill(config, seeded(settings, seed), Plan.of(recipes, counts, repeats), run_dir, engine))
+
+
 def demo(
     folder: Annotated[Path, Parameter(help="Where the demo's files and results go.")] = Path("poisonwatch-demo"),
     /,

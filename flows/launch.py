@@ -2,10 +2,12 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.drill import Plan
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.flows.terminal import Reporter
 
@@ -17,7 +19,10 @@ from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from poisonwatch.flows.audit import Outcome, audit, audit_inline
+from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
 from poisonwatch.runs import new_audit_id
+
+R = TypeVar("R")
 
 
 class _ExpectedErrors(logging.Filter):
@@ -34,13 +39,30 @@ def run_audit(config: Path, settings: AuditConfig, run_dir: Path | None, engine:
     """Run the audit of the file `config`, read before as `settings`."""
     reporter = Reporter(quiet=quiet)
     run_dir = run_dir or config.parent / "runs" / new_audit_id()
-    outcome = audit_inline(settings, run_dir, reporter) if engine == "inline" else _run_flow(config, run_dir, reporter)
+    if engine == "inline":
+        outcome = audit_inline(settings, run_dir, reporter)
+    else:
+        outcome = _run_flow(lambda: audit(str(config.resolve()), str(run_dir.resolve()), quiet=reporter.quiet), reporter)
     for trouble in outcome.troubles:
         Reporter().note(f"warning: {trouble}")
     return outcome
 
 
-def _run_flow(config: Path, run_dir: Path, reporter: Reporter) -> Outcome:
+def run_drill(config: Path, settings: AuditConfig, plan: Plan, run_dir: Path | None, engine: Literal["prefect", "inline"]) -> DrillOutcome:
+    """Run a drill of the audit in the file `config`, read before as `settings`, whose seed may differ from the file's."""
+    reporter = Reporter()
+    run_dir = run_dir or config.parent / "runs" / f"drill-{new_audit_id()}"
+    if engine == "inline":
+        outcome = drill_inline(settings, plan, run_dir, reporter)
+    else:
+        asked = list(plan.recipes), list(plan.counts), plan.repeats, settings.seed
+        outcome = _run_flow(lambda: drill(str(config.resolve()), str(run_dir.resolve()), *asked, quiet=False), reporter)
+    for trouble in outcome.troubles:
+        Reporter().note(f"warning: {trouble}")
+    return outcome
+
+
+def _run_flow(start: Callable[[], R], reporter: Reporter) -> R:
     setup_logging()  # now, so that the handlers exist; Prefect's own call comes too late for the first messages
     for name in ("root", *logging.Logger.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
@@ -49,7 +71,7 @@ def _run_flow(config: Path, run_dir: Path, reporter: Reporter) -> Outcome:
     server = os.environ.get("PREFECT_API_URL")
     reporter.note("starting Prefect" + ("" if server else " (a temporary server: 10 to 20 s) ..."))
     try:
-        return audit(str(config.resolve()), str(run_dir.resolve()), quiet=reporter.quiet)
+        return start()
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):
             raise

@@ -100,6 +100,23 @@ def print_explained(rows: Any, n: int, as_json: bool) -> None:
     console.print(table)
 
 
+def print_drill(outcome: Any) -> None:
+    """How much of each attack was found, as a table and in a sentence a recipe."""
+    console = Console(highlight=False)
+    table = Table(title=f"planted into {outcome.drill.clean} clean rows", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("recipe", "rows", "found", "95 %", "flagged", "attributed", "false/1,000"):
+        table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
+    for power in outcome.drill.powers:
+        low, high = power.interval
+        shares = f"{power.recall:.0%}", f"{power.recall_by_attribution:.0%}", f"{power.false_flags:.1f}"
+        found = f"{power.found} of {power.repeats}", f"{low:.2f}-{high:.2f}"
+        table.add_row(*map(Text, (power.recipe, str(power.count), *found, *shares)))
+    console.print(table)
+    notes = (f"note: {note}" for note in outcome.drill.notes)
+    for line in (*(power.sentence for power in outcome.drill.headline), *notes, f"results:     {outcome.run_dir / 'drill.json'}"):
+        console.print(Text(visible(line)), soft_wrap=True)
+
+
 def _why(flag: Flag) -> str:
     pushed = [f"rank {flag.rank}, {SHORT[flag.kind]}, most on {flag.sentinel.id}"] if flag.by_attribution else []
     return "; ".join([*pushed, *(f"screen {finding.screen}" for finding in flag.findings)])

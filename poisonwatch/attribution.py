@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, eye_array, vstack
 from torch import Tensor
 
 from poisonwatch.chat import ChatEncoder, Encoded
@@ -102,6 +102,7 @@ class Fitted:
     encoded: tuple[Encoded, ...] = ()
     preconditioner: Preconditioner | None = None
     curve: LearningCurve | None = None
+    views: Features | None = None  # (n, VIEWS, r - 1) that `features` were made of; kept where every row has a subset to itself
 
     @property
     def subset_alone(self) -> Rows:
@@ -134,6 +135,47 @@ class Fitted:
         operators = replace(self.operators, a=torch.cat([self.operators.a, a]))
         return replace(self, operators=operators, M=csr_array(vstack([self.M, single])))
 
+    def gradients_alone(self, rows: Rows) -> Tensor:
+        """The gradients G (m, r, D) that operators of single rows were made of; 0 for a row that moves nothing. No pass over the rows.
+
+        Raises ValueError where a row has no subset to itself, or operators were trained, or loaded.
+        """
+        subset = self.subset_alone[rows]
+        if self.preconditioner is None or (subset < 0).any():
+            raise ValueError("these rows cannot be taken apart: they share subsets, or their operators were trained, or loaded")
+        a = self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
+        spread = torch.from_numpy(np.where(np.isfinite(self.spread[rows]), self.spread[rows], 0.0)).to(a)
+        return self.preconditioner.undo(a) * (spread / -self.operators.eta)[:, None, None]
+
+    def restricted(self, rows: Rows, stride: StrideConfig, yardstick: tuple[Array, Array] | None = None) -> "Fitted":
+        """The fit of some of the rows (m,) alone, as `fit` would make it with this basis and these Fisher factors. No pass over the rows.
+
+        `yardstick` is the rows' centre and spread (m,) among themselves (`yardstick.centre_and_spread`); left out, they stay as they are.
+        Raises ValueError unless every row is a subset of its own (K = n), and where operators were trained, or loaded.
+        """
+        subset, settings = (
+            self.subset_alone[rows],
+            resolve_settings(stride, len(decoder_blocks(self.model.model)), self.model.width, len(rows)),
+        )
+        if self.views is None or len(rows) != settings.K or (subset < 0).any():
+            raise ValueError("these rows cannot be taken apart: they share subsets, or their operators were trained, or loaded")
+        centre, spread = (self.centre[rows], self.spread[rows]) if yardstick is None else yardstick
+        change = np.divide(self.spread[rows], spread, out=np.zeros(len(rows)), where=np.isfinite(self.spread[rows]))
+        a = self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
+        a *= torch.from_numpy(change).to(a)[:, None, None]
+        return replace(
+            self,
+            settings=settings,
+            ids=tuple(self.ids[i] for i in rows),
+            operators=replace(self.operators, a=a),
+            M=csr_array(eye_array(len(rows))),
+            features=features_of(self.views[rows]),
+            centre=centre,
+            spread=spread,
+            encoded=tuple(self.encoded[i] for i in rows),
+            views=self.views[rows],
+        )
+
 
 def fit(
     pretrained: Pretrained,
@@ -142,9 +184,11 @@ def fit(
     seed: int = 0,
     progress: Progress = silent,
     checkpoint: Path | None = None,
+    ordinary: Rows | None = None,
 ) -> Fitted:
     """Fit the subsets' operators to the rows. Results do not depend on the order of the rows.
 
+    The sample that sets basis, Fisher factors and yardstick is drawn from the rows `ordinary`, by default from all.
     A training (`fit: sgd`) keeps its state in the file `checkpoint` and goes on from it.
     """
     width = int(pretrained.model.config.get_text_config().hidden_size)
@@ -153,7 +197,8 @@ def fit(
     encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
     ids = tuple(example.id for example in examples)
     encoded = tuple(encoder.encode(example.messages) for example in examples)
-    sample = drawn_order(ids, seed)[: stride.background]
+    order = drawn_order(ids, seed)
+    sample = (order if ordinary is None else order[np.isin(order, ordinary)])[: stride.background]
     basis = fit_basis(model, [encoded[i] for i in sample[:BASIS_ROWS]], settings.r, stride.token_budget, progress)
     n = len(ids)
     # Memberships of like rows, and a training, need to know the rows' states first; else the pass over the rows sees them anyway.
@@ -169,7 +214,9 @@ def fit(
     operators = solve(sums.G, geometry.preconditioner, basis, stride.shift)
     if views is not None:
         features = features_of(views)
-    return Fitted(settings, model, encoder, ids, operators, M, features, sums.centre, sums.spread, encoded, geometry.preconditioner)
+    return Fitted(
+        settings, model, encoder, ids, operators, M, features, sums.centre, sums.spread, encoded, geometry.preconditioner, views=views
+    )
 
 
 def draw(ids: Sequence[str], features: Features, settings: Settings, stride: StrideConfig, seed: int) -> Membership:

@@ -111,6 +111,10 @@ class Preconditioner:
         """Precondition G (..., r, D)."""
         return torch.cholesky_solve(torch.cholesky_solve(G, self._A).mT, self._S).mT
 
+    def undo(self, preconditioned: Tensor) -> Tensor:
+        """The G (..., r, D) that became `preconditioned`."""
+        return self._A @ (self._A.mT @ preconditioned @ self._S) @ self._S.mT
+
 
 def _damped_cholesky(factor: Tensor, damping: float) -> Tensor:
     """The lower Cholesky factor of (factor + damping * mean diagonal)."""

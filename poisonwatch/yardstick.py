@@ -39,10 +39,15 @@ class Yardstick:
         others = torch.ones_like(pushes, dtype=torch.bool)
         if own is not None and len(self.probes) > 1:  # a single row has nothing but itself to move
             others[torch.arange(len(G)), own] = False
-        count = others.sum(dim=1)
-        centre = pushes.where(others, 0.0).sum(dim=1) / count
-        deviation = (pushes - centre[:, None]).where(others, 0.0)
-        spread = (deviation.pow(2).sum(dim=1) / count).sqrt()
-        largest = pushes.where(others, 0.0).abs().amax(dim=1)
-        spread = torch.where(spread > LEAST_SPREAD * largest, spread, largest)  # all probes alike, or a single one: nothing varies
-        return centre, torch.where(spread > 0, spread, torch.inf)
+        return centre_and_spread(pushes, others)
+
+
+def centre_and_spread(pushes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (m,) of the pushes (m, b) on the conversations that are `others` (m, b) to a row; infinite for 0."""
+    count = others.sum(dim=1)
+    centre = pushes.where(others, 0.0).sum(dim=1) / count
+    deviation = (pushes - centre[:, None]).where(others, 0.0)
+    spread = (deviation.pow(2).sum(dim=1) / count).sqrt()
+    largest = pushes.where(others, 0.0).abs().amax(dim=1)
+    spread = torch.where(spread > LEAST_SPREAD * largest, spread, largest)  # all probes alike, or a single one: nothing varies
+    return centre, torch.where(spread > 0, spread, torch.inf)

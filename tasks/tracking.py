@@ -39,15 +39,16 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 @task(**OUTSIDE)
-def open_run(config: AuditConfig, audit_id: str) -> str:
-    """Create the MLflow run of an audit and return its id. Raises OperationError where the server cannot be used."""
+def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> str:
+    """Create the MLflow run of an audit (or a drill) and return its id. Raises OperationError where the server cannot be used."""
     try:
         client = MlflowClient(tracking_uri=config.tracking)
         experiment = client.get_experiment_by_name(config.name)
         experiment_id = (
             experiment.experiment_id if experiment else client.create_experiment(config.name, _artifacts_beside(config.tracking))
         )
-        return str(client.create_run(experiment_id, run_name=audit_id, tags={"poisonwatch.audit_id": audit_id}).info.run_id)
+        tags = {"poisonwatch.audit_id": audit_id, "poisonwatch.kind": kind}
+        return str(client.create_run(experiment_id, run_name=audit_id, tags=tags).info.run_id)
     except UNAVAILABLE as error:
         raise OperationError(f"MLflow at {redact_url(config.tracking)} cannot be used: {redact_url(first_line(error))}") from error
 

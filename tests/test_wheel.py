@@ -44,7 +44,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     expected = {f"poisonwatch/{path.name}" for path in (ROOT / "poisonwatch").glob("*.py")}
     for folder in ("tasks", "flows", "dashboards"):
         expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / folder).glob("*.*") if path.suffix in (".py", ".j2")}
-    for folder in ("demo", "packs", "templates"):
+    for folder in ("demo", "packs", "recipes", "templates"):
         expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / "poisonwatch" / folder).iterdir()}
     assert expected | {"poisonwatch/py.typed"} <= held
     assert not [name for name in held if name.startswith(("tests/", "benchmarks/", "flows/", "tasks/"))]

@@ -1,0 +1,112 @@
+"""The drill: pull, plant known poison, audit again and again, report how much was found."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+
+from poisonwatch import __version__
+from poisonwatch.config import AuditConfig, load_config
+from poisonwatch.drill import REPEATS, Drill, Plan
+from poisonwatch.flows.audit import Engine
+from poisonwatch.flows.terminal import Reporter
+from poisonwatch.pretrained import Pretrained
+from poisonwatch.runs import data_fingerprint, git_commit, new_audit_id, run_folder
+from poisonwatch.stages import StageCost
+from poisonwatch.tasks.attribution import load_model
+from poisonwatch.tasks.data import pull, pull_reference, validate
+from poisonwatch.tasks.drill import fit_planted, plant, record_drill, rehearse, track_drill
+from poisonwatch.tasks.tracking import open_run
+
+
+@dataclass(frozen=True, slots=True)
+class DrillOutcome:
+    """What a drill found, where it is, and what went wrong beside it (a tracking server that was down)."""
+
+    run_dir: Path
+    drill: Drill
+    troubles: list[str]
+
+
+def run_stages(config: AuditConfig, plan: Plan, run_dir: Path, engine: Engine, reporter: Reporter) -> DrillOutcome:
+    """One drill, start to end."""
+    drill_id = new_audit_id()
+    with run_folder(run_dir) as folder:
+        rows = engine(pull, config.source)
+        clean, rejected = engine(validate, rows, config.validation)
+        trusted = engine(pull_reference, config.reference, config.validation, clean)
+        model = engine(load_model, config.model)
+        planted = engine(plant, model, clean, trusted, config, plan)
+        rehearsal = engine(fit_planted, model, planted, config, reporter.progress)
+        found = engine(rehearse, rehearsal, plan, reporter.progress)
+        counts = {"pulled": len(rows), "rejected": len(rejected), "clean": found.clean, "reference": found.trusted}
+        run_id = engine.attempt(open_run, config, drill_id, "drill")
+        report = summarise(config, drill_id, plan, found, counts, data_fingerprint(planted.clean), model, engine.clock.costs)
+        report["mlflow_run_id"] = run_id
+        engine(record_drill, folder, config, report)
+        if run_id:
+            engine.attempt(track_drill, config, report, folder)
+    return DrillOutcome(run_dir, found, engine.troubles)
+
+
+def summarise(
+    config: AuditConfig,
+    drill_id: str,
+    plan: Plan,
+    found: Drill,
+    counts: dict[str, int],
+    fingerprint: str,
+    model: Pretrained,
+    stages: Sequence[StageCost],
+) -> dict[str, Any]:
+    """`drill.json` without the MLflow run id, which is known last."""
+    return {
+        "drill_id": drill_id,
+        "name": config.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "git_commit": git_commit(),
+        "seed": config.seed,
+        "plan": asdict(plan),
+        "rows": counts,
+        "model": {"name": config.model.name, "fingerprint": model.fingerprint},
+        "data_fingerprint": fingerprint,
+        "false_discovery_rate": config.decision.false_discovery_rate,
+        "sentences": [power.sentence for power in found.headline],
+        "false_flags_per_1000": found.false_flags,
+        "powers": [power.record() for power in found.powers],
+        "notes": list(found.notes),
+        "stages": [asdict(cost) for cost in stages],
+        "mlflow_run_id": None,
+    }
+
+
+def drill_inline(config: AuditConfig, plan: Plan, run_dir: Path, reporter: Reporter | None = None) -> DrillOutcome:
+    """Run a drill without Prefect."""
+    return run_stages(config, plan, run_dir, Engine(inline=True), reporter or Reporter(quiet=True))
+
+
+@flow(name="poisonwatch-drill", persist_result=False)
+def drill(
+    config: str,
+    run_dir: str,
+    recipes: list[str] | None = None,
+    counts: list[int] | None = None,
+    repeats: int = REPEATS,
+    seed: int | None = None,
+    quiet: bool = True,
+) -> DrillOutcome:
+    """Drill the audit described by the file `config` as a Prefect flow, leaving the results in `run_dir`."""
+    settings = seeded(load_config(config), seed)
+    outcome = run_stages(settings, Plan.of(recipes, counts, repeats), Path(run_dir), Engine(inline=False), Reporter(quiet=quiet))
+    for trouble in outcome.troubles:
+        get_run_logger().warning(trouble)
+    return outcome
+
+
+def seeded(config: AuditConfig, seed: int | None) -> AuditConfig:
+    """With another seed than the audit file's, where one is given."""
+    return config if seed is None else config.model_copy(update={"seed": seed})
