@@ -5,11 +5,10 @@
 
 The truth comes from `benchmarks/retrain.py`, as far as it was computed. A score is the Spearman correlation over retrainings on half of the
 rows between the summed scores of the rows kept and minus the query's loss, averaged over queries; intervals are bootstrapped over both.
-Differences are against the best EK-FAC variant, on the same draws.
+Differences are against the best EK-FAC variant, on the same draws. Every scorer runs in a process of its own, on one thread.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import peers
 import torch
-from fidelity import bootstrap_interval
+from fidelity import Bools, bootstrap_interval
 from numpy.typing import NDArray
 from peer_ekfac import with_linear_layers
 from retrain import deletion_curve, load_truth, trained_model
@@ -60,6 +59,25 @@ def _norm_over_spread(fitted: Fitted, examples: Sequence[Example]) -> Array:
     return ratio
 
 
+def print_table(
+    task: str, scores: dict[str, Array], costs: dict[str, peers.Measured], subsets: Bools, losses: Array, chosen: list[int]
+) -> None:
+    """Scores over the `chosen` queries, with their differences to the best EK-FAC variant and what they cost."""
+    truth = losses[:, chosen]
+    ekfac = [name for name in scores if name.startswith("EK-FAC")]
+    best = max(ekfac, key=lambda name: bootstrap_interval(scores[name][:, chosen], subsets, truth, draws=1).mean, default=None)
+    print(f"\n{task}: {len(subsets)} retrainings, {len(chosen)} queries, {subsets.shape[1]} rows\n")
+    print("| scorer | score | minus best EK-FAC | processor seconds | peak memory, MiB |\n|---|---|---|---|---|")
+    for name, matrix in scores.items():
+        own = bootstrap_interval(matrix[:, chosen], subsets, truth)
+        difference = ""
+        if best not in (None, name):
+            ahead = bootstrap_interval(matrix[:, chosen], subsets, truth, scores[best][:, chosen])
+            difference = f"{ahead.mean:+.3f} [{ahead.low:+.3f}, {ahead.high:+.3f}]"
+        cost = f"{costs[name].processor_seconds:.1f} | {costs[name].peak_memory_mb:.0f}"
+        print(f"| {name} | {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] | {difference} | {cost} |", flush=True)
+
+
 def print_deletion(task: Task, name: str, scores: Array, queries: int) -> None:
     """How far the first queries' losses rise without the rows that the scores (n, Q) name, beside any rows; nats a token."""
     print(f"\nloss after dropping rows by {name}, minus that with all rows\n\n| query | k | top k | random k |\n|---|---|---|---|")
@@ -74,6 +92,7 @@ def main() -> None:
     parser.add_argument("task", choices=["toy", "lora"])
     parser.add_argument("--data", type=Path, help="folder of real cases, for lora")
     parser.add_argument("--only", nargs="*", default=["stride", "lexical", "hidden_states", "tracin", "logra", "ekfac"])
+    parser.add_argument("--without", type=int, nargs="*", metavar="Q", help="a second table leaves out these queries (counted from 0)")
     parser.add_argument("--deletion", type=int, default=0, metavar="Q", help="also deletion curves of the first Q queries")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,11 +104,11 @@ def main() -> None:
     rows, queries = ([encoder.encode(e.messages) for e in part] for part in (task.rows, task.queries))
     n, depth = len(rows), int(pretrained.model.config.num_hidden_layers)
     late = depth - 2 if depth > 2 else depth - 1
-    runs: list[tuple[str, Callable[[], dict[str, Array]]]] = []
+    runs: list[Callable[[], dict[str, Array]]] = []
 
     def add(layer: int, label: str, **changes: object) -> None:
         config = StrideConfig(layer=layer, **changes)
-        runs.append((label, partial(stride, pretrained, task.rows, queries, config, label)))
+        runs.append(partial(stride, pretrained, task.rows, queries, config, label))
 
     if "stride" in options.only:
         for layer in sorted({depth * 2 // 5, late}):
@@ -104,30 +123,21 @@ def main() -> None:
             add(late, label, K=n // 4, design="random", recovery="lasso", fit=fit_by)
     if "lexical" in options.only:
         row_texts, query_texts = ([f"{e.prompt} {e.response}" for e in part] for part in (task.rows, task.queries))
-        runs += [("TF-IDF", partial(peers.tfidf, row_texts, query_texts)), ("BM25", partial(peers.bm25, row_texts, query_texts))]
-    runs += [(name, partial(peers.PEERS[name], plain, rows, queries)) for name in options.only if name in peers.PEERS]
-    scores: dict[str, tuple[Array, float, float]] = {}
-    for _, run in runs:
-        start, cpu = time.perf_counter(), time.process_time()
-        found = run()
-        cost = time.perf_counter() - start, time.process_time() - cpu
-        for name, matrix in found.items():
-            scores[name] = (matrix, *cost)
-            print(f"{name}: {cost[0]:.1f} s", flush=True)
-    ekfac = [name for name in scores if name.startswith("EK-FAC")]
-    best = max(ekfac, key=lambda name: bootstrap_interval(scores[name][0], subsets, losses, draws=1).mean, default=None)
-    print(f"\n{options.task}: {len(subsets)} retrainings, {losses.shape[1]} queries, {n} rows\n")
-    print("| scorer | score | minus best EK-FAC | processor seconds |\n|---|---|---|---|")
-    for name, (matrix, _, cpu) in scores.items():
-        own = bootstrap_interval(matrix, subsets, losses)
-        difference = ""
-        if best not in (None, name):
-            ahead = bootstrap_interval(matrix, subsets, losses, scores[best][0])
-            difference = f"{ahead.mean:+.3f} [{ahead.low:+.3f}, {ahead.high:+.3f}]"
-        print(f"| {name} | {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] | {difference} | {cpu:.1f} |", flush=True)
+        runs += [partial(peers.tfidf, row_texts, query_texts), partial(peers.bm25, row_texts, query_texts)]
+    runs += [partial(peers.PEERS[name], plain, rows, queries) for name in options.only if name in peers.PEERS]
+    scores: dict[str, Array] = {}
+    costs: dict[str, peers.Measured] = {}
+    for run in runs:
+        cost = peers.measured(run)
+        for name, matrix in cost.scores.items():
+            scores[name], costs[name] = matrix, cost
+            print(f"{name}: {cost.seconds:.1f} s", flush=True)
+    print_table(options.task, scores, costs, subsets, losses, list(range(len(queries))))
+    if options.without:
+        print_table(options.task, scores, costs, subsets, losses, [q for q in range(len(queries)) if q not in options.without])
     if options.deletion:
         ours = next(name for name in scores if f"layer {late}" in name and name.endswith("unit-norm rows"))
-        print_deletion(task, ours, scores[ours][0], options.deletion)
+        print_deletion(task, ours, scores[ours], options.deletion)
 
 
 if __name__ == "__main__":
