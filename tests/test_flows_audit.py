@@ -27,6 +27,7 @@ FILES = {
     "coefficients.parquet",
     "flags.jsonl",
     "rejected.jsonl",
+    "evidence.jsonl",
     "operators.safetensors",
     "report.html",
 }
