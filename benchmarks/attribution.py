@@ -5,7 +5,8 @@
 
 The truth comes from `benchmarks/retrain.py`, as far as it was computed. A score is the Spearman correlation over retrainings on half of the
 rows between the summed scores of the rows kept and minus the query's loss, averaged over queries; intervals are bootstrapped over both.
-Differences are against the best EK-FAC variant, on the same draws. Every scorer runs in a process of its own, on one thread.
+Differences are against the best EK-FAC variant, on the same draws. Every scorer runs in a process of its own, on one thread, and is kept in
+`benchmarks/cache`, which does not know of changed code: empty it to measure anew.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 from fidelity import Bools, bootstrap_interval
 from numpy.typing import NDArray
 from peer_ekfac import with_linear_layers
-from retrain import deletion_curve, load_truth, trained_model
+from retrain import CACHE, deletion_curve, load_truth, trained_model
 from retraining_tasks import Task, lora_task, toy_task
 
 from poisonwatch.attribution import Fitted, ask_answers, estimate, fit
@@ -57,6 +58,17 @@ def _norm_over_spread(fitted: Fitted, examples: Sequence[Example]) -> Array:
         norms.append(G.flatten(1).norm(dim=1).numpy())
     ratio: Array = (fitted.spread / np.maximum(np.concatenate(norms), np.finfo(np.float32).tiny))[:, None]
     return ratio
+
+
+def kept(name: str, run: Callable[[], dict[str, Array]]) -> peers.Measured:
+    """What a run gave and cost, from the cache where it was measured before: on real models it takes minutes."""
+    path = CACHE / "attribution" / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.pt"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(peers.measured(run), path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+    cost: peers.Measured = torch.load(path, weights_only=False)  # written above
+    return cost
 
 
 def print_table(
@@ -104,11 +116,11 @@ def main() -> None:
     rows, queries = ([encoder.encode(e.messages) for e in part] for part in (task.rows, task.queries))
     n, depth = len(rows), int(pretrained.model.config.num_hidden_layers)
     late = depth - 2 if depth > 2 else depth - 1
-    runs: list[Callable[[], dict[str, Array]]] = []
+    runs: list[tuple[str, Callable[[], dict[str, Array]]]] = []
 
     def add(layer: int, label: str, **changes: object) -> None:
         config = StrideConfig(layer=layer, **changes)
-        runs.append(partial(stride, pretrained, task.rows, queries, config, label))
+        runs.append((label, partial(stride, pretrained, task.rows, queries, config, label)))
 
     if "stride" in options.only:
         for layer in sorted({depth * 2 // 5, late}):
@@ -123,12 +135,12 @@ def main() -> None:
             add(late, label, K=n // 4, design="random", recovery="lasso", fit=fit_by)
     if "lexical" in options.only:
         row_texts, query_texts = ([f"{e.prompt} {e.response}" for e in part] for part in (task.rows, task.queries))
-        runs += [partial(peers.tfidf, row_texts, query_texts), partial(peers.bm25, row_texts, query_texts)]
-    runs += [partial(peers.PEERS[name], plain, rows, queries) for name in options.only if name in peers.PEERS]
+        runs += [(name, partial(peers.PEERS[name], row_texts, query_texts)) for name in ("tfidf", "bm25")]
+    runs += [(name, partial(peers.PEERS[name], plain, rows, queries)) for name in options.only if name in peers.PEERS]
     scores: dict[str, Array] = {}
     costs: dict[str, peers.Measured] = {}
-    for run in runs:
-        cost = peers.measured(run)
+    for label, run in runs:
+        cost = kept(f"{options.task}-{pretrained.fingerprint[:12]}-{label}", run)
         for name, matrix in cost.scores.items():
             scores[name], costs[name] = matrix, cost
             print(f"{name}: {cost.seconds:.1f} s", flush=True)
