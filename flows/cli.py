@@ -4,6 +4,7 @@ Commands are imported when they run, so that `--help` does not wait for torch.
 """
 
 import errno
+import os
 import sys
 
 from cyclopts import App
@@ -43,18 +44,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 nothing flagged, 2 bad usage or input, 3 something flagged, 1 anything else."""
     try:
         code = app(arguments, result_action="return_value")
+        sys.stdout.flush()
     except PoisonwatchError as error:
         _complain(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
         _complain("interrupted; nothing was left half-written")
         code = INTERRUPTED
+    except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        code = 1
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         _complain(f"the disk is full ({error.filename or 'no file named'}): free space and run again")
         code = 1
-    sys.stdout.flush()
     sys.exit(code or 0)
 
 

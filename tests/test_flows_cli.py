@@ -154,6 +154,18 @@ def test_help_ends_in_an_example_that_parses(capsys: pytest.CaptureFixture[str])
         app.parse_args(words[1:])
 
 
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    """Output cut off by head: no traceback, and an exit code that is not 0."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "poisonwatch.flows.cli", "packs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 1
+
+
 def test_help_loads_nothing_heavy() -> None:
     """`poisonwatch --help` imports neither torch nor Prefect nor MLflow nor Great Expectations."""
     code = (
