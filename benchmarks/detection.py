@@ -108,27 +108,35 @@ def judged_alone(scores: Array, n: int, rate: float) -> Found:
     return Found(scores[:n], row_q_values(p[:, None])[:, 0] <= rate, p)
 
 
+def untrusting(audit: Audit) -> Audit:
+    """The same rows, the trusted ones among the new."""
+    labels = np.concatenate([audit.labels, np.full(len(audit.trusted), BACKGROUND)])
+    return replace(audit, new=audit.new + audit.trusted, labels=labels, trusted=[])
+
+
 def scorers(
     rows: Rows, peers: CasePeers, audit: Audit, asked: tuple, decision: DecisionConfig, domain: bool
-) -> Iterator[tuple[str, Found]]:
+) -> Iterator[tuple[str, Audit, Found]]:
     n, everything = len(audit.new), audit.new + audit.trusted
     found = screen(audit.new, audit.trusted)
     screened = np.zeros(n, dtype=bool)
     screened[[finding.row for finding in found]] = True
-    yield "screens", Found(screened.astype(np.float64), screened)
+    yield "screens", audit, Found(screened.astype(np.float64), screened)
     for name, matrix in (tfidf(*texts(everything, audit.case.sentinels)) | bm25(*texts(everything, audit.case.sentinels))).items():
-        yield name, judged_alone(matrix.mean(axis=1), n, decision.false_discovery_rate)
+        yield name, audit, judged_alone(matrix.mean(axis=1), n, decision.false_discovery_rate)
     for name, scores in peers.scores(everything, audit.case.sentinels):
-        yield name, judged_alone(scores, n, decision.false_discovery_rate)
+        yield name, audit, judged_alone(scores, n, decision.false_discovery_rate)
     for name, share in SETTINGS.items():
         influence = influence_of(rows, audit, asked, share, domain)
         if share < 1:
-            yield f"STRIDE, {name}: recovery alone", judged(replace(influence, w=influence.alone), audit, decision)
+            yield f"STRIDE, {name}: recovery alone", audit, judged(replace(influence, w=influence.alone), audit, decision)
             name += ": re-scored"
         rescored = judged(influence, audit, decision)
-        yield f"STRIDE, {name}", rescored
+        yield f"STRIDE, {name}", audit, rescored
         if share == 1:
-            yield f"STRIDE, {name}, with screens", replace(rescored, flags=rescored.flags | screened)
+            yield f"STRIDE, {name}, with screens", audit, replace(rescored, flags=rescored.flags | screened)
+            alone = untrusting(audit)
+            yield f"STRIDE, {name}, no trusted rows", alone, judged(influence, alone, decision)
 
 
 @dataclass(frozen=True)
@@ -250,8 +258,8 @@ def main() -> None:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             for count in options.counts:
                 audit = draw_audit(background, case, count, seed, options.domain)
-                for name, found in scorers(rows, peers, audit, asked, decision, options.domain):
-                    results.setdefault(name, []).append(measure(audit, found))
+                for name, met, found in scorers(rows, peers, audit, asked, decision, options.domain):
+                    results.setdefault(name, []).append(measure(met, found))
         print(f"{case.name}: done", flush=True)
     ours = f"STRIDE, {next(iter(SETTINGS))}"
     print_tables(results, [case.name for case in cases], options.counts)
