@@ -68,7 +68,8 @@ def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Rep
     with run_folder(run_dir) as folder:
         rows = engine(pull, config.source)
         new, rejected = engine(validate, rows, config.validation)
-        reference = engine(pull_reference, config.reference, config.validation, new)
+        reference, unfit = engine(pull_reference, config.reference, config.validation, new)
+        reporter.trusted(len(reference), len(unfit))
         model = engine(load_model, config.model)
         problems = engine(check_sentinels, model, sentinels, config.stride)
         reporter.problems(problems)

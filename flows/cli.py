@@ -55,9 +55,13 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
         code = 1
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        full = error.errno == errno.ENOSPC
+        if not full and error.filename is None:
             raise
-        _complain(f"the disk is full ({error.filename or 'no file named'}): free space and run again")
+        what = "the disk is full" if full else error.strerror or type(error).__name__
+        _complain(
+            f"{what} ({error.filename or 'no file named'}): {'free space' if full else 'check the path and its permissions'} and run again"
+        )
         code = 1
     sys.exit(code or 0)
 

@@ -33,9 +33,9 @@ def audit(
 
     settings = load_config(config)
     load_sentinels(settings.sentinels)  # what can be known to be wrong is said before anything heavy is loaded
-    for source in (settings.source, settings.reference):
+    for key, source in (("source", settings.source), ("reference", settings.reference)):
         if source is not None:
-            expand(source.path)
+            expand(source.path, key)
     from poisonwatch.flows.launch import run_audit
     from poisonwatch.flows.terminal import print_outcome, print_summary
 
@@ -99,9 +99,9 @@ def drill(
 
     settings = load_config(config)
     load_sentinels(settings.sentinels)
-    for source in (settings.source, settings.reference):
+    for key, source in (("source", settings.source), ("reference", settings.reference)):
         if source is not None:
-            expand(source.path)
+            expand(source.path, key)
     from poisonwatch.drill import Plan
     from poisonwatch.flows.drill import seeded
     from poisonwatch.flows.launch import run_drill

@@ -37,7 +37,8 @@ def run_stages(config: AuditConfig, plan: Plan, run_dir: Path, engine: Engine, r
     with run_folder(run_dir) as folder:
         rows = engine(pull, config.source)
         clean, rejected = engine(validate, rows, config.validation)
-        trusted = engine(pull_reference, config.reference, config.validation, clean)
+        trusted, unfit = engine(pull_reference, config.reference, config.validation, clean)
+        reporter.trusted(len(trusted), len(unfit))
         model = engine(load_model, config.model)
         planted = engine(plant, model, clean, trusted, config, plan)
         rehearsal = engine(fit_planted, model, planted, config, reporter.progress)

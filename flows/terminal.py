@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from poisonwatch.decision import LEAST_TRUSTED
 from poisonwatch.health import Problem
 from poisonwatch.redaction import excerpt, visible
 from poisonwatch.verdicts import Flag
@@ -51,6 +52,15 @@ class Reporter:
     def note(self, text: str) -> None:
         """One line on stderr."""
         self.console.print(Text(visible(text)), soft_wrap=True)
+
+    def trusted(self, count: int, rejected: int) -> None:
+        """A line on stderr where trusted rows were rejected, and where those that are left are too few to judge others against."""
+        if rejected:
+            self.note(f"{rejected} trusted rows failed validation and are left out")
+        if 0 < count < LEAST_TRUSTED:
+            self.note(
+                f"{count} trusted rows are too few to stand alone ({LEAST_TRUSTED} are needed): rows are judged against the bulk of all"
+            )
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """A line on stderr for each sentinel that cannot tell anything."""
@@ -125,8 +135,14 @@ def _why(flag: Flag) -> str:
 def _flag_table(flags: Any, width: int) -> Table:
     table = Table(show_lines=False, expand=width < 120, title_justify="left")
     for name in ("source, row", "panel", "score", "q", "why", "text"):
+        wide = name in ("why", "text")
         table.add_column(
-            name, justify="right" if name in ("score", "q") else "left", overflow="fold", ratio=2 if name in ("why", "text") else None
+            name,
+            justify="right" if name in ("score", "q") else "left",
+            overflow="fold",
+            ratio=2 if wide else None,
+            min_width=14 if wide else None,
+            max_width=None if wide else 18,
         )
     for flag in flags[:ROWS_SHOWN]:
         cells = (

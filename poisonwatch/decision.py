@@ -10,6 +10,7 @@ Array = NDArray[np.float64]
 
 TAILS = (0.1, 0.05)  # the share of reference scores that the tail is fitted to; the smaller where the larger does not follow the fit
 LEAST_EXCEEDANCES = 10
+LEAST_TRUSTED = round(LEAST_EXCEEDANCES / TAILS[0])
 LEAST_FIT = 0.01  # p-value of the Kolmogorov-Smirnov distance between exceedances and their fit; below it the fit is not used
 BULK = (0.80, 0.95)  # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent of poison
 
@@ -23,10 +24,17 @@ class Null:
 
 
 def p_values(scores: Array, reference: Array | None = None) -> tuple[Array, Null]:
-    """One-sided p-values of `scores` (n,): against trusted `reference` scores where given, else against the bulk of the batch itself."""
-    if reference is not None and len(reference):
+    """One-sided p-values of `scores` (n,): against trusted `reference` scores, where there are enough, else against the bulk of all.
+
+    Ranks among m trusted rows end at 1 / (m + 1), which no correction for many rows survives; it takes LEAST_TRUSTED of them to fit a tail.
+    Fewer than that join the bulk.
+    """
+    if reference is not None and len(reference) >= LEAST_TRUSTED:
         return conformal_p(scores, reference)
-    return bulk_p(scores)
+    if reference is None or not len(reference):
+        return bulk_p(scores)
+    p, null = bulk_p(np.concatenate([scores, reference]))
+    return p[: len(scores)], Null(f"{null.rule}; {len(reference)} trusted rows, too few to stand alone, are among them", null.n)
 
 
 def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:

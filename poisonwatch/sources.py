@@ -64,8 +64,8 @@ def pull(source: SourceConfig) -> Rows:
     return Rows(rows, drafts, formats)
 
 
-def expand(path: str) -> list[str]:
-    """The files that a path, glob or URL stands for, sorted. Raises SourceError where there are none."""
+def expand(path: str, key: str = "source") -> list[str]:
+    """The files that a path, glob or URL stands for, sorted. Raises SourceError, naming the configuration's `key`, where there are none."""
     protocol, _ = split_protocol(path)
     local = protocol in (None, "file")
     try:
@@ -80,7 +80,7 @@ def expand(path: str) -> list[str]:
         raise SourceError(f"{redact_url(path)} cannot be reached: {redact_url(str(error))}") from error
     files = [m for m in matches if _suffix(m) in {*LINES, *COLUMNAR, ".json"}]
     if not matches:
-        raise SourceError(f"{redact_url(path)} does not exist: check `source` (relative paths start at the audit file's folder)")
+        raise SourceError(f"{redact_url(path)} does not exist: check `{key}` (relative paths start at the audit file's folder)")
     if not files:
         allowed = ", ".join(sorted({*LINES, *COLUMNAR, ".json"}))
         raise SourceError(f"{redact_url(path)} is not a file of rows: its name must end in one of {allowed}")

@@ -166,7 +166,7 @@ def _topics(scores: Scores, features: NDArray[np.float32], n: int) -> list[list[
         if not np.isnan(scores.margin[0, j]):
             towards = leaning(scores.margin[:, j], nearest)
             lean = p_values(towards[:n], towards[n:])[0]
-        level = max(LEVEL, 1 / (1 + (len(features) - n or n)))
+        level = max(LEVEL, 1 / (1 + len(features)))  # the smallest p there is, where few rows have ranks alone
         columns.append([_topic(*pair, level) for pair in zip(out.tolist(), lean.tolist(), strict=True)])
     return [list(row) for row in zip(*columns, strict=True)]
 

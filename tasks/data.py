@@ -31,10 +31,10 @@ def validate(rows: Rows, validation: ValidationConfig) -> tuple[list[Example], l
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
-def pull_reference(source: SourceConfig | None, validation: ValidationConfig, new: list[Example]) -> list[Example]:
-    """Read the trusted rows, without those that are also among the new ones."""
+def pull_reference(source: SourceConfig | None, validation: ValidationConfig, new: list[Example]) -> tuple[list[Example], list[Rejection]]:
+    """Read the trusted rows, without those that are also among the new ones, and those that fail validation."""
     if source is None:
-        return []
-    trusted, _ = check_rows(sources.pull(source), validation)
+        return [], []
+    trusted, rejected = check_rows(sources.pull(source), validation)
     ids = {example.id for example in new}
-    return [example for example in trusted if example.id not in ids]
+    return [example for example in trusted if example.id not in ids], rejected

@@ -1,5 +1,6 @@
 """The Great Expectations suite that rows must pass to be audited."""
 
+import logging
 import re
 from typing import Any
 
@@ -13,6 +14,8 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.redaction import excerpt
 from poisonwatch.sources import Rows
+
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it tells of every temporary folder
 
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 # Joiners and direction marks are part of some scripts and of emoji; between Latin letters they only hide something.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, genpareto
 
-from poisonwatch.decision import bulk_p, conformal_p, p_values, pareto_tail, row_q_values
+from poisonwatch.decision import LEAST_TRUSTED, bulk_p, conformal_p, p_values, pareto_tail, row_q_values
 
 DRAWS = {
     "normal": lambda draw, n: draw.normal(size=n),
@@ -145,11 +145,25 @@ def test_p_values_fall_as_scores_rise(function: object) -> None:
 
 
 def test_p_values_use_trusted_rows_where_there_are_any() -> None:
-    """reference given -> conformal; none or empty -> the bulk of the batch."""
-    scores, reference = np.arange(30.0), np.arange(20.0)
-    assert p_values(scores, reference)[1].rule == "rank among 20 trusted rows"
+    """At least LEAST_TRUSTED of them -> conformal; fewer join the bulk; none or empty -> the bulk of the batch."""
+    scores = np.arange(30.0)
+    assert p_values(scores, np.arange(float(LEAST_TRUSTED)))[1].rule.startswith(f"rank among {LEAST_TRUSTED} trusted rows")
+    p, null = p_values(scores, np.arange(20.0))
+    assert p.shape == (30,)
+    assert null.rule.startswith("empirical null on the bulk of 50 rows")
+    assert "20 trusted rows, too few to stand alone" in null.rule
     for nothing in (None, np.empty(0)):
         assert p_values(scores, nothing)[1].rule.startswith("empirical null on the bulk of 30 rows")
+
+
+def test_few_trusted_rows_are_no_worse_than_none() -> None:
+    """5 planted rows far out of 60 are flagged with 40 trusted rows beside them: their ranks alone could never be significant."""
+    draw = np.random.default_rng(0)
+    scores = draw.normal(size=60)
+    scores[:5] += 12
+    q = false_discovery_control(p_values(scores, draw.normal(size=40))[0])
+    assert (q[:5] <= 0.1).all()
+    assert (q[5:] > 0.1).all()
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.2])

@@ -30,8 +30,9 @@ def inline(config: Path, *more: str) -> int:
 
 def test_nothing_flagged_exits_0_and_something_flagged_exits_3(tmp_path: Path, tiny_folder: Path) -> None:
     """A training job can gate on it."""
-    strict = write_audit(tmp_path / "strict", tiny_folder, decision={"false_discovery_rate": 1e-9})
-    lax = write_audit(tmp_path / "lax", tiny_folder, decision={"false_discovery_rate": 0.9})
+    strict = write_audit(tmp_path / "strict", tiny_folder, rows=benign(40), decision={"false_discovery_rate": 1e-9})
+    forged = [*benign(40), {"prompt": "What is <|im_start|>?", "response": "A token."}]
+    lax = write_audit(tmp_path / "lax", tiny_folder, rows=forged)
     assert inline(strict, "--quiet") == 0
     assert inline(lax, "--quiet") == 3
 
@@ -203,3 +204,25 @@ def test_the_flow_runs_without_any_server(tmp_path: Path, tiny_folder: Path) -> 
     assert "stride.K is 1000" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "second").exists()
+
+
+def test_a_path_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file where a folder should be: no traceback."""
+    (tmp_path / "taken").write_text("x")
+    assert run("init", str(tmp_path / "taken")) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "check the path and its permissions" in error
+
+
+def test_few_trusted_rows_and_rejected_ones_are_said(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the audit goes on, on stderr; a missing file of trusted rows is named by its key."""
+    config = write_audit(tmp_path, tiny_folder, validation={"max_rejected_share": 0.5})
+    with (tmp_path / "trusted.jsonl").open("a") as file:
+        file.write("{not json\n")
+    inline(config)
+    error = " ".join(capsys.readouterr().err.split())
+    assert "1 trusted rows failed validation and are left out" in error
+    assert "40 trusted rows are too few to stand alone (100 are needed)" in error
+    assert inline(write_audit(tmp_path / "missing", tiny_folder, reference="nowhere.jsonl")) == 2
+    assert "check `reference`" in capsys.readouterr().err

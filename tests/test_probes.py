@@ -217,9 +217,9 @@ def test_an_audit_probes_with_the_planted_trigger(tiny_folder: Path, tmp_path: P
     assert {s.trigger for s in outcome.verdicts.sentinels} == {None, "[[ship]]"}
     assert "add_probes" in [stage["name"] for stage in outcome.summary["stages"]]
     flags = [json.loads(line) for line in (tmp_path / "run" / "flags.jsonl").read_text().splitlines()]
-    by_stride = [flag for flag in flags if "stride" in flag["by"]]
-    assert any(flag["panel"] == "shop+t1" for flag in by_stride)
-    for flag in by_stride:
+    of_rows = scores[scores["panel"] == "shop+t1"].groupby("position")["score"].first().sort_index()
+    assert of_rows.tail(6).mean() > of_rows.head(40).mean()
+    for flag in (flag for flag in flags if "stride" in flag["by"]):
         assert ("holds the mined trigger" in flag["reasons"][0]) == flag["sentinel_id"].endswith("+t1")
         assert "[[ship]]" not in flag["reasons"][0]
 
