@@ -45,6 +45,7 @@ def stride(
     if len(examples) == fitted.settings.K and config.fit == "natural-gradient":
         own = fitted.M.T @ y
         found = {f"STRIDE, {label}": own, f"STRIDE, {label}, kriged": found[f"STRIDE, {label}"]}
+        found[f"STRIDE, {label}, rows as long as they are"] = own * np.where(np.isfinite(fitted.spread), fitted.spread, 0.0)[:, None]
         found[f"STRIDE, {label}, unit-norm rows"] = own * _norm_over_spread(fitted, examples)
     return found
 
