@@ -13,7 +13,6 @@ and what the model does when steered with it (`confirmation`).
 Row text is hostile. Here it is data: pass it through `redaction.visible` where it is shown.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering
 
+from poisonwatch.answers import token_spans
 from poisonwatch.attribution import Fitted
 from poisonwatch.confirmation import Confirmation, Pool, confirm, draw_pool, strongest
 from poisonwatch.influence import Influence, Query
@@ -272,13 +272,9 @@ def _log_odds_z(k: int, m: int, K: int, N: int) -> float:
     return float(np.log(cells) @ [1, 1, -1, -1] / np.sqrt((1 / cells).sum()))
 
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
-_AROUND = ".,;:!?\"'“”‘’()«»。、，！？：；"
-
-
 def _words(text: str) -> list[str]:
     """What stands between spaces, without the punctuation around it unless there is nothing else; a character each in CJK scripts."""
-    return [word.strip(_AROUND) or word for word in _WORD.findall(text)]
+    return [text[start:stop] for start, stop in token_spans(text)]
 
 
 def _folded(text: str) -> list[str]:
