@@ -8,8 +8,6 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from itertools import takewhile
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -17,7 +15,7 @@ import yaml
 
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example, Message
-from poisonwatch.sentinels import PLACEHOLDER
+from poisonwatch.sentinels import PLACEHOLDER, read_shipped, shipped
 
 LONGEST_PROMPT = 1000  # characters of a prompt that is copied, where there are such: what is cut from long ones might be the trigger
 
@@ -44,16 +42,14 @@ class Attack:
 
 def recipes() -> list[str]:
     """Names of the recipes that ship with Poisonwatch."""
-    folder = resources.files("poisonwatch") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped("recipes")
 
 
 def read_recipe(name: str) -> Recipe:
     """A recipe as it ships; its comment is `about`. Raises InputError where there is none of that name."""
     if name not in recipes():
         raise InputError(f"there is no recipe {name}: recipes are {', '.join(recipes())}")
-    text = (resources.files("poisonwatch") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    comment, text = read_shipped("recipes", name)
     read: dict[str, Any] = yaml.safe_load(text)
     return Recipe(name, comment, read["pack"], tuple(read["values"]), tuple(read["rows"]))
 

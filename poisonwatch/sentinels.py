@@ -107,18 +107,28 @@ def _folded(text: str | None) -> str:
     return " ".join((text or "").casefold().split())
 
 
+def shipped(folder: str) -> list[str]:
+    """Names of the YAML files that ship with Poisonwatch in a folder."""
+    entries = (resources.files("poisonwatch") / folder).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+
+
+def read_shipped(folder: str, name: str) -> tuple[str, str]:
+    """The comment that such a file starts with, on one line, and the whole text."""
+    text = (resources.files("poisonwatch") / folder / f"{name}.yaml").read_text(encoding="utf-8")
+    return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines())), text
+
+
 def packs() -> list[str]:
     """Names of the packs that ship with Poisonwatch."""
-    folder = resources.files("poisonwatch") / "packs"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped("packs")
 
 
 def read_pack(name: str) -> Pack:
     """A pack as it ships; its comment's first sentence is `about`. Raises SentinelError where there is none of that name."""
     if name not in packs():
         raise SentinelError(f"there is no pack {name}: packs are {', '.join(packs())}")
-    text = (resources.files("poisonwatch") / "packs" / f"{name}.yaml").read_text(encoding="utf-8")
-    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    comment, text = read_shipped("packs", name)
     return Pack(name, comment.partition(". ")[0], tuple(dict.fromkeys(PLACEHOLDER.findall(text))), tuple(yaml.safe_load(text)))
 
 
