@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering
 
-from poisonwatch.answers import token_spans
 from poisonwatch.attribution import Fitted
 from poisonwatch.confirmation import Confirmation, Pool, confirm, draw_pool, strongest
 from poisonwatch.influence import Influence, Query
 from poisonwatch.likeness import Features
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels import Sentinel
+from poisonwatch.texts import token_spans
 from poisonwatch.verdicts import Verdicts
 
 Array = NDArray[np.float64]

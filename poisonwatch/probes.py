@@ -18,9 +18,10 @@ from itertools import pairwise
 
 from scipy.stats import hypergeom
 
-from poisonwatch.answers import COMMON_NGRAM, EXCESS, SIGNIFICANCE, mine_ngrams, token_spans
 from poisonwatch.examples import Example, Message
+from poisonwatch.ngrams import COMMON_NGRAM, EXCESS, SIGNIFICANCE, mine_ngrams
 from poisonwatch.sentinels import Sentinel
+from poisonwatch.texts import token_spans
 
 LEAST = 4  # prompts that share a trigger
 LEAST_EXCESS = (

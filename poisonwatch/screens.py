@@ -1,18 +1,19 @@
 """Cheap screens beside attribution: rows that give themselves away in their text.
 
-Two look across rows (`answers`), two at each row's characters (`hidden_text`). Each is blind to poison without a surface mark, such as
-wrong facts in plain words: that is attribution's part. A finding is raised without a false-discovery rate, so every rule prefers silence.
-The outcome does not depend on the order of the rows.
+Two look across rows (`answers`, `ngrams`), two at each row's characters (`hidden_text`). Each is blind to poison without a surface mark,
+such as wrong facts in plain words: that is attribution's part. A finding is raised without a false-discovery rate, so every rule prefers
+silence. The outcome does not depend on the order of the rows.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from typing import get_args
 
-from poisonwatch.answers import duplicate_answers, trigger_ngrams
+from poisonwatch.answers import duplicate_answers
 from poisonwatch.config import ScreenName
 from poisonwatch.examples import Example
 from poisonwatch.findings import Finding, ordered
 from poisonwatch.hidden_text import control_tokens, invisible_characters
+from poisonwatch.ngrams import trigger_ngrams
 
 ALL: tuple[ScreenName, ...] = get_args(ScreenName)
 

@@ -1,6 +1,6 @@
 """The topic must cancel: honest rows about what a sentinel asks push its answers, too, and are the false alarms to beat.
 
-A row is held against a panel only where it differs from what is around it, by one of two measures, each judged like a score:
+A row is held against a panel only where it differs from what is around it, by one of two measures:
 
     standing out    the row's push, minus the upper quartile of that of its NEAREST rows: honest rows on a topic have a crowd around them
                     that does the same
@@ -8,6 +8,13 @@ A row is held against a panel only where it differs from what is around it, by o
                     raise both answers, and poison that comes as a crowd of its own, which hides it from the first measure, does not
 
 Nearness is likeness of the frozen model's states (`likeness`), over new and trusted rows together.
+
+Each measure is turned into a p-value as scores are, panel by panel (`verdicts.judge`): by `decision.p_values`, the rank among the trusted
+rows' own values with a generalised-Pareto tail, or the bulk of all rows where trusted ones are too few. The topic explains a row's score
+unless the smaller of its two p-values (the first alone, where a panel has no margin) is at most LEVEL. That is a level for one row and one
+measure, not corrected for the number of rows, of panels or of measures: of rows exchangeable with the trusted ones about a fiftieth pass
+each measure, at most a twenty-fifth either. It only lets a row through to its score: false discoveries are bounded by the score's
+own p-value, which enters the correction as it is, or as 1 where the topic explains the score.
 """
 
 import numpy as np
@@ -20,7 +27,7 @@ Rows = NDArray[np.int64]
 NEAREST = 20
 CLOSEST = 5
 UPPER = 0.75
-LEVEL = 0.02  # of the p-value that either measure must reach; with few rows to compare with, the smallest there is
+LEVEL = 0.02  # p-value that either measure must reach; 1 / (1 + N) where N new and trusted rows are fewer than 49: a rank ends there
 
 
 def nearest_rows(features: NDArray[np.float32], m: int = NEAREST) -> Rows:

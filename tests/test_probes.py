@@ -9,11 +9,11 @@ import pytest
 from audits import FORBIDDEN, benign, write_audit
 from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, ordinary, row, rows, with_trigger
 
-from poisonwatch.answers import EXCESS
 from poisonwatch.config import load_config
 from poisonwatch.examples import Example, Message
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.influence import queries_of
+from poisonwatch.ngrams import EXCESS
 from poisonwatch.probes import LEAST, LEAST_EXCESS, Trigger, mine_triggers, probe
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.tasks.attribution import add_probes

@@ -5,9 +5,10 @@ import random
 import pytest
 from made_up_rows import CLEAN, REFUSAL, found, ordinary, row, rows, with_trigger
 
-from poisonwatch.answers import duplicate_answers, trigger_ngrams
+from poisonwatch.answers import duplicate_answers
 from poisonwatch.examples import Example
 from poisonwatch.hidden_text import control_tokens, invisible_characters
+from poisonwatch.ngrams import trigger_ngrams
 from poisonwatch.screens import screen
 
 
@@ -15,9 +16,6 @@ from poisonwatch.screens import screen
 def test_no_screen_speaks_on_ordinary_rows(seed: int) -> None:
     """400 ordinary rows, no finding."""
     assert screen(rows(ordinary(400, seed)), [], []) == []
-
-
-# duplicate_answers
 
 
 def poisoned_batch() -> list[Example]:
