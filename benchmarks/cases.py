@@ -14,16 +14,19 @@ They are read in two ways: the mean over forbidden answers, and pooled like STRI
 """
 
 import argparse
+import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peers import PEERS, Measured, bm25, measured, tfidf
+from scipy.linalg import block_diag
 from sklearn.metrics import average_precision_score
 
 from poisonwatch.attribution import Asked, Fitted, ask, draw, recover_queries, resolve_settings
@@ -89,7 +92,9 @@ class Rows:
         rows = list({example.id: example for example in background + others}.values())
         self.encoded = {example.id: self.encoder.encode(example.messages) for example in rows}
         self.place = {example.id: i for i, example in enumerate(rows)}
-        path = CACHE / f"cases-{pretrained.fingerprint[:12]}-layer{self.layer}-r{stride.r}-n{len(rows)}.pt"
+        self.few = rows[:4]
+        self.version = f"{pretrained.fingerprint[:12]}-layer{self.layer}-r{stride.r}-n{len(rows)}"
+        path = CACHE / f"cases-{self.version}.pt"
         start = time.perf_counter()
         self.basis = fit_basis(self.model, [self.encoded[e.id] for e in background[:256]], stride.r, stride.token_budget)
         if not path.exists():
@@ -128,7 +133,7 @@ class Rows:
         G = self.G[self.places(examples)]
         yardstick = Yardstick.of(G[sample], self.preconditioner)
         encoded = tuple(self.encoded[i] for i in ids)
-        whole = Geometry(self.basis, self.preconditioner, yardstick, every, G)
+        whole = Geometry(self.basis, self.preconditioner, yardstick, every, G, every)
         own = np.full(len(ids), -1)
         own[sample] = np.arange(len(sample))
         sums = sum_subsets(self.model, encoded, membership, replace(whole, yardstick=_Known(yardstick, own)), stride.token_budget)
@@ -140,7 +145,31 @@ class Rows:
 
     def questions(self, case: Case) -> tuple[tuple[Query, ...], Asked]:
         """The case's queries, ready to be measured."""
-        return ask(self.fitted(case.poison[:4], self.stride, 0), case.sentinels, self.stride)
+        return self.ask(case.sentinels)
+
+    def ask(self, sentinels: Sequence[Sentinel]) -> tuple[tuple[Query, ...], Asked]:
+        """Any sentinels' queries, ready to be measured; their gradients are kept on disk by the sentinel's texts."""
+        parts = [self._asked(sentinel) for sentinel in sentinels]
+        answers = tuple(answer for part in parts for answer in part.answers)
+        combine = block_diag(*(part.combine for part in parts))
+        return queries_of(sentinels), Asked(answers, combine, torch.cat([part.G for part in parts]))
+
+    def _asked(self, sentinel: Sentinel) -> Asked:
+        answers = [self.encoder.encode(sentinel.conversation(text)) for text in (sentinel.forbidden, sentinel.reference) if text]
+        tokens = json.dumps([(answer.input_ids.tolist(), answer.answer.tolist()) for answer in answers])
+        path = CACHE / f"sentinels-{self.version}" / f"{hashlib.sha256(tokens.encode()).hexdigest()}.pt"
+        if not path.exists():
+            asked = ask(self._fitted_to_few, [sentinel], self.stride)[1]
+            path.parent.mkdir(exist_ok=True)
+            torch.save((torch.from_numpy(asked.combine), asked.G), path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+        combine, G = torch.load(path, weights_only=True)
+        return Asked(tuple(answers), combine.numpy(), G)
+
+    @cached_property
+    def _fitted_to_few(self) -> Fitted:
+        """Any fit: what is asked depends on the model and the basis alone."""
+        return self.fitted(self.few, self.stride, 0)
 
     def influence(self, examples: list[Example], questions: tuple[tuple[Query, ...], Asked], stride: StrideConfig, seed: int) -> Influence:
         places = self.places(examples)
