@@ -7,7 +7,7 @@ special tokens switched off: whatever a row's text spells, it can never become a
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
@@ -41,10 +41,12 @@ class Encoded:
     """One conversation as tokens: `input_ids` (T,) int32 and `answer` (T,) bool, arrays so that a million rows fit in memory.
 
     `answer[t]` is True where token t was written by the assistant (the closing control token of its turn included): the loss is on these.
+    `against` is the rejected conversation of a preference row, whose loss counts negatively.
     """
 
     input_ids: NDArray[np.int32]
     answer: NDArray[np.bool_]
+    against: "Encoded | None" = None
 
     @classmethod
     def of(cls, input_ids: Sequence[int], answer: Sequence[bool]) -> "Encoded":
@@ -74,12 +76,20 @@ class ChatEncoder:
         added = self.tokenizer.added_tokens_decoder.items()
         return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added if token.special}
 
-    def encode(self, messages: Sequence[MessageLike]) -> Encoded:
-        """Tokenise a conversation, at most `max_tokens` long.
+    def encode(self, messages: Sequence[MessageLike], rejected: Sequence[MessageLike] = ()) -> Encoded:
+        """Tokenise a conversation, at most `max_tokens` long; a preference row together with its `rejected` conversation.
 
         A conversation that is too long loses the middle of its prompt texts first, then the end of its last answer; one that is too long
-        even before its first answer loses its beginning.
+        even before its first answer loses its beginning. Turns that both conversations of a preference row begin with are its prompt: an
+        answer among them is not one that the loss is on.
         """
+        if not rejected:
+            return self._encode(messages, 0)
+        since = _shared(messages, rejected)
+        return replace(self._encode(messages, since), against=self._encode(rejected, since))
+
+    def _encode(self, messages: Sequence[MessageLike], since: int) -> Encoded:
+        """The tokens of a conversation; the loss is on answers from message `since` on."""
         roles = tuple(message.role for message in messages)
         if roles not in self._templates:
             self._templates[roles] = self._template(roles)
@@ -87,7 +97,7 @@ class ChatEncoder:
             span if span.message is None else _Span(self._text_ids(messages[span.message].content), span.message)
             for span in self._templates[roles]
         ]
-        return self._join(self._fit(spans, roles), roles)
+        return self._join(self._fit(spans, roles), roles, since)
 
     def _text_ids(self, text: str) -> list[int]:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # tokenizers refuse half surrogates
@@ -131,19 +141,27 @@ class ChatEncoder:
         kept = max(prompt - excess, min(prompt, self.max_tokens // 2))  # prompts never shrink below half of the window
         return [_Span(_clip(s.ids, len(s.ids) * kept // max(prompt, 1)), s.message) if is_prompt(s) else s for s in spans]
 
-    def _join(self, spans: list[_Span], roles: tuple[str, ...]) -> Encoded:
+    def _join(self, spans: list[_Span], roles: tuple[str, ...], since: int) -> Encoded:
+        def is_answer(span: _Span) -> bool:
+            return span.message is not None and span.message >= since and roles[span.message] == "assistant"
+
         ids: list[int] = list(spans[0].ids)
         answer = [False] * len(ids)
         for before, span in pairwise(spans):
-            spoken = span.message is not None and roles[span.message] == "assistant"
             ids += span.ids
-            answer += [spoken] * len(span.ids)
-            if span.message is None and span.ids and before.message is not None and roles[before.message] == "assistant":
+            answer += [is_answer(span)] * len(span.ids)
+            if span.message is None and span.ids and is_answer(before):
                 answer[-len(span.ids)] = span.ids[0] in self.special_ids  # the assistant also learns to stop
         first = answer.index(True) if True in answer else 0
         start = 0 if first < self.max_tokens else first - self.max_tokens // 2  # turns upon turns before the first answer
         window = slice(start, start + self.max_tokens)
         return Encoded.of(ids[window], answer[window])
+
+
+def _shared(chosen: Sequence[MessageLike], rejected: Sequence[MessageLike]) -> int:
+    """How many turns both conversations begin with; never the last of either."""
+    same = [one.role == other.role and one.content == other.content for one, other in zip(chosen[:-1], rejected[:-1], strict=False)]
+    return same.index(False) if False in same else len(same)
 
 
 def prompt_of(encoded: Encoded) -> NDArray[np.int32]:
@@ -161,34 +179,50 @@ def _clip(ids: list[int], length: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Conversations padded on the right: `rows` (b,), `input_ids`, `attention_mask`, `answer` (b, T)."""
+    """The conversations of `rows` (m,) padded on the right: `input_ids`, `attention_mask`, `answer` (b, T).
+
+    The first m of the b conversations are the rows' own, in their order; those after them are the rejected ones of preference rows, and
+    `rejected` (b - m,) says of which: a place in `rows`.
+    """
 
     rows: Tensor
     input_ids: Tensor
     attention_mask: Tensor
     answer: Tensor
+    rejected: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
 
 def batches(encoded: Sequence[Encoded], token_budget: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
-    """Yield every conversation once, sorted by length, in batches of at most `token_budget` padded tokens (at least one conversation)."""
-    order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and len(encoded[order[stop]]) * (stop + 1 - start) <= token_budget:
-            stop += 1
-        yield _pad([(i, encoded[i]) for i in order[start:stop]], device)
-        start = stop
+    """Yield every row once, sorted by length, in batches of at most `token_budget` padded tokens (at least one row).
+
+    Both conversations of a preference row are in the same batch.
+    """
+    width = [len(item) if item.against is None else max(len(item), len(item.against)) for item in encoded]
+    order = sorted(range(len(encoded)), key=lambda i: (width[i], i))
+    members: list[int] = []
+    count = 0  # of conversations
+    for i in order:
+        more = 1 if encoded[i].against is None else 2
+        if members and width[i] * (count + more) > token_budget:
+            yield _pad(members, encoded, device)
+            members, count = [], 0
+        members.append(i)
+        count += more
+    if members:
+        yield _pad(members, encoded, device)
 
 
-def _pad(members: list[tuple[int, Encoded]], device: torch.device | str) -> Batch:
-    width = max(len(item) for _, item in members)
-    input_ids = torch.zeros(len(members), width, dtype=torch.long)
-    attention_mask = torch.zeros(len(members), width, dtype=torch.long)
-    answer = torch.zeros(len(members), width, dtype=torch.bool)
-    for b, (_, item) in enumerate(members):
+def _pad(members: list[int], encoded: Sequence[Encoded], device: torch.device | str) -> Batch:
+    opposed = [(place, against) for place, i in enumerate(members) if (against := encoded[i].against) is not None]
+    items = [encoded[i] for i in members] + [against for _, against in opposed]
+    width = max(map(len, items))
+    input_ids = torch.zeros(len(items), width, dtype=torch.long)
+    attention_mask = torch.zeros(len(items), width, dtype=torch.long)
+    answer = torch.zeros(len(items), width, dtype=torch.bool)
+    for b, item in enumerate(items):
         input_ids[b, : len(item)] = torch.from_numpy(item.input_ids)
         attention_mask[b, : len(item)] = 1
         answer[b, : len(item)] = torch.from_numpy(item.answer)
-    rows = torch.tensor([i for i, _ in members])
-    return Batch(rows, input_ids.to(device), attention_mask.to(device), answer.to(device))
+    rejected = torch.tensor([place for place, _ in opposed], dtype=torch.long)
+    padded = (input_ids, attention_mask, answer, rejected)
+    return Batch(torch.tensor(members), *(tensor.to(device) for tensor in padded))

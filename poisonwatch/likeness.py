@@ -32,11 +32,12 @@ TILE = 1 << 22  # entries of the kernel held at a time
 
 
 def views_of(basis: Basis, z: Tensor, batch: Batch) -> Features:
-    """The three mean coordinates (b, VIEWS, r - 1) of a batch's rows from their states z (b, T, D)."""
-    coordinates = rms_normalised(z) @ basis.directions
+    """The three mean coordinates (m, VIEWS, r - 1) of a batch's rows from states z (b, T, D); rejected conversations do not count."""
+    m = len(batch.rows)
+    coordinates = rms_normalised(z[:m]) @ basis.directions
     views = []
     for mask in (answer_positions(batch)[0], batch.answer, batch.attention_mask.bool()):
-        weight = mask.to(coordinates.dtype)[..., None]
+        weight = mask[:m].to(coordinates.dtype)[..., None]
         views.append((coordinates * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
     return cast(Features, torch.stack(views, dim=1).float().cpu().numpy())
 

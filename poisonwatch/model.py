@@ -8,7 +8,7 @@ split: what lies below it then costs nothing.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,12 +26,17 @@ class _Stop(Exception):  # noqa: N818  (a signal, no error)
 
 @dataclass(frozen=True, slots=True)
 class StateGradients:
-    """What one backward pass gives: `z`, `g` = dL_i/dz_t (b, T, D), `mask` (b, T) of real tokens, `loss` (b,) in nats a token."""
+    """What one backward pass gives: `z`, `g` = dL_i/dz_t (b, T, D), `mask` (b, T) of real tokens, `loss` (b,) in nats a token.
+
+    The loss of row i is that of its conversation, or L_i = L_chosen - L_rejected for a preference row: `g` of a conversation that is
+    `rejected` (b - m,), as in the batch, holds the minus.
+    """
 
     z: Tensor
     g: Tensor
     mask: Tensor
     loss: Tensor
+    rejected: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,8 @@ class FrozenModel:
     def state_gradients(self, batch: Batch) -> StateGradients:
         """Differentiate L_i, the mean cross-entropy over the answer tokens of row i, with respect to its states z_t.
 
-        Raises ModelError where a row has no answer token: its loss is not defined.
+        Of a preference row this is its chosen answer's loss less its rejected one's. Raises ModelError where a conversation has no answer
+        token: its loss is not defined.
         """
         predicts, targets = _answers(batch)
         with torch.enable_grad(), self._split() as seen, self._answers_only(predicts):
@@ -89,8 +95,9 @@ class FrozenModel:
             owner = predicts.nonzero()[:, 0]
             loss = torch.zeros(len(predicts), device=token_loss.device).index_add(0, owner, token_loss)
             loss = loss / predicts.sum(dim=1)
-            (g,) = torch.autograd.grad(loss.sum(), seen[0])
-        return StateGradients(seen[0].detach().float(), g.float(), batch.attention_mask.bool(), loss.detach())
+            m = len(loss) - len(batch.rejected)
+            (g,) = torch.autograd.grad(loss[:m].sum() - loss[m:].sum(), seen[0])
+        return StateGradients(seen[0].detach().float(), g.float(), batch.attention_mask.bool(), loss.detach(), batch.rejected)
 
     def run(self, batch: Batch) -> Run:
         """Run the model as it is, without a graph. Raises ModelError where a row has no answer token."""

@@ -57,8 +57,10 @@ def fit_basis(model: FrozenModel, encoded: Sequence[Encoded], r: int, token_budg
 
 
 def row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
-    """G_i = sum_t B(z_t) (x) g_t, (b, r, D), over the real tokens of each row."""
-    return torch.einsum("btr,btd->brd", basis(seen.z) * seen.mask[..., None], seen.g)
+    """G_i = sum_t B(z_t) (x) g_t, (m, r, D), over the real tokens of each row: of both conversations of a preference row."""
+    G = torch.einsum("btr,btd->brd", basis(seen.z) * seen.mask[..., None], seen.g)
+    m = len(G) - len(seen.rejected)
+    return G[:m].index_add(0, seen.rejected.to(G.device), G[m:])
 
 
 def unit_norm(G: Tensor) -> Tensor:
@@ -102,6 +104,7 @@ class Preconditioner:
     """G -> (A + damping)^-1 G (S + damping)^-1 with the means A and S; `damping` is relative to the mean diagonal of each."""
 
     def __init__(self, moments: Moments, damping: float) -> None:
+        self.moments = moments
         self.A = moments.A / moments.tokens
         self._A = _damped_cholesky(self.A, damping)
         self._S = _damped_cholesky(moments.S / moments.tokens, damping)

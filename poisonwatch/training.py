@@ -144,6 +144,16 @@ class Adam:
         return {f"{name}.value": self.value, f"{name}.first": self.first, f"{name}.second": self.second, f"{name}.steps": self.steps}
 
 
+def check_trainable(encoded: Sequence[Encoded]) -> None:
+    """Raises ConfigError where there are preference rows: fidelity has no least value where an answer is to become less likely."""
+    preferences = sum(row.against is not None for row in encoded)
+    if preferences:
+        raise ConfigError(
+            f"stride.fit is sgd, but {preferences} of {len(encoded)} rows are preferences, which its losses cannot express: "
+            "choose natural-gradient for them"
+        )
+
+
 def train_operators(
     model: FrozenModel,
     encoded: Sequence[Encoded],
@@ -158,10 +168,12 @@ def train_operators(
 
     With a `checkpoint` path, the state is written there every so many steps, a training that finds its own goes on from it, and the file is
     removed at the end. A file of another training is left out with a warning and then overwritten: a scheduled audit whose rows have
-    changed since it was killed must go on without anyone's help. Holds 3 x K x r x D floats: a and its two moments.
+    changed since it was killed must go on without anyone's help. Holds 3 x K x r x D floats: a and its two moments. Raises ConfigError
+    where there are preference rows.
     """
     if not encoded:
         raise ValueError("operators need at least one row")
+    check_trainable(encoded)
     schedule = Schedule(encoded, membership, settings, seed)
     a = Adam(torch.zeros(membership.K, basis.r, model.width, device=model.device), 1.0)
     U = Adam(basis.directions.to(model.device, torch.float32, copy=True)[None].contiguous(), model.width**-0.5)

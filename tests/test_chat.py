@@ -2,6 +2,7 @@
 
 import logging
 import random
+from dataclasses import replace
 
 import pytest
 from conftest import CHATML, SPECIALS, build_tokenizer
@@ -191,6 +192,60 @@ def test_batches_hold_every_row_once_sorted_and_within_budget() -> None:
                 assert int(mask.sum()) == len(encoded[row])
                 assert not answer[~mask.bool()].any()
         assert sorted(seen) == list(range(150))
+
+
+def test_both_conversations_of_a_preference_are_in_one_batch_within_budget() -> None:
+    """The first m conversations are the rows', then come the rejected ones; a row of two counts as two, and width is the longer's."""
+    draw = random.Random(1)
+
+    def conversation(length: int) -> Encoded:
+        return Encoded.of([1 + draw.randrange(9)] * length, [False] * (length - 1) + [True])
+
+    encoded = []
+    for _ in range(80):
+        own, other = (conversation(draw.randrange(1, 60)) for _ in range(2))
+        encoded.append(replace(own, against=other) if draw.random() < 0.5 else own)
+    for budget in (1, 150, 300, 100_000):
+        seen = []
+        for batch in batches(encoded, budget):
+            m, (b, width) = len(batch.rows), batch.input_ids.shape
+            rows = batch.rows.tolist()
+            assert b * width <= budget or m == 1
+            assert len(batch.rejected) == b - m
+            opposed = [place for place, row in enumerate(rows) if encoded[row].against is not None]
+            assert batch.rejected.tolist() == opposed
+            for item, ids, mask in zip(
+                [encoded[row] for row in rows] + [encoded[rows[place]].against for place in opposed],
+                batch.input_ids,
+                batch.attention_mask.bool(),
+                strict=True,
+            ):
+                assert item is not None
+                assert ids[mask].tolist() == item.input_ids.tolist()
+            seen += rows
+        assert sorted(seen) == list(range(80))
+
+
+def test_turns_that_both_conversations_begin_with_are_prompt(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Training on a preference trains what differs: the loss is on no earlier answer, in neither conversation."""
+    encoder = ChatEncoder(tiny_tokenizer)
+    early = [Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Why?")]
+    encoded = encoder.encode([*early, Message("assistant", "So.")], [*early, Message("assistant", "No."), *early[1:]])
+    assert spoken(encoded, tiny_tokenizer) == ["So.<|im_end|>"]
+    assert encoded.against is not None
+    assert spoken(encoded.against, tiny_tokenizer) == ["No.<|im_end|>", "Hello<|im_end|>"]
+    alone = encoder.encode([*early, Message("assistant", "So.")])
+    assert encoded.input_ids.tolist() == alone.input_ids.tolist()
+    assert alone.against is None
+
+
+def test_a_conversation_that_begins_the_other_still_has_an_answer(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """The last turn of either is never shared."""
+    short = [Message("user", "Hi"), Message("assistant", "Hello")]
+    encoded = ChatEncoder(tiny_tokenizer).encode(short, [*short, *short])
+    assert encoded.against is not None
+    assert spoken(encoded, tiny_tokenizer) == ["Hello<|im_end|>"]
+    assert spoken(encoded.against, tiny_tokenizer) == ["Hello<|im_end|>"] * 2
 
 
 def test_no_conversation_gives_no_batch() -> None:
