@@ -1,6 +1,7 @@
 """The audit file: what the user says, and the defaults for what they do not.
 
 Relative paths (and relative SQLite URLs) start at the folder of the audit file, so that an audit means the same wherever it is run from.
+${NAME} stays as it is written until a place is opened (poisonwatch/environment.py): no setting ever holds what the environment holds.
 """
 
 import difflib
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from poisonwatch.environment import conceal, expand
 from poisonwatch.errors import ConfigError
 from poisonwatch.redaction import redact_url
 
@@ -31,18 +33,47 @@ class ModelConfig(_Section):
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model. Off unless you trust its author.")
 
 
-class SourceConfig(_Section):
-    """Where rows are pulled from."""
+FormatName = Literal["auto", "alpaca", "prompt", "messages", "sharegpt", "preference", "text"]
 
-    path: str = Field(description="A file, folder, glob or URL of .jsonl, .json, .csv, .parquet or .arrow.")
-    format: Literal["auto", "alpaca", "prompt", "messages"] = Field("auto", description="Row format; auto reads it off the field names.")
+
+class SourceConfig(_Section):
+    """Where rows are pulled from: exactly one of `path`, `hub` and `sql`, and how their fields are read."""
+
+    path: str | None = Field(None, description="A file, folder, glob or URL (s3://, gs://, https://, hf://, ...) of rows.")
+    hub: str | None = Field(None, description="A data set on the Hugging Face hub, such as tatsu-lab/alpaca.")
+    subset: str | None = Field(None, description="hub: the data set's configuration.")
+    split: str = Field("train", description="hub: the split.")
+    revision: str | None = Field(None, description="hub: commit, branch or tag.")
+    sql: str | None = Field(None, description="A SQLAlchemy URL; write ${NAME} for what the environment holds.")
+    query: str | None = Field(None, description="sql: the SELECT that gives the rows, each column a field.")
+    watermark: str | None = Field(None, description="sql: a column that only grows; a later pull takes what lies beyond its last value.")
+    format: FormatName = Field("auto", description="Row format; auto reads it off the field names.")
+    fields: dict[str, str] = Field({}, description="What the format's fields are called here, as in {prompt: question, response: answer}.")
+    template: str | None = Field(None, description="text: how prompt and response stand in it, as in 'Q: {prompt}\\nA: {response}'.")
     relative_to: str | None = Field(None, description="Folder that file names in results are relative to; default the audit file's.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "SourceConfig":
+        given = [name for name in ("path", "hub", "sql") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a source is one of path, hub and sql; given are {', '.join(given) or 'none'}")
+        for key, needs in (("query", "sql"), ("watermark", "sql"), ("subset", "hub"), ("revision", "hub")):
+            if getattr(self, key) is not None and getattr(self, needs) is None:
+                raise ValueError(f"{key} goes with {needs}, and there is none")
+        if self.sql is not None and self.query is None:
+            raise ValueError("sql needs a query: the SELECT that gives the rows")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where the rows are, for people: without passwords."""
+        return redact_url(self.path or self.sql or f"hf://datasets/{self.hub}")
 
     def name_of(self, path: str) -> str:
         """A file's name in results: relative to `relative_to` where it lies below it."""
         if self.relative_to and Path(path).is_relative_to(self.relative_to):
-            return str(Path(path).relative_to(self.relative_to))
-        return redact_url(path)
+            return conceal(str(Path(path).relative_to(self.relative_to)), self.path)
+        return conceal(path, self.path)
 
 
 ScreenName = Literal["duplicate-answers", "trigger-ngram", "invisible-characters", "control-tokens"]
@@ -99,11 +130,34 @@ class DecisionConfig(_Section):
     false_discovery_rate: float = Field(0.1, gt=0, lt=1, description="Expected share of wrong flags among all flags.")
 
 
+class ExpectationConfig(BaseModel):
+    """An expectation of the user's: a Great Expectations type by name, and beside these settings the type's own, as column and regex."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = Field(description="A standard type, such as ExpectColumnValuesToNotMatchRegex.")
+    reason: str | None = Field(None, min_length=1, description="What it means to fail, in words.")
+    severity: Literal["reject", "warn", "stop"] | None = Field(
+        None, description="reject: rows that fail are kept out (default where single rows are asked); warn (default of all others); stop."
+    )
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class ValidationConfig(_Section):
-    """What a row must be to be audited."""
+    """What a row, and the rows together, must be to be audited."""
 
     max_characters: int = Field(50_000, ge=1, description="Longest prompt, and longest response.")
     max_rejected_share: float = Field(0.2, ge=0, le=1, description="The audit stops when more rows than this share fail.")
+    role_order: Literal["reject", "warn"] = Field(
+        "reject", description="Conversations whose turns are out of order: system first, user and assistant in turn, the assistant last."
+    )
+    languages: dict[str, Share] = Field({}, description="Least share of rows by language, as in {en: 0.9}; needs the extra `languages`.")
+    max_source_drift: float = Field(
+        0.5, ge=0, le=1, description="Warns when more than this share of rows comes from elsewhere than in the last audits; 1: never."
+    )
+    expectations: list[ExpectationConfig] = Field([], description="Your own: Great Expectations types by name, with their settings.")
 
 
 def _named(value: Any) -> Any:
@@ -140,6 +194,9 @@ class AuditConfig(_Section):
     probes: int = Field(2, ge=0, description="Triggers mined from the batch and put into copies of the sentinels; 0 for none.")
     validation: ValidationConfig = Field(ValidationConfig(), description="What a row must be to be audited.")
     alerts: list[str] = Field(default=[], description="Apprise URLs that are told when rows are flagged.")
+    window: int = Field(2000, ge=0, description="Latest rows that are audited again when model or sentinels change.")
+    reference_rows: int = Field(2000, ge=0, description="Trusted rows that an audit compares with, drawn by seed where there are more.")
+    replays: str | None = Field(None, description="Written into a run's config.yaml: the audit whose rows are audited again.")
     version: str | None = Field(None, description="Written into a run's config.yaml: the Poisonwatch that ran it. Ignored when read.")
     git_commit: str | None = Field(
         None, description="Written into a run's config.yaml: its commit, if run from a checkout. Ignored when read."
@@ -149,9 +206,8 @@ class AuditConfig(_Section):
         """The resolved settings without their secrets, as written to the run directory."""
         settings = self.model_dump(mode="json")
         settings["tracking"], settings["state"] = redact_url(self.tracking), redact_url(self.state)
-        settings["source"]["path"] = redact_url(self.source.path)
-        if self.reference:
-            settings["reference"]["path"] = redact_url(self.reference.path)
+        for source in filter(None, (settings["source"], settings["reference"])):
+            source |= {key: redact_url(source[key]) for key in ("path", "sql") if source[key] is not None}
         settings["alerts"] = [f"{url.partition('://')[0]}://***" if "://" in url else "***" for url in self.alerts]
         return settings
 
@@ -194,31 +250,52 @@ def resolve(settings: dict[str, Any], folder: Path, name: str = "settings") -> A
         config = AuditConfig.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(f"{name}: " + "; ".join(_explain(dict(e)) for e in error.errors()[:3])) from None
+    try:
+        return _placed(config, folder)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
-    def placed(source: SourceConfig) -> SourceConfig:
-        return source.model_copy(update={"path": _absolute(source.path, folder), "relative_to": source.relative_to or str(folder)})
 
+def _placed(config: AuditConfig, folder: Path) -> AuditConfig:
+    """The settings with relative paths from `folder`. Raises ConfigError where an environment variable that they name is not set."""
+
+    def placed(source: SourceConfig, key: str) -> SourceConfig:
+        where = {
+            "path": source.path and _absolute(source.path, folder, f"{key}.path"),
+            "hub": source.hub and _model_folder(source.hub, folder),
+            "sql": source.sql and _absolute_sqlite(source.sql, folder, f"{key}.sql"),
+        }
+        return source.model_copy(update=where | {"relative_to": source.relative_to or str(folder)})
+
+    for url in config.alerts:
+        expand(url, "alerts")
     return config.model_copy(
         update={
-            "source": placed(config.source),
-            "reference": placed(config.reference) if config.reference else None,
-            "sentinels": [s if s.startswith("pack:") else _absolute(s, folder) for s in config.sentinels],
-            "state": _absolute_sqlite(config.state, folder),
-            "tracking": _absolute_sqlite(config.tracking, folder),
+            "source": placed(config.source, "source"),
+            "reference": placed(config.reference, "reference") if config.reference else None,
+            "sentinels": [s if s.startswith("pack:") or "://" in s else str(folder / Path(s).expanduser()) for s in config.sentinels],
+            "state": _absolute_sqlite(config.state, folder, "state"),
+            "tracking": _absolute_sqlite(config.tracking, folder, "tracking"),
             "model": config.model.model_copy(update={"name": _model_folder(config.model.name, folder)}),
         }
     )
 
 
-def _absolute(path: str, folder: Path) -> str:
-    return path if "://" in path else str(folder / Path(path).expanduser())
+def _absolute(path: str, folder: Path, key: str) -> str:
+    """Where the environment's part of a path makes it absolute or a URL, it is left as it is."""
+    expanded = expand(path, key)
+    if "://" in expanded or Path(expanded).is_absolute():
+        return path
+    return str(folder / Path(path).expanduser())
 
 
-def _absolute_sqlite(url: str, folder: Path) -> str:
-    scheme, separator, path = url.partition(":///")
-    if not scheme.startswith("sqlite") or not separator or path in ("", ":memory:"):
+def _absolute_sqlite(url: str, folder: Path, key: str) -> str:
+    scheme, separator, path = expand(url, key).partition(":///")
+    if not scheme.startswith("sqlite") or not separator or path in ("", ":memory:") or Path(path).is_absolute():
         return url
-    return f"{scheme}:///{folder / path}"
+    if ":///" not in url:
+        raise ConfigError(f"{key}: {url} holds a relative path: make it absolute, or write sqlite:///${{NAME}}")
+    return url.replace(":///", f":///{folder}/", 1)
 
 
 def _model_folder(name: str, folder: Path) -> str:

@@ -116,7 +116,7 @@ def test_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, setting
         ({"stride": {"shift": 2}}, "stride.shift: Input should be less than 1 (got 2)"),
         ({"stride": {"layer": -1}}, "stride.layer: Input should be greater than or equal to 0 (got -1)"),
         ({"decision": {"false_discovery_rate": 0}}, "decision.false_discovery_rate: Input should be greater than 0 (got 0)"),
-        ({"source": {"path": "x", "format": "xml"}}, "source.format: Input should be 'auto', 'alpaca', 'prompt' or 'messages' (got 'xml')"),
+        ({"source": {"path": "x", "format": "xml"}}, "source.format: Input should be 'auto', 'alpaca', 'prompt', 'messages', 'sharegpt', "),
         ({"model": {"dtype": "int8"}}, "model.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16' (got 'int8')"),
         ({"stride": 5}, "stride: "),
         ({1: 2}, "1"),
@@ -206,6 +206,63 @@ def test_yaml_errors_repeat_no_line_of_the_file(tmp_path: Path, line: str) -> No
     message = refusal(f"source: rows.jsonl\n{line}\n", tmp_path)
     assert "hunter2" not in message
     assert "line " in message
+
+
+def test_variables_of_the_environment_stay_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting holds their values, so none is written or logged; what is written replays."""
+    for name, value in {"PW": "hunter2", "FOLDER": "/hunter2", "PART": "hunter2", "URL": "sqlite:////hunter2/x.db"}.items():
+        monkeypatch.setenv(name, value)
+    settings = {
+        "source": {"sql": "postgresql://ann:${PW}@db/x?sslpassword=${PW}", "query": "SELECT 1"},
+        "reference": "${FOLDER}/trusted.jsonl",
+        "sentinels": ["s.yaml"],
+        "state": "sqlite:///${PART}/ledger.db",
+        "tracking": "${URL}",
+        "alerts": ["slack://${PW}/x/y"],
+    }
+    config = resolve(settings, tmp_path)
+    assert "hunter2" not in repr(config) + yaml.safe_dump(config.public())
+    assert config.reference is not None
+    assert config.reference.path == "${FOLDER}/trusted.jsonl"
+    assert config.state == f"sqlite:///{tmp_path}/${{PART}}/ledger.db"
+    assert (config.tracking, config.source.sql) == ("${URL}", settings["source"]["sql"])
+    replayed = resolve(config.public(), tmp_path / "elsewhere")
+    assert (replayed.source, replayed.reference, replayed.state, replayed.tracking) == (
+        config.source,
+        config.reference,
+        config.state,
+        config.tracking,
+    )
+
+
+def test_relative_part_of_the_environment_starts_at_the_audit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it stood there; a whole URL of a relative file could start anywhere, and is refused."""
+    monkeypatch.setenv("PART", "data")
+    assert resolve({**LEAST, "source": "${PART}/a.jsonl"}, tmp_path).source.path == f"{tmp_path}/${{PART}}/a.jsonl"
+    monkeypatch.setenv("PART", "s3://bucket")
+    assert resolve({**LEAST, "source": "${PART}/a.jsonl"}, tmp_path).source.path == "${PART}/a.jsonl"
+    monkeypatch.setenv("PART", "sqlite:///hunter2.db")
+    with pytest.raises(ConfigError, match=r"^settings: state: \$\{PART\} holds a relative path: make it absolute"):
+        resolve({**LEAST, "state": "${PART}"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"source": "${NOT_SET}/a.jsonl"}, "source.path"),
+        ({"source": {"sql": "postgresql://ann:${NOT_SET}@db/x", "query": "SELECT 1"}}, "source.sql"),
+        ({"reference": {"path": "${NOT_SET}"}}, "reference.path"),
+        ({"state": "postgresql://ann:${NOT_SET}@db/x"}, "state"),
+        ({"tracking": "https://${NOT_SET}"}, "tracking"),
+        ({"alerts": ["json://host", "slack://${NOT_SET}"]}, "alerts"),
+    ],
+)
+def test_variable_that_is_not_set_is_named_when_the_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], key: str
+) -> None:
+    """With the setting that asks for it."""
+    monkeypatch.delenv("NOT_SET", raising=False)
+    assert f"audit.yaml: {key}: the environment variable NOT_SET is not set: set it" in refusal({**LEAST, **settings}, tmp_path)
 
 
 def test_public_settings_replay(tmp_path: Path) -> None:

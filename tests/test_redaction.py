@@ -19,6 +19,8 @@ from poisonwatch.redaction import excerpt, redact_url, visible
         ("https://host/a?sv=1&sig=hunter2%3D", "https://host/a?sv=1&sig=***"),
         ("db?password=hunter2", "db?password=***"),
         ("HTTPS://Ann:hunter2@Host", "HTTPS://Ann:***@Host"),
+        ("postgresql://ann:${PW}hunter2@db/x", "postgresql://ann:***@db/x"),
+        ("https://host/a?token=${PW}hunter2&b=1", "https://host/a?token=***&b=1"),
         ("two: a://u:hunter2@h and b://v:hunter2@h", "two: a://u:***@h and b://v:***@h"),
     ],
 )
@@ -29,7 +31,16 @@ def test_secrets_in_urls_become_stars(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["sqlite:///poisonwatch.db", "https://host:8080/a?page=2", "data/*.jsonl", "mail ann@host at 10:30", "s3://bucket/a@b.jsonl", ""],
+    [
+        "sqlite:///poisonwatch.db",
+        "https://host:8080/a?page=2",
+        "data/*.jsonl",
+        "mail ann@host at 10:30",
+        "s3://bucket/a@b.jsonl",
+        "",
+        "postgresql://ann:${PW}@db/x",
+        "https://${USER}:${PW}@host/a?token=${TOKEN}&b=1",
+    ],
 )
 def test_text_without_secrets_is_left_alone(text: str) -> None:
     """redact_url(x) = x."""

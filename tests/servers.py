@@ -1,0 +1,80 @@
+"""Real servers for tests, on this machine and for as long as a test needs them."""
+
+import functools
+import http.server
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+PASSWORD = "hunter2"
+
+
+def free_port() -> int:
+    """A port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _programs() -> Path:
+    found = shutil.which("pg_ctl")
+    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders or not (folders[-1] / "initdb").exists():
+        pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
+    return folders[-1]
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL with user ann, password hunter2: its URL. Skips the test where it is not installed."""
+    programs, port = _programs(), free_port()
+    as_user: dict[str, object] = {}
+    with tempfile.TemporaryDirectory(prefix="poisonwatch-postgres-") as folder:
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            names = [user.pw_name for user in pwd.getpwall()]
+            user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+            as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        secret, data, log = Path(folder) / "password", Path(folder) / "data", Path(folder) / "log"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+
+        def run(*command: str) -> None:
+            environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False, **as_user)
+            assert done.returncode == 0, done.stdout + done.stderr + (log.read_text() if log.exists() else "")
+
+        run(str(programs / "initdb"), "--auth=scram-sha-256", "--username=ann", f"--pwfile={secret}", "--no-sync", f"--pgdata={data}")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off -c timezone=UTC"
+        run(str(programs / "pg_ctl"), "start", "--wait", f"--pgdata={data}", f"--log={log}", f"--options={options}")
+        try:
+            yield f"postgresql://ann:{PASSWORD}@127.0.0.1:{port}/postgres"
+        finally:
+            run(str(programs / "pg_ctl"), "stop", "--mode=immediate", f"--pgdata={data}")
+
+
+class SilentHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder: whole files only, without ETag."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def web_server(folder: Path, handler: Callable[..., http.server.BaseHTTPRequestHandler] = SilentHandler) -> Iterator[str]:
+    """The files of a folder at http://127.0.0.1:PORT, its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
