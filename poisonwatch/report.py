@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from poisonwatch.evidence import ClusterEvidence
@@ -30,18 +30,8 @@ def render_report(
     that the template prints is made visible and escaped on its way out, so no text of a row, a sentinel, the configuration or the steered
     model can become markup.
     """
-    environment = Environment(
-        # Found by folder: poisonwatch/dashboards is a symlink in a checkout and a sub-package in a wheel.
-        loader=PackageLoader("poisonwatch", "dashboards"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["ends"] = ends
     plots = [_data_uri(as_png(panel_figure(verdicts, j))) for j in range(len(verdicts.panels))]
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         summary=summary,
         verdicts=verdicts,
         panels=list(zip(summary["panels"], plots, strict=True)),
@@ -52,6 +42,21 @@ def render_report(
         longest_cell=LONGEST_CELL,
         most_messages=MOST_MESSAGES,
     )
+
+
+def template(name: str) -> Template:
+    """A template of dashboards/: every value that it prints is made visible and escaped, and one that is not there is an error."""
+    environment = Environment(
+        # Found by folder: poisonwatch/dashboards is a symlink in a checkout and a sub-package in a wheel.
+        loader=PackageLoader("poisonwatch", "dashboards"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["ends"] = ends
+    return environment.get_template(name)
 
 
 def ends(whole: Any, longest: int) -> tuple[Any, int, Any]:
