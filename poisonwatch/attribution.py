@@ -22,7 +22,7 @@ from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import Example
-from poisonwatch.fitting import drawn_order, fit_geometry, gradients, no_views, sum_subsets
+from poisonwatch.fitting import Geometry, Statistics, drawn_order, gradients, measure_statistics, no_views, sum_subsets
 from poisonwatch.influence import Influence, Query, queries_of
 from poisonwatch.kriging import krige
 from poisonwatch.likeness import Features, Kernel, features_of, survey
@@ -35,7 +35,8 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery import lasso, phantom_columns, universal_fraction
 from poisonwatch.scoring import pool
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.training import LearningCurve, TrainingSettings, train_operators
+from poisonwatch.statistics import keep_statistics, key_of, load_statistics
+from poisonwatch.training import LearningCurve, TrainingSettings, check_trainable, train_operators
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -185,38 +186,73 @@ def fit(
     progress: Progress = silent,
     checkpoint: Path | None = None,
     ordinary: Rows | None = None,
+    trusted: Rows | None = None,
 ) -> Fitted:
     """Fit the subsets' operators to the rows. Results do not depend on the order of the rows.
 
-    The sample that sets basis, Fisher factors and yardstick is drawn from the rows `ordinary`, by default from all.
-    A training (`fit: sgd`) keeps its state in the file `checkpoint` and goes on from it.
+    The yardstick's conversations are drawn from the rows `ordinary`, by default from all; basis and Fisher factors come from these, or from
+    the rows `trusted` where they are given, whose statistics are then kept for the next fit (`statistics`). A training (`fit: sgd`) keeps
+    its state in the file `checkpoint` and goes on from it.
     """
     width = int(pretrained.model.config.get_text_config().hidden_size)
     settings = resolve_settings(stride, len(decoder_blocks(pretrained.model)), width, len(examples))
     model = FrozenModel(pretrained.model, settings.layer)
     encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
     ids = tuple(example.id for example in examples)
-    encoded = tuple(encoder.encode(example.messages) for example in examples)
-    order = drawn_order(ids, seed)
+    encoded = tuple(encoder.encode(example.messages, example.rejected) for example in examples)
+    order, n = drawn_order(ids, seed), len(ids)
     sample = (order if ordinary is None else order[np.isin(order, ordinary)])[: stride.background]
-    basis = fit_basis(model, [encoded[i] for i in sample[:BASIS_ROWS]], settings.r, stride.token_budget, progress)
-    n = len(ids)
-    # Memberships of like rows, and a training, need to know the rows' states first; else the pass over the rows sees them anyway.
-    views = no_views(n, basis) if n == settings.K and stride.fit != "sgd" else None
-    features = features_of(survey(model, encoded, basis, stride.token_budget, progress) if views is None else views)
-    membership = draw(ids, features, settings, stride, seed)
-    M = membership.matrix()
     if stride.fit == "sgd":
+        check_trainable(encoded)
+        basis = fit_basis(model, [encoded[i] for i in sample[:BASIS_ROWS]], settings.r, stride.token_budget, progress)
+        features = features_of(survey(model, encoded, basis, stride.token_budget, progress))
+        membership = draw(ids, features, settings, stride, seed)
         operators, curve = train_operators(model, encoded, membership, basis, training_settings(stride), seed, checkpoint, progress)
-        return Fitted(settings, model, encoder, ids, operators, M, features, np.zeros(n), np.ones(n), encoded, None, curve)
-    geometry = fit_geometry(model, encoded, sample, basis, stride.damping, stride.token_budget, progress, views)
-    sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=views)
+        M, unmeasured = membership.matrix(), (np.zeros(n), np.ones(n))
+        return Fitted(settings, model, encoder, ids, operators, M, features, *unmeasured, encoded, None, curve)
+    known = sample if trusted is None else order[np.isin(order, trusted)]
+    key = None if trusted is None else key_of(pretrained, stride, settings.layer, [ids[i] for i in known])
+    statistics = _statistics(model, [encoded[i] for i in known], settings.r, stride, key, progress)
+    basis, rest = statistics.basis, np.setdiff1d(sample, known)
+    views = no_views(n, basis)
+    views[known] = statistics.views
+    beside = measure_statistics(model, [encoded[i] for i in rest], basis, stride.token_budget, "sample", progress)
+    views[rest] = beside.views
+    known, G = np.concatenate([known, rest]), torch.cat([statistics.G, beside.G])
+    geometry = Geometry.of(basis, statistics.moments, stride.damping, known, G, sample)
+    if n != settings.K:  # memberships of like rows need to know all states first; else the pass over the rows sees them anyway
+        left = np.setdiff1d(np.arange(n), known)
+        views[left] = survey(model, [encoded[i] for i in left], basis, stride.token_budget, progress)
+    membership = draw(ids, features_of(views), settings, stride, seed)
+    sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=views if n == settings.K else None)
     operators = solve(sums.G, geometry.preconditioner, basis, stride.shift)
-    if views is not None:
-        features = features_of(views)
     return Fitted(
-        settings, model, encoder, ids, operators, M, features, sums.centre, sums.spread, encoded, geometry.preconditioner, views=views
+        settings,
+        model,
+        encoder,
+        ids,
+        operators,
+        membership.matrix(),
+        features_of(views),
+        sums.centre,
+        sums.spread,
+        encoded,
+        geometry.preconditioner,
+        views=views if n == settings.K else None,
     )
+
+
+def _statistics(
+    model: FrozenModel, encoded: Sequence[Encoded], r: int, stride: StrideConfig, key: str | None, progress: Progress
+) -> Statistics:
+    """Those kept under the key, or measured now (and kept, where there is a key)."""
+    found = load_statistics(key, model.device) if key else None
+    if found is None:
+        basis = fit_basis(model, encoded[:BASIS_ROWS], r, stride.token_budget, progress)
+        found = measure_statistics(model, encoded, basis, stride.token_budget, "sample" if key is None else "trusted", progress)
+        if key:
+            keep_statistics(key, found)
+    return found
 
 
 def draw(ids: Sequence[str], features: Features, settings: Settings, stride: StrideConfig, seed: int) -> Membership:

@@ -34,38 +34,53 @@ def drawn_order(ids: Sequence[str], seed: int) -> Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a pass over m rows tells: the Fisher's `moments`, the rows' gradients `G` (m, r, D), and their `views` (m, VIEWS, r - 1)."""
+
+    basis: Basis
+    moments: Moments
+    G: Tensor
+    views: Features
+
+
+def measure_statistics(
+    model: FrozenModel, encoded: Sequence[Encoded], basis: Basis, token_budget: int, label: str, progress: Progress = silent
+) -> Statistics:
+    """One backward pass over the conversations (m)."""
+    moments = Moments.zeros(basis.r, model.width, model.device)
+    G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
+    views = no_views(len(encoded), basis)
+    for batch in progress(batches(encoded, token_budget, model.device), label, len(encoded), lambda batch: len(batch.rows)):
+        seen = model.state_gradients(batch)
+        moments.add(basis, seen)
+        G[batch.rows.to(G.device)] = row_gradients(basis, seen)
+        views[batch.rows.numpy()] = views_of(basis, seen.z, batch)
+    return Statistics(basis, moments, G, views)
+
+
+@dataclass(frozen=True, slots=True)
 class Geometry:
-    """What the `sample` (b,) of rows sets before the pass, with the sample's own gradients `G` (b, r, D)."""
+    """What is set before the pass over the rows, and the gradients `G` (m, r, D) of the rows `known` (m,), which need none any more.
+
+    `own` (m,) is a known row's place among the yardstick's conversations, -1 where it is none of them.
+    """
 
     basis: Basis
     preconditioner: Preconditioner
     yardstick: Yardstick
-    sample: Rows
+    known: Rows
     G: Tensor
+    own: Rows
 
-
-def fit_geometry(
-    model: FrozenModel,
-    encoded: Sequence[Encoded],
-    sample: Rows,
-    basis: Basis,
-    damping: float,
-    token_budget: int,
-    progress: Progress = silent,
-    views: Features | None = None,
-) -> Geometry:
-    """A, S and the yardstick from one backward pass over the sample; fills its rows of `views` (n, VIEWS, r - 1) where given."""
-    chosen = [encoded[i] for i in sample]
-    moments = Moments.zeros(basis.r, model.width, model.device)
-    G = torch.zeros(len(sample), basis.r, model.width, device=model.device)
-    for batch in progress(batches(chosen, token_budget, model.device), "sample", len(chosen), lambda batch: len(batch.rows)):
-        seen = model.state_gradients(batch)
-        moments.add(basis, seen)
-        G[batch.rows.to(G.device)] = row_gradients(basis, seen)
-        if views is not None:
-            views[sample[batch.rows.numpy()]] = views_of(basis, seen.z, batch)
-    preconditioner = Preconditioner(moments, damping)
-    return Geometry(basis, preconditioner, Yardstick.of(G, preconditioner), sample, G)
+    @classmethod
+    def of(cls, basis: Basis, moments: Moments, damping: float, known: Rows, G: Tensor, sample: Rows) -> "Geometry":
+        """With the known rows `sample` (b,) as the yardstick's conversations."""
+        preconditioner = Preconditioner(moments, damping)
+        place = {row: i for i, row in enumerate(known.tolist())}
+        at = torch.tensor([place[row] for row in sample.tolist()], device=G.device)
+        own = np.full(len(known), -1)
+        own[at.cpu().numpy()] = np.arange(len(sample))
+        return cls(basis, preconditioner, Yardstick.of(G[at], preconditioner), known, G, own)
 
 
 @dataclass(slots=True)
@@ -94,24 +109,24 @@ def sum_subsets(
     rows: Rows | None = None,
     views: Features | None = None,
 ) -> SubsetSums:
-    """Sum the given `rows` (all by default; a shard otherwise) into their subsets. The sample's gradients are there and not made again."""
+    """Sum the given `rows` (all by default; a shard otherwise) into their subsets. Gradients that are known are not made again."""
     n = len(encoded)
     shard = np.arange(n) if rows is None else rows
     sums = SubsetSums(torch.zeros(membership.K, geometry.basis.r, model.width, device=model.device), np.zeros(n), np.zeros(n))
     subsets = torch.from_numpy(membership.subsets)
     slot = np.full(n, -1)
-    slot[geometry.sample] = np.arange(len(geometry.sample))
+    slot[geometry.known] = np.arange(len(geometry.known))
 
     def take(G: Tensor, of: Rows, own: Tensor | None) -> None:
         centre, spread = geometry.yardstick.measure(G, own)
         sums.centre[of], sums.spread[of] = (centre / spread).cpu().numpy(), spread.cpu().numpy()
         add_to_subsets(sums.G, G / spread[:, None, None].to(G.dtype), subsets[of])
 
-    sampled = shard[slot[shard] >= 0]
-    for part in np.array_split(sampled, max(1, -(-len(sampled) // 64))):
+    known = shard[slot[shard] >= 0]
+    for part in np.array_split(known, max(1, -(-len(known) // 64))):
         if len(part):
-            own = torch.from_numpy(slot[part]).to(model.device)
-            take(geometry.G[own], part, own)
+            at = torch.from_numpy(slot[part]).to(model.device)
+            take(geometry.G[at], part, torch.from_numpy(geometry.own[slot[part]]).to(model.device))
     rest = shard[slot[shard] < 0]
     for batch in progress(batches([encoded[i] for i in rest], token_budget, model.device), "fit", len(rest), lambda batch: len(batch.rows)):
         seen = model.state_gradients(batch)

@@ -33,12 +33,13 @@ class Yardstick:
     def measure(self, G: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Centre and spread (m,) of the pushes of rows with gradients G (m, r, D).
 
-        `own` (m,) is the place of a row among the probes, whose push is left out. A row that moves nothing has spread infinity: c_i = 0.
+        `own` (m,) is the place of a row among the probes, whose push is left out, and -1 for a row that is none of them. A row that moves
+        nothing has spread infinity: c_i = 0.
         """
         pushes = (G.flatten(1) @ self.probes.flatten(1).T).double()
         others = torch.ones_like(pushes, dtype=torch.bool)
         if own is not None and len(self.probes) > 1:  # a single row has nothing but itself to move
-            others[torch.arange(len(G)), own] = False
+            others[(own >= 0).nonzero()[:, 0], own[own >= 0]] = False
         return centre_and_spread(pushes, others)
 
 

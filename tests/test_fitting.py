@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from poisonwatch.chat import Encoded, batches
-from poisonwatch.fitting import Geometry, SubsetSums, drawn_order, fit_geometry, gradients, no_views, sum_subsets
+from poisonwatch.fitting import Geometry, SubsetSums, drawn_order, gradients, measure_statistics, no_views, sum_subsets
 from poisonwatch.likeness import survey
 from poisonwatch.membership import Membership, draw_membership
 from poisonwatch.model import FrozenModel, StateGradients
@@ -37,7 +37,7 @@ def basis(model: FrozenModel, encoded: list[Encoded], sample: np.ndarray) -> Bas
 
 @pytest.fixture(scope="module")
 def geometry(model: FrozenModel, encoded: list[Encoded], sample: np.ndarray, basis: Basis) -> Geometry:
-    return fit_geometry(model, encoded, sample, basis, DAMPING, BUDGET)
+    return geometry_of(model, encoded, sample, basis)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,15 @@ def whole(model: FrozenModel, encoded: list[Encoded], membership: Membership, ge
 def alone(model: FrozenModel, encoded: list[Encoded]) -> list[StateGradients]:
     """Every row by itself, in order."""
     return [model.state_gradients(next(batches([row], 1))) for row in encoded]
+
+
+def geometry_of(
+    model: FrozenModel, encoded: list[Encoded], sample: np.ndarray, basis: Basis, budget: int = BUDGET, also: np.ndarray | None = None
+) -> Geometry:
+    """With the sample as ordinary conversations; the rows `also` are known, too, and tell A and S with it."""
+    known = sample if also is None else np.concatenate([also, sample])
+    seen = measure_statistics(model, [encoded[i] for i in known], basis, budget, "sample")
+    return Geometry.of(basis, seen.moments, DAMPING, known, seen.G, sample)
 
 
 def same(found: SubsetSums, expected: SubsetSums, rtol: float = 1e-3) -> None:
@@ -79,7 +88,7 @@ def test_sums_equal_a_loop_over_rows_and_subsets(
 ) -> None:
     """G_k = sum_{i in A_k} G_i / spread_i, spread_i = std_{b != i} <P G_b / ||G_b||, G_i>, centre_i in units of it."""
     G = torch.cat([row_gradients(basis, seen) for seen in alone])
-    probes = {int(b): geometry.preconditioner(G[b] / G[b].norm()) for b in geometry.sample}
+    probes = {int(b): geometry.preconditioner(G[b] / G[b].norm()) for b in geometry.known}
     expected = SubsetSums(torch.zeros(K, R, 32), np.zeros(N), np.zeros(N))
     for i in range(N):
         pushes = np.array([float((probe * G[i]).double().sum()) for b, probe in probes.items() if b != i])
@@ -117,7 +126,7 @@ def test_batches_change_nothing(
     budget: int,
 ) -> None:
     """One row at a time, or all at once: the same geometry and the same sums."""
-    same(sum_subsets(model, encoded, membership, fit_geometry(model, encoded, sample, basis, DAMPING, budget), budget), whole, rtol=1e-2)
+    same(sum_subsets(model, encoded, membership, geometry_of(model, encoded, sample, basis, budget), budget), whole, rtol=1e-2)
 
 
 def test_a_sum_does_not_depend_on_the_number_of_subsets(
@@ -156,7 +165,7 @@ def test_any_number_of_sampled_rows_gives_finite_sums(
     model: FrozenModel, encoded: list[Encoded], membership: Membership, basis: Basis, b: int
 ) -> None:
     """From one row in the sample to all rows in it: c_i > 0, finite."""
-    sums = sum_subsets(model, encoded, membership, fit_geometry(model, encoded, drawn_order(IDS, 0)[:b], basis, DAMPING, BUDGET), BUDGET)
+    sums = sum_subsets(model, encoded, membership, geometry_of(model, encoded, drawn_order(IDS, 0)[:b], basis), BUDGET)
     assert torch.isfinite(sums.G).all()
     assert ((sums.spread > 0) & np.isfinite(sums.spread)).all()
 
@@ -168,7 +177,7 @@ def test_rows_in_another_order_give_the_same_operators(
     order = np.random.default_rng(7).permutation(N)
     place = np.argsort(order)  # of each row after the shuffle
     shuffled = [encoded[i] for i in order]
-    geometry = fit_geometry(model, shuffled, place[sample], basis, DAMPING, BUDGET)
+    geometry = geometry_of(model, shuffled, place[sample], basis)
     sums = sum_subsets(model, shuffled, Membership(membership.subsets[order], K), geometry, BUDGET)
     same(SubsetSums(sums.G, sums.centre[place], sums.spread[place]), whole)
 
@@ -186,7 +195,7 @@ def test_multiplying_all_losses_changes_no_operator(
         for seen in alone:
             moments.add(basis, StateGradients(seen.z, c * seen.g, seen.mask, c * seen.loss))
         P = Preconditioner(moments, DAMPING)
-        spread = Yardstick.of(c * G[geometry.sample], P).measure(c * G)[1]
+        spread = Yardstick.of(c * G[geometry.known], P).measure(c * G)[1]
         return solve(torch.einsum("ki,ird->krd", M, c * G / spread[:, None, None].float()), P, basis, 0.005).a
 
     torch.testing.assert_close(operators(gain), operators(1.0), rtol=1e-3, atol=1e-4 * float(operators(1.0).abs().max()))
@@ -195,13 +204,26 @@ def test_multiplying_all_losses_changes_no_operator(
 def test_views_filled_on_the_way_equal_those_of_a_survey(
     model: FrozenModel, encoded: list[Encoded], membership: Membership, sample: np.ndarray, basis: Basis
 ) -> None:
-    """The sample's views come with the geometry, the others with the sums; together those of a pass below the split only."""
+    """The sample's views come with its statistics, the others with the sums; together those of a pass below the split only."""
     views = no_views(N, basis)
-    geometry = fit_geometry(model, encoded, sample, basis, DAMPING, BUDGET, views=views)
-    rest = np.setdiff1d(np.arange(N), sample)
-    assert not views[rest].any()
+    seen = measure_statistics(model, [encoded[i] for i in sample], basis, BUDGET, "sample")
+    views[sample] = seen.views
+    geometry = Geometry.of(basis, seen.moments, DAMPING, sample, seen.G, sample)
     sum_subsets(model, encoded, membership, geometry, BUDGET, views=views)
     np.testing.assert_allclose(views, survey(model, encoded, basis, BUDGET), rtol=1e-3, atol=1e-5)
+
+
+def test_known_rows_beyond_the_sample_are_no_ordinary_conversations(
+    model: FrozenModel, encoded: list[Encoded], membership: Membership, sample: np.ndarray, basis: Basis, whole: SubsetSums
+) -> None:
+    """Their gradients are not made again, and what any row does to them counts in no spread."""
+    also = np.setdiff1d(np.arange(N), sample)[:6]
+    known = geometry_of(model, encoded, sample, basis, also=also)
+    assert (known.own == [*[-1] * 6, *range(len(sample))]).all()
+    same_factors = Geometry.of(
+        basis, geometry_of(model, encoded, sample, basis).preconditioner.moments, DAMPING, known.known, known.G, sample
+    )
+    same(sum_subsets(model, encoded, membership, same_factors, BUDGET), whole)
 
 
 def test_gradients_equal_those_of_rows_alone(model: FrozenModel, encoded: list[Encoded], basis: Basis, alone: list[StateGradients]) -> None:
