@@ -13,14 +13,27 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.errors import OperationError
-from poisonwatch.examples import Rejection
+from poisonwatch.examples import Example, Rejection
 from poisonwatch.flows.terminal import Reporter
-from poisonwatch.runs import new_audit_id, run_folder, summarise
-from poisonwatch.sentinels import load_sentinels
+from poisonwatch.ledger import Ledger, Version, checks_of
+from poisonwatch.pretrained import ModelFiles
+from poisonwatch.runs import new_audit_id, run_folder
+from poisonwatch.sentinels import Sentinel, load_sentinels, version_of
 from poisonwatch.stages import StageClock
+from poisonwatch.summary import Attributed, summarise
 from poisonwatch.tasks.alerts import alert
-from poisonwatch.tasks.attribution import add_probes, check_sentinels, fit_operators, gather_evidence, judge, load_model, recover, screen
-from poisonwatch.tasks.data import pull, pull_reference, validate
+from poisonwatch.tasks.attribution import (
+    add_probes,
+    check_sentinels,
+    find_model,
+    fit_operators,
+    gather_evidence,
+    judge,
+    load_model,
+    recover,
+    screen,
+)
+from poisonwatch.tasks.data import choose, pull, pull_reference, validate
 from poisonwatch.tasks.results import record
 from poisonwatch.tasks.tracking import open_run, track
 from poisonwatch.verdicts import Verdicts
@@ -61,46 +74,68 @@ class Engine:
             return None
 
 
-def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Reporter) -> Outcome:
+def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Reporter, again: bool = False) -> Outcome:
     """One audit, start to end."""
     audit_id = new_audit_id()
     sentinels = load_sentinels(config.sentinels)
-    with run_folder(run_dir) as folder:
-        rows = engine(pull, config.source)
-        new, rejected = engine(validate, rows, config.validation)
-        reference, unfit = engine(pull_reference, config.reference, config.validation, new)
-        reporter.trusted(len(reference), len(unfit))
-        model = engine(load_model, config.model)
-        problems = engine(check_sentinels, model, sentinels, config.stride)
-        reporter.problems(problems)
-        findings = engine(screen, new, reference, model, config.screens)
-        sentinels = engine(add_probes, sentinels, new, reference, config.probes)
-        fitted = engine(fit_operators, model, new + reference, config, reporter.progress)
-        influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress)
-        verdicts = engine(judge, influence, new, config.decision, findings)
-        evidence = engine(gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress)
-        run_id = engine.attempt(open_run, config, audit_id)
-        summary = summarise(
-            config, audit_id, len(rows), rejected, reference, problems, fitted, influence, verdicts, model.fingerprint, engine.clock.costs
-        )
-        summary["mlflow_run_id"] = run_id
-        engine(record, folder, config, summary, fitted, verdicts, evidence, rejected)
-        if run_id:
-            engine.attempt(track, config, summary, verdicts, folder, fitted.curve)
-    engine.attempt(alert, config.alerts, config.name, verdicts, str(run_dir / "report.html"))
-    return Outcome(run_dir, summary, verdicts, rejected, engine.troubles)
+    with Ledger.at(config.state) as ledger, ledger.alone(reporter.waiting):
+        taken = engine(pull, ledger, config, reporter.progress)
+        files = engine(find_model, config.model)
+        version = Version(files.fingerprint, version_of(sentinels))
+        with ledger.audit(audit_id, config.name, version, run_dir) as number, run_folder(run_dir) as folder:
+            batch = engine(choose, ledger, config, version, again)
+            valid = engine(validate, batch.rows, config, ledger)
+            reference = engine(pull_reference, config, valid.examples, ledger.trusted(config.name))
+            reporter.rows(taken, len(batch), valid, reference)
+            found = attribute(config, files, sentinels, valid.examples, reference.examples, engine, reporter)
+            run_id = engine.attempt(open_run, config, audit_id)
+            counts = {"pulled": len(batch), "rejected": len(valid.rejected), "reference": len(reference.examples), "read": taken.read}
+            summary = {**summarise(config, audit_id, version, counts, found, engine.clock.costs), "mlflow_run_id": run_id}
+            engine(record, folder, config, summary, found, valid)
+            ledger.commit(number, batch, valid.examples, valid.rejected, found.verdicts.flags, checks_of(config.validation), summary)
+    if run_id:
+        engine.attempt(track, config, summary, found, run_dir)
+    engine.attempt(alert, config.alerts, config.name, found.verdicts, str(run_dir / "report.html"))
+    return Outcome(run_dir, summary, found.verdicts, valid.rejected, engine.troubles)
 
 
-def audit_inline(config: AuditConfig, run_dir: Path, reporter: Reporter | None = None) -> Outcome:
+def attribute(
+    config: AuditConfig,
+    files: ModelFiles,
+    sentinels: list[Sentinel],
+    new: list[Example],
+    reference: list[Example],
+    engine: Engine,
+    reporter: Reporter,
+) -> Attributed:
+    """From rows to verdicts; with nothing new, the model is not even loaded."""
+    if not new:
+        return Attributed(Verdicts.none(config.decision))
+    model = engine(load_model, config.model, files)
+    problems = engine(check_sentinels, model, sentinels, config.stride)
+    reporter.problems(problems)
+    findings = engine(screen, new, reference, model, config.screens)
+    sentinels = engine(add_probes, sentinels, new, reference, config.probes)
+    fitted = engine(fit_operators, model, new, reference, config, reporter.progress)
+    influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress)
+    verdicts = engine(judge, influence, new, config.decision, findings)
+    evidence = engine(gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress)
+    return Attributed(verdicts, evidence, tuple(problems), fitted, influence)
+
+
+def audit_inline(config: AuditConfig, run_dir: Path, reporter: Reporter | None = None, again: bool = False) -> Outcome:
     """Run an audit without Prefect: for tests, notebooks and quick looks."""
-    return run_stages(config, run_dir, Engine(inline=True), reporter or Reporter(quiet=True))
+    return run_stages(config, run_dir, Engine(inline=True), reporter or Reporter(quiet=True), again)
 
 
 @flow(name="poisonwatch-audit", persist_result=False)
-def audit(config: str, run_dir: str, quiet: bool = True) -> Outcome:
-    """Run the audit described by the file `config` as a Prefect flow, leaving its results in `run_dir`."""
+def audit(config: str, run_dir: str, quiet: bool = True, again: bool = False) -> Outcome:
+    """Run the audit described by the file `config` as a Prefect flow, leaving its results in `run_dir`.
+
+    Only rows that no audit has covered are audited; with `again`, all.
+    """
     settings = load_config(config)
-    outcome = run_stages(settings, Path(run_dir), Engine(inline=False), Reporter(quiet=quiet))
+    outcome = run_stages(settings, Path(run_dir), Engine(inline=False), Reporter(quiet=quiet), again)
     publish(settings, outcome)
     for trouble in outcome.troubles:
         get_run_logger().warning(trouble)

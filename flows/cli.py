@@ -1,4 +1,4 @@
-"""The command line: `poisonwatch audit`, `explain`, `drill`, `demo`, `init`, `packs`.
+"""The command line: `poisonwatch audit`, `explain`, `drill`, `release`, `decide`, `decisions`, `demo`, `init`, `packs`.
 
 Commands are imported when they run, so that `--help` does not wait for torch.
 """
@@ -31,6 +31,13 @@ for _name, _help, _example in (
         "Plant known poison into your own clean rows, and report how much of it an audit finds.",
         "poisonwatch drill my-audit/audit.yaml --counts 5 10 20 --repeats 3",
     ),
+    ("release", "Write the rows that audits cleared, with a manifest.", "poisonwatch release my-audit/audit.yaml --out cleared"),
+    (
+        "decide",
+        "Say what a flagged or rejected row is: poison, benign or unsure.",
+        "poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign --note 'a known joke of ours'",
+    ),
+    ("decisions", "Print all decisions, checking that none was changed or removed.", "poisonwatch decisions my-audit/audit.yaml"),
     ("demo", "Audit a small data set with 18 planted rows, and count how many are found.", "poisonwatch demo /tmp/poisonwatch-demo"),
     ("init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
     ("packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),

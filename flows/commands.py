@@ -23,23 +23,26 @@ def audit(
         Literal["prefect", "inline"],
         Parameter(help="prefect: a flow with retries, on the server in PREFECT_API_URL or a temporary one. inline: no Prefect."),
     ] = "prefect",
+    again: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Audit all rows of the source, not only those that no audit has covered.")
+    ] = False,
     quiet: Annotated[bool, Parameter(negative="", show_default=False, help="Print nothing but errors.")] = False,
     json: Annotated[bool, Parameter(negative="", show_default=False, help="Print the summary as one JSON object.")] = False,
 ) -> int:
     """Audit new fine-tuning rows; returns the exit code."""
     from poisonwatch.config import load_config
     from poisonwatch.sentinels import load_sentinels
-    from poisonwatch.sources import expand
+    from poisonwatch.sources import check_source
 
     settings = load_config(config)
     load_sentinels(settings.sentinels)  # what can be known to be wrong is said before anything heavy is loaded
     for key, source in (("source", settings.source), ("reference", settings.reference)):
         if source is not None:
-            expand(source.path, key)
+            check_source(source, key)
     from poisonwatch.flows.launch import run_audit
     from poisonwatch.flows.terminal import print_outcome, print_summary
 
-    outcome = run_audit(config, settings, run_dir, engine, quiet=quiet or json)
+    outcome = run_audit(config, settings, run_dir, engine, quiet=quiet or json, again=again)
     if json:
         print_summary(outcome.summary, str(outcome.run_dir))
     elif not quiet:
@@ -95,13 +98,13 @@ def drill(
     """Plant known poison into clean rows, audit them, and report how much is found."""
     from poisonwatch.config import load_config
     from poisonwatch.sentinels import load_sentinels
-    from poisonwatch.sources import expand
+    from poisonwatch.sources import check_source
 
     settings = load_config(config)
     load_sentinels(settings.sentinels)
     for key, source in (("source", settings.source), ("reference", settings.reference)):
         if source is not None:
-            expand(source.path, key)
+            check_source(source, key)
     from poisonwatch.drill import Plan
     from poisonwatch.flows.drill import seeded
     from poisonwatch.flows.launch import run_drill
@@ -124,7 +127,7 @@ def demo(
     from poisonwatch.flows.terminal import print_outcome
 
     config = write_demo(folder, seed)
-    outcome = run_audit(config, load_config(config), None, engine, quiet=False)
+    outcome = run_audit(config, load_config(config), None, engine, quiet=False, again=True)
     print_outcome(outcome)
     result = grade(flag.example for flag in outcome.verdicts.flags)
     print(f"planted rows: {result.found} of {result.planted} flagged; wrong flags: {result.wrong} among {result.clean} clean rows")
@@ -146,6 +149,65 @@ def init(
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)
     print(f"wrote {targets['audit.yaml']} and {targets['sentinels.yaml']}; edit both, then: poisonwatch audit {targets['audit.yaml']}")
+
+
+def release(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="A new folder for the clean split, the manifest, and what is held back.")],
+) -> None:
+    """Write the rows that audits cleared, as they came in."""
+    from poisonwatch.config import load_config
+    from poisonwatch.ledger import Ledger
+    from poisonwatch.release import release as release_rows
+
+    settings = load_config(config)
+    with Ledger.at(settings.state) as ledger:
+        counts = release_rows(ledger, settings.name, out)
+    print(f"{counts.total} audited rows: {counts.clean} released, {counts.quarantined} quarantined, {counts.rejected} rejected")
+    if counts.pending:
+        print(f"{counts.pending} rows were pulled and not audited yet: they are not among these")
+    print(f"manifest: {out / 'manifest.json'}")
+
+
+def decide(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    row: Annotated[str, Parameter(help="The row: 8 or more digits of its example id, or FILE:POSITION, both as in flags.jsonl.")],
+    verdict: Annotated[Literal["poison", "benign", "unsure"], Parameter(help="unsure takes back what was decided before.")],
+    /,
+    *,
+    note: Annotated[str, Parameter(help="Why.")] = "",
+    author: Annotated[str | None, Parameter(help="Who decides. Default: your user name.")] = None,
+) -> None:
+    """Append a verdict on a row to the ledger's chain of decisions."""
+    import getpass
+
+    from poisonwatch import decisions
+    from poisonwatch.config import load_config
+    from poisonwatch.ledger import Ledger
+
+    with Ledger.at(load_config(config).state) as ledger:
+        made = decisions.decide(ledger, row, verdict, note, getpass.getuser() if author is None else author)
+    print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
+
+
+def decisions(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+) -> None:
+    """Print every decision, oldest first, after checking that none was changed or removed."""
+    from poisonwatch.config import load_config
+    from poisonwatch.decisions import chain, verify
+    from poisonwatch.ledger import Ledger
+    from poisonwatch.redaction import excerpt
+
+    with Ledger.at(load_config(config).state) as ledger:
+        count, last = verify(ledger)
+        for made in chain(ledger):
+            who = f"{made.decided_at}  {excerpt(made.author, 30)}"
+            print(f"{made.number:>5}  {who}  {made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}")
+    print(f"{count} decisions, unbroken up to {last[:16]}")
 
 
 def packs() -> None:

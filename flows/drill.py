@@ -17,7 +17,7 @@ from poisonwatch.pretrained import Pretrained
 from poisonwatch.runs import data_fingerprint, git_commit, new_audit_id, run_folder
 from poisonwatch.stages import StageCost
 from poisonwatch.tasks.attribution import load_model
-from poisonwatch.tasks.data import pull, pull_reference, validate
+from poisonwatch.tasks.data import pull_all, pull_reference, validate
 from poisonwatch.tasks.drill import fit_planted, plant, record_drill, rehearse, track_drill
 from poisonwatch.tasks.tracking import open_run
 
@@ -35,15 +35,15 @@ def run_stages(config: AuditConfig, plan: Plan, run_dir: Path, engine: Engine, r
     """One drill, start to end."""
     drill_id = new_audit_id()
     with run_folder(run_dir) as folder:
-        rows = engine(pull, config.source)
-        clean, rejected = engine(validate, rows, config.validation)
-        trusted, unfit = engine(pull_reference, config.reference, config.validation, clean)
-        reporter.trusted(len(trusted), len(unfit))
+        rows = engine(pull_all, config.source)
+        clean = engine(validate, rows, config)
+        trusted = engine(pull_reference, config, clean.examples, [])
+        reporter.trusted(trusted)
         model = engine(load_model, config.model)
-        planted = engine(plant, model, clean, trusted, config, plan)
+        planted = engine(plant, model, clean.examples, trusted.examples, config, plan)
         rehearsal = engine(fit_planted, model, planted, config, reporter.progress)
         found = engine(rehearse, rehearsal, plan, reporter.progress)
-        counts = {"pulled": len(rows), "rejected": len(rejected), "clean": found.clean, "reference": found.trusted}
+        counts = {"pulled": len(rows), "rejected": len(clean.rejected), "clean": found.clean, "reference": found.trusted}
         run_id = engine.attempt(open_run, config, drill_id, "drill")
         report = summarise(config, drill_id, plan, found, counts, data_fingerprint(planted.clean), model, engine.clock.costs)
         report["mlflow_run_id"] = run_id

@@ -35,14 +35,16 @@ class _ExpectedErrors(logging.Filter):
         )
 
 
-def run_audit(config: Path, settings: AuditConfig, run_dir: Path | None, engine: Literal["prefect", "inline"], quiet: bool) -> Outcome:
+def run_audit(
+    config: Path, settings: AuditConfig, run_dir: Path | None, engine: Literal["prefect", "inline"], quiet: bool, again: bool = False
+) -> Outcome:
     """Run the audit of the file `config`, read before as `settings`."""
     reporter = Reporter(quiet=quiet)
     run_dir = run_dir or config.parent / "runs" / new_audit_id()
     if engine == "inline":
-        outcome = audit_inline(settings, run_dir, reporter)
+        outcome = audit_inline(settings, run_dir, reporter, again)
     else:
-        outcome = _run_flow(lambda: audit(str(config.resolve()), str(run_dir.resolve()), quiet=reporter.quiet), reporter)
+        outcome = _run_flow(lambda: audit(str(config.resolve()), str(run_dir.resolve()), quiet=reporter.quiet, again=again), reporter)
     for trouble in outcome.troubles:
         Reporter().note(f"warning: {trouble}")
     return outcome

@@ -12,7 +12,9 @@ from rich.text import Text
 
 from poisonwatch.decision import LEAST_TRUSTED
 from poisonwatch.health import Problem
+from poisonwatch.intake import Taken
 from poisonwatch.redaction import excerpt, visible
+from poisonwatch.validation import Validation
 from poisonwatch.verdicts import Flag
 
 T = TypeVar("T")
@@ -33,7 +35,7 @@ class Reporter:
         self.quiet = quiet
         self.console = Console(stderr=True, quiet=quiet)
 
-    def progress(self, items: Iterable[T], description: str, total: int, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+    def progress(self, items: Iterable[T], description: str, total: int | None, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
         """A bar with rate and time left while `items` pass through."""
         columns = (
             TextColumn("{task.description:<10}"),
@@ -53,10 +55,26 @@ class Reporter:
         """One line on stderr."""
         self.console.print(Text(visible(text)), soft_wrap=True)
 
-    def trusted(self, count: int, rejected: int) -> None:
+    def waiting(self) -> None:
+        """A line on stderr while another audit works on the same ledger."""
+        self.note("another audit is at work on this ledger: waiting for it to end ...")
+
+    def rows(self, taken: Taken, chosen: int, valid: Validation, reference: Validation) -> None:
+        """What was pulled, how it was read, and what there is to audit."""
+        for name, format in taken.formats.items():
+            self.note(f"{name}: read as {format}")
+        unchanged = f", {taken.unchanged} of {taken.files} files unchanged" if taken.unchanged else ""
+        self.note(f"{taken.read} rows read, {taken.new} never seen before{unchanged}; {chosen} to audit")
+        for warning in valid.warnings:
+            self.note(f"validation: {warning}")
+        if chosen:
+            self.trusted(reference)
+
+    def trusted(self, reference: Validation) -> None:
         """A line on stderr where trusted rows were rejected, and where those that are left are too few to judge others against."""
-        if rejected:
-            self.note(f"{rejected} trusted rows failed validation and are left out")
+        count = len(reference.examples)
+        if reference.rejected:
+            self.note(f"{len(reference.rejected)} trusted rows failed validation and are left out")
         if 0 < count < LEAST_TRUSTED:
             self.note(
                 f"{count} trusted rows are too few to stand alone ({LEAST_TRUSTED} are needed): rows are judged against the bulk of all"
@@ -82,6 +100,9 @@ def print_outcome(outcome: Any) -> None:
         console.print(_flag_table(outcome.verdicts.flags, console.width))
     if len(outcome.verdicts.flags) > ROWS_SHOWN:
         console.print(Text(f"... and {len(outcome.verdicts.flags) - ROWS_SHOWN} more in flags.jsonl"))
+    if not settings:
+        console.print(Text(visible(f"nothing to audit: no row is new; {outcome.run_dir / 'summary.json'}")), soft_wrap=True)
+        return
     alone, seconds = summary["recovery"]["measured_alone"], sum(stage["seconds"] for stage in summary["stages"])
     derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
     lines = [

@@ -44,12 +44,27 @@ class Pretrained:
     fingerprint: str
 
 
-def load_pretrained(config: ModelConfig) -> Pretrained:
-    """Find, check and load a model and its tokenizer.
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model that was found and not loaded: its `folder`, and the `fingerprint` as of a loaded one."""
+
+    folder: Path
+    fingerprint: str
+
+
+def find_model(config: ModelConfig) -> ModelFiles:
+    """Find a model, fetching it where needed.
 
     Raises ModelError where it cannot be found or holds no safetensors weights, OperationError where fetching it failed.
     """
     folder = locate(config.name, config.revision)
+    return ModelFiles(folder, fingerprint(folder))
+
+
+def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pretrained:
+    """Load a model and its tokenizer, from where they were `found`. Raises what `find_model` does."""
+    found = found or find_model(config)
+    folder = found.folder
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, config.dtype) if config.dtype != "auto" else torch.bfloat16 if device.startswith("cuda") else torch.float32
     transformers.utils.logging.disable_progress_bar()
@@ -69,7 +84,7 @@ def load_pretrained(config: ModelConfig) -> Pretrained:
             f"model {config.name} lacks the weights {', '.join(sorted(loading['missing_keys'])[:3])}: "
             "save it whole, language-model head included"
         )
-    return Pretrained(model, tokenizer, fingerprint(folder))
+    return Pretrained(model, tokenizer, found.fingerprint)
 
 
 def locate(name: str, revision: str | None = None) -> Path:

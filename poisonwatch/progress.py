@@ -7,11 +7,11 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Passes `items` through while showing progress towards `total`; `advance` says how far one item goes."""
+    """Passes `items` through while showing progress towards `total` (None: unknown); `advance` says how far one item goes."""
 
-    def __call__(self, items: Iterable[T], description: str, total: int, advance: Callable[[T], int] = ...) -> Iterator[T]: ...
+    def __call__(self, items: Iterable[T], description: str, total: int | None, advance: Callable[[T], int] = ...) -> Iterator[T]: ...
 
 
-def silent(items: Iterable[T], description: str, total: int, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:  # noqa: ARG001
+def silent(items: Iterable[T], description: str, total: int | None, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:  # noqa: ARG001
     """Shows nothing."""
     yield from items

@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,21 +18,22 @@ import pyarrow.parquet as pq
 import yaml
 
 from poisonwatch import __version__
-from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.evidence import ClusterEvidence, to_record
 from poisonwatch.examples import Example, Rejection
-from poisonwatch.health import Problem
-from poisonwatch.influence import Influence
 from poisonwatch.pretrained import cache_folder
-from poisonwatch.stages import StageCost
 from poisonwatch.verdicts import Flag, Verdicts
 
 
 def new_audit_id() -> str:
     """A name that sorts by time and never comes twice."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+
+
+def part_of(folder: Path) -> Path:
+    """What a folder is called until it is complete."""
+    return folder.with_name(f"{folder.name}.part")
 
 
 @contextmanager
@@ -44,35 +44,36 @@ def run_folder(run_dir: Path) -> Iterator[Path]:
     """
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise InputError(f"run directory {run_dir} already exists: choose another --run-dir, or remove it")
-    part = run_dir.with_name(f"{run_dir.name}.part")
+    part = part_of(run_dir)
     try:
         shutil.rmtree(part, ignore_errors=True)  # what a crashed run left
         part.mkdir(parents=True)
-        yield part
+        try:
+            yield part
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         if run_dir.exists():
             run_dir.rmdir()
-        part.rename(run_dir)
+        part.rename(run_dir)  # should this fail, the complete folder stays: the ledger may already count on it
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise
         raise OperationError(
             f"run directory {run_dir} cannot be written: {error.strerror}; free space or choose another --run-dir"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def checkpoint_for(config: AuditConfig, model_fingerprint: str) -> Path:
     """Where a training of this audit keeps its state: in the user's cache, by audit, model and settings, so that a rerun finds it."""
-    key = json.dumps([config.name, config.source.path, model_fingerprint, config.seed, config.stride.model_dump(mode="json")])
+    key = json.dumps([config.name, config.source.address, model_fingerprint, config.seed, config.stride.model_dump(mode="json")])
     return cache_folder() / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
 
-def write_config(folder: Path, config: AuditConfig) -> None:
-    """`config.yaml`: the resolved settings, with version and commit; an audit of this file repeats the run."""
-    settings = {"version": __version__, "git_commit": git_commit()} | {
-        key: value for key, value in config.public().items() if key not in ("version", "git_commit")
-    }
+def write_config(folder: Path, config: AuditConfig, audit_id: str | None = None) -> None:
+    """`config.yaml`: the resolved settings, with version and commit; an audit of this file repeats the run, on the rows of `audit_id`."""
+    written = {"version": __version__, "git_commit": git_commit(), "replays": audit_id}
+    settings = written | {key: value for key, value in config.public().items() if key not in written}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
@@ -132,6 +133,7 @@ def flag_record(flag: Flag) -> dict[str, Any]:
         "by": (["stride"] if flag.by_attribution else []) + sorted({finding.screen for finding in flag.findings}),
         "reasons": flag.reasons,
         "messages": [asdict(message) for message in example.messages],
+        **({"rejected": [asdict(message) for message in example.rejected]} if example.rejected else {}),
     }
 
 
@@ -170,60 +172,6 @@ def git_commit() -> str | None:
         return None
     done = subprocess.run([git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
-
-
-def summarise(
-    config: AuditConfig,
-    audit_id: str,
-    pulled: int,
-    rejected: Sequence[Rejection],
-    reference: Sequence[Example],
-    problems: Sequence[Problem],
-    fitted: Fitted,
-    influence: Influence,
-    verdicts: Verdicts,
-    model_fingerprint: str,
-    stages: Sequence[StageCost],
-) -> dict[str, Any]:
-    """`summary.json` without the MLflow run id, which is known last."""
-    return {
-        "audit_id": audit_id,
-        "name": config.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "git_commit": git_commit(),
-        "seed": config.seed,
-        "counts": {
-            "pulled": pulled,
-            "new": len(verdicts.examples),
-            "rejected": len(rejected),
-            "reference": len(reference),
-            "flagged": len(verdicts.flags),
-        },
-        "model": {"name": config.model.name, "fingerprint": model_fingerprint},
-        "data_fingerprint": data_fingerprint(verdicts.examples),
-        "settings": asdict(fitted.settings)
-        | {"n": len(fitted.ids), "eta": fitted.operators.eta, "shift": fitted.operators.shift, "damping": config.stride.damping},
-        "recovery": {
-            "certificate": influence.certificate,
-            "measured_alone": influence.measured_alone,
-            "phantom_coefficients": None if influence.artefacts is None else influence.artefacts.tolist(),
-        },
-        "false_discovery_rate": verdicts.false_discovery_rate,
-        "panels": [
-            {
-                "name": panel,
-                "null": verdicts.nulls[j].rule,
-                "largest_score": float(verdicts.scores[:, j].max()),
-                "flagged": sum(flag.by_attribution and flag.panel == panel for flag in verdicts.flags),
-            }
-            for j, panel in enumerate(verdicts.panels)
-        ],
-        "screens": dict(sorted(Counter(finding.screen for flag in verdicts.flags for finding in flag.findings).items())),
-        "sentinel_problems": [asdict(problem) for problem in problems],
-        "stages": [asdict(cost) for cost in stages],
-        "mlflow_run_id": None,
-    }
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

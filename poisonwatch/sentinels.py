@@ -1,5 +1,7 @@
 """Sentinels: prompts whose answers must not change."""
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +93,12 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
         seen.add(sentinel.id)
     _refuse_contradictions(sentinels)
     return sentinels
+
+
+def version_of(sentinels: Sequence[Sentinel]) -> str:
+    """SHA-256 (hex) of what the sentinels ask, whatever their order: another question or answer is another version."""
+    asked = sorted(json.dumps([s.id, s.panel, s.forbidden, s.reference, [[m.role, m.content] for m in s.messages]]) for s in sentinels)
+    return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
 
 def _refuse_contradictions(sentinels: Sequence[Sentinel]) -> None:

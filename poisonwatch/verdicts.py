@@ -104,6 +104,12 @@ class Verdicts:
     flags: tuple[Flag, ...]
     false_discovery_rate: float
 
+    @classmethod
+    def none(cls, decision: DecisionConfig) -> "Verdicts":
+        """On no rows: no panel was measured."""
+        nothing = np.zeros((0, 0))
+        return cls((), (), (), nothing, nothing, nothing, nothing, nothing, nothing, (), (), decision.false_discovery_rate)
+
 
 def judge(influence: Influence, examples: Sequence[Example], decision: DecisionConfig, findings: Sequence[Finding] = ()) -> Verdicts:
     """Flag the new rows whose score is anomalous on any panel at the configured false-discovery rate, and those with `findings`.

@@ -3,6 +3,7 @@
 import apprise
 from prefect import task
 
+from poisonwatch.environment import expand
 from poisonwatch.errors import OperationError
 from poisonwatch.tasks import OUTSIDE
 from poisonwatch.verdicts import Flag, Verdicts
@@ -24,7 +25,7 @@ def alert(urls: list[str], name: str, verdicts: Verdicts, where: str) -> None:
     if not urls or not verdicts.flags:
         return
     sender = apprise.Apprise()
-    refused = [number for number, url in enumerate(urls, start=1) if not sender.add(url)]
+    refused = [number for number, url in enumerate(urls, start=1) if not sender.add(expand(url, "alerts"))]
     title = f"Poisonwatch: {len(verdicts.flags)} of {len(verdicts.examples)} new rows flagged in {name}"
     lines = [f"{f.example.source}, row {f.example.position}: {_why(f)}" for f in verdicts.flags[:ROWS_NAMED]]
     more = len(verdicts.flags) - ROWS_NAMED

@@ -1,16 +1,18 @@
 """Rows to coefficients to verdicts."""
 
+import numpy as np
 from prefect import task
 
-from poisonwatch import attribution, evidence, health, probes, screens, verdicts
+from poisonwatch import attribution, evidence, health, pretrained, probes, screens, verdicts
 from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig, ScreenName, StrideConfig
+from poisonwatch.decision import LEAST_TRUSTED
 from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.examples import Example
 from poisonwatch.findings import Finding
 from poisonwatch.health import Problem
 from poisonwatch.influence import Influence
-from poisonwatch.pretrained import Pretrained, load_pretrained
+from poisonwatch.pretrained import ModelFiles, Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.runs import checkpoint_for
 from poisonwatch.sentinels import Sentinel
@@ -20,9 +22,15 @@ from poisonwatch.verdicts import Verdicts
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
-def load_model(config: ModelConfig) -> Pretrained:
-    """Find and load the model, fetching it where needed."""
-    return load_pretrained(config)
+def find_model(config: ModelConfig) -> ModelFiles:
+    """Find the model, fetching it where needed."""
+    return pretrained.find_model(config)
+
+
+@task(**PLAIN)
+def load_model(config: ModelConfig, found: ModelFiles | None = None) -> Pretrained:
+    """Load the model from where it was found."""
+    return pretrained.load_pretrained(config, found)
 
 
 @task(**PLAIN)
@@ -38,10 +46,15 @@ def add_probes(sentinels: list[Sentinel], new: list[Example], reference: list[Ex
 
 
 @task(**PLAIN)
-def fit_operators(model: Pretrained, examples: list[Example], config: AuditConfig, progress: Progress) -> Fitted:
-    """Fit the steering operators to new and trusted rows; a training that was killed goes on from its checkpoint."""
+def fit_operators(model: Pretrained, new: list[Example], reference: list[Example], config: AuditConfig, progress: Progress) -> Fitted:
+    """Fit the steering operators to new and trusted rows.
+
+    What enough trusted rows set is kept for the next audit; a training that was killed goes on from its checkpoint.
+    """
     checkpoint = checkpoint_for(config, model.fingerprint) if config.stride.fit == "sgd" else None
-    return attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint)
+    examples = new + reference
+    trusted = np.arange(len(new), len(examples)) if len(reference) >= LEAST_TRUSTED else None
+    return attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint, trusted=trusted)
 
 
 @task(**PLAIN)

@@ -1,16 +1,22 @@
 """Rows in: pull and validate."""
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import task
 
 from poisonwatch import sources
-from poisonwatch.config import SourceConfig, ValidationConfig
+from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.examples import Example, Rejection
+from poisonwatch.examples import Example
+from poisonwatch.fitting import drawn_order
+from poisonwatch.intake import Taken, take_in
+from poisonwatch.ledger import Batch, Ledger, Version, checks_of
+from poisonwatch.progress import Progress
 from poisonwatch.sources import Rows
 from poisonwatch.tasks import OUTSIDE, PLAIN
 from poisonwatch.tasks.expectations import check_rows
+from poisonwatch.validation import Facts, Validation
 
 
 def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
@@ -19,22 +25,41 @@ def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
-def pull(source: SourceConfig) -> Rows:
-    """Read every row of the source."""
+def pull(ledger: Ledger, config: AuditConfig, progress: Progress) -> Taken:
+    """Bring the ledger up to what the source holds."""
+    return take_in(ledger, config.name, config.source, progress)
+
+
+@task(**PLAIN)
+def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -> Batch:
+    """The rows to be audited: what no audit has covered; `again`, all; those of the run that the configuration replays."""
+    replayed = ledger.batch_of(config.replays) if config.replays else None
+    if replayed is not None:
+        return replayed
+    return ledger.all_of(config.name) if again else ledger.batch(config.name, version, checks_of(config.validation), config.window)
+
+
+@task(**OUTSIDE, retry_condition_fn=worth_a_retry)
+def pull_all(source: SourceConfig) -> Rows:
+    """Read every row of a source, whatever the ledger knows."""
     return sources.pull(source)
 
 
 @task(**PLAIN)
-def validate(rows: Rows, validation: ValidationConfig) -> tuple[list[Example], list[Rejection]]:
-    """Split rows into examples and rejections; raises SourceError where too many fail."""
-    return check_rows(rows, validation)
+def validate(rows: Rows, config: AuditConfig, ledger: Ledger | None = None) -> Validation:
+    """Split rows into examples and rejections, by what the ledger knows of earlier ones; raises SourceError where too many fail."""
+    facts = Facts(max_tokens=config.stride.max_tokens)
+    if ledger is not None:
+        mix = ledger.mix(config.name)
+        facts = replace(facts, earlier=mix, accepted=sum(mix.values()))
+    return check_rows(rows, config.validation, facts)
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
-def pull_reference(source: SourceConfig | None, validation: ValidationConfig, new: list[Example]) -> tuple[list[Example], list[Rejection]]:
-    """Read the trusted rows, without those that are also among the new ones, and those that fail validation."""
-    if source is None:
-        return [], []
-    trusted, rejected = check_rows(sources.pull(source), validation)
-    ids = {example.id for example in new}
-    return [example for example in trusted if example.id not in ids], rejected
+def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example]) -> Validation:
+    """A sample of the trusted rows, those that people called benign among them, without any that are among the new."""
+    read = check_rows(sources.pull(config.reference), config.validation) if config.reference else Validation.empty()
+    new_ids = {example.id for example in new}
+    trusted = list({example.id: example for example in [*read.examples, *benign] if example.id not in new_ids}.values())
+    drawn = drawn_order([example.id for example in trusted], config.seed)[: config.reference_rows]
+    return Validation([trusted[i] for i in sorted(drawn.tolist())], read.rejected, read.checks)

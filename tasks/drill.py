@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.time import get_current_time_millis
 from prefect import task
@@ -13,14 +12,11 @@ from prefect import task
 from poisonwatch import drill, runs
 from poisonwatch.config import AuditConfig
 from poisonwatch.drill import Drill, Plan, Planted, Rehearsal
-from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import Progress
-from poisonwatch.redaction import redact_url
-from poisonwatch.sources import first_line
 from poisonwatch.tasks import OUTSIDE, PLAIN
-from poisonwatch.tasks.tracking import UNAVAILABLE
+from poisonwatch.tasks.tracking import UNAVAILABLE, mlflow_client, mlflow_trouble
 
 
 @task(**PLAIN)
@@ -60,7 +56,7 @@ def track_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) ->
     params = {**report["plan"], "seed": report["seed"], "model": report["model"]["name"]}
     tags = {"mlflow.note.content": "\n\n".join(report["sentences"]), "poisonwatch.version": report["version"]}
     try:
-        client = MlflowClient(tracking_uri=config.tracking)
+        client = mlflow_client(config)
         client.log_batch(
             run_id,
             metrics=[Metric(name, float(value), now, 0) for name, value in values.items()],
@@ -71,4 +67,4 @@ def track_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) ->
             client.log_artifact(run_id, str(folder / name))
         client.set_terminated(run_id, "FINISHED")
     except UNAVAILABLE as error:
-        raise OperationError(f"MLflow at {redact_url(config.tracking)} failed: {redact_url(first_line(error))}") from error
+        raise mlflow_trouble(config, "failed", error) from error

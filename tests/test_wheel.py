@@ -22,9 +22,13 @@ from poisonwatch.demonstration import write_demo
 from poisonwatch.flows.cli import app
 from poisonwatch.report import render_report
 from poisonwatch.sentinels import load_sentinels, packs
+from poisonwatch.ledger import Ledger
+from poisonwatch.progress import silent
 from poisonwatch.tasks.data import pull
 config = load_config(write_demo(Path("demo")))
-print(len(pull.fn(config.source)), len(load_sentinels(config.sentinels)), *packs())
+with Ledger.at(config.state) as ledger:
+    print(pull.fn(ledger, config, silent).new)
+print(len(load_sentinels(config.sentinels)), *packs())
 """
 
 
@@ -44,6 +48,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     expected = {f"poisonwatch/{path.name}" for path in (ROOT / "poisonwatch").glob("*.py")}
     for folder in ("tasks", "flows", "dashboards"):
         expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / folder).glob("*.*") if path.suffix in (".py", ".j2")}
+    expected |= {f"poisonwatch/migrations/versions/{path.name}" for path in (ROOT / "poisonwatch/migrations/versions").glob("*.py")}
     for folder in ("demo", "packs", "recipes", "templates"):
         expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / "poisonwatch" / folder).iterdir()}
     assert expected | {"poisonwatch/py.typed"} <= held

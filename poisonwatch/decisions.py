@@ -1,0 +1,120 @@
+"""What people decide on rows: an append-only chain.
+
+    hash_n = SHA-256(number, example, verdict, note, author, time, hash_{n-1}) ,     hash_0 = 64 zeros
+
+A decision is never changed or removed; another one on the same row takes its place. `verify` finds where the chain was tampered with: a
+changed decision has another hash, a removed one leaves a gap, and of the last ones the number and hash stand in every manifest.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+from sqlalchemy import Connection, Row, desc, func, insert, select, update
+
+from poisonwatch.errors import InputError
+from poisonwatch.ledger import Ledger, now
+from poisonwatch.ledger_tables import decisions, files, places, results, rows
+from poisonwatch.redaction import excerpt
+
+Verdict = Literal["poison", "benign", "unsure"]
+VERDICTS = get_args(Verdict)
+START = "0" * 64
+LEAST_DIGITS = 8  # of an example id
+CHAIN_LOCK = 0x6465636964  # PostgreSQL's advisory lock on the chain's end
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict on the row with `example_id`, as it stands in the chain."""
+
+    number: int
+    example_id: str
+    verdict: str
+    note: str
+    author: str
+    decided_at: str
+    previous: str
+    hash: str
+
+    def computed(self) -> str:
+        """The hash that these fields should have."""
+        fields = {key: value for key, value in asdict(self).items() if key != "hash"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def decide(ledger: Ledger, row: str, verdict: str, note: str = "", author: str = "") -> Decision:
+    """Append a verdict on a row, named by the first digits of its example id (at least 8) or as FILE:POSITION.
+
+    A benign row is released next time and joins the trusted rows; a poisonous one stays in quarantine for good; unsure takes back what was
+    decided before. Raises InputError where the verdict is none, or the row is not there or more than one.
+    """
+    if verdict not in VERDICTS:
+        raise InputError(f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}")
+    with ledger.write() as connection:
+        if ledger.engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK)))
+        found = _find(connection, row)
+        last = connection.execute(select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)).one_or_none()
+        number, previous = (last.number + 1, last.hash) if last else (1, START)
+        made = Decision(number, bytes(found.id).hex(), verdict, note, author, now(), previous, "")
+        made = Decision(**{**asdict(made), "hash": made.computed()})
+        connection.execute(insert(decisions).values(row=found.row, **asdict(made)))
+        settled = None if verdict == "unsure" else verdict
+        status = verdict if verdict == "poison" else "clean" if verdict == "benign" else _status_of(connection, found.row)
+        if status == "clean" and found.status == "released":
+            status = "released"
+        connection.execute(update(rows).where(rows.c.row == found.row).values(decided=settled, status=status))
+    return made
+
+
+def _find(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
+    """The row of that name. Raises InputError."""
+    wanted = select(rows.c.row, rows.c.id, rows.c.status)
+    file, _, position = name.rpartition(":")
+    if file and position.isdigit():
+        at = select(places.c.row).join(files, files.c.file == places.c.file)
+        wanted = wanted.where(rows.c.row.in_(at.where(files.c.name == file, places.c.position == int(position))))
+    else:
+        digits = name.lower()
+        if len(digits) < LEAST_DIGITS or set(digits) - set("0123456789abcdef") or len(digits) > len(START):
+            raise InputError(f"{excerpt(name, 80)} names no row: give the first 8 or more digits of its example id, or FILE:POSITION")
+        low, high = (bytes.fromhex(digits.ljust(len(START), pad)) for pad in "0f")
+        wanted = wanted.where(rows.c.id.between(low, high))
+    found = connection.execute(wanted.limit(2)).all()
+    if len(found) != 1:
+        raise InputError(
+            f"{excerpt(name, 80)} names {'more than one row: give more digits' if found else 'no row of this ledger: flags.jsonl has ids'}"
+        )
+    return found[0]
+
+
+def _status_of(connection: Connection, row: int) -> str:
+    """What the last audit said of a row."""
+    flagged = connection.execute(
+        select(results.c.flagged).where(results.c.row == row).order_by(desc(results.c.audit)).limit(1)
+    ).scalar_one_or_none()
+    return "rejected" if flagged is None else "flagged" if flagged else "clean"
+
+
+def chain(ledger: Ledger) -> Iterator[Decision]:
+    """Every decision, oldest first."""
+    columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
+    with ledger.read() as connection:
+        for row in connection.execute(select(*columns).order_by(decisions.c.number)):
+            yield Decision(*row)
+
+
+def verify(ledger: Ledger) -> tuple[int, str]:
+    """The number of decisions and the last one's hash. Raises InputError where the chain was tampered with."""
+    number, previous = 0, START
+    for decision in chain(ledger):
+        number += 1
+        if (decision.number, decision.previous, decision.hash) != (number, previous, decision.computed()):
+            raise InputError(
+                f"decision {number} of the ledger was changed or removed after it was written: restore the ledger from a backup"
+            )
+        previous = decision.hash
+    return number, previous

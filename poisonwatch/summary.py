@@ -1,0 +1,86 @@
+"""What an audit comes to: `summary.json`."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from poisonwatch import __version__
+from poisonwatch.attribution import Fitted
+from poisonwatch.config import AuditConfig
+from poisonwatch.evidence import ClusterEvidence
+from poisonwatch.health import Problem
+from poisonwatch.influence import Influence
+from poisonwatch.ledger import Version
+from poisonwatch.runs import data_fingerprint, git_commit
+from poisonwatch.stages import StageCost
+from poisonwatch.verdicts import Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """What attribution made of an audit's rows. Where no row was new, there are no verdicts, and nothing was fitted."""
+
+    verdicts: Verdicts
+    evidence: tuple[ClusterEvidence, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    fitted: Fitted | None = None
+    influence: Influence | None = None
+
+
+def summarise(
+    config: AuditConfig,
+    audit_id: str,
+    version: Version,
+    counts: Mapping[str, int],
+    attributed: Attributed,
+    stages: Sequence[StageCost],
+) -> dict[str, Any]:
+    """`summary.json` without the MLflow run id, which is known last. `counts` are of rows: pulled, rejected, reference, ..."""
+    verdicts = attributed.verdicts
+    return {
+        "audit_id": audit_id,
+        "name": config.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "git_commit": git_commit(),
+        "seed": config.seed,
+        "counts": {**counts, "new": len(verdicts.examples), "flagged": len(verdicts.flags)},
+        "model": {"name": config.model.name, "fingerprint": version.model},
+        "sentinels": version.sentinels,
+        "data_fingerprint": data_fingerprint(verdicts.examples),
+        "settings": _settings(config, attributed.fitted),
+        "recovery": _recovery(attributed.influence),
+        "false_discovery_rate": verdicts.false_discovery_rate,
+        "panels": [
+            {
+                "name": panel,
+                "null": verdicts.nulls[j].rule,
+                "largest_score": float(verdicts.scores[:, j].max()),
+                "flagged": sum(flag.by_attribution and flag.panel == panel for flag in verdicts.flags),
+            }
+            for j, panel in enumerate(verdicts.panels)
+        ],
+        "screens": dict(sorted(Counter(finding.screen for flag in verdicts.flags for finding in flag.findings).items())),
+        "sentinel_problems": [asdict(problem) for problem in attributed.problems],
+        "stages": [asdict(cost) for cost in stages],
+        "mlflow_run_id": None,
+    }
+
+
+def _settings(config: AuditConfig, fitted: Fitted | None) -> dict[str, Any]:
+    if fitted is None:
+        return {}
+    derived = {"n": len(fitted.ids), "eta": fitted.operators.eta, "shift": fitted.operators.shift, "damping": config.stride.damping}
+    return asdict(fitted.settings) | derived
+
+
+def _recovery(influence: Influence | None) -> dict[str, Any]:
+    if influence is None:
+        return {}
+    return {
+        "certificate": influence.certificate,
+        "measured_alone": influence.measured_alone,
+        "phantom_coefficients": None if influence.artefacts is None else influence.artefacts.tolist(),
+    }
