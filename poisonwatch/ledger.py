@@ -40,6 +40,7 @@ T = TypeVar("T")
 LOCK_NUMBER = 0x706F69736F6E  # PostgreSQL's advisory lock of this name
 POLL_S = 1.0
 AT_ONCE = 500  # values in one statement
+LAST_AUDITS = 10  # whose rows tell what a source usually holds
 
 
 def now() -> str:
@@ -198,18 +199,19 @@ class Ledger:
     def batch(self, name: str, version: Version, checks: str, window: int) -> Batch:
         """The rows of an audit's source that are to be audited.
 
-        These are the pending ones, the rejected ones whose validation settings (`checks`) are others now, and, of those that were audited
-        under other models or sentinels only, the `window` that came last. What a person has decided on is not audited again.
+        These are the pending ones, the rejected ones whose validation settings (`checks`) are others now, and, of the `window` audited ones
+        that came last, those audited under other models or sentinels only. What a person has decided on is not audited again.
         """
         with self.write() as connection:
             number = self._version(connection, version)
             here = exists().where(places.c.row == rows.c.row, places.c.file == files.c.file, files.c.audit == name)
             undecided = here & rows.c.decided.is_(None)
             refused = exists().where(rejections.c.row == rows.c.row, rejections.c.checks == checks)
-            covered = exists().where(results.c.row == rows.c.row, results.c.version == number)
             new = select(rows.c.row).where(undecided, or_(rows.c.status == "pending", (rows.c.status == "rejected") & ~refused))
             known = rows.c.status.in_(("clean", "flagged", "released"))
-            old = select(rows.c.row).where(undecided, known, ~covered).order_by(rows.c.row.desc()).limit(window)
+            latest = select(rows.c.row).where(undecided, known).order_by(rows.c.row.desc()).limit(window).subquery()
+            covered = exists().where(results.c.row == latest.c.row, results.c.version == number)
+            old = select(latest.c.row).where(~covered)
             wanted = [*connection.execute(new).scalars(), *connection.execute(old).scalars()]
             return self._read(connection, name, sorted(wanted))
 
@@ -232,9 +234,15 @@ class Ledger:
             return self._read(connection, audit.name, sorted(connection.execute(covered.union(refused)).scalars()))
 
     def mix(self, name: str) -> dict[str, int]:
-        """Rows of an audit's source that passed validation in earlier audits, by file."""
-        passed = exists().where(results.c.row == places.c.row)
-        counted = select(files.c.name, func.count()).join(places, places.c.file == files.c.file).where(files.c.audit == name, passed)
+        """Rows that passed validation in the last audits of a source, by file."""
+        last = select(audits.c.audit).where(audits.c.name == name).order_by(audits.c.audit.desc()).limit(LAST_AUDITS)
+        counted = (
+            select(files.c.name, func.count())
+            .select_from(results)
+            .join(places, places.c.row == results.c.row)
+            .join(files, files.c.file == places.c.file)
+            .where(files.c.audit == name, results.c.audit.in_(last))
+        )
         with self.read() as connection:
             return dict(connection.execute(counted.group_by(files.c.name)).tuples().all())
 

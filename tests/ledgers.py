@@ -53,10 +53,12 @@ def flag(example: Example, score: float = 9.0) -> Flag:
     return Flag(example, "shop", SENTINEL, "forbidden", 1.0, score, 1, 1e-6, 1e-3, "rank among 100 trusted rows")
 
 
-def cover(ledger: Ledger, run_dir: Path, flagged: Iterable[str] = (), version: Version = ONE, again: bool = False) -> Batch:
+def cover(
+    ledger: Ledger, run_dir: Path, flagged: Iterable[str] = (), version: Version = ONE, again: bool = False, window: int = 2000
+) -> Batch:
     """An audit of what is waiting: rows that cannot be read are rejected, those with the prompts `flagged` flagged."""
     with ledger.alone(), ledger.audit(run_dir.name, NAME, version, run_dir) as number:
-        batch = ledger.all_of(NAME) if again else waiting(ledger, version)
+        batch = ledger.all_of(NAME) if again else waiting(ledger, version, window=window)
         examples = examples_of(batch)
         rejected = [
             Rejection(row.source, row.position, row.place, "readable", row.problem or "", "")

@@ -54,6 +54,14 @@ def test_another_version_audits_the_latest_rows_again(ledger: Ledger, tmp_path: 
     assert len(waiting(ledger, TWO)) == len(waiting(ledger)) == 0
 
 
+def test_the_window_is_the_latest_rows_and_does_not_creep(ledger: Ledger, tmp_path: Path) -> None:
+    """Once the last 3 are covered under the other version, the 3 before them do not wait."""
+    cover(ledger, tmp_path / "one")
+    assert len(cover(ledger, tmp_path / "two", version=TWO, window=3)) == 3
+    assert len(waiting(ledger, TWO, window=3)) == 0
+    assert len(waiting(ledger, TWO, window=4)) == 1
+
+
 def test_rejected_rows_wait_where_validation_has_changed(ledger: Ledger, tmp_path: Path) -> None:
     """The broken line is validated again under other settings only."""
     cover(ledger, tmp_path / "one")
