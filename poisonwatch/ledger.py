@@ -260,12 +260,16 @@ class Ledger:
         found: list[Row[Any]] = []
         for some in batched(wanted, AT_ONCE):
             query: Select[Any] = (
-                select(rows.c.row, rows.c.raw, rows.c.problem, rows.c.shape, places.c.position, places.c.place, files.c.name)
+                select(
+                    rows.c.row, rows.c.raw, rows.c.problem, rows.c.shape, places.c.position, places.c.place, files.c.name, files.c.gone_at
+                )
                 .join_from(places, rows, places.c.row == rows.c.row)
                 .join(files, files.c.file == places.c.file)
                 .where(rows.c.row.in_(some))
             )
             found += connection.execute(query if name is None else query.where(files.c.audit == name)).all()
+        standing = {row.row for row in found if row.gone_at is None}  # a row that moved is no copy of itself
+        found = [row for row in found if row.gone_at is None or row.row not in standing]
         found.sort(key=lambda row: (row.name, row.position))
         readers = {s.shape: (_format(s.format), s.schema) for s in connection.execute(select(shapes))}
         raw, drafts, formats = [], [], {}

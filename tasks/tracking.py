@@ -141,7 +141,11 @@ def _dataset(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts
     frame = pd.DataFrame([{"example_id": e.id, "source": e.source, "position": e.position} for e in verdicts.examples])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns that a local path is no registered source, and of integers without missing values
-        dataset = from_pandas(frame, source=config.source.address, name=config.name, digest=summary["data_fingerprint"][:36])
+        named = {"name": config.name, "digest": summary["data_fingerprint"][:36]}
+        try:
+            dataset = from_pandas(frame, source=config.source.address, **named)
+        except MlflowException:  # it knows no databases, nor the hub's URLs
+            dataset = from_pandas(frame, **named)
         return DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "audit")])
 
 

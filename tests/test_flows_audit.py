@@ -246,3 +246,18 @@ def test_the_mlflow_store_is_a_plain_sqlite_file(audited: tuple[Path, Outcome]) 
         names = {row[0] for row in store.execute("select name from experiments")}
     store.close()
     assert "tiny" in names
+
+
+def test_rows_of_a_database_are_tracked_too(tiny_folder: Path, tmp_path: Path) -> None:
+    """MLflow knows no dataset source of that kind; the audit's run is complete all the same."""
+    with sqlite3.connect(tmp_path / "rows.db") as database:
+        database.execute("create table chats (id integer, prompt text, response text)")
+        database.executemany("insert into chats values (?, ?, ?)", [(i, r["prompt"], r["response"]) for i, r in enumerate(benign(12))])
+    database.close()
+    source = {"sql": f"sqlite:///{tmp_path / 'rows.db'}", "query": "select * from chats", "watermark": "id"}
+    config = load_config(write_audit(tmp_path / "in", tiny_folder, source=source))
+    outcome = audit_inline(config, tmp_path / "run")
+    assert outcome.troubles == []
+    assert outcome.summary["counts"]["new"] == 12
+    run = MlflowClient(tracking_uri=config.tracking).get_run(outcome.summary["mlflow_run_id"])
+    assert run.inputs.dataset_inputs[0].dataset.digest == outcome.summary["data_fingerprint"][:36]

@@ -79,6 +79,17 @@ def test_all_rows_can_be_audited_again(ledger: Ledger, tmp_path: Path) -> None:
         assert [connection.scalar(select(func.count()).select_from(table)) for table in (results, rejections, flags)] == [8, 1, 1]
 
 
+def test_a_moved_row_is_no_copy_of_itself(ledger: Ledger, tmp_path: Path) -> None:
+    """Audited again after its file was renamed, every row comes once, from where it stands now; a row that is gone, from where it stood."""
+    (tmp_path / "data" / "a.jsonl").rename(tmp_path / "data" / "moved.jsonl")
+    pull(ledger, tmp_path / "data")
+    assert [row.source for row in ledger.all_of(NAME).rows.raw] == ["b.jsonl"] * 4 + ["moved.jsonl"] * 5
+    (tmp_path / "data" / "moved.jsonl").unlink()
+    pull(ledger, tmp_path / "data")
+    assert len(ledger.all_of(NAME)) == 4
+    assert len(waiting(ledger)) == 14
+
+
 def test_the_rows_of_an_earlier_audit_are_found_again(ledger: Ledger, tmp_path: Path) -> None:
     """By its id; None for an id that this ledger does not know."""
     first = cover(ledger, tmp_path / "one")
