@@ -36,7 +36,10 @@ class Reporter:
         self.console = Console(stderr=True, quiet=quiet)
 
     def progress(self, items: Iterable[T], description: str, total: int | None, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
-        """A bar with rate and time left while `items` pass through."""
+        """A bar with rate and time left while `items` pass through; none where nothing does."""
+        if total == 0:
+            yield from items
+            return
         columns = (
             TextColumn("{task.description:<10}"),
             BarColumn(),

@@ -84,10 +84,10 @@ def _find(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
         low, high = (bytes.fromhex(digits.ljust(len(START), pad)) for pad in "0f")
         wanted = wanted.where(rows.c.id.between(low, high))
     found = connection.execute(wanted.limit(2)).all()
-    if len(found) != 1:
-        raise InputError(
-            f"{excerpt(name, 80)} names {'more than one row: give more digits' if found else 'no row of this ledger: flags.jsonl has ids'}"
-        )
+    if not found:
+        raise InputError(f"{excerpt(name, 80)} names no row of this ledger: flags.jsonl has ids, and positions, which count from 0")
+    if len(found) > 1:
+        raise InputError(f"{excerpt(name, 80)} names more than one row: give more digits")
     return found[0]
 
 

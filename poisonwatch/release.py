@@ -212,8 +212,13 @@ def _write_clean(connection: Connection, name: str, folder: Path, header: dict[s
 
 def _audits(connection: Connection, covered: set[str | None]) -> dict[str, dict[str, str]]:
     """What these audits' verdicts hold for."""
-    query = select(audits.c.audit_id, audits.c.finished_at, versions).join(versions, versions.c.version == audits.c.version)
-    found = {a.audit_id: {"model": a.model, "sentinels": a.sentinels, "finished_at": a.finished_at} for a in connection.execute(query)}
+    query = select(audits.c.audit_id, audits.c.finished_at, audits.c.run_dir, versions).join(
+        versions, versions.c.version == audits.c.version
+    )
+    found = {
+        a.audit_id: {"model": a.model, "sentinels": a.sentinels, "finished_at": a.finished_at, "run": Path(a.run_dir).name}
+        for a in connection.execute(query)
+    }
     return {audit_id: found[audit_id] for audit_id in sorted(covered - {None}, key=str) if audit_id is not None}
 
 

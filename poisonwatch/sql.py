@@ -236,7 +236,8 @@ def database_url(setting: str, key: str) -> URL:
     try:
         url = make_url(expand(setting, key))
     except (ArgumentError, ValueError):
-        raise SourceError(f"{key} is no SQLAlchemy URL: write it as in postgresql://user:${{PASSWORD}}@host:5432/database") from None
+        shown = "sqlite:///file.db or postgresql://user:${PASSWORD}@host/database"
+        raise SourceError(f"{key} is no SQLAlchemy URL: write it as in {shown}") from None
     if url.drivername in ("postgres", "postgresql") and importlib.util.find_spec("psycopg2") is None:
         return url.set(drivername="postgresql+psycopg")
     return url

@@ -50,7 +50,7 @@ def check_rows(rows: Rows, validation: ValidationConfig, facts: Facts = Facts())
     checks = [check for check, _ in found]
     if failed:
         first = min(failed)
-        _stop(list(failed.values()), _rejection(rows, table, first, failed[first]), len(rows) + facts.accepted, validation)
+        _stop(list(failed.values()), _rejection(rows, table, first, failed[first]), len(rows), min(facts.accepted, BESIDE), validation)
     _stop_on(checks)
     rejected = [_rejection(rows, table, i, failed[i]) for i in sorted(failed)]
     examples = [example for i, example in enumerate(table.examples) if i not in failed and example is not None]
@@ -74,16 +74,17 @@ def _rejection(rows: Rows, table: Table, i: int, asked: Asked) -> Rejection:
     )
 
 
-def _stop(failed: Sequence[Asked], first: Rejection, n: int, validation: ValidationConfig) -> None:
-    """Raises SourceError where too many of n rows (those that passed before among them) are rejected, `first` first."""
-    share = len(failed) / n
-    if share <= validation.max_rejected_share and len(failed) < n:
+def _stop(failed: Sequence[Asked], first: Rejection, n: int, beside: int, validation: ValidationConfig) -> None:
+    """Raises SourceError where too many of n rows are rejected, `first` first; some that passed before count `beside` them."""
+    share = len(failed) / (n + beside)
+    if share <= validation.max_rejected_share and len(failed) < n + beside:
         return
     reasons = Counter(a.reason for a in failed).most_common(REASONS_TOLD)
     most = "; ".join(f"{excerpt(reason, 100)} ({count})" for reason, count in reasons)
     limit = f"more than validation.max_rejected_share ({validation.max_rejected_share:.0%}) allows"
     raise SourceError(
-        f"{len(failed)} of {n} rows ({share:.0%}) fail validation, {'and none is left' if len(failed) == n else limit}; "
+        f"{len(failed)} of {n} rows{f', beside {beside} that passed before,' if beside else ''} ({share:.0%}) fail validation, "
+        f"{'and none is left' if len(failed) == n + beside else limit}; "
         f"the first is {first.place}: {excerpt(first.reason, 200)}; most often: {most}"
     )
 

@@ -60,6 +60,7 @@ def test_the_manifest_says_who_cleared_what(ledger: Ledger, tmp_path: Path) -> N
     assert [row["sha256"] for row in written["rows"]] == [hashlib.sha256(line).hexdigest() for line in clean.splitlines()]
     assert {row["audit_id"] for row in written["rows"]} == {"run"} == set(written["audits"])
     assert (written["audits"]["run"]["model"], written["audits"]["run"]["sentinels"]) == ("m" * 64, "s" * 64)
+    assert written["audits"]["run"]["run"] == "run"  # the name of the run directory
 
 
 def test_what_is_held_back_says_why(ledger: Ledger, tmp_path: Path) -> None:
