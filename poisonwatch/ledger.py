@@ -13,7 +13,7 @@ the next one:
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -245,6 +245,15 @@ class Ledger:
         )
         with self.read() as connection:
             return dict(connection.execute(counted.group_by(files.c.name)).tuples().all())
+
+    def audited(self, ids: Set[str]) -> set[str]:
+        """Which of these example ids some audit has covered, under whatever version and name."""
+        found: set[str] = set()
+        with self.read() as connection:
+            for some in batched(sorted(ids), AT_ONCE):
+                wanted = rows.c.id.in_([bytes.fromhex(id) for id in some]), exists().where(results.c.row == rows.c.row)
+                found |= {bytes(id).hex() for id in connection.execute(select(rows.c.id).where(*wanted)).scalars()}
+        return found
 
     def trusted(self, name: str) -> list[Example]:
         """The rows of an audit's source that a person called benign."""

@@ -51,7 +51,7 @@ def validate(rows: Rows, config: AuditConfig, ledger: Ledger | None = None) -> V
     facts = Facts(max_tokens=config.stride.max_tokens)
     if ledger is not None:
         mix = ledger.mix(config.name)
-        facts = replace(facts, earlier=mix, accepted=max(sum(mix.values()) - len(rows), 0))  # these may be among them
+        facts = replace(facts, known=ledger.audited, earlier=mix, accepted=max(sum(mix.values()) - len(rows), 0))  # these may be among them
     return check_rows(rows, config.validation, facts)
 
 

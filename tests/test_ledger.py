@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import CHECKS, NAME, ONE, append, cover, prompts, pull, statuses, waiting, write_two_files
+from ledgers import CHECKS, NAME, ONE, append, cover, examples_of, prompts, pull, statuses, waiting, write_two_files
 from sqlalchemy import func, select, update
 
 from poisonwatch.config import ValidationConfig
@@ -154,6 +154,14 @@ def cover_state(connection, ledger: Ledger, tmp_path: Path, state: str) -> None:
 def states(ledger: Ledger) -> dict[str, str]:
     with ledger.read() as connection:
         return dict(connection.execute(select(audits.c.audit_id, audits.c.state)).tuples().all())
+
+
+def test_rows_that_an_audit_covered_are_known(ledger: Ledger, tmp_path: Path) -> None:
+    """By example id; none before the audit, and never one that the ledger has not seen."""
+    ids = {example.id for example in examples_of(waiting(ledger)).values()}
+    assert ledger.audited(ids) == set()
+    cover(ledger, tmp_path / "one")
+    assert ledger.audited({*ids, "0" * 64}) == ids
 
 
 def test_trusted_rows_are_those_that_people_called_benign(ledger: Ledger, tmp_path: Path) -> None:
