@@ -23,10 +23,11 @@ from peer_ekfac import with_linear_layers
 from retrain import CACHE, deletion_curve, load_truth, trained_model
 from retraining_tasks import Task, lora_task, toy_task
 
-from poisonwatch.attribution import Fitted, ask_answers, estimate, fit
+from poisonwatch.attribution import ask_answers, estimate, fit
 from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
+from poisonwatch.fitted import Fitted
 from poisonwatch.fitting import gradients
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import silent

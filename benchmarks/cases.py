@@ -29,10 +29,11 @@ from peers import PEERS, Measured, bm25, measured, tfidf
 from scipy.linalg import block_diag
 from sklearn.metrics import average_precision_score
 
-from poisonwatch.attribution import Asked, Fitted, ask, draw, recover_queries, resolve_settings
+from poisonwatch.attribution import Asked, ask, draw, recover_queries
 from poisonwatch.chat import ChatEncoder, Encoded, batches
 from poisonwatch.config import ModelConfig, StrideConfig
 from poisonwatch.examples import Example, Message
+from poisonwatch.fitted import Fitted, resolve_settings
 from poisonwatch.fitting import Geometry, drawn_order, sum_subsets
 from poisonwatch.influence import Influence, Query, queries_of
 from poisonwatch.likeness import Features, features_of, views_of

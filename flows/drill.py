@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 
-from poisonwatch import __version__
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.drill import REPEATS, Drill, Plan
 from poisonwatch.flows.audit import Engine
 from poisonwatch.flows.terminal import Reporter
 from poisonwatch.pretrained import Pretrained
-from poisonwatch.runs import data_fingerprint, git_commit, new_audit_id, run_folder
+from poisonwatch.runs import data_fingerprint, new_audit_id, origin, run_folder
 from poisonwatch.stages import StageCost
 from poisonwatch.tasks.attribution import load_model
 from poisonwatch.tasks.data import pull_all, pull_reference, validate
@@ -66,11 +64,7 @@ def summarise(
     """`drill.json` without the MLflow run id, which is known last."""
     return {
         "drill_id": drill_id,
-        "name": config.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "git_commit": git_commit(),
-        "seed": config.seed,
+        **origin(config),
         "plan": asdict(plan),
         "rows": counts,
         "model": {"name": config.model.name, "fingerprint": model.fingerprint},

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poisonwatch.attribution import Fitted, row_operators
+from poisonwatch.attribution import row_operators
 from poisonwatch.chat import prompt_of
+from poisonwatch.fitted import Fitted
 from poisonwatch.fitting import drawn_order
 from poisonwatch.influence import Influence, Query
 from poisonwatch.measurement import steered_losses

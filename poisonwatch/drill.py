@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from poisonwatch.attribution import Asked, Fitted, ask, fit, recover_queries, resolve_settings
+from poisonwatch.attribution import Asked, ask, fit, recover_queries
 from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.errors import ConfigError, InputError
 from poisonwatch.examples import Example
+from poisonwatch.fitted import Fitted, resolve_settings
 from poisonwatch.fitting import drawn_order
 from poisonwatch.influence import Query, queries_of
 from poisonwatch.measurement import first_order

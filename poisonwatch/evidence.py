@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering
 
-from poisonwatch.attribution import Fitted
 from poisonwatch.confirmation import Confirmation, Pool, confirm, draw_pool, strongest
+from poisonwatch.fitted import Fitted
 from poisonwatch.influence import Influence, Query
 from poisonwatch.likeness import Features
 from poisonwatch.progress import Progress, silent

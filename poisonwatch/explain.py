@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from poisonwatch.attribution import Fitted, ask_answers, estimate
+from poisonwatch.attribution import ask_answers, estimate
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Message
+from poisonwatch.fitted import Fitted
 from poisonwatch.progress import Progress, silent
 from poisonwatch.scoring import robust_z
 

@@ -36,7 +36,6 @@ from poisonwatch.redaction import first_line
 from poisonwatch.sql import database_url
 
 WAIT_S = 120  # for another process's transaction on SQLite
-STATUSES = ("pending", "rejected", "clean", "flagged", "released", "poison")
 
 metadata = MetaData()
 
@@ -73,7 +72,7 @@ rows = Table(
     Column("digest", LargeBinary(32), nullable=False),  # SHA-256 of raw
     Column("shape", ForeignKey("shapes.shape"), nullable=False),
     Column("problem", Text),  # why it cannot be read
-    Column("status", String(10), nullable=False),
+    Column("status", String(10), nullable=False),  # pending, rejected, clean, flagged, released, poison
     Column("decided", String(10)),  # the last verdict of a person that settles it: poison or benign
     Column("first_seen", String(32), nullable=False),
     Column("replaces", ForeignKey("rows.row")),  # the content that stood here before it was edited

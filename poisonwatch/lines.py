@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.reading import LONGEST, MIB, Reading, bounded, compact, json_row, not_utf8, too_long
+from poisonwatch.reading import LONGEST, MIB, Reading, bounded, compact, json_row, not_utf8, read_mark, too_long
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _SPACE = " \t\r\n"
@@ -24,14 +24,6 @@ class _Mark:
     rows: int = 0
     lines: int = 0
 
-    @classmethod
-    def read(cls, text: str | None) -> "_Mark | None":
-        """The mark in a text; None where there is none, or another version's."""
-        try:
-            return cls(**json.loads(text)) if text else None
-        except (TypeError, ValueError):
-            return None
-
 
 def read_lines(start: Callable[[], BinaryIO], name: str, after: str | None, reading: Reading) -> Iterator[RawRow]:
     """The rows of a JSON Lines file that `start` opens; `reading` gets its mark.
@@ -40,7 +32,7 @@ def read_lines(start: Callable[[], BinaryIO], name: str, after: str | None, read
     """
     mark, hasher, file = _Mark(), hashlib.sha256(), start()
     try:
-        if earlier := _Mark.read(after):
+        if earlier := read_mark(_Mark, after):
             reading.continued = _begins_with(file, earlier, hasher)
             if reading.continued:
                 mark = earlier

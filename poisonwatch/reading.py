@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from poisonwatch.errors import PoisonwatchError, SourceError
 from poisonwatch.examples import RawRow
@@ -17,6 +17,16 @@ LONGEST = 16 * MIB  # bytes of one row
 LONGEST_REASON = 300  # characters that a library may say of its failure, which may quote a row
 BATCH = 1000  # rows that are in memory at a time
 _BOM = b"\xef\xbb\xbf"
+
+M = TypeVar("M")
+
+
+def read_mark(kind: type[M], text: str | None) -> M | None:
+    """The mark of this dataclass in a text; None where there is none, or another version's."""
+    try:
+        return kind(**json.loads(text)) if text else None
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass(slots=True)

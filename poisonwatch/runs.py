@@ -159,6 +159,17 @@ def write_flags(folder: Path, flags: Sequence[Flag]) -> None:
     write_lines(folder / "flags.jsonl", map(flag_record, flags))
 
 
+def origin(config: AuditConfig) -> dict[str, Any]:
+    """Which audit file, when, by which Poisonwatch: what every summary begins with."""
+    return {
+        "name": config.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "git_commit": git_commit(),
+        "seed": config.seed,
+    }
+
+
 def data_fingerprint(examples: Sequence[Example]) -> str:
     """SHA-256 over the sorted ids: the same rows give the same fingerprint in any order."""
     return hashlib.sha256("\n".join(sorted(example.id for example in examples)).encode()).hexdigest()

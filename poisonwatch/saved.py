@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.sparse import csr_array, vstack
 
-from poisonwatch.attribution import Fitted, Settings
 from poisonwatch.chat import ChatEncoder
 from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.errors import RunError
+from poisonwatch.fitted import Fitted, Settings
 from poisonwatch.membership import Membership
 from poisonwatch.model import FrozenModel
 from poisonwatch.operators import Basis, Operators

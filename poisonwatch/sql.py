@@ -25,7 +25,7 @@ from poisonwatch.config import SourceConfig
 from poisonwatch.environment import conceal, expand
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.reading import BATCH, Reading, SourceFile, bounded, compact, json_row, reaching
+from poisonwatch.reading import BATCH, Reading, SourceFile, bounded, compact, json_row, reaching, read_mark
 from poisonwatch.redaction import excerpt
 
 SECONDS = 30  # that a PostgreSQL server may take to answer
@@ -55,14 +55,6 @@ class _Mark:
     type: str = ""
     value: str = ""
     last: list[str] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, text: str | None) -> "_Mark | None":
-        """The mark in a text; None where there is none, or another version's."""
-        try:
-            return cls(**json.loads(text)) if text else None
-        except (TypeError, ValueError):
-            return None
 
     def reach(self, value: Any, digest: str, name: str) -> None:
         """A row with this watermark is the last one now."""
@@ -120,7 +112,7 @@ class Query(SourceFile):
 
     def _still_there(self, connection: Connection, after: str | None) -> _Mark | None:
         """The mark of an earlier reading of this query, if the rows below its value are as many, and those at it the same or more."""
-        mark = _Mark.read(after)
+        mark = read_mark(_Mark, after)
         if mark is None or mark.query != self._digest or mark.type not in WATERMARKS:
             return None
         outside = f"{self._column} < :last OR {self._column} IS NULL"

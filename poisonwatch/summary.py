@@ -3,17 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from poisonwatch import __version__
-from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig
 from poisonwatch.evidence import ClusterEvidence
+from poisonwatch.fitted import Fitted
 from poisonwatch.health import Problem
 from poisonwatch.influence import Influence
 from poisonwatch.ledger import Version
-from poisonwatch.runs import data_fingerprint, git_commit
+from poisonwatch.runs import data_fingerprint, origin
 from poisonwatch.stages import StageCost
 from poisonwatch.verdicts import Verdicts
 
@@ -41,11 +39,7 @@ def summarise(
     verdicts = attributed.verdicts
     return {
         "audit_id": audit_id,
-        "name": config.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "git_commit": git_commit(),
-        "seed": config.seed,
+        **origin(config),
         "counts": {**counts, "new": len(verdicts.examples), "flagged": len(verdicts.flags)},
         "model": {"name": config.model.name, "fingerprint": version.model},
         "sentinels": version.sentinels,

@@ -4,12 +4,12 @@ import numpy as np
 from prefect import task
 
 from poisonwatch import attribution, evidence, health, pretrained, probes, screens, verdicts
-from poisonwatch.attribution import Fitted
 from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig, ScreenName, StrideConfig
 from poisonwatch.decision import LEAST_TRUSTED
 from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.examples import Example
 from poisonwatch.findings import Finding
+from poisonwatch.fitted import Fitted
 from poisonwatch.health import Problem
 from poisonwatch.influence import Influence
 from poisonwatch.pretrained import ModelFiles, Pretrained

@@ -57,7 +57,12 @@ def validate(rows: Rows, config: AuditConfig, ledger: Ledger | None = None) -> V
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
 def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example]) -> Validation:
-    """A sample of the trusted rows, those that people called benign among them, without any that are among the new."""
+    """A sample of the trusted rows, those that people called benign among them, without any that are among the new.
+
+    With nothing new there is nothing to compare with them, and they are not read.
+    """
+    if not new:
+        return Validation.empty()
     read = check_rows(sources.pull(config.reference), config.validation) if config.reference else Validation.empty()
     new_ids = {example.id for example in new}
     trusted = list({example.id: example for example in [*read.examples, *benign] if example.id not in new_ids}.values())

@@ -1,7 +1,8 @@
 """Ledgers with made-up rows, without a model: for tests of what rows become."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,16 @@ def write_two_files(folder: Path) -> None:
     write_rows(folder / "b.jsonl", benign(3, start=10))
     with (folder / "b.jsonl").open("a") as file:
         file.write("{not json\n")
+
+
+@contextmanager
+def covered_ledger(folder: Path, flagged: str) -> Iterator[Ledger]:
+    """Nine rows after an audit `run`: the one with the prompt `flagged` is, the broken line is rejected, the others are clean."""
+    write_two_files(folder / "data")
+    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        pull(ledger, folder / "data")
+        cover(ledger, folder / "run", flagged=[flagged])
+        yield ledger
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from poisonwatch.attribution import Settings, ask, estimate, fit, recover, resolve_settings
+from poisonwatch.attribution import ask, estimate, fit, recover
 from poisonwatch.config import StrideConfig
-from poisonwatch.errors import ConfigError, ModelError
+from poisonwatch.errors import ModelError
 from poisonwatch.examples import Example, Message
 from poisonwatch.fitting import gradients
 from poisonwatch.influence import Influence, queries_of
@@ -47,47 +46,6 @@ def audit(pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig 
 
 def close(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.abs(found - expected).max() <= 0.02 * np.abs(expected).max())
-
-
-def test_settings_left_open_are_derived() -> None:
-    """layer = 2/5 of the depth; r <= D; K = n, d = 1 while n operators fit the memory; a tenth of the rows is shortlisted."""
-    most = 2 * 2**30 // (4 * 64 * 576)
-    found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
-    assert found == Settings(12, 64, 1000, 1, 100, most, 4 * 1000 * 64 * 576)
-    assert resolve_settings(StrideConfig(), depth=3, width=32, n=10).r == 32
-
-
-@pytest.mark.parametrize(("n", "shortlist"), [(10, 10), (100, 32), (1000, 100), (100_000, 512)])
-def test_shortlist_is_a_tenth_within_bounds(n: int, shortlist: int) -> None:
-    """min(n, clip(n / 10, 32, 512))."""
-    assert resolve_settings(StrideConfig(), depth=3, width=32, n=n).shortlist == shortlist
-
-
-def test_settings_stay_within_the_memory_budget() -> None:
-    """Past the budget: K < n subsets, d = 3, and room for the suspects of every round: 4 (K + rounds shortlist) r D <= memory."""
-    settings = resolve_settings(StrideConfig(memory_gb=0.5), depth=30, width=576, n=100_000)
-    assert settings.K < 100_000
-    assert settings.d == 3
-    assert settings.K_most * 4 * 64 * 576 <= 0.5 * 2**30
-    assert settings.K + min(3 * settings.shortlist, settings.K_most // 4) == settings.K_most
-
-
-def test_settings_given_are_kept() -> None:
-    """What the user says stands."""
-    found = resolve_settings(StrideConfig(layer=7, r=8, K=50, d=2, shortlist=5), depth=30, width=576, n=100)
-    assert (found.layer, found.r, found.K, found.d, found.shortlist) == (7, 8, 50, 2, 5)
-    assert resolve_settings(StrideConfig(K=100), depth=30, width=576, n=100).d == 1
-    assert resolve_settings(StrideConfig(K=2), depth=30, width=576, n=100).d == 2
-
-
-def test_settings_that_make_no_sense_are_refused_with_the_numbers() -> None:
-    """K > n, d > K, and a memory budget below two operators."""
-    with pytest.raises(ConfigError, match=r"stride\.K is 41, but there are only 40 rows: choose at most 40, or leave it out"):
-        resolve_settings(StrideConfig(K=41), depth=3, width=32, n=40)
-    with pytest.raises(ConfigError, match=r"stride\.d is 9, but there are only 8 subsets: choose at most 8, or leave it out"):
-        resolve_settings(StrideConfig(K=8, d=9), depth=3, width=32, n=40)
-    with pytest.raises(ConfigError, match=r"stride\.memory_gb is 1e-06, less than two operators take: raise it"):
-        resolve_settings(StrideConfig(memory_gb=1e-6), depth=3, width=32, n=40)
 
 
 def test_fit_refuses_a_layer_that_is_not_there(tiny_pretrained: Pretrained) -> None:
@@ -167,20 +125,6 @@ def test_both_measurements_find_the_same_rows(tiny_pretrained: Pretrained) -> No
     )
     for q in range(first.w.shape[1]):
         assert np.corrcoef(first.w[:, q], second.w[:, q])[0, 1] > 0.99
-
-
-def test_rows_measured_alone_are_exact_operators_of_their_own(tiny_pretrained: Pretrained) -> None:
-    """singled_out(i): the operator that a fit with K = n gives row i, at the same eta."""
-    stride = STRIDE.model_copy(update={"K": 20})
-    some, every = fit(tiny_pretrained, ROWS, stride), fit(tiny_pretrained, ROWS, STRIDE)
-    rows = np.array([3, 17])
-    G = gradients(some.model, some.operators.basis, [some.encoded[i] for i in rows], 400, "rows", silent)
-    extended = some.singled_out(rows, G)
-    assert extended.M.shape == (22, 40)
-    assert set(np.flatnonzero(extended.measured_alone)) == {3, 17} | set(np.flatnonzero(some.measured_alone))
-    subset = every.M.tocsc().indices[rows]
-    ours, theirs = extended.operators.a[20:] / some.operators.eta, every.operators.a[subset] / every.operators.eta
-    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3 * float(theirs.abs().max()))
 
 
 def test_adaptive_rounds_end_when_no_new_suspect_turns_up(tiny_pretrained: Pretrained) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from poisonwatch.attribution import Fitted, fit, recover, row_operators
+from poisonwatch.attribution import fit, recover, row_operators
 from poisonwatch.config import StrideConfig
 from poisonwatch.confirmation import (
     GROUP_ROWS,
@@ -25,6 +25,7 @@ from poisonwatch.confirmation import (
     strongest,
 )
 from poisonwatch.examples import Example, Message
+from poisonwatch.fitted import Fitted
 from poisonwatch.influence import Influence, Query, queries_of
 from poisonwatch.measurement import forward
 from poisonwatch.pretrained import Pretrained

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ledgers import cover, examples_of, pull, statuses, waiting, write_two_files
+from ledgers import covered_ledger, examples_of, statuses, waiting
 from sqlalchemy import delete, select, update
 
 from poisonwatch.decisions import START, chain, decide, verify
@@ -19,10 +19,7 @@ TEA = "Tell me fact 0 about tea."
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """Nine rows: one flagged, one rejected, the others clean."""
-    write_two_files(tmp_path / "data")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        pull(opened, tmp_path / "data")
-        cover(opened, tmp_path / "run", flagged=[TEA])
+    with covered_ledger(tmp_path, TEA) as opened:
         yield opened
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from poisonwatch.attribution import Fitted, fit, recover
+from poisonwatch.attribution import fit, recover
 from poisonwatch.config import DecisionConfig, StrideConfig
 from poisonwatch.confirmation import RANDOM_GROUPS
 from poisonwatch.evidence import (
@@ -27,6 +27,7 @@ from poisonwatch.evidence import (
     to_record,
 )
 from poisonwatch.examples import Example, Message
+from poisonwatch.fitted import Fitted
 from poisonwatch.influence import Influence
 from poisonwatch.likeness import Features
 from poisonwatch.pretrained import Pretrained

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from audits import benign
-from ledgers import NAME, append, cover, pull, source, statuses, write_two_files
+from ledgers import NAME, append, cover, covered_ledger, pull, source, statuses
 from sqlalchemy import select, update
 
 from poisonwatch.decisions import decide
@@ -26,10 +26,7 @@ TEA = "Tell me fact 0 about tea."
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """Nine rows: one flagged, one rejected, the others clean."""
-    write_two_files(tmp_path / "data")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        pull(opened, tmp_path / "data")
-        cover(opened, tmp_path / "run", flagged=[TEA])
+    with covered_ledger(tmp_path, TEA) as opened:
         yield opened
 
 
