@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from poisonwatch.config import SourceConfig
 from poisonwatch.examples import RawRow
 from poisonwatch.formats import Format, format_of
-from poisonwatch.ledger import Ledger, batched, now
+from poisonwatch.ledger import AT_ONCE, Ledger, batched, now
 from poisonwatch.ledger_tables import files, places, rows, shapes
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sources import SourceFile, open_source
@@ -165,12 +165,12 @@ class _Reading:
         return len(first)
 
     def _rows_of(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-        for some in batched(sorted(ids), 500):
+        for some in batched(sorted(ids), AT_ONCE):
             for id, row in self.connection.execute(select(rows.c.id, rows.c.row).where(rows.c.id.in_(some))):
                 yield bytes(id), row
 
     def _remove(self, number: int, positions: Sequence[int]) -> None:
-        for some in batched(positions, 500):
+        for some in batched(positions, AT_ONCE):
             self.connection.execute(delete(places).where(places.c.file == number, places.c.position.in_(some)))
 
     def _shape(self) -> int:
@@ -185,7 +185,7 @@ class _Reading:
 
     def _link_edits(self) -> None:
         """A new row replaces what stood in its place before, unless that only moved."""
-        for some in batched(self.edited, 500):
+        for some in batched(self.edited, AT_ONCE):
             old = [before for _, before in some]
             still = set(self.connection.execute(select(places.c.row).where(places.c.row.in_(old)).distinct()).scalars())
             links = [(row, before) for row, before in some if before not in still]
