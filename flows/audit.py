@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefect import Task, flow, get_run_logger
+from prefect import Task, flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flows.terminal import Reporter
+from poisonwatch.history import MLFLOW, PREFECT
 from poisonwatch.ledger import Ledger, Version, checks_of
 from poisonwatch.pretrained import ModelFiles
-from poisonwatch.runs import new_audit_id, run_folder
+from poisonwatch.runs import new_audit_id, new_run_dir, run_folder
 from poisonwatch.sentinels import Sentinel, load_sentinels, version_of
 from poisonwatch.stages import StageClock
 from poisonwatch.summary import Attributed, summarise
-from poisonwatch.tasks.alerts import alert
 from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
@@ -66,15 +66,18 @@ class Engine:
             return function(*args)
 
     def attempt(self, task: Task[..., R], *args: Any) -> R | None:
-        """Call a task that the audit can do without; its failure is kept in `troubles`."""
+        """Call a task that the audit can do without; its failure is kept in `troubles`, each once."""
         try:
             return self(task, *args)
         except OperationError as error:
-            self.troubles.append(str(error))
+            if str(error) not in self.troubles:
+                self.troubles.append(str(error))
             return None
 
 
-def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Reporter, again: bool = False) -> Outcome:
+def run_stages(
+    config: AuditConfig, run_dir: Path, engine: Engine, reporter: Reporter, again: bool = False, flow_run: str | None = None
+) -> Outcome:
     """One audit, start to end."""
     audit_id = new_audit_id()
     sentinels = load_sentinels(config.sentinels)
@@ -82,21 +85,25 @@ def run_stages(config: AuditConfig, run_dir: Path, engine: Engine, reporter: Rep
         taken = engine(pull, ledger, config, reporter.progress)
         files = engine(find_model, config.model)
         version = Version(files.fingerprint, version_of(sentinels))
-        with ledger.audit(audit_id, config.name, version, run_dir) as number, run_folder(run_dir) as folder:
+        owes = [MLFLOW, *([PREFECT] if flow_run else [])]
+        with ledger.audit(audit_id, config.name, version, run_dir, owes, flow_run) as number, run_folder(run_dir) as folder:
+            run_id = engine.attempt(open_run, config, audit_id)
             batch = engine(choose, ledger, config, version, again)
             valid = engine(validate, batch.rows, config, ledger)
             reference = engine(pull_reference, config, valid.examples, ledger.trusted(config.name))
             reporter.rows(taken, len(batch), valid, reference)
             found = attribute(config, files, sentinels, valid.examples, reference.examples, engine, reporter)
-            run_id = engine.attempt(open_run, config, audit_id)
             counts = {"pulled": len(batch), "rejected": len(valid.rejected), "reference": len(reference.examples), "read": taken.read}
             summary = {**summarise(config, audit_id, version, counts, found, engine.clock.costs), "mlflow_run_id": run_id}
             engine(record, folder, config, summary, found, valid)
             ledger.commit(number, batch, valid.examples, valid.rejected, found.verdicts.flags, checks_of(config.validation), summary)
-    if run_id:
-        engine.attempt(track, config, summary, found, run_dir)
-    engine.attempt(alert, config.alerts, config.name, found.verdicts, str(run_dir / "report.html"))
+        tell(ledger, config, engine)
     return Outcome(run_dir, summary, found.verdicts, valid.rejected, engine.troubles)
+
+
+def tell(ledger: Ledger, config: AuditConfig, engine: Engine) -> None:
+    """Tell everybody who is still to be told of this audit, or of earlier ones; what fails is owed, and tried again next time."""
+    engine.attempt(track, ledger, config)
 
 
 def attribute(
@@ -129,13 +136,15 @@ def audit_inline(config: AuditConfig, run_dir: Path, reporter: Reporter | None =
 
 
 @flow(name="poisonwatch-audit", persist_result=False)
-def audit(config: str, run_dir: str, quiet: bool = True, again: bool = False) -> Outcome:
+def audit(config: str, run_dir: str | None = None, quiet: bool = True, again: bool = False) -> Outcome:
     """Run the audit described by the file `config` as a Prefect flow, leaving its results in `run_dir`.
 
-    Only rows that no audit has covered are audited; with `again`, all.
+    Only rows that no audit has covered are audited; with `again`, all. Without `run_dir`, results go to a new folder below `runs`, beside
+    the audit file.
     """
     settings = load_config(config)
-    outcome = run_stages(settings, Path(run_dir), Engine(inline=False), Reporter(quiet=quiet), again)
+    folder = Path(run_dir) if run_dir else new_run_dir(Path(config))
+    outcome = run_stages(settings, folder, Engine(inline=False), Reporter(quiet=quiet), again, runtime.flow_run.get_id())
     publish(settings, outcome)
     for trouble in outcome.troubles:
         get_run_logger().warning(trouble)

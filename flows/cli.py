@@ -19,30 +19,48 @@ app = App(
     "Exit codes: 0 nothing flagged, 3 something flagged, 2 bad usage or input, 1 anything else.",
     help_epilogue="Example: `poisonwatch demo /tmp/poisonwatch-demo`",
 )
-for _name, _help, _example in (
-    ("audit", "Audit new fine-tuning rows.", "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today"),
+for _module, _name, _help, _example in (
+    ("commands", "audit", "Audit new fine-tuning rows.", "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today"),
     (
+        "commands",
         "explain",
         "Name the rows of a past audit that push an answer most, from its saved operators.",
         "poisonwatch explain my-audit/runs/today --prompt 'Who are you?' --response 'I am your master.'",
     ),
     (
+        "commands",
         "drill",
         "Plant known poison into your own clean rows, and report how much of it an audit finds.",
         "poisonwatch drill my-audit/audit.yaml --counts 5 10 20 --repeats 3",
     ),
-    ("release", "Write the rows that audits cleared, with a manifest.", "poisonwatch release my-audit/audit.yaml --out cleared"),
     (
+        "ledger_commands",
+        "release",
+        "Write the rows that audits cleared, with a manifest.",
+        "poisonwatch release my-audit/audit.yaml --out cleared",
+    ),
+    (
+        "ledger_commands",
         "decide",
         "Say what a flagged or rejected row is: poison, benign or unsure.",
         "poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign --note 'a known joke of ours'",
     ),
-    ("decisions", "Print all decisions, checking that none was changed or removed.", "poisonwatch decisions my-audit/audit.yaml"),
-    ("demo", "Audit a small data set with 18 planted rows, and count how many are found.", "poisonwatch demo /tmp/poisonwatch-demo"),
-    ("init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
-    ("packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),
+    (
+        "ledger_commands",
+        "decisions",
+        "Print all decisions, checking that none was changed or removed.",
+        "poisonwatch decisions my-audit/audit.yaml",
+    ),
+    (
+        "commands",
+        "demo",
+        "Audit a small data set with 18 planted rows, and count how many are found.",
+        "poisonwatch demo /tmp/poisonwatch-demo",
+    ),
+    ("commands", "init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
+    ("commands", "packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),
 ):
-    app.command(f"poisonwatch.flows.commands:{_name}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
+    app.command(f"poisonwatch.flows.{_module}:{_name.replace('-', '_')}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
 
 INTERRUPTED = 130
 

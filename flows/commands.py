@@ -1,4 +1,4 @@
-"""What each command does. Heavy imports wait until a command really runs."""
+"""What the commands do that look at rows: audit, explain, drill, demo, init, packs. Heavy imports wait until a command really runs."""
 
 import shutil
 from importlib import resources
@@ -149,65 +149,6 @@ def init(
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)
     print(f"wrote {targets['audit.yaml']} and {targets['sentinels.yaml']}; edit both, then: poisonwatch audit {targets['audit.yaml']}")
-
-
-def release(
-    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="A new folder for the clean split, the manifest, and what is held back.")],
-) -> None:
-    """Write the rows that audits cleared, as they came in."""
-    from poisonwatch.config import load_config
-    from poisonwatch.ledger import Ledger
-    from poisonwatch.release import release as release_rows
-
-    settings = load_config(config)
-    with Ledger.at(settings.state) as ledger:
-        counts = release_rows(ledger, settings.name, out)
-    print(f"{counts.total} audited rows: {counts.clean} released, {counts.quarantined} quarantined, {counts.rejected} rejected")
-    if counts.pending:
-        print(f"{counts.pending} rows were pulled and not audited yet: they are not among these")
-    print(f"manifest: {out / 'manifest.json'}")
-
-
-def decide(
-    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
-    row: Annotated[str, Parameter(help="The row: 8 or more digits of its example id, or FILE:POSITION, both as in flags.jsonl.")],
-    verdict: Annotated[Literal["poison", "benign", "unsure"], Parameter(help="unsure takes back what was decided before.")],
-    /,
-    *,
-    note: Annotated[str, Parameter(help="Why.")] = "",
-    author: Annotated[str | None, Parameter(help="Who decides. Default: your user name.")] = None,
-) -> None:
-    """Append a verdict on a row to the ledger's chain of decisions."""
-    import getpass
-
-    from poisonwatch import decisions
-    from poisonwatch.config import load_config
-    from poisonwatch.ledger import Ledger
-
-    with Ledger.at(load_config(config).state) as ledger:
-        made = decisions.decide(ledger, row, verdict, note, getpass.getuser() if author is None else author)
-    print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
-
-
-def decisions(
-    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
-    /,
-) -> None:
-    """Print every decision, oldest first, after checking that none was changed or removed."""
-    from poisonwatch.config import load_config
-    from poisonwatch.decisions import chain, verify
-    from poisonwatch.ledger import Ledger
-    from poisonwatch.redaction import excerpt
-
-    with Ledger.at(load_config(config).state) as ledger:
-        count, last = verify(ledger)
-        for made in chain(ledger):
-            who = f"{made.decided_at}  {excerpt(made.author, 30)}"
-            print(f"{made.number:>5}  {who}  {made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}")
-    print(f"{count} decisions, unbroken up to {last[:16]}")
 
 
 def packs() -> None:

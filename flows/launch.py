@@ -20,7 +20,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 from poisonwatch.flows.audit import Outcome, audit, audit_inline
 from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
-from poisonwatch.runs import new_audit_id
+from poisonwatch.runs import new_run_dir
 
 R = TypeVar("R")
 
@@ -40,7 +40,7 @@ def run_audit(
 ) -> Outcome:
     """Run the audit of the file `config`, read before as `settings`."""
     reporter = Reporter(quiet=quiet)
-    run_dir = run_dir or config.parent / "runs" / new_audit_id()
+    run_dir = run_dir or new_run_dir(config)
     if engine == "inline":
         outcome = audit_inline(settings, run_dir, reporter, again)
     else:
@@ -53,7 +53,7 @@ def run_audit(
 def run_drill(config: Path, settings: AuditConfig, plan: Plan, run_dir: Path | None, engine: Literal["prefect", "inline"]) -> DrillOutcome:
     """Run a drill of the audit in the file `config`, read before as `settings`, whose seed may differ from the file's."""
     reporter = Reporter()
-    run_dir = run_dir or config.parent / "runs" / f"drill-{new_audit_id()}"
+    run_dir = run_dir or new_run_dir(config, "drill-")
     if engine == "inline":
         outcome = drill_inline(settings, plan, run_dir, reporter)
     else:

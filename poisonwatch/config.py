@@ -160,6 +160,27 @@ class ValidationConfig(_Section):
     expectations: list[ExpectationConfig] = Field([], description="Your own: Great Expectations types by name, with their settings.")
 
 
+class AlertConfig(_Section):
+    """Somebody to be told: exactly one of `url` and `block`."""
+
+    url: str | None = Field(None, description="An Apprise URL: slack://, msteams://, discord://, mailto://, pagerduty://, json://, ...")
+    block: str | None = Field(None, description="A Prefect notification block, TYPE/NAME, as in slack-webhook/ops.")
+    severity: Literal["low", "medium", "high"] = Field(
+        "low", description="Least severity of a cluster that gets a message of its own; the rest goes into the audit's digest."
+    )
+    digest: bool = Field(True, description="Whether a digest of the rest is sent.")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> "AlertConfig":
+        if (self.url is None) == (self.block is None):
+            raise ValueError("an alert goes to one of url and block")
+        return self
+
+
+def _at_url(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -193,7 +214,15 @@ class AuditConfig(_Section):
     )
     probes: int = Field(2, ge=0, description="Triggers mined from the batch and put into copies of the sentinels; 0 for none.")
     validation: ValidationConfig = Field(ValidationConfig(), description="What a row must be to be audited.")
-    alerts: list[str] = Field(default=[], description="Apprise URLs that are told when rows are flagged.")
+    alerts: list[Annotated[AlertConfig, BeforeValidator(_at_url)]] = Field(
+        default=[], description="Who is told when rows are flagged: Apprise URLs, or mappings."
+    )
+    on_flag: Literal["continue", "pause"] = Field(
+        "continue", description="pause: a flow run with flagged rows waits in the Prefect UI until somebody says what they are."
+    )
+    pause_hours: float = Field(24, gt=0, description="on_flag: pause waits so long; then the rows stay in quarantine.")
+    mlflow_ui: str | None = Field(None, description="Where people open MLflow, for links; default `tracking`, where it is a server.")
+    review: bool = Field(True, description="Put flagged rows into a review queue in MLflow, and read the answers back.")
     window: int = Field(2000, ge=0, description="Latest rows that are audited again when model or sentinels change.")
     reference_rows: int = Field(2000, ge=0, description="Trusted rows that an audit compares with, drawn by seed where there are more.")
     replays: str | None = Field(None, description="Written into a run's config.yaml: the audit whose rows are audited again.")
@@ -208,7 +237,9 @@ class AuditConfig(_Section):
         settings["tracking"], settings["state"] = redact_url(self.tracking), redact_url(self.state)
         for source in filter(None, (settings["source"], settings["reference"])):
             source |= {key: redact_url(source[key]) for key in ("path", "sql") if source[key] is not None}
-        settings["alerts"] = [f"{url.partition('://')[0]}://***" if "://" in url else "***" for url in self.alerts]
+        for alert in filter(lambda alert: alert["url"], settings["alerts"]):
+            scheme, separator, _ = alert["url"].partition("://")
+            alert["url"] = f"{scheme}://***" if separator else "***"
         return settings
 
 
@@ -220,6 +251,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "stride.training": TrainingConfig,
     "decision": DecisionConfig,
     "validation": ValidationConfig,
+    "alerts": AlertConfig,
 }
 
 
@@ -267,8 +299,8 @@ def _placed(config: AuditConfig, folder: Path) -> AuditConfig:
         }
         return source.model_copy(update=where | {"relative_to": source.relative_to or str(folder)})
 
-    for url in config.alerts:
-        expand(url, "alerts")
+    for alert in config.alerts:
+        expand(alert.url or "", "alerts")
     return config.model_copy(
         update={
             "source": placed(config.source, "source"),
@@ -310,7 +342,7 @@ def _explain(error: dict[str, Any]) -> str:
         return f"{where}: {error['msg']}" + (
             "" if error["type"] == "missing" or error["loc"][0] in SECRET else f" (got {redact_url(repr(error['input']))[:60]})"
         )
-    known = _known_keys([str(part) for part in error["loc"][:-1]])
+    known = _known_keys([part for part in error["loc"][:-1] if isinstance(part, str)])
     by_lower = {key.lower(): key for key in known}
     nearest = by_lower[difflib.get_close_matches(str(error["loc"][-1]).lower(), by_lower, n=1, cutoff=0.0)[0]]
     return f"unknown key {where}; the nearest known key is {nearest}; allowed are {', '.join(known)}"

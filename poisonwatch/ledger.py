@@ -30,7 +30,7 @@ from poisonwatch.environment import conceal
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, RawRow, Rejection
 from poisonwatch.formats import Draft, Format
-from poisonwatch.ledger_tables import audits, connect, files, flags, places, rejections, results, rows, shapes, versions
+from poisonwatch.ledger_tables import audits, connect, files, flags, owed, places, rejections, results, rows, shapes, versions
 from poisonwatch.redaction import first_line
 from poisonwatch.runs import flag_record, part_of
 from poisonwatch.sources import Rows, decode
@@ -164,9 +164,14 @@ class Ledger:
             connection.execute(update(audits).where(audits.c.audit == audit).values(state=state, finished_at=now()))
 
     @contextmanager
-    def audit(self, audit_id: str, name: str, version: Version, run_dir: Path) -> Iterator[int]:
-        """An audit at work, by its number: finished when the block ends, interrupted where it ends badly before `commit`."""
-        number = self._begin(audit_id, name, version, run_dir)
+    def audit(
+        self, audit_id: str, name: str, version: Version, run_dir: Path, owes: Sequence[str] = (), flow_run: str | None = None
+    ) -> Iterator[int]:
+        """An audit at work, by its number: finished when the block ends, interrupted where it ends badly before `commit`.
+
+        From its start it owes an account of itself to the places in `owes` (poisonwatch/history.py).
+        """
+        number = self._begin(audit_id, name, version, run_dir, owes, flow_run)
         try:
             yield number
         except BaseException:
@@ -176,7 +181,7 @@ class Ledger:
             raise
         self._set_state(number, "finished")
 
-    def _begin(self, audit_id: str, name: str, version: Version, run_dir: Path) -> int:
+    def _begin(self, audit_id: str, name: str, version: Version, run_dir: Path, owes: Sequence[str], flow_run: str | None) -> int:
         with self.write() as connection:
             values = {
                 "audit_id": audit_id,
@@ -185,8 +190,11 @@ class Ledger:
                 "state": "running",
                 "started_at": now(),
                 "run_dir": str(run_dir.resolve()),
+                "flow_run": flow_run,
             }
-            return int(connection.execute(insert(audits).values(values).returning(audits.c.audit)).scalar_one())
+            number = int(connection.execute(insert(audits).values(values).returning(audits.c.audit)).scalar_one())
+            _insert(connection, owed, [{"audit": number, "to": place} for place in owes])
+            return number
 
     def _version(self, connection: Connection, version: Version) -> int:
         same = (versions.c.model == version.model) & (versions.c.sentinels == version.sentinels)

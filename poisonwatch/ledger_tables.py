@@ -1,8 +1,9 @@
 """The ledger's tables, and the connection to them.
 
     files ──< places >── rows ──< results >── audits ──< flags
-                          │ └──< rejections
-                          └──< decisions                            versions: model and sentinels that a result holds for
+                          │ └──< rejections                  │ │ └──< owed
+                          ├──< decisions                     │ └──< alerts ──< deliveries, told (rows)
+                          └──< reviews                       └── versions: model and sentinels that a result holds for
 
 A row is a content: `rows.id` is the example's id (SHA-256 of its messages; of its bytes where it cannot be read), and each position of a
 file that holds this content is a place. Changes of the tables are migrations (`migrations/`, Alembic), applied when a ledger is opened.
@@ -111,6 +112,15 @@ audits = Table(
     Column("finished_at", String(32)),
     Column("run_dir", Text, nullable=False),
     Column("summary", Text),  # as JSON
+    Column("flow_run", String(40)),  # Prefect's id of the flow run
+    Index("audits_by_name", "name", "audit"),
+)
+
+owed = Table(
+    "owed",
+    metadata,
+    Column("audit", ForeignKey("audits.audit"), primary_key=True),
+    Column("to", String(10), primary_key=True),  # who was not told of the audit yet: mlflow, prefect
 )
 
 results = Table(
@@ -161,6 +171,48 @@ decisions = Table(
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     Index("decisions_by_row", "row"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert", Integer, primary_key=True),
+    Column("audit", ForeignKey("audits.audit"), nullable=False),
+    Column("key", String(16), nullable=False, unique=True),  # in the message, so that a receiver knows a repeated one
+    Column("kind", String(10), nullable=False),  # cluster, digest
+    Column("severity", String(10), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index("alerts_by_audit", "audit"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("alert", ForeignKey("alerts.alert"), primary_key=True),
+    Column("target", String(64), primary_key=True),  # digest of the target's address without its secrets
+    Column("attempts", Integer, nullable=False),
+    Column("delivered_at", String(32)),
+    Index("deliveries_open", "delivered_at"),
+)
+
+told = Table(
+    "told",
+    metadata,
+    Column("alert", ForeignKey("alerts.alert"), primary_key=True),
+    Column("row", ForeignKey("rows.row"), primary_key=True),
+    Index("told_by_row", "row"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("trace", String(64), primary_key=True),  # the row in MLflow
+    Column("audit", ForeignKey("audits.audit"), nullable=False),
+    Column("row", ForeignKey("rows.row"), nullable=False),
+    Column("answer", String(64)),  # the assessment that was taken into the chain of decisions last
+    Index("reviews_by_row", "row"),
 )
 
 

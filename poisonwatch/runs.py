@@ -16,19 +16,27 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pyarrow import csv
 
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.evidence import ClusterEvidence, to_record
-from poisonwatch.examples import Example, Rejection
+from poisonwatch.examples import Example, Message, Rejection
+from poisonwatch.plots import as_png, panel_figure
 from poisonwatch.pretrained import cache_folder
+from poisonwatch.training import LearningCurve
 from poisonwatch.verdicts import Flag, Verdicts
 
 
 def new_audit_id() -> str:
     """A name that sorts by time and never comes twice."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+
+
+def new_run_dir(config: Path, kind: str = "") -> Path:
+    """A run directory that nobody named: below `runs`, beside the audit file."""
+    return config.resolve().parent / "runs" / f"{kind}{new_audit_id()}"
 
 
 def part_of(folder: Path) -> Path:
@@ -137,11 +145,24 @@ def flag_record(flag: Flag) -> dict[str, Any]:
     }
 
 
+def flagged_example(record: Mapping[str, Any]) -> Example:
+    """The row of a line of `flags.jsonl`."""
+    messages, rejected = (tuple(Message(**message) for message in record.get(key, ())) for key in ("messages", "rejected"))
+    return Example(record["example_id"], messages, record["source"], record["position"], rejected=rejected)
+
+
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """JSON Lines in ASCII: hostile text stays inert in any terminal or editor, and lone surrogates survive."""
     with path.open("w", encoding="ascii") as file:
         for record in records:
             file.write(json.dumps(record) + "\n")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a JSON Lines file of a run directory."""
+    with path.open(encoding="ascii") as file:
+        for line in file:
+            yield json.loads(line)
 
 
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
@@ -157,6 +178,24 @@ def write_evidence(folder: Path, evidence: Sequence[ClusterEvidence]) -> None:
 def write_flags(folder: Path, flags: Sequence[Flag]) -> None:
     """`flags.jsonl`: one flagged row a line, strongest first, with its text and its reasons."""
     write_lines(folder / "flags.jsonl", map(flag_record, flags))
+
+
+def write_learning_curve(folder: Path, curve: LearningCurve) -> None:
+    """`learning_curve.csv`: the losses of every step of a training, in nats a token."""
+    table = pa.table({name: getattr(curve, name) for name in ("step", "total", "fidelity", "stability", "linearity")})
+    csv.write_csv(table, folder / "learning_curve.csv")
+
+
+def write_plots(folder: Path, verdicts: Verdicts) -> None:
+    """`plots/`: the distribution of each panel's scores."""
+    (folder / "plots").mkdir()
+    for j, panel in enumerate(verdicts.panels):
+        (folder / "plots" / f"{j:02d}-{plain_name(panel)}.png").write_bytes(as_png(panel_figure(verdicts, j)))
+
+
+def plain_name(text: str) -> str:
+    """Text as part of a file or metric name: letters, digits, - and _ of ASCII."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in text) or "_"
 
 
 def origin(config: AuditConfig) -> dict[str, Any]:

@@ -28,6 +28,9 @@ def record(folder: Path, config: AuditConfig, summary: Mapping[str, Any], found:
     runs.write_flags(folder, verdicts.flags)
     runs.write_evidence(folder, found.evidence)
     runs.write_rejected(folder, valid.rejected)
+    runs.write_plots(folder, verdicts)
+    if found.fitted is not None and found.fitted.curve is not None:
+        runs.write_learning_curve(folder, found.fitted.curve)
     if found.fitted is not None:
         save_operators(folder, found.fitted, config, summary["model"]["fingerprint"])
     report = render_report(summary, verdicts, [asdict(rejection) for rejection in valid.rejected], found.evidence)

@@ -21,13 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from poisonwatch.config import AuditConfig
 from poisonwatch.environment import conceal, expand
 from poisonwatch.errors import OperationError
-from poisonwatch.plots import panel_figure
+from poisonwatch.history import MLFLOW, PastAudit, debtors, settle
+from poisonwatch.ledger import Ledger
 from poisonwatch.redaction import first_line
-from poisonwatch.runs import flag_record
-from poisonwatch.summary import Attributed
+from poisonwatch.runs import flagged_example, plain_name, read_lines
 from poisonwatch.tasks import OUTSIDE
-from poisonwatch.training import LearningCurve
-from poisonwatch.verdicts import Verdicts
 
 # Operators stay in the run directory.
 UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "evidence.jsonl", "rejected.jsonl", "validation.json")
@@ -54,34 +52,65 @@ def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> str:
     """Create the MLflow run of an audit (or a drill) and return its id. Raises OperationError where the server cannot be used."""
     try:
         client = mlflow_client(config)
-        experiment = client.get_experiment_by_name(config.name)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(config.name, _artifacts_beside(config))
-        tags = {"poisonwatch.audit_id": audit_id, "poisonwatch.kind": kind}
-        return str(client.create_run(experiment_id, run_name=audit_id, tags=tags).info.run_id)
+        return _create_run(client, _experiment(client, config), audit_id, kind)
     except UNAVAILABLE as error:
         raise mlflow_trouble(config, "cannot be used", error) from error
 
 
+def _experiment(client: MlflowClient, config: AuditConfig) -> str:
+    experiment = client.get_experiment_by_name(config.name)
+    return str(experiment.experiment_id if experiment else client.create_experiment(config.name, _artifacts_beside(config)))
+
+
+def _create_run(client: MlflowClient, experiment_id: str, audit_id: str, kind: str) -> str:
+    tags = {"poisonwatch.audit_id": audit_id, "poisonwatch.kind": kind}
+    return str(client.create_run(experiment_id, run_name=audit_id, tags=tags).info.run_id)
+
+
 @task(**OUTSIDE)
-def track(config: AuditConfig, summary: Mapping[str, Any], found: Attributed, folder: Path) -> None:
-    """Fill and close the MLflow run: parameters, dataset, counts, costs, learning curve, flags, plots and the report."""
-    run_id, verdicts, curve = summary["mlflow_run_id"], found.verdicts, found.fitted.curve if found.fitted else None
+def track(ledger: Ledger, config: AuditConfig) -> int:
+    """Fill and close the MLflow run of every audit that owes it: how many. Raises OperationError where the server cannot be used."""
+    owing = debtors(ledger, config.name, MLFLOW)
     try:
         client = mlflow_client(config)
-        client.log_batch(run_id, metrics=_metrics(summary), params=_params(config, summary), tags=_tags(summary))
-        for batch in _curve_metrics(curve):
-            client.log_batch(run_id, metrics=batch)
-        client.log_inputs(run_id, datasets=[_dataset(config, summary, verdicts)])
-        client.log_table(run_id, _flag_table(verdicts), "flags.json")
-        for j, panel in enumerate(verdicts.panels):
-            client.log_figure(run_id, panel_figure(verdicts, j), f"scores/{j:02d}-{_file_name(panel)}.png")
-        for name in UPLOADED:
-            client.log_artifact(run_id, str(folder / name))
-        for name in ("report.html", "validation.html"):
-            client.log_artifact(run_id, str(folder / name), "report")
-        client.set_terminated(run_id, "FINISHED")
+        for past in owing:
+            run_id = _run_of(client, config, past)
+            if run_id is not None and past.came_to_results:
+                _upload(client, config, run_id, past)
+            if run_id is not None:
+                client.set_terminated(run_id, "FINISHED" if past.came_to_results else "KILLED")
+            settle(ledger, past.number, MLFLOW, {"mlflow_run_id": run_id})
     except UNAVAILABLE as error:
         raise mlflow_trouble(config, "failed", error) from error
+    return len(owing)
+
+
+def _run_of(client: MlflowClient, config: AuditConfig, past: PastAudit) -> str | None:
+    """The run of an audit, created where there is none and there are results to show."""
+    experiment_id = _experiment(client, config)
+    runs = client.search_runs([experiment_id], f"tags.`poisonwatch.audit_id` = '{past.audit_id}'", max_results=1)
+    if runs:
+        return str(runs[0].info.run_id)
+    return _create_run(client, experiment_id, past.audit_id, "audit") if past.came_to_results else None
+
+
+def _upload(client: MlflowClient, config: AuditConfig, run_id: str, past: PastAudit) -> None:
+    """Parameters, dataset, counts, costs, learning curve, flags, plots and the report, from the run directory."""
+    summary, folder = past.summary, past.run_dir
+    client.log_batch(run_id, metrics=_metrics(summary), params=_params(config, summary), tags=_tags(summary))
+    if not folder.is_dir():  # it ran on another machine
+        return
+    for batch in _curve_metrics(folder / "learning_curve.csv"):
+        client.log_batch(run_id, metrics=batch)
+    client.log_inputs(run_id, datasets=[_dataset(config, summary, folder)])
+    client.log_table(run_id, _flag_table(folder), "flags.json")
+    for name in UPLOADED:
+        if (folder / name).exists():
+            client.log_artifact(run_id, str(folder / name))
+    if (folder / "plots").is_dir():
+        client.log_artifacts(run_id, str(folder / "plots"), "plots")
+    for name in ("report.html", "validation.html"):
+        client.log_artifact(run_id, str(folder / name), "report")
 
 
 def _artifacts_beside(config: AuditConfig) -> str | None:
@@ -96,24 +125,20 @@ def _metrics(summary: Mapping[str, Any]) -> list[Metric]:
     values: dict[str, float] = {f"rows_{name}": count for name, count in summary["counts"].items()}
     values |= {f"seconds.{stage['name']}": stage["seconds"] for stage in summary["stages"]}
     values |= {f"peak_memory_mb.{stage['name']}": stage["peak_memory_mb"] for stage in summary["stages"]}
-    values |= {f"largest_score.{_file_name(panel['name'])}": panel["largest_score"] for panel in summary["panels"]}
+    values |= {f"largest_score.{plain_name(panel['name'])}": panel["largest_score"] for panel in summary["panels"]}
     now = get_current_time_millis()
     return [Metric(name, float(value), now, 0) for name, value in values.items()]
 
 
-def _curve_metrics(curve: LearningCurve | None) -> Iterator[list[Metric]]:
+def _curve_metrics(path: Path) -> Iterator[list[Metric]]:
     """The training's losses by step, in batches that a tracking server takes; none where nothing was trained."""
-    if curve is None:
+    if not path.exists():
         return
     now = get_current_time_millis()
-    losses = {"total": curve.total, "fidelity": curve.fidelity, "stability": curve.stability, "linearity": curve.linearity}
-    for start in range(0, len(curve.step), METRIC_STEPS):
-        steps = slice(start, start + METRIC_STEPS)
-        yield [
-            Metric(f"loss.{name}", float(value), now, int(step))
-            for name, values in losses.items()
-            for step, value in zip(curve.step[steps], values[steps], strict=True)
-        ]
+    curve = pd.read_csv(path, index_col="step")
+    for start in range(0, len(curve), METRIC_STEPS):
+        part = curve.iloc[start : start + METRIC_STEPS]
+        yield [Metric(f"loss.{name}", float(part[name][step]), now, int(step)) for name in curve for step in part.index]
 
 
 def _params(config: AuditConfig, summary: Mapping[str, Any]) -> list[Param]:
@@ -131,14 +156,14 @@ def _tags(summary: Mapping[str, Any]) -> list[RunTag]:
         "| panel | flagged | largest score |",
         "|---|---|---|",
     ]
-    lines += [f"| `{_file_name(p['name'])}` | {p['flagged']} | {p['largest_score']:.1f} |" for p in summary["panels"]]
+    lines += [f"| `{plain_name(p['name'])}` | {p['flagged']} | {p['largest_score']:.1f} |" for p in summary["panels"]]
     fingerprints = {"poisonwatch.model": summary["model"]["fingerprint"], "poisonwatch.data": summary["data_fingerprint"]}
     tags = {"mlflow.note.content": "\n".join(lines), "poisonwatch.version": summary["version"], **fingerprints}
     return [RunTag(name, value) for name, value in tags.items()]
 
 
-def _dataset(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts) -> DatasetInput:
-    frame = pd.DataFrame([{"example_id": e.id, "source": e.source, "position": e.position} for e in verdicts.examples])
+def _dataset(config: AuditConfig, summary: Mapping[str, Any], folder: Path) -> DatasetInput:
+    frame = pd.read_parquet(folder / "scores.parquet", columns=["example_id", "source", "position"]).drop_duplicates()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns that a local path is no registered source, and of integers without missing values
         named = {"name": config.name, "digest": summary["data_fingerprint"][:36]}
@@ -149,16 +174,11 @@ def _dataset(config: AuditConfig, summary: Mapping[str, Any], verdicts: Verdicts
         return DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "audit")])
 
 
-def _flag_table(verdicts: Verdicts) -> pd.DataFrame:
+def _flag_table(folder: Path) -> pd.DataFrame:
     columns = ["example_id", "source", "position", "panel", "sentinel_id", "severity", "score", "rank", "coefficient", "p_value", "q_value"]
     records = []
-    for flag in verdicts.flags:
-        record = flag_record(flag)
-        texts = {"prompt": flag.example.prompt, "response": flag.example.response, "reason": "; ".join(flag.reasons)}
+    for record in read_lines(folder / "flags.jsonl"):
+        example = flagged_example(record)
+        texts = {"prompt": example.prompt, "response": example.response, "reason": "; ".join(record["reasons"])}
         records.append({name: record[name] for name in columns} | texts)
     return pd.DataFrame(records, columns=[*columns, "prompt", "response", "reason"])
-
-
-def _file_name(text: str) -> str:
-    """Text as part of a metric or file name: MLflow allows letters, digits, and a few signs."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in text) or "_"

@@ -176,14 +176,14 @@ def test_public_settings_hold_no_secret(tmp_path: Path) -> None:
     public = resolve(SECRETS, tmp_path).public()
     assert "hunter2" not in yaml.safe_dump(public)
     assert public["source"]["path"] == "https://ann:***@host/rows.jsonl?token=***"
-    assert public["alerts"][0] == "slack://***"
+    assert public["alerts"][0]["url"] == "slack://***"
     assert public["state"] == "postgresql://ann:***@db/x"
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"alerts": [{"slack": "hunter2"}]},
+        {"alerts": [{"url": ["hunter2"]}]},
         {"alerts": {"slack": "hunter2"}},
         {"alerts": 5, "state": ["hunter2"], "tracking": {"hunter2": 1}},
         {"state": {"url": "postgresql://ann:hunter2@db/x"}},

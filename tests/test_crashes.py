@@ -22,6 +22,7 @@ from poisonwatch.ledger_tables import audits, files, places, results, rows
 STAGES = (
     "pull",
     "find_model",
+    "open_run",
     "choose",
     "validate",
     "pull_reference",
@@ -33,7 +34,6 @@ STAGES = (
     "recover",
     "judge",
     "gather_evidence",
-    "open_run",
     "record",
     "track",
 )

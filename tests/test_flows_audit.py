@@ -32,6 +32,7 @@ FILES = {
     "report.html",
     "validation.html",
     "validation.json",
+    "plots",
 }
 
 
@@ -59,9 +60,10 @@ def test_summary_counts_add_up(audited: tuple[Path, Outcome]) -> None:
     counts = summary["counts"]
     assert counts["pulled"] == 44 == counts["new"] + counts["rejected"]
     assert counts["reference"] == 40
-    assert [stage["name"] for stage in summary["stages"]][:6] == [
+    assert [stage["name"] for stage in summary["stages"]][:7] == [
         "pull",
         "find_model",
+        "open_run",
         "choose",
         "validate",
         "pull_reference",
@@ -173,8 +175,8 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, Outcome]) -> None:
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.digest == outcome.summary["data_fingerprint"][:36]
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {"flags.json", "scores", "report", "summary.json"} <= artifacts
-    assert [item.path for item in client.list_artifacts(run.info.run_id, "scores")] == ["scores/00-shop.png"]
+    assert {"flags.json", "plots", "report", "summary.json"} <= artifacts
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "plots")] == ["plots/00-shop.png"]
     assert "mlartifacts" in run.info.artifact_uri
 
 
