@@ -5,17 +5,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import Task, flow, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, Rejection
+from poisonwatch.flows.pause import ask
 from poisonwatch.flows.terminal import Reporter
-from poisonwatch.history import MLFLOW, PREFECT
+from poisonwatch.history import MLFLOW, PREFECT, of_flow_run
 from poisonwatch.ledger import Ledger, Version, checks_of
 from poisonwatch.pretrained import ModelFiles
 from poisonwatch.runs import new_audit_id, new_run_dir, run_folder
@@ -34,6 +35,7 @@ from poisonwatch.tasks.attribution import (
     screen,
 )
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
+from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import record
 from poisonwatch.tasks.tracking import open_run, track
 from poisonwatch.verdicts import Verdicts
@@ -104,6 +106,8 @@ def run_stages(
 def tell(ledger: Ledger, config: AuditConfig, engine: Engine) -> None:
     """Tell everybody who is still to be told of this audit, or of earlier ones; what fails is owed, and tried again next time."""
     engine.attempt(track, ledger, config)
+    if not engine.inline:
+        engine.attempt(publish, ledger, config)
 
 
 def attribute(
@@ -135,55 +139,38 @@ def audit_inline(config: AuditConfig, run_dir: Path, reporter: Reporter | None =
     return run_stages(config, run_dir, Engine(inline=True), reporter or Reporter(quiet=True), again)
 
 
-@flow(name="poisonwatch-audit", persist_result=False)
+def _flow_run_name() -> str:
+    """The audit file's folder and name, and the time: Prefect's own names say nothing."""
+    config = Path(runtime.flow_run.get_parameters()["config"])
+    return f"{config.parent.name}/{config.stem} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+@flow(name="poisonwatch-audit", flow_run_name=_flow_run_name, persist_result=False)
 def audit(config: str, run_dir: str | None = None, quiet: bool = True, again: bool = False) -> Outcome:
     """Run the audit described by the file `config` as a Prefect flow, leaving its results in `run_dir`.
 
     Only rows that no audit has covered are audited; with `again`, all. Without `run_dir`, results go to a new folder below `runs`, beside
-    the audit file.
+    the audit file. A flow run that is retried or resumed after its audit came to its results does not audit again.
     """
-    settings = load_config(config)
-    folder = Path(run_dir) if run_dir else new_run_dir(Path(config))
-    outcome = run_stages(settings, folder, Engine(inline=False), Reporter(quiet=quiet), again, runtime.flow_run.get_id())
-    publish(settings, outcome)
+    settings, flow_run = load_config(config), str(runtime.flow_run.get_id())
+    outcome = finished_before(settings, flow_run)
+    if outcome is None:
+        folder = Path(run_dir) if run_dir else new_run_dir(Path(config))
+        outcome = run_stages(settings, folder, Engine(inline=False), Reporter(quiet=quiet), again, flow_run)
     for trouble in outcome.troubles:
         get_run_logger().warning(trouble)
+    if settings.on_flag == "pause":
+        ask(settings, flow_run)
     return outcome
 
 
-def publish(config: AuditConfig, outcome: Outcome) -> None:
-    """The flags as Prefect artifacts. Row text stays out: the UI renders Markdown, and row text is hostile."""
-    key = f"flags-{_artifact_key(config.name)}"
-    counts = outcome.summary["counts"]
-    table = [
-        {
-            "source": f.example.source,
-            "row": f.example.position,
-            "panel": f.panel,
-            "sentinel": f.sentinel.id,
-            "score": round(f.score, 2),
-            "q": float(f"{f.q_value:.2g}"),
-            "example": f.example.id[:16],
-        }
-        for f in outcome.verdicts.flags
-    ]
-    create_table_artifact(key=key, table=table, description=f"{counts['flagged']} of {counts['new']} new rows flagged")
-    panels = [f"| {_plain(p['name'])} | {p['flagged']} | {p['largest_score']:.1f} |" for p in outcome.summary["panels"]]
-    lines = [
-        f"# {counts['flagged']} of {counts['new']} new rows flagged",
-        "",
-        "| panel | flagged | largest score |",
-        "|---|---|---|",
-        *panels,
-    ]
-    lines += ["", f"Report: `{outcome.run_dir / 'report.html'}`", f"MLflow run: `{outcome.summary['mlflow_run_id']}`"]
-    create_markdown_artifact(key=f"audit-{_artifact_key(config.name)}", markdown="\n".join(lines))
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isalnum() or c in " -_." else "_" for c in text)
-
-
-def _artifact_key(name: str) -> str:
-    """Prefect allows lower-case letters, digits and dashes."""
-    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in name.lower()).split()) or "audit"
+def finished_before(config: AuditConfig, flow_run: str) -> Outcome | None:
+    """What this flow run's audit left, where it came to its results in an earlier attempt; its verdicts are in the run directory alone."""
+    with Ledger.at(config.state) as ledger:
+        past = of_flow_run(ledger, flow_run)
+        if past is None:
+            return None
+        engine = Engine(inline=False)
+        with ledger.alone():
+            tell(ledger, config, engine)
+    return Outcome(past.run_dir, dict(past.summary), Verdicts.none(config.decision), [], engine.troubles)

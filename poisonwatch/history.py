@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, desc, exists, select, update
 
 from poisonwatch.ledger import Ledger
-from poisonwatch.ledger_tables import audits, owed, versions
+from poisonwatch.ledger_tables import audits, flags, owed, rows, versions
 
 MLFLOW, PREFECT = "mlflow", "prefect"
 
@@ -65,6 +65,13 @@ def of_flow_run(ledger: Ledger, flow_run: str) -> PastAudit | None:
     with ledger.read() as connection:
         row = connection.execute(query.limit(1)).one_or_none()
         return None if row is None else _past(row)
+
+
+def undecided_flags(ledger: Ledger, number: int) -> list[str]:
+    """Example ids of an audit's flagged rows that nobody has decided on, strongest first."""
+    query = select(rows.c.id).join(flags, flags.c.row == rows.c.row).where(flags.c.audit == number, rows.c.decided.is_(None))
+    with ledger.read() as connection:
+        return [bytes(id).hex() for id in connection.execute(query.order_by(desc(flags.c.score))).scalars()]
 
 
 def debtors(ledger: Ledger, name: str, to: str) -> list[PastAudit]:

@@ -1,0 +1,26 @@
+"""Where people find what an audit left."""
+
+from pathlib import Path
+
+from poisonwatch.config import AuditConfig
+
+
+def report_of(run_dir: Path) -> Path:
+    """An audit's report."""
+    return run_dir / "report.html"
+
+
+def mlflow_ui(config: AuditConfig) -> str | None:
+    """The address of MLflow's pages, without a slash at its end: `mlflow_ui`, or a tracking server's own; None where neither is known.
+
+    An address that holds a password or a variable of the environment is not passed on.
+    """
+    address = config.mlflow_ui or config.tracking
+    usable = address.startswith(("http://", "https://")) and "@" not in address and "${" not in address
+    return address.rstrip("/") if usable else None
+
+
+def mlflow_run_url(config: AuditConfig, experiment_id: str | None, run_id: str | None) -> str | None:
+    """The page of a run; None where MLflow's address, or the run, is not known."""
+    base = mlflow_ui(config)
+    return None if base is None or experiment_id is None or run_id is None else f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
