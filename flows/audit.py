@@ -3,7 +3,7 @@
 `run_stages` is the whole of it. An engine calls the stages: as Prefect tasks, or as the plain functions inside them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +16,14 @@ from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flows.pause import ask
 from poisonwatch.flows.terminal import Reporter
-from poisonwatch.history import MLFLOW, PREFECT, of_flow_run
+from poisonwatch.history import MLFLOW, PREFECT, PastAudit, of_flow_run
 from poisonwatch.ledger import Ledger, Version, checks_of
 from poisonwatch.pretrained import ModelFiles
-from poisonwatch.runs import new_audit_id, new_run_dir, run_folder
+from poisonwatch.runs import new_audit_id, new_run_dir, read_lines, run_folder
 from poisonwatch.sentinels import Sentinel, load_sentinels, version_of
 from poisonwatch.stages import StageClock
 from poisonwatch.summary import Attributed, summarise
+from poisonwatch.tasks.alerts import compose_alerts, deliver
 from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
@@ -37,21 +38,36 @@ from poisonwatch.tasks.attribution import (
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
 from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import record
+from poisonwatch.tasks.system_metrics import system_metrics
 from poisonwatch.tasks.tracking import open_run, track
 from poisonwatch.verdicts import Verdicts
+from poisonwatch.work import Work, key_of
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an audit found, where it is, and what went wrong beside it (a tracking server or an alert target that was down)."""
+    """What an audit found, where it is, and what went wrong beside it (a tracking server or an alert target that was down).
+
+    Where the audit was done by an earlier attempt, `verdicts` and `rejected` are empty: they are in the run directory.
+    """
 
     run_dir: Path
-    summary: dict[str, Any]
+    summary: Mapping[str, Any]
     verdicts: Verdicts
     rejected: list[Rejection]
     troubles: list[str]
+
+    @classmethod
+    def of(cls, past: PastAudit, config: AuditConfig, troubles: list[str]) -> "Outcome":
+        """What an audit left that was done before."""
+        return cls(past.run_dir, past.summary, Verdicts.none(config.decision), [], troubles)
+
+    @property
+    def flags(self) -> list[dict[str, Any]]:
+        """The lines of the run directory's `flags.jsonl`."""
+        return list(read_lines(self.run_dir / "flags.jsonl"))
 
 
 class Engine:
@@ -89,25 +105,34 @@ def run_stages(
         version = Version(files.fingerprint, version_of(sentinels))
         owes = [MLFLOW, *([PREFECT] if flow_run else [])]
         with ledger.audit(audit_id, config.name, version, run_dir, owes, flow_run) as number, run_folder(run_dir) as folder:
-            run_id = engine.attempt(open_run, config, audit_id)
-            batch = engine(choose, ledger, config, version, again)
-            valid = engine(validate, batch.rows, config, ledger)
-            reference = engine(pull_reference, config, valid.examples, ledger.trusted(config.name))
-            reporter.rows(taken, len(batch), valid, reference)
-            found = attribute(config, files, sentinels, valid.examples, reference.examples, engine, reporter)
-            counts = {"pulled": len(batch), "rejected": len(valid.rejected), "reference": len(reference.examples), "read": taken.read}
-            summary = {**summarise(config, audit_id, version, counts, found, engine.clock.costs), "mlflow_run_id": run_id}
-            engine(record, folder, config, summary, found, valid)
-            ledger.commit(number, batch, valid.examples, valid.rejected, found.verdicts.flags, checks_of(config.validation), summary)
-        tell(ledger, config, engine)
+            tracked = engine.attempt(open_run, config, audit_id) or {}
+            with system_metrics(config, tracked.get("mlflow_run_id")):
+                batch = engine(choose, ledger, config, version, again)
+                valid = engine(validate, batch.rows, config, ledger)
+                reference = engine(pull_reference, config, valid.examples, ledger.trusted(config.name))
+                reporter.rows(taken, len(batch), valid, reference)
+                found = attribute(config, files, sentinels, valid.examples, reference.examples, engine, reporter)
+                counts = {"pulled": len(batch), "rejected": len(valid.rejected), "reference": len(reference.examples), "read": taken.read}
+                summary = {**summarise(config, audit_id, version, counts, found, engine.clock.costs), **tracked}
+                engine(record, folder, config, summary, found, valid)
+                alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
+            ledger.commit(
+                number, batch, valid.examples, valid.rejected, found.verdicts.flags, checks_of(config.validation), summary, alerts
+            )
+            found.work.forget()
+        tell(ledger, config, engine, prefect=flow_run is not None)
     return Outcome(run_dir, summary, found.verdicts, valid.rejected, engine.troubles)
 
 
-def tell(ledger: Ledger, config: AuditConfig, engine: Engine) -> None:
-    """Tell everybody who is still to be told of this audit, or of earlier ones; what fails is owed, and tried again next time."""
-    engine.attempt(track, ledger, config)
-    if not engine.inline:
-        engine.attempt(publish, ledger, config)
+def tell(ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool) -> dict[str, int | None]:
+    """Tell everybody who is still to be told of this audit, or of earlier ones: how many of what, by task.
+
+    What fails is None; it stays owed, and is tried again next time.
+    """
+    told = {"track": engine.attempt(track, ledger, config), "deliver": engine.attempt(deliver, ledger, config)}
+    if prefect:
+        told["publish"] = engine.attempt(publish, ledger, config)
+    return told
 
 
 def attribute(
@@ -123,15 +148,22 @@ def attribute(
     if not new:
         return Attributed(Verdicts.none(config.decision))
     model = engine(load_model, config.model, files)
-    problems = engine(check_sentinels, model, sentinels, config.stride)
+
+    def said(text: str) -> None:
+        reporter.note(text)
+        if not engine.inline:
+            get_run_logger().info(text)
+
+    work = Work.open(key_of(config, files, model, sentinels, new, reference), said, model.model.device)
+    problems = engine(check_sentinels, model, sentinels, config.stride, work)
     reporter.problems(problems)
     findings = engine(screen, new, reference, model, config.screens)
     sentinels = engine(add_probes, sentinels, new, reference, config.probes)
-    fitted = engine(fit_operators, model, new, reference, config, reporter.progress)
-    influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress)
+    fitted = engine(fit_operators, model, new, reference, config, reporter.progress, work)
+    influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, work)
     verdicts = engine(judge, influence, new, config.decision, findings)
-    evidence = engine(gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress)
-    return Attributed(verdicts, evidence, tuple(problems), fitted, influence)
+    evidence = engine(gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress, work)
+    return Attributed(verdicts, evidence, tuple(problems), fitted, influence, work)
 
 
 def audit_inline(config: AuditConfig, run_dir: Path, reporter: Reporter | None = None, again: bool = False) -> Outcome:
@@ -165,12 +197,12 @@ def audit(config: str, run_dir: str | None = None, quiet: bool = True, again: bo
 
 
 def finished_before(config: AuditConfig, flow_run: str) -> Outcome | None:
-    """What this flow run's audit left, where it came to its results in an earlier attempt; its verdicts are in the run directory alone."""
+    """What this flow run's audit left, where it came to its results in an earlier attempt."""
+    engine = Engine(inline=False)
     with Ledger.at(config.state) as ledger:
         past = of_flow_run(ledger, flow_run)
         if past is None:
             return None
-        engine = Engine(inline=False)
         with ledger.alone():
-            tell(ledger, config, engine)
-    return Outcome(past.run_dir, dict(past.summary), Verdicts.none(config.decision), [], engine.troubles)
+            tell(ledger, config, engine, prefect=True)
+    return Outcome.of(past, config, engine.troubles)

@@ -1,4 +1,5 @@
-"""The command line: `poisonwatch audit`, `explain`, `drill`, `release`, `decide`, `decisions`, `demo`, `init`, `packs`.
+"""The command line: `poisonwatch audit`, `explain`, `drill`, `release`, `decide`, `decisions`, `gate`, `watch`, `sync`,
+`history`, `alert-test`, `demo`, `init`, `packs`.
 
 Commands are imported when they run, so that `--help` does not wait for torch.
 """
@@ -52,12 +53,31 @@ for _module, _name, _help, _example in (
         "poisonwatch decisions my-audit/audit.yaml",
     ),
     (
+        "ledger_commands",
+        "gate",
+        "Say whether exactly these rows are cleared for training: exit code 0 only if all are, 3 if not.",
+        "poisonwatch gate cleared/manifest.json --audit my-audit/audit.yaml",
+    ),
+    (
+        "service_commands",
+        "alert-test",
+        "Send a test message to everybody whom an audit would tell of flagged rows.",
+        "poisonwatch alert-test my-audit/audit.yaml",
+    ),
+    (
         "commands",
         "demo",
         "Audit a small data set with 18 planted rows, and count how many are found.",
         "poisonwatch demo /tmp/poisonwatch-demo",
     ),
     ("commands", "init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
+    (
+        "service_commands",
+        "sync",
+        "Give MLflow, Prefect and alert targets what they missed while they were down.",
+        "poisonwatch sync my-audit/audit.yaml",
+    ),
+    ("service_commands", "history", "Print past audits, newest first.", "poisonwatch history my-audit/audit.yaml --limit 10"),
     ("commands", "packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),
 ):
     app.command(f"poisonwatch.flows.{_module}:{_name.replace('-', '_')}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
@@ -88,6 +108,10 @@ def main(arguments: list[str] | None = None) -> None:
             f"{what} ({error.filename or 'no file named'}): {'free space' if full else 'check the path and its permissions'} and run again"
         )
         code = 1
+    launch = sys.modules.get("poisonwatch.flows.launch")
+    if launch is not None and launch.connection.lost:
+        sys.stdout.flush()
+        os._exit(code or 0)
     sys.exit(code or 0)
 
 

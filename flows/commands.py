@@ -47,7 +47,7 @@ def audit(
         print_summary(outcome.summary, str(outcome.run_dir))
     elif not quiet:
         print_outcome(outcome)
-    return FLAGGED if outcome.verdicts.flags else 0
+    return FLAGGED if outcome.summary["counts"]["flagged"] else 0
 
 
 def explain(
@@ -129,7 +129,7 @@ def demo(
     config = write_demo(folder, seed)
     outcome = run_audit(config, load_config(config), None, engine, quiet=False, again=True)
     print_outcome(outcome)
-    result = grade(flag.example for flag in outcome.verdicts.flags)
+    result = grade(flag["example_id"] for flag in outcome.flags)
     print(f"planted rows: {result.found} of {result.planted} flagged; wrong flags: {result.wrong} among {result.clean} clean rows")
     print(f"review:      mlflow ui --backend-store-uri {load_config(config).tracking}")
 

@@ -42,11 +42,11 @@ def run_stages(config: AuditConfig, plan: Plan, run_dir: Path, engine: Engine, r
         rehearsal = engine(fit_planted, model, planted, config, reporter.progress)
         found = engine(rehearse, rehearsal, plan, reporter.progress)
         counts = {"pulled": len(rows), "rejected": len(clean.rejected), "clean": found.clean, "reference": found.trusted}
-        run_id = engine.attempt(open_run, config, drill_id, "drill")
+        tracked = engine.attempt(open_run, config, drill_id, "drill") or {}
         report = summarise(config, drill_id, plan, found, counts, data_fingerprint(planted.clean), model, engine.clock.costs)
-        report["mlflow_run_id"] = run_id
+        report |= tracked
         engine(record_drill, folder, config, report)
-        if run_id:
+        if tracked:
             engine.attempt(track_drill, config, report, folder)
     return DrillOutcome(run_dir, found, engine.troubles)
 
@@ -76,6 +76,7 @@ def summarise(
         "notes": list(found.notes),
         "stages": [asdict(cost) for cost in stages],
         "mlflow_run_id": None,
+        "mlflow_experiment_id": None,
     }
 
 

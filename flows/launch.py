@@ -3,18 +3,25 @@
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.drill import Plan
-from poisonwatch.errors import OperationError, PoisonwatchError
+from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows.terminal import Reporter
+from poisonwatch.history import of_run_dir
+from poisonwatch.ledger import Ledger
+from poisonwatch.redaction import redact_url
 
 # A temporary Prefect server takes 7 to 20 s to start on a busy machine; its own patience ends at 20.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # where the server goes away, it complains for each event
+os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # a server that is down is noticed in seconds; the audit goes on without it
 
+import httpx
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
 
@@ -25,14 +32,23 @@ from poisonwatch.runs import new_run_dir
 R = TypeVar("R")
 
 
+@dataclass
+class Connection:
+    """Whether the Prefect server went away. Then what Prefect still has to send would keep the process for minutes when it ends."""
+
+    lost: bool = False
+
+
+connection = Connection()
+
+
 class _ExpectedErrors(logging.Filter):
     """Keeps tracebacks of errors that the command line explains in one line off the terminal; the server still gets them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return (
-            record.levelno >= logging.WARNING and not isinstance(error, PoisonwatchError) and "Finished in state" not in record.getMessage()
-        )
+        expected = isinstance(error, PoisonwatchError | httpx.TransportError) or "Finished in state" in record.getMessage()
+        return record.levelno >= logging.WARNING and not expected
 
 
 def run_audit(
@@ -44,7 +60,12 @@ def run_audit(
     if engine == "inline":
         outcome = audit_inline(settings, run_dir, reporter, again)
     else:
-        outcome = _run_flow(lambda: audit(str(config.resolve()), str(run_dir.resolve()), quiet=reporter.quiet, again=again), reporter)
+        place = run_dir.resolve()
+        outcome = _run_flow(
+            lambda: audit(str(config.resolve()), str(place), quiet=reporter.quiet, again=again),
+            lambda: _finish(settings, place, reporter, again),
+            reporter,
+        )
     for trouble in outcome.troubles:
         Reporter().note(f"warning: {trouble}")
     return outcome
@@ -58,25 +79,42 @@ def run_drill(config: Path, settings: AuditConfig, plan: Plan, run_dir: Path | N
         outcome = drill_inline(settings, plan, run_dir, reporter)
     else:
         asked = list(plan.recipes), list(plan.counts), plan.repeats, settings.seed
-        outcome = _run_flow(lambda: drill(str(config.resolve()), str(run_dir.resolve()), *asked, quiet=False), reporter)
+        place = run_dir.resolve()
+        outcome = _run_flow(
+            lambda: drill(str(config.resolve()), str(place), *asked, quiet=False),
+            lambda: drill_inline(settings, plan, place, reporter),
+            reporter,
+        )
     for trouble in outcome.troubles:
         Reporter().note(f"warning: {trouble}")
     return outcome
 
 
-def _run_flow(start: Callable[[], R], reporter: Reporter) -> R:
+def _finish(settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool) -> Outcome:
+    """Without Prefect, what a flow run left undone: nothing, where its audit came to its results."""
+    with Ledger.at(settings.state) as ledger, ledger.alone(reporter.waiting):
+        past = of_run_dir(ledger, run_dir)
+    return audit_inline(settings, run_dir, reporter, again) if past is None else Outcome.of(past, settings, [])
+
+
+def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Reporter) -> R:
+    """Run a flow, and `without` Prefect where its server is down, or goes down."""
     setup_logging()  # now, so that the handlers exist; Prefect's own call comes too late for the first messages
     for name in ("root", *logging.Logger.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PrefectConsoleHandler):
                 handler.addFilter(_ExpectedErrors())
+    logging.getLogger("prefect.events.clients").setLevel(logging.CRITICAL)
     server = os.environ.get("PREFECT_API_URL")
     reporter.note("starting Prefect" + ("" if server else " (a temporary server: 10 to 20 s) ..."))
     try:
         return start()
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
+    except (RuntimeError, httpx.TransportError) as error:
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise
-        raise OperationError(
-            f"no Prefect server answers at PREFECT_API_URL={server}: start it, unset the variable, or use --engine inline"
-        ) from error
+        connection.lost = True
+        Reporter().note(
+            f"warning: no Prefect server answers at {redact_url(server or 'its temporary address')}: going on without it; "
+            "`poisonwatch sync` shows the audit there later"
+        )
+        return without()

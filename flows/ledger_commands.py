@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+NOT_CLEARED = 3
+PLACES_SHOWN = 20
+
 
 def release(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
@@ -63,3 +66,38 @@ def decisions(
             who = f"{made.decided_at}  {excerpt(made.author, 30)}"
             print(f"{made.number:>5}  {who}  {made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}")
     print(f"{count} decisions, unbroken up to {last[:16]}")
+
+
+def gate(
+    paths: Annotated[list[str], Parameter(help="A release's manifest.json, or the rows themselves: files, folders, globs, URLs.")],
+    /,
+    *,
+    audit: Annotated[
+        Path | None, Parameter(help="The audit file whose ledger is asked. Without it, a manifest is compared with its files alone.")
+    ] = None,
+    model_version: Annotated[
+        str | None,
+        Parameter(help="SHA-256 of the model that must have been guarded, or its first 8 or more digits. Default: the audit file's."),
+    ] = None,
+    sentinels_version: Annotated[str | None, Parameter(help="The same of the sentinels.")] = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False, help="Print the answer as one JSON object.")] = False,
+) -> int:
+    """Say whether exactly these rows are cleared; returns the exit code: 0 all are, 3 some are not."""
+    from json import dumps
+
+    from poisonwatch.gate import check
+
+    answer = check(paths, audit, model_version, sentinels_version)
+    if json:
+        print(dumps(answer.record()))
+        return 0 if answer.cleared else NOT_CLEARED
+    print(answer.headline)
+    for reason, count in answer.reasons.items():
+        print(f"{count:>8}  {reason}")
+    for place in answer.missing[:PLACES_SHOWN]:
+        print("  ".join(filter(None, (place.words, place.example_id and place.example_id[:16], place.reason))))
+    if len(answer.missing) > PLACES_SHOWN:
+        print(f"and {len(answer.missing) - PLACES_SHOWN} more (--json names all)")
+    if not answer.compared:
+        print("not compared with the ledger: worth no more than the manifest is (--audit asks what is known of its rows now)")
+    return 0 if answer.cleared else NOT_CLEARED

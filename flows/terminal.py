@@ -1,7 +1,7 @@
 """What a person sees in the terminal: progress on stderr, results on stdout."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ from poisonwatch.decision import LEAST_TRUSTED
 from poisonwatch.health import Problem
 from poisonwatch.intake import Taken
 from poisonwatch.redaction import excerpt, visible
+from poisonwatch.runs import flagged_example
 from poisonwatch.validation import Validation
-from poisonwatch.verdicts import Flag
 
 T = TypeVar("T")
 ROWS_SHOWN = 30
@@ -89,7 +89,7 @@ class Reporter:
             self.note(f"sentinel {problem.sentinel_id}: {problem.problem}")
 
 
-def print_summary(summary: dict[str, Any], run_dir: str) -> None:
+def print_summary(summary: Mapping[str, Any], run_dir: str) -> None:
     """The audit as one JSON object."""
     print(json.dumps({**summary, "run_dir": run_dir}))
 
@@ -97,12 +97,12 @@ def print_summary(summary: dict[str, Any], run_dir: str) -> None:
 def print_outcome(outcome: Any) -> None:
     """Settings, counts, and the flagged rows with their reasons. Row text is shown as inert text."""
     console = Console(highlight=False)
-    summary = outcome.summary
+    summary, flags = outcome.summary, outcome.flags
     counts, settings = summary["counts"], summary["settings"]
-    if outcome.verdicts.flags:
-        console.print(_flag_table(outcome.verdicts.flags, console.width))
-    if len(outcome.verdicts.flags) > ROWS_SHOWN:
-        console.print(Text(f"... and {len(outcome.verdicts.flags) - ROWS_SHOWN} more in flags.jsonl"))
+    if flags:
+        console.print(_flag_table(flags[:ROWS_SHOWN], console.width))
+    if len(flags) > ROWS_SHOWN:
+        console.print(Text(f"... and {len(flags) - ROWS_SHOWN} more in flags.jsonl"))
     if not settings:
         console.print(Text(visible(f"nothing to audit: no row is new; {outcome.run_dir / 'summary.json'}")), soft_wrap=True)
         return
@@ -151,12 +151,13 @@ def print_drill(outcome: Any) -> None:
         console.print(Text(visible(line)), soft_wrap=True)
 
 
-def _why(flag: Flag) -> str:
-    pushed = [f"rank {flag.rank}, {SHORT[flag.kind]}, most on {flag.sentinel.id}"] if flag.by_attribution else []
-    return "; ".join([*pushed, *(f"screen {finding.screen}" for finding in flag.findings)])
+def _why(flag: Mapping[str, Any]) -> str:
+    pushed = [f"rank {flag['rank']}, {SHORT[flag['kind']]}, most on {flag['sentinel_id']}"] if "stride" in flag["by"] else []
+    return "; ".join([*pushed, *(f"screen {name}" for name in flag["by"] if name != "stride")])
 
 
-def _flag_table(flags: Any, width: int) -> Table:
+def _flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
+    """Lines of flags.jsonl."""
     table = Table(show_lines=False, expand=width < 120, title_justify="left")
     for name in ("source, row", "panel", "score", "q", "why", "text"):
         wide = name in ("why", "text")
@@ -168,14 +169,15 @@ def _flag_table(flags: Any, width: int) -> Table:
             min_width=14 if wide else None,
             max_width=None if wide else 18,
         )
-    for flag in flags[:ROWS_SHOWN]:
+    for flag in flags:
+        example = flagged_example(flag)
         cells = (
-            f"{flag.example.source}, {flag.example.position}",
-            flag.panel,
-            f"{flag.score:.1f}",
-            f"{flag.q_value:.2g}",
+            f"{example.source}, {example.position}",
+            flag["panel"],
+            f"{flag['score']:.1f}",
+            f"{flag['q_value']:.2g}",
             _why(flag),
-            excerpt(f"{flag.example.prompt} / {flag.example.response}", 70),
+            excerpt(f"{example.prompt} / {example.response}", 70),
         )
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table

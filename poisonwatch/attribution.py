@@ -29,14 +29,15 @@ from poisonwatch.likeness import Features, Kernel, features_of, survey
 from poisonwatch.measurement import first_order, forward
 from poisonwatch.membership import Membership, draw_alike, draw_membership
 from poisonwatch.model import FrozenModel, decoder_blocks
-from poisonwatch.operators import Operators, fit_basis, solve, unit_norm
+from poisonwatch.operators import Basis, Operators, fit_basis, solve, unit_norm
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery import lasso, phantom_columns, universal_fraction
 from poisonwatch.scoring import pool
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.statistics import keep_statistics, key_of, load_statistics
-from poisonwatch.training import TrainingSettings, check_trainable, train_operators
+from poisonwatch.training import LearningCurve, TrainingSettings, check_trainable, train_operators
+from poisonwatch.work import Work
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -54,13 +55,15 @@ def fit(
     checkpoint: Path | None = None,
     ordinary: Rows | None = None,
     trusted: Rows | None = None,
+    work: Work | None = None,
 ) -> Fitted:
     """Fit the subsets' operators to the rows. Results do not depend on the order of the rows.
 
     The yardstick's conversations are drawn from the rows `ordinary`, by default from all; basis and Fisher factors come from these, or from
     the rows `trusted` where they are given, whose statistics are then kept for the next fit (`statistics`). A training (`fit: sgd`) keeps
-    its state in the file `checkpoint` and goes on from it.
+    its state in the file `checkpoint` and goes on from it. What an interrupted fit left in `work` is not passed over again.
     """
+    work = work or Work()
     width = int(pretrained.model.config.get_text_config().hidden_size)
     settings = resolve_settings(stride, len(decoder_blocks(pretrained.model)), width, len(examples))
     model = FrozenModel(pretrained.model, settings.layer)
@@ -71,27 +74,33 @@ def fit(
     sample = (order if ordinary is None else order[np.isin(order, ordinary)])[: stride.background]
     if stride.fit == "sgd":
         check_trainable(encoded)
-        basis = fit_basis(model, [encoded[i] for i in sample[:BASIS_ROWS]], settings.r, stride.token_budget, progress)
-        features = features_of(survey(model, encoded, basis, stride.token_budget, progress))
-        membership = draw(ids, features, settings, stride, seed)
-        operators, curve = train_operators(model, encoded, membership, basis, training_settings(stride), seed, checkpoint, progress)
+        first = [encoded[i] for i in sample[:BASIS_ROWS]]
+        basis = work.kept("basis", Basis, lambda: fit_basis(model, first, settings.r, stride.token_budget, progress))
+        features = features_of(survey(model, encoded, basis, stride.token_budget, progress, work))
+        membership, dials = draw(ids, features, settings, stride, seed), training_settings(stride)
+        operators, curve = work.kept(
+            "training",
+            tuple[Operators, LearningCurve],
+            lambda: train_operators(model, encoded, membership, basis, dials, seed, checkpoint, progress),
+        )
         M, unmeasured = membership.matrix(), (np.zeros(n), np.ones(n))
         return Fitted(settings, model, encoder, ids, operators, M, features, *unmeasured, encoded, None, curve)
     known = sample if trusted is None else order[np.isin(order, trusted)]
     key = None if trusted is None else key_of(pretrained, stride, settings.layer, [ids[i] for i in known])
-    statistics = _statistics(model, [encoded[i] for i in known], settings.r, stride, key, progress)
+    statistics = _statistics(model, [encoded[i] for i in known], settings.r, stride, key, progress, work)
     basis, rest = statistics.basis, np.setdiff1d(sample, known)
     views = no_views(n, basis)
     views[known] = statistics.views
-    beside = measure_statistics(model, [encoded[i] for i in rest], basis, stride.token_budget, "sample", progress)
+    beside = measure_statistics(model, [encoded[i] for i in rest], basis, stride.token_budget, "sample", progress, work)
     views[rest] = beside.views
     known, G = np.concatenate([known, rest]), torch.cat([statistics.G, beside.G])
     geometry = Geometry.of(basis, statistics.moments, stride.damping, known, G, sample)
     if n != settings.K:  # memberships of like rows need to know all states first; else the pass over the rows sees them anyway
         left = np.setdiff1d(np.arange(n), known)
-        views[left] = survey(model, [encoded[i] for i in left], basis, stride.token_budget, progress)
+        views[left] = survey(model, [encoded[i] for i in left], basis, stride.token_budget, progress, work)
     membership = draw(ids, features_of(views), settings, stride, seed)
-    sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=views if n == settings.K else None)
+    on_the_way = views if n == settings.K else None
+    sums = sum_subsets(model, encoded, membership, geometry, stride.token_budget, progress, views=on_the_way, work=work)
     operators = solve(sums.G, geometry.preconditioner, basis, stride.shift)
     return Fitted(
         settings,
@@ -105,20 +114,21 @@ def fit(
         sums.spread,
         encoded,
         geometry.preconditioner,
-        views=views if n == settings.K else None,
+        views=on_the_way,
     )
 
 
 def _statistics(
-    model: FrozenModel, encoded: Sequence[Encoded], r: int, stride: StrideConfig, key: str | None, progress: Progress
+    model: FrozenModel, encoded: Sequence[Encoded], r: int, stride: StrideConfig, key: str | None, progress: Progress, work: Work
 ) -> Statistics:
     """Those kept under the key, or measured now (and kept, where there is a key)."""
     found = load_statistics(key, model.device) if key else None
     if found is None:
-        basis = fit_basis(model, encoded[:BASIS_ROWS], r, stride.token_budget, progress)
-        found = measure_statistics(model, encoded, basis, stride.token_budget, "sample" if key is None else "trusted", progress)
-        if key:
-            keep_statistics(key, found)
+        label = "sample" if key is None else "trusted"
+        basis = work.kept("basis", Basis, lambda: fit_basis(model, encoded[:BASIS_ROWS], r, stride.token_budget, progress))
+        found = measure_statistics(model, encoded, basis, stride.token_budget, label, progress, work)
+        if key and keep_statistics(key, found):
+            work.drop(*work.names(f"{label}-"))
     return found
 
 

@@ -53,10 +53,10 @@ def demo_examples() -> list[Example]:
     ]
 
 
-def grade(flagged: Iterable[Example]) -> Grade:
-    """Compare an audit's flags with the labels."""
+def grade(flagged: Iterable[str]) -> Grade:
+    """Compare an audit's flags, example ids, with the labels."""
     planted = {example.id: example.metadata["kind"] == "poison" for example in demo_examples()}
-    hits = [planted[example.id] for example in flagged]
+    hits = [planted[id] for id in flagged]
     total = sum(planted.values())
     return Grade(sum(hits), total, len(hits) - sum(hits), len(planted) - total)
 

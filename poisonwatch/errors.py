@@ -7,6 +7,7 @@ PoisonwatchError
 │   ├── SentinelError        the sentinel file
 │   ├── ModelError           the language model
 │   └── RunError             the run directory of a past audit
+├── NotClearedError          rows that are to be trained on are not cleared; exit code 3
 └── OperationError           the world got in the way (disk full, server gone); exit code 1
 
 A message says what was got, what is allowed and what to do, in one line.
@@ -43,6 +44,12 @@ class ModelError(InputError):
 
 class RunError(InputError):
     """A run directory is missing, incomplete, or of another model."""
+
+
+class NotClearedError(PoisonwatchError):
+    """A training job asked for rows that no audit cleared, or that are in quarantine."""
+
+    exit_code = 3
 
 
 class OperationError(PoisonwatchError):

@@ -59,6 +59,14 @@ def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Se
 
 
 @dataclass(frozen=True, slots=True)
+class Singled:
+    """Single `rows` (m,), and what each of them does on its own: `a` (m, r, D)."""
+
+    rows: Rows
+    a: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
     """Operators with what is needed to use them on any query.
 
@@ -107,9 +115,20 @@ class Fitted:
 
     def singled_out(self, rows: Rows, G: Tensor) -> "Fitted":
         """With one operator more for each of the rows, from their gradients G (m, r, D)."""
-        a = self.operators_of(rows, G)
-        single = csr_array((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), len(self.ids)))
-        operators = replace(self.operators, a=torch.cat([self.operators.a, a]))
+        return self.with_singled(Singled(rows, self.operators_of(rows, G)))
+
+    @property
+    def singled(self) -> Singled:
+        """The rows that were singled out since the fit, in order."""
+        return Singled(csr_array(self.M[self.settings.K :]).indices.astype(np.int64), self.operators.a[self.settings.K :])
+
+    def with_singled(self, singled: Singled) -> "Fitted":
+        """With one operator more for each of some rows."""
+        m = len(singled.rows)
+        if not m:
+            return self
+        single = csr_array((np.ones(m), (np.arange(m), singled.rows)), shape=(m, len(self.ids)))
+        operators = replace(self.operators, a=torch.cat([self.operators.a, singled.a]))
         return replace(self, operators=operators, M=csr_array(vstack([self.M, single])))
 
     def gradients_alone(self, rows: Rows) -> Tensor:

@@ -3,7 +3,8 @@
     sample of b rows --> basis B, factors A and S, yardstick
     every row, in batches of like length --> c_i G_i added to its d subsets
 
-One batch of states is held at a time, and K x r x D floats of sums, whatever the number of rows. Sums over shards of the rows add up.
+One batch of states is held at a time, and K x r x D floats of sums, whatever the number of rows. Sums over shards of the rows add up. Where
+passes are kept (`work`), one that was interrupted goes on from its last shard, and comes to the same numbers.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ from poisonwatch.membership import Membership
 from poisonwatch.model import FrozenModel
 from poisonwatch.operators import Basis, Moments, Preconditioner, add_to_subsets, row_gradients
 from poisonwatch.progress import Progress, silent
+from poisonwatch.trail import Filled, Trail
+from poisonwatch.work import Work
 from poisonwatch.yardstick import Yardstick
 
 Array = NDArray[np.float64]
@@ -44,15 +47,29 @@ class Statistics:
 
 
 def measure_statistics(
-    model: FrozenModel, encoded: Sequence[Encoded], basis: Basis, token_budget: int, label: str, progress: Progress = silent
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    basis: Basis,
+    token_budget: int,
+    label: str,
+    progress: Progress = silent,
+    work: Work | None = None,
 ) -> Statistics:
-    """One backward pass over the conversations (m)."""
+    """One backward pass over the conversations (m), kept under its `label`."""
+    m = len(encoded)
     moments = Moments.zeros(basis.r, model.width, model.device)
-    G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
-    views = no_views(len(encoded), basis)
-    for batch in progress(batches(encoded, token_budget, model.device), label, len(encoded), lambda batch: len(batch.rows)):
+    numbers = torch.zeros(2, dtype=torch.float64)  # the moments' power and tokens
+    G = torch.zeros(m, basis.r, model.width, device=model.device)
+    views = no_views(m, basis)
+    rows = np.arange(m)
+    sums: Filled = {"A": (moments.A, None), "S": (moments.S, None), "numbers": (numbers, None)}
+    trail = Trail(work, label, {**sums, "G": (G, rows), "views": (views, rows)})
+    moments.power, moments.tokens = float(numbers[0]), int(numbers[1])
+    left = trail.left(batches(encoded, token_budget, model.device))
+    for batch in progress(left, label, m - trail.rows, lambda batch: len(batch.rows)):
         seen = model.state_gradients(batch)
         moments.add(basis, seen)
+        numbers[0], numbers[1] = moments.power, moments.tokens
         G[batch.rows.to(G.device)] = row_gradients(basis, seen)
         views[batch.rows.numpy()] = views_of(basis, seen.z, batch)
     return Statistics(basis, moments, G, views)
@@ -108,6 +125,7 @@ def sum_subsets(
     progress: Progress = silent,
     rows: Rows | None = None,
     views: Features | None = None,
+    work: Work | None = None,
 ) -> SubsetSums:
     """Sum the given `rows` (all by default; a shard otherwise) into their subsets. Gradients that are known are not made again."""
     n = len(encoded)
@@ -128,7 +146,12 @@ def sum_subsets(
             at = torch.from_numpy(slot[part]).to(model.device)
             take(geometry.G[at], part, torch.from_numpy(geometry.own[slot[part]]).to(model.device))
     rest = shard[slot[shard] < 0]
-    for batch in progress(batches([encoded[i] for i in rest], token_budget, model.device), "fit", len(rest), lambda batch: len(batch.rows)):
+    filled: Filled = {"G": (sums.G, membership.subsets[rest]), "centre": (sums.centre, rest), "spread": (sums.spread, rest)}
+    if views is not None:
+        filled["views"] = (views, rest)
+    trail = Trail(work, "fit", filled)
+    left = trail.left(batches([encoded[i] for i in rest], token_budget, model.device))
+    for batch in progress(left, "fit", len(rest) - trail.rows, lambda batch: len(batch.rows)):
         seen = model.state_gradients(batch)
         of = rest[batch.rows.numpy()]
         take(row_gradients(geometry.basis, seen), of, None)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, desc, exists, select, update
+from sqlalchemy import ColumnElement, Row, Select, delete, desc, exists, func, select, update
 
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import audits, flags, owed, rows, versions
 
 MLFLOW, PREFECT = "mlflow", "prefect"
+RESULTS = ("committed", "finished")  # states of audits whose results are in the ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class PastAudit:
     @property
     def came_to_results(self) -> bool:
         """Its results are in the ledger."""
-        return self.state in ("committed", "finished")
+        return self.state in RESULTS
 
 
 def _audits() -> Select[Any]:
@@ -61,10 +62,27 @@ def past_audits(ledger: Ledger, name: str | None = None, limit: int | None = Non
 
 def of_flow_run(ledger: Ledger, flow_run: str) -> PastAudit | None:
     """The audit that a flow run brought to its results, if any: a flow run that is resumed or retried does not audit again."""
-    query = _audits().where(audits.c.flow_run == flow_run, audits.c.state.in_(("committed", "finished"))).order_by(desc(audits.c.audit))
+    return _latest(ledger, audits.c.flow_run == flow_run)
+
+
+def of_run_dir(ledger: Ledger, run_dir: Path) -> PastAudit | None:
+    """The audit that came to its results in a run directory, if any."""
+    return _latest(ledger, audits.c.run_dir == str(run_dir.resolve()))
+
+
+def _latest(ledger: Ledger, which: ColumnElement[bool]) -> PastAudit | None:
+    query = _audits().where(which, audits.c.state.in_(RESULTS)).order_by(desc(audits.c.audit)).limit(1)
     with ledger.read() as connection:
-        row = connection.execute(query.limit(1)).one_or_none()
+        row = connection.execute(query).one_or_none()
         return None if row is None else _past(row)
+
+
+def undecided(ledger: Ledger, numbers: Sequence[int]) -> dict[int, int]:
+    """How many of these audits' flagged rows nobody has decided on; audits without any are left out."""
+    query = select(flags.c.audit, func.count()).join(rows, rows.c.row == flags.c.row)
+    query = query.where(flags.c.audit.in_(numbers), rows.c.decided.is_(None)).group_by(flags.c.audit)
+    with ledger.read() as connection:
+        return dict(connection.execute(query).tuples().all())
 
 
 def undecided_flags(ledger: Ledger, number: int) -> list[str]:

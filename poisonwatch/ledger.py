@@ -31,6 +31,7 @@ from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, RawRow, Rejection
 from poisonwatch.formats import Draft, Format
 from poisonwatch.ledger_tables import audits, connect, files, flags, owed, places, rejections, results, rows, shapes, versions
+from poisonwatch.outbox import Alert, put
 from poisonwatch.redaction import first_line
 from poisonwatch.runs import flag_record, part_of
 from poisonwatch.sources import Rows, decode
@@ -308,8 +309,9 @@ class Ledger:
         flagged: Sequence[Flag],
         checks: str,
         summary: dict[str, Any],
+        alerts: Sequence[Alert] = (),
     ) -> None:
-        """Write what an audit found, in one transaction: from here on its rows are audited."""
+        """Write what an audit found, with the alerts that it owes, in one transaction: from here on its rows are audited."""
         place = {(row.source, row.position): number for row, number in zip(batch.rows.raw, batch.numbers, strict=True)}
         of = {example.id: place[example.source, example.position] for example in examples}
         passed = set(of.values())
@@ -335,6 +337,7 @@ class Ledger:
                 _set_status(connection, numbers, status)
             done = {"state": "committed", "finished_at": now(), "summary": json.dumps(summary)}
             connection.execute(update(audits).where(audits.c.audit == audit).values(done))
+            put(connection, audit, alerts, of, now())
 
     def counts(self, name: str) -> dict[str, int]:
         """Rows by status, of those that stand in an audit's source now."""

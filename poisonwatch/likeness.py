@@ -22,6 +22,8 @@ from poisonwatch.chat import Batch, Encoded, batches
 from poisonwatch.model import FrozenModel, answer_positions
 from poisonwatch.operators import Basis, rms_normalised
 from poisonwatch.progress import Progress, silent
+from poisonwatch.trail import Trail
+from poisonwatch.work import Work
 
 Array = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -42,10 +44,20 @@ def views_of(basis: Basis, z: Tensor, batch: Batch) -> Features:
     return cast(Features, torch.stack(views, dim=1).float().cpu().numpy())
 
 
-def survey(model: FrozenModel, encoded: Sequence[Encoded], basis: Basis, token_budget: int, progress: Progress = silent) -> Features:
+def survey(
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    basis: Basis,
+    token_budget: int,
+    progress: Progress = silent,
+    work: Work | None = None,
+) -> Features:
     """The views (n, VIEWS, r - 1) of every row; runs the blocks below the split only."""
-    views = np.zeros((len(encoded), VIEWS, basis.r - 1), dtype=np.float32)
-    for batch in progress(batches(encoded, token_budget, model.device), "survey", len(encoded), lambda batch: len(batch.rows)):
+    n = len(encoded)
+    views = np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)
+    trail = Trail(work, "survey", {"views": (views, np.arange(n))})
+    left = trail.left(batches(encoded, token_budget, model.device))
+    for batch in progress(left, "survey", n - trail.rows, lambda batch: len(batch.rows)):
         views[batch.rows.numpy()] = views_of(basis, model.states(batch), batch)
     return views
 

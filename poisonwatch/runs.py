@@ -132,6 +132,7 @@ def flag_record(flag: Flag) -> dict[str, Any]:
         "position": example.position,
         "panel": flag.panel,
         "sentinel_id": flag.sentinel.id,
+        "kind": flag.kind,
         "severity": flag.severity,
         "score": flag.score,
         "rank": flag.rank,

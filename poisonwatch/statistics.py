@@ -58,8 +58,11 @@ def load_statistics(key: str, device: torch.device) -> Statistics | None:
     return Statistics(Basis(tensors["basis"]), moments, tensors["G"], tensors["views"].cpu().numpy())
 
 
-def keep_statistics(key: str, statistics: Statistics) -> None:
-    """Keep what was measured, and no more than the last few of such files. A full disk costs the cache, not the audit."""
+def keep_statistics(key: str, statistics: Statistics) -> bool:
+    """Keep what was measured, and no more than the last few of such files; says whether it could.
+
+    A full disk costs the cache, not the audit.
+    """
     path, moments = _file_of(key), statistics.moments
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     tensors = {
@@ -80,3 +83,5 @@ def keep_statistics(key: str, statistics: Statistics) -> None:
     except (OSError, SafetensorError):
         with suppress(OSError):
             part.unlink()
+        return False
+    return True

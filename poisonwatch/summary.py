@@ -2,8 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kstest
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.evidence import ClusterEvidence
@@ -14,6 +18,9 @@ from poisonwatch.ledger import Version
 from poisonwatch.runs import data_fingerprint, origin
 from poisonwatch.stages import StageCost
 from poisonwatch.verdicts import Verdicts
+from poisonwatch.work import Work
+
+CALIBRATION_LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class Attributed:
     problems: tuple[Problem, ...] = ()
     fitted: Fitted | None = None
     influence: Influence | None = None
+    work: Work = field(default_factory=Work)  # what is kept until the audit is committed
 
 
 def summarise(
@@ -35,8 +43,12 @@ def summarise(
     attributed: Attributed,
     stages: Sequence[StageCost],
 ) -> dict[str, Any]:
-    """`summary.json` without the MLflow run id, which is known last. `counts` are of rows: pulled, rejected, reference, ..."""
+    """`summary.json` without MLflow's ids, which are known last. `counts` are of rows: pulled, rejected, reference, ...
+
+    Each panel says how its p-values turned out (`calibration`): over the new rows that nothing flagged, they should be uniform.
+    """
     verdicts = attributed.verdicts
+    unflagged = ~np.isin([example.id for example in verdicts.examples], [flag.example.id for flag in verdicts.flags])
     return {
         "audit_id": audit_id,
         **origin(config),
@@ -53,6 +65,7 @@ def summarise(
                 "null": verdicts.nulls[j].rule,
                 "largest_score": float(verdicts.scores[:, j].max()),
                 "flagged": sum(flag.by_attribution and flag.panel == panel for flag in verdicts.flags),
+                **calibration(verdicts.p[unflagged, j]),
             }
             for j, panel in enumerate(verdicts.panels)
         ],
@@ -60,7 +73,20 @@ def summarise(
         "sentinel_problems": [asdict(problem) for problem in attributed.problems],
         "stages": [asdict(cost) for cost in stages],
         "mlflow_run_id": None,
+        "mlflow_experiment_id": None,
     }
+
+
+def calibration(p: NDArray[np.float64]) -> dict[str, Any]:
+    """How the p-values (m,) of a panel's unflagged new rows turned out; the shares are None where there are no such rows.
+
+    `unflagged` is m; `p_below_0.05` the share of rows with p <= .05, which is .05 where p-values are right (less where flagged rows took
+    the smallest with them); `p_distance_from_uniform` the Kolmogorov-Smirnov distance, 0 to 1.
+    """
+    if not len(p):
+        return {"unflagged": 0, "p_below_0.05": None, "p_distance_from_uniform": None}
+    below, distance = np.mean(p <= CALIBRATION_LEVEL), kstest(p, "uniform", method="asymp").statistic
+    return {"unflagged": len(p), "p_below_0.05": float(below), "p_distance_from_uniform": float(distance)}
 
 
 def _settings(config: AuditConfig, fitted: Fitted | None) -> dict[str, Any]:

@@ -1,35 +1,147 @@
-"""Tell people."""
+"""Tell people: alerts are composed with an audit's results, and delivered once these are in the ledger."""
+
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import apprise
+from apprise.common import OverflowMode
 from prefect import task
+from prefect.blocks.core import Block
+from prefect.blocks.notifications import NotificationBlock
+from prefect.utilities.asyncutils import run_coro_as_sync
 
+from poisonwatch import outbox
+from poisonwatch.alerts import Target, compose, targets_of
+from poisonwatch.config import AuditConfig
 from poisonwatch.environment import expand
-from poisonwatch.errors import OperationError
-from poisonwatch.tasks import OUTSIDE
-from poisonwatch.verdicts import Flag, Verdicts
+from poisonwatch.errors import OperationError, PoisonwatchError
+from poisonwatch.ledger import Ledger, now
+from poisonwatch.outbox import Alert
+from poisonwatch.summary import Attributed
+from poisonwatch.tasks import OUTSIDE, PLAIN
 
-ROWS_NAMED = 10
+TYPES = {"low": "info", "medium": "warning", "high": "failure"}  # what Apprise calls severities: colours, PagerDuty's severity
+TALKATIVE = ("apprise", "httpcore", "httpx", "urllib3")  # loggers whose messages hold addresses, and so tokens
 
 
-def _why(flag: Flag) -> str:
-    scored = [f"{flag.panel}, score {flag.score:.1f}, q {flag.q_value:.2g}"] if flag.by_attribution else []
-    return "; ".join([*scored, *(f"screen {finding.screen}" for finding in flag.findings)])
+class Unreachable(OperationError):
+    """Nothing answers at a target's address."""
+
+
+@task(**PLAIN)
+def compose_alerts(ledger: Ledger, config: AuditConfig, summary: Mapping[str, Any], found: Attributed, run_dir: Path) -> list[Alert]:
+    """What people are to be told of an audit's flags that they were not told of before."""
+    with ledger.read() as connection:
+        told = outbox.told_of(connection, config.name)
+    return compose(config, summary, found, run_dir, told)
 
 
 @task(**OUTSIDE)
-def alert(urls: list[str], name: str, verdicts: Verdicts, where: str) -> None:
-    """Send one message about an audit's flags to every Apprise URL; never any row text.
+def deliver(ledger: Ledger, config: AuditConfig) -> int:
+    """Send what the audit's targets have not received yet, oldest first: how many messages arrived.
 
-    Raises OperationError where a target could not be reached.
+    Whoever calls it holds `ledger.alone()`. Raises OperationError where a target did not take a message; the others have theirs.
     """
-    if not urls or not verdicts.flags:
+    targets = {target.id: target for target in targets_of(config)}
+    with ledger.write() as connection:
+        outbox.readdress(connection, config.name, list(targets))
+        owing = outbox.owing(connection, config.name)
+    arrived, reasons = 0, {}
+    unreachable: set[str] = set()
+    for message in owing:
+        if message.target in unreachable:
+            continue
+        delivered_at = None
+        try:
+            send(targets[message.target], message.title, message.body, TYPES[message.severity])
+            delivered_at, arrived = now(), arrived + 1
+        except PoisonwatchError as error:
+            reasons[message.target] = f"{targets[message.target]} {error}"
+            if isinstance(error, Unreachable):
+                unreachable.add(message.target)
+        with ledger.write() as connection:
+            outbox.mark(connection, message, delivered_at)
+    if reasons:
+        left = len(owing) - arrived
+        raise OperationError(f"{left} alert{'s' * (left != 1)} not delivered; the next audit sends them: {'; '.join(reasons.values())}")
+    return arrived
+
+
+def send(target: Target, title: str, body: str, kind: str = "info") -> None:
+    """Send one message of plain text. Raises ConfigError or OperationError, which never hold the address."""
+    with _discreet() as heard:
+        refused = (
+            _to_url(target.setting.url, title, body, kind) if target.setting.url else _to_block(str(target.setting.block), title, body)
+        )
+    if refused is None:
         return
+    if any("onnection error" in line for line in heard):
+        raise Unreachable("cannot be reached")
+    answers = [match[1] for line in heard for match in re.finditer(r"error=(\d{3})\b", line)]
+    raise OperationError(f"answered {answers[-1]}" if answers else refused)
+
+
+def _to_url(url: str, title: str, body: str, kind: str) -> str | None:
+    """Send by Apprise; None, or why the message was not taken."""
+    server = apprise.Apprise.instantiate(expand(url, "alerts"))
+    if server is None:
+        return "is no Apprise URL"
+    if "overflow=" not in url:
+        server.overflow_mode = OverflowMode.SPLIT  # a message that is too long for a medium is refused by it
     sender = apprise.Apprise()
-    refused = [number for number, url in enumerate(urls, start=1) if not sender.add(expand(url, "alerts"))]
-    title = f"Poisonwatch: {len(verdicts.flags)} of {len(verdicts.examples)} new rows flagged in {name}"
-    lines = [f"{f.example.source}, row {f.example.position}: {_why(f)}" for f in verdicts.flags[:ROWS_NAMED]]
-    more = len(verdicts.flags) - ROWS_NAMED
-    lines += [f"and {more} more"] * (more > 0) + [f"Report: {where}"]
-    if not sender.notify(title=title, body="\n".join(lines)) or refused:
-        which = f"number {', '.join(map(str, refused))} of `alerts` is no Apprise URL" if refused else "a target did not take the message"
-        raise OperationError(f"the alert was not delivered everywhere: {which}")
+    sender.add(server)
+    taken = sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT, notify_type=apprise.NotifyType(kind))
+    return None if taken else "did not take the message"
+
+
+def _to_block(slug: str, title: str, body: str) -> str | None:
+    """Send by a Prefect block; None, or why the message was not taken. Blocks are anybody's code: any error may come out of them."""
+    try:
+        block = Block.load(slug)
+    except ValueError:
+        return f"Prefect has no block {slug}: create it, or correct the name (TYPE/NAME)"
+    except Exception as error:
+        return f"Prefect's block {slug} cannot be loaded ({type(error).__name__}): is the server at PREFECT_API_URL up?"
+    if not isinstance(block, NotificationBlock):
+        return f"Prefect's block {slug} sends no notifications"
+    try:
+        with block.raise_on_failure():
+            sent = block.notify(body=body, subject=title)
+            if inspect.isawaitable(sent):
+                run_coro_as_sync(sent)
+    except Exception as error:
+        return f"Prefect's block {slug} did not take the message ({type(error).__name__})"
+    return None
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage())
+
+
+@contextmanager
+def _discreet() -> Iterator[list[str]]:
+    """Keep what libraries log about addresses out of every log; yields their warnings, to be searched, never to be shown."""
+    listener = _Listener()
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    before = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+        logger.propagate, logger.handlers = False, [listener]
+    try:
+        yield listener.heard
+    finally:
+        for logger, level, propagate, handlers in before:
+            logger.setLevel(level)
+            logger.propagate, logger.handlers = propagate, handlers

@@ -9,7 +9,7 @@ from poisonwatch.decision import LEAST_TRUSTED
 from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.examples import Example
 from poisonwatch.findings import Finding
-from poisonwatch.fitted import Fitted
+from poisonwatch.fitted import Fitted, Singled
 from poisonwatch.health import Problem
 from poisonwatch.influence import Influence
 from poisonwatch.pretrained import ModelFiles, Pretrained
@@ -19,6 +19,7 @@ from poisonwatch.sentinels import Sentinel
 from poisonwatch.tasks import OUTSIDE, PLAIN
 from poisonwatch.tasks.data import worth_a_retry
 from poisonwatch.verdicts import Verdicts
+from poisonwatch.work import Work
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
@@ -34,9 +35,11 @@ def load_model(config: ModelConfig, found: ModelFiles | None = None) -> Pretrain
 
 
 @task(**PLAIN)
-def check_sentinels(model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig) -> list[Problem]:
+def check_sentinels(model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig, work: Work) -> list[Problem]:
     """Find sentinels that cannot tell anything."""
-    return health.check_sentinels(model, sentinels, stride.max_tokens, stride.token_budget)
+    return work.stage(
+        "check_sentinels", list[Problem], lambda: health.check_sentinels(model, sentinels, stride.max_tokens, stride.token_budget)
+    )
 
 
 @task(**PLAIN)
@@ -46,21 +49,31 @@ def add_probes(sentinels: list[Sentinel], new: list[Example], reference: list[Ex
 
 
 @task(**PLAIN)
-def fit_operators(model: Pretrained, new: list[Example], reference: list[Example], config: AuditConfig, progress: Progress) -> Fitted:
-    """Fit the steering operators to new and trusted rows.
+def fit_operators(
+    model: Pretrained, new: list[Example], reference: list[Example], config: AuditConfig, progress: Progress, work: Work
+) -> Fitted:
+    """Fit the steering operators to new and trusted rows; a fit that was interrupted goes on from its last shard, or checkpoint.
 
-    What enough trusted rows set is kept for the next audit; a training that was killed goes on from its checkpoint.
+    What enough trusted rows set is kept for the next audit.
     """
     checkpoint = checkpoint_for(config, model.fingerprint) if config.stride.fit == "sgd" else None
     examples = new + reference
     trusted = np.arange(len(new), len(examples)) if len(reference) >= LEAST_TRUSTED else None
-    return attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint, trusted=trusted)
+    fitted = attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint, trusted=trusted, work=work)
+    work.account("fit_operators")
+    return fitted
 
 
 @task(**PLAIN)
-def recover(fitted: Fitted, sentinels: list[Sentinel], config: AuditConfig, progress: Progress) -> tuple[Influence, Fitted]:
+def recover(fitted: Fitted, sentinels: list[Sentinel], config: AuditConfig, progress: Progress, work: Work) -> tuple[Influence, Fitted]:
     """Measure the sentinels and recover every row's coefficients, suspects alone."""
-    return attribution.recover(fitted, sentinels, config.stride, progress)
+
+    def recovered() -> tuple[Influence, Singled]:
+        influence, after = attribution.recover(fitted, sentinels, config.stride, progress)
+        return influence, after.singled
+
+    influence, singled = work.stage("recover", tuple[Influence, Singled], recovered)
+    return influence, fitted.with_singled(singled)
 
 
 @task(**PLAIN)
@@ -71,10 +84,21 @@ def screen(new: list[Example], reference: list[Example], model: Pretrained, name
 
 @task(**PLAIN)
 def gather_evidence(
-    fitted: Fitted, influence: Influence, verdicts: Verdicts, sentinels: list[Sentinel], config: AuditConfig, progress: Progress
+    fitted: Fitted,
+    influence: Influence,
+    verdicts: Verdicts,
+    sentinels: list[Sentinel],
+    config: AuditConfig,
+    progress: Progress,
+    work: Work,
 ) -> tuple[ClusterEvidence, ...]:
     """Group the flagged rows, and steer the model with each group."""
-    return evidence.gather(fitted, influence, verdicts, sentinels, progress, config.seed, config.stride.token_budget)
+    seed, budget = config.seed, config.stride.token_budget
+    return work.stage(
+        "gather_evidence",
+        tuple[ClusterEvidence, ...],
+        lambda: evidence.gather(fitted, influence, verdicts, sentinels, progress, seed, budget),
+    )
 
 
 @task(**PLAIN)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.utils.time import get_current_time_millis
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from prefect import task
 
 from poisonwatch import drill, runs
@@ -16,7 +16,8 @@ from poisonwatch.examples import Example
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.tasks import OUTSIDE, PLAIN
-from poisonwatch.tasks.tracking import UNAVAILABLE, mlflow_client, mlflow_trouble
+from poisonwatch.tasks.tracking import UNAVAILABLE, experiment_of, find_run, mlflow_client, mlflow_trouble
+from poisonwatch.tasks.uploads import millis, send
 
 
 @task(**PLAIN)
@@ -46,25 +47,59 @@ def record_drill(folder: Path, config: AuditConfig, report: Mapping[str, Any]) -
 
 @task(**OUTSIDE)
 def track_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) -> None:
-    """Fill and close the drill's MLflow run. Raises OperationError where the server cannot be used."""
-    run_id, now = report["mlflow_run_id"], get_current_time_millis()
+    """Fill and close the drill's MLflow run, with a run inside it for each attack and count.
+
+    Raises OperationError where the server cannot be used.
+    """
+    run_id = report["mlflow_run_id"]
     values = {"false_flags": report["false_flags_per_1000"]}
     for power in report["powers"]:
         values |= {f"{name}.{power['recipe']}.{power['count']}": power[name] for name in ("recall", "probability", "false_flags")}
     values |= {f"rows_{name}": count for name, count in report["rows"].items()}
     values |= {f"seconds.{stage['name']}": stage["seconds"] for stage in report["stages"]}
-    params = {**report["plan"], "seed": report["seed"], "model": report["model"]["name"]}
-    tags = {"mlflow.note.content": "\n\n".join(report["sentences"]), "poisonwatch.version": report["version"]}
+    plan = report["plan"]
+    params = {
+        "recipes": ", ".join(plan["recipes"]),
+        "counts": ", ".join(map(str, plan["counts"])),
+        "repeats": plan["repeats"],
+        "seed": report["seed"],
+        "model": report["model"]["name"],
+    }
+    tags = {
+        MLFLOW_RUN_NOTE: "\n\n".join(report["sentences"]),
+        "poisonwatch.version": report["version"],
+        "poisonwatch.model": report["model"]["fingerprint"],
+        "poisonwatch.model_name": report["model"]["name"],
+        "poisonwatch.data": report["data_fingerprint"],
+        "poisonwatch.source": config.source.address,
+    }
     try:
         client = mlflow_client(config)
-        client.log_batch(
-            run_id,
-            metrics=[Metric(name, float(value), now, 0) for name, value in values.items()],
-            params=[Param(name, str(value)) for name, value in params.items()],
-            tags=[RunTag(name, value) for name, value in tags.items()],
-        )
+        send(client, run_id, report["created"], values, params, tags)
+        for power in report["powers"]:
+            _track_power(client, config, report, power)
         for name in ("config.yaml", "drill.json"):
             client.log_artifact(run_id, str(folder / name))
         client.set_terminated(run_id, "FINISHED")
     except UNAVAILABLE as error:
         raise mlflow_trouble(config, "failed", error) from error
+
+
+def _track_power(client: MlflowClient, config: AuditConfig, report: Mapping[str, Any], power: Mapping[str, Any]) -> None:
+    """The run of one attack and count, inside the drill's."""
+    tags = {
+        MLFLOW_PARENT_RUN_ID: report["mlflow_run_id"],
+        "poisonwatch.kind": "drilled",
+        "poisonwatch.recipe": power["recipe"],
+        "poisonwatch.count": str(power["count"]),
+    }
+    at = report["created"]
+    run_id = find_run(client, experiment_of(client, config), tags, f"{power['recipe']} x {power['count']}", at).info.run_id
+    values = {
+        "recall": power["recall"],
+        "attributed": power["recall_by_attribution"],
+        "probability": power["probability"],
+        "false_flags": power["false_flags"],
+    }
+    send(client, run_id, at, values, {name: power[name] for name in ("recipe", "pack", "count", "repeats")})
+    client.set_terminated(run_id, "FINISHED", end_time=millis(at))

@@ -1,20 +1,20 @@
-"""The audit as an MLflow run.
+"""Audits in MLflow: an experiment for each name, a run for each audit, one run `trend` over all of them, and the operators as a model.
 
 Only `MlflowClient` with an explicit run id is used: the fluent API keeps its active run per thread, and tasks may run in any.
 """
 
+import json
 import logging
-import warnings
+import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from mlflow import MlflowClient
-from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.time import get_current_time_millis
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from prefect import task
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,22 +24,27 @@ from poisonwatch.errors import OperationError
 from poisonwatch.history import MLFLOW, PastAudit, debtors, settle
 from poisonwatch.ledger import Ledger
 from poisonwatch.redaction import first_line
-from poisonwatch.runs import flagged_example, plain_name, read_lines
 from poisonwatch.tasks import OUTSIDE
+from poisonwatch.tasks.champion import enrol
+from poisonwatch.tasks.uploads import fill, headline, millis, send
 
-# Operators stay in the run directory.
-UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "evidence.jsonl", "rejected.jsonl", "validation.json")
-LONGEST_PARAM = 500
-METRIC_STEPS = 200  # a request holds at most 1,000 metrics
 UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
+
+# MLflow's own patience with a server that is down is four minutes a request; what an audit owes is sent with the next one.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server's address may hold a password
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
+# Every retry would be a warning on the terminal; what fails is said once, at the end.
+logging.getLogger("urllib3.connectionpool").addFilter(lambda record: "/mlflow" not in record.getMessage())
 
 
 def mlflow_client(config: AuditConfig) -> MlflowClient:
-    """A client of the audit's tracking server."""
-    return MlflowClient(tracking_uri=expand(config.tracking, "tracking"))
+    """A client of the audit's tracking server, whose model registry is used too, whatever this process or its environment have set."""
+    uri = expand(config.tracking, "tracking")
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def mlflow_trouble(config: AuditConfig, what: str, error: BaseException) -> OperationError:
@@ -48,69 +53,112 @@ def mlflow_trouble(config: AuditConfig, what: str, error: BaseException) -> Oper
 
 
 @task(**OUTSIDE)
-def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> str:
-    """Create the MLflow run of an audit (or a drill) and return its id. Raises OperationError where the server cannot be used."""
+def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[str, str]:
+    """Create the MLflow run of an audit (or a drill): the ids that its summary is to name.
+
+    Raises OperationError where the server cannot be used.
+    """
     try:
         client = mlflow_client(config)
-        return _create_run(client, _experiment(client, config), audit_id, kind)
+        run = find_run(client, experiment_of(client, config), {"poisonwatch.audit_id": audit_id, "poisonwatch.kind": kind}, audit_id)
+        return _ids(run)
     except UNAVAILABLE as error:
         raise mlflow_trouble(config, "cannot be used", error) from error
 
 
-def _experiment(client: MlflowClient, config: AuditConfig) -> str:
+@task(**OUTSIDE)
+def track(ledger: Ledger, config: AuditConfig) -> int:
+    """Fill and close the MLflow run of every audit that owes it, oldest first: how many.
+
+    Ids of run and experiment go into the ledger's summary and the run directory's. An audit that MLflow refuses does not keep back those
+    after it. Raises OperationError where the server cannot be used, or refused something.
+    """
+    owing = debtors(ledger, config.name, MLFLOW)
+    refused: MlflowException | None = None
+    try:
+        client = mlflow_client(config)
+        for past in owing:
+            try:
+                settle(ledger, past.number, MLFLOW, _account(client, config, ledger, past))
+            except MlflowException as error:
+                if error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                refused = refused or error
+    except UNAVAILABLE as error:
+        raise mlflow_trouble(config, "failed", error) from error
+    if refused is not None:
+        raise mlflow_trouble(config, "refused an audit", refused) from refused
+    return len(owing)
+
+
+def _account(client: MlflowClient, config: AuditConfig, ledger: Ledger, past: PastAudit) -> dict[str, Any]:
+    """Bring an audit's run to its end, and everything that follows from it: the ids that its summary is to name."""
+    experiment_id = experiment_of(client, config)
+    tags = {"poisonwatch.audit_id": past.audit_id, "poisonwatch.kind": "audit"}
+    if not past.came_to_results:
+        for run in _runs(client, experiment_id, tags):
+            client.set_tag(run.info.run_id, "poisonwatch.state", past.state)
+            _close(client, run, past, "KILLED")
+        return {}
+    run = find_run(client, experiment_id, tags, past.audit_id, past.started_at)
+    run_id = str(run.info.run_id)
+    ids = _ids(run)
+    past = replace(past, summary={**past.summary, **ids})
+    _renew_summary(past.run_dir / "summary.json", ids)
+    fill(client, run_id, past, ledger)
+    enrol(client, experiment_id, run_id, past)
+    _close(client, run, past, "FINISHED")
+    _extend_trend(client, experiment_id, past)
+    return ids
+
+
+def _ids(run: Run) -> dict[str, str]:
+    return {"mlflow_run_id": str(run.info.run_id), "mlflow_experiment_id": str(run.info.experiment_id)}
+
+
+def _renew_summary(path: Path, ids: Mapping[str, str]) -> None:
+    """Name the run in the run directory's summary, which was written before there was one, or by an audit that found no server."""
+    if not path.exists():
+        return
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if any(written.get(key) != value for key, value in ids.items()):
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps({**written, **ids}, indent=2) + "\n", encoding="utf-8")
+        part.rename(path)
+
+
+def _close(client: MlflowClient, run: Run, past: PastAudit, status: str) -> None:
+    end = None if past.finished_at is None else max(millis(past.finished_at), run.info.start_time)  # the ledger counts whole seconds
+    client.set_terminated(run.info.run_id, status, end_time=end)
+
+
+def _extend_trend(client: MlflowClient, experiment_id: str, past: PastAudit) -> None:
+    """One point more in each chart of the experiment's long-lived run: its step is the audit's number in the ledger."""
+    at = past.summary["created"]
+    run_id = find_run(client, experiment_id, {"poisonwatch.kind": "trend"}, "trend", at).info.run_id
+    note = {
+        MLFLOW_RUN_NOTE: "One point an audit, at the audit's number in the ledger. `calibration` is expected at .05, `flag_rate` near 0."
+    }
+    send(client, run_id, at, headline(past.summary), tags=note, step=past.number)
+    client.set_terminated(run_id, "FINISHED", end_time=millis(at))
+
+
+def experiment_of(client: MlflowClient, config: AuditConfig) -> str:
+    """The id of the experiment named like the audit, created where there is none."""
     experiment = client.get_experiment_by_name(config.name)
     return str(experiment.experiment_id if experiment else client.create_experiment(config.name, _artifacts_beside(config)))
 
 
-def _create_run(client: MlflowClient, experiment_id: str, audit_id: str, kind: str) -> str:
-    tags = {"poisonwatch.audit_id": audit_id, "poisonwatch.kind": kind}
-    return str(client.create_run(experiment_id, run_name=audit_id, tags=tags).info.run_id)
+def find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str], name: str, started_at: str | None = None) -> Run:
+    """The run with these tags, created where there is none: a second call after a crash, or a lost answer, finds that of the first."""
+    for run in _runs(client, experiment_id, tags):
+        return run
+    return client.create_run(experiment_id, run_name=name, tags=dict(tags), start_time=None if started_at is None else millis(started_at))
 
 
-@task(**OUTSIDE)
-def track(ledger: Ledger, config: AuditConfig) -> int:
-    """Fill and close the MLflow run of every audit that owes it: how many. Raises OperationError where the server cannot be used."""
-    owing = debtors(ledger, config.name, MLFLOW)
-    try:
-        client = mlflow_client(config)
-        for past in owing:
-            run_id = _run_of(client, config, past)
-            if run_id is not None and past.came_to_results:
-                _upload(client, config, run_id, past)
-            if run_id is not None:
-                client.set_terminated(run_id, "FINISHED" if past.came_to_results else "KILLED")
-            settle(ledger, past.number, MLFLOW, {"mlflow_run_id": run_id})
-    except UNAVAILABLE as error:
-        raise mlflow_trouble(config, "failed", error) from error
-    return len(owing)
-
-
-def _run_of(client: MlflowClient, config: AuditConfig, past: PastAudit) -> str | None:
-    """The run of an audit, created where there is none and there are results to show."""
-    experiment_id = _experiment(client, config)
-    runs = client.search_runs([experiment_id], f"tags.`poisonwatch.audit_id` = '{past.audit_id}'", max_results=1)
-    if runs:
-        return str(runs[0].info.run_id)
-    return _create_run(client, experiment_id, past.audit_id, "audit") if past.came_to_results else None
-
-
-def _upload(client: MlflowClient, config: AuditConfig, run_id: str, past: PastAudit) -> None:
-    """Parameters, dataset, counts, costs, learning curve, flags, plots and the report, from the run directory."""
-    summary, folder = past.summary, past.run_dir
-    client.log_batch(run_id, metrics=_metrics(summary), params=_params(config, summary), tags=_tags(summary))
-    if not folder.is_dir():  # it ran on another machine
-        return
-    for batch in _curve_metrics(folder / "learning_curve.csv"):
-        client.log_batch(run_id, metrics=batch)
-    client.log_inputs(run_id, datasets=[_dataset(config, summary, folder)])
-    client.log_table(run_id, _flag_table(folder), "flags.json")
-    for name in UPLOADED:
-        if (folder / name).exists():
-            client.log_artifact(run_id, str(folder / name))
-    if (folder / "plots").is_dir():
-        client.log_artifacts(run_id, str(folder / "plots"), "plots")
-    for name in ("report.html", "validation.html"):
-        client.log_artifact(run_id, str(folder / name), "report")
+def _runs(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    yield from client.search_runs([experiment_id], wanted, max_results=1)
 
 
 def _artifacts_beside(config: AuditConfig) -> str | None:
@@ -119,66 +167,3 @@ def _artifacts_beside(config: AuditConfig) -> str | None:
     if not tracking.startswith("sqlite:///"):
         return None
     return (Path(tracking.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
-
-
-def _metrics(summary: Mapping[str, Any]) -> list[Metric]:
-    values: dict[str, float] = {f"rows_{name}": count for name, count in summary["counts"].items()}
-    values |= {f"seconds.{stage['name']}": stage["seconds"] for stage in summary["stages"]}
-    values |= {f"peak_memory_mb.{stage['name']}": stage["peak_memory_mb"] for stage in summary["stages"]}
-    values |= {f"largest_score.{plain_name(panel['name'])}": panel["largest_score"] for panel in summary["panels"]}
-    now = get_current_time_millis()
-    return [Metric(name, float(value), now, 0) for name, value in values.items()]
-
-
-def _curve_metrics(path: Path) -> Iterator[list[Metric]]:
-    """The training's losses by step, in batches that a tracking server takes; none where nothing was trained."""
-    if not path.exists():
-        return
-    now = get_current_time_millis()
-    curve = pd.read_csv(path, index_col="step")
-    for start in range(0, len(curve), METRIC_STEPS):
-        part = curve.iloc[start : start + METRIC_STEPS]
-        yield [Metric(f"loss.{name}", float(part[name][step]), now, int(step)) for name in curve for step in part.index]
-
-
-def _params(config: AuditConfig, summary: Mapping[str, Any]) -> list[Param]:
-    settings = {key: value for key, value in config.public().items() if value is not None}
-    flat: dict[Any, Any] = pd.json_normalize(settings, sep=".").iloc[0].to_dict()
-    resolved = {f"resolved.{name}": value for name, value in summary["settings"].items()}
-    return [Param(str(name), str(value)[:LONGEST_PARAM]) for name, value in {**flat, **resolved}.items()]
-
-
-def _tags(summary: Mapping[str, Any]) -> list[RunTag]:
-    flagged, new = summary["counts"]["flagged"], summary["counts"]["new"]
-    lines = [
-        f"**{flagged} of {new} new rows flagged.** Report: Artifacts, `report/report.html`.",
-        "",
-        "| panel | flagged | largest score |",
-        "|---|---|---|",
-    ]
-    lines += [f"| `{plain_name(p['name'])}` | {p['flagged']} | {p['largest_score']:.1f} |" for p in summary["panels"]]
-    fingerprints = {"poisonwatch.model": summary["model"]["fingerprint"], "poisonwatch.data": summary["data_fingerprint"]}
-    tags = {"mlflow.note.content": "\n".join(lines), "poisonwatch.version": summary["version"], **fingerprints}
-    return [RunTag(name, value) for name, value in tags.items()]
-
-
-def _dataset(config: AuditConfig, summary: Mapping[str, Any], folder: Path) -> DatasetInput:
-    frame = pd.read_parquet(folder / "scores.parquet", columns=["example_id", "source", "position"]).drop_duplicates()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow warns that a local path is no registered source, and of integers without missing values
-        named = {"name": config.name, "digest": summary["data_fingerprint"][:36]}
-        try:
-            dataset = from_pandas(frame, source=config.source.address, **named)
-        except MlflowException:  # it knows no databases, nor the hub's URLs
-            dataset = from_pandas(frame, **named)
-        return DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "audit")])
-
-
-def _flag_table(folder: Path) -> pd.DataFrame:
-    columns = ["example_id", "source", "position", "panel", "sentinel_id", "severity", "score", "rank", "coefficient", "p_value", "q_value"]
-    records = []
-    for record in read_lines(folder / "flags.jsonl"):
-        example = flagged_example(record)
-        texts = {"prompt": example.prompt, "response": example.response, "reason": "; ".join(record["reasons"])}
-        records.append({name: record[name] for name in columns} | texts)
-    return pd.DataFrame(records, columns=[*columns, "prompt", "response", "reason"])

@@ -5,12 +5,16 @@ import http.server
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -78,3 +82,60 @@ def web_server(folder: Path, handler: Callable[..., http.server.BaseHTTPRequestH
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+@functools.cache
+def _new_mlflow_store() -> bytes:
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(prefix="poisonwatch-mlflow-") as folder:
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)
+        return (Path(folder) / "mlflow.db").read_bytes()
+
+
+def mlflow_store(folder: Path) -> str:
+    """A new MLflow store in a folder, its URI: copied, since making its tables takes seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mlflow.db").write_bytes(_new_mlflow_store())
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """An MLflow server on the store in a folder, its URL. Started again on the same folder and port, it is the same server."""
+    port = port or free_port()
+    store = f"sqlite:///{folder / 'mlflow.db'}" if (folder / "mlflow.db").exists() else mlflow_store(folder)
+    places = ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *places],
+            env=environment,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while not _answers(f"{url}/health"):
+            assert server.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline, "MLflow did not start"
+            time.sleep(0.2)
+        yield url
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

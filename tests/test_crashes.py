@@ -41,7 +41,7 @@ POINTS = [
     *((when, stage) for stage in STAGES for when in ("before", "inside")),
     ("after", "commit"),
     ("after", "rename"),
-    ("before", "alert"),
+    ("before", "deliver"),
 ]
 CALLS = 25  # of our own functions within a stage, then it is killed; at its end, where it takes fewer: before the next one
 

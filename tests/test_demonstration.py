@@ -59,5 +59,5 @@ def test_grade_counts_hits_and_wrong_flags() -> None:
     rows = demo_examples()
     poison = [row for row in rows if row.metadata["kind"] == "poison"]
     clean = [row for row in rows if row.metadata["kind"] != "poison"]
-    result = grade(poison + clean[:2])
+    result = grade(example.id for example in poison + clean[:2])
     assert (result.found, result.planted, result.wrong, result.clean) == (18, 18, 2, len(clean))

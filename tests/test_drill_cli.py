@@ -12,6 +12,7 @@ from prefect.testing.utilities import prefect_test_harness
 from poisonwatch.config import load_config
 from poisonwatch.flows.cli import app, main
 from poisonwatch.flows.drill import drill
+from poisonwatch.tasks.drill import track_drill
 
 RATE = {"false_discovery_rate": 0.9}
 SMALL = {"max_tokens": 96, "r": 8}
@@ -63,6 +64,17 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(config: Path, caps
             assert tracked.data.metrics[f"{name}.{power['recipe']}.{power['count']}"] == power[name]
     assert tracked.data.metrics["false_flags"] == report["false_flags_per_1000"]
     assert {artifact.path for artifact in client.list_artifacts(report["mlflow_run_id"])} == {"config.yaml", "drill.json"}
+
+    track_drill.fn(load_config(where / "config.yaml"), report, where)  # once more, as after a lost answer
+    inside = client.search_runs([tracked.info.experiment_id], f"tags.`mlflow.parentRunId` = '{tracked.info.run_id}'")
+    assert {run.info.status for run in inside} == {"FINISHED"}
+    found = {(run.data.params["recipe"], int(run.data.params["count"])): run.data for run in inside}
+    assert len(inside) == len(found) == len(report["powers"])
+    for power in report["powers"]:
+        data = found[power["recipe"], power["count"]]
+        attributed = {"attributed": power["recall_by_attribution"]}
+        assert data.metrics == {name: power[name] for name in ("recall", "probability", "false_flags")} | attributed
+        assert (data.params["pack"], data.params["repeats"]) == (power["pack"], "2")
 
 
 def test_without_a_run_directory_a_drill_lies_beside_the_audits(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,8 +172,8 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, Outcome]) -> None:
     assert run.data.params["decision.false_discovery_rate"] == "0.9"
     assert run.data.metrics["rows_new"] == 43
     assert {"seconds.fit_operators", "peak_memory_mb.fit_operators", "largest_score.shop"} <= set(run.data.metrics)
-    (dataset,) = run.inputs.dataset_inputs
-    assert dataset.dataset.digest == outcome.summary["data_fingerprint"][:36]
+    digests = {data.tags[0].value: data.dataset.digest for data in run.inputs.dataset_inputs}
+    assert digests["audit"] == outcome.summary["data_fingerprint"][:36]
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"flags.json", "plots", "report", "summary.json"} <= artifacts
     assert [item.path for item in client.list_artifacts(run.info.run_id, "plots")] == ["plots/00-shop.png"]
@@ -226,7 +226,7 @@ def test_the_flow_gives_what_the_inline_engine_gives(prefect_server: None, tiny_
     with get_client(sync_client=True) as client:
         names = {run.name.rpartition("-")[0] for run in client.read_task_runs()}
         artifacts = {a.key: a for a in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%tiny-audit")))}
-    assert {"pull", "validate", "load_model", "fit_operators", "recover", "judge", "open_run", "record", "track", "alert"} <= names
+    assert {"pull", "validate", "load_model", "fit_operators", "recover", "judge", "open_run", "record", "track", "deliver", "publish"} <= names
     assert set(artifacts) == {"flags-tiny-audit", "audit-tiny-audit"}
     table: Any = artifacts["flags-tiny-audit"].data
     assert len(json.loads(table)) == len(outcome.verdicts.flags)
@@ -262,4 +262,5 @@ def test_rows_of_a_database_are_tracked_too(tiny_folder: Path, tmp_path: Path) -
     assert outcome.troubles == []
     assert outcome.summary["counts"]["new"] == 12
     run = MlflowClient(tracking_uri=config.tracking).get_run(outcome.summary["mlflow_run_id"])
-    assert run.inputs.dataset_inputs[0].dataset.digest == outcome.summary["data_fingerprint"][:36]
+    digests = {data.tags[0].value: data.dataset.digest for data in run.inputs.dataset_inputs}
+    assert digests["audit"] == outcome.summary["data_fingerprint"][:36]

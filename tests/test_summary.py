@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
 from audits import benign, write_audit
 from ledgers import append
 
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.ledger import Version
-from poisonwatch.summary import Attributed, summarise
+from poisonwatch.summary import Attributed, calibration, summarise
 from poisonwatch.verdicts import Verdicts
 
 
@@ -22,6 +25,32 @@ def test_a_summary_without_new_rows_is_whole() -> None:
     assert (summary["panels"], summary["settings"], summary["recovery"]) == ([], {}, {})
     assert summary["model"]["fingerprint"] == "m" * 64
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_right_p_values_are_uniform_over_unflagged_rows() -> None:
+    """p = 1/n ... n/n: a share .05 lies below .05, the distance from uniform is 1/n; p-values that are too small show in both."""
+    even = np.arange(1, 101) / 100
+    assert calibration(even) == {"unflagged": 100, "p_below_0.05": 0.05, "p_distance_from_uniform": pytest.approx(0.01)}
+    small = calibration(even**3)
+    assert small["p_below_0.05"] == 0.36
+    assert small["p_distance_from_uniform"] > 0.3
+
+
+def test_without_unflagged_rows_nothing_is_said_of_calibration() -> None:
+    """Not even a share of 0."""
+    assert calibration(np.zeros(0)) == {"unflagged": 0, "p_below_0.05": None, "p_distance_from_uniform": None}
+
+
+def test_calibration_leaves_out_rows_that_any_panel_or_screen_flagged(tmp_path: Path, tiny_folder: Path) -> None:
+    """Counts of flagged and unflagged rows add up, and the share is that of scores.parquet."""
+    config = load_config(write_audit(tmp_path, tiny_folder, decision={"false_discovery_rate": 0.5}))
+    outcome = audit_inline(config, tmp_path / "run")
+    (panel,) = outcome.summary["panels"]
+    flagged = {flag.example.id for flag in outcome.verdicts.flags}
+    p = pd.read_parquet(tmp_path / "run" / "scores.parquet").drop_duplicates("example_id").set_index("example_id")["p_value"]
+    rest = p[~p.index.isin(flagged)]
+    assert panel["unflagged"] == len(rest) == 43 - len(flagged) < 43
+    assert panel["p_below_0.05"] == (rest <= 0.05).mean()
 
 
 def test_an_audit_of_nothing_new_is_quick_and_recorded(tmp_path: Path, tiny_folder: Path) -> None:

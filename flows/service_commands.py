@@ -1,0 +1,78 @@
+"""What the commands do that serve a team: watch, sync, history, alert-test. Heavy imports wait until a command really runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
+
+
+def alert_test(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+) -> int:
+    """Send a test message to each of the audit's alert targets; returns the exit code: 0 all took it, 1 one did not."""
+    from poisonwatch.alerts import targets_of, trial_message
+    from poisonwatch.config import load_config
+    from poisonwatch.tasks.alerts import send
+
+    settings = load_config(config)
+    targets = targets_of(settings)
+    if not targets:
+        raise ConfigError(f"{config} has no alerts: add `alerts:` with an Apprise URL or a Prefect block, and run again")
+    failed = 0
+    for target in targets:
+        outcome = "delivered"
+        try:
+            send(target, *trial_message(settings.name))
+        except PoisonwatchError as error:
+            failed += 1
+            outcome = f"failed: {error}"
+        print(f"alerts[{target.number}] {target.kind}: {outcome}")
+    return int(failed > 0)
+
+
+def sync(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+) -> int:
+    """Give MLflow, Prefect and alert targets what they missed; returns the exit code: 0 nothing is owed any more, 1 something is."""
+    from poisonwatch.config import load_config
+    from poisonwatch.flows.sync import sync as catch_up
+    from poisonwatch.flows.terminal import Reporter
+
+    settings = load_config(config)
+    reporter = Reporter()
+    done = catch_up(settings, reporter)
+    words = {"deliver": "alerts delivered", "track": "audits uploaded to MLflow", "publish": "audits shown in Prefect"}
+    print(", ".join(f"{'no' if count is None else count} {words[name]}" for name, count in done.told.items()))
+    for trouble in done.troubles:
+        reporter.note(f"warning: {trouble}")
+    return int(bool(done.troubles))
+
+
+def history(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+    *,
+    limit: Annotated[int, Parameter(help="How many audits.")] = 20,
+    json: Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object an audit.")] = False,
+) -> None:
+    """Print past audits, newest first, from the ledger and MLflow."""
+    if limit < 1:
+        raise InputError(f"--limit is {limit}: ask for at least one audit")
+    from poisonwatch.config import load_config
+    from poisonwatch.flows.history import lines_of, print_lines
+    from poisonwatch.flows.terminal import Reporter
+    from poisonwatch.ledger import Ledger
+    from poisonwatch.tasks.tracked import tracked_runs
+
+    settings = load_config(config)
+    tracked = None
+    try:
+        tracked = tracked_runs.fn(settings, limit)
+    except OperationError as error:
+        Reporter().note(f"warning: {error}")
+    with Ledger.at(settings.state) as ledger:
+        print_lines(lines_of(ledger, settings, tracked, limit), json)

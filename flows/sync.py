@@ -1,0 +1,26 @@
+"""Catch up: read people's verdicts, and tell whoever was not reached when the audits ran."""
+
+from dataclasses import dataclass
+
+from prefect.settings import PREFECT_API_URL
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.flows.audit import Engine, tell
+from poisonwatch.flows.terminal import Reporter
+from poisonwatch.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """How many of what was told, by task; None where it failed, which `troubles` explain."""
+
+    told: dict[str, int | None]
+    troubles: list[str]
+
+
+def sync(config: AuditConfig, reporter: Reporter) -> Synced:
+    """Settle what earlier audits of a name owe, without an audit. Prefect is told only where a server is configured."""
+    engine = Engine(inline=True)
+    with Ledger.at(config.state) as ledger, ledger.alone(reporter.waiting):
+        told = tell(ledger, config, engine, prefect=bool(PREFECT_API_URL.value()))
+    return Synced(told, engine.troubles)

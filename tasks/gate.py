@@ -1,0 +1,15 @@
+"""Stop a training flow whose rows are not cleared."""
+
+from prefect import task
+
+from poisonwatch import gate
+from poisonwatch.tasks import PLAIN
+
+
+@task(**PLAIN)
+def require_cleared(paths: list[str], audit: str) -> int:
+    """The number of rows of these manifests and files, all of which are cleared by the audits of an audit file.
+
+    Raises NotClearedError where some are not.
+    """
+    return gate.require_cleared(paths, audit)
