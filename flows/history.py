@@ -87,16 +87,17 @@ def print_lines(lines: Sequence[Line], as_json: bool) -> None:
             print(json.dumps(asdict(line)))
         return
     console = Console(highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("started (UTC)", "audit", "state", "new", "flagged", "undecided", "rejected", "largest score", "seconds", "MLflow"):
-        table.add_column(name, justify="left" if name in ("started (UTC)", "audit", "state", "MLflow") else "right", overflow="fold")
+    table = Table(
+        box=None, padding=(0, 1, 0, 0), title="an audit's name begins with its time (UTC); score is the largest", title_justify="left"
+    )
+    for name in ("audit", "state", "new", "flagged", "open", "rejected", "score", "s", "MLflow"):
+        table.add_column(name, justify="left" if name in ("audit", "state", "MLflow") else "right", no_wrap=name == "audit")
     for line in lines:
         numbers = (line.new, line.flagged, line.undecided, line.rejected)
-        shown = [*("-" if number is None else f"{number:,}" for number in numbers)]
+        shown = ["-" if number is None else f"{number:,}" for number in numbers]
         shown += [
             "-" if line.largest_score is None else f"{line.largest_score:.1f}",
             "-" if line.seconds is None else f"{line.seconds:,.0f}",
         ]
-        cells = (line.started_at[:19].replace("T", " "), line.audit_id, line.state, *shown, line.mlflow)
-        table.add_row(*(Text(visible(cell)) for cell in cells))
+        table.add_row(*(Text(visible(cell)) for cell in (line.audit_id, line.state, *shown, line.mlflow)))
     console.print(table)

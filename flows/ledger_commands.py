@@ -21,7 +21,7 @@ def release(
     from poisonwatch.release import release as release_rows
 
     settings = load_config(config)
-    with Ledger.at(settings.state) as ledger:
+    with Ledger.existing(settings.state) as ledger:
         counts = release_rows(ledger, settings.name, out)
     print(f"{counts.total} audited rows: {counts.clean} released, {counts.quarantined} quarantined, {counts.rejected} rejected")
     if counts.pending:
@@ -45,7 +45,7 @@ def decide(
     from poisonwatch.config import load_config
     from poisonwatch.ledger import Ledger
 
-    with Ledger.at(load_config(config).state) as ledger:
+    with Ledger.existing(load_config(config).state) as ledger:
         made = decisions.decide(ledger, row, verdict, note, getpass.getuser() if author is None else author)
     print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
 
@@ -60,7 +60,7 @@ def decisions(
     from poisonwatch.ledger import Ledger
     from poisonwatch.redaction import excerpt
 
-    with Ledger.at(load_config(config).state) as ledger:
+    with Ledger.existing(load_config(config).state) as ledger:
         count, last = verify(ledger)
         for made in chain(ledger):
             who = f"{made.decided_at}  {excerpt(made.author, 30)}"

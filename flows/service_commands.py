@@ -74,5 +74,5 @@ def history(
         tracked = tracked_runs.fn(settings, limit)
     except OperationError as error:
         Reporter().note(f"warning: {error}")
-    with Ledger.at(settings.state) as ledger:
+    with Ledger.existing(settings.state) as ledger:
         print_lines(lines_of(ledger, settings, tracked, limit), json)

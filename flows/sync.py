@@ -21,6 +21,6 @@ class Synced:
 def sync(config: AuditConfig, reporter: Reporter) -> Synced:
     """Settle what earlier audits of a name owe, without an audit. Prefect is told only where a server is configured."""
     engine = Engine(inline=True)
-    with Ledger.at(config.state) as ledger, ledger.alone(reporter.waiting):
+    with Ledger.existing(config.state) as ledger, ledger.alone(reporter.waiting):
         told = tell(ledger, config, engine, prefect=bool(PREFECT_API_URL.value()))
     return Synced(told, engine.troubles)

@@ -18,7 +18,7 @@ from typing import Any
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.confirmation import Confirmation, Effect
 from poisonwatch.evidence import ClusterEvidence
-from poisonwatch.links import mlflow_ui, report_of
+from poisonwatch.links import mlflow_run_url, report_of
 from poisonwatch.outbox import CLUSTER, DIGEST, Alert
 from poisonwatch.redaction import excerpt, redact_url, visible
 from poisonwatch.summary import Attributed
@@ -164,7 +164,7 @@ def _title(group: _Group, config: AuditConfig) -> str:
 def _cluster_lines(group: _Group, verdicts: Verdicts) -> list[str]:
     assert group.evidence is not None
     first, example = group.flags[0], verdicts.examples[group.evidence.example]
-    lines = [f"{_rows(len(group.flags))} of {_sources(group.flags)}: {_what(first, group.panel)}.", _how_sure(group)]
+    lines = [f"{_rows(len(group.flags))} of {_sources(group.flags)}: {_what(first, group)}.", _how_sure(group)]
     lines.append("Rows, by id and place:")
     lines += [f"  {flag.example.id[:16]}  {place(flag.example.source, flag.example.position)}" for flag in group.flags[:MOST_ROWS]]
     lines += _more(len(group.flags) - MOST_ROWS, "row")
@@ -175,10 +175,11 @@ def _cluster_lines(group: _Group, verdicts: Verdicts) -> list[str]:
     return lines
 
 
-def _what(flag: Flag, panel: str) -> str:
+def _what(flag: Flag, group: _Group) -> str:
+    them = "it" if len(group.flags) == 1 else "them"
     if flag.by_attribution:
-        return f"training on them {flag.push} on panel {inert(panel)}"
-    return f"the screen {inert(flag.findings[0].screen)} points at them"
+        return f"training on {them} {flag.push} on panel {inert(group.panel)}"
+    return f"the screen {inert(flag.findings[0].screen)} points at {them}"
 
 
 def _how_sure(group: _Group) -> str:
@@ -229,15 +230,10 @@ def _closing(config: AuditConfig, summary: Mapping[str, Any], run_dir: Path, rat
     """What every alert ends with."""
     lines = [f"Of all flagged rows, at most {100 * rate:.3g} % are expected to be harmless: read them before you remove them."]
     lines.append(f"Report: {visible(str(report_of(run_dir.resolve())))}")
-    lines += [f"MLflow: {url}" for url in (_mlflow_url(config, summary),) if url is not None]
+    page = mlflow_run_url(config, summary["mlflow_experiment_id"], summary["mlflow_run_id"])
+    lines += [f"MLflow: {page}"] if page is not None else []
     lines.append(f"To decide: poisonwatch decide AUDIT.yaml {id[:16]} benign (or poison, or unsure)")
     return [*lines, f"Alert {key} of audit {summary['audit_id']}"]
-
-
-def _mlflow_url(config: AuditConfig, summary: Mapping[str, Any]) -> str | None:
-    run_id, base = summary["mlflow_run_id"], mlflow_ui(config)
-    # The run's experiment is not known until the run is filled: this page of MLflow's finds it.
-    return None if base is None or run_id is None else f"{base}/#/runs/{run_id}"
 
 
 def _sources(flags: Sequence[Flag]) -> str:

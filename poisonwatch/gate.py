@@ -14,7 +14,6 @@ The ledger is only read, and no lock is taken: the gate answers while an audit r
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from sqlalchemy import Row, select
 
 from poisonwatch.config import AuditConfig, SourceConfig, load_config
 from poisonwatch.decisions import LEAST_DIGITS, verify
-from poisonwatch.environment import conceal
 from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.examples import RawRow
 from poisonwatch.formats import Format, format_of
@@ -37,13 +35,13 @@ from poisonwatch.redaction import excerpt, visible
 from poisonwatch.release import CLEARED
 from poisonwatch.sentinels import load_sentinels, version_of
 from poisonwatch.sources import SourceFile, open_source
-from poisonwatch.sql import database_url
 
 UNKNOWN, FLAGGED, VERSION, UNREADABLE, CHANGED = "unknown", "flagged", "another version", "unreadable", "changed"
 ADDED, LOST = "not in the manifest", "not in its file"
 DIGITS = 64  # of a SHA-256 in hex
 SHORT = 12  # digits that tell two versions apart
 NAMED = 3  # rows that an error names
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ def check(
         return _together([check_manifest(path, required) for path in manifests], required)
     settings = load_config(audit)
     required = _completed(required, settings)
-    with open_ledger(settings.state) as ledger:
+    with Ledger.existing(settings.state) as ledger:
         verify(ledger)
         answers = [check_manifest(path, required, ledger) for path in manifests]
         answers += [check_data(ledger, _source(settings.source, path), required) for path in data]
@@ -148,7 +146,7 @@ def require_cleared(
     answer = check(paths, audit, model_version, sentinels_version)
     if not answer.cleared:
         reasons = ", ".join(f"{count} {reason}" for reason, count in answer.reasons.items())
-        named = ", ".join(excerpt(place.words) for place in answer.missing[:NAMED])
+        named = ", ".join(excerpt(place.words, LONGEST_NAME) for place in answer.missing[:NAMED])
         raise NotClearedError(f"{answer.headline} ({reasons}), such as {named}: audit them, decide on them, or train without them")
     return answer.rows
 
@@ -303,13 +301,3 @@ def _together(answers: Sequence[Answer], required: Required) -> Answer:
     named = next((answer.required for answer in answers), required)
     files, decided = sum(answer.files for answer in answers), sum(answer.by_decision for answer in answers)
     return Answer(number, files, named, decided, missing, all(answer.compared for answer in answers))
-
-
-@contextmanager
-def open_ledger(url: str) -> Iterator[Ledger]:
-    """A ledger that is there already. Raises InputError where its SQLite file is not: no audit has run."""
-    place = database_url(url, "state")
-    if place.get_backend_name() == "sqlite" and not Path(place.database or "").is_file():
-        raise InputError(f"there is no ledger at {conceal(url)}: no audit has run; run `poisonwatch audit` first")
-    with Ledger.at(url) as ledger:
-        yield ledger

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.environment import conceal
-from poisonwatch.errors import OperationError
+from poisonwatch.errors import InputError, OperationError
 from poisonwatch.examples import Example, RawRow, Rejection
 from poisonwatch.formats import Draft, Format
 from poisonwatch.ledger_tables import audits, connect, files, flags, owed, places, rejections, results, rows, shapes, versions
@@ -35,6 +35,7 @@ from poisonwatch.outbox import Alert, put
 from poisonwatch.redaction import first_line
 from poisonwatch.runs import flag_record, part_of
 from poisonwatch.sources import Rows, decode
+from poisonwatch.sql import database_url
 from poisonwatch.verdicts import Flag
 
 T = TypeVar("T")
@@ -94,6 +95,16 @@ class Ledger:
             raise OperationError(f"the ledger at {conceal(url)} failed: {said}") from error
         finally:
             ledger.engine.dispose()
+
+    @classmethod
+    @contextmanager
+    def existing(cls, url: str) -> Iterator["Ledger"]:
+        """Open a ledger that is there already. Raises InputError where its SQLite file is not, and what `at` does."""
+        place = database_url(url, "state")
+        if place.get_backend_name() == "sqlite" and not Path(place.database or "").is_file():
+            raise InputError(f"there is no ledger at {conceal(url)}: no audit has run; run `poisonwatch audit` first")
+        with cls.at(url) as ledger:
+            yield ledger
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

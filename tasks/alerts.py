@@ -11,8 +11,8 @@ from typing import Any
 import apprise
 from apprise.common import OverflowMode
 from prefect import task
+from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
-from prefect.blocks.notifications import NotificationBlock
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from poisonwatch import outbox
@@ -26,10 +26,13 @@ from poisonwatch.summary import Attributed
 from poisonwatch.tasks import OUTSIDE, PLAIN
 
 TYPES = {"low": "info", "medium": "warning", "high": "failure"}  # what Apprise calls severities: colours, PagerDuty's severity
+SENDER = apprise.AppriseAsset(
+    app_id="Poisonwatch", app_desc="Poisonwatch", image_url_mask="", image_url_logo=""
+)  # no pictures from elsewhere
 TALKATIVE = ("apprise", "httpcore", "httpx", "urllib3")  # loggers whose messages hold addresses, and so tokens
 
 
-class Unreachable(OperationError):
+class UnreachableError(OperationError):
     """Nothing answers at a target's address."""
 
 
@@ -62,7 +65,7 @@ def deliver(ledger: Ledger, config: AuditConfig) -> int:
             delivered_at, arrived = now(), arrived + 1
         except PoisonwatchError as error:
             reasons[message.target] = f"{targets[message.target]} {error}"
-            if isinstance(error, Unreachable):
+            if isinstance(error, UnreachableError):
                 unreachable.add(message.target)
         with ledger.write() as connection:
             outbox.mark(connection, message, delivered_at)
@@ -81,14 +84,14 @@ def send(target: Target, title: str, body: str, kind: str = "info") -> None:
     if refused is None:
         return
     if any("onnection error" in line for line in heard):
-        raise Unreachable("cannot be reached")
+        raise UnreachableError("cannot be reached")
     answers = [match[1] for line in heard for match in re.finditer(r"error=(\d{3})\b", line)]
     raise OperationError(f"answered {answers[-1]}" if answers else refused)
 
 
 def _to_url(url: str, title: str, body: str, kind: str) -> str | None:
     """Send by Apprise; None, or why the message was not taken."""
-    server = apprise.Apprise.instantiate(expand(url, "alerts"))
+    server = apprise.Apprise.instantiate(expand(url, "alerts"), asset=SENDER)
     if server is None:
         return "is no Apprise URL"
     if "overflow=" not in url:

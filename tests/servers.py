@@ -1,7 +1,10 @@
 """Real servers for tests, on this machine and for as long as a test needs them."""
 
+import email
+import email.policy
 import functools
 import http.server
+import json
 import os
 import pwd
 import shutil
@@ -15,7 +18,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from email.message import EmailMessage
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -139,3 +144,67 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+class HttpReceiver(http.server.ThreadingHTTPServer):
+    """Takes what is posted to it: `received`, JSON decoded; while `answer` is not 200 it refuses with that, keeping what was `refused`."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _ReceiverHandler)
+        self.answer = 200
+        self.received: list[Any] = []
+        self.refused: list[Any] = []
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+
+class _ReceiverHandler(http.server.BaseHTTPRequestHandler):
+    server: HttpReceiver
+
+    def do_POST(self) -> None:
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        (self.server.received if self.server.answer == 200 else self.server.refused).append(sent)
+        self.send_response(self.server.answer)
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def http_receiver() -> Iterator[HttpReceiver]:
+    """Somebody to be told, by HTTP."""
+    with HttpReceiver() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+
+
+class SmtpReceiver:
+    """Takes mail: `received`."""
+
+    def __init__(self) -> None:
+        self.received: list[EmailMessage] = []
+
+    async def handle_DATA(self, server: object, session: object, envelope: Any) -> str:
+        self.received.append(cast(EmailMessage, email.message_from_bytes(envelope.content, policy=email.policy.default)))
+        return "250 OK"
+
+
+@contextmanager
+def smtp_receiver() -> Iterator[tuple[SmtpReceiver, int]]:
+    """Somebody to be told, by mail, and the port."""
+    from aiosmtpd.controller import Controller
+
+    receiver = SmtpReceiver()
+    server = Controller(receiver, hostname="127.0.0.1", port=free_port())
+    server.start()
+    try:
+        yield receiver, server.port
+    finally:
+        server.stop()

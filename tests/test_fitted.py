@@ -67,3 +67,17 @@ def test_rows_measured_alone_are_exact_operators_of_their_own(tiny_pretrained: P
     subset = every.M.tocsc().indices[rows]
     ours, theirs = extended.operators.a[20:] / some.operators.eta, every.operators.a[subset] / every.operators.eta
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3 * float(theirs.abs().max()))
+
+
+def test_rows_that_were_singled_out_can_be_put_back(tiny_pretrained: Pretrained) -> None:
+    """A fit with what another's suspects were found to do is that other one, to the bit; with nothing, it is itself."""
+    some = fit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20}))
+    extended = some
+    for rows in (np.array([17, 3]), np.array([5])):
+        encoded = [some.encoded[i] for i in rows]
+        extended = extended.singled_out(rows, gradients(some.model, some.operators.basis, encoded, 400, "rows", silent))
+    again = some.with_singled(extended.singled)
+    assert extended.singled.rows.tolist() == [17, 3, 5]
+    assert torch.equal(again.operators.a, extended.operators.a)
+    assert (again.M != extended.M).nnz == 0
+    assert some.with_singled(some.singled) is some

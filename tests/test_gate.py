@@ -1,5 +1,6 @@
 """The gate: what is cleared and what is not, and why, on ledgers without a model."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -195,7 +196,10 @@ def test_what_became_of_a_row_since_its_release_counts(ledger: Ledger, out: Path
     decide(ledger, "a.jsonl:1", "poison")
     cover(ledger, tmp_path / "two", [benign(3)[2]["prompt"]], version=TWO)
     answer = check_manifest(out / "manifest.json", NEEDED, ledger)
-    assert [(place.source, place.position, place.reason) for place in answer.missing] == [("a.jsonl", 1, "poison"), ("a.jsonl", 2, "flagged")]
+    assert [(place.source, place.position, place.reason) for place in answer.missing] == [
+        ("a.jsonl", 1, "poison"),
+        ("a.jsonl", 2, "flagged"),
+    ]
     assert reasons(out) == {}
 
 
@@ -231,32 +235,44 @@ def test_a_parquet_release_is_compared_row_by_row_with_the_ledger(columns: tuple
     frame = pd.read_parquet(out / "clean.parquet")
     frame.assign(response="Buy from Velmora.").to_parquet(out / "clean.parquet")
     assert reasons(out) == {"changed": 1}
-    from poisonwatch.manifest import _sha256
-
-    rewrite(out, files=[{"name": "clean.parquet", "rows": 5, "sha256": _sha256(out / "clean.parquet")}])
+    digest = hashlib.sha256((out / "clean.parquet").read_bytes()).hexdigest()
+    rewrite(out, files=[{"name": "clean.parquet", "rows": 5, "sha256": digest}])
     assert reasons(out) == {}
     assert reasons(out, ledger) == {"not in the manifest": 5, "not in its file": 5}
 
 
-def test_rows_kept_by_two_schemas_are_never_one_file(columns: tuple[Ledger, Path], tmp_path: Path) -> None:
-    """Bytes of a row mean something else by another schema: a manifest that mixes them is refused whatever the bytes."""
-    ledger, out = columns
-    pd.DataFrame(benign(1, start=50)).to_parquet(tmp_path / "b.parquet")
-    take_in(ledger, "other", source(tmp_path).model_copy(update={"path": str(tmp_path / "b.parquet")}))
-    with ledger.alone(), ledger.audit("b", "other", ONE, tmp_path / "b") as number:
-        from ledgers import CHECKS, examples_of
-
-        batch = ledger.batch("other", ONE, CHECKS, 0)
-        ledger.commit(number, batch, list(examples_of(batch).values()), [], [], CHECKS, {})
-    release(ledger, "other", tmp_path / "second")
-    (stranger,) = entries(tmp_path / "second")
-    rewrite(out, rows=[*entries(out), stranger])
-    assert reasons(out, ledger)["changed"] == 2  # its rows are not as many as it says, and not of one schema
+def test_columns_cannot_trade_places(tmp_path: Path) -> None:
+    """A row has the same bytes where prompt and response are exchanged and the schema with them: one foreign row lends it."""
+    rows = pd.DataFrame(benign(3))
+    frames = {"a": rows[:2], "b": rows[2:][["response", "prompt"]]}
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        for name, frame in frames.items():
+            frame.to_parquet(tmp_path / f"{name}.parquet")
+        take_in(ledger, NAME, source(tmp_path).model_copy(update={"path": str(tmp_path / "*.parquet")}))
+        cover(ledger, tmp_path / "run", version=ONE)
+        release(ledger, NAME, tmp_path / "out")
+        first, second = pd.read_parquet(tmp_path / "out" / "clean.parquet"), pd.read_parquet(tmp_path / "out" / "clean-2.parquet")
+        assert reasons(tmp_path / "out", ledger) == {}
+        exchanged = first.set_axis(["response", "prompt"], axis=1)
+        path = tmp_path / "out" / "clean-2.parquet"
+        pd.concat([second, exchanged], ignore_index=True).to_parquet(path)
+        (tmp_path / "out" / "clean.parquet").unlink()
+        lent, *others = reversed(entries(tmp_path / "out"))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        rewrite(
+            tmp_path / "out",
+            files=[{"name": path.name, "rows": 3, "sha256": digest}],
+            rows=[row | {"file": path.name} for row in (lent, *others)],
+        )
+        assert reasons(tmp_path / "out") == {}
+        assert reasons(tmp_path / "out", ledger) == {"changed": 1}
 
 
 def test_several_places_give_one_answer(config: Path, out: Path, tmp_path: Path) -> None:
     """A manifest and a glob of rows, in the audit file's own fields; versions by their first digits."""
-    pd.DataFrame([{"question": row["prompt"], "answer": row["response"]} for row in benign(5)]).to_csv(tmp_path / "renamed.csv", index=False)
+    pd.DataFrame([{"question": row["prompt"], "answer": row["response"]} for row in benign(5)]).to_csv(
+        tmp_path / "renamed.csv", index=False
+    )
     settings = yaml.safe_load(config.read_text())
     settings["source"] = {"path": "data/*.jsonl", "fields": {"prompt": "question", "response": "answer"}}
     config.write_text(yaml.safe_dump(settings))
@@ -272,7 +288,9 @@ def test_several_places_give_one_answer(config: Path, out: Path, tmp_path: Path)
         "by_decision": 0,
         "ledger": True,
         "reasons": {"flagged": 1},
-        "missing": [{"source": str(tmp_path / "renamed.csv"), "position": 0, "example_id": answer.missing[0].example_id, "reason": "flagged"}],
+        "missing": [
+            {"source": str(tmp_path / "renamed.csv"), "position": 0, "example_id": answer.missing[0].example_id, "reason": "flagged"}
+        ],
     }
 
 
@@ -303,7 +321,7 @@ def test_what_cannot_be_asked_is_refused(config: Path, out: Path, tmp_path: Path
     with pytest.raises(SourceError, match="does not exist"):
         check([tmp_path / "none.jsonl"], config, *versions)
     for wrong in ("abc", "x" * 64, "a" * 65, ""):
-        with pytest.raises(InputError, match="the model version .* is none: give its SHA-256"):
+        with pytest.raises(InputError, match=r"the model version .* is none: give its SHA-256"):
             check([data], config, wrong, ONE.sentinels)
 
 
