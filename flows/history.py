@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.history import MLFLOW, PREFECT, PastAudit, past_audits, places_owed, undecided
+from poisonwatch.history import MLFLOW, PastAudit, past_audits, places_owed, undecided
 from poisonwatch.ledger import Ledger
 from poisonwatch.redaction import visible
 from poisonwatch.tasks.tracked import TrackedRun
@@ -20,7 +20,7 @@ LEDGER_ONLY, MLFLOW_ONLY = "not in MLflow", "not in the ledger"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One audit. Counts are of rows, `seconds` of all stages; None where nobody knows."""
+    """One audit. Counts are of rows, `seconds` of all stages; None where nobody knows. `owed`: who was not told of it yet."""
 
     started_at: str
     audit_id: str
@@ -35,6 +35,7 @@ class Line:
     mlflow_run_id: str | None
     mlflow_url: str | None
     run_dir: str | None
+    owed: tuple[str, ...]
 
 
 def lines_of(ledger: Ledger, config: AuditConfig, tracked: dict[str, TrackedRun] | None, most: int) -> list[Line]:
@@ -60,7 +61,7 @@ def _of_ledger(audit: PastAudit, waiting: int, owes: set[str], run: TrackedRun |
     return Line(
         audit.started_at,
         audit.audit_id,
-        f"{audit.state}, owed to Prefect" if PREFECT in owes else audit.state,
+        audit.state,
         counts.get("new"),
         counts.get("flagged"),
         waiting if counts else None,
@@ -71,13 +72,14 @@ def _of_ledger(audit: PastAudit, waiting: int, owes: set[str], run: TrackedRun |
         run.run_id if run else summary.get("mlflow_run_id"),
         run.url if run else None,
         str(audit.run_dir),
+        tuple(sorted(owes)),
     )
 
 
 def _of_mlflow(run: TrackedRun) -> Line:
     started = datetime.fromtimestamp(run.started / 1000, UTC).isoformat(timespec="seconds")
     nothing = None, None, None, None
-    return Line(started, run.audit_id, MLFLOW_ONLY, None, run.flagged, *nothing, run.status.lower(), run.run_id, run.url, None)
+    return Line(started, run.audit_id, MLFLOW_ONLY, None, run.flagged, *nothing, run.status.lower(), run.run_id, run.url, None, ())
 
 
 def print_lines(lines: Sequence[Line], as_json: bool) -> None:
@@ -90,8 +92,10 @@ def print_lines(lines: Sequence[Line], as_json: bool) -> None:
     table = Table(
         box=None, padding=(0, 1, 0, 0), title="an audit's name begins with its time (UTC); score is the largest", title_justify="left"
     )
-    for name in ("audit", "state", "new", "flagged", "open", "rejected", "score", "s", "MLflow"):
-        table.add_column(name, justify="left" if name in ("audit", "state", "MLflow") else "right", no_wrap=name == "audit")
+    for name in ("audit", "state", "new", "flagged", "open", "rej", "score", "s", "MLflow"):
+        table.add_column(
+            name, justify="left" if name in ("audit", "state", "MLflow") else "right", no_wrap=name in ("audit", "state", "MLflow")
+        )
     for line in lines:
         numbers = (line.new, line.flagged, line.undecided, line.rejected)
         shown = ["-" if number is None else f"{number:,}" for number in numbers]
