@@ -38,6 +38,7 @@ from poisonwatch.tasks.attribution import (
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
 from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import record
+from poisonwatch.tasks.reviews import queue_reviews, read_reviews
 from poisonwatch.tasks.system_metrics import system_metrics
 from poisonwatch.tasks.tracking import open_run, track
 from poisonwatch.verdicts import Verdicts
@@ -106,6 +107,8 @@ def run_stages(
         owes = [MLFLOW, *([PREFECT] if flow_run else [])]
         with ledger.audit(audit_id, config.name, version, run_dir, owes, flow_run) as number, run_folder(run_dir) as folder:
             tracked = engine.attempt(open_run, config, audit_id) or {}
+            if config.review and tracked:
+                engine.attempt(read_reviews, ledger, config)
             with system_metrics(config, tracked.get("mlflow_run_id")):
                 batch = engine(choose, ledger, config, version, again)
                 valid = engine(validate, batch.rows, config, ledger)
@@ -129,7 +132,9 @@ def tell(ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool) -> 
 
     What fails is None; it stays owed, and is tried again next time.
     """
-    told = {"track": engine.attempt(track, ledger, config), "deliver": engine.attempt(deliver, ledger, config)}
+    told = {"deliver": engine.attempt(deliver, ledger, config), "track": engine.attempt(track, ledger, config)}
+    if config.review and told["track"] is not None:
+        told["queue_reviews"] = engine.attempt(queue_reviews, ledger, config)
     if prefect:
         told["publish"] = engine.attempt(publish, ledger, config)
     return told

@@ -45,8 +45,15 @@ def sync(
     settings = load_config(config)
     reporter = Reporter()
     done = catch_up(settings, reporter)
-    words = {"deliver": "alerts delivered", "track": "audits uploaded to MLflow", "publish": "audits shown in Prefect"}
-    print(", ".join(f"{'no' if count is None else count} {words[name]}" for name, count in done.told.items()))
+    words = {
+        "read_reviews": "verdicts read",
+        "deliver": "alerts delivered",
+        "track": "audits uploaded to MLflow",
+        "queue_reviews": "rows put up for review",
+        "publish": "audits shown in Prefect",
+    }
+    counts = {"read_reviews": done.verdicts, **done.told}
+    print(", ".join(f"{'no' if count is None else count} {words[name]}" for name, count in counts.items()))
     for trouble in done.troubles:
         reporter.note(f"warning: {trouble}")
     return int(bool(done.troubles))

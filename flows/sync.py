@@ -8,12 +8,14 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.flows.audit import Engine, tell
 from poisonwatch.flows.terminal import Reporter
 from poisonwatch.ledger import Ledger
+from poisonwatch.tasks.reviews import read_reviews
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """How many of what was told, by task; None where it failed, which `troubles` explain."""
+    """How many verdicts were read, and how many of what was told, by task; None where it failed, which `troubles` explain."""
 
+    verdicts: int | None
     told: dict[str, int | None]
     troubles: list[str]
 
@@ -22,5 +24,6 @@ def sync(config: AuditConfig, reporter: Reporter) -> Synced:
     """Settle what earlier audits of a name owe, without an audit. Prefect is told only where a server is configured."""
     engine = Engine(inline=True)
     with Ledger.existing(config.state) as ledger, ledger.alone(reporter.waiting):
+        verdicts = engine.attempt(read_reviews, ledger, config) if config.review else 0
         told = tell(ledger, config, engine, prefect=bool(PREFECT_API_URL.value()))
-    return Synced(told, engine.troubles)
+    return Synced(verdicts, told, engine.troubles)

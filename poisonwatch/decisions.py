@@ -51,22 +51,26 @@ def decide(ledger: Ledger, row: str, verdict: str, note: str = "", author: str =
     A benign row is released next time and joins the trusted rows; a poisonous one stays in quarantine for good; unsure takes back what was
     decided before. Raises InputError where the verdict is none, or the row is not there or more than one.
     """
+    with ledger.write() as connection:
+        return append(connection, _find(connection, row), verdict, note, author)
+
+
+def append(connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str, note: str, author: str) -> Decision:
+    """`decide` within a transaction, on a row (row, id, status) that was found."""
     if verdict not in VERDICTS:
         raise InputError(f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}")
-    with ledger.write() as connection:
-        if ledger.engine.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK)))
-        found = _find(connection, row)
-        last = connection.execute(select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)).one_or_none()
-        number, previous = (last.number + 1, last.hash) if last else (1, START)
-        made = Decision(number, bytes(found.id).hex(), verdict, note, author, now(), previous, "")
-        made = Decision(**{**asdict(made), "hash": made.computed()})
-        connection.execute(insert(decisions).values(row=found.row, **asdict(made)))
-        settled = None if verdict == "unsure" else verdict
-        status = verdict if verdict == "poison" else "clean" if verdict == "benign" else _status_of(connection, found.row)
-        if status == "clean" and found.status == "released":
-            status = "released"
-        connection.execute(update(rows).where(rows.c.row == found.row).values(decided=settled, status=status))
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK)))
+    last = connection.execute(select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)).one_or_none()
+    number, previous = (last.number + 1, last.hash) if last else (1, START)
+    made = Decision(number, bytes(found.id).hex(), verdict, note, author, now(), previous, "")
+    made = Decision(**{**asdict(made), "hash": made.computed()})
+    connection.execute(insert(decisions).values(row=found.row, **asdict(made)))
+    settled = None if verdict == "unsure" else verdict
+    status = verdict if verdict == "poison" else "clean" if verdict == "benign" else _status_of(connection, found.row)
+    if status == "clean" and found.status == "released":
+        status = "released"
+    connection.execute(update(rows).where(rows.c.row == found.row).values(decided=settled, status=status))
     return made
 
 

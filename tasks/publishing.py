@@ -37,7 +37,7 @@ MOST_IDS = 100  # example ids in one event
 
 @task(**OUTSIDE)
 def publish(ledger: Ledger, config: AuditConfig) -> int:
-    """Show the audits that still owe it in the Prefect UI, and emit their events: how many. Raises OperationError where no server answers."""
+    """Show in the Prefect UI the audits that owe it, and emit their events: how many. Raises OperationError where no server answers."""
     owing = debtors(ledger, config.name, PREFECT)
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):  # else a server that is down holds the audit up for minutes

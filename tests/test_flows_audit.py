@@ -226,7 +226,19 @@ def test_the_flow_gives_what_the_inline_engine_gives(prefect_server: None, tiny_
     with get_client(sync_client=True) as client:
         names = {run.name.rpartition("-")[0] for run in client.read_task_runs()}
         artifacts = {a.key: a for a in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%tiny-audit")))}
-    assert {"pull", "validate", "load_model", "fit_operators", "recover", "judge", "open_run", "record", "track", "deliver", "publish"} <= names
+    assert {
+        "pull",
+        "validate",
+        "load_model",
+        "fit_operators",
+        "recover",
+        "judge",
+        "open_run",
+        "record",
+        "track",
+        "deliver",
+        "publish",
+    } <= names
     assert set(artifacts) == {"flags-tiny-audit", "audit-tiny-audit"}
     table: Any = artifacts["flags-tiny-audit"].data
     assert len(json.loads(table)) == len(outcome.verdicts.flags)

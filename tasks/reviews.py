@@ -1,0 +1,208 @@
+"""Flagged rows in MLflow's review queues: people answer in the UI that they use already, and the answers go into the chain of decisions.
+
+The only module that knows MLflow's review API, which is experimental. MLflow's own functions work on the tracking server that is set for
+the whole process; the client that they use takes an address, and is used here.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from mlflow.entities import AssessmentSource, Feedback, Span, TraceInfo, TraceLocation, TraceState
+from mlflow.exceptions import MlflowException
+from mlflow.tracing.client import TracingClient
+from prefect import task
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.decisions import VERDICTS
+from poisonwatch.environment import conceal, expand
+from poisonwatch.errors import OperationError
+from poisonwatch.ledger import Ledger
+from poisonwatch.links import mlflow_ui
+from poisonwatch.redaction import excerpt, visible
+from poisonwatch.reviews import Answer, Waiting, enter, take, under_review, waiting
+from poisonwatch.tasks import OUTSIDE
+from poisonwatch.tasks.tracking import UNAVAILABLE, experiment_of, mlflow_client, mlflow_trouble
+
+R = TypeVar("R")
+QUESTION, FINDING = "verdict", "poisonwatch"  # names of assessments: the person's, and ours
+ASKED = (
+    "Was this row planted to change what the model does? poison keeps it out for good, benign releases it, unsure leaves it in quarantine."
+)
+MOST = 200  # rows that are put up in one go; the rest follows with the next audit
+LONGEST_NOTE = 2000  # characters
+PAGE = 500
+
+
+@task(**OUTSIDE)
+def queue_reviews(ledger: Ledger, config: AuditConfig) -> int:
+    """Put flagged rows that nobody has decided on into the audit's review queue: how many.
+
+    Raises OperationError where the server cannot be used, or has no review queues.
+    """
+    new = waiting(ledger, config.name, MOST)
+    if not new:
+        return 0
+    return _on(config, lambda client, experiment_id: _put_up(client, experiment_id, ledger, config, new))
+
+
+@task(**OUTSIDE)
+def read_reviews(ledger: Ledger, config: AuditConfig) -> int:
+    """Take people's answers into the chain of decisions: how many. Raises OperationError as `queue_reviews`."""
+    known = under_review(ledger, config.name)
+    if not known:
+        return 0
+    return _on(config, lambda client, experiment_id: _read(client, experiment_id, ledger, config, known))
+
+
+def review_url(config: AuditConfig, experiment_id: str, queue_id: str) -> str | None:
+    """The page of a queue, where MLflow's address is known."""
+    base = mlflow_ui(config)
+    return None if base is None else f"{base}/#/experiments/{experiment_id}/review-queue?selectedQueueId={queue_id}"
+
+
+def _on(config: AuditConfig, work: Callable[[TracingClient, str], R]) -> R:
+    try:
+        experiment_id = experiment_of(mlflow_client(config), config)
+        return work(TracingClient(expand(config.tracking, "tracking")), experiment_id)
+    except (AttributeError, NotImplementedError) as error:
+        raise _too_old(config) from error
+    except UNAVAILABLE as error:
+        if isinstance(error, MlflowException) and error.get_http_status_code() == 404 and "review" in str(error):
+            raise _too_old(config) from error
+        raise mlflow_trouble(config, "took no reviews", error) from error
+
+
+def _too_old(config: AuditConfig) -> OperationError:
+    return OperationError(f"MLflow at {conceal(config.tracking)} has no review queues: upgrade it to 3.14 or later, or set `review: false`")
+
+
+def _queue_name(config: AuditConfig) -> str:
+    return f"poisonwatch: {config.name}"
+
+
+def _queue(client: TracingClient, experiment_id: str, config: AuditConfig) -> str | None:
+    """The id of the audit's queue, if there is one."""
+    return next((queue.queue_id for queue in client._list_review_queues(experiment_id) if queue.name == _queue_name(config)), None)
+
+
+def _put_up(client: TracingClient, experiment_id: str, ledger: Ledger, config: AuditConfig, new: list[Waiting]) -> int:
+    """Each row is entered in the ledger last: where that is not reached, all is done again, and is the same."""
+    queue_id = _queue(client, experiment_id, config)
+    if queue_id is None:
+        made = client._create_review_queue(
+            experiment_id, name=_queue_name(config), queue_type="custom", users=[], schema_ids=[_question(client, experiment_id)]
+        )
+        queue_id = made.queue_id
+    for row in new:
+        _log(client, experiment_id, row)
+    client._add_items_to_review_queue(queue_id, item_ids=[row.trace for row in new])
+    for row in new:
+        enter(ledger, row)
+    return len(new)
+
+
+def _question(client: TracingClient, experiment_id: str) -> str:
+    """The id of the question that the queue asks."""
+    from mlflow.genai.label_schemas.label_schemas import InputCategorical
+
+    for schema in client._list_label_schemas(experiment_id):
+        if schema.name == QUESTION:
+            return str(schema.schema_id)
+    made = client._create_label_schema(
+        experiment_id,
+        name=QUESTION,
+        type="feedback",
+        input=InputCategorical(options=sorted(VERDICTS, reverse=True)),
+        instruction=ASKED,
+        enable_comment=True,
+    )
+    return str(made.schema_id)
+
+
+def _log(client: TracingClient, experiment_id: str, row: Waiting) -> None:
+    """A row as a trace: what it asks and answers, and why it was flagged. Row text goes where it is shown as text."""
+    record, now = row.record, time.time_ns()
+    asked = [{"role": m["role"], "content": visible(m["content"])} for m in record["messages"] if m["role"] != "assistant"]
+    answered = [visible(m["content"]) for m in record["messages"] if m["role"] == "assistant"]
+    facts = {
+        name: record[name] for name in ("source", "position", "panel", "sentinel_id", "severity", "score", "rank", "p_value", "q_value")
+    }
+    tags = {"mlflow.traceName": "flagged row", "poisonwatch.audit_id": row.audit_id, "poisonwatch.example_id": record["example_id"]}
+    info = TraceInfo(
+        trace_id=row.trace,
+        trace_location=TraceLocation.from_experiment_id(experiment_id),
+        request_time=now // 10**6,
+        state=TraceState.OK,
+        execution_duration=0,
+        request_preview=excerpt(" ".join(turn["content"] for turn in asked), 500),
+        response_preview=excerpt(" ".join(answered), 500),
+        tags={**tags, "poisonwatch.panel": record["panel"], "poisonwatch.severity": record["severity"]},
+        trace_metadata={"mlflow.trace_schema.version": "3", **({"mlflow.sourceRun": row.run_id} if row.run_id else {})},
+    )
+    client.start_trace(info)
+    attributes = {"mlflow.traceRequestId": row.trace, "mlflow.spanInputs": {"asked": asked}, "mlflow.spanOutputs": {"answered": answered}}
+    client.log_spans(experiment_id, [_span(row.trace, now, {**attributes, "mlflow.spanType": "UNKNOWN", **facts})])
+    if not any(found.name == FINDING for found in client.get_trace_info(row.trace).assessments):
+        source = AssessmentSource(source_type="CODE", source_id=FINDING)
+        client.log_assessment(
+            row.trace, Feedback(name=FINDING, value="flagged", rationale=excerpt("; ".join(record["reasons"]), LONGEST_NOTE), source=source)
+        )
+
+
+def _span(trace: str, now: int, attributes: dict[str, Any]) -> Span:
+    """The only span of a trace; its ids are the trace's own."""
+    digits = bytes.fromhex(trace.removeprefix("tr-"))
+    return Span.from_dict(
+        {
+            "trace_id": base64.b64encode(digits).decode(),
+            "span_id": base64.b64encode(digits[:8]).decode(),
+            "parent_span_id": None,
+            "name": "flagged row",
+            "start_time_unix_nano": now,
+            "end_time_unix_nano": now,
+            "events": [],
+            "status": {"code": "STATUS_CODE_OK", "message": ""},
+            "attributes": {name: json.dumps(value) for name, value in attributes.items()},
+        }
+    )
+
+
+def _read(client: TracingClient, experiment_id: str, ledger: Ledger, config: AuditConfig, known: dict[str, str | None]) -> int:
+    queue_id = _queue(client, experiment_id, config)
+    if queue_id is None:
+        return 0
+    taken = 0
+    for trace in _completed(client, queue_id):
+        answer = _answer(client, trace) if trace in known else None
+        if answer is not None and answer.id != known[trace]:
+            taken += take(ledger, trace, answer)
+    return taken
+
+
+def _completed(client: TracingClient, queue_id: str) -> Iterator[str]:
+    """The traces that people are done with."""
+    token: str | None = None
+    while True:
+        page = client._list_review_queue_items(queue_id, status="complete", max_results=PAGE, page_token=token)
+        yield from (item.item_id for item in page)
+        token = page.token
+        if not token:
+            return
+
+
+def _answer(client: TracingClient, trace: str) -> Answer | None:
+    """The newest verdict of a person on a trace."""
+    given = [
+        said
+        for said in client.get_trace_info(trace).assessments
+        if isinstance(said, Feedback) and said.name == QUESTION and said.source.source_type == "HUMAN" and said.value in VERDICTS
+    ]
+    if not given:
+        return None
+    said = max(given, key=lambda feedback: feedback.last_update_time_ms or 0)
+    at = int(said.last_update_time_ms or 0)
+    author = excerpt(said.source.source_id or "mlflow", 200)
+    return Answer(f"{said.assessment_id}:{at}", str(said.value), visible(said.rationale or "")[:LONGEST_NOTE], author, at)
