@@ -6,6 +6,8 @@ the whole process; the client that they use takes an address, and is used here.
 
 import base64
 import json
+import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -34,6 +36,7 @@ ASKED = (
 MOST = 200  # rows that are put up in one go; the rest follows with the next audit
 LONGEST_NOTE = 2000  # characters
 PAGE = 500
+WIDTH = 72  # characters of a line: the review page does not break them
 
 
 @task(**OUTSIDE)
@@ -123,10 +126,11 @@ def _question(client: TracingClient, experiment_id: str) -> str:
 
 
 def _log(client: TracingClient, experiment_id: str, row: Waiting) -> None:
-    """A row as a trace: what it asks and answers, and why it was flagged. Row text goes where it is shown as text."""
+    """A row as a trace: what it asks and answers, and why it was flagged."""
     record, now = row.record, time.time_ns()
-    asked = [{"role": m["role"], "content": visible(m["content"])} for m in record["messages"] if m["role"] != "assistant"]
-    answered = [visible(m["content"]) for m in record["messages"] if m["role"] == "assistant"]
+    *before, last = record["messages"]
+    asked, answer, why = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in before), last["content"], "\n".join(record["reasons"])
+    shown = {"mlflow.spanInputs": {"conversation": inert(asked)}, "mlflow.spanOutputs": {"answer": _explained(answer, why)}}
     facts = {
         name: record[name] for name in ("source", "position", "panel", "sentinel_id", "severity", "score", "rank", "p_value", "q_value")
     }
@@ -137,19 +141,33 @@ def _log(client: TracingClient, experiment_id: str, row: Waiting) -> None:
         request_time=now // 10**6,
         state=TraceState.OK,
         execution_duration=0,
-        request_preview=excerpt(" ".join(turn["content"] for turn in asked), 500),
-        response_preview=excerpt(" ".join(answered), 500),
+        request_preview=inert(_start(asked, 900)),
+        response_preview=_explained(_start(answer, 500), _start(why, 350)),
         tags={**tags, "poisonwatch.panel": record["panel"], "poisonwatch.severity": record["severity"]},
         trace_metadata={"mlflow.trace_schema.version": "3", **({"mlflow.sourceRun": row.run_id} if row.run_id else {})},
     )
     client.start_trace(info)
-    attributes = {"mlflow.traceRequestId": row.trace, "mlflow.spanInputs": {"asked": asked}, "mlflow.spanOutputs": {"answered": answered}}
-    client.log_spans(experiment_id, [_span(row.trace, now, {**attributes, "mlflow.spanType": "UNKNOWN", **facts})])
+    attributes = {"mlflow.traceRequestId": row.trace, "mlflow.spanType": "UNKNOWN", **shown, **facts}
+    client.log_spans(experiment_id, [_span(row.trace, now, attributes)])
     if not any(found.name == FINDING for found in client.get_trace_info(row.trace).assessments):
         source = AssessmentSource(source_type="CODE", source_id=FINDING)
-        client.log_assessment(
-            row.trace, Feedback(name=FINDING, value="flagged", rationale=excerpt("; ".join(record["reasons"]), LONGEST_NOTE), source=source)
-        )
+        client.log_assessment(row.trace, Feedback(name=FINDING, value="flagged", rationale=inert(why), source=source))
+
+
+def _explained(answer: str, why: str) -> str:
+    return f"{inert(answer)}\n\nWhy it is flagged:\n\n{inert(why)}"
+
+
+def _start(text: str, length: int) -> str:
+    """What the review page shows at once: MLflow cuts it after 1,000 characters; the whole is a click away."""
+    return text if len(text) <= length else f"{text[:length]} ..."
+
+
+def inert(text: str) -> str:
+    """Text as a code block: MLflow's pages render Markdown, and would follow a row's links, and load its pictures."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    lines = (part for line in visible(text).split("\n") for part in textwrap.wrap(line, WIDTH, drop_whitespace=False) or [""])
+    return "\n".join((fence, *lines, fence))
 
 
 def _span(trace: str, now: int, attributes: dict[str, Any]) -> Span:

@@ -21,7 +21,7 @@ from poisonwatch.decisions import chain
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.ledger import Ledger
 from poisonwatch.reviews import under_review
-from poisonwatch.tasks.reviews import MOST, queue_reviews, read_reviews, review_url
+from poisonwatch.tasks.reviews import MOST, inert, queue_reviews, read_reviews, review_url
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"
 
@@ -122,11 +122,22 @@ def test_a_trace_shows_the_row_and_why_it_is_flagged(tiny_folder: Path, tmp_path
     reviewer = Reviewer(config)
     traces = [reviewer.client.get_trace(item) for item in reviewer.items()]
     shown = next(trace for trace in traces if "onerror" in str(trace.data.request))
-    assert MARKUP in shown.data.spans[0].inputs["asked"][0]["content"]
+    assert "```\nuser: Question" in shown.data.spans[0].inputs["conversation"]
+    assert MARKUP in shown.data.spans[0].inputs["conversation"]
     assert shown.info.trace_metadata["mlflow.sourceRun"] == outcome.summary["mlflow_run_id"]
     assert shown.info.tags["poisonwatch.audit_id"] == outcome.summary["audit_id"]
     (finding,) = [said for said in shown.info.assessments if said.name == "poisonwatch"]
     assert "control" in str(finding.rationale)
+
+
+@pytest.mark.parametrize("text", ["# plain ![i](https://host/x.png)", "a ``` b", "````\n```", "`", "x\n```\n[click](https://host)\n```"])
+def test_nothing_in_a_text_ends_its_code_block(text: str) -> None:
+    """The fence is longer than every run of backticks inside: no line of the text closes it."""
+    first, *inside, last = inert(text).split("\n")
+    assert first == last
+    assert set(first) == {"`"}
+    assert "\n".join(inside) == text
+    assert not any(first in line for line in inside)
 
 
 def test_what_a_crash_left_is_done_again_and_is_the_same(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
