@@ -123,7 +123,7 @@ def test_a_trace_shows_the_row_and_why_it_is_flagged(tiny_folder: Path, tmp_path
     traces = [reviewer.client.get_trace(item) for item in reviewer.items()]
     shown = next(trace for trace in traces if "onerror" in str(trace.data.request))
     assert "```\nuser: Question" in shown.data.spans[0].inputs["conversation"]
-    assert MARKUP in shown.data.spans[0].inputs["conversation"]
+    assert "<img src=x onerror=alert(1)>" in shown.data.spans[0].inputs["conversation"]
     assert shown.info.trace_metadata["mlflow.sourceRun"] == outcome.summary["mlflow_run_id"]
     assert shown.info.tags["poisonwatch.audit_id"] == outcome.summary["audit_id"]
     (finding,) = [said for said in shown.info.assessments if said.name == "poisonwatch"]
