@@ -117,7 +117,7 @@ def run_stages(
                 found = attribute(config, files, sentinels, valid.examples, reference.examples, engine, reporter)
                 counts = {"pulled": len(batch), "rejected": len(valid.rejected), "reference": len(reference.examples), "read": taken.read}
                 summary = {**summarise(config, audit_id, version, counts, found, engine.clock.costs), **tracked}
-                engine(record, folder, config, summary, found, valid)
+                engine(record, ledger, folder, config, summary, found, valid, reference.examples)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
             ledger.commit(
                 number, batch, valid.examples, valid.rejected, found.verdicts.flags, checks_of(config.validation), summary, alerts

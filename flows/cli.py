@@ -73,6 +73,12 @@ for _module, _name, _help, _example in (
     ("commands", "init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
     (
         "service_commands",
+        "watch",
+        "Audit on a schedule, from one process.",
+        "poisonwatch watch my-audit/audit.yaml --every 1h",
+    ),
+    (
+        "service_commands",
         "sync",
         "Give MLflow, Prefect and alert targets what they missed while they were down.",
         "poisonwatch sync my-audit/audit.yaml",

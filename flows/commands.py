@@ -3,13 +3,30 @@
 import shutil
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from poisonwatch.errors import InputError
 
+if TYPE_CHECKING:
+    from poisonwatch.config import AuditConfig
+
 FLAGGED = 3
+
+
+def checked(config: Path) -> "AuditConfig":
+    """The settings of an audit file: what can be known to be wrong is said before anything heavy is loaded."""
+    from poisonwatch.config import load_config
+    from poisonwatch.sentinels import load_sentinels
+    from poisonwatch.sources import check_source
+
+    settings = load_config(config)
+    load_sentinels(settings.sentinels)
+    for key, source in (("source", settings.source), ("reference", settings.reference)):
+        if source is not None:
+            check_source(source, key)
+    return settings
 
 
 def audit(
@@ -30,15 +47,7 @@ def audit(
     json: Annotated[bool, Parameter(negative="", show_default=False, help="Print the summary as one JSON object.")] = False,
 ) -> int:
     """Audit new fine-tuning rows; returns the exit code."""
-    from poisonwatch.config import load_config
-    from poisonwatch.sentinels import load_sentinels
-    from poisonwatch.sources import check_source
-
-    settings = load_config(config)
-    load_sentinels(settings.sentinels)  # what can be known to be wrong is said before anything heavy is loaded
-    for key, source in (("source", settings.source), ("reference", settings.reference)):
-        if source is not None:
-            check_source(source, key)
+    settings = checked(config)
     from poisonwatch.flows.launch import run_audit
     from poisonwatch.flows.terminal import print_outcome, print_summary
 
@@ -96,15 +105,7 @@ def drill(
     seed: Annotated[int | None, Parameter(help="Draws attacks and rows. Default: the audit file's seed.")] = None,
 ) -> None:
     """Plant known poison into clean rows, audit them, and report how much is found."""
-    from poisonwatch.config import load_config
-    from poisonwatch.sentinels import load_sentinels
-    from poisonwatch.sources import check_source
-
-    settings = load_config(config)
-    load_sentinels(settings.sentinels)
-    for key, source in (("source", settings.source), ("reference", settings.reference)):
-        if source is not None:
-            check_source(source, key)
+    settings = checked(config)
     from poisonwatch.drill import Plan
     from poisonwatch.flows.drill import seeded
     from poisonwatch.flows.launch import run_drill

@@ -12,7 +12,7 @@ from poisonwatch.drill import REPEATS, Drill, Plan
 from poisonwatch.flows.audit import Engine
 from poisonwatch.flows.terminal import Reporter
 from poisonwatch.pretrained import Pretrained
-from poisonwatch.runs import data_fingerprint, new_audit_id, origin, run_folder
+from poisonwatch.runs import data_fingerprint, new_audit_id, new_run_dir, origin, run_folder
 from poisonwatch.stages import StageCost
 from poisonwatch.tasks.attribution import load_model
 from poisonwatch.tasks.data import pull_all, pull_reference, validate
@@ -88,16 +88,17 @@ def drill_inline(config: AuditConfig, plan: Plan, run_dir: Path, reporter: Repor
 @flow(name="poisonwatch-drill", persist_result=False)
 def drill(
     config: str,
-    run_dir: str,
+    run_dir: str | None = None,
     recipes: list[str] | None = None,
     counts: list[int] | None = None,
     repeats: int = REPEATS,
     seed: int | None = None,
     quiet: bool = True,
 ) -> DrillOutcome:
-    """Drill the audit described by the file `config` as a Prefect flow, leaving the results in `run_dir`."""
+    """Drill the audit of the file `config` as a Prefect flow, leaving the results in `run_dir`, or in a new folder below `runs`."""
     settings = seeded(load_config(config), seed)
-    outcome = run_stages(settings, Plan.of(recipes, counts, repeats), Path(run_dir), Engine(inline=False), Reporter(quiet=quiet))
+    folder = Path(run_dir) if run_dir else new_run_dir(Path(config), "drill-")
+    outcome = run_stages(settings, Plan.of(recipes, counts, repeats), folder, Engine(inline=False), Reporter(quiet=quiet))
     for trouble in outcome.troubles:
         get_run_logger().warning(trouble)
     return outcome

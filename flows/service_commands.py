@@ -1,11 +1,34 @@
 """What the commands do that serve a team: watch, sync, history, alert-test. Heavy imports wait until a command really runs."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
+
+
+def watch(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+    *,
+    every: Annotated[timedelta | None, Parameter(help="How often, as in 30m, 1h or 1d; the first audit comes at once.")] = None,
+    cron: Annotated[str | None, Parameter(help="When, as a cron expression.")] = None,
+    timezone: Annotated[str, Parameter(help="Whose time --cron means.")] = "UTC",
+    drill_every: Annotated[timedelta | None, Parameter(help="How often a drill shows what an audit would find, as in 7d.")] = None,
+    port: Annotated[int, Parameter(help="Where a Prefect server is started, if PREFECT_API_URL names none.")] = 4200,
+) -> None:
+    """Audit on a schedule, from one process, until it is told to end."""
+    from poisonwatch.flows.commands import checked
+
+    settings = checked(config)
+    from poisonwatch.flows.terminal import Reporter
+    from poisonwatch.flows.watch import interval_of, schedule_of
+    from poisonwatch.flows.watch import watch as keep_watch
+
+    drills = None if drill_every is None else interval_of(drill_every)
+    keep_watch(config, settings, schedule_of(every, cron, timezone), drills, port, Reporter())
 
 
 def alert_test(
