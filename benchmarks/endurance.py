@@ -126,7 +126,7 @@ class Lasting:
     """The process that lives on, as seen from here."""
 
     def __init__(self, config: Path, environment: dict[str, str], log: Path) -> None:
-        command = [sys.executable, __file__, "--lasting", str(config)]
+        command, self.log = [sys.executable, __file__, "--lasting", str(config)], log
         with log.open("ab") as file:
             self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file)
 
@@ -141,7 +141,7 @@ class Lasting:
             if line.startswith("{"):
                 found: dict[str, Any] = json.loads(line)
                 return found
-        raise RuntimeError(f"the process ended with {self.process.wait()}")
+        raise RuntimeError(f"the process ended with {self.process.wait()}:\n{self.log.read_text(errors='replace')[-4000:]}")
 
 
 def rows(i: int) -> list[dict[str, str]]:

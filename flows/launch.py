@@ -22,6 +22,7 @@ os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # where the
 os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # a server that is down is noticed in seconds; the audit goes on without it
 
 import httpx
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
 
@@ -90,6 +91,13 @@ def run_drill(config: Path, settings: AuditConfig, plan: Plan, run_dir: Path | N
     return outcome
 
 
+def _server_is_gone(error: Exception) -> bool:
+    """Rather than something of ours going wrong: nobody answers, or what answers is out of order."""
+    if isinstance(error, PrefectHTTPStatusError):
+        return error.response.is_server_error
+    return isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error)
+
+
 def _finish(settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool) -> Outcome:
     """Without Prefect, what a flow run left undone: nothing, where its audit came to its results."""
     with Ledger.at(settings.state) as ledger, ledger.alone(reporter.waiting):
@@ -109,8 +117,8 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
     reporter.note("starting Prefect" + ("" if server else " (a temporary server: 10 to 20 s) ..."))
     try:
         return start()
-    except (RuntimeError, httpx.TransportError) as error:
-        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+    except (RuntimeError, httpx.TransportError, PrefectHTTPStatusError) as error:
+        if not _server_is_gone(error):
             raise
         connection.lost = True
         Reporter().note(

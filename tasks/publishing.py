@@ -29,13 +29,13 @@ from poisonwatch.ledger import Ledger
 from poisonwatch.links import mlflow_run_url, report_of
 from poisonwatch.redaction import first_line
 from poisonwatch.runs import read_lines
-from poisonwatch.tasks import OUTSIDE
+from poisonwatch.tasks import OWED
 from poisonwatch.verdicts import SEVERITIES
 
 MOST_IDS = 100  # example ids in one event
 
 
-@task(**OUTSIDE)
+@task(**OWED)
 def publish(ledger: Ledger, config: AuditConfig) -> int:
     """Show in the Prefect UI the audits that owe it, and emit their events: how many. Raises OperationError where no server answers."""
     owing = debtors(ledger, config.name, PREFECT)

@@ -25,7 +25,7 @@ from poisonwatch.ledger import Ledger
 from poisonwatch.links import mlflow_ui
 from poisonwatch.redaction import excerpt, visible
 from poisonwatch.reviews import Answer, Waiting, enter, take, under_review, waiting
-from poisonwatch.tasks import OUTSIDE
+from poisonwatch.tasks import OWED
 from poisonwatch.tasks.tracking import UNAVAILABLE, experiment_of, mlflow_client, mlflow_trouble
 
 R = TypeVar("R")
@@ -39,7 +39,7 @@ PAGE = 500
 WIDTH = 72  # characters of a line: the review page does not break them
 
 
-@task(**OUTSIDE)
+@task(**OWED)
 def queue_reviews(ledger: Ledger, config: AuditConfig) -> int:
     """Put flagged rows that nobody has decided on into the audit's review queue: how many.
 
@@ -51,7 +51,7 @@ def queue_reviews(ledger: Ledger, config: AuditConfig) -> int:
     return _on(config, lambda client, experiment_id: _put_up(client, experiment_id, ledger, config, new))
 
 
-@task(**OUTSIDE)
+@task(**OWED)
 def read_reviews(ledger: Ledger, config: AuditConfig) -> int:
     """Take people's answers into the chain of decisions: how many. Raises OperationError as `queue_reviews`."""
     known = under_review(ledger, config.name)

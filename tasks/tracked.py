@@ -6,7 +6,7 @@ from prefect import task
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.links import mlflow_run_url
-from poisonwatch.tasks import OUTSIDE
+from poisonwatch.tasks import OWED
 from poisonwatch.tasks.tracking import UNAVAILABLE, mlflow_client, mlflow_trouble
 
 
@@ -22,7 +22,7 @@ class TrackedRun:
     url: str | None
 
 
-@task(**OUTSIDE)
+@task(**OWED)
 def tracked_runs(config: AuditConfig, most: int) -> dict[str, TrackedRun]:
     """The latest audits of a name in MLflow, by audit id. Raises OperationError where the server cannot be used."""
     try:

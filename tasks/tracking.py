@@ -24,7 +24,7 @@ from poisonwatch.errors import OperationError
 from poisonwatch.history import MLFLOW, PastAudit, debtors, settle
 from poisonwatch.ledger import Ledger
 from poisonwatch.redaction import first_line
-from poisonwatch.tasks import OUTSIDE
+from poisonwatch.tasks import OWED
 from poisonwatch.tasks.champion import enrol
 from poisonwatch.tasks.uploads import fill, headline, millis, send
 
@@ -52,7 +52,7 @@ def mlflow_trouble(config: AuditConfig, what: str, error: BaseException) -> Oper
     return OperationError(f"MLflow at {conceal(config.tracking)} {what}: {conceal(first_line(error), config.tracking)}")
 
 
-@task(**OUTSIDE)
+@task(**OWED)
 def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[str, str]:
     """Create the MLflow run of an audit (or a drill): the ids that its summary is to name.
 
@@ -66,7 +66,7 @@ def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[st
         raise mlflow_trouble(config, "cannot be used", error) from error
 
 
-@task(**OUTSIDE)
+@task(**OWED)
 def track(ledger: Ledger, config: AuditConfig) -> int:
     """Fill and close the MLflow run of every audit that owes it, oldest first: how many.
 
