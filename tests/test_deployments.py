@@ -1,0 +1,208 @@
+"""What deployments/ holds, on a real Prefect server with a real worker: runs start by schedule, crashes are retried, overlaps wait."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psutil
+import pytest
+import yaml
+from audits import write_audit
+from prefect.cli.deploy._models import PrefectYamlModel
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from servers import free_port, http_receiver, mlflow_store
+from test_watch import block
+
+DEPLOYMENTS = Path(__file__).parent.parent / "deployments"
+POOLS = ("prefect.yaml", "prefect-docker.yaml", "prefect-kubernetes.yaml")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server and a worker, started by the README's commands."""
+
+    client: SyncPrefectClient
+    audit: Path
+    received: list[Any]
+
+    def runs(self, name: str = "my-audit") -> list[Any]:
+        """The audit's flow runs of a deployment, in the order in which they were made."""
+        found = self.client.read_deployment_by_name(f"poisonwatch-audit/{name}")
+        return sorted((run for run in self.client.read_flow_runs() if run.deployment_id == found.id), key=lambda run: run.created)
+
+    def start(self, **parameters: Any) -> UUID:
+        found = self.client.read_deployment_by_name("poisonwatch-audit/my-audit-again")
+        return self.client.create_flow_run_from_deployment(found.id, parameters={"config": str(self.audit), **parameters}).id
+
+    def states(self, run: UUID) -> list[Any]:
+        return sorted(self.client.read_flow_run_states(run), key=lambda state: state.timestamp)
+
+    def wait(self, run: UUID, *names: str, seconds: float = 120) -> str:
+        """The name of a run's state, once it is one of these."""
+        deadline = time.monotonic() + seconds
+        while (name := str(self.client.read_flow_run(run).state.name)) not in names:  # type: ignore[union-attr]
+            assert time.monotonic() < deadline, [str(state.name) for state in self.states(run)]
+            time.sleep(0.3)
+        return name
+
+
+def run(command: str, environment: dict[str, str], folder: Path) -> None:
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The README's commands, one by one; only addresses differ, and the intervals, so that a test need not wait an hour."""
+    folder = tmp_path_factory.mktemp("service")
+    export, start, pool, name, deploy, worker = block("A server and workers")
+    assert export == "export PREFECT_API_URL=http://127.0.0.1:4200/api"
+    assert name == "export POISONWATCH_NAME=my-audit POISONWATCH_AUDIT=$PWD/my-audit/audit.yaml"
+    shutil.copytree(DEPLOYMENTS, folder / "deployments")
+    for file, changes in {
+        "prefect.yaml": {"interval: 3600": "interval: 15", 'RETRY_DELAY_SECONDS: "60"': 'RETRY_DELAY_SECONDS: "2"'},
+        "automations.yaml": {"within: 30": "within: 15"},
+    }.items():
+        text = (folder / "deployments" / file).read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (folder / "deployments" / file).write_text(text)
+    port = free_port()
+    own = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "POISONWATCH_NAME": "my-audit",
+        "POISONWATCH_AUDIT": str(folder / "my-audit" / "audit.yaml"),
+        "OMP_NUM_THREADS": "1",
+    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")} | own
+    with http_receiver() as receiver:
+        settings = {"decision": {"false_discovery_rate": 0.9}, "alerts": [f"json://{receiver.address}/"]}
+        audit = write_audit(folder / "my-audit", tiny_folder, tracking=mlflow_store(folder / "tracking"), **settings)
+        run(start, environment, folder)
+        working = None
+        try:
+            wait_for(f"{own['PREFECT_API_URL']}/health")
+            run(pool, environment, folder)
+            run(deploy, environment, folder)
+            run("prefect automation create --from-file deployments/automations.yaml", environment, folder)
+            log = (folder / "worker.log").open("wb")
+            working = subprocess.Popen(worker.split(), cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+            with temporary_settings({PREFECT_API_URL: own["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+                yield Service(client, audit, receiver.received)
+        finally:
+            if working is not None:
+                for process in [*psutil.Process(working.pid).children(recursive=True), psutil.Process(working.pid)]:
+                    process.kill()
+                working.wait()
+                log.close()
+            run("prefect server stop", environment, folder)
+
+
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            if httpx.get(url, timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def test_a_scheduled_run_happens_and_alerts(service: Service) -> None:
+    """Nobody starts it: with releases of SQLAlchemy that do not fit, the server never would, and would not say so."""
+    deadline = time.monotonic() + 120
+    while not (done := [run for run in service.runs() if run.auto_scheduled and run.state.is_completed()]) or not service.received:
+        assert time.monotonic() < deadline, [str(run.state) for run in service.runs()]
+        time.sleep(0.5)
+    assert done[0].parameters == {"config": str(service.audit)}
+    assert {"poisonwatch", "name:my-audit"} <= set(done[0].tags)
+    found = service.client.read_deployment_by_name("poisonwatch-audit/my-audit")
+    service.client.pause_deployment(found.id)  # the other tests start their own
+
+
+def test_overlapping_runs_wait_for_each_other(service: Service) -> None:
+    """Two at once: the second is held back until the first has ended."""
+    both = [service.start(again=True), service.start(again=True)]
+    for one in both:
+        service.wait(one, "Completed")
+    spans = []
+    for one in both:
+        states = service.states(one)
+        spans.append((next(s.timestamp for s in states if s.is_running()), next(s.timestamp for s in states if s.is_final())))
+    first, second = sorted(spans)
+    assert first[1] <= second[0]
+
+
+def test_a_run_that_fails_is_tried_again(service: Service) -> None:
+    """The source is away when the run starts, and back at the second attempt."""
+    rows = service.audit.parent / "rows.jsonl"
+    rows.rename(rows.with_suffix(".away"))
+    one = service.start(again=True)
+    try:
+        service.wait(one, "AwaitingRetry")
+    finally:
+        rows.with_suffix(".away").rename(rows)
+    service.wait(one, "Completed")
+    assert service.client.read_flow_run(one).run_count == 2
+
+
+def test_a_run_whose_process_is_killed_is_started_again(service: Service) -> None:
+    """kill -9: the automation of deployments/automations.yaml schedules it anew, and the ledger has nothing half done."""
+    one = service.start(again=True)
+    service.wait(one, "Running")
+    killed = [
+        process for process in psutil.process_iter(["environ"]) if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(one)
+    ]
+    for process in killed:
+        os.kill(process.pid, signal.SIGKILL)
+    assert killed
+    service.wait(one, "Completed")
+    assert "Crashed" in [state.name for state in service.states(one)]
+    assert not list((service.audit.parent / "runs").glob("*.part"))
+
+
+@pytest.mark.parametrize("file", POOLS)
+def test_each_pool_gets_the_same_deployments(file: str) -> None:
+    """Prefect's own model takes the file; audit, re-audit and drill, one run at a time each."""
+    text = yaml.safe_load((DEPLOYMENTS / file).read_text())
+    PrefectYamlModel.model_validate(text)
+    assert [d["entrypoint"].rpartition(".")[2] for d in text["deployments"]] == ["audit", "audit", "drill"]
+    assert text["deployments"][1]["parameters"]["again"] is True
+    assert all(d["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for d in text["deployments"])
+    assert all(d["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_DEFAULT_RETRIES"] == "2" for d in text["deployments"])
+
+
+def test_the_compose_file_is_one() -> None:
+    """It fits the compose specification; no service answers beyond this machine, and no password is written down."""
+    checker = [str(Path(sys.executable).parent / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*checker, str(DEPLOYMENTS / "compose.yaml")], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    services = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())["services"]
+    assert {"postgres", "prefect", "mlflow", "watch"} == set(services)
+    assert all(port.startswith("127.0.0.1:") for settings in services.values() for port in settings.get("ports", ()))
+    secrets = [value for settings in services.values() for key, value in settings.get("environment", {}).items() if "PASSWORD" in key]
+    assert all(value.startswith("${") for value in secrets)
+
+
+def test_the_container_runs_as_nobody_in_particular() -> None:
+    """The last user is not root; the cache is a volume."""
+    lines = (DEPLOYMENTS / "Containerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER ")][-1] == "USER poisonwatch"
+    assert 'VOLUME ["/cache", "/data"]' in lines
