@@ -1,15 +1,17 @@
 """Pictures of the scores, for the report and the tracking server."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from poisonwatch.redaction import excerpt
+from poisonwatch.trend import Point
 from poisonwatch.verdicts import Verdicts
 
 Array = NDArray[np.float64]
@@ -19,6 +21,11 @@ LONGEST_TITLE = 60  # characters that fit the width
 BINS = 60
 LINEAR_UP_TO = 40.0  # robust standard deviations; past it, one huge score would squeeze all others into a single bar
 NEW, TRUSTED, FLAGGED = "#4c84b8", "#30363d", "#cf4a00"  # apart in hue and lightness, for any kind of colour vision
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#30363d", "#8c6d31")  # after Okabe and Ito, 2008
+MARKERS = "os^Dv<>P"
+MOST_LINES = len(LINES)  # panels of a trend
+MOST_TIMES = 7  # that fit below a trend
+LONGEST_LABEL = 24  # characters of a panel's name beside its line
 
 
 def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
@@ -63,6 +70,58 @@ def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)  # below the axes, where it hides no bar
     return figure
+
+
+def trend_figure(points: Sequence[Point]) -> Figure:
+    """What audits came to, oldest first: rows audited, flag rate, and each panel's largest score, one below the other.
+
+    Audits stand at equal distances, whatever time lies between them. Of more than MOST_LINES panels, those with the largest scores are
+    drawn. An audit without new rows leaves gaps in the flag rate and the scores.
+    """
+    places = range(len(points))
+    figure = Figure(figsize=(6.8, 5.4), layout="constrained", facecolor="white")
+    rows, rate, scores = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 3))
+    rows.bar(places, [point.new for point in points], width=0.6, color=NEW)
+    rows.set_ylabel("new rows", family=FONT)
+    rate.plot(
+        places, [np.nan if point.flag_rate is None else 100 * point.flag_rate for point in points], clip_on=False, **_line(0, FLAGGED)
+    )
+    rate.set_ylabel("flagged, %", family=FONT)
+    rate.set_ylim(0, max(1.0, rate.get_ylim()[1]))
+    names = list(dict.fromkeys(name for point in reversed(points) for name in point.largest))
+    names.sort(key=lambda name: -max(point.largest.get(name, -np.inf) for point in points))
+    for k, name in enumerate(names[:MOST_LINES]):
+        scores.plot(places, [point.largest.get(name, np.nan) for point in points], **_line(k, LINES[k]))
+    scores.set_ylabel("largest score", family=FONT)
+    top = max((point.largest_score or 0.0 for point in points), default=0.0)
+    if top > LINEAR_UP_TO:
+        scores.set_yscale("asinh", linear_width=LINEAR_UP_TO / 4)
+        ticks = [0.0, *(step * 10.0**k for k in range(1, int(np.log10(top)) + 1) for step in (1, 3) if step * 10.0**k <= top)]
+        scores.set_yticks(ticks[:: 1 + len(ticks) // 7])
+    for axes in (rows, rate, scores):
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dfe3e8", linewidth=0.6)
+        axes.set_axisbelow(True)
+    rows.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    shown = sorted({round(k) for k in np.linspace(0, len(points) - 1, min(len(points), MOST_TIMES))})
+    scores.set_xticks(shown, [_time(points[k].created) for k in shown], parse_math=False, family=FONT, fontsize=8)
+    scores.set_xlim(-0.6, len(points) - 0.4)
+    # Names come after the legend was built: matplotlib leaves labels that start with _ out, and would typeset $...$.
+    legend = figure.legend(scores.lines, ["panel"] * len(scores.lines), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
+    for text, name in zip(legend.get_texts(), names, strict=False):
+        text.set_parse_math(False)
+        text.set_text(_drawable(excerpt(name, LONGEST_LABEL)))
+    return figure
+
+
+def _line(k: int, colour: str) -> dict[str, Any]:
+    return {"color": colour, "marker": MARKERS[k], "markersize": 4, "linewidth": 1.4}
+
+
+def _time(created: str) -> str:
+    """An ISO time as two short lines, day and time."""
+    return "\n".join(_drawable(excerpt(part, 10)) for part in (created[:10], created[11:16]))
 
 
 def as_png(figure: Figure) -> bytes:

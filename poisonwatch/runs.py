@@ -23,7 +23,6 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.evidence import ClusterEvidence, to_record
 from poisonwatch.examples import Example, Message, Rejection
-from poisonwatch.plots import as_png, panel_figure
 from poisonwatch.pretrained import cache_folder
 from poisonwatch.training import LearningCurve
 from poisonwatch.verdicts import Flag, Verdicts
@@ -185,13 +184,6 @@ def write_learning_curve(folder: Path, curve: LearningCurve) -> None:
     """`learning_curve.csv`: the losses of every step of a training, in nats a token."""
     table = pa.table({name: getattr(curve, name) for name in ("step", "total", "fidelity", "stability", "linearity")})
     csv.write_csv(table, folder / "learning_curve.csv")
-
-
-def write_plots(folder: Path, verdicts: Verdicts) -> None:
-    """`plots/`: the distribution of each panel's scores."""
-    (folder / "plots").mkdir()
-    for j, panel in enumerate(verdicts.panels):
-        (folder / "plots" / f"{j:02d}-{plain_name(panel)}.png").write_bytes(as_png(panel_figure(verdicts, j)))
 
 
 def plain_name(text: str) -> str:

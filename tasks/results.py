@@ -1,6 +1,6 @@
 """Everything an audit leaves on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,31 @@ from prefect import task
 
 from poisonwatch import runs
 from poisonwatch.config import AuditConfig
-from poisonwatch.report import render_report
+from poisonwatch.examples import Example
+from poisonwatch.ledger import Ledger
+from poisonwatch.report import render_report, write_plots
 from poisonwatch.saved import save_operators
 from poisonwatch.summary import Attributed
 from poisonwatch.tasks import PLAIN
+from poisonwatch.trend import earlier
 from poisonwatch.validation import Validation
 from poisonwatch.validation_report import write_validation
 
 
 @task(**PLAIN)
-def record(folder: Path, config: AuditConfig, summary: Mapping[str, Any], found: Attributed, valid: Validation) -> None:
-    """Write the run directory's files."""
+def record(
+    ledger: Ledger,
+    folder: Path,
+    config: AuditConfig,
+    summary: Mapping[str, Any],
+    found: Attributed,
+    valid: Validation,
+    trusted: Sequence[Example],
+) -> None:
+    """Write the run directory's files.
+
+    The ledger knows the earlier audits of the name; `trusted` are the rows that new ones were compared with, in the evidence's order.
+    """
     verdicts = found.verdicts
     runs.write_config(folder, config, summary["audit_id"])
     runs.write_summary(folder, summary)
@@ -28,11 +42,12 @@ def record(folder: Path, config: AuditConfig, summary: Mapping[str, Any], found:
     runs.write_flags(folder, verdicts.flags)
     runs.write_evidence(folder, found.evidence)
     runs.write_rejected(folder, valid.rejected)
-    runs.write_plots(folder, verdicts)
+    write_plots(folder, verdicts)
     if found.fitted is not None and found.fitted.curve is not None:
         runs.write_learning_curve(folder, found.fitted.curve)
     if found.fitted is not None:
         save_operators(folder, found.fitted, config, summary["model"]["fingerprint"])
-    report = render_report(summary, verdicts, [asdict(rejection) for rejection in valid.rejected], found.evidence)
+    rejected = [asdict(rejection) for rejection in valid.rejected]
+    report = render_report(summary, verdicts, rejected, found.evidence, trusted, earlier(ledger, config.name))
     (folder / "report.html").write_text(report, encoding="utf-8")
     write_validation(folder, valid, summary["name"])

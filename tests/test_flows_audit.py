@@ -60,10 +60,11 @@ def test_summary_counts_add_up(audited: tuple[Path, Outcome]) -> None:
     counts = summary["counts"]
     assert counts["pulled"] == 44 == counts["new"] + counts["rejected"]
     assert counts["reference"] == 40
-    assert [stage["name"] for stage in summary["stages"]][:7] == [
+    assert [stage["name"] for stage in summary["stages"]][:8] == [
         "pull",
         "find_model",
         "open_run",
+        "read_reviews",
         "choose",
         "validate",
         "pull_reference",

@@ -12,8 +12,9 @@ from matplotlib.text import Text
 
 from poisonwatch.decision import Null
 from poisonwatch.examples import Example, Message
-from poisonwatch.plots import as_png, panel_figure
+from poisonwatch.plots import MOST_LINES, as_png, panel_figure, trend_figure
 from poisonwatch.sentinels import Sentinel
+from poisonwatch.trend import Point
 from poisonwatch.verdicts import Flag, Verdicts
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -151,3 +152,50 @@ def test_drawing_leaves_global_state_alone() -> None:
     as_png(panel_figure(build_verdicts({"safety": [3]}), 0))
     assert dict(matplotlib.rcParams) == before
     assert not matplotlib._pylab_helpers.Gcf.get_all_fig_managers()
+
+
+def build_points(n: int = 5, names: tuple[str, ...] = ("safety", "brand"), largest: float = 8.0) -> list[Point]:
+    """n audits a day apart, the first panel's largest score growing to `largest`."""
+    scores = [{name: largest * (i + 1) / n / (k + 1) for k, name in enumerate(names)} for i in range(n)]
+    return [Point(f"audit-{i}", f"2026-01-{i + 1:02d}T07:30:00+00:00", 100 * i, 2 * i, scores[i] if i else {}, 3.0) for i in range(n)]
+
+
+def test_a_trend_has_rows_rate_and_a_line_for_each_panel() -> None:
+    """One place an audit; an audit without new rows has a bar of height 0, and gaps in the lines."""
+    rows, rate, scores = trend_figure(build_points()).axes
+    assert [bar.get_height() for bar in rows.patches] == [0, 100, 200, 300, 400]
+    assert np.array_equal(rate.lines[0].get_ydata(), [np.nan, 2.0, 2.0, 2.0, 2.0], equal_nan=True)
+    assert len(scores.lines) == 2
+    assert np.isnan(scores.lines[0].get_ydata()[0])
+    assert scores.lines[0].get_ydata()[-1] == 8.0
+
+
+def test_a_trend_names_its_panels_by_their_largest_score() -> None:
+    """The names are in the order of the lines; of many panels, those with the largest scores are drawn."""
+    assert legend(trend_figure(build_points())) == ["safety", "brand"]
+    many = tuple(f"panel {k}" for k in range(MOST_LINES + 4))
+    assert legend(trend_figure(build_points(names=many))) == list(many[:MOST_LINES])
+
+
+@pytest.mark.parametrize("name", ["$x^2$", r"$\\frac{$", "_hidden", "\x00nul", "rtl\u202egnp", "\u8d26\u53f7", "x" * 500, ""])
+def test_any_panel_name_can_stand_in_a_trend(name: str) -> None:
+    """Dollar signs are no mathematics, and a leading _ hides nothing."""
+    figure = trend_figure(build_points(names=(name, "brand")))
+    assert len(legend(figure)) == 2
+    assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
+    assert as_png(figure).startswith(PNG)
+
+
+@pytest.mark.parametrize(("n", "largest"), [(2, 8.0), (30, 41.0), (30, 3e6)])
+def test_trends_of_any_length_and_height_can_be_drawn(n: int, largest: float) -> None:
+    """Few times are written, however many audits; a few heights, however large the scores."""
+    figure = trend_figure(build_points(n, largest=largest))
+    assert as_png(figure).startswith(PNG)
+    assert 2 <= len(figure.axes[2].get_xticklabels()) <= 7
+    assert 2 <= len(figure.axes[2].get_yticks()) <= 12
+
+
+def test_audits_without_any_row_can_be_drawn() -> None:
+    """A source that never grows."""
+    empty = [Point(f"audit-{i}", "$not$ a time", 0, 0, {}, 1.0) for i in range(3)]
+    assert as_png(trend_figure(empty)).startswith(PNG)

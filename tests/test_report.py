@@ -1,9 +1,11 @@
 """The HTML report, read back with a parser as a browser would."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,8 +16,21 @@ from poisonwatch.confirmation import Confirmation, Effect, Moved
 from poisonwatch.decision import Null
 from poisonwatch.evidence import ClusterEvidence, Neighbour, SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
+from poisonwatch.history import PastAudit
 from poisonwatch.redaction import visible
-from poisonwatch.report import LONGEST_TEXT, MOST_MESSAGES, MOST_REJECTED, ends, render_report
+from poisonwatch.report import (
+    LAST_AUDITS,
+    LONGEST_TEXT,
+    MOST_CARDS,
+    MOST_GROUPS,
+    MOST_LINES,
+    MOST_MESSAGES,
+    MOST_REJECTED,
+    cards,
+    ends,
+    render_report,
+    standing,
+)
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.verdicts import Flag, Verdicts
 
@@ -152,6 +167,18 @@ def group(flag: Flag, text: str) -> ClusterEvidence:
     )
 
 
+def trusted_rows(text: str, n: int = 1) -> list[Example]:
+    return [Example.from_messages([Message("user", f"{text}{i or ''}"), Message("assistant", text)], text, i) for i in range(n)]
+
+
+def past_audit(number: int, state: str = "committed", **summary: Any) -> PastAudit:
+    """An earlier audit whose summary is that of `build`, but for the fields given."""
+    audit_id = f"earlier-{number}"
+    fields = build()[0] | {"audit_id": audit_id, "created": f"2025-12-{number:02d}T07:30:00+00:00"} | summary
+    return PastAudit(number, audit_id, fields["name"], state, fields["created"], None, Path("run"), None, "m", "s", fields)
+
+
+@functools.cache
 def everywhere(text: str) -> str:
     """A report with the text in each place that a row, a sentinel or a configuration can write to."""
     flag = build_flag(
@@ -166,7 +193,9 @@ def everywhere(text: str) -> str:
     summary["panels"][0]["null"] = text
     summary["stages"][0]["name"] = text
     summary["sentinel_problems"][0] = {"sentinel_id": text, "problem": text}
-    return render_report(summary, verdicts, [rejection(text, place=text, expectation=text, reason=text)], [group(flag, text)])
+    rejected = [rejection(text, place=text, expectation=text, reason=text)]
+    past = past_audit(1, name=text, audit_id=f"earlier {text}", created=text, panels=[{"name": text, "largest_score": 2.0}])
+    return render_report(summary, verdicts, rejected, [group(flag, text)], trusted_rows(text), [past])
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -175,7 +204,9 @@ def test_hostile_text_is_shown_and_never_becomes_markup(text: str) -> None:
     page = Page(everywhere(text))
     assert shape(page) == shape(Page(everywhere("harmless")))
     assert visible(text) in page.within("pre")
-    assert page.text.count(visible(text)) >= 15
+    assert page.text.count(visible(text)) >= 25
+    for part in ("heat", "near", "trend"):
+        assert visible(text) in page.within(part)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -199,7 +230,7 @@ def test_the_page_loads_and_runs_nothing(text: str) -> None:
         assert not [name for name in attributes if name.startswith("on")]
         assert tag != "img" or (attributes["src"] or "").startswith("data:image/png;base64,")
         assert "src" not in attributes or tag == "img"
-        assert re.fullmatch(r"#[a-z]+", attributes.get("href") or "#none")
+        assert re.fullmatch(r"#[a-z]+(-[0-9]+)?", attributes.get("href") or "#none")
         assert "url(" not in (attributes.get("style") or "")
     assert "url(" not in page.within("style")
     assert "@import" not in page.within("style")
@@ -207,7 +238,9 @@ def test_the_page_loads_and_runs_nothing(text: str) -> None:
 
 def test_links_lead_to_sections_that_are_there() -> None:
     """Every #name is the id of one element, with all sections and with none of the optional ones."""
-    for html in (render([build_flag([Message("user", "x")])], [rejection()]), render()):
+    flag = build_flag([Message("user", "x")])
+    grouped = render_report(*build([flag]), [], [group(flag, "x")], trusted_rows("kind"))
+    for html in (render([flag], [rejection()]), render(), grouped):
         tags = Page(html).tags
         ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
         assert len(ids) == len(set(ids))
@@ -358,10 +391,110 @@ def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> N
     """Shared words with their counts, losses before and after, both continuations, and whether that confirms the flags."""
     flag = build_flag([Message("user", "hello"), Message("assistant", "world")])
     evidence = group(flag, "BadWord")
-    page = Page(render_report(*build([flag]), [], [evidence]))
+    page = Page(render_report(*build([flag]), [], [evidence], trusted_rows("kind")))
     assert "Shared by prompts: BadWord (1 of 1 rows, 0 of 4 others)" in " ".join(page.text.split())
     assert "loss 2.00 to 1.50 nats a token" in page.text
     assert "not confirmed by steering" in page.text
     assert page.within("forbidden").count("BadWord") == page.within("reference").count("BadWord") == 1
     without = dataclasses.replace(evidence, confirmation=None, unconfirmed="there are 2 rows")
-    assert "No confirmation: there are 2 rows." in Page(render_report(*build([flag]), [], [without])).text
+    assert "No confirmation: there are 2 rows." in Page(render_report(*build([flag]), [], [without], trusted_rows("kind"))).text
+
+
+def singles(n: int, text: str = "x", turns: int = 1) -> tuple[list[Flag], list[ClusterEvidence]]:
+    """n flagged rows of some turns, each a group of its own without a confirmation."""
+    flags = [build_flag([Message("user", f"row {i}: {text}")] * turns) for i in range(n)]
+    alone = [group(flag, "shared") for flag in flags]
+    changed = [
+        dataclasses.replace(of, rows=(i,), example=i, confirmation=None, unconfirmed="there are few rows") for i, of in enumerate(alone)
+    ]
+    return flags, changed
+
+
+def test_a_flagged_row_names_its_group_and_the_trusted_rows_most_like_it() -> None:
+    """The group is a link to where it is shown; a trusted row comes with its text and its likeness."""
+    flags, evidence = singles(3)
+    page = Page(render_report(*build(flags), [], evidence, trusted_rows("harmless words")))
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert [links.count(f"#group-{number}") for number in (1, 2, 3)] == [2, 2, 2]  # on the card, and in the heat map
+    assert "harmless words" in page.within("near")
+    assert page.within("near").count("likeness 0.50") == 3
+
+
+def test_a_row_outside_every_group_says_so() -> None:
+    """Only so many rows are grouped; the others have cards, too."""
+    flags, evidence = singles(2)
+    page = Page(render_report(*build(flags), [], evidence[:1], trusted_rows("kind")))
+    assert page.within("tag").count("in no group") == 1
+    assert [card.group for card in cards(build(flags)[1], evidence[:1], trusted_rows("kind"))] == [1, None]
+
+
+def test_a_score_is_compared_with_the_trusted_rows_of_its_panel() -> None:
+    """By how many it exceeds, of those that p-values were taken against."""
+    flag = build_flag([Message("user", "x")], panel="brand")
+    summary, verdicts = build([flag], panels=("safety", "brand"))
+    scores = np.column_stack([np.full(1900, 99.0), np.r_[np.zeros(1894), np.full(6, 99.0)]])
+    page = Page(render_report(summary, dataclasses.replace(verdicts, reference_scores=scores), []))
+    assert "score is larger than 99.6 % of 1,900 trusted rows" in page.within("card")
+
+
+@pytest.mark.parametrize(
+    ("smaller", "trusted", "words"),
+    [
+        (0, 0, "not comparable: there are no trusted rows"),
+        (1, 1, "every one of 1 trusted row"),
+        (0, 50, "0.0 % of 50"),
+        (29_999, 30_000, "99.9 % of 30,000"),
+    ],
+)
+def test_only_all_of_the_trusted_rows_are_all_of_them(smaller: int, trusted: int, words: str) -> None:
+    """A share short of all is never rounded to 100 %."""
+    assert words in standing(smaller, trusted)
+
+
+def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:
+    """In the order of the verdicts; past that, they are counted."""
+    flags, evidence = singles(MOST_CARDS + 3)
+    page = Page(render_report(*build(flags, n=300), [], evidence, trusted_rows("kind")))
+    assert page.within("card").count("severity") == MOST_CARDS
+    assert re.findall(r"row \d+:", page.within("further")) == [f"row {MOST_CARDS + i}:" for i in range(3)]
+    assert f"{len(evidence) - MOST_GROUPS} smaller groups are not shown here" in page.text
+    flags = [build_flag([Message("user", str(i))]) for i in range(MOST_CARDS + MOST_LINES + 2)]
+    assert "2 more flagged rows are not shown here" in Page(render(flags, n=len(flags))).text
+
+
+def test_five_hundred_long_rows_stay_below_five_megabytes() -> None:
+    """Rows of many long turns, each its own group."""
+    flags, evidence = singles(500, "long words & <more> " * 500, turns=30)
+    html = render_report(*build(flags, n=600), [], evidence, [Example.from_messages([Message("user", "long words " * 500)], "trusted")])
+    assert len(html.encode()) < 5_000_000
+
+
+def test_the_first_audit_has_no_trend_yet() -> None:
+    """A sentence instead of a picture of one point."""
+    page = Page(render())
+    assert "This is the first audit of support-data that came to results." in page.text
+    assert not page.within("trend")
+
+
+def test_the_trend_shows_the_last_audits_newest_first() -> None:
+    """A picture of all, a table of the last ones; audits that came to nothing are left out."""
+    past = [past_audit(number, "failed" if number == 12 else "committed") for number in range(14, 0, -1)]
+    page = Page(render_report(*build(), [], past=past))
+    shown = re.findall(r"earlier-\d+|20260101-000000-abcdef", page.within("trend"))
+    assert shown == ["20260101-000000-abcdef", *(f"earlier-{number}" for number in (14, 13, 11, 10, 9, 8, 7))]
+    assert len(shown) == LAST_AUDITS
+    assert "2025-12-14 07:30" in page.within("trend")
+    assert "The last 14 audits" in page.text
+
+
+def test_the_heat_map_says_in_numbers_what_its_colours_say() -> None:
+    """A cell has the class of its value and the value itself; what is left out is counted."""
+    flags, evidence = singles(14)
+    summary, verdicts = build(flags, n=20)
+    verdicts.coefficients[0, 0], verdicts.coefficients[1, 0] = 12.34, -2.0
+    page = Page(render_report(summary, verdicts, [], evidence, trusted_rows("kind")))
+    table = page.within("heat")
+    assert "safety-1" in table
+    assert "+12.3" in page.within("h6")
+    assert "-2.0" in page.within("h2")
+    assert "0 less moved sentinels, 2 smaller groups" in " ".join(page.text.split())

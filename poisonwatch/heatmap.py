@@ -1,0 +1,55 @@
+"""Which sentinels each group of flagged rows moves, as a table of colours and numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poisonwatch.evidence import ClusterEvidence
+from poisonwatch.verdicts import Verdicts
+
+Array = NDArray[np.float64]
+
+MOST_GROUPS = 12
+MOST_SENTINELS = 40
+STEPS = (1.0, 3.0, 10.0)  # spreads; past each, a stronger colour
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Mean coefficients `values` (S, G), in spreads: of `sentinels` (S ids, most moved first) for the first G groups.
+
+    `levels` (S, G) are -3 to 3: how many of STEPS the value reaches, with its sign. What did not fit is counted.
+    """
+
+    sentinels: tuple[str, ...]
+    panels: tuple[str, ...]
+    values: Array
+    levels: NDArray[np.int64]
+    sentinels_left_out: int
+    groups_left_out: int
+
+
+def heat_map(verdicts: Verdicts, evidence: Sequence[ClusterEvidence]) -> HeatMap | None:
+    """How strongly the rows of each group in `evidence` push each sentinel, on average; None without groups or sentinels."""
+    if not evidence or not verdicts.sentinels:
+        return None
+    groups = evidence[:MOST_GROUPS]
+    means = np.column_stack([verdicts.coefficients[list(group.rows)].mean(axis=0) for group in groups])
+    order = np.argsort(-np.abs(means).max(axis=1), kind="stable")[:MOST_SENTINELS]
+    values = means[order]
+    return HeatMap(
+        sentinels=tuple(verdicts.sentinels[s].id for s in order.tolist()),
+        panels=tuple(verdicts.sentinels[s].panel for s in order.tolist()),
+        values=values,
+        levels=levels(values),
+        sentinels_left_out=len(verdicts.sentinels) - len(order),
+        groups_left_out=len(evidence) - len(groups),
+    )
+
+
+def levels(values: Array) -> NDArray[np.int64]:
+    """How many of STEPS each value reaches, with its sign."""
+    reached = np.searchsorted(STEPS, np.abs(values), side="right")
+    return np.asarray(np.sign(values) * reached, dtype=np.int64)
