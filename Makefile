@@ -9,19 +9,22 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := poisonwatch flows tasks dashboards benchmarks tests
 
+# A file's tests stay together: they share what takes long to start.
+PARALLEL := --numprocesses 2 --dist loadfile
+
 .PHONY: demo test check format ui clean
 
 demo: $(STAMP)
 	$(BIN)/poisonwatch demo poisonwatch-demo
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 format: $(STAMP)
 	$(BIN)/ruff format .
