@@ -47,7 +47,7 @@ class Service:
     def states(self, run: UUID) -> list[Any]:
         return sorted(self.client.read_flow_run_states(run), key=lambda state: state.timestamp)
 
-    def wait(self, run: UUID, *names: str, seconds: float = 120) -> str:
+    def wait(self, run: UUID, *names: str, seconds: float = 300) -> str:
         """The name of a run's state, once it is one of these."""
         deadline = time.monotonic() + seconds
         while (name := str(self.client.read_flow_run(run).state.name)) not in names:  # type: ignore[union-attr]
