@@ -1,21 +1,26 @@
 """`poisonwatch watch`: one process that audits on a schedule, with a Prefect server of its own where none is configured."""
 
+import asyncio
+import contextlib
+import io
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
-from prefect import serve
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
@@ -54,6 +59,12 @@ def interval_of(every: timedelta) -> IntervalSchedule:
     return IntervalSchedule(interval=every, anchor_date=datetime.now(UTC))
 
 
+class _Runner(Runner):
+    def handle_sigterm(self, *_: Any, **__: Any) -> None:
+        """As Ctrl-C, which asyncio makes an orderly end of."""
+        signal.raise_signal(signal.SIGINT)
+
+
 def watch(
     config: Path,
     settings: AuditConfig,
@@ -62,26 +73,52 @@ def watch(
     port: int,
     reporter: Reporter,
 ) -> None:
-    """Audit on a schedule until the process is told to end. Raises OperationError where the Prefect server cannot be used."""
-    with server(port, reporter) as api:
-        deployments: list[RunnerDeployment] = [_deployment(audit, config, settings, schedule)]
-        if drills is not None:
-            deployments.append(_deployment(drill, config, settings, drills))
-        reporter.note(f"watching {settings.name}: runs, and pages to answer on, at {redact_url(api.removesuffix('/api'))}; Ctrl-C ends it")
-        try:
-            for deployment in deployments:
-                if isinstance(schedule, IntervalSchedule):  # the first run at once: people see that it works
-                    run_deployment(cast(UUID, deployment.apply()), timeout=0)
-            serve(*deployments, limit=1, print_starting_message=False)
-        except (httpx.TransportError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
-                raise
-            raise OperationError(f"no Prefect server answers at {redact_url(api)}: start it, or unset PREFECT_API_URL") from error
+    """Audit at once, and on a schedule until SIGINT or SIGTERM. Raises OperationError where the Prefect server cannot be used."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for noisy in ("prefect.FlowRunCancellingObserver", "asyncio"):  # where the server goes away, one line of ours says so
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    try:
+        with server(port, reporter) as api:
+            try:
+                _serve(config, settings, schedule, drills, api, reporter)
+            except Exception as error:
+                if not _server_is_gone(error):
+                    raise
+                raise OperationError(f"no Prefect server answers at {redact_url(api)}: start it, or unset PREFECT_API_URL") from error
+    except KeyboardInterrupt:
+        reporter.note("stopped watching; an audit that was at work is done next time")
+
+
+def _serve(
+    config: Path,
+    settings: AuditConfig,
+    schedule: IntervalSchedule | CronSchedule,
+    drills: IntervalSchedule | None,
+    api: str,
+    reporter: Reporter,
+) -> None:
+    deployments = [_deployment(audit, config, settings, schedule)]
+    if drills is not None:
+        deployments.append(_deployment(drill, config, settings, drills))
+    runner = _Runner(name=f"watch {settings.name}", limit=1)
+    audits, *_ = [cast(UUID, runner.add_deployment(deployment)) for deployment in deployments]
+    run_deployment(audits, timeout=0)  # the first at once: people see that it works
+    reporter.note(f"watching {settings.name}: runs, and pages to answer on, at {redact_url(api.removesuffix('/api'))}; Ctrl-C ends it")
+    with contextlib.redirect_stdout(io.StringIO()):  # Prefect prints tracebacks there when the server goes away
+        asyncio.run(runner.start())
+
+
+def _server_is_gone(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(_server_is_gone(one) for one in error.exceptions)
+    said = ("Failed to reach API", "error threshold")  # the second, where a server that answered before went away
+    return isinstance(error, httpx.TransportError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in said))
 
 
 def _deployment(flow: object, config: Path, settings: AuditConfig, schedule: IntervalSchedule | CronSchedule) -> RunnerDeployment:
     made: RunnerDeployment = flow.to_deployment(  # type: ignore[attr-defined]
-        name=settings.name,
+        name=re.sub(r"[/%&<>]", "_", settings.name),  # these, Prefect does not allow
         parameters={"config": str(config.resolve())},
         schedules=[schedule],
         tags=["poisonwatch", f"name:{settings.name}"],
@@ -91,7 +128,7 @@ def _deployment(flow: object, config: Path, settings: AuditConfig, schedule: Int
     return made
 
 
-@contextmanager
+@contextlib.contextmanager
 def server(port: int, reporter: Reporter) -> Iterator[str]:
     """The API of the configured Prefect server; without one, of a local one that ends with the block."""
     configured = PREFECT_API_URL.value()
