@@ -111,7 +111,9 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
                     process.kill()
                 working.wait()
                 log.close()
-            run("prefect server stop", environment, folder)
+            for process in psutil.process_iter(["environ"]):
+                if (process.info["environ"] or {}).get("PREFECT_HOME") == own["PREFECT_HOME"]:
+                    process.kill()
 
 
 def wait_for(url: str) -> None:
