@@ -17,11 +17,15 @@ from typing import Any, cast
 from uuid import UUID
 
 import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
+from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from poisonwatch.config import AuditConfig
@@ -101,12 +105,25 @@ def _serve(
     deployments = [_deployment(audit, config, settings, schedule)]
     if drills is not None:
         deployments.append(_deployment(drill, config, settings, drills))
-    runner = _Runner(name=f"watch {settings.name}", limit=1)
-    audits, *_ = [cast(UUID, runner.add_deployment(deployment)) for deployment in deployments]
-    run_deployment(audits, timeout=0)  # the first at once: people see that it works
+    runner = _Runner(limit=1)
+    served = [cast(UUID, runner.add_deployment(deployment)) for deployment in deployments]
+    run_deployment(served[0], timeout=0)  # the first at once: people see that it works
     reporter.note(f"watching {settings.name}: runs, and pages to answer on, at {redact_url(api.removesuffix('/api'))}; Ctrl-C ends it")
-    with contextlib.redirect_stdout(io.StringIO()):  # Prefect prints tracebacks there when the server goes away
-        asyncio.run(runner.start())
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # Prefect prints tracebacks there when the server goes away
+            asyncio.run(runner.start())
+    except KeyboardInterrupt:
+        _end_runs(served)
+        raise
+
+
+def _end_runs(deployments: list[UUID]) -> None:
+    """Say what became of runs whose process ended with this one: for the server they would run for ever."""
+    at_work = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING", "RUNNING"]}}})
+    ours = DeploymentFilter(id=DeploymentFilterId(any_=deployments))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=at_work, deployment_filter=ours):
+            client.set_flow_run_state(run.id, Crashed(message="`poisonwatch watch` was stopped"), force=True)
 
 
 def _server_is_gone(error: BaseException) -> bool:
@@ -122,7 +139,7 @@ def _deployment(flow: object, config: Path, settings: AuditConfig, schedule: Int
         parameters={"config": str(config.resolve())},
         schedules=[schedule],
         tags=["poisonwatch", f"name:{settings.name}"],
-        concurrency_limit=1,
+        entrypoint_type=EntrypointType.MODULE_PATH,
         description=f"Served by `poisonwatch watch`: {settings.name}.",
     )
     return made
@@ -142,26 +159,44 @@ def server(port: int, reporter: Reporter) -> Iterator[str]:
         )
     reporter.note(f"no Prefect server is configured (PREFECT_API_URL): starting one at http://127.0.0.1:{port} ...")
     own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start"],
-        env={**os.environ, **own},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us: a run at work still has to tell it how it ended
-    )
+    process = None
     try:
+        with _undisturbed():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "server", "start"],
+                env={**os.environ, **own},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us: a run at work still has to tell it how it ended
+            )
         _wait(process, api)
         os.environ["PREFECT_API_URL"] = api  # for the processes of flow runs
         with temporary_settings({PREFECT_API_URL: api}):
             yield api
     finally:
         os.environ.pop("PREFECT_API_URL", None)
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            with _undisturbed():
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the block: in the middle of it a server would be lost, and run for ever."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _wait(process: subprocess.Popen[bytes], api: str) -> None:

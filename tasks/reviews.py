@@ -10,7 +10,7 @@ import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlflow.entities import AssessmentSource, Feedback, Span, TraceInfo, TraceLocation, TraceState
 from mlflow.exceptions import MlflowException
@@ -21,10 +21,10 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.decisions import VERDICTS
 from poisonwatch.environment import conceal, expand
 from poisonwatch.errors import OperationError
-from poisonwatch.ledger import Ledger
+from poisonwatch.ledger import Ledger, batched
 from poisonwatch.links import mlflow_ui
 from poisonwatch.redaction import excerpt, visible
-from poisonwatch.reviews import Answer, Waiting, enter, take, under_review, waiting
+from poisonwatch.reviews import Answer, Waiting, enter, forget_unanswered, take, under_review, waiting
 from poisonwatch.tasks import OWED
 from poisonwatch.tasks.tracking import UNAVAILABLE, experiment_of, mlflow_client, mlflow_trouble
 
@@ -36,6 +36,8 @@ ASKED = (
 MOST = 200  # rows that are put up in one go; the rest follows with the next audit
 LONGEST_NOTE = 2000  # characters
 PAGE = 500
+SPANS = 20  # rows whose texts go up in one request
+PREVIEW = 1000  # characters that MLflow has room for; its PostgreSQL refuses more
 WIDTH = 72  # characters of a line: the review page does not break them
 
 
@@ -45,10 +47,9 @@ def queue_reviews(ledger: Ledger, config: AuditConfig) -> int:
 
     Raises OperationError where the server cannot be used, or has no review queues.
     """
-    new = waiting(ledger, config.name, MOST)
-    if not new:
+    if not waiting(ledger, config.name, 1) and None not in under_review(ledger, config.name).values():
         return 0
-    return _on(config, lambda client, experiment_id: _put_up(client, experiment_id, ledger, config, new))
+    return _on(config, lambda client, experiment_id: _put_up(client, experiment_id, ledger, config))
 
 
 @task(**OWED)
@@ -73,7 +74,7 @@ def _on(config: AuditConfig, work: Callable[[TracingClient, str], R]) -> R:
     except (AttributeError, NotImplementedError) as error:
         raise _too_old(config) from error
     except UNAVAILABLE as error:
-        if isinstance(error, MlflowException) and error.get_http_status_code() == 404 and "review" in str(error):
+        if isinstance(error, MlflowException) and error.error_code == "ENDPOINT_NOT_FOUND" and "review" in str(error):
             raise _too_old(config) from error
         raise mlflow_trouble(config, "took no reviews", error) from error
 
@@ -83,7 +84,7 @@ def _too_old(config: AuditConfig) -> OperationError:
 
 
 def _queue_name(config: AuditConfig) -> str:
-    return f"poisonwatch: {config.name}"
+    return f"poisonwatch: {config.name}".strip()[:250]  # as MLflow keeps it
 
 
 def _queue(client: TracingClient, experiment_id: str, config: AuditConfig) -> str | None:
@@ -91,16 +92,26 @@ def _queue(client: TracingClient, experiment_id: str, config: AuditConfig) -> st
     return next((queue.queue_id for queue in client._list_review_queues(experiment_id) if queue.name == _queue_name(config)), None)
 
 
-def _put_up(client: TracingClient, experiment_id: str, ledger: Ledger, config: AuditConfig, new: list[Waiting]) -> int:
-    """Each row is entered in the ledger last: where that is not reached, all is done again, and is the same."""
+def _put_up(client: TracingClient, experiment_id: str, ledger: Ledger, config: AuditConfig) -> int:
+    """Each row is entered in the ledger last: where that is not reached, all is done again, and is the same.
+
+    Where the queue is gone, or MLflow's store is another one now, what nobody has answered on goes up again.
+    """
     queue_id = _queue(client, experiment_id, config)
+    if queue_id is None:
+        forget_unanswered(ledger, config.name)
+    new = waiting(ledger, config.name, MOST)
+    if not new:
+        return 0
     if queue_id is None:
         made = client._create_review_queue(
             experiment_id, name=_queue_name(config), queue_type="custom", users=[], schema_ids=[_question(client, experiment_id)]
         )
         queue_id = made.queue_id
-    for row in new:
-        _log(client, experiment_id, row)
+    for some in batched(new, SPANS):
+        for row in some:
+            client.start_trace(_trace(experiment_id, row))
+        client.log_spans(experiment_id, [_span(row) for row in some])
     client._add_items_to_review_queue(queue_id, item_ids=[row.trace for row in new])
     for row in new:
         enter(ledger, row)
@@ -125,42 +136,46 @@ def _question(client: TracingClient, experiment_id: str) -> str:
     return str(made.schema_id)
 
 
-def _log(client: TracingClient, experiment_id: str, row: Waiting) -> None:
-    """A row as a trace: what it asks and answers, and why it was flagged."""
-    record, now = row.record, time.time_ns()
-    *before, last = record["messages"]
-    asked, answer, why = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in before), last["content"], "\n".join(record["reasons"])
-    shown = {"mlflow.spanInputs": {"conversation": inert(asked)}, "mlflow.spanOutputs": {"answer": _explained(answer, why)}}
-    facts = {
-        name: record[name] for name in ("source", "position", "panel", "sentinel_id", "severity", "score", "rank", "p_value", "q_value")
-    }
+def _trace(experiment_id: str, row: Waiting) -> TraceInfo:
+    """A flagged row as a trace: what the review page shows of it at once, and our finding."""
+    record, (asked, answer, why) = row.record, _texts(row)
     tags = {"mlflow.traceName": "flagged row", "poisonwatch.audit_id": row.audit_id, "poisonwatch.example_id": record["example_id"]}
-    info = TraceInfo(
+    source = AssessmentSource(source_type="CODE", source_id=FINDING)
+    finding = Feedback(name=FINDING, value="flagged", rationale=inert(why), source=source, trace_id=row.trace)
+    finding.assessment_id = f"a-{row.trace.removeprefix('tr-')}"  # logged again, it is the same
+    explained = _explained(_start(why, PREVIEW // 3))
+    return TraceInfo(
         trace_id=row.trace,
         trace_location=TraceLocation.from_experiment_id(experiment_id),
-        request_time=now // 10**6,
+        request_time=time.time_ns() // 10**6,
         state=TraceState.OK,
         execution_duration=0,
-        request_preview=inert(_start(asked, 900)),
-        response_preview=_explained(_start(answer, 500), _start(why, 350)),
+        request_preview=_start(asked, PREVIEW),
+        response_preview=_start(answer, PREVIEW - len(explained)) + explained,
         tags={**tags, "poisonwatch.panel": record["panel"], "poisonwatch.severity": record["severity"]},
         trace_metadata={"mlflow.trace_schema.version": "3", **({"mlflow.sourceRun": row.run_id} if row.run_id else {})},
+        assessments=[finding],
     )
-    client.start_trace(info)
-    attributes = {"mlflow.traceRequestId": row.trace, "mlflow.spanType": "UNKNOWN", **shown, **facts}
-    client.log_spans(experiment_id, [_span(row.trace, now, attributes)])
-    if not any(found.name == FINDING for found in client.get_trace_info(row.trace).assessments):
-        source = AssessmentSource(source_type="CODE", source_id=FINDING)
-        client.log_assessment(row.trace, Feedback(name=FINDING, value="flagged", rationale=inert(why), source=source))
 
 
-def _explained(answer: str, why: str) -> str:
-    return f"{inert(answer)}\n\nWhy it is flagged:\n\n{inert(why)}"
+def _texts(row: Waiting) -> tuple[str, str, str]:
+    """What is asked, what is answered, and why the row is flagged."""
+    *before, last = row.record["messages"]
+    asked = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in before)
+    return asked, last["content"], "\n".join(row.record["reasons"])
 
 
-def _start(text: str, length: int) -> str:
-    """What the review page shows at once: MLflow cuts it after 1,000 characters; the whole is a click away."""
-    return text if len(text) <= length else f"{text[:length]} ..."
+def _explained(why: str) -> str:
+    return f"\n\nWhy it is flagged:\n\n{why}"
+
+
+def _start(text: str, room: int) -> str:
+    """As much of a text as fits into a code block of `room` characters: the rest is a click away."""
+    length, block = len(text), inert(text)
+    while len(block) > room:
+        length = min(room, length * 3 // 4)
+        block = inert(f"{text[:length]} ...")
+    return block
 
 
 def inert(text: str) -> str:
@@ -170,9 +185,18 @@ def inert(text: str) -> str:
     return "\n".join((fence, *lines, fence))
 
 
-def _span(trace: str, now: int, attributes: dict[str, Any]) -> Span:
-    """The only span of a trace; its ids are the trace's own."""
-    digits = bytes.fromhex(trace.removeprefix("tr-"))
+def _span(row: Waiting) -> Span:
+    """The only span of a row's trace: the whole row. Its ids are the trace's own."""
+    record, (asked, answer, why) = row.record, _texts(row)
+    answers = {"answer": inert(answer) + _explained(inert(why))}
+    if record.get("rejected"):
+        answers["rejected answer"] = inert(record["rejected"][-1]["content"])
+    facts = {
+        name: record[name] for name in ("source", "position", "panel", "sentinel_id", "severity", "score", "rank", "p_value", "q_value")
+    }
+    shown = {"mlflow.spanInputs": {"conversation": inert(asked)}, "mlflow.spanOutputs": answers}
+    attributes = {"mlflow.traceRequestId": row.trace, "mlflow.spanType": "UNKNOWN", **shown, **facts}
+    digits, now = bytes.fromhex(row.trace.removeprefix("tr-")), time.time_ns()
     return Span.from_dict(
         {
             "trace_id": base64.b64encode(digits).decode(),
@@ -193,10 +217,11 @@ def _read(client: TracingClient, experiment_id: str, ledger: Ledger, config: Aud
     if queue_id is None:
         return 0
     taken = 0
-    for trace in _completed(client, queue_id):
-        answer = _answer(client, trace) if trace in known else None
-        if answer is not None and answer.id != known[trace]:
-            taken += take(ledger, trace, answer)
+    for some in batched((trace for trace in _completed(client, queue_id) if trace in known), PAGE):
+        for info in client.store.batch_get_trace_infos(some):
+            answer = _answer(info)
+            if answer is not None and answer.id != known[info.trace_id]:
+                taken += take(ledger, info.trace_id, answer)
     return taken
 
 
@@ -211,11 +236,11 @@ def _completed(client: TracingClient, queue_id: str) -> Iterator[str]:
             return
 
 
-def _answer(client: TracingClient, trace: str) -> Answer | None:
+def _answer(info: TraceInfo) -> Answer | None:
     """The newest verdict of a person on a trace."""
     given = [
         said
-        for said in client.get_trace_info(trace).assessments
+        for said in info.assessments
         if isinstance(said, Feedback) and said.name == QUESTION and said.source.source_type == "HUMAN" and said.value in VERDICTS
     ]
     if not given:

@@ -1,5 +1,6 @@
 """What deployments/ holds, on a real Prefect server with a real worker: runs start by schedule, crashes are retried, overlaps wait."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
+import prefect
 import psutil
 import pytest
 import yaml
@@ -24,7 +26,8 @@ from servers import free_port, http_receiver, mlflow_store
 from test_watch import block
 
 DEPLOYMENTS = Path(__file__).parent.parent / "deployments"
-POOLS = ("prefect.yaml", "prefect-docker.yaml", "prefect-kubernetes.yaml")
+POOLS = {"prefect.yaml": "process", "prefect-docker.yaml": "docker", "prefect-kubernetes.yaml": "kubernetes"}
+TRAINING = "poisonwatch-drill/my-audit"  # as if this trained on the rows
 
 
 @dataclass(frozen=True)
@@ -65,69 +68,64 @@ def run(command: str, environment: dict[str, str], folder: Path) -> None:
 def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The README's commands, one by one; only addresses differ, and the intervals, so that a test need not wait an hour."""
     folder = tmp_path_factory.mktemp("service")
-    export, start, pool, name, deploy, worker = block("A server and workers")
-    assert export == "export PREFECT_API_URL=http://127.0.0.1:4200/api"
-    assert name == "export POISONWATCH_NAME=my-audit POISONWATCH_AUDIT=$PWD/my-audit/audit.yaml"
+    export, start, ready, pool, deploy, worker = block("A server and workers")
+    assert export == "export PREFECT_API_URL=http://127.0.0.1:4200/api DO_NOT_TRACK=true PREFECT_SERVER_ANALYTICS_ENABLED=false"
     shutil.copytree(DEPLOYMENTS, folder / "deployments")
     for file, changes in {
         "prefect.yaml": {"interval: 3600": "interval: 15", 'RETRY_DELAY_SECONDS: "60"': 'RETRY_DELAY_SECONDS: "2"'},
-        "automations.yaml": {"within: 30": "within: 15"},
+        "automations.yaml": {"within: 30": "within: 15", "enabled: false": "enabled: true"},
     }.items():
-        text = (folder / "deployments" / file).read_text()
-        for old, new in changes.items():
-            assert old in text
-            text = text.replace(old, new)
-        (folder / "deployments" / file).write_text(text)
+        change(folder / "deployments" / file, changes)
     port = free_port()
     own = {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "true",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "POISONWATCH_NAME": "my-audit",
-        "POISONWATCH_AUDIT": str(folder / "my-audit" / "audit.yaml"),
         "OMP_NUM_THREADS": "1",
     }
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")} | own
     with http_receiver() as receiver:
         settings = {"decision": {"false_discovery_rate": 0.9}, "alerts": [f"json://{receiver.address}/"]}
         audit = write_audit(folder / "my-audit", tiny_folder, tracking=mlflow_store(folder / "tracking"), **settings)
-        run(start, environment, folder)
-        working = None
-        try:
-            wait_for(f"{own['PREFECT_API_URL']}/health")
-            run(pool, environment, folder)
-            run(deploy, environment, folder)
-            run("prefect automation create --from-file deployments/automations.yaml", environment, folder)
-            log = (folder / "worker.log").open("wb")
-            working = subprocess.Popen(worker.split(), cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        with background(start.removesuffix(" &"), environment, folder):
+            for command in (ready, pool, deploy):
+                run(command, environment, folder)
             with temporary_settings({PREFECT_API_URL: own["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
-                yield Service(client, audit, receiver.received)
-        finally:
-            if working is not None:
-                for process in [*psutil.Process(working.pid).children(recursive=True), psutil.Process(working.pid)]:
-                    process.kill()
-                working.wait()
-                log.close()
-            for process in psutil.process_iter(["environ"]):
-                if (process.info["environ"] or {}).get("PREFECT_HOME") == own["PREFECT_HOME"]:
-                    process.kill()
+                training = client.read_deployment_by_name(TRAINING)
+                change(folder / "deployments" / "automations.yaml", {"00000000-0000-0000-0000-000000000000": str(training.id)})
+                run("prefect automation create --from-file deployments/automations.yaml", environment, folder)
+                with background(f"{worker} > worker.log 2>&1", environment, folder):
+                    yield Service(client, audit, receiver.received)
 
 
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            if httpx.get(url, timeout=5).is_success:
-                return
-        except httpx.HTTPError:
-            assert time.monotonic() < deadline
-        time.sleep(0.3)
+def change(file: Path, changes: dict[str, str]) -> None:
+    """Replace what is surely there."""
+    text = file.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
 
 
-def test_a_scheduled_run_happens_and_alerts(service: Service) -> None:
+@contextmanager
+def background(command: str, environment: dict[str, str], folder: Path) -> Iterator[None]:
+    """A command that runs as long as the block, and nothing that it started any longer."""
+    shell = subprocess.Popen(command, shell=True, cwd=folder, env=environment, start_new_session=True)
+    try:
+        yield
+    finally:
+        for process in [*psutil.Process(shell.pid).children(recursive=True), psutil.Process(shell.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        shell.wait()
+
+
+def test_a_scheduled_run_happens_and_alerts_and_holds_training_back(service: Service) -> None:
     """Nobody starts it: with releases of SQLAlchemy that do not fit, the server never would, and would not say so."""
     deadline = time.monotonic() + 120
     while not (done := [run for run in service.runs() if run.auto_scheduled and run.state.is_completed()]) or not service.received:
@@ -137,6 +135,11 @@ def test_a_scheduled_run_happens_and_alerts(service: Service) -> None:
     assert {"poisonwatch", "name:my-audit"} <= set(done[0].tags)
     found = service.client.read_deployment_by_name("poisonwatch-audit/my-audit")
     service.client.pause_deployment(found.id)  # the other tests start their own
+    deadline = time.monotonic() + 60
+    while not service.client.read_deployment_by_name(TRAINING).paused:  # the event of the flags fires the automation
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert not service.client.read_deployment_by_name("poisonwatch-audit/my-audit-again").paused
 
 
 def test_overlapping_runs_wait_for_each_other(service: Service) -> None:
@@ -150,6 +153,7 @@ def test_overlapping_runs_wait_for_each_other(service: Service) -> None:
         spans.append((next(s.timestamp for s in states if s.is_running()), next(s.timestamp for s in states if s.is_final())))
     first, second = sorted(spans)
     assert first[1] <= second[0]
+    assert "AwaitingConcurrencySlot" in [state.name for one in both for state in service.states(one)]
 
 
 def test_a_run_that_fails_is_tried_again(service: Service) -> None:
@@ -182,13 +186,17 @@ def test_a_run_whose_process_is_killed_is_started_again(service: Service) -> Non
 
 @pytest.mark.parametrize("file", POOLS)
 def test_each_pool_gets_the_same_deployments(file: str) -> None:
-    """Prefect's own model takes the file; audit, re-audit and drill, one run at a time each."""
+    """Prefect's own model takes the file, and the pool's type every job variable; audit, re-audit and drill, one run at a time each."""
     text = yaml.safe_load((DEPLOYMENTS / file).read_text())
     PrefectYamlModel.model_validate(text)
     assert [d["entrypoint"].rpartition(".")[2] for d in text["deployments"]] == ["audit", "audit", "drill"]
     assert text["deployments"][1]["parameters"]["again"] is True
     assert all(d["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for d in text["deployments"])
     assert all(d["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_DEFAULT_RETRIES"] == "2" for d in text["deployments"])
+    types = json.loads((Path(prefect.__file__).parent / "server/api/collections_data/views/aggregate-worker-metadata.json").read_text())
+    (known,) = [collection[POOLS[file]] for collection in types.values() if POOLS[file] in collection]
+    variables = set(known["default_base_job_configuration"]["variables"]["properties"])
+    assert all(set(d["work_pool"]["job_variables"]) <= variables for d in text["deployments"])
 
 
 def test_the_compose_file_is_one() -> None:

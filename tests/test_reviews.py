@@ -8,7 +8,7 @@ from ledgers import NAME, cover, covered_ledger
 
 from poisonwatch.decisions import chain, decide, verify
 from poisonwatch.errors import InputError
-from poisonwatch.reviews import Answer, enter, take, under_review, waiting
+from poisonwatch.reviews import Answer, enter, forget_unanswered, take, under_review, waiting
 
 FLAGGED = benign(1)[0]["prompt"]
 LATER = 4_000_000_000_000  # milliseconds: after any decision of a test
@@ -34,6 +34,31 @@ def test_a_flagged_row_waits_until_it_is_entered(tmp_path: Path) -> None:
         assert waiting(ledger, NAME, 10) == []
 
 
+def test_another_audit_before_it_is_entered_gives_no_second_trace(tmp_path: Path) -> None:
+    """The trace is the first audit's, what it shows is the last one's: a crash after it was logged leaves no twin."""
+    with covered_ledger(tmp_path, FLAGGED) as ledger:
+        (before,) = waiting(ledger, NAME, 10)
+        cover(ledger, tmp_path / "again", flagged=[FLAGGED], again=True)
+        (after,) = waiting(ledger, NAME, 10)
+        assert after.trace == before.trace
+        assert (before.audit_id, after.audit_id) == ("run", "again")
+
+
+def test_what_nobody_answered_on_waits_again_when_its_queue_is_gone(tmp_path: Path) -> None:
+    """What was answered on does not, nor do rows of another name."""
+    with covered_ledger(tmp_path, FLAGGED) as ledger:
+        (row,) = waiting(ledger, NAME, 10)
+        enter(ledger, row)
+        forget_unanswered(ledger, "another")
+        assert under_review(ledger, NAME) == {row.trace: None}
+        forget_unanswered(ledger, NAME)
+        assert waiting(ledger, NAME, 10) == [row]
+        enter(ledger, row)
+        take(ledger, row.trace, answer("a", "unsure"))
+        forget_unanswered(ledger, NAME)
+        assert waiting(ledger, NAME, 10) == []
+
+
 def test_a_decided_row_does_not_wait(tmp_path: Path) -> None:
     """Whoever decided on it has seen it."""
     with covered_ledger(tmp_path, FLAGGED) as ledger:
@@ -54,6 +79,22 @@ def test_an_answer_is_taken_into_the_chain(tmp_path: Path) -> None:
         ]
         assert verify(ledger)[0] == 2
         assert under_review(ledger, NAME) == {row.trace: "b"}
+        assert not take(ledger, row.trace, answer("b", "benign"))
+        assert verify(ledger)[0] == 2
+
+
+def test_a_corrected_answer_counts_by_whatever_clock_it_was_said(tmp_path: Path) -> None:
+    """A server's clock may be slow, and an answer is written after it was said: only what was decided elsewhere can be newer."""
+    with covered_ledger(tmp_path, FLAGGED) as ledger:
+        (row,) = waiting(ledger, NAME, 10)
+        enter(ledger, row)
+        assert take(ledger, row.trace, answer("a", "benign", said_at=1_000))
+        assert take(ledger, row.trace, answer("b", "poison", said_at=2_000))
+        decide(ledger, row.record["example_id"], "unsure", author="bob")
+        assert not take(ledger, row.trace, answer("c", "benign", said_at=3_000))
+        assert not take(ledger, row.trace, answer("d", "benign", said_at=4_000))
+        assert take(ledger, row.trace, answer("e", "benign"))
+        assert [made.verdict for made in chain(ledger)] == ["benign", "poison", "unsure", "benign"]
 
 
 def test_an_answer_that_is_older_than_a_decision_does_not_count(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from audits import benign, write_audit, write_rows
-from ledgers import append
+from ledgers import NAME, append, cover, pull
 from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource, Feedback
 from mlflow.tracing.client import TracingClient
@@ -128,6 +128,35 @@ def test_a_trace_shows_the_row_and_why_it_is_flagged(tiny_folder: Path, tmp_path
     assert shown.info.tags["poisonwatch.audit_id"] == outcome.summary["audit_id"]
     (finding,) = [said for said in shown.info.assessments if said.name == "poisonwatch"]
     assert "control" in str(finding.rationale)
+
+
+def test_what_the_review_page_shows_at_once_fits_in(tmp_path: Path) -> None:
+    """MLflow has room for 1,000 characters, and PostgreSQL refuses more: no text of a row can keep the others from review.
+
+    Of a preference row the rejected answer is there too; a queue that somebody removes is made again, without twins.
+    """
+    hostile = ["\u200b" * 900, "`" * 5_000, "\n" * 2_000 + "end", "word " * 9_000, "\x00\ud800"]
+    rows: list[dict[str, Any]] = [{"prompt": f"{i} {text}", "response": text} for i, text in enumerate(hostile)]
+    write_rows(tmp_path / "a.jsonl", [*rows, *benign(2)])
+    write_rows(tmp_path / "b.jsonl", [{"prompt": "Which?", "chosen": "This.", "rejected": "Not *this*."}])
+    config = AuditConfig(name=NAME, source={"path": "x"}, sentinels=["s"], tracking=mlflow_store(tmp_path / "tracking"))
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        pull(ledger, tmp_path)
+        cover(ledger, tmp_path / "run", flagged=[*(row["prompt"] for row in rows), "Which?"])
+        assert queue_reviews.fn(ledger, config) == len(hostile) + 1
+        reviewer = Reviewer(config)
+        traces = [reviewer.client.get_trace(item) for item in reviewer.items()]
+        for info in (trace.info for trace in traces):
+            assert len(info.request_preview) <= 1000
+            assert len(info.response_preview) <= 1000
+            assert info.request_preview.endswith("``")
+            assert "shop-1: score 9.0" in info.response_preview
+        (preferred,) = [trace.data.spans[0].outputs for trace in traces if "rejected answer" in trace.data.spans[0].outputs]
+        assert "This." in preferred["answer"]
+        assert preferred["rejected answer"] == "```\nNot *this*.\n```"
+        reviewer.client._delete_review_queue(reviewer.queues()[0])
+        assert queue_reviews.fn(ledger, config) == len(hostile) + 1
+        assert sorted(reviewer.items()) == sorted(trace.info.trace_id for trace in traces)
 
 
 @pytest.mark.parametrize("text", ["# plain ![i](https://host/x.png)", "a ``` b", "````\n```", "`", "x\n```\n[click](https://host)\n```"])
