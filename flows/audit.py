@@ -14,6 +14,7 @@ from prefect import Task, flow, get_run_logger, runtime
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, Rejection
+from poisonwatch.flows import interrupt
 from poisonwatch.flows.pause import ask
 from poisonwatch.flows.terminal import Reporter
 from poisonwatch.history import MLFLOW, PREFECT, PastAudit, of_flow_run
@@ -80,6 +81,7 @@ class Engine:
         self.troubles: list[str] = []
 
     def __call__(self, task: Task[..., R], *args: Any) -> R:
+        interrupt.heed()
         function: Callable[..., R] = task.fn if self.inline else task
         with self.clock.stage(task.name):
             return function(*args)

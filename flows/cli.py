@@ -12,10 +12,12 @@ from cyclopts import App
 
 from poisonwatch import __version__
 from poisonwatch.errors import PoisonwatchError
+from poisonwatch.flows import interrupt
 
 app = App(
     name="poisonwatch",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `main` says what became of the work
     help="Find planted rows in fine-tuning data, before you train on it.\n\n"
     "Exit codes: 0 nothing flagged, 3 something flagged, 2 bad usage or input, 1 anything else.",
     help_epilogue="Example: `poisonwatch demo /tmp/poisonwatch-demo`",
@@ -93,6 +95,7 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 nothing flagged, 2 bad usage or input, 3 something flagged, 1 anything else."""
+    interrupt.listen()
     try:
         code = app(arguments, result_action="return_value")
         sys.stdout.flush()

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from poisonwatch.config import AuditConfig
 from poisonwatch.drill import Plan
 from poisonwatch.errors import PoisonwatchError
+from poisonwatch.flows import interrupt
 from poisonwatch.flows.terminal import Reporter
 from poisonwatch.history import of_run_dir
 from poisonwatch.ledger import Ledger
@@ -121,6 +122,8 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
         if not _server_is_gone(error):
             raise
         connection.lost = True
+        if interrupt.behind(error):
+            raise KeyboardInterrupt from None
         Reporter().note(
             f"warning: no Prefect server answers at {redact_url(server or 'its temporary address')}: going on without it; "
             "`poisonwatch sync` shows the audit there later"

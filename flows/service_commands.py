@@ -99,10 +99,10 @@ def history(
     from poisonwatch.tasks.tracked import tracked_runs
 
     settings = load_config(config)
-    tracked = None
-    try:
-        tracked = tracked_runs.fn(settings, limit)
-    except OperationError as error:
-        Reporter().note(f"warning: {error}")
     with Ledger.existing(settings.state) as ledger:
+        tracked = None
+        try:
+            tracked = tracked_runs.fn(settings, limit)
+        except OperationError as error:
+            Reporter().note(f"warning: {error}")
         print_lines(lines_of(ledger, settings, tracked, limit), json)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.decision import LEAST_TRUSTED
+from poisonwatch.flows import interrupt
 from poisonwatch.health import Problem
 from poisonwatch.intake import Taken
 from poisonwatch.redaction import excerpt, visible
@@ -51,6 +52,7 @@ class Reporter:
         with Progress(*columns, console=self.console, disable=self.quiet) as bars:
             bar = bars.add_task(description, total=total)
             for item in items:
+                interrupt.heed()
                 yield item
                 bars.advance(bar, advance(item))
 

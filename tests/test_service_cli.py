@@ -56,6 +56,15 @@ def test_history_does_without_mlflow(tiny_folder: Path, tmp_path: Path, capsys: 
     assert (line["audit_id"], line["mlflow"], line["new"]) == (outcome.summary["audit_id"], "owed", 43)
 
 
+def test_history_before_any_audit_writes_nothing(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a ledger nor a tracking store."""
+    config = write_audit(tmp_path, tiny_folder)
+    before = {path.name for path in tmp_path.iterdir()}
+    assert run("history", str(config)) == 2
+    assert "no audit has run" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def test_history_of_a_lost_ledger_is_what_mlflow_knows(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An audit that is only there is listed all the same."""
     config = write_audit(tmp_path / "in", tiny_folder, tracking=mlflow_store(tmp_path / "tracking"))
