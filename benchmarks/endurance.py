@@ -17,12 +17,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +32,6 @@ BACK_AFTER = 2  # audits
 MARK = "<|im_start|>"
 ROWS = 12
 LONGEST_S = 2.0  # within which a process is killed, from the first trace of its audit to past its end
-
-
-class Receiver(ThreadingHTTPServer):
-    """Keeps the keys of the alerts it took; refuses while `failing`."""
-
-    def __init__(self) -> None:
-        self.keys: list[str] = []
-        self.failing = False
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                message = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                if not receiver.failing:
-                    receiver.keys += re.findall(r"Alert ([0-9a-f]{16})", message)
-                self.send_response(500 if receiver.failing else 200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
 class Server:
@@ -178,9 +153,10 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
     from audits import write_audit
     from conftest import build_model, build_tokenizer
     from ledgers import append
-    from servers import free_port, mlflow_server
+    from servers import free_port, http_receiver, mlflow_server
 
-    draw, receiver = random.Random(seed), Receiver()
+    draw, closing = random.Random(seed), ExitStack()
+    receiver = closing.enter_context(http_receiver())
     for name in ("model", "mlflow", "prefect"):
         (folder / name).mkdir()
     build_model("llama").save_pretrained(folder / "model")
@@ -191,7 +167,7 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
         "prefect": Server(lambda: prefect_server(folder / "prefect", ports[1])),
     }
     tracking, api = (server.start() for server in servers.values())
-    alerts = [f"json://127.0.0.1:{receiver.server_port}/"]
+    alerts = [f"json://{receiver.address}/"]
     config = write_audit(folder / "audit", folder / "model", tracking=tracking, alerts=alerts, decision={"false_discovery_rate": 0.5})
     own = {"PREFECT_HOME": str(folder / "prefect"), "POISONWATCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     environment = {**os.environ, **own, "PREFECT_API_URL": api, "PYTHONPATH": str(TESTS)}
@@ -204,7 +180,7 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
         append(folder / "audit" / "rows.jsonl", rows(i))
         fault = draw.choices(list(FAULTS), list(FAULTS.values()))[0]
         faults[fault] += 1
-        receiver.failing = fault == "receiver"
+        receiver.answer = 500 if fault == "receiver" else 200
         if fault == "kill":
             killed(config, environment, draw.uniform(0, LONGEST_S), log)
             continue
@@ -215,15 +191,20 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
             down[fault] = i
         history.append(lasting_one.finish_audit())
         print(f"{i + 1}/{audits} {fault:<9}", json.dumps(history[-1])[:200], file=sys.stderr, flush=True)
-    receiver.failing = False
+    receiver.answer = 200
     for name in down:
         servers[name].start()
     lasting_one.start_audit()  # takes what the last one may have left
     history.append(lasting_one.finish_audit())
     subprocess.run([sys.executable, "-m", "poisonwatch.flows.cli", "sync", str(config)], env=environment, check=True)
-    result = {"faults": dict(faults), **account(config, receiver.keys, audits), **growth(history)}
+    result = {
+        "faults": dict(faults),
+        **account(config, re.findall(r"Alert ([0-9a-f]{16})", json.dumps(receiver.received)), audits),
+        **growth(history),
+    }
     for server in servers.values():
         server.stop()
+    closing.close()
     return result
 
 

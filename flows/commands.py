@@ -20,9 +20,11 @@ def checked(config: Path) -> "AuditConfig":
     from poisonwatch.config import load_config
     from poisonwatch.sentinels import load_sentinels
     from poisonwatch.sources import check_source
+    from poisonwatch.targets import check_targets
 
     settings = load_config(config)
     load_sentinels(settings.sentinels)
+    check_targets(settings)
     for key, source in (("source", settings.source), ("reference", settings.reference)):
         if source is not None:
             check_source(source, key)

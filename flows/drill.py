@@ -43,7 +43,8 @@ def run_stages(config: AuditConfig, plan: Plan, run_dir: Path, engine: Engine, r
         found = engine(rehearse, rehearsal, plan, reporter.progress)
         counts = {"pulled": len(rows), "rejected": len(clean.rejected), "clean": found.clean, "reference": found.trusted}
         tracked = engine.attempt(open_run, config, drill_id, "drill") or {}
-        report = summarise(config, drill_id, plan, found, counts, data_fingerprint(planted.clean), model, engine.clock.costs)
+        fingerprint = data_fingerprint(example.id for example in planted.clean)
+        report = summarise(config, drill_id, plan, found, counts, fingerprint, model, engine.clock.costs)
         report |= tracked
         engine(record_drill, folder, config, report)
         if tracked:

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
 
@@ -17,7 +17,10 @@ def watch(
     cron: Annotated[str | None, Parameter(help="When, as a cron expression.")] = None,
     timezone: Annotated[str, Parameter(help="Whose time --cron means.")] = "UTC",
     drill_every: Annotated[timedelta | None, Parameter(help="How often a drill shows what an audit would find, as in 7d.")] = None,
-    port: Annotated[int, Parameter(help="Where a Prefect server is started, if PREFECT_API_URL names none.")] = 4200,
+    port: Annotated[
+        int,
+        Parameter(validator=validators.Number(gte=1, lte=65535), help="Where a Prefect server is started, if PREFECT_API_URL names none."),
+    ] = 4200,
 ) -> None:
     """Audit on a schedule, from one process, until it is told to end."""
     from poisonwatch.flows.commands import checked
@@ -36,8 +39,9 @@ def alert_test(
     /,
 ) -> int:
     """Send a test message to each of the audit's alert targets; returns the exit code: 0 all took it, 1 one did not."""
-    from poisonwatch.alerts import targets_of, trial_message
+    from poisonwatch.alerts import trial_message
     from poisonwatch.config import load_config
+    from poisonwatch.targets import targets_of
     from poisonwatch.tasks.alerts import send
 
     settings = load_config(config)

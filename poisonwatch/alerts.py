@@ -6,7 +6,6 @@ clusters that reach its severity, the MOST_CLUSTERS gravest of an audit at most,
 Row text is hostile, and every medium has its own markup: `inert` takes it out of all of them.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -15,13 +14,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from poisonwatch.config import AlertConfig, AuditConfig
+from poisonwatch.config import AuditConfig
 from poisonwatch.confirmation import Confirmation, Effect
 from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.links import mlflow_run_url, report_of
 from poisonwatch.outbox import CLUSTER, DIGEST, Alert
-from poisonwatch.redaction import excerpt, redact_url, visible
+from poisonwatch.redaction import excerpt, visible
 from poisonwatch.summary import Attributed
+from poisonwatch.targets import Target, digest_of, targets_of
 from poisonwatch.verdicts import SEVERITIES, Flag, Verdicts
 
 MOST_CLUSTERS = 5  # messages an audit; more help nobody
@@ -35,36 +35,6 @@ DATA_FILES = {"json", "jsonl", "csv", "tsv", "parquet", "arrow"}  # no such name
 _TWINS = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>@#&|*~`[]{}\\$^:"})  # full-width: they look alike, and are no markup
 _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _INNER_DOT = re.compile(r"\.(?=\w)")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where alerts go: the `number`th of `alerts`, from 1, and its `kind`: the URL's scheme, or block.
-
-    `id` stands for it in the ledger. It follows from the address as it is written, without passwords.
-    """
-
-    number: int
-    kind: str
-    id: str
-    setting: AlertConfig
-
-    def __str__(self) -> str:
-        return f"alerts[{self.number}] ({self.kind})"
-
-
-def targets_of(config: AuditConfig) -> list[Target]:
-    """The audit's targets, in the order of the audit file."""
-    found: list[Target] = []
-    met: Counter[str] = Counter()
-    for number, setting in enumerate(config.alerts, start=1):
-        address = redact_url(setting.url) if setting.url is not None else f"block:{setting.block}"
-        scheme, separator, _ = address.partition(":")
-        kind = re.sub(r"[^a-z0-9+.]", "", scheme.lower())[:20] if separator and "$" not in scheme else "url"
-        met[address] += 1
-        again = f"-{met[address]}" if met[address] > 1 else ""
-        found.append(Target(number, kind, f"{kind}-{_digest(address)}{again}", setting))
-    return found
 
 
 def inert(text: str, longest: int = LONGEST_NAME) -> str:
@@ -252,8 +222,4 @@ def _more(n: int, what: str) -> list[str]:
 
 
 def _key(summary: Mapping[str, Any], kind: str, ids: Sequence[str]) -> str:
-    return _digest("\n".join([summary["audit_id"], kind, *sorted(ids)]))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return digest_of("\n".join([summary["audit_id"], kind, *sorted(ids)]))

@@ -173,7 +173,7 @@ class AlertConfig(_Section):
     @model_validator(mode="after")
     def _one_address(self) -> "AlertConfig":
         if (self.url is None) == (self.block is None):
-            raise ValueError("an alert goes to one of url and block")
+            raise ValueError("an alert goes to one of url and block: leave the other out")
         return self
 
 
@@ -339,7 +339,7 @@ def _model_folder(name: str, folder: Path) -> str:
 def _explain(error: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg']}" + (
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}" + (
             "" if error["type"] == "missing" or error["loc"][0] in SECRET else f" (got {redact_url(repr(error['input']))[:60]})"
         )
     known = _known_keys([part for part in error["loc"][:-1] if isinstance(part, str)])

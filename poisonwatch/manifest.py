@@ -19,6 +19,7 @@ from poisonwatch.errors import InputError, SourceError
 from poisonwatch.files import type_of
 from poisonwatch.reading import BATCH, MIB, Reading
 from poisonwatch.redaction import visible
+from poisonwatch.release import sha256_of
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^clean(-[0-9]+)?\.(jsonl|parquet)$")]  # it is opened: no path may stand in it
@@ -129,7 +130,7 @@ def _compare_file(path: Path, file: Written, entries: list[Entry], schema_of: Sc
         return
     schema = schema_of(entries[0]) if schema_of and entries and path.suffix == ".parquet" else None
     if path.suffix == ".parquet" and schema is None:
-        whole, number = _sha256(path), -1 if schema_of else _rows_of(path)
+        whole, number = sha256_of(path), -1 if schema_of else _rows_of(path)
         found.present += entries
     else:
         whole, number = _compare_rows(path, schema, entries, found)
@@ -155,7 +156,7 @@ def _compare_rows(path: Path, schema: bytes | None, entries: list[Entry], found:
             found.lost.append(entry)
         else:
             found.present.append(entry)
-    return hasher.hexdigest() if schema is None else _sha256(path), number
+    return hasher.hexdigest() if schema is None else sha256_of(path), number
 
 
 def _lines(path: Path, hasher: "hashlib._Hash") -> Iterator[str]:
@@ -180,8 +181,3 @@ def _rows_of(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
     except pa.ArrowException:
         return -1
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

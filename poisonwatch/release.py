@@ -202,7 +202,7 @@ def _write_clean(connection: Connection, name: str, folder: Path, header: dict[s
             written[split[kind]] = written.get(split[kind], 0) + 1
             covered.add(row.audit_id)
     header["audits"] = _audits(connection, covered)
-    header["files"] = [{"name": path, "rows": count, "sha256": _sha256(folder / path)} for path, count in written.items()]
+    header["files"] = [{"name": path, "rows": count, "sha256": sha256_of(folder / path)} for path, count in written.items()]
     with (folder / "manifest.json").open("w", encoding="ascii") as manifest, lines_path.open(encoding="ascii") as lines:
         manifest.write(json.dumps(header)[:-1] + ', "rows": [\n')
         shutil.copyfileobj(lines, manifest)
@@ -259,6 +259,7 @@ def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
             file.write(json.dumps(record) + "\n")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -202,9 +202,9 @@ def origin(config: AuditConfig) -> dict[str, Any]:
     }
 
 
-def data_fingerprint(examples: Sequence[Example]) -> str:
-    """SHA-256 over the sorted ids: the same rows give the same fingerprint in any order."""
-    return hashlib.sha256("\n".join(sorted(example.id for example in examples)).encode()).hexdigest()
+def data_fingerprint(ids: Iterable[str]) -> str:
+    """SHA-256 over the sorted example ids: the same rows give the same fingerprint in any order."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
 def git_commit() -> str | None:

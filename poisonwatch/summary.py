@@ -55,7 +55,7 @@ def summarise(
         "counts": {**counts, "new": len(verdicts.examples), "flagged": len(verdicts.flags)},
         "model": {"name": config.model.name, "fingerprint": version.model},
         "sentinels": version.sentinels,
-        "data_fingerprint": data_fingerprint(verdicts.examples),
+        "data_fingerprint": data_fingerprint(example.id for example in verdicts.examples),
         "settings": _settings(config, attributed.fitted),
         "recovery": _recovery(attributed.influence),
         "false_discovery_rate": verdicts.false_discovery_rate,

@@ -1,7 +1,9 @@
 """What an audit has worked out so far, kept until it is committed: one that died or failed is taken up where it stopped.
 
-    <cache>/work/<key>/recover.safetensors        what a stage came to
-    <cache>/work/<key>/fit-00003.safetensors      a shard of a pass over the rows (poisonwatch/trail.py)
+It lies in the user's cache, in a folder of its own below `work`, named by a key:
+
+    recover.safetensors           what a stage came to
+    fit-000003.safetensors        a shard of a pass over the rows (poisonwatch/trail.py)
 
 The key is a SHA-256 of all that the results depend on: another row, sentinel, setting or model, or another Poisonwatch, is another key. A
 file holds tensors and JSON: nothing in it is ever run. One that is damaged is left out, and what it held is worked out anew. A full disk

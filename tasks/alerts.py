@@ -16,13 +16,14 @@ from prefect.blocks.core import Block
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from poisonwatch import outbox
-from poisonwatch.alerts import Target, compose, targets_of
+from poisonwatch.alerts import compose
 from poisonwatch.config import AuditConfig
 from poisonwatch.environment import expand
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.ledger import Ledger, now
 from poisonwatch.outbox import Alert
 from poisonwatch.summary import Attributed
+from poisonwatch.targets import Target, targets_of
 from poisonwatch.tasks import OUTSIDE, PLAIN
 
 TYPES = {"low": "info", "medium": "warning", "high": "failure"}  # what Apprise calls severities: colours, PagerDuty's severity

@@ -22,7 +22,6 @@ from poisonwatch.decisions import VERDICTS
 from poisonwatch.environment import conceal, expand
 from poisonwatch.errors import OperationError
 from poisonwatch.ledger import Ledger, batched
-from poisonwatch.links import mlflow_ui
 from poisonwatch.redaction import excerpt, visible
 from poisonwatch.reviews import Answer, Waiting, enter, forget_unanswered, take, under_review, waiting
 from poisonwatch.tasks import OWED
@@ -61,17 +60,13 @@ def read_reviews(ledger: Ledger, config: AuditConfig) -> int:
     return _on(config, lambda client, experiment_id: _read(client, experiment_id, ledger, config, known))
 
 
-def review_url(config: AuditConfig, experiment_id: str, queue_id: str) -> str | None:
-    """The page of a queue, where MLflow's address is known."""
-    base = mlflow_ui(config)
-    return None if base is None else f"{base}/#/experiments/{experiment_id}/review-queue?selectedQueueId={queue_id}"
-
-
 def _on(config: AuditConfig, work: Callable[[TracingClient, str], R]) -> R:
+    if not hasattr(TracingClient, "_list_review_queues"):  # an MLflow here that is older than the API
+        raise _too_old(config)
     try:
         experiment_id = experiment_of(mlflow_client(config), config)
         return work(TracingClient(expand(config.tracking, "tracking")), experiment_id)
-    except (AttributeError, NotImplementedError) as error:
+    except NotImplementedError as error:  # a store that knows no reviews
         raise _too_old(config) from error
     except UNAVAILABLE as error:
         if isinstance(error, MlflowException) and error.error_code == "ENDPOINT_NOT_FOUND" and "review" in str(error):

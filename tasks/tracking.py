@@ -49,6 +49,10 @@ def mlflow_client(config: AuditConfig) -> MlflowClient:
 
 def mlflow_trouble(config: AuditConfig, what: str, error: BaseException) -> OperationError:
     """What MLflow did, without secrets, as an error to be raised."""
+    if "Max retries exceeded" in str(error):
+        return OperationError(
+            f"MLflow at {conceal(config.tracking)} cannot be reached: start it, and `poisonwatch sync` tells it what it missed"
+        )
     return OperationError(f"MLflow at {conceal(config.tracking)} {what}: {conceal(first_line(error), config.tracking)}")
 
 

@@ -4,7 +4,6 @@ What is sent twice is there once: metrics carry the audit's time, not the upload
 by its digest.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ from poisonwatch.config import SourceConfig
 from poisonwatch.history import PastAudit
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import flags
-from poisonwatch.runs import flagged_example, plain_name, read_lines
+from poisonwatch.runs import data_fingerprint, flagged_example, plain_name, read_lines
 from poisonwatch.saved import FILE
 from poisonwatch.verdicts import SEVERITIES
 
@@ -170,8 +169,8 @@ def _datasets(past: PastAudit, settings: Mapping[str, Any]) -> Iterator[DatasetI
     if operators.exists() and past.summary["counts"]["reference"]:
         with safe_open(operators, "np") as file:
             trusted = [bytes(row).hex() for row in file.get_tensor("ids")[past.summary["counts"]["new"] :]]
-        digest = hashlib.sha256("\n".join(sorted(trusted)).encode()).hexdigest()
-        yield _dataset(pd.DataFrame({"example_id": trusted}), f"{past.name} trusted", digest, settings.get("reference"), "reference")
+        frame = pd.DataFrame({"example_id": trusted})
+        yield _dataset(frame, f"{past.name} trusted", data_fingerprint(trusted), settings.get("reference"), "reference")
 
 
 def _dataset(frame: pd.DataFrame, name: str, digest: str, source: Mapping[str, Any] | None, context: str) -> DatasetInput:

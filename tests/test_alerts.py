@@ -7,10 +7,11 @@ import pytest
 from clusters import HIGH, LOW, MEDIUM, SUMMARY, found, row, settings
 from markdown import markdown
 
-from poisonwatch.alerts import compose, inert, place, targets_of
+from poisonwatch.alerts import compose, inert, place
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.outbox import Alert
 from poisonwatch.summary import Attributed
+from poisonwatch.targets import targets_of
 
 HERE = Path("/runs/today")
 HOSTILE = (
@@ -156,17 +157,3 @@ def test_inert_text_stays_readable() -> None:
 def test_a_place_can_be_pasted_and_is_no_link(source: str, shown: str) -> None:
     """The usual names of files are as `decide` takes them."""
     assert place(source, 3) == shown
-
-
-def test_a_target_is_known_by_its_address_without_its_password() -> None:
-    """A changed password is the same target; equal addresses are told apart; no id holds an address."""
-    block = AlertConfig(block="slack-webhook/ops")
-    one, two, three, four, five = targets_of(
-        settings("json://ann:one@host/x", "json://ann:one@host/x", "mailto://a:${PW}@h", block, "${URL}")
-    )
-    (changed,) = targets_of(settings("json://ann:two@host/x"))
-    assert changed.id == one.id
-    assert two.id == f"{one.id}-2"
-    assert [str(t) for t in (one, three, four, five)] == ["alerts[1] (json)", "alerts[3] (mailto)", "alerts[4] (block)", "alerts[5] (url)"]
-    assert len({t.id for t in (one, two, three, four, five)}) == 5
-    assert all(re.fullmatch(r"(json|mailto|block|url)-[0-9a-f]{16}(-2)?", t.id) for t in (one, two, three, four, five))

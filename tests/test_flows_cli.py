@@ -70,6 +70,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "wrong suffix": ({"source": "audit.yaml"}, "must end in one of .arrow, .csv"),
     "unknown format": ({"source": "strange.jsonl"}, "rows have the fields a, b; readable formats are messages"),
     "no line is JSON": ({"source": "broken.jsonl"}, "broken.jsonl, line 1: the row cannot be read: not JSON"),
+    "unknown alert": ({"alerts": ["foo://host/x"]}, "alerts[1] (foo) is no Apprise URL: give one such as slack://"),
     "missing sentinels": ({"sentinels": "nowhere.yaml"}, "nowhere.yaml does not exist: check `sentinels`"),
     "sentinel without answer": ({"sentinels": "unanswered.yaml"}, "sentinel 1 (x-1) has no answer: give `forbidden`"),
     "unknown pack": ({"sentinels": "pack:nothing"}, "there is no pack nothing: packs are"),

@@ -8,10 +8,10 @@ from clusters import HIGH, MEDIUM, audit, found, pulled, settings
 from ledgers import NAME
 from sqlalchemy import func, select
 
-from poisonwatch.alerts import targets_of
 from poisonwatch.ledger import Ledger, now
 from poisonwatch.ledger_tables import alerts, deliveries, flags, told
 from poisonwatch.outbox import Owed, mark, owing, readdress, told_of
+from poisonwatch.targets import targets_of
 
 BOTH = settings("json://one", "json://two")
 

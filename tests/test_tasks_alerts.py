@@ -19,7 +19,6 @@ from prefect.testing.utilities import prefect_test_harness
 from servers import HttpReceiver, free_port, http_receiver, smtp_receiver
 from sqlalchemy import select
 
-from poisonwatch.alerts import targets_of
 from poisonwatch.config import AlertConfig, AuditConfig, load_config
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.examples import Example, Message
@@ -29,6 +28,7 @@ from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import deliveries, flags
 from poisonwatch.outbox import owing
 from poisonwatch.summary import Attributed
+from poisonwatch.targets import targets_of
 from poisonwatch.tasks.alerts import TALKATIVE, deliver, send
 
 HOSTILE = "@everyone <!channel> [x](http://evil.com) <b>bold</b> `code` | t | {{ token }} <@U1> https://evil.com **b** &lt;"

@@ -21,7 +21,7 @@ from poisonwatch.decisions import chain
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.ledger import Ledger
 from poisonwatch.reviews import under_review
-from poisonwatch.tasks.reviews import MOST, inert, queue_reviews, read_reviews, review_url
+from poisonwatch.tasks.reviews import MOST, inert, queue_reviews, read_reviews
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"
 
@@ -213,12 +213,3 @@ def test_a_server_that_knows_no_queues_is_said_to_be_too_old(tiny_folder: Path, 
     assert outcome.verdicts.flags
     (trouble,) = outcome.troubles
     assert trouble == f"MLflow at {old} has no review queues: upgrade it to 3.14 or later, or set `review: false`"
-
-
-def test_the_queue_s_page_needs_an_address(tmp_path: Path) -> None:
-    """None for a database alone."""
-    least: dict[str, Any] = {"source": {"path": "x"}, "sentinels": ["s"]}
-    assert review_url(AuditConfig(**least, tracking="http://mlflow:5000"), "1", "rq-2") == (
-        "http://mlflow:5000/#/experiments/1/review-queue?selectedQueueId=rq-2"
-    )
-    assert review_url(AuditConfig(**least), "1", "rq-2") is None
