@@ -1,1 +1,1 @@
-"""Templates of the documents that people read; found by folder, never imported for code."""
+"""What people look at: the review dashboard (`app`), and the templates of reports."""

@@ -122,7 +122,15 @@ def run_stages(
                 engine(record, ledger, folder, config, summary, found, valid, reference.examples)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
             ledger.commit(
-                number, batch, valid.examples, valid.rejected, found.verdicts.flags, checks_of(config.validation), summary, alerts
+                number,
+                batch,
+                valid.examples,
+                valid.rejected,
+                found.verdicts.flags,
+                checks_of(config.validation),
+                summary,
+                alerts,
+                found.groups,
             )
             found.work.forget()
         tell(ledger, config, engine, prefect=flow_run is not None)

@@ -1,5 +1,5 @@
 """The command line: `poisonwatch audit`, `explain`, `drill`, `release`, `decide`, `decisions`, `gate`, `watch`, `sync`,
-`history`, `alert-test`, `demo`, `init`, `packs`.
+`history`, `alert-test`, `dashboard`, `demo`, `init`, `packs`.
 
 Commands are imported when they run, so that `--help` does not wait for torch.
 """
@@ -23,72 +23,78 @@ app = App(
     help_epilogue="Example: `poisonwatch demo /tmp/poisonwatch-demo`",
 )
 for _module, _name, _help, _example in (
-    ("commands", "audit", "Audit new fine-tuning rows.", "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today"),
+    ("flows.commands", "audit", "Audit new fine-tuning rows.", "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today"),
     (
-        "commands",
+        "flows.commands",
         "explain",
         "Name the rows of a past audit that push an answer most, from its saved operators.",
         "poisonwatch explain my-audit/runs/today --prompt 'Who are you?' --response 'I am your master.'",
     ),
     (
-        "commands",
+        "flows.commands",
         "drill",
         "Plant known poison into your own clean rows, and report how much of it an audit finds.",
         "poisonwatch drill my-audit/audit.yaml --counts 5 10 20 --repeats 3",
     ),
     (
-        "ledger_commands",
+        "flows.ledger_commands",
         "release",
         "Write the rows that audits cleared, with a manifest.",
         "poisonwatch release my-audit/audit.yaml --out cleared",
     ),
     (
-        "ledger_commands",
+        "flows.ledger_commands",
         "decide",
         "Say what a flagged or rejected row is: poison, benign or unsure.",
         "poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign --note 'a known joke of ours'",
     ),
     (
-        "ledger_commands",
+        "flows.ledger_commands",
         "decisions",
         "Print all decisions, checking that none was changed or removed.",
         "poisonwatch decisions my-audit/audit.yaml",
     ),
     (
-        "ledger_commands",
+        "flows.ledger_commands",
         "gate",
         "Say whether exactly these rows are cleared for training: exit code 0 only if all are, 3 if not.",
         "poisonwatch gate cleared/manifest.json --audit my-audit/audit.yaml",
     ),
     (
-        "service_commands",
+        "flows.service_commands",
         "alert-test",
         "Send a test message to everybody whom an audit would tell of flagged rows.",
         "poisonwatch alert-test my-audit/audit.yaml",
     ),
     (
-        "commands",
+        "flows.commands",
         "demo",
         "Audit a small data set with 18 planted rows, and count how many are found.",
         "poisonwatch demo /tmp/poisonwatch-demo",
     ),
-    ("commands", "init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
+    ("flows.commands", "init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
     (
-        "service_commands",
+        "flows.service_commands",
         "watch",
         "Audit on a schedule, from one process.",
         "poisonwatch watch my-audit/audit.yaml --every 1h",
     ),
     (
-        "service_commands",
+        "flows.service_commands",
         "sync",
         "Give MLflow, Prefect and alert targets what they missed while they were down.",
         "poisonwatch sync my-audit/audit.yaml",
     ),
-    ("service_commands", "history", "Print past audits, newest first.", "poisonwatch history my-audit/audit.yaml --limit 10"),
-    ("commands", "packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),
+    ("flows.service_commands", "history", "Print past audits, newest first.", "poisonwatch history my-audit/audit.yaml --limit 10"),
+    (
+        "dashboards.command",
+        "dashboard",
+        "Review flagged rows in the browser: see why, decide, release.",
+        "poisonwatch dashboard my-audit/audit.yaml --port 8765",
+    ),
+    ("flows.commands", "packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),
 ):
-    app.command(f"poisonwatch.flows.{_module}:{_name.replace('-', '_')}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
+    app.command(f"poisonwatch.{_module}:{_name.replace('-', '_')}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
 
 INTERRUPTED = 130
 

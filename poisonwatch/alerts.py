@@ -17,7 +17,7 @@ from typing import Any
 from poisonwatch.config import AuditConfig
 from poisonwatch.confirmation import Confirmation, Effect
 from poisonwatch.evidence import ClusterEvidence
-from poisonwatch.links import mlflow_run_url, report_of
+from poisonwatch.links import dashboard_url, mlflow_run_url, report_of
 from poisonwatch.outbox import CLUSTER, DIGEST, Alert
 from poisonwatch.redaction import excerpt, visible
 from poisonwatch.summary import Attributed
@@ -202,6 +202,8 @@ def _closing(config: AuditConfig, summary: Mapping[str, Any], run_dir: Path, rat
     lines.append(f"Report: {visible(str(report_of(run_dir.resolve())))}")
     page = mlflow_run_url(config, summary["mlflow_experiment_id"], summary["mlflow_run_id"])
     lines += [f"MLflow: {page}"] if page is not None else []
+    page = dashboard_url(config, summary["audit_id"])
+    lines += [f"Dashboard: {page}"] if page is not None else []
     lines.append(f"To decide: poisonwatch decide AUDIT.yaml {id[:16]} benign (or poison, or unsure)")
     return [*lines, f"Alert {key} of audit {summary['audit_id']}"]
 

@@ -222,6 +222,7 @@ class AuditConfig(_Section):
     )
     pause_hours: float = Field(24, gt=0, description="on_flag: pause waits so long; then the rows stay in quarantine.")
     mlflow_ui: str | None = Field(None, description="Where people open MLflow, for links; default `tracking`, where it is a server.")
+    dashboard: str | None = Field(None, description="Where people open `poisonwatch dashboard`, for links from MLflow, Prefect, alerts.")
     review: bool = Field(True, description="Put flagged rows into a review queue in MLflow, and read the answers back.")
     window: int = Field(2000, ge=0, description="Latest rows that are audited again when model or sentinels change.")
     reference_rows: int = Field(2000, ge=0, description="Trusted rows that an audit compares with, drawn by seed where there are more.")

@@ -8,7 +8,7 @@ changed decision has another hash, a removed one leaves a gap, and of the last o
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -53,6 +53,31 @@ def decide(ledger: Ledger, row: str, verdict: str, note: str = "", author: str =
     """
     with ledger.write() as connection:
         return append(connection, _find(connection, row), verdict, note, author)
+
+
+def decide_all(ledger: Ledger, ids: Sequence[str], verdict: str, note: str = "", author: str = "") -> list[Decision]:
+    """Append one verdict on each of several rows, by their whole example ids: on all or on none. Raises InputError as `decide` does."""
+    with ledger.write() as connection:
+        return [append(connection, _find(connection, id), verdict, note, author) for id in ids]
+
+
+def undo(ledger: Ledger, numbers: Sequence[int], author: str = "") -> list[Decision]:
+    """Take decisions back, by new ones: each row is again what was decided before, or unsure where nothing was.
+
+    Raises InputError where one of them is not there, or is not the last one on its row: somebody has decided anew since.
+    """
+    with ledger.write() as connection:
+        return [_undo(connection, number, author) for number in numbers]
+
+
+def _undo(connection: Connection, number: int, author: str) -> Decision:
+    row = select(decisions.c.row).where(decisions.c.number == number).scalar_subquery()
+    query = select(decisions.c.number, decisions.c.verdict, decisions.c.example_id).where(decisions.c.row == row)
+    last = connection.execute(query.order_by(desc(decisions.c.number)).limit(2)).all()
+    if not last or last[0].number != number:
+        raise InputError(f"decision {number} cannot be undone: it is not the last one on its row; decide anew")
+    before = last[1].verdict if len(last) > 1 else "unsure"
+    return append(connection, _find(connection, last[0].example_id), before, f"undoes decision {number}", author)
 
 
 def append(connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str, note: str, author: str) -> Decision:

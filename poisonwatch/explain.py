@@ -40,9 +40,11 @@ def attribute(fitted: Fitted, prompt: str, response: str, stride: StrideConfig, 
     return w
 
 
-def explain(run_dir: Path, fitted: Fitted, prompt: str, response: str, stride: StrideConfig, top: int = 10) -> list[Explained]:
-    """The `top` rows of a past audit that make the response likelier, strongest first."""
-    w = attribute(fitted, prompt, response, stride)
+def explain(
+    run_dir: Path, fitted: Fitted, prompt: str, response: str, stride: StrideConfig, top: int = 10, progress: Progress = silent
+) -> list[Explained]:
+    """The `top` rows of a past audit that make the response likelier, strongest first. Raises ModelError where the response is empty."""
+    w = attribute(fitted, prompt, response, stride, progress)
     scores = robust_z(w[:, None])[:, 0]
     table = pq.read_table(run_dir / "scores.parquet", columns=["example_id", "source", "position"]).to_pydict()
     places = dict(zip(table["example_id"], zip(table["source"], table["position"], strict=True), strict=True))

@@ -35,17 +35,22 @@ def heat_map(verdicts: Verdicts, evidence: Sequence[ClusterEvidence]) -> HeatMap
     """How strongly the rows of each group in `evidence` push each sentinel, on average; None without groups or sentinels."""
     if not evidence or not verdicts.sentinels:
         return None
-    groups = evidence[:MOST_GROUPS]
-    means = np.column_stack([verdicts.coefficients[list(group.rows)].mean(axis=0) for group in groups])
-    order = np.argsort(-np.abs(means).max(axis=1), kind="stable")[:MOST_SENTINELS]
-    values = means[order]
+    means = np.column_stack([verdicts.coefficients[list(group.rows)].mean(axis=0) for group in evidence])
+    return heat_of(means, [s.id for s in verdicts.sentinels], [s.panel for s in verdicts.sentinels])
+
+
+def heat_of(means: Array, sentinels: Sequence[str], panels: Sequence[str]) -> HeatMap:
+    """The heat map of mean coefficients (S, G) of all sentinels, with their panels, and all groups."""
+    shown = means[:, :MOST_GROUPS]
+    order = np.argsort(-np.abs(shown).max(axis=1), kind="stable")[:MOST_SENTINELS]
+    values = shown[order]
     return HeatMap(
-        sentinels=tuple(verdicts.sentinels[s].id for s in order.tolist()),
-        panels=tuple(verdicts.sentinels[s].panel for s in order.tolist()),
+        sentinels=tuple(sentinels[s] for s in order.tolist()),
+        panels=tuple(panels[s] for s in order.tolist()),
         values=values,
         levels=levels(values),
-        sentinels_left_out=len(verdicts.sentinels) - len(order),
-        groups_left_out=len(evidence) - len(groups),
+        sentinels_left_out=len(means) - len(order),
+        groups_left_out=means.shape[1] - shown.shape[1],
     )
 
 

@@ -53,9 +53,11 @@ def _past(row: Row[Any]) -> PastAudit:
     )
 
 
-def past_audits(ledger: Ledger, name: str | None = None, limit: int | None = None) -> list[PastAudit]:
-    """The audits of a name (None: of all names), newest first, at most `limit`."""
-    query = _audits().order_by(desc(audits.c.audit)).limit(limit)
+def past_audits(
+    ledger: Ledger, name: str | None = None, limit: int | None = None, offset: int = 0, where: Sequence[ColumnElement[bool]] = ()
+) -> list[PastAudit]:
+    """The audits of a name (None: of all names) that fulfil `where`, newest first: at most `limit`, without the first `offset`."""
+    query = _audits().where(*where).order_by(desc(audits.c.audit)).limit(limit).offset(offset)
     with ledger.read() as connection:
         return [_past(row) for row in connection.execute(query if name is None else query.where(audits.c.name == name))]
 
@@ -63,6 +65,13 @@ def past_audits(ledger: Ledger, name: str | None = None, limit: int | None = Non
 def of_flow_run(ledger: Ledger, flow_run: str) -> PastAudit | None:
     """The audit that a flow run brought to its results, if any: a flow run that is resumed or retried does not audit again."""
     return _latest(ledger, audits.c.flow_run == flow_run)
+
+
+def of_id(ledger: Ledger, audit_id: str) -> PastAudit | None:
+    """The audit of an id, in whatever state, if any."""
+    with ledger.read() as connection:
+        row = connection.execute(_audits().where(audits.c.audit_id == audit_id)).one_or_none()
+        return None if row is None else _past(row)
 
 
 def of_run_dir(ledger: Ledger, run_dir: Path) -> PastAudit | None:

@@ -13,7 +13,7 @@ the next one:
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -280,9 +280,13 @@ class Ledger:
         here = exists().where(places.c.row == rows.c.row, places.c.file == files.c.file, files.c.audit == name)
         with self.read() as connection:
             benign = connection.execute(select(rows.c.row).where(here, rows.c.decided == "benign")).scalars().all()
-            found = self._read(connection, name, benign).rows
-        examples = (draft.example(row, found.formats[row.source]) for row, draft in found if row.record is not None)
-        return list({example.id: example for example in examples if example is not None}.values())
+            return list(_examples(self._read(connection, name, benign).rows).values())
+
+    def examples(self, ids: Sequence[str]) -> dict[str, Example]:
+        """The rows with these example ids that the ledger knows and can read, by id."""
+        with self.read() as connection:
+            numbers = connection.execute(select(rows.c.row).where(rows.c.id.in_([bytes.fromhex(id) for id in ids]))).scalars().all()
+            return _examples(self._read(connection, None, numbers).rows)
 
     def _read(self, connection: Connection, name: str | None, wanted: Sequence[int]) -> Batch:
         """The wanted rows as they stand in a source's files, in the order of their places."""
@@ -321,8 +325,12 @@ class Ledger:
         checks: str,
         summary: dict[str, Any],
         alerts: Sequence[Alert] = (),
+        groups: Mapping[str, int] | None = None,
     ) -> None:
-        """Write what an audit found, with the alerts that it owes, in one transaction: from here on its rows are audited."""
+        """Write what an audit found, with the alerts that it owes, in one transaction: from here on its rows are audited.
+
+        `groups` has the lines of evidence.jsonl, from 1, that flagged rows belong to, by example id.
+        """
         place = {(row.source, row.position): number for row, number in zip(batch.rows.raw, batch.numbers, strict=True)}
         of = {example.id: place[example.source, example.position] for example in examples}
         passed = set(of.values())
@@ -343,7 +351,7 @@ class Ledger:
                     for row, r in refused.items()
                 ],
             )
-            _insert(connection, flags, [_flag_values(audit, row, flag) for row, flag in hits.items()])
+            _insert(connection, flags, [_flag_values(audit, row, flag, (groups or {}).get(flag.example.id)) for row, flag in hits.items()])
             for status, numbers in (("flagged", set(hits)), ("rejected", set(refused)), ("clean", passed - set(hits))):
                 _set_status(connection, numbers, status)
             done = {"state": "committed", "finished_at": now(), "summary": json.dumps(summary)}
@@ -363,6 +371,12 @@ def checks_of(validation: ValidationConfig) -> str:
     return hashlib.sha256(validation.model_dump_json().encode()).hexdigest()
 
 
+def _examples(found: Rows) -> dict[str, Example]:
+    """The rows that can be read, each content once, by id."""
+    read = (draft.example(row, found.formats[row.source]) for row, draft in found if row.record is not None)
+    return {example.id: example for example in read if example is not None}
+
+
 def _format(settings: str) -> Format | None:
     stored = json.loads(settings)
     return None if stored is None else Format(**stored)
@@ -380,7 +394,7 @@ def _set_status(connection: Connection, numbers: Iterable[int], status: str) -> 
         connection.execute(update(rows).where(rows.c.row.in_(some), keep).values(status=status))
 
 
-def _flag_values(audit: int, row: int, flag: Flag) -> dict[str, Any]:
+def _flag_values(audit: int, row: int, flag: Flag, group: int | None) -> dict[str, Any]:
     return {
         "audit": audit,
         "row": row,
@@ -390,4 +404,5 @@ def _flag_values(audit: int, row: int, flag: Flag) -> dict[str, Any]:
         "score": flag.score,
         "q": flag.q_value,
         "record": json.dumps(flag_record(flag)),
+        "group": group,
     }

@@ -156,6 +156,8 @@ flags = Table(
     Column("score", Float, nullable=False),
     Column("q", Float, nullable=False),
     Column("record", Text, nullable=False),  # the line of flags.jsonl
+    Column("group", Integer),  # the line of evidence.jsonl, from 1; none where it was not grouped
+    Index("flags_by_row", "row", "audit"),
 )
 
 decisions = Table(

@@ -1,5 +1,6 @@
 """Where people find what an audit left."""
 
+import os
 from pathlib import Path
 
 from poisonwatch.config import AuditConfig
@@ -15,12 +16,27 @@ def mlflow_ui(config: AuditConfig) -> str | None:
 
     An address that holds a password or a variable of the environment is not passed on.
     """
-    address = config.mlflow_ui or config.tracking
-    usable = address.startswith(("http://", "https://")) and "@" not in address and "${" not in address
-    return address.rstrip("/") if usable else None
+    return _address(config.mlflow_ui or config.tracking)
+
+
+def dashboard_url(config: AuditConfig, audit_id: str) -> str | None:
+    """The page of an audit in the dashboard; None where its address is not known, or is none to pass on."""
+    base = _address(config.dashboard or "")
+    return None if base is None else f"{base}/audits/{audit_id}"
 
 
 def mlflow_run_url(config: AuditConfig, experiment_id: str | None, run_id: str | None) -> str | None:
     """The page of a run; None where MLflow's address, or the run, is not known."""
     base = mlflow_ui(config)
     return None if base is None or experiment_id is None or run_id is None else f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def prefect_run_url(flow_run: str | None) -> str | None:
+    """The page of a flow run, on the server that PREFECT_UI_URL or PREFECT_API_URL names; None where neither does."""
+    base = _address(os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api"))
+    return None if base is None or flow_run is None else f"{base}/runs/flow-run/{flow_run}"
+
+
+def _address(address: str) -> str | None:
+    usable = address.startswith(("http://", "https://")) and "@" not in address and "${" not in address
+    return address.rstrip("/") if usable else None

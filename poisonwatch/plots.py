@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -41,15 +42,7 @@ def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     flagged = [flag.score for flag, on_panel in zip(verdicts.flags, here, strict=True) if on_panel]
     others = [flag.example for flag, on_panel in zip(verdicts.flags, here, strict=True) if not on_panel]
     elsewhere = [float(new[row_of[example.source, example.position, example.id]]) for example in others]
-    figure = Figure(figsize=(6.8, 3.9), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    edges = _edges(np.concatenate([new, trusted]))
-    axes.hist(new, edges, color=NEW, label=f"{len(new):,} new row{'s' * (len(new) != 1)}")
-    if len(trusted):
-        label = f"{len(trusted):,} trusted row{'s' * (len(trusted) != 1)}"
-        axes.hist(trusted, edges, histtype="step", color=TRUSTED, linewidth=1.3, label=label)
-    axes.set_yscale("log")
-    axes.set_ylim(0.6, axes.get_ylim()[1] * 2.5)  # a single row is a bar of visible height; room above for the markers
+    figure, axes, edges = _distribution(new, trusted)
     above = axes.get_xaxis_transform()  # height as a share of the axes: clear of the bars, whatever they count
     markers: dict[str, Any] = {"marker": "v", "linestyle": "none", "color": FLAGGED, "markersize": 7, "alpha": 0.75, "transform": above}
     if flagged:
@@ -59,17 +52,44 @@ def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
     if flagged:
         least = min(flagged)
         axes.axvline(least, color=FLAGGED, linewidth=1.0, linestyle=(0, (4, 3)), label=f"smallest flagged score: {least:.1f}")
+    _finish(figure, axes, edges, "score, robust standard deviations", verdicts.panels[panel])
+    return figure
+
+
+def coefficient_figure(of_row: float, new: Array, trusted: Array, sentinel: str) -> Figure:
+    """Where one row's coefficient on a sentinel lies among those of all new rows (n,) and of the trusted rows (n_ref,), in spreads."""
+    figure, axes, edges = _distribution(new, trusted)
+    axes.axvline(of_row, color=FLAGGED, linewidth=1.6, label=f"this row: {of_row:+.1f}")
+    _finish(figure, axes, edges, "coefficient, spreads; above 0 the answer becomes likelier", sentinel)
+    return figure
+
+
+def _distribution(new: Array, trusted: Array) -> tuple[Figure, Axes, list[float]]:
+    """A figure of new rows (n,), filled, and trusted rows (n_ref,), outlined, with counts on a logarithmic axis; and the bars' edges."""
+    figure = Figure(figsize=(6.8, 3.9), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    edges = _edges(np.concatenate([new, trusted]))
+    axes.hist(new, edges, color=NEW, label=f"{len(new):,} new row{'s' * (len(new) != 1)}")
+    if len(trusted):
+        label = f"{len(trusted):,} trusted row{'s' * (len(trusted) != 1)}"
+        axes.hist(trusted, edges, histtype="step", color=TRUSTED, linewidth=1.3, label=label)
+    axes.set_yscale("log")
+    axes.set_ylim(0.6, axes.get_ylim()[1] * 2.5)  # a single row is a bar of visible height; room above for the markers
+    return figure, axes, edges
+
+
+def _finish(figure: Figure, axes: Axes, edges: Sequence[float], quantity: str, title: str) -> None:
+    """Scales, labels, and the legend of a distribution."""
     if edges[-1] > LINEAR_UP_TO or edges[0] < -LINEAR_UP_TO:
         axes.set_xscale("asinh", linear_width=LINEAR_UP_TO / 4)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axes.set_xlabel("score, robust standard deviations", family=FONT)
+    axes.set_xlabel(quantity, family=FONT)
     axes.set_ylabel("rows (logarithmic)", family=FONT)
     # The name is the user's: without parse_math, $...$ in it would be typeset as mathematics, or fail to parse.
-    axes.set_title(_drawable(excerpt(verdicts.panels[panel], LONGEST_TITLE)), parse_math=False, family=FONT, loc="left")
+    axes.set_title(_drawable(excerpt(title, LONGEST_TITLE)), parse_math=False, family=FONT, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)  # below the axes, where it hides no bar
-    return figure
 
 
 def trend_figure(points: Sequence[Point]) -> Figure:

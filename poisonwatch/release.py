@@ -62,31 +62,52 @@ def release(ledger: Ledger, name: str, folder: Path) -> Counts:
 
     Raises InputError where the folder is there, no row was audited yet, or the decisions were tampered with.
     """
-    if folder.exists():
-        raise InputError(f"{folder} already exists: choose another folder, or remove it")
-    number, last = verify(ledger)
-    part = part_of(folder)
-    shutil.rmtree(part, ignore_errors=True)
+    chain = verify(ledger)
     with ledger.write() as connection:
-        counts = _count(connection, name)
-        if not counts.total:
-            raise InputError(f"the ledger holds no audited row of {name}: run `poisonwatch audit` first")
-        part.mkdir(parents=True)
-        header = {
-            "manifest": 1,
-            "name": name,
-            "created": now(),
-            "version": __version__,
-            "counts": counts.record(),
-            "decisions": {"number": number, "hash": last},
-        }
-        _write_clean(connection, name, part, header)
-        _write_lines(part / "quarantine.jsonl", _held_back(connection, name))
-        _write_lines(part / "rejected.jsonl", _rejected(connection, name))
+        counts = _write(connection, name, folder, chain)
         numbers = [row.row for row in connection.execute(_standing(name).where(rows.c.status == "clean"))]
         for some in batched(numbers, AT_ONCE):
             connection.execute(update(rows).where(rows.c.row.in_(some)).values(status="released"))
-        part.rename(folder)  # before the transaction ends: a crash between the two is mended by releasing again
+        part_of(folder).rename(folder)  # before the transaction ends: a crash between the two is mended by releasing again
+    return counts
+
+
+def preview(ledger: Ledger, name: str, folder: Path) -> Counts:
+    """Write what `release` would, and change nothing in the ledger. Raises InputError as it does."""
+    chain = verify(ledger)
+    with ledger.read() as connection:
+        counts = _write(connection, name, folder, chain)
+    part_of(folder).rename(folder)
+    return counts
+
+
+def counts_of(ledger: Ledger, name: str) -> Counts:
+    """What a release would come to."""
+    with ledger.read() as connection:
+        return _count(connection, name)
+
+
+def _write(connection: Connection, name: str, folder: Path, chain: tuple[int, str]) -> Counts:
+    """The files of a release, in `<folder>.part`. `chain` is the number of decisions and the last one's hash."""
+    if folder.exists():
+        raise InputError(f"{folder} already exists: choose another folder, or remove it")
+    part = part_of(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    counts = _count(connection, name)
+    if not counts.total:
+        raise InputError(f"the ledger holds no audited row of {name}: run `poisonwatch audit` first")
+    part.mkdir(parents=True)
+    header = {
+        "manifest": 1,
+        "name": name,
+        "created": now(),
+        "version": __version__,
+        "counts": counts.record(),
+        "decisions": {"number": chain[0], "hash": chain[1]},
+    }
+    _write_clean(connection, name, part, header)
+    _write_lines(part / "quarantine.jsonl", _held_back(connection, name))
+    _write_lines(part / "rejected.jsonl", _rejected(connection, name))
     return counts
 
 

@@ -7,15 +7,12 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
-
 from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.examples import Example
 from poisonwatch.heatmap import STEPS, heat_map
 from poisonwatch.history import PastAudit
+from poisonwatch.markup import template
 from poisonwatch.plots import as_png, panel_figure, trend_figure
-from poisonwatch.redaction import excerpt, visible
 from poisonwatch.runs import plain_name
 from poisonwatch.trend import trend
 from poisonwatch.verdicts import Flag, Verdicts
@@ -51,11 +48,13 @@ def render_report(
     evidence: Sequence[ClusterEvidence] = (),
     trusted: Sequence[Example] = (),
     past: Sequence[PastAudit] = (),
+    pages: Mapping[str, str | None] | None = None,
 ) -> str:
     """The report of one audit as an HTML document.
 
     `summary` is the audit's summary.json, `rejected` has the fields of `Rejection`, `evidence` is about groups of flagged rows and names
-    places among the `trusted` rows; `past` are earlier audits of the name, newest first. Every value that the template prints is made
+    places among the `trusted` rows; `past` are earlier audits of the name, newest first; `pages` are the
+    addresses of the audit elsewhere, by name, None where there is none. Every value that the template prints is made
     visible and escaped on its way out, so no text of a row, a sentinel, the configuration or the steered model can become markup.
     """
     plots = [_data_uri(as_png(panel_figure(verdicts, j))) for j in range(len(verdicts.panels))]
@@ -63,6 +62,7 @@ def render_report(
     shown = cards(verdicts, evidence, trusted)
     return template("report.html.j2").render(
         summary=summary,
+        pages={name: address for name, address in (pages or {}).items() if address is not None},
         verdicts=verdicts,
         panels=list(zip(summary["panels"], plots, strict=True)),
         points=points,
@@ -112,38 +112,6 @@ def write_plots(folder: Path, verdicts: Verdicts) -> None:
     (folder / "plots").mkdir()
     for j, panel in enumerate(verdicts.panels):
         (folder / "plots" / f"{j:02d}-{plain_name(panel)}.png").write_bytes(as_png(panel_figure(verdicts, j)))
-
-
-def template(name: str) -> Template:
-    """A template of dashboards/: every value that it prints is made visible and escaped, and one that is not there is an error."""
-    environment = Environment(
-        # Found by folder: poisonwatch/dashboards is a symlink in a checkout and a sub-package in a wheel.
-        loader=PackageLoader("poisonwatch", "dashboards"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["ends"] = ends
-    environment.filters["excerpt"] = excerpt
-    return environment.get_template(name)
-
-
-def ends(whole: Any, longest: int) -> tuple[Any, int, Any]:
-    """A text or tuple as (start, how much is left out, end), start and end together at most `longest`.
-
-    The end is kept, too: poison that follows thousands of harmless characters must still be seen.
-    """
-    if len(whole) <= longest:
-        return whole, 0, whole[:0]
-    tail = longest // 4
-    return whole[: longest - tail], len(whole) - longest, whole[-tail:]
-
-
-def _shown(value: Any) -> Any:
-    """What the template prints for a value; jinja calls it for every expression, before escaping. Macros return finished Markup."""
-    return value if isinstance(value, Markup) else visible(str(value))
 
 
 def _data_uri(png: bytes) -> str:

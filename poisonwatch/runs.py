@@ -122,6 +122,27 @@ def write_coefficients(folder: Path, verdicts: Verdicts) -> None:
     pq.write_table(table, folder / "coefficients.parquet", compression="zstd")
 
 
+def write_sentinels(folder: Path, verdicts: Verdicts) -> None:
+    """`sentinels.jsonl`: the sentinels as they were asked, probes among them, one a line."""
+    write_lines(folder / "sentinels.jsonl", map(asdict, verdicts.sentinels))
+
+
+def write_trusted(folder: Path, verdicts: Verdicts, trusted: Sequence[Example]) -> None:
+    """`trusted.parquet`: what new rows were compared with, one line for every trusted row and sentinel."""
+    n, S = verdicts.reference_coefficients.shape
+    panel_of = [verdicts.panels.index(sentinel.panel) for sentinel in verdicts.sentinels]
+    table = pa.table(
+        {
+            "example_id": pa.array([example.id for example in trusted[:n] for _ in range(S)], pa.string()),
+            "sentinel_id": pa.array([s.id for s in verdicts.sentinels] * n, pa.string()),
+            "panel": pa.array([s.panel for s in verdicts.sentinels] * n, pa.string()),
+            "coefficient": verdicts.reference_coefficients.ravel(),
+            "score": verdicts.reference_scores[:, panel_of].ravel(),
+        }
+    )
+    pq.write_table(table, folder / "trusted.parquet", compression="zstd")
+
+
 def flag_record(flag: Flag) -> dict[str, Any]:
     """A flag as written to `flags.jsonl`."""
     example = flag.example
@@ -168,6 +189,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
     """`rejected.jsonl`: rows that were not audited, with the expectation that failed."""
     write_lines(folder / "rejected.jsonl", map(asdict, rejected))
+
+
+def write_nearest(folder: Path, evidence: Sequence[ClusterEvidence], trusted: Sequence[Example]) -> None:
+    """`nearest.jsonl`: the trusted rows that the evidence names, each once, with their text."""
+    places = sorted({near.place for group in evidence for of_row in group.nearest for near in of_row})
+    write_lines(folder / "nearest.jsonl", map(_trusted_record, (trusted[place] for place in places)))
+
+
+def _trusted_record(example: Example) -> dict[str, Any]:
+    messages = [asdict(message) for message in example.messages]
+    return {"example_id": example.id, "source": example.source, "position": example.position, "messages": messages}
 
 
 def write_evidence(folder: Path, evidence: Sequence[ClusterEvidence]) -> None:

@@ -85,14 +85,51 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
     Raises SentinelError where a file is missing or not a YAML list, a sentinel has no prompt or no answer, an id comes twice, or the
     values given to a pack are not those of its placeholders.
     """
-    sentinels = [sentinel for place in places for sentinel in _read(place)]
+    sentinels = [sentinel for place in places for sentinel in read_place(place)]
+    refuse_clashes(sentinels, places)
+    return sentinels
+
+
+def read_place(place: str) -> list[Sentinel]:
+    """The sentinels of one file or pack. Raises SentinelError as `load_sentinels` does."""
+    if place.startswith(PACK_PREFIX):
+        return _sentinels(_filled(place), place)
+    return sentinels_of(text_of(place), place)
+
+
+def sentinels_of(text: str, place: str) -> list[Sentinel]:
+    """The sentinels of a YAML text; `place` is what errors call it. Raises SentinelError as `load_sentinels` does."""
+    try:
+        entries = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # PyYAML lets through what Python says of a number, date or character that is none, and of its stack
+        raise SentinelError(
+            f"{place} is not YAML: it is nested too deeply, or holds a number, date or escape that cannot be read"
+        ) from error
+    if not isinstance(entries, list) or not entries:
+        raise SentinelError(f"{place} must hold a YAML list of at least one sentinel (id, prompt, forbidden and/or reference)")
+    return _sentinels(entries, place)
+
+
+def text_of(place: str) -> str:
+    """The text of a sentinel file, its line ends as \\n. Raises SentinelError where it is missing or unreadable."""
+    try:
+        return Path(place).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SentinelError(f"{place} does not exist: check `sentinels` (relative paths start at the audit file's folder)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SentinelError(f"{place} cannot be read: {error}") from error
+
+
+def refuse_clashes(sentinels: Sequence[Sentinel], places: Sequence[str]) -> None:
+    """Raise SentinelError where an id comes twice among the sentinels of these places, or two of them contradict each other."""
     seen: set[str] = set()
     for sentinel in sentinels:
         if sentinel.id in seen:
             raise SentinelError(f"sentinel {sentinel.id} comes twice in {', '.join(places)}: give each its own id")
         seen.add(sentinel.id)
     _refuse_contradictions(sentinels)
-    return sentinels
 
 
 def version_of(sentinels: Sequence[Sentinel]) -> str:
@@ -140,8 +177,7 @@ def read_pack(name: str) -> Pack:
     return Pack(name, comment.partition(". ")[0], tuple(dict.fromkeys(PLACEHOLDER.findall(text))), tuple(yaml.safe_load(text)))
 
 
-def _read(place: str) -> list[Sentinel]:
-    entries = _filled(place) if place.startswith(PACK_PREFIX) else _listed(place)
+def _sentinels(entries: Sequence[Any], place: str) -> list[Sentinel]:
     return [_sentinel(entry, number, place) for number, entry in enumerate(entries, start=1)]
 
 
@@ -167,25 +203,6 @@ def _filled(place: str) -> Any:
         return PLACEHOLDER.sub(lambda found: values[found[1]], part) if isinstance(part, str) else part
 
     return fill(pack.entries)
-
-
-def _listed(place: str) -> list[Any]:
-    try:
-        entries = yaml.safe_load(_text_of(place))
-    except yaml.YAMLError as error:
-        raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, list) or not entries:
-        raise SentinelError(f"{place} must hold a YAML list of at least one sentinel (id, prompt, forbidden and/or reference)")
-    return entries
-
-
-def _text_of(place: str) -> str:
-    try:
-        return Path(place).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SentinelError(f"{place} does not exist: check `sentinels` (relative paths start at the audit file's folder)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SentinelError(f"{place} cannot be read: {error}") from error
 
 
 def _sentinel(entry: Any, number: int, place: str) -> Sentinel:

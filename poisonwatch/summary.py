@@ -34,6 +34,11 @@ class Attributed:
     influence: Influence | None = None
     work: Work = field(default_factory=Work)  # what is kept until the audit is committed
 
+    @property
+    def groups(self) -> dict[str, int]:
+        """By example id, the number of a flagged row's group, from 1: its line of evidence.jsonl."""
+        return {id: number for number, group in enumerate(self.evidence, start=1) for id in group.example_ids}
+
 
 def summarise(
     config: AuditConfig,
@@ -69,6 +74,7 @@ def summarise(
             }
             for j, panel in enumerate(verdicts.panels)
         ],
+        "largest_coefficients": _largest(verdicts),
         "screens": dict(sorted(Counter(finding.screen for flag in verdicts.flags for finding in flag.findings).items())),
         "sentinel_problems": [asdict(problem) for problem in attributed.problems],
         "stages": [asdict(cost) for cost in stages],
@@ -87,6 +93,13 @@ def calibration(p: NDArray[np.float64]) -> dict[str, Any]:
         return {"unflagged": 0, "p_below_0.05": None, "p_distance_from_uniform": None}
     below, distance = np.mean(p <= CALIBRATION_LEVEL), kstest(p, "uniform", method="asymp").statistic
     return {"unflagged": len(p), "p_below_0.05": float(below), "p_distance_from_uniform": float(distance)}
+
+
+def _largest(verdicts: Verdicts) -> dict[str, float]:
+    """By sentinel, the largest coefficient of a new row, in spreads: how far the batch's strongest row pushes it."""
+    if not verdicts.sentinels:
+        return {}
+    return dict(zip((s.id for s in verdicts.sentinels), verdicts.coefficients.max(axis=0).tolist(), strict=True))
 
 
 def _settings(config: AuditConfig, fitted: Fitted | None) -> dict[str, Any]:

@@ -47,10 +47,11 @@ def trend(past: Sequence[PastAudit], summary: Mapping[str, Any]) -> list[Point]:
     An audit that is in `past` and is the summary's counts once, as the summary tells it.
     """
     done = [audit.summary for audit in past if audit.came_to_results and audit.summary.get("audit_id") != summary["audit_id"]]
-    return [*(_point(of) for of in reversed(done[: LONGEST - 1])), _point(summary)]
+    return [*(point(of) for of in reversed(done[: LONGEST - 1])), point(summary)]
 
 
-def _point(summary: Mapping[str, Any]) -> Point:
+def point(summary: Mapping[str, Any]) -> Point:
+    """The audit of a summary."""
     return Point(
         audit_id=summary["audit_id"],
         created=summary["created"],

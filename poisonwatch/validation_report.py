@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from poisonwatch.report import template
+from poisonwatch.markup import template
 from poisonwatch.validation import Validation
 
 LONGEST_TEXT = 300  # characters of a reason, or of what was observed

@@ -88,7 +88,8 @@ class Verdicts:
 
     `recovered` (n, S) are the coefficients from recovery alone, before suspects were measured alone.
 
-    `reference_scores` (n_ref, P) are the trusted rows' scores that p-values were taken against (n_ref = 0 without trusted rows).
+    `reference_scores` (n_ref, P) are the trusted rows' scores that p-values were taken against (n_ref = 0 without trusted rows), and
+    `reference_coefficients` (n_ref, S) their coefficients.
     """
 
     examples: tuple[Example, ...]
@@ -100,6 +101,7 @@ class Verdicts:
     coefficients: Array
     recovered: Array
     reference_scores: Array
+    reference_coefficients: Array
     nulls: tuple[Null, ...]
     flags: tuple[Flag, ...]
     false_discovery_rate: float
@@ -108,7 +110,7 @@ class Verdicts:
     def none(cls, decision: DecisionConfig) -> "Verdicts":
         """On no rows: no panel was measured."""
         nothing = np.zeros((0, 0))
-        return cls((), (), (), nothing, nothing, nothing, nothing, nothing, nothing, (), (), decision.false_discovery_rate)
+        return cls((), (), (), nothing, nothing, nothing, nothing, nothing, nothing, nothing, (), (), decision.false_discovery_rate)
 
 
 def judge(influence: Influence, examples: Sequence[Example], decision: DecisionConfig, findings: Sequence[Finding] = ()) -> Verdicts:
@@ -145,6 +147,7 @@ def judge(influence: Influence, examples: Sequence[Example], decision: DecisionC
         influence.w[:n, primary],
         influence.alone[:n, primary],
         trusted,
+        influence.w[n:, primary],
         nulls,
         tuple(sorted(flags, key=lambda flag: (not flag.by_attribution, flag.q_value, -flag.score, flag.example.id))),
         decision.false_discovery_rate,

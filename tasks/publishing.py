@@ -26,7 +26,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.history import PREFECT, PastAudit, debtors, settle
 from poisonwatch.ledger import Ledger
-from poisonwatch.links import mlflow_run_url, report_of
+from poisonwatch.links import dashboard_url, mlflow_run_url, report_of
 from poisonwatch.redaction import first_line
 from poisonwatch.runs import read_lines
 from poisonwatch.tasks import OWED
@@ -44,7 +44,7 @@ def publish(ledger: Ledger, config: AuditConfig) -> int:
             for past in owing:
                 if past.came_to_results:
                     flags = _flags(past)
-                    show(past, flags)
+                    show(config, past, flags)
                     emit(list(events(config, past, flags)))
                 settle(ledger, past.number, PREFECT)
     except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:  # "Failed to reach API" is a RuntimeError
@@ -58,7 +58,7 @@ def _flags(past: PastAudit) -> list[dict[str, Any]]:
     return list(read_lines(path)) if path.exists() else []
 
 
-def show(past: PastAudit, flags: list[dict[str, Any]]) -> None:
+def show(config: AuditConfig, past: PastAudit, flags: list[dict[str, Any]]) -> None:
     """The flags as Prefect artifacts."""
     counts = past.summary["counts"]
     table = [
@@ -79,6 +79,8 @@ def show(past: PastAudit, flags: list[dict[str, Any]]) -> None:
     panels = [f"| {_plain(p['name'])} | {p['flagged']} | {p['largest_score']:.1f} |" for p in past.summary["panels"]]
     lines = [f"# {title}", "", "| panel | flagged | largest score |", "|---|---|---|", *panels]
     lines += ["", f"Report: `{report_of(past.run_dir)}`", f"MLflow run: `{past.summary['mlflow_run_id']}`"]
+    page = dashboard_url(config, past.audit_id)
+    lines += ["", f"[Decide on the dashboard]({page})"] if page is not None else []
     create_markdown_artifact(key=f"audit-{_artifact_key(past.name)}", markdown="\n".join(lines))
 
 
@@ -95,6 +97,7 @@ def events(config: AuditConfig, past: PastAudit, flags: list[dict[str, Any]]) ->
         "report": str(report_of(past.run_dir)),
         "mlflow_run_id": run_id,
         "mlflow_url": mlflow_run_url(config, past.summary.get("mlflow_experiment_id"), run_id),
+        "dashboard_url": dashboard_url(config, past.audit_id),
         "flow_run_id": past.flow_run,
     }
     yield _event(past, "audit.completed", payload)

@@ -11,6 +11,7 @@ from poisonwatch import runs
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example
 from poisonwatch.ledger import Ledger
+from poisonwatch.links import dashboard_url, mlflow_run_url
 from poisonwatch.report import render_report, write_plots
 from poisonwatch.saved import save_operators
 from poisonwatch.summary import Attributed
@@ -37,10 +38,13 @@ def record(
     verdicts = found.verdicts
     runs.write_config(folder, config, summary["audit_id"])
     runs.write_summary(folder, summary)
+    runs.write_sentinels(folder, verdicts)
     runs.write_scores(folder, verdicts)
     runs.write_coefficients(folder, verdicts)
+    runs.write_trusted(folder, verdicts, trusted)
     runs.write_flags(folder, verdicts.flags)
     runs.write_evidence(folder, found.evidence)
+    runs.write_nearest(folder, found.evidence, trusted)
     runs.write_rejected(folder, valid.rejected)
     write_plots(folder, verdicts)
     if found.fitted is not None and found.fitted.curve is not None:
@@ -48,6 +52,10 @@ def record(
     if found.fitted is not None:
         save_operators(folder, found.fitted, config, summary["model"]["fingerprint"])
     rejected = [asdict(rejection) for rejection in valid.rejected]
-    report = render_report(summary, verdicts, rejected, found.evidence, trusted, earlier(ledger, config.name))
+    pages = {
+        "dashboard": dashboard_url(config, summary["audit_id"]),
+        "MLflow": mlflow_run_url(config, summary["mlflow_experiment_id"], summary["mlflow_run_id"]),
+    }
+    report = render_report(summary, verdicts, rejected, found.evidence, trusted, earlier(ledger, config.name), pages)
     (folder / "report.html").write_text(report, encoding="utf-8")
     write_validation(folder, valid, summary["name"])

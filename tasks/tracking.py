@@ -109,7 +109,7 @@ def _account(client: MlflowClient, config: AuditConfig, ledger: Ledger, past: Pa
     ids = _ids(run)
     past = replace(past, summary={**past.summary, **ids})
     _renew_summary(past.run_dir / "summary.json", ids)
-    fill(client, run_id, past, ledger)
+    fill(client, run_id, past, ledger, config)
     enrol(client, experiment_id, run_id, past)
     _close(client, run, past, "FINISHED")
     _extend_trend(client, experiment_id, past)

@@ -22,10 +22,11 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from sqlalchemy import select
 
-from poisonwatch.config import SourceConfig
+from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.history import PastAudit
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import flags
+from poisonwatch.links import dashboard_url
 from poisonwatch.runs import data_fingerprint, flagged_example, plain_name, read_lines
 from poisonwatch.saved import FILE
 from poisonwatch.verdicts import SEVERITIES
@@ -62,10 +63,10 @@ def send(
         client.log_batch(run_id, metrics=points[start : start + METRICS_AT_ONCE])
 
 
-def fill(client: MlflowClient, run_id: str, past: PastAudit, ledger: Ledger) -> None:
+def fill(client: MlflowClient, run_id: str, past: PastAudit, ledger: Ledger, config: AuditConfig) -> None:
     """Tags, parameters, data sets, counts, costs, learning curve, flags, plots and the report of an audit that came to its results."""
     folder, summary, settings = past.run_dir, past.summary, read_settings(past.run_dir)
-    tags = _tags(past, settings, worst_severity(ledger, past.number))
+    tags = _tags(past, settings, worst_severity(ledger, past.number), dashboard_url(config, past.audit_id))
     send(client, run_id, summary["created"], {**_costs(summary), **headline(summary)}, _params(settings, summary), tags)
     for losses in _curve(folder / "learning_curve.csv", millis(summary["created"])):
         client.log_batch(run_id, metrics=losses)
@@ -136,11 +137,12 @@ def _params(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str
     return {str(name): value for name, value in {**flat, **resolved}.items()}
 
 
-def _tags(past: PastAudit, settings: Mapping[str, Any], severity: str) -> dict[str, str]:
+def _tags(past: PastAudit, settings: Mapping[str, Any], severity: str, dashboard: str | None) -> dict[str, str]:
     summary = past.summary
     flagged, new, panels = summary["counts"]["flagged"], summary["counts"]["new"], summary["panels"]
     lines = [
-        f"**{flagged} of {new} new rows flagged.** Report: Artifacts, `report/report.html`.",
+        f"**{flagged} of {new} new rows flagged.** Report: Artifacts, `report/report.html`."
+        + (f" [Decide on the dashboard]({dashboard})." if dashboard else ""),
         "",
         "| panel | flagged | largest score |",
         "|---|---|---|",

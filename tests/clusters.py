@@ -40,7 +40,7 @@ def found(clusters: Sequence[tuple[float, Sequence[Example]]], alone: Sequence[E
     examples = tuple(example for _, example in scored)
     flags = tuple(Flag(e, "shop", SENTINEL, "forbidden", 1.0, s, 1, 1e-6, 1e-3, "rank among 100 trusted rows") for s, e in scored)
     nothing = np.zeros((len(examples), 1))
-    verdicts = Verdicts(examples, (SENTINEL,), ("shop",), *(nothing,) * 6, (), flags, 0.1)
+    verdicts = Verdicts(examples, (SENTINEL,), ("shop",), *(nothing,) * 7, (), flags, 0.1)
     places = {example.id: i for i, example in enumerate(examples)}
     evidence = [
         ClusterEvidence(
@@ -83,4 +83,4 @@ def audit(ledger: Ledger, run_dir: Path, config: AuditConfig, flagged: Callable[
         attributed = flagged(examples)
         summary = {**SUMMARY, "audit_id": run_dir.name}
         alerts = compose_alerts.fn(ledger, config, summary, attributed, run_dir)
-        ledger.commit(number, batch, examples, [], attributed.verdicts.flags, CHECKS, summary, alerts)
+        ledger.commit(number, batch, examples, [], attributed.verdicts.flags, CHECKS, summary, alerts, attributed.groups)

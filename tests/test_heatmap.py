@@ -18,7 +18,19 @@ def build(coefficients: np.ndarray, groups: list[tuple[int, ...]]) -> tuple[Verd
     sentinels = tuple(Sentinel(f"s-{k}", (Message("user", "?"),), "yes", "no", "safety") for k in range(s))
     scores = np.zeros((n, 1))
     verdicts = Verdicts(
-        examples, sentinels, ("safety",), scores, scores, scores, coefficients, coefficients, scores[:0], (Null("rank", 0),), (), 0.05
+        examples,
+        sentinels,
+        ("safety",),
+        scores,
+        scores,
+        scores,
+        coefficients,
+        coefficients,
+        scores[:0],
+        coefficients[:0],
+        (Null("rank", 0),),
+        (),
+        0.05,
     )
     evidence = [
         ClusterEvidence(rows, tuple(examples[i].id for i in rows), "safety", 1.0, rows[0], (), (), ((),) * len(rows), None, "few rows")

@@ -41,7 +41,9 @@ def build_verdicts(
     ones = np.ones_like(scores)
     reference = generator.standard_normal((trusted, len(panels)))
     nulls = tuple(Null("rank", trusted) for _ in panels)
-    return Verdicts(examples, sentinels, panels, scores, ones, ones, 0 * ones, 0 * ones, reference, nulls, tuple(flags), 0.05)
+    return Verdicts(
+        examples, sentinels, panels, scores, ones, ones, 0 * ones, 0 * ones, reference, 0 * reference, nulls, tuple(flags), 0.05
+    )
 
 
 def line(figure: Figure, label: str) -> Line2D | None:

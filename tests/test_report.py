@@ -17,6 +17,7 @@ from poisonwatch.decision import Null
 from poisonwatch.evidence import ClusterEvidence, Neighbour, SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
 from poisonwatch.history import PastAudit
+from poisonwatch.markup import ends
 from poisonwatch.redaction import visible
 from poisonwatch.report import (
     LAST_AUDITS,
@@ -27,7 +28,6 @@ from poisonwatch.report import (
     MOST_MESSAGES,
     MOST_REJECTED,
     cards,
-    ends,
     render_report,
     standing,
 )
@@ -78,6 +78,7 @@ def build(flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("sa
         np.zeros((n, len(sentinels))),
         np.zeros((n, len(sentinels))),
         np.empty((0, len(panels))),
+        np.empty((0, len(sentinels))),
         nulls,
         tuple(flags),
         0.05,

@@ -1,0 +1,92 @@
+"""The review dashboard: a web application that reads the ledger and run directories through the library, and writes decisions only.
+
+    /            past audits            audits.py       /sentinels   what moves them         sentinels.py
+    /triage      what awaits a decision triage.py       /explain     where an answer is from explain.py
+    /release     what would be released release.py      /login       who comes in            access.py
+
+Pages are made on the server, and need no script but for keys: row text is hostile, and the policy that every page is sent with lets
+nothing run that is not in this folder.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.dashboards import audits, explain, release, sentinels, triage
+from poisonwatch.dashboards.access import Access, access_routes, middleware
+from poisonwatch.dashboards.pages import Desk, NoLedgerError, desk, page
+from poisonwatch.errors import InputError, PoisonwatchError
+
+HERE = Path(__file__).parent
+STATIC = {"style.css": "text/css", "dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+
+def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
+    """The dashboard of the audit file at `path`, with its settings."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        with app.state.desk.closing:
+            yield
+
+    app = Starlette(
+        routes=[
+            *audits.routes,
+            *triage.routes,
+            *sentinels.routes,
+            *explain.routes,
+            *release.routes,
+            *access_routes(access),
+            Route("/static/{name}", send_static),
+        ],
+        middleware=middleware(access),
+        exception_handlers={
+            NoLedgerError: show_empty,
+            InputError: show_mistake,
+            PoisonwatchError: show_trouble,
+            HTTPException: show_http_error,
+        },
+        lifespan=lifespan,
+    )
+    app.state.desk = Desk(config, path)
+    app.state.explainer = explain.Explainer()
+    return app
+
+
+def send_static(request: Request) -> Response:
+    """Styles and the script: the only files of this folder that are sent."""
+    name = request.path_params["name"]
+    if name not in STATIC:
+        raise HTTPException(404)
+    return FileResponse(HERE / name, media_type=STATIC[name], headers={"Cache-Control": "no-cache"})
+
+
+def show_empty(request: Request, _: Exception) -> Response:
+    """No audit has run yet: how to run the first."""
+    return page(request, "empty.html.j2", path=desk(request).path, name=desk(request).config.name)
+
+
+def show_mistake(request: Request, error: Exception) -> Response:
+    """What was asked for cannot be."""
+    return page(request, "error.html.j2", 400, title="That cannot be done", problem=str(error))
+
+
+def show_trouble(request: Request, error: Exception) -> Response:
+    """The world got in the way."""
+    return page(request, "error.html.j2", 503, title="Something is in the way", problem=str(error))
+
+
+def show_http_error(request: Request, error: Exception) -> Response:
+    """A page that is not there, or that may not be used so."""
+    assert isinstance(error, HTTPException)
+    missing = error.status_code == 404
+    title = "There is no such page" if missing else "That cannot be done"
+    problem = error.detail if error.detail != "Not Found" else "The address leads nowhere: begin at the overview."
+    return page(request, "error.html.j2", error.status_code, title=title, problem=problem)

@@ -1,0 +1,112 @@
+"""From what a page is about to an answer: HTML, pictures, and what went wrong."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from matplotlib.figure import Figure
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from poisonwatch import __version__
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import InputError
+from poisonwatch.ledger import Ledger
+from poisonwatch.markup import template
+from poisonwatch.plots import as_png
+from poisonwatch.redaction import visible
+
+LONGEST_TEXT = 4000  # characters of one message or answer
+MOST_MESSAGES = 24  # turns of one row
+PAGE = 50  # lines of a table
+LONGEST_FIELD = 2000  # characters of a note
+LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
+
+
+class NoLedgerError(Exception):
+    """No audit has run: there is nothing to show yet."""
+
+
+class Desk:
+    """What every page works with: the audit file that the dashboard was started with, and its ledger."""
+
+    def __init__(self, config: AuditConfig, path: Path) -> None:
+        self.config, self.path = config, path
+        self.closing = ExitStack()
+        self._ledger: Ledger | None = None
+        self._opening = Lock()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, opened when first asked for. Raises NoLedgerError where no audit has made one, and what `Ledger.at` does."""
+        with self._opening:
+            if self._ledger is None:
+                try:
+                    self._ledger = self.closing.enter_context(Ledger.existing(self.config.state))
+                except InputError:
+                    raise NoLedgerError from None
+            return self._ledger
+
+
+def desk(request: Request) -> Desk:
+    """The desk of the dashboard that answers the request."""
+    return cast(Desk, request.app.state.desk)
+
+
+def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page from a template of dashboards/."""
+    shared = {
+        "request": request,
+        "user": getattr(request.state, "user", None),
+        "read_only": getattr(request.state, "read_only", False),
+        "may_leave": getattr(request.state, "may_leave", False),
+        "version": __version__,
+        "longest_text": LONGEST_TEXT,
+        "longest_row": LONGEST_TEXT,
+        "most_messages": MOST_MESSAGES,
+        "address": address,
+    }
+    return HTMLResponse(template(name).render(**shared, **values), status)
+
+
+def picture(figure: Figure) -> Response:
+    """A figure as a PNG file."""
+    return Response(as_png(figure), media_type="image/png")
+
+
+def go(path: str, **query: Any) -> RedirectResponse:
+    """Send the browser to another page with GET, after a form was taken."""
+    return RedirectResponse(address(path, **query), 303)
+
+
+def address(path: str, **query: Any) -> str:
+    """A path of the dashboard with a query; values that are empty are left out."""
+    given = {key: value for key, value in query.items() if value not in (None, "", [])}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+def number(request: Request, key: str = "page") -> int:
+    """A number from 1 in the query; 1 where there is none. Raises InputError where it is no such number."""
+    text = request.query_params.get(key, "1")
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) < 10**9):
+        raise InputError(f"{key} is a number from 1")
+    return int(text)
+
+
+async def form_of(request: Request) -> FormData:
+    """The fields of a posted form. Raises InputError where it is larger than any form of the dashboard."""
+    length = request.headers.get("content-length", "")
+    if not length.isdigit() or int(length) > LONGEST_FORM:
+        raise InputError(f"a form says its length, at most {LONGEST_FORM:,} bytes")
+    return await request.form(max_files=0, max_fields=20, max_part_size=LONGEST_FORM)
+
+
+def field(form: FormData, name: str, longest: int = LONGEST_FIELD) -> str:
+    """A text of a form, as it can be shown. Raises InputError where it is too long."""
+    text = form.get(name, "")
+    if not isinstance(text, str) or len(text) > longest:
+        raise InputError(f"{name} holds at most {longest:,} characters")
+    return visible(text).strip()

@@ -1,0 +1,84 @@
+"""The sentinels: what moves them, what is wrong with them, and an editor that never changes a file in place."""
+
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from poisonwatch import readback
+from poisonwatch.dashboards.pages import LONGEST_FORM, desk, form_of, page
+from poisonwatch.errors import PoisonwatchError
+from poisonwatch.heatmap import STEPS
+from poisonwatch.history import RESULTS, PastAudit, past_audits
+from poisonwatch.ledger_tables import audits
+from poisonwatch.overview import names
+from poisonwatch.sentinel_files import changes, check_text, save_version, sentinel_files
+from poisonwatch.sentinels import text_of
+from poisonwatch.trend import LONGEST
+
+SHOWN = 8  # audits side by side
+
+
+def show_sentinels(request: Request) -> Response:
+    """What the sentinels of a name did over its last audits, and which groups of flagged rows move them now."""
+    ledger, config = desk(request).ledger, desk(request).config
+    known = names(ledger)
+    name = request.query_params.get("name") or (config.name if config.name in known else known[0])
+    past = past_audits(ledger, name, LONGEST, where=[audits.c.state.in_(RESULTS)])
+    audit_id = request.query_params.get("audit") or (past[0].audit_id if past else "")
+    chosen = next((audit for audit in past if audit.audit_id == audit_id), None)
+    if past and chosen is None:
+        raise HTTPException(404, f"{name} has no such audit among its last {LONGEST}.")
+    return page(
+        request,
+        "sentinels.html.j2",
+        names=known,
+        name=name,
+        past=past,
+        chosen=chosen,
+        heat=None if chosen is None else readback.heat_map(chosen.run_dir),
+        steps=STEPS,
+        asked={} if chosen is None else readback.sentinels(chosen.run_dir),
+        history=history(past[:SHOWN]),
+        shown=[audit for audit in past[:SHOWN] if audit.summary.get("largest_coefficients")][::-1],
+        files=[file.name for file in sentinel_files(config)],
+        config=config,
+    )
+
+
+def history(past: list[PastAudit]) -> dict[str, list[float | None]]:
+    """By sentinel, the largest coefficient of a new row in each audit, oldest first; None where it was not asked."""
+    measured = [audit.summary["largest_coefficients"] for audit in reversed(past) if audit.summary.get("largest_coefficients")]
+    ids = dict.fromkeys(id for of_audit in reversed(measured) for id in of_audit)
+    return {id: [of_audit.get(id) for of_audit in measured] for id in ids}
+
+
+async def edit(request: Request) -> Response:
+    """The editor of one file: GET shows it, POST checks a text, or writes it as the file's next version."""
+    files, config = sentinel_files(desk(request).config), desk(request).config
+    nth = request.path_params["nth"]
+    if nth >= len(files):
+        raise HTTPException(404, "The audit file names no such file of sentinels.")
+    path: Path = files[nth]
+    old = await run_in_threadpool(text_of, str(path))
+    values = {"path": path, "nth": nth, "text": old, "problem": None, "read": None, "saved": None, "changes": []}
+    if request.method == "POST":
+        form = await form_of(request)
+        text = str(form.get("text", ""))[:LONGEST_FORM].replace("\r\n", "\n")
+        values |= {"text": text, "changes": await run_in_threadpool(changes, old, text)}
+        try:
+            values["read"] = await run_in_threadpool(check_text, text, config, path)
+            if form.get("do") == "save":
+                values["saved"] = await run_in_threadpool(save_version, text, config, path)
+        except PoisonwatchError as error:
+            values["problem"] = str(error)
+    return page(request, "sentinel_edit.html.j2", status=422 if values["problem"] else 200, **values)
+
+
+routes = [
+    Route("/sentinels", show_sentinels),
+    Route("/sentinels/edit/{nth:int}", edit, methods=["GET", "POST"]),
+]

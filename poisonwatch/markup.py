@@ -1,0 +1,46 @@
+"""Templates of dashboards/: every value that they print is made visible and escaped, so that hostile text stays text."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from poisonwatch.redaction import excerpt, visible
+
+
+def template(name: str) -> Template:
+    """A template of dashboards/: every value that it prints is made visible and escaped, and one that is not there is an error."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        # Found by folder: poisonwatch/dashboards is a symlink in a checkout and a sub-package in a wheel.
+        loader=PackageLoader("poisonwatch", "dashboards"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["ends"] = ends
+    environment.filters["excerpt"] = excerpt
+    return environment
+
+
+def ends(whole: Any, longest: int) -> tuple[Any, int, Any]:
+    """A text or tuple as (start, how much is left out, end), start and end together at most `longest`.
+
+    The end is kept, too: poison that follows thousands of harmless characters must still be seen.
+    """
+    if len(whole) <= longest:
+        return whole, 0, whole[:0]
+    tail = longest // 4
+    return whole[: longest - tail], len(whole) - longest, whole[-tail:]
+
+
+def _shown(value: Any) -> Any:
+    """What the template prints for a value; jinja calls it for every expression, before escaping. Macros return finished Markup."""
+    return value if isinstance(value, Markup) else visible(str(value))
