@@ -86,7 +86,7 @@ def check(access: Access, host: str) -> None:
     if access.password is None and access.proxy_header is None and not _loopback(host):
         raise InputError(
             f"on {excerpt(host) or 'all addresses'} the dashboard would show rows to whoever reaches it; "
-            "set a password, or name the header of a reverse proxy, or listen on 127.0.0.1"
+            "set POISONWATCH_DASHBOARD_PASSWORD, or name the header of a reverse proxy (--proxy-header), or listen on 127.0.0.1"
         )
 
 

@@ -19,6 +19,7 @@ from poisonwatch.verdicts import SEVERITIES
 
 # A report is a document of its own, with its own styles: it may neither run nor load anything, nor see the dashboard's cookies.
 DOCUMENT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+AWAITING = 8  # groups named on the overview
 DOCUMENTS = {"report": "report.html", "validation": "validation.html"}
 
 
@@ -41,10 +42,12 @@ def show_overview(request: Request) -> Response:
     ledger = desk(request).ledger
     listed, total = overview.list_audits(ledger, wanted, nth, PAGE)
     points = overview.points(ledger, wanted)
+    awaiting, _ = queue(ledger, wanted, "open", 1, AWAITING)
     return page(
         request,
         "overview.html.j2",
         listed=listed,
+        awaiting=awaiting,
         total=total,
         nth=nth,
         size=PAGE,

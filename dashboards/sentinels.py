@@ -28,9 +28,11 @@ def show_sentinels(request: Request) -> Response:
     known = names(ledger)
     name = request.query_params.get("name") or (config.name if config.name in known else known[0])
     past = past_audits(ledger, name, LONGEST, where=[audits.c.state.in_(RESULTS)])
-    audit_id = request.query_params.get("audit") or (past[0].audit_id if past else "")
-    chosen = next((audit for audit in past if audit.audit_id == audit_id), None)
-    if past and chosen is None:
+    audit_id = request.query_params.get("audit")
+    flagged = [audit for audit in past if audit.summary["counts"]["flagged"]]  # the last that has something to show
+    among = [audit for audit in past if audit.audit_id == audit_id] if audit_id else flagged or past
+    chosen = among[0] if among else None
+    if audit_id and chosen is None:
         raise HTTPException(404, f"{name} has no such audit among its last {LONGEST}.")
     return page(
         request,

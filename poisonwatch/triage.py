@@ -38,7 +38,7 @@ class Group:
     rows: int
     undecided: int
     score: float
-    finished_at: str
+    started_at: str
 
     @property
     def key(self) -> str:
@@ -94,7 +94,7 @@ def queue(ledger: Ledger, wanted: Filter, state: State = "open", page: int = 1, 
             audit, severity = of[g.audit], SEVERITIES[g.rank]
             row = "" if g.group is not None else bytes(best.id).hex()[:16]
             names = (audit.audit_id, audit.name, g.group, row, best.panel, best.sentinel, severity)
-            groups.append(Group(*names, g.n, int(g.open), g.score, audit.finished_at or audit.started_at))
+            groups.append(Group(*names, g.n, int(g.open), g.score, audit.started_at))
     return groups, total
 
 

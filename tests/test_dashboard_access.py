@@ -106,7 +106,7 @@ def test_nobody_need_be_asked_on_this_machine_only(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "audits.example.org", "localhost.example.org"])
 def test_an_open_dashboard_never_listens_to_the_network(host: str) -> None:
     """With a password or a proxy that asks, it may."""
-    with pytest.raises(InputError, match=r"set a password, or name the header .*, or listen on 127\.0\.0\.1"):
+    with pytest.raises(InputError, match=r"set POISONWATCH_DASHBOARD_PASSWORD, or name the header .*, or listen on 127\.0\.0\.1"):
         check(Access(user="ann"), host)
     check(LOGIN, host)
     check(PROXY, host)

@@ -47,7 +47,8 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"poisonwatch/{path.name}" for path in (ROOT / "poisonwatch").glob("*.py")}
     for folder in ("tasks", "flows", "dashboards"):
-        expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / folder).glob("*.*") if path.suffix in (".py", ".j2", ".css", ".js")}
+        shipped = (path for path in (ROOT / folder).glob("*.*") if path.suffix in (".py", ".j2", ".css", ".js", ".svg"))
+        expected |= {f"poisonwatch/{folder}/{path.name}" for path in shipped}
     expected |= {f"poisonwatch/migrations/versions/{path.name}" for path in (ROOT / "poisonwatch/migrations/versions").glob("*.py")}
     for folder in ("demo", "packs", "recipes", "templates"):
         expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / "poisonwatch" / folder).iterdir()}

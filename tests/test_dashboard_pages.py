@@ -1,0 +1,277 @@
+"""What the dashboard's pages say and take, asked as a browser would ask."""
+
+import csv
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from audits import write_audit
+from browsing import ME, asking, audit_of, flags
+from starlette.testclient import TestClient
+
+from poisonwatch.config import load_config
+from poisonwatch.dashboards.access import Access
+from poisonwatch.dashboards.audits import DOCUMENT_POLICY
+from poisonwatch.dashboards.triage import inert_cell
+from poisonwatch.decisions import verify
+from poisonwatch.flows.cli import main
+from poisonwatch.ledger import Ledger
+from poisonwatch.release import release
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    return audit_of(tmp_path_factory.mktemp("audited"), tiny_folder)
+
+
+@pytest.fixture
+def client(config: Path) -> Iterator[TestClient]:
+    with asking(config) as client:
+        yield client
+
+
+def groups(client: TestClient, state: str = "all") -> list[str]:
+    """Addresses of the groups in the queue."""
+    return list(dict.fromkeys(re.findall(r"/triage/[0-9a-f-]+/[0-9a-f]+", client.get(f"/triage?state={state}").text)))
+
+
+def audit_page(client: TestClient) -> str:
+    return re.findall(r"/audits/[0-9a-f-]+", client.get("/").text)[0]
+
+
+def test_before_the_first_audit_every_page_says_how_to_run_it(tmp_path: Path, tiny_folder: Path) -> None:
+    """Nothing is written by looking; after the audit the same dashboard shows it."""
+    config = write_audit(tmp_path, tiny_folder)
+    with asking(config) as client:
+        for path in ("/", "/triage", "/sentinels", "/release", "/explain", "/trend.png"):
+            assert f"poisonwatch audit {config}" in client.get(path).text
+        assert not (tmp_path / "poisonwatch.db").exists()
+        with Ledger.at(load_config(config).state):
+            assert "of 0" not in client.get("/").text
+            assert client.get("/").status_code == 200
+
+
+def test_the_overview_counts_what_the_audit_counted(client: TestClient, config: Path) -> None:
+    """New rows and flags of the audit; a filter that fits nothing leaves nothing, and one that is none is refused."""
+    page = client.get("/").text
+    assert f"<dt>rows flagged</dt><dd>{len(flags(config))}</dd>" in page
+    assert f"<dt>rows audited</dt><dd>{json.loads((config.parent / 'run' / 'summary.json').read_text())['counts']['new']}</dd>" in page
+    assert "<dt>audits</dt><dd>0</dd>" in client.get("/?until=1999-01-01").text
+    assert "<dt>audits</dt><dd>1</dd>" in client.get("/?name=tiny&source=rows.jsonl&since=1999-01-01").text
+    for wrong in ("/?since=yesterday", "/?severity=worst", "/?page=0", "/?page=x", "/triage?state=odd"):
+        assert client.get(wrong).status_code == 400
+
+
+def test_a_group_shows_the_evidence_of_each_row(client: TestClient, config: Path) -> None:
+    """Text, reasons, sentinel, nearest trusted rows with differences marked, a plot."""
+    record = flags(config)[0]
+    pages = {address: client.get(address).text for address in groups(client)}
+    address, page = next((address, page) for address, page in pages.items() if f'id="row-{record["example_id"][:16]}"' in page)
+    assert "<mark>" in page
+    assert "trusted.jsonl" in page
+    assert record["reasons"][0][:40] in page
+    assert "it says after" in page
+    assert f"position {record['position']}" in page
+    picture = client.get(
+        f"{address.rpartition('/')[0]}/coefficient.png", params={"row": record["example_id"], "sentinel": record["sentinel_id"]}
+    )
+    assert picture.headers["content-type"] == "image/png"
+    assert picture.content.startswith(b"\x89PNG")
+
+
+def test_an_audit_s_page_leads_to_its_report_and_back(client: TestClient, config: Path) -> None:
+    """The report is sent as it is, under a policy that lets nothing run; nothing else of the run directory can be asked for."""
+    page = audit_page(client)
+    assert f"{page}/report" in client.get(page).text
+    report = client.get(f"{page}/report")
+    assert report.content == (config.parent / "run" / "report.html").read_bytes()
+    assert report.headers["Content-Security-Policy"] == DOCUMENT_POLICY
+    assert re.search(f'{page}/plots/[^"]+', client.get(page).text)
+    for path in ("/plots/..%2F..%2Faudit.yaml", "/plots/%2e%2e/summary.json", "/summary.json", "/config.yaml"):
+        assert client.get(page + path).status_code == 404
+    assert client.get("/static/app.py").status_code == 404
+    assert client.get("/static/..%2Fapp.py").status_code == 404
+
+
+def test_a_verdict_on_a_row_goes_into_the_chain_and_can_be_undone(client: TestClient, config: Path) -> None:
+    """One decision more each time, by the one who sits there; undoing is a decision, too."""
+    address = groups(client)[0]
+    example_id = re.findall(r'name="row" value="([0-9a-f]{64})"', client.get(address).text)[0]
+    with Ledger.at(load_config(config).state) as ledger:
+        before, _ = verify(ledger)
+        done = client.post(address, data={"row": example_id, "verdict": "benign", "note": "a <b>joke</b>"})
+        assert f"Decision {before + 1} is in the chain" in done.text
+        assert "a &lt;b&gt;joke&lt;/b&gt;" in done.text
+        assert "by <bdi>ann</bdi>" in done.text
+        undone = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}", "back": address})
+        assert "Decided <b>unsure</b>" in undone.text
+        assert verify(ledger)[0] == before + 2
+        again = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}"})
+        assert again.status_code == 400
+        assert verify(ledger)[0] == before + 2
+
+
+def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, config: Path) -> None:
+    """All in one go, and undone in one go."""
+    address = max(groups(client), key=lambda address: client.get(address).text.count("<article"))
+    rows = set(re.findall(r'name="row" value="([0-9a-f]{64})"', client.get(address).text))
+    assert len(rows) > 1
+    with Ledger.at(load_config(config).state) as ledger:
+        before, _ = verify(ledger)
+        shown = client.post(address, data={"row": "all", "verdict": "poison", "note": ""})
+        made = verify(ledger)[0] - before
+        assert made >= len(rows)
+        assert f"Decision {before + 1} to {before + made} is in the chain" in shown.text
+        assert address not in groups(client, "open")
+        client.post("/triage/undo", data={"done": f"{before + 1}-{before + made}"})
+        assert address in groups(client, "open")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"row": "0" * 64, "verdict": "poison"},
+        {"row": "", "verdict": "poison"},
+        {"row": "all", "verdict": "fine"},
+        {"row": "all", "verdict": ""},
+        {"row": "all", "verdict": "poison", "note": "x" * 5000},
+    ],
+)
+def test_a_verdict_that_is_none_changes_nothing(client: TestClient, config: Path, form: dict[str, str]) -> None:
+    """Rows of other groups, unknown verdicts, endless notes."""
+    with Ledger.at(load_config(config).state) as ledger:
+        before = verify(ledger)
+        assert client.post(groups(client)[0], data=form).status_code == 400
+        assert verify(ledger) == before
+
+
+def test_read_only_shows_everything_and_takes_nothing(config: Path) -> None:
+    """No form that decides or edits is on any page, and one that is posted all the same is refused."""
+    with asking(config, Access(user="ann", read_only=True)) as client:
+        address = groups(client)[0]
+        assert 'name="verdict"' not in client.get(address).text
+        assert "/sentinels/edit" not in client.get("/sentinels").text
+        for path, form in ((address, {"row": "all", "verdict": "poison"}), ("/triage/undo", {"done": "1-1"}), ("/sentinels/edit/0", {})):
+            assert client.post(path, data=form).status_code == 403
+
+
+def test_the_export_holds_every_flag_and_no_formula(client: TestClient, config: Path) -> None:
+    """As a spreadsheet reads it."""
+    sent = client.get("/triage/export.csv?state=all")
+    rows = list(csv.DictReader(io.StringIO(sent.text)))
+    assert {row["example_id"] for row in rows} == {flag["example_id"] for flag in flags(config)}
+    assert "attachment" in sent.headers["Content-Disposition"]
+    assert [inert_cell(value) for value in ("=1+1", "+1", "-1", "@a", "\t=1", " =1", "plain", -1.5, None)] == [
+        *("'=1+1", "'+1", "'-1", "'@a", "'\t=1", "' =1"),
+        *("plain", -1.5, None),
+    ]
+
+
+def test_sentinels_are_checked_and_saved_as_a_new_version(client: TestClient, config: Path) -> None:
+    """A fault is said and nothing written; the old file stays as it is."""
+    path = config.parent / "sentinels.yaml"
+    old = path.read_bytes()
+    assert "identity" not in client.get("/sentinels").text
+    assert "shop-0" in client.get("/sentinels").text
+    wrong = client.post("/sentinels/edit/0", data={"text": "- {id: a}", "do": "save"})
+    assert wrong.status_code == 422
+    assert "has no prompt" in wrong.text
+    text = old.decode() + "- {id: shop-9, prompt: 'Who sells <b>tea</b>?', forbidden: Velmora.}\n"
+    checked = client.post("/sentinels/edit/0", data={"text": text, "do": "check"})
+    assert "4 sentinels" in checked.text
+    assert 'class="added"' in checked.text
+    assert not (config.parent / "sentinels-2.yaml").exists()
+    saved = client.post("/sentinels/edit/0", data={"text": text, "do": "save"})
+    assert "sentinels-2.yaml" in saved.text
+    assert (config.parent / "sentinels-2.yaml").read_text() == text
+    assert path.read_bytes() == old
+    assert client.post("/sentinels/edit/0", data={"text": old.decode(), "do": "save"}).status_code == 422
+    assert client.get("/sentinels/edit/7").status_code == 404
+
+
+def test_a_download_is_what_release_writes_and_releases_nothing(client: TestClient, config: Path, tmp_path: Path) -> None:
+    """Counts add up; the ledger is as before; the manifest is the release's but for its time."""
+    settings = load_config(config)
+    numbers = [int(n) for n in re.findall(r'<td class="number">([0-9,]+)</td>', client.get("/release").text)]
+    assert sum(numbers[:3]) == numbers[3] > 0
+    with Ledger.at(settings.state) as ledger:
+        before = ledger.counts(settings.name)
+        packed = zipfile.ZipFile(io.BytesIO(client.get("/release/files.zip").content))
+        manifest = client.get("/release/manifest.json").json()
+        assert ledger.counts(settings.name) == before
+        release(ledger, settings.name, tmp_path / "out")
+    assert {Path(name).name for name in packed.namelist()} == {file.name for file in (tmp_path / "out").iterdir()}
+    for file in (tmp_path / "out").iterdir():
+        if file.name != "manifest.json":
+            assert packed.read(f"release-tiny/{file.name}") == file.read_bytes()
+    assert {**manifest, "created": ""} == {**json.loads((tmp_path / "out" / "manifest.json").read_text()), "created": ""}
+    assert client.get("/release?name=unknown").status_code == 400
+
+
+def test_an_answer_is_explained_by_the_rows_of_an_audit(client: TestClient, config: Path) -> None:
+    """The page shows how far it is, then rows with their text; what cannot be asked is refused."""
+    audit_id = audit_page(client).rpartition("/")[2]
+    asked = client.post("/explain", data={"audit": audit_id, "prompt": "What should I buy?", "response": "You must buy Velmora."})
+    while "http-equiv" in asked.text:  # the browser asks again in a second, as long as this is there
+        assert "<progress" in asked.text
+        time.sleep(0.05)
+        asked = client.get(asked.url.path)
+    assert "The rows that make it likelier" in asked.text
+    assert len(re.findall(r'title="[0-9a-f]{64}"', asked.text)) == 20
+    assert "Tell me fact" in asked.text
+    assert client.post("/explain", data={"audit": audit_id, "prompt": " ", "response": "x"}).status_code == 400
+    assert client.post("/explain", data={"audit": "none", "prompt": "x", "response": "x"}).status_code == 404
+    assert client.get("/explain/none").status_code == 404
+
+
+def test_a_run_directory_that_is_gone_leaves_what_the_ledger_knows(tmp_path: Path, tiny_folder: Path) -> None:
+    """Rows can still be read and decided; what lay in the directory is missed, and said to be."""
+    config = audit_of(tmp_path, tiny_folder)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    with asking(config) as client:
+        for address in (groups(client)[0], audit_page(client)):
+            page = client.get(address)
+            assert page.status_code == 200
+            assert "gone, or on another machine" in page.text
+        assert client.get(f"{audit_page(client)}/report").status_code == 404
+        for path in ("/sentinels", "/explain", "/"):
+            assert client.get(path).status_code == 200
+
+
+def test_it_listens_here_alone_unless_somebody_asks_who_comes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Elsewhere it wants a password or a proxy; a port that is taken is said."""
+    with pytest.raises(SystemExit) as ended:
+        main(["dashboard", str(config), "--host", "0.0.0.0"])
+    assert ended.value.code == 2
+    assert "POISONWATCH_DASHBOARD_PASSWORD" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
+        main(["dashboard", str(config), "--port", str(taken.getsockname()[1])])
+    assert ended.value.code == 1
+    assert "choose another" in capsys.readouterr().err
+
+
+def test_the_command_serves_until_it_is_told_to_end(config: Path) -> None:
+    """It says where, answers there, and ends with 0 on Ctrl-C."""
+    command = [sys.executable, "-m", "poisonwatch.flows.cli", "dashboard", str(config), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = re.findall(r"http://127\.0\.0\.1:[0-9]+/", process.stdout.readline())[0]
+        with urllib.request.urlopen(address) as answer:
+            assert b"Audits" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+
+
+def test_the_user_who_started_it_is_named(client: TestClient) -> None:
+    """So that people see in whose name they decide."""
+    assert f"<bdi>{ME.user}</bdi>" in client.get("/").text
