@@ -21,7 +21,7 @@ from starlette.routing import Route
 from poisonwatch.config import AuditConfig
 from poisonwatch.dashboards import audits, explain, release, sentinels, triage
 from poisonwatch.dashboards.access import Access, access_routes, middleware
-from poisonwatch.dashboards.pages import Desk, NoLedgerError, desk, page
+from poisonwatch.dashboards.pages import Desk, NoAuditError, desk, page
 from poisonwatch.errors import InputError, PoisonwatchError
 
 HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
         ],
         middleware=middleware(access),
         exception_handlers={
-            NoLedgerError: show_empty,
+            NoAuditError: show_empty,
             InputError: show_mistake,
             PoisonwatchError: show_trouble,
             HTTPException: show_http_error,

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError
+from poisonwatch.history import past_audits
 from poisonwatch.ledger import Ledger
 from poisonwatch.markup import template
 from poisonwatch.plots import as_png
@@ -26,7 +27,7 @@ LONGEST_FIELD = 2000  # characters of a note
 LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
 
 
-class NoLedgerError(Exception):
+class NoAuditError(Exception):
     """No audit has run: there is nothing to show yet."""
 
 
@@ -37,17 +38,21 @@ class Desk:
         self.config, self.path = config, path
         self.closing = ExitStack()
         self._ledger: Ledger | None = None
+        self._begun = False
         self._opening = Lock()
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, opened when first asked for. Raises NoLedgerError where no audit has made one, and what `Ledger.at` does."""
+        """The ledger, opened when first asked for. Raises NoAuditError until an audit has begun, and what `Ledger.at` does."""
         with self._opening:
             if self._ledger is None:
                 try:
                     self._ledger = self.closing.enter_context(Ledger.existing(self.config.state))
                 except InputError:
-                    raise NoLedgerError from None
+                    raise NoAuditError from None
+            if not self._begun and not past_audits(self._ledger, limit=1):
+                raise NoAuditError
+            self._begun = True
             return self._ledger
 
 
