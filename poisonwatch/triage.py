@@ -81,7 +81,7 @@ def queue(ledger: Ledger, wanted: Filter, state: State = "open", page: int = 1, 
         func.max(shown.c.score).label("score"),
     ).group_by(*of_group)
     counted = select(func.count()).select_from(grouped.subquery())
-    order: tuple[Any, ...] = (desc("rank"), desc("score"), desc(shown.c.audit), shown.c.group, shown.c.alone)
+    order: tuple[Any, ...] = (desc("rank"), desc("score"), desc("n"), desc(shown.c.audit), shown.c.group, shown.c.alone)
     with ledger.read() as connection:
         total = connection.execute(counted).scalar_one()
         found = connection.execute(grouped.order_by(*order).limit(size).offset((page - 1) * size)).all()

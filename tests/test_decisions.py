@@ -8,7 +8,7 @@ import pytest
 from ledgers import covered_ledger, examples_of, statuses, waiting
 from sqlalchemy import delete, select, update
 
-from poisonwatch.decisions import START, chain, decide, verify
+from poisonwatch.decisions import START, chain, decide, decide_all, undo, verify
 from poisonwatch.errors import InputError
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import decisions, rows
@@ -104,3 +104,43 @@ def test_a_benign_verdict_on_a_rejected_row_lets_it_in(ledger: Ledger) -> None:
     assert len(waiting(ledger)) == 0
     assert ledger.trusted("tiny") == []
     assert examples_of(waiting(ledger)) == {}
+
+
+def ids(ledger: Ledger, n: int) -> list[str]:
+    with ledger.read() as connection:
+        return [bytes(id).hex() for id in connection.execute(select(rows.c.id).order_by(rows.c.row).limit(n)).scalars()]
+
+
+def test_a_verdict_on_several_rows_is_on_all_or_on_none(ledger: Ledger) -> None:
+    """Numbers follow each other; one that is not there leaves nothing."""
+    made = decide_all(ledger, ids(ledger, 3), "poison", "a group", "ann")
+    assert [d.number for d in made] == [1, 2, 3]
+    with pytest.raises(InputError):
+        decide_all(ledger, [*ids(ledger, 3), "0" * 64], "benign")
+    assert verify(ledger)[0] == 3
+
+
+def test_undoing_appends_what_was_decided_before(ledger: Ledger, flagged: str) -> None:
+    """unsure where nothing was; the row's status with it. An undone decision can be brought back in the same way."""
+    decide(ledger, flagged, "poison")
+    decide(ledger, flagged, "benign")
+    (undone,) = undo(ledger, [2], "ann")
+    assert (undone.verdict, undone.note, undone.author) == ("poison", "undoes decision 2", "ann")
+    assert statuses(ledger)["poison"] == 1
+    (again,) = undo(ledger, [3])
+    assert again.verdict == "benign"
+    other = next(id for id in ids(ledger, 2) if id != flagged)
+    decide(ledger, other, "poison")
+    assert undo(ledger, [5])[0].verdict == "unsure"
+    assert statuses(ledger) == {"clean": 8, "rejected": 1}
+
+
+def test_what_was_decided_anew_is_not_undone(ledger: Ledger, flagged: str) -> None:
+    """Nor anything that was to be undone beside it, nor a decision that is not there."""
+    decide_all(ledger, ids(ledger, 3), "poison")
+    decide(ledger, ids(ledger, 2)[1], "benign")
+    before = verify(ledger)
+    for numbers in ([1, 2, 3], [9]):
+        with pytest.raises(InputError, match="cannot be undone"):
+            undo(ledger, numbers)
+    assert verify(ledger) == before

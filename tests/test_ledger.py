@@ -235,3 +235,11 @@ def test_no_password_is_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_items_come_in_batches() -> None:
     """n at a time, the rest last."""
     assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_rows_are_found_by_their_ids(ledger: Ledger) -> None:
+    """With their text; those that cannot be read, or are not there, are left out."""
+    known = {example.id: example for example in examples_of(waiting(ledger)).values()}
+    found = ledger.examples([*known, "0" * 64])
+    assert {id: example.messages for id, example in found.items()} == {id: example.messages for id, example in known.items()}
+    assert ledger.examples([]) == {}

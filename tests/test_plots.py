@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from poisonwatch.decision import Null
 from poisonwatch.examples import Example, Message
-from poisonwatch.plots import MOST_LINES, as_png, panel_figure, trend_figure
+from poisonwatch.plots import MOST_LINES, as_png, coefficient_figure, panel_figure, trend_figure
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.trend import Point
 from poisonwatch.verdicts import Flag, Verdicts
@@ -201,3 +201,14 @@ def test_audits_without_any_row_can_be_drawn() -> None:
     """A source that never grows."""
     empty = [Point(f"audit-{i}", "$not$ a time", 0, 0, {}, 1.0) for i in range(3)]
     assert as_png(trend_figure(empty)).startswith(PNG)
+
+
+@pytest.mark.parametrize("name", ["shop-1", "$x^2$", r"$\\frac{$", "\x00nul", "x" * 500, ""])
+@pytest.mark.parametrize("trusted", [0, 30])
+def test_a_coefficient_is_drawn_among_all_others(name: str, trusted: int) -> None:
+    """Whatever the sentinel is called, with and without trusted rows; the row's own value is said."""
+    draw = np.random.default_rng(0)
+    figure = coefficient_figure(12.5, np.append(draw.standard_normal(40), 12.5), draw.standard_normal(trusted), name)
+    assert as_png(figure).startswith(PNG)
+    assert "this row: +12.5" in legend(figure)
+    assert len(legend(figure)) == 2 + bool(trusted)

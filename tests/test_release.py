@@ -18,7 +18,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.intake import take_in
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import decisions, rows
-from poisonwatch.release import release
+from poisonwatch.release import counts_of, preview, release
 
 TEA = "Tell me fact 0 about tea."
 
@@ -142,3 +142,17 @@ def test_a_crash_before_the_end_leaves_a_release_that_can_be_repeated(ledger: Le
     assert (tmp_path / "out" / "clean.jsonl").read_bytes() == (tmp_path / "again" / "clean.jsonl").read_bytes()
     with ledger.read() as connection:
         assert set(connection.execute(select(rows.c.status)).scalars()) == {"released", "flagged", "rejected"}
+
+
+def test_a_preview_is_the_release_and_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    """File by file, but for the time in the manifest; no row counts as released."""
+    before = statuses(ledger)
+    counts = preview(ledger, NAME, tmp_path / "preview")
+    assert statuses(ledger) == before
+    assert counts == counts_of(ledger, NAME) == release(ledger, NAME, tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        if path.name != "manifest.json":
+            assert (tmp_path / "preview" / path.name).read_bytes() == path.read_bytes()
+    assert manifest(tmp_path / "preview") | {"created": ""} == manifest(tmp_path / "out") | {"created": ""}
+    with pytest.raises(InputError, match="already exists"):
+        preview(ledger, NAME, tmp_path / "preview")

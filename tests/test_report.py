@@ -17,7 +17,6 @@ from poisonwatch.decision import Null
 from poisonwatch.evidence import ClusterEvidence, Neighbour, SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
 from poisonwatch.history import PastAudit
-from poisonwatch.markup import ends
 from poisonwatch.redaction import visible
 from poisonwatch.report import (
     LAST_AUDITS,
@@ -312,17 +311,6 @@ def test_rows_of_many_messages_keep_both_ends() -> None:
     assert "turn 999;" in shown
     assert shown.count("turn") == MOST_MESSAGES
     assert f"{1000 - MOST_MESSAGES} messages left out here" in page.within("cut")
-
-
-@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 50])
-def test_ends_lose_only_what_they_count(length: int) -> None:
-    """Start and end are the text's own, never overlap, and miss exactly what is counted."""
-    text = "".join(chr(ord("a") + i % 26) for i in range(length))
-    start, left_out, end = ends(text, 8)
-    assert len(start) + left_out + len(end) == length
-    assert len(start) + len(end) == min(length, 8)
-    assert text.startswith(start)
-    assert text.endswith(end)
 
 
 def test_rejected_rows_are_listed_with_reason_and_text() -> None:
