@@ -89,7 +89,7 @@ def test_without_targets_or_flags_nobody_is_told() -> None:
 def test_a_message_says_what_and_how_sure_and_where() -> None:
     """Everything that somebody needs to judge it, and the links."""
     rows = [row(i, source=("rows.jsonl", "my_more.csv")[i % 2]) for i in range(12)]
-    (alert,) = told(settings("json://one", tracking="http://mlflow:5000"), found([(HIGH, rows)]))
+    (alert,) = told(settings("json://one", tracking="http://mlflow:5000", dashboard="http://audits:8765"), found([(HIGH, rows)]))
     assert alert.title == "Poisonwatch: 12 rows push panel shop in tiny (severity high)"
     lines = alert.body.splitlines()
     assert lines[0] == "12 rows of rows.jsonl (6), my_more.csv (6): training on them makes the forbidden answer likelier on panel shop."
@@ -103,6 +103,7 @@ def test_a_message_says_what_and_how_sure_and_where() -> None:
     assert "Of all flagged rows, at most 10 % are expected to be harmless: read them before you remove them." in lines
     assert "Report: /runs/today/report.html" in lines
     assert f"MLflow: http://mlflow:5000/#/experiments/7/runs/{'r' * 32}" in lines
+    assert f"Dashboard: http://audits:8765/audits/{SUMMARY['audit_id']}" in lines
     assert f"To decide: poisonwatch decide AUDIT.yaml {rows[0].id[:16]} benign (or poison, or unsure)" in lines
     assert lines[-1] == f"Alert {alert.key} of audit {SUMMARY['audit_id']}"
 

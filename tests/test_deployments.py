@@ -205,7 +205,7 @@ def test_the_compose_file_is_one() -> None:
     done = subprocess.run([*checker, str(DEPLOYMENTS / "compose.yaml")], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     services = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())["services"]
-    assert {"postgres", "prefect", "mlflow", "watch"} == set(services)
+    assert {"postgres", "prefect", "mlflow", "watch", "dashboard"} == set(services)
     assert all(port.startswith("127.0.0.1:") for settings in services.values() for port in settings.get("ports", ()))
     secrets = [value for settings in services.values() for key, value in settings.get("environment", {}).items() if "PASSWORD" in key]
     assert all(value.startswith("${") for value in secrets)
