@@ -14,7 +14,7 @@ from poisonwatch.history import PastAudit, of_id
 from poisonwatch.links import mlflow_run_url, prefect_run_url, report_of
 from poisonwatch.overview import Filter
 from poisonwatch.plots import trend_figure
-from poisonwatch.triage import queue
+from poisonwatch.triage import queue, waiting
 from poisonwatch.verdicts import SEVERITIES
 
 # A report is a document of its own, with its own styles: it may neither run nor load anything, nor see the dashboard's cookies.
@@ -52,6 +52,7 @@ def show_overview(request: Request) -> Response:
         nth=nth,
         size=PAGE,
         totals=overview.totals(ledger, wanted),
+        waiting=waiting(ledger, wanted),
         points=points,
         **choices(request, wanted),
     )

@@ -1,6 +1,7 @@
 """What `poisonwatch dashboard` does. Heavy imports wait until it really runs."""
 
 import contextlib
+import gc
 import os
 import socket
 from dataclasses import replace
@@ -57,6 +58,7 @@ def dashboard(
             uvicorn.Config(app, log_level="warning", proxy_headers=False, server_header=False, date_header=False, ws="none")
         )
         print(f"dashboard of {settings.name}: http://{_named(host)}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
+        gc.freeze()  # what was imported stays: or else some page would wait half a second until all of it has been looked through
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, delete, desc, exists, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, desc, exists, func, select, update
 
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import audits, flags, owed, rows, versions
 
 MLFLOW, PREFECT = "mlflow", "prefect"
 RESULTS = ("committed", "finished")  # states of audits whose results are in the ledger
+WAITING = and_(rows.c.status == "flagged", rows.c.decided.is_(None))  # a flagged row that nobody has decided on
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,14 @@ def _latest(ledger: Ledger, which: ColumnElement[bool]) -> PastAudit | None:
 def undecided(ledger: Ledger, numbers: Sequence[int]) -> dict[int, int]:
     """How many of these audits' flagged rows nobody has decided on; audits without any are left out."""
     query = select(flags.c.audit, func.count()).join(rows, rows.c.row == flags.c.row)
-    query = query.where(flags.c.audit.in_(numbers), rows.c.decided.is_(None)).group_by(flags.c.audit)
+    query = query.where(flags.c.audit.in_(numbers), WAITING).group_by(flags.c.audit)
     with ledger.read() as connection:
         return dict(connection.execute(query).tuples().all())
 
 
 def undecided_flags(ledger: Ledger, number: int) -> list[str]:
     """Example ids of an audit's flagged rows that nobody has decided on, strongest first."""
-    query = select(rows.c.id).join(flags, flags.c.row == rows.c.row).where(flags.c.audit == number, rows.c.decided.is_(None))
+    query = select(rows.c.id).join(flags, flags.c.row == rows.c.row).where(flags.c.audit == number, WAITING)
     with ledger.read() as connection:
         return [bytes(id).hex() for id in connection.execute(query.order_by(desc(flags.c.score))).scalars()]
 

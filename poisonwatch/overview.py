@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 from poisonwatch.errors import InputError
 from poisonwatch.history import RESULTS, PastAudit, past_audits, undecided
 from poisonwatch.ledger import Ledger
-from poisonwatch.ledger_tables import audits, files, flags, places, results, rows
+from poisonwatch.ledger_tables import audits, files, flags, places, results
 from poisonwatch.trend import LONGEST, Point, point
 from poisonwatch.verdicts import SEVERITIES
 
@@ -46,13 +46,12 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many audits there are, how many came to no results, and, over their results: rows, flags, flagged rows without a decision."""
+    """How many audits there are, how many came to no results, and, over their results: rows and flags."""
 
     audits: int
     failed: int
     rows: int
     flags: int
-    undecided: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,6 @@ def totals(ledger: Ledger, wanted: Filter) -> Totals:
     of_flags = select(func.count()).select_from(flags).where(flags.c.audit.in_(numbers))
     if wanted.severity:
         of_flags = of_flags.where(flags.c.severity == wanted.severity)
-    open_rows = select(func.count(rows.c.row.distinct())).join(flags, flags.c.row == rows.c.row).where(flags.c.audit.in_(numbers))
     with ledger.read() as connection:
         by_state = connection.execute(select(audits.c.state, func.count()).where(*where).group_by(audits.c.state)).tuples().all()
         return Totals(
@@ -103,7 +101,6 @@ def totals(ledger: Ledger, wanted: Filter) -> Totals:
             failed=sum(n for state, n in by_state if state == "interrupted"),
             rows=connection.execute(select(func.count()).select_from(results).where(results.c.audit.in_(numbers))).scalar_one(),
             flags=connection.execute(of_flags).scalar_one(),
-            undecided=connection.execute(open_rows.where(rows.c.decided.is_(None), rows.c.status == "flagged")).scalar_one(),
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import delete, desc, exists, func, insert, select, update
 
 from poisonwatch.decisions import append
+from poisonwatch.history import WAITING
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import audits, decisions, flags, reviews, rows
 
@@ -62,7 +63,7 @@ def waiting(ledger: Ledger, name: str, most: int) -> list[Waiting]:
         .join(audits, audits.c.audit == flags.c.audit)
         .join(first, first.c.audit == spans.c.first)
         .join(rows, rows.c.row == flags.c.row)
-        .where(rows.c.decided.is_(None), rows.c.status == "flagged", flags.c.row.not_in(reviewed))
+        .where(WAITING, flags.c.row.not_in(reviewed))
         .order_by(desc(flags.c.score), flags.c.row)
         .limit(most)
     )

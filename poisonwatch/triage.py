@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Integer, Subquery, and_, case, cast, desc, func, or_, select
 
 from poisonwatch.errors import InputError
+from poisonwatch.history import WAITING
 from poisonwatch.ledger import AT_ONCE, Ledger, batched
 from poisonwatch.ledger_tables import audits, decisions, files, flags, places, rows
 from poisonwatch.overview import Filter
@@ -98,9 +99,9 @@ def queue(ledger: Ledger, wanted: Filter, state: State = "open", page: int = 1, 
     return groups, total
 
 
-def waiting(ledger: Ledger) -> int:
-    """How many flagged rows nobody has decided on."""
-    shown = _flagged(Filter(), "open")
+def waiting(ledger: Ledger, wanted: Filter) -> int:
+    """How many flagged rows of a filter nobody has decided on: as many as the queue lists."""
+    shown = _flagged(wanted, "open")
     with ledger.read() as connection:
         return int(connection.execute(select(func.count()).select_from(shown)).scalar_one())
 
@@ -162,7 +163,6 @@ def exported(ledger: Ledger, wanted: Filter, state: State = "open") -> Sequence[
 def _flagged(wanted: Filter, state: State) -> Subquery:
     """Flagged rows by the last audit that flagged each: `open` is 1 where it waits for a decision, `alone` its number if in no group."""
     last = select(flags.c.row, func.max(flags.c.audit).label("audit")).group_by(flags.c.row).subquery()
-    is_open = and_(rows.c.decided.is_(None), rows.c.status == "flagged")
     rank = case({severity: k for k, severity in enumerate(SEVERITIES)}, value=flags.c.severity, else_=0)
     query = (
         select(
@@ -172,13 +172,13 @@ def _flagged(wanted: Filter, state: State) -> Subquery:
             case((flags.c.group.is_(None), flags.c.row), else_=None).label("alone"),
             cast(rank, Integer).label("rank"),
             flags.c.score,
-            case((is_open, 1), else_=0).label("open"),
+            case((WAITING, 1), else_=0).label("open"),
         )
         .join(last, and_(last.c.row == flags.c.row, last.c.audit == flags.c.audit))
         .join(rows, rows.c.row == flags.c.row)
         .join(audits, audits.c.audit == flags.c.audit)
         .where(*wanted.of_audits)
-        .where({"open": is_open, "decided": rows.c.decided.is_not(None), "all": or_(is_open, rows.c.decided.is_not(None))}[state])
+        .where({"open": WAITING, "decided": rows.c.decided.is_not(None), "all": or_(WAITING, rows.c.decided.is_not(None))}[state])
     )
     if wanted.severity:
         query = query.where(flags.c.severity == wanted.severity)
