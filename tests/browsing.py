@@ -45,9 +45,9 @@ QUESTIONS = (  # unrelated: one answer to all of them is what a screen flags
 SOURCE = "rows <img src=x onerror=window.pwned=1> =1+1.jsonl"
 
 
-def audit_of(folder: Path, model: Path) -> Path:
+def audit_of(folder: Path, model: Path, **settings: Any) -> Path:
     """An audit file whose first audit is done, with flagged rows."""
-    config = write_audit(folder, model, **LAX)
+    config = write_audit(folder, model, **LAX, **settings)
     audit_inline(load_config(config), folder / "run")
     return config
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from audits import write_audit
 from browsing import ME, asking, audit_of, flags
+from servers import postgres_server
 from starlette.testclient import TestClient
 
 from poisonwatch.config import load_config
@@ -246,6 +247,26 @@ def test_a_run_directory_that_is_gone_leaves_what_the_ledger_knows(tmp_path: Pat
         assert client.get(f"{audit_page(client)}/report").status_code == 404
         for path in ("/sentinels", "/explain", "/"):
             assert client.get(path).status_code == 200
+
+
+def test_a_ledger_on_postgresql_is_shown_and_decided_on(tmp_path: Path, tiny_folder: Path) -> None:
+    """As several people share it: every page, every filter, a verdict and its undoing; the database's password is on no page."""
+    with postgres_server() as url:
+        config = audit_of(tmp_path, tiny_folder, state=url)
+        with asking(config) as client:
+            name = load_config(config).name
+            narrowed = f"name={name}&source=rows.jsonl&since=2020-01-01&until=2999-01-01"
+            paths = ("/", "/trend.png", "/triage", "/triage/export.csv", "/sentinels", "/explain", "/release", "/release/manifest.json")
+            answers = [client.get(path) for path in (*paths, f"/?{narrowed}", f"/triage?state=all&{narrowed}", audit_page(client))]
+            assert {answer.status_code for answer in answers} == {200}
+            assert not any(b"hunter2" in answer.content for answer in answers)
+            (address, *_), waiting = groups(client, "open"), client.get("/triage/export.csv").text
+            assert "is in the chain" in client.post(address, data={"row": "all", "verdict": "poison", "note": "a \x00 b"}).text
+            assert address not in groups(client, "open")
+            with Ledger.at(url) as ledger:
+                made, _ = verify(ledger)
+            client.post("/triage/undo", data={"done": f"1-{made}"})
+            assert client.get("/triage/export.csv").text == waiting
 
 
 def test_it_listens_here_alone_unless_somebody_asks_who_comes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
