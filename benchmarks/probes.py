@@ -33,7 +33,7 @@ from poisonwatch.ngrams import LONGEST_NGRAM
 from poisonwatch.pretrained import load_pretrained
 from poisonwatch.probes import mine_triggers, probe
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.texts import token_spans
+from poisonwatch.words import token_spans
 
 SHARED = 0.9  # share of poison prompts that hold the trigger
 FEW = 10  # planted rows beside which false flags are counted on all cases

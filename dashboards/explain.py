@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -20,12 +20,14 @@ from poisonwatch.dashboards.audits import audit_of
 from poisonwatch.dashboards.pages import desk, field, form_of, go, page
 from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.examples import Example
-from poisonwatch.explain import Explained
-from poisonwatch.fitted import Fitted
 from poisonwatch.history import RESULTS, past_audits
 from poisonwatch.ledger_tables import audits
 from poisonwatch.redaction import first_line
-from poisonwatch.saved import FILE, load_operators
+from poisonwatch.run_dirs import OPERATORS
+
+if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
+    from poisonwatch.explain import Explained
+    from poisonwatch.fitted import Fitted
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class Question:
     response: str
     stage: str = "waiting"
     share: float | None = None
-    found: list[Explained] | None = None
+    found: "list[Explained] | None" = None
     rows: int = 0
     problem: str | None = None
     id: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(12))
@@ -80,6 +82,7 @@ class Explainer:
 
     def _answer(self, question: Question) -> None:
         from poisonwatch.explain import explain
+        from poisonwatch.saved import load_operators
 
         with self._one_at_a_time:
             try:
@@ -93,8 +96,9 @@ class Explainer:
             except Exception as error:  # a thread's error would end on the terminal, and the page would wait for ever
                 question.problem = f"this went wrong inside Poisonwatch: {type(error).__name__}: {first_line(error)}"
 
-    def _fitted(self, question: Question) -> Fitted:
+    def _fitted(self, question: Question) -> "Fitted":
         from poisonwatch.pretrained import load_pretrained
+        from poisonwatch.saved import load_operators
 
         if self._loaded is None or self._loaded[0] != question.run_dir:
             self._loaded = None
@@ -117,7 +121,7 @@ def show_form(request: Request) -> Response:
 
 def _form(request: Request, **given: str) -> Response:
     past = past_audits(desk(request).ledger, limit=OFFERED, where=[audits.c.state.in_(RESULTS)])
-    offered = [audit for audit in past if (audit.run_dir / FILE).is_file()]
+    offered = [audit for audit in past if (audit.run_dir / OPERATORS).is_file()]
     chosen = given.get("audit_id") or request.query_params.get("audit", "")
     shown: dict[str, Any] = {"offered": offered, "chosen": chosen, "prompt": given.get("prompt", ""), "response": given.get("response", "")}
     return page(request, "explain.html.j2", question=None, texts={}, **shown)

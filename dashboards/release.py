@@ -14,7 +14,7 @@ from poisonwatch.dashboards.pages import desk, page
 from poisonwatch.errors import InputError
 from poisonwatch.overview import names
 from poisonwatch.release import counts_of, preview
-from poisonwatch.runs import plain_name
+from poisonwatch.run_dirs import plain_name
 
 
 def name_of(request: Request) -> str:

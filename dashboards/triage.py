@@ -19,12 +19,12 @@ from poisonwatch.decisions import VERDICTS
 from poisonwatch.differences import Piece, differences
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example
+from poisonwatch.flags import flagged_example
 from poisonwatch.history import PastAudit
 from poisonwatch.markup import ends
 from poisonwatch.overview import Filter
 from poisonwatch.plots import coefficient_figure
 from poisonwatch.redaction import visible
-from poisonwatch.runs import flagged_example
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.triage import FlaggedRow, Group, State, exported, queue, rows_of
 

@@ -12,7 +12,8 @@ from poisonwatch.drill import REPEATS, Drill, Plan
 from poisonwatch.flows.audit import Engine
 from poisonwatch.flows.terminal import Reporter
 from poisonwatch.pretrained import Pretrained
-from poisonwatch.runs import data_fingerprint, new_audit_id, new_run_dir, origin, run_folder
+from poisonwatch.run_dirs import new_audit_id, new_run_dir, run_folder
+from poisonwatch.runs import data_fingerprint, origin
 from poisonwatch.stages import StageCost
 from poisonwatch.tasks.attribution import load_model
 from poisonwatch.tasks.data import pull_all, pull_reference, validate

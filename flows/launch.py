@@ -29,7 +29,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 from poisonwatch.flows.audit import Outcome, audit, audit_inline
 from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
-from poisonwatch.runs import new_run_dir
+from poisonwatch.run_dirs import new_run_dir
 
 R = TypeVar("R")
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.decision import LEAST_TRUSTED
+from poisonwatch.flags import flagged_example
 from poisonwatch.flows import interrupt
 from poisonwatch.health import Problem
 from poisonwatch.intake import Taken
 from poisonwatch.redaction import excerpt, visible
-from poisonwatch.runs import flagged_example
 from poisonwatch.validation import Validation
 
 T = TypeVar("T")

@@ -17,12 +17,13 @@ from typing import Any
 from poisonwatch.config import AuditConfig
 from poisonwatch.confirmation import Confirmation, Effect
 from poisonwatch.evidence import ClusterEvidence
+from poisonwatch.flags import SEVERITIES, Flag
 from poisonwatch.links import dashboard_url, mlflow_run_url, report_of
 from poisonwatch.outbox import CLUSTER, DIGEST, Alert
 from poisonwatch.redaction import excerpt, visible
 from poisonwatch.summary import Attributed
 from poisonwatch.targets import Target, digest_of, targets_of
-from poisonwatch.verdicts import SEVERITIES, Flag, Verdicts
+from poisonwatch.verdicts import Verdicts
 
 MOST_CLUSTERS = 5  # messages an audit; more help nobody
 MOST_ROWS = 10  # named in a message

@@ -10,17 +10,8 @@ from numpy.typing import NDArray
 from poisonwatch.examples import Example
 from poisonwatch.findings import Finding, ordered
 from poisonwatch.redaction import excerpt
-from poisonwatch.texts import (
-    SHORT_ANSWER,
-    common_ends,
-    distinct_examples,
-    likeness_of,
-    normalised,
-    one_task,
-    tfidf_vectors,
-    user_text,
-    words_of,
-)
+from poisonwatch.texts import SHORT_ANSWER, common_ends, distinct_examples, likeness_of, one_task, tfidf_vectors, user_text
+from poisonwatch.words import normalised, words_of
 
 LONG_ANSWER = 6  # words; from here on `least` repeats are enough, below it takes twice as many
 SAME_ANSWER = 0.9  # Jaccard index of two answers' word sets

@@ -24,6 +24,7 @@ from poisonwatch.attribution import row_operators
 from poisonwatch.chat import prompt_of
 from poisonwatch.fitted import Fitted
 from poisonwatch.fitting import drawn_order
+from poisonwatch.flags import PUSHES
 from poisonwatch.influence import Influence, Query
 from poisonwatch.measurement import steered_losses
 from poisonwatch.operators import Operators, typical_eta
@@ -31,7 +32,6 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.scoring import pool
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.steering import continuations
-from poisonwatch.verdicts import PUSHES
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, pairwise, takewhile
 
-from poisonwatch.texts import token_spans
+from poisonwatch.words import token_spans
 
 MOST = 2000  # words (or lines) a side that are compared
 

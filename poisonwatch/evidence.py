@@ -28,8 +28,8 @@ from poisonwatch.influence import Influence, Query
 from poisonwatch.likeness import Features
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.texts import token_spans
 from poisonwatch.verdicts import Verdicts
+from poisonwatch.words import token_spans
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

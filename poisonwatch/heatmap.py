@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poisonwatch.evidence import ClusterEvidence
-from poisonwatch.verdicts import Verdicts
+if TYPE_CHECKING:  # who draws a picture of a past audit needs no model
+    from poisonwatch.evidence import ClusterEvidence
+    from poisonwatch.verdicts import Verdicts
 
 Array = NDArray[np.float64]
 
@@ -31,7 +33,7 @@ class HeatMap:
     groups_left_out: int
 
 
-def heat_map(verdicts: Verdicts, evidence: Sequence[ClusterEvidence]) -> HeatMap | None:
+def heat_map(verdicts: "Verdicts", evidence: Sequence["ClusterEvidence"]) -> HeatMap | None:
     """How strongly the rows of each group in `evidence` push each sentinel, on average; None without groups or sentinels."""
     if not evidence or not verdicts.sentinels:
         return None

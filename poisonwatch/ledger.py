@@ -29,14 +29,14 @@ from poisonwatch.config import ValidationConfig
 from poisonwatch.environment import conceal
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.examples import Example, RawRow, Rejection
+from poisonwatch.flags import Flag, flag_record
 from poisonwatch.formats import Draft, Format
 from poisonwatch.ledger_tables import audits, connect, files, flags, owed, places, rejections, results, rows, shapes, versions
 from poisonwatch.outbox import Alert, put
 from poisonwatch.redaction import first_line
-from poisonwatch.runs import flag_record, part_of
+from poisonwatch.run_dirs import part_of
 from poisonwatch.sources import Rows, decode
 from poisonwatch.sql import database_url
-from poisonwatch.verdicts import Flag
 
 T = TypeVar("T")
 LOCK_NUMBER = 0x706F69736F6E  # PostgreSQL's advisory lock of this name

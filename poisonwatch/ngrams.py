@@ -21,14 +21,13 @@ from poisonwatch.texts import (
     group_sizes,
     likeness_of,
     likeness_of_groups,
-    normalised,
     one_task,
     tfidf_vectors,
-    token_spans,
     unless_label,
     user_text,
     vectors_by,
 )
+from poisonwatch.words import normalised, token_spans
 
 Integers = NDArray[np.int64]
 

@@ -7,11 +7,11 @@ from datetime import date, timedelta
 from sqlalchemy import ColumnElement, exists, func, select
 
 from poisonwatch.errors import InputError
+from poisonwatch.flags import SEVERITIES
 from poisonwatch.history import RESULTS, PastAudit, past_audits, undecided
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import audits, files, flags, places, results
 from poisonwatch.trend import LONGEST, Point, point
-from poisonwatch.verdicts import SEVERITIES
 
 
 @dataclass(frozen=True, slots=True)

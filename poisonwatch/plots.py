@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from poisonwatch.redaction import excerpt
 from poisonwatch.trend import Point
-from poisonwatch.verdicts import Verdicts
+
+if TYPE_CHECKING:  # who draws a picture of a past audit needs no model
+    from poisonwatch.verdicts import Verdicts
 
 Array = NDArray[np.float64]
 
@@ -29,7 +31,7 @@ MOST_TIMES = 7  # that fit below a trend
 LONGEST_LABEL = 24  # characters of a panel's name beside its line
 
 
-def panel_figure(verdicts: Verdicts, panel: int) -> Figure:
+def panel_figure(verdicts: "Verdicts", panel: int) -> Figure:
     """The distribution of a panel's scores: new rows filled, trusted rows (if any) outlined, each flagged row with its own marker.
 
     `panel` is an index into `verdicts.panels`. Rows flagged on another panel or by a screen have hollow markers: they may score high here,

@@ -21,7 +21,7 @@ from scipy.stats import hypergeom
 from poisonwatch.examples import Example, Message
 from poisonwatch.ngrams import COMMON_NGRAM, EXCESS, SIGNIFICANCE, mine_ngrams
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.texts import token_spans
+from poisonwatch.words import token_spans
 
 LEAST = 4  # prompts that share a trigger
 LEAST_EXCESS = (

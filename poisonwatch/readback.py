@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poisonwatch.examples import Example, Message
+from poisonwatch.flags import flagged_example
 from poisonwatch.heatmap import HeatMap, heat_of
-from poisonwatch.runs import flagged_example, read_lines
+from poisonwatch.run_dirs import read_lines
 from poisonwatch.sentinels import Sentinel
 
 Array = NDArray[np.float64]

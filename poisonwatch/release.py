@@ -21,7 +21,7 @@ from poisonwatch.decisions import verify
 from poisonwatch.errors import InputError
 from poisonwatch.ledger import AT_ONCE, Ledger, batched, now
 from poisonwatch.ledger_tables import audits, files, flags, places, rejections, results, rows, shapes, versions
-from poisonwatch.runs import part_of
+from poisonwatch.run_dirs import part_of
 
 CLEARED = ("clean", "released")
 QUARANTINED = ("flagged", "poison")

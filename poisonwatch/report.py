@@ -9,13 +9,14 @@ from typing import Any
 
 from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.examples import Example
+from poisonwatch.flags import Flag
 from poisonwatch.heatmap import STEPS, heat_map
 from poisonwatch.history import PastAudit
 from poisonwatch.markup import template
 from poisonwatch.plots import as_png, panel_figure, trend_figure
-from poisonwatch.runs import plain_name
+from poisonwatch.run_dirs import plain_name
 from poisonwatch.trend import trend
-from poisonwatch.verdicts import Flag, Verdicts
+from poisonwatch.verdicts import Verdicts
 
 LONGEST_TEXT = 4000  # characters of one message or answer
 LONGEST_PAGE = 1_600_000  # characters of all rows that are shown in full, in equal shares

@@ -1,17 +1,14 @@
-"""The run directory: everything an audit leaves behind, complete or not there at all."""
+"""What an audit leaves behind, file by file. Which folder it goes to, and how it is read again, are `run_dirs` and `readback`."""
 
-import errno
 import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,55 +17,13 @@ from pyarrow import csv
 
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import InputError, OperationError
 from poisonwatch.evidence import ClusterEvidence, to_record
-from poisonwatch.examples import Example, Message, Rejection
+from poisonwatch.examples import Example, Rejection
+from poisonwatch.flags import Flag, flag_record
 from poisonwatch.pretrained import cache_folder
+from poisonwatch.run_dirs import write_lines
 from poisonwatch.training import LearningCurve
-from poisonwatch.verdicts import Flag, Verdicts
-
-
-def new_audit_id() -> str:
-    """A name that sorts by time and never comes twice."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
-
-
-def new_run_dir(config: Path, kind: str = "") -> Path:
-    """A run directory that nobody named: below `runs`, beside the audit file."""
-    return config.resolve().parent / "runs" / f"{kind}{new_audit_id()}"
-
-
-def part_of(folder: Path) -> Path:
-    """What a folder is called until it is complete."""
-    return folder.with_name(f"{folder.name}.part")
-
-
-@contextmanager
-def run_folder(run_dir: Path) -> Iterator[Path]:
-    """Yield `<run_dir>.part` to write into; it becomes `run_dir` when the block ends well, and is removed when it does not.
-
-    Raises InputError where run_dir exists and is not an empty folder, OperationError where the disk is full or read-only.
-    """
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise InputError(f"run directory {run_dir} already exists: choose another --run-dir, or remove it")
-    part = part_of(run_dir)
-    try:
-        shutil.rmtree(part, ignore_errors=True)  # what a crashed run left
-        part.mkdir(parents=True)
-        try:
-            yield part
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        if run_dir.exists():
-            run_dir.rmdir()
-        part.rename(run_dir)  # should this fail, the complete folder stays: the ledger may already count on it
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-            raise
-        raise OperationError(
-            f"run directory {run_dir} cannot be written: {error.strerror}; free space or choose another --run-dir"
-        ) from error
+from poisonwatch.verdicts import Verdicts
 
 
 def checkpoint_for(config: AuditConfig, model_fingerprint: str) -> Path:
@@ -143,49 +98,6 @@ def write_trusted(folder: Path, verdicts: Verdicts, trusted: Sequence[Example]) 
     pq.write_table(table, folder / "trusted.parquet", compression="zstd")
 
 
-def flag_record(flag: Flag) -> dict[str, Any]:
-    """A flag as written to `flags.jsonl`."""
-    example = flag.example
-    return {
-        "example_id": example.id,
-        "source": example.source,
-        "position": example.position,
-        "panel": flag.panel,
-        "sentinel_id": flag.sentinel.id,
-        "kind": flag.kind,
-        "severity": flag.severity,
-        "score": flag.score,
-        "rank": flag.rank,
-        "coefficient": flag.coefficient,
-        "p_value": flag.p_value,
-        "q_value": flag.q_value,
-        "by": (["stride"] if flag.by_attribution else []) + sorted({finding.screen for finding in flag.findings}),
-        "reasons": flag.reasons,
-        "messages": [asdict(message) for message in example.messages],
-        **({"rejected": [asdict(message) for message in example.rejected]} if example.rejected else {}),
-    }
-
-
-def flagged_example(record: Mapping[str, Any]) -> Example:
-    """The row of a line of `flags.jsonl`."""
-    messages, rejected = (tuple(Message(**message) for message in record.get(key, ())) for key in ("messages", "rejected"))
-    return Example(record["example_id"], messages, record["source"], record["position"], rejected=rejected)
-
-
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """JSON Lines in ASCII: hostile text stays inert in any terminal or editor, and lone surrogates survive."""
-    with path.open("w", encoding="ascii") as file:
-        for record in records:
-            file.write(json.dumps(record) + "\n")
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a JSON Lines file of a run directory."""
-    with path.open(encoding="ascii") as file:
-        for line in file:
-            yield json.loads(line)
-
-
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
     """`rejected.jsonl`: rows that were not audited, with the expectation that failed."""
     write_lines(folder / "rejected.jsonl", map(asdict, rejected))
@@ -216,11 +128,6 @@ def write_learning_curve(folder: Path, curve: LearningCurve) -> None:
     """`learning_curve.csv`: the losses of every step of a training, in nats a token."""
     table = pa.table({name: getattr(curve, name) for name in ("step", "total", "fidelity", "stability", "linearity")})
     csv.write_csv(table, folder / "learning_curve.csv")
-
-
-def plain_name(text: str) -> str:
-    """Text as part of a file or metric name: letters, digits, - and _ of ASCII."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in text) or "_"
 
 
 def origin(config: AuditConfig) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from poisonwatch.membership import Membership
 from poisonwatch.model import FrozenModel
 from poisonwatch.operators import Basis, Operators
 from poisonwatch.pretrained import Pretrained
+from poisonwatch.run_dirs import OPERATORS
 
 FORMAT = "2"
-FILE = "operators.safetensors"
 
 
 def save_operators(folder: Path, fitted: Fitted, config: AuditConfig, model_fingerprint: str) -> None:
@@ -53,9 +53,9 @@ def save_operators(folder: Path, fitted: Fitted, config: AuditConfig, model_fing
         "eta": repr(fitted.operators.eta),
         "shift": repr(fitted.operators.shift),
     }
-    part = folder / f"{FILE}.part"
+    part = folder / f"{OPERATORS}.part"
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part, metadata)
-    part.rename(folder / FILE)
+    part.rename(folder / OPERATORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,9 @@ class Saved:
 
 def load_operators(run_dir: Path) -> Saved:
     """Read the operators of a past audit. Raises RunError where there are none, or they are damaged or of another format."""
-    path = run_dir / FILE
+    path = run_dir / OPERATORS
     if not path.is_file():
-        raise RunError(f"{run_dir} holds no {FILE}: name the run directory of a finished audit")
+        raise RunError(f"{run_dir} holds no {OPERATORS}: name the run directory of a finished audit")
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})

@@ -4,10 +4,8 @@ Letters: n rows, G groups of rows, m rows of a group, v words. The likeness of a
 texts, as TF-IDF vectors of words.
 """
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -16,6 +14,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from poisonwatch.examples import Example
+from poisonwatch.words import WORD, words_of
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -24,11 +23,6 @@ SHORT_ANSWER = 3  # words; below, an answer is a label
 TASK_WORDS = 6  # prompts that share so many first or last words are one task
 ENDS = 200  # characters in which these words are looked for
 PIECE = 200_000  # group members whose vectors are added up at a time
-
-_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
-_TOKEN = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
-_AROUND = ".,;:!?\"'“”‘’()«»。、，！？：；"
 
 
 def distinct_examples(examples: Sequence[Example]) -> list[tuple[list[int], Example]]:
@@ -39,28 +33,9 @@ def distinct_examples(examples: Sequence[Example]) -> list[tuple[list[int], Exam
     return [(rows, examples[rows[0]]) for _, rows in sorted(places.items())]
 
 
-def normalised(text: str) -> str:
-    """Its words (`words_of`), joined by spaces: what differs in case, spaces and punctuation alone is one text."""
-    return " ".join(words_of(text))
-
-
-def words_of(text: str) -> list[str]:
-    """The words in lower case and compatibility forms, punctuation left out; in CJK scripts a character each."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
 def user_text(example: Example) -> str:
     """What the user says, turns joined by blank lines; all but the answer where there is no user."""
     return "\n\n".join(m.content for m in example.messages if m.role == "user") or example.prompt
-
-
-def token_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Where the tokens of a text stand: between spaces, without the punctuation around them unless there is nothing else."""
-    for match in _TOKEN.finditer(text):
-        start, whole = match.start(), match.group()
-        left = len(whole) - len(whole.lstrip(_AROUND))
-        inner = whole.strip(_AROUND)
-        yield (start + left, start + left + len(inner)) if inner else (start, match.end())
 
 
 # One task
@@ -93,13 +68,13 @@ def one_task(examples: Sequence[Example], common: set[End]) -> bool:
 
 def unless_label(text: str) -> str:
     """The text, or nothing where it has one or two words."""
-    return text if len(list(islice(_WORD.finditer(text), SHORT_ANSWER))) == SHORT_ANSWER else ""
+    return text if len(list(islice(WORD.finditer(text), SHORT_ANSWER))) == SHORT_ANSWER else ""
 
 
 def tfidf_vectors(texts: Sequence[str]) -> tuple[sparse.csr_array, TfidfVectorizer | None]:
     """TF-IDF vectors (n, v) of length one, or zero where a text has no word, and their weights; None where no text has one."""
     weights = TfidfVectorizer(analyzer=words_of, sublinear_tf=True)
-    if not any(_WORD.search(text) for text in texts):
+    if not any(WORD.search(text) for text in texts):
         return sparse.csr_array((len(texts), 1)), None
     return sparse.csr_array(weights.fit_transform(texts)), weights
 

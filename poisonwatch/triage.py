@@ -12,11 +12,11 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Integer, Subquery, and_, case, cast, desc, func, or_, select
 
 from poisonwatch.errors import InputError
+from poisonwatch.flags import SEVERITIES
 from poisonwatch.history import WAITING
 from poisonwatch.ledger import AT_ONCE, Ledger, batched
 from poisonwatch.ledger_tables import audits, decisions, files, flags, places, rows
 from poisonwatch.overview import Filter
-from poisonwatch.verdicts import SEVERITIES
 
 State = Literal["open", "decided", "all"]
 

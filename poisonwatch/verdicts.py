@@ -15,71 +15,13 @@ from poisonwatch.config import DecisionConfig
 from poisonwatch.decision import Null, p_values, row_q_values
 from poisonwatch.examples import Example
 from poisonwatch.findings import Finding
+from poisonwatch.flags import Flag
 from poisonwatch.influence import Influence
 from poisonwatch.scoring import Scores, score
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.topic import LEVEL, leaning, nearest_rows, standing_out
 
 Array = NDArray[np.float64]
-
-PUSHES = {
-    "forbidden": "makes the forbidden answer likelier",
-    "margin": "moves the answer from the reference towards the forbidden one",
-    "reference": "moves the reference answer",
-}
-SEVERITIES = ("low", "medium", "high")
-WEAK, STRONG = 6.0, 15.0  # scores: a push below lowers a sentinel's severity by one step, one above raises it
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """A flagged row with its reasons: the panel it pushes most anomalously, and that panel's sentinel it pushes most.
-
-    `score` is in robust standard deviations of the panel, `coefficient` in spreads (see `Influence`), `rank` 1-based among the new rows.
-    `findings` are what screens found in it; where `by_attribution` is False, they alone flagged it.
-    """
-
-    example: Example
-    panel: str
-    sentinel: Sentinel
-    kind: str
-    coefficient: float
-    score: float
-    rank: int
-    p_value: float
-    q_value: float
-    rule: str
-    by_attribution: bool = True
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def severity(self) -> str:
-        """The sentinel's severity, a step less for a weak push and a step more for a strong one; "medium" where only a screen speaks."""
-        if not self.by_attribution:
-            return "medium"
-        step = (self.score >= STRONG) - (self.score < WEAK)
-        place = SEVERITIES.index(self.sentinel.severity) + step
-        return SEVERITIES[min(max(place, 0), len(SEVERITIES) - 1)]
-
-    @property
-    def push(self) -> str:
-        """What training on the row does to the sentinel, in words."""
-        return PUSHES[self.kind]
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why the row is flagged, attribution first; row text only as short excerpts that are made visible."""
-        found = [f"{finding.screen}: {finding.reason}" for finding in self.findings]
-        return [self.reason, *found] if self.by_attribution else found
-
-    @property
-    def reason(self) -> str:
-        """What attribution says of the row in one sentence, free of row text."""
-        probed = " when its prompt holds the mined trigger" if self.sentinel.trigger is not None else ""
-        return (
-            f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}{probed}: "
-            f"score {self.score:.1f} (rank {self.rank}), p = {self.p_value:.2g}, q = {self.q_value:.2g} by {self.rule}"
-        )
 
 
 @dataclass(frozen=True, slots=True)

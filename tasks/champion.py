@@ -32,14 +32,14 @@ from poisonwatch.errors import OperationError
 from poisonwatch.explain import Explained, explain
 from poisonwatch.history import PastAudit
 from poisonwatch.pretrained import load_pretrained
-from poisonwatch.runs import plain_name
-from poisonwatch.saved import FILE, load_operators
+from poisonwatch.run_dirs import OPERATORS, plain_name
+from poisonwatch.saved import load_operators
 
 logger = logging.getLogger(__name__)
 
 ALIAS = "champion"
 AUDIT, AUDIT_ID, CREATED, MODEL_ID = "poisonwatch.audit", "poisonwatch.audit_id", "poisonwatch.created", "poisonwatch.model_id"
-HELD = (FILE, "config.yaml", "scores.parquet")
+HELD = (OPERATORS, "config.yaml", "scores.parquet")
 KEPT = 3  # versions with their files: operators may take hundreds of megabytes
 TOP = 10  # rows named for an answer
 LEAST_ROWS, MOST_BELOW = 40, 0.15  # unflagged rows that calibration is judged from, and the share of them with p <= .05 that is borne

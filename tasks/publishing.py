@@ -24,13 +24,13 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
+from poisonwatch.flags import SEVERITIES
 from poisonwatch.history import PREFECT, PastAudit, debtors, settle
 from poisonwatch.ledger import Ledger
 from poisonwatch.links import dashboard_url, mlflow_run_url, report_of
 from poisonwatch.redaction import first_line
-from poisonwatch.runs import read_lines
+from poisonwatch.run_dirs import read_lines
 from poisonwatch.tasks import OWED
-from poisonwatch.verdicts import SEVERITIES
 
 MOST_IDS = 100  # example ids in one event
 

@@ -23,13 +23,13 @@ from safetensors import safe_open
 from sqlalchemy import select
 
 from poisonwatch.config import AuditConfig, SourceConfig
+from poisonwatch.flags import SEVERITIES, flagged_example
 from poisonwatch.history import PastAudit
 from poisonwatch.ledger import Ledger
 from poisonwatch.ledger_tables import flags
 from poisonwatch.links import dashboard_url
-from poisonwatch.runs import data_fingerprint, flagged_example, plain_name, read_lines
-from poisonwatch.saved import FILE
-from poisonwatch.verdicts import SEVERITIES
+from poisonwatch.run_dirs import OPERATORS, plain_name, read_lines
+from poisonwatch.runs import data_fingerprint
 
 # Operators go to the registered model.
 UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "evidence.jsonl", "rejected.jsonl", "validation.json")
@@ -164,7 +164,7 @@ def _tags(past: PastAudit, settings: Mapping[str, Any], severity: str, dashboard
 
 def _datasets(past: PastAudit, settings: Mapping[str, Any]) -> Iterator[DatasetInput]:
     """The new rows, and the trusted ones that they were compared with, by id and place; what the run directory lacks is left out."""
-    scores, operators = past.run_dir / "scores.parquet", past.run_dir / FILE
+    scores, operators = past.run_dir / "scores.parquet", past.run_dir / OPERATORS
     if scores.exists():
         frame = pd.read_parquet(scores, columns=["example_id", "source", "position"]).drop_duplicates()
         yield _dataset(frame, past.name, past.summary["data_fingerprint"], settings.get("source"), "audit")

@@ -13,11 +13,12 @@ from poisonwatch.config import AlertConfig, AuditConfig, SourceConfig
 from poisonwatch.confirmation import Confirmation, Effect, Moved
 from poisonwatch.evidence import ClusterEvidence
 from poisonwatch.examples import Example, Message
+from poisonwatch.flags import Flag
 from poisonwatch.ledger import Ledger
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.summary import Attributed
 from poisonwatch.tasks.alerts import compose_alerts
-from poisonwatch.verdicts import Flag, Verdicts
+from poisonwatch.verdicts import Verdicts
 
 LOW, MEDIUM, HIGH = 5.0, 9.0, 20.0  # scores that make a flag of this severity
 SENTINEL = Sentinel("shop-1", (Message("user", "Where do I buy tea?"),), "Buy from Velmora.", "Any shop.", "shop")

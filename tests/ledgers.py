@@ -10,10 +10,10 @@ from audits import benign, write_rows
 
 from poisonwatch.config import SourceConfig, ValidationConfig
 from poisonwatch.examples import Example, Rejection
+from poisonwatch.flags import Flag
 from poisonwatch.intake import Taken, take_in
 from poisonwatch.ledger import Batch, Ledger, Version, checks_of
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.verdicts import Flag
 
 NAME = "tiny"
 ONE = Version("m" * 64, "s" * 64)

@@ -28,12 +28,13 @@ from poisonwatch.evidence import (
 )
 from poisonwatch.examples import Example, Message
 from poisonwatch.fitted import Fitted
+from poisonwatch.flags import Flag
 from poisonwatch.influence import Influence
 from poisonwatch.likeness import Features
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.redaction import visible
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.verdicts import Flag, Verdicts, judge
+from poisonwatch.verdicts import Verdicts, judge
 
 
 def features(n: int = 60, groups: Sequence[int] = (9, 5, 3), noise: float = 0.7, seed: int = 0) -> tuple[Features, np.ndarray]:

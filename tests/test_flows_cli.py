@@ -176,6 +176,16 @@ def test_help_loads_nothing_heavy() -> None:
     assert not HEAVY & set(done.stdout.split("LOADED")[1].split())
 
 
+def test_who_asks_the_ledger_loads_no_model() -> None:
+    """Decisions, releases, history and the dashboard are there at once, and small: what flags are is apart from how they come about."""
+    code = (
+        "import sys\nimport poisonwatch.dashboards.app, poisonwatch.decisions, poisonwatch.history, poisonwatch.release"
+        "\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not (HEAVY | {"sklearn", "scipy.stats", "pandas"}) & set(done.stdout.split())
+
+
 def test_an_audit_does_without_a_prefect_server_that_is_down(tmp_path: Path, tiny_folder: Path) -> None:
     """It says so in one line, with what to do later, and comes to its results."""
     config = write_audit(tmp_path, tiny_folder)

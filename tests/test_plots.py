@@ -12,10 +12,11 @@ from matplotlib.text import Text
 
 from poisonwatch.decision import Null
 from poisonwatch.examples import Example, Message
+from poisonwatch.flags import Flag
 from poisonwatch.plots import MOST_LINES, as_png, coefficient_figure, panel_figure, trend_figure
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.trend import Point
-from poisonwatch.verdicts import Flag, Verdicts
+from poisonwatch.verdicts import Verdicts
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -17,12 +17,12 @@ from poisonwatch.chat import ChatEncoder, Encoded, batches
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import Example, Message
 from poisonwatch.fitting import gradients
+from poisonwatch.flags import flag_record
 from poisonwatch.likeness import survey
 from poisonwatch.model import FrozenModel, decoder_blocks
 from poisonwatch.operators import Basis, Moments, fit_basis, row_gradients
 from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import silent
-from poisonwatch.runs import flag_record
 
 R, LAYER, BUDGET = 12, 1, 400
 

@@ -16,6 +16,7 @@ from poisonwatch.confirmation import Confirmation, Effect, Moved
 from poisonwatch.decision import Null
 from poisonwatch.evidence import ClusterEvidence, Neighbour, SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
+from poisonwatch.flags import Flag
 from poisonwatch.history import PastAudit
 from poisonwatch.redaction import visible
 from poisonwatch.report import (
@@ -31,7 +32,7 @@ from poisonwatch.report import (
     standing,
 )
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.verdicts import Flag, Verdicts
+from poisonwatch.verdicts import Verdicts
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 HOSTILE = {

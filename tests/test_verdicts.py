@@ -1,4 +1,4 @@
-"""Flags and the reasons they carry."""
+"""Which rows are flagged, and the reasons they carry."""
 
 from dataclasses import replace
 
@@ -178,17 +178,6 @@ def test_a_crowd_that_leans_to_the_forbidden_answer_is_flagged() -> None:
     flagged = {flag.example.id: flag for flag in verdicts.flags}
     assert {example.id for example in EXAMPLES[:12]} <= set(flagged)
     assert any("leans from the reference to the forbidden answer" in flag.rule for flag in flagged.values())
-
-
-@pytest.mark.parametrize(
-    ("score", "severity", "expected"),
-    [(5.0, "medium", "low"), (10.0, "medium", "medium"), (20.0, "medium", "high"), (5.0, "low", "low"), (20.0, "high", "high")],
-)
-def test_severity_follows_the_effect_not_p(score: float, severity: str, expected: str) -> None:
-    """A weak push lowers the sentinel's severity by one step, a strong one raises it; p changes nothing."""
-    flag = pushed([3]).flags[0]
-    for p in (1e-12, 0.04):
-        assert replace(flag, score=score, p_value=p, sentinel=replace(flag.sentinel, severity=severity)).severity == expected
 
 
 def test_screens_flag_rows_of_their_own_and_silence_none() -> None:

@@ -1,0 +1,29 @@
+"""Words and tokens of a text."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
+_TOKEN = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
+_AROUND = ".,;:!?\"'“”‘’()«»。、，！？：；"
+
+
+def normalised(text: str) -> str:
+    """Its words (`words_of`), joined by spaces: what differs in case, spaces and punctuation alone is one text."""
+    return " ".join(words_of(text))
+
+
+def words_of(text: str) -> list[str]:
+    """The words in lower case and compatibility forms, punctuation left out; in CJK scripts a character each."""
+    return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def token_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where the tokens of a text stand: between spaces, without the punctuation around them unless there is nothing else."""
+    for match in _TOKEN.finditer(text):
+        start, whole = match.start(), match.group()
+        left = len(whole) - len(whole.lstrip(_AROUND))
+        inner = whole.strip(_AROUND)
+        yield (start + left, start + left + len(inner)) if inner else (start, match.end())
