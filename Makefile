@@ -1,7 +1,8 @@
-# make demo   set everything up and audit the demo data
-# make test   set everything up and run the tests
-# make check  format, lint, types and tests: the whole gate
-# make ui     open the demo's audits in MLflow
+# make demo        set everything up and audit the demo data
+# make test        set everything up and run the tests
+# make check       format, lint, types and tests: the whole gate
+# make dashboard   review the demo's flagged rows
+# make ui          open the demo's audits in MLflow
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ CODE := poisonwatch flows tasks dashboards benchmarks tests
 # A file's tests stay together: they share what takes long to start. In order of names, the slowest come early. Many wait, so three at a time keep two cores busy.
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check format ui clean
+.PHONY: demo test check format dashboard ui clean
 
 demo: $(STAMP)
 	$(BIN)/poisonwatch demo poisonwatch-demo
@@ -29,6 +30,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+dashboard: $(STAMP)
+	$(BIN)/poisonwatch dashboard poisonwatch-demo/audit.yaml
 
 ui: $(STAMP)
 	cd poisonwatch-demo && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false DO_NOT_TRACK=true ../$(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db

@@ -134,7 +134,8 @@ def demo(
     print_outcome(outcome)
     result = grade(flag["example_id"] for flag in outcome.flags)
     print(f"planted rows: {result.found} of {result.planted} flagged; wrong flags: {result.wrong} among {result.clean} clean rows")
-    print(f"review:      mlflow ui --backend-store-uri {load_config(config).tracking}")
+    print(f"review:      poisonwatch dashboard {config}")
+    print(f"             mlflow ui --backend-store-uri {load_config(config).tracking}")
 
 
 def init(
