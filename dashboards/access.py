@@ -7,6 +7,9 @@ import asyncio
 import hmac
 import re
 import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import quote
@@ -39,6 +42,7 @@ LOGIN, STATIC = "/login", "/static/"
 HARMLESS = {LOGIN, "/logout", "/explain"}  # forms that change nothing: taken in read-only mode, too
 LOGIN_LASTS = 12 * 3600  # seconds
 WRONG_WAITS = 1.0  # seconds
+MOST_WAITING = 5  # logins from one address
 SHORTEST_PASSWORD = 8  # characters
 LONGEST_NAME = 60  # characters that a person types
 LONGEST_HEADER = 254  # characters that a proxy names a user with: a mail address fits
@@ -58,6 +62,7 @@ class Access:
     proxies: tuple[str, ...] = ("127.0.0.1", "::1")  # addresses or networks whose header is believed
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")  # names under which the dashboard answers, without port
     read_only: bool = False
+    inside: set[str] = field(default_factory=set, repr=False, compare=False)  # logins that were not logged out
 
 
 def check(access: Access, host: str) -> None:
@@ -99,6 +104,8 @@ def middleware(access: Access) -> list[Middleware]:
 def access_routes(access: Access) -> list[Route]:
     """The login page, and the way out. Without a password both only lead to the first page."""
 
+    turns = _Turns()
+
     async def login(request: Request) -> Response:
         if access.password is None:
             return go("/")
@@ -110,21 +117,49 @@ def access_routes(access: Access) -> list[Route]:
         async with request.form(max_files=0, max_fields=8, max_part_size=LONGEST_FIELD) as form:
             name, password, after = (str(form.get(key, "")) for key in ("name", "password", "next"))
         after, user = _local(after), _named(name, LONGEST_NAME)
-        if not hmac.compare_digest(_bytes(password), _bytes(access.password)):
-            await asyncio.sleep(WRONG_WAITS)
-            return _form(request, 401, after, user, wrong="That is not the password.")
+        async with turns.of(request.client.host if request.client else "") as turn:
+            if not turn:
+                return _form(request, 429, after, user, wrong="Too many tries at once: wait a moment.")
+            if not hmac.compare_digest(_bytes(password), _bytes(access.password)):
+                await asyncio.sleep(WRONG_WAITS)
+                return _form(request, 401, after, user, wrong="That is not the password.")
         if user is None:
             return _form(request, 400, after, wrong=f"Give a name of 1 to {LONGEST_NAME} characters.")
         request.session.clear()
-        request.session["user"] = user
+        request.session.update(user=user, login=secrets.token_urlsafe(16))
+        access.inside.add(request.session["login"])
         return go(after)
 
     async def logout(request: Request) -> Response:
         if access.password is not None:
+            access.inside.discard(request.session.get("login", ""))
             request.session.clear()
         return go("/")
 
     return [Route(LOGIN, login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]
+
+
+class _Turns:
+    """Passwords from one address are looked at one after another: whoever tries many at once gains nothing."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._waiting: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def of(self, address: str) -> AsyncIterator[bool]:
+        """Wait for the turn of an address; False, at once, where too many wait for theirs."""
+        if self._waiting[address] >= MOST_WAITING:
+            yield False
+            return
+        self._waiting[address] += 1
+        try:
+            async with self._locks.setdefault(address, asyncio.Lock()):
+                yield True
+        finally:
+            self._waiting[address] -= 1
+            if not self._waiting[address]:
+                del self._waiting[address], self._locks[address]
 
 
 class _Manners:
@@ -216,7 +251,7 @@ class _Door:
         request.state.user, request.state.may_leave = user, False
         if self.access.password is None:
             return None
-        request.state.user = request.session.get("user")
+        request.state.user = request.session.get("user") if request.session.get("login") in self.access.inside else None
         request.state.may_leave = request.state.user is not None
         if request.state.may_leave or path == LOGIN or path.startswith(STATIC):
             return None

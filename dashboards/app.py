@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +23,9 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.dashboards import audits, explain, release, sentinels, triage
 from poisonwatch.dashboards.access import Access, access_routes, middleware
 from poisonwatch.dashboards.pages import Desk, NoAuditError, desk, page
+from poisonwatch.environment import conceal
 from poisonwatch.errors import InputError, PoisonwatchError
+from poisonwatch.redaction import first_line
 
 HERE = Path(__file__).parent
 STATIC = {"style.css": "text/css", "dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -51,6 +54,7 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
             NoAuditError: show_empty,
             InputError: show_mistake,
             PoisonwatchError: show_trouble,
+            SQLAlchemyError: show_busy,
             HTTPException: show_http_error,
         },
         lifespan=lifespan,
@@ -81,6 +85,13 @@ def show_mistake(request: Request, error: Exception) -> Response:
 def show_trouble(request: Request, error: Exception) -> Response:
     """The world got in the way."""
     return page(request, "error.html.j2", 503, title="Something is in the way", problem=str(error))
+
+
+def show_busy(request: Request, error: Exception) -> Response:
+    """The database does not do what it is asked: a transaction is there whole or not at all, so nothing was changed."""
+    said = conceal(first_line(getattr(error, "orig", None) or error), desk(request).config.state)
+    problem = f"The ledger cannot be used at this moment ({said}). Nothing was changed: try again."
+    return page(request, "error.html.j2", 503, title="The ledger is busy, or out of order", problem=problem)
 
 
 def show_http_error(request: Request, error: Exception) -> Response:

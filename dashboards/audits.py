@@ -1,5 +1,6 @@
 """The overview of past audits, and the page of each."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from poisonwatch import overview
-from poisonwatch.dashboards.pages import PAGE, desk, number, page, picture
+from poisonwatch.dashboards.pages import PAGE, beyond, desk, number, page, picture
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.history import PastAudit, of_id
 from poisonwatch.links import mlflow_run_url, prefect_run_url, report_of
@@ -28,12 +29,17 @@ def asked(request: Request) -> Filter:
     return Filter(**{field: request.query_params.get(field, "").strip() for field in Filter.__dataclass_fields__})
 
 
+def kept(wanted: Filter) -> dict[str, str]:
+    """A filter as a query, for addresses that keep it."""
+    return {name: value for name, value in asdict(wanted).items() if value}
+
+
 def choices(request: Request, wanted: Filter) -> dict[str, Any]:
     """What the filter's form offers."""
     ledger = desk(request).ledger
     names = overview.names(ledger)
     offered = {"names": names, "sources": overview.sources(ledger, wanted.name), "severities": SEVERITIES}
-    return {"wanted": wanted, "narrowed": wanted != Filter(), **offered}
+    return {"wanted": wanted, "kept": kept(wanted), "narrowed": wanted != Filter(), **offered}
 
 
 def show_overview(request: Request) -> Response:
@@ -41,6 +47,8 @@ def show_overview(request: Request) -> Response:
     wanted, nth = asked(request), number(request)
     ledger = desk(request).ledger
     listed, total = overview.list_audits(ledger, wanted, nth, PAGE)
+    if there := beyond(request, nth, PAGE, total):
+        return there
     points = overview.points(ledger, wanted)
     awaiting, _ = queue(ledger, wanted, "open", 1, AWAITING)
     return page(
@@ -75,14 +83,17 @@ def show_audit(request: Request) -> Response:
     """One audit: its counts, panels and groups, and where else it can be looked at."""
     past = audit_of(request)
     config, ids = desk(request).config, (past.summary.get("mlflow_experiment_id"), past.summary.get("mlflow_run_id"))
-    groups, total = queue(desk(request).ledger, Filter(audit=past.audit_id), "all", number(request), PAGE)
+    nth = number(request)
+    groups, total = queue(desk(request).ledger, Filter(audit=past.audit_id), "all", nth, PAGE)
+    if there := beyond(request, nth, PAGE, total):
+        return there
     return page(
         request,
         "audit.html.j2",
         past=past,
         groups=groups,
         total=total,
-        nth=number(request),
+        nth=nth,
         size=PAGE,
         plots=[plot.name for plot in sorted((past.run_dir / "plots").glob("*.png"))],
         documents=[name for name, file in DOCUMENTS.items() if (past.run_dir / file).is_file()],

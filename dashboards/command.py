@@ -10,8 +10,9 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from poisonwatch.errors import ConfigError, OperationError
+from poisonwatch.errors import ConfigError, InputError, OperationError
 
+LAST_S = 3  # that requests have to end in once the dashboard is told to
 PASSWORD = "POISONWATCH_DASHBOARD_PASSWORD"  # noqa: S105  (the name of a variable)
 
 
@@ -49,13 +50,23 @@ def dashboard(
     from poisonwatch.dashboards.app import create_app
 
     settings = load_config(config)
+    if proxy and proxy_header is None:
+        raise InputError("--proxy says whose --proxy-header is believed: give the header's name, too")
     access = Access(getpass.getuser(), os.environ.get(PASSWORD), proxy_header, read_only=read_only)
     access = replace(access, proxies=tuple(proxy or access.proxies), hosts=(*access.hosts, _named(host), *(allow_host or ())))
     check(access, host)
     with _listening(host, port) as listener:
         app = create_app(settings, config, access)
         server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", proxy_headers=False, server_header=False, date_header=False, ws="none")
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                ws="none",
+                timeout_graceful_shutdown=LAST_S,
+            )
         )
         print(f"dashboard of {settings.name}: http://{_named(host)}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
         gc.freeze()  # what was imported stays: or else some page would wait half a second until all of it has been looked through

@@ -4,13 +4,32 @@
 document.documentElement.classList.add("script");
 
 for (const form of document.querySelectorAll("form[data-auto]")) {
-  form.addEventListener("change", () => form.requestSubmit());
+  let later = 0;
+  let typing = false;
+  form.addEventListener("keydown", (event) => (typing = event.target.type === "date"));
+  form.addEventListener("pointerdown", () => (typing = false));
+  form.addEventListener("change", ({ target }) => {
+    clearTimeout(later);
+    if (!typing || target.type !== "date") form.requestSubmit();
+    // A typed date is one from the first digit of its year on: wait until no more is typed.
+    else if (!target.value || target.value >= "1970") later = setTimeout(() => form.requestSubmit(), 1000);
+  });
   form.addEventListener("submit", () => {
     for (const field of form.elements) field.disabled = Boolean(field.name) && !field.value; // a short address
   });
-  window.addEventListener("pageshow", () => {
-    for (const field of form.elements) field.disabled = false; // whoever comes back finds the form as it was
+  window.addEventListener("pageshow", (event) => {
+    for (const field of form.elements) field.disabled = false;
+    if (event.persisted) form.reset(); // whoever comes back finds the filter of the page that is shown
   });
+}
+
+// Nothing is decided or undone twice by pressing twice.
+for (const form of document.querySelectorAll("form[method=post]")) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+  });
+  window.addEventListener("pageshow", () => delete form.dataset.sent);
 }
 
 const items = [...document.querySelectorAll("[data-card], .rows tbody tr")];
@@ -22,12 +41,11 @@ function choose(index) {
   chosen = Math.min(Math.max(index, 0), items.length - 1);
   items[chosen].classList.add("chosen");
   (items[chosen].querySelector("a.row") || items[chosen]).focus({ preventScroll: true });
-  items[chosen].scrollIntoView({ block: "nearest" });
+  items[chosen].scrollIntoView({ block: items[chosen].matches("tr") ? "nearest" : "start" });
 }
 
 function decide(verdict) {
-  const form = items[Math.max(chosen, 0)]?.querySelector("form.decide") || items[1]?.querySelector("form.decide");
-  form?.querySelector(`button[value="${verdict}"]`)?.click();
+  items[chosen]?.querySelector(`form.decide button[value="${verdict}"]`)?.click(); // nothing chosen, nothing decided
 }
 
 const keys = {
@@ -36,17 +54,20 @@ const keys = {
   p: () => decide("poison"),
   b: () => decide("benign"),
   u: () => decide("unsure"),
-  n: () => items[Math.max(chosen, 0)]?.querySelector(".note input")?.focus(),
+  n: () => items[chosen]?.querySelector(".note input")?.focus(),
   z: () => document.querySelector("[data-undo]")?.click(),
   g: () => document.querySelector("[data-next]")?.click(),
 };
 
 document.addEventListener("keydown", (event) => {
   const writing = event.target.closest("input, textarea, select");
-  if (writing && event.key === "Escape") writing.blur();
+  if (writing && (event.key === "Escape" || (event.key === "Enter" && writing.closest(".note")))) writing.blur();
   if (writing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   if (Object.hasOwn(keys, event.key)) {
     event.preventDefault();
     keys[event.key]();
   }
 });
+
+const next = items.findIndex((item) => item.id && `#${item.id}` === location.hash); // after the row that was decided on
+if (next >= 0) choose(next);

@@ -22,6 +22,7 @@ from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.examples import Example
 from poisonwatch.history import RESULTS, past_audits
 from poisonwatch.ledger_tables import audits
+from poisonwatch.readback import nearest
 from poisonwatch.redaction import first_line
 from poisonwatch.run_dirs import OPERATORS
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 LONGEST_QUESTION = 8000  # characters of a prompt, or of a response
 KEPT = 50  # questions
+MOST_WAITING = 5  # questions
 TOP = 20  # rows named
 OFFERED = 30  # audits
 
@@ -74,7 +76,9 @@ class Explainer:
         self._loaded: tuple[Path, Fitted] | None = None
 
     def ask(self, question: Question) -> None:
-        """Begin to work on a question."""
+        """Begin to work on a question. Raises InputError where too many wait."""
+        if sum(other.running for other in self.questions.values()) >= MOST_WAITING:
+            raise InputError(f"{MOST_WAITING} questions are waiting for their answers: ask again once one is answered")
         self.questions[question.id] = question
         while len(self.questions) > KEPT:
             self.questions.popitem(last=False)
@@ -147,7 +151,8 @@ def show_answer(request: Request) -> Response:
         raise HTTPException(404, "This question is not remembered any more: ask it again.")
     texts: dict[str, Example] = {}
     if question.found:
-        texts = desk(request).ledger.examples([row.example_id for row in question.found])
+        ids = [row.example_id for row in question.found]
+        texts = {**nearest(question.run_dir), **desk(request).ledger.examples(ids)}
     return page(request, "explain.html.j2", question=question, texts=texts, prompt=question.prompt, response=question.response)
 
 

@@ -1,6 +1,6 @@
 """From what a page is about to an answer: HTML, pictures, and what went wrong."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -19,12 +19,14 @@ from poisonwatch.ledger import Ledger
 from poisonwatch.markup import template
 from poisonwatch.plots import as_png
 from poisonwatch.redaction import visible
+from poisonwatch.sql import database_url
 
 LONGEST_TEXT = 4000  # characters of one message or answer
 MOST_MESSAGES = 24  # turns of one row
 PAGE = 50  # lines of a table
 LONGEST_FIELD = 2000  # characters of a note
 LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
+WAIT_S = 5  # for another process that writes to the ledger: whoever decides is told, and tries again
 
 
 class NoAuditError(Exception):
@@ -38,22 +40,39 @@ class Desk:
         self.config, self.path = config, path
         self.closing = ExitStack()
         self._ledger: Ledger | None = None
+        self._file: int | None = None
         self._begun = False
         self._opening = Lock()
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, opened when first asked for. Raises NoAuditError until an audit has begun, and what `Ledger.at` does."""
+        """The ledger, opened when first asked for, and anew where another file has taken its place: what is written to a file that was
+        removed would be lost. Raises NoAuditError until an audit has begun, and what `Ledger.at` does.
+        """
         with self._opening:
+            file = self._inode()
+            if self._ledger is not None and file != self._file:
+                self.closing.close()
+                self._ledger, self._begun = None, False
             if self._ledger is None:
+                self._file = file
                 try:
-                    self._ledger = self.closing.enter_context(Ledger.existing(self.config.state))
+                    self._ledger = self.closing.enter_context(Ledger.existing(self.config.state, WAIT_S))
                 except InputError:
                     raise NoAuditError from None
             if not self._begun and not past_audits(self._ledger, limit=1):
                 raise NoAuditError
             self._begun = True
             return self._ledger
+
+    def _inode(self) -> int | None:
+        """Which file the ledger is; None where it is none, or not there."""
+        place = database_url(self.config.state, "state")
+        if place.get_backend_name() != "sqlite" or not place.database:
+            return None
+        with suppress(OSError):
+            return Path(place.database).stat().st_ino
+        return None
 
 
 def desk(request: Request) -> Desk:
@@ -91,6 +110,15 @@ def address(path: str, **query: Any) -> str:
     """A path of the dashboard with a query; values that are empty are left out."""
     given = {key: value for key, value in query.items() if value not in (None, "", [])}
     return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+def beyond(request: Request, nth: int, size: int, total: int) -> Response | None:
+    """Where a page behind the last one is asked for, as when its lines have been decided on meanwhile: send the browser to the last."""
+    last = max((total + size - 1) // size, 1)
+    if nth <= last:
+        return None
+    there = request.url.include_query_params(page=last)
+    return RedirectResponse(f"{there.path}?{there.query}", 303)
 
 
 def number(request: Request, key: str = "page") -> int:

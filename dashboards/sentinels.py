@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import yaml
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -9,14 +10,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from poisonwatch import readback
-from poisonwatch.dashboards.pages import LONGEST_FORM, desk, form_of, page
+from poisonwatch.config import AuditConfig
+from poisonwatch.dashboards.pages import LONGEST_FORM, desk, form_of, go, page
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.heatmap import STEPS
 from poisonwatch.history import RESULTS, PastAudit, past_audits
 from poisonwatch.ledger_tables import audits
 from poisonwatch.overview import names
-from poisonwatch.sentinel_files import changes, check_text, save_version, sentinel_files
-from poisonwatch.sentinels import text_of
+from poisonwatch.sentinel_files import changes, check_text, save_version, sentinel_files, versions_of
+from poisonwatch.sentinels import PACK_PREFIX, text_of
 from poisonwatch.trend import LONGEST
 
 SHOWN = 8  # audits side by side
@@ -58,6 +60,16 @@ def history(past: list[PastAudit]) -> dict[str, list[float | None]]:
     return {id: [of_audit.get(id) for of_audit in measured] for id in ids}
 
 
+def named(config: AuditConfig, old: Path, new: Path) -> str:
+    """The `sentinels` of the audit file, with a new version in the place of the old one."""
+
+    def shown(place: str) -> str:
+        path = Path(place)
+        return place if place.startswith(PACK_PREFIX) else (new if path == old else path).name if path.parent == old.parent else place
+
+    return yaml.safe_dump({"sentinels": [shown(place) for place in config.sentinels]}, sort_keys=False, width=10_000)
+
+
 async def edit(request: Request) -> Response:
     """The editor of one file: GET shows it, POST checks a text, or writes it as the file's next version."""
     files, config = sentinel_files(desk(request).config), desk(request).config
@@ -66,7 +78,11 @@ async def edit(request: Request) -> Response:
         raise HTTPException(404, "The audit file names no such file of sentinels.")
     path: Path = files[nth]
     old = await run_in_threadpool(text_of, str(path))
-    values = {"path": path, "nth": nth, "text": old, "problem": None, "read": None, "saved": None, "changes": []}
+    asked = request.query_params.get("saved") if request.method == "GET" else None
+    saved = next((file for file in versions_of(path) if file.name == asked), None)
+    values = {"path": path, "nth": nth, "text": old, "problem": None, "read": None, "saved": saved, "changes": []}
+    if saved is not None:
+        values |= {"text": await run_in_threadpool(text_of, str(saved)), "named": named(config, path, saved)}
     if request.method == "POST":
         form = await form_of(request)
         text = str(form.get("text", ""))[:LONGEST_FORM].replace("\r\n", "\n")
@@ -74,7 +90,8 @@ async def edit(request: Request) -> Response:
         try:
             values["read"] = await run_in_threadpool(check_text, text, config, path)
             if form.get("do") == "save":
-                values["saved"] = await run_in_threadpool(save_version, text, config, path)
+                written = await run_in_threadpool(save_version, text, config, path)
+                return go(f"/sentinels/edit/{nth}", saved=written.name)
         except PoisonwatchError as error:
             values["problem"] = str(error)
     return page(request, "sentinel_edit.html.j2", status=422 if values["problem"] else 200, **values)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -9,12 +10,12 @@ from typing import Any, get_args
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from poisonwatch import decisions, readback
-from poisonwatch.dashboards.audits import asked, audit_of, choices
-from poisonwatch.dashboards.pages import LONGEST_TEXT, MOST_MESSAGES, PAGE, desk, field, form_of, go, number, page, picture
+from poisonwatch.dashboards.audits import asked, audit_of, choices, kept
+from poisonwatch.dashboards.pages import LONGEST_TEXT, MOST_MESSAGES, PAGE, address, beyond, desk, field, form_of, go, number, page, picture
 from poisonwatch.decisions import VERDICTS
 from poisonwatch.differences import Piece, differences
 from poisonwatch.errors import InputError
@@ -22,16 +23,15 @@ from poisonwatch.examples import Example
 from poisonwatch.flags import flagged_example
 from poisonwatch.history import PastAudit
 from poisonwatch.markup import ends
-from poisonwatch.overview import Filter
 from poisonwatch.plots import coefficient_figure
 from poisonwatch.redaction import visible
 from poisonwatch.sentinels import Sentinel
-from poisonwatch.triage import FlaggedRow, Group, State, exported, queue, rows_of
+from poisonwatch.triage import FlaggedRow, State, exported, following, queue, rows_of
 
 ROWS = 10  # of a group on one page
 COLUMNS: tuple[str, ...] = ("audit_id", "name", "group", "severity", "panel", "sentinel_id", "score", "coefficient", "p_value", "q_value")
 COLUMNS += ("source", "position", "example_id", "status", "decided")  # of the export, before the texts
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")  # what a spreadsheet takes for a formula where a cell begins with it
+FORMULA = tuple("=+-@\t\r|%＝＋－＠")  # what a spreadsheet takes for a formula where a cell begins with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +71,38 @@ def show_queue(request: Request) -> Response:
     """Groups of flagged rows, gravest first."""
     wanted, state, nth = asked(request), state_of(request), number(request)
     groups, total = queue(desk(request).ledger, wanted, state, nth, PAGE)
+    if there := beyond(request, nth, PAGE, total):
+        return there
     shown: dict[str, Any] = {"groups": groups, "total": total, "nth": nth, "size": PAGE, "state": state, "states": get_args(State)}
-    return page(request, "triage.html.j2", **shown, done=done_of(request), **choices(request, wanted))
+    return page(request, "triage.html.j2", **shown, **choices(request, wanted))
 
 
 def show_group(request: Request) -> Response:
     """A group: what its rows have in common and do together, and each row with its evidence."""
-    past, key, nth = audit_of(request), request.path_params["key"], number(request)
+    past, key, nth, wanted = audit_of(request), request.path_params["key"], number(request), asked(request)
     rows = rows_of(desk(request).ledger, past.audit_id, key)
+    if there := beyond(request, nth, ROWS, len(rows)):
+        return there
     evidence = evidence_of(past, key)
-    following = next_group(request, past, key)
     return page(
         request,
         "group.html.j2",
         past=past,
         key=key,
         rows=rows,
-        undecided=sum(row.decided is None or row.decided.verdict == "unsure" for row in rows),
+        undecided=sum(map(is_open, rows)),
         cards=[card(past, evidence, row) for row in rows[(nth - 1) * ROWS : nth * ROWS]],
         evidence=evidence,
         sentinels=readback.sentinels(past.run_dir),
         verdicts=VERDICTS,
-        following=following,
-        done=done_of(request),
+        following=following(desk(request).ledger, wanted, past.audit_id, key),
+        kept=kept(wanted),
+        done=done_of(request, rows),
         total=len(rows),
         nth=nth,
         size=ROWS,
         here=past.run_dir.is_dir(),
+        whole=evidence is not None or not key.isdigit(),
     )
 
 
@@ -115,10 +120,9 @@ def evidence_of(past: PastAudit, key: str) -> Any:
     return found[int(key) - 1] if key.isdigit() and 0 < int(key) <= len(found) else None
 
 
-def next_group(request: Request, past: PastAudit, key: str) -> Group | None:
-    """The gravest open group that is not this one."""
-    groups, _ = queue(desk(request).ledger, Filter(), "open", 1, 2)
-    return next((group for group in groups if (group.audit_id, group.key) != (past.audit_id, key)), None)
+def is_open(row: FlaggedRow) -> bool:
+    """Whether a row still waits for a decision."""
+    return row.decided is None or row.decided.verdict == "unsure"
 
 
 def card(past: PastAudit, evidence: Any, row: FlaggedRow) -> Card:
@@ -167,17 +171,26 @@ def show_coefficient(request: Request) -> Response:
 
 
 async def decide(request: Request) -> Response:
-    """Take a verdict on one row, or on every row of a group."""
+    """Take a verdict on one row, or on all rows of a group that wait for one; on all of it where none does."""
     past, key, form = await run_in_threadpool(audit_of, request), request.path_params["key"], await form_of(request)
     ledger = desk(request).ledger
     rows = await run_in_threadpool(rows_of, ledger, past.audit_id, key)
-    chosen = field(form, "row")
-    ids = [row.example_id for row in rows if chosen in ("all", row.example_id)]
+    chosen, wanted = field(form, "row"), asked(request)
+    ids = [row.example_id for row in rows if is_open(row)] or [row.example_id for row in rows]
+    if chosen != "all":
+        ids = [row.example_id for row in rows if chosen == row.example_id]
     if not ids:
         raise InputError("choose a row of this group, or all of them")
     said = (field(form, "verdict"), field(form, "note"), request.state.user)
     made = await run_in_threadpool(decisions.decide_all, ledger, ids, *said)
-    return go(f"/triage/{past.audit_id}/{key}", done=f"{made[0].number}-{made[-1].number}", page=field(form, "page"))
+    done = f"{made[0].number}-{made[-1].number}"
+    nth, place = field(form, "page"), ""
+    if chosen != "all":  # on to the next row that waits
+        last = next(k for k, row in enumerate(rows) if row.example_id == chosen)
+        if after := next((k for k in range(last + 1, len(rows)) if is_open(rows[k])), None):
+            nth, place = str(after // ROWS + 1), f"#row-{rows[after].example_id[:16]}"
+    there = address(f"/triage/{past.audit_id}/{key}", **kept(wanted), done=done, page=nth)
+    return RedirectResponse(there + place, 303)
 
 
 async def undo(request: Request) -> Response:
@@ -191,20 +204,31 @@ async def undo(request: Request) -> Response:
 
 def numbers_of(done: str) -> tuple[int, int]:
     """The first and last number of decisions that were made at once. Raises InputError."""
-    first, _, last = done.partition("-")
-    if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()) or not 0 <= int(last) - int(first) < 10**5:
+    numbers = re.fullmatch("([0-9]{1,12})-([0-9]{1,12})", done)
+    if numbers is None or not 0 <= int(numbers[2]) - int(numbers[1]) < 10**5:
         raise InputError("nothing can be undone here: decide anew instead")
-    return int(first), int(last)
+    return int(numbers[1]), int(numbers[2])
 
 
-def done_of(request: Request) -> str | None:
-    """What was decided just now, as `undo` takes it."""
-    done = request.query_params.get("done", "")
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was decided on `rows` rows just now, the decisions' `numbers` as `undo` takes them."""
+
+    numbers: str
+    verdict: str
+    rows: int
+
+
+def done_of(request: Request, rows: Sequence[FlaggedRow]) -> Done | None:
+    """What the query says was decided just now; None unless these are decisions on rows of the group, and nothing was decided since."""
     try:
-        first, last = numbers_of(done)
+        first, last = numbers_of(request.query_params.get("done", ""))
     except InputError:
         return None
-    return f"{first}-{last}"
+    verdicts = {row.decided.number: row.decided.verdict for row in rows if row.decided is not None}
+    if last - first >= len(verdicts) or not all(number in verdicts for number in range(first, last + 1)):
+        return None
+    return Done(f"{first}-{last}", verdicts[first], last - first + 1)
 
 
 def export(request: Request) -> Response:

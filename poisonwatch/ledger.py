@@ -31,7 +31,7 @@ from poisonwatch.errors import InputError, OperationError
 from poisonwatch.examples import Example, RawRow, Rejection
 from poisonwatch.flags import Flag, flag_record
 from poisonwatch.formats import Draft, Format
-from poisonwatch.ledger_tables import audits, connect, files, flags, owed, places, rejections, results, rows, shapes, versions
+from poisonwatch.ledger_tables import WAIT_S, audits, connect, files, flags, owed, places, rejections, results, rows, shapes, versions
 from poisonwatch.outbox import Alert, put
 from poisonwatch.redaction import first_line
 from poisonwatch.run_dirs import part_of
@@ -79,15 +79,15 @@ class Batch:
 class Ledger:
     """An open ledger. Use `Ledger.at(url)` in a `with`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, wait_s: float = WAIT_S) -> None:
         self.url = url
-        self.engine = connect(url)
+        self.engine = connect(url, wait_s)
 
     @classmethod
     @contextmanager
-    def at(cls, url: str) -> Iterator["Ledger"]:
-        """Open the ledger at a SQLAlchemy URL, making it where there is none. Raises ConfigError and OperationError as `connect` does."""
-        ledger = cls(url)
+    def at(cls, url: str, wait_s: float = WAIT_S) -> Iterator["Ledger"]:
+        """Open the ledger at a SQLAlchemy URL, making it where there is none; `wait_s` and errors are those of `connect`."""
+        ledger = cls(url, wait_s)
         try:
             yield ledger
         except SQLAlchemyError as error:
@@ -98,12 +98,12 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def existing(cls, url: str) -> Iterator["Ledger"]:
+    def existing(cls, url: str, wait_s: float = WAIT_S) -> Iterator["Ledger"]:
         """Open a ledger that is there already. Raises InputError where its SQLite file is not, and what `at` does."""
         place = database_url(url, "state")
         if place.get_backend_name() == "sqlite" and not Path(place.database or "").is_file():
             raise InputError(f"there is no ledger at {conceal(url)}: no audit has run; run `poisonwatch audit` first")
-        with cls.at(url) as ledger:
+        with cls.at(url, wait_s) as ledger:
             yield ledger
 
     @contextmanager

@@ -218,18 +218,18 @@ reviews = Table(
 )
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, wait_s: float = WAIT_S) -> Engine:
     """An engine on a ledger whose tables are those of this version.
 
     Transactions on SQLite begin by taking the write lock where the connection's option `writing` is set, so that a check and the change
     that follows from it cannot be torn apart.
 
-    `url` may name environment variables. Raises SourceError where it is no URL, ConfigError where it is none of SQLite or PostgreSQL,
-    OperationError where the database cannot be reached.
+    `url` may name environment variables; `wait_s` is how long another process that writes to SQLite is waited for. Raises SourceError
+    where it is no URL, ConfigError where it is none of SQLite or PostgreSQL, OperationError where the database cannot be reached.
     """
     place = database_url(url, "state")
     try:
-        engine = create_engine(place, connect_args={"timeout": WAIT_S} if place.get_backend_name() == "sqlite" else {})
+        engine = create_engine(place, connect_args={"timeout": wait_s} if place.get_backend_name() == "sqlite" else {})
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(
             f"state: {_told(url, error)}: give a SQLAlchemy URL of SQLite or PostgreSQL (pip install 'poisonwatch[postgres]')"

@@ -1,6 +1,7 @@
 """Past audits as a list that can be narrowed down: read page by page, never whole."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -40,7 +41,8 @@ class Filter:
         wanted = [audits.c.name == self.name] if self.name else []
         wanted += [audits.c.audit_id == self.audit] if self.audit else []
         wanted += [audits.c.started_at >= self.since] if self.since else []
-        wanted += [audits.c.started_at < (_day(self.until) + timedelta(days=1)).isoformat()] if self.until else []
+        last = _day(self.until) if self.until else date.max
+        wanted += [audits.c.started_at < (last + timedelta(days=1)).isoformat()] if last < date.max else []
         return wanted
 
 
@@ -131,7 +133,8 @@ def _severities(ledger: Ledger, numbers: Sequence[int]) -> dict[int, str]:
 
 
 def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise InputError(f"{text[:20]!r} is no day: write YYYY-MM-DD") from None
+    with suppress(ValueError):
+        day = date.fromisoformat(text)
+        if day.isoformat() == text:  # other spellings of ISO 8601 would not compare with the times of audits
+            return day
+    raise InputError(f"{text[:20]!r} is no day: write YYYY-MM-DD")

@@ -1,16 +1,17 @@
 """What an audit left in its run directory, read back for people who look at it.
 
-A run directory does not change once it is complete, so what was read is kept. It may be gone, or be on another machine: then everything
-here is empty.
+A run directory does not change once it is complete, so what was read is kept. It may be gone, damaged, or on another machine: then what
+it held is empty here, and people can decide all the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,7 +22,11 @@ from poisonwatch.run_dirs import read_lines
 from poisonwatch.sentinels import Sentinel
 
 Array = NDArray[np.float64]
-KEPT = 16  # audits
+T = TypeVar("T")
+
+KEPT = 64  # files, or sentinels of one
+DAMAGED = (OSError, ValueError, LookupError, TypeError, pa.ArrowException)  # what reading a file may raise that is not as it was written
+IN_EVIDENCE = {"example_ids", "nearest", "panel", "prompt_ngrams", "answer_ngrams", "confirmation", "unconfirmed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +38,19 @@ class Coefficients:
     trusted: Array
 
 
-@lru_cache(KEPT)
 def evidence(run_dir: Path) -> tuple[Mapping[str, Any], ...]:
     """The lines of evidence.jsonl: groups of flagged rows, in their order."""
-    path = run_dir / "evidence.jsonl"
-    return tuple(read_lines(path)) if path.exists() else ()
+    return _read(_evidence, (), run_dir / "evidence.jsonl")
 
 
-@lru_cache(KEPT)
 def nearest(run_dir: Path) -> Mapping[str, Example]:
     """The trusted rows that the evidence names, by example id."""
-    path = run_dir / "nearest.jsonl"
-    return {record["example_id"]: flagged_example(record) for record in read_lines(path)} if path.exists() else {}
+    return _read(_nearest, {}, run_dir / "nearest.jsonl")
 
 
-@lru_cache(KEPT)
 def sentinels(run_dir: Path) -> Mapping[str, Sentinel]:
     """The sentinels as the audit asked them, probes among them, by id."""
-    path = run_dir / "sentinels.jsonl"
-    return {record["id"]: _sentinel(record) for record in read_lines(path)} if path.exists() else {}
-
-
-def _sentinel(record: Mapping[str, Any]) -> Sentinel:
-    messages, tags = tuple(Message(**message) for message in record["messages"]), tuple(record["tags"])
-    return Sentinel(**{**record, "messages": messages, "tags": tags})
+    return _read(_sentinels, {}, run_dir / "sentinels.jsonl")
 
 
 def nearest_to(run_dir: Path, group: Mapping[str, Any] | None, example_id: str) -> list[tuple[Example, float]]:
@@ -69,27 +63,60 @@ def nearest_to(run_dir: Path, group: Mapping[str, Any] | None, example_id: str) 
 
 def coefficients(run_dir: Path, sentinel_id: str, example_id: str) -> Coefficients | None:
     """The coefficients on a sentinel, seen from one row; None where the audit left none of them."""
-    new, trusted = _column(run_dir / "scores.parquet", sentinel_id), _column(run_dir / "trusted.parquet", sentinel_id)
+    new = _read(_column, None, run_dir / "scores.parquet", sentinel_id)
+    trusted = _read(_column, None, run_dir / "trusted.parquet", sentinel_id)
     if new is None or example_id not in new[0]:
         return None
     return Coefficients(float(new[1][new[0].index(example_id)]), new[1], np.zeros(0) if trusted is None else trusted[1])
 
 
-@lru_cache(4 * KEPT)
+def heat_map(run_dir: Path) -> HeatMap | None:
+    """Which sentinels each group of flagged rows moves; None where nothing was flagged, or it is not known."""
+    return _read(_heat_map, None, run_dir / "scores.parquet") if evidence(run_dir) else None
+
+
+def _read(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> T:
+    """What is read from a file, and kept as long as the file stays as it is; `nothing` where there is none, or it is damaged."""
+    try:
+        found: T = _kept(parse, path.stat().st_mtime_ns, path, *args)
+    except DAMAGED:
+        return nothing
+    return found
+
+
+@lru_cache(KEPT)
+def _kept(parse: Callable[..., Any], _: int, path: Path, *args: str) -> Any:
+    return parse(path, *args)
+
+
+def _evidence(path: Path) -> tuple[Mapping[str, Any], ...]:
+    groups = tuple(read_lines(path))
+    if any(len(group["nearest"]) != len(group["example_ids"]) or not group.keys() >= IN_EVIDENCE for group in groups):
+        raise ValueError(path)
+    return groups
+
+
+def _nearest(path: Path) -> Mapping[str, Example]:
+    return {record["example_id"]: flagged_example(record) for record in read_lines(path)}
+
+
+def _sentinels(path: Path) -> Mapping[str, Sentinel]:
+    return {record["id"]: _sentinel(record) for record in read_lines(path)}
+
+
+def _sentinel(record: Mapping[str, Any]) -> Sentinel:
+    messages, tags = tuple(Message(**message) for message in record["messages"]), tuple(record["tags"])
+    return Sentinel(**{**record, "messages": messages, "tags": tags})
+
+
 def _column(path: Path, sentinel_id: str) -> tuple[Sequence[str], Array] | None:
     """Example ids and coefficients of a sentinel's lines."""
-    if not path.exists():
-        return None
     table = pq.read_table(path, columns=["example_id", "coefficient"], filters=[("sentinel_id", "=", sentinel_id)])
     return table["example_id"].to_pylist(), table["coefficient"].to_numpy()
 
 
-@lru_cache(KEPT)
-def heat_map(run_dir: Path) -> HeatMap | None:
-    """Which sentinels each group of flagged rows moves; None where nothing was flagged, or it is not known."""
-    groups, path = evidence(run_dir), run_dir / "scores.parquet"
-    if not groups or not path.exists():
-        return None
+def _heat_map(path: Path) -> HeatMap | None:
+    groups = evidence(path.parent)
     flagged = sorted({id for group in groups for id in group["example_ids"]})
     columns = ["example_id", "sentinel_id", "panel", "coefficient"]
     frame = pq.read_table(path, columns=columns, filters=[("example_id", "in", flagged)]).to_pandas()

@@ -82,24 +82,39 @@ def _refuse_excess(text: str, replacing: Path) -> None:
                 raise SentinelError(f"{replacing} stands for more than {LARGEST:,} values through its aliases (*): write out what is meant")
 
 
+def versions_of(path: Path) -> list[Path]:
+    """The numbered versions of a sentinel file, itself among them if it is one, oldest first."""
+    found = {number: beside for beside in path.parent.iterdir() if (number := _number(beside, path))}
+    return [found[number] for number in sorted(found)]
+
+
 def next_version(path: Path) -> Path:
     """What the next version of a sentinel file is called: its name with the first number above all that stand beside it."""
-    base = _VERSION.sub("", path.stem)
-    version = re.compile(rf"{re.escape(base)}-([1-9][0-9]*){re.escape(path.suffix)}")
-    found = [match for beside in (path, *path.parent.iterdir()) if (match := version.fullmatch(beside.name))]
-    return path.with_name(f"{base}-{max((int(match[1]) for match in found), default=1) + 1}{path.suffix}")
+    last = max(_number(beside, path) or 1 for beside in (path, *path.parent.iterdir()))
+    return path.with_name(f"{_base(path)}-{last + 1}{path.suffix}")
+
+
+def _number(version: Path, path: Path) -> int | None:
+    """Which version of `path` a file is, by its name; None where it is none."""
+    match = re.fullmatch(rf"{re.escape(_base(path))}-([1-9][0-9]*){re.escape(path.suffix)}", version.name)
+    return int(match[1]) if match else None
+
+
+def _base(path: Path) -> str:
+    return _VERSION.sub("", path.stem)
 
 
 def save_version(text: str, config: AuditConfig, replacing: Path) -> Path:
     """Write a text as the next version of a file of the audit, and return where; line ends become \\n, as browsers send others.
 
     The name is taken before it is filled, so that nobody's version is ever written over. Raises as `check_text` does, InputError where
-    the text is that of the file already, OperationError where the folder cannot be written.
+    the text is that of the file or of its last version already, OperationError where the folder cannot be written.
     """
     text = _unix(text)
     check_text(text, config, replacing)
-    if text == text_of(str(replacing)):
-        raise InputError(f"{replacing} holds this text already: nothing is saved")
+    for held in (replacing, *versions_of(replacing)[-1:]):
+        if text == text_of(str(held)):
+            raise InputError(f"{held} holds this text already: nothing is saved")
     part = replacing.with_name(f"{replacing.name}.{uuid4().hex}.part")
     try:
         try:

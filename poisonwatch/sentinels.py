@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
-from poisonwatch.redaction import excerpt
+from poisonwatch.redaction import excerpt, visible
 
 PACK_PREFIX = "pack:"
+UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # what is no text in UTF-8, or in a database
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -221,7 +222,10 @@ def _sentinel(entry: Any, number: int, place: str) -> Sentinel:
     forbidden, reference = (answer if answer and answer.strip() else None for answer in (read.forbidden, read.reference))
     if not forbidden and not reference:
         raise SentinelError(f"{label} has no answer: give `forbidden` (must not become likely), `reference` (must not change), or both")
-    return Sentinel(read.id, messages, forbidden, reference, read.panel or _stem(read.id), read.severity, tuple(read.tags))
+    made = Sentinel(read.id, messages, forbidden, reference, read.panel or _stem(read.id), read.severity, tuple(read.tags))
+    if any(UNFIT.search(text) for text in (made.id, made.panel, forbidden or "", reference or "", *(m.content for m in messages))):
+        raise SentinelError(f"{visible(label)} holds a null character or half a character (\\ud800 to \\udfff): no model can be asked that")
+    return made
 
 
 def _stem(sentinel_id: str) -> str:

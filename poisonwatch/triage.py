@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Integer, Subquery, and_, case, cast, desc, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Integer, Row, Select, Subquery, and_, case, cast, desc, func, or_, select, tuple_
 
 from poisonwatch.errors import InputError
 from poisonwatch.flags import SEVERITIES
@@ -72,31 +72,70 @@ class FlaggedRow:
 
 def queue(ledger: Ledger, wanted: Filter, state: State = "open", page: int = 1, size: int = 50) -> tuple[list[Group], int]:
     """The `page`th `size` groups of flagged rows, gravest first, and how many there are in all."""
+    grouped = _grouped(wanted, state)
+    with ledger.read() as connection:
+        total = connection.execute(select(func.count()).select_from(grouped)).scalar_one()
+        found = connection.execute(select(grouped).order_by(*_order(grouped)).limit(size).offset((page - 1) * size)).all()
+        return _groups(connection, found), total
+
+
+def following(ledger: Ledger, wanted: Filter, audit_id: str, key: str) -> Group | None:
+    """The open group that comes after this one (`Group.key`) in the queue, or the first after the last; None where no other is open."""
+    grouped, everything = _grouped(wanted, "open"), _grouped(Filter(), "all")
+    with ledger.read() as connection:
+        audit = select(audits.c.audit).where(audits.c.audit_id == audit_id).scalar_subquery()
+        row = select(flags.c.row).join(rows, rows.c.row == flags.c.row).where(flags.c.audit == audit, _of(key)).limit(1).scalar_subquery()
+
+        def own(among: Subquery) -> Select[Any]:
+            here = among.c.group == int(key) if _is_number(key) else among.c.alone == row
+            return select(*_order(among)).where(among.c.audit == audit, here)
+
+        place = connection.execute(own(grouped)).one_or_none() or connection.execute(own(everything)).one_or_none()
+        first = select(grouped).order_by(*_order(grouped)).limit(1)
+        tries = [first]
+        if place is not None:
+            order = tuple_(*_order(grouped))
+            tries = [first.where(order > tuple_(*place)), first.where(order < tuple_(*place))]
+        found = next((lines for query in tries if (lines := connection.execute(query).all())), ())
+        return next(iter(_groups(connection, found)), None)
+
+
+def _grouped(wanted: Filter, state: State) -> Subquery:
+    """A line for each group of flagged rows."""
     shown = _flagged(wanted, state)
     of_group = (shown.c.audit, shown.c.group, shown.c.alone)
-    grouped = select(
-        *of_group,
-        func.max(shown.c.rank).label("rank"),
-        func.count().label("n"),
-        func.sum(shown.c.open).label("open"),
-        func.max(shown.c.score).label("score"),
-    ).group_by(*of_group)
-    counted = select(func.count()).select_from(grouped.subquery())
-    order: tuple[Any, ...] = (desc("rank"), desc("score"), desc("n"), desc(shown.c.audit), shown.c.group, shown.c.alone)
-    with ledger.read() as connection:
-        total = connection.execute(counted).scalar_one()
-        found = connection.execute(grouped.order_by(*order).limit(size).offset((page - 1) * size)).all()
-        of = {a.audit: a for a in connection.execute(select(audits).where(audits.c.audit.in_({g.audit for g in found})))}
-        groups = []
-        for g in found:
-            same = flags.c.row == g.alone if g.group is None else flags.c.group == g.group
-            strongest = select(flags.c.panel, flags.c.sentinel, rows.c.id).join(rows, rows.c.row == flags.c.row)
-            best = connection.execute(strongest.where(flags.c.audit == g.audit, same).order_by(desc(flags.c.score)).limit(1)).one()
-            audit, severity = of[g.audit], SEVERITIES[g.rank]
-            row = "" if g.group is not None else bytes(best.id).hex()[:16]
-            names = (audit.audit_id, audit.name, g.group, row, best.panel, best.sentinel, severity)
-            groups.append(Group(*names, g.n, int(g.open), g.score, audit.started_at))
-    return groups, total
+    return (
+        select(
+            *of_group,
+            func.max(shown.c.rank).label("rank"),
+            func.count().label("n"),
+            func.sum(shown.c.open).label("open"),
+            func.max(shown.c.score).label("score"),
+        )
+        .group_by(*of_group)
+        .subquery()
+    )
+
+
+def _order(grouped: Subquery) -> tuple[ColumnElement[Any], ...]:
+    """What lines are in order of, ascending: gravest first, then newest; no two are equal."""
+    gravest = (-grouped.c.rank, -grouped.c.score, -grouped.c.n, -grouped.c.audit)
+    return (*gravest, func.coalesce(grouped.c.group, 0), func.coalesce(grouped.c.alone, 0))
+
+
+def _groups(connection: Connection, found: Sequence[Row[Any]]) -> list[Group]:
+    """The groups of these lines, each with what its strongest row pushes."""
+    of = {a.audit: a for a in connection.execute(select(audits).where(audits.c.audit.in_({g.audit for g in found})))}
+    groups = []
+    for g in found:
+        same = flags.c.row == g.alone if g.group is None else flags.c.group == g.group
+        strongest = select(flags.c.panel, flags.c.sentinel, rows.c.id).join(rows, rows.c.row == flags.c.row)
+        best = connection.execute(strongest.where(flags.c.audit == g.audit, same).order_by(desc(flags.c.score)).limit(1)).one()
+        audit, severity = of[g.audit], SEVERITIES[g.rank]
+        row = "" if g.group is not None else bytes(best.id).hex()[:16]
+        names = (audit.audit_id, audit.name, g.group, row, best.panel, best.sentinel, severity)
+        groups.append(Group(*names, g.n, int(g.open), g.score, audit.started_at))
+    return groups
 
 
 def waiting(ledger: Ledger, wanted: Filter) -> int:
@@ -108,12 +147,11 @@ def waiting(ledger: Ledger, wanted: Filter) -> int:
 
 def rows_of(ledger: Ledger, audit_id: str, key: str) -> list[FlaggedRow]:
     """The flagged rows of a group (`Group.key`) of an audit, strongest first. Raises InputError where there is none."""
-    same: ColumnElement[bool] = flags.c.group == int(key) if key.isascii() and key.isdigit() and len(key) < 8 else _starts(key)
     query = (
         select(rows, flags.c.record, flags.c.severity)
         .join(flags, flags.c.row == rows.c.row)
         .join(audits, audits.c.audit == flags.c.audit)
-        .where(audits.c.audit_id == audit_id, same)
+        .where(audits.c.audit_id == audit_id, _of(key))
         .order_by(desc(flags.c.score), flags.c.row)
     )
     with ledger.read() as connection:
@@ -186,6 +224,15 @@ def _flagged(wanted: Filter, state: State) -> Subquery:
         here = select(places.c.row).join(files, files.c.file == places.c.file).where(files.c.name == wanted.source)
         query = query.where(flags.c.row.in_(here))
     return query.subquery()
+
+
+def _is_number(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 8  # the digits of an id are more
+
+
+def _of(key: str) -> ColumnElement[bool]:
+    """The flags of a group, by its key."""
+    return flags.c.group == int(key) if _is_number(key) else _starts(key)
 
 
 def _starts(digits: str) -> ColumnElement[bool]:

@@ -16,6 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from poisonwatch.dashboards import access as doors
 from poisonwatch.dashboards.access import ALWAYS, LOGIN_LASTS, POLICY, WRONG_WAITS, Access, access_routes, check, middleware
 from poisonwatch.dashboards.pages import page
 from poisonwatch.errors import InputError
@@ -432,6 +433,42 @@ def test_logging_out_clears_the_cookie() -> None:
     assert browser.post("/logout", headers=OWN).headers["Location"] == "/"
     assert not browser.cookies
     assert browser.get("/").headers["Location"] == "/login?next=%2F"
+
+
+def test_a_cookie_that_was_copied_ends_with_its_login() -> None:
+    """Another login of the same person goes on."""
+    browser = logged_in()
+    other = TestClient(browser.app, base_url="http://localhost:8600", follow_redirects=False)
+    assert log_in(other).status_code == 303
+    copied = dict(browser.cookies)
+    browser.post("/logout", headers=OWN)
+    browser.cookies.update(copied)
+    assert browser.get("/").status_code == 303
+    assert other.get("/").status_code == 200
+
+
+def test_many_passwords_at_once_gain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one address are looked at one after another, and few may wait; other addresses do not wait for them."""
+    monkeypatch.setattr(doors, "WRONG_WAITS", 0.05)
+    app = dashboard(LOGIN).app
+
+    async def tried(address: str, password: str) -> int:
+        transport = httpx.ASGITransport(app, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8600", headers=OWN) as client:
+            return (await client.post("/login", data={"name": "Eve", "password": password, "next": "/"})).status_code
+
+    async def all_at_once() -> tuple[list[int], int, float]:
+        started = time.monotonic()
+        guesses = [asyncio.create_task(tried("10.0.0.6", f"guess {k}")) for k in range(12)]
+        await asyncio.sleep(0.01)
+        mine = await tried("10.0.0.7", PASSWORD)
+        return await asyncio.gather(*guesses), mine, time.monotonic() - started
+
+    guesses, mine, seconds = asyncio.run(all_at_once())
+    assert sorted(guesses) == [401] * doors.MOST_WAITING + [429] * (12 - doors.MOST_WAITING)
+    assert mine == 303
+    assert seconds >= 0.05 * doors.MOST_WAITING
+    assert asyncio.run(tried("10.0.0.6", PASSWORD)) == 303
 
 
 def test_a_cookie_opens_only_the_dashboard_that_gave_it() -> None:

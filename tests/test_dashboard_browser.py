@@ -108,7 +108,7 @@ def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(page: Page, ad
     page.keyboard.type("planted by a vendor, j p b u z")  # letters in a note are letters
     page.keyboard.press("Escape")
     page.keyboard.press("p")
-    expect(page.get_by_text("in the chain")).to_be_visible()
+    expect(page.get_by_text(f"Decided poison on {rows} rows.")).to_be_visible()
     with Ledger.at(load_config(audited).state) as ledger:
         made = list(chain(ledger))
     assert len(made) >= rows
@@ -118,6 +118,43 @@ def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(page: Page, ad
     picture(page, "decided")
     page.keyboard.press("z")
     expect(page.get_by_text("Decided unsure").first).to_be_visible()
+    assert page.get_by_role("button", name="Undo").count() == 0
+
+
+def test_nothing_is_decided_that_nobody_chose(page: Page, address: str, audited: Path) -> None:
+    """Neither by a key while nothing is chosen, nor by Enter in a note; a row that was decided on by key hands on to the next one."""
+    page.goto(f"{address}/triage?state=all")
+    page.goto(f"{address}{page.locator('a.row').first.get_attribute('href')}")
+    with Ledger.at(load_config(audited).state) as ledger:
+        before = len(list(chain(ledger)))
+        page.keyboard.press("p")
+        note = page.locator("article .note input").first
+        note.fill("fine, I think")
+        note.press("Enter")
+        expect(note).not_to_be_focused()
+        page.wait_for_timeout(300)  # nothing comes of it
+        assert len(list(chain(ledger))) == before
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        page.keyboard.press("b")
+        page.wait_for_url("**done=*#row-*")
+        (made,) = list(chain(ledger))[before:]
+        assert (made.verdict, made.note) == ("benign", "fine, I think")
+        chosen = page.locator("article.chosen")
+        expect(chosen).to_have_count(1)
+        expect(chosen.locator(".decided.benign")).to_have_count(0)
+        expect(chosen.locator("h2")).to_be_in_viewport()
+        page.keyboard.press("z")
+        page.wait_for_url(lambda url: "done=" not in url)
+        assert [decision.verdict for decision in chain(ledger)][before:] == ["benign", "unsure"]
+
+
+def test_a_date_can_be_typed(page: Page, address: str) -> None:
+    """It counts once it is whole, not from the first digit of its year on."""
+    page.goto(f"{address}/triage?state=all")
+    page.locator("[name=since]").focus()
+    page.keyboard.type("02032021", delay=120)
+    page.wait_for_url("**since=2021-02-03*")
 
 
 def test_a_filter_applies_as_it_is_changed(page: Page, address: str) -> None:
@@ -130,6 +167,7 @@ def test_a_filter_applies_as_it_is_changed(page: Page, address: str) -> None:
     page.go_back()
     expect(page.get_by_label("state")).to_have_value("decided")
     expect(page.get_by_label("severity")).to_be_enabled()
+    expect(page.get_by_label("severity")).to_have_value("")
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1920)])

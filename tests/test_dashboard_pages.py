@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,7 @@ from poisonwatch.config import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
 from poisonwatch.dashboards.triage import inert_cell
-from poisonwatch.decisions import verify
+from poisonwatch.decisions import chain, verify
 from poisonwatch.flows.cli import main
 from poisonwatch.ledger import Ledger
 from poisonwatch.release import release
@@ -111,7 +114,8 @@ def test_a_verdict_on_a_row_goes_into_the_chain_and_can_be_undone(client: TestCl
     with Ledger.at(load_config(config).state) as ledger:
         before, _ = verify(ledger)
         done = client.post(address, data={"row": example_id, "verdict": "benign", "note": "a <b>joke</b>"})
-        assert f"Decision {before + 1} is in the chain" in done.text
+        assert "Decided <b>benign</b> on 1 row." in done.text
+        assert f'value="{before + 1}-{before + 1}"' in done.text
         assert "a &lt;b&gt;joke&lt;/b&gt;" in done.text
         assert "by <bdi>ann</bdi>" in done.text
         undone = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}", "back": address})
@@ -123,7 +127,7 @@ def test_a_verdict_on_a_row_goes_into_the_chain_and_can_be_undone(client: TestCl
 
 
 def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, config: Path) -> None:
-    """All in one go, and undone in one go."""
+    """All that wait for one, in one go, and undone in one go; all of them where none waits."""
     address = max(groups(client), key=lambda address: client.get(address).text.count("<article"))
     rows = set(re.findall(r'name="row" value="([0-9a-f]{64})"', client.get(address).text))
     assert len(rows) > 1
@@ -131,10 +135,16 @@ def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, con
         before, _ = verify(ledger)
         shown = client.post(address, data={"row": "all", "verdict": "poison", "note": ""})
         made = verify(ledger)[0] - before
-        assert made >= len(rows)
-        assert f"Decision {before + 1} to {before + made} is in the chain" in shown.text
+        assert made == len(rows)
+        assert f"Decided <b>poison</b> on {made} rows." in shown.text
         assert address not in groups(client, "open")
         client.post("/triage/undo", data={"done": f"{before + 1}-{before + made}"})
+        assert address in groups(client, "open")
+        client.post(address, data={"row": min(rows), "verdict": "benign", "note": "by itself"})
+        assert f"decides on the {made - 1} undecided of {made} rows" in client.get(address).text
+        assert f"on {made - 1} row" in client.post(address, data={"row": "all", "verdict": "poison", "note": ""}).text
+        assert [decision.verdict for decision in chain(ledger) if decision.example_id == min(rows)][-1] == "benign"
+        assert f"on {made} rows" in client.post(address, data={"row": "all", "verdict": "unsure", "note": ""}).text
         assert address in groups(client, "open")
 
 
@@ -156,12 +166,89 @@ def test_a_verdict_that_is_none_changes_nothing(client: TestClient, config: Path
         assert verify(ledger) == before
 
 
+@pytest.mark.parametrize("done", ["1-20", "999-999", f"{'9' * 30}-1", "2-1", "x"])
+def test_what_was_not_decided_just_now_is_not_said_to_be(client: TestClient, config: Path, done: str) -> None:
+    """Decisions that are not there, or on other rows, or too many; none of them can be undone either."""
+    with Ledger.at(load_config(config).state) as ledger:
+        before = verify(ledger)
+        assert "Undo" not in client.get(f"{groups(client)[0]}?done={done}").text
+        assert client.post("/triage/undo", data={"done": done}).status_code == 400
+        assert verify(ledger) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "page"), [("/?page=7", 1), ("/triage?state=all&page=999999999", 1), ("{audit}?page=7", 1), ("{group}?page=99", 1)]
+)
+def test_behind_the_last_page_is_the_last(client: TestClient, path: str, page: int) -> None:
+    """Whoever comes back to a page that has emptied is not told that nothing is left."""
+    found = client.get(path.format(audit=audit_page(client), group=groups(client)[0]))
+    assert (found.status_code, found.url.params["page"]) == (200, str(page))
+    assert '<a class="row"' in found.text or "<article" in found.text
+
+
+@pytest.mark.parametrize("query", ["since=20261128", "since=2026-W48-6", "until=soon", "severity=worst"])
+def test_a_filter_that_is_none_is_said(client: TestClient, query: str) -> None:
+    """And one at the end of time is none the less a filter."""
+    assert client.get(f"/?{query}").status_code == client.get(f"/triage?{query}").status_code == 400
+    assert client.get("/?until=9999-12-31").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["evidence.jsonl", "nearest.jsonl", "sentinels.jsonl", "scores.parquet", "trusted.parquet"])
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"[1]\n", b"\xff{", None])
+def test_rows_of_a_damaged_run_directory_can_be_decided_on(client: TestClient, config: Path, name: str, content: bytes | None) -> None:
+    """What is damaged, or cut in half, is left out; once it is whole again it is shown again."""
+    path, address = config.parent / "run" / name, groups(client)[0]
+    whole, shown, heat = path.read_bytes(), client.get(address).text, client.get("/sentinels").text
+    image = re.findall(r'/triage/[0-9a-f-]+/coefficient.png\?[^"]+', shown)[0].replace("&amp;", "&")
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    try:
+        assert 'name="verdict"' in client.get(address).text
+        assert client.get("/sentinels").status_code == 200
+        assert client.get(image).status_code in (200, 404)
+    finally:
+        path.write_bytes(whole)
+        os.utime(path, ns=(time.time_ns(), time.time_ns()))
+    assert client.get(address).text == shown
+    assert client.get("/sentinels").text == heat
+
+
+def test_a_ledger_that_another_process_writes_to_is_said_to_be_busy(client: TestClient, config: Path) -> None:
+    """After a few seconds, and nothing is changed; reading goes on meanwhile."""
+    address = groups(client)[0]
+    with Ledger.at(load_config(config).state) as ledger:
+        before = verify(ledger)
+        with ledger.write():
+            refused = client.post(address, data={"row": "all", "verdict": "poison"})
+            assert client.get(address).status_code == 200
+        assert (refused.status_code, verify(ledger)) == (503, before)
+        assert "Nothing was changed: try again" in refused.text
+        assert "Traceback" not in refused.text
+
+
+def test_a_ledger_that_was_put_in_the_place_of_another_is_the_one_that_is_asked(tmp_path: Path, tiny_folder: Path) -> None:
+    """No decision goes to a file that was removed."""
+    config = audit_of(tmp_path, tiny_folder)
+    state = tmp_path / "poisonwatch.db"
+    with asking(config) as client:
+        address = groups(client)[0]
+        with closing(sqlite3.connect(state)) as connection:
+            connection.execute("VACUUM INTO ?", [str(tmp_path / "backup.db")])
+        for file in tmp_path.glob("poisonwatch.db*"):
+            file.unlink()
+        assert "poisonwatch audit" in client.get(address).text  # as before the first audit
+        (tmp_path / "backup.db").rename(state)
+        client.post(address, data={"row": "all", "verdict": "benign"})
+    with Ledger.at(load_config(config).state) as ledger:
+        assert verify(ledger)[0] > 0
+
+
 def test_read_only_shows_everything_and_takes_nothing(config: Path) -> None:
     """No form that decides or edits is on any page, and one that is posted all the same is refused."""
     with asking(config, Access(user="ann", read_only=True)) as client:
         address = groups(client)[0]
         assert 'name="verdict"' not in client.get(address).text
         assert "/sentinels/edit" not in client.get("/sentinels").text
+        assert "Save as" not in client.get("/sentinels/edit/0").text
         for path, form in ((address, {"row": "all", "verdict": "poison"}), ("/triage/undo", {"done": "1-1"}), ("/sentinels/edit/0", {})):
             assert client.post(path, data=form).status_code == 403
 
@@ -172,8 +259,8 @@ def test_the_export_holds_every_flag_and_no_formula(client: TestClient, config: 
     rows = list(csv.DictReader(io.StringIO(sent.text)))
     assert {row["example_id"] for row in rows} == {flag["example_id"] for flag in flags(config)}
     assert "attachment" in sent.headers["Content-Disposition"]
-    assert [inert_cell(value) for value in ("=1+1", "+1", "-1", "@a", "\t=1", " =1", "plain", -1.5, None)] == [
-        *("'=1+1", "'+1", "'-1", "'@a", "'\t=1", "' =1"),
+    assert [inert_cell(value) for value in ("=1+1", "+1", "-1", "@a", "\t=1", " =1", "＝1", "plain", -1.5, None)] == [
+        *("'=1+1", "'+1", "'-1", "'@a", "'\t=1", "' =1", "'＝1"),
         *("plain", -1.5, None),
     ]
 
@@ -193,10 +280,14 @@ def test_sentinels_are_checked_and_saved_as_a_new_version(client: TestClient, co
     assert 'class="added"' in checked.text
     assert not (config.parent / "sentinels-2.yaml").exists()
     saved = client.post("/sentinels/edit/0", data={"text": text, "do": "save"})
-    assert "sentinels-2.yaml" in saved.text
+    assert "sentinels:\n- sentinels-2.yaml" in saved.text
+    assert saved.url.params["saved"] == "sentinels-2.yaml"  # loading the page again saves nothing
+    assert client.get(saved.url).text == saved.text
     assert (config.parent / "sentinels-2.yaml").read_text() == text
     assert path.read_bytes() == old
-    assert client.post("/sentinels/edit/0", data={"text": old.decode(), "do": "save"}).status_code == 422
+    for held in (old.decode(), text):
+        assert "holds this text already" in client.post("/sentinels/edit/0", data={"text": held, "do": "save"}).text
+    assert "Written" not in client.get("/sentinels/edit/0?saved=sentinels.yaml").text
     assert client.get("/sentinels/edit/7").status_code == 404
 
 
@@ -261,7 +352,7 @@ def test_a_ledger_on_postgresql_is_shown_and_decided_on(tmp_path: Path, tiny_fol
             assert {answer.status_code for answer in answers} == {200}
             assert not any(b"hunter2" in answer.content for answer in answers)
             (address, *_), waiting = groups(client, "open"), client.get("/triage/export.csv").text
-            assert "is in the chain" in client.post(address, data={"row": "all", "verdict": "poison", "note": "a \x00 b"}).text
+            assert "Decided <b>poison</b> on" in client.post(address, data={"row": "all", "verdict": "poison", "note": "a \x00 b"}).text
             assert address not in groups(client, "open")
             with Ledger.at(url) as ledger:
                 made, _ = verify(ledger)
@@ -275,6 +366,10 @@ def test_it_listens_here_alone_unless_somebody_asks_who_comes(config: Path, caps
         main(["dashboard", str(config), "--host", "0.0.0.0"])
     assert ended.value.code == 2
     assert "POISONWATCH_DASHBOARD_PASSWORD" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["dashboard", str(config), "--proxy", "10.0.0.7"])
+    assert ended.value.code == 2
+    assert "--proxy-header" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
         main(["dashboard", str(config), "--port", str(taken.getsockname()[1])])
     assert ended.value.code == 1
@@ -282,15 +377,19 @@ def test_it_listens_here_alone_unless_somebody_asks_who_comes(config: Path, caps
 
 
 def test_the_command_serves_until_it_is_told_to_end(config: Path) -> None:
-    """It says where, answers there, and ends with 0 on Ctrl-C."""
+    """It says where, answers there, and ends with 0 on Ctrl-C, whoever has not said all of a form yet."""
     command = [sys.executable, "-m", "poisonwatch.flows.cli", "dashboard", str(config), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = re.findall(r"http://127\.0\.0\.1:[0-9]+/", process.stdout.readline())[0]
         with urllib.request.urlopen(address) as answer:
             assert b"Audits" in answer.read()
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 0
+        with socket.create_connection(("127.0.0.1", int(address.split(":")[2].strip("/")))) as slow:
+            slow.sendall(
+                b"POST /triage/undo HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 1000\r\n\r\ndone=1"
+            )
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 0
 
 
 def test_the_user_who_started_it_is_named(client: TestClient) -> None:

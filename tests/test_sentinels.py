@@ -29,6 +29,14 @@ def refusal(place: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["a\\0b", "a\\ud800"])
+@pytest.mark.parametrize("key", ["id", "prompt", "forbidden", "reference", "panel"])
+def test_what_is_no_text_is_refused(tmp_path: Path, key: str, text: str) -> None:
+    """YAML can spell null characters and halves of characters; no tokenizer and no database takes them."""
+    entry = ", ".join(f'{name}: "{text if name == key else value}"' for name, value in {**GOOD, "panel": "p"}.items())
+    assert "half a character" in refusal(write(tmp_path, f"[{{{entry}}}]"))
+
+
 def test_sentinel_is_read_with_its_defaults(tmp_path: Path) -> None:
     """panel: the id up to its last -; severity medium; no tags."""
     (sentinel,) = load_sentinels([write(tmp_path, [GOOD])])

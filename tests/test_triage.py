@@ -13,7 +13,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.examples import Example
 from poisonwatch.ledger import Ledger
 from poisonwatch.overview import Filter
-from poisonwatch.triage import exported, queue, rows_of
+from poisonwatch.triage import exported, following, queue, rows_of
 from poisonwatch.triage import waiting as number_waiting
 
 
@@ -48,6 +48,41 @@ def test_pages_of_the_queue_are_the_queue(ledger: Ledger) -> None:
     """Nothing twice, nothing left out."""
     whole = queue(ledger, Filter())[0]
     assert [g for page in (1, 2, 3) for g in queue(ledger, Filter(), page=page, size=1)[0]] == whole
+
+
+def after(ledger: Ledger, key: str, **wanted: str) -> str | None:
+    group = following(ledger, Filter(**wanted), "first", key)
+    return group.key if group else None
+
+
+def test_groups_follow_each_other_round_and_round(ledger: Ledger) -> None:
+    """Each leads to the next in the queue, whatever stays undecided; the last to the first; a decided one on to what comes after it."""
+    one, two, three = (group.key for group in queue(ledger, Filter())[0])
+    assert [after(ledger, key) for key in (one, two, three)] == [two, three, one]
+    assert after(ledger, one, severity="medium") == two
+    assert after(ledger, three, severity="high") == one
+    assert after(ledger, one, severity="high") is None
+    assert after(ledger, "77") == one
+    decide(ledger, ids(ledger, "first", two)[0], "poison")
+    assert [after(ledger, key) for key in (one, two, three)] == [two, three, one]
+    for id in ids(ledger, "first", two)[1:]:
+        decide(ledger, id, "poison")
+    assert [after(ledger, key) for key in (one, two, three)] == [three, three, one]
+    for id in ids(ledger, "first", one):
+        decide(ledger, id, "benign")
+    assert [after(ledger, key) for key in (one, two, three)] == [three, three, None]
+
+
+def test_groups_that_are_equal_are_told_apart(ledger: Ledger, tmp_path: Path) -> None:
+    """A walk through many of one score comes to each of them."""
+    audit(ledger, tmp_path / "second", settings(), lambda e: found([(LOW, [one]) for one in e[:5]], alone=e[5:9]))
+    everything = [group.key for group in queue(ledger, Filter())[0]]
+    seen, key = [], everything[0]
+    for _ in everything:
+        group = following(ledger, Filter(), "second", key)
+        assert group is not None
+        seen.append(key := group.key)
+    assert seen == [*everything[1:], everything[0]]
 
 
 @pytest.mark.parametrize(
