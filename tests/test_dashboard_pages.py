@@ -26,8 +26,10 @@ from starlette.testclient import TestClient
 from poisonwatch.config import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
+from poisonwatch.dashboards.explain import MOST_WAITING, Explainer, Question
 from poisonwatch.dashboards.triage import inert_cell
 from poisonwatch.decisions import chain, verify
+from poisonwatch.errors import InputError
 from poisonwatch.flows.cli import main
 from poisonwatch.ledger import Ledger
 from poisonwatch.release import release
@@ -324,6 +326,20 @@ def test_an_answer_is_explained_by_the_rows_of_an_audit(client: TestClient, conf
     assert client.post("/explain", data={"audit": audit_id, "prompt": " ", "response": "x"}).status_code == 400
     assert client.post("/explain", data={"audit": "none", "prompt": "x", "response": "x"}).status_code == 404
     assert client.get("/explain/none").status_code == 404
+
+
+def test_few_questions_may_wait_for_their_answers(tmp_path: Path) -> None:
+    """Each takes a model's time: one more is refused, not forgotten later."""
+    explainer = Explainer()
+    waiting = [Question("audit", tmp_path, "a prompt", "a response") for _ in range(MOST_WAITING)]
+    explainer.questions.update((question.id, question) for question in waiting)
+    with pytest.raises(InputError, match="ask again once one is answered"):
+        explainer.ask(Question("audit", tmp_path, "a prompt", "a response"))
+    waiting[0].problem = "answered"
+    explainer.ask(last := Question("audit", tmp_path, "a prompt", "a response"))
+    while last.running:
+        time.sleep(0.01)
+    assert "holds no operators.safetensors" in str(last.problem)
 
 
 def test_a_run_directory_that_is_gone_leaves_what_the_ledger_knows(tmp_path: Path, tiny_folder: Path) -> None:
