@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from sqlalchemy import ColumnElement, exists, func, select
@@ -107,9 +107,9 @@ def totals(ledger: Ledger, wanted: Filter) -> Totals:
 
 
 def points(ledger: Ledger, wanted: Filter) -> list[Point]:
-    """The last audits of a filter that came to results, oldest first: at most LONGEST."""
+    """The last audits of a filter that came to results, oldest first, at most LONGEST; each at the time it started, as in the list."""
     done = past_audits(ledger, limit=LONGEST, where=[*_where(wanted), audits.c.state.in_(RESULTS)])
-    return [point(audit.summary) for audit in reversed(done)]
+    return [replace(point(audit.summary), created=audit.started_at) for audit in reversed(done)]
 
 
 def _where(wanted: Filter) -> list[ColumnElement[bool]]:

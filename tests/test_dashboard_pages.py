@@ -23,6 +23,7 @@ from browsing import ME, asking, audit_of, flags
 from servers import postgres_server
 from starlette.testclient import TestClient
 
+from poisonwatch import overview
 from poisonwatch.config import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
@@ -74,6 +75,10 @@ def test_the_overview_counts_what_the_audit_counted(client: TestClient, config: 
     assert f"<dt>rows audited</dt><dd>{json.loads((config.parent / 'run' / 'summary.json').read_text())['counts']['new']}</dd>" in page
     assert "<dt>audits</dt><dd>0</dd>" in client.get("/?until=1999-01-01").text
     assert "<dt>audits</dt><dd>1</dd>" in client.get("/?name=tiny&source=rows.jsonl&since=1999-01-01").text
+    with Ledger.at(load_config(config).state) as ledger:  # the picture's audits are named as the table's are
+        (listed,), _ = overview.list_audits(ledger, overview.Filter())
+        (point,) = overview.points(ledger, overview.Filter())
+        assert point.created == listed.past.started_at
     for wrong in ("/?since=yesterday", "/?severity=worst", "/?page=0", "/?page=x", "/triage?state=odd"):
         assert client.get(wrong).status_code == 400
 
