@@ -25,7 +25,7 @@ from poisonwatch.config import ModelConfig, load_config
 from poisonwatch.demonstration import write_demo
 from poisonwatch.flows.audit import Engine, audit_inline
 from poisonwatch.model import FrozenModel
-from poisonwatch.pretrained import find_model
+from poisonwatch.model_files import find_model
 from poisonwatch.trail import Trail
 from poisonwatch.work import Work
 

@@ -19,7 +19,7 @@ from poisonwatch.flows.pause import ask
 from poisonwatch.flows.terminal import Reporter
 from poisonwatch.history import MLFLOW, PREFECT, PastAudit, of_flow_run
 from poisonwatch.ledger import Ledger, Version, checks_of
-from poisonwatch.pretrained import ModelFiles
+from poisonwatch.model_files import ModelFiles
 from poisonwatch.run_dirs import new_audit_id, new_run_dir, read_lines, run_folder
 from poisonwatch.sentinels import Sentinel, load_sentinels, version_of
 from poisonwatch.stages import StageClock

@@ -30,7 +30,7 @@ from poisonwatch.intake import CHUNK, PROBED
 from poisonwatch.ledger import AT_ONCE, Ledger, batched
 from poisonwatch.ledger_tables import results, rows, shapes, versions
 from poisonwatch.manifest import Entry, compare, is_manifest, read_manifest
-from poisonwatch.pretrained import find_model
+from poisonwatch.model_files import find_model
 from poisonwatch.redaction import excerpt, visible
 from poisonwatch.release import CLEARED
 from poisonwatch.sentinels import load_sentinels, version_of

@@ -20,7 +20,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.evidence import ClusterEvidence, to_record
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, flag_record
-from poisonwatch.pretrained import cache_folder
+from poisonwatch.model_files import cache_folder
 from poisonwatch.run_dirs import write_lines
 from poisonwatch.training import LearningCurve
 from poisonwatch.verdicts import Verdicts

@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from poisonwatch import __version__
 from poisonwatch.config import StrideConfig
 from poisonwatch.fitting import Statistics
+from poisonwatch.model_files import cache_folder
 from poisonwatch.operators import Basis, Moments
-from poisonwatch.pretrained import Pretrained, cache_folder
+from poisonwatch.pretrained import Pretrained
 
 KEPT = 4  # files; the one used longest ago goes first
 

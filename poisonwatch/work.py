@@ -36,8 +36,9 @@ from torch import Tensor
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example
+from poisonwatch.model_files import ModelFiles, cache_folder
 from poisonwatch.packing import pack, unpack
-from poisonwatch.pretrained import ModelFiles, Pretrained, cache_folder
+from poisonwatch.pretrained import Pretrained
 from poisonwatch.sentinels import Sentinel
 
 logger = logging.getLogger(__name__)

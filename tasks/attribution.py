@@ -3,7 +3,7 @@
 import numpy as np
 from prefect import task
 
-from poisonwatch import attribution, evidence, health, pretrained, probes, screens, verdicts
+from poisonwatch import attribution, evidence, health, model_files, pretrained, probes, screens, verdicts
 from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig, ScreenName, StrideConfig
 from poisonwatch.decision import LEAST_TRUSTED
 from poisonwatch.evidence import ClusterEvidence
@@ -12,7 +12,8 @@ from poisonwatch.findings import Finding
 from poisonwatch.fitted import Fitted, Singled
 from poisonwatch.health import Problem
 from poisonwatch.influence import Influence
-from poisonwatch.pretrained import ModelFiles, Pretrained
+from poisonwatch.model_files import ModelFiles
+from poisonwatch.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.runs import checkpoint_for
 from poisonwatch.sentinels import Sentinel
@@ -25,7 +26,7 @@ from poisonwatch.work import Work
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
 def find_model(config: ModelConfig) -> ModelFiles:
     """Find the model, fetching it where needed."""
-    return pretrained.find_model(config)
+    return model_files.find_model(config)
 
 
 @task(**PLAIN)

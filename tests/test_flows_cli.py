@@ -179,7 +179,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_who_asks_the_ledger_loads_no_model() -> None:
     """Decisions, releases, history and the dashboard are there at once, and small: what flags are is apart from how they come about."""
     code = (
-        "import sys\nimport poisonwatch.dashboards.app, poisonwatch.decisions, poisonwatch.history, poisonwatch.release"
+        "import sys\nimport poisonwatch.dashboards.app, poisonwatch.decisions, poisonwatch.gate, poisonwatch.history, poisonwatch.release"
         "\nprint(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,8 +14,9 @@ from poisonwatch import work as module
 from poisonwatch.config import AuditConfig, DecisionConfig, StrideConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.health import Problem
+from poisonwatch.model_files import ModelFiles
 from poisonwatch.operators import Basis
-from poisonwatch.pretrained import ModelFiles, Pretrained
+from poisonwatch.pretrained import Pretrained
 from poisonwatch.sentinels import Sentinel
 from poisonwatch.work import MOST, Work, key_of
 
