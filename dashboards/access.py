@@ -125,6 +125,7 @@ def access_routes(access: Access) -> list[Route]:
                 return _form(request, 401, after, user, wrong="That is not the password.")
         if user is None:
             return _form(request, 400, after, wrong=f"Give a name of 1 to {LONGEST_NAME} characters.")
+        access.inside.discard(request.session.get("login", ""))
         request.session.clear()
         request.session.update(user=user, login=secrets.token_urlsafe(16))
         access.inside.add(request.session["login"])

@@ -28,6 +28,7 @@ for (const form of document.querySelectorAll("form[method=post]")) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "yes";
+    setTimeout(() => delete form.dataset.sent, 8000); // whoever stops the browser from waiting may try again
   });
   window.addEventListener("pageshow", () => delete form.dataset.sent);
 }
@@ -35,17 +36,27 @@ for (const form of document.querySelectorAll("form[method=post]")) {
 const items = [...document.querySelectorAll("[data-card], .rows tbody tr")];
 let chosen = -1;
 
+function mark(index) {
+  items[chosen]?.classList.remove("chosen");
+  chosen = index;
+  items[chosen].classList.add("chosen");
+}
+
+items.forEach((item, index) => item.addEventListener("focusin", () => mark(index))); // what somebody works in is what keys are about
+
 function choose(index) {
   if (!items.length) return;
-  items[chosen]?.classList.remove("chosen");
-  chosen = Math.min(Math.max(index, 0), items.length - 1);
-  items[chosen].classList.add("chosen");
+  mark(Math.min(Math.max(index, 0), items.length - 1));
   (items[chosen].querySelector("a.row") || items[chosen]).focus({ preventScroll: true });
   items[chosen].scrollIntoView({ block: items[chosen].matches("tr") ? "nearest" : "start" });
 }
 
 function decide(verdict) {
-  items[chosen]?.querySelector(`form.decide button[value="${verdict}"]`)?.click(); // nothing chosen, nothing decided
+  const item = items[chosen]; // nothing chosen, nothing decided
+  if (!item) return;
+  const { top, bottom } = item.getBoundingClientRect();
+  if (bottom < 0 || top > innerHeight) item.scrollIntoView(); // nor what is out of sight
+  else item.querySelector(`form.decide button[value="${verdict}"]`)?.click();
 }
 
 const keys = {

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from poisonwatch import readback
-from poisonwatch.config import AuditConfig
+from poisonwatch.config import load_config
 from poisonwatch.dashboards.pages import LONGEST_FORM, desk, form_of, go, page
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.heatmap import STEPS
@@ -32,10 +32,8 @@ def show_sentinels(request: Request) -> Response:
     past = past_audits(ledger, name, LONGEST, where=[audits.c.state.in_(RESULTS)])
     audit_id = request.query_params.get("audit")
     flagged = [audit for audit in past if audit.summary["counts"]["flagged"]]  # the last that has something to show
-    among = [audit for audit in past if audit.audit_id == audit_id] if audit_id else flagged or past
+    among = [audit for audit in past if audit.audit_id == audit_id] or flagged or past  # the run of another name is left behind with it
     chosen = among[0] if among else None
-    if audit_id and chosen is None:
-        raise HTTPException(404, f"{name} has no such audit among its last {LONGEST}.")
     return page(
         request,
         "sentinels.html.j2",
@@ -60,14 +58,17 @@ def history(past: list[PastAudit]) -> dict[str, list[float | None]]:
     return {id: [of_audit.get(id) for of_audit in measured] for id in ids}
 
 
-def named(config: AuditConfig, old: Path, new: Path) -> str:
-    """The `sentinels` of the audit file, with a new version in the place of the old one."""
+def named(audit_file: Path, old: Path, new: Path) -> str:
+    """The `sentinels` of the audit file as it is now, with a new version in the place of the old one."""
+    folder = audit_file.resolve().parent
 
     def shown(place: str) -> str:
-        path = Path(place)
-        return place if place.startswith(PACK_PREFIX) else (new if path == old else path).name if path.parent == old.parent else place
+        if place.startswith(PACK_PREFIX):
+            return place
+        path = (new if Path(place) == old else Path(place)).resolve()
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
-    return yaml.safe_dump({"sentinels": [shown(place) for place in config.sentinels]}, sort_keys=False, width=10_000)
+    return yaml.safe_dump({"sentinels": [shown(place) for place in load_config(audit_file).sentinels]}, sort_keys=False, width=10_000)
 
 
 async def edit(request: Request) -> Response:
@@ -82,7 +83,10 @@ async def edit(request: Request) -> Response:
     saved = next((file for file in versions_of(path) if file.name == asked), None)
     values = {"path": path, "nth": nth, "text": old, "problem": None, "read": None, "saved": saved, "changes": []}
     if saved is not None:
-        values |= {"text": await run_in_threadpool(text_of, str(saved)), "named": named(config, path, saved)}
+        values |= {
+            "text": await run_in_threadpool(text_of, str(saved)),
+            "named": await run_in_threadpool(named, desk(request).path, path, saved),
+        }
     if request.method == "POST":
         form = await form_of(request)
         text = str(form.get("text", ""))[:LONGEST_FORM].replace("\r\n", "\n")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -15,7 +16,20 @@ from starlette.routing import Route
 
 from poisonwatch import decisions, readback
 from poisonwatch.dashboards.audits import asked, audit_of, choices, kept
-from poisonwatch.dashboards.pages import LONGEST_TEXT, MOST_MESSAGES, PAGE, address, beyond, desk, field, form_of, go, number, page, picture
+from poisonwatch.dashboards.pages import (
+    LONGEST_TEXT,
+    MOST_MESSAGES,
+    PAGE,
+    address,
+    beyond,
+    desk,
+    field,
+    form_of,
+    ledger_of,
+    number,
+    page,
+    picture,
+)
 from poisonwatch.decisions import VERDICTS
 from poisonwatch.differences import Piece, differences
 from poisonwatch.errors import InputError
@@ -102,7 +116,7 @@ def show_group(request: Request) -> Response:
         nth=nth,
         size=ROWS,
         here=past.run_dir.is_dir(),
-        whole=evidence is not None or not key.isdigit(),
+        whole=not key.isdigit() or (evidence is not None and readback.is_whole(past.run_dir, evidence)),
     )
 
 
@@ -171,24 +185,24 @@ def show_coefficient(request: Request) -> Response:
 
 
 async def decide(request: Request) -> Response:
-    """Take a verdict on one row, or on all rows of a group that wait for one; on all of it where none does."""
+    """Take a verdict on one row, on the rows of a group that wait for one ("open"), or on all of it."""
     past, key, form = await run_in_threadpool(audit_of, request), request.path_params["key"], await form_of(request)
-    ledger = desk(request).ledger
+    ledger = await run_in_threadpool(ledger_of, request)
     rows = await run_in_threadpool(rows_of, ledger, past.audit_id, key)
     chosen, wanted = field(form, "row"), asked(request)
-    ids = [row.example_id for row in rows if is_open(row)] or [row.example_id for row in rows]
-    if chosen != "all":
-        ids = [row.example_id for row in rows if chosen == row.example_id]
+    ids = [row.example_id for row in rows if chosen in ("all", row.example_id) or (chosen == "open" and is_open(row))]
+    if not ids and chosen == "open":
+        raise InputError("somebody has decided on these rows meanwhile: open the group again")
     if not ids:
         raise InputError("choose a row of this group, or all of them")
     said = (field(form, "verdict"), field(form, "note"), request.state.user)
     made = await run_in_threadpool(decisions.decide_all, ledger, ids, *said)
     done = f"{made[0].number}-{made[-1].number}"
     nth, place = field(form, "page"), ""
-    if chosen != "all":  # on to the next row that waits
-        last = next(k for k, row in enumerate(rows) if row.example_id == chosen)
-        if after := next((k for k in range(last + 1, len(rows)) if is_open(rows[k])), None):
-            nth, place = str(after // ROWS + 1), f"#row-{rows[after].example_id[:16]}"
+    if len(ids) == 1:  # on to the next row that waits
+        last = next(k for k, row in enumerate(rows) if row.example_id == ids[0])
+        after = next((k for k in (*range(last + 1, len(rows)), *range(last)) if is_open(rows[k])), last)
+        nth, place = str(after // ROWS + 1), f"#row-{rows[after].example_id[:16]}"
     there = address(f"/triage/{past.audit_id}/{key}", **kept(wanted), done=done, page=nth)
     return RedirectResponse(there + place, 303)
 
@@ -197,9 +211,9 @@ async def undo(request: Request) -> Response:
     """Take back what was decided at once, by new decisions."""
     form = await form_of(request)
     first, last = numbers_of(field(form, "done"))
-    await run_in_threadpool(decisions.undo, desk(request).ledger, range(first, last + 1), request.state.user)
-    back = field(form, "back")
-    return go(back if back.startswith("/triage/") else "/triage")
+    await run_in_threadpool(decisions.undo, await run_in_threadpool(ledger_of, request), range(first, last + 1), request.state.user)
+    back, place = field(form, "back"), field(form, "place")
+    return RedirectResponse((back if back.startswith("/triage/") else "/triage") + (f"#{quote(place)}" if place else ""), 303)
 
 
 def numbers_of(done: str) -> tuple[int, int]:
@@ -217,6 +231,7 @@ class Done:
     numbers: str
     verdict: str
     rows: int
+    place: str  # of the first row, on the page of the group
 
 
 def done_of(request: Request, rows: Sequence[FlaggedRow]) -> Done | None:
@@ -225,10 +240,12 @@ def done_of(request: Request, rows: Sequence[FlaggedRow]) -> Done | None:
         first, last = numbers_of(request.query_params.get("done", ""))
     except InputError:
         return None
+    places = {row.decided.number: k for k, row in enumerate(rows) if row.decided is not None}
     verdicts = {row.decided.number: row.decided.verdict for row in rows if row.decided is not None}
     if last - first >= len(verdicts) or not all(number in verdicts for number in range(first, last + 1)):
         return None
-    return Done(f"{first}-{last}", verdicts[first], last - first + 1)
+    row = rows[places[first]]
+    return Done(f"{first}-{last}", verdicts[first], last - first + 1, f"row-{row.example_id[:16]}" if first == last else "")
 
 
 def export(request: Request) -> Response:

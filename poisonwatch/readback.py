@@ -4,6 +4,7 @@ A run directory does not change once it is complete, so what was read is kept. I
 it held is empty here, and people can decide all the same.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,6 +62,13 @@ def nearest_to(run_dir: Path, group: Mapping[str, Any] | None, example_id: str) 
     return [(known[near["example_id"]], near["likeness"]) for near in named if near["example_id"] in known]
 
 
+def is_whole(run_dir: Path, group: Mapping[str, Any]) -> bool:
+    """Whether what goes with a group is there: its sentinels, its nearest trusted rows, the scores."""
+    named = {near["example_id"] for of_row in group["nearest"] for near in of_row}
+    scores = run_dir / "scores.parquet"
+    return bool(sentinels(run_dir)) and named <= nearest(run_dir).keys() and _read(_schema, None, scores) is not None
+
+
 def coefficients(run_dir: Path, sentinel_id: str, example_id: str) -> Coefficients | None:
     """The coefficients on a sentinel, seen from one row; None where the audit left none of them."""
     new = _read(_column, None, run_dir / "scores.parquet", sentinel_id)
@@ -72,7 +80,7 @@ def coefficients(run_dir: Path, sentinel_id: str, example_id: str) -> Coefficien
 
 def heat_map(run_dir: Path) -> HeatMap | None:
     """Which sentinels each group of flagged rows moves; None where nothing was flagged, or it is not known."""
-    return _read(_heat_map, None, run_dir / "scores.parquet") if evidence(run_dir) else None
+    return _read(_heat_map, None, run_dir / "scores.parquet", json.dumps(evidence(run_dir))) if evidence(run_dir) else None
 
 
 def _read(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> T:
@@ -115,8 +123,12 @@ def _column(path: Path, sentinel_id: str) -> tuple[Sequence[str], Array] | None:
     return table["example_id"].to_pylist(), table["coefficient"].to_numpy()
 
 
-def _heat_map(path: Path) -> HeatMap | None:
-    groups = evidence(path.parent)
+def _schema(path: Path) -> pa.Schema | None:
+    return pq.read_schema(path)
+
+
+def _heat_map(path: Path, lines: str) -> HeatMap | None:
+    groups = json.loads(lines)
     flagged = sorted({id for group in groups for id in group["example_ids"]})
     columns = ["example_id", "sentinel_id", "panel", "coefficient"]
     frame = pq.read_table(path, columns=columns, filters=[("example_id", "in", flagged)]).to_pandas()

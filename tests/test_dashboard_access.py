@@ -447,6 +447,17 @@ def test_a_cookie_that_was_copied_ends_with_its_login() -> None:
     assert other.get("/").status_code == 200
 
 
+def test_logging_in_again_ends_the_login_before() -> None:
+    """One browser, one login."""
+    browser = logged_in()
+    first = dict(browser.cookies)
+    assert log_in(browser).status_code == 303
+    assert browser.get("/").status_code == 200
+    browser.cookies.clear()
+    browser.cookies.update(first)
+    assert browser.get("/").status_code == 303
+
+
 def test_many_passwords_at_once_gain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of one address are looked at one after another, and few may wait; other addresses do not wait for them."""
     monkeypatch.setattr(doors, "WRONG_WAITS", 0.05)

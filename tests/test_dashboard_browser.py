@@ -134,8 +134,6 @@ def test_nothing_is_decided_that_nobody_chose(page: Page, address: str, audited:
         expect(note).not_to_be_focused()
         page.wait_for_timeout(300)  # nothing comes of it
         assert len(list(chain(ledger))) == before
-        page.keyboard.press("j")
-        page.keyboard.press("j")
         page.keyboard.press("b")
         page.wait_for_url("**done=*#row-*")
         (made,) = list(chain(ledger))[before:]
@@ -147,6 +145,32 @@ def test_nothing_is_decided_that_nobody_chose(page: Page, address: str, audited:
         page.keyboard.press("z")
         page.wait_for_url(lambda url: "done=" not in url)
         assert [decision.verdict for decision in chain(ledger)][before:] == ["benign", "unsure"]
+
+
+def test_keys_are_about_what_somebody_works_in(browser: Browser, address: str, audited: Path) -> None:
+    """The row whose note was written, wherever the keys were before; on a narrow window, too, where the notice leaves all in reach."""
+    with watched(browser, 390, "light") as page, Ledger.at(load_config(audited).state) as ledger:
+        page.goto(f"{address}/triage?state=all")
+        page.goto(f"{address}{page.locator('a.row').first.get_attribute('href')}")
+        before = len(list(chain(ledger)))
+        page.keyboard.press("j")
+        card = page.locator("article").nth(1)
+        card.locator(".note input").click()
+        page.keyboard.type("clearly planted")
+        page.keyboard.press("Enter")
+        page.keyboard.press("p")
+        page.wait_for_url("**done=*")
+        (made,) = list(chain(ledger))[before:]
+        assert (made.verdict, made.note) == ("poison", "clearly planted")
+        assert card.get_attribute("id") == f"row-{made.example_id[:16]}"
+        picture(page, "narrow")
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        page.get_by_role("button", name="Undo").click()
+        page.wait_for_url(f"**#row-{made.example_id[:16]}")
+        assert [decision.verdict for decision in chain(ledger)][before:] == ["poison", "unsure"]
+        page.evaluate("scrollTo(0, 0)")
+        page.get_by_role("link", name="Overview").click()
+        page.wait_for_url(f"{address}/")
 
 
 def test_a_date_can_be_typed(page: Page, address: str) -> None:

@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from audits import write_audit
 from browsing import ME, asking, audit_of, flags
 from servers import postgres_server
@@ -28,6 +29,7 @@ from poisonwatch.config import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
 from poisonwatch.dashboards.explain import MOST_WAITING, Explainer, Question
+from poisonwatch.dashboards.sentinels import named
 from poisonwatch.dashboards.triage import inert_cell
 from poisonwatch.decisions import chain, verify
 from poisonwatch.errors import InputError
@@ -79,7 +81,7 @@ def test_the_overview_counts_what_the_audit_counted(client: TestClient, config: 
         (listed,), _ = overview.list_audits(ledger, overview.Filter())
         (point,) = overview.points(ledger, overview.Filter())
         assert point.created == listed.past.started_at
-    for wrong in ("/?since=yesterday", "/?severity=worst", "/?page=0", "/?page=x", "/triage?state=odd"):
+    for wrong in ("/?since=yesterday", "/?severity=worst", "/?page=0", "/?page=x", f"/triage?page=00000001{'9' * 30}", "/triage?state=odd"):
         assert client.get(wrong).status_code == 400
 
 
@@ -125,8 +127,11 @@ def test_a_verdict_on_a_row_goes_into_the_chain_and_can_be_undone(client: TestCl
         assert f'value="{before + 1}-{before + 1}"' in done.text
         assert "a &lt;b&gt;joke&lt;/b&gt;" in done.text
         assert "by <bdi>ann</bdi>" in done.text
-        undone = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}", "back": address})
+        place = f"row-{example_id[:16]}"
+        undone = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}", "back": f"{address}?page=1", "place": place})
         assert "Decided <b>unsure</b>" in undone.text
+        assert undone.history[0].headers["Location"] == f"{address}?page=1#{place}"
+        assert "page=1#row-" in done.history[0].headers["Location"]
         assert verify(ledger)[0] == before + 2
         again = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}"})
         assert again.status_code == 400
@@ -149,7 +154,9 @@ def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, con
         assert address in groups(client, "open")
         client.post(address, data={"row": min(rows), "verdict": "benign", "note": "by itself"})
         assert f"decides on the {made - 1} undecided of {made} rows" in client.get(address).text
-        assert f"on {made - 1} row" in client.post(address, data={"row": "all", "verdict": "poison", "note": ""}).text
+        assert f"on {made - 1} row" in client.post(address, data={"row": "open", "verdict": "poison", "note": ""}).text
+        late = client.post(address, data={"row": "open", "verdict": "poison", "note": ""})  # by somebody whose page is older
+        assert (late.status_code, "meanwhile" in late.text) == (400, True)
         assert [decision.verdict for decision in chain(ledger) if decision.example_id == min(rows)][-1] == "benign"
         assert f"on {made} rows" in client.post(address, data={"row": "all", "verdict": "unsure", "note": ""}).text
         assert address in groups(client, "open")
@@ -181,6 +188,29 @@ def test_what_was_not_decided_just_now_is_not_said_to_be(client: TestClient, con
         assert "Undo" not in client.get(f"{groups(client)[0]}?done={done}").text
         assert client.post("/triage/undo", data={"done": done}).status_code == 400
         assert verify(ledger) == before
+
+
+def test_the_audit_file_is_told_to_name_the_new_version(tmp_path: Path, tiny_folder: Path) -> None:
+    """Relative to itself, beside packs and other files, and as it stands now."""
+    (tmp_path / "deep").mkdir()
+    sentinels = [{"id": "a-1", "prompt": "Who?", "forbidden": "I."}], [{"id": "b-1", "prompt": "What?", "forbidden": "That."}]
+    for path, entries in zip(("deep/a.yaml", "b.yaml"), sentinels, strict=True):
+        (tmp_path / path).write_text(yaml.safe_dump(entries))
+    places = ["deep/a.yaml", "pack:refusal-erosion", "b.yaml"]
+    config = write_audit(tmp_path, tiny_folder)
+    settings = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**settings, "sentinels": places}))
+    assert yaml.safe_load(named(config, tmp_path / "deep" / "a.yaml", tmp_path / "deep" / "a-2.yaml")) == {
+        "sentinels": ["deep/a-2.yaml", *places[1:]]
+    }
+    config.write_text(yaml.safe_dump({**settings, "sentinels": ["deep/a-2.yaml", *places[1:]]}))
+    again = yaml.safe_load(named(config, tmp_path / "b.yaml", tmp_path / "b-2.yaml"))
+    assert again == {"sentinels": ["deep/a-2.yaml", "pack:refusal-erosion", "b-2.yaml"]}
+
+
+def test_another_name_s_run_is_left_behind_with_it(client: TestClient) -> None:
+    """As when the name is changed while a run is chosen."""
+    assert client.get("/sentinels?name=tiny&audit=20200101-000000-abcdef").text == client.get("/sentinels?name=tiny").text
 
 
 @pytest.mark.parametrize(
