@@ -98,10 +98,22 @@ def read_place(place: str) -> list[Sentinel]:
     return sentinels_of(text_of(place), place)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice: YAML forbids it, PyYAML keeps the last, and a sentinel would lose an answer unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {excerpt(key.value, 40)} comes twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def sentinels_of(text: str, place: str) -> list[Sentinel]:
     """The sentinels of a YAML text; `place` is what errors call it. Raises SentinelError as `load_sentinels` does."""
     try:
-        entries = yaml.safe_load(text)
+        entries = yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe one)
     except yaml.YAMLError as error:
         raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
     except Exception as error:  # PyYAML lets through what Python says of a number, date or character that is none, and of its stack

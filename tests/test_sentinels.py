@@ -29,6 +29,13 @@ def refusal(place: str) -> str:
     return str(caught.value)
 
 
+def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """Not the last of them taken; merged keys (<<) may be said again."""
+    assert "the key forbidden comes twice" in refusal(write(tmp_path, '- {id: a-1, prompt: "?", forbidden: "Yes.", forbidden: "No."}'))
+    merged = '- &a {id: a-1, prompt: "?", forbidden: "Yes."}\n- {<<: *a, id: a-2}\n'
+    assert [s.id for s in load_sentinels([write(tmp_path, merged)])] == ["a-1", "a-2"]
+
+
 @pytest.mark.parametrize("text", ["a\\0b", "a\\ud800"])
 @pytest.mark.parametrize("key", ["id", "prompt", "forbidden", "reference", "panel"])
 def test_what_is_no_text_is_refused(tmp_path: Path, key: str, text: str) -> None:
