@@ -104,7 +104,7 @@ def show_group(request: Request) -> Response:
         past=past,
         key=key,
         rows=rows,
-        undecided=sum(map(is_open, rows)),
+        undecided=sum(row.waits for row in rows),
         cards=[card(past, evidence, row) for row in rows[(nth - 1) * ROWS : nth * ROWS]],
         evidence=evidence,
         sentinels=readback.sentinels(past.run_dir),
@@ -132,11 +132,6 @@ def evidence_of(past: PastAudit, key: str) -> Any:
     """The group's line of evidence.jsonl; None where the row was not grouped, or the run directory is not here."""
     found = readback.evidence(past.run_dir)
     return found[int(key) - 1] if key.isdigit() and 0 < int(key) <= len(found) else None
-
-
-def is_open(row: FlaggedRow) -> bool:
-    """Whether a row still waits for a decision."""
-    return row.decided is None or row.decided.verdict == "unsure"
 
 
 def card(past: PastAudit, evidence: Any, row: FlaggedRow) -> Card:
@@ -190,7 +185,7 @@ async def decide(request: Request) -> Response:
     ledger = await run_in_threadpool(ledger_of, request)
     rows = await run_in_threadpool(rows_of, ledger, past.audit_id, key)
     chosen, wanted = field(form, "row"), asked(request)
-    ids = [row.example_id for row in rows if chosen in ("all", row.example_id) or (chosen == "open" and is_open(row))]
+    ids = [row.example_id for row in rows if chosen in ("all", row.example_id) or (chosen == "open" and row.waits)]
     if not ids and chosen == "open":
         raise InputError("somebody has decided on these rows meanwhile: open the group again")
     if not ids:
@@ -201,7 +196,7 @@ async def decide(request: Request) -> Response:
     nth, place = field(form, "page"), ""
     if len(ids) == 1:  # on to the next row that waits
         last = next(k for k, row in enumerate(rows) if row.example_id == ids[0])
-        after = next((k for k in (*range(last + 1, len(rows)), *range(last)) if is_open(rows[k])), last)
+        after = next((k for k in (*range(last + 1, len(rows)), *range(last)) if rows[k].waits), last)
         nth, place = str(after // ROWS + 1), f"#row-{rows[after].example_id[:16]}"
     there = address(f"/triage/{past.audit_id}/{key}", **kept(wanted), done=done, page=nth)
     return RedirectResponse(there + place, 303)
@@ -226,12 +221,12 @@ def numbers_of(done: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was decided on `rows` rows just now, the decisions' `numbers` as `undo` takes them."""
+    """What was decided on `rows` rows just now, the decisions' `numbers` as `undo` takes them; `place` is the row's, where it was one."""
 
     numbers: str
     verdict: str
     rows: int
-    place: str  # of the first row, on the page of the group
+    place: str
 
 
 def done_of(request: Request, rows: Sequence[FlaggedRow]) -> Done | None:
@@ -240,12 +235,11 @@ def done_of(request: Request, rows: Sequence[FlaggedRow]) -> Done | None:
         first, last = numbers_of(request.query_params.get("done", ""))
     except InputError:
         return None
-    places = {row.decided.number: k for k, row in enumerate(rows) if row.decided is not None}
-    verdicts = {row.decided.number: row.decided.verdict for row in rows if row.decided is not None}
-    if last - first >= len(verdicts) or not all(number in verdicts for number in range(first, last + 1)):
+    decided = {row.decided.number: (row.example_id, row.decided.verdict) for row in rows if row.decided is not None}
+    if last - first >= len(decided) or not all(number in decided for number in range(first, last + 1)):
         return None
-    row = rows[places[first]]
-    return Done(f"{first}-{last}", verdicts[first], last - first + 1, f"row-{row.example_id[:16]}" if first == last else "")
+    example_id, verdict = decided[first]
+    return Done(f"{first}-{last}", verdict, last - first + 1, f"row-{example_id[:16]}" if first == last else "")
 
 
 def export(request: Request) -> Response:

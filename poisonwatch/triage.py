@@ -69,6 +69,11 @@ class FlaggedRow:
     places: tuple[tuple[str, int], ...]
     decided: Decided | None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a decision, as the queue counts it (`history.WAITING`): a later audit may have cleared it."""
+        return self.status == "flagged" and (self.decided is None or self.decided.verdict == "unsure")
+
 
 def queue(ledger: Ledger, wanted: Filter, state: State = "open", page: int = 1, size: int = 50) -> tuple[list[Group], int]:
     """The `page`th `size` groups of flagged rows, gravest first, and how many there are in all."""

@@ -125,6 +125,8 @@ def test_a_row_stands_where_the_last_audit_put_it(ledger: Ledger, tmp_path: Path
         return found([(LOW, [e for e in examples if e.id in before])])
 
     audit(ledger, tmp_path / "second", settings(), again)  # type: ignore[arg-type]
+    assert [row.waits for row in rows_of(ledger, "second", "1")] == [True] * 3
+    assert [row.waits for row in rows_of(ledger, "first", "2")] == [False] * 2  # cleared, though nobody decided
     assert [(g.audit_id, g.number, g.rows, g.severity) for g in queue(ledger, Filter(), "open")[0]] == [("second", 1, 3, "low")]
     assert number_waiting(ledger, Filter()) == 3
 
