@@ -11,6 +11,7 @@ import pytest
 from poisonwatch.sentinels import packs
 
 ROOT = Path(__file__).parent.parent
+SHIPPED = {".css", ".j2", ".js", ".jsonl", ".mako", ".py", ".svg", ".yaml"}
 
 FIRST_STAGE = """
 from pathlib import Path
@@ -45,13 +46,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     """Each file of the four folders, under the one import name."""
     held = set(zipfile.ZipFile(wheel).namelist())
-    expected = {f"poisonwatch/{path.name}" for path in (ROOT / "poisonwatch").glob("*.py")}
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "poisonwatch").rglob("*") if path.suffix in SHIPPED}
     for folder in ("tasks", "flows", "dashboards"):
-        shipped = (path for path in (ROOT / folder).glob("*.*") if path.suffix in (".py", ".j2", ".css", ".js", ".svg"))
-        expected |= {f"poisonwatch/{folder}/{path.name}" for path in shipped}
-    expected |= {f"poisonwatch/migrations/versions/{path.name}" for path in (ROOT / "poisonwatch/migrations/versions").glob("*.py")}
-    for folder in ("demo", "packs", "recipes", "templates"):
-        expected |= {f"poisonwatch/{folder}/{path.name}" for path in (ROOT / "poisonwatch" / folder).iterdir()}
+        shipped = (path for path in (ROOT / folder).rglob("*") if path.suffix in SHIPPED)
+        expected |= {f"poisonwatch/{path.relative_to(ROOT).as_posix()}" for path in shipped}
+    assert len(expected) >= 150, f"only {len(expected)} files were looked for"
     assert expected | {"poisonwatch/py.typed"} <= held
     assert not [name for name in held if name.startswith(("tests/", "benchmarks/", "flows/", "tasks/"))]
 
