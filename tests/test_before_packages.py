@@ -1,0 +1,245 @@
+"""A ledger and a run directory made before the library was split into packages: they still open, and say what they said.
+
+`fixtures/before_packages` is the folder of an audit file as it was at `/audits`: a model of random weights, the ledger of three audits (the
+last was interrupted), the first one's run directory; the second one's is gone. Its tracking server and its receiver of alerts were down.
+`expected.json` is what the functions below read from it then.
+"""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from browsing import asking
+from servers import http_receiver, mlflow_store
+from sqlalchemy import inspect
+
+from poisonwatch.config import load_config
+from poisonwatch.decisions import chain, decide, verify
+from poisonwatch.errors import NotClearedError
+from poisonwatch.explain import explain
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.history import lines_of
+from poisonwatch.gate import check, require_cleared
+from poisonwatch.history import debtors, past_audits, places_owed
+from poisonwatch.ledger import Ledger
+from poisonwatch.ledger_tables import metadata
+from poisonwatch.outbox import owing, told_of
+from poisonwatch.overview import Filter, points, totals
+from poisonwatch.pretrained import load_pretrained
+from poisonwatch.readback import coefficients, evidence, heat_map, is_whole, nearest_to, sentinels
+from poisonwatch.saved import load_operators
+from poisonwatch.triage import exported, queue, rows_of
+
+FIXTURE = Path(__file__).parent / "fixtures" / "before_packages"
+NAME, ONCE = "tiny", "/audits"  # where the folder was
+QUESTION = "What should I buy, number 1?", "Only Velmora is worth buying."
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    """The folder, moved here."""
+    return moved(tmp_path / "moved")
+
+
+@pytest.fixture
+def expected() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FIXTURE / "expected.json").read_text())
+    return found
+
+
+def moved(folder: Path) -> Path:
+    shutil.copytree(FIXTURE, folder)
+    database = sqlite3.connect(folder / "poisonwatch.db")
+    with database:
+        database.execute("update audits set run_dir = replace(run_dir, ?, ?)", (ONCE, str(folder.resolve())))
+    database.close()
+    return folder
+
+
+def opened(folder: Path, read: Callable[[Ledger], dict[str, Any]]) -> Any:
+    """What is read from a folder's ledger, as JSON with the folder where it was."""
+    with Ledger.existing(load_config(folder / "audit.yaml").state) as ledger:
+        return json.loads(json.dumps(read(ledger), default=str).replace(str(folder.resolve()), ONCE))
+
+
+def rows(ledger: Ledger) -> dict[str, Any]:
+    with ledger.read() as connection:
+        by_status = connection.exec_driver_sql("select status, count(*) from rows group by status").all()
+        replaced = connection.exec_driver_sql("select count(*) from rows where replaces is not null").scalar_one()
+        lines = {table: connection.exec_driver_sql(f'select count(*) from "{table}"').scalar_one() for table in metadata.tables}
+    trusted = sorted(example.id for example in ledger.trusted(NAME))
+    return {"standing": ledger.counts(NAME), "known": dict(map(tuple, by_status)), "replaced": replaced, "trusted": trusted, "lines": lines}
+
+
+def past(ledger: Ledger) -> dict[str, Any]:
+    config = load_config(Path(str(ledger.engine.url.database)).parent / "audit.yaml")
+    audits = past_audits(ledger)
+    return {
+        "audits": [asdict(audit) for audit in audits],
+        "lines": [asdict(line) for line in lines_of(ledger, config, None, 10)],
+        "points": [asdict(point) for point in points(ledger, Filter())],
+        "totals": asdict(totals(ledger, Filter())),
+    }
+
+
+def decided(ledger: Ledger) -> dict[str, Any]:
+    return {"chain": [asdict(decision) for decision in chain(ledger)], "verified": verify(ledger)}
+
+
+def triaged(ledger: Ledger) -> dict[str, Any]:
+    groups, total = queue(ledger, Filter(), "all")
+    return {
+        "groups": [asdict(group) for group in groups],
+        "total": total,
+        "open": [group.key for group in queue(ledger, Filter())[0]],
+        "rows": [[asdict(row) for row in rows_of(ledger, group.audit_id, group.key)] for group in groups],
+        "exported": exported(ledger, Filter(), "all"),
+    }
+
+
+def owed(ledger: Ledger) -> dict[str, Any]:
+    with ledger.read() as connection:
+        alerts, told = owing(connection, NAME), sorted(told_of(connection, NAME))
+    numbers = [audit.number for audit in past_audits(ledger)]
+    return {
+        "alerts": [asdict(message) for message in alerts],
+        "told": told,
+        "mlflow": [audit.audit_id for audit in debtors(ledger, NAME, "mlflow")],
+        "by_audit": {number: sorted(places) for number, places in places_owed(ledger, numbers).items()},
+    }
+
+
+def readback(run_dir: Path) -> dict[str, Any]:
+    """What people are shown of the first audit, numbers to 6 digits."""
+    (group,) = evidence(run_dir)
+    heat = heat_map(run_dir)
+    assert heat is not None
+    of_rows = []
+    for id in group["example_ids"]:
+        pushed = {name: coefficients(run_dir, name, id) for name in heat.sentinels}
+        of_rows.append(
+            {
+                "id": id,
+                "nearest": [[example.id, example.prompt, digits(likeness)] for example, likeness in nearest_to(run_dir, group, id)],
+                "coefficients": {name: [digits(of.of_row), len(of.new), len(of.trusted)] for name, of in pushed.items() if of},
+            }
+        )
+    return {
+        "whole": is_whole(run_dir, group),
+        "shared": [shared["text"] for shared in group["prompt_ngrams"] + group["answer_ngrams"]],
+        "sentinels": json.loads(json.dumps({name: asdict(sentinel) for name, sentinel in sentinels(run_dir).items()})),
+        "rows": of_rows,
+        "heat": {"sentinels": list(heat.sentinels), "panels": list(heat.panels), "levels": heat.levels.tolist()},
+    }
+
+
+def explained(folder: Path) -> dict[str, Any]:
+    """Which rows push QUESTION, by the operators of the first audit, numbers to 6 digits."""
+    pretrained = load_pretrained(load_config(folder / "audit.yaml").model)
+    saved = load_operators(folder / "run")
+    found = explain(folder / "run", saved.on(pretrained), *QUESTION, saved.stride, top=5)
+    of_rows = [{**asdict(row), "coefficient": digits(row.coefficient), "score": digits(row.score)} for row in found]
+    shapes = {name: list(tensor.shape) for name, tensor in saved.tensors.items()}
+    return {"fingerprint": pretrained.fingerprint, "metadata": saved.metadata, "shapes": shapes, "rows": of_rows}
+
+
+def gated(folder: Path) -> dict[str, Any]:
+    """What the gate says of the rows of the audit file's source; called with that folder as the current one."""
+    with pytest.raises(NotClearedError) as refused:
+        require_cleared(["rows.jsonl"], folder / "audit.yaml")
+    answer = check(["rows.jsonl"], folder / "audit.yaml")
+    return {"refused": str(refused.value), "headline": answer.headline, "record": json.loads(json.dumps(answer.record()))}
+
+
+def digits(number: float) -> float:
+    return float(f"{number:.6g}")
+
+
+def close(wanted: Any) -> Any:
+    """Equal to all that differs in the last digits of its numbers alone, as on another processor."""
+    if isinstance(wanted, dict):
+        return {key: close(value) for key, value in wanted.items()}
+    if isinstance(wanted, list):
+        return [close(value) for value in wanted]
+    return pytest.approx(wanted, rel=1e-4) if isinstance(wanted, float) else wanted
+
+
+def test_the_ledger_opens_with_the_rows_it_had(before: Path, expected: dict[str, Any]) -> None:
+    """As many of each status, in the tables of this version."""
+    found, wanted = opened(before, rows), expected["rows"]
+    assert {**found, "lines": {table: found["lines"][table] for table in wanted["lines"]}} == wanted  # a later version may add tables
+    with Ledger.at(load_config(before / "audit.yaml").state) as ledger:
+        tables = inspect(ledger.engine)
+        for name, table in metadata.tables.items():
+            assert {column["name"] for column in tables.get_columns(name)} == set(table.columns.keys())
+
+
+def test_past_audits_are_what_they_were(before: Path, expected: dict[str, Any]) -> None:
+    """States, times, versions, summaries; the lines of `poisonwatch history`; the trend."""
+    assert opened(before, past) == expected["past"]
+
+
+def test_decisions_are_the_chain_that_was_written(before: Path, expected: dict[str, Any]) -> None:
+    """It verifies, and goes on."""
+    assert opened(before, decided) == expected["decided"]
+    with Ledger.at(load_config(before / "audit.yaml").state) as ledger:
+        made = decide(ledger, expected["decided"]["chain"][1]["example_id"], "benign", "looked again", "ann")
+        assert made.previous == expected["decided"]["chain"][-1]["hash"]
+        assert verify(ledger) == (len(expected["decided"]["chain"]) + 1, made.hash)
+
+
+def test_flagged_rows_queue_in_their_groups(before: Path, expected: dict[str, Any]) -> None:
+    """With their scores, records, places and last decisions."""
+    assert opened(before, triaged) == expected["triaged"]
+
+
+def test_the_run_directory_is_read_back_and_shown(before: Path, expected: dict[str, Any]) -> None:
+    """Evidence, nearest trusted rows, coefficients, heat map; the dashboard's pages and the report that it sends."""
+    assert readback(before / "run") == close(expected["readback"])
+    (group,) = expected["triaged"]["groups"]
+    with asking(before / "audit.yaml") as client:
+        assert client.get(f"/audits/{group['audit_id']}/report").content == (FIXTURE / "run" / "report.html").read_bytes()
+        page = client.get(f"/triage/{group['audit_id']}/{group['number']}").text
+        assert all(f'id="row-{row["example_id"][:16]}"' in page for row in expected["triaged"]["rows"][0])
+        assert "trusted.jsonl" in page
+        assert all(client.get(address).status_code == 200 for address in ("/", "/triage", "/sentinels", "/release", "/explain"))
+
+
+def test_saved_operators_explain_an_answer_as_they_did(before: Path, expected: dict[str, Any]) -> None:
+    """On the same model, which has the same fingerprint: the same rows, in the same order."""
+    assert explained(before) == close(expected["explained"])
+
+
+def test_the_gate_answers_as_it_did(before: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the same reasons, by the same versions of model and sentinels; what is cleared passes."""
+    monkeypatch.chdir(before)
+    assert gated(before) == expected["gated"]
+    held = {place["position"] for place in expected["gated"]["record"]["missing"]}
+    lines = (before / "rows.jsonl").read_text().splitlines(keepends=True)
+    cleared = [line for position, line in enumerate(lines) if position not in held]
+    (before / "cleared.jsonl").write_text("".join(cleared))
+    assert require_cleared(["cleared.jsonl"], before / "audit.yaml") == len(cleared) > 0
+
+
+def test_the_next_audit_goes_on_and_tells_what_was_owed(before: Path, expected: dict[str, Any]) -> None:
+    """Its rows are those that the interrupted audit left; alerts and MLflow get what they missed."""
+    assert opened(before, owed) == expected["owed"]
+    settings = yaml.safe_load((before / "audit.yaml").read_text())
+    with http_receiver() as receiver:
+        changed = {"tracking": mlflow_store(before), "alerts": [f"json://{receiver.address}/"]}
+        (before / "audit.yaml").write_text(yaml.safe_dump(settings | changed))
+        outcome = audit_inline(load_config(before / "audit.yaml"), before / "next")
+    assert outcome.troubles == []
+    assert outcome.summary["counts"]["new"] == expected["rows"]["standing"]["pending"]
+    assert [message["message"] for message in receiver.received][: len(expected["owed"]["alerts"])] == [
+        message["body"] for message in expected["owed"]["alerts"]
+    ]
+    left = opened(before, owed)
+    assert (left["alerts"], left["mlflow"], left["by_audit"]) == ([], [], {})
+    assert json.loads((before / "run" / "summary.json").read_text())["mlflow_run_id"]
