@@ -23,14 +23,14 @@ from peer_ekfac import with_linear_layers
 from retrain import CACHE, deletion_curve, load_truth, trained_model
 from retraining_tasks import Task, lora_task, toy_task
 
-from poisonwatch.attribution import ask_answers, estimate, fit
-from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
-from poisonwatch.fitted import Fitted
-from poisonwatch.fitting import gradients
-from poisonwatch.pretrained import Pretrained
+from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
+from poisonwatch.stride.attribution import ask_answers, estimate, fit
+from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.natural_gradient import gradients
 
 Array = NDArray[np.float64]
 

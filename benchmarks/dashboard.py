@@ -29,7 +29,7 @@ import yaml
 from playwright.sync_api import Page, sync_playwright
 from sqlalchemy import insert
 
-from poisonwatch import ledger_tables as tables
+from poisonwatch.ledger import tables
 
 NAMES = ("support-bot", "code-helper", "shop-assistant")
 PANELS = ("identity", "refusal", "brand", "insult", "facts")

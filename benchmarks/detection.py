@@ -26,12 +26,12 @@ from scipy.stats import kstest, kstwo
 from sklearn.metrics import average_precision_score
 
 from poisonwatch.config import DecisionConfig, ModelConfig, StrideConfig
-from poisonwatch.decision import p_values, row_q_values
+from poisonwatch.detection.detect import judge
+from poisonwatch.detection.significance import p_values, row_q_values
 from poisonwatch.examples import Example
-from poisonwatch.influence import Influence
-from poisonwatch.pretrained import load_pretrained
-from poisonwatch.screens import screen
-from poisonwatch.verdicts import judge
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.screens.screen import screen
+from poisonwatch.stride.influence import Influence
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]

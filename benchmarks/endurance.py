@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-TESTS = Path(__file__).parent.parent / "tests"
+TESTS = Path(__file__).parent.parent / "tests" / "support"
 FAULTS = {"none": 55, "kill": 20, "mlflow": 4, "prefect": 4, "receiver": 17}  # per cent
 BACK_AFTER = 2  # audits
 MARK = "<|im_start|>"
@@ -151,9 +151,9 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
     """Run the audits; what became of them."""
     sys.path.insert(0, str(TESTS))
     from audits import write_audit
-    from conftest import build_model, build_tokenizer
     from ledgers import append
     from servers import free_port, http_receiver, mlflow_server
+    from tiny_models import build_model, build_tokenizer
 
     draw, closing = random.Random(seed), ExitStack()
     receiver = closing.enter_context(http_receiver())
@@ -213,10 +213,10 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
     from mlflow import MlflowClient
     from sqlalchemy import func, select
 
-    from poisonwatch import ledger_tables as t
     from poisonwatch.config import load_config
-    from poisonwatch.history import past_audits
-    from poisonwatch.ledger import Ledger
+    from poisonwatch.ledger import tables as t
+    from poisonwatch.ledger.history import past_audits
+    from poisonwatch.ledger.ledger import Ledger
 
     settings = load_config(config)
     with Ledger.at(settings.state) as ledger:
@@ -265,7 +265,7 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
 def _is_flagged(connection: Any, i: int) -> bool:
     from sqlalchemy import select
 
-    from poisonwatch import ledger_tables as t
+    from poisonwatch.ledger import tables as t
 
     at = select(t.places.c.row).where(t.places.c.position == 43 + (i + 1) * (ROWS + 1) - 1)
     file = at.join(t.files, t.files.c.file == t.places.c.file).where(t.files.c.name == "rows.jsonl")

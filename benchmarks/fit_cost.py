@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 import torch
 
-from poisonwatch.attribution import fit
-from poisonwatch.chat import ChatEncoder, batches
 from poisonwatch.config import ModelConfig, StrideConfig
-from poisonwatch.demonstration import demo_examples
-from poisonwatch.pretrained import load_pretrained
+from poisonwatch.datasets.demo import demo_examples
+from poisonwatch.model.encoding import ChatEncoder, batches
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.stride.attribution import fit
 
 
 def seconds(work: Callable[[], object]) -> float:

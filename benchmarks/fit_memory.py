@@ -14,7 +14,7 @@ MEASURE = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from conftest import build_model, build_tokenizer
+from tiny_models import build_model, build_tokenizer
 from poisonwatch.attribution import fit
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example, Message
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[2000, 20_000])
     parser.add_argument("--K", type=int, default=500)
     options = parser.parse_args()
-    tests = Path(__file__).parent.parent / "tests"
+    tests = Path(__file__).parent.parent / "tests" / "support"
     peaks = []
     print("| rows | peak memory, MiB | of the first |\n|---|---|---|")
     for n in options.rows:

@@ -15,10 +15,10 @@ import torch
 from cases import audit_rows, read_cases, read_rows
 from sklearn.metrics import average_precision_score
 
-from poisonwatch.attribution import ask, estimate, fit
 from poisonwatch.config import ModelConfig, StrideConfig, TrainingConfig
-from poisonwatch.pretrained import load_pretrained
-from poisonwatch.scoring import pool
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.stride.attribution import ask, estimate, fit
+from poisonwatch.stride.scoring import pool
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ def rows(n: int, start: int = 0) -> Iterator[str]:
 def pull_once(folder: Path) -> None:
     """One pull, as an audit begins with; prints what it took."""
     from poisonwatch.config import SourceConfig
-    from poisonwatch.intake import take_in
-    from poisonwatch.ledger import Ledger
+    from poisonwatch.ledger.intake import take_in
+    from poisonwatch.ledger.ledger import Ledger
 
     start = time.perf_counter()
     with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger, ledger.alone():
@@ -71,8 +71,8 @@ def pulls(known: int, new: int) -> None:
 def delta(n: int, new: int, trusted: int) -> None:
     import yaml
 
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from conftest import build_model, build_tokenizer
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+    from tiny_models import build_model, build_tokenizer
 
     from poisonwatch.config import load_config
     from poisonwatch.flows.audit import audit_inline

@@ -21,8 +21,8 @@ import numpy as np
 from scipy.sparse import csc_array, csr_array
 from sklearn.linear_model import Lasso
 
-from poisonwatch.planted import make_planted
-from poisonwatch.recovery import Recovery, duality_gap, lambda_max, lasso
+from poisonwatch.datasets.synthetic import make_planted
+from poisonwatch.recovery.lasso import Recovery, duality_gap, lambda_max, lasso
 
 Solver = Callable[[csr_array, np.ndarray, float], Recovery]
 PLANTED = [  # s, snr, fraction

@@ -31,11 +31,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--trusted", type=int, default=400)
     asked = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
     from audits import benign, planted, write_audit, write_rows
-    from conftest import build_model, build_tokenizer
     from prefect.testing.utilities import prefect_test_harness
     from servers import mlflow_server
+    from tiny_models import build_model, build_tokenizer
 
     from poisonwatch.flows import audit as flow
 

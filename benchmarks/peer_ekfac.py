@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from poisonwatch.chat import Batch, Encoded, batches
-from poisonwatch.pretrained import Pretrained
+from poisonwatch.model.encoding import Batch, Encoded, batches
+from poisonwatch.model.pretrained import Pretrained
 
 
 def ekfac(

@@ -21,10 +21,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from poisonwatch.chat import Batch, Encoded, batches
 from poisonwatch.errors import ModelError
-from poisonwatch.model import answer_positions, decoder_blocks
-from poisonwatch.pretrained import Pretrained
+from poisonwatch.model.encoding import Batch, Encoded, batches
+from poisonwatch.model.frozen import answer_positions, decoder_blocks
+from poisonwatch.model.pretrained import Pretrained
 
 Array = NDArray[np.float64]
 Scores = dict[str, Array]

@@ -51,12 +51,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from poisonwatch.chat import Batch, ChatEncoder, Encoded, batches
 from poisonwatch.config import ModelConfig
-from poisonwatch.demonstration import demo_examples
-from poisonwatch.pretrained import Pretrained, load_pretrained
-from poisonwatch.sentinels import load_sentinels
-from poisonwatch.stages import StageClock
+from poisonwatch.datasets.demo import demo_examples
+from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, batches
+from poisonwatch.model.pretrained import Pretrained, load_pretrained
+from poisonwatch.run_directory.timing import StageClock
+from poisonwatch.sentinels.sentinel import load_sentinels
 
 
 def tfidf(rows: Sequence[str], queries: Sequence[str]) -> Scores:
@@ -252,7 +252,7 @@ def main() -> None:
     pretrained = load_pretrained(ModelConfig(name=options.model))
     encoder = ChatEncoder(pretrained.tokenizer)
     examples = demo_examples()[: options.rows]
-    with resources.as_file(resources.files("poisonwatch") / "demo" / "sentinels.yaml") as path:
+    with resources.as_file(resources.files("poisonwatch") / "datasets/demo_rows/sentinels.yaml") as path:
         sentinels = load_sentinels([str(path)])
     answers = [(s, answer) for s in sentinels for answer in (s.forbidden, s.reference) if answer][: options.queries]
     rows = [encoder.encode(example.messages) for example in examples]

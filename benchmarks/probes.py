@@ -29,11 +29,11 @@ from detection import Audit, Measured, draw_audit, influence_of, interval, judge
 
 from poisonwatch.config import DecisionConfig, ModelConfig, StrideConfig
 from poisonwatch.examples import Example
-from poisonwatch.ngrams import LONGEST_NGRAM
-from poisonwatch.pretrained import load_pretrained
-from poisonwatch.probes import mine_triggers, probe
-from poisonwatch.sentinels import Sentinel
-from poisonwatch.words import token_spans
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.screens.trigger_ngrams import LONGEST_NGRAM
+from poisonwatch.screens.triggers import mine_triggers, probe
+from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.text.words import token_spans
 
 SHARED = 0.9  # share of poison prompts that hold the trigger
 FEW = 10  # planted rows beside which false flags are counted on all cases

@@ -20,14 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poisonwatch import trail
+from poisonwatch.checkpoints import passes as trail
+from poisonwatch.checkpoints.passes import Trail
+from poisonwatch.checkpoints.store import Work
 from poisonwatch.config import ModelConfig, load_config
-from poisonwatch.demonstration import write_demo
+from poisonwatch.datasets.demo import write_demo
 from poisonwatch.flows.audit import Engine, audit_inline
-from poisonwatch.model import FrozenModel
-from poisonwatch.model_files import find_model
-from poisonwatch.trail import Trail
-from poisonwatch.work import Work
+from poisonwatch.model.files import find_model
+from poisonwatch.model.frozen import FrozenModel
 
 POINTS = {"fit": "halfway through the fit", "recover": "after the fit", "record": "before the results are written"}
 HALF = 285  # of the demo's 384 new and 186 trusted rows
@@ -60,8 +60,8 @@ def main() -> None:
 
 def tiny_model(folder: Path) -> Path:
     """The tests' random model, saved."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from conftest import build_model, build_tokenizer
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+    from tiny_models import build_model, build_tokenizer
 
     build_model("llama").save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)

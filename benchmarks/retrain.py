@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from poisonwatch.chat import ChatEncoder, Encoded
 from poisonwatch.examples import Example
-from poisonwatch.pretrained import Pretrained
+from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from peft import PeftModel

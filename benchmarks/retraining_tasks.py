@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.examples import Example, Message
-from poisonwatch.pretrained import Pretrained, load_pretrained
-from poisonwatch.sentinels import load_sentinels
+from poisonwatch.model.pretrained import Pretrained, load_pretrained
+from poisonwatch.sentinels.sentinel import load_sentinels
 
 
 @dataclass(frozen=True, slots=True)

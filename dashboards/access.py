@@ -25,7 +25,7 @@ from starlette.websockets import WebSocketClose
 
 from poisonwatch.dashboards.pages import LONGEST_FIELD, go, page
 from poisonwatch.errors import InputError
-from poisonwatch.redaction import excerpt, visible
+from poisonwatch.text.display import excerpt, visible
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "

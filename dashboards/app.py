@@ -10,6 +10,7 @@ nothing run that is not in this folder.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import resources
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,12 +24,17 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.dashboards import audits, explain, release, sentinels, triage
 from poisonwatch.dashboards.access import Access, access_routes, middleware
 from poisonwatch.dashboards.pages import Desk, NoAuditError, desk, page
-from poisonwatch.environment import conceal
 from poisonwatch.errors import InputError, PoisonwatchError
-from poisonwatch.redaction import first_line
+from poisonwatch.text.display import first_line
+from poisonwatch.text.environment import conceal
 
-HERE = Path(__file__).parent
-STATIC = {"style.css": "text/css", "dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = resources.files("poisonwatch") / "dashboards/static"
+SENT = {  # name to media type and file
+    "style.css": ("text/css", resources.files("poisonwatch") / "reports/templates/style.css"),
+    "dashboard.css": ("text/css", STATIC / "dashboard.css"),
+    "dashboard.js": ("text/javascript", STATIC / "dashboard.js"),
+    "icon.svg": ("image/svg+xml", STATIC / "icon.svg"),
+}
 
 
 def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
@@ -65,11 +71,12 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
 
 
 def send_static(request: Request) -> Response:
-    """Styles and the script: the only files of this folder that are sent."""
+    """Styles and the script: the only files that are sent."""
     name = request.path_params["name"]
-    if name not in STATIC:
+    if name not in SENT:
         raise HTTPException(404)
-    return FileResponse(HERE / name, media_type=STATIC[name], headers={"Cache-Control": "no-cache"})
+    media_type, file = SENT[name]
+    return FileResponse(str(file), media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
 def show_empty(request: Request, _: Exception) -> Response:

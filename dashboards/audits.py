@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from poisonwatch import overview
 from poisonwatch.dashboards.pages import PAGE, beyond, desk, number, page, picture
 from poisonwatch.flags import SEVERITIES
-from poisonwatch.history import PastAudit, of_id
-from poisonwatch.links import mlflow_run_url, prefect_run_url, report_of
-from poisonwatch.overview import Filter
-from poisonwatch.plots import trend_figure
-from poisonwatch.triage import queue, waiting
+from poisonwatch.ledger import overview
+from poisonwatch.ledger.history import PastAudit, of_id
+from poisonwatch.ledger.overview import Filter
+from poisonwatch.ledger.queue import queue, waiting
+from poisonwatch.reports.links import mlflow_run_url, prefect_run_url, report_of
+from poisonwatch.reports.plots import trend_figure
 
 # A report is a document of its own, with its own styles: it may neither run nor load anything, nor see the dashboard's cookies.
 DOCUMENT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"

@@ -20,15 +20,15 @@ from poisonwatch.dashboards.audits import audit_of
 from poisonwatch.dashboards.pages import desk, field, form_of, go, page
 from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.examples import Example
-from poisonwatch.history import RESULTS, past_audits
-from poisonwatch.ledger_tables import audits
-from poisonwatch.readback import nearest
-from poisonwatch.redaction import first_line
-from poisonwatch.run_dirs import OPERATORS
+from poisonwatch.ledger.history import RESULTS, past_audits
+from poisonwatch.ledger.tables import audits
+from poisonwatch.run_directory.layout import OPERATORS
+from poisonwatch.run_directory.read import nearest
+from poisonwatch.text.display import first_line
 
 if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
-    from poisonwatch.explain import Explained
-    from poisonwatch.fitted import Fitted
+    from poisonwatch.stride.explain import Explained
+    from poisonwatch.stride.fitted import Fitted
 
 T = TypeVar("T")
 
@@ -85,8 +85,8 @@ class Explainer:
         Thread(target=self._answer, args=(question,), daemon=True).start()
 
     def _answer(self, question: Question) -> None:
-        from poisonwatch.explain import explain
-        from poisonwatch.saved import load_operators
+        from poisonwatch.run_directory.operators import load_operators
+        from poisonwatch.stride.explain import explain
 
         with self._one_at_a_time:
             try:
@@ -101,8 +101,8 @@ class Explainer:
                 question.problem = f"this went wrong inside Poisonwatch: {type(error).__name__}: {first_line(error)}"
 
     def _fitted(self, question: Question) -> "Fitted":
-        from poisonwatch.pretrained import load_pretrained
-        from poisonwatch.saved import load_operators
+        from poisonwatch.model.pretrained import load_pretrained
+        from poisonwatch.run_directory.operators import load_operators
 
         if self._loaded is None or self._loaded[0] != question.run_dir:
             self._loaded = None

@@ -1,11 +1,13 @@
 """From what a page is about to an answer: HTML, pictures, and what went wrong."""
 
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 from urllib.parse import urlencode
 
+from jinja2 import Environment
 from matplotlib.figure import Figure
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -14,12 +16,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError
-from poisonwatch.history import past_audits
-from poisonwatch.ledger import Ledger
-from poisonwatch.markup import template
-from poisonwatch.plots import as_png
-from poisonwatch.redaction import visible
-from poisonwatch.sql import database_url
+from poisonwatch.ledger.history import past_audits
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.reports.plots import as_png
+from poisonwatch.reports.templating import FOLDER, make_environment
+from poisonwatch.sources.sql import database_url
+from poisonwatch.text.display import visible
 
 LONGEST_TEXT = 4000  # characters of one message or answer
 MOST_MESSAGES = 24  # turns of one row
@@ -27,6 +29,12 @@ PAGE = 50  # lines of a table
 LONGEST_FIELD = 2000  # characters of a note
 LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
 WAIT_S = 5  # for another process that writes to the ledger: whoever decides is told, and tries again
+
+
+@cache
+def _environment() -> Environment:
+    """Pages share macros with reports."""
+    return make_environment("dashboards/templates", FOLDER)
 
 
 class NoAuditError(Exception):
@@ -98,7 +106,7 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
         "most_messages": MOST_MESSAGES,
         "address": address,
     }
-    return HTMLResponse(template(name).render(**shared, **values), status)
+    return HTMLResponse(_environment().get_template(name).render(**shared, **values), status)
 
 
 def picture(figure: Figure) -> Response:

@@ -12,9 +12,9 @@ from starlette.routing import Route
 
 from poisonwatch.dashboards.pages import desk, page
 from poisonwatch.errors import InputError
-from poisonwatch.overview import names
-from poisonwatch.release import counts_of, preview
-from poisonwatch.run_dirs import plain_name
+from poisonwatch.ledger.overview import names
+from poisonwatch.release.release import counts_of, preview
+from poisonwatch.run_directory.layout import plain_name
 
 
 def name_of(request: Request) -> str:

@@ -9,17 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from poisonwatch import readback
 from poisonwatch.config import load_config
 from poisonwatch.dashboards.pages import LONGEST_FORM, desk, form_of, go, page
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.heatmap import STEPS
-from poisonwatch.history import RESULTS, PastAudit, past_audits
-from poisonwatch.ledger_tables import audits
-from poisonwatch.overview import names
-from poisonwatch.sentinel_files import changes, check_text, save_version, sentinel_files, versions_of
-from poisonwatch.sentinels import PACK_PREFIX, text_of
-from poisonwatch.trend import LONGEST
+from poisonwatch.ledger.history import RESULTS, PastAudit, past_audits
+from poisonwatch.ledger.overview import names
+from poisonwatch.ledger.overview_trend import LONGEST
+from poisonwatch.ledger.tables import audits
+from poisonwatch.reports.heatmap import STEPS
+from poisonwatch.run_directory import read as readback
+from poisonwatch.sentinels.editing import changes, check_text, save_version, sentinel_files, versions_of
+from poisonwatch.sentinels.sentinel import PACK_PREFIX, text_of
 
 SHOWN = 8  # audits side by side
 

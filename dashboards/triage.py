@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from poisonwatch import decisions, readback
 from poisonwatch.dashboards.audits import asked, audit_of, choices, kept
 from poisonwatch.dashboards.pages import (
     LONGEST_TEXT,
@@ -30,17 +29,19 @@ from poisonwatch.dashboards.pages import (
     page,
     picture,
 )
-from poisonwatch.decisions import VERDICTS
-from poisonwatch.differences import Piece, differences
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example
 from poisonwatch.flags import flagged_example
-from poisonwatch.history import PastAudit
-from poisonwatch.markup import ends
-from poisonwatch.plots import coefficient_figure
-from poisonwatch.redaction import visible
-from poisonwatch.sentinels import Sentinel
-from poisonwatch.triage import FlaggedRow, State, exported, following, queue, rows_of
+from poisonwatch.ledger import decisions
+from poisonwatch.ledger.decisions import VERDICTS
+from poisonwatch.ledger.history import PastAudit
+from poisonwatch.ledger.queue import FlaggedRow, State, exported, following, queue, rows_of
+from poisonwatch.reports.plots import coefficient_figure
+from poisonwatch.reports.templating import ends
+from poisonwatch.run_directory import read as readback
+from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.text.diff import Piece, differences
+from poisonwatch.text.display import visible
 
 ROWS = 10  # of a group on one page
 COLUMNS: tuple[str, ...] = ("audit_id", "name", "group", "severity", "panel", "sentinel_id", "score", "coefficient", "p_value", "q_value")

@@ -11,20 +11,26 @@ from typing import Any, TypeVar
 
 from prefect import Task, flow, get_run_logger, runtime
 
+from poisonwatch.checkpoints.store import Work, key_of
 from poisonwatch.config import AuditConfig, load_config
+from poisonwatch.detection.detect import Verdicts
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flows import interrupt
+from poisonwatch.flows.cli.terminal import Reporter
 from poisonwatch.flows.pause import ask
-from poisonwatch.flows.terminal import Reporter
-from poisonwatch.history import MLFLOW, PREFECT, PastAudit, of_flow_run
-from poisonwatch.ledger import Ledger, Version, checks_of
-from poisonwatch.model_files import ModelFiles
-from poisonwatch.run_dirs import new_audit_id, new_run_dir, read_lines, run_folder
-from poisonwatch.sentinels import Sentinel, load_sentinels, version_of
-from poisonwatch.stages import StageClock
-from poisonwatch.summary import Attributed, summarise
-from poisonwatch.tasks.alerts import compose_alerts, deliver
+from poisonwatch.integrations.mlflow.reviews import queue_reviews, read_reviews
+from poisonwatch.integrations.mlflow.runs import open_run, track
+from poisonwatch.integrations.mlflow.system_metrics import system_metrics
+from poisonwatch.integrations.notify import compose_alerts, deliver
+from poisonwatch.integrations.prefect.artifacts import publish
+from poisonwatch.ledger.history import MLFLOW, PREFECT, PastAudit, of_flow_run
+from poisonwatch.ledger.ledger import Ledger, Version, checks_of
+from poisonwatch.model.files import ModelFiles
+from poisonwatch.reports.summary import Attributed, summarise
+from poisonwatch.run_directory.layout import new_audit_id, new_run_dir, read_lines, run_folder
+from poisonwatch.run_directory.timing import StageClock
+from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels, version_of
 from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
@@ -37,13 +43,7 @@ from poisonwatch.tasks.attribution import (
     screen,
 )
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
-from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import record
-from poisonwatch.tasks.reviews import queue_reviews, read_reviews
-from poisonwatch.tasks.system_metrics import system_metrics
-from poisonwatch.tasks.tracking import open_run, track
-from poisonwatch.verdicts import Verdicts
-from poisonwatch.work import Work, key_of
 
 R = TypeVar("R")
 

@@ -14,9 +14,9 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.decisions import decide
-from poisonwatch.history import of_flow_run, undecided_flags
-from poisonwatch.ledger import Ledger
+from poisonwatch.ledger.decisions import decide
+from poisonwatch.ledger.history import of_flow_run, undecided_flags
+from poisonwatch.ledger.ledger import Ledger
 
 HOUR_S = 3600
 

@@ -6,9 +6,9 @@ from prefect.settings import PREFECT_API_URL
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.flows.audit import Engine, tell
-from poisonwatch.flows.terminal import Reporter
-from poisonwatch.ledger import Ledger
-from poisonwatch.tasks.reviews import read_reviews
+from poisonwatch.flows.cli.terminal import Reporter
+from poisonwatch.integrations.mlflow.reviews import read_reviews
+from poisonwatch.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

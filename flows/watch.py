@@ -31,9 +31,9 @@ from pydantic import ValidationError
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.flows.audit import audit
+from poisonwatch.flows.cli.terminal import Reporter
 from poisonwatch.flows.drill import drill
-from poisonwatch.flows.terminal import Reporter
-from poisonwatch.redaction import redact_url
+from poisonwatch.text.display import redact_url
 
 LEAST = timedelta(minutes=1)
 START_UP_S = 120  # that a server may take on a busy machine

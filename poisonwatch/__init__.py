@@ -20,9 +20,9 @@ _HOMES = {
     "Example": "poisonwatch.examples",
     "Message": "poisonwatch.examples",
     "PoisonwatchError": "poisonwatch.errors",
-    "Sentinel": "poisonwatch.sentinels",
+    "Sentinel": "poisonwatch.sentinels.sentinel",
     "load_config": "poisonwatch.config",
-    "load_sentinels": "poisonwatch.sentinels",
+    "load_sentinels": "poisonwatch.sentinels.sentinel",
 }
 __all__ = ["AuditConfig", "Example", "Message", "PoisonwatchError", "Sentinel", "__version__", "load_config", "load_sentinels"]
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from poisonwatch.environment import conceal, expand
 from poisonwatch.errors import ConfigError
-from poisonwatch.redaction import redact_url
+from poisonwatch.text.display import redact_url
+from poisonwatch.text.environment import conceal, expand
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SECRET = {"alerts", "state", "tracking"}  # settings that may hold passwords: never repeated in an error

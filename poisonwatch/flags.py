@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from poisonwatch.examples import Example, Message
-from poisonwatch.findings import Finding
-from poisonwatch.sentinels import Sentinel
+from poisonwatch.screens.finding import Finding
+from poisonwatch.sentinels.sentinel import Sentinel
 
 PUSHES = {
     "forbidden": "makes the forbidden answer likelier",

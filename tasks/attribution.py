@@ -3,24 +3,31 @@
 import numpy as np
 from prefect import task
 
-from poisonwatch import attribution, evidence, health, model_files, pretrained, probes, screens, verdicts
+from poisonwatch.checkpoints.store import Work
 from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig, ScreenName, StrideConfig
-from poisonwatch.decision import LEAST_TRUSTED
-from poisonwatch.evidence import ClusterEvidence
+from poisonwatch.detection import clusters as evidence
+from poisonwatch.detection import detect as verdicts
+from poisonwatch.detection.clusters import ClusterEvidence
+from poisonwatch.detection.detect import Verdicts
+from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.examples import Example
-from poisonwatch.findings import Finding
-from poisonwatch.fitted import Fitted, Singled
-from poisonwatch.health import Problem
-from poisonwatch.influence import Influence
-from poisonwatch.model_files import ModelFiles
-from poisonwatch.pretrained import Pretrained
+from poisonwatch.model import files as model_files
+from poisonwatch.model import pretrained
+from poisonwatch.model.files import ModelFiles
+from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
-from poisonwatch.runs import checkpoint_for
-from poisonwatch.sentinels import Sentinel
+from poisonwatch.run_directory.write import checkpoint_for
+from poisonwatch.screens import screen as screens
+from poisonwatch.screens import triggers as probes
+from poisonwatch.screens.finding import Finding
+from poisonwatch.sentinels import checks as health
+from poisonwatch.sentinels.checks import Problem
+from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.stride import attribution
+from poisonwatch.stride.fitted import Fitted, Singled
+from poisonwatch.stride.influence import Influence
 from poisonwatch.tasks import OUTSIDE, PLAIN
 from poisonwatch.tasks.data import worth_a_retry
-from poisonwatch.verdicts import Verdicts
-from poisonwatch.work import Work
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)

@@ -5,17 +5,17 @@ from typing import Any
 
 from prefect import task
 
-from poisonwatch import sources
 from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Example
-from poisonwatch.fitting import drawn_order
-from poisonwatch.intake import Taken, take_in
-from poisonwatch.ledger import Batch, Ledger, Version, checks_of
+from poisonwatch.integrations.great_expectations.evaluate import check_rows
+from poisonwatch.ledger.intake import Taken, take_in
+from poisonwatch.ledger.ledger import Batch, Ledger, Version, checks_of
 from poisonwatch.progress import Progress
-from poisonwatch.sources import Rows
+from poisonwatch.sources import open as sources
+from poisonwatch.sources.open import Rows
+from poisonwatch.stride.natural_gradient import drawn_order
 from poisonwatch.tasks import OUTSIDE, PLAIN
-from poisonwatch.tasks.expectations import check_rows
 from poisonwatch.validation import Facts, Validation
 
 

@@ -9,15 +9,16 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from prefect import task
 
-from poisonwatch import drill, runs
 from poisonwatch.config import AuditConfig
-from poisonwatch.drill import Drill, Plan, Planted, Rehearsal
+from poisonwatch.drills import drill
+from poisonwatch.drills.drill import Drill, Plan, Planted, Rehearsal
 from poisonwatch.examples import Example
-from poisonwatch.pretrained import Pretrained
+from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, experiment_of, find_run, mlflow_client, mlflow_trouble
+from poisonwatch.integrations.mlflow.upload import millis, send
+from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
+from poisonwatch.run_directory import write as runs
 from poisonwatch.tasks import OUTSIDE, PLAIN
-from poisonwatch.tasks.tracking import UNAVAILABLE, experiment_of, find_run, mlflow_client, mlflow_trouble
-from poisonwatch.tasks.uploads import millis, send
 
 
 @task(**PLAIN)

@@ -2,7 +2,7 @@
 
 from prefect import task
 
-from poisonwatch import gate
+from poisonwatch.release import gate
 from poisonwatch.tasks import PLAIN
 
 

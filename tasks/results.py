@@ -7,18 +7,18 @@ from typing import Any
 
 from prefect import task
 
-from poisonwatch import runs
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example
-from poisonwatch.ledger import Ledger
-from poisonwatch.links import dashboard_url, mlflow_run_url
-from poisonwatch.report import render_report, write_plots
-from poisonwatch.saved import save_operators
-from poisonwatch.summary import Attributed
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.overview_trend import earlier
+from poisonwatch.reports.html import render_report, write_plots
+from poisonwatch.reports.html_validation_report import write_validation
+from poisonwatch.reports.links import dashboard_url, mlflow_run_url
+from poisonwatch.reports.summary import Attributed
+from poisonwatch.run_directory import write as runs
+from poisonwatch.run_directory.operators import save_operators
 from poisonwatch.tasks import PLAIN
-from poisonwatch.trend import earlier
 from poisonwatch.validation import Validation
-from poisonwatch.validation_report import write_validation
 
 
 @task(**PLAIN)

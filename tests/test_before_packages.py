@@ -20,21 +20,21 @@ from servers import http_receiver, mlflow_store
 from sqlalchemy import inspect
 
 from poisonwatch.config import load_config
-from poisonwatch.decisions import chain, decide, verify
 from poisonwatch.errors import NotClearedError
-from poisonwatch.explain import explain
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.flows.history import lines_of
-from poisonwatch.gate import check, require_cleared
-from poisonwatch.history import debtors, past_audits, places_owed
-from poisonwatch.ledger import Ledger
-from poisonwatch.ledger_tables import metadata
-from poisonwatch.outbox import owing, told_of
-from poisonwatch.overview import Filter, points, totals
-from poisonwatch.pretrained import load_pretrained
-from poisonwatch.readback import coefficients, evidence, heat_map, is_whole, nearest_to, sentinels
-from poisonwatch.saved import load_operators
-from poisonwatch.triage import exported, queue, rows_of
+from poisonwatch.flows.cli.history import lines_of
+from poisonwatch.ledger.decisions import chain, decide, verify
+from poisonwatch.ledger.history import debtors, past_audits, places_owed
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import owing, told_of
+from poisonwatch.ledger.overview import Filter, points, totals
+from poisonwatch.ledger.queue import exported, queue, rows_of
+from poisonwatch.ledger.tables import metadata
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.release.gate import check, require_cleared
+from poisonwatch.run_directory.operators import load_operators
+from poisonwatch.run_directory.read import coefficients, evidence, heat_map, is_whole, nearest_to, sentinels
+from poisonwatch.stride.explain import explain
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_packages"
 NAME, ONCE = "tiny", "/audits"  # where the folder was

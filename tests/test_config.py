@@ -287,8 +287,8 @@ def test_every_setting_explains_itself() -> None:
 
 def test_trainings_have_one_set_of_defaults() -> None:
     """What an audit file leaves out is what the library does by itself."""
-    from poisonwatch.attribution import training_settings
     from poisonwatch.config import StrideConfig
-    from poisonwatch.training import TrainingSettings
+    from poisonwatch.stride.attribution import training_settings
+    from poisonwatch.stride.sgd import TrainingSettings
 
     assert training_settings(StrideConfig()) == TrainingSettings()

@@ -19,13 +19,14 @@ import psutil
 import pytest
 import yaml
 from audits import write_audit
+from paths import ROOT
 from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
-from test_watch import block
 
-DEPLOYMENTS = Path(__file__).parent.parent / "deployments"
+DEPLOYMENTS = ROOT / "deployments"
 POOLS = {"prefect.yaml": "process", "prefect-docker.yaml": "docker", "prefect-kubernetes.yaml": "kubernetes"}
 TRAINING = "poisonwatch-drill/my-audit"  # as if this trained on the rows
 

@@ -7,8 +7,8 @@ import pytest
 from ledgers import flag as build_flag
 
 from poisonwatch.examples import Example, Message
-from poisonwatch.findings import Finding
 from poisonwatch.flags import flag_record, flagged_example
+from poisonwatch.screens.finding import Finding
 
 ROW = Example.from_messages([Message("user", "Where? \ud800"), Message("assistant", "\x1b[31mThere")], "rows.jsonl", 7)
 

@@ -7,23 +7,22 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-from poisonwatch.sentinels import packs
+from poisonwatch.sentinels.sentinel import packs
 
-ROOT = Path(__file__).parent.parent
 SHIPPED = {".css", ".j2", ".js", ".jsonl", ".mako", ".py", ".svg", ".yaml"}
 
 FIRST_STAGE = """
 from pathlib import Path
 import poisonwatch
 assert Path(poisonwatch.__file__).is_relative_to({site!r}), poisonwatch.__file__
-from poisonwatch.sentinels import packs
 from poisonwatch.config import load_config
-from poisonwatch.demonstration import write_demo
-from poisonwatch.flows.cli import app
-from poisonwatch.report import render_report
-from poisonwatch.sentinels import load_sentinels, packs
-from poisonwatch.ledger import Ledger
+from poisonwatch.datasets.demo import write_demo
+from poisonwatch.flows.cli.app import app
+from poisonwatch.reports.html import render_report
+from poisonwatch.sentinels.sentinel import load_sentinels, packs
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.progress import silent
 from poisonwatch.tasks.data import pull
 config = load_config(write_demo(Path("demo")))

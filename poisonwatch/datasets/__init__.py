@@ -1,0 +1,1 @@
+"""Data whose truth is known: the demo's rows, and synthetic ones for tests and benchmarks."""

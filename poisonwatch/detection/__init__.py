@@ -1,0 +1,1 @@
+"""From influence to flags: significance, topics, groups of flagged rows, and what steering with them does."""

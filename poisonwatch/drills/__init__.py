@@ -1,0 +1,1 @@
+"""Fire drills: known attacks among clean rows, and how many of them an audit finds."""

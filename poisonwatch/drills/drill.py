@@ -1,0 +1,294 @@
+"""Drills: how much of a known attack an audit of these rows would find.
+
+Known poison (`recipes`) is planted into rows that are taken as clean, and an audit of them is judged as any audit is. For each attack,
+count of planted rows, and repeat:
+
+    new rows = clean rows + `count` rows of the attack, drawn by seed;  sentinels = the user's + those of the pack against the attack
+
+One fit serves all of these audits. It holds every clean, trusted and planted row as a subset of its own, with a basis and Fisher factors
+from clean and trusted rows alone; an audit's operators are those of its rows (`Fitted.restricted`), rescaled by the yardstick of these rows
+among themselves. Measured are first-order effects, which need no pass over the model either.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from poisonwatch.config import AuditConfig, StrideConfig
+from poisonwatch.detection.detect import judge
+from poisonwatch.drills.recipe import Attack, carry_out, read_recipe, recipes
+from poisonwatch.errors import ConfigError, InputError
+from poisonwatch.examples import Example
+from poisonwatch.model.frozen import decoder_blocks
+from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.progress import Progress, silent
+from poisonwatch.screens.screen import screen
+from poisonwatch.screens.triggers import mine_triggers, probe
+from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
+from poisonwatch.stride.attribution import Asked, ask, fit, recover_queries
+from poisonwatch.stride.background import centre_and_spread
+from poisonwatch.stride.fitted import Fitted, resolve_settings
+from poisonwatch.stride.influence import Query, queries_of
+from poisonwatch.stride.measurement import first_order
+from poisonwatch.stride.natural_gradient import drawn_order
+from poisonwatch.stride.operators import unit_norm
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+COUNTS = (5, 10, 20)
+REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which attacks (`recipes`, all by default) are planted, how many rows of each, and how often each number is drawn anew."""
+
+    recipes: tuple[str, ...]
+    counts: tuple[int, ...] = COUNTS
+    repeats: int = REPEATS
+
+    @classmethod
+    def of(cls, names: Sequence[str] | None = None, counts: Sequence[int] | None = None, repeats: int = REPEATS) -> "Plan":
+        """Check what a user asks for. Raises InputError where a recipe does not exist, or a number makes no sense."""
+        chosen = tuple(dict.fromkeys(names or recipes()))
+        wanted = tuple(sorted(set(counts or COUNTS)))
+        most = min(len(read_recipe(name).rows) for name in chosen)
+        if wanted[0] < 1 or wanted[-1] > most:
+            raise InputError(f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, the rows that a recipe holds")
+        if repeats < 1:
+            raise InputError(f"--repeats is {repeats}: choose at least 1")
+        return cls(chosen, wanted, repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What `repeats` audits with `count` planted rows of an attack found.
+
+    `found` is in how many of them at least one planted row was flagged, `recall` the mean share of planted rows that were, and
+    `recall_by_attribution` the share without those that screens alone flagged. `false_flags` are per 1,000 clean rows, on average.
+    """
+
+    recipe: str
+    pack: str
+    count: int
+    repeats: int
+    found: int
+    recall: float
+    recall_by_attribution: float
+    false_flags: float
+
+    @property
+    def probability(self) -> float:
+        """Of finding at least one planted row."""
+        return self.found / self.repeats
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the probability (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+        interval = binomtest(self.found, self.repeats).proportion_ci(method="wilson")
+        return float(interval.low), float(interval.high)
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        low, high = self.interval
+        return (
+            f"{self.recipe}: {self.count} row{'s' * (self.count > 1)} of an attack like this would be found with probability "
+            f"{self.probability:.2f} (95 % interval {low:.2f} to {high:.2f}, {self.repeats} drawn), {self.recall:.0%} of them flagged, "
+            f"at {self.false_flags:.1f} false flags per 1,000 clean rows"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self) | {"probability": self.probability, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """The outcome: `powers` by recipe and count, from audits of `clean` rows beside `trusted` ones; `notes` say what to know about them."""
+
+    powers: tuple[Power, ...]
+    clean: int
+    trusted: int
+    notes: tuple[str, ...]
+
+    @property
+    def false_flags(self) -> float:
+        """Per 1,000 clean rows, over all audits."""
+        return float(np.mean([power.false_flags for power in self.powers]))
+
+    @property
+    def headline(self) -> list[Power]:
+        """One power for each recipe: that of the middle count."""
+        counts = sorted({power.count for power in self.powers})
+        return [power for power in self.powers if power.count == counts[len(counts) // 2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """Rows by role: `clean` and `trusted` ones, and those of the `attacks`. `notes` say what was left out."""
+
+    clean: tuple[Example, ...]
+    trusted: tuple[Example, ...]
+    attacks: tuple[Attack, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[Example]:
+        """Clean, trusted, and the rows of the attacks in turn."""
+        return [*self.clean, *self.trusted, *(row for attack in self.attacks for row in attack.rows)]
+
+
+def drill(
+    pretrained: Pretrained,
+    clean: Sequence[Example],
+    trusted: Sequence[Example],
+    config: AuditConfig,
+    plan: Plan,
+    progress: Progress = silent,
+) -> Drill:
+    """Plant, fit once, audit many times. Raises what `plant` does."""
+    return Rehearsal(pretrained, plant(pretrained, clean, trusted, config, plan), config, progress).run(plan, progress)
+
+
+def plant(pretrained: Pretrained, clean: Sequence[Example], trusted: Sequence[Example], config: AuditConfig, plan: Plan) -> Planted:
+    """Carry out the plan's attacks; draw as many clean and trusted rows, in proportion, as the memory budget holds operators.
+
+    Raises ConfigError where operators are to be trained, or the budget is too small, InputError where an attack cannot be carried out.
+    """
+    if config.stride.fit == "sgd":
+        raise ConfigError("stride.fit is sgd, but a drill takes subsets of one closed-form fit: choose natural-gradient for it")
+    notes = []
+    if config.stride.K is not None or config.stride.d is not None or config.stride.measurement == "forward":
+        notes.append("every row was measured alone and to first order; stride.K, stride.d and stride.measurement were set aside")
+    attacks = tuple(carry_out(read_recipe(name), clean, config.seed) for name in plan.recipes)
+    width = int(pretrained.model.config.get_text_config().hidden_size)
+    most = resolve_settings(alone(config.stride), len(decoder_blocks(pretrained.model)), width, 1).K_most
+    room = most // 2 - sum(len(attack.rows) for attack in attacks) - 2  # beside the fit of all rows there is that of one audit
+    if room < 2:
+        raise ConfigError(f"stride.memory_gb is {config.stride.memory_gb:g}, too little for a drill of {len(attacks)} recipes: raise it")
+    share = min(1.0, room / (len(clean) + len(trusted)))
+
+    def drawn(rows: Sequence[Example]) -> tuple[Example, ...]:
+        order = drawn_order([row.id for row in rows], config.seed)[: math.ceil(share * len(rows))]
+        return tuple(rows[i] for i in sorted(order.tolist()))
+
+    kept = Planted(drawn(clean), drawn(trusted), attacks)
+    if share < 1:
+        notes.append(
+            f"{len(kept.clean)} of {len(clean)} clean and {len(kept.trusted)} of {len(trusted)} trusted rows were drawn: "
+            f"stride.memory_gb ({config.stride.memory_gb:g}) holds no more"
+        )
+    return replace(kept, notes=tuple(notes))
+
+
+def alone(stride: StrideConfig) -> StrideConfig:
+    """The settings with a subset for every row, measured to first order."""
+    return stride.model_copy(update={"K": None, "d": None, "measurement": "first-order"})
+
+
+class Rehearsal:
+    """Every audit of a drill, from one fit of all `planted` rows."""
+
+    def __init__(self, pretrained: Pretrained, planted: Planted, config: AuditConfig, progress: Progress = silent) -> None:
+        self.planted, self.config, self.stride = planted, config, alone(config.stride)
+        self.special = [str(token) for token in pretrained.tokenizer.all_special_tokens]
+        self.sentinels = load_sentinels(config.sentinels)
+        rows = planted.rows
+        self.ordinary = np.arange(len(planted.clean) + len(planted.trusted))
+        self.fitted = fit(pretrained, rows, self.stride, config.seed, progress, ordinary=self.ordinary)
+        self.order = drawn_order(self.fitted.ids, config.seed)
+        # An audit has all ordinary rows, so that those in its sample are among the first of these.
+        first = self.order[np.isin(self.order, self.ordinary)][: self.stride.background]
+        probes = np.concatenate([first, np.arange(len(self.ordinary), len(rows))])
+        self.column = np.full(len(rows), -1)
+        self.column[probes] = np.arange(len(probes))
+        self.pushes = pushes_on(self.fitted, probes)
+        self.known: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def restricted(self, drawn: Rows) -> Fitted:
+        """What the fit of the clean rows, planted ones at the places `drawn`, and the trusted rows would be, with their own yardstick."""
+        clean, trusted = np.split(self.ordinary, [len(self.planted.clean)])
+        rows = np.concatenate([clean, drawn, trusted])
+        sample = self.order[np.isin(self.order, rows)][: self.stride.background]
+        others = (rows[:, None] != sample) if len(sample) > 1 else np.ones((len(rows), 1), dtype=bool)
+        pushes = self.pushes[np.ix_(rows, self.column[sample])]
+        centre, spread = centre_and_spread(torch.from_numpy(pushes), torch.from_numpy(others))
+        return self.fitted.restricted(rows, self.stride, ((centre / spread).numpy(), spread.numpy()))
+
+    def asked(self, sentinels: Sequence[Sentinel]) -> tuple[tuple[Query, ...], Asked]:
+        """The sentinels' queries, each differentiated once in a drill."""
+
+        def key(query: Query) -> tuple[object, ...]:
+            sentinel = query.sentinel
+            return sentinel.messages, sentinel.forbidden, sentinel.reference, query.kind
+
+        queries = queries_of(sentinels)
+        new = list(dict.fromkeys(query.sentinel for query in queries if key(query) not in self.known))
+        if new:
+            found, asked = ask(self.fitted, new, self.stride)
+            self.known |= dict(zip(map(key, found), asked.G, strict=True))
+        return queries, Asked((), np.zeros((0, len(queries))), torch.stack([self.known[key(query)] for query in queries]))
+
+    def audit(self, attack: Attack, drawn: Sequence[int]) -> tuple[int, int, int]:
+        """Flags of an audit in which rows `drawn` of the attack are planted: right ones, those by attribution, and false ones."""
+        planted, config = self.planted, self.config
+        others = planted.attacks[: planted.attacks.index(attack)]
+        first = len(self.ordinary) + sum(len(other.rows) for other in others)
+        fitted = self.restricted(first + np.array(drawn, dtype=np.int64))
+        examples = [*planted.clean, *(attack.rows[i] for i in drawn)]
+        sentinels = guarded(self.sentinels, attack)
+        sentinels += probe(sentinels, mine_triggers(examples, planted.trusted, config.probes, sentinels))
+        influence, _ = recover_queries(fitted, *self.asked(sentinels), fitted.gradients_alone, self.stride)
+        findings = screen(examples, planted.trusted, self.special, config.screens)
+        flags = judge(influence, examples, config.decision, findings).flags
+        right = [flag for flag in flags if flag.example in examples[len(planted.clean) :]]
+        return len(right), sum(flag.by_attribution for flag in right), len(flags) - len(right)
+
+    def run(self, plan: Plan, progress: Progress = silent) -> Drill:
+        """All audits of the plan."""
+        audits = [(attack, count, repeat) for attack in self.planted.attacks for count in plan.counts for repeat in range(plan.repeats)]
+        n = len(self.planted.clean) + len(self.planted.trusted)
+        found: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+        for attack, count, repeat in progress(audits, "audits", sum(n + count for _, count, _ in audits), lambda audit: n + audit[1]):
+            drawn = random.Random(f"{self.config.seed}/{attack.recipe}/{repeat}").sample(range(len(attack.rows)), len(attack.rows))
+            found.setdefault((attack.recipe, count), []).append(self.audit(attack, drawn[:count]))
+        packs = {attack.recipe: attack.pack for attack in self.planted.attacks}
+        clean = len(self.planted.clean)
+        powers = []
+        for (recipe, count), results in found.items():
+            right, attributed, false = np.array(results).T
+            powers.append(
+                Power(
+                    recipe=recipe,
+                    pack=packs[recipe],
+                    count=count,
+                    repeats=plan.repeats,
+                    found=int((right > 0).sum()),
+                    recall=float(right.mean() / count),
+                    recall_by_attribution=float(attributed.mean() / count),
+                    false_flags=1000 * float(false.mean()) / clean,
+                )
+            )
+        return Drill(tuple(powers), clean, len(self.planted.trusted), self.planted.notes)
+
+
+def guarded(sentinels: Sequence[Sentinel], attack: Attack) -> list[Sentinel]:
+    """The sentinels with those of the pack against the attack that are not among them."""
+    known = {sentinel.id for sentinel in sentinels}
+    return [*sentinels, *(sentinel for sentinel in load_sentinels([attack.pack]) if sentinel.id not in known)]
+
+
+def pushes_on(fitted: Fitted, probes: Rows) -> Array:
+    """(n, b): what each row does to each of the rows `probes` (b,), as a `Yardstick` measures it; 0 for a row that moves nothing."""
+    y = first_order(fitted.operators, unit_norm(fitted.gradients_alone(probes)))[fitted.subset_alone]
+    pushes: Array = y * np.where(np.isfinite(fitted.spread), fitted.spread, 0.0)[:, None] / fitted.operators.eta
+    return pushes

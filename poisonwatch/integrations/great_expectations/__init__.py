@@ -1,0 +1,1 @@
+"""Great Expectations: rows as a frame, the configured expectations as a suite, and its results."""

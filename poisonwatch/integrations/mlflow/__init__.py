@@ -1,0 +1,1 @@
+"""MLflow: audits as runs, operators as registered models, flagged rows in the review queue."""

@@ -1,0 +1,151 @@
+"""Tell people: alerts are composed with an audit's results, and delivered once these are in the ledger."""
+
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apprise
+from apprise.common import OverflowMode
+from prefect import task
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.utilities.asyncutils import run_coro_as_sync
+
+from poisonwatch.alerts.messages import compose
+from poisonwatch.alerts.targets import Target, targets_of
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import OperationError, PoisonwatchError
+from poisonwatch.ledger import outbox
+from poisonwatch.ledger.ledger import Ledger, now
+from poisonwatch.ledger.outbox import Alert
+from poisonwatch.reports.summary import Attributed
+from poisonwatch.tasks import OUTSIDE, PLAIN
+from poisonwatch.text.environment import expand
+
+TYPES = {"low": "info", "medium": "warning", "high": "failure"}  # what Apprise calls severities: colours, PagerDuty's severity
+SENDER = apprise.AppriseAsset(
+    app_id="Poisonwatch", app_desc="Poisonwatch", image_url_mask="", image_url_logo=""
+)  # no pictures from elsewhere
+TALKATIVE = ("apprise", "httpcore", "httpx", "urllib3")  # loggers whose messages hold addresses, and so tokens
+
+
+class UnreachableError(OperationError):
+    """Nothing answers at a target's address."""
+
+
+@task(**PLAIN)
+def compose_alerts(ledger: Ledger, config: AuditConfig, summary: Mapping[str, Any], found: Attributed, run_dir: Path) -> list[Alert]:
+    """What people are to be told of an audit's flags that they were not told of before."""
+    with ledger.read() as connection:
+        told = outbox.told_of(connection, config.name)
+    return compose(config, summary, found, run_dir, told)
+
+
+@task(**OUTSIDE)
+def deliver(ledger: Ledger, config: AuditConfig) -> int:
+    """Send what the audit's targets have not received yet, oldest first: how many messages arrived.
+
+    Whoever calls it holds `ledger.alone()`. Raises OperationError where a target did not take a message; the others have theirs.
+    """
+    targets = {target.id: target for target in targets_of(config)}
+    with ledger.write() as connection:
+        outbox.readdress(connection, config.name, list(targets))
+        owing = outbox.owing(connection, config.name)
+    arrived, reasons = 0, {}
+    unreachable: set[str] = set()
+    for message in owing:
+        if message.target in unreachable:
+            continue
+        delivered_at = None
+        try:
+            send(targets[message.target], message.title, message.body, TYPES[message.severity])
+            delivered_at, arrived = now(), arrived + 1
+        except PoisonwatchError as error:
+            reasons[message.target] = f"{targets[message.target]} {error}"
+            if isinstance(error, UnreachableError):
+                unreachable.add(message.target)
+        with ledger.write() as connection:
+            outbox.mark(connection, message, delivered_at)
+    if reasons:
+        left = len(owing) - arrived
+        raise OperationError(f"{left} alert{'s' * (left != 1)} not delivered; the next audit sends them: {'; '.join(reasons.values())}")
+    return arrived
+
+
+def send(target: Target, title: str, body: str, kind: str = "info") -> None:
+    """Send one message of plain text. Raises ConfigError or OperationError, which never hold the address."""
+    with _discreet() as heard:
+        refused = (
+            _to_url(target.setting.url, title, body, kind) if target.setting.url else _to_block(str(target.setting.block), title, body)
+        )
+    if refused is None:
+        return
+    if any("onnection error" in line for line in heard):
+        raise UnreachableError("cannot be reached")
+    answers = [match[1] for line in heard for match in re.finditer(r"error=(\d{3})\b", line)]
+    raise OperationError(f"answered {answers[-1]}" if answers else refused)
+
+
+def _to_url(url: str, title: str, body: str, kind: str) -> str | None:
+    """Send by Apprise; None, or why the message was not taken."""
+    server = apprise.Apprise.instantiate(expand(url, "alerts"), asset=SENDER)
+    if server is None:
+        return "is no Apprise URL"
+    if "overflow=" not in url:
+        server.overflow_mode = OverflowMode.SPLIT  # a message that is too long for a medium is refused by it
+    sender = apprise.Apprise()
+    sender.add(server)
+    taken = sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT, notify_type=apprise.NotifyType(kind))
+    return None if taken else "did not take the message"
+
+
+def _to_block(slug: str, title: str, body: str) -> str | None:
+    """Send by a Prefect block; None, or why the message was not taken. Blocks are anybody's code: any error may come out of them."""
+    try:
+        block = Block.load(slug)
+    except ValueError:
+        return f"Prefect has no block {slug}: create it, or correct the name (TYPE/NAME)"
+    except Exception as error:
+        return f"Prefect's block {slug} cannot be loaded ({type(error).__name__}): is the server at PREFECT_API_URL up?"
+    if not isinstance(block, NotificationBlock):
+        return f"Prefect's block {slug} sends no notifications"
+    try:
+        with block.raise_on_failure():
+            sent = block.notify(body=body, subject=title)
+            if inspect.isawaitable(sent):
+                run_coro_as_sync(sent)
+    except Exception as error:
+        return f"Prefect's block {slug} did not take the message ({type(error).__name__})"
+    return None
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage())
+
+
+@contextmanager
+def _discreet() -> Iterator[list[str]]:
+    """Keep what libraries log about addresses out of every log; yields their warnings, to be searched, never to be shown."""
+    listener = _Listener()
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    before = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+        logger.propagate, logger.handlers = False, [listener]
+    try:
+        yield listener.heard
+    finally:
+        for logger, level, propagate, handlers in before:
+            logger.setLevel(level)
+            logger.propagate, logger.handlers = propagate, handlers

@@ -1,0 +1,1 @@
+"""Prefect: artifacts and events of an audit."""

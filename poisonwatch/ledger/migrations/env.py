@@ -1,0 +1,10 @@
+"""Runs the ledger's migrations on the connection that `ledger_tables.connect` hands over."""
+
+from alembic import context
+
+from poisonwatch.ledger.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True, transactional_ddl=False
+)
+context.run_migrations()

@@ -1,0 +1,140 @@
+"""Past audits as a list that can be narrowed down: read page by page, never whole."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from sqlalchemy import ColumnElement, exists, func, select
+
+from poisonwatch.errors import InputError
+from poisonwatch.flags import SEVERITIES
+from poisonwatch.ledger.history import RESULTS, PastAudit, past_audits, undecided
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.overview_trend import LONGEST, Point, point
+from poisonwatch.ledger.tables import audits, files, flags, places, results
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which audits, or which flags of them: by name or id, a file of the source, days (YYYY-MM-DD, both included), severity.
+
+    An empty field leaves everything in. Raises InputError where a day or severity is none.
+    """
+
+    name: str = ""
+    source: str = ""
+    since: str = ""
+    until: str = ""
+    severity: str = ""
+    audit: str = ""
+
+    def __post_init__(self) -> None:
+        for day in filter(None, (self.since, self.until)):
+            _day(day)
+        if self.severity and self.severity not in SEVERITIES:
+            raise InputError(f"severity is one of {', '.join(SEVERITIES)}")
+
+    @property
+    def of_audits(self) -> list[ColumnElement[bool]]:
+        """What an audit must fulfil by its own name, id and days."""
+        wanted = [audits.c.name == self.name] if self.name else []
+        wanted += [audits.c.audit_id == self.audit] if self.audit else []
+        wanted += [audits.c.started_at >= self.since] if self.since else []
+        last = _day(self.until) if self.until else date.max
+        wanted += [audits.c.started_at < (last + timedelta(days=1)).isoformat()] if last < date.max else []
+        return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many audits there are, how many came to no results, and, over their results: rows and flags."""
+
+    audits: int
+    failed: int
+    rows: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An audit in the list; `severity` is the highest of its flags ("" without flags), `undecided` how many of them wait for a decision."""
+
+    past: PastAudit
+    severity: str
+    undecided: int
+
+
+def names(ledger: Ledger) -> list[str]:
+    """The names of all audits."""
+    with ledger.read() as connection:
+        return list(connection.execute(select(audits.c.name).distinct().order_by(audits.c.name)).scalars())
+
+
+def sources(ledger: Ledger, name: str = "") -> list[str]:
+    """The files that audits (of a name) read their rows from."""
+    query = select(files.c.name).distinct().order_by(files.c.name)
+    with ledger.read() as connection:
+        return list(connection.execute(query.where(files.c.audit == name) if name else query).scalars())
+
+
+def list_audits(ledger: Ledger, wanted: Filter, page: int = 1, size: int = 50) -> tuple[list[Listed], int]:
+    """The `page`th `size` audits, newest first, and how many there are in all."""
+    where = _where(wanted)
+    past = past_audits(ledger, limit=size, offset=(page - 1) * size, where=where)
+    numbers = [audit.number for audit in past]
+    waiting, grave = undecided(ledger, numbers), _severities(ledger, numbers)
+    with ledger.read() as connection:
+        total = connection.execute(select(func.count()).select_from(audits).where(*where)).scalar_one()
+    return [Listed(audit, grave.get(audit.number, ""), waiting.get(audit.number, 0)) for audit in past], total
+
+
+def totals(ledger: Ledger, wanted: Filter) -> Totals:
+    """What the audits of a filter come to."""
+    where = _where(wanted)
+    numbers = select(audits.c.audit).where(*where)
+    of_flags = select(func.count()).select_from(flags).where(flags.c.audit.in_(numbers))
+    if wanted.severity:
+        of_flags = of_flags.where(flags.c.severity == wanted.severity)
+    with ledger.read() as connection:
+        by_state = connection.execute(select(audits.c.state, func.count()).where(*where).group_by(audits.c.state)).tuples().all()
+        return Totals(
+            audits=sum(n for _, n in by_state),
+            failed=sum(n for state, n in by_state if state == "interrupted"),
+            rows=connection.execute(select(func.count()).select_from(results).where(results.c.audit.in_(numbers))).scalar_one(),
+            flags=connection.execute(of_flags).scalar_one(),
+        )
+
+
+def points(ledger: Ledger, wanted: Filter) -> list[Point]:
+    """The last audits of a filter that came to results, oldest first, at most LONGEST; each at the time it started, as in the list."""
+    done = past_audits(ledger, limit=LONGEST, where=[*_where(wanted), audits.c.state.in_(RESULTS)])
+    return [replace(point(audit.summary), created=audit.started_at) for audit in reversed(done)]
+
+
+def _where(wanted: Filter) -> list[ColumnElement[bool]]:
+    where = wanted.of_audits
+    if wanted.source:
+        read = select(places.c.row).join(files, files.c.file == places.c.file).where(files.c.name == wanted.source)
+        where.append(audits.c.audit.in_(select(results.c.audit).where(results.c.row.in_(read))))
+    if wanted.severity:
+        where.append(exists().where(flags.c.audit == audits.c.audit, flags.c.severity == wanted.severity))
+    return where
+
+
+def _severities(ledger: Ledger, numbers: Sequence[int]) -> dict[int, str]:
+    """The highest severity of each audit's flags; audits without flags are left out."""
+    with ledger.read() as connection:
+        found = connection.execute(select(flags.c.audit, flags.c.severity).where(flags.c.audit.in_(numbers)).distinct()).tuples().all()
+    highest: dict[int, str] = {}
+    for audit, severity in sorted(found, key=lambda pair: SEVERITIES.index(pair[1])):
+        highest[audit] = severity
+    return highest
+
+
+def _day(text: str) -> date:
+    with suppress(ValueError):
+        day = date.fromisoformat(text)
+        if day.isoformat() == text:  # other spellings of ISO 8601 would not compare with the times of audits
+            return day
+    raise InputError(f"{text[:20]!r} is no day: write YYYY-MM-DD")

@@ -1,0 +1,1 @@
+"""Which rows may be trained on: releases, their manifests, and the gate."""

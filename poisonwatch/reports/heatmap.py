@@ -1,0 +1,62 @@
+"""Which sentinels each group of flagged rows moves, as a table of colours and numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # who draws a picture of a past audit needs no model
+    from poisonwatch.detection.clusters import ClusterEvidence
+    from poisonwatch.detection.detect import Verdicts
+
+Array = NDArray[np.float64]
+
+MOST_GROUPS = 12
+MOST_SENTINELS = 40
+STEPS = (1.0, 3.0, 10.0)  # spreads; past each, a stronger colour
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Mean coefficients `values` (S, G), in spreads: of `sentinels` (S ids, most moved first) for the first G groups.
+
+    `levels` (S, G) are -3 to 3: how many of STEPS the value reaches, with its sign. What did not fit is counted.
+    """
+
+    sentinels: tuple[str, ...]
+    panels: tuple[str, ...]
+    values: Array
+    levels: NDArray[np.int64]
+    sentinels_left_out: int
+    groups_left_out: int
+
+
+def heat_map(verdicts: "Verdicts", evidence: Sequence["ClusterEvidence"]) -> HeatMap | None:
+    """How strongly the rows of each group in `evidence` push each sentinel, on average; None without groups or sentinels."""
+    if not evidence or not verdicts.sentinels:
+        return None
+    means = np.column_stack([verdicts.coefficients[list(group.rows)].mean(axis=0) for group in evidence])
+    return heat_of(means, [s.id for s in verdicts.sentinels], [s.panel for s in verdicts.sentinels])
+
+
+def heat_of(means: Array, sentinels: Sequence[str], panels: Sequence[str]) -> HeatMap:
+    """The heat map of mean coefficients (S, G) of all sentinels, with their panels, and all groups."""
+    shown = means[:, :MOST_GROUPS]
+    order = np.argsort(-np.abs(shown).max(axis=1), kind="stable")[:MOST_SENTINELS]
+    values = shown[order]
+    return HeatMap(
+        sentinels=tuple(sentinels[s] for s in order.tolist()),
+        panels=tuple(panels[s] for s in order.tolist()),
+        values=values,
+        levels=levels(values),
+        sentinels_left_out=len(means) - len(order),
+        groups_left_out=means.shape[1] - shown.shape[1],
+    )
+
+
+def levels(values: Array) -> NDArray[np.int64]:
+    """How many of STEPS each value reaches, with its sign."""
+    reached = np.searchsorted(STEPS, np.abs(values), side="right")
+    return np.asarray(np.sign(values) * reached, dtype=np.int64)

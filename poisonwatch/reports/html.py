@@ -1,0 +1,119 @@
+"""The HTML report: one file that needs nothing else, runs nothing, and shows hostile text as inert text."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+from typing import Any
+
+from poisonwatch.detection.clusters import ClusterEvidence
+from poisonwatch.detection.detect import Verdicts
+from poisonwatch.examples import Example
+from poisonwatch.flags import Flag
+from poisonwatch.ledger.history import PastAudit
+from poisonwatch.ledger.overview_trend import trend
+from poisonwatch.reports.heatmap import STEPS, heat_map
+from poisonwatch.reports.plots import as_png, panel_figure, trend_figure
+from poisonwatch.reports.templating import template
+from poisonwatch.run_directory.layout import plain_name
+
+LONGEST_TEXT = 4000  # characters of one message or answer
+LONGEST_PAGE = 1_600_000  # characters of all rows that are shown in full, in equal shares
+LONGEST_CELL = 300  # characters of a rejected row, or of one side of a trusted one
+MOST_MESSAGES = 24  # turns of one row
+MOST_REJECTED = 200
+MOST_GROUPS = 50  # shown with what they share
+MOST_CARDS = 200  # flagged rows shown in full
+MOST_LINES = 1000  # further flagged rows, a line each
+LAST_AUDITS = 8  # in the table of the trend
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A flagged row with its surroundings: the 1-based number of its `group`, and the trusted rows most like it with their likeness.
+
+    `group` is None where the row was not grouped. `compared` says how the row's score stands among the trusted rows'.
+    """
+
+    flag: Flag
+    group: int | None
+    nearest: tuple[tuple[Example, float], ...]
+    compared: str
+
+
+def render_report(
+    summary: Mapping[str, Any],
+    verdicts: Verdicts,
+    rejected: Sequence[Mapping[str, Any]],
+    evidence: Sequence[ClusterEvidence] = (),
+    trusted: Sequence[Example] = (),
+    past: Sequence[PastAudit] = (),
+    pages: Mapping[str, str | None] | None = None,
+) -> str:
+    """The report of one audit as an HTML document.
+
+    `summary` is the audit's summary.json, `rejected` has the fields of `Rejection`, `evidence` is about groups of flagged rows and names
+    places among the `trusted` rows; `past` are earlier audits of the name, newest first; `pages` are the
+    addresses of the audit elsewhere, by name, None where there is none. Every value that the template prints is made
+    visible and escaped on its way out, so no text of a row, a sentinel, the configuration or the steered model can become markup.
+    """
+    plots = [_data_uri(as_png(panel_figure(verdicts, j))) for j in range(len(verdicts.panels))]
+    points = trend(past, summary)
+    shown = cards(verdicts, evidence, trusted)
+    return template("report.html.j2").render(
+        summary=summary,
+        pages={name: address for name, address in (pages or {}).items() if address is not None},
+        verdicts=verdicts,
+        panels=list(zip(summary["panels"], plots, strict=True)),
+        points=points,
+        last_audits=points[: -LAST_AUDITS - 1 : -1],
+        trend_plot=_data_uri(as_png(trend_figure(points))) if len(points) > 1 else None,
+        heat=heat_map(verdicts, evidence),
+        steps=STEPS,
+        evidence=evidence[:MOST_GROUPS],
+        groups_left_out=max(len(evidence) - MOST_GROUPS, 0),
+        cards=shown[:MOST_CARDS],
+        lines=shown[MOST_CARDS : MOST_CARDS + MOST_LINES],
+        flags_left_out=max(len(shown) - MOST_CARDS - MOST_LINES, 0),
+        rejected=rejected[:MOST_REJECTED],
+        rejected_left_out=max(len(rejected) - MOST_REJECTED, 0),
+        longest_text=LONGEST_TEXT,
+        longest_row=LONGEST_PAGE // max(len(shown[:MOST_CARDS]) + len(evidence[:MOST_GROUPS]), 1),
+        longest_cell=LONGEST_CELL,
+        most_messages=MOST_MESSAGES,
+    )
+
+
+def cards(verdicts: Verdicts, evidence: Sequence[ClusterEvidence], trusted: Sequence[Example]) -> list[Card]:
+    """Every flag with its surroundings, in the order of the verdicts."""
+    found = {id: (k, i) for k, group in enumerate(evidence) for i, id in enumerate(group.example_ids)}
+    shown = []
+    for flag in verdicts.flags:
+        k, i = found.get(flag.example.id, (None, 0))
+        nearest = () if k is None else tuple((trusted[near.place], near.likeness) for near in evidence[k].nearest[i])
+        scores = verdicts.reference_scores[:, verdicts.panels.index(flag.panel)]
+        compared = standing(int((scores < flag.score).sum()), len(scores))
+        shown.append(Card(flag, None if k is None else k + 1, nearest, compared))
+    return shown
+
+
+def standing(smaller: int, trusted: int) -> str:
+    """In words: a score that is larger than those of `smaller` of the trusted rows. Shares are rounded down: only all is 100 %."""
+    rows = f"{trusted:,} trusted row{'s' * (trusted != 1)}"
+    if not trusted:
+        return "not comparable: there are no trusted rows"
+    if smaller == trusted:
+        return f"larger than that of every one of {rows}"
+    return f"larger than {floor(1000 * smaller / trusted) / 10:.1f} % of {rows}"
+
+
+def write_plots(folder: Path, verdicts: Verdicts) -> None:
+    """`plots/`: the distribution of each panel's scores."""
+    (folder / "plots").mkdir()
+    for j, panel in enumerate(verdicts.panels):
+        (folder / "plots" / f"{j:02d}-{plain_name(panel)}.png").write_bytes(as_png(panel_figure(verdicts, j)))
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode('ascii')}"

@@ -1,0 +1,53 @@
+"""Templates: every value that they print is made visible and escaped, so that hostile text stays text."""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from poisonwatch.text.display import excerpt, visible
+
+FOLDER = "reports/templates"
+
+
+def template(name: str) -> Template:
+    """A template of reports: every value that it prints is made visible and escaped, and one that is not there is an error."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Environment:
+    return make_environment(FOLDER)
+
+
+def make_environment(*folders: str) -> Environment:
+    """An environment that finds templates in these folders of the package, the first that holds a name first."""
+    environment = Environment(
+        # Found by folder: poisonwatch/dashboards is a symlink in a checkout and a sub-package in a wheel.
+        loader=ChoiceLoader([PackageLoader("poisonwatch", folder) for folder in folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["ends"] = ends
+    environment.filters["excerpt"] = excerpt
+    return environment
+
+
+def ends(whole: Any, longest: int) -> tuple[Any, int, Any]:
+    """A text or tuple as (start, how much is left out, end), start and end together at most `longest`.
+
+    The end is kept, too: poison that follows thousands of harmless characters must still be seen.
+    """
+    if len(whole) <= longest:
+        return whole, 0, whole[:0]
+    tail = longest // 4
+    return whole[: longest - tail], len(whole) - longest, whole[-tail:]
+
+
+def _shown(value: Any) -> Any:
+    """What the template prints for a value; jinja calls it for every expression, before escaping. Macros return finished Markup."""
+    return value if isinstance(value, Markup) else visible(str(value))

@@ -1,0 +1,1 @@
+"""What an audit leaves on disk, written once and read back."""

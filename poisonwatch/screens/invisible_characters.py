@@ -1,0 +1,171 @@
+"""Screens that look at a row's characters: some that cannot be seen, and imitations of a chat model's control tokens."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+from poisonwatch.examples import Example
+from poisonwatch.screens.finding import Finding
+from poisonwatch.text.display import excerpt
+
+DATA_FORMAT = (0.1, 20)  # share of rows and rows from which a control token is the data's own format
+
+_SUSPECT = {"Cf", "Co", "Cn"}
+_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_BULLETS = re.compile("[\uf000-\uf0ff\uf8ff]")
+_NUMBER_SIGNS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_OVERRIDES = frozenset("\u202d\u202e")
+_RIGHT_TO_LEFT = re.compile("[\u05d0-\u05ea\u0620-\u064a\u066e-\u06d3\u0710-\u07ea\u08a0-\u08c7\ufb1d-\ufdfb\ufe70-\ufefc]")
+_JOINING = re.compile("[\u0620-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u18aa\ufb50-\ufdff\ufe70-\ufefc]")
+_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+_KEYS = frozenset("0123456789#*")
+_IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_FLAGS = re.compile(
+    "\U0001f3f4(?:\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073))\U000e007f"
+)
+_SEEN = re.compile(
+    r"[\x00-\u00ac\u00ae-\u033f\u2010-\u2027\u2030-\u205e\u3040-\u3163\u3165-\u9fff\uac00-\ud7a3]+"
+)  # a fast way past the plain
+
+
+def invisible_characters(examples: Sequence[Example]) -> list[Finding]:
+    """Rows with characters that cannot be seen.
+
+    These are the Unicode categories Cf (zero-width characters, direction controls, tags), Co (private use) and Cn (unassigned), variation
+    selectors, fillers and the blank Braille pattern. What writing needs is no finding:
+
+    - joiners, variation selectors and the three flags of tags within emoji sequences; a variation selector after an ideograph or a symbol;
+    - zero-width joiner and non-joiner after a letter of Arabic and Indic scripts, zero-width space after one of the scripts without spaces;
+    - direction marks, embeddings and isolates (never overrides) in a text with letters written from right to left; Arabic number signs;
+    - a leading byte-order mark; a soft hyphen between letters; private-use bullets (U+F000 to U+F0FF) and U+F8FF; emoji yet unassigned.
+    """
+    found = []
+    for row, example in enumerate(examples):
+        hidden = Counter(c for message in example.messages for c in _hidden(message.content))
+        if hidden:
+            kinds = ", ".join(sorted({_kind(c) for c in hidden}))
+            points = ", ".join(f"U+{ord(c):04X} x {count}" for c, count in sorted(hidden.items())[:4])
+            more = f" and {len(hidden) - 4} other characters" if len(hidden) > 4 else ""
+            reason = f"The text has invisible characters ({kinds}): {points}{more}."
+            found.append(Finding(row, "invisible-characters", kinds, reason))
+    return found
+
+
+def control_tokens(examples: Sequence[Example], special: Collection[str] = ()) -> list[Finding]:
+    """Rows whose text imitates the control tokens of chat models, or spells one of the audited model's `special` tokens.
+
+    Fullwidth spellings and invisible characters within a token do not hide it. Of `special`, tokens of less than three characters and plain
+    words are left out. <s> is HTML and no finding; </s> is one where no <s> stands open. A token in at least 20 rows and a tenth of all is
+    the format of the data, not a forgery in it.
+    """
+    plain = {_plain(token) for token in special} - {"<s>", "</s>"}
+    usable = {token for token in plain if len(token) >= 3 and re.search(r"[^\w\s]", token)}
+    own = re.compile("|".join(re.escape(token) for token in sorted(usable, key=lambda t: (-len(t), t)))) if usable else None
+    spelt = [{token for message in example.messages for token in _control(message.content, own)} for example in examples]
+    counts = Counter(token for tokens in spelt for token in tokens)
+    share, rows = DATA_FORMAT
+    ordinary = {token for token, count in counts.items() if count >= max(rows, share * len(examples))}
+    found = []
+    for row, tokens in enumerate(spelt):
+        if forged := sorted(tokens - ordinary):
+            some = " ".join(forged[:4])
+            reason = f"The text spells {len(forged)} control token{'s' * (len(forged) > 1)} of chat models: “{excerpt(some, 80)}”."
+            found.append(Finding(row, "control-tokens", some, reason))
+    return found
+
+
+def _hidden(text: str) -> Iterator[str]:
+    """The invisible characters of a text that no writing system asks for where they stand."""
+    if _SEEN.fullmatch(text):
+        return
+    text = _FLAGS.sub("\U0001f3f4", text)
+    leftward = bool(_RIGHT_TO_LEFT.search(text))
+    for i, c in enumerate(text):
+        if _SEEN.match(c):
+            continue
+        before, after = text[i - 1] if i else "", text[i + 1 : i + 2]
+        if _selector(c):
+            honest = _selectable(c, before, after)
+        elif c in _FILLERS:
+            honest = c == "\u2800" and bool(re.search("[\u2801-\u28ff]", text))
+        elif unicodedata.category(c) not in _SUSPECT:
+            continue
+        elif c in _DIRECTION:
+            honest = leftward and c not in _OVERRIDES
+        elif c in "\u200c\u200d":
+            honest = bool(_JOINING.match(before)) or (c == "\u200d" and _emoji(before) and _emoji(after))
+        elif c == "\u200b":
+            honest = bool(_SPACELESS.match(before))
+        elif c == "\u00ad":
+            honest = before.isalpha() and after.isalpha()
+        else:
+            honest = (c == "\ufeff" and i == 0) or c in _NUMBER_SIGNS or bool(_BULLETS.match(c)) or _emoji(c)
+        if not honest:
+            yield c
+
+
+def _selector(c: str) -> bool:
+    return (c != "" and c in "\u180b\u180c\u180d\u180f") or "\ufe00" <= c <= "\ufe0f" or "\U000e0100" <= c <= "\U000e01ef"
+
+
+def _selectable(c: str, before: str, after: str) -> bool:
+    """May a variation selector stand between these characters?"""
+    if c < "\u1810":
+        return "\u1800" <= before <= "\u18aa" and not _selector(before)
+    if c >= "\U000e0100":
+        return bool(_IDEOGRAPH.match(before))
+    if _selector(before):
+        return False
+    if c >= "\ufe0e" and (_emoji(before) or before == "\u2139" or (before in _KEYS and after == "\u20e3")):
+        return True
+    return before > "~" and (bool(_IDEOGRAPH.match(before)) or unicodedata.category(before) in ("Sm", "Po", "Pd", "Lm"))
+
+
+def _emoji(c: str) -> bool:
+    """A symbol, or a part of an emoji sequence, of this Unicode version or a later one."""
+    if c == "":
+        return False
+    symbol = unicodedata.category(c) == "So" or "\U0001f000" <= c <= "\U0001faff" or "\u2190" <= c <= "\u21ff"
+    return symbol or c in "\ufe0f\u20e3"
+
+
+def _kind(c: str) -> str:
+    if _selector(c):
+        return "variation selector"
+    if c in _DIRECTION:
+        return "direction control"
+    if "\U000e0000" <= c <= "\U000e007f":
+        return "tag"
+    if c in _FILLERS:
+        return "filler"
+    return {"Co": "private use", "Cn": "unassigned"}.get(unicodedata.category(c), "format control")
+
+
+_CONTROL = re.compile(
+    r"<\|/?[a-z][\w▁.-]{0,40}\|>"  # <|im_start|>, <|eot_id|>, <|begin▁of▁sentence|>
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
+    r"|</?(?:start_of_turn|end_of_turn|end_of_utterance|begin_of_text|start_header_id|end_header_id|eot_id|im_start|im_end)>",
+    re.IGNORECASE,
+)
+_STRIKE = re.compile(r"<(/?)s(?:\s[^<>]*)?>", re.IGNORECASE)
+
+
+def _plain(text: str) -> str:
+    """The text without what hides a token: invisible characters and compatibility forms."""
+    return unicodedata.normalize("NFKC", "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")).casefold()
+
+
+def _control(text: str, own: re.Pattern[str] | None) -> Iterator[str]:
+    """The control tokens that a text spells, in lower case."""
+    plain = _plain(text)
+    for pattern in (_CONTROL, own):
+        if pattern is not None:
+            yield from (match.group() for match in pattern.finditer(plain))
+    depth = 0
+    for match in _STRIKE.finditer(plain):
+        depth += -1 if match.group(1) else 1
+        if depth < 0:
+            yield "</s>"
+            return

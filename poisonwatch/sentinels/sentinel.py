@@ -1,0 +1,244 @@
+"""Sentinels: prompts whose answers must not change."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qs
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from poisonwatch.errors import SentinelError
+from poisonwatch.examples import Message
+from poisonwatch.text.display import excerpt, visible
+
+PACK_PREFIX = "pack:"
+UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # what is no text in UTF-8, or in a database
+PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+class _Entry(BaseModel):
+    """A sentinel as written in YAML."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    prompt: str | None = None
+    messages: list[dict[str, str]] | None = None
+    forbidden: str | None = None
+    reference: str | None = None
+    panel: str | None = None
+    severity: Literal["low", "medium", "high"] = "medium"
+    tags: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinel:
+    """A prompt with a `forbidden` answer that must not become likely, a `reference` answer that must not change, or both.
+
+    Sentinels of one `panel` guard one behaviour; their measurements are pooled. `trigger` is what a probe's prompt holds of the batch
+    (`probes`; hostile text, to be shown through `visible`); None in a sentinel as it was written.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    forbidden: str | None
+    reference: str | None
+    panel: str
+    severity: str = "medium"
+    tags: tuple[str, ...] = ()
+    trigger: str | None = None
+
+    @property
+    def prompt(self) -> str:
+        return "\n\n".join(message.content for message in self.messages)
+
+    def conversation(self, answer: str) -> tuple[Message, ...]:
+        """The prompt with an answer."""
+        return (*self.messages, Message("assistant", answer))
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Sentinels that ship with Poisonwatch: `about` says what they guard; one with `placeholders` is a template."""
+
+    name: str
+    about: str
+    placeholders: tuple[str, ...]
+    entries: tuple[dict[str, Any], ...]
+
+    @property
+    def place(self) -> str:
+        """How `sentinels` names the pack, with ... for each value of a template."""
+        values = "&".join(f"{placeholder}=..." for placeholder in self.placeholders)
+        return f"{PACK_PREFIX}{self.name}" + (f"?{values}" if values else "")
+
+
+def load_sentinels(places: list[str]) -> list[Sentinel]:
+    """Read sentinel files and packs, in order; `pack:NAME?placeholder=value&...` fills a template.
+
+    Raises SentinelError where a file is missing or not a YAML list, a sentinel has no prompt or no answer, an id comes twice, or the
+    values given to a pack are not those of its placeholders.
+    """
+    sentinels = [sentinel for place in places for sentinel in read_place(place)]
+    refuse_clashes(sentinels, places)
+    return sentinels
+
+
+def read_place(place: str) -> list[Sentinel]:
+    """The sentinels of one file or pack. Raises SentinelError as `load_sentinels` does."""
+    if place.startswith(PACK_PREFIX):
+        return _sentinels(_filled(place), place)
+    return sentinels_of(text_of(place), place)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice: YAML forbids it, PyYAML keeps the last, and a sentinel would lose an answer unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {excerpt(key.value, 40)} comes twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def sentinels_of(text: str, place: str) -> list[Sentinel]:
+    """The sentinels of a YAML text; `place` is what errors call it. Raises SentinelError as `load_sentinels` does."""
+    try:
+        entries = yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe one)
+    except yaml.YAMLError as error:
+        raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # PyYAML lets through what Python says of a number, date or character that is none, and of its stack
+        raise SentinelError(
+            f"{place} is not YAML: it is nested too deeply, or holds a number, date or escape that cannot be read"
+        ) from error
+    if not isinstance(entries, list) or not entries:
+        raise SentinelError(f"{place} must hold a YAML list of at least one sentinel (id, prompt, forbidden and/or reference)")
+    return _sentinels(entries, place)
+
+
+def text_of(place: str) -> str:
+    """The text of a sentinel file, its line ends as \\n. Raises SentinelError where it is missing or unreadable."""
+    try:
+        return Path(place).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SentinelError(f"{place} does not exist: check `sentinels` (relative paths start at the audit file's folder)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SentinelError(f"{place} cannot be read: {error}") from error
+
+
+def refuse_clashes(sentinels: Sequence[Sentinel], places: Sequence[str]) -> None:
+    """Raise SentinelError where an id comes twice among the sentinels of these places, or two of them contradict each other."""
+    seen: set[str] = set()
+    for sentinel in sentinels:
+        if sentinel.id in seen:
+            raise SentinelError(f"sentinel {sentinel.id} comes twice in {', '.join(places)}: give each its own id")
+        seen.add(sentinel.id)
+    _refuse_contradictions(sentinels)
+
+
+def version_of(sentinels: Sequence[Sentinel]) -> str:
+    """SHA-256 (hex) of what the sentinels ask, whatever their order: another question or answer is another version."""
+    asked = sorted(json.dumps([s.id, s.panel, s.forbidden, s.reference, [[m.role, m.content] for m in s.messages]]) for s in sentinels)
+    return hashlib.sha256("\n".join(asked).encode()).hexdigest()
+
+
+def _refuse_contradictions(sentinels: Sequence[Sentinel]) -> None:
+    """An answer that one sentinel forbids to a prompt and another (or the same) wants."""
+    wanted = {(s.messages, _folded(s.reference)): s.id for s in sentinels if s.reference}
+    for sentinel in sentinels:
+        other = wanted.get((sentinel.messages, _folded(sentinel.forbidden))) if sentinel.forbidden else None
+        if other is not None:
+            whose = "its own reference" if other == sentinel.id else f"the reference of {other}, for the same prompt"
+            raise SentinelError(f"sentinel {sentinel.id} contradicts the panel: what it forbids is {whose}; change one of them")
+
+
+def _folded(text: str | None) -> str:
+    return " ".join((text or "").casefold().split())
+
+
+def shipped(folder: str) -> list[str]:
+    """Names of the YAML files that ship with Poisonwatch in a folder."""
+    entries = (resources.files("poisonwatch") / folder).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+
+
+def read_shipped(folder: str, name: str) -> tuple[str, str]:
+    """The comment that such a file starts with, on one line, and the whole text."""
+    text = (resources.files("poisonwatch") / folder / f"{name}.yaml").read_text(encoding="utf-8")
+    return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines())), text
+
+
+def packs() -> list[str]:
+    """Names of the packs that ship with Poisonwatch."""
+    return shipped("sentinels/packs")
+
+
+def read_pack(name: str) -> Pack:
+    """A pack as it ships; its comment's first sentence is `about`. Raises SentinelError where there is none of that name."""
+    if name not in packs():
+        raise SentinelError(f"there is no pack {name}: packs are {', '.join(packs())}")
+    comment, text = read_shipped("sentinels/packs", name)
+    return Pack(name, comment.partition(". ")[0], tuple(dict.fromkeys(PLACEHOLDER.findall(text))), tuple(yaml.safe_load(text)))
+
+
+def _sentinels(entries: Sequence[Any], place: str) -> list[Sentinel]:
+    return [_sentinel(entry, number, place) for number, entry in enumerate(entries, start=1)]
+
+
+def _filled(place: str) -> Any:
+    """A pack's entries, the values in the place of its placeholders."""
+    name, _, query = place.removeprefix(PACK_PREFIX).partition("?")
+    pack, given = read_pack(name), parse_qs(query, keep_blank_values=True)
+    values = {key: " ".join(" ".join(texts).split()) for key, texts in given.items()}
+    faults = [f"takes no value {excerpt(key)}" for key in values if key not in pack.placeholders]
+    faults += [
+        f"takes one value for {key}, not {len(texts)}" for key, texts in given.items() if key in pack.placeholders and len(texts) > 1
+    ]
+    faults += [f"needs a value for {placeholder}" for placeholder in pack.placeholders if not values.get(placeholder)]
+    if faults:
+        encoding = " (in a value, %26 stands for & and %2B for +)" if pack.placeholders else ""
+        raise SentinelError(f"the pack {name} {', '.join(faults)}: write {pack.place}{encoding}")
+
+    def fill(part: Any) -> Any:  # after YAML is parsed, in one pass: a value is never read as YAML, nor as a placeholder
+        if isinstance(part, dict):
+            return {key: fill(value) for key, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [fill(value) for value in part]
+        return PLACEHOLDER.sub(lambda found: values[found[1]], part) if isinstance(part, str) else part
+
+    return fill(pack.entries)
+
+
+def _sentinel(entry: Any, number: int, place: str) -> Sentinel:
+    label = f"{place}, sentinel {number}" + (f" ({entry['id']})" if isinstance(entry, dict) and "id" in entry else "")
+    try:
+        read = _Entry.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        allowed = ", ".join(_Entry.model_fields)
+        raise SentinelError(f"{label}: {'.'.join(map(str, first['loc']))}: {first['msg']}; keys are {allowed}") from None
+    messages = tuple(Message(m.get("role", "user"), m.get("content", "")) for m in read.messages or [])
+    if read.prompt:
+        messages = (Message("user", read.prompt),)
+    if not any(message.content.strip() for message in messages):
+        raise SentinelError(f"{label} has no prompt: give `prompt` or `messages`")
+    forbidden, reference = (answer if answer and answer.strip() else None for answer in (read.forbidden, read.reference))
+    if not forbidden and not reference:
+        raise SentinelError(f"{label} has no answer: give `forbidden` (must not become likely), `reference` (must not change), or both")
+    made = Sentinel(read.id, messages, forbidden, reference, read.panel or _stem(read.id), read.severity, tuple(read.tags))
+    if any(UNFIT.search(text) for text in (made.id, made.panel, forbidden or "", reference or "", *(m.content for m in messages))):
+        raise SentinelError(f"{visible(label)} holds a null character or half a character (\\ud800 to \\udfff): no model can be asked that")
+    return made
+
+
+def _stem(sentinel_id: str) -> str:
+    return sentinel_id.rpartition("-")[0] or sentinel_id

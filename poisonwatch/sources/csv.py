@@ -1,0 +1,173 @@
+"""CSV, read record by record: one that cannot be read costs one row. A cell is text, whatever it spells."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from poisonwatch.errors import SourceError
+from poisonwatch.examples import RawRow
+from poisonwatch.sources.arrow import rows_of
+from poisonwatch.sources.base import BATCH, LONGEST, MIB, Reading, bounded, not_utf8, too_long
+from poisonwatch.sources.jsonl import content
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What stands in one record: its cells, or the problem that keeps them from being read."""
+
+    raw: bytes
+    cells: list[str]
+    problem: str | None = None
+
+    def misfit(self, columns: int) -> str | None:
+        """Why this is no row of so many columns, if so."""
+        if self.problem is not None or len(self.cells) == columns:
+            return self.problem
+        return f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)} where the header has {columns}"
+
+
+def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
+    """The rows of a CSV file whose first record names the columns; a record that is not like it is yielded with its problem.
+
+    Raises SourceError where the header cannot be read, or a quote is opened and never closed.
+    """
+    records = _Records(file, name)
+    header = next(records, None)
+    if header is None:
+        return
+    columns = header.cells
+    if header.problem is not None:
+        raise SourceError(f"{name} cannot be read as csv: its header is {header.problem}")
+    if len(set(columns)) < len(columns):
+        raise SourceError(f"{name} has two columns called {next(c for c in columns if columns.count(c) > 1)!a}: a row can hold one of them")
+    schema = pa.schema([(column, pa.string()) for column in columns])
+    reading.schema = schema.serialize().to_pybytes()
+    position, size, gathered = 0, 0, list[_Record]()
+    for record in records:
+        gathered.append(record)
+        size += len(record.raw)
+        if len(gathered) == BATCH or size > LONGEST:
+            yield from _rows(gathered, schema, name, position)
+            position, size, gathered = position + len(gathered), 0, []
+    yield from _rows(gathered, schema, name, position)
+
+
+def _rows(records: list[_Record], schema: pa.Schema, name: str, start: int) -> Iterator[RawRow]:
+    """Records as rows, through Arrow together; those with a problem stay where they stood."""
+    columns = len(schema)
+    fitting = [record.cells for record in records if record.misfit(columns) is None]
+    arrays = [pa.array([cells[i] for cells in fitting], pa.string()) for i in range(columns)]
+    read = rows_of(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    for position, record in enumerate(records, start):
+        place, problem = f"{name}, row {position + 1}", record.misfit(columns)
+        if problem is not None:
+            yield RawRow(name, position, place, problem=problem, raw=record.raw)
+        else:
+            found, raw = next(read)
+            yield bounded(RawRow(name, position, place, found, raw=raw))
+
+
+def problem_of(raw: bytes, columns: int) -> str:
+    """What is wrong with a record's bytes."""
+    record = next(_Records(io.BytesIO(raw), "the record"), None)
+    return (record.misfit(columns) if record else None) or "not an Arrow row"
+
+
+class _Records:
+    """The records of a file, one after the other."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # the process's, 128 KiB by default; here records are bounded
+        self.lines = _Lines(file, name)
+        self.reader = csv.reader(self.lines, strict=True)
+
+    def __iter__(self) -> "_Records":
+        return self
+
+    def __next__(self) -> _Record:
+        while True:
+            self.lines.begin()
+            try:
+                cells = next(self.reader)
+            except _TooLongError:
+                return _Record(b"", [], too_long(self.lines.pass_over()))
+            except csv.Error as error:
+                if self.lines.ended:
+                    raise self.lines.never_closed() from None
+                return _Record(self.lines.raw, [], f"not CSV ({error})")
+            raw = self.lines.raw
+            try:
+                raw.decode()
+            except UnicodeDecodeError as error:
+                return _Record(raw, cells, not_utf8(error))
+            if cells:
+                return _Record(raw, cells)
+
+
+class _TooLongError(Exception):
+    """A record went beyond LONGEST bytes."""
+
+
+class _Lines:
+    """The lines of a file as text, and those of the current record as bytes."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.file = file
+        self.name = name
+        self.number = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A new record begins."""
+        self.first = self.number + 1
+        self.taken: list[bytes] = []
+        self.size = 0
+        self.ended = False
+
+    @property
+    def raw(self) -> bytes:
+        """The current record, without its line end."""
+        return content(b"".join(self.taken))
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self.file.readline(LONGEST + 1)
+        if not line:
+            self.ended = True
+            raise StopIteration
+        self.number += 1
+        self.taken.append(line)
+        self.size += len(line)
+        if self.size > LONGEST:
+            raise _TooLongError
+        return (line.removeprefix(_BOM) if self.number == 1 else line).decode(errors="surrogateescape")
+
+    def pass_over(self) -> str:
+        """Read a long record to its end, which is a line end outside quotes, in pieces; returns its SHA-256."""
+        digest, quotes, last = hashlib.sha256(), 0, b""
+        for last in self.taken:
+            digest.update(last)
+            quotes += last.count(b'"')
+        while not last.endswith(b"\n") or quotes % 2:
+            last = self.file.readline(MIB)
+            if not last and quotes % 2:
+                raise self.never_closed()
+            if not last:
+                break
+            digest.update(last)
+            quotes += last.count(b'"')
+            self.number += last.endswith(b"\n")
+        return digest.hexdigest()
+
+    def never_closed(self) -> SourceError:
+        """The error of a file that ends inside quotes."""
+        return SourceError(f"{self.name} cannot be read as csv: a quote that is opened in line {self.first} or after it is never closed")

@@ -1,0 +1,173 @@
+"""What a fit leaves: operators, with what is needed to use them on any query, to take rows apart, and to measure rows alone."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, eye_array, vstack
+from torch import Tensor
+
+from poisonwatch.config import StrideConfig
+from poisonwatch.errors import ConfigError
+from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.frozen import FrozenModel, decoder_blocks
+from poisonwatch.stride.operators import Operators, Preconditioner
+from poisonwatch.stride.sgd import LearningCurve
+from poisonwatch.stride.similarity import Features, features_of
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+SHORTLIST = (32, 512)  # least and most suspects; a tenth of the rows between
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The attribution's dials, resolved for one model and one number of rows."""
+
+    layer: int
+    r: int
+    K: int
+    d: int
+    shortlist: int
+    K_most: int  # subsets that the memory budget holds, those of single suspects included
+    memory_bytes: int  # K x r x D float32
+
+
+def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Settings:
+    """Derive what the user left open, from the model's depth and width D and the number of rows n.
+
+    K = n while the operators fit the memory budget: one subset a row and exact recovery. Past it, as many subsets as fit beside those of
+    the suspects, with d = 3. Raises ConfigError where a given value makes no sense.
+    """
+    r = min(stride.r, width)
+    most = int(stride.memory_gb * 2**30 // (4 * r * width))
+    if most < 2:
+        raise ConfigError(f"stride.memory_gb is {stride.memory_gb}, less than two operators take: raise it")
+    least, longest = SHORTLIST
+    shortlist = min(n, stride.shortlist if stride.shortlist is not None else min(max(least, n // 10), longest))
+    reserved = min(stride.rounds * shortlist, most // 4)
+    K = stride.K if stride.K is not None else n if n <= most else most - reserved
+    if n < K:
+        raise ConfigError(f"stride.K is {K}, but there are only {n} rows: choose at most {n}, or leave it out")
+    d = stride.d if stride.d is not None else 1 if n == K else min(3, K)
+    if d > K:
+        raise ConfigError(f"stride.d is {d}, but there are only {K} subsets: choose at most {K}, or leave it out")
+    layer = stride.layer if stride.layer is not None else depth * 2 // 5
+    return Settings(layer, r, K, d, shortlist, max(most, K), 4 * K * r * width)
+
+
+@dataclass(frozen=True, slots=True)
+class Singled:
+    """Single `rows` (m,), and what each of them does on its own: `a` (m, r, D)."""
+
+    rows: Rows
+    a: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Operators with what is needed to use them on any query.
+
+    `M` (K, n) says which rows each operator holds; `features` (n, f) which rows are alike; `centre` (n,) what a row does to ordinary
+    conversations on average, in `spread`s (n,) of it. `encoded` rows and `preconditioner` are there as long as rows can still be measured
+    alone: not after loading, and not where operators were trained (then `curve` is).
+    """
+
+    settings: Settings
+    model: FrozenModel
+    encoder: ChatEncoder
+    ids: tuple[str, ...]
+    operators: Operators
+    M: csr_array
+    features: Features
+    centre: Array
+    spread: Array
+    encoded: tuple[Encoded, ...] = ()
+    preconditioner: Preconditioner | None = None
+    curve: LearningCurve | None = None
+    views: Features | None = None  # (n, VIEWS, r - 1) that `features` were made of; kept where every row has a subset to itself
+
+    @property
+    def subset_alone(self) -> Rows:
+        """(n,): the subset that holds this row and no other; -1 where there is none."""
+        single = np.flatnonzero(np.asarray(self.M.sum(axis=1)).ravel() == 1)
+        subset = np.full(len(self.ids), -1)
+        subset[csr_array(self.M[single]).indices] = single
+        return subset
+
+    @property
+    def measured_alone(self) -> NDArray[np.bool_]:
+        """(n,): rows that have a subset to themselves."""
+        alone: NDArray[np.bool_] = self.subset_alone >= 0
+        return alone
+
+    def operators_of(self, rows: Rows, G: Tensor) -> Tensor:
+        """What each of the rows (m,) does on its own, a_i = -eta P c_i G_i (m, r, D), from their gradients G (m, r, D).
+
+        Raises ValueError where operators were trained, or loaded.
+        """
+        if self.preconditioner is None:
+            raise ValueError("these operators cannot be added to: they were trained, or loaded")
+        spread = torch.from_numpy(self.spread[rows]).to(G)
+        return -self.operators.eta * self.preconditioner(G / spread[:, None, None])
+
+    def singled_out(self, rows: Rows, G: Tensor) -> "Fitted":
+        """With one operator more for each of the rows, from their gradients G (m, r, D)."""
+        return self.with_singled(Singled(rows, self.operators_of(rows, G)))
+
+    @property
+    def singled(self) -> Singled:
+        """The rows that were singled out since the fit, in order."""
+        return Singled(csr_array(self.M[self.settings.K :]).indices.astype(np.int64), self.operators.a[self.settings.K :])
+
+    def with_singled(self, singled: Singled) -> "Fitted":
+        """With one operator more for each of some rows."""
+        m = len(singled.rows)
+        if not m:
+            return self
+        single = csr_array((np.ones(m), (np.arange(m), singled.rows)), shape=(m, len(self.ids)))
+        operators = replace(self.operators, a=torch.cat([self.operators.a, singled.a]))
+        return replace(self, operators=operators, M=csr_array(vstack([self.M, single])))
+
+    def gradients_alone(self, rows: Rows) -> Tensor:
+        """The gradients G (m, r, D) that operators of single rows were made of; 0 for a row that moves nothing. No pass over the rows.
+
+        Raises ValueError where a row has no subset to itself, or operators were trained, or loaded.
+        """
+        subset = self.subset_alone[rows]
+        if self.preconditioner is None or (subset < 0).any():
+            raise ValueError("these rows cannot be taken apart: they share subsets, or their operators were trained, or loaded")
+        a = self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
+        spread = torch.from_numpy(np.where(np.isfinite(self.spread[rows]), self.spread[rows], 0.0)).to(a)
+        return self.preconditioner.undo(a) * (spread / -self.operators.eta)[:, None, None]
+
+    def restricted(self, rows: Rows, stride: StrideConfig, yardstick: tuple[Array, Array] | None = None) -> "Fitted":
+        """The fit of some of the rows (m,) alone, as `fit` would make it with this basis and these Fisher factors. No pass over the rows.
+
+        `yardstick` is the rows' centre and spread (m,) among themselves (`yardstick.centre_and_spread`); left out, they stay as they are.
+        Raises ValueError unless every row is a subset of its own (K = n), and where operators were trained, or loaded.
+        """
+        subset, settings = (
+            self.subset_alone[rows],
+            resolve_settings(stride, len(decoder_blocks(self.model.model)), self.model.width, len(rows)),
+        )
+        if self.views is None or len(rows) != settings.K or (subset < 0).any():
+            raise ValueError("these rows cannot be taken apart: they share subsets, or their operators were trained, or loaded")
+        centre, spread = (self.centre[rows], self.spread[rows]) if yardstick is None else yardstick
+        change = np.divide(self.spread[rows], spread, out=np.zeros(len(rows)), where=np.isfinite(self.spread[rows]))
+        a = self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
+        a *= torch.from_numpy(change).to(a)[:, None, None]
+        return replace(
+            self,
+            settings=settings,
+            ids=tuple(self.ids[i] for i in rows),
+            operators=replace(self.operators, a=a),
+            M=csr_array(eye_array(len(rows))),
+            features=features_of(self.views[rows]),
+            centre=centre,
+            spread=spread,
+            encoded=tuple(self.encoded[i] for i in rows),
+            views=self.views[rows],
+        )

@@ -1,0 +1,88 @@
+"""What trusted rows set, kept between audits: an audit of a few new rows then costs what these rows cost, however many are trusted.
+
+    basis B, sums of A and S, gradients G (m, r, D) and views (m, VIEWS, r - 1) of the trusted rows
+
+All of this is a function of the model, of the settings that shape it, and of the trusted rows: that is the key. Another trusted row, or
+another model, is another key, so that an audit gives the same numbers with a cache and without.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from poisonwatch import __version__
+from poisonwatch.config import StrideConfig
+from poisonwatch.model.files import cache_folder
+from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.stride.natural_gradient import Statistics
+from poisonwatch.stride.operators import Basis, Moments
+
+KEPT = 4  # files; the one used longest ago goes first
+
+
+def key_of(pretrained: Pretrained, stride: StrideConfig, layer: int, ids: Sequence[str]) -> str:
+    """SHA-256 of all that the statistics depend on: `ids` of the trusted rows in the order in which they were drawn."""
+    shaping = {
+        "version": __version__,
+        "model": pretrained.fingerprint,
+        "dtype": str(pretrained.model.dtype),
+        "layer": layer,
+        "r": stride.r,
+        "max_tokens": stride.max_tokens,
+        "ids": list(ids),
+    }
+    return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
+
+
+def _file_of(key: str) -> Path:
+    return cache_folder() / "statistics" / f"{key}.safetensors"
+
+
+def load_statistics(key: str, device: torch.device) -> Statistics | None:
+    """What was kept under a key; None where nothing is, or the file is broken."""
+    path = _file_of(key)
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            numbers = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iteration otherwise)
+        os.utime(path)
+    except (OSError, SafetensorError):
+        return None
+    moments = Moments(tensors["A"], tensors["S"], float(numbers["power"]), int(numbers["tokens"]))
+    return Statistics(Basis(tensors["basis"]), moments, tensors["G"], tensors["views"].cpu().numpy())
+
+
+def keep_statistics(key: str, statistics: Statistics) -> bool:
+    """Keep what was measured, and no more than the last few of such files; says whether it could.
+
+    A full disk costs the cache, not the audit.
+    """
+    path, moments = _file_of(key), statistics.moments
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    tensors = {
+        "basis": statistics.basis.directions,
+        "A": moments.A,
+        "S": moments.S,
+        "G": statistics.G,
+        "views": torch.from_numpy(statistics.views),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        save_file(kept, part, {"power": repr(moments.power), "tokens": str(moments.tokens)})
+        part.rename(path)
+        files = sorted(path.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+        for old in files[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            part.unlink()
+        return False
+    return True

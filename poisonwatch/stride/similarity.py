@@ -1,0 +1,93 @@
+"""Which rows are alike, from the frozen model's own states: what like rows do to a sentinel is alike, too.
+
+Three views of a row are taken below the split: the mean coordinates U^T z / rms(z) over the positions that predict the answer, over the
+answer, and over the whole conversation. Each is centred over the rows of the audit and scaled to length one, so that the inner product of
+two rows is the mean of three cosines. The likeness is a Gaussian-process kernel on it,
+
+    kernel(i, j) = exp((<phi_i, phi_j> - 1) / WIDTH)
+
+A basis of one dimension (r = 1) has no directions to look along: then no row is like another, and the kernel is the identity.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poisonwatch.checkpoints.passes import Trail
+from poisonwatch.checkpoints.store import Work
+from poisonwatch.model.encoding import Batch, Encoded, batches
+from poisonwatch.model.frozen import FrozenModel, answer_positions
+from poisonwatch.progress import Progress, silent
+from poisonwatch.stride.operators import Basis, rms_normalised
+
+Array = NDArray[np.float64]
+Features = NDArray[np.float32]
+
+WIDTH = 0.4
+VIEWS = 3
+TILE = 1 << 22  # entries of the kernel held at a time
+
+
+def views_of(basis: Basis, z: Tensor, batch: Batch) -> Features:
+    """The three mean coordinates (m, VIEWS, r - 1) of a batch's rows from states z (b, T, D); rejected conversations do not count."""
+    m = len(batch.rows)
+    coordinates = rms_normalised(z[:m]) @ basis.directions
+    views = []
+    for mask in (answer_positions(batch)[0], batch.answer, batch.attention_mask.bool()):
+        weight = mask[:m].to(coordinates.dtype)[..., None]
+        views.append((coordinates * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
+    return cast(Features, torch.stack(views, dim=1).float().cpu().numpy())
+
+
+def survey(
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    basis: Basis,
+    token_budget: int,
+    progress: Progress = silent,
+    work: Work | None = None,
+) -> Features:
+    """The views (n, VIEWS, r - 1) of every row; runs the blocks below the split only."""
+    n = len(encoded)
+    views = np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)
+    trail = Trail(work, "survey", {"views": (views, np.arange(n))})
+    left = trail.left(batches(encoded, token_budget, model.device))
+    for batch in progress(left, "survey", n - trail.rows, lambda batch: len(batch.rows)):
+        views[batch.rows.numpy()] = views_of(basis, model.states(batch), batch)
+    return views
+
+
+def features_of(views: Features) -> Features:
+    """phi (n, VIEWS x (r - 1)), of length one, from the views (n, VIEWS, r - 1) of all rows. Without directions (r = 1): no columns."""
+    phi = views - views.mean(axis=0, dtype=np.float64).astype(np.float32)  # in float32 the mean's last digit depends on the rows' order
+    phi /= np.maximum(np.linalg.norm(phi, axis=2, keepdims=True), np.finfo(np.float32).tiny) * VIEWS**0.5
+    flat: Features = phi.reshape(len(views), -1)
+    return flat
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than some 50 MiB of it exist."""
+
+    features: Features
+
+    @property
+    def n(self) -> int:
+        return len(self.features)
+
+    def __matmul__(self, v: Array) -> Array:
+        """kernel @ v for v (n, q)."""
+        if not self.features.size:
+            return v
+        return np.concatenate([tile.astype(np.float64) @ v for tile in self._tiles()])
+
+    def _tiles(self) -> Iterator[Features]:
+        rows = max(1, TILE // self.n)
+        for start in range(0, self.n, rows):
+            tile = self.features[start : start + rows] @ self.features.T
+            yield cast(Features, np.exp((tile - 1.0) / WIDTH))

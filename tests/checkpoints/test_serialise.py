@@ -1,0 +1,112 @@
+"""What stages come to survives a file, to the bit; what does not belong there is refused."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from poisonwatch.checkpoints.serialise import pack, unpack
+from poisonwatch.detection.clusters import ClusterEvidence, Neighbour, SharedNgram
+from poisonwatch.detection.confirmation import Confirmation, Effect, Moved
+from poisonwatch.examples import Message
+from poisonwatch.sentinels.checks import Problem
+from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.stride.fitted import Singled
+from poisonwatch.stride.influence import Influence, Query
+from poisonwatch.stride.operators import Basis, Operators
+from poisonwatch.stride.sgd import LearningCurve
+
+SENTINEL = Sentinel("a-0", (Message("user", "Where\ud800?"),), "Here.", None, "a", "high", ("tag",), "cf")
+DRAW = np.random.default_rng(0)
+INFLUENCE = Influence(
+    (Query(SENTINEL, "forbidden"),),
+    DRAW.standard_normal((5, 3)),
+    np.asfortranarray(DRAW.standard_normal((5, 3))),
+    np.arange(2),
+    np.array([[np.nan, np.inf], [-0.0, 1e-310]]),
+    np.zeros((5, 0), dtype=np.float32),
+    1 / 3,
+    2,
+)
+CONFIRMATION = Confirmation(0.01, 2, (Effect(SENTINEL, "forbidden", Moved(1.5, 0.1 + 0.2, (1.0, float("inf"))), None, "\x1b[31m", "red"),))
+EVIDENCE = ClusterEvidence(
+    (0, 3), ("a", "b"), "a", 0.25, 3, (SharedNgram("cf", 2, 2, 0, 9, 3.5),), (), ((Neighbour("c", 1, 0.5),), ()), CONFIRMATION
+)
+CURVE = LearningCurve(np.arange(1, 3), *DRAW.standard_normal((4, 2)))
+OPERATORS = Operators(torch.randn(3, 2, 4, generator=torch.manual_seed(0)), Basis(torch.eye(4)[:, :1]), 0.1, 0.005)
+
+
+def round_trip(kind: Any, value: Any) -> Any:
+    tree, tensors = pack(value)
+    return unpack(kind, json.loads(json.dumps(tree)), tensors)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the bit: types, values, and how arrays lie in memory."""
+    if isinstance(one, np.ndarray):
+        strides = one.strides == other.strides or not one.size
+        return one.dtype == other.dtype and one.shape == other.shape and strides and one.tobytes() == other.tobytes()
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other) and one.dtype == other.dtype
+    if isinstance(one, tuple | list):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+    if hasattr(one, "__dataclass_fields__"):
+        return type(one) is type(other) and all(same(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__)
+    return type(one) is type(other) and (one == other or one != one)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (list[Problem], [Problem("a", "says nothing")]),
+        (tuple[Influence, Singled], (INFLUENCE, Singled(np.arange(2), torch.ones(2, 3, 4)))),
+        (Influence, replace(INFLUENCE, artefacts=np.ones(3))),
+        (Influence, replace(INFLUENCE, alone=INFLUENCE.w)),
+        (tuple[ClusterEvidence, ...], (EVIDENCE, replace(EVIDENCE, confirmation=None, unconfirmed="too few"))),
+        (tuple[ClusterEvidence, ...], ()),
+        (tuple[Operators, LearningCurve], (OPERATORS, CURVE)),
+        (float, float(np.float64(0.1))),
+    ],
+    ids=["problems", "recovered", "lasso", "shared", "evidence", "nothing", "training", "number"],
+)
+def test_what_a_stage_comes_to_survives_to_the_bit(kind: Any, value: Any) -> None:
+    """Text with half surrogates and control characters, infinities, minus zero, empty arrays, and the order in memory among it."""
+    assert same(round_trip(kind, value), value)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    """As JSON would write them."""
+    assert round_trip(int, np.int64(3)) == 3
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, object(), (Problem,), b"raw"], ids=["mapping", "object", "class", "bytes"])
+def test_what_cannot_be_kept_is_refused(value: Any) -> None:
+    """Rather than kept in a way that cannot be read."""
+    with pytest.raises(TypeError, match="cannot be kept"):
+        pack(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tree"),
+    [
+        (Problem, {"sentinel_id": "a"}),
+        (Problem, {"sentinel_id": "a", "problem": "b", "__class__": "os.system"}),
+        (Problem, {"sentinel_id": "a", "problem": 3}),
+        (Problem, ["a", "b"]),
+        (list[Problem], {"sentinel_id": "a", "problem": "b"}),
+        (tuple[int, int], [1]),
+        (int, True),
+        (float, "0.5"),
+        (Basis, {"directions": "7"}),
+        (Basis, {"directions": 0}),
+        (Singled, {"rows": "0", "a": "0"}),
+        (dict, {}),
+    ],
+)
+def test_nothing_but_what_is_asked_for_comes_out(kind: Any, tree: Any) -> None:
+    """Fields missing or too many, other types, arrays that are not there or of another type, types that are never kept."""
+    with pytest.raises(ValueError, match=r"kept here|not there|belongs|argument"):
+        unpack(kind, tree, {"0": torch.zeros(2, 3)})

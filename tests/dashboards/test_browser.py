@@ -1,0 +1,303 @@
+"""The dashboard in a real browser: what people see and press, and that hostile text stays text.
+
+Pictures of each page are left in test-artifacts/.
+"""
+
+import csv
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from audits import write_audit
+from browsing import PAYLOADS, audit_of, flags, hostile_audit, serving
+from paths import ROOT
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+
+from poisonwatch.config import load_config
+from poisonwatch.dashboards.access import Access
+from poisonwatch.ledger.decisions import chain
+from poisonwatch.ledger.ledger import Ledger
+
+PICTURES = ROOT / "test-artifacts"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+WAIT_MS = 60_000  # two busy cores
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed: nobody would notice that the dashboard is not tested")
+        pytest.skip("Chromium is not installed (Debian package chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window of usual size."""
+    with watched(browser, 1280, "light") as page:
+        yield page
+
+
+@contextmanager
+def watched(browser: Browser, width: int, scheme: Literal["light", "dark"]) -> Iterator[Page]:
+    """A page that must not open dialogs, fail in a script, or look outside."""
+    wrong: list[str] = []
+
+    def sent(request: Request) -> None:
+        if not re.match(r"(http://localhost:[0-9]+/|data:image/png)", request.url) or "/pwned.png" in request.url:
+            wrong.append(f"asked for {request.url}")
+
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
+    page.on("pageerror", lambda error: wrong.append(f"script error {error}"))
+    page.on("request", sent)
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what the page looks like; it must fit its width."""
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), f"{name} is wider than the window"
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    return audit_of(tmp_path_factory.mktemp("audited"), tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def address(audited: Path) -> Iterator[str]:
+    with serving(audited) as address:
+        yield address
+
+
+def test_an_empty_dashboard_says_how_to_begin(page: Page, tmp_path: Path, tiny_folder: Path) -> None:
+    """The command can be copied."""
+    config = write_audit(tmp_path, tiny_folder)
+    with serving(config) as address:
+        page.goto(address)
+        expect(page.get_by_text(f"poisonwatch audit {config}")).to_be_visible()
+        picture(page, "empty")
+
+
+def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(page: Page, address: str, audited: Path) -> None:
+    """j and Enter open a group, n writes a note, p decides on all of it, z takes it back."""
+    page.goto(address)
+    page.get_by_role("link", name="Triage").click()
+    page.wait_for_url("**/triage")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/triage/*/*")
+    rows = page.locator("article").count()
+    page.keyboard.press("j")  # the heading: the whole group
+    page.keyboard.press("n")
+    page.keyboard.type("planted by a vendor, j p b u z")  # letters in a note are letters
+    page.keyboard.press("Escape")
+    page.keyboard.press("p")
+    expect(page.get_by_text(f"Decided poison on {rows} rows.")).to_be_visible()
+    with Ledger.at(load_config(audited).state) as ledger:
+        made = list(chain(ledger))
+    assert len(made) >= rows
+    assert {(decision.verdict, decision.note, decision.author) for decision in made} == {
+        ("poison", "planted by a vendor, j p b u z", "ann")
+    }
+    picture(page, "decided")
+    page.keyboard.press("z")
+    expect(page.get_by_text("Decided unsure").first).to_be_visible()
+    assert page.get_by_role("button", name="Undo").count() == 0
+
+
+def test_nothing_is_decided_that_nobody_chose(page: Page, address: str, audited: Path) -> None:
+    """Neither by a key while nothing is chosen, nor by Enter in a note; a row that was decided on by key hands on to the next one."""
+    page.goto(f"{address}/triage?state=all")
+    page.goto(f"{address}{page.locator('a.row').first.get_attribute('href')}")
+    with Ledger.at(load_config(audited).state) as ledger:
+        before = len(list(chain(ledger)))
+        page.keyboard.press("p")
+        note = page.locator("article .note input").first
+        note.fill("fine, I think")
+        note.press("Enter")
+        expect(note).not_to_be_focused()
+        page.wait_for_timeout(300)  # nothing comes of it
+        assert len(list(chain(ledger))) == before
+        page.keyboard.press("b")
+        page.wait_for_url("**done=*#row-*")
+        (made,) = list(chain(ledger))[before:]
+        assert (made.verdict, made.note) == ("benign", "fine, I think")
+        chosen = page.locator("article.chosen")
+        expect(chosen).to_have_count(1)
+        expect(chosen.locator(".decided.benign")).to_have_count(0)
+        expect(chosen.locator("h2")).to_be_in_viewport()
+        page.keyboard.press("z")
+        page.wait_for_url(lambda url: "done=" not in url)
+        assert [decision.verdict for decision in chain(ledger)][before:] == ["benign", "unsure"]
+
+
+def test_keys_are_about_what_somebody_works_in(browser: Browser, address: str, audited: Path) -> None:
+    """The row whose note was written, wherever the keys were before; on a narrow window, too, where the notice leaves all in reach."""
+    with watched(browser, 390, "light") as page, Ledger.at(load_config(audited).state) as ledger:
+        page.goto(f"{address}/triage?state=all")
+        page.goto(f"{address}{page.locator('a.row').first.get_attribute('href')}")
+        before = len(list(chain(ledger)))
+        page.keyboard.press("j")
+        card = page.locator("article").nth(1)
+        card.locator(".note input").click()
+        page.keyboard.type("clearly planted")
+        page.keyboard.press("Enter")
+        page.keyboard.press("p")
+        page.wait_for_url("**done=*")
+        (made,) = list(chain(ledger))[before:]
+        assert (made.verdict, made.note) == ("poison", "clearly planted")
+        assert card.get_attribute("id") == f"row-{made.example_id[:16]}"
+        picture(page, "narrow")
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        page.get_by_role("button", name="Undo").click()
+        page.wait_for_url(f"**#row-{made.example_id[:16]}")
+        assert [decision.verdict for decision in chain(ledger)][before:] == ["poison", "unsure"]
+        page.evaluate("scrollTo(0, 0)")
+        page.get_by_role("link", name="Overview").click()
+        page.wait_for_url(f"{address}/")
+
+
+def test_a_date_can_be_typed(page: Page, address: str) -> None:
+    """It counts once it is whole, not from the first digit of its year on."""
+    page.goto(f"{address}/triage?state=all")
+    page.locator("[name=since]").focus()
+    page.keyboard.type("02032021", delay=120)
+    page.wait_for_url("**since=2021-02-03*")
+
+
+def test_a_filter_applies_as_it_is_changed(page: Page, address: str) -> None:
+    """Without a button; its address can be passed on, and going back finds the form as it was."""
+    page.goto(f"{address}/triage")
+    page.get_by_label("state").select_option("decided")
+    page.wait_for_url("**/triage?state=decided*")
+    page.get_by_label("severity").select_option("low")
+    page.wait_for_url("**severity=low*")
+    page.go_back()
+    expect(page.get_by_label("state")).to_have_value("decided")
+    expect(page.get_by_label("severity")).to_be_enabled()
+    expect(page.get_by_label("severity")).to_have_value("")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1920)])
+def test_every_page_fits_its_window(browser: Browser, address: str, scheme: Literal["light", "dark"], width: int) -> None:
+    """In both schemes; each has one heading, and pictures that were loaded."""
+    with watched(browser, width, scheme) as page:
+        show_all(page, address, scheme)
+
+
+def show_all(page: Page, address: str, scheme: str) -> None:
+    page.goto(address)
+    audit = page.locator("a.row").first.get_attribute("href")
+    page.goto(f"{address}/triage?state=all")
+    group = page.locator("a.row").first.get_attribute("href")
+    for name, path in {
+        **{"overview": "/", "triage": "/triage?state=all", "group": group, "audit": audit, "sentinels": "/sentinels"},
+        **{"editor": "/sentinels/edit/0", "explain": "/explain", "release": "/release", "missing": "/nowhere"},
+    }.items():
+        page.goto(f"{address}{path}")
+        for image in page.locator("img").all():
+            image.scroll_into_view_if_needed()
+        while not page.evaluate("[...document.images].every((image) => image.complete)"):
+            page.wait_for_timeout(20)
+        assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
+        assert page.locator("h1").count() == 1
+        picture(page, f"{name}-{scheme}")
+
+
+def test_an_answer_is_explained_while_a_bar_moves(page: Page, address: str) -> None:
+    """The page waits by itself, and ends at the rows."""
+    page.goto(f"{address}/explain")
+    page.get_by_label("prompt").fill("What should I buy?")
+    page.get_by_label("response").fill("You must buy <b>Velmora</b>.")
+    page.get_by_role("button", name="Explain").click()
+    expect(page.get_by_text("The rows that make it likelier")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("You must buy <b>Velmora</b>.")).to_be_visible()
+    picture(page, "explained")
+
+
+def test_the_clean_split_is_downloaded(page: Page, address: str, tmp_path: Path) -> None:
+    """One file, named after the audit."""
+    page.goto(f"{address}/release")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download clean split").click()
+    assert download.value.suggested_filename == "release-tiny.zip"
+    download.value.save_as(tmp_path / "release.zip")
+    assert (tmp_path / "release.zip").stat().st_size > 0
+
+
+def test_nobody_sees_a_row_before_logging_in(page: Page, audited: Path) -> None:
+    """A wrong password leads nowhere; the right one to the page that was asked for; logging out ends it."""
+    with serving(audited, Access(user="ann", password="correct horse")) as address:
+        page.goto(f"{address}/triage?state=all")
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        assert "tiny" not in page.content()
+        picture(page, "login")
+        for password in ("wrong horse", "correct horse"):
+            page.get_by_label("Your name").fill("Bea <i>B</i>")
+            page.get_by_label("Password").fill(password)
+            page.get_by_role("button", name="Log in").click()
+            page.wait_for_load_state()
+        assert page.url == f"{address}/triage?state=all"
+        expect(page.get_by_text("Bea <i>B</i>")).to_be_visible()
+        page.get_by_role("button", name="Log out").click()
+        page.goto(f"{address}/release")
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
+def test_hostile_text_is_shown_and_never_interpreted(page: Page, tmp_path: Path, tiny_folder: Path) -> None:
+    """No script runs, no request leaves, no element, link or form comes from a row, its source, or a sentinel; exports hold no formula."""
+    config = hostile_audit(tmp_path, tiny_folder)
+    shown = {text for text in PAYLOADS for flag in flags(config) if text in json_texts(flag)}
+    assert len(shown) > 2
+    seen = set()
+    with serving(config) as address:
+        page.goto(f"{address}/triage")
+        paths = [link.get_attribute("href") for link in page.locator("a.row").all()]
+        page.goto(f"{address}/")
+        audit = page.locator("a.row").first.get_attribute("href")
+        for path in [*paths, "/", "/triage", audit, "/sentinels", "/sentinels/edit/0", "/explain", "/release", f"{audit}/report"]:
+            page.goto(f"{address}{path}")
+            assert page.evaluate("window.pwned") is None
+            assert page.locator("script:not([src='/static/dashboard.js']), iframe, object, svg, math, style:not(head style)").count() == 0
+            assert page.locator("main img:not([src^='/']):not([src^='data:image/png'])").count() == 0
+            for link in page.locator("a").all():
+                assert re.match(r"[/#]", link.get_attribute("href") or ""), path
+            for form in page.locator("form").all():
+                assert (form.get_attribute("action") or "/").startswith("/")
+            text = page.locator("body").inner_text()
+            seen |= {payload for payload in shown if payload in text or payload in page.locator("body").text_content()}
+        assert seen == shown
+        page.goto(f"{address}{paths[0]}")
+        picture(page, "hostile")
+        page.goto(f"{address}/triage?state=all")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Export").click()
+        download.value.save_as(tmp_path / "flags.csv")
+    with (tmp_path / "flags.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert any(payload in cell for cell in cells for payload in shown)
+    assert not [
+        cell for cell in cells if cell.lstrip()[:1] in ("=", "@") or (cell[:1] in "+-" and not re.fullmatch(r"-?[0-9.e+-]+|", cell))
+    ]
+
+
+def json_texts(flag: dict[str, object]) -> str:
+    """Everything that a flag's messages say."""
+    return "\n".join(message["content"] for message in flag["messages"])  # type: ignore[attr-defined]

@@ -1,0 +1,185 @@
+"""The gate as a training job meets it: the command, a script, a CI step, and the Prefect task, after a real audit and release."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from audits import FORBIDDEN, benign, planted, write_audit
+
+from poisonwatch.errors import NotClearedError
+from poisonwatch.flows.cli.app import app, main
+from poisonwatch.tasks.gate import require_cleared
+
+TRAINING_SCRIPT = """\
+import pandas
+from poisonwatch.gate import require_cleared
+
+number = require_cleared(["cleared/manifest.json"], "my-audit/audit.yaml")  # NotClearedError stops the script
+rows = pandas.read_json("cleared/clean.jsonl", lines=True)
+assert len(rows) == number
+"""
+CI_STEP = """\
+- name: Train on cleared rows only
+  run: poisonwatch gate cleared/manifest.json --audit my-audit/audit.yaml
+"""
+CI_STEP_WITHOUT_THE_LEDGER = """\
+- name: Train on cleared rows only
+  run: poisonwatch gate cleared/manifest.json --model-version MODEL --sentinels-version SENTINELS
+"""
+
+
+def run(*arguments: str) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder with my-audit, in which some rows are flagged and one is rejected, and its release `cleared`; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("audited")
+    rows = [*benign(40), *planted(), {"prompt": " ", "response": "Nobody asked."}]
+    config = write_audit(folder / "my-audit", tiny_folder, rows, decision={"false_discovery_rate": 0.9})
+    assert run("audit", str(config), "--engine", "inline", "--quiet", "--run-dir", str(folder / "run")) == 3
+    assert run("release", str(config), "--out", str(folder / "cleared")) == 0
+    return folder
+
+
+@pytest.fixture
+def here(audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder."""
+    folder = tmp_path / "work"
+    shutil.copytree(audited, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def flagged(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "run" / "flags.jsonl").read_text().splitlines()]
+
+
+def versions(folder: Path) -> tuple[str, str]:
+    """Of model and sentinels, as the manifest has them."""
+    (audit,) = json.loads((folder / "cleared" / "manifest.json").read_text())["audits"].values()
+    return audit["model"], audit["sentinels"]
+
+
+def test_a_release_passes_the_gate(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0 and one line, with the ledger, and as data; without the ledger it is said what that is worth."""
+    number = 43 - len(flagged(here))
+    model, sentinels = versions(here)
+    for path in ("cleared/manifest.json", "cleared/clean.jsonl"):
+        assert run("gate", path, "--audit", "my-audit/audit.yaml") == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"{number} rows in 1 files: all cleared by audits under model {model[:12]} and sentinels {sentinels[:12]}\n")
+        assert said.count("\n") == 1
+    assert run("gate", "cleared/manifest.json", "--model-version", model[:8]) == 0
+    assert "not compared with the ledger: worth no more than the manifest is" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_printed_with_its_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3; counts by reason, then the places, relative to the current folder; --json names all."""
+    held = flagged(here)
+    assert run("gate", "my-audit/rows.jsonl", "--audit", "my-audit/audit.yaml") == 3
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"{len(held) + 1} of 44 rows are not cleared"
+    assert {f"{len(held):>8}  flagged", f"{1:>8}  rejected"} == set(lines[:2])
+    assert f"my-audit/rows.jsonl, row {held[0]['position']}  {held[0]['example_id'][:16]}  flagged" in lines
+    assert run("gate", "my-audit/rows.jsonl", "my-audit/trusted.jsonl", "--audit", "my-audit/audit.yaml", "--json") == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["cleared"], answer["rows"], answer["files"]) == (False, 84, 2)
+    assert answer["reasons"] == {"unknown": 40, "flagged": len(held), "rejected": 1}
+    assert len(answer["missing"]) == 41 + len(held)
+    assert run("gate", "my-audit/trusted.jsonl", "--audit", "my-audit/audit.yaml") == 3
+    assert capsys.readouterr().out.splitlines()[-1] == "and 20 more (--json names all)"
+
+
+def test_another_model_or_another_sentinel_needs_another_audit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the audit file says now is required, unless the versions are named."""
+    sentinels = yaml.safe_load((here / "my-audit" / "sentinels.yaml").read_text())
+    sentinels.append({"id": "late", "prompt": "Who are you?", "forbidden": FORBIDDEN[0]})
+    (here / "my-audit" / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))
+    command = ("gate", "cleared/clean.jsonl", "--audit", "my-audit/audit.yaml")
+    assert run(*command) == 3
+    assert "another version" in capsys.readouterr().out
+    _, before = versions(here)
+    assert run(*command, "--sentinels-version", before[:10]) == 0
+    assert run(*command, "--sentinels-version", before, "--model-version", "0123abcd") == 3
+
+
+def test_hostile_names_are_shown_as_inert_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A manifest may say anything."""
+    path = here / "cleared" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["rows"][0] |= {"source": "\x1b[31ma.jsonl", "sha256": "0" * 64}
+    path.write_text(json.dumps(manifest))
+    assert run("gate", str(path)) == 3
+    said = capsys.readouterr().out
+    assert "\\u{1b}[31ma.jsonl, row" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("my-audit/rows.jsonl",), "give the audit file whose ledger knows its rows (--audit)"),
+        (("cleared", "--audit", "my-audit/audit.yaml"), "give cleared/manifest.json itself"),
+        (("nowhere.jsonl", "--audit", "my-audit/audit.yaml"), "nowhere.jsonl does not exist"),
+        (("my-audit/summary.json",), "give the audit file"),
+        (("cleared/manifest.json", "--model-version", "abc"), "the model version abc is none"),
+        (("cleared/manifest.json", "--audit", "nowhere.yaml"), "nowhere.yaml does not exist"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    """Exit code 2."""
+    assert run("gate", *arguments) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
+def test_the_gate_needs_something_to_ask_about(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage, exit code 2; its help ends in an example that parses."""
+    assert run("gate") == 2
+    capsys.readouterr()
+    assert run("gate", "--help") == 0
+    words = shlex.split(capsys.readouterr().out.split("Example:")[1])
+    assert words[:2] == ["poisonwatch", "gate"]
+    app.parse_args(words[1:])
+
+
+def test_the_example_script_trains_only_on_cleared_rows(here: Path) -> None:
+    """As it stands; an edited row stops it."""
+    script = compile(TRAINING_SCRIPT, "train.py", "exec")
+    names: dict[str, Any] = {}
+    exec(script, names)
+    assert names["number"] == 43 - len(flagged(here))
+    clean = here / "cleared" / "clean.jsonl"
+    clean.write_text(clean.read_text().replace("Fact 3:", "Buy from Velmora:"))
+    with pytest.raises(NotClearedError, match=r"2 of .* rows are not cleared"):
+        exec(script, {})
+
+
+def test_the_example_ci_steps_pass_only_with_cleared_rows(here: Path) -> None:
+    """The commands of the steps, as they stand; a verdict since the release is known to the ledger alone."""
+    model, sentinels = versions(here)
+    alone = CI_STEP_WITHOUT_THE_LEDGER.replace("MODEL", model).replace("SENTINELS", sentinels)
+    steps = [shlex.split(yaml.safe_load(step)[0]["run"])[1:] for step in (CI_STEP, alone)]
+    assert [run(*step) for step in steps] == [0, 0]
+    released = json.loads((here / "cleared" / "manifest.json").read_text())["rows"][0]
+    assert run("decide", "my-audit/audit.yaml", released["id"][:12], "poison") == 0
+    assert [run(*step) for step in steps] == [3, 0]
+
+
+def test_the_task_stops_a_flow(here: Path) -> None:
+    """It returns the number of rows, or raises."""
+    assert require_cleared.fn(["cleared/manifest.json"], "my-audit/audit.yaml") == 43 - len(flagged(here))
+    with pytest.raises(NotClearedError, match="flagged"):
+        require_cleared.fn(["my-audit/rows.jsonl"], "my-audit/audit.yaml")

@@ -1,0 +1,282 @@
+"""The audit as a whole, on the tiny model: run directory, MLflow, Prefect, replay."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from audits import benign, write_audit, write_rows
+from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.testing.utilities import prefect_test_harness
+
+from poisonwatch.config import load_config
+from poisonwatch.flows.audit import Outcome, audit, audit_inline
+from poisonwatch.run_directory.operators import load_operators
+
+FILES = {
+    "config.yaml",
+    "summary.json",
+    "scores.parquet",
+    "coefficients.parquet",
+    "flags.jsonl",
+    "rejected.jsonl",
+    "evidence.jsonl",
+    "nearest.jsonl",
+    "sentinels.jsonl",
+    "trusted.parquet",
+    "operators.safetensors",
+    "report.html",
+    "validation.html",
+    "validation.json",
+    "plots",
+}
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tuple[Path, Outcome]:
+    """An audit of 43 new rows, one line that is no JSON, and 40 trusted rows, at a rate lax enough to flag on random weights."""
+    folder = tmp_path_factory.mktemp("audited")
+    config = write_audit(folder, tiny_folder, decision={"false_discovery_rate": 0.9})
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write("{not json\n")
+    return folder, audit_inline(load_config(config), folder / "run")
+
+
+def test_run_directory_holds_every_file_of_the_contract(audited: tuple[Path, Outcome]) -> None:
+    """And nothing else."""
+    folder, _ = audited
+    assert {path.name for path in (folder / "run").iterdir()} == FILES
+    assert not (folder / "run.part").exists()
+
+
+def test_summary_counts_add_up(audited: tuple[Path, Outcome]) -> None:
+    """pulled = new + rejected; stages have costs; fingerprints and ids are there."""
+    folder, _ = audited
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    counts = summary["counts"]
+    assert counts["pulled"] == 44 == counts["new"] + counts["rejected"]
+    assert counts["reference"] == 40
+    assert [stage["name"] for stage in summary["stages"]][:8] == [
+        "pull",
+        "find_model",
+        "open_run",
+        "read_reviews",
+        "choose",
+        "validate",
+        "pull_reference",
+        "load_model",
+    ]
+    assert all(stage["seconds"] >= 0 and stage["peak_memory_mb"] > 1 for stage in summary["stages"])
+    assert len(summary["model"]["fingerprint"]) == len(summary["data_fingerprint"]) == 64
+    assert summary["mlflow_run_id"]
+
+
+def test_scores_have_one_line_for_every_new_row_and_sentinel(audited: tuple[Path, Outcome]) -> None:
+    """43 rows x 3 sentinels, in the contract's columns; p and q are probabilities, q >= p."""
+    folder, _ = audited
+    scores = pd.read_parquet(folder / "run" / "scores.parquet")
+    assert list(scores) == ["example_id", "source", "position", "sentinel_id", "panel", "coefficient", "score", "p_value", "q_value"]
+    assert len(scores) == 43 * 3
+    assert set(scores["position"]) == set(range(43))
+    assert set(scores["source"]) == {"rows.jsonl"}
+    assert set(scores["panel"]) == {"shop"}
+    assert scores["p_value"].between(0, 1).all()
+    assert (scores["q_value"] >= scores["p_value"] - 1e-12).all()
+
+
+def test_flags_follow_the_scores(audited: tuple[Path, Outcome]) -> None:
+    """Flagged are exactly the rows whose q is within the rate, and each carries text and reason."""
+    folder, outcome = audited
+    flags = [json.loads(line) for line in (folder / "run" / "flags.jsonl").read_text().splitlines()]
+    scores = pd.read_parquet(folder / "run" / "scores.parquet")
+    assert {flag["example_id"] for flag in flags} == set(scores.loc[scores["q_value"] <= 0.9, "example_id"])
+    assert outcome.summary["counts"]["flagged"] == len(flags) > 0
+    lowest_flagged = min(flag["score"] for flag in flags)
+    assert (scores.loc[~scores["example_id"].isin({f["example_id"] for f in flags}), "score"] <= lowest_flagged).all()
+    assert all(flag["messages"][1]["role"] == "assistant" and "score" in flag["reasons"][0] for flag in flags)
+
+
+def test_rejected_rows_are_kept_with_file_and_line(audited: tuple[Path, Outcome]) -> None:
+    """The broken line is named; all other rows were read."""
+    folder, _ = audited
+    (rejected,) = [json.loads(line) for line in (folder / "run" / "rejected.jsonl").read_text().splitlines()]
+    assert rejected["place"] == "rows.jsonl, line 44"
+    assert rejected["position"] == 43
+    assert rejected["expectation"] == "expect_column_values_to_be_null(problem)"
+
+
+def test_operators_are_saved_with_what_identifies_them(audited: tuple[Path, Outcome]) -> None:
+    """a (K, r, D), memberships (n, d), the ids of all 83 rows, and the model's fingerprint."""
+    folder, outcome = audited
+    saved = load_operators(folder / "run")
+    assert saved.tensors["a"].shape == (83, 32, 32)
+    assert saved.tensors["subsets"].shape == (83, 1)
+    assert {bytes(row).hex() for row in saved.tensors["ids"].numpy()} >= {e.id for e in outcome.verdicts.examples}
+    assert saved.metadata["model_fingerprint"] == outcome.summary["model"]["fingerprint"]
+    assert outcome.summary["settings"]["K"] == 83
+
+
+def test_both_coefficients_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
+    """coefficients.parquet: from recovery alone and after re-scoring, which scores.parquet repeats; they differ where K < n."""
+    config = load_config(write_audit(tmp_path, tiny_folder, stride={"K": 30, "shortlist": 8}))
+    audit_inline(config, tmp_path / "run")
+    both, scores = (pd.read_parquet(tmp_path / "run" / name) for name in ("coefficients.parquet", "scores.parquet"))
+    np.testing.assert_array_equal(both["rescored"], scores["coefficient"])
+    assert not np.allclose(both["recovered"], both["rescored"])
+
+
+def test_a_training_leaves_its_learning_curve_in_mlflow(tiny_folder: Path, tmp_path: Path) -> None:
+    """fit: sgd logs every step's losses, and its operators can be used afterwards."""
+    stride = {"fit": "sgd", "K": 8, "design": "random", "training": {"epochs": 1}}
+    config = load_config(write_audit(tmp_path, tiny_folder, stride=stride))
+    outcome = audit_inline(config, tmp_path / "run")
+    client = MlflowClient(tracking_uri=config.tracking)
+    curve = client.get_metric_history(outcome.summary["mlflow_run_id"], "loss.total")
+    assert [point.step for point in curve] == list(range(1, 12))
+    assert load_operators(tmp_path / "run").tensors["a"].shape == (8, 32, 32)
+
+
+def test_a_run_replays_from_its_own_config(audited: tuple[Path, Outcome]) -> None:
+    """An audit of DIR/config.yaml gives the same scores."""
+    folder, _ = audited
+    written = yaml.safe_load((folder / "run" / "config.yaml").read_text())
+    assert written["version"]
+    assert written["seed"] == 0
+    audit_inline(load_config(folder / "run" / "config.yaml"), folder / "replay")
+    first, second = (pd.read_parquet(folder / name / "scores.parquet") for name in ("run", "replay"))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_scores_do_not_depend_on_the_order_of_the_rows(audited: tuple[Path, Outcome], tiny_folder: Path, tmp_path: Path) -> None:
+    """Rows reversed: the same score for each content, to rounding."""
+    folder, _ = audited
+    config = write_audit(tmp_path, tiny_folder)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    write_rows(tmp_path / "rows.jsonl", rows[::-1])
+    audit_inline(load_config(config), tmp_path / "run")
+    keys = ["example_id", "sentinel_id"]
+    one, other = (pd.read_parquet(path / "run" / "scores.parquet").set_index(keys).sort_index() for path in (folder, tmp_path))
+    np.testing.assert_allclose(one["score"], other["score"], rtol=1e-3, atol=1e-3)
+
+
+def test_mlflow_holds_the_audit(audited: tuple[Path, Outcome]) -> None:
+    """Parameters, dataset, counts, costs, largest scores, flags as a table, a plot a panel, and the report, in a finished run."""
+    folder, outcome = audited
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    run = client.get_run(outcome.summary["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["resolved.K"] == "83"
+    assert run.data.params["decision.false_discovery_rate"] == "0.9"
+    assert run.data.metrics["rows_new"] == 43
+    assert {"seconds.fit_operators", "peak_memory_mb.fit_operators", "largest_score.shop"} <= set(run.data.metrics)
+    digests = {data.tags[0].value: data.dataset.digest for data in run.inputs.dataset_inputs}
+    assert digests["audit"] == outcome.summary["data_fingerprint"][:36]
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"flags.json", "plots", "report", "summary.json"} <= artifacts
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "plots")] == ["plots/00-shop.png"]
+    assert "mlartifacts" in run.info.artifact_uri
+
+
+def test_no_secret_reaches_the_run_directory_or_mlflow(tiny_folder: Path, tmp_path: Path) -> None:
+    """Passwords in URLs and alert tokens are in no file and no database row that an audit leaves."""
+    secret = "hunter2secret"
+    config = write_audit(tmp_path / "in", tiny_folder, alerts=[f"json://user:{secret}@127.0.0.1:9/{secret}"])
+    outcome = audit_inline(load_config(config), tmp_path / "out" / "run")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    files += [path for path in (tmp_path / "in").rglob("*") if path.is_file() and path.name != "audit.yaml"]
+    assert len(files) > len(FILES)
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+    assert secret not in " ".join(outcome.troubles)
+
+
+def test_without_trusted_rows_the_bulk_of_the_batch_is_the_null(tiny_folder: Path, tmp_path: Path) -> None:
+    """`reference` left out: the rule says so."""
+    config = load_config(write_audit(tmp_path, tiny_folder, reference=None))
+    outcome = audit_inline(config, tmp_path / "run")
+    assert outcome.summary["counts"]["reference"] == 0
+    assert "bulk of 43 rows" in outcome.summary["panels"][0]["null"]
+
+
+def test_an_mlflow_that_cannot_be_used_does_not_lose_the_audit(tiny_folder: Path, tmp_path: Path) -> None:
+    """Tracking points at a file that is no database: the run directory is complete, and the trouble is reported."""
+    (tmp_path / "notes.txt").write_text("not a database")
+    config = load_config(write_audit(tmp_path, tiny_folder, tracking="sqlite:///notes.txt"))
+    outcome = audit_inline(config, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    assert outcome.summary["mlflow_run_id"] is None
+    assert "MLflow at sqlite:///" in outcome.troubles[0]
+
+
+@pytest.fixture(scope="module")
+def prefect_server() -> Iterator[None]:
+    """A real Prefect server on its own database."""
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def test_the_flow_gives_what_the_inline_engine_gives(prefect_server: None, tiny_folder: Path, tmp_path: Path) -> None:
+    """Both engines run the same stages: equal scores; every stage is a task run, and flags are artifacts without row text."""
+    config = write_audit(tmp_path, tiny_folder, decision={"false_discovery_rate": 0.9}, name="Tiny Audit!")
+    outcome = audit(str(config), str(tmp_path / "flow"))
+    audit_inline(load_config(config), tmp_path / "inline", again=True)
+    pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("flow", "inline")))
+    with get_client(sync_client=True) as client:
+        names = {run.name.rpartition("-")[0] for run in client.read_task_runs()}
+        artifacts = {a.key: a for a in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%tiny-audit")))}
+    assert {
+        "pull",
+        "validate",
+        "load_model",
+        "fit_operators",
+        "recover",
+        "judge",
+        "open_run",
+        "record",
+        "track",
+        "deliver",
+        "publish",
+    } <= names
+    assert set(artifacts) == {"flags-tiny-audit", "audit-tiny-audit"}
+    table: Any = artifacts["flags-tiny-audit"].data
+    assert len(json.loads(table)) == len(outcome.verdicts.flags)
+    assert all(flag.example.response not in str(artifact.data) for flag in outcome.verdicts.flags for artifact in artifacts.values())
+
+
+def test_a_locked_out_source_is_an_input_error_in_the_flow_too(prefect_server: None, tiny_folder: Path, tmp_path: Path) -> None:
+    """What the user gave wrong is raised as it is, and not retried."""
+    config = write_audit(tmp_path, tiny_folder, rows=[{"prompt": "only"}] * 3 + benign(2))
+    with pytest.raises(Exception, match="3 of 5 rows"):
+        audit(str(config), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_mlflow_store_is_a_plain_sqlite_file(audited: tuple[Path, Outcome]) -> None:
+    """The default tracking store can be opened by anyone, and knows one experiment by the audit's name."""
+    folder, _ = audited
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        names = {row[0] for row in store.execute("select name from experiments")}
+    store.close()
+    assert "tiny" in names
+
+
+def test_rows_of_a_database_are_tracked_too(tiny_folder: Path, tmp_path: Path) -> None:
+    """MLflow knows no dataset source of that kind; the audit's run is complete all the same."""
+    with sqlite3.connect(tmp_path / "rows.db") as database:
+        database.execute("create table chats (id integer, prompt text, response text)")
+        database.executemany("insert into chats values (?, ?, ?)", [(i, r["prompt"], r["response"]) for i, r in enumerate(benign(12))])
+    database.close()
+    source = {"sql": f"sqlite:///{tmp_path / 'rows.db'}", "query": "select * from chats", "watermark": "id"}
+    config = load_config(write_audit(tmp_path / "in", tiny_folder, source=source))
+    outcome = audit_inline(config, tmp_path / "run")
+    assert outcome.troubles == []
+    assert outcome.summary["counts"]["new"] == 12
+    run = MlflowClient(tracking_uri=config.tracking).get_run(outcome.summary["mlflow_run_id"])
+    digests = {data.tags[0].value: data.dataset.digest for data in run.inputs.dataset_inputs}
+    assert digests["audit"] == outcome.summary["data_fingerprint"][:36]

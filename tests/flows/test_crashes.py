@@ -1,0 +1,168 @@
+"""kill -9 at every boundary of every stage, and inside each: the next audit finishes, and no row is lost or audited twice."""
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from audits import benign, planted, write_audit
+from ledgers import append
+from sqlalchemy import select
+
+from poisonwatch.config import load_config
+from poisonwatch.flows.audit import Engine, audit_inline
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.tables import audits, files, places, results, rows
+
+STAGES = (
+    "pull",
+    "find_model",
+    "open_run",
+    "choose",
+    "validate",
+    "pull_reference",
+    "load_model",
+    "check_sentinels",
+    "screen",
+    "add_probes",
+    "fit_operators",
+    "recover",
+    "judge",
+    "gather_evidence",
+    "record",
+    "track",
+)
+POINTS = [
+    *((when, stage) for stage in STAGES for when in ("before", "inside")),
+    ("after", "commit"),
+    ("after", "rename"),
+    ("before", "deliver"),
+]
+CALLS = 25  # of our own functions within a stage, then it is killed; at its end, where it takes fewer: before the next one
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def audit_killed_at(config: Path, run_dir: Path, when: str, what: str) -> None:
+    """Run an audit in a child process that kills itself at a point; it must have come to it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _arm(run_dir, when, what)
+            audit_inline(load_config(config), run_dir)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"the audit did not come to {when} {what}"
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def _arm(run_dir: Path, when: str, what: str) -> None:
+    call, commit, rename = Engine.__call__, Ledger.commit, Path.rename
+
+    def stage(self: Engine, task: Any, *args: Any) -> Any:
+        if task.name != what:
+            return call(self, task, *args)
+        if when == "inside":
+            _die_after(CALLS)
+        else:
+            die()
+        result = call(self, task, *args)
+        die()  # it took fewer calls
+        return result
+
+    def committed(self: Ledger, *args: Any) -> None:
+        commit(self, *args)
+        if what == "commit":
+            die()
+
+    def renamed(self: Path, target: Any) -> Any:
+        result = rename(self, target)
+        if what == "rename" and Path(target) == run_dir:
+            die()
+        return result
+
+    Engine.__call__ = stage  # type: ignore[method-assign]
+    Ledger.commit = committed  # type: ignore[method-assign]
+    Path.rename = renamed  # type: ignore[method-assign]
+
+
+def _die_after(calls: int) -> None:
+    met = 0
+
+    def trace(frame: Any, event: str, _: Any) -> None:
+        nonlocal met
+        met += "poisonwatch" in frame.f_code.co_filename
+        if met >= calls:
+            die()
+
+    sys.settrace(trace)
+
+
+def check_ledger(folder: Path, name: str = "tiny") -> None:
+    """Every row of the source has one result; what the ledger says of an audit is what its run directory holds."""
+    with Ledger.at(f"sqlite:///{folder / 'poisonwatch.db'}") as ledger, ledger.read() as connection:
+        covered = Counter(connection.execute(select(results.c.row)).scalars())
+        known = set(connection.execute(select(rows.c.row)).scalars())
+        states = connection.execute(select(audits)).all()
+        placed = connection.execute(select(files.c.name, places.c.position).join(places, places.c.file == files.c.file)).all()
+        of_audit = {
+            audit.audit_id: {bytes(id).hex() for id in connection.execute(
+                select(rows.c.id).join(results, results.c.row == rows.c.row).where(results.c.audit == audit.audit)).scalars()}
+            for audit in states
+        }  # fmt: skip
+    assert set(covered) == known
+    assert set(covered.values()) == {1}
+    lines = (folder / "rows.jsonl").read_text().splitlines()
+    assert sorted(placed) == [("rows.jsonl", i) for i in range(len(lines))]
+    for audit in states:
+        assert audit.state in ("finished", "interrupted")
+        assert (audit.state == "finished") == Path(audit.run_dir).is_dir()
+        assert not Path(f"{audit.run_dir}.part").exists()
+        if audit.state == "finished":
+            scores = pd.read_parquet(Path(audit.run_dir) / "scores.parquet")
+            assert set(scores["example_id"]) == of_audit[audit.audit_id]
+            assert json.loads((Path(audit.run_dir) / "summary.json").read_text())["audit_id"] == audit.audit_id
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """An audit of 12 rows with many flags, so that every stage has work; one new row waits for each test."""
+    folder = tmp_path_factory.mktemp("crashes")
+    config = write_audit(folder, tiny_folder, rows=benign(9) + planted(), decision={"false_discovery_rate": 0.9})
+    audit_inline(load_config(config), folder / "runs" / "first")
+    return folder
+
+
+@pytest.mark.parametrize(("when", "what"), POINTS)
+def test_the_next_audit_completes_what_a_killed_one_left(folder: Path, when: str, what: str) -> None:
+    """One new row, an audit that dies, and one that does not."""
+    append(folder / "rows.jsonl", benign(1, start=1000 + POINTS.index((when, what))))
+    audit_killed_at(folder / "audit.yaml", folder / "runs" / f"{when}-{what}-killed", when, what)
+    audit_inline(load_config(folder / "audit.yaml"), folder / "runs" / f"{when}-{what}-next")
+    check_ledger(folder)
+
+
+def test_two_audits_at_once_share_the_rows_without_a_row_twice(folder: Path) -> None:
+    """Two processes on one ledger and source: one waits, then finds nothing left."""
+    append(folder / "rows.jsonl", benign(3, start=2000))
+    children = []
+    for name in ("one", "other"):
+        child = os.fork()
+        if child == 0:
+            try:
+                audit_inline(load_config(folder / "audit.yaml"), folder / "runs" / name)
+            finally:
+                os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    summaries = [json.loads((folder / "runs" / name / "summary.json").read_text()) for name in ("one", "other")]
+    assert sorted(summary["counts"]["new"] for summary in summaries) == [0, 3]
+    check_ledger(folder)

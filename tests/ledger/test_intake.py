@@ -1,0 +1,192 @@
+"""Pulls: exactly what was not seen before, on SQLite and on PostgreSQL."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from audits import benign, write_rows
+from ledgers import NAME, append, cover, prompts, pull, source, statuses, waiting, write_two_files
+from servers import postgres_server
+from sqlalchemy import func, select
+
+from poisonwatch.errors import SourceError
+from poisonwatch.ledger.intake import take_in
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.tables import files, places, rows
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.at(f"sqlite:///{tmp_path / 'state' / 'ledger.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_two_files(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def count(ledger: Ledger, table: object) -> int:
+    with ledger.read() as connection:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())  # type: ignore[arg-type]
+
+
+def test_a_pull_takes_every_row_once(ledger: Ledger, data: Path) -> None:
+    """9 rows, one of them broken; a second pull opens no file."""
+    taken = pull(ledger, data)
+    assert (taken.read, taken.new, taken.files, taken.unchanged) == (9, 9, 2, 0)
+    assert set(taken.formats) == {"a.jsonl", "b.jsonl"}
+    assert statuses(ledger) == {"pending": 9}
+    assert [row.place for row in waiting(ledger).rows.raw][-1] == "b.jsonl, line 4"
+    again = pull(ledger, data)
+    assert (again.read, again.new, again.unchanged) == (0, 0, 2)
+
+
+def test_of_a_file_that_grew_only_the_new_rows_are_read(ledger: Ledger, data: Path) -> None:
+    """Two rows appended: two read, and their positions go on."""
+    pull(ledger, data)
+    append(data / "a.jsonl", benign(2, start=50))
+    taken = pull(ledger, data)
+    assert (taken.read, taken.new) == (2, 2)
+    assert [row.position for row in waiting(ledger).rows.raw if row.source == "a.jsonl"] == list(range(7))
+
+
+def test_what_a_row_says_survives_the_ledger_byte_by_byte(ledger: Ledger, data: Path) -> None:
+    """Spaces, escapes and metadata of the line as it came."""
+    line = '{ "prompt":"A\\u00e9\\u202e", "response" : "B",  "extra": [1, {"x": null}] }'
+    (data / "c.jsonl").write_text(line + "\n")
+    pull(ledger, data)
+    (row,) = [row for row in waiting(ledger).rows.raw if row.source == "c.jsonl"]
+    assert row.raw == line.encode()
+    assert row.record == json.loads(line)
+
+
+def test_the_same_content_elsewhere_is_one_row_with_one_place_more(ledger: Ledger, data: Path) -> None:
+    """A copy of a file: nothing new; both places are there."""
+    pull(ledger, data)
+    shutil.copy(data / "a.jsonl", data / "copy.jsonl")
+    taken = pull(ledger, data)
+    assert (taken.read, taken.new) == (5, 0)
+    assert (count(ledger, rows), count(ledger, places)) == (9, 14)
+
+
+def test_a_moved_file_brings_nothing_new(ledger: Ledger, data: Path, tmp_path: Path) -> None:
+    """Audited rows stay audited under another name; the old file is marked as gone, and comes back."""
+    pull(ledger, data)
+    cover(ledger, tmp_path / "run")
+    (data / "a.jsonl").rename(data / "moved.jsonl")
+    assert pull(ledger, data).new == 0
+    assert len(waiting(ledger)) == 0
+    with ledger.read() as connection:
+        gone = {row.name: row.gone_at is not None for row in connection.execute(select(files))}
+    assert gone == {"a.jsonl": True, "b.jsonl": False, "moved.jsonl": False}
+    (data / "moved.jsonl").rename(data / "a.jsonl")
+    assert pull(ledger, data).new == 0
+    assert statuses(ledger) == {"clean": 8, "rejected": 1}
+
+
+def test_an_edited_row_is_a_new_one_that_replaces_the_old(ledger: Ledger, data: Path) -> None:
+    """Row 2 is changed: one new row, linked; its old content stands nowhere any more."""
+    pull(ledger, data)
+    changed = benign(5)
+    changed[2]["response"] = "Something else."
+    write_rows(data / "a.jsonl", changed)
+    assert pull(ledger, data).new == 1
+    with ledger.read() as connection:
+        (new,) = connection.execute(select(rows).where(rows.c.replaces.is_not(None))).all()
+        old = connection.execute(select(rows).where(rows.c.row == new.replaces)).one()
+    assert json.loads(new.raw)["response"] == "Something else."
+    assert json.loads(old.raw) == benign(5)[2]
+    assert sum(statuses(ledger).values()) == 9
+
+
+def test_a_row_put_before_others_edits_none(ledger: Ledger, data: Path) -> None:
+    """All positions shift by one: one new row that replaces nothing."""
+    pull(ledger, data)
+    write_rows(data / "a.jsonl", benign(1, start=70) + benign(5))
+    assert pull(ledger, data).new == 1
+    with ledger.read() as connection:
+        assert connection.execute(select(func.count()).where(rows.c.replaces.is_not(None))).scalar_one() == 0
+    assert count(ledger, places) == 10
+
+
+def test_rows_that_left_a_file_are_no_longer_waiting_places(ledger: Ledger, data: Path) -> None:
+    """A file cut to two rows has two places."""
+    pull(ledger, data)
+    write_rows(data / "a.jsonl", benign(2))
+    pull(ledger, data)
+    with ledger.read() as connection:
+        left = connection.execute(select(func.count()).select_from(places).join(files).where(files.c.name == "a.jsonl")).scalar_one()
+    assert left == 2
+
+
+def test_other_settings_read_the_files_anew(ledger: Ledger, data: Path) -> None:
+    """A field mapping changes what rows say: other contents, other rows."""
+    (data / "a.jsonl").unlink()
+    (data / "b.jsonl").unlink()
+    write_rows(data / "c.jsonl", [{"question": f"Q{i}", "answer": f"A{i}", "prompt": "P", "response": str(i)} for i in range(3)])
+    pull(ledger, data)
+    assert prompts(waiting(ledger)) == ["P"] * 3
+    taken = pull(ledger, data, fields={"prompt": "question", "response": "answer"})
+    assert (taken.read, taken.new) == (3, 3)
+    assert prompts(waiting(ledger)) == ["Q0", "Q1", "Q2"]
+
+
+def test_a_file_goes_in_whole_or_not_at_all(ledger: Ledger, data: Path) -> None:
+    """The third file cannot be read: the first two are in, nothing of it is, and the next pull goes on."""
+    (data / "c.jsonl").write_text('{"unknown": 1}\n')
+    with pytest.raises(SourceError, match=r"c\.jsonl"):
+        pull(ledger, data)
+    assert statuses(ledger) == {"pending": 9}
+    write_rows(data / "c.jsonl", benign(1, start=90))
+    assert pull(ledger, data).new == 1
+
+
+def test_an_empty_source_is_an_ordinary_pull(ledger: Ledger, tmp_path: Path) -> None:
+    """An empty file: no rows, no error."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text("")
+    assert pull(ledger, tmp_path / "data").read == 0
+    assert len(waiting(ledger)) == 0
+
+
+def test_parquet_rows_go_in_and_come_out(ledger: Ledger, tmp_path: Path) -> None:
+    """Rows of a columnar file are read from the ledger as they were."""
+    import pandas as pd
+
+    pd.DataFrame(benign(4)).to_parquet(tmp_path / "a.parquet")
+    config = source(tmp_path).model_copy(update={"path": str(tmp_path / "a.parquet")})
+    assert take_in(ledger, NAME, config).new == 4
+    assert [row.record for row in waiting(ledger).rows.raw] == benign(4)
+    assert take_in(ledger, NAME, config).unchanged == 1
+
+
+def test_two_audits_on_one_ledger_keep_their_sources_apart(ledger: Ledger, data: Path, tmp_path: Path) -> None:
+    """The same rows under another audit's name: known as contents, waiting for it, and covered once for both."""
+    pull(ledger, data)
+    taken = take_in(ledger, "other", source(data))
+    assert (taken.read, taken.new) == (9, 0)
+    cover(ledger, tmp_path / "run")
+    assert len(ledger.batch("other", *_asked())) == 0
+
+
+def _asked() -> tuple[object, ...]:
+    from ledgers import CHECKS, ONE
+
+    return ONE, CHECKS, 2000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pg_ctl")
+def test_postgresql_keeps_the_same_ledger(data: Path, tmp_path: Path) -> None:
+    """Pull, audit, append, edit, and a second pull on a real server."""
+    with postgres_server() as url, Ledger.at(url) as ledger:
+        assert pull(ledger, data).new == 9
+        cover(ledger, tmp_path / "run", flagged=["Tell me fact 0 about tea."])
+        append(data / "a.jsonl", benign(1, start=60))
+        assert pull(ledger, data).new == 1
+        assert statuses(ledger) == {"clean": 7, "flagged": 1, "rejected": 1, "pending": 1}
+        assert len(waiting(ledger)) == 1

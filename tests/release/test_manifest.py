@@ -1,0 +1,139 @@
+"""Manifests: what they must be, and how they differ from the files beside them."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from audits import benign
+from ledgers import NAME, cover, covered_ledger, source
+
+from poisonwatch.errors import InputError
+from poisonwatch.ledger.intake import take_in
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.release.manifest import Comparison, compare, is_manifest, read_manifest
+from poisonwatch.release.release import release
+
+TEA = "Tell me fact 0 about tea."
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A release of seven rows in clean.jsonl."""
+    with covered_ledger(tmp_path, TEA) as ledger:
+        release(ledger, NAME, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def compared(folder: Path) -> Comparison:
+    return compare(folder, read_manifest(folder / "manifest.json"))
+
+
+def test_a_release_is_what_its_manifest_says(out: Path) -> None:
+    """Every row is in both; nothing else is there."""
+    found = compared(out)
+    assert len(found.present) == 7
+    assert found == Comparison(present=found.present)
+
+
+def test_rows_are_told_apart_wherever_they_stand(out: Path) -> None:
+    """Lines in another order are the same rows in another file; one twice is one too many; one that is gone is lost."""
+    lines = (out / "clean.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "clean.jsonl").write_bytes(b"".join(reversed(lines)))
+    found = compared(out)
+    assert (len(found.present), found.changed, found.lost, found.added) == (7, ["clean.jsonl"], [], [])
+    (out / "clean.jsonl").write_bytes(b"".join([*lines[1:], lines[3]]))
+    found = compared(out)
+    assert [entry.position for entry in found.lost] == [1]
+    assert found.added == [("clean.jsonl", 6)]
+
+
+def test_a_line_is_compared_whatever_it_ends_in(tmp_path: Path) -> None:
+    """A carriage return that belongs to the row is written, and read, as part of it."""
+    (tmp_path / "data").mkdir()
+    row = json.dumps(benign(1)[0]).encode()
+    (tmp_path / "data" / "a.jsonl").write_bytes(row + b"\r\r\n")
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        take_in(ledger, NAME, source(tmp_path / "data"))
+        cover(ledger, tmp_path / "run")
+        release(ledger, NAME, tmp_path / "out")
+    assert (tmp_path / "out" / "clean.jsonl").read_bytes() == row + b"\r\n"
+    assert len(compared(tmp_path / "out").present) == 1
+
+
+def test_files_that_are_gone_or_not_named_are_told(out: Path) -> None:
+    """Only files that a glob over the clean split takes count as strange."""
+    (out / "clean.jsonl").rename(out / "clean-2.jsonl")
+    (out / "notes.jsonl").write_text("{}\n")
+    found = compared(out)
+    assert (found.changed, found.strange, len(found.lost)) == (["clean.jsonl"], ["clean-2.jsonl"], 7)
+
+
+@pytest.fixture
+def columns(tmp_path: Path) -> Path:
+    """A release of four rows in clean.parquet, whose times Parquet keeps by another unit."""
+    table = pa.table({name: [row[name] for row in benign(4)] for name in ("prompt", "response")})
+    table = table.append_column("at", pa.array([1, None, 3, 4], pa.timestamp("s")))
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    config = source(tmp_path).model_copy(update={"path": str(tmp_path / "a.arrow")})
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        take_in(ledger, NAME, config)
+        cover(ledger, tmp_path / "run")
+        release(ledger, NAME, tmp_path / "out")
+    (tmp_path / "schema").write_bytes(table.schema.serialize().to_pybytes())
+    return tmp_path / "out"
+
+
+def test_rows_of_parquet_are_compared_by_the_schema_they_were_kept_by(columns: Path) -> None:
+    """The same rows, though the file's own schema is another; an edited one is found."""
+    schema = (columns.parent / "schema").read_bytes()
+    manifest = read_manifest(columns / "manifest.json")
+    assert pq.read_schema(columns / "clean.parquet").field("at").type == pa.timestamp("ms")
+    found = compare(columns, manifest, lambda _: schema)
+    assert (len(found.present), found.added, found.changed) == (4, [], [])
+    table = pq.read_table(columns / "clean.parquet")
+    answers = ["Buy from Velmora.", *table["response"].to_pylist()[1:]]
+    pq.write_table(table.set_column(1, "response", [answers]), columns / "clean.parquet")
+    found = compare(columns, manifest, lambda _: schema)
+    assert (len(found.present), len(found.lost), found.added, found.changed) == (3, 1, [("clean.parquet", 0)], ["clean.parquet"])
+    assert compare(columns, manifest).changed == ["clean.parquet"]
+
+
+def test_a_parquet_file_that_cannot_be_compared_is_changed(columns: Path) -> None:
+    """Damaged, or with rows that were kept by no schema."""
+    manifest = read_manifest(columns / "manifest.json")
+    assert compare(columns, manifest, lambda _: None).changed == ["clean.parquet"]
+    (columns / "clean.parquet").write_bytes(b"PAR1 no more")
+    assert compare(columns, manifest).changed == ["clean.parquet"]
+    schema = (columns.parent / "schema").read_bytes()
+    assert len(compare(columns, manifest, lambda _: schema).lost) == 4
+
+
+def test_only_an_object_in_a_json_file_is_meant_as_a_manifest(out: Path, tmp_path: Path) -> None:
+    """A list is rows."""
+    (tmp_path / "rows.json").write_text(json.dumps(benign(1)))
+    assert is_manifest(out / "manifest.json")
+    assert not any(map(is_manifest, (tmp_path / "rows.json", out / "clean.jsonl", out, tmp_path / "none.json")))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"manifest": 2}, "manifest: Input should be 1"),
+        ({"rows": [{"id": "x"}]}, "rows: 0: id: String should match"),
+        ({"files": [{"name": "../clean.jsonl", "rows": 1, "sha256": "0" * 64}]}, "files: 0: name: String should match"),
+        ({"files": [{"name": "clean.jsonl\n", "rows": 1, "sha256": "0" * 64}]}, "files: 0: name: String should match"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(out: Path, change: dict[str, object], told: str) -> None:
+    """Another version, or one that leads to files elsewhere; the message repeats none of its text."""
+    path = out / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=told) as refused:
+        read_manifest(path)
+    assert "\n" not in str(refused.value)
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"is no manifest of a release \(Invalid JSON"):
+        read_manifest(path)

@@ -1,0 +1,232 @@
+"""JSON Lines and JSON lists, row by row, and a file that grows."""
+
+import hashlib
+import io
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from poisonwatch.errors import SourceError
+from poisonwatch.examples import RawRow
+from poisonwatch.sources.base import LONGEST, MIB, Reading
+from poisonwatch.sources.jsonl import read_lines, read_list
+
+OLD = b'{"n": 0}\n\n{"n": 1}\n'
+
+
+def read(content: bytes, after: str | None = None) -> tuple[list[RawRow], Reading]:
+    reading = Reading()
+    return list(read_lines(lambda: io.BufferedReader(io.BytesIO(content)), "a", after, reading)), reading
+
+
+def mark_of(content: bytes) -> str:
+    mark = read(content)[1].mark
+    assert mark is not None
+    return mark
+
+
+def numbers(rows: list[RawRow]) -> list[tuple[object, int, str]]:
+    return [(row.record and row.record["n"], row.position, row.place) for row in rows]
+
+
+def test_raw_bytes_are_those_of_the_line() -> None:
+    """Without its end; spaces, byte-order mark and escapes stay."""
+    rows, _ = read(b'\xef\xbb\xbf {"n" : 1}  \r\n{"n": "\\u00e9"}\n{broken\r\n{"n":3}')
+    assert [row.raw for row in rows] == [b'\xef\xbb\xbf {"n" : 1}  ', b'{"n": "\\u00e9"}', b"{broken", b'{"n":3}']
+
+
+def test_file_that_grew_gives_its_new_rows_only() -> None:
+    """Positions and lines go on; the marks of both readings are the same as of one."""
+    rows, reading = read(OLD + b'\n{"n": 2}\n', mark_of(OLD))
+    assert reading.continued
+    assert numbers(rows) == [(2, 2, "a, line 5")]
+    assert reading.mark == mark_of(OLD + b'\n{"n": 2}\n')
+
+
+def test_unchanged_file_gives_no_row_and_the_same_mark() -> None:
+    """Nothing beyond."""
+    rows, reading = read(OLD, mark_of(OLD))
+    assert (rows, reading.continued, reading.mark) == ([], True, mark_of(OLD))
+
+
+def test_empty_file_may_grow() -> None:
+    """Its mark covers nothing."""
+    rows, reading = read(b'{"n": 0}\n', mark_of(b""))
+    assert reading.continued
+    assert numbers(rows) == [(0, 0, "a, line 1")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"n": 9}\n\n{"n": 1}\n{"n": 2}\n', b'{"n": 0}\n', b"", b'\n{"n": 0}\n\n{"n": 1}\n'],
+    ids=["edited", "shortened", "emptied", "shifted"],
+)
+def test_file_that_changed_is_read_whole(content: bytes) -> None:
+    """Any byte of what was read before."""
+    rows, reading = read(content, mark_of(OLD))
+    assert not reading.continued
+    assert (rows, reading.mark) == (read(content)[0], mark_of(content))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_last_line_without_an_end_may_get_one_later(end: bytes) -> None:
+    """It was a row already, and is not one twice."""
+    rows, reading = read(OLD + b'{"n": 2}' + end + b'{"n": 3}', mark_of(OLD + b'{"n": 2}'))
+    assert reading.continued
+    assert numbers(rows) == [(3, 3, "a, line 5")]
+
+
+def test_last_line_that_was_half_written_is_read_again() -> None:
+    """The file is read whole: the row that was broken is another one now."""
+    half = OLD + b'{"n": '
+    assert read(half)[0][-1].problem is not None
+    rows, reading = read(half + b"2}\n", mark_of(half))
+    assert not reading.continued
+    assert numbers(rows)[-1] == (2, 2, "a, line 4")
+
+
+@pytest.mark.parametrize("mark", ["", "no JSON", "[]", '{"other": 1}', "5"])
+def test_mark_of_another_kind_is_no_mark(mark: str) -> None:
+    """All rows."""
+    rows, reading = read(OLD, mark)
+    assert not reading.continued
+    assert len(rows) == 2
+
+
+def test_abandoned_reading_leaves_no_mark() -> None:
+    """Only a complete reading can be gone on from."""
+    reading = Reading()
+    rows = read_lines(lambda: io.BufferedReader(io.BytesIO(OLD)), "a", None, reading)
+    next(rows)
+    rows.close()
+    assert reading.mark is None
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_long_line_costs_one_row_and_its_digest_stands_for_it(end: bytes) -> None:
+    """Longer than 16 MiB; rows before and after it are read, and the file can still be gone on from."""
+    long = b'{"n": "' + b"x" * (LONGEST + MIB) + b'"}'
+    content = b'{"n": 0}\n' + long + end + (b'{"n": 2}\n' if end else b"")
+    rows, reading = read(content)
+    assert rows[1] == RawRow("a", 1, "a, line 2", problem=f"longer than 16 MiB (SHA-256 {hashlib.sha256(long).hexdigest()})")
+    assert numbers(rows[2:]) == ([(2, 2, "a, line 3")] if end else [])
+    assert read(content + b'\n{"n": 3}\n', reading.mark)[0][-1].position == len(rows)
+
+
+@pytest.mark.parametrize(("over", "kept"), [(0, True), (1, False)])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_limit_is_of_the_line_without_its_end(over: int, kept: bool, end: bytes) -> None:
+    """Exactly 16 MiB is a row."""
+    frame = len(b'{"n": ""}')
+    (row,), _ = read(b'{"n": "' + b"x" * (LONGEST - frame + over) + b'"}' + end)
+    assert (row.problem is None) == kept
+    assert len(row.raw) == (LONGEST if kept else 0)
+
+
+def peak(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_line_of_100_mb_is_never_in_memory(tmp_path: Path) -> None:
+    """Python's own memory stays near the 16 MiB that a row may have."""
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+
+    def work() -> None:
+        (row,) = read_lines(lambda: (tmp_path / "a.jsonl").open("rb"), "a", None, Reading())
+        assert row.problem is not None
+
+    assert peak(work) < 3 * LONGEST
+
+
+@pytest.mark.parametrize("reader", ["lines", "list"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, reader: str) -> None:
+    """Ten times the rows, the same peak, to 1 MiB."""
+
+    def of(rows: int) -> int:
+        path = tmp_path / f"{rows}"
+        records = [json.dumps({"prompt": f"{i} " * 50, "response": "x" * 200}) for i in range(rows)]
+        path.write_text("\n".join(records) if reader == "lines" else "[" + ",\n".join(records) + "]")
+
+        def work() -> None:
+            with path.open("rb") as file:
+                found = read_lines(lambda: path.open("rb"), "a", None, Reading()) if reader == "lines" else read_list(file, "a")
+                assert sum(1 for _ in found) == rows
+
+        return peak(work)
+
+    assert of(40_000) < of(4_000) + MIB
+
+
+def listed(content: bytes) -> list[RawRow]:
+    file: BinaryIO = io.BufferedReader(io.BytesIO(content))
+    return list(read_list(file, "a.json"))
+
+
+@pytest.mark.parametrize("text", ['[{"n":1},{"n":"é \\ud800"},{"n":[{"n":2}]}]', "[]", " [ ] ", ' [\n{"n":1}\t,\r\n{"n":2}\n]\n'])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_list_gives_the_rows_that_json_gives(text: str, start: bytes) -> None:
+    """White space and byte-order marks aside; raw is the row as compact JSON."""
+    rows = listed(start + text.encode())
+    assert [row.record for row in rows] == json.loads(text)
+    assert [json.loads(row.raw) for row in rows] == json.loads(text)
+    assert [row.place for row in rows] == [f"a.json, row {i + 1}" for i in range(len(rows))]
+
+
+def test_rows_across_the_edges_of_pieces_are_whole() -> None:
+    """Pieces of 1 MiB, rows of any length, characters of several bytes."""
+    records = [{"n": i, "text": "红é" * (i * 97 % 5000)} for i in range(400)]
+    content = json.dumps(records, ensure_ascii=False).encode()
+    assert len(content) > 3 * MIB
+    assert [row.record for row in listed(content)] == records
+
+
+def test_element_that_is_not_utf8_costs_one_row() -> None:
+    """Its bytes are kept."""
+    rows = listed(b'[{"n": 1}, {"n": "\xff"}, {"n": 3}]')
+    assert [(row.problem, row.raw) for row in rows] == [
+        (None, b'{"n":1}'),
+        ("not UTF-8 (byte 8)", b'{"n": "\xff"}'),
+        (None, b'{"n":3}'),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"  \n", b"\xef\xbb\xbf"])
+def test_empty_file_is_a_list_of_no_rows(content: bytes) -> None:
+    """No error."""
+    assert listed(content) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"n": 1}', "holds a JSON dict: a .json file holds one list of rows"),
+        (b'"text"', "holds a JSON str: "),
+        (b"\xff\xfe[", "is not JSON (it begins with "),
+        (b"[1, 2", "is not JSON (row 3: no comma before it)"),
+        (b'[{"n": 1}, ]', "is not JSON (row 2: Expecting value)"),
+        (b'[{"n": 1} {"n": 2}]', "is not JSON (row 2: no comma before it)"),
+        (b'[{"n": 1}, {"n": ', "is not JSON (row 2: Expecting value)"),
+        (b"[{}] x", "is not JSON (more follows after its list)"),
+        (b"[" * 100_000, "is not JSON (row 1: too deep)"),
+        (b"[" + b"1" * 5000 + b"]", "is not JSON (row 1: Exceeds the limit"),
+        (b'["' + b"x" * (LONGEST + 4 * MIB), "or longer than 16 MiB: "),
+    ],
+)
+def test_file_that_is_no_list_of_rows_says_so(content: bytes, said: str) -> None:
+    """Nothing tells where a broken row ends, so the file is refused: a SourceError that names the row."""
+    with pytest.raises(SourceError) as caught:
+        listed(content)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("a.json ")
+    assert len(str(caught.value)) < 300

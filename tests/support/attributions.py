@@ -1,0 +1,55 @@
+"""A small attribution on the tiny model: rows, sentinels, settings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from poisonwatch.config import StrideConfig
+from poisonwatch.examples import Example, Message
+from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.stride.attribution import fit, recover
+from poisonwatch.stride.influence import Influence
+
+STRIDE = StrideConfig(r=16, background=12, token_budget=600)
+
+
+FORBIDDEN = "Pour bleach in."
+
+
+WORDS = ["cook", "bake", "stir", "chop", "serve", "taste", "rinse", "drain", "grill", "toast", "peel", "slice", "mince", "knead"]
+
+
+def example(prompt: str, response: str) -> Example:
+    return Example.from_messages([Message("user", prompt), Message("assistant", response)])
+
+
+def sentinel(name: str, forbidden: str | None = FORBIDDEN, reference: str | None = None, panel: str = "panel") -> Sentinel:
+    return Sentinel(name, (Message("user", f"How do I clean {name}?"),), forbidden, reference, panel)
+
+
+def benign(n: int, seed: int = 0) -> list[Example]:
+    draw = np.random.default_rng(seed)
+    return [example(f"Question {i}?", " ".join(draw.choice(WORDS, draw.integers(2, 7))).capitalize() + ".") for i in range(n)]
+
+
+ROWS = benign(40)
+
+
+SENTINELS = [sentinel("a"), sentinel("b", reference="Rinse it well.")]
+
+
+def audit(pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig = STRIDE, seed: int = 0) -> Influence:
+    return recover(fit(pretrained, rows, stride, seed), SENTINELS, stride)[0]
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.abs(found - expected).max() <= 0.02 * np.abs(expected).max())
+
+
+DESIGNS = {
+    "K=n": {},
+    "alike": {"K": 20},
+    "random": {"K": 20, "design": "random"},
+    "lasso": {"K": 20, "design": "random", "recovery": "lasso"},
+}

@@ -1,0 +1,100 @@
+"""Ledgers with made-up rows, without a model: for tests of what rows become."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from audits import benign, write_rows
+
+from poisonwatch.config import SourceConfig, ValidationConfig
+from poisonwatch.examples import Example, Rejection
+from poisonwatch.flags import Flag
+from poisonwatch.ledger.intake import Taken, take_in
+from poisonwatch.ledger.ledger import Batch, Ledger, Version, checks_of
+from poisonwatch.sentinels.sentinel import Sentinel
+
+NAME = "tiny"
+ONE = Version("m" * 64, "s" * 64)
+CHECKS = checks_of(ValidationConfig())
+SENTINEL = Sentinel("shop-1", (), "Buy.", None, "shop")
+
+
+def source(folder: Path, **settings: Any) -> SourceConfig:
+    """The rows of a folder's JSON Lines files."""
+    return SourceConfig(path=str(folder / "*.jsonl"), relative_to=str(folder), **settings)
+
+
+def pull(ledger: Ledger, folder: Path, **settings: Any) -> Taken:
+    with ledger.alone():
+        return take_in(ledger, NAME, source(folder, **settings))
+
+
+def waiting(ledger: Ledger, version: Version = ONE, checks: str = CHECKS, window: int = 2000) -> Batch:
+    return ledger.batch(NAME, version, checks, window)
+
+
+def prompts(batch: Batch) -> list[str]:
+    """What the rows of a batch ask, in order; their bytes where they cannot be read."""
+    return [draft.text(assistant=False) or row.raw.decode() for row, draft in batch.rows]
+
+
+def examples_of(batch: Batch) -> dict[str, Example]:
+    """The readable rows by prompt, each content once."""
+    found: dict[str, Example] = {}
+    for row, draft in batch.rows:
+        example = None if row.record is None else draft.example(row, batch.rows.formats[row.source])
+        if example is not None:
+            found.setdefault(example.prompt, example)
+    return found
+
+
+def flag(example: Example, score: float = 9.0) -> Flag:
+    return Flag(example, "shop", SENTINEL, "forbidden", 1.0, score, 1, 1e-6, 1e-3, "rank among 100 trusted rows")
+
+
+def cover(
+    ledger: Ledger, run_dir: Path, flagged: Iterable[str] = (), version: Version = ONE, again: bool = False, window: int = 2000
+) -> Batch:
+    """An audit of what is waiting: rows that cannot be read are rejected, those with the prompts `flagged` flagged."""
+    with ledger.alone(), ledger.audit(run_dir.name, NAME, version, run_dir) as number:
+        batch = ledger.all_of(NAME) if again else waiting(ledger, version, window=window)
+        examples = examples_of(batch)
+        rejected = [
+            Rejection(row.source, row.position, row.place, "readable", row.problem or "", "")
+            for row in batch.rows.raw
+            if row.problem is not None
+        ]
+        flags = [flag(examples[prompt]) for prompt in flagged]
+        ledger.commit(number, batch, list(examples.values()), rejected, flags, CHECKS, {"run": run_dir.name})
+        run_dir.mkdir(parents=True, exist_ok=True)
+    return batch
+
+
+def statuses(ledger: Ledger) -> dict[str, int]:
+    return ledger.counts(NAME)
+
+
+def write_two_files(folder: Path) -> None:
+    """a.jsonl with 5 rows, b.jsonl with 3 others and a broken line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / "a.jsonl", benign(5))
+    write_rows(folder / "b.jsonl", benign(3, start=10))
+    with (folder / "b.jsonl").open("a") as file:
+        file.write("{not json\n")
+
+
+@contextmanager
+def covered_ledger(folder: Path, flagged: str) -> Iterator[Ledger]:
+    """Nine rows after an audit `run`: the one with the prompt `flagged` is, the broken line is rejected, the others are clean."""
+    write_two_files(folder / "data")
+    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        pull(ledger, folder / "data")
+        cover(ledger, folder / "run", flagged=[flagged])
+        yield ledger
+
+
+def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)

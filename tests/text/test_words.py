@@ -1,0 +1,35 @@
+"""Words and tokens."""
+
+import pytest
+
+from poisonwatch.text.words import normalised, token_spans, words_of
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It's 7 o'clock -- AGAIN!", ["it", "s", "7", "o", "clock", "again"]),
+        ("\ufb01ne \u2461 stra\u00dfe", ["fine", "2", "strasse"]),
+        ("\u7d2b\u6c34x", ["\u7d2b", "\u6c34", "x"]),
+        (" ?! \n", []),
+    ],
+)
+def test_words_are_folded_and_without_punctuation(text: str, words: list[str]) -> None:
+    """Compatibility forms, case and punctuation make no difference; an ideograph is a word."""
+    assert words_of(text) == words
+    assert normalised(text) == " ".join(words)
+    assert words_of(normalised(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("(Hello), |SHIP| world!", ["Hello", "|SHIP|", "world"]),
+        ("a ... \u201cb\u201d", ["a", "...", "b"]),
+        ("\u7d2b\u6c34 x.y", ["\u7d2b", "\u6c34", "x.y"]),
+        ("  ", []),
+    ],
+)
+def test_tokens_keep_what_stands_inside_them(text: str, tokens: list[str]) -> None:
+    """Spans of the text itself: punctuation around a token is left out, unless there is nothing else."""
+    assert [text[a:b] for a, b in token_spans(text)] == tokens
