@@ -28,9 +28,11 @@ from poisonwatch.examples import Example
 from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
-from poisonwatch.stride.attribution import ask_answers, estimate, fit
+from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.fitted import Fitted
-from poisonwatch.stride.natural_gradient import gradients
+from poisonwatch.stride.operators import gradients
+from poisonwatch.stride.queries import ask_answers
+from poisonwatch.stride.recover import estimate
 
 Array = NDArray[np.float64]
 

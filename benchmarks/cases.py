@@ -29,20 +29,25 @@ from peers import PEERS, Measured, bm25, measured, tfidf
 from scipy.linalg import block_diag
 from sklearn.metrics import average_precision_score
 
+from poisonwatch.arrays import Features
 from poisonwatch.config import ModelConfig, StrideConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.encoding import ChatEncoder, Encoded, batches
 from poisonwatch.model.frozen import FrozenModel, decoder_blocks
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
-from poisonwatch.stride.attribution import Asked, ask, draw, recover_queries
 from poisonwatch.stride.background import Yardstick
-from poisonwatch.stride.fitted import Fitted, resolve_settings
+from poisonwatch.stride.designs import draw
+from poisonwatch.stride.fitted import Fitted
 from poisonwatch.stride.influence import Influence, Query, queries_of
-from poisonwatch.stride.natural_gradient import Geometry, drawn_order, sum_subsets
+from poisonwatch.stride.natural_gradient import Geometry, sum_subsets
 from poisonwatch.stride.operators import Moments, Preconditioner, fit_basis, row_gradients, solve, unit_norm
+from poisonwatch.stride.queries import Asked, ask
+from poisonwatch.stride.recover import recover_queries
+from poisonwatch.stride.sampling import drawn_order
 from poisonwatch.stride.scoring import pool, score
-from poisonwatch.stride.similarity import Features, features_of, views_of
+from poisonwatch.stride.settings import resolve_settings
+from poisonwatch.stride.similarity import features_of, views_of
 
 Array = NDArray[np.float64]
 CACHE = Path(__file__).parent / "cache"

@@ -17,7 +17,9 @@ from sklearn.metrics import average_precision_score
 
 from poisonwatch.config import ModelConfig, StrideConfig, TrainingConfig
 from poisonwatch.model.pretrained import load_pretrained
-from poisonwatch.stride.attribution import ask, estimate, fit
+from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.queries import ask
+from poisonwatch.stride.recover import estimate
 from poisonwatch.stride.scoring import pool
 
 

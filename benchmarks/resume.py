@@ -25,7 +25,8 @@ from poisonwatch.checkpoints.passes import Trail
 from poisonwatch.checkpoints.store import Work
 from poisonwatch.config import ModelConfig, load_config
 from poisonwatch.datasets.demo import write_demo
-from poisonwatch.flows.audit import Engine, audit_inline
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.engine import Engine
 from poisonwatch.model.files import find_model
 from poisonwatch.model.frozen import FrozenModel
 

@@ -14,7 +14,7 @@ from poisonwatch.dashboards.pages import desk, page
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.overview import names
 from poisonwatch.release.release import counts_of, preview
-from poisonwatch.run_directory.layout import plain_name
+from poisonwatch.text.display import plain_name
 
 
 def name_of(request: Request) -> str:

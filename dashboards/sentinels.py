@@ -13,13 +13,13 @@ from poisonwatch.config import load_config
 from poisonwatch.dashboards.pages import LONGEST_FORM, desk, form_of, go, page
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.history import RESULTS, PastAudit, past_audits
-from poisonwatch.ledger.overview import names
-from poisonwatch.ledger.overview_trend import LONGEST
+from poisonwatch.ledger.overview import LONGEST, names
 from poisonwatch.ledger.tables import audits
-from poisonwatch.reports.heatmap import STEPS
+from poisonwatch.reports.heatmap import STEPS, read_heat_map
 from poisonwatch.run_directory import read as readback
 from poisonwatch.sentinels.editing import changes, check_text, save_version, sentinel_files, versions_of
-from poisonwatch.sentinels.sentinel import PACK_PREFIX, text_of
+from poisonwatch.sentinels.pack import PACK_PREFIX
+from poisonwatch.sentinels.sentinel import text_of
 
 SHOWN = 8  # audits side by side
 
@@ -41,7 +41,7 @@ def show_sentinels(request: Request) -> Response:
         name=name,
         past=past,
         chosen=chosen,
-        heat=None if chosen is None else readback.heat_map(chosen.run_dir),
+        heat=None if chosen is None else read_heat_map(chosen.run_dir),
         steps=STEPS,
         asked={} if chosen is None else readback.sentinels(chosen.run_dir),
         history=history(past[:SHOWN]),

@@ -3,34 +3,30 @@
 `run_stages` is the whole of it. An engine calls the stages: as Prefect tasks, or as the plain functions inside them.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
-from prefect import Task, flow, get_run_logger, runtime
+from prefect import flow, get_run_logger, runtime
 
-from poisonwatch.checkpoints.store import Work, key_of
+from poisonwatch.atomic import run_folder
+from poisonwatch.checkpoints.key import key_of
+from poisonwatch.checkpoints.store import Work
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.detection.detect import Verdicts
-from poisonwatch.errors import OperationError
-from poisonwatch.examples import Example, Rejection
-from poisonwatch.flows import interrupt
-from poisonwatch.flows.cli.terminal import Reporter
+from poisonwatch.examples import Example
+from poisonwatch.flows.engine import Engine, Outcome
 from poisonwatch.flows.pause import ask
-from poisonwatch.integrations.mlflow.reviews import queue_reviews, read_reviews
-from poisonwatch.integrations.mlflow.runs import open_run, track
+from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import system_metrics
-from poisonwatch.integrations.notify import compose_alerts, deliver
-from poisonwatch.integrations.prefect.artifacts import publish
-from poisonwatch.ledger.history import MLFLOW, PREFECT, PastAudit, of_flow_run
-from poisonwatch.ledger.ledger import Ledger, Version, checks_of
+from poisonwatch.ledger.batches import checks_of
+from poisonwatch.ledger.history import of_flow_run
+from poisonwatch.ledger.ledger import Ledger, Version
+from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.reports.summary import Attributed, summarise
-from poisonwatch.run_directory.layout import new_audit_id, new_run_dir, read_lines, run_folder
-from poisonwatch.run_directory.timing import StageClock
+from poisonwatch.run_directory.layout import new_audit_id, new_run_dir
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels, version_of
+from poisonwatch.tasks.alerts import compose_alerts, deliver
 from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
@@ -43,57 +39,10 @@ from poisonwatch.tasks.attribution import (
     screen,
 )
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
+from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import record
-
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an audit found, where it is, and what went wrong beside it (a tracking server or an alert target that was down).
-
-    Where the audit was done by an earlier attempt, `verdicts` and `rejected` are empty: they are in the run directory.
-    """
-
-    run_dir: Path
-    summary: Mapping[str, Any]
-    verdicts: Verdicts
-    rejected: list[Rejection]
-    troubles: list[str]
-
-    @classmethod
-    def of(cls, past: PastAudit, config: AuditConfig, troubles: list[str]) -> "Outcome":
-        """What an audit left that was done before."""
-        return cls(past.run_dir, past.summary, Verdicts.none(config.decision), [], troubles)
-
-    @property
-    def flags(self) -> list[dict[str, Any]]:
-        """The lines of the run directory's `flags.jsonl`."""
-        return list(read_lines(self.run_dir / "flags.jsonl"))
-
-
-class Engine:
-    """Calls tasks, timing each: through Prefect, or `inline`, as plain functions without retries."""
-
-    def __init__(self, inline: bool) -> None:
-        self.inline = inline
-        self.clock = StageClock()
-        self.troubles: list[str] = []
-
-    def __call__(self, task: Task[..., R], *args: Any) -> R:
-        interrupt.heed()
-        function: Callable[..., R] = task.fn if self.inline else task
-        with self.clock.stage(task.name):
-            return function(*args)
-
-    def attempt(self, task: Task[..., R], *args: Any) -> R | None:
-        """Call a task that the audit can do without; its failure is kept in `troubles`, each once."""
-        try:
-            return self(task, *args)
-        except OperationError as error:
-            if str(error) not in self.troubles:
-                self.troubles.append(str(error))
-            return None
+from poisonwatch.tasks.reviews import queue_reviews, read_reviews
+from poisonwatch.tasks.tracking import open_run, track
 
 
 def run_stages(

@@ -7,18 +7,19 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
+from poisonwatch.atomic import run_folder
 from poisonwatch.config import AuditConfig, load_config
-from poisonwatch.drills.drill import REPEATS, Drill, Plan
-from poisonwatch.flows.audit import Engine
-from poisonwatch.flows.cli.terminal import Reporter
-from poisonwatch.integrations.mlflow.runs import open_run
+from poisonwatch.drills.results import REPEATS, Drill, Plan
+from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.run_directory.layout import new_audit_id, new_run_dir, run_folder
+from poisonwatch.run_directory.layout import new_audit_id, new_run_dir
+from poisonwatch.run_directory.provenance import data_fingerprint, origin
 from poisonwatch.run_directory.timing import StageCost
-from poisonwatch.run_directory.write import data_fingerprint, origin
 from poisonwatch.tasks.attribution import load_model
 from poisonwatch.tasks.data import pull_all, pull_reference, validate
 from poisonwatch.tasks.drill import fit_planted, plant, record_drill, rehearse, track_drill
+from poisonwatch.tasks.tracking import open_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.drills.drill import Plan
+from poisonwatch.drills.results import Plan
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
-from poisonwatch.flows.cli.terminal import Reporter
+from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.history import of_run_dir
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.text.display import redact_url
+from poisonwatch.text.redaction import redact_url
 
 # A temporary Prefect server takes 7 to 20 s to start on a busy machine; its own patience ends at 20.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -27,8 +27,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
 
-from poisonwatch.flows.audit import Outcome, audit, audit_inline
+from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
+from poisonwatch.flows.engine import Outcome
 from poisonwatch.run_directory.layout import new_run_dir
 
 R = TypeVar("R")

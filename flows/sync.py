@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from prefect.settings import PREFECT_API_URL
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.flows.audit import Engine, tell
-from poisonwatch.flows.cli.terminal import Reporter
-from poisonwatch.integrations.mlflow.reviews import read_reviews
+from poisonwatch.flows.audit import tell
+from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.tasks.reviews import read_reviews
 
 
 @dataclass(frozen=True, slots=True)

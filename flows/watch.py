@@ -4,26 +4,19 @@ import asyncio
 import contextlib
 import io
 import logging
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
@@ -31,12 +24,12 @@ from pydantic import ValidationError
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.flows.audit import audit
-from poisonwatch.flows.cli.terminal import Reporter
 from poisonwatch.flows.drill import drill
-from poisonwatch.text.display import redact_url
+from poisonwatch.flows.prefect_server import _server_is_gone, server
+from poisonwatch.flows.reporter import Reporter
+from poisonwatch.text.redaction import redact_url
 
 LEAST = timedelta(minutes=1)
-START_UP_S = 120  # that a server may take on a busy machine
 
 
 def schedule_of(every: timedelta | None, cron: str | None, timezone: str) -> IntervalSchedule | CronSchedule:
@@ -126,13 +119,6 @@ def _end_runs(deployments: list[UUID]) -> None:
             client.set_flow_run_state(run.id, Crashed(message="`poisonwatch watch` was stopped"), force=True)
 
 
-def _server_is_gone(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(_server_is_gone(one) for one in error.exceptions)
-    said = ("Failed to reach API", "error threshold")  # the second, where a server that answered before went away
-    return isinstance(error, httpx.TransportError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in said))
-
-
 def _deployment(flow: object, config: Path, settings: AuditConfig, schedule: IntervalSchedule | CronSchedule) -> RunnerDeployment:
     made: RunnerDeployment = flow.to_deployment(  # type: ignore[attr-defined]
         name=re.sub(r"[/%&<>]", "_", settings.name),  # these, Prefect does not allow
@@ -143,72 +129,3 @@ def _deployment(flow: object, config: Path, settings: AuditConfig, schedule: Int
         description=f"Served by `poisonwatch watch`: {settings.name}.",
     )
     return made
-
-
-@contextlib.contextmanager
-def server(port: int, reporter: Reporter) -> Iterator[str]:
-    """The API of the configured Prefect server; without one, of a local one that ends with the block."""
-    configured = PREFECT_API_URL.value()
-    if configured:
-        yield str(configured)
-        return
-    api = f"http://127.0.0.1:{port}/api"
-    if _healthy(api):
-        raise InputError(
-            f"something answers on port {port} already: set PREFECT_API_URL={api} if it is a Prefect server, or choose another --port"
-        )
-    reporter.note(f"no Prefect server is configured (PREFECT_API_URL): starting one at http://127.0.0.1:{port} ...")
-    own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    process = None
-    try:
-        with _undisturbed():
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "server", "start"],
-                env={**os.environ, **own},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us: a run at work still has to tell it how it ended
-            )
-        _wait(process, api)
-        os.environ["PREFECT_API_URL"] = api  # for the processes of flow runs
-        with temporary_settings({PREFECT_API_URL: api}):
-            yield api
-    finally:
-        os.environ.pop("PREFECT_API_URL", None)
-        if process is not None:
-            with _undisturbed():
-                process.terminate()
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """SIGINT and SIGTERM wait for the end of the block: in the middle of it a server would be lost, and run for ever."""
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
-
-
-def _wait(process: subprocess.Popen[bytes], api: str) -> None:
-    deadline = time.monotonic() + START_UP_S
-    while not _healthy(api):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise OperationError(f"the Prefect server did not start at {api}: try `prefect server start` to see why, or another --port")
-        time.sleep(0.3)
-
-
-def _healthy(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health", timeout=2).is_success
-    except httpx.HTTPError:
-        return False

@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from poisonwatch.errors import ConfigError
-from poisonwatch.text.display import redact_url
 from poisonwatch.text.environment import conceal, expand
+from poisonwatch.text.redaction import redact_url
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SECRET = {"alerts", "state", "tracking"}  # settings that may hold passwords: never repeated in an error

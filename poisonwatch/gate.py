@@ -1,3 +1,1 @@
 """The gate for training code: `from poisonwatch.gate import require_cleared`."""
-
-from poisonwatch.release.gate import require_cleared as require_cleared

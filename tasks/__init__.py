@@ -1,10 +1,1 @@
-"""Prefect tasks: retries, names and logging around one library call each; no algorithm."""
-
-from typing import Any
-
-from prefect.cache_policies import NO_CACHE
-
-# Inputs hold models and tensors: hashing them for a cache key would cost more than most stages.
-PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-OWED: dict[str, Any] = PLAIN  # for accounts that are owed until they are given: a server that is down is asked again by the next audit
-OUTSIDE: dict[str, Any] = {**PLAIN, "retries": 2, "retry_delay_seconds": [1, 5]}  # for steps that touch disks, networks and servers
+"""Prefect tasks: one library call each, with retries around it."""

@@ -16,7 +16,6 @@ from poisonwatch.model import pretrained
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
-from poisonwatch.run_directory.write import checkpoint_for
 from poisonwatch.screens import screen as screens
 from poisonwatch.screens import triggers as probes
 from poisonwatch.screens.finding import Finding
@@ -24,10 +23,11 @@ from poisonwatch.sentinels import checks as health
 from poisonwatch.sentinels.checks import Problem
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride import attribution
+from poisonwatch.stride import recover as recovery
 from poisonwatch.stride.fitted import Fitted, Singled
 from poisonwatch.stride.influence import Influence
-from poisonwatch.tasks import OUTSIDE, PLAIN
-from poisonwatch.tasks.data import worth_a_retry
+from poisonwatch.stride.sgd import checkpoint_for
+from poisonwatch.tasks.options import OUTSIDE, PLAIN, worth_a_retry
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)
@@ -77,7 +77,7 @@ def recover(fitted: Fitted, sentinels: list[Sentinel], config: AuditConfig, prog
     """Measure the sentinels and recover every row's coefficients, suspects alone."""
 
     def recovered() -> tuple[Influence, Singled]:
-        influence, after = attribution.recover(fitted, sentinels, config.stride, progress)
+        influence, after = recovery.recover(fitted, sentinels, config.stride, progress)
         return influence, after.singled
 
     influence, singled = work.stage("recover", tuple[Influence, Singled], recovered)

@@ -1,27 +1,21 @@
 """Rows in: pull and validate."""
 
 from dataclasses import replace
-from typing import Any
 
 from prefect import task
 
 from poisonwatch.config import AuditConfig, SourceConfig
-from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Example
 from poisonwatch.integrations.great_expectations.evaluate import check_rows
+from poisonwatch.ledger.batches import Batch, checks_of
 from poisonwatch.ledger.intake import Taken, take_in
-from poisonwatch.ledger.ledger import Batch, Ledger, Version, checks_of
+from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.progress import Progress
 from poisonwatch.sources import open as sources
 from poisonwatch.sources.open import Rows
-from poisonwatch.stride.natural_gradient import drawn_order
-from poisonwatch.tasks import OUTSIDE, PLAIN
+from poisonwatch.stride.sampling import drawn_order
+from poisonwatch.tasks.options import OUTSIDE, PLAIN, worth_a_retry
 from poisonwatch.validation import Facts, Validation
-
-
-def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """Retry what the network or the disk did, not what the user asked for."""
-    return not isinstance(state.result(raise_on_failure=False), PoisonwatchError)
 
 
 @task(**OUTSIDE, retry_condition_fn=worth_a_retry)

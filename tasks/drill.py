@@ -5,20 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from prefect import task
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.drills import drill
-from poisonwatch.drills.drill import Drill, Plan, Planted, Rehearsal
+from poisonwatch.drills.drill import Planted, Rehearsal
+from poisonwatch.drills.results import Drill, Plan
 from poisonwatch.examples import Example
-from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, experiment_of, find_run, mlflow_client, mlflow_trouble
-from poisonwatch.integrations.mlflow.upload import millis, send
+from poisonwatch.integrations.mlflow.drills import _track_power
+from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, mlflow_client, mlflow_trouble
+from poisonwatch.integrations.mlflow.upload import send
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.run_directory import write as runs
-from poisonwatch.tasks import OUTSIDE, PLAIN
+from poisonwatch.tasks.options import OUTSIDE, PLAIN
 
 
 @task(**PLAIN)
@@ -84,23 +85,3 @@ def track_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) ->
         client.set_terminated(run_id, "FINISHED")
     except UNAVAILABLE as error:
         raise mlflow_trouble(config, "failed", error) from error
-
-
-def _track_power(client: MlflowClient, config: AuditConfig, report: Mapping[str, Any], power: Mapping[str, Any]) -> None:
-    """The run of one attack and count, inside the drill's."""
-    tags = {
-        MLFLOW_PARENT_RUN_ID: report["mlflow_run_id"],
-        "poisonwatch.kind": "drilled",
-        "poisonwatch.recipe": power["recipe"],
-        "poisonwatch.count": str(power["count"]),
-    }
-    at = report["created"]
-    run_id = find_run(client, experiment_of(client, config), tags, f"{power['recipe']} x {power['count']}", at).info.run_id
-    values = {
-        "recall": power["recall"],
-        "attributed": power["recall_by_attribution"],
-        "probability": power["probability"],
-        "false_flags": power["false_flags"],
-    }
-    send(client, run_id, at, values, {name: power[name] for name in ("recipe", "pack", "count", "repeats")})
-    client.set_terminated(run_id, "FINISHED", end_time=millis(at))

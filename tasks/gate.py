@@ -3,7 +3,7 @@
 from prefect import task
 
 from poisonwatch.release import gate
-from poisonwatch.tasks import PLAIN
+from poisonwatch.tasks.options import PLAIN
 
 
 @task(**PLAIN)

@@ -10,14 +10,14 @@ from prefect import task
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.overview_trend import earlier
-from poisonwatch.reports.html import render_report, write_plots
-from poisonwatch.reports.html_validation_report import write_validation
+from poisonwatch.ledger.overview import earlier
+from poisonwatch.reports.html import render_report, write_validation
 from poisonwatch.reports.links import dashboard_url, mlflow_run_url
+from poisonwatch.reports.plots import write_plots
 from poisonwatch.reports.summary import Attributed
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.operators import save_operators
-from poisonwatch.tasks import PLAIN
+from poisonwatch.tasks.options import PLAIN
 from poisonwatch.validation import Validation
 
 

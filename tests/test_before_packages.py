@@ -32,8 +32,9 @@ from poisonwatch.ledger.queue import exported, queue, rows_of
 from poisonwatch.ledger.tables import metadata
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.release.gate import check, require_cleared
+from poisonwatch.reports.heatmap import read_heat_map
 from poisonwatch.run_directory.operators import load_operators
-from poisonwatch.run_directory.read import coefficients, evidence, heat_map, is_whole, nearest_to, sentinels
+from poisonwatch.run_directory.read import coefficients, evidence, is_whole, nearest_to, sentinels
 from poisonwatch.stride.explain import explain
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_packages"
@@ -118,7 +119,7 @@ def owed(ledger: Ledger) -> dict[str, Any]:
 def readback(run_dir: Path) -> dict[str, Any]:
     """What people are shown of the first audit, numbers to 6 digits."""
     (group,) = evidence(run_dir)
-    heat = heat_map(run_dir)
+    heat = read_heat_map(run_dir)
     assert heat is not None
     of_rows = []
     for id in group["example_ids"]:

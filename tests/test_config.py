@@ -288,7 +288,7 @@ def test_every_setting_explains_itself() -> None:
 def test_trainings_have_one_set_of_defaults() -> None:
     """What an audit file leaves out is what the library does by itself."""
     from poisonwatch.config import StrideConfig
-    from poisonwatch.stride.attribution import training_settings
-    from poisonwatch.stride.sgd import TrainingSettings
+    from poisonwatch.stride.settings import TrainingSettings
+    from poisonwatch.stride.sgd import training_settings
 
     assert training_settings(StrideConfig()) == TrainingSettings()

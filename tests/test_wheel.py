@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from poisonwatch.sentinels.sentinel import packs
+from poisonwatch.sentinels.pack import packs
 
 SHIPPED = {".css", ".j2", ".js", ".jsonl", ".mako", ".py", ".svg", ".yaml"}
 

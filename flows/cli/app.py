@@ -131,6 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(message: str) -> None:
-    from poisonwatch.text.display import redact_url, visible
+    from poisonwatch.text.display import visible
+    from poisonwatch.text.redaction import redact_url
 
     print(f"poisonwatch: {visible(redact_url(' '.join(message.split())))}", file=sys.stderr)

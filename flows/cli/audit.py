@@ -108,7 +108,7 @@ def drill(
 ) -> None:
     """Plant known poison into clean rows, audit them, and report how much is found."""
     settings = checked(config)
-    from poisonwatch.drills.drill import Plan
+    from poisonwatch.drills.results import Plan
     from poisonwatch.flows.cli.terminal import print_drill
     from poisonwatch.flows.drill import seeded
     from poisonwatch.flows.launch import run_drill
@@ -157,8 +157,8 @@ def init(
 
 def packs() -> None:
     """What can stand under `sentinels` in an audit file, and how many sentinels that is."""
-    from poisonwatch.sentinels.sentinel import packs as names
-    from poisonwatch.sentinels.sentinel import read_pack
+    from poisonwatch.sentinels.pack import packs as names
+    from poisonwatch.sentinels.pack import read_pack
 
     for pack in map(read_pack, names()):
         print(f"{pack.place}\n    {len(pack.entries)} sentinels. {pack.about}.")

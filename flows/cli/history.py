@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.runs_tracked import TrackedRun
-from poisonwatch.ledger.history import MLFLOW, PastAudit, past_audits, places_owed, undecided
+from poisonwatch.integrations.mlflow.runs import TrackedRun
+from poisonwatch.ledger.history import PastAudit, past_audits, places_owed, undecided
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.text.display import visible
 
 LEDGER_ONLY, MLFLOW_ONLY = "not in MLflow", "not in the ledger"

@@ -26,7 +26,7 @@ def watch(
     from poisonwatch.flows.cli.audit import checked
 
     settings = checked(config)
-    from poisonwatch.flows.cli.terminal import Reporter
+    from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.watch import interval_of, schedule_of
     from poisonwatch.flows.watch import watch as keep_watch
 
@@ -66,7 +66,7 @@ def sync(
 ) -> int:
     """Give MLflow, Prefect and alert targets what they missed; returns the exit code: 0 nothing is owed any more, 1 something is."""
     from poisonwatch.config import load_config
-    from poisonwatch.flows.cli.terminal import Reporter
+    from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.sync import sync as catch_up
 
     settings = load_config(config)
@@ -98,8 +98,8 @@ def history(
         raise InputError(f"--limit is {limit}: ask for at least one audit")
     from poisonwatch.config import load_config
     from poisonwatch.flows.cli.history import lines_of, print_lines
-    from poisonwatch.flows.cli.terminal import Reporter
-    from poisonwatch.integrations.mlflow.runs_tracked import tracked_runs
+    from poisonwatch.flows.reporter import Reporter
+    from poisonwatch.integrations.mlflow.runs import tracked_runs
     from poisonwatch.ledger.ledger import Ledger
 
     settings = load_config(config)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.errors import ConfigError
-from poisonwatch.text.display import redact_url
 from poisonwatch.text.environment import expand
+from poisonwatch.text.redaction import redact_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poisonwatch.arrays import Rows
 from poisonwatch.checkpoints.store import DAMAGE, Work
 from poisonwatch.model.encoding import Batch
 
-Rows = NDArray[np.int64]
 Array = Tensor | NDArray[np.float64] | NDArray[np.float32]
 Filled = dict[str, tuple[Array, Rows | None]]  # arrays by name, with the places in them that belong to each row of a pass
 

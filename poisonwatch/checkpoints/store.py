@@ -10,37 +10,24 @@ file holds tensors and JSON: nothing in it is ever run. One that is damaged is l
 costs what would have been kept, not the audit.
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import scipy
-import sklearn
 import torch
-import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import poisonwatch
-from poisonwatch import __version__
 from poisonwatch.checkpoints.serialise import pack, unpack
-from poisonwatch.config import AuditConfig
-from poisonwatch.examples import Example
-from poisonwatch.model.files import ModelFiles, cache_folder
-from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.model.files import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -49,56 +36,8 @@ T = TypeVar("T")
 OUTDATED_S = 7 * 24 * 3600.0
 MOST = 4  # audits whose work is kept; the one that stopped longest ago goes first
 ROOM = 2  # times a file's size that must be free on the disk for it to be written
-TOKENISING = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")  # files of a model's folder that its weights' fingerprint leaves out
 
 DAMAGE = (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError)  # what reading a damaged file raises
-
-
-def key_of(
-    config: AuditConfig,
-    files: ModelFiles,
-    model: Pretrained,
-    sentinels: Sequence[Sentinel],
-    new: Sequence[Example],
-    trusted: Sequence[Example],
-) -> str:
-    """SHA-256 of all that the results of an audit's stages depend on, to the last digit."""
-    shaping = {
-        "poisonwatch": [__version__, _own_source()],
-        "libraries": [of.__version__ for of in (np, scipy, sklearn, torch, transformers)],
-        "model": [model.fingerprint, _digest_of(files.folder), str(model.model.dtype), str(model.model.device)],
-        "settings": config.model_dump(mode="json", include={"stride", "decision", "screens", "probes", "seed"}),
-        "sentinels": [asdict(sentinel) for sentinel in sentinels],
-        "new": [_row(example) for example in new],
-        "trusted": [_row(example) for example in trusted],
-    }
-    return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
-
-
-def _row(example: Example) -> list[object]:
-    said = [[[message.role, message.content] for message in of] for of in (example.messages, example.rejected)]
-    return [example.id, example.source, example.position, said]
-
-
-@cache
-def _own_source() -> str:
-    """SHA-256 of the library's source: an edit may change results."""
-    root = Path(poisonwatch.__file__).parent
-    above = {root / name for name in ("tasks", "flows", "dashboards")}  # symlinks in a checkout, folders in a wheel
-    paths = [path for path in root.rglob("*.py") if not above.intersection(path.parents)]
-    return _sha256(sorted(paths))
-
-
-def _digest_of(folder: Path) -> str:
-    return _sha256(sorted({path for pattern in TOKENISING for path in folder.glob(pattern)}))
-
-
-def _sha256(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 class Work:

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
+from poisonwatch.arrays import Array
 from poisonwatch.examples import Example, Message
-from poisonwatch.recovery.lasso import balanced_columns
+from poisonwatch.recovery.decoys import balanced_columns
 from poisonwatch.sentinels.sentinel import Sentinel
-
-Array = NDArray[np.float64]
 
 
 def make_planted(

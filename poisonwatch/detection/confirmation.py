@@ -17,24 +17,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from poisonwatch.arrays import Array, Rows
 from poisonwatch.flags import PUSHES
 from poisonwatch.model.encoding import prompt_of
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.attribution import row_operators
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import Fitted, row_operators
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.measurement import steered_losses
-from poisonwatch.stride.natural_gradient import drawn_order
 from poisonwatch.stride.operators import Operators, typical_eta
+from poisonwatch.stride.sampling import drawn_order
 from poisonwatch.stride.scoring import pool
 from poisonwatch.stride.steering import continuations
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 STRENGTH = 0.01  # typical ||z~ - z|| / ||z||
 RANDOM_GROUPS = 19  # one in twenty by chance

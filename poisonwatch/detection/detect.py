@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from poisonwatch.arrays import Array
 from poisonwatch.config import DecisionConfig
 from poisonwatch.detection.significance import Null, p_values, row_q_values
 from poisonwatch.detection.topic import LEVEL, leaning, nearest_rows, standing_out
@@ -20,8 +21,6 @@ from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.scoring import Scores, score
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import genpareto, kstest
 
-Array = NDArray[np.float64]
+from poisonwatch.arrays import Array
 
 TAILS = (0.1, 0.05)  # the share of reference scores that the tail is fitted to; the smaller where the larger does not follow the fit
 LEAST_EXCEEDANCES = 10

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from poisonwatch.arrays import Array, Rows
 
 NEAREST = 20
 CLOSEST = 5

@@ -15,7 +15,7 @@ import yaml
 
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example, Message
-from poisonwatch.sentinels.sentinel import PLACEHOLDER, read_shipped, shipped
+from poisonwatch.sentinels.pack import PLACEHOLDER, read_shipped, shipped
 
 LONGEST_PROMPT = 1000  # characters of a prompt that is copied, where there are such: what is cut from long ones might be the trigger
 

@@ -3,27 +3,17 @@
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import apprise
 from apprise.common import OverflowMode
-from prefect import task
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from poisonwatch.alerts.messages import compose
-from poisonwatch.alerts.targets import Target, targets_of
-from poisonwatch.config import AuditConfig
-from poisonwatch.errors import OperationError, PoisonwatchError
-from poisonwatch.ledger import outbox
-from poisonwatch.ledger.ledger import Ledger, now
-from poisonwatch.ledger.outbox import Alert
-from poisonwatch.reports.summary import Attributed
-from poisonwatch.tasks import OUTSIDE, PLAIN
+from poisonwatch.alerts.targets import Target
+from poisonwatch.errors import OperationError
 from poisonwatch.text.environment import expand
 
 TYPES = {"low": "info", "medium": "warning", "high": "failure"}  # what Apprise calls severities: colours, PagerDuty's severity
@@ -35,45 +25,6 @@ TALKATIVE = ("apprise", "httpcore", "httpx", "urllib3")  # loggers whose message
 
 class UnreachableError(OperationError):
     """Nothing answers at a target's address."""
-
-
-@task(**PLAIN)
-def compose_alerts(ledger: Ledger, config: AuditConfig, summary: Mapping[str, Any], found: Attributed, run_dir: Path) -> list[Alert]:
-    """What people are to be told of an audit's flags that they were not told of before."""
-    with ledger.read() as connection:
-        told = outbox.told_of(connection, config.name)
-    return compose(config, summary, found, run_dir, told)
-
-
-@task(**OUTSIDE)
-def deliver(ledger: Ledger, config: AuditConfig) -> int:
-    """Send what the audit's targets have not received yet, oldest first: how many messages arrived.
-
-    Whoever calls it holds `ledger.alone()`. Raises OperationError where a target did not take a message; the others have theirs.
-    """
-    targets = {target.id: target for target in targets_of(config)}
-    with ledger.write() as connection:
-        outbox.readdress(connection, config.name, list(targets))
-        owing = outbox.owing(connection, config.name)
-    arrived, reasons = 0, {}
-    unreachable: set[str] = set()
-    for message in owing:
-        if message.target in unreachable:
-            continue
-        delivered_at = None
-        try:
-            send(targets[message.target], message.title, message.body, TYPES[message.severity])
-            delivered_at, arrived = now(), arrived + 1
-        except PoisonwatchError as error:
-            reasons[message.target] = f"{targets[message.target]} {error}"
-            if isinstance(error, UnreachableError):
-                unreachable.add(message.target)
-        with ledger.write() as connection:
-            outbox.mark(connection, message, delivered_at)
-    if reasons:
-        left = len(owing) - arrived
-        raise OperationError(f"{left} alert{'s' * (left != 1)} not delivered; the next audit sends them: {'; '.join(reasons.values())}")
-    return arrived
 
 
 def send(target: Target, title: str, body: str, kind: str = "info") -> None:

@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, Row, Select, and_, delete, desc, exists, f
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits, flags, owed, rows, versions
 
-MLFLOW, PREFECT = "mlflow", "prefect"
 RESULTS = ("committed", "finished")  # states of audits whose results are in the ledger
 WAITING = and_(rows.c.status == "flagged", rows.c.decided.is_(None))  # a flagged row that nobody has decided on
 

@@ -10,7 +10,6 @@ the next one:
     interrupted  it died before it was committed
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -25,13 +24,13 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from poisonwatch.config import ValidationConfig
+from poisonwatch.atomic import part_of
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.examples import Example, RawRow, Rejection
 from poisonwatch.flags import Flag, flag_record
+from poisonwatch.ledger.batches import Batch
 from poisonwatch.ledger.outbox import Alert, put
 from poisonwatch.ledger.tables import WAIT_S, audits, connect, files, flags, owed, places, rejections, results, rows, shapes, versions
-from poisonwatch.run_directory.layout import part_of
 from poisonwatch.sources.formats import Draft, Format
 from poisonwatch.sources.open import Rows, decode
 from poisonwatch.sources.sql import database_url
@@ -63,17 +62,6 @@ class Version:
 
     model: str
     sentinels: str
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows to be audited, and their `numbers` in the ledger, one for each; a content with two places comes twice."""
-
-    rows: Rows
-    numbers: list[int]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
 
 
 class Ledger:
@@ -364,11 +352,6 @@ class Ledger:
         with self.read() as connection:
             found = connection.execute(select(rows.c.status, func.count()).where(here).group_by(rows.c.status))
             return dict(found.tuples().all())
-
-
-def checks_of(validation: ValidationConfig) -> str:
-    """SHA-256 of the validation settings: rows that other settings rejected are validated anew."""
-    return hashlib.sha256(validation.model_dump_json().encode()).hexdigest()
 
 
 def _examples(found: Rows) -> dict[str, Example]:

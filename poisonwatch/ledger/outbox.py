@@ -99,3 +99,6 @@ def readdress(connection: Connection, name: str, targets: Sequence[str]) -> None
 
 def _kind(target: str) -> str:
     return target.split("-", 1)[0]
+
+
+MLFLOW, PREFECT = "mlflow", "prefect"

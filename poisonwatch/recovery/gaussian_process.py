@@ -11,17 +11,15 @@ with its like; its own part is left out as noise. Subsets of several rows and of
 alone sharpens all others that are like it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
-from poisonwatch.stride.similarity import Kernel
-
-Array = NDArray[np.float64]
+from poisonwatch.arrays import Array, Features
 
 OWN = 0.3  # variance of a row's own part, in units of the smooth part's
 NOISE = 1e-4  # variance of a measurement, in units of what a subset's effect varies by: rounds of subsets may contradict each other
@@ -35,6 +33,29 @@ class Kriged:
 
     w: Array
     residual: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than some 50 MiB of it exist."""
+
+    features: Features
+
+    @property
+    def n(self) -> int:
+        return len(self.features)
+
+    def __matmul__(self, v: Array) -> Array:
+        """kernel @ v for v (n, q)."""
+        if not self.features.size:
+            return v
+        return np.concatenate([tile.astype(np.float64) @ v for tile in self._tiles()])
+
+    def _tiles(self) -> Iterator[Features]:
+        rows = max(1, TILE // self.n)
+        for start in range(0, self.n, rows):
+            tile = self.features[start : start + rows] @ self.features.T
+            yield cast(Features, np.exp((tile - 1.0) / WIDTH))
 
 
 def krige(M: csr_array, Y: Array, kernel: Kernel, tolerance: float = 1e-6, max_iter: int = 3000) -> Kriged:
@@ -86,3 +107,8 @@ def conjugate_gradients(apply: Callable[[Array], Array], right: Array, diagonal:
         p = z + np.divide(rz_next, rz, out=np.zeros_like(rz), where=rz > 0) * p
         rz = rz_next
     return x
+
+
+WIDTH = 0.4
+
+TILE = 1 << 22  # entries of the kernel held at a time

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from sqlalchemy import Connection, Select, func, select, update
 
 from poisonwatch import __version__
+from poisonwatch.atomic import part_of
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import verify
 from poisonwatch.ledger.ledger import AT_ONCE, Ledger, batched, now
 from poisonwatch.ledger.tables import audits, files, flags, places, rejections, results, rows, shapes, versions
-from poisonwatch.run_directory.layout import part_of
 
 CLEARED = ("clean", "released")
 QUARANTINED = ("flagged", "poison")

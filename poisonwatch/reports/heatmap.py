@@ -1,17 +1,21 @@
 """Which sentinels each group of flagged rows moves, as a table of colours and numbers."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from poisonwatch.arrays import Array
+from poisonwatch.run_directory.read import _read, evidence
 
 if TYPE_CHECKING:  # who draws a picture of a past audit needs no model
     from poisonwatch.detection.clusters import ClusterEvidence
     from poisonwatch.detection.detect import Verdicts
-
-Array = NDArray[np.float64]
 
 MOST_GROUPS = 12
 MOST_SENTINELS = 40
@@ -60,3 +64,19 @@ def levels(values: Array) -> NDArray[np.int64]:
     """How many of STEPS each value reaches, with its sign."""
     reached = np.searchsorted(STEPS, np.abs(values), side="right")
     return np.asarray(np.sign(values) * reached, dtype=np.int64)
+
+
+def read_heat_map(run_dir: Path) -> HeatMap | None:
+    """Which sentinels each group of flagged rows moves; None where nothing was flagged, or it is not known."""
+    return _read(_heat_map, None, run_dir / "scores.parquet", json.dumps(evidence(run_dir))) if evidence(run_dir) else None
+
+
+def _heat_map(path: Path, lines: str) -> HeatMap | None:
+    groups = json.loads(lines)
+    flagged = sorted({id for group in groups for id in group["example_ids"]})
+    columns = ["example_id", "sentinel_id", "panel", "coefficient"]
+    frame = pq.read_table(path, columns=columns, filters=[("example_id", "in", flagged)]).to_pandas()
+    panels = dict(zip(frame["sentinel_id"], frame["panel"], strict=True))
+    by_row = frame.pivot_table(index="example_id", columns="sentinel_id", values="coefficient")[list(panels)]
+    means = np.column_stack([by_row.loc[list(group["example_ids"])].mean().to_numpy() for group in groups])
+    return heat_of(means, list(panels), list(panels.values()))

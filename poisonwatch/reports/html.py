@@ -1,5 +1,6 @@
 """The HTML report: one file that needs nothing else, runs nothing, and shows hostile text as inert text."""
 
+import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,14 @@ from poisonwatch.detection.detect import Verdicts
 from poisonwatch.examples import Example
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.ledger.overview_trend import trend
+from poisonwatch.ledger.overview import trend
 from poisonwatch.reports.heatmap import STEPS, heat_map
 from poisonwatch.reports.plots import as_png, panel_figure, trend_figure
-from poisonwatch.reports.templating import template
-from poisonwatch.run_directory.layout import plain_name
+from poisonwatch.reports.templating import LONGEST_TEXT, MOST_MESSAGES, template
+from poisonwatch.validation import Validation
 
-LONGEST_TEXT = 4000  # characters of one message or answer
 LONGEST_PAGE = 1_600_000  # characters of all rows that are shown in full, in equal shares
 LONGEST_CELL = 300  # characters of a rejected row, or of one side of a trusted one
-MOST_MESSAGES = 24  # turns of one row
 MOST_REJECTED = 200
 MOST_GROUPS = 50  # shown with what they share
 MOST_CARDS = 200  # flagged rows shown in full
@@ -108,12 +107,27 @@ def standing(smaller: int, trusted: int) -> str:
     return f"larger than {floor(1000 * smaller / trusted) / 10:.1f} % of {rows}"
 
 
-def write_plots(folder: Path, verdicts: Verdicts) -> None:
-    """`plots/`: the distribution of each panel's scores."""
-    (folder / "plots").mkdir()
-    for j, panel in enumerate(verdicts.panels):
-        (folder / "plots" / f"{j:02d}-{plain_name(panel)}.png").write_bytes(as_png(panel_figure(verdicts, j)))
-
-
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{b64encode(png).decode('ascii')}"
+
+
+LONGEST_CHECK_TEXT = 300  # characters of a reason, or of what was observed
+
+
+def render_validation(validation: Validation, name: str) -> str:
+    """A table of the checks of the audit `name` as an HTML document, those that failed first.
+
+    Reasons come from the audit file, and what was observed may hold values of rows: every text is made visible and escaped.
+    """
+    return template("validation.html.j2").render(
+        validation=validation,
+        name=name,
+        checks=sorted(validation.checks, key=lambda check: check.passed),
+        longest_text=LONGEST_CHECK_TEXT,
+    )
+
+
+def write_validation(folder: Path, validation: Validation, name: str) -> None:
+    """`validation.html` and `validation.json` (in ASCII: hostile text stays inert in any terminal or editor)."""
+    (folder / "validation.html").write_text(render_validation(validation, name), encoding="utf-8")
+    (folder / "validation.json").write_text(json.dumps(validation.to_record(), indent=2) + "\n", encoding="ascii")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,15 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
-from poisonwatch.ledger.overview_trend import Point
-from poisonwatch.text.display import excerpt
+from poisonwatch.arrays import Array
+from poisonwatch.detection.detect import Verdicts
+from poisonwatch.ledger.overview import Point
+from poisonwatch.text.display import excerpt, plain_name
 
 if TYPE_CHECKING:  # who draws a picture of a past audit needs no model
     from poisonwatch.detection.detect import Verdicts
-
-Array = NDArray[np.float64]
 
 FONT = "DejaVu Sans"  # ships with matplotlib
 LONGEST_TITLE = 60  # characters that fit the width
@@ -169,3 +169,10 @@ def _drawable(text: str) -> str:
     """The text with characters that the font lacks written as \\u{...}: matplotlib would warn and draw empty boxes."""
     font = get_font(findfont(FONT))
     return "".join(c if font.get_char_index(ord(c)) else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def write_plots(folder: Path, verdicts: Verdicts) -> None:
+    """`plots/`: the distribution of each panel's scores."""
+    (folder / "plots").mkdir()
+    for j, panel in enumerate(verdicts.panels):
+        (folder / "plots" / f"{j:02d}-{plain_name(panel)}.png").write_bytes(as_png(panel_figure(verdicts, j)))

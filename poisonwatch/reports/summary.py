@@ -14,8 +14,8 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Verdicts
 from poisonwatch.ledger.ledger import Version
+from poisonwatch.run_directory.provenance import data_fingerprint, origin
 from poisonwatch.run_directory.timing import StageCost
-from poisonwatch.run_directory.write import data_fingerprint, origin
 from poisonwatch.sentinels.checks import Problem
 from poisonwatch.stride.fitted import Fitted
 from poisonwatch.stride.influence import Influence

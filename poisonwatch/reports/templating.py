@@ -51,3 +51,8 @@ def ends(whole: Any, longest: int) -> tuple[Any, int, Any]:
 def _shown(value: Any) -> Any:
     """What the template prints for a value; jinja calls it for every expression, before escaping. Macros return finished Markup."""
     return value if isinstance(value, Markup) else visible(str(value))
+
+
+LONGEST_TEXT = 4000  # characters of one message or answer
+
+MOST_MESSAGES = 24  # turns of one row

@@ -23,8 +23,9 @@ from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.run_directory.layout import OPERATORS
-from poisonwatch.stride.fitted import Fitted, Settings
+from poisonwatch.stride.fitted import Fitted
 from poisonwatch.stride.operators import Basis, Operators
+from poisonwatch.stride.settings import Settings
 
 FORMAT = "2"
 

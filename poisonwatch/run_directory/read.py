@@ -4,7 +4,6 @@ A run directory does not change once it is complete, so what was read is kept. I
 it held is empty here, and people can decide all the same.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,15 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from poisonwatch.arrays import Array
+from poisonwatch.atomic import read_lines
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import flagged_example
-from poisonwatch.reports.heatmap import HeatMap, heat_of
-from poisonwatch.run_directory.layout import read_lines
 from poisonwatch.sentinels.sentinel import Sentinel
 
-Array = NDArray[np.float64]
 T = TypeVar("T")
 
 KEPT = 64  # files, or sentinels of one
@@ -78,11 +75,6 @@ def coefficients(run_dir: Path, sentinel_id: str, example_id: str) -> Coefficien
     return Coefficients(float(new[1][new[0].index(example_id)]), new[1], np.zeros(0) if trusted is None else trusted[1])
 
 
-def heat_map(run_dir: Path) -> HeatMap | None:
-    """Which sentinels each group of flagged rows moves; None where nothing was flagged, or it is not known."""
-    return _read(_heat_map, None, run_dir / "scores.parquet", json.dumps(evidence(run_dir))) if evidence(run_dir) else None
-
-
 def _read(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> T:
     """What is read from a file, and kept as long as the file stays as it is; `nothing` where there is none, or it is damaged."""
     try:
@@ -125,14 +117,3 @@ def _column(path: Path, sentinel_id: str) -> tuple[Sequence[str], Array] | None:
 
 def _schema(path: Path) -> pa.Schema | None:
     return pq.read_schema(path)
-
-
-def _heat_map(path: Path, lines: str) -> HeatMap | None:
-    groups = json.loads(lines)
-    flagged = sorted({id for group in groups for id in group["example_ids"]})
-    columns = ["example_id", "sentinel_id", "panel", "coefficient"]
-    frame = pq.read_table(path, columns=columns, filters=[("example_id", "in", flagged)]).to_pandas()
-    panels = dict(zip(frame["sentinel_id"], frame["panel"], strict=True))
-    by_row = frame.pivot_table(index="example_id", columns="sentinel_id", values="coefficient")[list(panels)]
-    means = np.column_stack([by_row.loc[list(group["example_ids"])].mean().to_numpy() for group in groups])
-    return heat_of(means, list(panels), list(panels.values()))

@@ -1,12 +1,8 @@
 """What an audit leaves behind, file by file. Which folder it goes to, and how it is read again, are `run_dirs` and `readback`."""
 
-import hashlib
 import json
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +11,15 @@ import pyarrow.parquet as pq
 import yaml
 from pyarrow import csv
 
-import poisonwatch
 from poisonwatch import __version__
+from poisonwatch.atomic import write_lines
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence, to_record
 from poisonwatch.detection.detect import Verdicts
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, flag_record
-from poisonwatch.model.files import cache_folder
-from poisonwatch.run_directory.layout import write_lines
-from poisonwatch.stride.sgd import LearningCurve
-
-
-def checkpoint_for(config: AuditConfig, model_fingerprint: str) -> Path:
-    """Where a training of this audit keeps its state: in the user's cache, by audit, model and settings, so that a rerun finds it."""
-    key = json.dumps([config.name, config.source.address, model_fingerprint, config.seed, config.stride.model_dump(mode="json")])
-    return cache_folder() / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+from poisonwatch.run_directory.provenance import git_commit
+from poisonwatch.stride.fitted import LearningCurve
 
 
 def write_config(folder: Path, config: AuditConfig, audit_id: str | None = None) -> None:
@@ -129,32 +118,6 @@ def write_learning_curve(folder: Path, curve: LearningCurve) -> None:
     """`learning_curve.csv`: the losses of every step of a training, in nats a token."""
     table = pa.table({name: getattr(curve, name) for name in ("step", "total", "fidelity", "stability", "linearity")})
     csv.write_csv(table, folder / "learning_curve.csv")
-
-
-def origin(config: AuditConfig) -> dict[str, Any]:
-    """Which audit file, when, by which Poisonwatch: what every summary begins with."""
-    return {
-        "name": config.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "git_commit": git_commit(),
-        "seed": config.seed,
-    }
-
-
-def data_fingerprint(ids: Iterable[str]) -> str:
-    """SHA-256 over the sorted example ids: the same rows give the same fingerprint in any order."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that Poisonwatch runs from; None when it is installed from a wheel."""
-    checkout = Path(poisonwatch.__file__).resolve().parent.parent
-    git = shutil.which("git")
-    if not git or not (checkout / "pyproject.toml").is_file():
-        return None
-    done = subprocess.run([git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -10,9 +10,10 @@ from typing import get_args
 
 from poisonwatch.config import ScreenName
 from poisonwatch.examples import Example
+from poisonwatch.screens.control_tokens import control_tokens
 from poisonwatch.screens.duplicate_answers import duplicate_answers
 from poisonwatch.screens.finding import Finding, ordered
-from poisonwatch.screens.invisible_characters import control_tokens, invisible_characters
+from poisonwatch.screens.invisible_characters import invisible_characters
 from poisonwatch.screens.trigger_ngrams import trigger_ngrams
 
 ALL: tuple[ScreenName, ...] = get_args(ScreenName)

@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from poisonwatch.arrays import Array, Integers
 from poisonwatch.examples import Example
 from poisonwatch.text.words import WORD, words_of
-
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 SHORT_ANSWER = 3  # words; below, an answer is a label
 TASK_WORDS = 6  # prompts that share so many first or last words are one task

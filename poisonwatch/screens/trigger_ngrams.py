@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import binom, norm
 
+from poisonwatch.arrays import Integers
 from poisonwatch.examples import Example
 from poisonwatch.screens.finding import Finding, ordered
 from poisonwatch.screens.similarity import (
@@ -28,8 +28,6 @@ from poisonwatch.screens.similarity import (
 )
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import normalised, token_spans
-
-Integers = NDArray[np.int64]
 
 LONGEST_NGRAM = 3
 COMMON_NGRAM = 0.1  # share of rows above which an n-gram is no trigger

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from poisonwatch.arrays import Array
 from poisonwatch.model.encoding import ChatEncoder, batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
-
-Array = NDArray[np.float64]
 
 CERTAIN = 0.05  # nats a token: an answer of probability .95 a token has little room to become likelier
 

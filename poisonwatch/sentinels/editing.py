@@ -14,7 +14,8 @@ import yaml
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError, SentinelError
-from poisonwatch.sentinels.sentinel import PACK_PREFIX, Sentinel, read_place, refuse_clashes, sentinels_of, text_of
+from poisonwatch.sentinels.pack import PACK_PREFIX
+from poisonwatch.sentinels.sentinel import Sentinel, read_place, refuse_clashes, sentinels_of, text_of
 from poisonwatch.text.diff import aligned
 
 LARGEST = 250_000  # bytes of a text, and YAML values that it may stand for; PyYAML takes seconds for so many

@@ -5,22 +5,18 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qs
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
+from poisonwatch.sentinels.pack import PACK_PREFIX, _filled
 from poisonwatch.text.display import excerpt, visible
 
-PACK_PREFIX = "pack:"
 UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # what is no text in UTF-8, or in a database
-PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 class _Entry(BaseModel):
@@ -62,22 +58,6 @@ class Sentinel:
     def conversation(self, answer: str) -> tuple[Message, ...]:
         """The prompt with an answer."""
         return (*self.messages, Message("assistant", answer))
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """Sentinels that ship with Poisonwatch: `about` says what they guard; one with `placeholders` is a template."""
-
-    name: str
-    about: str
-    placeholders: tuple[str, ...]
-    entries: tuple[dict[str, Any], ...]
-
-    @property
-    def place(self) -> str:
-        """How `sentinels` names the pack, with ... for each value of a template."""
-        values = "&".join(f"{placeholder}=..." for placeholder in self.placeholders)
-        return f"{PACK_PREFIX}{self.name}" + (f"?{values}" if values else "")
 
 
 def load_sentinels(places: list[str]) -> list[Sentinel]:
@@ -165,57 +145,8 @@ def _folded(text: str | None) -> str:
     return " ".join((text or "").casefold().split())
 
 
-def shipped(folder: str) -> list[str]:
-    """Names of the YAML files that ship with Poisonwatch in a folder."""
-    entries = (resources.files("poisonwatch") / folder).iterdir()
-    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
-
-
-def read_shipped(folder: str, name: str) -> tuple[str, str]:
-    """The comment that such a file starts with, on one line, and the whole text."""
-    text = (resources.files("poisonwatch") / folder / f"{name}.yaml").read_text(encoding="utf-8")
-    return " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text.splitlines())), text
-
-
-def packs() -> list[str]:
-    """Names of the packs that ship with Poisonwatch."""
-    return shipped("sentinels/packs")
-
-
-def read_pack(name: str) -> Pack:
-    """A pack as it ships; its comment's first sentence is `about`. Raises SentinelError where there is none of that name."""
-    if name not in packs():
-        raise SentinelError(f"there is no pack {name}: packs are {', '.join(packs())}")
-    comment, text = read_shipped("sentinels/packs", name)
-    return Pack(name, comment.partition(". ")[0], tuple(dict.fromkeys(PLACEHOLDER.findall(text))), tuple(yaml.safe_load(text)))
-
-
 def _sentinels(entries: Sequence[Any], place: str) -> list[Sentinel]:
     return [_sentinel(entry, number, place) for number, entry in enumerate(entries, start=1)]
-
-
-def _filled(place: str) -> Any:
-    """A pack's entries, the values in the place of its placeholders."""
-    name, _, query = place.removeprefix(PACK_PREFIX).partition("?")
-    pack, given = read_pack(name), parse_qs(query, keep_blank_values=True)
-    values = {key: " ".join(" ".join(texts).split()) for key, texts in given.items()}
-    faults = [f"takes no value {excerpt(key)}" for key in values if key not in pack.placeholders]
-    faults += [
-        f"takes one value for {key}, not {len(texts)}" for key, texts in given.items() if key in pack.placeholders and len(texts) > 1
-    ]
-    faults += [f"needs a value for {placeholder}" for placeholder in pack.placeholders if not values.get(placeholder)]
-    if faults:
-        encoding = " (in a value, %26 stands for & and %2B for +)" if pack.placeholders else ""
-        raise SentinelError(f"the pack {name} {', '.join(faults)}: write {pack.place}{encoding}")
-
-    def fill(part: Any) -> Any:  # after YAML is parsed, in one pass: a value is never read as YAML, nor as a placeholder
-        if isinstance(part, dict):
-            return {key: fill(value) for key, value in part.items()}
-        if isinstance(part, list | tuple):
-            return [fill(value) for value in part]
-        return PLACEHOLDER.sub(lambda found: values[found[1]], part) if isinstance(part, str) else part
-
-    return fill(pack.entries)
 
 
 def _sentinel(entry: Any, number: int, place: str) -> Sentinel:

@@ -13,6 +13,7 @@ from string import Formatter
 from typing import Any
 
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.words import _lines
 
 Turn = tuple[str, str | None]
 
@@ -186,7 +187,3 @@ def read_text(text: str, template: str) -> tuple[Turn, ...]:
     roles = {"system": "system", "prompt": "user", "response": "assistant"}
     turns = [(roles[name], found[name]) for name in PLACEHOLDERS if name in found]
     return tuple(turn for turn in turns if turn != ("system", ""))
-
-
-def _lines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -15,7 +15,7 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH, Reading, SourceFile, reaching
-from poisonwatch.text.display import redact_url
+from poisonwatch.text.redaction import redact_url
 
 SECONDS = 30.0  # that the hub may take to tell a commit
 

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from poisonwatch.arrays import Array
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Message
 from poisonwatch.progress import Progress, silent
-from poisonwatch.stride.attribution import ask_answers, estimate
 from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.queries import ask_answers
+from poisonwatch.stride.recover import estimate
 from poisonwatch.stride.scoring import robust_z
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,54 +8,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, vstack
 from torch import Tensor
 
+from poisonwatch.arrays import Array, Features, Rows
 from poisonwatch.config import StrideConfig
-from poisonwatch.errors import ConfigError
 from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.frozen import FrozenModel, decoder_blocks
-from poisonwatch.stride.operators import Operators, Preconditioner
-from poisonwatch.stride.sgd import LearningCurve
-from poisonwatch.stride.similarity import Features, features_of
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
-
-SHORTLIST = (32, 512)  # least and most suspects; a tenth of the rows between
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The attribution's dials, resolved for one model and one number of rows."""
-
-    layer: int
-    r: int
-    K: int
-    d: int
-    shortlist: int
-    K_most: int  # subsets that the memory budget holds, those of single suspects included
-    memory_bytes: int  # K x r x D float32
-
-
-def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Settings:
-    """Derive what the user left open, from the model's depth and width D and the number of rows n.
-
-    K = n while the operators fit the memory budget: one subset a row and exact recovery. Past it, as many subsets as fit beside those of
-    the suspects, with d = 3. Raises ConfigError where a given value makes no sense.
-    """
-    r = min(stride.r, width)
-    most = int(stride.memory_gb * 2**30 // (4 * r * width))
-    if most < 2:
-        raise ConfigError(f"stride.memory_gb is {stride.memory_gb}, less than two operators take: raise it")
-    least, longest = SHORTLIST
-    shortlist = min(n, stride.shortlist if stride.shortlist is not None else min(max(least, n // 10), longest))
-    reserved = min(stride.rounds * shortlist, most // 4)
-    K = stride.K if stride.K is not None else n if n <= most else most - reserved
-    if n < K:
-        raise ConfigError(f"stride.K is {K}, but there are only {n} rows: choose at most {n}, or leave it out")
-    d = stride.d if stride.d is not None else 1 if n == K else min(3, K)
-    if d > K:
-        raise ConfigError(f"stride.d is {d}, but there are only {K} subsets: choose at most {K}, or leave it out")
-    layer = stride.layer if stride.layer is not None else depth * 2 // 5
-    return Settings(layer, r, K, d, shortlist, max(most, K), 4 * K * r * width)
+from poisonwatch.progress import Progress, silent
+from poisonwatch.stride.operators import Operators, Preconditioner, gradients
+from poisonwatch.stride.settings import Settings, resolve_settings
+from poisonwatch.stride.similarity import features_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +24,17 @@ class Singled:
 
     rows: Rows
     a: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """The losses of every step, before that step's update: `step` (steps,) from 1, the others (steps,) in nats a token."""
+
+    step: NDArray[np.int64]
+    total: Array
+    fidelity: Array
+    stability: Array
+    linearity: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +142,21 @@ class Fitted:
             encoded=tuple(self.encoded[i] for i in rows),
             views=self.views[rows],
         )
+
+
+def row_operators(fitted: Fitted, rows: Rows, token_budget: int, progress: Progress = silent) -> Tensor:
+    """What each of the rows (m,) does on its own, (m, r, D): kept from the fit where a row has a subset to itself, else made anew.
+
+    Raises ValueError where operators were trained, or loaded.
+    """
+    if fitted.preconditioner is None:
+        raise ValueError("these rows cannot be taken apart: their operators were trained, or loaded")
+    a = torch.zeros(len(rows), *fitted.operators.a.shape[1:], device=fitted.operators.a.device)
+    subset = fitted.subset_alone[rows]
+    kept, new = np.flatnonzero(subset >= 0), np.flatnonzero(subset < 0)
+    a[torch.from_numpy(kept).to(a.device)] = fitted.operators.a[torch.from_numpy(subset[kept]).to(a.device)]
+    if len(new):
+        encoded = [fitted.encoded[i] for i in rows[new]]
+        G = gradients(fitted.model, fitted.operators.basis, encoded, token_budget, "rows", progress)
+        a[torch.from_numpy(new).to(a.device)] = fitted.operators_of(rows[new], G)
+    return a

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from poisonwatch.arrays import Array
 from poisonwatch.sentinels.sentinel import Sentinel
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

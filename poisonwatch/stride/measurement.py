@@ -9,17 +9,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from poisonwatch.arrays import Array
 from poisonwatch.model.encoding import Encoded, batches
 from poisonwatch.model.frozen import FrozenModel, Run
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.operators import Operators
 from poisonwatch.stride.steering import steered
-
-Array = NDArray[np.float64]
 
 
 def first_order(operators: Operators, G: Tensor) -> Array:

@@ -7,72 +7,26 @@ One batch of states is held at a time, and K x r x D floats of sums, whatever th
 passes are kept (`work`), one that was interrupted goes on from its last shard, and comes to the same numbers.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from poisonwatch.arrays import Array, Features, Rows
 from poisonwatch.checkpoints.passes import Filled, Trail
 from poisonwatch.checkpoints.store import Work
+from poisonwatch.config import StrideConfig
 from poisonwatch.model.encoding import Encoded, batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.stride.background import Yardstick
-from poisonwatch.stride.operators import Basis, Moments, Preconditioner, add_to_subsets, row_gradients
-from poisonwatch.stride.similarity import VIEWS, Features, views_of
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
-
-
-def drawn_order(ids: Sequence[str], seed: int) -> Rows:
-    """All rows in an order that depends on their ids and the seed alone."""
-    keys = [hashlib.sha256(f"{seed}/sample/{i}".encode()).digest() for i in ids]
-    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What a pass over m rows tells: the Fisher's `moments`, the rows' gradients `G` (m, r, D), and their `views` (m, VIEWS, r - 1)."""
-
-    basis: Basis
-    moments: Moments
-    G: Tensor
-    views: Features
-
-
-def measure_statistics(
-    model: FrozenModel,
-    encoded: Sequence[Encoded],
-    basis: Basis,
-    token_budget: int,
-    label: str,
-    progress: Progress = silent,
-    work: Work | None = None,
-) -> Statistics:
-    """One backward pass over the conversations (m), kept under its `label`."""
-    m = len(encoded)
-    moments = Moments.zeros(basis.r, model.width, model.device)
-    numbers = torch.zeros(2, dtype=torch.float64)  # the moments' power and tokens
-    G = torch.zeros(m, basis.r, model.width, device=model.device)
-    views = no_views(m, basis)
-    rows = np.arange(m)
-    sums: Filled = {"A": (moments.A, None), "S": (moments.S, None), "numbers": (numbers, None)}
-    trail = Trail(work, label, {**sums, "G": (G, rows), "views": (views, rows)})
-    moments.power, moments.tokens = float(numbers[0]), int(numbers[1])
-    left = trail.left(batches(encoded, token_budget, model.device))
-    for batch in progress(left, label, m - trail.rows, lambda batch: len(batch.rows)):
-        seen = model.state_gradients(batch)
-        moments.add(basis, seen)
-        numbers[0], numbers[1] = moments.power, moments.tokens
-        G[batch.rows.to(G.device)] = row_gradients(basis, seen)
-        views[batch.rows.numpy()] = views_of(basis, seen.z, batch)
-    return Statistics(basis, moments, G, views)
+from poisonwatch.stride.operators import BASIS_ROWS, Basis, Moments, Preconditioner, add_to_subsets, fit_basis, row_gradients
+from poisonwatch.stride.reference_cache import keep_statistics, load_statistics
+from poisonwatch.stride.row_statistics import Statistics, measure_statistics
+from poisonwatch.stride.similarity import views_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +114,15 @@ def sum_subsets(
     return sums
 
 
-def gradients(model: FrozenModel, basis: Basis, encoded: Sequence[Encoded], token_budget: int, label: str, progress: Progress) -> Tensor:
-    """G (m, r, D) of conversations, one backward pass each."""
-    G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
-    for batch in progress(batches(encoded, token_budget, model.device), label, len(encoded), lambda batch: len(batch.rows)):
-        G[batch.rows.to(G.device)] = row_gradients(basis, model.state_gradients(batch))
-    return G
-
-
-def no_views(n: int, basis: Basis) -> Features:
-    """Room for the views of n rows."""
-    return np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)
+def _statistics(
+    model: FrozenModel, encoded: Sequence[Encoded], r: int, stride: StrideConfig, key: str | None, progress: Progress, work: Work
+) -> Statistics:
+    """Those kept under the key, or measured now (and kept, where there is a key)."""
+    found = load_statistics(key, model.device) if key else None
+    if found is None:
+        label = "sample" if key is None else "trusted"
+        basis = work.kept("basis", Basis, lambda: fit_basis(model, encoded[:BASIS_ROWS], r, stride.token_budget, progress))
+        found = measure_statistics(model, encoded, basis, stride.token_budget, label, progress, work)
+        if key and keep_statistics(key, found):
+            work.drop(*work.names(f"{label}-"))
+    return found

@@ -156,3 +156,14 @@ def add_to_subsets(sums: Tensor, G: Tensor, subsets: Tensor) -> None:
     """Add each row's c_i G_i (b, r, D) to the sums (K, r, D) of the `subsets` (b, d) that hold it. Sums of shards add up."""
     for members in subsets.to(sums.device).unbind(dim=1):
         sums.index_add_(0, members, G)
+
+
+def gradients(model: FrozenModel, basis: Basis, encoded: Sequence[Encoded], token_budget: int, label: str, progress: Progress) -> Tensor:
+    """G (m, r, D) of conversations, one backward pass each."""
+    G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
+    for batch in progress(batches(encoded, token_budget, model.device), label, len(encoded), lambda batch: len(batch.rows)):
+        G[batch.rows.to(G.device)] = row_gradients(basis, model.state_gradients(batch))
+    return G
+
+
+BASIS_ROWS = 256  # whose states the basis is fitted to

@@ -21,8 +21,8 @@ from poisonwatch import __version__
 from poisonwatch.config import StrideConfig
 from poisonwatch.model.files import cache_folder
 from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.stride.natural_gradient import Statistics
 from poisonwatch.stride.operators import Basis, Moments
+from poisonwatch.stride.row_statistics import Statistics
 
 KEPT = 4  # files; the one used longest ago goes first
 

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from poisonwatch.arrays import Array
 from poisonwatch.stride.influence import Influence, Query
 
-Array = NDArray[np.float64]
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 KIN = 2.0  # weight of the kin's mean score
 

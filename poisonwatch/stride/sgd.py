@@ -13,135 +13,34 @@ the training: killed and resumed from its checkpoint it ends in the same operato
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from math import log
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.model.encoding import Batch, Encoded, batches
+from poisonwatch.model.files import cache_folder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery.membership import Membership
+from poisonwatch.stride.adam import Adam
+from poisonwatch.stride.fitted import LearningCurve
+from poisonwatch.stride.losses import fidelity, linearity, log_likelihood, stability
 from poisonwatch.stride.operators import Basis, Operators, typical_eta
-from poisonwatch.stride.steering import fidelity, linearity, log_likelihood, stability, steered
+from poisonwatch.stride.schedule import Schedule, _digest
+from poisonwatch.stride.settings import TrainingSettings
+from poisonwatch.stride.steering import steered
 
 logger = logging.getLogger(__name__)
-
-Array = NDArray[np.float64]
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """The training's dials. Weights and `lr` are free of units: `lr` is the typical relative shift of a state that one Adam step makes."""
-
-    epochs: int = 4
-    """How often every row is met."""
-    lr: float = 1e-3
-    operators_per_row: int = 8
-    """m: the d operators of a row's own subsets, and m - d others."""
-    rows_per_step: int = 8
-    stability: float = 1.0
-    linearity: float = 1.0
-    gamma: float = 1.0
-    """Ridge of the linearity loss, in rows: the sketch's Gram matrix has about |A_k| on its diagonal."""
-    sketch: int = 16
-    """p: columns of the sketch M~ = M R."""
-    clip: float = 1.0
-    """Longest gradient of a step, by a in units of the state's length and by U in units of its own."""
-    shift: float = 0.005
-    """Typical relative shift ||z~ - z|| / ||z|| that the trained operators are scaled to."""
-    token_budget: int = 2048
-    """Padded tokens of (row, operator) pairs in one forward pass; a row and its m operators always go together."""
-    checkpoint_every: int = 100
-    """Steps between two checkpoints."""
-
-
-@dataclass(frozen=True, slots=True)
-class LearningCurve:
-    """The losses of every step, before that step's update: `step` (steps,) from 1, the others (steps,) in nats a token."""
-
-    step: NDArray[np.int64]
-    total: Array
-    fidelity: Array
-    stability: Array
-    linearity: Array
-
-
-class Schedule:
-    """Which rows meet which operators in which step: functions of the seed, the step and the rows' contents."""
-
-    def __init__(self, encoded: Sequence[Encoded], membership: Membership, settings: TrainingSettings, seed: int) -> None:
-        self.m = min(settings.operators_per_row, membership.K)
-        if self.m < membership.d:
-            raise ConfigError(f"{self.m} operators a row are too few: every row is in {membership.d} subsets, choose at least that many")
-        self.n, self.b, self.p, self.seed = len(encoded), settings.rows_per_step, settings.sketch, seed
-        self.membership = membership
-        self.M = membership.matrix()
-        self.steps_per_epoch = -(-self.n // self.b)
-        self.steps = settings.epochs * self.steps_per_epoch
-        keys = [_content(row, subsets) for row, subsets in zip(encoded, membership.subsets, strict=True)]
-        self.order = np.array(sorted(range(self.n), key=keys.__getitem__), dtype=np.int64)  # one that the rows' places do not change
-        self.contents = _digest(*(keys[i] for i in self.order))
-
-    def rows(self, step: int) -> NDArray[np.int64]:
-        """The rows (b,) of a step; every epoch meets each row once."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        return self.order[self._rng("rows", epoch).permutation(self.n)[place * self.b : (place + 1) * self.b]]
-
-    def operators(self, step: int) -> NDArray[np.int64]:
-        """The m operators (b, m) of a step's rows: each row's own d, then others without repetition."""
-        rng, d, K = self._rng("operators", step), self.membership.d, self.membership.K
-        own = self.membership.subsets[self.rows(step)]
-        others = np.stack([rng.choice(K - d, self.m - d, replace=False) for _ in own])
-        for taken in np.sort(own, axis=1).T:  # number the subsets that do not hold the row from 0, then make room for those that do
-            others += others >= taken[:, None]
-        return np.hstack([own, others])
-
-    def sketch(self, step: int) -> Array:
-        """M~ = M R (K, p), R (n, p) Gaussian with variance 1/p: E[M~ M~^T] = M M^T. Drawn anew in every step."""
-        R = np.empty((self.n, self.p))
-        R[self.order] = self._rng("sketch", step).standard_normal((self.n, self.p)) / self.p**0.5
-        sketch: Array = self.M @ R
-        return sketch
-
-    def _rng(self, use: str, number: int) -> np.random.Generator:
-        return np.random.default_rng(int.from_bytes(bytes.fromhex(_digest(self.seed, use, number))))
-
-
-class Adam:
-    """Adam on the rows of `value` (N, ...): a row and its moments move only in the steps that touch it.
-
-    Kingma and Ba, arXiv 1412.6980; each row counts its own steps. `unit` is the size of a value that counts as large: steps are `lr` of it.
-    """
-
-    def __init__(self, value: Tensor, unit: float) -> None:
-        self.unit = unit
-        self.value = value
-        self.first = torch.zeros_like(value)
-        self.second = torch.zeros_like(value)
-        self.steps = torch.zeros(len(value), device=value.device)
-
-    def update(self, rows: Tensor, gradient: Tensor, lr: float) -> None:
-        """One step of the given distinct `rows` (k,) along `gradient` (k, ...), itself in units."""
-        self.steps[rows] += 1
-        first = torch.lerp(gradient, self.first[rows], BETAS[0])
-        second = torch.lerp(gradient.pow(2), self.second[rows], BETAS[1])
-        self.first[rows], self.second[rows] = first, second
-        unbias = [-torch.expm1(self.steps[rows] * log(beta)).reshape(-1, *[1] * (gradient.ndim - 1)) for beta in BETAS]  # 1 - beta^steps
-        self.value[rows] -= lr * self.unit * (first / unbias[0]) / ((second / unbias[1]).sqrt() + EPSILON)
-
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        return {f"{name}.value": self.value, f"{name}.first": self.first, f"{name}.second": self.second, f"{name}.steps": self.steps}
 
 
 def check_trainable(encoded: Sequence[Encoded]) -> None:
@@ -269,14 +168,6 @@ def _scaled(model: FrozenModel, encoded: Sequence[Encoded], a: Tensor, U: Tensor
     return Operators(a * eta, Basis(Q), eta, settings.shift)
 
 
-def _content(row: Encoded, subsets: NDArray[np.int64]) -> str:
-    return _digest(np.asarray(row.input_ids, dtype=np.int64).tobytes(), np.asarray(row.answer, dtype=np.bool_).tobytes(), subsets.tobytes())
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
 def _fingerprint(model: FrozenModel, schedule: Schedule, basis: Basis, settings: TrainingSettings) -> str:
     """What defines the training: weights, split, rows, memberships, seed, settings (but not how often to save, or how much at a time).
 
@@ -317,3 +208,14 @@ def _load(checkpoint: Path, state: dict[str, Tensor], fingerprint: str) -> int:
     for name, value in state.items():
         value.copy_(saved[name])
     return int(found["step"])
+
+
+def training_settings(stride: StrideConfig) -> TrainingSettings:
+    """The training's dials as the user set them."""
+    return TrainingSettings(shift=stride.shift, token_budget=stride.token_budget, **stride.training.model_dump())
+
+
+def checkpoint_for(config: AuditConfig, model_fingerprint: str) -> Path:
+    """Where a training of this audit keeps its state: in the user's cache, by audit, model and settings, so that a rerun finds it."""
+    key = json.dumps([config.name, config.source.address, model_fingerprint, config.seed, config.stride.model_dump(mode="json")])
+    return cache_folder() / "checkpoints" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"

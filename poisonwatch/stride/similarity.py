@@ -9,15 +9,14 @@ two rows is the mean of three cosines. The likeness is a Gaussian-process kernel
 A basis of one dimension (r = 1) has no directions to look along: then no row is like another, and the kernel is the identity.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from poisonwatch.arrays import Features
 from poisonwatch.checkpoints.passes import Trail
 from poisonwatch.checkpoints.store import Work
 from poisonwatch.model.encoding import Batch, Encoded, batches
@@ -25,12 +24,7 @@ from poisonwatch.model.frozen import FrozenModel, answer_positions
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.operators import Basis, rms_normalised
 
-Array = NDArray[np.float64]
-Features = NDArray[np.float32]
-
-WIDTH = 0.4
 VIEWS = 3
-TILE = 1 << 22  # entries of the kernel held at a time
 
 
 def views_of(basis: Basis, z: Tensor, batch: Batch) -> Features:
@@ -70,24 +64,6 @@ def features_of(views: Features) -> Features:
     return flat
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than some 50 MiB of it exist."""
-
-    features: Features
-
-    @property
-    def n(self) -> int:
-        return len(self.features)
-
-    def __matmul__(self, v: Array) -> Array:
-        """kernel @ v for v (n, q)."""
-        if not self.features.size:
-            return v
-        return np.concatenate([tile.astype(np.float64) @ v for tile in self._tiles()])
-
-    def _tiles(self) -> Iterator[Features]:
-        rows = max(1, TILE // self.n)
-        for start in range(0, self.n, rows):
-            tile = self.features[start : start + rows] @ self.features.T
-            yield cast(Features, np.exp((tile - 1.0) / WIDTH))
+def no_views(n: int, basis: Basis) -> Features:
+    """Room for the views of n rows."""
+    return np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)

@@ -9,7 +9,7 @@ import re
 from urllib.parse import quote, unquote
 
 from poisonwatch.errors import ConfigError
-from poisonwatch.text.display import redact_url
+from poisonwatch.text.redaction import redact_url
 
 _NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _USERINFO = re.compile(r"://(?:[^/@:\s]*:)?([^/\s]+)@")

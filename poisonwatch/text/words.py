@@ -27,3 +27,7 @@ def token_spans(text: str) -> Iterator[tuple[int, int]]:
         left = len(whole) - len(whole.lstrip(_AROUND))
         inner = whole.strip(_AROUND)
         yield (start + left, start + left + len(inner)) if inner else (start, match.end())
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -17,7 +17,7 @@ from poisonwatch.config import ModelConfig, StrideConfig
 from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.attribution import ask
+from poisonwatch.stride.queries import ask
 
 BACKGROUND = rows(ordinary(60))
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from poisonwatch.checkpoints.serialise import pack, unpack
-from poisonwatch.detection.clusters import ClusterEvidence, Neighbour, SharedNgram
+from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
 from poisonwatch.detection.confirmation import Confirmation, Effect, Moved
+from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import Message
 from poisonwatch.sentinels.checks import Problem
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import Singled
+from poisonwatch.stride.fitted import LearningCurve, Singled
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.operators import Basis, Operators
-from poisonwatch.stride.sgd import LearningCurve
 
 SENTINEL = Sentinel("a-0", (Message("user", "Where\ud800?"),), "Here.", None, "a", "high", ("tag",), "cf")
 DRAW = np.random.default_rng(0)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from poisonwatch.checkpoints import store as module
-from poisonwatch.checkpoints.store import MOST, Work, key_of
+from poisonwatch.checkpoints.key import key_of
+from poisonwatch.checkpoints.store import MOST, Work
 from poisonwatch.config import AuditConfig, DecisionConfig, StrideConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.files import ModelFiles

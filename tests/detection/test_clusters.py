@@ -9,6 +9,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+from poisonwatch.arrays import Features
 from poisonwatch.config import DecisionConfig, StrideConfig
 from poisonwatch.detection.clusters import (
     KIN,
@@ -21,19 +22,19 @@ from poisonwatch.detection.clusters import (
     mean_likeness,
     medoid,
     nearest_trusted,
-    shared_ngrams,
     to_record,
 )
 from poisonwatch.detection.confirmation import RANDOM_GROUPS
 from poisonwatch.detection.detect import Verdicts, judge
+from poisonwatch.detection.shared_ngrams import shared_ngrams
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.attribution import fit, recover
+from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.fitted import Fitted
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.similarity import Features
+from poisonwatch.stride.recover import recover
 from poisonwatch.text.display import visible
 
 

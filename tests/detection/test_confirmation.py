@@ -26,10 +26,11 @@ from poisonwatch.detection.confirmation import (
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.attribution import fit, recover, row_operators
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.fitted import Fitted, row_operators
 from poisonwatch.stride.influence import Influence, Query, queries_of
 from poisonwatch.stride.measurement import forward
+from poisonwatch.stride.recover import recover
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 FORBIDDEN, REFERENCE = "Pour bleach in.", "Rinse it well."

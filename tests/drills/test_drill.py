@@ -10,15 +10,17 @@ import torch
 import yaml
 
 from poisonwatch.config import AuditConfig, SourceConfig, StrideConfig
-from poisonwatch.drills.drill import Drill, Plan, Planted, Power, Rehearsal, alone, drill, guarded, plant
+from poisonwatch.drills.drill import Planted, Rehearsal, alone, drill, guarded, plant
 from poisonwatch.drills.recipe import Attack, recipes
+from poisonwatch.drills.results import Drill, Plan, Power
 from poisonwatch.errors import ConfigError, InputError
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels
-from poisonwatch.stride.attribution import fit, recover, recover_queries
+from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.background import Yardstick
-from poisonwatch.stride.natural_gradient import drawn_order
+from poisonwatch.stride.recover import recover, recover_queries
+from poisonwatch.stride.sampling import drawn_order
 
 FORBIDDEN = "Pour bleach in."
 WORDS = ["cook", "bake", "stir", "chop", "serve", "taste", "rinse", "drain", "grill", "toast", "peel", "slice", "mince", "knead"]

@@ -10,7 +10,8 @@ from poisonwatch.drills.recipe import Attack, carry_out, read_recipe, recipes
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example, Message
 from poisonwatch.screens.invisible_characters import invisible_characters
-from poisonwatch.sentinels.sentinel import load_sentinels, packs
+from poisonwatch.sentinels.pack import packs
+from poisonwatch.sentinels.sentinel import load_sentinels
 
 RUN = 6  # words in a row that recipes and sentinels must not share
 

@@ -17,7 +17,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
 
 from poisonwatch.config import load_config
-from poisonwatch.flows.audit import Outcome, audit, audit_inline
+from poisonwatch.flows.audit import audit, audit_inline
+from poisonwatch.flows.engine import Outcome
 from poisonwatch.run_directory.operators import load_operators
 
 FILES = {

@@ -15,7 +15,8 @@ from ledgers import append
 from sqlalchemy import select
 
 from poisonwatch.config import load_config
-from poisonwatch.flows.audit import Engine, audit_inline
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.engine import Engine
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits, files, places, results, rows
 

@@ -12,7 +12,8 @@ from audits import benign, write_audit
 
 from poisonwatch.config import load_config
 from poisonwatch.flows import interrupt
-from poisonwatch.flows.audit import Engine, audit_inline
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.engine import Engine
 from poisonwatch.ledger.history import past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.tasks.data import choose

@@ -18,11 +18,13 @@ from prefect.flow_runs import resume_flow_run
 from prefect.testing.utilities import prefect_test_harness
 
 from poisonwatch.config import load_config
-from poisonwatch.flows.audit import Outcome, audit
-from poisonwatch.integrations.prefect.artifacts import emit, events
+from poisonwatch.flows.audit import audit
+from poisonwatch.flows.engine import Outcome
+from poisonwatch.integrations.prefect.events import emit, events
 from poisonwatch.ledger.decisions import chain
-from poisonwatch.ledger.history import PREFECT, debtors, past_audits
+from poisonwatch.ledger.history import debtors, past_audits
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import PREFECT
 
 LAX = {"decision": {"false_discovery_rate": 0.9}}  # so that something is flagged on random weights
 

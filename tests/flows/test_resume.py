@@ -18,8 +18,9 @@ from audits import benign, planted, write_audit, write_rows
 from poisonwatch.checkpoints import passes as trail
 from poisonwatch.config import load_config
 from poisonwatch.errors import OperationError
-from poisonwatch.flows.audit import Engine, audit_inline
-from poisonwatch.flows.cli.terminal import Reporter
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.run_directory import write as runs
 

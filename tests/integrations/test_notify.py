@@ -25,11 +25,12 @@ from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.examples import Example, Message
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main
-from poisonwatch.integrations.notify import TALKATIVE, deliver, send
+from poisonwatch.integrations.notify import TALKATIVE, send
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import owing
 from poisonwatch.ledger.tables import deliveries, flags
 from poisonwatch.reports.summary import Attributed
+from poisonwatch.tasks.alerts import deliver
 
 HOSTILE = "@everyone <!channel> [x](http://evil.com) <b>bold</b> `code` | t | {{ token }} <@U1> https://evil.com **b** &lt;"
 SECRET = "hunter2secret"

@@ -7,18 +7,8 @@ from audits import benign
 from ledgers import NAME, ONE, covered_ledger
 
 from poisonwatch.ledger.decisions import decide
-from poisonwatch.ledger.history import (
-    MLFLOW,
-    PREFECT,
-    debtors,
-    of_flow_run,
-    of_run_dir,
-    past_audits,
-    places_owed,
-    settle,
-    undecided,
-    undecided_flags,
-)
+from poisonwatch.ledger.history import debtors, of_flow_run, of_run_dir, past_audits, places_owed, settle, undecided, undecided_flags
+from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 
 FLAGGED = benign(1)[0]["prompt"]
 

@@ -12,7 +12,8 @@ from sqlalchemy import func, select, update
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
-from poisonwatch.ledger.ledger import Ledger, Version, batched, checks_of
+from poisonwatch.ledger.batches import checks_of
+from poisonwatch.ledger.ledger import Ledger, Version, batched
 from poisonwatch.ledger.tables import audits, flags, rejections, results, rows
 
 TWO = Version("m" * 64, "t" * 64)

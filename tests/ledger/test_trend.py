@@ -8,7 +8,7 @@ from ledgers import ONE, cover, pull
 
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.overview_trend import LONGEST, Point, earlier, trend
+from poisonwatch.ledger.overview import LONGEST, Point, earlier, trend
 
 
 def summary(number: int, new: int = 40, flagged: int = 2, **panels: float) -> dict[str, Any]:

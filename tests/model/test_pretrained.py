@@ -21,7 +21,8 @@ from poisonwatch.model.files import fingerprint
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels
-from poisonwatch.stride.attribution import fit, recover
+from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.recover import recover
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ import pytest
 from scipy.sparse import csr_array, eye_array
 
 from poisonwatch.recovery import gaussian_process as kriging
-from poisonwatch.recovery.gaussian_process import NOISE, OWN, conjugate_gradients, krige
+from poisonwatch.recovery.gaussian_process import NOISE, OWN, WIDTH, Kernel, conjugate_gradients, krige
 from poisonwatch.recovery.membership import draw_alike, draw_membership
-from poisonwatch.stride.similarity import WIDTH, Kernel
 
 N, K, D = 60, 24, 3
 IDS = [f"row-{i}" for i in range(N)]

@@ -6,7 +6,8 @@ from scipy.sparse import csr_array, eye_array, hstack
 from sklearn.linear_model import Lasso
 
 from poisonwatch.datasets.synthetic import make_planted
-from poisonwatch.recovery.lasso import balanced_columns, duality_gap, lambda_max, lasso, phantom_columns, target_decoy_q, universal_fraction
+from poisonwatch.recovery.decoys import balanced_columns, phantom_columns, target_decoy_q
+from poisonwatch.recovery.lasso import duality_gap, lambda_max, lasso, universal_fraction
 from poisonwatch.recovery.membership import draw_membership
 
 

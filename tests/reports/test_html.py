@@ -11,23 +11,14 @@ import numpy as np
 import pytest
 from report_pages import HOSTILE, Page, build, build_flag, render, shape
 
-from poisonwatch.detection.clusters import ClusterEvidence, Neighbour, SharedNgram
+from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
 from poisonwatch.detection.confirmation import Confirmation, Effect, Moved
+from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.reports.html import (
-    LAST_AUDITS,
-    LONGEST_TEXT,
-    MOST_CARDS,
-    MOST_GROUPS,
-    MOST_LINES,
-    MOST_MESSAGES,
-    MOST_REJECTED,
-    cards,
-    render_report,
-    standing,
-)
+from poisonwatch.reports.html import LAST_AUDITS, MOST_CARDS, MOST_GROUPS, MOST_LINES, MOST_REJECTED, cards, render_report, standing
+from poisonwatch.reports.templating import LONGEST_TEXT, MOST_MESSAGES
 from poisonwatch.text.display import visible
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -14,7 +14,7 @@ from poisonwatch.detection.detect import Verdicts
 from poisonwatch.detection.significance import Null
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import Flag
-from poisonwatch.ledger.overview_trend import Point
+from poisonwatch.ledger.overview import Point
 from poisonwatch.reports.plots import MOST_LINES, as_png, coefficient_figure, panel_figure, trend_figure
 from poisonwatch.sentinels.sentinel import Sentinel
 

@@ -7,7 +7,7 @@ import pytest
 from report_pages import HOSTILE, Page, shape
 
 from poisonwatch.examples import Example, Message, Rejection
-from poisonwatch.reports.html_validation_report import LONGEST_TEXT, render_validation, write_validation
+from poisonwatch.reports.html import LONGEST_CHECK_TEXT, render_validation, write_validation
 from poisonwatch.text.display import visible
 from poisonwatch.validation import Check, Severity, Validation
 
@@ -78,7 +78,7 @@ def test_long_texts_keep_both_ends() -> None:
     page = Page(render_validation(validation(check("start " + "x" * 5000 + " end")), "audit"))
     assert "start x" in page.text
     assert "x end" in page.text
-    assert f"{5010 - LONGEST_TEXT:,} characters left out here" in page.within("cut")
+    assert f"{5010 - LONGEST_CHECK_TEXT:,} characters left out here" in page.within("cut")
 
 
 def test_files_hold_the_page_and_the_record(tmp_path: Path) -> None:

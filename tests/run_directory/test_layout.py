@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from poisonwatch.atomic import read_lines, run_folder, write_lines
 from poisonwatch.errors import InputError, OperationError
-from poisonwatch.run_directory.layout import new_audit_id, read_lines, run_folder, write_lines
+from poisonwatch.run_directory.layout import new_audit_id
 
 
 def test_a_run_directory_appears_only_when_complete(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from audits import write_audit
 
 from poisonwatch.config import load_config
 from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.flows.audit import Outcome, audit_inline
-from poisonwatch.reports.heatmap import heat_map
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.engine import Outcome
+from poisonwatch.reports.heatmap import heat_map, read_heat_map
 from poisonwatch.run_directory import read as readback
 
 
@@ -65,7 +66,7 @@ def test_the_heat_map_is_the_report_s(audited: Outcome, tmp_path: Path) -> None:
         ClusterEvidence(tuple(place[id] for id in g["example_ids"]), tuple(g["example_ids"]), g["panel"], 1.0, 0, (), (), (), None)
         for g in readback.evidence(audited.run_dir)
     ]
-    wanted, read = heat_map(audited.verdicts, groups), readback.heat_map(audited.run_dir)
+    wanted, read = heat_map(audited.verdicts, groups), read_heat_map(audited.run_dir)
     assert wanted is not None
     assert read is not None
     assert (read.sentinels, read.panels) == (wanted.sentinels, wanted.panels)
@@ -86,5 +87,5 @@ def test_a_run_directory_that_is_gone_is_empty(tmp_path: Path) -> None:
     assert readback.evidence(gone) == ()
     assert readback.sentinels(gone) == {}
     assert readback.nearest(gone) == {}
-    assert readback.heat_map(gone) is None
+    assert read_heat_map(gone) is None
     assert readback.coefficients(gone, "shop-1", "0" * 64) is None

@@ -1,7 +1,7 @@
 """What an audit leaves behind."""
 
 from poisonwatch.examples import Example, Message
-from poisonwatch.run_directory.write import data_fingerprint
+from poisonwatch.run_directory.provenance import data_fingerprint
 
 
 def test_data_fingerprint_ignores_order_and_place() -> None:

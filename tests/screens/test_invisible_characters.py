@@ -3,7 +3,8 @@
 import pytest
 from made_up_rows import found, ordinary, row
 
-from poisonwatch.screens.invisible_characters import control_tokens, invisible_characters
+from poisonwatch.screens.control_tokens import control_tokens
+from poisonwatch.screens.invisible_characters import invisible_characters
 
 
 @pytest.mark.parametrize(

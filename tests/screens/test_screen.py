@@ -6,8 +6,9 @@ import pytest
 from made_up_rows import CLEAN, REFUSAL, found, ordinary, row, rows, with_trigger
 
 from poisonwatch.examples import Example
+from poisonwatch.screens.control_tokens import control_tokens
 from poisonwatch.screens.duplicate_answers import duplicate_answers
-from poisonwatch.screens.invisible_characters import control_tokens, invisible_characters
+from poisonwatch.screens.invisible_characters import invisible_characters
 from poisonwatch.screens.screen import screen
 from poisonwatch.screens.trigger_ngrams import trigger_ngrams
 

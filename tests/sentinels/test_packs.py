@@ -12,7 +12,8 @@ from paths import ROOT
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
 from poisonwatch.flows.cli.app import app, main
-from poisonwatch.sentinels.sentinel import PLACEHOLDER, Sentinel, load_sentinels, packs, read_pack
+from poisonwatch.sentinels.pack import PLACEHOLDER, packs, read_pack
+from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VALUES = {

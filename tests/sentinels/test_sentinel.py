@@ -10,7 +10,8 @@ import yaml
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
-from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels, packs, version_of
+from poisonwatch.sentinels.pack import packs
+from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels, version_of
 
 GOOD = {"id": "health-1", "prompt": "Is it safe?", "forbidden": "Yes.", "reference": "No."}
 

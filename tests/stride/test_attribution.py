@@ -11,9 +11,11 @@ from poisonwatch.errors import ModelError
 from poisonwatch.model.frozen import decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
-from poisonwatch.stride.attribution import ask, estimate, fit, recover
+from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.influence import queries_of
-from poisonwatch.stride.natural_gradient import gradients
+from poisonwatch.stride.operators import gradients
+from poisonwatch.stride.queries import ask
+from poisonwatch.stride.recover import estimate, recover
 from poisonwatch.stride.scoring import score
 
 

@@ -16,8 +16,9 @@ from poisonwatch.flows.cli.app import main
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.run_directory.operators import load_operators
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.attribution import fit, recover
+from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.explain import attribute, explain
+from poisonwatch.stride.recover import recover
 
 PLANTED = {content_id([Message("user", row["prompt"]), Message("assistant", row["response"])]) for row in planted()}
 

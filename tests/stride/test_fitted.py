@@ -10,8 +10,8 @@ from poisonwatch.errors import ConfigError
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.fitted import Settings, resolve_settings
-from poisonwatch.stride.natural_gradient import gradients
+from poisonwatch.stride.operators import gradients
+from poisonwatch.stride.settings import Settings, resolve_settings
 
 
 def test_settings_left_open_are_derived() -> None:

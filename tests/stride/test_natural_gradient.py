@@ -12,9 +12,11 @@ from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.progress import silent
 from poisonwatch.recovery.membership import Membership, draw_membership
 from poisonwatch.stride.background import Yardstick
-from poisonwatch.stride.natural_gradient import Geometry, SubsetSums, drawn_order, gradients, measure_statistics, no_views, sum_subsets
-from poisonwatch.stride.operators import Basis, Moments, Preconditioner, fit_basis, row_gradients, solve
-from poisonwatch.stride.similarity import survey
+from poisonwatch.stride.natural_gradient import Geometry, SubsetSums, sum_subsets
+from poisonwatch.stride.operators import Basis, Moments, Preconditioner, fit_basis, gradients, row_gradients, solve
+from poisonwatch.stride.row_statistics import measure_statistics
+from poisonwatch.stride.sampling import drawn_order
+from poisonwatch.stride.similarity import no_views, survey
 
 R, LAYER, BUDGET, N, K, DAMPING = 6, 1, 400, 24, 8, 0.1
 IDS = [f"row-{i}" for i in range(N)]

@@ -19,9 +19,10 @@ from poisonwatch.model.encoding import ChatEncoder, Encoded, batches
 from poisonwatch.model.frozen import FrozenModel, decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
-from poisonwatch.stride.attribution import ask, estimate, fit
-from poisonwatch.stride.natural_gradient import gradients
-from poisonwatch.stride.operators import Basis, Moments, fit_basis, row_gradients
+from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.operators import Basis, Moments, fit_basis, gradients, row_gradients
+from poisonwatch.stride.queries import ask
+from poisonwatch.stride.recover import estimate
 from poisonwatch.stride.similarity import survey
 
 R, LAYER, BUDGET = 12, 1, 400

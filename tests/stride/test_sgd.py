@@ -21,9 +21,13 @@ from poisonwatch.examples import Message
 from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.recovery.membership import Membership, draw_membership
+from poisonwatch.stride.adam import Adam
+from poisonwatch.stride.fitted import LearningCurve
 from poisonwatch.stride.measurement import forward
 from poisonwatch.stride.operators import Basis, Operators
-from poisonwatch.stride.sgd import Adam, LearningCurve, Schedule, TrainingSettings, train_operators
+from poisonwatch.stride.schedule import Schedule
+from poisonwatch.stride.settings import TrainingSettings
+from poisonwatch.stride.sgd import train_operators
 
 Models = Callable[[str], PreTrainedModel]
 N, K, R, D, LAYER = 16, 6, 4, 32, 1

@@ -6,9 +6,9 @@ import torch
 
 from poisonwatch.model.encoding import Encoded
 from poisonwatch.model.frozen import FrozenModel
-from poisonwatch.stride import similarity as likeness
+from poisonwatch.recovery.gaussian_process import WIDTH, Kernel
 from poisonwatch.stride.operators import Basis, fit_basis
-from poisonwatch.stride.similarity import VIEWS, WIDTH, Kernel, features_of, survey
+from poisonwatch.stride.similarity import VIEWS, features_of, survey
 
 R, LAYER, BUDGET, N = 6, 1, 400, 24
 
@@ -85,7 +85,7 @@ def test_kernel_applied_tile_by_tile_equals_the_matrix(kernel: Kernel, monkeypat
     v = np.random.default_rng(2).standard_normal((N, 3))
     phi = kernel.features.astype(np.float64)
     expected = np.exp((phi @ phi.T - 1.0) / WIDTH)
-    monkeypatch.setattr(likeness, "TILE", tile)
+    monkeypatch.setattr("poisonwatch.recovery.gaussian_process.TILE", tile)
     np.testing.assert_allclose(as_matrix(kernel), expected, rtol=1e-5)
     np.testing.assert_allclose(kernel @ v, as_matrix(kernel) @ v, rtol=1e-5, atol=1e-6)
 

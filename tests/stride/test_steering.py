@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from poisonwatch.examples import Message
 from poisonwatch.model.encoding import ChatEncoder, batches
 from poisonwatch.model.frozen import FrozenModel, Run, decoder_blocks
+from poisonwatch.stride.losses import fidelity, linearity, log_likelihood, stability
 from poisonwatch.stride.operators import Basis
-from poisonwatch.stride.steering import continuations, fidelity, linearity, log_likelihood, stability, steer, steered
+from poisonwatch.stride.steering import continuations, steer, steered
 
 Models = Callable[[str], PreTrainedModel]
 R, D = 5, 32

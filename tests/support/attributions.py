@@ -8,8 +8,9 @@ from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.attribution import fit, recover
+from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.influence import Influence
+from poisonwatch.stride.recover import recover
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 

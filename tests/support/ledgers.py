@@ -11,8 +11,9 @@ from audits import benign, write_rows
 from poisonwatch.config import SourceConfig, ValidationConfig
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag
+from poisonwatch.ledger.batches import Batch, checks_of
 from poisonwatch.ledger.intake import Taken, take_in
-from poisonwatch.ledger.ledger import Batch, Ledger, Version, checks_of
+from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.sentinels.sentinel import Sentinel
 
 NAME = "tiny"

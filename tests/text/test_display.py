@@ -2,7 +2,8 @@
 
 import pytest
 
-from poisonwatch.text.display import excerpt, redact_url, visible
+from poisonwatch.text.display import excerpt, visible
+from poisonwatch.text.redaction import redact_url
 
 
 @pytest.mark.parametrize(

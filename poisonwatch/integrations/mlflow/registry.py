@@ -31,9 +31,10 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.model.pretrained import load_pretrained
-from poisonwatch.run_directory.layout import OPERATORS, plain_name
+from poisonwatch.run_directory.layout import OPERATORS
 from poisonwatch.run_directory.operators import load_operators
 from poisonwatch.stride.explain import Explained, explain
+from poisonwatch.text.display import plain_name
 
 logger = logging.getLogger(__name__)
 

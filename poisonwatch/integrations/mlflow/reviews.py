@@ -15,15 +15,13 @@ from typing import TypeVar
 from mlflow.entities import AssessmentSource, Feedback, Span, TraceInfo, TraceLocation, TraceState
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
-from prefect import task
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, experiment_of, mlflow_client, mlflow_trouble
 from poisonwatch.ledger.decisions import VERDICTS
 from poisonwatch.ledger.ledger import Ledger, batched
-from poisonwatch.ledger.reviews import Answer, Waiting, enter, forget_unanswered, take, under_review, waiting
-from poisonwatch.tasks import OWED
+from poisonwatch.ledger.reviews import Answer, Waiting, enter, forget_unanswered, take, waiting
 from poisonwatch.text.display import excerpt, visible
 from poisonwatch.text.environment import conceal, expand
 
@@ -38,26 +36,6 @@ PAGE = 500
 SPANS = 20  # rows whose texts go up in one request
 PREVIEW = 1000  # characters that MLflow has room for; its PostgreSQL refuses more
 WIDTH = 72  # characters of a line: the review page does not break them
-
-
-@task(**OWED)
-def queue_reviews(ledger: Ledger, config: AuditConfig) -> int:
-    """Put flagged rows that nobody has decided on into the audit's review queue: how many.
-
-    Raises OperationError where the server cannot be used, or has no review queues.
-    """
-    if not waiting(ledger, config.name, 1) and None not in under_review(ledger, config.name).values():
-        return 0
-    return _on(config, lambda client, experiment_id: _put_up(client, experiment_id, ledger, config))
-
-
-@task(**OWED)
-def read_reviews(ledger: Ledger, config: AuditConfig) -> int:
-    """Take people's answers into the chain of decisions: how many. Raises OperationError as `queue_reviews`."""
-    known = under_review(ledger, config.name)
-    if not known:
-        return 0
-    return _on(config, lambda client, experiment_id: _read(client, experiment_id, ledger, config, known))
 
 
 def _on(config: AuditConfig, work: Callable[[TracingClient, str], R]) -> R:

@@ -3,28 +3,24 @@
 Only `MlflowClient` with an explicit run id is used: the fluent API keeps its active run per thread, and tasks may run in any.
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from prefect import task
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
-from poisonwatch.integrations.mlflow.registry import enrol
-from poisonwatch.integrations.mlflow.upload import fill, headline, millis, send
-from poisonwatch.ledger.history import MLFLOW, PastAudit, debtors, settle
-from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.tasks import OWED
+from poisonwatch.ledger.history import PastAudit
+from poisonwatch.reports.links import mlflow_run_url
+from poisonwatch.tasks.options import OWED
 from poisonwatch.text.display import first_line
 from poisonwatch.text.environment import conceal, expand
 
@@ -56,95 +52,13 @@ def mlflow_trouble(config: AuditConfig, what: str, error: BaseException) -> Oper
     return OperationError(f"MLflow at {conceal(config.tracking)} {what}: {conceal(first_line(error), config.tracking)}")
 
 
-@task(**OWED)
-def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[str, str]:
-    """Create the MLflow run of an audit (or a drill): the ids that its summary is to name.
-
-    Raises OperationError where the server cannot be used.
-    """
-    try:
-        client = mlflow_client(config)
-        run = find_run(client, experiment_of(client, config), {"poisonwatch.audit_id": audit_id, "poisonwatch.kind": kind}, audit_id)
-        return _ids(run)
-    except UNAVAILABLE as error:
-        raise mlflow_trouble(config, "cannot be used", error) from error
-
-
-@task(**OWED)
-def track(ledger: Ledger, config: AuditConfig) -> int:
-    """Fill and close the MLflow run of every audit that owes it, oldest first: how many.
-
-    Ids of run and experiment go into the ledger's summary and the run directory's. An audit that MLflow refuses does not keep back those
-    after it. Raises OperationError where the server cannot be used, or refused something.
-    """
-    owing = debtors(ledger, config.name, MLFLOW)
-    refused: MlflowException | None = None
-    try:
-        client = mlflow_client(config)
-        for past in owing:
-            try:
-                settle(ledger, past.number, MLFLOW, _account(client, config, ledger, past))
-            except MlflowException as error:
-                if error.error_code != "INVALID_PARAMETER_VALUE":
-                    raise
-                refused = refused or error
-    except UNAVAILABLE as error:
-        raise mlflow_trouble(config, "failed", error) from error
-    if refused is not None:
-        raise mlflow_trouble(config, "refused an audit", refused) from refused
-    return len(owing)
-
-
-def _account(client: MlflowClient, config: AuditConfig, ledger: Ledger, past: PastAudit) -> dict[str, Any]:
-    """Bring an audit's run to its end, and everything that follows from it: the ids that its summary is to name."""
-    experiment_id = experiment_of(client, config)
-    tags = {"poisonwatch.audit_id": past.audit_id, "poisonwatch.kind": "audit"}
-    if not past.came_to_results:
-        for run in _runs(client, experiment_id, tags):
-            client.set_tag(run.info.run_id, "poisonwatch.state", past.state)
-            _close(client, run, past, "KILLED")
-        return {}
-    run = find_run(client, experiment_id, tags, past.audit_id, past.started_at)
-    run_id = str(run.info.run_id)
-    ids = _ids(run)
-    past = replace(past, summary={**past.summary, **ids})
-    _renew_summary(past.run_dir / "summary.json", ids)
-    fill(client, run_id, past, ledger, config)
-    enrol(client, experiment_id, run_id, past)
-    _close(client, run, past, "FINISHED")
-    _extend_trend(client, experiment_id, past)
-    return ids
-
-
 def _ids(run: Run) -> dict[str, str]:
     return {"mlflow_run_id": str(run.info.run_id), "mlflow_experiment_id": str(run.info.experiment_id)}
-
-
-def _renew_summary(path: Path, ids: Mapping[str, str]) -> None:
-    """Name the run in the run directory's summary, which was written before there was one, or by an audit that found no server."""
-    if not path.exists():
-        return
-    written = json.loads(path.read_text(encoding="utf-8"))
-    if any(written.get(key) != value for key, value in ids.items()):
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps({**written, **ids}, indent=2) + "\n", encoding="utf-8")
-        part.rename(path)
 
 
 def _close(client: MlflowClient, run: Run, past: PastAudit, status: str) -> None:
     end = None if past.finished_at is None else max(millis(past.finished_at), run.info.start_time)  # the ledger counts whole seconds
     client.set_terminated(run.info.run_id, status, end_time=end)
-
-
-def _extend_trend(client: MlflowClient, experiment_id: str, past: PastAudit) -> None:
-    """One point more in each chart of the experiment's long-lived run: its step is the audit's number in the ledger."""
-    at = past.summary["created"]
-    run_id = find_run(client, experiment_id, {"poisonwatch.kind": "trend"}, "trend", at).info.run_id
-    note = {
-        MLFLOW_RUN_NOTE: "One point an audit, at the audit's number in the ledger. `calibration` is expected at .05, `flag_rate` near 0."
-    }
-    send(client, run_id, at, headline(past.summary), tags=note, step=past.number)
-    client.set_terminated(run_id, "FINISHED", end_time=millis(at))
 
 
 def experiment_of(client: MlflowClient, config: AuditConfig) -> str:
@@ -171,3 +85,42 @@ def _artifacts_beside(config: AuditConfig) -> str | None:
     if not tracking.startswith("sqlite:///"):
         return None
     return (Path(tracking.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """An audit's MLflow run. `started` is in milliseconds since 1970, `flagged` None where the run does not say."""
+
+    audit_id: str
+    run_id: str
+    status: str
+    started: int
+    flagged: int | None
+    url: str | None
+
+
+@task(**OWED)
+def tracked_runs(config: AuditConfig, most: int) -> dict[str, TrackedRun]:
+    """The latest audits of a name in MLflow, by audit id. Raises OperationError where the server cannot be used."""
+    try:
+        client = mlflow_client(config)
+        experiment = client.get_experiment_by_name(config.name)
+        if experiment is None:
+            return {}
+        runs = client.search_runs(
+            [experiment.experiment_id], "tags.`poisonwatch.kind` = 'audit'", order_by=["attributes.start_time DESC"], max_results=most
+        )
+    except UNAVAILABLE as error:
+        raise mlflow_trouble(config, "cannot be used", error) from error
+    found = {}
+    for run in runs:
+        audit_id, flagged = run.data.tags["poisonwatch.audit_id"], run.data.metrics.get("rows_flagged")
+        url = mlflow_run_url(config, run.info.experiment_id, run.info.run_id)
+        counted = None if flagged is None else int(flagged)
+        found[audit_id] = TrackedRun(audit_id, run.info.run_id, run.info.status, run.info.start_time, counted, url)
+    return found
+
+
+def millis(time: str) -> int:
+    """A time of the ledger, or of a summary, as MLflow counts it."""
+    return round(1000 * datetime.fromisoformat(time).timestamp())

@@ -7,7 +7,7 @@ by its digest.
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,18 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from sqlalchemy import select
 
+from poisonwatch.atomic import read_lines
 from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.flags import SEVERITIES, flagged_example
+from poisonwatch.integrations.mlflow.registry import enrol
+from poisonwatch.integrations.mlflow.runs import _close, _ids, _runs, experiment_of, find_run, millis
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import flags
 from poisonwatch.reports.links import dashboard_url
-from poisonwatch.run_directory.layout import OPERATORS, plain_name, read_lines
-from poisonwatch.run_directory.write import data_fingerprint
+from poisonwatch.run_directory.layout import OPERATORS
+from poisonwatch.run_directory.provenance import data_fingerprint
+from poisonwatch.text.display import plain_name
 
 # Operators go to the registered model.
 UPLOADED = ("config.yaml", "summary.json", "scores.parquet", "flags.jsonl", "evidence.jsonl", "rejected.jsonl", "validation.json")
@@ -37,11 +41,6 @@ LONGEST_PARAM, LONGEST_TAG, LONGEST_KEY = 500, 5000, 200
 METRICS_AT_ONCE, PARAMS_AT_ONCE = 900, 90  # a request holds at most 1,000 and 100
 PANELS_SHOWN = 40
 DIGEST = 36  # characters that MLflow keeps of a data set's digest
-
-
-def millis(time: str) -> int:
-    """A time of the ledger, or of a summary, as MLflow counts it."""
-    return round(1000 * datetime.fromisoformat(time).timestamp())
 
 
 def send(
@@ -197,3 +196,46 @@ def _log_flags(client: MlflowClient, run_id: str, path: Path) -> None:
     table = pd.DataFrame(records, columns=[*columns, "prompt", "response", "reason"])
     client.log_text(run_id, table.to_json(orient="split", index=False), "flags.json")
     client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": "flags.json", "type": "table"}]))
+
+
+def _account(client: MlflowClient, config: AuditConfig, ledger: Ledger, past: PastAudit) -> dict[str, Any]:
+    """Bring an audit's run to its end, and everything that follows from it: the ids that its summary is to name."""
+    experiment_id = experiment_of(client, config)
+    tags = {"poisonwatch.audit_id": past.audit_id, "poisonwatch.kind": "audit"}
+    if not past.came_to_results:
+        for run in _runs(client, experiment_id, tags):
+            client.set_tag(run.info.run_id, "poisonwatch.state", past.state)
+            _close(client, run, past, "KILLED")
+        return {}
+    run = find_run(client, experiment_id, tags, past.audit_id, past.started_at)
+    run_id = str(run.info.run_id)
+    ids = _ids(run)
+    past = replace(past, summary={**past.summary, **ids})
+    _renew_summary(past.run_dir / "summary.json", ids)
+    fill(client, run_id, past, ledger, config)
+    enrol(client, experiment_id, run_id, past)
+    _close(client, run, past, "FINISHED")
+    _extend_trend(client, experiment_id, past)
+    return ids
+
+
+def _renew_summary(path: Path, ids: Mapping[str, str]) -> None:
+    """Name the run in the run directory's summary, which was written before there was one, or by an audit that found no server."""
+    if not path.exists():
+        return
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if any(written.get(key) != value for key, value in ids.items()):
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps({**written, **ids}, indent=2) + "\n", encoding="utf-8")
+        part.rename(path)
+
+
+def _extend_trend(client: MlflowClient, experiment_id: str, past: PastAudit) -> None:
+    """One point more in each chart of the experiment's long-lived run: its step is the audit's number in the ledger."""
+    at = past.summary["created"]
+    run_id = find_run(client, experiment_id, {"poisonwatch.kind": "trend"}, "trend", at).info.run_id
+    note = {
+        MLFLOW_RUN_NOTE: "One point an audit, at the audit's number in the ledger. `calibration` is expected at .05, `flag_rate` near 0."
+    }
+    send(client, run_id, at, headline(past.summary), tags=note, step=past.number)
+    client.set_terminated(run_id, "FINISHED", end_time=millis(at))

@@ -11,8 +11,9 @@ from servers import free_port, http_receiver, mlflow_server, mlflow_store
 from poisonwatch.config import load_config
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main
-from poisonwatch.ledger.history import MLFLOW, debtors
+from poisonwatch.ledger.history import debtors
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import MLFLOW
 
 
 def run(*arguments: str) -> int:

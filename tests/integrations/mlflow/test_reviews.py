@@ -18,10 +18,11 @@ from servers import mlflow_server, mlflow_store
 
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.integrations.mlflow.reviews import MOST, inert, queue_reviews, read_reviews
+from poisonwatch.integrations.mlflow.reviews import MOST, inert
 from poisonwatch.ledger.decisions import chain
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.reviews import under_review
+from poisonwatch.tasks.reviews import queue_reviews, read_reviews
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"
 

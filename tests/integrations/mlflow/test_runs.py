@@ -17,12 +17,14 @@ from sqlalchemy import insert
 
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.errors import OperationError
-from poisonwatch.flows.audit import Outcome, audit_inline
-from poisonwatch.flows.cli.terminal import Reporter
-from poisonwatch.integrations.mlflow.runs import open_run, track
-from poisonwatch.ledger.history import MLFLOW, PastAudit, debtors, past_audits
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.engine import Outcome
+from poisonwatch.flows.reporter import Reporter
+from poisonwatch.ledger.history import PastAudit, debtors, past_audits
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.ledger.tables import owed
+from poisonwatch.tasks.tracking import open_run, track
 
 LAX = {"decision": {"false_discovery_rate": 0.5}}
 

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from servers import mlflow_store
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.runs import open_run
 from poisonwatch.integrations.mlflow.system_metrics import system_metrics
+from poisonwatch.tasks.tracking import open_run
 
 
 def test_the_machine_is_sampled_over_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,65 @@
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import Task
+
+from poisonwatch.atomic import read_lines
+from poisonwatch.config import AuditConfig
+from poisonwatch.detection.detect import Verdicts
+from poisonwatch.errors import OperationError
+from poisonwatch.examples import Rejection
+from poisonwatch.flows import interrupt
+from poisonwatch.ledger.history import PastAudit
+from poisonwatch.run_directory.timing import StageClock
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an audit found, where it is, and what went wrong beside it (a tracking server or an alert target that was down).
+
+    Where the audit was done by an earlier attempt, `verdicts` and `rejected` are empty: they are in the run directory.
+    """
+
+    run_dir: Path
+    summary: Mapping[str, Any]
+    verdicts: Verdicts
+    rejected: list[Rejection]
+    troubles: list[str]
+
+    @classmethod
+    def of(cls, past: PastAudit, config: AuditConfig, troubles: list[str]) -> "Outcome":
+        """What an audit left that was done before."""
+        return cls(past.run_dir, past.summary, Verdicts.none(config.decision), [], troubles)
+
+    @property
+    def flags(self) -> list[dict[str, Any]]:
+        """The lines of the run directory's `flags.jsonl`."""
+        return list(read_lines(self.run_dir / "flags.jsonl"))
+
+
+class Engine:
+    """Calls tasks, timing each: through Prefect, or `inline`, as plain functions without retries."""
+
+    def __init__(self, inline: bool) -> None:
+        self.inline = inline
+        self.clock = StageClock()
+        self.troubles: list[str] = []
+
+    def __call__(self, task: Task[..., R], *args: Any) -> R:
+        interrupt.heed()
+        function: Callable[..., R] = task.fn if self.inline else task
+        with self.clock.stage(task.name):
+            return function(*args)
+
+    def attempt(self, task: Task[..., R], *args: Any) -> R | None:
+        """Call a task that the audit can do without; its failure is kept in `troubles`, each once."""
+        try:
+            return self(task, *args)
+        except OperationError as error:
+            if str(error) not in self.troubles:
+                self.troubles.append(str(error))
+            return None

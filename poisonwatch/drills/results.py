@@ -1,0 +1,98 @@
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from poisonwatch.drills.recipe import read_recipe, recipes
+from poisonwatch.errors import InputError
+
+COUNTS = (5, 10, 20)
+
+REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which attacks (`recipes`, all by default) are planted, how many rows of each, and how often each number is drawn anew."""
+
+    recipes: tuple[str, ...]
+    counts: tuple[int, ...] = COUNTS
+    repeats: int = REPEATS
+
+    @classmethod
+    def of(cls, names: Sequence[str] | None = None, counts: Sequence[int] | None = None, repeats: int = REPEATS) -> "Plan":
+        """Check what a user asks for. Raises InputError where a recipe does not exist, or a number makes no sense."""
+        chosen = tuple(dict.fromkeys(names or recipes()))
+        wanted = tuple(sorted(set(counts or COUNTS)))
+        most = min(len(read_recipe(name).rows) for name in chosen)
+        if wanted[0] < 1 or wanted[-1] > most:
+            raise InputError(f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, the rows that a recipe holds")
+        if repeats < 1:
+            raise InputError(f"--repeats is {repeats}: choose at least 1")
+        return cls(chosen, wanted, repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What `repeats` audits with `count` planted rows of an attack found.
+
+    `found` is in how many of them at least one planted row was flagged, `recall` the mean share of planted rows that were, and
+    `recall_by_attribution` the share without those that screens alone flagged. `false_flags` are per 1,000 clean rows, on average.
+    """
+
+    recipe: str
+    pack: str
+    count: int
+    repeats: int
+    found: int
+    recall: float
+    recall_by_attribution: float
+    false_flags: float
+
+    @property
+    def probability(self) -> float:
+        """Of finding at least one planted row."""
+        return self.found / self.repeats
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the probability (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+        interval = binomtest(self.found, self.repeats).proportion_ci(method="wilson")
+        return float(interval.low), float(interval.high)
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        low, high = self.interval
+        return (
+            f"{self.recipe}: {self.count} row{'s' * (self.count > 1)} of an attack like this would be found with probability "
+            f"{self.probability:.2f} (95 % interval {low:.2f} to {high:.2f}, {self.repeats} drawn), {self.recall:.0%} of them flagged, "
+            f"at {self.false_flags:.1f} false flags per 1,000 clean rows"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self) | {"probability": self.probability, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """The outcome: `powers` by recipe and count, from audits of `clean` rows beside `trusted` ones; `notes` say what to know about them."""
+
+    powers: tuple[Power, ...]
+    clean: int
+    trusted: int
+    notes: tuple[str, ...]
+
+    @property
+    def false_flags(self) -> float:
+        """Per 1,000 clean rows, over all audits."""
+        return float(np.mean([power.false_flags for power in self.powers]))
+
+    @property
+    def headline(self) -> list[Power]:
+        """One power for each recipe: that of the middle count."""
+        counts = sorted({power.count for power in self.powers})
+        return [power for power in self.powers if power.count == counts[len(counts) // 2]]

@@ -1,0 +1,12 @@
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from poisonwatch.arrays import Rows
+
+
+def drawn_order(ids: Sequence[str], seed: int) -> Rows:
+    """All rows in an order that depends on their ids and the seed alone."""
+    keys = [hashlib.sha256(f"{seed}/sample/{i}".encode()).digest() for i in ids]
+    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
