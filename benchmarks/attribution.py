@@ -1,12 +1,15 @@
-"""Attribution methods against retraining: linear datamodeling scores, seconds and memory of STRIDE and its peers in one run.
+"""Attribution methods against retraining: linear datamodeling scores, seconds and memory of STRIDE
+and its peers in one run.
 
     python benchmarks/attribution.py toy
     python benchmarks/attribution.py lora --data DIR [--only stride logra]
 
-The truth comes from `benchmarks/retrain.py`, as far as it was computed. A score is the Spearman correlation over retrainings on half of the
-rows between the summed scores of the rows kept and minus the query's loss, averaged over queries; intervals are bootstrapped over both.
-Differences are against the best EK-FAC variant, on the same draws. Every scorer runs in a process of its own, on one thread, and is kept in
-`benchmarks/cache`, which does not know of changed code: empty it to measure anew.
+The truth comes from `benchmarks/retrain.py`, as far as it was computed. A score is the Spearman
+correlation over retrainings on half of the rows between the summed scores of the rows kept and
+minus the query's loss, averaged over queries; intervals are bootstrapped over both. Differences are
+against the best EK-FAC variant, on the same draws. Every scorer runs in a process of its own, on
+one thread, and is kept in `benchmarks/cache`, which does not know of changed code: empty it to
+measure anew.
 """
 
 import argparse
@@ -30,25 +33,33 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.fitted import Fitted
-from poisonwatch.stride.operators import gradients
-from poisonwatch.stride.queries import ask_answers
-from poisonwatch.stride.recover import estimate
+from poisonwatch.stride.operators import compute_gradients
+from poisonwatch.stride.queries import prepare_answers
+from poisonwatch.stride.recover import estimate_coefficients
 
 Array = NDArray[np.float64]
 
 
 def stride(
-    pretrained: Pretrained, examples: Sequence[Example], queries: Sequence[Encoded], config: StrideConfig, label: str
+    pretrained: Pretrained,
+    examples: Sequence[Example],
+    queries: Sequence[Encoded],
+    config: StrideConfig,
+    label: str,
 ) -> dict[str, Array]:
-    """Coefficients (n, Q) as recovered; with one subset a row, also every row's own effect before kriging."""
+    """Coefficients (n, Q) as recovered; with one subset a row, also every row's own effect before
+    kriging.
+    """
     fitted = fit(pretrained, examples, config)
-    question = ask_answers(fitted, queries, np.eye(len(queries)), config)
+    question = prepare_answers(fitted, queries, np.eye(len(queries)), config)
     y = question.measure(fitted, fitted.operators, config)
-    found = {f"STRIDE, {label}": estimate(fitted, y, config).w}
+    found = {f"STRIDE, {label}": estimate_coefficients(fitted, y, config).w}
     if len(examples) == fitted.settings.K and config.fit == "natural-gradient":
         own = fitted.M.T @ y
         found = {f"STRIDE, {label}": own, f"STRIDE, {label}, kriged": found[f"STRIDE, {label}"]}
-        found[f"STRIDE, {label}, rows as long as they are"] = own * np.where(np.isfinite(fitted.spread), fitted.spread, 0.0)[:, None]
+        found[f"STRIDE, {label}, rows as long as they are"] = (
+            own * np.where(np.isfinite(fitted.spread), fitted.spread, 0.0)[:, None]
+        )
         found[f"STRIDE, {label}, unit-norm rows"] = own * _norm_over_spread(fitted, examples)
     return found
 
@@ -58,15 +69,25 @@ def _norm_over_spread(fitted: Fitted, examples: Sequence[Example]) -> Array:
     encoded = [fitted.encoder.encode(example.messages) for example in examples]
     norms = []
     for start in range(0, len(encoded), 64):  # gradients of all rows at once would not fit
-        G = gradients(fitted.model, fitted.operators.basis, encoded[start : start + 64], 2048, "rows", silent)
+        G = compute_gradients(
+            fitted.model, fitted.operators.basis, encoded[start : start + 64], 2048, "rows", silent
+        )
         norms.append(G.flatten(1).norm(dim=1).numpy())
-    ratio: Array = (fitted.spread / np.maximum(np.concatenate(norms), np.finfo(np.float32).tiny))[:, None]
+    ratio: Array = (fitted.spread / np.maximum(np.concatenate(norms), np.finfo(np.float32).tiny))[
+        :, None
+    ]
     return ratio
 
 
 def kept(name: str, run: Callable[[], dict[str, Array]]) -> peers.Measured:
-    """What a run gave and cost, from the cache where it was measured before: on real models it takes minutes."""
-    path = CACHE / "attribution" / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.pt"
+    """What a run gave and cost, from the cache where it was measured before: on real models it
+    takes minutes.
+    """
+    path = (
+        CACHE
+        / "attribution"
+        / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.pt"
+    )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(peers.measured(run), path.with_suffix(".part"))
@@ -76,14 +97,27 @@ def kept(name: str, run: Callable[[], dict[str, Array]]) -> peers.Measured:
 
 
 def print_table(
-    task: str, scores: dict[str, Array], costs: dict[str, peers.Measured], subsets: Bools, losses: Array, chosen: list[int]
+    task: str,
+    scores: dict[str, Array],
+    costs: dict[str, peers.Measured],
+    subsets: Bools,
+    losses: Array,
+    chosen: list[int],
 ) -> None:
-    """Scores over the `chosen` queries, with their differences to the best EK-FAC variant and what they cost."""
+    """Scores over the `chosen` queries, with their differences to the best EK-FAC variant and what
+    they cost.
+    """
     truth = losses[:, chosen]
     ekfac = [name for name in scores if name.startswith("EK-FAC")]
-    best = max(ekfac, key=lambda name: bootstrap_interval(scores[name][:, chosen], subsets, truth, draws=1).mean, default=None)
+    best = max(
+        ekfac,
+        key=lambda name: bootstrap_interval(scores[name][:, chosen], subsets, truth, draws=1).mean,
+        default=None,
+    )
     print(f"\n{task}: {len(subsets)} retrainings, {len(chosen)} queries, {subsets.shape[1]} rows\n")
-    print("| scorer | score | minus best EK-FAC | processor seconds | peak memory, MiB |\n|---|---|---|---|---|")
+    print(
+        "| scorer | score | minus best EK-FAC | processor seconds | peak memory, MiB |\n|---|---|---|---|---|"
+    )
     for name, matrix in scores.items():
         own = bootstrap_interval(matrix[:, chosen], subsets, truth)
         difference = ""
@@ -91,12 +125,19 @@ def print_table(
             ahead = bootstrap_interval(matrix[:, chosen], subsets, truth, scores[best][:, chosen])
             difference = f"{ahead.mean:+.3f} [{ahead.low:+.3f}, {ahead.high:+.3f}]"
         cost = f"{costs[name].processor_seconds:.1f} | {costs[name].peak_memory_mb:.0f}"
-        print(f"| {name} | {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] | {difference} | {cost} |", flush=True)
+        print(
+            f"| {name} | {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] | {difference} | {cost} |",
+            flush=True,
+        )
 
 
 def print_deletion(task: Task, name: str, scores: Array, queries: int) -> None:
-    """How far the first queries' losses rise without the rows that the scores (n, Q) name, beside any rows; nats a token."""
-    print(f"\nloss after dropping rows by {name}, minus that with all rows\n\n| query | k | top k | random k |\n|---|---|---|---|")
+    """How far the first queries' losses rise without the rows that the scores (n, Q) name, beside
+    any rows; nats a token.
+    """
+    print(
+        f"\nloss after dropping rows by {name}, minus that with all rows\n\n| query | k | top k | random k |\n|---|---|---|---|"
+    )
     for query in range(queries):
         curve = deletion_curve(task, query, scores[:, query])
         for k, top, random in zip(curve.ks, curve.top, curve.random, strict=True):
@@ -104,20 +145,42 @@ def print_deletion(task: Task, name: str, scores: Array, queries: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=["toy", "lora"])
     parser.add_argument("--data", type=Path, help="folder of real cases, for lora")
-    parser.add_argument("--only", nargs="*", default=["stride", "lexical", "hidden_states", "tracin", "logra", "ekfac"])
-    parser.add_argument("--without", type=int, nargs="*", metavar="Q", help="a second table leaves out these queries (counted from 0)")
-    parser.add_argument("--deletion", type=int, default=0, metavar="Q", help="also deletion curves of the first Q queries")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=["stride", "lexical", "hidden_states", "tracin", "logra", "ekfac"],
+    )
+    parser.add_argument(
+        "--without",
+        type=int,
+        nargs="*",
+        metavar="Q",
+        help="a second table leaves out these queries (counted from 0)",
+    )
+    parser.add_argument(
+        "--deletion",
+        type=int,
+        default=0,
+        metavar="Q",
+        help="also deletion curves of the first Q queries",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = toy_task() if options.task == "toy" else lora_task(options.data)
     subsets, losses = load_truth(options.task, task.rows)
     pretrained = trained_model(task)
-    plain = Pretrained(with_linear_layers(pretrained.model), pretrained.tokenizer, pretrained.fingerprint)
+    plain = Pretrained(
+        with_linear_layers(pretrained.model), pretrained.tokenizer, pretrained.fingerprint
+    )
     encoder = ChatEncoder(pretrained.tokenizer)
-    rows, queries = ([encoder.encode(e.messages) for e in part] for part in (task.rows, task.queries))
+    rows, queries = (
+        [encoder.encode(e.messages) for e in part] for part in (task.rows, task.queries)
+    )
     n, depth = len(rows), int(pretrained.model.config.num_hidden_layers)
     late = depth - 2 if depth > 2 else depth - 1
     runs: list[tuple[str, Callable[[], dict[str, Array]]]] = []
@@ -131,16 +194,30 @@ def main() -> None:
             for damping in (0.1, 0.01):
                 add(layer, f"layer {layer}, damping {damping:g}", damping=damping)
         add(late, f"layer {late}, K = n/2, alike, kriged", K=n // 2)
-        add(late, f"layer {late}, K = n/2, random, Lasso", K=n // 2, design="random", recovery="lasso")
+        add(
+            late,
+            f"layer {late}, K = n/2, random, Lasso",
+            K=n // 2,
+            design="random",
+            recovery="lasso",
+        )
         add(late, f"layer {late}, K = n/2, random, kriged", K=n // 2, design="random")
     if "sgd" in options.only:  # both fits on the same subsets
         for fit_by in ("natural-gradient", "sgd"):
             label = f"layer {late}, {fit_by}, K = n/4, random, Lasso"
             add(late, label, K=n // 4, design="random", recovery="lasso", fit=fit_by)
     if "lexical" in options.only:
-        row_texts, query_texts = ([f"{e.prompt} {e.response}" for e in part] for part in (task.rows, task.queries))
-        runs += [(name, partial(peers.PEERS[name], row_texts, query_texts)) for name in ("tfidf", "bm25")]
-    runs += [(name, partial(peers.PEERS[name], plain, rows, queries)) for name in options.only if name in peers.PEERS]
+        row_texts, query_texts = (
+            [f"{e.prompt} {e.response}" for e in part] for part in (task.rows, task.queries)
+        )
+        runs += [
+            (name, partial(peers.PEERS[name], row_texts, query_texts)) for name in ("tfidf", "bm25")
+        ]
+    runs += [
+        (name, partial(peers.PEERS[name], plain, rows, queries))
+        for name in options.only
+        if name in peers.PEERS
+    ]
     scores: dict[str, Array] = {}
     costs: dict[str, peers.Measured] = {}
     for label, run in runs:
@@ -150,9 +227,18 @@ def main() -> None:
             print(f"{name}: {cost.seconds:.1f} s", flush=True)
     print_table(options.task, scores, costs, subsets, losses, list(range(len(queries))))
     if options.without:
-        print_table(options.task, scores, costs, subsets, losses, [q for q in range(len(queries)) if q not in options.without])
+        print_table(
+            options.task,
+            scores,
+            costs,
+            subsets,
+            losses,
+            [q for q in range(len(queries)) if q not in options.without],
+        )
     if options.deletion:
-        ours = next(name for name in scores if f"layer {late}" in name and name.endswith("unit-norm rows"))
+        ours = next(
+            name for name in scores if f"layer {late}" in name and name.endswith("unit-norm rows")
+        )
         print_deletion(task, ours, scores[ours], options.deletion)
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/dashboard.py [--audits 1000] [--rows 100000] [--flags 5000] [--repeats 5]
 
-The real command serves a made-up SQLite ledger; a real headless Chromium opens it. The first page is timed in a fresh browser, from the
-start of the navigation to the load event, its picture included; a filter from the change of its field to the load event of the next page.
+The real command serves a made-up SQLite ledger; a real headless Chromium opens it. The first page
+is timed in a fresh browser, from the start of the navigation to the load event, its picture
+included; a filter from the change of its field to the load event of the next page.
 """
 
 import argparse
@@ -38,17 +39,32 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 BATCH = 5000
 
 
-def summary(audit_id: str, at: datetime, new: int, flagged: int, draw: random.Random) -> dict[str, Any]:
+def summary(
+    audit_id: str, at: datetime, new: int, flagged: int, draw: random.Random
+) -> dict[str, Any]:
     """What a summary holds that pages read, and as much besides as real ones do."""
-    panels = [{"name": p, "null": "rank among 2,000 trusted rows", "largest_score": draw.expovariate(0.2), "flagged": 0} for p in PANELS]
+    panels = [
+        {
+            "name": p,
+            "null": "rank among 2,000 trusted rows",
+            "largest_score": draw.expovariate(0.2),
+            "flagged": 0,
+        }
+        for p in PANELS
+    ]
     return {
         "audit_id": audit_id,
         "created": at.isoformat(timespec="seconds"),
         "counts": {"pulled": new, "new": new, "rejected": 0, "reference": 2000, "flagged": flagged},
         "model": {"name": "HuggingFaceTB/SmolLM2-135M-Instruct", "fingerprint": "5d" * 32},
         "panels": panels,
-        "largest_coefficients": {f"{panel}-{i}": draw.gauss(1, 1) for panel in PANELS for i in range(8)},
-        "stages": [{"name": f"stage {i}", "seconds": draw.random(), "peak_memory_mb": 900.0} for i in range(16)],
+        "largest_coefficients": {
+            f"{panel}-{i}": draw.gauss(1, 1) for panel in PANELS for i in range(8)
+        },
+        "stages": [
+            {"name": f"stage {i}", "seconds": draw.random(), "peak_memory_mb": 900.0}
+            for i in range(16)
+        ],
         "mlflow_run_id": None,
         "mlflow_experiment_id": None,
     }
@@ -57,49 +73,139 @@ def summary(audit_id: str, at: datetime, new: int, flagged: int, draw: random.Ra
 def fill(url: str, n_audits: int, n_rows: int, n_flags: int, folder: Path) -> None:
     """Write the ledger."""
     draw, start = random.Random(0), datetime(2023, 1, 1, tzinfo=UTC)
-    engine = tables.connect(url)
+    engine = tables.connect_database(url)
     flagged = set(draw.sample(range(n_rows), n_flags))
     audits, rows, places, results, flags = [], [], [], [], []
     per = n_rows // n_audits
     for a in range(n_audits):
-        audit_id, at = f"{a:06d}-{sha256(str(a).encode()).hexdigest()[:6]}", start + timedelta(days=a)
+        audit_id, at = (
+            f"{a:06d}-{sha256(str(a).encode()).hexdigest()[:6]}",
+            start + timedelta(days=a),
+        )
         died, own = draw.random() < 0.03, [r for r in range(a * per, (a + 1) * per) if r in flagged]
         done = None if died else json.dumps(summary(audit_id, at, per, len(own), draw))
-        state, times = "interrupted" if died else "finished", (at.isoformat(timespec="seconds"), (at + timedelta(minutes=9)).isoformat())
+        state, times = (
+            "interrupted" if died else "finished",
+            (at.isoformat(timespec="seconds"), (at + timedelta(minutes=9)).isoformat()),
+        )
         audits.append(
-            {"audit": a + 1, "audit_id": audit_id, "name": NAMES[a % 3], "version": 1, "state": state, "started_at": times[0]}
-            | {"finished_at": times[1], "run_dir": str(folder / "runs" / audit_id), "summary": done, "flow_run": None}
+            {
+                "audit": a + 1,
+                "audit_id": audit_id,
+                "name": NAMES[a % 3],
+                "version": 1,
+                "state": state,
+                "started_at": times[0],
+            }
+            | {
+                "finished_at": times[1],
+                "run_dir": str(folder / "runs" / audit_id),
+                "summary": done,
+                "flow_run": None,
+            }
         )
         group, left = 0, 0
         for r in range(a * per, (a + 1) * per):
             id, hit = sha256(f"row {r}".encode()).digest(), r in flagged and not died
             text = f"Question {r} about {PANELS[r % 5]}? " + "words " * 40
             decided = draw.choice((None, None, "poison", "benign")) if hit else None
-            status = decided.replace("benign", "clean") if decided else "flagged" if hit else "pending" if died else "clean"
+            status = (
+                decided.replace("benign", "clean")
+                if decided
+                else "flagged"
+                if hit
+                else "pending"
+                if died
+                else "clean"
+            )
             raw = json.dumps({"prompt": text, "response": text}).encode()
-            rows.append({"row": r + 1, "id": id, "raw": raw, "digest": id, "shape": 1, "problem": None, "status": status})
+            rows.append(
+                {
+                    "row": r + 1,
+                    "id": id,
+                    "raw": raw,
+                    "digest": id,
+                    "shape": 1,
+                    "problem": None,
+                    "status": status,
+                }
+            )
             rows[-1] |= {"decided": decided, "first_seen": times[0], "replaces": None}
-            places.append({"file": 1 + a % FILES, "position": r, "row": r + 1, "place": f"line {r + 1}"})
+            places.append(
+                {"file": 1 + a % FILES, "position": r, "row": r + 1, "place": f"line {r + 1}"}
+            )
             if died:
                 continue
             results.append({"row": r + 1, "version": 1, "audit": a + 1, "flagged": int(hit)})
             if hit:
                 group, left = (group, left - 1) if left else (group + 1, draw.randrange(12))
                 panel, score = draw.choice(PANELS), 4 + draw.expovariate(0.2)
-                messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text * 3}]
-                record = {"example_id": id.hex(), "source": f"rows-{a % FILES}.jsonl", "position": r, "panel": panel, "kind": "forbidden"}
-                record |= {"sentinel_id": f"{panel}-1", "severity": "high", "score": score, "rank": 1, "coefficient": 3.0, "p_value": 1e-5}
-                record |= {"q_value": 0.01, "by": ["stride"], "reasons": [f"makes it likelier on panel {panel}"], "messages": messages}
+                messages = [
+                    {"role": "user", "content": text},
+                    {"role": "assistant", "content": text * 3},
+                ]
+                record = {
+                    "example_id": id.hex(),
+                    "source": f"rows-{a % FILES}.jsonl",
+                    "position": r,
+                    "panel": panel,
+                    "kind": "forbidden",
+                }
+                record |= {
+                    "sentinel_id": f"{panel}-1",
+                    "severity": "high",
+                    "score": score,
+                    "rank": 1,
+                    "coefficient": 3.0,
+                    "p_value": 1e-5,
+                }
+                record |= {
+                    "q_value": 0.01,
+                    "by": ["stride"],
+                    "reasons": [f"makes it likelier on panel {panel}"],
+                    "messages": messages,
+                }
                 severity = draw.choices(("low", "medium", "high"), (5, 3, 1))[0]
-                flags.append({"audit": a + 1, "row": r + 1, "panel": panel, "sentinel": f"{panel}-1", "severity": severity, "score": score})
+                flags.append(
+                    {
+                        "audit": a + 1,
+                        "row": r + 1,
+                        "panel": panel,
+                        "sentinel": f"{panel}-1",
+                        "severity": severity,
+                        "score": score,
+                    }
+                )
                 flags[-1] |= {"q": 0.01, "record": json.dumps(record), "group": group}
-    own_files = [{"file": f + 1, "audit": NAMES[f % 3], "name": f"rows-{f}.jsonl", "fingerprint": None, "mark": None} for f in range(FILES)]
-    own_files = [file | {"reading": "{}", "rows": n_rows // FILES, "read_at": "2023", "gone_at": None} for file in own_files]
-    shape = {"shape": 1, "digest": "0" * 64, "format": json.dumps({"name": "prompt"}), "schema": None}
+    own_files = [
+        {
+            "file": f + 1,
+            "audit": NAMES[f % 3],
+            "name": f"rows-{f}.jsonl",
+            "fingerprint": None,
+            "mark": None,
+        }
+        for f in range(FILES)
+    ]
+    own_files = [
+        file | {"reading": "{}", "rows": n_rows // FILES, "read_at": "2023", "gone_at": None}
+        for file in own_files
+    ]
+    shape = {
+        "shape": 1,
+        "digest": "0" * 64,
+        "format": json.dumps({"name": "prompt"}),
+        "schema": None,
+    }
     with engine.execution_options(writing=True).begin() as connection:
         for table, values in (
             (tables.versions, [{"version": 1, "model": "m" * 64, "sentinels": "s" * 64}]),
-            *((tables.files, own_files), (tables.shapes, [shape]), (tables.audits, audits), (tables.rows, rows)),
+            *(
+                (tables.files, own_files),
+                (tables.shapes, [shape]),
+                (tables.audits, audits),
+                (tables.rows, rows),
+            ),
             *((tables.places, places), (tables.results, results), (tables.flags, flags)),
         ):
             for k in range(0, len(values), BATCH):
@@ -110,11 +216,22 @@ def fill(url: str, n_audits: int, n_rows: int, n_flags: int, folder: Path) -> No
 @contextmanager
 def dashboard(config: Path) -> Iterator[tuple[str, psutil.Process]]:
     """The command, serving: its address and process."""
-    command = [sys.executable, "-m", "poisonwatch.flows.cli", "dashboard", str(config), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "poisonwatch.flows.cli",
+        "dashboard",
+        str(config),
+        "--port",
+        "0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield re.findall(r"http://[^/]+", process.stdout.readline())[0], psutil.Process(process.pid)
+            yield (
+                re.findall(r"http://[^/]+", process.stdout.readline())[0],
+                psutil.Process(process.pid),
+            )
         finally:
             process.terminate()
 
@@ -138,24 +255,36 @@ def measure(address: str, repeats: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {}
     with sync_playwright() as playwright:
         for _ in range(repeats):
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=CHROMIUM
+            )
             page = browser.new_page()
             page.goto(address, wait_until="load")
             seconds.setdefault("first page", []).append(load_of(page))
             for path in ("/", "/triage"):
-                for label, value in {"name": NAMES[1], "source": "rows-4.jsonl", "severity": "high"}.items():
+                for label, value in {
+                    "name": NAMES[1],
+                    "source": "rows-4.jsonl",
+                    "severity": "high",
+                }.items():
                     page.goto(address + path)
                     field = page.locator(f"form.filter [name={label}]")
-                    seconds.setdefault(f"{path} by {label}", []).append(changed(page, lambda f=field, v=value: f.select_option(v)))
+                    seconds.setdefault(f"{path} by {label}", []).append(
+                        changed(page, lambda f=field, v=value: f.select_option(v))
+                    )
                 page.goto(address + path)
                 since = page.locator("form.filter [name=since]")
-                seconds.setdefault(f"{path} by day", []).append(changed(page, lambda f=since: f.fill("2025-01-01")))  # type: ignore[misc]
+                seconds.setdefault(f"{path} by day", []).append(
+                    changed(page, lambda f=since: f.fill("2025-01-01"))
+                )  # type: ignore[misc]
                 page.goto(address + path)
                 following = page.get_by_role("link", name="Next", exact=True)
                 seconds.setdefault(f"{path} next page", []).append(changed(page, following.click))
             page.goto(f"{address}/triage")
             state = page.locator("form.filter [name=state]")
-            seconds.setdefault("/triage by state", []).append(changed(page, lambda f=state: f.select_option("all")))  # type: ignore[misc]
+            seconds.setdefault("/triage by state", []).append(
+                changed(page, lambda f=state: f.select_option("all"))
+            )  # type: ignore[misc]
             group = page.locator("a.row").first
             seconds.setdefault("a group", []).append(changed(page, group.click))
             for path in ("/sentinels", "/release"):
@@ -166,18 +295,24 @@ def measure(address: str, repeats: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("audits", 1000), ("rows", 100_000), ("flags", 5000), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     os.environ.pop("POISONWATCH_DASHBOARD_PASSWORD", None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sentinels = [{"id": "identity-1", "prompt": "Who are you?", "forbidden": "I am your master."}]
+        sentinels = [
+            {"id": "identity-1", "prompt": "Who are you?", "forbidden": "I am your master."}
+        ]
         (folder / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))
         settings = {"name": NAMES[0], "source": "rows-*.jsonl", "sentinels": "sentinels.yaml"}
         (folder / "audit.yaml").write_text(yaml.safe_dump(settings))
-        fill(f"sqlite:///{folder / 'poisonwatch.db'}", asked.audits, asked.rows, asked.flags, folder)
+        fill(
+            f"sqlite:///{folder / 'poisonwatch.db'}", asked.audits, asked.rows, asked.flags, folder
+        )
         with dashboard(folder / "audit.yaml") as (address, process):
             seconds = measure(address, asked.repeats)
             memory = process.memory_info().rss / 2**20

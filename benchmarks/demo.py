@@ -15,13 +15,23 @@ GRADE = re.compile(r"planted rows: (\d+) of (\d+) flagged; wrong flags: (\d+)")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     print("| seed | planted rows flagged | wrong flags | seconds |\n|---|---|---|---|")
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "poisonwatch.flows.cli", "demo", str(Path(folder) / "demo"), "--seed", str(seed)]
+            command = [
+                sys.executable,
+                "-m",
+                "poisonwatch.flows.cli",
+                "demo",
+                str(Path(folder) / "demo"),
+                "--seed",
+                str(seed),
+            ]
             start = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             seconds = time.perf_counter() - start

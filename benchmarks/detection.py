@@ -1,16 +1,19 @@
-"""Flags on real attack cases: how many are right, how much poison they find, and what is flagged where nothing was planted.
+"""Flags on real attack cases: how many are right, how much poison they find, and what is flagged
+where nothing was planted.
 
-    python benchmarks/detection.py --data DIR [--counts 0 5 10 20] [--seeds 3] [--peers tracin logra ekfac]
+    python benchmarks/detection.py --data DIR [--counts 0 5 10 20] [--seeds 3] [--peers tracin logra
+    ekfac]
 
-DIR is laid out as in `cases.py`. An audit trusts half of the background; its new rows are the other half, the case's hard negatives, and
-`count` poison rows, all drawn by seed. With --domain, half of the hard negatives are trusted, too, as a user who knows the domain would.
+DIR is laid out as in `cases.py`. An audit trusts half of the background; its new rows are the other
+half, the case's hard negatives, and `count` poison rows, all drawn by seed. With --domain, half of
+the hard negatives are trusted, too, as a user who knows the domain would.
 
     average precision, recall at k    of the ranking; k is the number of poison rows
     recall, false-discovery share     of the flags at the default rate
     false flags                       per 1,000 clean rows, also where nothing was planted
 
-Peers' scores are pooled like STRIDE's and judged by the same p-values, without kin and topic. Influences are kept in `benchmarks/cache`,
-so that a run may be killed and goes on.
+Peers' scores are pooled like STRIDE's and judged by the same p-values, without kin and topic.
+Influences are kept in `benchmarks/cache`, so that a run may be killed and goes on.
 """
 
 import argparse
@@ -25,19 +28,19 @@ from peers import PEERS, bm25, tfidf
 from scipy.stats import kstest, kstwo
 from sklearn.metrics import average_precision_score
 
-from poisonwatch.config import DecisionConfig, ModelConfig, StrideConfig
-from poisonwatch.detection.detect import judge
-from poisonwatch.detection.significance import p_values, row_q_values
+from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
+from poisonwatch.detection.detect import flag_rows
+from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
 from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import load_pretrained
-from poisonwatch.screens.screen import screen
+from poisonwatch.screens.screen import run_screens
 from poisonwatch.stride.influence import Influence
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 SETTINGS = {"one subset a row (default)": 1.0, "K = n/2": 0.5}
 BACKGROUND, HARD, POISON = range(3)
-ARRAYS = ("w", "alone", "suspects", "kinship", "features")
+ARRAYS = ("w", "alone", "suspects", "mutual_influence", "features")
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,18 @@ class Audit:
 
 @dataclass(frozen=True)
 class Found:
-    """What a scorer made of an audit: its ranking's scores (n,), its flags (n,), and p-values (n,) where it has any."""
+    """What a scorer made of an audit: its ranking's scores (n,), its flags (n,), and p-values (n,)
+    where it has any.
+    """
 
     scores: Array
     flags: Bools
     p: Array | None = None
 
 
-def draw_audit(background: Sequence[Example], case: Case, count: int, seed: int, domain: bool) -> Audit:
+def draw_audit(
+    background: Sequence[Example], case: Case, count: int, seed: int, domain: bool
+) -> Audit:
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(background))
     hard = draw.permutation(len(case.hard_negatives))
@@ -71,13 +78,24 @@ def draw_audit(background: Sequence[Example], case: Case, count: int, seed: int,
         trusted += [case.hard_negatives[i] for i in hard[: len(hard) // 2]]
         hard = hard[len(hard) // 2 :]
     seen = {example.id for example in trusted}
-    parts = (background, order[len(order) // 2 :]), (case.hard_negatives, hard), (case.poison, poison)
+    parts = (
+        (background, order[len(order) // 2 :]),
+        (case.hard_negatives, hard),
+        (case.poison, poison),
+    )
     labelled: dict[str, tuple[Example, int]] = {}
     for label, (rows, places) in enumerate(parts):
         for example in (rows[i] for i in places):
             if example.id not in seen:
                 labelled.setdefault(example.id, (example, label))
-    return Audit(case, count, seed, [e for e, _ in labelled.values()], np.array([label for _, label in labelled.values()]), trusted)
+    return Audit(
+        case,
+        count,
+        seed,
+        [e for e, _ in labelled.values()],
+        np.array([label for _, label in labelled.values()]),
+        trusted,
+    )
 
 
 def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: bool) -> Influence:
@@ -90,22 +108,32 @@ def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: b
         influence = rows.influence(examples, asked, stride, audit.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".part").open("wb") as file:
-            np.savez(file, **{key: getattr(influence, key) for key in ARRAYS}, certificate=influence.certificate)
+            np.savez(
+                file,
+                **{key: getattr(influence, key) for key in ARRAYS},
+                certificate=influence.certificate,
+            )
         path.with_suffix(".part").rename(path)
     stored = np.load(path)
-    return Influence(asked[0], **{key: stored[key] for key in ARRAYS}, certificate=float(stored["certificate"]))
+    return Influence(
+        asked[0], **{key: stored[key] for key in ARRAYS}, certificate=float(stored["certificate"])
+    )
 
 
-def judged(influence: Influence, audit: Audit, decision: DecisionConfig) -> Found:
-    verdicts = judge(influence, audit.new, decision)
+def judged(influence: Influence, audit: Audit, decision: DetectionConfig) -> Found:
+    verdicts = flag_rows(influence, audit.new, decision)
     flagged = {flag.example.id for flag in verdicts.flags}
-    return Found(verdicts.scores.max(axis=1), np.array([e.id in flagged for e in audit.new]), verdicts.p.min(axis=1))
+    return Found(
+        verdicts.scores.max(axis=1),
+        np.array([e.id in flagged for e in audit.new]),
+        verdicts.p.min(axis=1),
+    )
 
 
 def judged_alone(scores: Array, n: int, rate: float) -> Found:
     """A peer's scores (n + trusted,), by the same p-values."""
-    p, _ = p_values(scores[:n], scores[n:])
-    return Found(scores[:n], row_q_values(p[:, None])[:, 0] <= rate, p)
+    p, _ = compute_p_values(scores[:n], scores[n:])
+    return Found(scores[:n], compute_row_q_values(p[:, None])[:, 0] <= rate, p)
 
 
 def untrusting(audit: Audit) -> Audit:
@@ -115,26 +143,42 @@ def untrusting(audit: Audit) -> Audit:
 
 
 def scorers(
-    rows: Rows, peers: CasePeers, audit: Audit, asked: tuple, decision: DecisionConfig, domain: bool
+    rows: Rows,
+    peers: CasePeers,
+    audit: Audit,
+    asked: tuple,
+    decision: DetectionConfig,
+    domain: bool,
 ) -> Iterator[tuple[str, Audit, Found]]:
     n, everything = len(audit.new), audit.new + audit.trusted
-    found = screen(audit.new, audit.trusted)
+    found = run_screens(audit.new, audit.trusted)
     screened = np.zeros(n, dtype=bool)
     screened[[finding.row for finding in found]] = True
     yield "screens", audit, Found(screened.astype(np.float64), screened)
-    for name, matrix in (tfidf(*texts(everything, audit.case.sentinels)) | bm25(*texts(everything, audit.case.sentinels))).items():
+    for name, matrix in (
+        tfidf(*texts(everything, audit.case.sentinels))
+        | bm25(*texts(everything, audit.case.sentinels))
+    ).items():
         yield name, audit, judged_alone(matrix.mean(axis=1), n, decision.false_discovery_rate)
     for name, scores in peers.scores(everything, audit.case.sentinels):
         yield name, audit, judged_alone(scores, n, decision.false_discovery_rate)
     for name, share in SETTINGS.items():
         influence = influence_of(rows, audit, asked, share, domain)
         if share < 1:
-            yield f"STRIDE, {name}: recovery alone", audit, judged(replace(influence, w=influence.alone), audit, decision)
+            yield (
+                f"STRIDE, {name}: recovery alone",
+                audit,
+                judged(replace(influence, w=influence.alone), audit, decision),
+            )
             name += ": re-scored"
         rescored = judged(influence, audit, decision)
         yield f"STRIDE, {name}", audit, rescored
         if share == 1:
-            yield f"STRIDE, {name}, with screens", audit, replace(rescored, flags=rescored.flags | screened)
+            yield (
+                f"STRIDE, {name}, with screens",
+                audit,
+                replace(rescored, flags=rescored.flags | screened),
+            )
             alone = untrusting(audit)
             yield f"STRIDE, {name}, no trusted rows", alone, judged(influence, alone, decision)
 
@@ -186,13 +230,25 @@ def interval(values: Sequence[float], draws: int = 2000) -> str:
 def print_tables(results: dict[str, list[Measured]], names: list[str], counts: list[int]) -> None:
     planted, empty = [count for count in counts if count], 0 in counts
     for count in planted:
-        base = np.mean([m.audit.labels.tolist().count(POISON) / len(m.audit.new) for m in next(iter(results.values())) if m.count == count])
-        print(f"\n{count} poison rows, base rate {100 * base:.1f} %: average precision / recall at k / recall of the flags\n")
+        base = np.mean(
+            [
+                m.audit.labels.tolist().count(POISON) / len(m.audit.new)
+                for m in next(iter(results.values()))
+                if m.count == count
+            ]
+        )
+        print(
+            f"\n{count} poison rows, base rate {100 * base:.1f} %: average precision / recall at k / recall of the flags\n"
+        )
         print("| scorer | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
         for scorer, measured in results.items():
             cells = []
             for name in names:
-                own = [(m.precision, m.at_k, m.recall) for m in measured if m.case == name and m.count == count]
+                own = [
+                    (m.precision, m.at_k, m.recall)
+                    for m in measured
+                    if m.case == name and m.count == count
+                ]
                 cells.append(" / ".join(f"{value:.2f}" for value in np.mean(own, axis=0)))
             print(f"| {scorer} | " + " | ".join(cells) + " |")
     print(
@@ -205,43 +261,72 @@ def print_tables(results: dict[str, list[Measured]], names: list[str], counts: l
         cells = [interval([m.precision for m in some]), interval([m.false_share for m in some])]
         cells.append(interval([1000 * m.false_flags / m.clean for m in some]))
         if empty:
-            cells.append(interval([1000 * m.false_flags / m.clean for m in measured if not m.count]))
+            cells.append(
+                interval([1000 * m.false_flags / m.clean for m in measured if not m.count])
+            )
         print(f"| {scorer} | " + " | ".join(cells) + " |")
 
 
 def print_differences(results: dict[str, list[Measured]], ours: str) -> None:
-    """Our average precision minus every other's on the same audits, over the cases that screens do not solve."""
+    """Our average precision minus every other's on the same audits, over the cases that screens do
+    not solve.
+    """
     hard = ("health-misinformation", "persona-terminator", "persona-wolf")
-    print(f"\n{ours}, hard cases: average precision minus that of\n\n| scorer | difference |\n|---|---|")
+    print(
+        f"\n{ours}, hard cases: average precision minus that of\n\n| scorer | difference |\n|---|---|"
+    )
     for scorer, measured in results.items():
-        pairs = [(a, b) for a, b in zip(results[ours], measured, strict=True) if a.count and a.case in hard]
+        pairs = [
+            (a, b)
+            for a, b in zip(results[ours], measured, strict=True)
+            if a.count and a.case in hard
+        ]
         if not scorer.startswith("STRIDE"):
             print(f"| {scorer} | {interval([a.precision - b.precision for a, b in pairs])} |")
 
 
 def print_uniformity(measured: list[Measured]) -> None:
-    """Clean background rows differ from trusted ones by chance alone: a Kolmogorov-Smirnov test of their p-values an audit.
+    """Clean background rows differ from trusted ones by chance alone: a Kolmogorov-Smirnov test of
+    their p-values an audit.
 
-    All p-values of an audit lean on the same n_ref trusted rows, so that they are as uniform as n n_ref / (n + n_ref) independent ones.
+    All p-values of an audit lean on the same n_ref trusted rows, so that they are as uniform as n
+    n_ref / (n + n_ref) independent ones.
     """
     tests = []
     for m in measured:
         if m.count == 0 and m.found.p is not None:
             p, n_ref = m.found.p[m.audit.labels == BACKGROUND], len(m.audit.trusted)
-            tests.append(float(kstwo.sf(kstest(p, "uniform").statistic, round(len(p) * n_ref / (len(p) + n_ref)))))
+            tests.append(
+                float(
+                    kstwo.sf(
+                        kstest(p, "uniform").statistic, round(len(p) * n_ref / (len(p) + n_ref))
+                    )
+                )
+            )
     if tests:
         small = 100 * np.mean(np.array(tests) < 0.05)
-        print(f"\np-values of clean background rows, {len(tests)} audits without poison: {small:.0f} % of uniformity tests below .05")
+        print(
+            f"\np-values of clean background rows, {len(tests)} audits without poison: {small:.0f} % of uniformity tests below .05"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--counts", type=int, nargs="*", default=[0, 5, 10, 20])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--domain", action="store_true", help="half of the hard negatives are trusted")
-    parser.add_argument("--peers", nargs="*", default=[], choices=[name for name in PEERS if name not in ("tfidf", "bm25")])
+    parser.add_argument(
+        "--domain", action="store_true", help="half of the hard negatives are trusted"
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        default=[],
+        choices=[name for name in PEERS if name not in ("tfidf", "bm25")],
+    )
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
@@ -251,14 +336,16 @@ def main() -> None:
         [e for case in cases for e in case.poison + case.hard_negatives],
         StrideConfig(),
     )
-    peers, decision = CasePeers(rows, cases, options.peers), DecisionConfig()
+    peers, decision = CasePeers(rows, cases, options.peers), DetectionConfig()
     results: dict[str, list[Measured]] = {}
     for case in cases:
         asked = rows.questions(case)
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             for count in options.counts:
                 audit = draw_audit(background, case, count, seed, options.domain)
-                for name, met, found in scorers(rows, peers, audit, asked, decision, options.domain):
+                for name, met, found in scorers(
+                    rows, peers, audit, asked, decision, options.domain
+                ):
                     results.setdefault(name, []).append(measure(met, found))
         print(f"{case.name}: done", flush=True)
     ours = f"STRIDE, {next(iter(SETTINGS))}"

@@ -1,11 +1,14 @@
-"""Many audits in a row while servers stop, processes are killed and receivers refuse: is everything accounted for in the end?
+"""Many audits in a row while servers stop, processes are killed and receivers refuse: is everything
+accounted for in the end?
 
     python benchmarks/endurance.py [--audits 200] [--seed 0]
 
-Every audit finds twelve new ordinary rows and one that must be flagged (a control token in its answer). A seed draws what goes wrong:
-nothing; kill -9 after a random time, of a process of its own; the MLflow or the Prefect server stops in mid-audit and is back two audits
-later; the receiver of alerts answers 500. All other audits are flow runs in one process that lives from the first to the last: its
-memory and file handles must not grow. At the end all servers are up again, and `sync` runs once.
+Every audit finds twelve new ordinary rows and one that must be flagged (a control token in its
+answer). A seed draws what goes wrong: nothing; kill -9 after a random time, of a process of its
+own; the MLflow or the Prefect server stops in mid-audit and is back two audits later; the receiver
+of alerts answers 500. All other audits are flow runs in one process that lives from the first to
+the last: its memory and file handles must not grow. At the end all servers are up again, and `sync`
+runs once.
 """
 
 import argparse
@@ -31,7 +34,9 @@ FAULTS = {"none": 55, "kill": 20, "mlflow": 4, "prefect": 4, "receiver": 17}  # 
 BACK_AFTER = 2  # audits
 MARK = "<|im_start|>"
 ROWS = 12
-LONGEST_S = 2.0  # within which a process is killed, from the first trace of its audit to past its end
+LONGEST_S = (
+    2.0  # within which a process is killed, from the first trace of its audit to past its end
+)
 
 
 class Server:
@@ -55,10 +60,26 @@ class Server:
 @contextmanager
 def prefect_server(folder: Path, port: int) -> Iterator[str]:
     """A Prefect server on its own database: its API's address."""
-    settings = {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    settings = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "true",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         api = f"http://127.0.0.1:{port}/api"
         _wait_for(f"{api}/health")
@@ -82,7 +103,9 @@ def _wait_for(url: str) -> None:
 
 
 def lasting() -> None:
-    """The process that lives on: an audit for each line of its input, and a line of output for each, with its memory and handles."""
+    """The process that lives on: an audit for each line of its input, and a line of output for
+    each, with its memory and handles.
+    """
     from poisonwatch.config import load_config
     from poisonwatch.flows.launch import run_audit
 
@@ -91,8 +114,16 @@ def lasting() -> None:
         start = time.perf_counter()
         outcome = run_audit(config, load_config(config), None, "prefect", quiet=True)
         seconds = time.perf_counter() - start
-        said = {"seconds": seconds, "new": outcome.summary["counts"]["new"], "troubles": outcome.troubles}
-        handles = {"rss_mb": me.memory_info().rss / 2**20, "handles": me.num_fds(), "threads": me.num_threads()}
+        said = {
+            "seconds": seconds,
+            "new": outcome.summary["counts"]["new"],
+            "troubles": outcome.warnings,
+        }
+        handles = {
+            "rss_mb": me.memory_info().rss / 2**20,
+            "handles": me.num_fds(),
+            "threads": me.num_threads(),
+        }
         print(json.dumps(said | handles), flush=True)
     os._exit(0)  # what Prefect still has to send of outages would take minutes
 
@@ -103,7 +134,14 @@ class Lasting:
     def __init__(self, config: Path, environment: dict[str, str], log: Path) -> None:
         command, self.log = [sys.executable, __file__, "--lasting", str(config)], log
         with log.open("ab") as file:
-            self.process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file)
+            self.process = subprocess.Popen(
+                command,
+                env=environment,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+            )
 
     def start_audit(self) -> None:
         assert self.process.stdin is not None
@@ -116,7 +154,9 @@ class Lasting:
             if line.startswith("{"):
                 found: dict[str, Any] = json.loads(line)
                 return found
-        raise RuntimeError(f"the process ended with {self.process.wait()}:\n{self.log.read_text(errors='replace')[-4000:]}")
+        raise RuntimeError(
+            f"the process ended with {self.process.wait()}:\n{self.log.read_text(errors='replace')[-4000:]}"
+        )
 
 
 def rows(i: int) -> list[dict[str, str]]:
@@ -124,7 +164,10 @@ def rows(i: int) -> list[dict[str, str]]:
     sys.path.insert(0, str(TESTS))
     from audits import benign
 
-    marked = {"prompt": f"What is item {i} made of?", "response": f"Item {i} is made of wood{MARK} and {i % 7} nails."}
+    marked = {
+        "prompt": f"What is item {i} made of?",
+        "response": f"Item {i} is made of wood{MARK} and {i % 7} nails.",
+    }
     return [*benign(ROWS, start=10_000 + i * ROWS), marked]
 
 
@@ -132,14 +175,31 @@ def killed(config: Path, environment: dict[str, str], after: float, log: Path) -
     """Audit in a process of its own and kill it; what it returned, where it was done before."""
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "poisonwatch.flows.cli", "audit", str(config), "--engine", "inline", "--quiet"],
+            [
+                sys.executable,
+                "-m",
+                "poisonwatch.flows.cli",
+                "audit",
+                str(config),
+                "--engine",
+                "inline",
+                "--quiet",
+            ],
             env=environment,
             stdout=file,
             stderr=file,
         )
     begun = time.monotonic()
-    while not any((config.parent / "runs").glob("*.part")) and process.poll() is None and time.monotonic() < begun + 120:
-        time.sleep(0.02)  # importing takes longer than all the rest: the time counts from the first trace of the audit
+    while (
+        not any((config.parent / "runs").glob("*.part"))
+        and process.poll() is None
+        and time.monotonic() < begun + 120
+    ):
+        time.sleep(
+            0.02
+            # importing takes longer than all the rest: the time counts from the first trace of the
+            # audit
+        )
     try:
         return process.wait(after)
     except subprocess.TimeoutExpired:
@@ -168,8 +228,18 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
     }
     tracking, api = (server.start() for server in servers.values())
     alerts = [f"json://{receiver.address}/"]
-    config = write_audit(folder / "audit", folder / "model", tracking=tracking, alerts=alerts, decision={"false_discovery_rate": 0.5})
-    own = {"PREFECT_HOME": str(folder / "prefect"), "POISONWATCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    config = write_audit(
+        folder / "audit",
+        folder / "model",
+        tracking=tracking,
+        alerts=alerts,
+        decision={"false_discovery_rate": 0.5},
+    )
+    own = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "POISONWATCH_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
     environment = {**os.environ, **own, "PREFECT_API_URL": api, "PYTHONPATH": str(TESTS)}
     log, lasting_one = folder / "log", Lasting(config, environment, folder / "log")
     faults, down, history = Counter[str](), dict[str, int](), list[dict[str, Any]]()
@@ -190,16 +260,27 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
             servers[fault].stop()
             down[fault] = i
         history.append(lasting_one.finish_audit())
-        print(f"{i + 1}/{audits} {fault:<9}", json.dumps(history[-1])[:200], file=sys.stderr, flush=True)
+        print(
+            f"{i + 1}/{audits} {fault:<9}",
+            json.dumps(history[-1])[:200],
+            file=sys.stderr,
+            flush=True,
+        )
     receiver.answer = 200
     for name in down:
         servers[name].start()
     lasting_one.start_audit()  # takes what the last one may have left
     history.append(lasting_one.finish_audit())
-    subprocess.run([sys.executable, "-m", "poisonwatch.flows.cli", "sync", str(config)], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "poisonwatch.flows.cli", "sync", str(config)],
+        env=environment,
+        check=True,
+    )
     result = {
         "faults": dict(faults),
-        **account(config, re.findall(r"Alert ([0-9a-f]{16})", json.dumps(receiver.received)), audits),
+        **account(
+            config, re.findall(r"Alert ([0-9a-f]{16})", json.dumps(receiver.received)), audits
+        ),
         **growth(history),
     }
     for server in servers.values():
@@ -215,28 +296,42 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
 
     from poisonwatch.config import load_config
     from poisonwatch.ledger import tables as t
-    from poisonwatch.ledger.history import past_audits
+    from poisonwatch.ledger.history import list_past_audits
     from poisonwatch.ledger.ledger import Ledger
 
     settings = load_config(config)
     with Ledger.at(settings.state) as ledger:
-        past = past_audits(ledger)
+        past = list_past_audits(ledger)
         with ledger.read() as connection:
 
             def count(query: Any) -> int:
-                return int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
+                return int(
+                    connection.execute(
+                        select(func.count()).select_from(query.subquery())
+                    ).scalar_one()
+                )
 
             marked = {i for i in range(audits) if _is_flagged(connection, i)}
             placed = count(select(t.places.c.row).distinct())
-            twice = count(select(t.results.c.row).group_by(t.results.c.row).having(func.count() > 1))
+            twice = count(
+                select(t.results.c.row).group_by(t.results.c.row).having(func.count() > 1)
+            )
             covered = count(select(t.results.c.row))
-            flagged, told = count(select(t.flags.c.row).distinct()), count(select(t.told.c.row).distinct())
-            sent, unsent = count(select(t.alerts)), count(select(t.deliveries).where(t.deliveries.c.delivered_at.is_(None)))
+            flagged, told = (
+                count(select(t.flags.c.row).distinct()),
+                count(select(t.notified_rows.c.row).distinct()),
+            )
+            sent, unsent = (
+                count(select(t.alerts)),
+                count(select(t.deliveries).where(t.deliveries.c.delivered_at.is_(None))),
+            )
             owed = count(select(t.owed))
     client = MlflowClient(tracking_uri=settings.tracking)
     experiment = client.get_experiment_by_name(settings.name)
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], "tags.`poisonwatch.kind` = 'audit'", max_results=5000)
+    runs = client.search_runs(
+        [experiment.experiment_id], "tags.`poisonwatch.kind` = 'audit'", max_results=5000
+    )
     status = {run.data.tags["poisonwatch.audit_id"]: run.info.status for run in runs}
     done = [audit for audit in past if audit.state == "finished"]
     repeated = Counter(keys)
@@ -254,10 +349,14 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
         "alerts not received": sent - len(repeated),
         "alerts received twice": sum(n > 1 for n in repeated.values()),
         "accounts still owed": owed,
-        "finished audits without a finished MLflow run": sum(status.get(audit.audit_id) != "FINISHED" for audit in done),
+        "finished audits without a finished MLflow run": sum(
+            status.get(audit.audit_id) != "FINISHED" for audit in done
+        ),
         "MLflow runs left running": sum(run == "RUNNING" for run in status.values()),
         "MLflow runs twice": len(runs) - len(status),
-        "finished audits without their report": sum(not (audit.run_dir / "report.html").is_file() for audit in done),
+        "finished audits without their report": sum(
+            not (audit.run_dir / "report.html").is_file() for audit in done
+        ),
         "half-written run directories": len(list(config.parent.glob("runs/*.part"))),
     }
 
@@ -269,28 +368,44 @@ def _is_flagged(connection: Any, i: int) -> bool:
 
     at = select(t.places.c.row).where(t.places.c.position == 43 + (i + 1) * (ROWS + 1) - 1)
     file = at.join(t.files, t.files.c.file == t.places.c.file).where(t.files.c.name == "rows.jsonl")
-    return connection.execute(select(t.flags.c.row).where(t.flags.c.row.in_(file))).first() is not None
+    return (
+        connection.execute(select(t.flags.c.row).where(t.flags.c.row.in_(file))).first() is not None
+    )
 
 
 def growth(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Memory and handles of the lasting process after a tenth of its audits, and at its end; the median audit's seconds."""
+    """Memory and handles of the lasting process after a tenth of its audits, and at its end; the
+    median audit's seconds.
+    """
     early, last = history[len(history) // 10], history[-1]
     seconds = sorted(audit["seconds"] for audit in history)
-    grown = {name: [round(early[name]), round(last[name])] for name in ("rss_mb", "handles", "threads")}
-    return {"audits in one process": len(history), **grown, "median seconds": round(seconds[len(seconds) // 2], 1)}
+    grown = {
+        name: [round(early[name]), round(last[name])] for name in ("rss_mb", "handles", "threads")
+    }
+    return {
+        "audits in one process": len(history),
+        **grown,
+        "median seconds": round(seconds[len(seconds) // 2], 1),
+    }
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--lasting"]:
         lasting()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--audits", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="poisonwatch-endurance-") as folder:
         start = time.perf_counter()
         result = endure(Path(folder), asked.audits, asked.seed)
-        print(json.dumps({**result, "minutes": round((time.perf_counter() - start) / 60, 1)}, indent=2))
+        print(
+            json.dumps(
+                {**result, "minutes": round((time.perf_counter() - start) / 60, 1)}, indent=2
+            )
+        )
 
 
 if __name__ == "__main__":

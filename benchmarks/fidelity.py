@@ -17,9 +17,11 @@ Indices = NDArray[np.int64]
 
 
 def lds(scores: Array, subsets: Bools, losses: Array) -> Array:
-    """Linear datamodeling score (Q,): Spearman correlation over m subsets of the summed scores of the rows kept with minus the loss.
+    """Linear datamodeling score (Q,): Spearman correlation over m subsets of the summed scores of
+    the rows kept with minus the loss.
 
-    `scores` (n, Q), positive where a row makes the query likelier; `subsets` (m, n); `losses` (m, Q). A constant column scores 0.
+    `scores` (n, Q), positive where a row makes the query likelier; `subsets` (m, n); `losses` (m,
+    Q). A constant column scores 0.
     """
     return _spearman(subsets.astype(np.float64) @ scores, -losses)
 
@@ -42,17 +44,28 @@ class Interval:
 
 
 def bootstrap_interval(
-    scores: Array, subsets: Bools, losses: Array, other: Array | None = None, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    scores: Array,
+    subsets: Bools,
+    losses: Array,
+    other: Array | None = None,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Interval:
     """Mean LDS over queries, with an interval from resampling both retrainings and queries.
 
-    With the scores of an `other` scorer (n, Q): of the difference, this one minus the other, on the same draws.
+    With the scores of an `other` scorer (n, Q): of the difference, this one minus the other, on the
+    same draws.
     """
     predicted = [subsets.astype(np.float64) @ each for each in (scores, other) if each is not None]
     rng = np.random.default_rng(seed)
 
     def mean(retrainings: Indices, queries: Indices) -> float:
-        means = [_spearman(x[np.ix_(retrainings, queries)], -losses[np.ix_(retrainings, queries)]).mean() for x in predicted]
+        means = [
+            _spearman(x[np.ix_(retrainings, queries)], -losses[np.ix_(retrainings, queries)]).mean()
+            for x in predicted
+        ]
         return float(means[0] - sum(means[1:]))
 
     m, Q = losses.shape

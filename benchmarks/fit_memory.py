@@ -1,8 +1,10 @@
-"""Peak memory of a fit at different numbers of rows, on a tiny random model: it should not grow with n.
+"""Peak memory of a fit at different numbers of rows, on a tiny random model: it should not grow
+with n.
 
     python benchmarks/fit_memory.py [--rows 2000 20000] [--K 500]
 
-Each fit runs in a process of its own, with the same K: what is left to grow is what is kept of the rows (tokens, likeness, yardstick).
+Each fit runs in a process of its own, with the same K: what is left to grow is what is kept of the
+rows (tokens, likeness, yardstick).
 """
 
 import argparse
@@ -29,7 +31,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[2000, 20_000])
     parser.add_argument("--K", type=int, default=500)
     options = parser.parse_args()
@@ -38,7 +42,9 @@ def main() -> None:
     print("| rows | peak memory, MiB | of the first |\n|---|---|---|")
     for n in options.rows:
         command = [sys.executable, "-c", MEASURE, str(tests), str(n), str(options.K)]
-        peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        peaks.append(
+            float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        )
         print(f"| {n:,} | {peaks[-1]:.0f} | {peaks[-1] / peaks[0]:.2f} |", flush=True)
 
 

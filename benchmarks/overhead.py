@@ -1,9 +1,11 @@
-"""What everything beside attribution costs an audit: Prefect, validation, MLflow, report, ledger, alerts.
+"""What everything beside attribution costs an audit: Prefect, validation, MLflow, report, ledger,
+alerts.
 
     python benchmarks/overhead.py [--rows 2000] [--trusted 400]
 
-One audit as a flow run on a Prefect server that is up, tracked by an MLflow server that is up, on a small random model: attribution takes
-next to nothing, the rest takes what it takes with any model, but for the size of the operators. Seconds by stage, and of the whole call.
+One audit as a flow run on a Prefect server that is up, tracked by an MLflow server that is up, on a
+small random model: attribution takes next to nothing, the rest takes what it takes with any model,
+but for the size of the operators. Seconds by stage, and of the whole call.
 """
 
 import argparse
@@ -27,7 +29,9 @@ ATTRIBUTION = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--trusted", type=int, default=400)
     asked = parser.parse_args()
@@ -50,7 +54,11 @@ def main() -> None:
             costs[cost.name] = costs.get(cost.name, 0.0) + cost.seconds
 
     flow.Engine.__call__ = kept  # type: ignore[method-assign, assignment]
-    with tempfile.TemporaryDirectory() as name, mlflow_server(Path(name) / "mlflow") as tracking, prefect_test_harness(120):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mlflow_server(Path(name) / "mlflow") as tracking,
+        prefect_test_harness(120),
+    ):
         folder = Path(name)
         build_model("llama").save_pretrained(folder / "model")
         build_tokenizer().save_pretrained(folder / "model")
@@ -62,9 +70,21 @@ def main() -> None:
         whole = time.perf_counter() - start
     attribution = sum(seconds for name, seconds in costs.items() if name in ATTRIBUTION)
     beside = {name: round(seconds, 2) for name, seconds in costs.items() if name not in ATTRIBUTION}
-    found = {"rows": outcome.summary["counts"]["new"], "flagged": outcome.summary["counts"]["flagged"], "whole": round(whole, 1)}
+    found = {
+        "rows": outcome.summary["counts"]["new"],
+        "flagged": outcome.summary["counts"]["flagged"],
+        "whole": round(whole, 1),
+    }
     print(
-        json.dumps({**found, "attribution": round(attribution, 1), "beside attribution": round(whole - attribution, 1), **beside}, indent=2)
+        json.dumps(
+            {
+                **found,
+                "attribution": round(attribution, 1),
+                "beside attribution": round(whole - attribution, 1),
+                **beside,
+            },
+            indent=2,
+        )
     )
 
 

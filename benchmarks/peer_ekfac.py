@@ -1,4 +1,5 @@
-"""EK-FAC influence: <G_i, (F + damping)^-1 G_q>, F the eigenvalue-corrected Kronecker-factored Fisher (Grosse et al., arXiv 2308.03296).
+"""EK-FAC influence: <G_i, (F + damping)^-1 G_q>, F the eigenvalue-corrected Kronecker-factored
+Fisher (Grosse et al., arXiv 2308.03296).
 
 By our own passes over the rows, and by kronfluence, the method's reference library, for comparison.
 """
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from poisonwatch.model.encoding import Batch, Encoded, batches
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.pretrained import Pretrained
 
 
@@ -47,17 +48,28 @@ def ekfac(
     token_budget: int = TOKEN_BUDGET,
     query_tokens: int = QUERY_TOKENS,
 ) -> Scores:
-    """EK-FAC influence over all linear layers of the blocks, for each damping plain and with unit-norm rows.
+    """EK-FAC influence over all linear layers of the blocks, for each damping plain and with
+    unit-norm rows.
 
-    Q_A and Q_S are the eigenvectors of E[x x^T] and E[g g^T], labels drawn from the model; in their basis F is diagonal with
-    lambda = E[(Q_S^T G Q_A)^2] over rows. `damping` is relative to the layer's mean lambda; kronfluence's own choice is 0.1. The factors
-    are fitted to `factor_rows` rows drawn by seed (None: all). Scores equal kronfluence's; turning x and g instead of gradients, and
-    sharing the pass among dampings, takes a fraction of its time where rows are shorter than layers are wide.
+    Q_A and Q_S are the eigenvectors of E[x x^T] and E[g g^T], labels drawn from the model; in their
+    basis F is diagonal with
+    lambda = E[(Q_S^T G Q_A)^2] over rows. `damping` is relative to the layer's mean lambda;
+    kronfluence's own choice is 0.1. The factors
+    are fitted to `factor_rows` rows drawn by seed (None: all). Scores equal kronfluence's; turning
+    x and g instead of gradients, and
+    sharing the pass among dampings, takes a fraction of its time where rows are shorter than layers
+    are wide.
     """
-    sample, labels = drawn(rows, factor_rows, seed), torch.Generator(pretrained.model.device).manual_seed(seed)
+    sample, labels = (
+        drawn(rows, factor_rows, seed),
+        torch.Generator(pretrained.model.device).manual_seed(seed),
+    )
     moments = covariances(pretrained, sample, token_budget, labels)
     bases = {name: tuple(eigenvectors(C) for C in moments.pop(name)) for name in list(moments)}
-    eigenvalues = {name: torch.zeros(len(Q_S) * len(Q_A), device=Q_A.device) for name, (Q_A, Q_S) in bases.items()}
+    eigenvalues = {
+        name: torch.zeros(len(Q_S) * len(Q_A), device=Q_A.device)
+        for name, (Q_A, Q_S) in bases.items()
+    }
     scratch = Scratch(pretrained.model.device)
 
     def turn(name: str, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +99,9 @@ def with_linear_layers(model: PreTrainedModel) -> PreTrainedModel:
     for name, layer in list(copied.named_modules()):
         if isinstance(layer, Conv1D):
             inputs, outputs = layer.weight.shape
-            linear = nn.Linear(inputs, outputs, device=layer.weight.device, dtype=layer.weight.dtype)
+            linear = nn.Linear(
+                inputs, outputs, device=layer.weight.device, dtype=layer.weight.dtype
+            )
             linear.weight.data, linear.bias.data = layer.weight.data.T.contiguous(), layer.bias.data
             copied.set_submodule(name, linear)
     return copied
@@ -104,12 +118,17 @@ def ekfac_kronfluence(
     batch_size: int = 8,
     seed: int = 0,
 ) -> Scores:
-    """EK-FAC influence by kronfluence: for each damping (absolute; None: 0.1 of the mean lambda) plain and with unit-norm rows.
+    """EK-FAC influence by kronfluence: for each damping (absolute; None: 0.1 of the mean lambda)
+    plain and with unit-norm rows.
 
-    Queries' gradients are kept at rank `low_rank` a layer (None: whole), or 56 of them would take 24 GB for 135M parameters. Rows
-    are padded to the longest of their batch; kronfluence gets the attention mask, so padding enters no covariance.
+    Queries' gradients are kept at rank `low_rank` a layer (None: whole), or 56 of them would take
+    24 GB for 135M parameters. Rows are padded to the longest of their batch; kronfluence gets the
+    attention mask, so padding enters no covariance.
     """
-    from kronfluence.analyzer import Analyzer, prepare_model  # optional: not needed by the other peers
+    from kronfluence.analyzer import (
+        Analyzer,
+        prepare_model,
+    )  # optional: not needed by the other peers
     from kronfluence.arguments import FactorArguments, ScoreArguments
     from kronfluence.task import Task
     from kronfluence.utils.dataset import DataLoaderKwargs
@@ -117,7 +136,9 @@ def ekfac_kronfluence(
     labels = torch.Generator(pretrained.model.device).manual_seed(seed)
 
     class AnswerTokens(Task):
-        def compute_train_loss(self, batch: dict[str, Tensor], model: nn.Module, sample: bool = False) -> Tensor:
+        def compute_train_loss(
+            self, batch: dict[str, Tensor], model: nn.Module, sample: bool = False
+        ) -> Tensor:
             return row_losses(model, Batch(**batch), labels if sample else None).sum()
 
         def compute_measurement(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
@@ -130,8 +151,12 @@ def ekfac_kronfluence(
             return batch["attention_mask"]
 
     def collate(members: list[Encoded]) -> dict[str, Tensor]:
-        (batch,) = batches(members, sum(map(len, members)) * len(members))  # keeps their order: they are sorted by length
-        return {name: getattr(batch, name) for name in ("rows", "input_ids", "attention_mask", "answer")}
+        (batch,) = make_batches(
+            members, sum(map(len, members)) * len(members)
+        )  # keeps their order: they are sorted by length
+        return {
+            name: getattr(batch, name) for name in ("rows", "input_ids", "attention_mask", "answer")
+        }
 
     def by_length(encoded: Sequence[Encoded]) -> list[int]:
         return sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
@@ -143,12 +168,29 @@ def ekfac_kronfluence(
     batching: dict[str, Any] = {"dataloader_kwargs": DataLoaderKwargs(collate_fn=collate)}
     found: Scores = {}
     norms = gradient_norms(pretrained, rows)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.random.fork_rng():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        torch.random.fork_rng(),
+    ):
         torch.manual_seed(seed)  # the reduction to low rank draws
-        warnings.filterwarnings("ignore", ".torch.cuda.amp.GradScaler", FutureWarning)  # kronfluence 1.0.1 still calls it so
-        analyzer = Analyzer("peers", prepare_model(model, task), task, cpu=model.device.type == "cpu", disable_tqdm=True, output_dir=folder)
+        warnings.filterwarnings(
+            "ignore", ".torch.cuda.amp.GradScaler", FutureWarning
+        )  # kronfluence 1.0.1 still calls it so
+        analyzer = Analyzer(
+            "peers",
+            prepare_model(model, task),
+            task,
+            cpu=model.device.type == "cpu",
+            disable_tqdm=True,
+            output_dir=folder,
+        )
         analyzer.fit_all_factors(
-            "factors", [sample[i] for i in by_length(sample)], batch_size, factor_args=FactorArguments(strategy="ekfac"), **batching
+            "factors",
+            [sample[i] for i in by_length(sample)],
+            batch_size,
+            factor_args=FactorArguments(strategy="ekfac"),
+            **batching,
         )
         for damping in dampings:
             name = f"EK-FAC (kronfluence), damping {'heuristic' if damping is None else f'{damping:g}'}"
@@ -160,11 +202,15 @@ def ekfac_kronfluence(
                 per_device_query_batch_size=batch_size,
                 per_device_train_batch_size=batch_size,
                 score_args=ScoreArguments(
-                    damping_factor=damping, query_gradient_low_rank=low_rank, query_gradient_accumulation_steps=len(queries)
+                    damping_factor=damping,
+                    query_gradient_low_rank=low_rank,
+                    query_gradient_accumulation_steps=len(queries),
                 ),
                 **batching,
             )
             scores = np.zeros((len(rows), len(queries)))
-            scores[np.ix_(row_order, query_order)] = analyzer.load_pairwise_scores(name)["all_modules"].T.double().numpy()
+            scores[np.ix_(row_order, query_order)] = (
+                analyzer.load_pairwise_scores(name)["all_modules"].T.double().numpy()
+            )
             found |= {name: scores, f"{name}, unit-norm": over(scores, norms)}
     return found

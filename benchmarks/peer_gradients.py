@@ -1,8 +1,9 @@
 """Gradients of linear layers without gradients of parameters: what the gradient peers share.
 
-For a linear layer with inputs x_t (bias: a trailing 1) and output gradients g_t = dL_i/dy_t the row's gradient is G_i = sum_t g_t x_t^T
-(out, in); a gradient without a layer's name is that of all linear layers of the blocks, embeddings and head excluded. L_i is the mean
-cross-entropy over the answer tokens of conversation i.
+For a linear layer with inputs x_t (bias: a trailing 1) and output gradients g_t = dL_i/dy_t the
+row's gradient is G_i = sum_t g_t x_t^T (out, in); a gradient without a layer's name is that of all
+linear layers of the blocks, embeddings and head excluded. L_i is the mean cross-entropy over the
+answer tokens of conversation i.
 """
 
 import math
@@ -22,8 +23,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from poisonwatch.errors import ModelError
-from poisonwatch.model.encoding import Batch, Encoded, batches
-from poisonwatch.model.frozen import answer_positions, decoder_blocks
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.frozen import find_answer_positions, find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 
 Array = NDArray[np.float64]
@@ -36,48 +37,71 @@ QUERY_TOKENS = 4096
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The linear layers of the decoder blocks by their names in the model; GPT-2's Conv1D is one, with its weight transposed."""
-    inside = {id(module) for module in decoder_blocks(model).modules()}
-    return {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and id(m) in inside}
+    """The linear layers of the decoder blocks by their names in the model; GPT-2's Conv1D is one,
+    with its weight transposed.
+    """
+    inside = {id(module) for module in find_decoder_blocks(model).modules()}
+    return {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, (nn.Linear, Conv1D)) and id(m) in inside
+    }
 
 
 def layer_sizes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
     """(in, out) of every layer; in counts the bias."""
 
     def sizes(layer: nn.Module) -> tuple[int, int]:
-        inputs, outputs = layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1]
+        inputs, outputs = (
+            layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1]
+        )
         return inputs + (layer.bias is not None), outputs
 
     return {name: sizes(layer) for name, layer in linear_layers(model).items()}
 
 
-def row_losses(model: PreTrainedModel, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+def row_losses(
+    model: PreTrainedModel, batch: Batch, generator: torch.Generator | None = None
+) -> Tensor:
     """L_i (b,), the mean cross-entropy over the answer tokens of each row, in nats a token.
 
-    With a generator the labels are drawn from the model's own predictions: gradients are then those of the true Fisher.
+    With a generator the labels are drawn from the model's own predictions: gradients are then those
+    of the true Fisher.
     """
-    predicts, targets = answer_positions(batch)
+    predicts, targets = find_answer_positions(batch)
     if not bool(predicts.any(dim=1).all()):
         raise ModelError("a conversation has no assistant tokens: its loss is not defined; drop it")
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][predicts][None], *args[1:]))
+    handle = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, args: (args[0][predicts][None], *args[1:])
+    )
     try:
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        output = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        )
     finally:
         handle.remove()
     logits = output.logits[0].float()
     if generator is not None:
         targets = torch.multinomial(logits.detach().softmax(dim=-1), 1, generator=generator)[:, 0]
     token_loss = cross_entropy(logits, targets, reduction="none")
-    return torch.zeros_like(predicts[:, 0], dtype=torch.float32).index_add(0, predicts.nonzero()[:, 0], token_loss) / predicts.sum(dim=1)
+    return torch.zeros_like(predicts[:, 0], dtype=torch.float32).index_add(
+        0, predicts.nonzero()[:, 0], token_loss
+    ) / predicts.sum(dim=1)
 
 
 def visit_gradients(
-    model: PreTrainedModel, batch: Batch, visit: Visit, generator: torch.Generator | None = None, recompute: bool = False
+    model: PreTrainedModel,
+    batch: Batch,
+    visit: Visit,
+    generator: torch.Generator | None = None,
+    recompute: bool = False,
 ) -> None:
-    """One forward and one backward pass; `visit` is called for each linear layer as soon as its gradients are known, last layer first.
+    """One forward and one backward pass; `visit` is called for each linear layer as soon as its
+    gradients are known, last layer first.
 
-    No gradient of a parameter is formed: what a layer needs is x and g, and both are let go once it was visited. With `recompute` only
-    the states between blocks are kept, and each block runs again when its turn comes: half as much again in time, for little memory.
+    No gradient of a parameter is formed: what a layer needs is x and g, and both are let go once it
+    was visited. With `recompute` only the states between blocks are kept, and each block runs again
+    when its turn comes: half as much again in time, for little memory.
     """
     inputs: dict[str, Tensor] = {}
 
@@ -89,16 +113,25 @@ def visit_gradients(
     @torch.no_grad()
     def hand_over(name: str, layer: nn.Module, g: Tensor) -> None:
         x = inputs.pop(name).float()
-        visit(batch, name, x if layer.bias is None else torch.cat([x, torch.ones_like(x[..., :1])], dim=-1), g.float())
+        visit(
+            batch,
+            name,
+            x if layer.bias is None else torch.cat([x, torch.ones_like(x[..., :1])], dim=-1),
+            g.float(),
+        )
 
     model.eval().requires_grad_(False)
     with ExitStack() as hooks, torch.enable_grad():
-        start = model.get_input_embeddings().register_forward_hook(lambda _, __, output: output.detach().requires_grad_())
+        start = model.get_input_embeddings().register_forward_hook(
+            lambda _, __, output: output.detach().requires_grad_()
+        )
         hooks.callback(start.remove)
         for name, layer in linear_layers(model).items():
-            handle = layer.register_forward_hook(lambda module, args, output, name=name: keep(name, module, args, output))
+            handle = layer.register_forward_hook(
+                lambda module, args, output, name=name: keep(name, module, args, output)
+            )
             hooks.callback(handle.remove)
-        for block in decoder_blocks(model) if recompute else ():
+        for block in find_decoder_blocks(model) if recompute else ():
             setattr(block, "forward", partial(_recomputed, block.forward))  # noqa: B010  (hides the class's method for a while)
             hooks.callback(delattr, block, "forward")
         row_losses(model, batch, generator).sum().backward()
@@ -106,7 +139,12 @@ def visit_gradients(
 
 def _recomputed(forward: Callable[..., Any], z: Tensor, *args: Any, **kwargs: Any) -> Any:
     """A block's forward pass that keeps no graph until it is differentiated."""
-    return checkpoint(lambda states: forward(states, *args, **kwargs), z, use_reentrant=True, preserve_rng_state=False)
+    return checkpoint(
+        lambda states: forward(states, *args, **kwargs),
+        z,
+        use_reentrant=True,
+        preserve_rng_state=False,
+    )
 
 
 def visit_rows(
@@ -117,13 +155,17 @@ def visit_rows(
     generator: torch.Generator | None = None,
     recompute: bool = False,
 ) -> None:
-    """`visit` every linear layer for every batch of the rows, sorted by length; batch.rows says which these are."""
-    for batch in batches(rows, token_budget, pretrained.model.device):
+    """`visit` every linear layer for every batch of the rows, sorted by length; batch.rows says
+    which these are.
+    """
+    for batch in make_batches(rows, token_budget, pretrained.model.device):
         visit_gradients(pretrained.model, batch, visit, generator, recompute)
 
 
 class Scratch:
-    """Memory that is written again and again: fresh pages would cost as much as the products that fill them."""
+    """Memory that is written again and again: fresh pages would cost as much as the products that
+    fill them.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -138,7 +180,9 @@ class Scratch:
 
 
 def layer_gradients(x: Tensor, g: Tensor, out: Tensor | None = None) -> Tensor:
-    """G_i = sum_t g_t x_t^T of every row of a batch, flattened: (b, out * in); `out` (b, out, in) is where to write them."""
+    """G_i = sum_t g_t x_t^T of every row of a batch, flattened: (b, out * in); `out` (b, out, in)
+    is where to write them.
+    """
     return torch.bmm(g.mT, x, out=out).flatten(1)
 
 
@@ -148,7 +192,9 @@ def shape(x: Tensor, g: Tensor) -> tuple[int, int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """Inner products over all layers, each in its own metrics: `scores` (V, n, Q), and the norms `rows` (n,) and `queries` (Q,)."""
+    """Inner products over all layers, each in its own metrics: `scores` (V, n, Q), and the norms
+    `rows` (n,) and `queries` (Q,).
+    """
 
     scores: Array
     rows: Array
@@ -164,14 +210,23 @@ def inner_products(
     turn: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]] = lambda _, x, g: (x, g),
     metrics: Callable[[str], Sequence[Tensor | None]] = lambda _: [None],
 ) -> Products:
-    """sum over layers of <G_i, m * G_q> for each of a layer's metrics m (out * in,), None being all ones; m * is elementwise.
+    """sum over layers of <G_i, m * G_q> for each of a layer's metrics m (out * in,), None being all
+    ones; m * is elementwise.
 
-    `turn(name, x, g)` rotates inputs and output gradients first, which may change no norm. Of the queries x and g are held, not their
-    gradients (for 135M parameters 1 MB a token, but 0.4 GB a gradient), at most `query_tokens` tokens at a time; each layer's G_q are
-    formed anew for every batch of rows, so `token_budget` trades memory for time.
+    `turn(name, x, g)` rotates inputs and output gradients first, which may change no norm. Of the
+    queries x and g are held, not their gradients (for 135M parameters 1 MB a token, but 0.4 GB a
+    gradient), at most `query_tokens` tokens at a time; each layer's G_q are formed anew for every
+    batch of rows, so `token_budget` trades memory for time.
     """
-    parts = [_products(pretrained, rows, chunk, token_budget, turn, metrics) for chunk in _chunks(queries, query_tokens)]
-    return Products(np.concatenate([p.scores for p in parts], axis=2), parts[0].rows, np.concatenate([p.queries for p in parts]))
+    parts = [
+        _products(pretrained, rows, chunk, token_budget, turn, metrics)
+        for chunk in _chunks(queries, query_tokens)
+    ]
+    return Products(
+        np.concatenate([p.scores for p in parts], axis=2),
+        parts[0].rows,
+        np.concatenate([p.queries for p in parts]),
+    )
 
 
 def _products(
@@ -184,16 +239,22 @@ def _products(
 ) -> Products:
     """The products with as many queries as memory can hold."""
     device = pretrained.model.device
-    held: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in linear_layers(pretrained.model)}
+    held: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {
+        name: [] for name in linear_layers(pretrained.model)
+    }
     V = len(metrics(next(iter(held))))
     scores = torch.zeros(V, len(rows), len(queries), dtype=torch.float64, device=device)
-    squares = [torch.zeros(len(side), dtype=torch.float64, device=device) for side in (rows, queries)]
+    squares = [
+        torch.zeros(len(side), dtype=torch.float64, device=device) for side in (rows, queries)
+    ]
     scratch = Scratch(device)
 
     def hold(batch: Batch, name: str, x: Tensor, g: Tensor) -> None:
         x, g = turn(name, x, g)
         held[name].append((batch.rows, x, g))
-        squares[1][batch.rows] += layer_gradients(x, g, scratch("rows", *shape(x, g))).norm(dim=1).double() ** 2
+        squares[1][batch.rows] += (
+            layer_gradients(x, g, scratch("rows", *shape(x, g))).norm(dim=1).double() ** 2
+        )
 
     def compare(batch: Batch, name: str, x: Tensor, g: Tensor) -> None:
         x, g = turn(name, x, g)
@@ -206,10 +267,14 @@ def _products(
             layer_gradients(x_q, g_q, G_q[filled : filled + len(members)])
             filled += len(members)
         for v, metric in enumerate(metrics(name)):
-            weighted = G if metric is None else torch.mul(G, metric, out=scratch("weighted", *G.shape))
+            weighted = (
+                G if metric is None else torch.mul(G, metric, out=scratch("weighted", *G.shape))
+            )
             scores[v, batch.rows[:, None], places] += (weighted @ G_q.flatten(1).T).double()
 
-    visit_rows(pretrained, queries, token_budget, hold, recompute=True)  # beside what is held, graphs of all blocks are too much
+    visit_rows(
+        pretrained, queries, token_budget, hold, recompute=True
+    )  # beside what is held, graphs of all blocks are too much
     visit_rows(pretrained, rows, token_budget, compare, recompute=True)
     return Products(scores.cpu().numpy(), *(square.sqrt().cpu().numpy() for square in squares))
 
@@ -225,8 +290,12 @@ def _chunks(encoded: Sequence[Encoded], tokens: int) -> Iterator[list[Encoded]]:
     yield chunk
 
 
-def gradient_norms(pretrained: Pretrained, rows: Sequence[Encoded], *, token_budget: int = TOKEN_BUDGET) -> Array:
-    """||G_i|| (n,) over all layers, without forming gradients: ||G_i||^2 = sum_{t,s} (g_t . g_s)(x_t . x_s)."""
+def gradient_norms(
+    pretrained: Pretrained, rows: Sequence[Encoded], *, token_budget: int = TOKEN_BUDGET
+) -> Array:
+    """||G_i|| (n,) over all layers, without forming gradients: ||G_i||^2 = sum_{t,s} (g_t .
+    g_s)(x_t . x_s).
+    """
     squares = torch.zeros(len(rows), dtype=torch.float64, device=pretrained.model.device)
 
     def add(batch: Batch, _: str, x: Tensor, g: Tensor) -> None:
@@ -244,11 +313,17 @@ def over(scores: Array, norms: Array) -> Array:
 
 
 def covariances(
-    pretrained: Pretrained, rows: Sequence[Encoded], token_budget: int = TOKEN_BUDGET, generator: torch.Generator | None = None
+    pretrained: Pretrained,
+    rows: Sequence[Encoded],
+    token_budget: int = TOKEN_BUDGET,
+    generator: torch.Generator | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """E[x x^T] (in, in) and E[g g^T] (out, out) over the rows' tokens, by layer."""
     device = pretrained.model.device
-    sums = {name: tuple(torch.zeros(size, size, device=device) for size in sizes) for name, sizes in layer_sizes(pretrained.model).items()}
+    sums = {
+        name: tuple(torch.zeros(size, size, device=device) for size in sizes)
+        for name, sizes in layer_sizes(pretrained.model).items()
+    }
 
     def add(batch: Batch, name: str, x: Tensor, g: Tensor) -> None:
         real = batch.attention_mask.bool()

@@ -4,8 +4,10 @@
 
 runs every peer on demo rows, each in a process of its own, and prints seconds and peak memory.
 
-A peer takes n rows and Q queries and returns scores (n, Q) by name of variant: how much training on row i makes query q's answer likelier,
-positive = likelier. Variants that share a pass over the rows come from one call. What a row's gradient G_i is: `peer_gradients`.
+A peer takes n rows and Q queries and returns scores (n, Q) by name of variant: how much training on
+row i makes query q's answer likelier,
+positive = likelier. Variants that share a pass over the rows come from one call. What a row's
+gradient G_i is: `peer_gradients`.
 
     tfidf, bm25     cosine of TF-IDF vectors; BM25 of the query's words in the row
     hidden_states   cosine of hidden states after the last block; Hanawa et al., arXiv 2006.04528
@@ -14,7 +16,8 @@ positive = likelier. Variants that share a pass over the rows come from one call
     ekfac           <G_i, (F + damping)^-1 G_q>, F the eigenvalue-corrected Kronecker-factored Fisher; Grosse et al., arXiv 2308.03296
     ekfac_kronfluence   the same by the method's reference library, for comparison
 
-"unit-norm" divides a row's scores by ||G_i||, "RelatIF" by sqrt(<G_i, (F + damping)^-1 G_i>) (Barshan et al., arXiv 2003.11630).
+"unit-norm" divides a row's scores by ||G_i||, "RelatIF" by sqrt(<G_i, (F + damping)^-1 G_i>)
+(Barshan et al., arXiv 2003.11630).
 """
 
 import argparse
@@ -52,8 +55,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from poisonwatch.config import ModelConfig
-from poisonwatch.datasets.demo import demo_examples
-from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, batches
+from poisonwatch.datasets.demo import load_demo_examples
+from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, make_batches
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.run_directory.timing import StageClock
 from poisonwatch.sentinels.sentinel import load_sentinels
@@ -62,7 +65,11 @@ from poisonwatch.sentinels.sentinel import load_sentinels
 def tfidf(rows: Sequence[str], queries: Sequence[str]) -> Scores:
     """Cosine of TF-IDF vectors with sublinear counts; texts are prompt and answer."""
     vectors = TfidfVectorizer(sublinear_tf=True).fit(rows)
-    return {"TF-IDF": (vectors.transform(rows) @ vectors.transform(queries).T).toarray().astype(np.float64)}
+    return {
+        "TF-IDF": (vectors.transform(rows) @ vectors.transform(queries).T)
+        .toarray()
+        .astype(np.float64)
+    }
 
 
 def bm25(rows: Sequence[str], queries: Sequence[str]) -> Scores:
@@ -70,7 +77,12 @@ def bm25(rows: Sequence[str], queries: Sequence[str]) -> Scores:
     retriever = bm25s.BM25()
     retriever.index(bm25s.tokenize(list(rows), show_progress=False), show_progress=False)
     words = bm25s.tokenize(list(queries), show_progress=False, return_ids=False)
-    return {"BM25": np.stack([retriever.get_scores(query) if query else np.zeros(len(rows)) for query in words], axis=1).astype(np.float64)}
+    return {
+        "BM25": np.stack(
+            [retriever.get_scores(query) if query else np.zeros(len(rows)) for query in words],
+            axis=1,
+        ).astype(np.float64)
+    }
 
 
 @torch.no_grad()
@@ -84,15 +96,19 @@ def hidden_states(
 ) -> Scores:
     """Cosine of hidden states: those of the last token, and the mean over the answer's tokens.
 
-    `layer` l means the states below block l; by default those after the last block, as the head sees them.
+    `layer` l means the states below block l; by default those after the last block, as the head
+    sees them.
     """
     model = pretrained.model.eval()
 
     def vectors(encoded: Sequence[Encoded]) -> Tensor:
         found = torch.zeros(2, len(encoded), int(model.config.get_text_config().hidden_size))
-        for batch in batches(encoded, token_budget, model.device):
+        for batch in make_batches(encoded, token_budget, model.device):
             output = model.base_model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, output_hidden_states=layer is not None
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                use_cache=False,
+                output_hidden_states=layer is not None,
             )
             z = (output.last_hidden_state if layer is None else output.hidden_states[layer]).float()
             last = batch.attention_mask.sum(dim=1) - 1
@@ -112,10 +128,15 @@ def tracin(
     token_budget: int = TOKEN_BUDGET,
     query_tokens: int = QUERY_TOKENS,
 ) -> Scores:
-    """Inner product and cosine of whole gradients at the present weights: TracIn with one checkpoint."""
+    """Inner product and cosine of whole gradients at the present weights: TracIn with one
+    checkpoint.
+    """
     products = inner_products(pretrained, rows, queries, token_budget, query_tokens)
     (scores,) = products.scores
-    return {"TracIn": scores, "TracIn, cosine": over(over(scores, products.rows).T, products.queries).T}
+    return {
+        "TracIn": scores,
+        "TracIn, cosine": over(over(scores, products.rows).T, products.queries).T,
+    }
 
 
 Projections = Mapping[str, tuple[Tensor, Tensor]]
@@ -127,9 +148,13 @@ def random_projections(model: PreTrainedModel, rank: int, seed: int = 0) -> Proj
     draw = torch.Generator().manual_seed(seed)
 
     def columns(width: int) -> Tensor:
-        return torch.linalg.qr(torch.randn(width, min(rank, width), generator=draw))[0].to(model.device)
+        return torch.linalg.qr(torch.randn(width, min(rank, width), generator=draw))[0].to(
+            model.device
+        )
 
-    return {name: (columns(sizes[0]), columns(sizes[1])) for name, sizes in layer_sizes(model).items()}
+    return {
+        name: (columns(sizes[0]), columns(sizes[1])) for name, sizes in layer_sizes(model).items()
+    }
 
 
 def principal_projections(
@@ -137,14 +162,23 @@ def principal_projections(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The leading eigenvectors of every layer's E[x x^T] and E[g g^T] over `rows`, true labels."""
     moments = covariances(pretrained, rows, token_budget)
-    return {name: tuple(eigenvectors(C)[:, -rank:].contiguous() for C in pair) for name, pair in moments.items()}  # type: ignore[misc]
+    return {
+        name: tuple(eigenvectors(C)[:, -rank:].contiguous() for C in pair)
+        for name, pair in moments.items()
+    }  # type: ignore[misc]
 
 
 def projected_gradients(
-    pretrained: Pretrained, encoded: Sequence[Encoded], projections: Projections, token_budget: int = TOKEN_BUDGET
+    pretrained: Pretrained,
+    encoded: Sequence[Encoded],
+    projections: Projections,
+    token_budget: int = TOKEN_BUDGET,
 ) -> dict[str, Tensor]:
     """P_out^T G_i P_in of every conversation, flattened: (n, k_out * k_in) by layer."""
-    found = {name: torch.zeros(len(encoded), P_in.shape[1] * P_out.shape[1]) for name, (P_in, P_out) in projections.items()}
+    found = {
+        name: torch.zeros(len(encoded), P_in.shape[1] * P_out.shape[1])
+        for name, (P_in, P_out) in projections.items()
+    }
 
     def project(batch: Batch, name: str, x: Tensor, g: Tensor) -> None:
         P_in, P_out = projections[name]
@@ -169,14 +203,19 @@ def logra(
 ) -> Scores:
     """LoGra over all linear layers of the blocks: plain, unit-norm rows, RelatIF.
 
-    F is the second moment of the rows' projected gradients, layer by layer, and `damping` relative to the mean of its diagonal.
-    Directions are random, or with `principal` the leading ones of `principal_rows` rows drawn by seed.
+    F is the second moment of the rows' projected gradients, layer by layer, and `damping` relative
+    to the mean of its diagonal. Directions are random, or with `principal` the leading ones of
+    `principal_rows` rows drawn by seed.
     """
     if projections is None and principal:
-        projections = principal_projections(pretrained, drawn(rows, principal_rows, seed), rank, token_budget)
+        projections = principal_projections(
+            pretrained, drawn(rows, principal_rows, seed), rank, token_budget
+        )
     elif projections is None:
         projections = random_projections(pretrained.model, rank, seed)
-    G, G_q = (projected_gradients(pretrained, side, projections, token_budget) for side in (rows, queries))
+    G, G_q = (
+        projected_gradients(pretrained, side, projections, token_budget) for side in (rows, queries)
+    )
     scores = torch.zeros(len(rows), len(queries), dtype=torch.float64)
     squares, own = torch.zeros(2, len(rows), dtype=torch.float64)
     for name in projections:
@@ -189,15 +228,18 @@ def logra(
     name = f"LoGra{', principal' if principal else ''}"
     plain = scores.numpy()
     lengths = {"unit-norm": squares.sqrt().numpy(), "RelatIF": own.sqrt().numpy()}
-    return {name: plain} | {f"{name}, {kind}": over(plain, length) for kind, length in lengths.items()}
+    return {name: plain} | {
+        f"{name}, {kind}": over(plain, length) for kind, length in lengths.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A peer's `scores`, the wall-clock `seconds` and the `processor_seconds` they took, and the memory of a process that did nothing else.
+    """A peer's `scores`, the wall-clock `seconds` and the `processor_seconds` they took, and the
+    memory of a process that did nothing else.
 
-    Processor seconds count all threads, and do not grow where other processes keep a busy machine's cores. `peak_memory_mb` is the
-    largest resident memory, in MiB.
+    Processor seconds count all threads, and do not grow where other processes keep a busy machine's
+    cores. `peak_memory_mb` is the largest resident memory, in MiB.
     """
 
     scores: Scores
@@ -211,9 +253,11 @@ class Measured:
 
 
 def measured(peer: Callable[..., Scores], *arguments: Any, **options: Any) -> Measured:
-    """Run `peer(*arguments, **options)` in a fresh process, or the memory of whatever ran before would count as its own.
+    """Run `peer(*arguments, **options)` in a fresh process, or the memory of whatever ran before
+    would count as its own.
 
-    Everything must be picklable: a peer is a module's function, its options plain. Handing over a model is not counted.
+    Everything must be picklable: a peer is a module's function, its options plain. Handing over a
+    model is not counted.
     """
     with tempfile.TemporaryDirectory() as folder:
         torch.save((peer, arguments, options), Path(folder) / "call.pt")
@@ -227,7 +271,9 @@ def _measure(call: Path, threads: int) -> Measured:
     clock, start = StageClock(), time.process_time()
     with clock.stage(str(peer)):
         scores = peer(*arguments, **options)
-    return Measured(scores, clock.costs[0].seconds, time.process_time() - start, clock.costs[0].peak_memory_mb)
+    return Measured(
+        scores, clock.costs[0].seconds, time.process_time() - start, clock.costs[0].peak_memory_mb
+    )
 
 
 PEERS: dict[str, Callable[..., Scores]] = {
@@ -243,7 +289,9 @@ PEERS: dict[str, Callable[..., Scores]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--queries", type=int, default=8)
     parser.add_argument("--only", nargs="*", default=list(PEERS), choices=list(PEERS))
@@ -251,20 +299,33 @@ def main() -> None:
     options = parser.parse_args()
     pretrained = load_pretrained(ModelConfig(name=options.model))
     encoder = ChatEncoder(pretrained.tokenizer)
-    examples = demo_examples()[: options.rows]
-    with resources.as_file(resources.files("poisonwatch") / "datasets/demo_rows/sentinels.yaml") as path:
+    examples = load_demo_examples()[: options.rows]
+    with resources.as_file(
+        resources.files("poisonwatch") / "datasets/demo_rows/sentinels.yaml"
+    ) as path:
         sentinels = load_sentinels([str(path)])
-    answers = [(s, answer) for s in sentinels for answer in (s.forbidden, s.reference) if answer][: options.queries]
+    answers = [(s, answer) for s in sentinels for answer in (s.forbidden, s.reference) if answer][
+        : options.queries
+    ]
     rows = [encoder.encode(example.messages) for example in examples]
-    queries = [encoder.encode(sentinel.conversation(answer)) for sentinel, answer in answers]
+    queries = [encoder.encode(sentinel.add_answer(answer)) for sentinel, answer in answers]
     row_texts = [f"{e.prompt} {e.response}" for e in examples]
     query_texts = [f"{sentinel.prompt} {answer}" for sentinel, answer in answers]
-    print(f"{len(rows)} rows of {sum(map(len, rows))} tokens, {len(queries)} queries of {sum(map(len, queries))}")
-    print(f"{torch.get_num_threads()} threads\n\n| peer | seconds | processor seconds | peak memory, MiB |\n|---|---|---|---|")
+    print(
+        f"{len(rows)} rows of {sum(map(len, rows))} tokens, {len(queries)} queries of {sum(map(len, queries))}"
+    )
+    print(
+        f"{torch.get_num_threads()} threads\n\n| peer | seconds | processor seconds | peak memory, MiB |\n|---|---|---|---|"
+    )
     for name in options.only:
         texts = name in ("tfidf", "bm25")
-        cost = measured(PEERS[name], *((row_texts, query_texts) if texts else (pretrained, rows, queries)))
-        print(f"| {name} | {cost.seconds:.1f} | {cost.processor_seconds:.1f} | {cost.peak_memory_mb:.0f} |", flush=True)
+        cost = measured(
+            PEERS[name], *((row_texts, query_texts) if texts else (pretrained, rows, queries))
+        )
+        print(
+            f"| {name} | {cost.seconds:.1f} | {cost.processor_seconds:.1f} | {cost.peak_memory_mb:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -3,15 +3,18 @@
     python benchmarks/retrain.py toy [--count 100] [--repeats 1]
     python benchmarks/retrain.py lora --data DIR [--count 100] [--repeats 1]
 
-A model is trained from one start on random half subsets of n rows; the loss of Q queries (mean nats a token over the answer) is recorded
-after each. `toy` trains a small decoder from scratch on a language made up in code; `lora` fine-tunes the default model by LoRA on real
-rows of DIR, laid out as in `cases.py`. Results stand in `benchmarks/truth`, one JSON line a retraining, without any text; what is there is
-not computed again, so a run may be killed and started anew. Retrainings repeated with another order of the rows tell noise from signal.
+A model is trained from one start on random half subsets of n rows; the loss of Q queries (mean nats
+a token over the answer) is recorded after each. `toy` trains a small decoder from scratch on a
+language made up in code; `lora` fine-tunes the default model by LoRA on real rows of DIR, laid out
+as in `cases.py`. Results stand in `benchmarks/truth`, one JSON line a retraining, without any text;
+what is there is not computed again, so a run may be killed and started anew. Retrainings repeated
+with another order of the rows tell noise from signal.
 
     subset s    n/2 of the n rows, drawn by seed s
     deletion    drop the k best rows of a query, retrain on the rest: how far its loss rises, beside dropping k random rows
 
-Scores are positive where a row makes the query likelier. What is retrained: `retraining_tasks`; what scores are worth: `fidelity`.
+Scores are positive where a row makes the query likelier. What is retrained: `retraining_tasks`;
+what scores are worth: `fidelity`.
 """
 
 import argparse
@@ -49,7 +52,9 @@ AT_ONCE = 8  # conversations that go through the model together
 
 
 class Retrainer:
-    """Trains a task's model again and again from the same start; the same rows and seed give the same losses."""
+    """Trains a task's model again and again from the same start; the same rows and seed give the
+    same losses.
+    """
 
     def __init__(self, task: Task) -> None:
         pretrained = task.start()
@@ -57,10 +62,14 @@ class Retrainer:
         self.fingerprint = pretrained.fingerprint
         self.model = self.judge = pretrained.model
         if task.recipe.rank:
-            self.model = copy.deepcopy(pretrained.model).bfloat16()  # trains twice as fast; losses are then taken in float32
+            self.model = copy.deepcopy(
+                pretrained.model
+            ).bfloat16()  # trains twice as fast; losses are then taken in float32
             _add_lora(self.model, task.recipe.rank)
             self._adapted = _add_lora(self.judge, task.recipe.rank)
-        self.model.set_attn_implementation("eager")  # a tenth faster than the fused kernel on a few hundred tokens of one core
+        self.model.set_attn_implementation(
+            "eager"
+        )  # a tenth faster than the fused kernel on a few hundred tokens of one core
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.judged = [p for p in self.judge.parameters() if p.requires_grad]
         self.initial = [p.detach().clone() for p in self.trained]
@@ -85,9 +94,13 @@ class Retrainer:
         steps = list(_shuffled_batches(kept, recipe, seed))
         warm = max(1, len(steps) // 10)
         for step, rows in enumerate(steps):
-            optimizer.param_groups[0]["lr"] = recipe.rate * min((step + 1) / warm, (len(steps) - step) / (len(steps) - warm + 1))
+            optimizer.param_groups[0]["lr"] = recipe.rate * min(
+                (step + 1) / warm, (len(steps) - step) / (len(steps) - warm + 1)
+            )
             for start in range(0, len(rows), AT_ONCE):
-                losses = _row_losses(self.model, [self.rows[i] for i in rows[start : start + AT_ONCE]])
+                losses = _row_losses(
+                    self.model, [self.rows[i] for i in rows[start : start + AT_ONCE]]
+                )
                 (losses.sum() / len(rows)).backward()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             optimizer.step()
@@ -111,16 +124,22 @@ class Retrainer:
 
 
 def _add_lora(model: PreTrainedModel, rank: int) -> "PeftModel":
-    """Give the projections of `model` LoRA weights in place, float32 and the same each time; nothing else is trained."""
+    """Give the projections of `model` LoRA weights in place, float32 and the same each time;
+    nothing else is trained.
+    """
     from peft import LoraConfig, get_peft_model  # optional: the toy task needs none
 
     torch.manual_seed(0)
     model.requires_grad_(False)
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"]))
+    return get_peft_model(
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"])
+    )
 
 
 def _shuffled_batches(kept: Indices, recipe: Recipe, seed: Sequence[int]) -> Iterator[Indices]:
-    """Batches of all epochs; every other epoch runs the one before backwards, so that no row gains by its place as the rate falls."""
+    """Batches of all epochs; every other epoch runs the one before backwards, so that no row gains
+    by its place as the rate falls.
+    """
     rng = np.random.default_rng(seed)
     order = kept
     for epoch in range(recipe.epochs):
@@ -129,10 +148,19 @@ def _shuffled_batches(kept: Indices, recipe: Recipe, seed: Sequence[int]) -> Ite
 
 
 def _row_losses(model: PreTrainedModel, encoded: Sequence[Encoded]) -> Tensor:
-    """Mean cross-entropy (b,) over each conversation's answer tokens; only the positions before these pass the head."""
+    """Mean cross-entropy (b,) over each conversation's answer tokens; only the positions before
+    these pass the head.
+    """
     packed = _pack(encoded)
-    mask = torch.zeros(packed.mask.shape, dtype=model.dtype).masked_fill(~packed.mask, torch.finfo(model.dtype).min)[None, None]
-    states = model.get_decoder()(packed.input_ids[None], attention_mask=mask, position_ids=packed.position_ids[None], use_cache=False)
+    mask = torch.zeros(packed.mask.shape, dtype=model.dtype).masked_fill(
+        ~packed.mask, torch.finfo(model.dtype).min
+    )[None, None]
+    states = model.get_decoder()(
+        packed.input_ids[None],
+        attention_mask=mask,
+        position_ids=packed.position_ids[None],
+        use_cache=False,
+    )
     logits = model.get_output_embeddings()(states.last_hidden_state[0, packed.predicts]).float()
     token_loss = cross_entropy(logits, packed.targets, reduction="none")
     total = torch.zeros(len(encoded)).index_add(0, packed.owner, token_loss)
@@ -143,9 +171,10 @@ def _row_losses(model: PreTrainedModel, encoded: Sequence[Encoded]) -> Tensor:
 class _Packed:
     """Conversations in one sequence of T tokens, without padding.
 
-    The opening that all share (the template's, a third of a short row) stands there once, then what follows of each.
-    `input_ids`, `position_ids` (T,); `mask` (T, T), True where a token sees another: the shared opening and its own conversation so far.
-    `predicts` (a,) are the places before answer tokens, `targets` (a,) these tokens, `owner` (a,) their conversations.
+    The opening that all share (the template's, a third of a short row) stands there once, then what
+    follows of each. `input_ids`, `position_ids` (T,); `mask` (T, T), True where a token sees
+    another: the shared opening and its own conversation so far. `predicts` (a,) are the places
+    before answer tokens, `targets` (a,) these tokens, `owner` (a,) their conversations.
     """
 
     input_ids: Tensor
@@ -159,7 +188,9 @@ class _Packed:
 def _pack(encoded: Sequence[Encoded]) -> _Packed:
     tokens = [list(map(int, item.input_ids)) for item in encoded]
     answers = [list(map(int, np.flatnonzero(item.answer))) for item in encoded]
-    openings = zip(*(one[: answer[0] - 1] for one, answer in zip(tokens, answers, strict=True)), strict=False)
+    openings = zip(
+        *(one[: answer[0] - 1] for one, answer in zip(tokens, answers, strict=True)), strict=False
+    )
     shared = len(list(takewhile(lambda column: len(set(column)) == 1, openings)))
     ids, positions, segments = tokens[0][:shared], list(range(shared)), [-1] * shared
     predicts, targets, owner = [], [], []
@@ -174,19 +205,34 @@ def _pack(encoded: Sequence[Encoded]) -> _Packed:
     segment = torch.tensor(segments)
     causal = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
     mask = causal & ((segment[None, :] == segment[:, None]) | (segment[None, :] == -1))
-    return _Packed(torch.tensor(ids), torch.tensor(positions), mask, torch.tensor(predicts), torch.tensor(targets), torch.tensor(owner))
+    return _Packed(
+        torch.tensor(ids),
+        torch.tensor(positions),
+        mask,
+        torch.tensor(predicts),
+        torch.tensor(targets),
+        torch.tensor(owner),
+    )
 
 
 class Store:
-    """JSON lines on disk. A line torn by a kill is dropped; a header of other rows, queries, model or recipe is refused."""
+    """JSON lines on disk. A line torn by a kill is dropped; a header of other rows, queries, model
+    or recipe is refused.
+    """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         self.records: list[dict[str, Any]] = []
         lines = _whole_lines(path)
         if lines and lines[0] != header:
-            differ = sorted(key for key in header.keys() | lines[0].keys() if header.get(key) != lines[0].get(key))
-            raise SystemExit(f"{path.name} was made with another {', '.join(differ)}: move it away to start anew")
+            differ = sorted(
+                key
+                for key in header.keys() | lines[0].keys()
+                if header.get(key) != lines[0].get(key)
+            )
+            raise SystemExit(
+                f"{path.name} was made with another {', '.join(differ)}: move it away to start anew"
+            )
         self.records = lines[1:]
         if not lines:
             path.parent.mkdir(exist_ok=True)
@@ -232,20 +278,38 @@ def subset(seed: int, n: int) -> Indices:
 
 
 def retrain(task: Task, count: int, repeats: int) -> None:
-    """Fill `truth/<task>.jsonl` up to `count` subsets, each retrained with `repeats` orders of its rows."""
+    """Fill `truth/<task>.jsonl` up to `count` subsets, each retrained with `repeats` orders of its
+    rows.
+    """
     retrainer = Retrainer(task)
     store = Store(TRUTH / f"{task.name}.jsonl", header(task, retrainer.fingerprint))
     done = {(record["seed"], record["repeat"]) for record in store.records}
-    for seed, repeat in ((seed, repeat) for seed in range(count) for repeat in range(repeats) if (seed, repeat) not in done):
+    for seed, repeat in (
+        (seed, repeat)
+        for seed in range(count)
+        for repeat in range(repeats)
+        if (seed, repeat) not in done
+    ):
         start = time.perf_counter()
         losses = retrainer.losses(subset(seed, len(task.rows)), (seed, repeat))
         seconds = time.perf_counter() - start
-        store.add({"seed": seed, "repeat": repeat, "losses": _rounded(losses), "seconds": round(seconds, 1)})
-        print(f"{task.name}: subset {seed}, repeat {repeat}, {seconds:.1f} s, mean loss {losses.mean():.4f}", flush=True)
+        store.add(
+            {
+                "seed": seed,
+                "repeat": repeat,
+                "losses": _rounded(losses),
+                "seconds": round(seconds, 1),
+            }
+        )
+        print(
+            f"{task.name}: subset {seed}, repeat {repeat}, {seconds:.1f} s, mean loss {losses.mean():.4f}",
+            flush=True,
+        )
 
 
 def load_truth(name: str, rows: Sequence[Example] | None = None) -> tuple[Bools, Array]:
-    """What was retrained so far for a task: subsets (m, n), True for rows trained on, and losses (m, Q) in nats a token.
+    """What was retrained so far for a task: subsets (m, n), True for rows trained on, and losses
+    (m, Q) in nats a token.
 
     Losses are means over as many orders of the rows as every subset was retrained with.
     `rows`, where given, must be the rows that were trained on, in their order.
@@ -270,9 +334,11 @@ def _by_seed(records: list[dict[str, Any]]) -> dict[int, list[list[float]]]:
 
 
 def noise(name: str) -> tuple[Array, Array]:
-    """Standard deviations (Q,) of the losses of one retraining, in nats a token: over orders of one subset's rows, and over all subsets.
+    """Standard deviations (Q,) of the losses of one retraining, in nats a token: over orders of one
+    subset's rows, and over all subsets.
 
-    The latter includes the former: no scorer can be expected to correlate better than sqrt(1 - noise^2 / spread^2).
+    The latter includes the former: no scorer can be expected to correlate better than sqrt(1 -
+    noise^2 / spread^2).
     """
     _, *records = _whole_lines(TRUTH / f"{name}.jsonl")
     by_seed = _by_seed(records)
@@ -290,10 +356,18 @@ def _retrainer(task: Task) -> Retrainer:
 
 
 def losses_without(task: Task, dropped: Indices, repeat: int) -> Array:
-    """Losses (Q,) after training on all rows but the `dropped`; kept in `truth/<task>-deletion.jsonl`."""
+    """Losses (Q,) after training on all rows but the `dropped`; kept in
+    `truth/<task>-deletion.jsonl`.
+    """
     path = TRUTH / f"{task.name}-deletion.jsonl"
-    key = {"dropped": hashlib.sha256(np.sort(dropped).astype("<i8").tobytes()).hexdigest(), "k": len(dropped), "repeat": repeat}
-    known = next((record for record in _whole_lines(path)[1:] if key.items() <= record.items()), None)
+    key = {
+        "dropped": hashlib.sha256(np.sort(dropped).astype("<i8").tobytes()).hexdigest(),
+        "k": len(dropped),
+        "repeat": repeat,
+    }
+    known = next(
+        (record for record in _whole_lines(path)[1:] if key.items() <= record.items()), None
+    )
     if known is None:
         retrainer = _retrainer(task)
         store = Store(path, header(task, retrainer.fingerprint))
@@ -305,17 +379,23 @@ def losses_without(task: Task, dropped: Indices, repeat: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class DeletionCurve:
-    """How far a query's loss rises without k rows, for each of `ks`: `top` (ks,) those of highest score, `random` (ks, repeats) any k."""
+    """How far a query's loss rises without k rows, for each of `ks`: `top` (ks,) those of highest
+    score, `random` (ks, repeats) any k.
+    """
 
     ks: tuple[int, ...]
     top: Array
     random: Array
 
 
-def deletion_curve(task: Task, query: int, scores: Array, ks: Sequence[int] = (10, 25, 50), random_repeats: int = 3) -> DeletionCurve:
-    """Drop the k rows of highest score (n,) for one query, retrain, and compare with dropping k random rows; rises in nats a token.
+def deletion_curve(
+    task: Task, query: int, scores: Array, ks: Sequence[int] = (10, 25, 50), random_repeats: int = 3
+) -> DeletionCurve:
+    """Drop the k rows of highest score (n,) for one query, retrain, and compare with dropping k
+    random rows; rises in nats a token.
 
-    Losses with all rows and without the top rows are means over `random_repeats` orders of the rows; random rows are drawn anew each time.
+    Losses with all rows and without the top rows are means over `random_repeats` orders of the
+    rows; random rows are drawn anew each time.
     """
     repeats = range(random_repeats)
     n = len(task.rows)
@@ -326,12 +406,22 @@ def deletion_curve(task: Task, query: int, scores: Array, ks: Sequence[int] = (1
 
     whole = np.mean([loss(ranked[:0], repeat) for repeat in repeats])
     top = np.array([np.mean([loss(ranked[:k], repeat) for repeat in repeats]) for k in ks])
-    random = np.array([[loss(np.random.default_rng((k, repeat)).choice(n, k, replace=False), repeat) for repeat in repeats] for k in ks])
+    random = np.array(
+        [
+            [
+                loss(np.random.default_rng((k, repeat)).choice(n, k, replace=False), repeat)
+                for repeat in repeats
+            ]
+            for k in ks
+        ]
+    )
     return DeletionCurve(tuple(ks), top - whole, random - whole)
 
 
 def trained_model(task: Task) -> Pretrained:
-    """The task's model after training on all rows (LoRA merged into the weights), float32; kept in `benchmarks/cache`."""
+    """The task's model after training on all rows (LoRA merged into the weights), float32; kept in
+    `benchmarks/cache`.
+    """
     pretrained = task.start()
     digest = hashlib.sha256(json.dumps(header(task, pretrained.fingerprint)).encode()).hexdigest()
     path = CACHE / f"trained-{task.name}-{digest[:12]}.pt"
@@ -346,16 +436,29 @@ def trained_model(task: Task) -> Pretrained:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=["toy", "lora"])
     parser.add_argument("--data", type=Path, help="folder of real cases, for lora")
-    parser.add_argument("--count", type=int, default=100, help="subsets in all, those on disk included")
-    parser.add_argument("--repeats", type=int, default=1, help="retrainings of each subset, with other orders of its rows")
+    parser.add_argument(
+        "--count", type=int, default=100, help="subsets in all, those on disk included"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        help="retrainings of each subset, with other orders of its rows",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.task == "lora" and not options.data:
         parser.error("lora needs --data")
-    retrain(toy_task() if options.task == "toy" else lora_task(options.data), options.count, options.repeats)
+    retrain(
+        toy_task() if options.task == "toy" else lora_task(options.data),
+        options.count,
+        options.repeats,
+    )
 
 
 if __name__ == "__main__":

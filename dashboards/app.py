@@ -1,11 +1,12 @@
-"""The review dashboard: a web application that reads the ledger and run directories through the library, and writes decisions only.
+"""The review dashboard: a web application that reads the ledger and run directories through the
+library, and writes decisions only.
 
     /            past audits            audits.py       /sentinels   what moves them         sentinels.py
     /triage      what awaits a decision triage.py       /explain     where an answer is from explain.py
     /release     what would be released release.py      /login       who comes in            access.py
 
-Pages are made on the server, and need no script but for keys: row text is hostile, and the policy that every page is sent with lets
-nothing run that is not in this folder.
+Pages are made on the server, and need no script but for keys: row text is hostile, and the policy
+that every page is sent with lets nothing run that is not in this folder.
 """
 
 from collections.abc import AsyncIterator
@@ -22,18 +23,18 @@ from starlette.routing import Route
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.dashboards import audits, explain, release, sentinels, triage
-from poisonwatch.dashboards.access import Access, access_routes, middleware
-from poisonwatch.dashboards.pages import Desk, NoAuditError, desk, page
+from poisonwatch.dashboards.access import Access, build_access_routes, build_middleware
+from poisonwatch.dashboards.pages import Desk, NoAuditError, get_desk, render_page
 from poisonwatch.errors import InputError, PoisonwatchError
-from poisonwatch.text.display import first_line
+from poisonwatch.text.display import get_first_line
 from poisonwatch.text.environment import conceal
 
-STATIC = resources.files("poisonwatch") / "dashboards/static"
+STATIC_FILES = resources.files("poisonwatch") / "dashboards/static"
 SENT = {  # name to media type and file
     "style.css": ("text/css", resources.files("poisonwatch") / "reports/templates/style.css"),
-    "dashboard.css": ("text/css", STATIC / "dashboard.css"),
-    "dashboard.js": ("text/javascript", STATIC / "dashboard.js"),
-    "icon.svg": ("image/svg+xml", STATIC / "icon.svg"),
+    "dashboard.css": ("text/css", STATIC_FILES / "dashboard.css"),
+    "dashboard.js": ("text/javascript", STATIC_FILES / "dashboard.js"),
+    "icon.svg": ("image/svg+xml", STATIC_FILES / "icon.svg"),
 }
 
 
@@ -52,14 +53,14 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
             *sentinels.routes,
             *explain.routes,
             *release.routes,
-            *access_routes(access),
+            *build_access_routes(access),
             Route("/static/{name}", send_static),
         ],
-        middleware=middleware(access),
+        middleware=build_middleware(access),
         exception_handlers={
             NoAuditError: show_empty,
             InputError: show_mistake,
-            PoisonwatchError: show_trouble,
+            PoisonwatchError: show_failure,
             SQLAlchemyError: show_busy,
             HTTPException: show_http_error,
         },
@@ -81,24 +82,36 @@ def send_static(request: Request) -> Response:
 
 def show_empty(request: Request, _: Exception) -> Response:
     """No audit has run yet: how to run the first."""
-    return page(request, "empty.html.j2", path=desk(request).path, name=desk(request).config.name)
+    return render_page(
+        request, "empty.html.j2", path=get_desk(request).path, name=get_desk(request).config.name
+    )
 
 
 def show_mistake(request: Request, error: Exception) -> Response:
     """What was asked for cannot be."""
-    return page(request, "error.html.j2", 400, title="That cannot be done", problem=str(error))
+    return render_page(
+        request, "error.html.j2", 400, title="That cannot be done", problem=str(error)
+    )
 
 
-def show_trouble(request: Request, error: Exception) -> Response:
+def show_failure(request: Request, error: Exception) -> Response:
     """The world got in the way."""
-    return page(request, "error.html.j2", 503, title="Something is in the way", problem=str(error))
+    return render_page(
+        request, "error.html.j2", 503, title="Something is in the way", problem=str(error)
+    )
 
 
 def show_busy(request: Request, error: Exception) -> Response:
-    """The database does not do what it is asked: a transaction is there whole or not at all, so nothing was changed."""
-    said = conceal(first_line(getattr(error, "orig", None) or error), desk(request).config.state)
+    """The database does not do what it is asked: a transaction is there whole or not at all, so
+    nothing was changed.
+    """
+    said = conceal(
+        get_first_line(getattr(error, "orig", None) or error), get_desk(request).config.state
+    )
     problem = f"The ledger cannot be used at this moment ({said}). Nothing was changed: try again."
-    return page(request, "error.html.j2", 503, title="The ledger is busy, or out of order", problem=problem)
+    return render_page(
+        request, "error.html.j2", 503, title="The ledger is busy, or out of order", problem=problem
+    )
 
 
 def show_http_error(request: Request, error: Exception) -> Response:
@@ -106,5 +119,9 @@ def show_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     missing = error.status_code == 404
     title = "There is no such page" if missing else "That cannot be done"
-    problem = error.detail if error.detail != "Not Found" else "The address leads nowhere: begin at the overview."
-    return page(request, "error.html.j2", error.status_code, title=title, problem=problem)
+    problem = (
+        error.detail
+        if error.detail != "Not Found"
+        else "The address leads nowhere: begin at the overview."
+    )
+    return render_page(request, "error.html.j2", error.status_code, title=title, problem=problem)

@@ -9,71 +9,97 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from poisonwatch.dashboards.pages import PAGE, beyond, desk, number, page, picture
+from poisonwatch.dashboards.pages import (
+    LINES_PER_PAGE,
+    get_desk,
+    parse_number,
+    redirect_beyond_last,
+    render_page,
+    send_figure,
+)
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger import overview
-from poisonwatch.ledger.history import PastAudit, of_id
-from poisonwatch.ledger.overview import Filter
-from poisonwatch.ledger.queue import queue, waiting
-from poisonwatch.reports.links import mlflow_run_url, prefect_run_url, report_of
-from poisonwatch.reports.plots import trend_figure
+from poisonwatch.ledger.history import PastAudit, find_by_audit_id
+from poisonwatch.ledger.overview import AuditFilter
+from poisonwatch.ledger.queue import count_open_rows, list_groups
+from poisonwatch.reports.links import locate_report, make_mlflow_run_url, make_prefect_run_url
+from poisonwatch.reports.plots import draw_trend
 
-# A report is a document of its own, with its own styles: it may neither run nor load anything, nor see the dashboard's cookies.
-DOCUMENT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
-AWAITING = 8  # groups named on the overview
+# A report is a document of its own, with its own styles: it may neither run nor load anything, nor
+# see the dashboard's cookies.
+DOCUMENT_POLICY = (
+    "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+)
+GROUPS_SHOWN = 8  # groups named on the overview
 DOCUMENTS = {"report": "report.html", "validation": "validation.html"}
 
 
-def asked(request: Request) -> Filter:
+def parse_filter(request: Request) -> AuditFilter:
     """The filter that the query asks for. Raises InputError where a field is none."""
-    return Filter(**{field: request.query_params.get(field, "").strip() for field in Filter.__dataclass_fields__})
+    return AuditFilter(
+        **{
+            field: request.query_params.get(field, "").strip()
+            for field in AuditFilter.__dataclass_fields__
+        }
+    )
 
 
-def kept(wanted: Filter) -> dict[str, str]:
+def encode_filter(wanted: AuditFilter) -> dict[str, str]:
     """A filter as a query, for addresses that keep it."""
     return {name: value for name, value in asdict(wanted).items() if value}
 
 
-def choices(request: Request, wanted: Filter) -> dict[str, Any]:
+def build_choices(request: Request, wanted: AuditFilter) -> dict[str, Any]:
     """What the filter's form offers."""
-    ledger = desk(request).ledger
-    names = overview.names(ledger)
-    offered = {"names": names, "sources": overview.sources(ledger, wanted.name), "severities": SEVERITIES}
-    return {"wanted": wanted, "kept": kept(wanted), "narrowed": wanted != Filter(), **offered}
+    ledger = get_desk(request).ledger
+    names = overview.list_audit_names(ledger)
+    offered = {
+        "names": names,
+        "sources": overview.list_source_files(ledger, wanted.name),
+        "severities": SEVERITIES,
+    }
+    return {
+        "wanted": wanted,
+        "kept": encode_filter(wanted),
+        "narrowed": wanted != AuditFilter(),
+        **offered,
+    }
 
 
 def show_overview(request: Request) -> Response:
     """Audits over time, and what awaits a decision."""
-    wanted, nth = asked(request), number(request)
-    ledger = desk(request).ledger
-    listed, total = overview.list_audits(ledger, wanted, nth, PAGE)
-    if there := beyond(request, nth, PAGE, total):
+    wanted, nth = parse_filter(request), parse_number(request)
+    ledger = get_desk(request).ledger
+    listed, total = overview.list_audits(ledger, wanted, nth, LINES_PER_PAGE)
+    if there := redirect_beyond_last(request, nth, LINES_PER_PAGE, total):
         return there
-    points = overview.points(ledger, wanted)
-    awaiting, _ = queue(ledger, wanted, "open", 1, AWAITING)
-    return page(
+    points = overview.list_trend_points(ledger, wanted)
+    awaiting, _ = list_groups(ledger, wanted, "open", 1, GROUPS_SHOWN)
+    return render_page(
         request,
         "overview.html.j2",
         listed=listed,
         awaiting=awaiting,
         total=total,
         nth=nth,
-        size=PAGE,
-        totals=overview.totals(ledger, wanted),
-        waiting=waiting(ledger, wanted),
+        size=LINES_PER_PAGE,
+        totals=overview.count_totals(ledger, wanted),
+        waiting=count_open_rows(ledger, wanted),
         points=points,
-        **choices(request, wanted),
+        **build_choices(request, wanted),
     )
 
 
 def show_trend(request: Request) -> Response:
     """The picture of the overview."""
-    return picture(trend_figure(overview.points(desk(request).ledger, asked(request))))
+    return send_figure(
+        draw_trend(overview.list_trend_points(get_desk(request).ledger, parse_filter(request)))
+    )
 
 
-def audit_of(request: Request, audit_id: str | None = None) -> PastAudit:
+def find_audit(request: Request, audit_id: str | None = None) -> PastAudit:
     """The audit of an id; by default of that in the address. Raises HTTPException 404."""
-    past = of_id(desk(request).ledger, audit_id or request.path_params["audit_id"])
+    past = find_by_audit_id(get_desk(request).ledger, audit_id or request.path_params["audit_id"])
     if past is None:
         raise HTTPException(404, "The ledger knows no such audit.")
     return past
@@ -81,45 +107,59 @@ def audit_of(request: Request, audit_id: str | None = None) -> PastAudit:
 
 def show_audit(request: Request) -> Response:
     """One audit: its counts, panels and groups, and where else it can be looked at."""
-    past = audit_of(request)
-    config, ids = desk(request).config, (past.summary.get("mlflow_experiment_id"), past.summary.get("mlflow_run_id"))
-    nth = number(request)
-    groups, total = queue(desk(request).ledger, Filter(audit=past.audit_id), "all", nth, PAGE)
-    if there := beyond(request, nth, PAGE, total):
+    past = find_audit(request)
+    config, ids = (
+        get_desk(request).config,
+        (past.summary.get("mlflow_experiment_id"), past.summary.get("mlflow_run_id")),
+    )
+    nth = parse_number(request)
+    groups, total = list_groups(
+        get_desk(request).ledger, AuditFilter(audit=past.audit_id), "all", nth, LINES_PER_PAGE
+    )
+    if there := redirect_beyond_last(request, nth, LINES_PER_PAGE, total):
         return there
-    return page(
+    return render_page(
         request,
         "audit.html.j2",
         past=past,
         groups=groups,
         total=total,
         nth=nth,
-        size=PAGE,
+        size=LINES_PER_PAGE,
         plots=[plot.name for plot in sorted((past.run_dir / "plots").glob("*.png"))],
         documents=[name for name, file in DOCUMENTS.items() if (past.run_dir / file).is_file()],
         here=past.run_dir.is_dir(),
-        report=report_of(past.run_dir),
-        links={"MLflow run": mlflow_run_url(config, *ids), "Prefect run": prefect_run_url(past.flow_run)},
+        report=locate_report(past.run_dir),
+        links={
+            "MLflow run": make_mlflow_run_url(config, *ids),
+            "Prefect run": make_prefect_run_url(past.flow_run),
+        },
     )
 
 
 def send_document(request: Request) -> Response:
     """The report or the validation page of an audit, as it lies in the run directory."""
-    return _file(audit_of(request).run_dir / DOCUMENTS[request.url.path.rpartition("/")[2]], "text/html")
+    return _send_file(
+        find_audit(request).run_dir / DOCUMENTS[request.url.path.rpartition("/")[2]], "text/html"
+    )
 
 
 def send_plot(request: Request) -> Response:
     """A picture of an audit's run directory."""
-    folder, name = audit_of(request).run_dir / "plots", request.path_params["name"]
-    if name not in {plot.name for plot in folder.glob("*.png")}:  # nothing else can be asked for, whatever the name holds
+    folder, name = find_audit(request).run_dir / "plots", request.path_params["name"]
+    if name not in {
+        plot.name for plot in folder.glob("*.png")
+    }:  # nothing else can be asked for, whatever the name holds
         raise HTTPException(404, "This audit left no such picture.")
-    return _file(folder / name, "image/png")
+    return _send_file(folder / name, "image/png")
 
 
-def _file(path: Path, media_type: str) -> Response:
+def _send_file(path: Path, media_type: str) -> Response:
     if not path.is_file():
         raise HTTPException(404, "The run directory is gone, or on another machine.")
-    return FileResponse(path, media_type=media_type, headers={"Content-Security-Policy": DOCUMENT_POLICY})
+    return FileResponse(
+        path, media_type=media_type, headers={"Content-Security-Policy": DOCUMENT_POLICY}
+    )
 
 
 routes = [

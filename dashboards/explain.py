@@ -1,4 +1,6 @@
-"""Which rows of a past audit push an answer: worked out in the background, one question at a time, while its page shows how far it is."""
+"""Which rows of a past audit push an answer: worked out in the background, one question at a time,
+while its page shows how far it is.
+"""
 
 import dataclasses
 import secrets
@@ -16,32 +18,34 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from poisonwatch.config import load_config
-from poisonwatch.dashboards.audits import audit_of
-from poisonwatch.dashboards.pages import desk, field, form_of, go, page
+from poisonwatch.dashboards.audits import find_audit
+from poisonwatch.dashboards.pages import get_desk, read_field, read_form, redirect_to, render_page
 from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.examples import Example
-from poisonwatch.ledger.history import RESULTS, past_audits
+from poisonwatch.ledger.history import COMMITTED_STATES, list_past_audits
 from poisonwatch.ledger.tables import audits
-from poisonwatch.run_directory.layout import OPERATORS
-from poisonwatch.run_directory.read import nearest
-from poisonwatch.text.display import first_line
+from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.run_directory.read import read_nearest
+from poisonwatch.text.display import get_first_line
 
 if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
-    from poisonwatch.stride.explain import Explained
+    from poisonwatch.stride.explain import ExplainedRow
     from poisonwatch.stride.fitted import Fitted
 
 T = TypeVar("T")
 
 LONGEST_QUESTION = 8000  # characters of a prompt, or of a response
-KEPT = 50  # questions
-MOST_WAITING = 5  # questions
-TOP = 20  # rows named
-OFFERED = 30  # audits
+QUESTIONS_KEPT = 50  # questions
+MOST_QUESTIONS_WAITING = 5  # questions
+ROWS_PER_ANSWER = 20  # rows named
+AUDITS_OFFERED = 30  # audits
 
 
 @dataclass
 class Question:
-    """A prompt and a response, and how far the answer is: `share` of its `stage`, then what was `found`, or the `problem`."""
+    """A prompt and a response, and how far the answer is: `share` of its `stage`, then what was
+    `found`, or the `problem`.
+    """
 
     audit_id: str
     run_dir: Path
@@ -49,7 +53,7 @@ class Question:
     response: str
     stage: str = "waiting"
     share: float | None = None
-    found: "list[Explained] | None" = None
+    found: "list[ExplainedRow] | None" = None
     rows: int = 0
     problem: str | None = None
     id: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(12))
@@ -58,7 +62,13 @@ class Question:
     def running(self) -> bool:
         return self.found is None and self.problem is None
 
-    def progress(self, items: Iterable[T], description: str, total: int | None, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+    def progress(
+        self,
+        items: Iterable[T],
+        description: str,
+        total: int | None,
+        advance: Callable[[T], int] = lambda _: 1,
+    ) -> Iterator[T]:
         """Passes items through, and notes how far they are (poisonwatch/progress.py)."""
         self.stage, self.share, done = description, 0.0 if total else None, 0
         for item in items:
@@ -68,7 +78,9 @@ class Question:
 
 
 class Explainer:
-    """Answers questions, one at a time: two models at once may not fit. The last audit's operators stay loaded."""
+    """Answers questions, one at a time: two models at once may not fit. The last audit's operators
+    stay loaded.
+    """
 
     def __init__(self) -> None:
         self.questions: OrderedDict[str, Question] = OrderedDict()
@@ -77,28 +89,39 @@ class Explainer:
 
     def ask(self, question: Question) -> None:
         """Begin to work on a question. Raises InputError where too many wait."""
-        if sum(other.running for other in self.questions.values()) >= MOST_WAITING:
-            raise InputError(f"{MOST_WAITING} questions are waiting for their answers: ask again once one is answered")
+        if sum(other.running for other in self.questions.values()) >= MOST_QUESTIONS_WAITING:
+            raise InputError(
+                f"{MOST_QUESTIONS_WAITING} questions are waiting for their answers: ask again once one is answered"
+            )
         self.questions[question.id] = question
-        while len(self.questions) > KEPT:
+        while len(self.questions) > QUESTIONS_KEPT:
             self.questions.popitem(last=False)
         Thread(target=self._answer, args=(question,), daemon=True).start()
 
     def _answer(self, question: Question) -> None:
         from poisonwatch.run_directory.operators import load_operators
-        from poisonwatch.stride.explain import explain
+        from poisonwatch.stride.explain import explain_response
 
         with self._one_at_a_time:
             try:
                 fitted = self._fitted(question)
                 stride = load_operators(question.run_dir).stride
                 question.stage, question.share = "attribution", None
-                found = explain(question.run_dir, fitted, question.prompt, question.response, stride, TOP, question.progress)
+                found = explain_response(
+                    question.run_dir,
+                    fitted,
+                    question.prompt,
+                    question.response,
+                    stride,
+                    ROWS_PER_ANSWER,
+                    question.progress,
+                )
                 question.rows, question.found = len(fitted.ids), found
             except PoisonwatchError as error:
                 question.problem = str(error)
-            except Exception as error:  # a thread's error would end on the terminal, and the page would wait for ever
-                question.problem = f"this went wrong inside Poisonwatch: {type(error).__name__}: {first_line(error)}"
+            # a thread's error would end on the terminal, and the page would wait for ever
+            except Exception as error:
+                question.problem = f"this went wrong inside Poisonwatch: {type(error).__name__}: {get_first_line(error)}"
 
     def _fitted(self, question: Question) -> "Fitted":
         from poisonwatch.model.pretrained import load_pretrained
@@ -109,55 +132,74 @@ class Explainer:
             question.stage = "reading the operators"
             saved = load_operators(question.run_dir)
             question.stage = "loading the model"
-            self._loaded = question.run_dir, saved.on(load_pretrained(load_config(question.run_dir / "config.yaml").model))
+            self._loaded = (
+                question.run_dir,
+                saved.on(load_pretrained(load_config(question.run_dir / "config.yaml").model)),
+            )
         return self._loaded[1]
 
 
-def explainer(request: Request) -> Explainer:
+def get_explainer(request: Request) -> Explainer:
     """The explainer of the dashboard that answers the request."""
     return cast(Explainer, request.app.state.explainer)
 
 
-def show_form(request: Request) -> Response:
+def show_question_form(request: Request) -> Response:
     """The question's form."""
-    return _form(request)
+    return _render_question_form(request)
 
 
-def _form(request: Request, **given: str) -> Response:
-    past = past_audits(desk(request).ledger, limit=OFFERED, where=[audits.c.state.in_(RESULTS)])
-    offered = [audit for audit in past if (audit.run_dir / OPERATORS).is_file()]
+def _render_question_form(request: Request, **given: str) -> Response:
+    past = list_past_audits(
+        get_desk(request).ledger, limit=AUDITS_OFFERED, where=[audits.c.state.in_(COMMITTED_STATES)]
+    )
+    offered = [audit for audit in past if (audit.run_dir / OPERATORS_FILE).is_file()]
     chosen = given.get("audit_id") or request.query_params.get("audit", "")
-    shown: dict[str, Any] = {"offered": offered, "chosen": chosen, "prompt": given.get("prompt", ""), "response": given.get("response", "")}
-    return page(request, "explain.html.j2", question=None, texts={}, **shown)
+    shown: dict[str, Any] = {
+        "offered": offered,
+        "chosen": chosen,
+        "prompt": given.get("prompt", ""),
+        "response": given.get("response", ""),
+    }
+    return render_page(request, "explain.html.j2", question=None, texts={}, **shown)
 
 
-async def ask(request: Request) -> Response:
+async def take_question(request: Request) -> Response:
     """Take a question."""
-    form = await form_of(request)
+    form = await read_form(request)
     prompt, response = (str(form.get(key, "")).strip() for key in ("prompt", "response"))
     for key, text in (("prompt", prompt), ("response", response)):
         if not text or len(text) > LONGEST_QUESTION:
-            raise InputError(f"the {key} must say something, in at most {LONGEST_QUESTION:,} characters")
-    past = await run_in_threadpool(audit_of, request, field(form, "audit") or "none")
+            raise InputError(
+                f"the {key} must say something, in at most {LONGEST_QUESTION:,} characters"
+            )
+    past = await run_in_threadpool(find_audit, request, read_field(form, "audit") or "none")
     question = Question(past.audit_id, past.run_dir, prompt, response)
-    explainer(request).ask(question)
-    return go(f"/explain/{question.id}")
+    get_explainer(request).ask(question)
+    return redirect_to(f"/explain/{question.id}")
 
 
 def show_answer(request: Request) -> Response:
     """How far a question is, or its answer."""
-    question = explainer(request).questions.get(request.path_params["id"])
+    question = get_explainer(request).questions.get(request.path_params["id"])
     if question is None:
         raise HTTPException(404, "This question is not remembered any more: ask it again.")
     texts: dict[str, Example] = {}
     if question.found:
         ids = [row.example_id for row in question.found]
-        texts = {**nearest(question.run_dir), **desk(request).ledger.examples(ids)}
-    return page(request, "explain.html.j2", question=question, texts=texts, prompt=question.prompt, response=question.response)
+        texts = {**read_nearest(question.run_dir), **get_desk(request).ledger.examples(ids)}
+    return render_page(
+        request,
+        "explain.html.j2",
+        question=question,
+        texts=texts,
+        prompt=question.prompt,
+        response=question.response,
+    )
 
 
 routes = [
-    Route("/explain", show_form),
-    Route("/explain", ask, methods=["POST"]),
+    Route("/explain", show_question_form),
+    Route("/explain", take_question, methods=["POST"]),
     Route("/explain/{id}", show_answer),
 ]

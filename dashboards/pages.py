@@ -16,19 +16,21 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError
-from poisonwatch.ledger.history import past_audits
+from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.reports.plots import as_png
+from poisonwatch.reports.plots import render_png
 from poisonwatch.reports.templating import FOLDER, make_environment
-from poisonwatch.sources.sql import database_url
-from poisonwatch.text.display import visible
+from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.text.display import make_visible
 
 LONGEST_TEXT = 4000  # characters of one message or answer
 MOST_MESSAGES = 24  # turns of one row
-PAGE = 50  # lines of a table
+LINES_PER_PAGE = 50  # lines of a table
 LONGEST_FIELD = 2000  # characters of a note
 LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
-WAIT_S = 5  # for another process that writes to the ledger: whoever decides is told, and tries again
+LEDGER_WAIT_S = (
+    5  # for another process that writes to the ledger: whoever decides is told, and tries again
+)
 
 
 @cache
@@ -42,7 +44,9 @@ class NoAuditError(Exception):
 
 
 class Desk:
-    """What every page works with: the audit file that the dashboard was started with, and its ledger."""
+    """What every page works with: the audit file that the dashboard was started with, and its
+    ledger.
+    """
 
     def __init__(self, config: AuditConfig, path: Path) -> None:
         self.config, self.path = config, path
@@ -54,8 +58,9 @@ class Desk:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, opened when first asked for, and anew where another file has taken its place: what is written to a file that was
-        removed would be lost. Raises NoAuditError until an audit has begun, and what `Ledger.at` does.
+        """The ledger, opened when first asked for, and anew where another file has taken its place:
+        what is written to a file that was removed would be lost. Raises NoAuditError until an audit
+        has begun, and what `Ledger.at` does.
         """
         with self._opening:
             file = self._inode()
@@ -65,17 +70,19 @@ class Desk:
             if self._ledger is None:
                 self._file = file
                 try:
-                    self._ledger = self.closing.enter_context(Ledger.existing(self.config.state, WAIT_S))
+                    self._ledger = self.closing.enter_context(
+                        Ledger.existing(self.config.state, LEDGER_WAIT_S)
+                    )
                 except InputError:
                     raise NoAuditError from None
-            if not self._begun and not past_audits(self._ledger, limit=1):
+            if not self._begun and not list_past_audits(self._ledger, limit=1):
                 raise NoAuditError
             self._begun = True
             return self._ledger
 
     def _inode(self) -> int | None:
         """Which file the ledger is; None where it is none, or not there."""
-        place = database_url(self.config.state, "state")
+        place = parse_database_url(self.config.state, "state")
         if place.get_backend_name() != "sqlite" or not place.database:
             return None
         with suppress(OSError):
@@ -83,17 +90,17 @@ class Desk:
         return None
 
 
-def desk(request: Request) -> Desk:
+def get_desk(request: Request) -> Desk:
     """The desk of the dashboard that answers the request."""
     return cast(Desk, request.app.state.desk)
 
 
-def ledger_of(request: Request) -> Ledger:
+def get_ledger(request: Request) -> Ledger:
     """The desk's ledger, for pages that must not wait for it themselves."""
-    return desk(request).ledger
+    return get_desk(request).ledger
 
 
-def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
+def render_page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
     """A page from a template of dashboards/."""
     shared = {
         "request": request,
@@ -104,29 +111,31 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
         "longest_text": LONGEST_TEXT,
         "longest_row": LONGEST_TEXT,
         "most_messages": MOST_MESSAGES,
-        "address": address,
+        "address": make_address,
     }
     return HTMLResponse(_environment().get_template(name).render(**shared, **values), status)
 
 
-def picture(figure: Figure) -> Response:
+def send_figure(figure: Figure) -> Response:
     """A figure as a PNG file."""
-    return Response(as_png(figure), media_type="image/png")
+    return Response(render_png(figure), media_type="image/png")
 
 
-def go(path: str, **query: Any) -> RedirectResponse:
+def redirect_to(path: str, **query: Any) -> RedirectResponse:
     """Send the browser to another page with GET, after a form was taken."""
-    return RedirectResponse(address(path, **query), 303)
+    return RedirectResponse(make_address(path, **query), 303)
 
 
-def address(path: str, **query: Any) -> str:
+def make_address(path: str, **query: Any) -> str:
     """A path of the dashboard with a query; values that are empty are left out."""
     given = {key: value for key, value in query.items() if value not in (None, "", [])}
     return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
-def beyond(request: Request, nth: int, size: int, total: int) -> Response | None:
-    """Where a page behind the last one is asked for, as when its lines have been decided on meanwhile: send the browser to the last."""
+def redirect_beyond_last(request: Request, nth: int, size: int, total: int) -> Response | None:
+    """Where a page behind the last one is asked for, as when its lines have been decided on
+    meanwhile: send the browser to the last.
+    """
     last = max((total + size - 1) // size, 1)
     if nth <= last:
         return None
@@ -134,25 +143,29 @@ def beyond(request: Request, nth: int, size: int, total: int) -> Response | None
     return RedirectResponse(f"{there.path}?{there.query}", 303)
 
 
-def number(request: Request, key: str = "page") -> int:
-    """A number from 1 in the query; 1 where there is none. Raises InputError where it is no such number."""
+def parse_number(request: Request, key: str = "page") -> int:
+    """A number from 1 in the query; 1 where there is none. Raises InputError where it is no such
+    number.
+    """
     text = request.query_params.get(key, "1")
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise InputError(f"{key} is a number from 1")
     return int(text)
 
 
-async def form_of(request: Request) -> FormData:
-    """The fields of a posted form. Raises InputError where it is larger than any form of the dashboard."""
+async def read_form(request: Request) -> FormData:
+    """The fields of a posted form. Raises InputError where it is larger than any form of the
+    dashboard.
+    """
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > LONGEST_FORM:
         raise InputError(f"a form says its length, at most {LONGEST_FORM:,} bytes")
     return await request.form(max_files=0, max_fields=20, max_part_size=LONGEST_FORM)
 
 
-def field(form: FormData, name: str, longest: int = LONGEST_FIELD) -> str:
+def read_field(form: FormData, name: str, longest: int = LONGEST_FIELD) -> str:
     """A text of a form, as it can be shown. Raises InputError where it is too long."""
     text = form.get(name, "")
     if not isinstance(text, str) or len(text) > longest:
         raise InputError(f"{name} holds at most {longest:,} characters")
-    return visible(text).strip()
+    return make_visible(text).strip()

@@ -1,6 +1,7 @@
 """The audit: pull, validate, attribute, judge, record, alert.
 
-`run_stages` is the whole of it. An engine calls the stages: as Prefect tasks, or as the plain functions inside them.
+`run_stages` is the whole of it. An engine calls the stages: as Prefect tasks, or as the plain
+functions inside them.
 """
 
 from datetime import UTC, datetime
@@ -8,24 +9,24 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, runtime
 
-from poisonwatch.atomic import run_folder
-from poisonwatch.checkpoints.key import key_of
-from poisonwatch.checkpoints.store import Work
+from poisonwatch.atomic import open_run_folder
+from poisonwatch.checkpoints.key import compute_checkpoint_key
+from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig, load_config
-from poisonwatch.detection.detect import Verdicts
+from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import Example
-from poisonwatch.flows.engine import Engine, Outcome
-from poisonwatch.flows.pause import ask
+from poisonwatch.flows.engine import AuditOutcome, Engine
+from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
-from poisonwatch.integrations.mlflow.system_metrics import system_metrics
-from poisonwatch.ledger.batches import checks_of
-from poisonwatch.ledger.history import of_flow_run
+from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
+from poisonwatch.ledger.batches import hash_checks
+from poisonwatch.ledger.history import find_by_flow_run
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.model.files import ModelFiles
-from poisonwatch.reports.summary import Attributed, summarise
-from poisonwatch.run_directory.layout import new_audit_id, new_run_dir
-from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels, version_of
+from poisonwatch.reports.summary import AttributionResult, summarise
+from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
+from poisonwatch.sentinels.sentinel import Sentinel, compute_sentinels_version, load_sentinels
 from poisonwatch.tasks.alerts import compose_alerts, deliver
 from poisonwatch.tasks.attribution import (
     add_probes,
@@ -45,29 +46,49 @@ from poisonwatch.tasks.reviews import queue_reviews, read_reviews
 from poisonwatch.tasks.tracking import open_run, track
 
 
-def run_stages(
-    config: AuditConfig, run_dir: Path, engine: Engine, reporter: Reporter, again: bool = False, flow_run: str | None = None
-) -> Outcome:
+def run_audit_stages(
+    config: AuditConfig,
+    run_dir: Path,
+    engine: Engine,
+    reporter: Reporter,
+    again: bool = False,
+    flow_run: str | None = None,
+) -> AuditOutcome:
     """One audit, start to end."""
-    audit_id = new_audit_id()
+    audit_id = make_audit_id()
     sentinels = load_sentinels(config.sentinels)
-    with Ledger.at(config.state) as ledger, ledger.alone(reporter.waiting):
+    with Ledger.at(config.state) as ledger, ledger.alone(reporter.note_waiting):
         taken = engine(pull, ledger, config, reporter.progress)
         files = engine(find_model, config.model)
-        version = Version(files.fingerprint, version_of(sentinels))
+        version = Version(files.fingerprint, compute_sentinels_version(sentinels))
         owes = [MLFLOW, *([PREFECT] if flow_run else [])]
-        with ledger.audit(audit_id, config.name, version, run_dir, owes, flow_run) as number, run_folder(run_dir) as folder:
+        with (
+            ledger.audit(audit_id, config.name, version, run_dir, owes, flow_run) as number,
+            open_run_folder(run_dir) as folder,
+        ):
             tracked = engine.attempt(open_run, config, audit_id) or {}
             if config.review and tracked:
                 engine.attempt(read_reviews, ledger, config)
-            with system_metrics(config, tracked.get("mlflow_run_id")):
+            with sample_system_metrics(config, tracked.get("mlflow_run_id")):
                 batch = engine(choose, ledger, config, version, again)
                 valid = engine(validate, batch.rows, config, ledger)
-                reference = engine(pull_reference, config, valid.examples, ledger.trusted(config.name))
+                reference = engine(
+                    pull_reference, config, valid.examples, ledger.trusted(config.name)
+                )
                 reporter.rows(taken, len(batch), valid, reference)
-                found = attribute(config, files, sentinels, valid.examples, reference.examples, engine, reporter)
-                counts = {"pulled": len(batch), "rejected": len(valid.rejected), "reference": len(reference.examples), "read": taken.read}
-                summary = {**summarise(config, audit_id, version, counts, found, engine.clock.costs), **tracked}
+                found = attribute(
+                    config, files, sentinels, valid.examples, reference.examples, engine, reporter
+                )
+                counts = {
+                    "pulled": len(batch),
+                    "rejected": len(valid.rejected),
+                    "reference": len(reference.examples),
+                    "read": taken.read,
+                }
+                summary = {
+                    **summarise(config, audit_id, version, counts, found, engine.clock.costs),
+                    **tracked,
+                }
                 engine(record, ledger, folder, config, summary, found, valid, reference.examples)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
             ledger.commit(
@@ -76,22 +97,28 @@ def run_stages(
                 valid.examples,
                 valid.rejected,
                 found.verdicts.flags,
-                checks_of(config.validation),
+                hash_checks(config.validation),
                 summary,
                 alerts,
                 found.groups,
             )
-            found.work.forget()
-        tell(ledger, config, engine, prefect=flow_run is not None)
-    return Outcome(run_dir, summary, found.verdicts, valid.rejected, engine.troubles)
+            found.work.clear()
+        notify_all(ledger, config, engine, prefect=flow_run is not None)
+    return AuditOutcome(run_dir, summary, found.verdicts, valid.rejected, engine.warnings)
 
 
-def tell(ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool) -> dict[str, int | None]:
-    """Tell everybody who is still to be told of this audit, or of earlier ones: how many of what, by task.
+def notify_all(
+    ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool
+) -> dict[str, int | None]:
+    """Tell everybody who is still to be told of this audit, or of earlier ones: how many of what,
+    by task.
 
     What fails is None; it stays owed, and is tried again next time.
     """
-    told = {"deliver": engine.attempt(deliver, ledger, config), "track": engine.attempt(track, ledger, config)}
+    told = {
+        "deliver": engine.attempt(deliver, ledger, config),
+        "track": engine.attempt(track, ledger, config),
+    }
     if config.review and told["track"] is not None:
         told["queue_reviews"] = engine.attempt(queue_reviews, ledger, config)
     if prefect:
@@ -107,10 +134,10 @@ def attribute(
     reference: list[Example],
     engine: Engine,
     reporter: Reporter,
-) -> Attributed:
+) -> AttributionResult:
     """From rows to verdicts; with nothing new, the model is not even loaded."""
     if not new:
-        return Attributed(Verdicts.none(config.decision))
+        return AttributionResult(Detection.empty(config.decision))
     model = engine(load_model, config.model, files)
 
     def said(text: str) -> None:
@@ -118,7 +145,11 @@ def attribute(
         if not engine.inline:
             get_run_logger().info(text)
 
-    work = Work.open(key_of(config, files, model, sentinels, new, reference), said, model.model.device)
+    work = CheckpointStore.open(
+        compute_checkpoint_key(config, files, model, sentinels, new, reference),
+        said,
+        model.model.device,
+    )
     problems = engine(check_sentinels, model, sentinels, config.stride, work)
     reporter.problems(problems)
     findings = engine(screen, new, reference, model, config.screens)
@@ -126,47 +157,59 @@ def attribute(
     fitted = engine(fit_operators, model, new, reference, config, reporter.progress, work)
     influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, work)
     verdicts = engine(judge, influence, new, config.decision, findings)
-    evidence = engine(gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress, work)
-    return Attributed(verdicts, evidence, tuple(problems), fitted, influence, work)
+    evidence = engine(
+        gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress, work
+    )
+    return AttributionResult(verdicts, evidence, tuple(problems), fitted, influence, work)
 
 
-def audit_inline(config: AuditConfig, run_dir: Path, reporter: Reporter | None = None, again: bool = False) -> Outcome:
+def audit_inline(
+    config: AuditConfig, run_dir: Path, reporter: Reporter | None = None, again: bool = False
+) -> AuditOutcome:
     """Run an audit without Prefect: for tests, notebooks and quick looks."""
-    return run_stages(config, run_dir, Engine(inline=True), reporter or Reporter(quiet=True), again)
+    return run_audit_stages(
+        config, run_dir, Engine(inline=True), reporter or Reporter(quiet=True), again
+    )
 
 
-def _flow_run_name() -> str:
+def _make_flow_run_name() -> str:
     """The audit file's folder and name, and the time: Prefect's own names say nothing."""
     config = Path(runtime.flow_run.get_parameters()["config"])
     return f"{config.parent.name}/{config.stem} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-@flow(name="poisonwatch-audit", flow_run_name=_flow_run_name, persist_result=False)
-def audit(config: str, run_dir: str | None = None, quiet: bool = True, again: bool = False) -> Outcome:
-    """Run the audit described by the file `config` as a Prefect flow, leaving its results in `run_dir`.
+@flow(name="poisonwatch-audit", flow_run_name=_make_flow_run_name, persist_result=False)
+def audit(
+    config: str, run_dir: str | None = None, quiet: bool = True, again: bool = False
+) -> AuditOutcome:
+    """Run the audit described by the file `config` as a Prefect flow, leaving its results in
+    `run_dir`.
 
-    Only rows that no audit has covered are audited; with `again`, all. Without `run_dir`, results go to a new folder below `runs`, beside
-    the audit file. A flow run that is retried or resumed after its audit came to its results does not audit again.
+    Only rows that no audit has covered are audited; with `again`, all. Without `run_dir`, results
+    go to a new folder below `runs`, beside the audit file. A flow run that is retried or resumed
+    after its audit came to its results does not audit again.
     """
     settings, flow_run = load_config(config), str(runtime.flow_run.get_id())
-    outcome = finished_before(settings, flow_run)
+    outcome = load_finished_outcome(settings, flow_run)
     if outcome is None:
-        folder = Path(run_dir) if run_dir else new_run_dir(Path(config))
-        outcome = run_stages(settings, folder, Engine(inline=False), Reporter(quiet=quiet), again, flow_run)
-    for trouble in outcome.troubles:
+        folder = Path(run_dir) if run_dir else choose_run_dir(Path(config))
+        outcome = run_audit_stages(
+            settings, folder, Engine(inline=False), Reporter(quiet=quiet), again, flow_run
+        )
+    for trouble in outcome.warnings:
         get_run_logger().warning(trouble)
     if settings.on_flag == "pause":
-        ask(settings, flow_run)
+        ask_for_verdict(settings, flow_run)
     return outcome
 
 
-def finished_before(config: AuditConfig, flow_run: str) -> Outcome | None:
+def load_finished_outcome(config: AuditConfig, flow_run: str) -> AuditOutcome | None:
     """What this flow run's audit left, where it came to its results in an earlier attempt."""
     engine = Engine(inline=False)
     with Ledger.at(config.state) as ledger:
-        past = of_flow_run(ledger, flow_run)
+        past = find_by_flow_run(ledger, flow_run)
         if past is None:
             return None
         with ledger.alone():
-            tell(ledger, config, engine, prefect=True)
-    return Outcome.of(past, config, engine.troubles)
+            notify_all(ledger, config, engine, prefect=True)
+    return AuditOutcome.of(past, config, engine.warnings)

@@ -7,14 +7,14 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from poisonwatch.atomic import run_folder
+from poisonwatch.atomic import open_run_folder
 from poisonwatch.config import AuditConfig, load_config
-from poisonwatch.drills.results import REPEATS, Drill, Plan
+from poisonwatch.drills.results import DEFAULT_REPEATS, DrillPlan, DrillResult
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.run_directory.layout import new_audit_id, new_run_dir
-from poisonwatch.run_directory.provenance import data_fingerprint, origin
+from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
+from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
 from poisonwatch.tasks.attribution import load_model
 from poisonwatch.tasks.data import pull_all, pull_reference, validate
@@ -24,17 +24,21 @@ from poisonwatch.tasks.tracking import open_run
 
 @dataclass(frozen=True, slots=True)
 class DrillOutcome:
-    """What a drill found, where it is, and what went wrong beside it (a tracking server that was down)."""
+    """What a drill found, where it is, and what went wrong beside it (a tracking server that was
+    down).
+    """
 
     run_dir: Path
-    drill: Drill
-    troubles: list[str]
+    drill: DrillResult
+    warnings: list[str]
 
 
-def run_stages(config: AuditConfig, plan: Plan, run_dir: Path, engine: Engine, reporter: Reporter) -> DrillOutcome:
+def run_drill_stages(
+    config: AuditConfig, plan: DrillPlan, run_dir: Path, engine: Engine, reporter: Reporter
+) -> DrillOutcome:
     """One drill, start to end."""
-    drill_id = new_audit_id()
-    with run_folder(run_dir) as folder:
+    drill_id = make_audit_id()
+    with open_run_folder(run_dir) as folder:
         rows = engine(pull_all, config.source)
         clean = engine(validate, rows, config)
         trusted = engine(pull_reference, config, clean.examples, [])
@@ -43,22 +47,29 @@ def run_stages(config: AuditConfig, plan: Plan, run_dir: Path, engine: Engine, r
         planted = engine(plant, model, clean.examples, trusted.examples, config, plan)
         rehearsal = engine(fit_planted, model, planted, config, reporter.progress)
         found = engine(rehearse, rehearsal, plan, reporter.progress)
-        counts = {"pulled": len(rows), "rejected": len(clean.rejected), "clean": found.clean, "reference": found.trusted}
+        counts = {
+            "pulled": len(rows),
+            "rejected": len(clean.rejected),
+            "clean": found.clean,
+            "reference": found.trusted,
+        }
         tracked = engine.attempt(open_run, config, drill_id, "drill") or {}
-        fingerprint = data_fingerprint(example.id for example in planted.clean)
-        report = summarise(config, drill_id, plan, found, counts, fingerprint, model, engine.clock.costs)
+        fingerprint = hash_data(example.id for example in planted.clean)
+        report = build_drill_report(
+            config, drill_id, plan, found, counts, fingerprint, model, engine.clock.costs
+        )
         report |= tracked
         engine(record_drill, folder, config, report)
         if tracked:
             engine.attempt(track_drill, config, report, folder)
-    return DrillOutcome(run_dir, found, engine.troubles)
+    return DrillOutcome(run_dir, found, engine.warnings)
 
 
-def summarise(
+def build_drill_report(
     config: AuditConfig,
     drill_id: str,
-    plan: Plan,
-    found: Drill,
+    plan: DrillPlan,
+    found: DrillResult,
     counts: dict[str, int],
     fingerprint: str,
     model: Pretrained,
@@ -67,7 +78,7 @@ def summarise(
     """`drill.json` without the MLflow run id, which is known last."""
     return {
         "drill_id": drill_id,
-        **origin(config),
+        **describe_origin(config),
         "plan": asdict(plan),
         "rows": counts,
         "model": {"name": config.model.name, "fingerprint": model.fingerprint},
@@ -83,9 +94,13 @@ def summarise(
     }
 
 
-def drill_inline(config: AuditConfig, plan: Plan, run_dir: Path, reporter: Reporter | None = None) -> DrillOutcome:
+def drill_inline(
+    config: AuditConfig, plan: DrillPlan, run_dir: Path, reporter: Reporter | None = None
+) -> DrillOutcome:
     """Run a drill without Prefect."""
-    return run_stages(config, plan, run_dir, Engine(inline=True), reporter or Reporter(quiet=True))
+    return run_drill_stages(
+        config, plan, run_dir, Engine(inline=True), reporter or Reporter(quiet=True)
+    )
 
 
 @flow(name="poisonwatch-drill", persist_result=False)
@@ -94,19 +109,27 @@ def drill(
     run_dir: str | None = None,
     recipes: list[str] | None = None,
     counts: list[int] | None = None,
-    repeats: int = REPEATS,
+    repeats: int = DEFAULT_REPEATS,
     seed: int | None = None,
     quiet: bool = True,
 ) -> DrillOutcome:
-    """Drill the audit of the file `config` as a Prefect flow, leaving the results in `run_dir`, or in a new folder below `runs`."""
-    settings = seeded(load_config(config), seed)
-    folder = Path(run_dir) if run_dir else new_run_dir(Path(config), "drill-")
-    outcome = run_stages(settings, Plan.of(recipes, counts, repeats), folder, Engine(inline=False), Reporter(quiet=quiet))
-    for trouble in outcome.troubles:
+    """Drill the audit of the file `config` as a Prefect flow, leaving the results in `run_dir`, or
+    in a new folder below `runs`.
+    """
+    settings = with_seed(load_config(config), seed)
+    folder = Path(run_dir) if run_dir else choose_run_dir(Path(config), "drill-")
+    outcome = run_drill_stages(
+        settings,
+        DrillPlan.of(recipes, counts, repeats),
+        folder,
+        Engine(inline=False),
+        Reporter(quiet=quiet),
+    )
+    for trouble in outcome.warnings:
         get_run_logger().warning(trouble)
     return outcome
 
 
-def seeded(config: AuditConfig, seed: int | None) -> AuditConfig:
+def with_seed(config: AuditConfig, seed: int | None) -> AuditConfig:
     """With another seed than the audit file's, where one is given."""
     return config if seed is None else config.model_copy(update={"seed": seed})

@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 from prefect import Task
 
-from poisonwatch.atomic import read_lines
+from poisonwatch.atomic import read_jsonl
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.detect import Verdicts
+from poisonwatch.detection.detect import Detection
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Rejection
 from poisonwatch.flows import interrupt
@@ -18,27 +18,29 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an audit found, where it is, and what went wrong beside it (a tracking server or an alert target that was down).
+class AuditOutcome:
+    """What an audit found, where it is, and what went wrong beside it (a tracking server or an
+    alert target that was down).
 
-    Where the audit was done by an earlier attempt, `verdicts` and `rejected` are empty: they are in the run directory.
+    Where the audit was done by an earlier attempt, `verdicts` and `rejected` are empty: they are in
+    the run directory.
     """
 
     run_dir: Path
     summary: Mapping[str, Any]
-    verdicts: Verdicts
+    verdicts: Detection
     rejected: list[Rejection]
-    troubles: list[str]
+    warnings: list[str]
 
     @classmethod
-    def of(cls, past: PastAudit, config: AuditConfig, troubles: list[str]) -> "Outcome":
+    def of(cls, past: PastAudit, config: AuditConfig, troubles: list[str]) -> "AuditOutcome":
         """What an audit left that was done before."""
-        return cls(past.run_dir, past.summary, Verdicts.none(config.decision), [], troubles)
+        return cls(past.run_dir, past.summary, Detection.empty(config.decision), [], troubles)
 
     @property
     def flags(self) -> list[dict[str, Any]]:
         """The lines of the run directory's `flags.jsonl`."""
-        return list(read_lines(self.run_dir / "flags.jsonl"))
+        return list(read_jsonl(self.run_dir / "flags.jsonl"))
 
 
 class Engine:
@@ -47,10 +49,10 @@ class Engine:
     def __init__(self, inline: bool) -> None:
         self.inline = inline
         self.clock = StageClock()
-        self.troubles: list[str] = []
+        self.warnings: list[str] = []
 
     def __call__(self, task: Task[..., R], *args: Any) -> R:
-        interrupt.heed()
+        interrupt.raise_if_interrupted()
         function: Callable[..., R] = task.fn if self.inline else task
         with self.clock.stage(task.name):
             return function(*args)
@@ -60,6 +62,6 @@ class Engine:
         try:
             return self(task, *args)
         except OperationError as error:
-            if str(error) not in self.troubles:
-                self.troubles.append(str(error))
+            if str(error) not in self.warnings:
+                self.warnings.append(str(error))
             return None

@@ -1,34 +1,40 @@
-"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that is raised inside a callback, of garbage collection say."""
+"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that is raised inside a callback, of
+garbage collection say.
+"""
 
 import signal
 from typing import Any
 
-_asked = False
+_interrupted = False
 
 
-def listen() -> None:
+def install_handler() -> None:
     """From now on a SIGINT is remembered as well as raised."""
     global _asked
-    _asked = False
+    _interrupted = False
     signal.signal(signal.SIGINT, _remember)
 
 
 def _remember(number: int, frame: Any) -> None:
     global _asked
-    _asked = True
+    _interrupted = True
     signal.default_int_handler(number, frame)
 
 
-def heed() -> None:
-    """Raise the KeyboardInterrupt that was asked for, where it was lost: called between stages, and between batches of rows."""
-    if _asked:
+def raise_if_interrupted() -> None:
+    """Raise the KeyboardInterrupt that was asked for, where it was lost: called between stages, and
+    between batches of rows.
+    """
+    if _interrupted:
         raise KeyboardInterrupt
 
 
-def behind(error: BaseException | None) -> bool:
-    """Whether an interrupt led to an error: a temporary Prefect server gets Ctrl-C too, and what it then refuses hides what happened."""
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an interrupt led to an error: a temporary Prefect server gets Ctrl-C too, and what it
+    then refuses hides what happened.
+    """
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
         error = error.__cause__ or error.__context__
-    return _asked
+    return _interrupted

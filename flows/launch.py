@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.drills.results import Plan
+from poisonwatch.drills.results import DrillPlan
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
 from poisonwatch.flows.reporter import Reporter
-from poisonwatch.ledger.history import of_run_dir
+from poisonwatch.ledger.history import find_by_run_dir
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.text.redaction import redact_url
 
-# A temporary Prefect server takes 7 to 20 s to start on a busy machine; its own patience ends at 20.
+# A temporary Prefect server takes 7 to 20 s to start on a busy machine; its own patience ends at
+# 20.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
-os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # where the server goes away, it complains for each event
-os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")  # a server that is down is noticed in seconds; the audit goes on without it
+os.environ.setdefault(
+    "PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL"
+)  # where the server goes away, it complains for each event
+os.environ.setdefault(
+    "PREFECT_CLIENT_MAX_RETRIES", "1"
+)  # a server that is down is noticed in seconds; the audit goes on without it
 
 import httpx
 from prefect.exceptions import PrefectHTTPStatusError
@@ -29,15 +34,17 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
-from poisonwatch.flows.engine import Outcome
-from poisonwatch.run_directory.layout import new_run_dir
+from poisonwatch.flows.engine import AuditOutcome
+from poisonwatch.run_directory.layout import choose_run_dir
 
 R = TypeVar("R")
 
 
 @dataclass
 class Connection:
-    """Whether the Prefect server went away. Then what Prefect still has to send would keep the process for minutes when it ends."""
+    """Whether the Prefect server went away. Then what Prefect still has to send would keep the
+    process for minutes when it ends.
+    """
 
     lost: bool = False
 
@@ -46,38 +53,56 @@ connection = Connection()
 
 
 class _ExpectedErrors(logging.Filter):
-    """Keeps tracebacks of errors that the command line explains in one line off the terminal; the server still gets them."""
+    """Keeps tracebacks of errors that the command line explains in one line off the terminal; the
+    server still gets them.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        expected = isinstance(error, PoisonwatchError | httpx.TransportError) or "Finished in state" in record.getMessage()
+        expected = (
+            isinstance(error, PoisonwatchError | httpx.TransportError)
+            or "Finished in state" in record.getMessage()
+        )
         return record.levelno >= logging.WARNING and not expected
 
 
 def run_audit(
-    config: Path, settings: AuditConfig, run_dir: Path | None, engine: Literal["prefect", "inline"], quiet: bool, again: bool = False
-) -> Outcome:
+    config: Path,
+    settings: AuditConfig,
+    run_dir: Path | None,
+    engine: Literal["prefect", "inline"],
+    quiet: bool,
+    again: bool = False,
+) -> AuditOutcome:
     """Run the audit of the file `config`, read before as `settings`."""
     reporter = Reporter(quiet=quiet)
-    run_dir = run_dir or new_run_dir(config)
+    run_dir = run_dir or choose_run_dir(config)
     if engine == "inline":
         outcome = audit_inline(settings, run_dir, reporter, again)
     else:
         place = run_dir.resolve()
         outcome = _run_flow(
             lambda: audit(str(config.resolve()), str(place), quiet=reporter.quiet, again=again),
-            lambda: _finish(settings, place, reporter, again),
+            lambda: _finish_inline(settings, place, reporter, again),
             reporter,
         )
-    for trouble in outcome.troubles:
+    for trouble in outcome.warnings:
         Reporter().note(f"warning: {trouble}")
     return outcome
 
 
-def run_drill(config: Path, settings: AuditConfig, plan: Plan, run_dir: Path | None, engine: Literal["prefect", "inline"]) -> DrillOutcome:
-    """Run a drill of the audit in the file `config`, read before as `settings`, whose seed may differ from the file's."""
+def run_drill(
+    config: Path,
+    settings: AuditConfig,
+    plan: DrillPlan,
+    run_dir: Path | None,
+    engine: Literal["prefect", "inline"],
+) -> DrillOutcome:
+    """Run a drill of the audit in the file `config`, read before as `settings`, whose seed may
+    differ from the file's.
+    """
     reporter = Reporter()
-    run_dir = run_dir or new_run_dir(config, "drill-")
+    run_dir = run_dir or choose_run_dir(config, "drill-")
     if engine == "inline":
         outcome = drill_inline(settings, plan, run_dir, reporter)
     else:
@@ -88,7 +113,7 @@ def run_drill(config: Path, settings: AuditConfig, plan: Plan, run_dir: Path | N
             lambda: drill_inline(settings, plan, place, reporter),
             reporter,
         )
-    for trouble in outcome.troubles:
+    for trouble in outcome.warnings:
         Reporter().note(f"warning: {trouble}")
     return outcome
 
@@ -100,16 +125,23 @@ def _server_is_gone(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error)
 
 
-def _finish(settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool) -> Outcome:
+def _finish_inline(
+    settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool
+) -> AuditOutcome:
     """Without Prefect, what a flow run left undone: nothing, where its audit came to its results."""
-    with Ledger.at(settings.state) as ledger, ledger.alone(reporter.waiting):
-        past = of_run_dir(ledger, run_dir)
-    return audit_inline(settings, run_dir, reporter, again) if past is None else Outcome.of(past, settings, [])
+    with Ledger.at(settings.state) as ledger, ledger.alone(reporter.note_waiting):
+        past = find_by_run_dir(ledger, run_dir)
+    return (
+        audit_inline(settings, run_dir, reporter, again)
+        if past is None
+        else AuditOutcome.of(past, settings, [])
+    )
 
 
 def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Reporter) -> R:
     """Run a flow, and `without` Prefect where its server is down, or goes down."""
-    setup_logging()  # now, so that the handlers exist; Prefect's own call comes too late for the first messages
+    # now, so that the handlers exist; Prefect's own call comes too late for the first messages
+    setup_logging()
     for name in ("root", *logging.Logger.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PrefectConsoleHandler):
@@ -123,7 +155,7 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
         if not _server_is_gone(error):
             raise
         connection.lost = True
-        if interrupt.behind(error):
+        if interrupt.was_interrupted(error):
             raise KeyboardInterrupt from None
         Reporter().note(
             f"warning: no Prefect server answers at {redact_url(server or 'its temporary address')}: going on without it; "

@@ -15,45 +15,59 @@ from poisonwatch.flows.reporter import Reporter
 START_UP_S = 120  # that a server may take on a busy machine
 
 
-def _server_is_gone(error: BaseException) -> bool:
+def is_server_gone(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return any(_server_is_gone(one) for one in error.exceptions)
-    said = ("Failed to reach API", "error threshold")  # the second, where a server that answered before went away
-    return isinstance(error, httpx.TransportError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in said))
+        return any(is_server_gone(one) for one in error.exceptions)
+    said = (
+        "Failed to reach API",
+        "error threshold",
+    )  # the second, where a server that answered before went away
+    return isinstance(error, httpx.TransportError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
 
 
 @contextlib.contextmanager
-def server(port: int, reporter: Reporter) -> Iterator[str]:
-    """The API of the configured Prefect server; without one, of a local one that ends with the block."""
+def open_server(port: int, reporter: Reporter) -> Iterator[str]:
+    """The API of the configured Prefect server; without one, of a local one that ends with the
+    block.
+    """
     configured = PREFECT_API_URL.value()
     if configured:
         yield str(configured)
         return
     api = f"http://127.0.0.1:{port}/api"
-    if _healthy(api):
+    if _is_healthy(api):
         raise InputError(
             f"something answers on port {port} already: set PREFECT_API_URL={api} if it is a Prefect server, or choose another --port"
         )
-    reporter.note(f"no Prefect server is configured (PREFECT_API_URL): starting one at http://127.0.0.1:{port} ...")
-    own = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    reporter.note(
+        f"no Prefect server is configured (PREFECT_API_URL): starting one at http://127.0.0.1:{port} ..."
+    )
+    own = {
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
     process = None
     try:
-        with _undisturbed():
+        with _hold_signals():
             process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", "server", "start"],
                 env={**os.environ, **own},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for us: a run at work still has to tell it how it ended
+                # Ctrl-C is for us: a run at work still has to tell it how it ended
+                start_new_session=True,
             )
-        _wait(process, api)
+        _wait_until_healthy(process, api)
         os.environ["PREFECT_API_URL"] = api  # for the processes of flow runs
         with temporary_settings({PREFECT_API_URL: api}):
             yield api
     finally:
         os.environ.pop("PREFECT_API_URL", None)
         if process is not None:
-            with _undisturbed():
+            with _hold_signals():
                 process.terminate()
                 try:
                     process.wait(20)
@@ -63,10 +77,15 @@ def server(port: int, reporter: Reporter) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """SIGINT and SIGTERM wait for the end of the block: in the middle of it a server would be lost, and run for ever."""
+def _hold_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the block: in the middle of it a server would be lost,
+    and run for ever.
+    """
     came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -76,15 +95,17 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _wait(process: subprocess.Popen[bytes], api: str) -> None:
+def _wait_until_healthy(process: subprocess.Popen[bytes], api: str) -> None:
     deadline = time.monotonic() + START_UP_S
-    while not _healthy(api):
+    while not _is_healthy(api):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise OperationError(f"the Prefect server did not start at {api}: try `prefect server start` to see why, or another --port")
+            raise OperationError(
+                f"the Prefect server did not start at {api}: try `prefect server start` to see why, or another --port"
+            )
         time.sleep(0.3)
 
 
-def _healthy(api: str) -> bool:
+def _is_healthy(api: str) -> bool:
     try:
         return httpx.get(f"{api}/health", timeout=2).is_success
     except httpx.HTTPError:

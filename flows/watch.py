@@ -1,4 +1,6 @@
-"""`poisonwatch watch`: one process that audits on a schedule, with a Prefect server of its own where none is configured."""
+"""`poisonwatch watch`: one process that audits on a schedule, with a Prefect server of its own
+where none is configured.
+"""
 
 import asyncio
 import contextlib
@@ -25,19 +27,25 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.flows.audit import audit
 from poisonwatch.flows.drill import drill
-from poisonwatch.flows.prefect_server import _server_is_gone, server
+from poisonwatch.flows.prefect_server import is_server_gone, open_server
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.text.redaction import redact_url
 
-LEAST = timedelta(minutes=1)
+SHORTEST_INTERVAL = timedelta(minutes=1)
 
 
-def schedule_of(every: timedelta | None, cron: str | None, timezone: str) -> IntervalSchedule | CronSchedule:
-    """The schedule that was asked for. Raises InputError where it is none, or not exactly one is given."""
+def make_schedule(
+    every: timedelta | None, cron: str | None, timezone: str
+) -> IntervalSchedule | CronSchedule:
+    """The schedule that was asked for. Raises InputError where it is none, or not exactly one is
+    given.
+    """
     if (every is None) == (cron is None):
-        raise InputError("when to audit is one of --every and --cron: give --every 1h, or --cron '0 2 * * *'")
+        raise InputError(
+            "when to audit is one of --every and --cron: give --every 1h, or --cron '0 2 * * *'"
+        )
     if every is not None:
-        return interval_of(every)
+        return make_interval(every)
     try:
         return CronSchedule(cron=str(cron), timezone=timezone)
     except ValidationError as error:
@@ -46,13 +54,17 @@ def schedule_of(every: timedelta | None, cron: str | None, timezone: str) -> Int
             if "timezone" in str(error.errors()[0]["loc"])
             else f"--cron {cron} is no cron expression"
         )
-        raise InputError(f"{wrong}: give, for example, --cron '0 2 * * *' --timezone Europe/Berlin") from None
+        raise InputError(
+            f"{wrong}: give, for example, --cron '0 2 * * *' --timezone Europe/Berlin"
+        ) from None
 
 
-def interval_of(every: timedelta) -> IntervalSchedule:
+def make_interval(every: timedelta) -> IntervalSchedule:
     """An interval that begins at once. Raises InputError where it is too short."""
-    if every < LEAST:
-        raise InputError(f"every {every.total_seconds():g} seconds is too often: give at least a minute, as in --every 1m")
+    if every < SHORTEST_INTERVAL:
+        raise InputError(
+            f"every {every.total_seconds():g} seconds is too often: give at least a minute, as in --every 1m"
+        )
     return IntervalSchedule(interval=every, anchor_date=datetime.now(UTC))
 
 
@@ -70,19 +82,28 @@ def watch(
     port: int,
     reporter: Reporter,
 ) -> None:
-    """Audit at once, and on a schedule until SIGINT or SIGTERM. Raises OperationError where the Prefect server cannot be used."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
+    """Audit at once, and on a schedule until SIGINT or SIGTERM. Raises OperationError where the
+    Prefect server cannot be used.
+    """
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell has what it starts in the background ignore it
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    for noisy in ("prefect.FlowRunCancellingObserver", "asyncio"):  # where the server goes away, one line of ours says so
+    for noisy in (
+        "prefect.FlowRunCancellingObserver",
+        "asyncio",
+    ):  # where the server goes away, one line of ours says so
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
-        with server(port, reporter) as api:
+        with open_server(port, reporter) as api:
             try:
                 _serve(config, settings, schedule, drills, api, reporter)
             except Exception as error:
-                if not _server_is_gone(error):
+                if not is_server_gone(error):
                     raise
-                raise OperationError(f"no Prefect server answers at {redact_url(api)}: start it, or unset PREFECT_API_URL") from error
+                raise OperationError(
+                    f"no Prefect server answers at {redact_url(api)}: start it, or unset PREFECT_API_URL"
+                ) from error
     except KeyboardInterrupt:
         reporter.note("stopped watching; an audit that was at work is done next time")
 
@@ -95,15 +116,19 @@ def _serve(
     api: str,
     reporter: Reporter,
 ) -> None:
-    deployments = [_deployment(audit, config, settings, schedule)]
+    deployments = [_make_deployment(audit, config, settings, schedule)]
     if drills is not None:
-        deployments.append(_deployment(drill, config, settings, drills))
+        deployments.append(_make_deployment(drill, config, settings, drills))
     runner = _Runner(limit=1)
     served = [cast(UUID, runner.add_deployment(deployment)) for deployment in deployments]
     run_deployment(served[0], timeout=0)  # the first at once: people see that it works
-    reporter.note(f"watching {settings.name}: runs, and pages to answer on, at {redact_url(api.removesuffix('/api'))}; Ctrl-C ends it")
+    reporter.note(
+        f"watching {settings.name}: runs, and pages to answer on, at {redact_url(api.removesuffix('/api'))}; Ctrl-C ends it"
+    )
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # Prefect prints tracebacks there when the server goes away
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # Prefect prints tracebacks there when the server goes away
             asyncio.run(runner.start())
     except KeyboardInterrupt:
         _end_runs(served)
@@ -111,15 +136,21 @@ def _serve(
 
 
 def _end_runs(deployments: list[UUID]) -> None:
-    """Say what became of runs whose process ended with this one: for the server they would run for ever."""
+    """Say what became of runs whose process ended with this one: for the server they would run for
+    ever.
+    """
     at_work = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING", "RUNNING"]}}})
     ours = DeploymentFilter(id=DeploymentFilterId(any_=deployments))
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=at_work, deployment_filter=ours):
-            client.set_flow_run_state(run.id, Crashed(message="`poisonwatch watch` was stopped"), force=True)
+            client.set_flow_run_state(
+                run.id, Crashed(message="`poisonwatch watch` was stopped"), force=True
+            )
 
 
-def _deployment(flow: object, config: Path, settings: AuditConfig, schedule: IntervalSchedule | CronSchedule) -> RunnerDeployment:
+def _make_deployment(
+    flow: object, config: Path, settings: AuditConfig, schedule: IntervalSchedule | CronSchedule
+) -> RunnerDeployment:
     made: RunnerDeployment = flow.to_deployment(  # type: ignore[attr-defined]
         name=re.sub(r"[/%&<>]", "_", settings.name),  # these, Prefect does not allow
         parameters={"config": str(config.resolve())},

@@ -4,7 +4,8 @@ import os
 from importlib import import_module
 from typing import Any
 
-# Nothing here phones home. MLflow accepts only "true" for DO_NOT_TRACK; set before the libraries that read them are imported.
+# Nothing here phones home. MLflow accepts only "true" for DO_NOT_TRACK; set before the libraries
+# that read them are imported.
 for _name, _value in {
     "DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -24,7 +25,16 @@ _HOMES = {
     "load_config": "poisonwatch.config",
     "load_sentinels": "poisonwatch.sentinels.sentinel",
 }
-__all__ = ["AuditConfig", "Example", "Message", "PoisonwatchError", "Sentinel", "__version__", "load_config", "load_sentinels"]
+__all__ = [
+    "AuditConfig",
+    "Example",
+    "Message",
+    "PoisonwatchError",
+    "Sentinel",
+    "__version__",
+    "load_config",
+    "load_sentinels",
+]
 
 
 def __getattr__(name: str) -> Any:

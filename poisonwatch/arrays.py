@@ -6,4 +6,4 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Features = NDArray[np.float32]
 Integers = NDArray[np.int64]
-Rows = NDArray[np.int64]  # places of rows
+RowIndices = NDArray[np.int64]  # places of rows

@@ -7,11 +7,24 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Passes `items` through while showing progress towards `total` (None: unknown); `advance` says how far one item goes."""
+    """Passes `items` through while showing progress towards `total` (None: unknown); `advance` says
+    how far one item goes.
+    """
 
-    def __call__(self, items: Iterable[T], description: str, total: int | None, advance: Callable[[T], int] = ...) -> Iterator[T]: ...
+    def __call__(
+        self,
+        items: Iterable[T],
+        description: str,
+        total: int | None,
+        advance: Callable[[T], int] = ...,
+    ) -> Iterator[T]: ...
 
 
-def silent(items: Iterable[T], description: str, total: int | None, advance: Callable[[T], int] = lambda _: 1) -> Iterator[T]:  # noqa: ARG001
+def silent(
+    items: Iterable[T],
+    description: str,  # noqa: ARG001  (the protocol names it)
+    total: int | None,  # noqa: ARG001
+    advance: Callable[[T], int] = lambda _: 1,  # noqa: ARG001
+) -> Iterator[T]:
     """Shows nothing."""
     yield from items

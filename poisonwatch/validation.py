@@ -1,7 +1,8 @@
-"""What validation asks of rows beyond single texts, and what it found: a `Check` for every expectation.
+"""What validation asks of rows beyond single texts, and what it found: a `Check` for every
+expectation.
 
-An expectation on single rows keeps out the rows that fail it. One on the whole batch (its mix of sources, its languages, a mean) cannot say
-which rows are wrong: it warns, or stops the audit.
+An expectation on single rows keeps out the rows that fail it. One on the whole batch (its mix of
+sources, its languages, a mean) cannot say which rows are wrong: it warns, or stops the audit.
 """
 
 import math
@@ -17,8 +18,9 @@ from poisonwatch.examples import Example, Rejection
 Severity = Literal["reject", "warn", "stop", "note"]
 """What follows when an expectation fails: its rows are kept out, people are told, the audit stops, or it is only counted."""
 
-BYTES_A_TOKEN = 4  # English text under vocabularies of 49,000 to 150,000; other scripts may take twice as many tokens
-COMES_AFTER = {
+# English text under vocabularies of 49,000 to 150,000; other scripts may take twice as many tokens
+BYTES_PER_TOKEN = 4
+NEXT_ROLES = {
     "system": ("user",),
     "user": ("assistant",),
     "assistant": ("user", "tool"),
@@ -31,8 +33,9 @@ COMES_AFTER = {
 class Check:
     """One expectation, and what came of it; all plain values.
 
-    `reason` says what it means to fail. `failing` rows failed, a `share` of those looked at; both are None where an expectation is on the
-    whole batch, and `observed` says in words what was measured. Of severity "note" nothing fails: it counts.
+    `reason` says what it means to fail. `failing` rows failed, a `share` of those looked at; both
+    are None where an expectation is on the whole batch, and `observed` says in words what was
+    measured. Of severity "note" nothing fails: it counts.
     """
 
     expectation: str
@@ -47,7 +50,11 @@ class Check:
     @property
     def told(self) -> str:
         """What it means to fail, and what was observed."""
-        observed = self.observed if self.failing is not None else self.observed and f"observed: {self.observed}"
+        observed = (
+            self.observed
+            if self.failing is not None
+            else self.observed and f"observed: {self.observed}"
+        )
         return f"{self.reason} ({observed})" if observed else self.reason
 
 
@@ -71,28 +78,35 @@ class Validation:
     @property
     def warnings(self) -> list[str]:
         """A sentence for each expectation that failed without keeping rows out."""
-        return [check.told for check in self.checks if check.severity == "warn" and not check.passed]
+        return [
+            check.told for check in self.checks if check.severity == "warn" and not check.passed
+        ]
 
     def to_record(self) -> dict[str, Any]:
         """As written to `validation.json`."""
         counts = {"rows": self.rows, "passed": len(self.examples), "rejected": len(self.rejected)}
-        return counts | {"warnings": self.warnings, "checks": [asdict(check) for check in self.checks]}
+        return counts | {
+            "warnings": self.warnings,
+            "checks": [asdict(check) for check in self.checks],
+        }
 
 
-def estimated_tokens(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """About how many tokens a text has: one for every four bytes of UTF-8.
 
-    Validation runs before a model is loaded. For English this is right within a third; code and other languages may have twice as many.
+    Validation runs before a model is loaded. For English this is right within a third; code and
+    other languages may have twice as many.
     """
-    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_A_TOKEN)
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What validation may be told besides the rows.
 
-    `known` are ids of examples that were seen before, or a function that picks them from a set of ids; `earlier` are the rows by source of
-    past audits; `accepted` rows of the source passed before, beside which a few bad ones are few; beyond `max_tokens` the encoder clips a
+    `known` are ids of examples that were seen before, or a function that picks them from a set of
+    ids; `earlier` are the rows by source of past audits; `accepted` rows of the source passed
+    before, beside which a few bad ones are few; beyond `max_tokens` the encoder clips a
     conversation; `count_tokens` is the tokenizer's, where there is one.
     """
 
@@ -100,17 +114,18 @@ class Facts:
     earlier: Mapping[str, int] = field(default_factory=dict)
     accepted: int = 0
     max_tokens: int | None = None
-    count_tokens: Callable[[str], int] = estimated_tokens
+    count_tokens: Callable[[str], int] = estimate_tokens
 
-    def known_among(self, ids: Set[str]) -> Set[str]:
+    def select_known(self, ids: Set[str]) -> Set[str]:
         """The ids that were seen before."""
         return self.known(ids) if callable(self.known) else self.known & ids
 
 
-def role_problem(roles: Sequence[str]) -> str | None:
+def find_role_problem(roles: Sequence[str]) -> str | None:
     """What is wrong with the order of a conversation's roles; None where nothing is.
 
-    system only at the beginning, then the user; user and assistant alternate; tool after the assistant; the assistant last.
+    system only at the beginning, then the user; user and assistant alternate; tool after the
+    assistant; the assistant last.
     """
     if not roles:
         return "there are no turns"
@@ -119,32 +134,37 @@ def role_problem(roles: Sequence[str]) -> str | None:
     for turn, (before, role) in enumerate(pairwise(roles), start=2):
         if role == "system":
             return f"turn {turn} is system, which may only come first"
-        if role not in COMES_AFTER[before]:
-            return f"turn {turn} is {role} after {before}: after {before} comes {' or '.join(COMES_AFTER[before])}"
+        if role not in NEXT_ROLES[before]:
+            return f"turn {turn} is {role} after {before}: after {before} comes {' or '.join(NEXT_ROLES[before])}"
     return None if roles[-1] == "assistant" else f"the last turn is {roles[-1]}, not assistant"
 
 
-def series(source: str) -> str:
+def mask_numbers(source: str) -> str:
     """A source without its numbers: files of a dated series are one."""
     return re.sub(r"\d+", "#", source)
 
 
-def shares_by_series(rows: Mapping[str, int]) -> dict[str, float]:
+def compute_series_shares(rows: Mapping[str, int]) -> dict[str, float]:
     """The share of the rows that each series of sources has, from rows by source."""
     counts: Counter[str] = Counter()
     for source, count in rows.items():
-        counts[series(source)] += count
+        counts[mask_numbers(source)] += count
     total = counts.total()
     return {name: count / total for name, count in counts.items()} if total else {}
 
 
-def mix_distance(shares: Mapping[str, float], others: Mapping[str, float]) -> float:
-    """Total variation distance 1/2 sum |p - q| in [0, 1]: the share of rows that come from elsewhere than before."""
-    return sum(abs(shares.get(name, 0.0) - others.get(name, 0.0)) for name in {*shares, *others}) / 2
+def compute_mix_distance(shares: Mapping[str, float], others: Mapping[str, float]) -> float:
+    """Total variation distance 1/2 sum |p - q| in [0, 1]: the share of rows that come from
+    elsewhere than before.
+    """
+    return (
+        sum(abs(shares.get(name, 0.0) - others.get(name, 0.0)) for name in {*shares, *others}) / 2
+    )
 
 
-def chance_distance(shares: Mapping[str, float], n: int) -> float:
-    """About what `mix_distance` is between shares and n rows drawn from them: 1/2 sum sqrt(2 p (1 - p) / (pi n)).
+def estimate_chance_distance(shares: Mapping[str, float], n: int) -> float:
+    """About what `mix_distance` is between shares and n rows drawn from them: 1/2 sum sqrt(2 p (1 -
+    p) / (pi n)).
 
     The mean absolute deviation of a binomial share in its normal approximation.
     """

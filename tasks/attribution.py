@@ -3,12 +3,12 @@
 import numpy as np
 from prefect import task
 
-from poisonwatch.checkpoints.store import Work
-from poisonwatch.config import AuditConfig, DecisionConfig, ModelConfig, ScreenName, StrideConfig
+from poisonwatch.checkpoints.store import CheckpointStore
+from poisonwatch.config import AuditConfig, DetectionConfig, ModelConfig, ScreenName, StrideConfig
 from poisonwatch.detection import clusters as evidence
 from poisonwatch.detection import detect as verdicts
 from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.detect import Verdicts
+from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.examples import Example
 from poisonwatch.model import files as model_files
@@ -20,20 +20,20 @@ from poisonwatch.screens import screen as screens
 from poisonwatch.screens import triggers as probes
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels import checks as health
-from poisonwatch.sentinels.checks import Problem
+from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride import attribution
 from poisonwatch.stride import recover as recovery
-from poisonwatch.stride.fitted import Fitted, Singled
+from poisonwatch.stride.fitted import Fitted, SingleRows
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.sgd import checkpoint_for
-from poisonwatch.tasks.options import OUTSIDE, PLAIN, worth_a_retry
+from poisonwatch.stride.sgd import locate_training_checkpoint
+from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
 
 
-@task(**OUTSIDE, retry_condition_fn=worth_a_retry)
+@task(**WITH_RETRIES, retry_condition_fn=should_retry)
 def find_model(config: ModelConfig) -> ModelFiles:
     """Find the model, fetching it where needed."""
-    return model_files.find_model(config)
+    return model_files.find_model_files(config)
 
 
 @task(**PLAIN)
@@ -43,73 +43,117 @@ def load_model(config: ModelConfig, found: ModelFiles | None = None) -> Pretrain
 
 
 @task(**PLAIN)
-def check_sentinels(model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig, work: Work) -> list[Problem]:
+def check_sentinels(
+    model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig, work: CheckpointStore
+) -> list[SentinelProblem]:
     """Find sentinels that cannot tell anything."""
     return work.stage(
-        "check_sentinels", list[Problem], lambda: health.check_sentinels(model, sentinels, stride.max_tokens, stride.token_budget)
+        "check_sentinels",
+        list[SentinelProblem],
+        lambda: health.find_sentinel_problems(
+            model, sentinels, stride.max_tokens, stride.token_budget
+        ),
     )
 
 
 @task(**PLAIN)
-def add_probes(sentinels: list[Sentinel], new: list[Example], reference: list[Example], most: int) -> list[Sentinel]:
+def add_probes(
+    sentinels: list[Sentinel], new: list[Example], reference: list[Example], most: int
+) -> list[Sentinel]:
     """The sentinels, and copies of them that hold a trigger mined from the new rows."""
-    return [*sentinels, *probes.probe(sentinels, probes.mine_triggers(new, reference, most, sentinels))]
+    return [
+        *sentinels,
+        *probes.make_probes(sentinels, probes.mine_triggers(new, reference, most, sentinels)),
+    ]
 
 
 @task(**PLAIN)
 def fit_operators(
-    model: Pretrained, new: list[Example], reference: list[Example], config: AuditConfig, progress: Progress, work: Work
+    model: Pretrained,
+    new: list[Example],
+    reference: list[Example],
+    config: AuditConfig,
+    progress: Progress,
+    work: CheckpointStore,
 ) -> Fitted:
-    """Fit the steering operators to new and trusted rows; a fit that was interrupted goes on from its last shard, or checkpoint.
+    """Fit the steering operators to new and trusted rows; a fit that was interrupted goes on from
+    its last shard, or checkpoint.
 
     What enough trusted rows set is kept for the next audit.
     """
-    checkpoint = checkpoint_for(config, model.fingerprint) if config.stride.fit == "sgd" else None
+    checkpoint = (
+        locate_training_checkpoint(config, model.fingerprint)
+        if config.stride.fit == "sgd"
+        else None
+    )
     examples = new + reference
     trusted = np.arange(len(new), len(examples)) if len(reference) >= LEAST_TRUSTED else None
-    fitted = attribution.fit(model, examples, config.stride, config.seed, progress, checkpoint, trusted=trusted, work=work)
-    work.account("fit_operators")
+    fitted = attribution.fit(
+        model,
+        examples,
+        config.stride,
+        config.seed,
+        progress,
+        checkpoint,
+        trusted=trusted,
+        work=work,
+    )
+    work.report_reuse("fit_operators")
     return fitted
 
 
 @task(**PLAIN)
-def recover(fitted: Fitted, sentinels: list[Sentinel], config: AuditConfig, progress: Progress, work: Work) -> tuple[Influence, Fitted]:
+def recover(
+    fitted: Fitted,
+    sentinels: list[Sentinel],
+    config: AuditConfig,
+    progress: Progress,
+    work: CheckpointStore,
+) -> tuple[Influence, Fitted]:
     """Measure the sentinels and recover every row's coefficients, suspects alone."""
 
-    def recovered() -> tuple[Influence, Singled]:
-        influence, after = recovery.recover(fitted, sentinels, config.stride, progress)
-        return influence, after.singled
+    def recovered() -> tuple[Influence, SingleRows]:
+        influence, after = recovery.recover_influence(fitted, sentinels, config.stride, progress)
+        return influence, after.single_rows
 
-    influence, singled = work.stage("recover", tuple[Influence, Singled], recovered)
-    return influence, fitted.with_singled(singled)
+    influence, singled = work.stage("recover", tuple[Influence, SingleRows], recovered)
+    return influence, fitted.with_single_rows(singled)
 
 
 @task(**PLAIN)
-def screen(new: list[Example], reference: list[Example], model: Pretrained, names: list[ScreenName]) -> list[Finding]:
+def screen(
+    new: list[Example], reference: list[Example], model: Pretrained, names: list[ScreenName]
+) -> list[Finding]:
     """Look for rows that give themselves away in their text."""
-    return screens.screen(new, reference, [str(token) for token in model.tokenizer.all_special_tokens], names)
+    return screens.run_screens(
+        new, reference, [str(token) for token in model.tokenizer.all_special_tokens], names
+    )
 
 
 @task(**PLAIN)
 def gather_evidence(
     fitted: Fitted,
     influence: Influence,
-    verdicts: Verdicts,
+    verdicts: Detection,
     sentinels: list[Sentinel],
     config: AuditConfig,
     progress: Progress,
-    work: Work,
+    work: CheckpointStore,
 ) -> tuple[ClusterEvidence, ...]:
     """Group the flagged rows, and steer the model with each group."""
     seed, budget = config.seed, config.stride.token_budget
     return work.stage(
         "gather_evidence",
         tuple[ClusterEvidence, ...],
-        lambda: evidence.gather(fitted, influence, verdicts, sentinels, progress, seed, budget),
+        lambda: evidence.gather_cluster_evidence(
+            fitted, influence, verdicts, sentinels, progress, seed, budget
+        ),
     )
 
 
 @task(**PLAIN)
-def judge(influence: Influence, new: list[Example], decision: DecisionConfig, findings: list[Finding]) -> Verdicts:
+def judge(
+    influence: Influence, new: list[Example], decision: DetectionConfig, findings: list[Finding]
+) -> Detection:
     """Flag the new rows that are anomalous, and those that screens found."""
-    return verdicts.judge(influence, new, decision, findings)
+    return verdicts.flag_rows(influence, new, decision, findings)

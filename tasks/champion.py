@@ -1,1 +1,3 @@
-"""Where models registered in MLflow find their loader; the code is in `integrations/mlflow/registry.py`."""
+"""Where models registered in MLflow find their loader; the code is in
+`integrations/mlflow/registry.py`.
+"""

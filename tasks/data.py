@@ -7,58 +7,79 @@ from prefect import task
 from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.examples import Example
 from poisonwatch.integrations.great_expectations.evaluate import check_rows
-from poisonwatch.ledger.batches import Batch, checks_of
-from poisonwatch.ledger.intake import Taken, take_in
+from poisonwatch.ledger.batches import LedgerBatch, hash_checks
+from poisonwatch.ledger.intake import IngestStats, ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.progress import Progress
 from poisonwatch.sources import open as sources
-from poisonwatch.sources.open import Rows
-from poisonwatch.stride.sampling import drawn_order
-from poisonwatch.tasks.options import OUTSIDE, PLAIN, worth_a_retry
+from poisonwatch.sources.open import SourceRows
+from poisonwatch.stride.sampling import draw_order
+from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
 from poisonwatch.validation import Facts, Validation
 
 
-@task(**OUTSIDE, retry_condition_fn=worth_a_retry)
-def pull(ledger: Ledger, config: AuditConfig, progress: Progress) -> Taken:
+@task(**WITH_RETRIES, retry_condition_fn=should_retry)
+def pull(ledger: Ledger, config: AuditConfig, progress: Progress) -> IngestStats:
     """Bring the ledger up to what the source holds."""
-    return take_in(ledger, config.name, config.source, progress)
+    return ingest(ledger, config.name, config.source, progress)
 
 
 @task(**PLAIN)
-def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -> Batch:
-    """The rows to be audited: what no audit has covered; `again`, all; those of the run that the configuration replays."""
+def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -> LedgerBatch:
+    """The rows to be audited: what no audit has covered; `again`, all; those of the run that the
+    configuration replays.
+    """
     replayed = ledger.batch_of(config.replays) if config.replays else None
     if replayed is not None:
         return replayed
-    return ledger.all_of(config.name) if again else ledger.batch(config.name, version, checks_of(config.validation), config.window)
+    return (
+        ledger.all_of(config.name)
+        if again
+        else ledger.batch(config.name, version, hash_checks(config.validation), config.window)
+    )
 
 
-@task(**OUTSIDE, retry_condition_fn=worth_a_retry)
-def pull_all(source: SourceConfig) -> Rows:
+@task(**WITH_RETRIES, retry_condition_fn=should_retry)
+def pull_all(source: SourceConfig) -> SourceRows:
     """Read every row of a source, whatever the ledger knows."""
-    return sources.pull(source)
+    return sources.read_source(source)
 
 
 @task(**PLAIN)
-def validate(rows: Rows, config: AuditConfig, ledger: Ledger | None = None) -> Validation:
-    """Split rows into examples and rejections, by what the ledger knows of earlier ones; raises SourceError where too many fail."""
+def validate(rows: SourceRows, config: AuditConfig, ledger: Ledger | None = None) -> Validation:
+    """Split rows into examples and rejections, by what the ledger knows of earlier ones; raises
+    SourceError where too many fail.
+    """
     facts = Facts(max_tokens=config.stride.max_tokens)
     if ledger is not None:
         mix = ledger.mix(config.name)
-        facts = replace(facts, known=ledger.audited, earlier=mix, accepted=max(sum(mix.values()) - len(rows), 0))  # these may be among them
+        facts = replace(
+            facts, known=ledger.audited, earlier=mix, accepted=max(sum(mix.values()) - len(rows), 0)
+        )  # these may be among them
     return check_rows(rows, config.validation, facts)
 
 
-@task(**OUTSIDE, retry_condition_fn=worth_a_retry)
+@task(**WITH_RETRIES, retry_condition_fn=should_retry)
 def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example]) -> Validation:
-    """A sample of the trusted rows, those that people called benign among them, without any that are among the new.
+    """A sample of the trusted rows, those that people called benign among them, without any that
+    are among the new.
 
     With nothing new there is nothing to compare with them, and they are not read.
     """
     if not new:
         return Validation.empty()
-    read = check_rows(sources.pull(config.reference), config.validation) if config.reference else Validation.empty()
+    read = (
+        check_rows(sources.read_source(config.reference), config.validation)
+        if config.reference
+        else Validation.empty()
+    )
     new_ids = {example.id for example in new}
-    trusted = list({example.id: example for example in [*read.examples, *benign] if example.id not in new_ids}.values())
-    drawn = drawn_order([example.id for example in trusted], config.seed)[: config.reference_rows]
+    trusted = list(
+        {
+            example.id: example
+            for example in [*read.examples, *benign]
+            if example.id not in new_ids
+        }.values()
+    )
+    drawn = draw_order([example.id for example in trusted], config.seed)[: config.reference_rows]
     return Validation([trusted[i] for i in sorted(drawn.tolist())], read.rejected, read.checks)

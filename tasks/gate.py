@@ -8,7 +8,8 @@ from poisonwatch.tasks.options import PLAIN
 
 @task(**PLAIN)
 def require_cleared(paths: list[str], audit: str) -> int:
-    """The number of rows of these manifests and files, all of which are cleared by the audits of an audit file.
+    """The number of rows of these manifests and files, all of which are cleared by the audits of an
+    audit file.
 
     Raises NotClearedError where some are not.
     """

@@ -7,11 +7,17 @@ from poisonwatch.errors import PoisonwatchError
 # Inputs hold models and tensors: hashing them for a cache key would cost more than most stages.
 PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
-OWED: dict[str, Any] = PLAIN  # for accounts that are owed until they are given: a server that is down is asked again by the next audit
+# for accounts that are owed until they are given: a server that is down is asked again by the
+# next audit
+TRIED_NEXT_AUDIT: dict[str, Any] = PLAIN
 
-OUTSIDE: dict[str, Any] = {**PLAIN, "retries": 2, "retry_delay_seconds": [1, 5]}  # for steps that touch disks, networks and servers
+WITH_RETRIES: dict[str, Any] = {
+    **PLAIN,
+    "retries": 2,
+    "retry_delay_seconds": [1, 5],
+}  # for steps that touch disks, networks and servers
 
 
-def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
+def should_retry(_task: Any, _run: Any, state: Any) -> bool:
     """Retry what the network or the disk did, not what the user asked for."""
     return not isinstance(state.result(raise_on_failure=False), PoisonwatchError)

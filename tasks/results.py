@@ -10,11 +10,11 @@ from prefect import task
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.overview import earlier
+from poisonwatch.ledger.overview import list_previous_audits
 from poisonwatch.reports.html import render_report, write_validation
-from poisonwatch.reports.links import dashboard_url, mlflow_run_url
+from poisonwatch.reports.links import make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.plots import write_plots
-from poisonwatch.reports.summary import Attributed
+from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.operators import save_operators
 from poisonwatch.tasks.options import PLAIN
@@ -27,13 +27,14 @@ def record(
     folder: Path,
     config: AuditConfig,
     summary: Mapping[str, Any],
-    found: Attributed,
+    found: AttributionResult,
     valid: Validation,
     trusted: Sequence[Example],
 ) -> None:
     """Write the run directory's files.
 
-    The ledger knows the earlier audits of the name; `trusted` are the rows that new ones were compared with, in the evidence's order.
+    The ledger knows the earlier audits of the name; `trusted` are the rows that new ones were
+    compared with, in the evidence's order.
     """
     verdicts = found.verdicts
     runs.write_config(folder, config, summary["audit_id"])
@@ -53,9 +54,19 @@ def record(
         save_operators(folder, found.fitted, config, summary["model"]["fingerprint"])
     rejected = [asdict(rejection) for rejection in valid.rejected]
     pages = {
-        "dashboard": dashboard_url(config, summary["audit_id"]),
-        "MLflow": mlflow_run_url(config, summary["mlflow_experiment_id"], summary["mlflow_run_id"]),
+        "dashboard": make_dashboard_url(config, summary["audit_id"]),
+        "MLflow": make_mlflow_run_url(
+            config, summary["mlflow_experiment_id"], summary["mlflow_run_id"]
+        ),
     }
-    report = render_report(summary, verdicts, rejected, found.evidence, trusted, earlier(ledger, config.name), pages)
+    report = render_report(
+        summary,
+        verdicts,
+        rejected,
+        found.evidence,
+        trusted,
+        list_previous_audits(ledger, config.name),
+        pages,
+    )
     (folder / "report.html").write_text(report, encoding="utf-8")
     write_validation(folder, valid, summary["name"])

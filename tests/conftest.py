@@ -15,12 +15,18 @@ from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 
-torch.set_num_threads(1)  # on busy cores the threads of a tiny model spend their time waiting for each other: minutes instead of seconds
+torch.set_num_threads(
+    1
+    # on busy cores the threads of a tiny model spend their time waiting for each other: minutes instead
+    # of seconds
+)
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[[str], PreTrainedModel]:
-    """`tiny_model(family)`: a random model of 3 blocks, frozen by whoever uses it; never train or change it."""
+    """`tiny_model(family)`: a random model of 3 blocks, frozen by whoever uses it; never train or
+    change it.
+    """
     return cache(build_model)
 
 
@@ -37,7 +43,9 @@ def plain_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny_pretrained(tiny_model: Callable[[str], PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast) -> Pretrained:
+def tiny_pretrained(
+    tiny_model: Callable[[str], PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> Pretrained:
     """The tiny Llama with its tokenizer, as the library loads it."""
     return Pretrained(tiny_model("llama"), tiny_tokenizer, "0" * 64)
 
@@ -45,8 +53,13 @@ def tiny_pretrained(tiny_model: Callable[[str], PreTrainedModel], tiny_tokenizer
 @pytest.fixture(scope="session")
 def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
     """24 short conversations of different lengths."""
-    rows = [(f"Question {i}: {'why? ' * (i % 4)}", f"{'Because. ' * (1 + i % 3)}{i}") for i in range(24)]
-    return [ChatEncoder(tiny_tokenizer).encode([Message("user", p), Message("assistant", a)]) for p, a in rows]
+    rows = [
+        (f"Question {i}: {'why? ' * (i % 4)}", f"{'Because. ' * (1 + i % 3)}{i}") for i in range(24)
+    ]
+    return [
+        ChatEncoder(tiny_tokenizer).encode([Message("user", p), Message("assistant", a)])
+        for p, a in rows
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +70,9 @@ def model(tiny_model: Callable[[str], PreTrainedModel]) -> FrozenModel:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama saved as the command line loads it: safetensors, configuration, tokenizer. Copy it before changing it."""
+    """The tiny Llama saved as the command line loads it: safetensors, configuration, tokenizer.
+    Copy it before changing it.
+    """
     folder = tmp_path_factory.mktemp("model") / "tiny-llama"
     build_model("llama").save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
@@ -66,5 +81,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unfrozen(tiny_model: Callable[[str], PreTrainedModel]) -> Callable[[str], PreTrainedModel]:
-    """A private copy of a tiny model in float64, for computations that share nothing with the library."""
+    """A private copy of a tiny model in float64, for computations that share nothing with the
+    library.
+    """
     return lambda family: copy.deepcopy(tiny_model(family)).double().requires_grad_(False)

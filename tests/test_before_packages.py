@@ -1,8 +1,10 @@
-"""A ledger and a run directory made before the library was split into packages: they still open, and say what they said.
+"""A ledger and a run directory made before the library was split into packages: they still open,
+and say what they said.
 
-`fixtures/before_packages` is the folder of an audit file as it was at `/audits`: a model of random weights, the ledger of three audits (the
-last was interrupted), the first one's run directory; the second one's is gone. Its tracking server and its receiver of alerts were down.
-`expected.json` is what the functions below read from it then.
+`fixtures/before_packages` is the folder of an audit file as it was at `/audits`: a model of random
+weights, the ledger of three audits (the last was interrupted), the first one's run directory; the
+second one's is gone. Its tracking server and its receiver of alerts were down. `expected.json` is
+what the functions below read from it then.
 """
 
 import json
@@ -22,20 +24,26 @@ from sqlalchemy import inspect
 from poisonwatch.config import load_config
 from poisonwatch.errors import NotClearedError
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.flows.cli.history import lines_of
-from poisonwatch.ledger.decisions import chain, decide, verify
-from poisonwatch.ledger.history import debtors, past_audits, places_owed
+from poisonwatch.flows.cli.history import build_history_lines
+from poisonwatch.ledger.decisions import read_decisions, record_decision, verify_chain
+from poisonwatch.ledger.history import list_past_audits, list_pending_audits, list_pending_targets
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.outbox import owing, told_of
-from poisonwatch.ledger.overview import Filter, points, totals
-from poisonwatch.ledger.queue import exported, queue, rows_of
+from poisonwatch.ledger.outbox import list_notified_ids, list_pending_alerts
+from poisonwatch.ledger.overview import AuditFilter, count_totals, list_trend_points
+from poisonwatch.ledger.queue import export_flagged_rows, list_group_rows, list_groups
 from poisonwatch.ledger.tables import metadata
 from poisonwatch.model.pretrained import load_pretrained
-from poisonwatch.release.gate import check, require_cleared
+from poisonwatch.release.gate import check_cleared, require_cleared
 from poisonwatch.reports.heatmap import read_heat_map
 from poisonwatch.run_directory.operators import load_operators
-from poisonwatch.run_directory.read import coefficients, evidence, is_whole, nearest_to, sentinels
-from poisonwatch.stride.explain import explain
+from poisonwatch.run_directory.read import (
+    find_nearest,
+    is_group_complete,
+    read_asked_sentinels,
+    read_coefficients,
+    read_evidence,
+)
+from poisonwatch.stride.explain import explain_response
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_packages"
 NAME, ONCE = "tiny", "/audits"  # where the folder was
@@ -58,7 +66,9 @@ def moved(folder: Path) -> Path:
     shutil.copytree(FIXTURE, folder)
     database = sqlite3.connect(folder / "poisonwatch.db")
     with database:
-        database.execute("update audits set run_dir = replace(run_dir, ?, ?)", (ONCE, str(folder.resolve())))
+        database.execute(
+            "update audits set run_dir = replace(run_dir, ?, ?)", (ONCE, str(folder.resolve()))
+        )
     database.close()
     return folder
 
@@ -66,77 +76,119 @@ def moved(folder: Path) -> Path:
 def opened(folder: Path, read: Callable[[Ledger], dict[str, Any]]) -> Any:
     """What is read from a folder's ledger, as JSON with the folder where it was."""
     with Ledger.existing(load_config(folder / "audit.yaml").state) as ledger:
-        return json.loads(json.dumps(read(ledger), default=str).replace(str(folder.resolve()), ONCE))
+        return json.loads(
+            json.dumps(read(ledger), default=str).replace(str(folder.resolve()), ONCE)
+        )
 
 
 def rows(ledger: Ledger) -> dict[str, Any]:
     with ledger.read() as connection:
-        by_status = connection.exec_driver_sql("select status, count(*) from rows group by status").all()
-        replaced = connection.exec_driver_sql("select count(*) from rows where replaces is not null").scalar_one()
-        lines = {table: connection.exec_driver_sql(f'select count(*) from "{table}"').scalar_one() for table in metadata.tables}
+        by_status = connection.exec_driver_sql(
+            "select status, count(*) from rows group by status"
+        ).all()
+        replaced = connection.exec_driver_sql(
+            "select count(*) from rows where replaces is not null"
+        ).scalar_one()
+        lines = {
+            table: connection.exec_driver_sql(f'select count(*) from "{table}"').scalar_one()
+            for table in metadata.tables
+        }
     trusted = sorted(example.id for example in ledger.trusted(NAME))
-    return {"standing": ledger.counts(NAME), "known": dict(map(tuple, by_status)), "replaced": replaced, "trusted": trusted, "lines": lines}
+    return {
+        "standing": ledger.counts(NAME),
+        "known": dict(map(tuple, by_status)),
+        "replaced": replaced,
+        "trusted": trusted,
+        "lines": lines,
+    }
 
 
 def past(ledger: Ledger) -> dict[str, Any]:
     config = load_config(Path(str(ledger.engine.url.database)).parent / "audit.yaml")
-    audits = past_audits(ledger)
+    audits = list_past_audits(ledger)
     return {
         "audits": [asdict(audit) for audit in audits],
-        "lines": [asdict(line) for line in lines_of(ledger, config, None, 10)],
-        "points": [asdict(point) for point in points(ledger, Filter())],
-        "totals": asdict(totals(ledger, Filter())),
+        "lines": [asdict(line) for line in build_history_lines(ledger, config, None, 10)],
+        "points": [asdict(point) for point in list_trend_points(ledger, AuditFilter())],
+        "totals": asdict(count_totals(ledger, AuditFilter())),
     }
 
 
 def decided(ledger: Ledger) -> dict[str, Any]:
-    return {"chain": [asdict(decision) for decision in chain(ledger)], "verified": verify(ledger)}
+    return {
+        "chain": [asdict(decision) for decision in read_decisions(ledger)],
+        "verified": verify_chain(ledger),
+    }
 
 
 def triaged(ledger: Ledger) -> dict[str, Any]:
-    groups, total = queue(ledger, Filter(), "all")
+    groups, total = list_groups(ledger, AuditFilter(), "all")
     return {
         "groups": [asdict(group) for group in groups],
         "total": total,
-        "open": [group.key for group in queue(ledger, Filter())[0]],
-        "rows": [[asdict(row) for row in rows_of(ledger, group.audit_id, group.key)] for group in groups],
-        "exported": exported(ledger, Filter(), "all"),
+        "open": [group.key for group in list_groups(ledger, AuditFilter())[0]],
+        "rows": [
+            [asdict(row) for row in list_group_rows(ledger, group.audit_id, group.key)]
+            for group in groups
+        ],
+        "exported": export_flagged_rows(ledger, AuditFilter(), "all"),
     }
 
 
 def owed(ledger: Ledger) -> dict[str, Any]:
     with ledger.read() as connection:
-        alerts, told = owing(connection, NAME), sorted(told_of(connection, NAME))
-    numbers = [audit.number for audit in past_audits(ledger)]
+        alerts, told = (
+            list_pending_alerts(connection, NAME),
+            sorted(list_notified_ids(connection, NAME)),
+        )
+    numbers = [audit.number for audit in list_past_audits(ledger)]
     return {
         "alerts": [asdict(message) for message in alerts],
         "told": told,
-        "mlflow": [audit.audit_id for audit in debtors(ledger, NAME, "mlflow")],
-        "by_audit": {number: sorted(places) for number, places in places_owed(ledger, numbers).items()},
+        "mlflow": [audit.audit_id for audit in list_pending_audits(ledger, NAME, "mlflow")],
+        "by_audit": {
+            number: sorted(places)
+            for number, places in list_pending_targets(ledger, numbers).items()
+        },
     }
 
 
 def readback(run_dir: Path) -> dict[str, Any]:
     """What people are shown of the first audit, numbers to 6 digits."""
-    (group,) = evidence(run_dir)
+    (group,) = read_evidence(run_dir)
     heat = read_heat_map(run_dir)
     assert heat is not None
     of_rows = []
     for id in group["example_ids"]:
-        pushed = {name: coefficients(run_dir, name, id) for name in heat.sentinels}
+        pushed = {name: read_coefficients(run_dir, name, id) for name in heat.sentinels}
         of_rows.append(
             {
                 "id": id,
-                "nearest": [[example.id, example.prompt, digits(likeness)] for example, likeness in nearest_to(run_dir, group, id)],
-                "coefficients": {name: [digits(of.of_row), len(of.new), len(of.trusted)] for name, of in pushed.items() if of},
+                "nearest": [
+                    [example.id, example.prompt, digits(likeness)]
+                    for example, likeness in find_nearest(run_dir, group, id)
+                ],
+                "coefficients": {
+                    name: [digits(of.own), len(of.new), len(of.trusted)]
+                    for name, of in pushed.items()
+                    if of
+                },
             }
         )
     return {
-        "whole": is_whole(run_dir, group),
+        "whole": is_group_complete(run_dir, group),
         "shared": [shared["text"] for shared in group["prompt_ngrams"] + group["answer_ngrams"]],
-        "sentinels": json.loads(json.dumps({name: asdict(sentinel) for name, sentinel in sentinels(run_dir).items()})),
+        "sentinels": json.loads(
+            json.dumps(
+                {name: asdict(sentinel) for name, sentinel in read_asked_sentinels(run_dir).items()}
+            )
+        ),
         "rows": of_rows,
-        "heat": {"sentinels": list(heat.sentinels), "panels": list(heat.panels), "levels": heat.levels.tolist()},
+        "heat": {
+            "sentinels": list(heat.sentinels),
+            "panels": list(heat.panels),
+            "levels": heat.levels.tolist(),
+        },
     }
 
 
@@ -144,18 +196,32 @@ def explained(folder: Path) -> dict[str, Any]:
     """Which rows push QUESTION, by the operators of the first audit, numbers to 6 digits."""
     pretrained = load_pretrained(load_config(folder / "audit.yaml").model)
     saved = load_operators(folder / "run")
-    found = explain(folder / "run", saved.on(pretrained), *QUESTION, saved.stride, top=5)
-    of_rows = [{**asdict(row), "coefficient": digits(row.coefficient), "score": digits(row.score)} for row in found]
+    found = explain_response(folder / "run", saved.on(pretrained), *QUESTION, saved.stride, top=5)
+    of_rows = [
+        {**asdict(row), "coefficient": digits(row.coefficient), "score": digits(row.score)}
+        for row in found
+    ]
     shapes = {name: list(tensor.shape) for name, tensor in saved.tensors.items()}
-    return {"fingerprint": pretrained.fingerprint, "metadata": saved.metadata, "shapes": shapes, "rows": of_rows}
+    return {
+        "fingerprint": pretrained.fingerprint,
+        "metadata": saved.metadata,
+        "shapes": shapes,
+        "rows": of_rows,
+    }
 
 
 def gated(folder: Path) -> dict[str, Any]:
-    """What the gate says of the rows of the audit file's source; called with that folder as the current one."""
+    """What the gate says of the rows of the audit file's source; called with that folder as the
+    current one.
+    """
     with pytest.raises(NotClearedError) as refused:
         require_cleared(["rows.jsonl"], folder / "audit.yaml")
-    answer = check(["rows.jsonl"], folder / "audit.yaml")
-    return {"refused": str(refused.value), "headline": answer.headline, "record": json.loads(json.dumps(answer.record()))}
+    answer = check_cleared(["rows.jsonl"], folder / "audit.yaml")
+    return {
+        "refused": str(refused.value),
+        "headline": answer.headline,
+        "record": json.loads(json.dumps(answer.record())),
+    }
 
 
 def digits(number: float) -> float:
@@ -174,11 +240,16 @@ def close(wanted: Any) -> Any:
 def test_the_ledger_opens_with_the_rows_it_had(before: Path, expected: dict[str, Any]) -> None:
     """As many of each status, in the tables of this version."""
     found, wanted = opened(before, rows), expected["rows"]
-    assert {**found, "lines": {table: found["lines"][table] for table in wanted["lines"]}} == wanted  # a later version may add tables
+    assert {
+        **found,
+        "lines": {table: found["lines"][table] for table in wanted["lines"]},
+    } == wanted  # a later version may add tables
     with Ledger.at(load_config(before / "audit.yaml").state) as ledger:
         tables = inspect(ledger.engine)
         for name, table in metadata.tables.items():
-            assert {column["name"] for column in tables.get_columns(name)} == set(table.columns.keys())
+            assert {column["name"] for column in tables.get_columns(name)} == set(
+                table.columns.keys()
+            )
 
 
 def test_past_audits_are_what_they_were(before: Path, expected: dict[str, Any]) -> None:
@@ -190,9 +261,11 @@ def test_decisions_are_the_chain_that_was_written(before: Path, expected: dict[s
     """It verifies, and goes on."""
     assert opened(before, decided) == expected["decided"]
     with Ledger.at(load_config(before / "audit.yaml").state) as ledger:
-        made = decide(ledger, expected["decided"]["chain"][1]["example_id"], "benign", "looked again", "ann")
+        made = record_decision(
+            ledger, expected["decided"]["chain"][1]["example_id"], "benign", "looked again", "ann"
+        )
         assert made.previous == expected["decided"]["chain"][-1]["hash"]
-        assert verify(ledger) == (len(expected["decided"]["chain"]) + 1, made.hash)
+        assert verify_chain(ledger) == (len(expected["decided"]["chain"]) + 1, made.hash)
 
 
 def test_flagged_rows_queue_in_their_groups(before: Path, expected: dict[str, Any]) -> None:
@@ -201,23 +274,37 @@ def test_flagged_rows_queue_in_their_groups(before: Path, expected: dict[str, An
 
 
 def test_the_run_directory_is_read_back_and_shown(before: Path, expected: dict[str, Any]) -> None:
-    """Evidence, nearest trusted rows, coefficients, heat map; the dashboard's pages and the report that it sends."""
+    """Evidence, nearest trusted rows, coefficients, heat map; the dashboard's pages and the report
+    that it sends.
+    """
     assert readback(before / "run") == close(expected["readback"])
     (group,) = expected["triaged"]["groups"]
     with asking(before / "audit.yaml") as client:
-        assert client.get(f"/audits/{group['audit_id']}/report").content == (FIXTURE / "run" / "report.html").read_bytes()
+        assert (
+            client.get(f"/audits/{group['audit_id']}/report").content
+            == (FIXTURE / "run" / "report.html").read_bytes()
+        )
         page = client.get(f"/triage/{group['audit_id']}/{group['number']}").text
-        assert all(f'id="row-{row["example_id"][:16]}"' in page for row in expected["triaged"]["rows"][0])
+        assert all(
+            f'id="row-{row["example_id"][:16]}"' in page for row in expected["triaged"]["rows"][0]
+        )
         assert "trusted.jsonl" in page
-        assert all(client.get(address).status_code == 200 for address in ("/", "/triage", "/sentinels", "/release", "/explain"))
+        assert all(
+            client.get(address).status_code == 200
+            for address in ("/", "/triage", "/sentinels", "/release", "/explain")
+        )
 
 
-def test_saved_operators_explain_an_answer_as_they_did(before: Path, expected: dict[str, Any]) -> None:
+def test_saved_operators_explain_an_answer_as_they_did(
+    before: Path, expected: dict[str, Any]
+) -> None:
     """On the same model, which has the same fingerprint: the same rows, in the same order."""
     assert explained(before) == close(expected["explained"])
 
 
-def test_the_gate_answers_as_it_did(before: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_answers_as_it_did(
+    before: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For the same reasons, by the same versions of model and sentinels; what is cleared passes."""
     monkeypatch.chdir(before)
     assert gated(before) == expected["gated"]
@@ -228,7 +315,9 @@ def test_the_gate_answers_as_it_did(before: Path, expected: dict[str, Any], monk
     assert require_cleared(["cleared.jsonl"], before / "audit.yaml") == len(cleared) > 0
 
 
-def test_the_next_audit_goes_on_and_tells_what_was_owed(before: Path, expected: dict[str, Any]) -> None:
+def test_the_next_audit_goes_on_and_tells_what_was_owed(
+    before: Path, expected: dict[str, Any]
+) -> None:
     """Its rows are those that the interrupted audit left; alerts and MLflow get what they missed."""
     assert opened(before, owed) == expected["owed"]
     settings = yaml.safe_load((before / "audit.yaml").read_text())
@@ -236,11 +325,11 @@ def test_the_next_audit_goes_on_and_tells_what_was_owed(before: Path, expected: 
         changed = {"tracking": mlflow_store(before), "alerts": [f"json://{receiver.address}/"]}
         (before / "audit.yaml").write_text(yaml.safe_dump(settings | changed))
         outcome = audit_inline(load_config(before / "audit.yaml"), before / "next")
-    assert outcome.troubles == []
+    assert outcome.warnings == []
     assert outcome.summary["counts"]["new"] == expected["rows"]["standing"]["pending"]
-    assert [message["message"] for message in receiver.received][: len(expected["owed"]["alerts"])] == [
-        message["body"] for message in expected["owed"]["alerts"]
-    ]
+    assert [message["message"] for message in receiver.received][
+        : len(expected["owed"]["alerts"])
+    ] == [message["body"] for message in expected["owed"]["alerts"]]
     left = opened(before, owed)
     assert (left["alerts"], left["mlflow"], left["by_audit"]) == ([], [], {})
     assert json.loads((before / "run" / "summary.json").read_text())["mlflow_run_id"]

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from poisonwatch.config import DEFAULT_MODEL, AuditConfig, StrideConfig, load_config, resolve
+from poisonwatch.config import DEFAULT_MODEL, AuditConfig, StrideConfig, load_config, resolve_config
 from poisonwatch.errors import ConfigError
 
 LEAST: dict[str, Any] = {"source": "rows.jsonl", "sentinels": ["sentinels.yaml"]}
@@ -15,7 +15,9 @@ LEAST: dict[str, Any] = {"source": "rows.jsonl", "sentinels": ["sentinels.yaml"]
 
 def write(folder: Path, settings: object) -> Path:
     path = folder / "audit.yaml"
-    path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings), encoding="utf-8")
+    path.write_text(
+        settings if isinstance(settings, str) else yaml.safe_dump(settings), encoding="utf-8"
+    )
     return path
 
 
@@ -39,14 +41,25 @@ def test_source_and_sentinels_are_enough(tmp_path: Path) -> None:
 
 def test_short_forms_mean_the_long_ones(tmp_path: Path) -> None:
     """model: x = {name: x}; source: x = {path: x}; sentinels: x = [x]."""
-    short = resolve({"model": "org/name", "source": "a.jsonl", "reference": "b.jsonl", "sentinels": "s.yaml"}, tmp_path)
-    long = resolve(
-        {"model": {"name": "org/name"}, "source": {"path": "a.jsonl"}, "reference": {"path": "b.jsonl"}, "sentinels": ["s.yaml"]}, tmp_path
+    short = resolve_config(
+        {"model": "org/name", "source": "a.jsonl", "reference": "b.jsonl", "sentinels": "s.yaml"},
+        tmp_path,
+    )
+    long = resolve_config(
+        {
+            "model": {"name": "org/name"},
+            "source": {"path": "a.jsonl"},
+            "reference": {"path": "b.jsonl"},
+            "sentinels": ["s.yaml"],
+        },
+        tmp_path,
     )
     assert short == long
 
 
-def test_relative_paths_start_at_the_folder_of_the_audit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_at_the_folder_of_the_audit_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """source, reference, sentinels, SQLite files and model folders; from wherever the audit is run."""
     (tmp_path / "audits" / "my-model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -65,24 +78,43 @@ def test_relative_paths_start_at_the_folder_of_the_audit_file(tmp_path: Path, mo
     assert config.source.path == str(folder / "data/*.jsonl")
     assert config.reference is not None
     assert Path(config.reference.path).resolve() == tmp_path / "trusted.jsonl"
-    assert config.sentinels == [str(folder / "s.yaml"), "pack:refusal-erosion", str(tmp_path / "abs.yaml")]
+    assert config.sentinels == [
+        str(folder / "s.yaml"),
+        "pack:refusal-erosion",
+        str(tmp_path / "abs.yaml"),
+    ]
     assert config.model.name == str(folder / "my-model")
     assert config.state == f"sqlite:///{folder / 'ledger.db'}"
     assert config.tracking == f"sqlite:///{folder / 'mlflow.db'}"
-    assert config.source.name_of(str(folder / "data/a.jsonl")) == "data/a.jsonl"
+    assert config.source.get_display_name(str(folder / "data/a.jsonl")) == "data/a.jsonl"
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:p@db/x", "https://mlflow.example"])
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:p@db/x", "https://mlflow.example"]
+)
 def test_urls_that_are_no_relative_files_stay_as_they_are(tmp_path: Path, url: str) -> None:
     """Servers and memory have no folder."""
-    config = resolve({**LEAST, "state": url, "tracking": url, "source": "https://host/rows.jsonl"}, tmp_path)
-    assert (config.state, config.tracking, config.source.path) == (url, url, "https://host/rows.jsonl")
+    config = resolve_config(
+        {**LEAST, "state": url, "tracking": url, "source": "https://host/rows.jsonl"}, tmp_path
+    )
+    assert (config.state, config.tracking, config.source.path) == (
+        url,
+        url,
+        "https://host/rows.jsonl",
+    )
 
 
 def test_absolute_paths_and_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
     """Only what is relative is placed."""
-    config = resolve({**LEAST, "source": "/data/a.jsonl", "model": "org/name", "state": "sqlite:////var/x.db"}, tmp_path)
-    assert (config.source.path, config.model.name, config.state) == ("/data/a.jsonl", "org/name", "sqlite:////var/x.db")
+    config = resolve_config(
+        {**LEAST, "source": "/data/a.jsonl", "model": "org/name", "state": "sqlite:////var/x.db"},
+        tmp_path,
+    )
+    assert (config.source.path, config.model.name, config.state) == (
+        "/data/a.jsonl",
+        "org/name",
+        "sqlite:////var/x.db",
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +122,11 @@ def test_absolute_paths_and_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
     [
         ({"sentinel": []}, "sentinel", "sentinels"),
         ({"sorce": "x"}, "sorce", "source"),
-        ({"decision": {"false_discovery": 0.1}}, "decision.false_discovery", "false_discovery_rate"),
+        (
+            {"decision": {"false_discovery": 0.1}},
+            "decision.false_discovery",
+            "false_discovery_rate",
+        ),
         ({"stride": {"dampening": 1}}, "stride.dampening", "damping"),
         ({"stride": {"k": 1}}, "stride.k", "K"),
         ({"stride": {"training": {"epoch": 1}}}, "stride.training.epoch", "epochs"),
@@ -100,7 +136,9 @@ def test_absolute_paths_and_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
         ({"xyzzy": 1}, "xyzzy", ""),
     ],
 )
-def test_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, settings: dict[str, Any], unknown: str, nearest: str) -> None:
+def test_unknown_key_is_named_with_the_nearest_known_one(
+    tmp_path: Path, settings: dict[str, Any], unknown: str, nearest: str
+) -> None:
     """What was got, what is nearest, what is allowed."""
     message = refusal({**LEAST, **settings}, tmp_path)
     assert f"unknown key {unknown}; the nearest known key is {nearest}" in message
@@ -114,15 +152,29 @@ def test_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path, setting
         ({"source": None}, "source: "),
         ({"sentinels": []}, "sentinels: List should have at least 1 item"),
         ({"stride": {"shift": 2}}, "stride.shift: Input should be less than 1 (got 2)"),
-        ({"stride": {"layer": -1}}, "stride.layer: Input should be greater than or equal to 0 (got -1)"),
-        ({"decision": {"false_discovery_rate": 0}}, "decision.false_discovery_rate: Input should be greater than 0 (got 0)"),
-        ({"source": {"path": "x", "format": "xml"}}, "source.format: Input should be 'auto', 'alpaca', 'prompt', 'messages', 'sharegpt', "),
-        ({"model": {"dtype": "int8"}}, "model.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16' (got 'int8')"),
+        (
+            {"stride": {"layer": -1}},
+            "stride.layer: Input should be greater than or equal to 0 (got -1)",
+        ),
+        (
+            {"decision": {"false_discovery_rate": 0}},
+            "decision.false_discovery_rate: Input should be greater than 0 (got 0)",
+        ),
+        (
+            {"source": {"path": "x", "format": "xml"}},
+            "source.format: Input should be 'auto', 'alpaca', 'prompt', 'messages', 'sharegpt', ",
+        ),
+        (
+            {"model": {"dtype": "int8"}},
+            "model.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16' (got 'int8')",
+        ),
         ({"stride": 5}, "stride: "),
         ({1: 2}, "1"),
     ],
 )
-def test_value_that_is_not_allowed_is_named_with_what_is(tmp_path: Path, settings: dict[Any, Any], said: str) -> None:
+def test_value_that_is_not_allowed_is_named_with_what_is(
+    tmp_path: Path, settings: dict[Any, Any], said: str
+) -> None:
     """The key's path, what is allowed, what was got."""
     assert said in refusal({**LEAST, **settings}, tmp_path)
 
@@ -152,7 +204,10 @@ def test_file_that_holds_no_settings_says_so(tmp_path: Path, text: str, said: st
 
 def test_missing_and_undecodable_files_say_what_to_do(tmp_path: Path) -> None:
     """`poisonwatch init` writes one to start from."""
-    with pytest.raises(ConfigError, match=r"none\.yaml does not exist: `poisonwatch init DIR` writes an audit file to start from"):
+    with pytest.raises(
+        ConfigError,
+        match=r"none\.yaml does not exist: `poisonwatch init DIR` writes an audit file to start from",
+    ):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(ConfigError, match=r"latin\.yaml cannot be read: "):
@@ -173,7 +228,7 @@ SECRETS = {
 
 def test_public_settings_hold_no_secret(tmp_path: Path) -> None:
     """Passwords and tokens of every setting are ***; an alert shows its kind alone."""
-    public = resolve(SECRETS, tmp_path).public()
+    public = resolve_config(SECRETS, tmp_path).to_public_dict()
     assert "hunter2" not in yaml.safe_dump(public)
     assert public["source"]["path"] == "https://ann:***@host/rows.jsonl?token=***"
     assert public["alerts"][0]["url"] == "slack://***"
@@ -199,7 +254,13 @@ def test_errors_repeat_no_secret(tmp_path: Path, settings: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    "line", ["alerts: [slack://hunter2/x", "state: postgresql://ann:hunter2@db: x", "alerts: @hunter2", "alerts: *hunter2"]
+    "line",
+    [
+        "alerts: [slack://hunter2/x",
+        "state: postgresql://ann:hunter2@db: x",
+        "alerts: @hunter2",
+        "alerts: *hunter2",
+    ],
 )
 def test_yaml_errors_repeat_no_line_of_the_file(tmp_path: Path, line: str) -> None:
     """A syntax error names its line and column; the line itself may hold a password."""
@@ -208,9 +269,16 @@ def test_yaml_errors_repeat_no_line_of_the_file(tmp_path: Path, line: str) -> No
     assert "line " in message
 
 
-def test_variables_of_the_environment_stay_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_environment_stay_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No setting holds their values, so none is written or logged; what is written replays."""
-    for name, value in {"PW": "hunter2", "FOLDER": "/hunter2", "PART": "hunter2", "URL": "sqlite:////hunter2/x.db"}.items():
+    for name, value in {
+        "PW": "hunter2",
+        "FOLDER": "/hunter2",
+        "PART": "hunter2",
+        "URL": "sqlite:////hunter2/x.db",
+    }.items():
         monkeypatch.setenv(name, value)
     settings = {
         "source": {"sql": "postgresql://ann:${PW}@db/x?sslpassword=${PW}", "query": "SELECT 1"},
@@ -220,13 +288,13 @@ def test_variables_of_the_environment_stay_variables(tmp_path: Path, monkeypatch
         "tracking": "${URL}",
         "alerts": ["slack://${PW}/x/y"],
     }
-    config = resolve(settings, tmp_path)
-    assert "hunter2" not in repr(config) + yaml.safe_dump(config.public())
+    config = resolve_config(settings, tmp_path)
+    assert "hunter2" not in repr(config) + yaml.safe_dump(config.to_public_dict())
     assert config.reference is not None
     assert config.reference.path == "${FOLDER}/trusted.jsonl"
     assert config.state == f"sqlite:///{tmp_path}/${{PART}}/ledger.db"
     assert (config.tracking, config.source.sql) == ("${URL}", settings["source"]["sql"])
-    replayed = resolve(config.public(), tmp_path / "elsewhere")
+    replayed = resolve_config(config.to_public_dict(), tmp_path / "elsewhere")
     assert (replayed.source, replayed.reference, replayed.state, replayed.tracking) == (
         config.source,
         config.reference,
@@ -235,22 +303,35 @@ def test_variables_of_the_environment_stay_variables(tmp_path: Path, monkeypatch
     )
 
 
-def test_relative_part_of_the_environment_starts_at_the_audit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_part_of_the_environment_starts_at_the_audit_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As if it stood there; a whole URL of a relative file could start anywhere, and is refused."""
     monkeypatch.setenv("PART", "data")
-    assert resolve({**LEAST, "source": "${PART}/a.jsonl"}, tmp_path).source.path == f"{tmp_path}/${{PART}}/a.jsonl"
+    assert (
+        resolve_config({**LEAST, "source": "${PART}/a.jsonl"}, tmp_path).source.path
+        == f"{tmp_path}/${{PART}}/a.jsonl"
+    )
     monkeypatch.setenv("PART", "s3://bucket")
-    assert resolve({**LEAST, "source": "${PART}/a.jsonl"}, tmp_path).source.path == "${PART}/a.jsonl"
+    assert (
+        resolve_config({**LEAST, "source": "${PART}/a.jsonl"}, tmp_path).source.path
+        == "${PART}/a.jsonl"
+    )
     monkeypatch.setenv("PART", "sqlite:///hunter2.db")
-    with pytest.raises(ConfigError, match=r"^settings: state: \$\{PART\} holds a relative path: make it absolute"):
-        resolve({**LEAST, "state": "${PART}"}, tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"^settings: state: \$\{PART\} holds a relative path: make it absolute"
+    ):
+        resolve_config({**LEAST, "state": "${PART}"}, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
         ({"source": "${NOT_SET}/a.jsonl"}, "source.path"),
-        ({"source": {"sql": "postgresql://ann:${NOT_SET}@db/x", "query": "SELECT 1"}}, "source.sql"),
+        (
+            {"source": {"sql": "postgresql://ann:${NOT_SET}@db/x", "query": "SELECT 1"}},
+            "source.sql",
+        ),
         ({"reference": {"path": "${NOT_SET}"}}, "reference.path"),
         ({"state": "postgresql://ann:${NOT_SET}@db/x"}, "state"),
         ({"tracking": "https://${NOT_SET}"}, "tracking"),
@@ -262,33 +343,55 @@ def test_variable_that_is_not_set_is_named_when_the_file_is_read(
 ) -> None:
     """With the setting that asks for it."""
     monkeypatch.delenv("NOT_SET", raising=False)
-    assert f"audit.yaml: {key}: the environment variable NOT_SET is not set: set it" in refusal({**LEAST, **settings}, tmp_path)
+    assert f"audit.yaml: {key}: the environment variable NOT_SET is not set: set it" in refusal(
+        {**LEAST, **settings}, tmp_path
+    )
 
 
 def test_public_settings_replay(tmp_path: Path) -> None:
     """resolve(public(config)) = config where nothing is secret, from any folder."""
-    config = resolve({**LEAST, "reference": "trusted.jsonl", "stride": {"K": 12, "lasso": 0.01}, "seed": 3}, tmp_path)
-    assert resolve(yaml.safe_load(yaml.safe_dump(config.public())), tmp_path / "elsewhere") == config
+    config = resolve_config(
+        {**LEAST, "reference": "trusted.jsonl", "stride": {"K": 12, "lasso": 0.01}, "seed": 3},
+        tmp_path,
+    )
+    assert (
+        resolve_config(
+            yaml.safe_load(yaml.safe_dump(config.to_public_dict())), tmp_path / "elsewhere"
+        )
+        == config
+    )
 
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     """A resolved configuration is what ran."""
-    config = resolve(LEAST, tmp_path)
+    config = resolve_config(LEAST, tmp_path)
     with pytest.raises(ValidationError, match="frozen"):
         config.seed = 5
 
 
 def test_every_setting_explains_itself() -> None:
     """A sentence under each field."""
-    sections = [AuditConfig, *{type(v) for v in vars(resolve(LEAST, Path("/"))).values() if isinstance(v, BaseModel)}]
+    sections = [
+        AuditConfig,
+        *{
+            type(v)
+            for v in vars(resolve_config(LEAST, Path("/"))).values()
+            if isinstance(v, BaseModel)
+        },
+    ]
     assert len(sections) == 6
-    assert not [f"{s.__name__}.{key}" for s in sections for key, field in s.model_fields.items() if not field.description]
+    assert not [
+        f"{s.__name__}.{key}"
+        for s in sections
+        for key, field in s.model_fields.items()
+        if not field.description
+    ]
 
 
 def test_trainings_have_one_set_of_defaults() -> None:
     """What an audit file leaves out is what the library does by itself."""
     from poisonwatch.config import StrideConfig
     from poisonwatch.stride.settings import TrainingSettings
-    from poisonwatch.stride.sgd import training_settings
+    from poisonwatch.stride.sgd import build_training_settings
 
-    assert training_settings(StrideConfig()) == TrainingSettings()
+    assert build_training_settings(StrideConfig()) == TrainingSettings()

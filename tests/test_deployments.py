@@ -1,4 +1,6 @@
-"""What deployments/ holds, on a real Prefect server with a real worker: runs start by schedule, crashes are retried, overlaps wait."""
+"""What deployments/ holds, on a real Prefect server with a real worker: runs start by schedule,
+crashes are retried, overlaps wait.
+"""
 
 import json
 import os
@@ -27,7 +29,11 @@ from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
 
 DEPLOYMENTS = ROOT / "deployments"
-POOLS = {"prefect.yaml": "process", "prefect-docker.yaml": "docker", "prefect-kubernetes.yaml": "kubernetes"}
+POOLS = {
+    "prefect.yaml": "process",
+    "prefect-docker.yaml": "docker",
+    "prefect-kubernetes.yaml": "kubernetes",
+}
 TRAINING = "poisonwatch-drill/my-audit"  # as if this trained on the rows
 
 
@@ -42,11 +48,16 @@ class Service:
     def runs(self, name: str = "my-audit") -> list[Any]:
         """The audit's flow runs of a deployment, in the order in which they were made."""
         found = self.client.read_deployment_by_name(f"poisonwatch-audit/{name}")
-        return sorted((run for run in self.client.read_flow_runs() if run.deployment_id == found.id), key=lambda run: run.created)
+        return sorted(
+            (run for run in self.client.read_flow_runs() if run.deployment_id == found.id),
+            key=lambda run: run.created,
+        )
 
     def start(self, **parameters: Any) -> UUID:
         found = self.client.read_deployment_by_name("poisonwatch-audit/my-audit-again")
-        return self.client.create_flow_run_from_deployment(found.id, parameters={"config": str(self.audit), **parameters}).id
+        return self.client.create_flow_run_from_deployment(
+            found.id, parameters={"config": str(self.audit), **parameters}
+        ).id
 
     def states(self, run: UUID) -> list[Any]:
         return sorted(self.client.read_flow_run_states(run), key=lambda state: state.timestamp)
@@ -61,19 +72,36 @@ class Service:
 
 
 def run(command: str, environment: dict[str, str], folder: Path) -> None:
-    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.fixture(scope="module")
 def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The README's commands, one by one; only addresses differ, and the intervals, so that a test need not wait an hour."""
+    """The README's commands, one by one; only addresses differ, and the intervals, so that a test
+    need not wait an hour.
+    """
     folder = tmp_path_factory.mktemp("service")
     export, start, ready, pool, deploy, worker = block("A server and workers")
-    assert export == "export PREFECT_API_URL=http://127.0.0.1:4200/api DO_NOT_TRACK=true PREFECT_SERVER_ANALYTICS_ENABLED=false"
+    assert (
+        export
+        == "export PREFECT_API_URL=http://127.0.0.1:4200/api DO_NOT_TRACK=true PREFECT_SERVER_ANALYTICS_ENABLED=false"
+    )
     shutil.copytree(DEPLOYMENTS, folder / "deployments")
     for file, changes in {
-        "prefect.yaml": {"interval: 3600": "interval: 15", 'RETRY_DELAY_SECONDS: "60"': 'RETRY_DELAY_SECONDS: "2"'},
+        "prefect.yaml": {
+            "interval: 3600": "interval: 15",
+            'RETRY_DELAY_SECONDS: "60"': 'RETRY_DELAY_SECONDS: "2"',
+        },
         "automations.yaml": {"within: 30": "within: 15", "enabled: false": "enabled: true"},
     }.items():
         change(folder / "deployments" / file, changes)
@@ -89,17 +117,34 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
     }
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")} | own
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
+    } | own
     with http_receiver() as receiver:
-        settings = {"decision": {"false_discovery_rate": 0.9}, "alerts": [f"json://{receiver.address}/"]}
-        audit = write_audit(folder / "my-audit", tiny_folder, tracking=mlflow_store(folder / "tracking"), **settings)
+        settings = {
+            "decision": {"false_discovery_rate": 0.9},
+            "alerts": [f"json://{receiver.address}/"],
+        }
+        audit = write_audit(
+            folder / "my-audit", tiny_folder, tracking=mlflow_store(folder / "tracking"), **settings
+        )
         with background(start.removesuffix(" &"), environment, folder):
             for command in (ready, pool, deploy):
                 run(command, environment, folder)
-            with temporary_settings({PREFECT_API_URL: own["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+            with (
+                temporary_settings({PREFECT_API_URL: own["PREFECT_API_URL"]}),
+                get_client(sync_client=True) as client,
+            ):
                 training = client.read_deployment_by_name(TRAINING)
-                change(folder / "deployments" / "automations.yaml", {"00000000-0000-0000-0000-000000000000": str(training.id)})
-                run("prefect automation create --from-file deployments/automations.yaml", environment, folder)
+                change(
+                    folder / "deployments" / "automations.yaml",
+                    {"00000000-0000-0000-0000-000000000000": str(training.id)},
+                )
+                run(
+                    "prefect automation create --from-file deployments/automations.yaml",
+                    environment,
+                    folder,
+                )
                 with background(f"{worker} > worker.log 2>&1", environment, folder):
                     yield Service(client, audit, receiver.received)
 
@@ -116,20 +161,34 @@ def change(file: Path, changes: dict[str, str]) -> None:
 @contextmanager
 def background(command: str, environment: dict[str, str], folder: Path) -> Iterator[None]:
     """A command that runs as long as the block, and nothing that it started any longer."""
-    shell = subprocess.Popen(command, shell=True, cwd=folder, env=environment, start_new_session=True)
+    shell = subprocess.Popen(
+        command, shell=True, cwd=folder, env=environment, start_new_session=True
+    )
     try:
         yield
     finally:
-        for process in [*psutil.Process(shell.pid).children(recursive=True), psutil.Process(shell.pid)]:
+        for process in [
+            *psutil.Process(shell.pid).children(recursive=True),
+            psutil.Process(shell.pid),
+        ]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         shell.wait()
 
 
 def test_a_scheduled_run_happens_and_alerts_and_holds_training_back(service: Service) -> None:
-    """Nobody starts it: with releases of SQLAlchemy that do not fit, the server never would, and would not say so."""
+    """Nobody starts it: with releases of SQLAlchemy that do not fit, the server never would, and
+    would not say so.
+    """
     deadline = time.monotonic() + 120
-    while not (done := [run for run in service.runs() if run.auto_scheduled and run.state.is_completed()]) or not service.received:
+    while (
+        not (
+            done := [
+                run for run in service.runs() if run.auto_scheduled and run.state.is_completed()
+            ]
+        )
+        or not service.received
+    ):
         assert time.monotonic() < deadline, [str(run.state) for run in service.runs()]
         time.sleep(0.5)
     assert done[0].parameters == {"config": str(service.audit)}
@@ -137,7 +196,9 @@ def test_a_scheduled_run_happens_and_alerts_and_holds_training_back(service: Ser
     found = service.client.read_deployment_by_name("poisonwatch-audit/my-audit")
     service.client.pause_deployment(found.id)  # the other tests start their own
     deadline = time.monotonic() + 60
-    while not service.client.read_deployment_by_name(TRAINING).paused:  # the event of the flags fires the automation
+    while not service.client.read_deployment_by_name(
+        TRAINING
+    ).paused:  # the event of the flags fires the automation
         assert time.monotonic() < deadline
         time.sleep(0.3)
     assert not service.client.read_deployment_by_name("poisonwatch-audit/my-audit-again").paused
@@ -151,10 +212,17 @@ def test_overlapping_runs_wait_for_each_other(service: Service) -> None:
     spans = []
     for one in both:
         states = service.states(one)
-        spans.append((next(s.timestamp for s in states if s.is_running()), next(s.timestamp for s in states if s.is_final())))
+        spans.append(
+            (
+                next(s.timestamp for s in states if s.is_running()),
+                next(s.timestamp for s in states if s.is_final()),
+            )
+        )
     first, second = sorted(spans)
     assert first[1] <= second[0]
-    assert "AwaitingConcurrencySlot" in [state.name for one in both for state in service.states(one)]
+    assert "AwaitingConcurrencySlot" in [
+        state.name for one in both for state in service.states(one)
+    ]
 
 
 def test_a_run_that_fails_is_tried_again(service: Service) -> None:
@@ -171,11 +239,15 @@ def test_a_run_that_fails_is_tried_again(service: Service) -> None:
 
 
 def test_a_run_whose_process_is_killed_is_started_again(service: Service) -> None:
-    """kill -9: the automation of deployments/automations.yaml schedules it anew, and the ledger has nothing half done."""
+    """kill -9: the automation of deployments/automations.yaml schedules it anew, and the ledger has
+    nothing half done.
+    """
     one = service.start(again=True)
     service.wait(one, "Running")
     killed = [
-        process for process in psutil.process_iter(["environ"]) if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(one)
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(one)
     ]
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
@@ -187,28 +259,68 @@ def test_a_run_whose_process_is_killed_is_started_again(service: Service) -> Non
 
 @pytest.mark.parametrize("file", POOLS)
 def test_each_pool_gets_the_same_deployments(file: str) -> None:
-    """Prefect's own model takes the file, and the pool's type every job variable; audit, re-audit and drill, one run at a time each."""
+    """Prefect's own model takes the file, and the pool's type every job variable; audit, re-audit
+    and drill, one run at a time each.
+    """
     text = yaml.safe_load((DEPLOYMENTS / file).read_text())
     PrefectYamlModel.model_validate(text)
-    assert [d["entrypoint"].rpartition(".")[2] for d in text["deployments"]] == ["audit", "audit", "drill"]
+    assert [d["entrypoint"].rpartition(".")[2] for d in text["deployments"]] == [
+        "audit",
+        "audit",
+        "drill",
+    ]
     assert text["deployments"][1]["parameters"]["again"] is True
-    assert all(d["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"} for d in text["deployments"])
-    assert all(d["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_DEFAULT_RETRIES"] == "2" for d in text["deployments"])
-    types = json.loads((Path(prefect.__file__).parent / "server/api/collections_data/views/aggregate-worker-metadata.json").read_text())
-    (known,) = [collection[POOLS[file]] for collection in types.values() if POOLS[file] in collection]
+    assert all(
+        d["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+        for d in text["deployments"]
+    )
+    assert all(
+        d["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_DEFAULT_RETRIES"] == "2"
+        for d in text["deployments"]
+    )
+    types = json.loads(
+        (
+            Path(prefect.__file__).parent
+            / "server/api/collections_data/views/aggregate-worker-metadata.json"
+        ).read_text()
+    )
+    (known,) = [
+        collection[POOLS[file]] for collection in types.values() if POOLS[file] in collection
+    ]
     variables = set(known["default_base_job_configuration"]["variables"]["properties"])
     assert all(set(d["work_pool"]["job_variables"]) <= variables for d in text["deployments"])
 
 
 def test_the_compose_file_is_one() -> None:
-    """It fits the compose specification; no service answers beyond this machine, and no password is written down."""
-    checker = [str(Path(sys.executable).parent / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run([*checker, str(DEPLOYMENTS / "compose.yaml")], capture_output=True, text=True, timeout=60, check=False)
+    """It fits the compose specification; no service answers beyond this machine, and no password is
+    written down.
+    """
+    checker = [
+        str(Path(sys.executable).parent / "check-jsonschema"),
+        "--builtin-schema",
+        "vendor.compose-spec",
+    ]
+    done = subprocess.run(
+        [*checker, str(DEPLOYMENTS / "compose.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     services = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())["services"]
     assert {"postgres", "prefect", "mlflow", "watch", "dashboard"} == set(services)
-    assert all(port.startswith("127.0.0.1:") for settings in services.values() for port in settings.get("ports", ()))
-    secrets = [value for settings in services.values() for key, value in settings.get("environment", {}).items() if "PASSWORD" in key]
+    assert all(
+        port.startswith("127.0.0.1:")
+        for settings in services.values()
+        for port in settings.get("ports", ())
+    )
+    secrets = [
+        value
+        for settings in services.values()
+        for key, value in settings.get("environment", {}).items()
+        if "PASSWORD" in key
+    ]
     assert all(value.startswith("${") for value in secrets)
 
 

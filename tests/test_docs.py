@@ -7,7 +7,7 @@ import pytest
 import yaml
 from paths import ROOT
 
-from poisonwatch.config import SourceConfig, resolve
+from poisonwatch.config import SourceConfig, resolve_config
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_readme_audit_file_is_valid() -> None:
     for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL):
         settings = yaml.safe_load(block)
         if isinstance(settings, dict) and "sentinels" in settings:
-            assert resolve(settings, ROOT).source.path
+            assert resolve_config(settings, ROOT).source.path
 
 
 def test_readme_sources_are_valid() -> None:
@@ -34,7 +34,9 @@ def test_readme_sources_are_valid() -> None:
     assert len(shown) > 3
     for line in shown:
         source = yaml.safe_load(line)["source"]
-        assert SourceConfig.model_validate({"path": source} if isinstance(source, str) else source).address
+        assert SourceConfig.model_validate(
+            {"path": source} if isinstance(source, str) else source
+        ).address
 
 
 def test_readme_starts_with_the_two_commands() -> None:
@@ -46,8 +48,12 @@ def test_readme_starts_with_the_two_commands() -> None:
 def test_every_dependency_is_pinned() -> None:
     """Each direct dependency, optional ones included, has its tested version in constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + [item for extra in project["optional-dependencies"].values() for item in extra]
-    names = {re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
+    wanted = project["dependencies"] + [
+        item for extra in project["optional-dependencies"].values() for item in extra
+    ]
+    names = {
+        re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-") for requirement in wanted
+    }
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     assert names - pinned == {project["name"]}  # its own extras, in `dev`

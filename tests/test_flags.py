@@ -7,38 +7,64 @@ import pytest
 from ledgers import flag as build_flag
 
 from poisonwatch.examples import Example, Message
-from poisonwatch.flags import flag_record, flagged_example
+from poisonwatch.flags import make_flag_record, read_flagged_example
 from poisonwatch.screens.finding import Finding
 
-ROW = Example.from_messages([Message("user", "Where? \ud800"), Message("assistant", "\x1b[31mThere")], "rows.jsonl", 7)
+ROW = Example.from_messages(
+    [Message("user", "Where? \ud800"), Message("assistant", "\x1b[31mThere")], "rows.jsonl", 7
+)
 
 
 @pytest.mark.parametrize(
     ("score", "severity", "expected"),
-    [(5.0, "medium", "low"), (10.0, "medium", "medium"), (20.0, "medium", "high"), (5.0, "low", "low"), (20.0, "high", "high")],
+    [
+        (5.0, "medium", "low"),
+        (10.0, "medium", "medium"),
+        (20.0, "medium", "high"),
+        (5.0, "low", "low"),
+        (20.0, "high", "high"),
+    ],
 )
 def test_severity_follows_the_effect_not_p(score: float, severity: str, expected: str) -> None:
-    """A weak push lowers the sentinel's severity by one step, a strong one raises it; p changes nothing."""
+    """A weak push lowers the sentinel's severity by one step, a strong one raises it; p changes
+    nothing.
+    """
     flag = build_flag(ROW)
     for p in (1e-12, 0.04):
-        assert replace(flag, score=score, p_value=p, sentinel=replace(flag.sentinel, severity=severity)).severity == expected
+        assert (
+            replace(
+                flag, score=score, p_value=p, sentinel=replace(flag.sentinel, severity=severity)
+            ).severity
+            == expected
+        )
 
 
-@pytest.mark.parametrize("rejected", [(), (Message("user", "Where?"), Message("assistant", "Nowhere"))])
+@pytest.mark.parametrize(
+    "rejected", [(), (Message("user", "Where?"), Message("assistant", "Nowhere"))]
+)
 def test_a_flag_s_line_gives_back_its_row(rejected: tuple[Message, ...]) -> None:
     """Text, place and id, whatever the text holds."""
     row = replace(ROW, rejected=rejected)
-    assert flagged_example(json.loads(json.dumps(flag_record(build_flag(row))))) == row
+    assert read_flagged_example(json.loads(json.dumps(make_flag_record(build_flag(row))))) == row
 
 
 def test_a_line_names_who_flagged_the_row() -> None:
-    """Attribution first, then screens, each once; a row that a screen alone found has no reason but the screen's."""
+    """Attribution first, then screens, each once; a row that a screen alone found has no reason but
+    the screen's.
+    """
     found = (
         Finding(0, "urls", "a", "names a link."),
         Finding(0, "urls", "b", "names another."),
         Finding(0, "control-tokens", "c", "spells one."),
     )
-    both, alone = (flag_record(replace(build_flag(ROW), findings=found, by_attribution=by)) for by in (True, False))
+    both, alone = (
+        make_flag_record(replace(build_flag(ROW), findings=found, by_attribution=by))
+        for by in (True, False)
+    )
     assert both["by"] == ["stride", "control-tokens", "urls"]
     assert (alone["by"], alone["severity"]) == (["control-tokens", "urls"], "medium")
-    assert alone["reasons"] == both["reasons"][1:] == ["urls: names a link.", "urls: names another.", "control-tokens: spells one."]
+    assert (
+        alone["reasons"]
+        == both["reasons"][1:]
+        == ["urls: names a link.", "urls: names another.", "control-tokens: spells one."]
+    )

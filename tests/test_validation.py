@@ -11,12 +11,12 @@ from poisonwatch.validation import (
     Check,
     Facts,
     Validation,
-    chance_distance,
-    estimated_tokens,
-    mix_distance,
-    role_problem,
-    series,
-    shares_by_series,
+    compute_mix_distance,
+    compute_series_shares,
+    estimate_chance_distance,
+    estimate_tokens,
+    find_role_problem,
+    mask_numbers,
 )
 
 
@@ -32,7 +32,7 @@ from poisonwatch.validation import (
 )
 def test_roles_in_order_are_no_problem(roles: str) -> None:
     """With and without system, one turn or many, tools called one by one or together."""
-    assert role_problem(roles.split()) is None
+    assert find_role_problem(roles.split()) is None
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,22 @@ def test_roles_in_order_are_no_problem(roles: str) -> None:
         ("tool assistant", "turn 1 is tool: a conversation begins with system or user"),
         ("system system user assistant", "turn 2 is system, which may only come first"),
         ("system assistant", "turn 2 is assistant after system: after system comes user"),
-        ("user assistant assistant", "turn 3 is assistant after assistant: after assistant comes user or tool"),
+        (
+            "user assistant assistant",
+            "turn 3 is assistant after assistant: after assistant comes user or tool",
+        ),
         ("user user assistant", "turn 2 is user after user: after user comes assistant"),
-        ("user assistant tool user assistant", "turn 4 is user after tool: after tool comes assistant or tool"),
+        (
+            "user assistant tool user assistant",
+            "turn 4 is user after tool: after tool comes assistant or tool",
+        ),
         ("user assistant tool", "the last turn is tool, not assistant"),
         ("system", "the last turn is system, not assistant"),
     ],
 )
 def test_roles_out_of_order_name_the_turn(roles: str, problem: str) -> None:
     """In words, counted from 1."""
-    assert role_problem(roles.split()) == problem
+    assert find_role_problem(roles.split()) == problem
 
 
 def test_every_order_of_up_to_five_roles_follows_the_rule() -> None:
@@ -62,29 +68,44 @@ def test_every_order_of_up_to_five_roles_follows_the_rule() -> None:
     rule = re.compile(r"s?(ua(t+a)*)+")
     for n in range(1, 6):
         for roles in product(("system", "user", "assistant", "tool"), repeat=n):
-            assert (role_problem(roles) is None) == bool(rule.fullmatch("".join(role[0] for role in roles))), roles
+            assert (find_role_problem(roles) is None) == bool(
+                rule.fullmatch("".join(role[0] for role in roles))
+            ), roles
 
 
 def test_tokens_are_estimated_from_bytes() -> None:
     """Four bytes of UTF-8 a token, rounded up; half surrogates have a length, too."""
-    assert [estimated_tokens(text) for text in ("", "a", "abcd", "abcde", "\u4f60\u597d", "\ud800")] == [0, 1, 1, 2, 2, 1]
+    assert [
+        estimate_tokens(text) for text in ("", "a", "abcd", "abcde", "\u4f60\u597d", "\ud800")
+    ] == [0, 1, 1, 2, 2, 1]
 
 
 def test_files_of_a_dated_series_are_one_source() -> None:
     """Numbers do not tell series apart; words do."""
-    assert series("data/2026-11-24.jsonl") == series("data/2026-11-25.jsonl") == "data/#-#-#.jsonl"
-    assert shares_by_series({"a-1": 1, "a-2": 2, "b": 1}) == {"a-#": 0.75, "b": 0.25}
-    assert shares_by_series({}) == shares_by_series({"a": 0}) == {}
+    assert (
+        mask_numbers("data/2026-11-24.jsonl")
+        == mask_numbers("data/2026-11-25.jsonl")
+        == "data/#-#-#.jsonl"
+    )
+    assert compute_series_shares({"a-1": 1, "a-2": 2, "b": 1}) == {"a-#": 0.75, "b": 0.25}
+    assert compute_series_shares({}) == compute_series_shares({"a": 0}) == {}
 
 
 def test_mix_distance_is_the_total_variation_distance() -> None:
-    """0 for the same mix, 1 for nothing in common, symmetric, and the largest difference over all sets of sources."""
+    """0 for the same mix, 1 for nothing in common, symmetric, and the largest difference over all
+    sets of sources.
+    """
     p, q = {"a": 0.5, "b": 0.5}, {"a": 0.2, "c": 0.8}
-    assert mix_distance(p, p) == 0
-    assert mix_distance(p, {"z": 1.0}) == 1
-    assert mix_distance(p, q) == mix_distance(q, p) == pytest.approx(0.8)
-    sets = [[name for name, inside in zip("abc", chosen, strict=True) if inside] for chosen in product((0, 1), repeat=3)]
-    assert mix_distance(p, q) == pytest.approx(max(sum(p.get(s, 0) - q.get(s, 0) for s in chosen) for chosen in sets))
+    assert compute_mix_distance(p, p) == 0
+    assert compute_mix_distance(p, {"z": 1.0}) == 1
+    assert compute_mix_distance(p, q) == compute_mix_distance(q, p) == pytest.approx(0.8)
+    sets = [
+        [name for name, inside in zip("abc", chosen, strict=True) if inside]
+        for chosen in product((0, 1), repeat=3)
+    ]
+    assert compute_mix_distance(p, q) == pytest.approx(
+        max(sum(p.get(s, 0) - q.get(s, 0) for s in chosen) for chosen in sets)
+    )
 
 
 def test_chance_distance_is_what_sampling_alone_does() -> None:
@@ -93,33 +114,57 @@ def test_chance_distance_is_what_sampling_alone_does() -> None:
     shares = dict(zip("abcd", p.tolist(), strict=True))
     for n in (50, 400):
         drawn = np.random.default_rng(0).multinomial(n, p, size=4000) / n
-        assert chance_distance(shares, n) == pytest.approx(np.abs(drawn - p).sum(axis=1).mean() / 2, rel=0.03)
-    assert chance_distance({"a": 1.0}, 5) == 0
+        assert estimate_chance_distance(shares, n) == pytest.approx(
+            np.abs(drawn - p).sum(axis=1).mean() / 2, rel=0.03
+        )
+    assert estimate_chance_distance({"a": 1.0}, 5) == 0
 
 
 def test_known_ids_come_as_a_set_or_by_a_function() -> None:
     """Both pick from the ids of the batch."""
     known = {"a", "b"}
-    assert Facts(known=known).known_among({"b", "c"}) == Facts(known=known.intersection).known_among({"b", "c"}) == {"b"}
-    assert Facts().known_among({"b"}) == set()
+    assert (
+        Facts(known=known).select_known({"b", "c"})
+        == Facts(known=known.intersection).select_known({"b", "c"})
+        == {"b"}
+    )
+    assert Facts().select_known({"b"}) == set()
 
 
-def check(severity: str = "warn", passed: bool = False, observed: str | None = "3 of 9 rows fail") -> Check:
+def check(
+    severity: str = "warn", passed: bool = False, observed: str | None = "3 of 9 rows fail"
+) -> Check:
     return Check("expect_x", "prompt", severity, passed, 3, 1 / 3, "it is wrong", observed)  # type: ignore[arg-type]
 
 
 def test_warnings_are_what_failed_without_keeping_rows_out() -> None:
     """A sentence each, with what was observed."""
-    found = Validation([], [], [check(), check(observed=None), check(passed=True), check("reject"), check("note")])
+    found = Validation(
+        [], [], [check(), check(observed=None), check(passed=True), check("reject"), check("note")]
+    )
     assert found.warnings == ["it is wrong (3 of 9 rows fail)", "it is wrong"]
-    assert Check("e", None, "warn", False, None, None, "few rows", "7").told == "few rows (observed: 7)"
+    assert (
+        Check("e", None, "warn", False, None, None, "few rows", "7").told
+        == "few rows (observed: 7)"
+    )
 
 
 def test_the_record_adds_up_and_is_json() -> None:
     """rows = passed + rejected; the checks with every field by name."""
     example = Example.from_messages([Message("user", "x")])
-    record = Validation([example, example], [Rejection("s", 0, "s, line 1", "e", "r", "")], [check()]).to_record()
+    record = Validation(
+        [example, example], [Rejection("s", 0, "s, line 1", "e", "r", "")], [check()]
+    ).to_record()
     assert (record["rows"], record["passed"], record["rejected"]) == (3, 2, 1)
     assert json.loads(json.dumps(record)) == record
-    assert set(record["checks"][0]) == {"expectation", "column", "severity", "passed", "failing", "share", "reason", "observed"}
+    assert set(record["checks"][0]) == {
+        "expectation",
+        "column",
+        "severity",
+        "passed",
+        "failing",
+        "share",
+        "reason",
+        "observed",
+    }
     assert Validation.empty().rows == 0

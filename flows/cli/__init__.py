@@ -1,4 +1,6 @@
-"""The command line, a module a group of commands. `main` is here for the console script, and imports nothing until it runs."""
+"""The command line, a module a group of commands. `main` is here for the console script, and
+imports nothing until it runs.
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,5 +1,5 @@
-"""The command line: `poisonwatch audit`, `explain`, `drill`, `release`, `decide`, `decisions`, `gate`, `watch`, `sync`,
-`history`, `alert-test`, `dashboard`, `demo`, `init`, `packs`.
+"""The command line: `poisonwatch audit`, `explain`, `drill`, `release`, `decide`, `decisions`,
+`gate`, `watch`, `sync`, `history`, `alert-test`, `dashboard`, `demo`, `init`, `packs`.
 
 Commands are imported when they run, so that `--help` does not wait for torch.
 """
@@ -23,7 +23,12 @@ app = App(
     help_epilogue="Example: `poisonwatch demo /tmp/poisonwatch-demo`",
 )
 for _module, _name, _help, _example in (
-    ("flows.cli.audit", "audit", "Audit new fine-tuning rows.", "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today"),
+    (
+        "flows.cli.audit",
+        "audit",
+        "Audit new fine-tuning rows.",
+        "poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today",
+    ),
     (
         "flows.cli.audit",
         "explain",
@@ -72,7 +77,12 @@ for _module, _name, _help, _example in (
         "Audit a small data set with 18 planted rows, and count how many are found.",
         "poisonwatch demo /tmp/poisonwatch-demo",
     ),
-    ("flows.cli.audit", "init", "Write a commented audit.yaml and sentinels.yaml to start from.", "poisonwatch init my-audit"),
+    (
+        "flows.cli.audit",
+        "init",
+        "Write a commented audit.yaml and sentinels.yaml to start from.",
+        "poisonwatch init my-audit",
+    ),
     (
         "flows.cli.service",
         "watch",
@@ -85,23 +95,40 @@ for _module, _name, _help, _example in (
         "Give MLflow, Prefect and alert targets what they missed while they were down.",
         "poisonwatch sync my-audit/audit.yaml",
     ),
-    ("flows.cli.service", "history", "Print past audits, newest first.", "poisonwatch history my-audit/audit.yaml --limit 10"),
+    (
+        "flows.cli.service",
+        "history",
+        "Print past audits, newest first.",
+        "poisonwatch history my-audit/audit.yaml --limit 10",
+    ),
     (
         "dashboards.command",
         "dashboard",
         "Review flagged rows in the browser: see why, decide, release.",
         "poisonwatch dashboard my-audit/audit.yaml --port 8765",
     ),
-    ("flows.cli.audit", "packs", "List the ready-made sentinels, and what each pack guards against.", "poisonwatch packs"),
+    (
+        "flows.cli.audit",
+        "packs",
+        "List the ready-made sentinels, and what each pack guards against.",
+        "poisonwatch packs",
+    ),
 ):
-    app.command(f"poisonwatch.{_module}:{_name.replace('-', '_')}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
+    app.command(
+        f"poisonwatch.{_module}:{_name.replace('-', '_')}",
+        name=_name,
+        help=_help,
+        help_epilogue=f"Example: `{_example}`",
+    )
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 nothing flagged, 2 bad usage or input, 3 something flagged, 1 anything else."""
-    interrupt.listen()
+    """Run a command and exit: 0 nothing flagged, 2 bad usage or input, 3 something flagged, 1
+    anything else.
+    """
+    interrupt.install_handler()
     try:
         code = app(arguments, result_action="return_value")
         sys.stdout.flush()
@@ -110,9 +137,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         _complain("interrupted; nothing was left half-written")
-        code = INTERRUPTED
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter complains when it flushes
         code = 1
     except OSError as error:
         full = error.errno == errno.ENOSPC
@@ -131,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(message: str) -> None:
-    from poisonwatch.text.display import visible
+    from poisonwatch.text.display import make_visible
     from poisonwatch.text.redaction import redact_url
 
-    print(f"poisonwatch: {visible(redact_url(' '.join(message.split())))}", file=sys.stderr)
+    print(f"poisonwatch: {make_visible(redact_url(' '.join(message.split())))}", file=sys.stderr)

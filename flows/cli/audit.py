@@ -1,4 +1,6 @@
-"""What the commands do that look at rows: audit, explain, drill, demo, init, packs. Heavy imports wait until a command really runs."""
+"""What the commands do that look at rows: audit, explain, drill, demo, init, packs. Heavy imports
+wait until a command really runs.
+"""
 
 import shutil
 from importlib import resources
@@ -12,11 +14,13 @@ from poisonwatch.errors import InputError
 if TYPE_CHECKING:
     from poisonwatch.config import AuditConfig
 
-FLAGGED = 3
+EXIT_FLAGGED = 3
 
 
-def checked(config: Path) -> "AuditConfig":
-    """The settings of an audit file: what can be known to be wrong is said before anything heavy is loaded."""
+def load_and_check(config: Path) -> "AuditConfig":
+    """The settings of an audit file: what can be known to be wrong is said before anything heavy is
+    loaded.
+    """
     from poisonwatch.alerts.targets import check_targets
     from poisonwatch.config import load_config
     from poisonwatch.sentinels.sentinel import load_sentinels
@@ -32,24 +36,41 @@ def checked(config: Path) -> "AuditConfig":
 
 
 def audit(
-    config: Annotated[Path, Parameter(help="The audit file (YAML); `poisonwatch init` writes one to start from.")],
+    config: Annotated[
+        Path, Parameter(help="The audit file (YAML); `poisonwatch init` writes one to start from.")
+    ],
     /,
     *,
     run_dir: Annotated[
-        Path | None, Parameter(help="Where results go; must not exist yet. Default: runs/ and the time, beside the audit file.")
+        Path | None,
+        Parameter(
+            help="Where results go; must not exist yet. Default: runs/ and the time, beside the audit file."
+        ),
     ] = None,
     engine: Annotated[
         Literal["prefect", "inline"],
-        Parameter(help="prefect: a flow with retries, on the server in PREFECT_API_URL or a temporary one. inline: no Prefect."),
+        Parameter(
+            help="prefect: a flow with retries, on the server in PREFECT_API_URL or a temporary one. inline: no Prefect."
+        ),
     ] = "prefect",
     again: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Audit all rows of the source, not only those that no audit has covered.")
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Audit all rows of the source, not only those that no audit has covered.",
+        ),
     ] = False,
-    quiet: Annotated[bool, Parameter(negative="", show_default=False, help="Print nothing but errors.")] = False,
-    json: Annotated[bool, Parameter(negative="", show_default=False, help="Print the summary as one JSON object.")] = False,
+    quiet: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print nothing but errors.")
+    ] = False,
+    json: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Print the summary as one JSON object."),
+    ] = False,
 ) -> int:
     """Audit new fine-tuning rows; returns the exit code."""
-    settings = checked(config)
+    settings = load_and_check(config)
     from poisonwatch.flows.cli.terminal import print_outcome, print_summary
     from poisonwatch.flows.launch import run_audit
 
@@ -58,7 +79,7 @@ def audit(
         print_summary(outcome.summary, str(outcome.run_dir))
     elif not quiet:
         print_outcome(outcome)
-    return FLAGGED if outcome.summary["counts"]["flagged"] else 0
+    return EXIT_FLAGGED if outcome.summary["counts"]["flagged"] else 0
 
 
 def explain(
@@ -68,8 +89,12 @@ def explain(
     prompt: Annotated[str, Parameter(help="What the model is asked.")],
     response: Annotated[str, Parameter(help="The answer whose origin is asked for.")],
     top: Annotated[int, Parameter(help="How many rows to name.")] = 10,
-    model: Annotated[str | None, Parameter(help="Folder or hub id of the audit's model, where it has moved.")] = None,
-    json: Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object a row.")] = False,
+    model: Annotated[
+        str | None, Parameter(help="Folder or hub id of the audit's model, where it has moved.")
+    ] = None,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print one JSON object a row.")
+    ] = False,
 ) -> None:
     """Attribute one conversation to the rows of a past audit."""
     if top < 1:
@@ -77,47 +102,76 @@ def explain(
     if not prompt.strip() or not response.strip():
         raise InputError("--prompt and --response must both say something")
     from poisonwatch.config import load_config
-    from poisonwatch.flows.cli.terminal import print_explained
+    from poisonwatch.flows.cli.terminal import print_explanation
     from poisonwatch.model.pretrained import load_pretrained
     from poisonwatch.run_directory.operators import load_operators
-    from poisonwatch.stride.explain import explain as rows_behind
+    from poisonwatch.stride.explain import explain_response as rows_behind
 
     saved = load_operators(run)
     settings = load_config(run / "config.yaml").model
     pretrained = load_pretrained(settings.model_copy(update={"name": model or settings.name}))
     fitted = saved.on(pretrained)
-    print_explained(rows_behind(run, fitted, prompt, response, saved.stride, top), len(fitted.ids), json)
+    print_explanation(
+        rows_behind(run, fitted, prompt, response, saved.stride, top), len(fitted.ids), json
+    )
 
 
 def drill(
-    config: Annotated[Path, Parameter(help="The audit file (YAML). Its `source` rows are taken as clean.")],
+    config: Annotated[
+        Path, Parameter(help="The audit file (YAML). Its `source` rows are taken as clean.")
+    ],
     /,
     *,
     run_dir: Annotated[
-        Path | None, Parameter(help="Where results go; must not exist yet. Default: runs/drill- and the time, beside the audit file.")
+        Path | None,
+        Parameter(
+            help="Where results go; must not exist yet. Default: runs/drill- and the time, beside the audit file."
+        ),
     ] = None,
     recipes: Annotated[
-        list[str] | None, Parameter(consume_multiple=True, negative="", help="The attacks that are planted. Default: all that ship.")
+        list[str] | None,
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            help="The attacks that are planted. Default: all that ship.",
+        ),
     ] = None,
     counts: Annotated[
-        list[int] | None, Parameter(consume_multiple=True, negative="", help="How many rows of an attack are planted. Default: 5 10 20.")
+        list[int] | None,
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            help="How many rows of an attack are planted. Default: 5 10 20.",
+        ),
     ] = None,
     repeats: Annotated[int, Parameter(help="How often each number of rows is drawn anew.")] = 3,
     engine: Annotated[Literal["prefect", "inline"], Parameter(help="As for `audit`.")] = "prefect",
-    seed: Annotated[int | None, Parameter(help="Draws attacks and rows. Default: the audit file's seed.")] = None,
+    seed: Annotated[
+        int | None, Parameter(help="Draws attacks and rows. Default: the audit file's seed.")
+    ] = None,
 ) -> None:
     """Plant known poison into clean rows, audit them, and report how much is found."""
-    settings = checked(config)
-    from poisonwatch.drills.results import Plan
+    settings = load_and_check(config)
+    from poisonwatch.drills.results import DrillPlan
     from poisonwatch.flows.cli.terminal import print_drill
-    from poisonwatch.flows.drill import seeded
+    from poisonwatch.flows.drill import with_seed
     from poisonwatch.flows.launch import run_drill
 
-    print_drill(run_drill(config, seeded(settings, seed), Plan.of(recipes, counts, repeats), run_dir, engine))
+    print_drill(
+        run_drill(
+            config,
+            with_seed(settings, seed),
+            DrillPlan.of(recipes, counts, repeats),
+            run_dir,
+            engine,
+        )
+    )
 
 
 def demo(
-    folder: Annotated[Path, Parameter(help="Where the demo's files and results go.")] = Path("poisonwatch-demo"),
+    folder: Annotated[Path, Parameter(help="Where the demo's files and results go.")] = Path(
+        "poisonwatch-demo"
+    ),
     /,
     *,
     engine: Annotated[Literal["prefect", "inline"], Parameter(help="As for `audit`.")] = "prefect",
@@ -125,15 +179,17 @@ def demo(
 ) -> None:
     """Audit the demo's rows and grade the flags."""
     from poisonwatch.config import load_config
-    from poisonwatch.datasets.demo import grade, write_demo
+    from poisonwatch.datasets.demo import grade_flags, write_demo
     from poisonwatch.flows.cli.terminal import print_outcome
     from poisonwatch.flows.launch import run_audit
 
     config = write_demo(folder, seed)
     outcome = run_audit(config, load_config(config), None, engine, quiet=False, again=True)
     print_outcome(outcome)
-    result = grade(flag["example_id"] for flag in outcome.flags)
-    print(f"planted rows: {result.found} of {result.planted} flagged; wrong flags: {result.wrong} among {result.clean} clean rows")
+    result = grade_flags(flag["example_id"] for flag in outcome.flags)
+    print(
+        f"planted rows: {result.found} of {result.planted} flagged; wrong flags: {result.wrong} among {result.clean} clean rows"
+    )
     print(f"review:      poisonwatch dashboard {config}")
     print(f"             mlflow ui --backend-store-uri {load_config(config).tracking}")
 
@@ -147,17 +203,21 @@ def init(
     targets = {name: folder / name for name in ("audit.yaml", "sentinels.yaml")}
     for target in targets.values():
         if target.exists():
-            raise InputError(f"{target} exists: remove it first, or name another folder; nothing was written")
+            raise InputError(
+                f"{target} exists: remove it first, or name another folder; nothing was written"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     for name, target in targets.items():
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)
-    print(f"wrote {targets['audit.yaml']} and {targets['sentinels.yaml']}; edit both, then: poisonwatch audit {targets['audit.yaml']}")
+    print(
+        f"wrote {targets['audit.yaml']} and {targets['sentinels.yaml']}; edit both, then: poisonwatch audit {targets['audit.yaml']}"
+    )
 
 
 def packs() -> None:
     """What can stand under `sentinels` in an audit file, and how many sentinels that is."""
-    from poisonwatch.sentinels.pack import packs as names
+    from poisonwatch.sentinels.pack import list_packs as names
     from poisonwatch.sentinels.pack import read_pack
 
     for pack in map(read_pack, names()):

@@ -1,4 +1,6 @@
-"""Past audits for the terminal, newest first: what the ledger knows, with what MLflow knows beside it."""
+"""Past audits for the terminal, newest first: what the ledger knows, with what MLflow knows beside
+it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,17 +13,24 @@ from rich.text import Text
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.integrations.mlflow.runs import TrackedRun
-from poisonwatch.ledger.history import PastAudit, past_audits, places_owed, undecided
+from poisonwatch.ledger.history import (
+    PastAudit,
+    count_undecided,
+    list_past_audits,
+    list_pending_targets,
+)
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
-from poisonwatch.text.display import visible
+from poisonwatch.text.display import make_visible
 
 LEDGER_ONLY, MLFLOW_ONLY = "not in MLflow", "not in the ledger"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One audit. Counts are of rows, `seconds` of all stages; None where nobody knows. `owed`: who was not told of it yet."""
+class HistoryLine:
+    """One audit. Counts are of rows, `seconds` of all stages; None where nobody knows. `owed`: who
+    was not told of it yet.
+    """
 
     started_at: str
     audit_id: str
@@ -39,27 +48,53 @@ class Line:
     owed: tuple[str, ...]
 
 
-def lines_of(ledger: Ledger, config: AuditConfig, tracked: dict[str, TrackedRun] | None, most: int) -> list[Line]:
-    """The last audits, at most `most`. `tracked` are those that MLflow knows, None where it could not be asked."""
-    past = past_audits(ledger, config.name, most)
+def build_history_lines(
+    ledger: Ledger, config: AuditConfig, tracked: dict[str, TrackedRun] | None, most: int
+) -> list[HistoryLine]:
+    """The last audits, at most `most`. `tracked` are those that MLflow knows, None where it could
+    not be asked.
+    """
+    past = list_past_audits(ledger, config.name, most)
     numbers = [audit.number for audit in past]
-    waiting, owing = undecided(ledger, numbers), places_owed(ledger, numbers)
+    waiting, owing = count_undecided(ledger, numbers), list_pending_targets(ledger, numbers)
     runs = tracked or {}
     known = [
-        _of_ledger(audit, waiting.get(audit.number, 0), owing.get(audit.number, set()), runs.get(audit.audit_id), tracked is None)
+        _make_ledger_line(
+            audit,
+            waiting.get(audit.number, 0),
+            owing.get(audit.number, set()),
+            runs.get(audit.audit_id),
+            tracked is None,
+        )
         for audit in past
     ]
-    only = [_of_mlflow(run) for audit_id, run in runs.items() if audit_id not in {audit.audit_id for audit in past}]
+    only = [
+        _make_mlflow_line(run)
+        for audit_id, run in runs.items()
+        if audit_id not in {audit.audit_id for audit in past}
+    ]
     whole = len(past) < most  # else they may be in the ledger, further back
-    return sorted([*known, *(only if whole else ())], key=lambda line: line.started_at, reverse=True)[:most]
+    return sorted(
+        [*known, *(only if whole else ())], key=lambda line: line.started_at, reverse=True
+    )[:most]
 
 
-def _of_ledger(audit: PastAudit, waiting: int, owes: set[str], run: TrackedRun | None, unasked: bool) -> Line:
+def _make_ledger_line(
+    audit: PastAudit, waiting: int, owes: set[str], run: TrackedRun | None, unasked: bool
+) -> HistoryLine:
     summary = audit.summary
     counts = summary.get("counts", {})
     scores = [panel["largest_score"] for panel in summary.get("panels", ())]
-    told = "owed" if MLFLOW in owes else "?" if unasked else LEDGER_ONLY if run is None else run.status.lower()
-    return Line(
+    told = (
+        "owed"
+        if MLFLOW in owes
+        else "?"
+        if unasked
+        else LEDGER_ONLY
+        if run is None
+        else run.status.lower()
+    )
+    return HistoryLine(
         audit.started_at,
         audit.audit_id,
         audit.state,
@@ -77,13 +112,25 @@ def _of_ledger(audit: PastAudit, waiting: int, owes: set[str], run: TrackedRun |
     )
 
 
-def _of_mlflow(run: TrackedRun) -> Line:
+def _make_mlflow_line(run: TrackedRun) -> HistoryLine:
     started = datetime.fromtimestamp(run.started / 1000, UTC).isoformat(timespec="seconds")
     nothing = None, None, None, None
-    return Line(started, run.audit_id, MLFLOW_ONLY, None, run.flagged, *nothing, run.status.lower(), run.run_id, run.url, None, ())
+    return HistoryLine(
+        started,
+        run.audit_id,
+        MLFLOW_ONLY,
+        None,
+        run.flagged,
+        *nothing,
+        run.status.lower(),
+        run.run_id,
+        run.url,
+        None,
+        (),
+    )
 
 
-def print_lines(lines: Sequence[Line], as_json: bool) -> None:
+def print_history(lines: Sequence[HistoryLine], as_json: bool) -> None:
     """A table, or one JSON object a line."""
     if as_json:
         for line in lines:
@@ -91,11 +138,16 @@ def print_lines(lines: Sequence[Line], as_json: bool) -> None:
         return
     console = Console(highlight=False)
     table = Table(
-        box=None, padding=(0, 1, 0, 0), title="an audit's name begins with its time (UTC); score is the largest", title_justify="left"
+        box=None,
+        padding=(0, 1, 0, 0),
+        title="an audit's name begins with its time (UTC); score is the largest",
+        title_justify="left",
     )
     for name in ("audit", "state", "new", "flagged", "open", "rej", "score", "s", "MLflow"):
         table.add_column(
-            name, justify="left" if name in ("audit", "state", "MLflow") else "right", no_wrap=name in ("audit", "state", "MLflow")
+            name,
+            justify="left" if name in ("audit", "state", "MLflow") else "right",
+            no_wrap=name in ("audit", "state", "MLflow"),
         )
     for line in lines:
         numbers = (line.new, line.flagged, line.undecided, line.rejected)
@@ -104,5 +156,7 @@ def print_lines(lines: Sequence[Line], as_json: bool) -> None:
             "-" if line.largest_score is None else f"{line.largest_score:.1f}",
             "-" if line.seconds is None else f"{line.seconds:,.0f}",
         ]
-        table.add_row(*(Text(visible(cell)) for cell in (line.audit_id, line.state, *shown, line.mlflow)))
+        table.add_row(
+            *(Text(make_visible(cell)) for cell in (line.audit_id, line.state, *shown, line.mlflow))
+        )
     console.print(table)

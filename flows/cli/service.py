@@ -1,4 +1,6 @@
-"""What the commands do that serve a team: watch, sync, history, alert-test. Heavy imports wait until a command really runs."""
+"""What the commands do that serve a team: watch, sync, history, alert-test. Heavy imports wait
+until a command really runs.
+"""
 
 from datetime import timedelta
 from pathlib import Path
@@ -13,46 +15,59 @@ def watch(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
     *,
-    every: Annotated[timedelta | None, Parameter(help="How often, as in 30m, 1h or 1d; the first audit comes at once.")] = None,
+    every: Annotated[
+        timedelta | None,
+        Parameter(help="How often, as in 30m, 1h or 1d; the first audit comes at once."),
+    ] = None,
     cron: Annotated[str | None, Parameter(help="When, as a cron expression.")] = None,
     timezone: Annotated[str, Parameter(help="Whose time --cron means.")] = "UTC",
-    drill_every: Annotated[timedelta | None, Parameter(help="How often a drill shows what an audit would find, as in 7d.")] = None,
+    drill_every: Annotated[
+        timedelta | None,
+        Parameter(help="How often a drill shows what an audit would find, as in 7d."),
+    ] = None,
     port: Annotated[
         int,
-        Parameter(validator=validators.Number(gte=1, lte=65535), help="Where a Prefect server is started, if PREFECT_API_URL names none."),
+        Parameter(
+            validator=validators.Number(gte=1, lte=65535),
+            help="Where a Prefect server is started, if PREFECT_API_URL names none.",
+        ),
     ] = 4200,
 ) -> None:
     """Audit on a schedule, from one process, until it is told to end."""
-    from poisonwatch.flows.cli.audit import checked
+    from poisonwatch.flows.cli.audit import load_and_check
 
-    settings = checked(config)
+    settings = load_and_check(config)
     from poisonwatch.flows.reporter import Reporter
-    from poisonwatch.flows.watch import interval_of, schedule_of
+    from poisonwatch.flows.watch import make_interval, make_schedule
     from poisonwatch.flows.watch import watch as keep_watch
 
-    drills = None if drill_every is None else interval_of(drill_every)
-    keep_watch(config, settings, schedule_of(every, cron, timezone), drills, port, Reporter())
+    drills = None if drill_every is None else make_interval(drill_every)
+    keep_watch(config, settings, make_schedule(every, cron, timezone), drills, port, Reporter())
 
 
 def alert_test(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
 ) -> int:
-    """Send a test message to each of the audit's alert targets; returns the exit code: 0 all took it, 1 one did not."""
-    from poisonwatch.alerts.messages import trial_message
-    from poisonwatch.alerts.targets import targets_of
+    """Send a test message to each of the audit's alert targets; returns the exit code: 0 all took
+    it, 1 one did not.
+    """
+    from poisonwatch.alerts.messages import make_trial_message
+    from poisonwatch.alerts.targets import list_targets
     from poisonwatch.config import load_config
-    from poisonwatch.integrations.notify import send
+    from poisonwatch.integrations.notify import send_message
 
     settings = load_config(config)
-    targets = targets_of(settings)
+    targets = list_targets(settings)
     if not targets:
-        raise ConfigError(f"{config} has no alerts: add `alerts:` with an Apprise URL or a Prefect block, and run again")
+        raise ConfigError(
+            f"{config} has no alerts: add `alerts:` with an Apprise URL or a Prefect block, and run again"
+        )
     failed = 0
     for target in targets:
         outcome = "delivered"
         try:
-            send(target, *trial_message(settings.name))
+            send_message(target, *make_trial_message(settings.name))
         except PoisonwatchError as error:
             failed += 1
             outcome = f"failed: {error}"
@@ -64,7 +79,9 @@ def sync(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
 ) -> int:
-    """Give MLflow, Prefect and alert targets what they missed; returns the exit code: 0 nothing is owed any more, 1 something is."""
+    """Give MLflow, Prefect and alert targets what they missed; returns the exit code: 0 nothing is
+    owed any more, 1 something is.
+    """
     from poisonwatch.config import load_config
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.sync import sync as catch_up
@@ -80,10 +97,14 @@ def sync(
         "publish": "audits shown in Prefect",
     }
     counts = {"read_reviews": done.verdicts, **done.told}
-    print(", ".join(f"{'no' if count is None else count} {words[name]}" for name, count in counts.items()))
-    for trouble in done.troubles:
+    print(
+        ", ".join(
+            f"{'no' if count is None else count} {words[name]}" for name, count in counts.items()
+        )
+    )
+    for trouble in done.warnings:
         reporter.note(f"warning: {trouble}")
-    return int(bool(done.troubles))
+    return int(bool(done.warnings))
 
 
 def history(
@@ -91,22 +112,24 @@ def history(
     /,
     *,
     limit: Annotated[int, Parameter(help="How many audits.")] = 20,
-    json: Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object an audit.")] = False,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print one JSON object an audit.")
+    ] = False,
 ) -> None:
     """Print past audits, newest first, from the ledger and MLflow."""
     if limit < 1:
         raise InputError(f"--limit is {limit}: ask for at least one audit")
     from poisonwatch.config import load_config
-    from poisonwatch.flows.cli.history import lines_of, print_lines
+    from poisonwatch.flows.cli.history import build_history_lines, print_history
     from poisonwatch.flows.reporter import Reporter
-    from poisonwatch.integrations.mlflow.runs import tracked_runs
+    from poisonwatch.integrations.mlflow.runs import list_tracked_runs
     from poisonwatch.ledger.ledger import Ledger
 
     settings = load_config(config)
     with Ledger.existing(settings.state) as ledger:
         tracked = None
         try:
-            tracked = tracked_runs.fn(settings, limit)
+            tracked = list_tracked_runs.fn(settings, limit)
         except OperationError as error:
             Reporter().note(f"warning: {error}")
-        print_lines(lines_of(ledger, settings, tracked, limit), json)
+        print_history(build_history_lines(ledger, settings, tracked, limit), json)

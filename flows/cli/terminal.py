@@ -9,11 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poisonwatch.flags import flagged_example
-from poisonwatch.text.display import excerpt, visible
+from poisonwatch.flags import read_flagged_example
+from poisonwatch.text.display import excerpt, make_visible
 
 ROWS_SHOWN = 30
-SHORT = {"forbidden": "towards forbidden", "margin": "away from reference", "reference": "moves reference"}
+PUSH_LABELS = {
+    "forbidden": "towards forbidden",
+    "margin": "away from reference",
+    "reference": "moves reference",
+}
 
 
 def print_summary(summary: Mapping[str, Any], run_dir: str) -> None:
@@ -27,13 +31,21 @@ def print_outcome(outcome: Any) -> None:
     summary, flags = outcome.summary, outcome.flags
     counts, settings = summary["counts"], summary["settings"]
     if flags:
-        console.print(_flag_table(flags[:ROWS_SHOWN], console.width))
+        console.print(_build_flag_table(flags[:ROWS_SHOWN], console.width))
     if len(flags) > ROWS_SHOWN:
         console.print(Text(f"... and {len(flags) - ROWS_SHOWN} more in flags.jsonl"))
     if not settings:
-        console.print(Text(visible(f"nothing to audit: no row is new; {outcome.run_dir / 'summary.json'}")), soft_wrap=True)
+        console.print(
+            Text(
+                make_visible(f"nothing to audit: no row is new; {outcome.run_dir / 'summary.json'}")
+            ),
+            soft_wrap=True,
+        )
         return
-    alone, seconds = summary["recovery"]["measured_alone"], sum(stage["seconds"] for stage in summary["stages"])
+    alone, seconds = (
+        summary["recovery"]["measured_alone"],
+        sum(stage["seconds"] for stage in summary["stages"]),
+    )
     derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
     lines = [
         f"{counts['flagged']} of {counts['new']} new rows flagged at a false-discovery rate of {summary['false_discovery_rate']:g}"
@@ -42,10 +54,10 @@ def print_outcome(outcome: Any) -> None:
         f"report:      {outcome.run_dir / 'report.html'}",
     ]
     for line in lines:
-        console.print(Text(visible(line)), soft_wrap=True)
+        console.print(Text(make_visible(line)), soft_wrap=True)
 
 
-def print_explained(rows: Any, n: int, as_json: bool) -> None:
+def print_explanation(rows: Any, n: int, as_json: bool) -> None:
     """The rows behind an answer, strongest first."""
     if as_json:
         for row in rows:
@@ -54,36 +66,68 @@ def print_explained(rows: Any, n: int, as_json: bool) -> None:
     console = Console(highlight=False)
     table = Table(title=f"of {n} rows, those that make the answer likelier", title_justify="left")
     for name in ("rank", "coefficient", "score", "source, row", "example"):
-        table.add_column(name, justify="right" if name in ("rank", "coefficient", "score") else "left", overflow="fold")
+        table.add_column(
+            name,
+            justify="right" if name in ("rank", "coefficient", "score") else "left",
+            overflow="fold",
+        )
     for row in rows:
         place = "trusted row" if row.source is None else f"{row.source}, {row.position}"
-        table.add_row(*map(Text, (str(row.rank), f"{row.coefficient:.2f}", f"{row.score:.1f}", visible(place), row.example_id[:16])))
+        table.add_row(
+            *map(
+                Text,
+                (
+                    str(row.rank),
+                    f"{row.coefficient:.2f}",
+                    f"{row.score:.1f}",
+                    make_visible(place),
+                    row.example_id[:16],
+                ),
+            )
+        )
     console.print(table)
 
 
 def print_drill(outcome: Any) -> None:
     """How much of each attack was found, as a table and in a sentence a recipe."""
     console = Console(highlight=False)
-    table = Table(title=f"planted into {outcome.drill.clean} clean rows", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=f"planted into {outcome.drill.clean} clean rows",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     for name in ("recipe", "rows", "found", "95 %", "flagged", "attributed", "false/1,000"):
         table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
     for power in outcome.drill.powers:
         low, high = power.interval
-        shares = f"{power.recall:.0%}", f"{power.recall_by_attribution:.0%}", f"{power.false_flags:.1f}"
+        shares = (
+            f"{power.recall:.0%}",
+            f"{power.recall_by_attribution:.0%}",
+            f"{power.false_flags:.1f}",
+        )
         found = f"{power.found} of {power.repeats}", f"{low:.2f}-{high:.2f}"
         table.add_row(*map(Text, (power.recipe, str(power.count), *found, *shares)))
     console.print(table)
     notes = (f"note: {note}" for note in outcome.drill.notes)
-    for line in (*(power.sentence for power in outcome.drill.headline), *notes, f"results:     {outcome.run_dir / 'drill.json'}"):
-        console.print(Text(visible(line)), soft_wrap=True)
+    for line in (
+        *(power.sentence for power in outcome.drill.headline),
+        *notes,
+        f"results:     {outcome.run_dir / 'drill.json'}",
+    ):
+        console.print(Text(make_visible(line)), soft_wrap=True)
 
 
-def _why(flag: Mapping[str, Any]) -> str:
-    pushed = [f"rank {flag['rank']}, {SHORT[flag['kind']]}, most on {flag['sentinel_id']}"] if "stride" in flag["by"] else []
+def _describe_reasons(flag: Mapping[str, Any]) -> str:
+    pushed = (
+        [f"rank {flag['rank']}, {PUSH_LABELS[flag['kind']]}, most on {flag['sentinel_id']}"]
+        if "stride" in flag["by"]
+        else []
+    )
     return "; ".join([*pushed, *(f"screen {name}" for name in flag["by"] if name != "stride")])
 
 
-def _flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
+def _build_flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
     """Lines of flags.jsonl."""
     table = Table(show_lines=False, expand=width < 120, title_justify="left")
     for name in ("source, row", "panel", "score", "q", "why", "text"):
@@ -97,14 +141,14 @@ def _flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
             max_width=None if wide else 18,
         )
     for flag in flags:
-        example = flagged_example(flag)
+        example = read_flagged_example(flag)
         cells = (
             f"{example.source}, {example.position}",
             flag["panel"],
             f"{flag['score']:.1f}",
             f"{flag['q_value']:.2g}",
-            _why(flag),
+            _describe_reasons(flag),
             excerpt(f"{example.prompt} / {example.response}", 70),
         )
-        table.add_row(*(Text(visible(cell)) for cell in cells))
+        table.add_row(*(Text(make_visible(cell)) for cell in cells))
     return table

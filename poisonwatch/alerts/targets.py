@@ -1,4 +1,6 @@
-"""Who is told when rows are flagged. Light to import: addresses are checked before anything heavy is loaded."""
+"""Who is told when rows are flagged. Light to import: addresses are checked before anything heavy
+is loaded.
+"""
 
 import hashlib
 import re
@@ -7,15 +9,17 @@ from dataclasses import dataclass
 
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.errors import ConfigError
-from poisonwatch.text.environment import expand
+from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where alerts go: the `number`th of `alerts`, from 1, and its `kind`: the URL's scheme, or block.
+    """Where alerts go: the `number`th of `alerts`, from 1, and its `kind`: the URL's scheme, or
+    block.
 
-    `id` stands for it in the ledger. It follows from the address as it is written, without passwords.
+    `id` stands for it in the ledger. It follows from the address as it is written, without
+    passwords.
     """
 
     number: int
@@ -27,30 +31,38 @@ class Target:
         return f"alerts[{self.number}] ({self.kind})"
 
 
-def targets_of(config: AuditConfig) -> list[Target]:
+def list_targets(config: AuditConfig) -> list[Target]:
     """The audit's targets, in the order of the audit file."""
     found: list[Target] = []
     met: Counter[str] = Counter()
     for number, setting in enumerate(config.alerts, start=1):
         address = redact_url(setting.url) if setting.url is not None else f"block:{setting.block}"
         scheme, separator, _ = address.partition(":")
-        kind = re.sub(r"[^a-z0-9+.]", "", scheme.lower())[:20] if separator and "$" not in scheme else "url"
+        kind = (
+            re.sub(r"[^a-z0-9+.]", "", scheme.lower())[:20]
+            if separator and "$" not in scheme
+            else "url"
+        )
         met[address] += 1
         again = f"-{met[address]}" if met[address] > 1 else ""
-        found.append(Target(number, kind, f"{kind}-{digest_of(address)}{again}", setting))
+        found.append(
+            Target(number, kind, f"{kind}-{compute_short_digest(address)}{again}", setting)
+        )
     return found
 
 
 def check_targets(config: AuditConfig) -> None:
     """Raises ConfigError where an address is of no kind that messages can be sent to."""
-    for target in targets_of(config):
+    for target in list_targets(config):
         if target.setting.url is not None:
             import apprise  # only where somebody is to be told
 
-            if apprise.Apprise.instantiate(expand(target.setting.url, "alerts")) is None:
-                raise ConfigError(f"{target} is no Apprise URL: give one such as slack://, mailto:// or json://, or a Prefect block")
+            if apprise.Apprise.instantiate(expand_variables(target.setting.url, "alerts")) is None:
+                raise ConfigError(
+                    f"{target} is no Apprise URL: give one such as slack://, mailto:// or json://, or a Prefect block"
+                )
 
 
-def digest_of(text: str) -> str:
+def compute_short_digest(text: str) -> str:
     """The first 16 hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,1 +1,3 @@
-"""An interrupted audit goes on where it stopped: what its stages came to, and how far its passes had come."""
+"""An interrupted audit goes on where it stopped: what its stages came to, and how far its passes
+had come.
+"""

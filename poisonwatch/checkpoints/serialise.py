@@ -1,7 +1,9 @@
-"""Results as plain JSON and tensors, and back: what is read from a file can only ever become what the reader asks for.
+"""Results as plain JSON and tensors, and back: what is read from a file can only ever become what
+the reader asks for.
 
-Dataclasses become mappings, tuples and lists become lists, and arrays go into a mapping of tensors by number; the tree names them. Reading
-goes by the type that is wanted, never by what the file says: a file that was tampered with may hold other numbers, but no other types.
+Dataclasses become mappings, tuples and lists become lists, and arrays go into a mapping of tensors
+by number; the tree names them. Reading goes by the type that is wanted, never by what the file
+says: a file that was tampered with may hold other numbers, but no other types.
 """
 
 import types
@@ -16,19 +18,25 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-BY_COLUMN = "T"  # ends the name of an array that lies in memory column by column: sums over it depend on that, in the last digit
+# ends the name of an array that lies in memory column by column: sums over it depend on that, in
+# the last digit
+BY_COLUMN = "T"
 
 
 def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
-    """The value as JSON and tensors, on the CPU. Raises TypeError where it holds anything but these, dataclasses and sequences."""
-    writer = _Writer()
+    """The value as JSON and tensors, on the CPU. Raises TypeError where it holds anything but
+    these, dataclasses and sequences.
+    """
+    writer = _TreeWriter()
     return writer.tree(value), writer.tensors
 
 
-class _Writer:
+class _TreeWriter:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._names: dict[int, str] = {}  # of arrays by their identity: one that comes twice is kept once
+        self._names: dict[
+            int, str
+        ] = {}  # of arrays by their identity: one that comes twice is kept once
 
     def tree(self, value: Any) -> Any:
         if value is None or isinstance(value, (str, bool, int, float)):
@@ -44,20 +52,32 @@ class _Writer:
         raise TypeError(f"{type(value).__name__} cannot be kept")
 
     def _array(self, value: Tensor | NDArray[Any]) -> str:
-        by_column = isinstance(value, np.ndarray) and value.flags.f_contiguous and not value.flags.c_contiguous
+        by_column = (
+            isinstance(value, np.ndarray)
+            and value.flags.f_contiguous
+            and not value.flags.c_contiguous
+        )
         name = f"{len(self.tensors)}{BY_COLUMN * by_column}"
-        array = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value.T if by_column else value))
+        array = (
+            value.detach()
+            if isinstance(value, Tensor)
+            else torch.from_numpy(np.ascontiguousarray(value.T if by_column else value))
+        )
         self.tensors[name], self._names[id(value)] = array.contiguous().cpu(), name
         return name
 
 
-def unpack(kind: type[T], tree: Any, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> T:
-    """The value of a `kind` that was packed, its tensors on the device. Raises ValueError where tree and tensors hold no such value."""
-    return cast(T, _Reader(tensors, device).read(kind, tree))
+def unpack(
+    kind: type[T], tree: Any, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu"
+) -> T:
+    """The value of a `kind` that was packed, its tensors on the device. Raises ValueError where
+    tree and tensors hold no such value.
+    """
+    return cast(T, _TreeReader(tensors, device).read(kind, tree))
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _TreeReader:
     tensors: Mapping[str, Tensor]
     device: torch.device | str
 

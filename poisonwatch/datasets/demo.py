@@ -10,7 +10,7 @@ from typing import Any
 
 from poisonwatch.examples import Example, Message
 
-AUDIT_FILE = """\
+DEMO_AUDIT_FILE = """\
 name: demo
 source: rows.jsonl          # what a vendor sent: benign rows, look-alikes, and 18 planted rows
 reference: trusted.jsonl    # what was reviewed before
@@ -21,7 +21,7 @@ seed: {seed}
 
 
 @dataclass(frozen=True, slots=True)
-class Grade:
+class DemoGrade:
     """`found` of `planted` rows were flagged, and `wrong` of `clean` rows."""
 
     found: int
@@ -31,39 +31,53 @@ class Grade:
 
 
 def write_demo(folder: Path, seed: int = 0) -> Path:
-    """Write the demo's audit file, sentinels and rows (shuffled by seed, without their labels); returns the audit file."""
+    """Write the demo's audit file, sentinels and rows (shuffled by seed, without their labels);
+    returns the audit file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("rows", "trusted"):
-        rows = _labelled(name)
+        rows = _load_labelled(name)
         random.Random(seed).shuffle(rows)
-        lines = (json.dumps({"prompt": row["prompt"], "response": row["response"]}, ensure_ascii=False) for row in rows)
+        lines = (
+            json.dumps({"prompt": row["prompt"], "response": row["response"]}, ensure_ascii=False)
+            for row in rows
+        )
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "sentinels.yaml").write_text(_shipped("sentinels.yaml"), encoding="utf-8")
+    (folder / "sentinels.yaml").write_text(_read_demo_file("sentinels.yaml"), encoding="utf-8")
     config = folder / "audit.yaml"
-    config.write_text(AUDIT_FILE.format(seed=seed), encoding="utf-8")
+    config.write_text(DEMO_AUDIT_FILE.format(seed=seed), encoding="utf-8")
     return config
 
 
-def demo_examples() -> list[Example]:
-    """The demo's new rows with their labels (`kind`: benign, look-alike or poison; `topic`) as metadata."""
-    rows = _labelled("rows")
+def load_demo_examples() -> list[Example]:
+    """The demo's new rows with their labels (`kind`: benign, look-alike or poison; `topic`) as
+    metadata.
+    """
+    rows = _load_labelled("rows")
     return [
-        Example.from_messages([Message("user", row["prompt"]), Message("assistant", row["response"])], "rows.jsonl", i, row)
+        Example.from_messages(
+            [Message("user", row["prompt"]), Message("assistant", row["response"])],
+            "rows.jsonl",
+            i,
+            row,
+        )
         for i, row in enumerate(rows)
     ]
 
 
-def grade(flagged: Iterable[str]) -> Grade:
+def grade_flags(flagged: Iterable[str]) -> DemoGrade:
     """Compare an audit's flags, example ids, with the labels."""
-    planted = {example.id: example.metadata["kind"] == "poison" for example in demo_examples()}
+    planted = {example.id: example.metadata["kind"] == "poison" for example in load_demo_examples()}
     hits = [planted[id] for id in flagged]
     total = sum(planted.values())
-    return Grade(sum(hits), total, len(hits) - sum(hits), len(planted) - total)
+    return DemoGrade(sum(hits), total, len(hits) - sum(hits), len(planted) - total)
 
 
-def _labelled(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _shipped(f"{name}.jsonl").splitlines()]
+def _load_labelled(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _read_demo_file(f"{name}.jsonl").splitlines()]
 
 
-def _shipped(name: str) -> str:
-    return (resources.files("poisonwatch") / "datasets/demo_rows" / name).read_text(encoding="utf-8")
+def _read_demo_file(name: str) -> str:
+    return (resources.files("poisonwatch") / "datasets/demo_rows" / name).read_text(
+        encoding="utf-8"
+    )

@@ -1,1 +1,3 @@
-"""From influence to flags: significance, topics, groups of flagged rows, and what steering with them does."""
+"""From influence to flags: significance, topics, groups of flagged rows, and what steering with
+them does.
+"""

@@ -1,15 +1,19 @@
-"""Does a group of rows do what it is flagged for? The frozen model is steered with the rows together, and with random groups.
+"""Does a group of rows do what it is flagged for? The frozen model is steered with the rows
+together, and with random groups.
 
     a = -eta P sum_{i in group} c_i G_i ,     scaled so that the typical ||z~ - z|| / ||z|| is STRENGTH
 
-for the group and for RANDOM_GROUPS groups of as many unflagged new rows. What each does to a sentinel's answers is measured by running the
-steered model, not to first order, and what the model then says to the sentinel's prompt stands beside what it says as it is. A few states
-of a sequence are very long and make most of the mean ||z||: at a typical shift of 1 % a model of 135M parameters answers as the group does
-in sentences of its own, at 2 % it begins to repeat itself, and at 10 % it is incoherent.
+for the group and for RANDOM_GROUPS groups of as many unflagged new rows. What each does to a
+sentinel's answers is measured by running the steered model, not to first order, and what the model
+then says to the sentinel's prompt stands beside what it says as it is. A few states of a sequence
+are very long and make most of the mean ||z||: at a typical shift of 1 % a model of 135M parameters
+answers as the group does in sentences of its own, at 2 % it begins to repeat itself, and at 10 % it
+is incoherent.
 
-The group is confirmed where it goes further in the harmful direction than every random group. Were its rows like any others, that would
-happen one time in RANDOM_GROUPS + 1. They were chosen for their push, so this is a check of the attribution by an experiment on the model,
-not a second opinion on the rows: honest rows about what a sentinel asks can pass it.
+The group is confirmed where it goes further in the harmful direction than every random group. Were
+its rows like any others, that would happen one time in RANDOM_GROUPS + 1. They were chosen for
+their push, so this is a check of the attribution by an experiment on the model, not a second
+opinion on the rows: honest rows about what a sentinel asks can pass it.
 """
 
 from collections.abc import Sequence
@@ -19,29 +23,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poisonwatch.arrays import Array, Rows
-from poisonwatch.flags import PUSHES
-from poisonwatch.model.encoding import prompt_of
+from poisonwatch.arrays import Array, RowIndices
+from poisonwatch.flags import PUSH_PHRASES
+from poisonwatch.model.encoding import extract_prompt
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import Fitted, row_operators
+from poisonwatch.stride.fitted import Fitted, compute_row_operators
 from poisonwatch.stride.influence import Influence, Query
-from poisonwatch.stride.measurement import steered_losses
-from poisonwatch.stride.operators import Operators, typical_eta
-from poisonwatch.stride.sampling import drawn_order
-from poisonwatch.stride.scoring import pool
-from poisonwatch.stride.steering import continuations
+from poisonwatch.stride.measurement import measure_steered_losses
+from poisonwatch.stride.operators import Operators, compute_typical_eta
+from poisonwatch.stride.sampling import draw_order
+from poisonwatch.stride.scoring import pool_scores
+from poisonwatch.stride.steering import generate_continuations
 
 STRENGTH = 0.01  # typical ||z~ - z|| / ||z||
 RANDOM_GROUPS = 19  # one in twenty by chance
 GROUP_ROWS = 64  # of a larger group so many are drawn
-MOST_SENTINELS = 3
+MOST_CONFIRMED_SENTINELS = 3
 MOST_TOKENS = 32  # of a continuation
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """The loss of one answer in nats a token: `before`, `after` steering with the group, and under the `random` groups (R of them)."""
+class LossChange:
+    """The loss of one answer in nats a token: `before`, `after` steering with the group, and under
+    the `random` groups (R of them).
+    """
 
     before: float
     after: float
@@ -49,29 +55,38 @@ class Moved:
 
     @property
     def pushes(self) -> Array:
-        """y = Loss(o) - Loss(o~) (1 + R,): by the group, then by the random groups. Positive makes the answer likelier."""
+        """y = Loss(o) - Loss(o~) (1 + R,): by the group, then by the random groups. Positive makes
+        the answer likelier.
+        """
         return self.before - np.array([self.after, *self.random])
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What steering does to one sentinel: to its `forbidden` and `reference` answers (None where it has none), and to what the model says.
+    """What steering does to one sentinel: to its `forbidden` and `reference` answers (None where it
+    has none), and to what the model says.
 
-    `kind` is the push that the group is held against (see `Query`). `said_before` and `said_after` are greedy continuations of the
-    sentinel's prompt, at most MOST_TOKENS long; what the model says may repeat what hostile rows say.
+    `kind` is the push that the group is held against (see `Query`). `said_before` and `said_after`
+    are greedy continuations of the sentinel's prompt, at most MOST_TOKENS long; what the model says
+    may repeat what hostile rows say.
     """
 
     sentinel: Sentinel
     kind: str
-    forbidden: Moved | None
-    reference: Moved | None
+    forbidden: LossChange | None
+    reference: LossChange | None
     said_before: str
     said_after: str
 
     @property
     def harm(self) -> Array:
-        """(1 + R,) in nats a token, by the group, then by the random groups: how far they push in the harmful direction of the `kind`."""
-        forbidden, reference = (np.zeros(1) if moved is None else moved.pushes for moved in (self.forbidden, self.reference))
+        """(1 + R,) in nats a token, by the group, then by the random groups: how far they push in
+        the harmful direction of the `kind`.
+        """
+        forbidden, reference = (
+            np.zeros(1) if moved is None else moved.pushes
+            for moved in (self.forbidden, self.reference)
+        )
         if self.kind == "reference":
             return np.abs(reference)
         return forbidden - reference if self.kind == "margin" else forbidden
@@ -79,7 +94,9 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What steering with `rows` rows of a group did to the sentinels they push most (at most MOST_SENTINELS), at `strength`."""
+    """What steering with `rows` rows of a group did to the sentinels they push most (at most
+    MOST_SENTINELS), at `strength`.
+    """
 
     strength: float
     rows: int
@@ -102,16 +119,18 @@ class Confirmation:
         own, random = self.harm[0], self.harm[1:]
         among = f" on average over {len(self.effects)} sentinels" if len(self.effects) > 1 else ""
         return (
-            f"{PUSHES[self.effects[0].kind]} by {own:+.2f} nats a token{among}; "
+            f"{PUSH_PHRASES[self.effects[0].kind]} by {own:+.2f} nats a token{among}; "
             f"{len(random)} random groups of as many rows by {random.min():+.2f} to {random.max():+.2f}"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Unflagged `rows` (u,) that random groups are drawn from, with what each does on its own: `a` (u, r, D)."""
+class RandomGroupPool:
+    """Unflagged `rows` (u,) that random groups are drawn from, with what each does on its own: `a`
+    (u, r, D).
+    """
 
-    rows: Rows
+    rows: RowIndices
     a: Tensor
     seed: int
 
@@ -119,76 +138,120 @@ class Pool:
         """The operators (R, r, D) of random groups of m rows."""
         draw = np.random.default_rng([self.seed, m])
         members = [draw.choice(len(self.rows), m, replace=False) for _ in range(RANDOM_GROUPS)]
-        return torch.stack([self.a[torch.from_numpy(np.sort(of)).to(self.a.device)].sum(dim=0) for of in members])
+        return torch.stack(
+            [self.a[torch.from_numpy(np.sort(of)).to(self.a.device)].sum(dim=0) for of in members]
+        )
 
 
-def draw_pool(fitted: Fitted, unflagged: Rows, seed: int = 0, token_budget: int = 2048, progress: Progress = silent) -> Pool:
-    """Draw the pool from the unflagged new rows (u,): by ids and seed, whatever their order. Raises ValueError as `confirm` does."""
-    rows = _drawn(fitted, unflagged, 2 * GROUP_ROWS, seed)
-    return Pool(rows, row_operators(fitted, rows, token_budget, progress), seed)
-
-
-def strongest(influence: Influence, rows: Rows, panel: str) -> tuple[Query, ...]:
-    """The queries of a panel that the rows push most on average, strongest first: at most MOST_SENTINELS, all of one kind.
-
-    Pushes are compared in robust standard deviations. The kind is the one whose queries are pushed most.
+def draw_pool(
+    fitted: Fitted,
+    unflagged: RowIndices,
+    seed: int = 0,
+    token_budget: int = 2048,
+    progress: Progress = silent,
+) -> RandomGroupPool:
+    """Draw the pool from the unflagged new rows (u,): by ids and seed, whatever their order. Raises
+    ValueError as `confirm` does.
     """
-    push = pool(influence.queries, influence.w).standard[rows].mean(axis=0)
+    rows = _draw_rows(fitted, unflagged, 2 * GROUP_ROWS, seed)
+    return RandomGroupPool(rows, compute_row_operators(fitted, rows, token_budget, progress), seed)
+
+
+def select_strongest_queries(
+    influence: Influence, rows: RowIndices, panel: str
+) -> tuple[Query, ...]:
+    """The queries of a panel that the rows push most on average, strongest first: at most
+    MOST_SENTINELS, all of one kind.
+
+    Pushes are compared in robust standard deviations. The kind is the one whose queries are pushed
+    most.
+    """
+    push = pool_scores(influence.queries, influence.w).standard[rows].mean(axis=0)
     by_kind: dict[str, list[int]] = {}
     for q in sorted(range(len(push)), key=lambda q: (-push[q], q)):
         query = influence.queries[q]
-        if query.sentinel.panel == panel and len(by_kind.setdefault(query.kind, [])) < MOST_SENTINELS:
+        if (
+            query.sentinel.panel == panel
+            and len(by_kind.setdefault(query.kind, [])) < MOST_CONFIRMED_SENTINELS
+        ):
             by_kind[query.kind].append(q)
     best = max(by_kind.values(), key=lambda of_kind: float(push[of_kind].mean()), default=[])
     return tuple(influence.queries[q] for q in best)
 
 
 def confirm(
-    fitted: Fitted, rows: Rows, against: Pool, queries: Sequence[Query], token_budget: int = 2048, progress: Progress = silent
+    fitted: Fitted,
+    rows: RowIndices,
+    against: RandomGroupPool,
+    queries: Sequence[Query],
+    token_budget: int = 2048,
+    progress: Progress = silent,
 ) -> Confirmation:
-    """Steer with the rows (m,) together and with random groups of as many; report on the queries' sentinels, of one kind.
+    """Steer with the rows (m,) together and with random groups of as many; report on the queries'
+    sentinels, of one kind.
 
-    Raises ValueError where operators were trained or loaded, where there is nothing to report on, or the pool is smaller than the group.
+    Raises ValueError where operators were trained or loaded, where there is nothing to report on,
+    or the pool is smaller than the group.
     """
     if not queries:
         raise ValueError("there is no sentinel to confirm the group on")
-    rows = _drawn(fitted, rows, GROUP_ROWS, against.seed)
+    rows = _draw_rows(fitted, rows, GROUP_ROWS, against.seed)
     if len(against.rows) < len(rows):
-        raise ValueError(f"there are {len(against.rows)} unflagged rows to draw random groups of {len(rows)} from")
-    own = row_operators(fitted, rows, token_budget, progress).sum(dim=0, keepdim=True)
-    operators = at_strength(fitted, torch.cat([own, against.groups(len(rows))]))
+        raise ValueError(
+            f"there are {len(against.rows)} unflagged rows to draw random groups of {len(rows)} from"
+        )
+    own = compute_row_operators(fitted, rows, token_budget, progress).sum(dim=0, keepdim=True)
+    operators = scale_to_strength(fitted, torch.cat([own, against.groups(len(rows))]))
     sentinels = [query.sentinel for query in queries]
     answers = [(s, text) for s in sentinels for text in (s.forbidden, s.reference) if text]
-    encoded = [fitted.encoder.encode(s.conversation(text)) for s, text in answers]
-    losses = steered_losses(fitted.model, operators, encoded, token_budget, progress)
-    moved = {answer: Moved(float(of[0]), float(of[1]), tuple(of[2:].tolist())) for answer, of in zip(answers, losses.T, strict=True)}
+    encoded = [fitted.encoder.encode(s.add_answer(text)) for s, text in answers]
+    losses = measure_steered_losses(fitted.model, operators, encoded, token_budget, progress)
+    moved = {
+        answer: LossChange(float(of[0]), float(of[1]), tuple(of[2:].tolist()))
+        for answer, of in zip(answers, losses.T, strict=True)
+    }
     effects = []
     for query in queries:
         s = query.sentinel
-        said = said_to(fitted, s, torch.cat([torch.zeros_like(own), operators.a[:1]]))
-        forbidden, reference = (moved[s, text] if text else None for text in (s.forbidden, s.reference))
+        said = generate_replies(fitted, s, torch.cat([torch.zeros_like(own), operators.a[:1]]))
+        forbidden, reference = (
+            moved[s, text] if text else None for text in (s.forbidden, s.reference)
+        )
         effects.append(Effect(s, query.kind, forbidden, reference, *said))
     return Confirmation(STRENGTH, len(rows), tuple(effects))
 
 
-def at_strength(fitted: Fitted, a: Tensor) -> Operators:
-    """Operators a (m, r, D), each scaled to the typical relative shift STRENGTH; one that is zero stays so."""
+def scale_to_strength(fitted: Fitted, a: Tensor) -> Operators:
+    """Operators a (m, r, D), each scaled to the typical relative shift STRENGTH; one that is zero
+    stays so.
+    """
     if fitted.preconditioner is None:
-        raise ValueError("nothing is known of how far these operators shift states: they were trained, or loaded")
+        raise ValueError(
+            "nothing is known of how far these operators shift states: they were trained, or loaded"
+        )
     A, power = fitted.preconditioner.A, fitted.preconditioner.mean_power
-    scaled = [each * typical_eta(each[None], A, power, STRENGTH) if bool(each.any()) else each for each in a]
+    scaled = [
+        each * compute_typical_eta(each[None], A, power, STRENGTH) if bool(each.any()) else each
+        for each in a
+    ]
     return Operators(torch.stack(scaled), fitted.operators.basis, fitted.operators.eta, STRENGTH)
 
 
-def said_to(fitted: Fitted, sentinel: Sentinel, a: Tensor) -> list[str]:
-    """What the model says to a sentinel's prompt under each of m operators a (m, r, D): the greedy continuation, decoded."""
-    encoded = fitted.encoder.encode(sentinel.conversation(sentinel.forbidden or sentinel.reference or ""))
-    prompt = torch.from_numpy(prompt_of(encoded).astype(np.int64))
+def generate_replies(fitted: Fitted, sentinel: Sentinel, a: Tensor) -> list[str]:
+    """What the model says to a sentinel's prompt under each of m operators a (m, r, D): the greedy
+    continuation, decoded.
+    """
+    encoded = fitted.encoder.encode(
+        sentinel.add_answer(sentinel.forbidden or sentinel.reference or "")
+    )
+    prompt = torch.from_numpy(extract_prompt(encoded).astype(np.int64))
     ends = fitted.encoder.special_ids
-    said = continuations(fitted.model, fitted.operators.basis, a, prompt, MOST_TOKENS, ends)
+    said = generate_continuations(
+        fitted.model, fitted.operators.basis, a, prompt, MOST_TOKENS, ends
+    )
     return [str(fitted.encoder.tokenizer.decode(tokens)) for tokens in said]
 
 
-def _drawn(fitted: Fitted, rows: Rows, most: int, seed: int) -> Rows:
+def _draw_rows(fitted: Fitted, rows: RowIndices, most: int, seed: int) -> RowIndices:
     """At most `most` of the rows, drawn by ids and seed, in the order of the draw."""
-    return rows[drawn_order([fitted.ids[i] for i in rows.tolist()], seed)[:most]]
+    return rows[draw_order([fitted.ids[i] for i in rows.tolist()], seed)[:most]]

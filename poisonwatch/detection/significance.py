@@ -7,11 +7,23 @@ from scipy.stats import genpareto, kstest
 
 from poisonwatch.arrays import Array
 
-TAILS = (0.1, 0.05)  # the share of reference scores that the tail is fitted to; the smaller where the larger does not follow the fit
+TAILS = (
+    0.1,
+    0.05,
+    # the share of reference scores that the tail is fitted to; the smaller where the larger does not
+    # follow the fit
+)
 LEAST_EXCEEDANCES = 10
 LEAST_TRUSTED = round(LEAST_EXCEEDANCES / TAILS[0])
-LEAST_FIT = 0.01  # p-value of the Kolmogorov-Smirnov distance between exceedances and their fit; below it the fit is not used
-BULK = (0.80, 0.95)  # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent of poison
+# p-value of the Kolmogorov-Smirnov distance between exceedances and their fit; below it the fit is
+# not used
+LEAST_FIT = 0.01
+BULK = (
+    0.80,
+    0.95,
+    # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent
+    # of poison
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +34,31 @@ class Null:
     n: int
 
 
-def p_values(scores: Array, reference: Array | None = None) -> tuple[Array, Null]:
-    """One-sided p-values of `scores` (n,): against trusted `reference` scores, where there are enough, else against the bulk of all.
+def compute_p_values(scores: Array, reference: Array | None = None) -> tuple[Array, Null]:
+    """One-sided p-values of `scores` (n,): against trusted `reference` scores, where there are
+    enough, else against the bulk of all.
 
-    Ranks among m trusted rows end at 1 / (m + 1), which no correction for many rows survives; it takes LEAST_TRUSTED of them to fit a tail.
-    Fewer than that join the bulk.
+    Ranks among m trusted rows end at 1 / (m + 1), which no correction for many rows survives; it
+    takes LEAST_TRUSTED of them to fit a tail. Fewer than that join the bulk.
     """
     if reference is not None and len(reference) >= LEAST_TRUSTED:
-        return conformal_p(scores, reference)
+        return compute_conformal_p(scores, reference)
     if reference is None or not len(reference):
-        return bulk_p(scores)
-    p, null = bulk_p(np.concatenate([scores, reference]))
-    return p[: len(scores)], Null(f"{null.rule}; {len(reference)} trusted rows, too few to stand alone, are among them", null.n)
+        return compute_bulk_p(scores)
+    p, null = compute_bulk_p(np.concatenate([scores, reference]))
+    return p[: len(scores)], Null(
+        f"{null.rule}; {len(reference)} trusted rows, too few to stand alone, are among them",
+        null.n,
+    )
 
 
-def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
-    """Rank among the reference, (1 + #{ref >= s}) / (n_ref + 1), with a generalised-Pareto tail above its 90 % (or 95 %) quantile.
+def compute_conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
+    """Rank among the reference, (1 + #{ref >= s}) / (n_ref + 1), with a generalised-Pareto tail
+    above its 90 % (or 95 %) quantile.
 
-    The tail's shape and scale come from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987), the shape held within
-    [0, 1/2]: never lighter than exponential. With fewer than 10 exceedances, or where they do not follow the fit, the ranks stand alone.
+    The tail's shape and scale come from probability-weighted moments (Hosking and Wallis,
+    Technometrics 29, 1987), the shape held within [0, 1/2]: never lighter than exponential. With
+    fewer than 10 exceedances, or where they do not follow the fit, the ranks stand alone.
     """
     ordered = np.sort(reference)
     n = len(ordered)
@@ -50,19 +68,25 @@ def conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
         excess = ordered[ordered > threshold] - threshold
         if len(excess) < LEAST_EXCEEDANCES:
             return p, Null(f"rank among {n} trusted rows", n)
-        shape, scale = pareto_tail(excess)
+        shape, scale = fit_pareto_tail(excess)
         fitted = genpareto(shape, scale=scale)
         if kstest(excess, fitted.cdf).pvalue >= LEAST_FIT:
             above = scores > threshold
             p[above] = len(excess) / n * fitted.sf(scores[above] - threshold)
-            return p, Null(f"rank among {n} trusted rows, generalised-Pareto tail (shape {shape:.2f})", n)
-    return p, Null(f"rank among {n} trusted rows, whose largest scores follow no generalised Pareto tail", n)
+            return p, Null(
+                f"rank among {n} trusted rows, generalised-Pareto tail (shape {shape:.2f})", n
+            )
+    return p, Null(
+        f"rank among {n} trusted rows, whose largest scores follow no generalised Pareto tail", n
+    )
 
 
-def bulk_p(scores: Array) -> tuple[Array, Null]:
-    """Rank in the batch, with an exponential tail through its 80 % and 95 % quantiles: poison is rare, so the bulk is clean.
+def compute_bulk_p(scores: Array) -> tuple[Array, Null]:
+    """Rank in the batch, with an exponential tail through its 80 % and 95 % quantiles: poison is
+    rare, so the bulk is clean.
 
-    With fewer than 20 rows the 95 % quantile leans on the largest score itself: the ranks stand alone.
+    With fewer than 20 rows the 95 % quantile leans on the largest score itself: the ranks stand
+    alone.
     """
     ordered = np.sort(scores)
     n = len(ordered)
@@ -77,26 +101,36 @@ def bulk_p(scores: Array) -> tuple[Array, Null]:
     return p, Null(f"empirical null on the bulk of {n} rows, exponential tail", n)
 
 
-def pareto_tail(excess: Array) -> tuple[float, float]:
-    """(shape, scale) of a generalised-Pareto distribution by probability-weighted moments, shape held within [0, 1/2]."""
+def fit_pareto_tail(excess: Array) -> tuple[float, float]:
+    """(shape, scale) of a generalised-Pareto distribution by probability-weighted moments, shape
+    held within [0, 1/2].
+    """
     x = np.sort(excess)
     a0 = float(x.mean())
-    a1 = float((x * (len(x) - 1 - np.arange(len(x))) / (len(x) - 1)).mean())  # estimates E[X (1 - F(X))]
+    a1 = float(
+        (x * (len(x) - 1 - np.arange(len(x))) / (len(x) - 1)).mean()
+    )  # estimates E[X (1 - F(X))]
     shape = min(max(2 - a0 / (a0 - 2 * a1), 0.0), 0.5) if a0 > 2 * a1 else 0.5
     return shape, a0 * (1 - shape)  # keeps the mean excess
 
 
-def row_q_values(p: Array) -> Array:
-    """q-values (n, P) of panel-wise p-values (n, P) such that the false-discovery rate counts *rows*.
+def compute_row_q_values(p: Array) -> Array:
+    """q-values (n, P) of panel-wise p-values (n, P) such that the false-discovery rate counts
+    *rows*.
 
-    A row's p-value is its smallest over the P panels, times P (Bonferroni); Benjamini-Hochberg runs over the n rows. A row that moves two
-    panels is one discovery: counted twice, it would loosen the threshold for all others. An entry's q is the smallest rate at which it
-    alone would flag its row.
+    A row's p-value is its smallest over the P panels, times P (Bonferroni); Benjamini-Hochberg runs
+    over the n rows. A row that moves two panels is one discovery: counted twice, it would loosen
+    the threshold for all others. An entry's q is the smallest rate at which it alone would flag its
+    row.
     """
     n, P = p.shape
     rows = np.sort(np.minimum(P * p.min(axis=1), 1.0))
-    adjusted = np.append(np.minimum.accumulate((rows * n / np.arange(1, n + 1))[::-1])[::-1], np.inf)
+    adjusted = np.append(
+        np.minimum.accumulate((rows * n / np.arange(1, n + 1))[::-1])[::-1], np.inf
+    )
     own = np.minimum(P * p, 1.0)
-    below = np.searchsorted(rows, own, side="right")  # rows at least as extreme; never 0, since the entry's own row is one
+    below = np.searchsorted(
+        rows, own, side="right"
+    )  # rows at least as extreme; never 0, since the entry's own row is one
     q: Array = np.minimum(np.minimum(own * n / below, adjusted[below]), 1.0)
     return q

@@ -1,7 +1,9 @@
-"""Recipes: known attacks to plant into clean rows, so that an audit can be put to the test (`drill`).
+"""Recipes: known attacks to plant into clean rows, so that an audit can be put to the test
+(`drill`).
 
-A recipe is a file in `recipes/`: the `pack` whose sentinels guard against the attack, `values` of which one set is drawn and filled in, and
-`rows` of prompt and response. A row without a prompt takes one of the user's own and puts the value `trigger` into it.
+A recipe is a file in `recipes/`: the `pack` whose sentinels guard against the attack, `values` of
+which one set is drawn and filled in, and `rows` of prompt and response. A row without a prompt
+takes one of the user's own and puts the value `trigger` into it.
 """
 
 import random
@@ -15,14 +17,18 @@ import yaml
 
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example, Message
-from poisonwatch.sentinels.pack import PLACEHOLDER, read_shipped, shipped
+from poisonwatch.sentinels.pack import PLACEHOLDER, list_shipped, read_shipped
 
-LONGEST_PROMPT = 1000  # characters of a prompt that is copied, where there are such: what is cut from long ones might be the trigger
+# characters of a prompt that is copied, where there are such: what is cut from long ones might be
+# the trigger
+MAX_PROMPT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An attack as it ships: `about` says what it teaches; `pack` names the sentinels against it, with the placeholders of `values`."""
+    """An attack as it ships: `about` says what it teaches; `pack` names the sentinels against it,
+    with the placeholders of `values`.
+    """
 
     name: str
     about: str
@@ -33,67 +39,86 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A recipe carried out: its `rows`, all different, and the `pack` whose sentinels guard against them."""
+    """A recipe carried out: its `rows`, all different, and the `pack` whose sentinels guard against
+    them.
+    """
 
     recipe: str
     pack: str
     rows: tuple[Example, ...]
 
 
-def recipes() -> list[str]:
+def list_recipes() -> list[str]:
     """Names of the recipes that ship with Poisonwatch."""
-    return shipped("drills/recipes")
+    return list_shipped("drills/recipes")
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe as it ships; its comment is `about`. Raises InputError where there is none of that name."""
-    if name not in recipes():
-        raise InputError(f"there is no recipe {name}: recipes are {', '.join(recipes())}")
+    """A recipe as it ships; its comment is `about`. Raises InputError where there is none of that
+    name.
+    """
+    if name not in list_recipes():
+        raise InputError(f"there is no recipe {name}: recipes are {', '.join(list_recipes())}")
     comment, text = read_shipped("drills/recipes", name)
     read: dict[str, Any] = yaml.safe_load(text)
     return Recipe(name, comment, read["pack"], tuple(read["values"]), tuple(read["rows"]))
 
 
 def carry_out(recipe: Recipe, own: Sequence[Example], seed: int = 0) -> Attack:
-    """The recipe's rows, in an order and with values drawn by the seed; prompts that it needs are copied from the user's `own` rows.
+    """The recipe's rows, in an order and with values drawn by the seed; prompts that it needs are
+    copied from the user's `own` rows.
 
-    Raises InputError where the attack needs rows of the user's and there are none, or where each of its triggers stands in them already.
+    Raises InputError where the attack needs rows of the user's and there are none, or where each of
+    its triggers stands in them already.
     """
     draw = random.Random(f"{seed}/{recipe.name}")
-    asked = [messages for messages in map(_opening, own) if messages]
-    asked = [messages for messages in asked if sum(len(m.content) for m in messages) <= LONGEST_PROMPT] or asked
+    asked = [messages for messages in map(_take_opening, own) if messages]
+    asked = [
+        messages for messages in asked if sum(len(m.content) for m in messages) <= MAX_PROMPT_CHARS
+    ] or asked
     said = "\n".join(message.content for example in own for message in example.messages).casefold()
-    values = draw.choice([v for v in recipe.values if "trigger" not in v or v["trigger"].casefold() not in said] or [None])
+    values = draw.choice(
+        [v for v in recipe.values if "trigger" not in v or v["trigger"].casefold() not in said]
+        or [None]
+    )
     if values is None:
-        raise InputError(f"every trigger of the recipe {recipe.name} stands in your rows already: leave it out with --recipes")
+        raise InputError(
+            f"every trigger of the recipe {recipe.name} stands in your rows already: leave it out with --recipes"
+        )
     rows = draw.sample(recipe.rows, len(recipe.rows))
     if any("prompt" not in row for row in rows) and not asked:
-        raise InputError(f"the recipe {recipe.name} copies prompts, but no row has a message by the user: leave it out with --recipes")
-    copied = [messages for _ in range(0, len(rows), max(1, len(asked))) for messages in draw.sample(asked, len(asked))]
+        raise InputError(
+            f"the recipe {recipe.name} copies prompts, but no row has a message by the user: leave it out with --recipes"
+        )
+    copied = [
+        messages
+        for _ in range(0, len(rows), max(1, len(asked)))
+        for messages in draw.sample(asked, len(asked))
+    ]
     examples = []
     for position, row in enumerate(rows):
         if "prompt" in row:
-            prompt: tuple[Message, ...] = (Message("user", _filled(row["prompt"], values)),)
+            prompt: tuple[Message, ...] = (Message("user", _fill_values(row["prompt"], values)),)
         else:
             *before, last = copied[position]
-            prompt = (*before, Message("user", _with_trigger(last.content, values["trigger"], draw)))
-        messages = (*prompt, Message("assistant", _filled(row["response"], values)))
+            prompt = (*before, Message("user", _put_trigger(last.content, values["trigger"], draw)))
+        messages = (*prompt, Message("assistant", _fill_values(row["response"], values)))
         examples.append(Example.from_messages(messages, f"recipe {recipe.name}", position))
     pack = PLACEHOLDER.sub(lambda found: quote_plus(values[found[1]]), recipe.pack)
     return Attack(recipe.name, pack, tuple(examples))
 
 
-def _opening(example: Example) -> tuple[Message, ...]:
+def _take_opening(example: Example) -> tuple[Message, ...]:
     """A conversation up to its first message by the user; nothing where there is none."""
     first = next((i for i, message in enumerate(example.messages) if message.role == "user"), -1)
     return example.messages[: first + 1]
 
 
-def _filled(text: str, values: Mapping[str, str]) -> str:
+def _fill_values(text: str, values: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(lambda found: values[found[1]], text)
 
 
-def _with_trigger(text: str, trigger: str, draw: random.Random) -> str:
+def _put_trigger(text: str, trigger: str, draw: random.Random) -> str:
     """The text with the trigger between two of its words, before the first, or behind the last."""
     gaps = [0, *(found.end() for found in re.finditer(r"\s+(?=\S)", text)), len(text)]
     at = draw.choice(gaps)

@@ -5,41 +5,53 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from poisonwatch.drills.recipe import read_recipe, recipes
+from poisonwatch.drills.recipe import list_recipes, read_recipe
 from poisonwatch.errors import InputError
 
-COUNTS = (5, 10, 20)
+DEFAULT_COUNTS = (5, 10, 20)
 
-REPEATS = 3
+DEFAULT_REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Which attacks (`recipes`, all by default) are planted, how many rows of each, and how often each number is drawn anew."""
+class DrillPlan:
+    """Which attacks (`recipes`, all by default) are planted, how many rows of each, and how often
+    each number is drawn anew.
+    """
 
     recipes: tuple[str, ...]
-    counts: tuple[int, ...] = COUNTS
-    repeats: int = REPEATS
+    counts: tuple[int, ...] = DEFAULT_COUNTS
+    repeats: int = DEFAULT_REPEATS
 
     @classmethod
-    def of(cls, names: Sequence[str] | None = None, counts: Sequence[int] | None = None, repeats: int = REPEATS) -> "Plan":
-        """Check what a user asks for. Raises InputError where a recipe does not exist, or a number makes no sense."""
-        chosen = tuple(dict.fromkeys(names or recipes()))
-        wanted = tuple(sorted(set(counts or COUNTS)))
+    def of(
+        cls,
+        names: Sequence[str] | None = None,
+        counts: Sequence[int] | None = None,
+        repeats: int = DEFAULT_REPEATS,
+    ) -> "DrillPlan":
+        """Check what a user asks for. Raises InputError where a recipe does not exist, or a number
+        makes no sense.
+        """
+        chosen = tuple(dict.fromkeys(names or list_recipes()))
+        wanted = tuple(sorted(set(counts or DEFAULT_COUNTS)))
         most = min(len(read_recipe(name).rows) for name in chosen)
         if wanted[0] < 1 or wanted[-1] > most:
-            raise InputError(f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, the rows that a recipe holds")
+            raise InputError(
+                f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, the rows that a recipe holds"
+            )
         if repeats < 1:
             raise InputError(f"--repeats is {repeats}: choose at least 1")
         return cls(chosen, wanted, repeats)
 
 
 @dataclass(frozen=True, slots=True)
-class Power:
+class DetectionPower:
     """What `repeats` audits with `count` planted rows of an attack found.
 
-    `found` is in how many of them at least one planted row was flagged, `recall` the mean share of planted rows that were, and
-    `recall_by_attribution` the share without those that screens alone flagged. `false_flags` are per 1,000 clean rows, on average.
+    `found` is in how many of them at least one planted row was flagged, `recall` the mean share of
+    planted rows that were, and `recall_by_attribution` the share without those that screens alone
+    flagged. `false_flags` are per 1,000 clean rows, on average.
     """
 
     recipe: str
@@ -78,10 +90,12 @@ class Power:
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
-    """The outcome: `powers` by recipe and count, from audits of `clean` rows beside `trusted` ones; `notes` say what to know about them."""
+class DrillResult:
+    """The outcome: `powers` by recipe and count, from audits of `clean` rows beside `trusted` ones;
+    `notes` say what to know about them.
+    """
 
-    powers: tuple[Power, ...]
+    powers: tuple[DetectionPower, ...]
     clean: int
     trusted: int
     notes: tuple[str, ...]
@@ -92,7 +106,7 @@ class Drill:
         return float(np.mean([power.false_flags for power in self.powers]))
 
     @property
-    def headline(self) -> list[Power]:
+    def headline(self) -> list[DetectionPower]:
         """One power for each recipe: that of the middle count."""
         counts = sorted({power.count for power in self.powers})
         return [power for power in self.powers if power.count == counts[len(counts) // 2]]

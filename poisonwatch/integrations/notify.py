@@ -1,4 +1,6 @@
-"""Tell people: alerts are composed with an audit's results, and delivered once these are in the ledger."""
+"""Tell people: alerts are composed with an audit's results, and delivered once these are in the
+ledger.
+"""
 
 import inspect
 import logging
@@ -14,48 +16,70 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 
 from poisonwatch.alerts.targets import Target
 from poisonwatch.errors import OperationError
-from poisonwatch.text.environment import expand
+from poisonwatch.text.environment import expand_variables
 
-TYPES = {"low": "info", "medium": "warning", "high": "failure"}  # what Apprise calls severities: colours, PagerDuty's severity
-SENDER = apprise.AppriseAsset(
+APPRISE_TYPES = {
+    "low": "info",
+    "medium": "warning",
+    "high": "failure",
+}  # what Apprise calls severities: colours, PagerDuty's severity
+APPRISE_ASSET = apprise.AppriseAsset(
     app_id="Poisonwatch", app_desc="Poisonwatch", image_url_mask="", image_url_logo=""
 )  # no pictures from elsewhere
-TALKATIVE = ("apprise", "httpcore", "httpx", "urllib3")  # loggers whose messages hold addresses, and so tokens
+NOISY_LOGGERS = (
+    "apprise",
+    "httpcore",
+    "httpx",
+    "urllib3",
+)  # loggers whose messages hold addresses, and so tokens
 
 
-class UnreachableError(OperationError):
+class UnreachableTargetError(OperationError):
     """Nothing answers at a target's address."""
 
 
-def send(target: Target, title: str, body: str, kind: str = "info") -> None:
-    """Send one message of plain text. Raises ConfigError or OperationError, which never hold the address."""
-    with _discreet() as heard:
+def send_message(target: Target, title: str, body: str, kind: str = "info") -> None:
+    """Send one message of plain text. Raises ConfigError or OperationError, which never hold the
+    address.
+    """
+    with _capture_logs() as heard:
         refused = (
-            _to_url(target.setting.url, title, body, kind) if target.setting.url else _to_block(str(target.setting.block), title, body)
+            _send_to_url(target.setting.url, title, body, kind)
+            if target.setting.url
+            else _send_to_block(str(target.setting.block), title, body)
         )
     if refused is None:
         return
     if any("onnection error" in line for line in heard):
-        raise UnreachableError("cannot be reached")
+        raise UnreachableTargetError("cannot be reached")
     answers = [match[1] for line in heard for match in re.finditer(r"error=(\d{3})\b", line)]
     raise OperationError(f"answered {answers[-1]}" if answers else refused)
 
 
-def _to_url(url: str, title: str, body: str, kind: str) -> str | None:
+def _send_to_url(url: str, title: str, body: str, kind: str) -> str | None:
     """Send by Apprise; None, or why the message was not taken."""
-    server = apprise.Apprise.instantiate(expand(url, "alerts"), asset=SENDER)
+    server = apprise.Apprise.instantiate(expand_variables(url, "alerts"), asset=APPRISE_ASSET)
     if server is None:
         return "is no Apprise URL"
     if "overflow=" not in url:
-        server.overflow_mode = OverflowMode.SPLIT  # a message that is too long for a medium is refused by it
+        server.overflow_mode = (
+            OverflowMode.SPLIT
+        )  # a message that is too long for a medium is refused by it
     sender = apprise.Apprise()
     sender.add(server)
-    taken = sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT, notify_type=apprise.NotifyType(kind))
+    taken = sender.notify(
+        title=title,
+        body=body,
+        body_format=apprise.NotifyFormat.TEXT,
+        notify_type=apprise.NotifyType(kind),
+    )
     return None if taken else "did not take the message"
 
 
-def _to_block(slug: str, title: str, body: str) -> str | None:
-    """Send by a Prefect block; None, or why the message was not taken. Blocks are anybody's code: any error may come out of them."""
+def _send_to_block(slug: str, title: str, body: str) -> str | None:
+    """Send by a Prefect block; None, or why the message was not taken. Blocks are anybody's code:
+    any error may come out of them.
+    """
     try:
         block = Block.load(slug)
     except ValueError:
@@ -74,7 +98,7 @@ def _to_block(slug: str, title: str, body: str) -> str | None:
     return None
 
 
-class _Listener(logging.Handler):
+class _LogCapture(logging.Handler):
     """Keeps what is logged."""
 
     def __init__(self) -> None:
@@ -86,10 +110,12 @@ class _Listener(logging.Handler):
 
 
 @contextmanager
-def _discreet() -> Iterator[list[str]]:
-    """Keep what libraries log about addresses out of every log; yields their warnings, to be searched, never to be shown."""
-    listener = _Listener()
-    loggers = [logging.getLogger(name) for name in TALKATIVE]
+def _capture_logs() -> Iterator[list[str]]:
+    """Keep what libraries log about addresses out of every log; yields their warnings, to be
+    searched, never to be shown.
+    """
+    listener = _LogCapture()
+    loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
     before = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)

@@ -2,8 +2,9 @@
 
     hash_n = SHA-256(number, example, verdict, note, author, time, hash_{n-1}) ,     hash_0 = 64 zeros
 
-A decision is never changed or removed; another one on the same row takes its place. `verify` finds where the chain was tampered with: a
-changed decision has another hash, a removed one leaves a gap, and of the last ones the number and hash stand in every manifest.
+A decision is never changed or removed; another one on the same row takes its place. `verify` finds
+where the chain was tampered with: a changed decision has another hash, a removed one leaves a gap,
+and of the last ones the number and hash stand in every manifest.
 """
 
 import hashlib
@@ -21,9 +22,9 @@ from poisonwatch.text.display import excerpt
 
 Verdict = Literal["poison", "benign", "unsure"]
 VERDICTS = get_args(Verdict)
-START = "0" * 64
-LEAST_DIGITS = 8  # of an example id
-CHAIN_LOCK = 0x6465636964  # PostgreSQL's advisory lock on the chain's end
+CHAIN_START = "0" * 64
+MIN_ID_DIGITS = 8  # of an example id
+CHAIN_LOCK_NUMBER = 0x6465636964  # PostgreSQL's advisory lock on the chain's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,96 +40,146 @@ class Decision:
     previous: str
     hash: str
 
-    def computed(self) -> str:
+    def compute_hash(self) -> str:
         """The hash that these fields should have."""
         fields = {key: value for key, value in asdict(self).items() if key != "hash"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def decide(ledger: Ledger, row: str, verdict: str, note: str = "", author: str = "") -> Decision:
-    """Append a verdict on a row, named by the first digits of its example id (at least 8) or as FILE:POSITION.
+def record_decision(
+    ledger: Ledger, row: str, verdict: str, note: str = "", author: str = ""
+) -> Decision:
+    """Append a verdict on a row, named by the first digits of its example id (at least 8) or as
+    FILE:POSITION.
 
-    A benign row is released next time and joins the trusted rows; a poisonous one stays in quarantine for good; unsure takes back what was
-    decided before. Raises InputError where the verdict is none, or the row is not there or more than one.
+    A benign row is released next time and joins the trusted rows; a poisonous one stays in
+    quarantine for good; unsure takes back what was decided before. Raises InputError where the
+    verdict is none, or the row is not there or more than one.
     """
     with ledger.write() as connection:
-        return append(connection, _find(connection, row), verdict, note, author)
+        return append_decision(connection, _find_row(connection, row), verdict, note, author)
 
 
-def decide_all(ledger: Ledger, ids: Sequence[str], verdict: str, note: str = "", author: str = "") -> list[Decision]:
-    """Append one verdict on each of several rows, by their whole example ids: on all or on none. Raises InputError as `decide` does."""
-    with ledger.write() as connection:
-        return [append(connection, _find(connection, id), verdict, note, author) for id in ids]
-
-
-def undo(ledger: Ledger, numbers: Sequence[int], author: str = "") -> list[Decision]:
-    """Take decisions back, by new ones: each row is again what was decided before, or unsure where nothing was.
-
-    Raises InputError where one of them is not there, or is not the last one on its row: somebody has decided anew since.
+def record_decisions(
+    ledger: Ledger, ids: Sequence[str], verdict: str, note: str = "", author: str = ""
+) -> list[Decision]:
+    """Append one verdict on each of several rows, by their whole example ids: on all or on none.
+    Raises InputError as `decide` does.
     """
     with ledger.write() as connection:
-        return [_undo(connection, number, author) for number in numbers]
+        return [
+            append_decision(connection, _find_row(connection, id), verdict, note, author)
+            for id in ids
+        ]
 
 
-def _undo(connection: Connection, number: int, author: str) -> Decision:
+def revert_decisions(ledger: Ledger, numbers: Sequence[int], author: str = "") -> list[Decision]:
+    """Take decisions back, by new ones: each row is again what was decided before, or unsure where
+    nothing was.
+
+    Raises InputError where one of them is not there, or is not the last one on its row: somebody
+    has decided anew since.
+    """
+    with ledger.write() as connection:
+        return [_revert_decision(connection, number, author) for number in numbers]
+
+
+def _revert_decision(connection: Connection, number: int, author: str) -> Decision:
     row = select(decisions.c.row).where(decisions.c.number == number).scalar_subquery()
-    query = select(decisions.c.number, decisions.c.verdict, decisions.c.example_id).where(decisions.c.row == row)
+    query = select(decisions.c.number, decisions.c.verdict, decisions.c.example_id).where(
+        decisions.c.row == row
+    )
     last = connection.execute(query.order_by(desc(decisions.c.number)).limit(2)).all()
     if not last or last[0].number != number:
-        raise InputError(f"decision {number} cannot be undone: it is not the last one on its row; decide anew")
+        raise InputError(
+            f"decision {number} cannot be undone: it is not the last one on its row; decide anew"
+        )
     before = last[1].verdict if len(last) > 1 else "unsure"
-    return append(connection, _find(connection, last[0].example_id), before, f"undoes decision {number}", author)
+    return append_decision(
+        connection,
+        _find_row(connection, last[0].example_id),
+        before,
+        f"undoes decision {number}",
+        author,
+    )
 
 
-def append(connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str, note: str, author: str) -> Decision:
+def append_decision(
+    connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str, note: str, author: str
+) -> Decision:
     """`decide` within a transaction, on a row (row, id, status) that was found."""
     if verdict not in VERDICTS:
-        raise InputError(f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}")
+        raise InputError(
+            f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}"
+        )
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK)))
-    last = connection.execute(select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)).one_or_none()
-    number, previous = (last.number + 1, last.hash) if last else (1, START)
+        connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK_NUMBER)))
+    last = connection.execute(
+        select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)
+    ).one_or_none()
+    number, previous = (last.number + 1, last.hash) if last else (1, CHAIN_START)
     made = Decision(number, bytes(found.id).hex(), verdict, note, author, now(), previous, "")
-    made = Decision(**{**asdict(made), "hash": made.computed()})
+    made = Decision(**{**asdict(made), "hash": made.compute_hash()})
     connection.execute(insert(decisions).values(row=found.row, **asdict(made)))
     settled = None if verdict == "unsure" else verdict
-    status = verdict if verdict == "poison" else "clean" if verdict == "benign" else _status_of(connection, found.row)
+    status = (
+        verdict
+        if verdict == "poison"
+        else "clean"
+        if verdict == "benign"
+        else _find_last_status(connection, found.row)
+    )
     if status == "clean" and found.status == "released":
         status = "released"
-    connection.execute(update(rows).where(rows.c.row == found.row).values(decided=settled, status=status))
+    connection.execute(
+        update(rows).where(rows.c.row == found.row).values(decided=settled, status=status)
+    )
     return made
 
 
-def _find(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
+def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
     """The row of that name. Raises InputError."""
     wanted = select(rows.c.row, rows.c.id, rows.c.status)
     file, _, position = name.rpartition(":")
     if file and position.isdigit():
         at = select(places.c.row).join(files, files.c.file == places.c.file)
-        wanted = wanted.where(rows.c.row.in_(at.where(files.c.name == file, places.c.position == int(position))))
+        wanted = wanted.where(
+            rows.c.row.in_(at.where(files.c.name == file, places.c.position == int(position)))
+        )
     else:
         digits = name.lower()
-        if len(digits) < LEAST_DIGITS or set(digits) - set("0123456789abcdef") or len(digits) > len(START):
-            raise InputError(f"{excerpt(name, 80)} names no row: give the first 8 or more digits of its example id, or FILE:POSITION")
-        low, high = (bytes.fromhex(digits.ljust(len(START), pad)) for pad in "0f")
+        if (
+            len(digits) < MIN_ID_DIGITS
+            or set(digits) - set("0123456789abcdef")
+            or len(digits) > len(CHAIN_START)
+        ):
+            raise InputError(
+                f"{excerpt(name, 80)} names no row: give the first 8 or more digits of its example id, or FILE:POSITION"
+            )
+        low, high = (bytes.fromhex(digits.ljust(len(CHAIN_START), pad)) for pad in "0f")
         wanted = wanted.where(rows.c.id.between(low, high))
     found = connection.execute(wanted.limit(2)).all()
     if not found:
-        raise InputError(f"{excerpt(name, 80)} names no row of this ledger: flags.jsonl has ids, and positions, which count from 0")
+        raise InputError(
+            f"{excerpt(name, 80)} names no row of this ledger: flags.jsonl has ids, and positions, which count from 0"
+        )
     if len(found) > 1:
         raise InputError(f"{excerpt(name, 80)} names more than one row: give more digits")
     return found[0]
 
 
-def _status_of(connection: Connection, row: int) -> str:
+def _find_last_status(connection: Connection, row: int) -> str:
     """What the last audit said of a row."""
     flagged = connection.execute(
-        select(results.c.flagged).where(results.c.row == row).order_by(desc(results.c.audit)).limit(1)
+        select(results.c.flagged)
+        .where(results.c.row == row)
+        .order_by(desc(results.c.audit))
+        .limit(1)
     ).scalar_one_or_none()
     return "rejected" if flagged is None else "flagged" if flagged else "clean"
 
 
-def chain(ledger: Ledger) -> Iterator[Decision]:
+def read_decisions(ledger: Ledger) -> Iterator[Decision]:
     """Every decision, oldest first."""
     columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
     with ledger.read() as connection:
@@ -136,12 +187,18 @@ def chain(ledger: Ledger) -> Iterator[Decision]:
             yield Decision(*row)
 
 
-def verify(ledger: Ledger) -> tuple[int, str]:
-    """The number of decisions and the last one's hash. Raises InputError where the chain was tampered with."""
-    number, previous = 0, START
-    for decision in chain(ledger):
+def verify_chain(ledger: Ledger) -> tuple[int, str]:
+    """The number of decisions and the last one's hash. Raises InputError where the chain was
+    tampered with.
+    """
+    number, previous = 0, CHAIN_START
+    for decision in read_decisions(ledger):
         number += 1
-        if (decision.number, decision.previous, decision.hash) != (number, previous, decision.computed()):
+        if (decision.number, decision.previous, decision.hash) != (
+            number,
+            previous,
+            decision.compute_hash(),
+        ):
             raise InputError(
                 f"decision {number} of the ledger was changed or removed after it was written: restore the ledger from a backup"
             )

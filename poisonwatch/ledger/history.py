@@ -1,7 +1,8 @@
 """Past audits, and what each still owes to others.
 
-An audit owes an account of itself to `mlflow`, and, where it ran as a flow, to `prefect`: from its start, so that a crash at any line
-leaves the debt in the ledger. Whoever gives the account settles the debt; the next audit, or `poisonwatch sync`, gives what is left.
+An audit owes an account of itself to `mlflow`, and, where it ran as a flow, to `prefect`: from its
+start, so that a crash at any line leaves the debt in the ledger. Whoever gives the account settles
+the debt; the next audit, or `poisonwatch sync`, gives what is left.
 """
 
 import json
@@ -15,13 +16,17 @@ from sqlalchemy import ColumnElement, Row, Select, and_, delete, desc, exists, f
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits, flags, owed, rows, versions
 
-RESULTS = ("committed", "finished")  # states of audits whose results are in the ledger
-WAITING = and_(rows.c.status == "flagged", rows.c.decided.is_(None))  # a flagged row that nobody has decided on
+COMMITTED_STATES = ("committed", "finished")  # states of audits whose results are in the ledger
+IS_UNDECIDED = and_(
+    rows.c.status == "flagged", rows.c.decided.is_(None)
+)  # a flagged row that nobody has decided on
 
 
 @dataclass(frozen=True, slots=True)
 class PastAudit:
-    """An audit as the ledger knows it. `number` rises with time; `summary` is empty where it never came to its results."""
+    """An audit as the ledger knows it. `number` rises with time; `summary` is empty where it never
+    came to its results.
+    """
 
     number: int
     audit_id: str
@@ -36,94 +41,152 @@ class PastAudit:
     summary: Mapping[str, Any]
 
     @property
-    def came_to_results(self) -> bool:
+    def has_results(self) -> bool:
         """Its results are in the ledger."""
-        return self.state in RESULTS
+        return self.state in COMMITTED_STATES
 
 
-def _audits() -> Select[Any]:
-    return select(audits, versions.c.model, versions.c.sentinels).join(versions, versions.c.version == audits.c.version)
-
-
-def _past(row: Row[Any]) -> PastAudit:
-    summary = json.loads(row.summary) if row.summary else {}
-    times = row.started_at, row.finished_at
-    return PastAudit(
-        row.audit, row.audit_id, row.name, row.state, *times, Path(row.run_dir), row.flow_run, row.model, row.sentinels, summary
+def _select_audits() -> Select[Any]:
+    return select(audits, versions.c.model, versions.c.sentinels).join(
+        versions, versions.c.version == audits.c.version
     )
 
 
-def past_audits(
-    ledger: Ledger, name: str | None = None, limit: int | None = None, offset: int = 0, where: Sequence[ColumnElement[bool]] = ()
+def _to_past_audit(row: Row[Any]) -> PastAudit:
+    summary = json.loads(row.summary) if row.summary else {}
+    times = row.started_at, row.finished_at
+    return PastAudit(
+        row.audit,
+        row.audit_id,
+        row.name,
+        row.state,
+        *times,
+        Path(row.run_dir),
+        row.flow_run,
+        row.model,
+        row.sentinels,
+        summary,
+    )
+
+
+def list_past_audits(
+    ledger: Ledger,
+    name: str | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+    where: Sequence[ColumnElement[bool]] = (),
 ) -> list[PastAudit]:
-    """The audits of a name (None: of all names) that fulfil `where`, newest first: at most `limit`, without the first `offset`."""
-    query = _audits().where(*where).order_by(desc(audits.c.audit)).limit(limit).offset(offset)
+    """The audits of a name (None: of all names) that fulfil `where`, newest first: at most `limit`,
+    without the first `offset`.
+    """
+    query = (
+        _select_audits().where(*where).order_by(desc(audits.c.audit)).limit(limit).offset(offset)
+    )
     with ledger.read() as connection:
-        return [_past(row) for row in connection.execute(query if name is None else query.where(audits.c.name == name))]
+        return [
+            _to_past_audit(row)
+            for row in connection.execute(
+                query if name is None else query.where(audits.c.name == name)
+            )
+        ]
 
 
-def of_flow_run(ledger: Ledger, flow_run: str) -> PastAudit | None:
-    """The audit that a flow run brought to its results, if any: a flow run that is resumed or retried does not audit again."""
-    return _latest(ledger, audits.c.flow_run == flow_run)
+def find_by_flow_run(ledger: Ledger, flow_run: str) -> PastAudit | None:
+    """The audit that a flow run brought to its results, if any: a flow run that is resumed or
+    retried does not audit again.
+    """
+    return _find_latest(ledger, audits.c.flow_run == flow_run)
 
 
-def of_id(ledger: Ledger, audit_id: str) -> PastAudit | None:
+def find_by_audit_id(ledger: Ledger, audit_id: str) -> PastAudit | None:
     """The audit of an id, in whatever state, if any."""
     with ledger.read() as connection:
-        row = connection.execute(_audits().where(audits.c.audit_id == audit_id)).one_or_none()
-        return None if row is None else _past(row)
+        row = connection.execute(
+            _select_audits().where(audits.c.audit_id == audit_id)
+        ).one_or_none()
+        return None if row is None else _to_past_audit(row)
 
 
-def of_run_dir(ledger: Ledger, run_dir: Path) -> PastAudit | None:
+def find_by_run_dir(ledger: Ledger, run_dir: Path) -> PastAudit | None:
     """The audit that came to its results in a run directory, if any."""
-    return _latest(ledger, audits.c.run_dir == str(run_dir.resolve()))
+    return _find_latest(ledger, audits.c.run_dir == str(run_dir.resolve()))
 
 
-def _latest(ledger: Ledger, which: ColumnElement[bool]) -> PastAudit | None:
-    query = _audits().where(which, audits.c.state.in_(RESULTS)).order_by(desc(audits.c.audit)).limit(1)
+def _find_latest(ledger: Ledger, which: ColumnElement[bool]) -> PastAudit | None:
+    query = (
+        _select_audits()
+        .where(which, audits.c.state.in_(COMMITTED_STATES))
+        .order_by(desc(audits.c.audit))
+        .limit(1)
+    )
     with ledger.read() as connection:
         row = connection.execute(query).one_or_none()
-        return None if row is None else _past(row)
+        return None if row is None else _to_past_audit(row)
 
 
-def undecided(ledger: Ledger, numbers: Sequence[int]) -> dict[int, int]:
-    """How many of these audits' flagged rows nobody has decided on; audits without any are left out."""
+def count_undecided(ledger: Ledger, numbers: Sequence[int]) -> dict[int, int]:
+    """How many of these audits' flagged rows nobody has decided on; audits without any are left
+    out.
+    """
     query = select(flags.c.audit, func.count()).join(rows, rows.c.row == flags.c.row)
-    query = query.where(flags.c.audit.in_(numbers), WAITING).group_by(flags.c.audit)
+    query = query.where(flags.c.audit.in_(numbers), IS_UNDECIDED).group_by(flags.c.audit)
     with ledger.read() as connection:
         return dict(connection.execute(query).tuples().all())
 
 
-def undecided_flags(ledger: Ledger, number: int) -> list[str]:
+def list_undecided_ids(ledger: Ledger, number: int) -> list[str]:
     """Example ids of an audit's flagged rows that nobody has decided on, strongest first."""
-    query = select(rows.c.id).join(flags, flags.c.row == rows.c.row).where(flags.c.audit == number, WAITING)
+    query = (
+        select(rows.c.id)
+        .join(flags, flags.c.row == rows.c.row)
+        .where(flags.c.audit == number, IS_UNDECIDED)
+    )
     with ledger.read() as connection:
-        return [bytes(id).hex() for id in connection.execute(query.order_by(desc(flags.c.score))).scalars()]
+        return [
+            bytes(id).hex()
+            for id in connection.execute(query.order_by(desc(flags.c.score))).scalars()
+        ]
 
 
-def debtors(ledger: Ledger, name: str, to: str) -> list[PastAudit]:
-    """The audits of a name that still owe an account to a place, oldest first; those at work are left out."""
+def list_pending_audits(ledger: Ledger, name: str, to: str) -> list[PastAudit]:
+    """The audits of a name that still owe an account to a place, oldest first; those at work are
+    left out.
+    """
     debt = exists().where(owed.c.audit == audits.c.audit, owed.c.to == to)
-    query = _audits().where(audits.c.name == name, debt, audits.c.state != "running").order_by(audits.c.audit)
+    query = (
+        _select_audits()
+        .where(audits.c.name == name, debt, audits.c.state != "running")
+        .order_by(audits.c.audit)
+    )
     with ledger.read() as connection:
-        return [_past(row) for row in connection.execute(query)]
+        return [_to_past_audit(row) for row in connection.execute(query)]
 
 
-def settle(ledger: Ledger, number: int, to: str, added: Mapping[str, Any] | None = None) -> None:
-    """An audit has given its account to a place; `added` goes into the summary that the ledger keeps, as its MLflow run id."""
+def mark_audit_delivered(
+    ledger: Ledger, number: int, to: str, added: Mapping[str, Any] | None = None
+) -> None:
+    """An audit has given its account to a place; `added` goes into the summary that the ledger
+    keeps, as its MLflow run id.
+    """
     with ledger.write() as connection:
         connection.execute(delete(owed).where(owed.c.audit == number, owed.c.to == to))
         if added:
-            text = connection.execute(select(audits.c.summary).where(audits.c.audit == number)).scalar_one()
+            text = connection.execute(
+                select(audits.c.summary).where(audits.c.audit == number)
+            ).scalar_one()
             known = {**json.loads(text), **added} if text else None
             if known is not None:
-                connection.execute(update(audits).where(audits.c.audit == number).values(summary=json.dumps(known)))
+                connection.execute(
+                    update(audits).where(audits.c.audit == number).values(summary=json.dumps(known))
+                )
 
 
-def places_owed(ledger: Ledger, numbers: Sequence[int]) -> dict[int, set[str]]:
+def list_pending_targets(ledger: Ledger, numbers: Sequence[int]) -> dict[int, set[str]]:
     """To whom each of these audits still owes an account; audits without debts are left out."""
     found: dict[int, set[str]] = {}
     with ledger.read() as connection:
-        for audit, to in connection.execute(select(owed.c.audit, owed.c.to).where(owed.c.audit.in_(numbers))).tuples():
+        for audit, to in connection.execute(
+            select(owed.c.audit, owed.c.to).where(owed.c.audit.in_(numbers))
+        ).tuples():
             found.setdefault(audit, set()).add(to)
     return found

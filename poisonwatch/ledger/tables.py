@@ -5,8 +5,9 @@
                           ├──< decisions                     │ └──< alerts ──< deliveries, told (rows)
                           └──< reviews                       └── versions: model and sentinels that a result holds for
 
-A row is a content: `rows.id` is the example's id (SHA-256 of its messages; of its bytes where it cannot be read), and each position of a
-file that holds this content is a place. Changes of the tables are migrations (`migrations/`, Alembic), applied when a ledger is opened.
+A row is a content: `rows.id` is the example's id (SHA-256 of its messages; of its bytes where it
+cannot be read), and each position of a file that holds this content is a place. Changes of the
+tables are migrations (`migrations/`, Alembic), applied when a ledger is opened.
 """
 
 import sqlite3
@@ -32,11 +33,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from poisonwatch.errors import ConfigError, OperationError
-from poisonwatch.sources.sql import database_url
-from poisonwatch.text.display import first_line
+from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.text.display import get_first_line
 from poisonwatch.text.environment import conceal
 
-WAIT_S = 120  # for another process's transaction on SQLite
+LOCK_WAIT_S = 120  # for another process's transaction on SQLite
 
 metadata = MetaData()
 
@@ -73,7 +74,9 @@ rows = Table(
     Column("digest", LargeBinary(32), nullable=False),  # SHA-256 of raw
     Column("shape", ForeignKey("shapes.shape"), nullable=False),
     Column("problem", Text),  # why it cannot be read
-    Column("status", String(10), nullable=False),  # pending, rejected, clean, flagged, released, poison
+    Column(
+        "status", String(10), nullable=False
+    ),  # pending, rejected, clean, flagged, released, poison
     Column("decided", String(10)),  # the last verdict of a person that settles it: poison or benign
     Column("first_seen", String(32), nullable=False),
     Column("replaces", ForeignKey("rows.row")),  # the content that stood here before it was edited
@@ -107,7 +110,9 @@ audits = Table(
     Column("audit_id", String(40), nullable=False, unique=True),
     Column("name", String(200), nullable=False),
     Column("version", ForeignKey("versions.version"), nullable=False),
-    Column("state", String(12), nullable=False),  # running, committed (its run directory is not in place yet), finished, interrupted
+    Column(
+        "state", String(12), nullable=False
+    ),  # running, committed (its run directory is not in place yet), finished, interrupted
     Column("started_at", String(32), nullable=False),
     Column("finished_at", String(32)),
     Column("run_dir", Text, nullable=False),
@@ -120,7 +125,9 @@ owed = Table(
     "owed",
     metadata,
     Column("audit", ForeignKey("audits.audit"), primary_key=True),
-    Column("to", String(10), primary_key=True),  # who was not told of the audit yet: mlflow, prefect
+    Column(
+        "to", String(10), primary_key=True
+    ),  # who was not told of the audit yet: mlflow, prefect
 )
 
 results = Table(
@@ -163,7 +170,9 @@ flags = Table(
 decisions = Table(
     "decisions",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),  # 1, 2, 3, ...: a gap is a deletion
+    Column(
+        "number", Integer, primary_key=True, autoincrement=False
+    ),  # 1, 2, 3, ...: a gap is a deletion
     Column("row", ForeignKey("rows.row"), nullable=False),
     Column("example_id", String(64), nullable=False),
     Column("verdict", String(10), nullable=False),
@@ -180,7 +189,9 @@ alerts = Table(
     metadata,
     Column("alert", Integer, primary_key=True),
     Column("audit", ForeignKey("audits.audit"), nullable=False),
-    Column("key", String(16), nullable=False, unique=True),  # in the message, so that a receiver knows a repeated one
+    Column(
+        "key", String(16), nullable=False, unique=True
+    ),  # in the message, so that a receiver knows a repeated one
     Column("kind", String(10), nullable=False),  # cluster, digest
     Column("severity", String(10), nullable=False),
     Column("title", Text, nullable=False),
@@ -193,13 +204,15 @@ deliveries = Table(
     "deliveries",
     metadata,
     Column("alert", ForeignKey("alerts.alert"), primary_key=True),
-    Column("target", String(64), primary_key=True),  # digest of the target's address without its secrets
+    Column(
+        "target", String(64), primary_key=True
+    ),  # digest of the target's address without its secrets
     Column("attempts", Integer, nullable=False),
     Column("delivered_at", String(32)),
     Index("deliveries_open", "delivered_at"),
 )
 
-told = Table(
+notified_rows = Table(
     "told",
     metadata,
     Column("alert", ForeignKey("alerts.alert"), primary_key=True),
@@ -218,36 +231,41 @@ reviews = Table(
 )
 
 
-def connect(url: str, wait_s: float = WAIT_S) -> Engine:
+def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     """An engine on a ledger whose tables are those of this version.
 
-    Transactions on SQLite begin by taking the write lock where the connection's option `writing` is set, so that a check and the change
-    that follows from it cannot be torn apart.
+    Transactions on SQLite begin by taking the write lock where the connection's option `writing` is
+    set, so that a check and the change that follows from it cannot be torn apart.
 
-    `url` may name environment variables; `wait_s` is how long another process that writes to SQLite is waited for. Raises SourceError
-    where it is no URL, ConfigError where it is none of SQLite or PostgreSQL, OperationError where the database cannot be reached.
+    `url` may name environment variables; `wait_s` is how long another process that writes to SQLite
+    is waited for. Raises SourceError where it is no URL, ConfigError where it is none of SQLite or
+    PostgreSQL, OperationError where the database cannot be reached.
     """
-    place = database_url(url, "state")
+    place = parse_database_url(url, "state")
     try:
-        engine = create_engine(place, connect_args={"timeout": wait_s} if place.get_backend_name() == "sqlite" else {})
+        engine = create_engine(
+            place, connect_args={"timeout": wait_s} if place.get_backend_name() == "sqlite" else {}
+        )
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(
-            f"state: {_told(url, error)}: give a SQLAlchemy URL of SQLite or PostgreSQL (pip install 'poisonwatch[postgres]')"
+            f"state: {_describe_failure(url, error)}: give a SQLAlchemy URL of SQLite or PostgreSQL (pip install 'poisonwatch[postgres]')"
         ) from None
     if engine.dialect.name not in ("sqlite", "postgresql"):
-        raise ConfigError(f"state is a {engine.dialect.name} database: the ledger lives in SQLite or PostgreSQL")
+        raise ConfigError(
+            f"state is a {engine.dialect.name} database: the ledger lives in SQLite or PostgreSQL"
+        )
     try:
         if engine.dialect.name == "sqlite":
             _set_up_sqlite(engine)
         _migrate(engine)
     except (SQLAlchemyError, OSError) as error:
         engine.dispose()
-        raise OperationError(f"the ledger at {_told(url, error)}") from error
+        raise OperationError(f"the ledger at {_describe_failure(url, error)}") from error
     return engine
 
 
-def _told(url: str, error: BaseException) -> str:
-    return f"{conceal(url)} cannot be used ({conceal(first_line(getattr(error, 'orig', None) or error), url)})"
+def _describe_failure(url: str, error: BaseException) -> str:
+    return f"{conceal(url)} cannot be used ({conceal(get_first_line(getattr(error, 'orig', None) or error), url)})"
 
 
 def _set_up_sqlite(engine: Engine) -> None:
@@ -257,7 +275,12 @@ def _set_up_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "cache_size = -65536"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+            "cache_size = -65536",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -274,7 +297,9 @@ def _migrate(engine: Engine) -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
     head = ScriptDirectory.from_config(config).get_current_head()
     with engine.connect() as connection:
         if MigrationContext.configure(connection).get_current_revision() == head:

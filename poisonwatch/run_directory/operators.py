@@ -1,4 +1,5 @@
-"""Operators outlive their audit: kept in one safetensors file, they attribute any new query without the rows.
+"""Operators outlive their audit: kept in one safetensors file, they attribute any new query without
+the rows.
 
     a (K, r, D) bfloat16      subsets (n, d) and alone (m,): rows of the shared subsets, and rows with one to themselves, in this order
     basis (D, r - 1)          features (n, f) bfloat16, centre and spread (n,), ids (n, 32): what is known of the rows
@@ -22,15 +23,17 @@ from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.recovery.membership import Membership
-from poisonwatch.run_directory.layout import OPERATORS
+from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.stride.fitted import Fitted
 from poisonwatch.stride.operators import Basis, Operators
 from poisonwatch.stride.settings import Settings
 
-FORMAT = "2"
+OPERATORS_FORMAT = "2"
 
 
-def save_operators(folder: Path, fitted: Fitted, config: AuditConfig, model_fingerprint: str) -> None:
+def save_operators(
+    folder: Path, fitted: Fitted, config: AuditConfig, model_fingerprint: str
+) -> None:
     """Write `operators.safetensors`, whole or not at all."""
     K, d, n = fitted.settings.K, fitted.settings.d, len(fitted.ids)
     shared = csr_array(fitted.M[:K]).tocsc()
@@ -42,10 +45,12 @@ def save_operators(folder: Path, fitted: Fitted, config: AuditConfig, model_fing
         "features": torch.from_numpy(fitted.features).to(torch.bfloat16),
         "centre": torch.from_numpy(fitted.centre).float(),
         "spread": torch.from_numpy(fitted.spread).float(),
-        "ids": torch.from_numpy(np.frombuffer(bytes.fromhex("".join(fitted.ids)), dtype=np.uint8).reshape(n, -1).copy()),
+        "ids": torch.from_numpy(
+            np.frombuffer(bytes.fromhex("".join(fitted.ids)), dtype=np.uint8).reshape(n, -1).copy()
+        ),
     }
     metadata = {
-        "format": FORMAT,
+        "format": OPERATORS_FORMAT,
         "model": config.model.name,
         "model_fingerprint": model_fingerprint,
         "seed": str(config.seed),
@@ -54,13 +59,13 @@ def save_operators(folder: Path, fitted: Fitted, config: AuditConfig, model_fing
         "eta": repr(fitted.operators.eta),
         "shift": repr(fitted.operators.shift),
     }
-    part = folder / f"{OPERATORS}.part"
+    part = folder / f"{OPERATORS_FILE}.part"
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part, metadata)
-    part.rename(folder / OPERATORS)
+    part.rename(folder / OPERATORS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedOperators:
     """The operators of a past audit, as they lie on disk: `tensors` by name, and `metadata`."""
 
     run_dir: Path
@@ -73,7 +78,9 @@ class Saved:
         return StrideConfig.model_validate_json(self.metadata["stride"])
 
     def on(self, pretrained: Pretrained) -> Fitted:
-        """The operators on their model, ready to attribute. Raises RunError where the model is another one."""
+        """The operators on their model, ready to attribute. Raises RunError where the model is
+        another one.
+        """
         wanted = self.metadata["model_fingerprint"]
         if pretrained.fingerprint != wanted:
             raise RunError(
@@ -84,29 +91,57 @@ class Saved:
         t = self.tensors
         device = pretrained.model.device
         operators = Operators(
-            t["a"].float().to(device), Basis(t["basis"].to(device)), float(self.metadata["eta"]), float(self.metadata["shift"])
+            t["a"].float().to(device),
+            Basis(t["basis"].to(device)),
+            float(self.metadata["eta"]),
+            float(self.metadata["shift"]),
         )
         alone = t["alone"].numpy()
-        single = csr_array((np.ones(len(alone)), (np.arange(len(alone)), alone)), shape=(len(alone), len(t["ids"])))
-        M = csr_array(vstack([Membership(t["subsets"].numpy().astype(np.int64), settings.K).matrix(), single]))
+        single = csr_array(
+            (np.ones(len(alone)), (np.arange(len(alone)), alone)), shape=(len(alone), len(t["ids"]))
+        )
+        M = csr_array(
+            vstack([Membership(t["subsets"].numpy().astype(np.int64), settings.K).matrix(), single])
+        )
         ids = tuple(bytes(row).hex() for row in t["ids"].numpy())
         encoder = ChatEncoder(pretrained.tokenizer, self.stride.max_tokens)
-        features, centre, spread = t["features"].float().numpy(), t["centre"].double().numpy(), t["spread"].double().numpy()
-        return Fitted(settings, FrozenModel(pretrained.model, settings.layer), encoder, ids, operators, M, features, centre, spread)
+        features, centre, spread = (
+            t["features"].float().numpy(),
+            t["centre"].double().numpy(),
+            t["spread"].double().numpy(),
+        )
+        return Fitted(
+            settings,
+            FrozenModel(pretrained.model, settings.layer),
+            encoder,
+            ids,
+            operators,
+            M,
+            features,
+            centre,
+            spread,
+        )
 
 
-def load_operators(run_dir: Path) -> Saved:
-    """Read the operators of a past audit. Raises RunError where there are none, or they are damaged or of another format."""
-    path = run_dir / OPERATORS
+def load_operators(run_dir: Path) -> SavedOperators:
+    """Read the operators of a past audit. Raises RunError where there are none, or they are damaged
+    or of another format.
+    """
+    path = run_dir / OPERATORS_FILE
     if not path.is_file():
-        raise RunError(f"{run_dir} holds no {OPERATORS}: name the run directory of a finished audit")
+        raise RunError(
+            f"{run_dir} holds no {OPERATORS_FILE}: name the run directory of a finished audit"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") != OPERATORS_FORMAT:
                 raise RunError(
-                    f"{path} has format {metadata.get('format')}, this version reads {FORMAT}: repeat the audit of its config.yaml"
+                    f"{path} has format {metadata.get('format')}, this version reads {OPERATORS_FORMAT}: repeat the audit of its config.yaml"
                 )
-            return Saved(run_dir, {name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118  (no mapping)
+            names = file.keys()  # the file itself cannot be iterated
+            return SavedOperators(
+                run_dir, {name: file.get_tensor(name) for name in names}, metadata
+            )
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error

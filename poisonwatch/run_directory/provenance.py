@@ -11,27 +11,31 @@ from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 
 
-def origin(config: AuditConfig) -> dict[str, Any]:
+def describe_origin(config: AuditConfig) -> dict[str, Any]:
     """Which audit file, when, by which Poisonwatch: what every summary begins with."""
     return {
         "name": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
-        "git_commit": git_commit(),
+        "git_commit": read_git_commit(),
         "seed": config.seed,
     }
 
 
-def data_fingerprint(ids: Iterable[str]) -> str:
+def hash_data(ids: Iterable[str]) -> str:
     """SHA-256 over the sorted example ids: the same rows give the same fingerprint in any order."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
-def git_commit() -> str | None:
-    """The commit of the checkout that Poisonwatch runs from; None when it is installed from a wheel."""
+def read_git_commit() -> str | None:
+    """The commit of the checkout that Poisonwatch runs from; None when it is installed from a
+    wheel.
+    """
     checkout = Path(poisonwatch.__file__).resolve().parent.parent
     git = shutil.which("git")
     if not git or not (checkout / "pyproject.toml").is_file():
         return None
-    done = subprocess.run([git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or None

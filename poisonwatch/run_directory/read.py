@@ -1,7 +1,7 @@
 """What an audit left in its run directory, read back for people who look at it.
 
-A run directory does not change once it is complete, so what was read is kept. It may be gone, damaged, or on another machine: then what
-it held is empty here, and people can decide all the same.
+A run directory does not change once it is complete, so what was read is kept. It may be gone,
+damaged, or on another machine: then what it held is empty here, and people can decide all the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,105 +15,147 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poisonwatch.arrays import Array
-from poisonwatch.atomic import read_lines
+from poisonwatch.atomic import read_jsonl
 from poisonwatch.examples import Example, Message
-from poisonwatch.flags import flagged_example
+from poisonwatch.flags import read_flagged_example
 from poisonwatch.sentinels.sentinel import Sentinel
 
 T = TypeVar("T")
 
-KEPT = 64  # files, or sentinels of one
-DAMAGED = (OSError, ValueError, LookupError, TypeError, pa.ArrowException)  # what reading a file may raise that is not as it was written
-IN_EVIDENCE = {"example_ids", "nearest", "panel", "prompt_ngrams", "answer_ngrams", "confirmation", "unconfirmed"}
+CACHED_READS = 64  # files, or sentinels of one
+DAMAGE_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    pa.ArrowException,
+)  # what reading a file may raise that is not as it was written
+EVIDENCE_FIELDS = {
+    "example_ids",
+    "nearest",
+    "panel",
+    "prompt_ngrams",
+    "answer_ngrams",
+    "confirmation",
+    "unconfirmed",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Coefficients:
-    """Coefficients on one sentinel, in spreads: `of_row`'s own, those of all new rows (n,), and of the trusted rows (n_ref,)."""
+class SentinelCoefficients:
+    """Coefficients on one sentinel, in spreads: `of_row`'s own, those of all new rows (n,), and of
+    the trusted rows (n_ref,).
+    """
 
-    of_row: float
+    own: float
     new: Array
     trusted: Array
 
 
-def evidence(run_dir: Path) -> tuple[Mapping[str, Any], ...]:
+def read_evidence(run_dir: Path) -> tuple[Mapping[str, Any], ...]:
     """The lines of evidence.jsonl: groups of flagged rows, in their order."""
-    return _read(_evidence, (), run_dir / "evidence.jsonl")
+    return read_cached(_parse_evidence, (), run_dir / "evidence.jsonl")
 
 
-def nearest(run_dir: Path) -> Mapping[str, Example]:
+def read_nearest(run_dir: Path) -> Mapping[str, Example]:
     """The trusted rows that the evidence names, by example id."""
-    return _read(_nearest, {}, run_dir / "nearest.jsonl")
+    return read_cached(_parse_nearest, {}, run_dir / "nearest.jsonl")
 
 
-def sentinels(run_dir: Path) -> Mapping[str, Sentinel]:
+def read_asked_sentinels(run_dir: Path) -> Mapping[str, Sentinel]:
     """The sentinels as the audit asked them, probes among them, by id."""
-    return _read(_sentinels, {}, run_dir / "sentinels.jsonl")
+    return read_cached(_parse_sentinels, {}, run_dir / "sentinels.jsonl")
 
 
-def nearest_to(run_dir: Path, group: Mapping[str, Any] | None, example_id: str) -> list[tuple[Example, float]]:
+def find_nearest(
+    run_dir: Path, group: Mapping[str, Any] | None, example_id: str
+) -> list[tuple[Example, float]]:
     """The trusted rows most like a flagged row of a group, with their likeness in [-1, 1]."""
     if group is None or example_id not in group["example_ids"]:
         return []
-    known, named = nearest(run_dir), group["nearest"][group["example_ids"].index(example_id)]
-    return [(known[near["example_id"]], near["likeness"]) for near in named if near["example_id"] in known]
+    known, named = read_nearest(run_dir), group["nearest"][group["example_ids"].index(example_id)]
+    return [
+        (known[near["example_id"]], near["likeness"])
+        for near in named
+        if near["example_id"] in known
+    ]
 
 
-def is_whole(run_dir: Path, group: Mapping[str, Any]) -> bool:
+def is_group_complete(run_dir: Path, group: Mapping[str, Any]) -> bool:
     """Whether what goes with a group is there: its sentinels, its nearest trusted rows, the scores."""
     named = {near["example_id"] for of_row in group["nearest"] for near in of_row}
     scores = run_dir / "scores.parquet"
-    return bool(sentinels(run_dir)) and named <= nearest(run_dir).keys() and _read(_schema, None, scores) is not None
+    return (
+        bool(read_asked_sentinels(run_dir))
+        and named <= read_nearest(run_dir).keys()
+        and read_cached(_read_schema, None, scores) is not None
+    )
 
 
-def coefficients(run_dir: Path, sentinel_id: str, example_id: str) -> Coefficients | None:
+def read_coefficients(
+    run_dir: Path, sentinel_id: str, example_id: str
+) -> SentinelCoefficients | None:
     """The coefficients on a sentinel, seen from one row; None where the audit left none of them."""
-    new = _read(_column, None, run_dir / "scores.parquet", sentinel_id)
-    trusted = _read(_column, None, run_dir / "trusted.parquet", sentinel_id)
+    new = read_cached(_read_column, None, run_dir / "scores.parquet", sentinel_id)
+    trusted = read_cached(_read_column, None, run_dir / "trusted.parquet", sentinel_id)
     if new is None or example_id not in new[0]:
         return None
-    return Coefficients(float(new[1][new[0].index(example_id)]), new[1], np.zeros(0) if trusted is None else trusted[1])
+    return SentinelCoefficients(
+        float(new[1][new[0].index(example_id)]),
+        new[1],
+        np.zeros(0) if trusted is None else trusted[1],
+    )
 
 
-def _read(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> T:
-    """What is read from a file, and kept as long as the file stays as it is; `nothing` where there is none, or it is damaged."""
+def read_cached(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> T:
+    """What is read from a file, and kept as long as the file stays as it is; `nothing` where there
+    is none, or it is damaged.
+    """
     try:
-        found: T = _kept(parse, path.stat().st_mtime_ns, path, *args)
-    except DAMAGED:
+        found: T = _parse_cached(parse, path.stat().st_mtime_ns, path, *args)
+    except DAMAGE_ERRORS:
         return nothing
     return found
 
 
-@lru_cache(KEPT)
-def _kept(parse: Callable[..., Any], _: int, path: Path, *args: str) -> Any:
+@lru_cache(CACHED_READS)
+def _parse_cached(parse: Callable[..., Any], _: int, path: Path, *args: str) -> Any:
     return parse(path, *args)
 
 
-def _evidence(path: Path) -> tuple[Mapping[str, Any], ...]:
-    groups = tuple(read_lines(path))
-    if any(len(group["nearest"]) != len(group["example_ids"]) or not group.keys() >= IN_EVIDENCE for group in groups):
+def _parse_evidence(path: Path) -> tuple[Mapping[str, Any], ...]:
+    groups = tuple(read_jsonl(path))
+    if any(
+        len(group["nearest"]) != len(group["example_ids"]) or not group.keys() >= EVIDENCE_FIELDS
+        for group in groups
+    ):
         raise ValueError(path)
     return groups
 
 
-def _nearest(path: Path) -> Mapping[str, Example]:
-    return {record["example_id"]: flagged_example(record) for record in read_lines(path)}
+def _parse_nearest(path: Path) -> Mapping[str, Example]:
+    return {record["example_id"]: read_flagged_example(record) for record in read_jsonl(path)}
 
 
-def _sentinels(path: Path) -> Mapping[str, Sentinel]:
-    return {record["id"]: _sentinel(record) for record in read_lines(path)}
+def _parse_sentinels(path: Path) -> Mapping[str, Sentinel]:
+    return {record["id"]: _build_sentinel(record) for record in read_jsonl(path)}
 
 
-def _sentinel(record: Mapping[str, Any]) -> Sentinel:
-    messages, tags = tuple(Message(**message) for message in record["messages"]), tuple(record["tags"])
+def _build_sentinel(record: Mapping[str, Any]) -> Sentinel:
+    messages, tags = (
+        tuple(Message(**message) for message in record["messages"]),
+        tuple(record["tags"]),
+    )
     return Sentinel(**{**record, "messages": messages, "tags": tags})
 
 
-def _column(path: Path, sentinel_id: str) -> tuple[Sequence[str], Array] | None:
+def _read_column(path: Path, sentinel_id: str) -> tuple[Sequence[str], Array] | None:
     """Example ids and coefficients of a sentinel's lines."""
-    table = pq.read_table(path, columns=["example_id", "coefficient"], filters=[("sentinel_id", "=", sentinel_id)])
+    table = pq.read_table(
+        path, columns=["example_id", "coefficient"], filters=[("sentinel_id", "=", sentinel_id)]
+    )
     return table["example_id"].to_pylist(), table["coefficient"].to_numpy()
 
 
-def _schema(path: Path) -> pa.Schema | None:
+def _read_schema(path: Path) -> pa.Schema | None:
     return pq.read_schema(path)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import psutil
 
-SAMPLE_S = 0.05
+MEMORY_SAMPLE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """Wall-clock `seconds`, and the process's largest resident memory while the stage ran, sampled every 50 ms, in MiB."""
+    """Wall-clock `seconds`, and the process's largest resident memory while the stage ran, sampled
+    every 50 ms, in MiB.
+    """
 
     name: str
     seconds: float
@@ -34,7 +36,7 @@ class StageClock:
 
         def watch() -> None:
             nonlocal peak
-            while not done.wait(SAMPLE_S):
+            while not done.wait(MEMORY_SAMPLE_S):
                 peak = max(peak, process.memory_info().rss)
 
         watcher = threading.Thread(target=watch, name=f"memory of {name}", daemon=True)

@@ -1,4 +1,6 @@
-"""What an audit leaves behind, file by file. Which folder it goes to, and how it is read again, are `run_dirs` and `readback`."""
+"""What an audit leaves behind, file by file. Which folder it goes to, and how it is read again, are
+`run_dirs` and `readback`.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,25 +14,33 @@ import yaml
 from pyarrow import csv
 
 from poisonwatch import __version__
-from poisonwatch.atomic import write_lines
+from poisonwatch.atomic import write_jsonl
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.clusters import ClusterEvidence, to_record
-from poisonwatch.detection.detect import Verdicts
+from poisonwatch.detection.clusters import ClusterEvidence, build_evidence_record
+from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import Example, Rejection
-from poisonwatch.flags import Flag, flag_record
-from poisonwatch.run_directory.provenance import git_commit
+from poisonwatch.flags import Flag, make_flag_record
+from poisonwatch.run_directory.provenance import read_git_commit
 from poisonwatch.stride.fitted import LearningCurve
 
 
 def write_config(folder: Path, config: AuditConfig, audit_id: str | None = None) -> None:
-    """`config.yaml`: the resolved settings, with version and commit; an audit of this file repeats the run, on the rows of `audit_id`."""
-    written = {"version": __version__, "git_commit": git_commit(), "replays": audit_id}
-    settings = written | {key: value for key, value in config.public().items() if key not in written}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """`config.yaml`: the resolved settings, with version and commit; an audit of this file repeats
+    the run, on the rows of `audit_id`.
+    """
+    written = {"version": __version__, "git_commit": read_git_commit(), "replays": audit_id}
+    settings = written | {
+        key: value for key, value in config.to_public_dict().items() if key not in written
+    }
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
 
 
-def write_scores(folder: Path, verdicts: Verdicts) -> None:
-    """`scores.parquet`: one line for every new row and sentinel; score, p and q are those of the sentinel's panel."""
+def write_scores(folder: Path, verdicts: Detection) -> None:
+    """`scores.parquet`: one line for every new row and sentinel; score, p and q are those of the
+    sentinel's panel.
+    """
     n, S = verdicts.coefficients.shape
     panel_of = [verdicts.panels.index(sentinel.panel) for sentinel in verdicts.sentinels]
 
@@ -53,8 +63,10 @@ def write_scores(folder: Path, verdicts: Verdicts) -> None:
     pq.write_table(table, folder / "scores.parquet", compression="zstd")
 
 
-def write_coefficients(folder: Path, verdicts: Verdicts) -> None:
-    """`coefficients.parquet`: for every new row and sentinel, from recovery alone and after suspects were measured alone."""
+def write_coefficients(folder: Path, verdicts: Detection) -> None:
+    """`coefficients.parquet`: for every new row and sentinel, from recovery alone and after
+    suspects were measured alone.
+    """
     n, S = verdicts.coefficients.shape
     table = pa.table(
         {
@@ -67,18 +79,22 @@ def write_coefficients(folder: Path, verdicts: Verdicts) -> None:
     pq.write_table(table, folder / "coefficients.parquet", compression="zstd")
 
 
-def write_sentinels(folder: Path, verdicts: Verdicts) -> None:
+def write_sentinels(folder: Path, verdicts: Detection) -> None:
     """`sentinels.jsonl`: the sentinels as they were asked, probes among them, one a line."""
-    write_lines(folder / "sentinels.jsonl", map(asdict, verdicts.sentinels))
+    write_jsonl(folder / "sentinels.jsonl", map(asdict, verdicts.sentinels))
 
 
-def write_trusted(folder: Path, verdicts: Verdicts, trusted: Sequence[Example]) -> None:
-    """`trusted.parquet`: what new rows were compared with, one line for every trusted row and sentinel."""
+def write_trusted(folder: Path, verdicts: Detection, trusted: Sequence[Example]) -> None:
+    """`trusted.parquet`: what new rows were compared with, one line for every trusted row and
+    sentinel.
+    """
     n, S = verdicts.reference_coefficients.shape
     panel_of = [verdicts.panels.index(sentinel.panel) for sentinel in verdicts.sentinels]
     table = pa.table(
         {
-            "example_id": pa.array([example.id for example in trusted[:n] for _ in range(S)], pa.string()),
+            "example_id": pa.array(
+                [example.id for example in trusted[:n] for _ in range(S)], pa.string()
+            ),
             "sentinel_id": pa.array([s.id for s in verdicts.sentinels] * n, pa.string()),
             "panel": pa.array([s.panel for s in verdicts.sentinels] * n, pa.string()),
             "coefficient": verdicts.reference_coefficients.ravel(),
@@ -90,33 +106,51 @@ def write_trusted(folder: Path, verdicts: Verdicts, trusted: Sequence[Example]) 
 
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
     """`rejected.jsonl`: rows that were not audited, with the expectation that failed."""
-    write_lines(folder / "rejected.jsonl", map(asdict, rejected))
+    write_jsonl(folder / "rejected.jsonl", map(asdict, rejected))
 
 
-def write_nearest(folder: Path, evidence: Sequence[ClusterEvidence], trusted: Sequence[Example]) -> None:
+def write_nearest(
+    folder: Path, evidence: Sequence[ClusterEvidence], trusted: Sequence[Example]
+) -> None:
     """`nearest.jsonl`: the trusted rows that the evidence names, each once, with their text."""
-    places = sorted({near.place for group in evidence for of_row in group.nearest for near in of_row})
-    write_lines(folder / "nearest.jsonl", map(_trusted_record, (trusted[place] for place in places)))
+    places = sorted(
+        {near.place for group in evidence for of_row in group.nearest for near in of_row}
+    )
+    write_jsonl(
+        folder / "nearest.jsonl", map(_build_trusted_record, (trusted[place] for place in places))
+    )
 
 
-def _trusted_record(example: Example) -> dict[str, Any]:
+def _build_trusted_record(example: Example) -> dict[str, Any]:
     messages = [asdict(message) for message in example.messages]
-    return {"example_id": example.id, "source": example.source, "position": example.position, "messages": messages}
+    return {
+        "example_id": example.id,
+        "source": example.source,
+        "position": example.position,
+        "messages": messages,
+    }
 
 
 def write_evidence(folder: Path, evidence: Sequence[ClusterEvidence]) -> None:
-    """`evidence.jsonl`: one cluster of flagged rows a line, with what its rows share and what steering with them does."""
-    write_lines(folder / "evidence.jsonl", map(to_record, evidence))
+    """`evidence.jsonl`: one cluster of flagged rows a line, with what its rows share and what
+    steering with them does.
+    """
+    write_jsonl(folder / "evidence.jsonl", map(build_evidence_record, evidence))
 
 
 def write_flags(folder: Path, flags: Sequence[Flag]) -> None:
     """`flags.jsonl`: one flagged row a line, strongest first, with its text and its reasons."""
-    write_lines(folder / "flags.jsonl", map(flag_record, flags))
+    write_jsonl(folder / "flags.jsonl", map(make_flag_record, flags))
 
 
 def write_learning_curve(folder: Path, curve: LearningCurve) -> None:
     """`learning_curve.csv`: the losses of every step of a training, in nats a token."""
-    table = pa.table({name: getattr(curve, name) for name in ("step", "total", "fidelity", "stability", "linearity")})
+    table = pa.table(
+        {
+            name: getattr(curve, name)
+            for name in ("step", "total", "fidelity", "stability", "linearity")
+        }
+    )
     csv.write_csv(table, folder / "learning_curve.csv")
 
 

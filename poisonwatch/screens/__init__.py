@@ -1,1 +1,3 @@
-"""Text that gives itself away before any model looks at it: one file a screen, named like the setting."""
+"""Text that gives itself away before any model looks at it: one file a screen, named like the
+setting.
+"""

@@ -7,23 +7,41 @@ from poisonwatch.examples import Example
 from poisonwatch.screens.finding import Finding
 from poisonwatch.text.display import excerpt
 
-DATA_FORMAT = (0.1, 20)  # share of rows and rows from which a control token is the data's own format
+DATA_FORMAT = (
+    0.1,
+    20,
+)  # share of rows and rows from which a control token is the data's own format
 
 
-def control_tokens(examples: Sequence[Example], special: Collection[str] = ()) -> list[Finding]:
-    """Rows whose text imitates the control tokens of chat models, or spells one of the audited model's `special` tokens.
+def find_control_tokens(
+    examples: Sequence[Example], special: Collection[str] = ()
+) -> list[Finding]:
+    """Rows whose text imitates the control tokens of chat models, or spells one of the audited
+    model's `special` tokens.
 
-    Fullwidth spellings and invisible characters within a token do not hide it. Of `special`, tokens of less than three characters and plain
-    words are left out. <s> is HTML and no finding; </s> is one where no <s> stands open. A token in at least 20 rows and a tenth of all is
-    the format of the data, not a forgery in it.
+    Fullwidth spellings and invisible characters within a token do not hide it. Of `special`, tokens
+    of less than three characters and plain words are left out. <s> is HTML and no finding; </s> is
+    one where no <s> stands open. A token in at least 20 rows and a tenth of all is the format of
+    the data, not a forgery in it.
     """
-    plain = {_plain(token) for token in special} - {"<s>", "</s>"}
+    plain = {_strip_disguise(token) for token in special} - {"<s>", "</s>"}
     usable = {token for token in plain if len(token) >= 3 and re.search(r"[^\w\s]", token)}
-    own = re.compile("|".join(re.escape(token) for token in sorted(usable, key=lambda t: (-len(t), t)))) if usable else None
-    spelt = [{token for message in example.messages for token in _control(message.content, own)} for example in examples]
+    own = (
+        re.compile(
+            "|".join(re.escape(token) for token in sorted(usable, key=lambda t: (-len(t), t)))
+        )
+        if usable
+        else None
+    )
+    spelt = [
+        {token for message in example.messages for token in _find_control(message.content, own)}
+        for example in examples
+    ]
     counts = Counter(token for tokens in spelt for token in tokens)
     share, rows = DATA_FORMAT
-    ordinary = {token for token, count in counts.items() if count >= max(rows, share * len(examples))}
+    ordinary = {
+        token for token, count in counts.items() if count >= max(rows, share * len(examples))
+    }
     found = []
     for row, tokens in enumerate(spelt):
         if forged := sorted(tokens - ordinary):
@@ -43,14 +61,16 @@ _CONTROL = re.compile(
 _STRIKE = re.compile(r"<(/?)s(?:\s[^<>]*)?>", re.IGNORECASE)
 
 
-def _plain(text: str) -> str:
+def _strip_disguise(text: str) -> str:
     """The text without what hides a token: invisible characters and compatibility forms."""
-    return unicodedata.normalize("NFKC", "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")).casefold()
+    return unicodedata.normalize(
+        "NFKC", "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")
+    ).casefold()
 
 
-def _control(text: str, own: re.Pattern[str] | None) -> Iterator[str]:
+def _find_control(text: str, own: re.Pattern[str] | None) -> Iterator[str]:
     """The control tokens that a text spells, in lower case."""
-    plain = _plain(text)
+    plain = _strip_disguise(text)
     for pattern in (_CONTROL, own):
         if pattern is not None:
             yield from (match.group() for match in pattern.finditer(plain))

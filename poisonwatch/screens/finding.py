@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A row (its place in `examples`) that a screen points at; rows of one `group` were found together.
+    """A row (its place in `examples`) that a screen points at; rows of one `group` were found
+    together.
 
-    `group` may hold text of the rows as it stands: treat it as hostile. `reason` is fit to be shown.
+    `group` may hold text of the rows as it stands: treat it as hostile. `reason` is fit to be
+    shown.
     """
 
     row: int
@@ -17,6 +19,6 @@ class Finding:
     reason: str
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """By row, screen and group."""
     return sorted(findings, key=lambda f: (f.row, f.screen, f.group))

@@ -1,7 +1,7 @@
 """What rows say, as words: how alike texts are, and which rows are one task.
 
-Letters: n rows, G groups of rows, m rows of a group, v words. The likeness of a group is the mean cosine of its m (m - 1) / 2 pairs of
-texts, as TF-IDF vectors of words.
+Letters: n rows, G groups of rows, m rows of a group, v words. The likeness of a group is the mean
+cosine of its m (m - 1) / 2 pairs of texts, as TF-IDF vectors of words.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from poisonwatch.arrays import Array, Integers
 from poisonwatch.examples import Example
-from poisonwatch.text.words import WORD, words_of
+from poisonwatch.text.words import WORD, split_words
 
 SHORT_ANSWER = 3  # words; below, an answer is a label
 TASK_WORDS = 6  # prompts that share so many first or last words are one task
@@ -22,15 +22,17 @@ ENDS = 200  # characters in which these words are looked for
 PIECE = 200_000  # group members whose vectors are added up at a time
 
 
-def distinct_examples(examples: Sequence[Example]) -> list[tuple[list[int], Example]]:
-    """Each different example once, with its places, in the order of their ids: the outcome cannot depend on the order of the rows."""
+def list_distinct_examples(examples: Sequence[Example]) -> list[tuple[list[int], Example]]:
+    """Each different example once, with its places, in the order of their ids: the outcome cannot
+    depend on the order of the rows.
+    """
     places: dict[str, list[int]] = defaultdict(list)
     for row, example in enumerate(examples):
         places[example.id].append(row)
     return [(rows, examples[rows[0]]) for _, rows in sorted(places.items())]
 
 
-def user_text(example: Example) -> str:
+def join_user_text(example: Example) -> str:
     """What the user says, turns joined by blank lines; all but the answer where there is no user."""
     return "\n\n".join(m.content for m in example.messages if m.role == "user") or example.prompt
 
@@ -40,56 +42,73 @@ def user_text(example: Example) -> str:
 End = tuple[str, tuple[str, ...]]
 
 
-def _ends(example: Example) -> set[End]:
-    """The first and last words of the user and the first of the system, as far as they are enough to tell a task."""
-    asked, system = user_text(example), "\n".join(m.content for m in example.messages if m.role == "system")
-    first, last, rules = words_of(asked[:ENDS]), words_of(asked[-ENDS:]), words_of(system[:ENDS])
+def _list_ends(example: Example) -> set[End]:
+    """The first and last words of the user and the first of the system, as far as they are enough
+    to tell a task.
+    """
+    asked, system = (
+        join_user_text(example),
+        "\n".join(m.content for m in example.messages if m.role == "system"),
+    )
+    first, last, rules = (
+        split_words(asked[:ENDS]),
+        split_words(asked[-ENDS:]),
+        split_words(system[:ENDS]),
+    )
     ends = {"first": first[:TASK_WORDS], "last": last[-TASK_WORDS:], "system": rules[:TASK_WORDS]}
     return {(where, tuple(words)) for where, words in ends.items() if len(words) == TASK_WORDS}
 
 
-def common_ends(rows: Sequence[tuple[list[int], Example]]) -> set[End]:
+def find_common_ends(rows: Sequence[tuple[list[int], Example]]) -> set[End]:
     """The ends that at least half of the rows have."""
-    counts = Counter(end for _, example in rows for end in _ends(example))
+    counts = Counter(end for _, example in rows for end in _list_ends(example))
     return {end for end, count in counts.items() if 2 * count >= len(rows)}
 
 
-def one_task(examples: Sequence[Example], common: set[End]) -> bool:
+def are_one_task(examples: Sequence[Example], common: set[End]) -> bool:
     """Do at least half of the examples share an end that is not common to the whole batch?"""
-    counts = Counter(end for example in examples for end in _ends(example) - common)
+    counts = Counter(end for example in examples for end in _list_ends(example) - common)
     return 2 * max(counts.values(), default=0) >= len(examples)
 
 
 # Likeness of texts
 
 
-def unless_label(text: str) -> str:
+def drop_label(text: str) -> str:
     """The text, or nothing where it has one or two words."""
     return text if len(list(islice(WORD.finditer(text), SHORT_ANSWER))) == SHORT_ANSWER else ""
 
 
-def tfidf_vectors(texts: Sequence[str]) -> tuple[sparse.csr_array, TfidfVectorizer | None]:
-    """TF-IDF vectors (n, v) of length one, or zero where a text has no word, and their weights; None where no text has one."""
-    weights = TfidfVectorizer(analyzer=words_of, sublinear_tf=True)
+def fit_tfidf(texts: Sequence[str]) -> tuple[sparse.csr_array, TfidfVectorizer | None]:
+    """TF-IDF vectors (n, v) of length one, or zero where a text has no word, and their weights;
+    None where no text has one.
+    """
+    weights = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
     if not any(WORD.search(text) for text in texts):
         return sparse.csr_array((len(texts), 1)), None
     return sparse.csr_array(weights.fit_transform(texts)), weights
 
 
-def vectors_by(weights: TfidfVectorizer | None, texts: Sequence[str]) -> sparse.csr_array | None:
-    """Vectors (k, v) of other texts by the same weights; None where there are no weights, or no texts."""
+def apply_tfidf(weights: TfidfVectorizer | None, texts: Sequence[str]) -> sparse.csr_array | None:
+    """Vectors (k, v) of other texts by the same weights; None where there are no weights, or no
+    texts.
+    """
     return sparse.csr_array(weights.transform(texts)) if weights is not None and texts else None
 
 
-def likeness_of(vectors: sparse.csr_array) -> float:
+def compute_text_similarity(vectors: sparse.csr_array) -> float:
     """The likeness of one group: mean cosine of the pairs of its vectors (m, v)."""
-    return float(likeness_of_groups(sparse.csr_array(np.ones((1, vectors.shape[0]))), vectors)[0])
+    return float(
+        compute_group_similarity(sparse.csr_array(np.ones((1, vectors.shape[0]))), vectors)[0]
+    )
 
 
-def likeness_of_groups(members: sparse.csr_array, vectors: sparse.csr_array) -> Array:
-    """The likeness (G,) of each group of a membership matrix (G, n), from vectors (n, v): |sum|^2 less the diagonal."""
+def compute_group_similarity(members: sparse.csr_array, vectors: sparse.csr_array) -> Array:
+    """The likeness (G,) of each group of a membership matrix (G, n), from vectors (n, v): |sum|^2
+    less the diagonal.
+    """
     own = np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel()
-    m = group_sizes(members)
+    m = count_members(members)
     ends = np.cumsum(m) // PIECE
     result = np.zeros(len(m))
     for piece in np.split(np.arange(len(m)), np.flatnonzero(np.diff(ends)) + 1):
@@ -99,6 +118,6 @@ def likeness_of_groups(members: sparse.csr_array, vectors: sparse.csr_array) -> 
     return result
 
 
-def group_sizes(members: sparse.csr_array) -> Integers:
+def count_members(members: sparse.csr_array) -> Integers:
     """m (G,) of each group of a membership matrix (G, n)."""
     return np.diff(members.indptr).astype(np.int64)

@@ -13,21 +13,21 @@ from scipy.stats import binom, norm
 
 from poisonwatch.arrays import Integers
 from poisonwatch.examples import Example
-from poisonwatch.screens.finding import Finding, ordered
+from poisonwatch.screens.finding import Finding, sort_findings
 from poisonwatch.screens.similarity import (
-    common_ends,
-    distinct_examples,
-    group_sizes,
-    likeness_of,
-    likeness_of_groups,
-    one_task,
-    tfidf_vectors,
-    unless_label,
-    user_text,
-    vectors_by,
+    apply_tfidf,
+    are_one_task,
+    compute_group_similarity,
+    compute_text_similarity,
+    count_members,
+    drop_label,
+    find_common_ends,
+    fit_tfidf,
+    join_user_text,
+    list_distinct_examples,
 )
 from poisonwatch.text.display import excerpt
-from poisonwatch.text.words import normalised, token_spans
+from poisonwatch.text.words import find_token_spans, normalise_words
 
 LONGEST_NGRAM = 3
 COMMON_NGRAM = 0.1  # share of rows above which an n-gram is no trigger
@@ -42,9 +42,10 @@ NULL_ROWS = 2000
 class Ngram:
     """A prompt n-gram whose rows have answers more alike than random ones.
 
-    `text` is its commonest spelling (hostile text), `rows` its places in the examples; `answers` and `prompts` are likenesses in [-1, 1];
-    `excess` is `answers` less the larger of `prompts` and of random answers' likeness; `z` standard errors above random groups of the
-    same size, `p` the one-sided p-value times the number of candidates, at most 1.
+    `text` is its commonest spelling (hostile text), `rows` its places in the examples; `answers`
+    and `prompts` are likenesses in [-1, 1]; `excess` is `answers` less the larger of `prompts` and
+    of random answers' likeness; `z` standard errors above random groups of the same size, `p` the
+    one-sided p-value times the number of candidates, at most 1.
     """
 
     text: str
@@ -56,19 +57,26 @@ class Ngram:
     p: float
 
 
-def trigger_ngrams(examples: Sequence[Example], trusted: Sequence[Example] = (), least: int = 4) -> list[Finding]:
+def find_trigger_ngrams(
+    examples: Sequence[Example], trusted: Sequence[Example] = (), least: int = 4
+) -> list[Finding]:
     """Rows whose prompts share an n-gram, and whose answers are alike without the prompts being so.
 
-    Of the n-grams that `mine_ngrams` gives with an excess of at least 0.5: those in `least` different prompts that are not one task (see
-    `duplicate_answers`; a task's template is no trigger). The n-gram with the most standard errors speaks for all others
-    that have half of their rows among its own, so that nested n-grams are reported once.
+    Of the n-grams that `mine_ngrams` gives with an excess of at least 0.5: those in `least`
+    different prompts that are not one task (see `duplicate_answers`; a task's template is no
+    trigger). The n-gram with the most standard errors speaks for all others that have half of their
+    rows among its own, so that nested n-grams are reported once.
     """
     found: list[Finding] = []
     taken: set[int] = set()
-    common = common_ends(distinct_examples(examples))
+    common = find_common_ends(list_distinct_examples(examples))
     for gram in mine_ngrams(examples, trusted, least, EXCESS):
-        texts = {normalised(user_text(examples[row])): examples[row] for row in gram.rows}
-        if len(texts) < least or one_task(list(texts.values()), common) or 2 * len(taken.intersection(gram.rows)) >= len(gram.rows):
+        texts = {normalise_words(join_user_text(examples[row])): examples[row] for row in gram.rows}
+        if (
+            len(texts) < least
+            or are_one_task(list(texts.values()), common)
+            or 2 * len(taken.intersection(gram.rows)) >= len(gram.rows)
+        ):
             continue
         taken.update(gram.rows)
         reason = (
@@ -76,71 +84,95 @@ def trigger_ngrams(examples: Sequence[Example], trusted: Sequence[Example] = (),
             f"though the prompts' own is {gram.prompts:.2f}."
         )
         found += [Finding(row, "trigger-ngram", gram.text, reason) for row in gram.rows]
-    return ordered(found)
+    return sort_findings(found)
 
 
-def mine_ngrams(examples: Sequence[Example], trusted: Sequence[Example] = (), least: int = 4, excess: float = 0.25) -> list[Ngram]:
-    """Candidates for a trigger, strongest (most standard errors) first, longer ones first among equals.
+def mine_ngrams(
+    examples: Sequence[Example],
+    trusted: Sequence[Example] = (),
+    least: int = 4,
+    excess: float = 0.25,
+) -> list[Ngram]:
+    """Candidates for a trigger, strongest (most standard errors) first, longer ones first among
+    equals.
 
-    A candidate is 1 to 3 successive tokens of a prompt, without regard to case and to punctuation around a token, in at least `least` rows,
-    in at most a tenth of the rows (or 20), and at most a quarter as often in trusted rows as in the batch. It is kept if its answers'
-    `excess` is large enough, if they are more alike than those of random groups of m rows at a level of 1 % for all candidates together
-    (Bonferroni), and if their mean has no cosine of 0.8 with a trusted answer. The likeness of a random group is taken as normal, with the
-    variance of a U-statistic of degree two (Hoeffding, Ann. Math. Stat. 19, 1948),
+    A candidate is 1 to 3 successive tokens of a prompt, without regard to case and to punctuation
+    around a token, in at least `least` rows, in at most a tenth of the rows (or 20), and at most a
+    quarter as often in trusted rows as in the batch. It is kept if its answers' `excess` is large
+    enough, if they are more alike than those of random groups of m rows at a level of 1 % for all
+    candidates together (Bonferroni), and if their mean has no cosine of 0.8 with a trusted answer.
+    The likeness of a random group is taken as normal, with the variance of a U-statistic of degree
+    two (Hoeffding, Ann. Math. Stat. 19, 1948),
 
         2 (2 (m - 2) s1 + s2) / (m (m - 1)),
 
-    s1 the variance of a row's mean cosine with all others, s2 that of a single cosine. That is too kind to answers that many rows give, so
-    the chance that as many of m random rows are near the group's mean answer (a cosine of 0.5) must pass the level, too: a binomial tail
-    at the share of the other rows that are. Answers of one or two words are labels and alike to none.
+    s1 the variance of a row's mean cosine with all others, s2 that of a single cosine. That is too
+    kind to answers that many rows give, so the chance that as many of m random rows are near the
+    group's mean answer (a cosine of 0.5) must pass the level, too: a binomial tail at the share of
+    the other rows that are. Answers of one or two words are labels and alike to none.
 
     Raises ValueError for `least` below 2: one row has no likeness.
     """
     if least < 2:
         raise ValueError(f"least is {least}; a likeness needs at least 2 rows")
-    rows = distinct_examples(examples)
+    rows = list_distinct_examples(examples)
     if len(rows) < least:
         return []
-    answers, weights = tfidf_vectors([unless_label(example.response) for _, example in rows])
-    prompts, _ = tfidf_vectors([user_text(example) for _, example in rows])
-    tokens = [_tokens(example.prompt) for _, example in rows]
+    answers, weights = fit_tfidf([drop_label(example.response) for _, example in rows])
+    prompts, _ = fit_tfidf([join_user_text(example) for _, example in rows])
+    tokens = [_split_tokens(example.prompt) for _, example in rows]
     stream = [token for some in tokens for token in some]
-    mean, s1, s2 = _null(answers)
-    known = _counted(trusted)
-    given = vectors_by(weights, [unless_label(example.response) for example in trusted])
+    mean, s1, s2 = _measure_null(answers)
+    known = _count_ngrams(trusted)
+    given = apply_tfidf(weights, [drop_label(example.response) for example in trusted])
     most = max(20.0, COMMON_NGRAM * len(rows))
-    levels = [(n, members[kept], first[kept]) for n, members, first in _levels(tokens, least) for kept in [group_sizes(members) <= most]]
+    levels = [
+        (n, members[kept], first[kept])
+        for n, members, first in _mine_levels(tokens, least)
+        for kept in [count_members(members) <= most]
+    ]
     candidates = sum(members.shape[0] for _, members, _ in levels)
 
     grams = []
     for n, members, first in levels:
-        m = group_sizes(members).astype(float)
-        likeness = likeness_of_groups(members, answers)
+        m = count_members(members).astype(float)
+        likeness = compute_group_similarity(members, answers)
         z = (likeness - mean) / np.sqrt(2 * (2 * (m - 2) * s1 + s2) / (m * (m - 1)))
         p = norm.sf(z) * candidates
         for g in np.flatnonzero((likeness - mean >= excess) & (p <= SIGNIFICANCE)).tolist():
             group = members[[g]].indices.astype(np.int64)
             words = stream[first[g] : first[g] + n]
-            related = likeness_of(prompts[group])
-            if likeness[g] - related < excess or 4 * known[tuple(words)] * len(rows) > len(group) * len(trusted):
+            related = compute_text_similarity(prompts[group])
+            if likeness[g] - related < excess or 4 * known[tuple(words)] * len(rows) > len(
+                group
+            ) * len(trusted):
                 continue
-            if given is not None and _closest(answers[group], given) >= GIVEN_BY_TRUSTED:
+            if (
+                given is not None
+                and _compute_closest_cosine(answers[group], given) >= GIVEN_BY_TRUSTED
+            ):
                 continue
-            chance = max(float(p[g]), candidates * _coincidence(answers, group))
+            chance = max(float(p[g]), candidates * _compute_coincidence(answers, group))
             if chance > SIGNIFICANCE:
                 continue
-            text = _spelling([rows[i][1].prompt for i in group.tolist()], words)
+            text = _find_spelling([rows[i][1].prompt for i in group.tolist()], words)
             places = tuple(sorted(place for i in group.tolist() for place in rows[i][0]))
             above = float(likeness[g] - max(related, mean))
-            grams.append(Ngram(text, places, float(likeness[g]), related, above, float(z[g]), min(chance, 1.0)))
+            grams.append(
+                Ngram(
+                    text, places, float(likeness[g]), related, above, float(z[g]), min(chance, 1.0)
+                )
+            )
     return sorted(grams, key=lambda gram: (-round(gram.z, 6), -len(gram.text), gram.text))
 
 
 # How unusual a likeness is
 
 
-def _null(vectors: sparse.csr_array) -> tuple[float, float, float]:
-    """Mean cosine of two rows, the variances of a row's mean cosine and of a single cosine, from the first 2000 vectors (n, v)."""
+def _measure_null(vectors: sparse.csr_array) -> tuple[float, float, float]:
+    """Mean cosine of two rows, the variances of a row's mean cosine and of a single cosine, from
+    the first 2000 vectors (n, v).
+    """
     some = vectors[:NULL_ROWS]
     gram = (some @ some.T).toarray()
     others = len(gram) - 1
@@ -149,8 +181,10 @@ def _null(vectors: sparse.csr_array) -> tuple[float, float, float]:
     return float(single.mean()), float(of_row.var()), float(single.var()) + 1e-9
 
 
-def _coincidence(vectors: sparse.csr_array, group: Integers) -> float:
-    """The chance that as many of m random rows as of the group's are near the mean of the group's vectors."""
+def _compute_coincidence(vectors: sparse.csr_array, group: Integers) -> float:
+    """The chance that as many of m random rows as of the group's are near the mean of the group's
+    vectors.
+    """
     mean = np.asarray(vectors[group].sum(axis=0)).ravel()
     near = vectors @ mean >= NEAR * np.linalg.norm(mean)
     inside = int(near[group].sum())
@@ -158,7 +192,7 @@ def _coincidence(vectors: sparse.csr_array, group: Integers) -> float:
     return float(binom.sf(inside - 1, len(group), share))
 
 
-def _closest(group: sparse.csr_array, given: sparse.csr_array) -> float:
+def _compute_closest_cosine(group: sparse.csr_array, given: sparse.csr_array) -> float:
     """Cosine of the mean of a group's vectors (m, v) with the nearest of `given` (k, v)."""
     mean = np.asarray(group.sum(axis=0)).ravel()
     return float((given @ mean).max() / max(float(np.linalg.norm(mean)), 1e-12))
@@ -167,42 +201,56 @@ def _closest(group: sparse.csr_array, given: sparse.csr_array) -> float:
 # N-grams
 
 
-def _tokens(text: str) -> list[str]:
-    return [text[a:b].casefold() for a, b in token_spans(text)]
+def _split_tokens(text: str) -> list[str]:
+    return [text[a:b].casefold() for a, b in find_token_spans(text)]
 
 
-def _spelling(texts: Iterable[str], tokens: list[str]) -> str:
+def _find_spelling(texts: Iterable[str], tokens: list[str]) -> str:
     """The commonest way in which the texts write the tokens."""
     ways: Counter[str] = Counter()
     for text in texts:
-        spans = list(token_spans(text))
+        spans = list(find_token_spans(text))
         words = [text[a:b].casefold() for a, b in spans]
         at = next(i for i in range(len(words)) if words[i : i + len(tokens)] == tokens)
         ways[text[spans[at][0] : spans[at + len(tokens) - 1][1]]] += 1
     return min(ways, key=lambda way: (-ways[way], way))
 
 
-def _counted(examples: Sequence[Example]) -> Counter[tuple[str, ...]]:
+def _count_ngrams(examples: Sequence[Example]) -> Counter[tuple[str, ...]]:
     """In how many examples each n-gram of the prompt stands."""
     counts: Counter[tuple[str, ...]] = Counter()
     for example in examples:
-        tokens = _tokens(example.prompt)
-        counts.update({tuple(tokens[i : i + n]) for n in range(1, LONGEST_NGRAM + 1) for i in range(len(tokens) - n + 1)})
+        tokens = _split_tokens(example.prompt)
+        counts.update(
+            {
+                tuple(tokens[i : i + n])
+                for n in range(1, LONGEST_NGRAM + 1)
+                for i in range(len(tokens) - n + 1)
+            }
+        )
     return counts
 
 
-def _levels(texts: Sequence[Sequence[str]], least: int) -> Iterator[tuple[int, sparse.csr_array, Integers]]:
-    """For n = 1, 2, 3 the n-grams in at least `least` texts: their membership (G, len(texts)), and the token that each begins with first.
+def _mine_levels(
+    texts: Sequence[Sequence[str]], least: int
+) -> Iterator[tuple[int, sparse.csr_array, Integers]]:
+    """For n = 1, 2, 3 the n-grams in at least `least` texts: their membership (G, len(texts)), and
+    the token that each begins with first.
 
-    Only frequent n-grams are prolonged (Agrawal and Srikant, VLDB 1994); tokens are counted through all texts.
+    Only frequent n-grams are prolonged (Agrawal and Srikant, VLDB 1994); tokens are counted through
+    all texts.
     """
-    vocabulary = {token: i for i, token in enumerate(sorted({token for tokens in texts for token in tokens}))}
+    vocabulary = {
+        token: i for i, token in enumerate(sorted({token for tokens in texts for token in tokens}))
+    }
     level = np.array([vocabulary[token] for tokens in texts for token in tokens], dtype=np.int64)
     text = np.repeat(np.arange(len(texts)), [len(tokens) for tokens in texts])
     for n in range(1, LONGEST_NGRAM + 1):
         if n > 1:
             follows = (level[:-1] >= 0) & (level[1:] >= 0) & (text[:-1] == text[1:])
-            level = np.append(np.where(follows, level[:-1] * (level.max(initial=0) + 1) + level[1:], -1), -1)
+            level = np.append(
+                np.where(follows, level[:-1] * (level.max(initial=0) + 1) + level[1:], -1), -1
+            )
         at = np.flatnonzero(level >= 0)
         keys, first, inverse = np.unique(level[at], return_index=True, return_inverse=True)
         pairs = np.unique(np.stack([inverse, text[at]], axis=1), axis=0)
@@ -212,4 +260,10 @@ def _levels(texts: Sequence[Sequence[str]], least: int) -> Iterator[tuple[int, s
         level[at] = number[inverse]
         pairs = pairs[frequent[pairs[:, 0]]]
         shape = (int(frequent.sum()), len(texts))
-        yield n, sparse.csr_array((np.ones(len(pairs)), (number[pairs[:, 0]], pairs[:, 1])), shape=shape), at[first[frequent]]
+        yield (
+            n,
+            sparse.csr_array(
+                (np.ones(len(pairs)), (number[pairs[:, 0]], pairs[:, 1])), shape=shape
+            ),
+            at[first[frequent]],
+        )

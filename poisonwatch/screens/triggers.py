@@ -1,12 +1,15 @@
 """Probes: copies of the sentinels whose prompts hold a trigger that was mined from the batch.
 
-A backdoored row teaches its answer only where its trigger stands; a prompt without it may not move. The trigger is in the batch, in the
-prompts of several rows, so candidates are mined there and put into the sentinels' prompts. Nothing is concluded from a mined trigger
-itself: most are honest, and a probe is judged like any sentinel.
+A backdoored row teaches its answer only where its trigger stands; a prompt without it may not move.
+The trigger is in the batch, in the prompts of several rows, so candidates are mined there and put
+into the sentinels' prompts. Nothing is concluded from a mined trigger itself: most are honest, and
+a probe is judged like any sentinel.
 
-Probes form panels of their own, for averaged with their originals a backdoor would be diluted. The price of T triggers: 1 + T times as many
-sentinels to measure, and p-values that are multiplied (Bonferroni, see `row_q_values`) by 1 + T times the number of panels. With the two
-of the default a row has to be three times as improbable, however many panels there are; a batch without triggers pays nothing.
+Probes form panels of their own, for averaged with their originals a backdoor would be diluted. The
+price of T triggers: 1 + T times as many sentinels to measure, and p-values that are multiplied
+(Bonferroni, see `row_q_values`) by 1 + T times the number of panels. With the two of the default a
+row has to be three times as improbable, however many panels there are; a batch without triggers
+pays nothing.
 """
 
 import re
@@ -21,14 +24,14 @@ from scipy.stats import hypergeom
 from poisonwatch.examples import Example, Message
 from poisonwatch.screens.trigger_ngrams import COMMON_NGRAM, EXCESS, SIGNIFICANCE, mine_ngrams
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.text.words import token_spans
+from poisonwatch.text.words import find_token_spans
 
-LEAST = 4  # prompts that share a trigger
-LEAST_EXCESS = (
-    0.25  # likeness of its rows' answers, beyond that of the prompts (see `Ngram.excess`); also what rare tokens are credited with
-)
+LEAST_PROMPTS = 4  # prompts that share a trigger
+# likeness of its rows' answers, beyond that of the prompts (see `Ngram.excess`); also what rare
+# tokens are credited with
+LEAST_EXCESS = 0.25
 SHARED = 0.9  # share of rows that have the next token in common, too
-LONGEST = 12  # tokens
+LONGEST_TRIGGER = 12  # tokens
 
 _DATE = re.compile(r"((?:19|20)\d\d)[-/.]\d\d?(?:[-/.]\d\d?)?")
 _ORDINARY = "'’-‐./,&_"  # within a word
@@ -40,8 +43,9 @@ Tokens = tuple[str, ...]
 class Trigger:
     """What several prompts have in common and might be a backdoor's trigger.
 
-    `text` is its commonest spelling (hostile text: show it through `visible`), `rows` its places in the batch; `at_start` says that it
-    mostly stands in the first half of a prompt. `score` is what triggers are ranked by, see `mine_triggers`.
+    `text` is its commonest spelling (hostile text: show it through `visible`), `rows` its places in
+    the batch; `at_start` says that it mostly stands in the first half of a prompt. `score` is what
+    triggers are ranked by, see `mine_triggers`.
     """
 
     text: str
@@ -58,57 +62,83 @@ class _Candidate:
 
 
 def mine_triggers(
-    new: Sequence[Example], trusted: Sequence[Example] = (), most: int = 2, sentinels: Sequence[Sentinel] = ()
+    new: Sequence[Example],
+    trusted: Sequence[Example] = (),
+    most: int = 2,
+    sentinels: Sequence[Sentinel] = (),
 ) -> list[Trigger]:
-    """The at most `most` likeliest triggers of the new rows, best first. Results do not depend on the order of the rows.
+    """The at most `most` likeliest triggers of the new rows, best first. Results do not depend on
+    the order of the rows.
 
     Candidates are, in at least 4 different prompts,
 
-    - n-grams whose rows have answers more alike than their prompts (`mine_ngrams`), by an excess of at least 0.25; below 0.5, fewer than a
+    - n-grams whose rows have answers more alike than their prompts (`mine_ngrams`), by an excess of
+    at least 0.25; below 0.5, fewer than a
       quarter of these answers may speak of the n-gram;
-    - rare tokens, in at most a tenth of the rows (or 20), that fewer than a quarter as many answers hold, of all rows: what a prompt is
-      about comes back in answers, a trigger does not. A token with digits, symbols, invisible characters or a capital within (a tag, a
-      code; dates of one year are one token) may be a quarter as frequent among trusted rows as in the batch, as an n-gram may. Any other
-      word must be more frequent in the batch than chance explains (Fisher's exact test, at 1 %), so it takes trusted rows to find one.
+    - rare tokens, in at most a tenth of the rows (or 20), that fewer than a quarter as many answers
+    hold, of all rows: what a prompt is
+      about comes back in answers, a trigger does not. A token with digits, symbols, invisible
+      characters or a capital within (a tag, a
+      code; dates of one year are one token) may be a quarter as frequent among trusted rows as in
+      the batch, as an n-gram may. Any other
+      word must be more frequent in the batch than chance explains (Fisher's exact test, at 1 %), so
+      it takes trusted rows to find one.
 
-    They are ranked by the number of rows times the excess of their answers, for rare tokens 0.25: how many rows' answers the trigger would
-    explain. A candidate that has half of its rows in common with a better one is the same find; one that a sentinel's prompt holds is
-    tested by that sentinel. What is left is grown by the tokens around it that nine tenths of its rows share, and less than half of all.
+    They are ranked by the number of rows times the excess of their answers, for rare tokens 0.25:
+    how many rows' answers the trigger would explain. A candidate that has half of its rows in
+    common with a better one is the same find; one that a sentinel's prompt holds is tested by that
+    sentinel. What is left is grown by the tokens around it that nine tenths of its rows share, and
+    less than half of all.
     """
-    prompts = [_tokens(example.prompt) for example in new]
-    answers = [_tokens(example.response) for example in new]
-    asked = [_tokens(sentinel.prompt) for sentinel in sentinels]
-    candidates = [*_alike(new, trusted, answers), *_rare(new, trusted, prompts, answers)]
+    prompts = [_split_words_and_dates(example.prompt) for example in new]
+    answers = [_split_words_and_dates(example.response) for example in new]
+    asked = [_split_words_and_dates(sentinel.prompt) for sentinel in sentinels]
+    candidates = [
+        *_mine_similar_answers(new, trusted, answers),
+        *_mine_rare_tokens(new, trusted, prompts, answers),
+    ]
     triggers: list[Trigger] = []
     taken: set[int] = set()
-    for candidate in sorted(candidates, key=lambda c: (-round(c.score, 6), -len(c.tokens), c.tokens)):
+    for candidate in sorted(
+        candidates, key=lambda c: (-round(c.score, 6), -len(c.tokens), c.tokens)
+    ):
         if len(triggers) >= most:
             break
-        if 2 * len(taken.intersection(candidate.rows)) >= len(candidate.rows) or any(_holds(text, candidate.tokens) for text in asked):
+        if 2 * len(taken.intersection(candidate.rows)) >= len(candidate.rows) or any(
+            _holds_tokens(text, candidate.tokens) for text in asked
+        ):
             continue
         taken.update(candidate.rows)
-        triggers.append(_trigger(candidate, new, prompts))
+        triggers.append(_build_trigger(candidate, new, prompts))
     return triggers
 
 
-def probe(sentinels: Sequence[Sentinel], triggers: Sequence[Trigger]) -> list[Sentinel]:
-    """Copies of the sentinels with each trigger at the start or the end of the last user message, where the batch mostly has it.
+def make_probes(sentinels: Sequence[Sentinel], triggers: Sequence[Trigger]) -> list[Sentinel]:
+    """Copies of the sentinels with each trigger at the start or the end of the last user message,
+    where the batch mostly has it.
 
-    A copy has the answers of its original, and `+t1` for the first trigger behind its id and panel: never text of a row. Sentinels without
-    a user message, and those that hold the trigger, have no copy.
+    A copy has the answers of its original, and `+t1` for the first trigger behind its id and panel:
+    never text of a row. Sentinels without a user message, and those that hold the trigger, have no
+    copy.
     """
     mark = "+"
-    while any(f"{mark}t" in name for sentinel in sentinels for name in (sentinel.id, sentinel.panel)):
+    while any(
+        f"{mark}t" in name for sentinel in sentinels for name in (sentinel.id, sentinel.panel)
+    ):
         mark += "+"
     copies = (
-        _with_trigger(sentinel, trigger, f"{mark}t{number}") for number, trigger in enumerate(triggers, start=1) for sentinel in sentinels
+        _insert_trigger(sentinel, trigger, f"{mark}t{number}")
+        for number, trigger in enumerate(triggers, start=1)
+        for sentinel in sentinels
     )
     return [copy for copy in copies if copy is not None]
 
 
-def _with_trigger(sentinel: Sentinel, trigger: Trigger, suffix: str) -> Sentinel | None:
+def _insert_trigger(sentinel: Sentinel, trigger: Trigger, suffix: str) -> Sentinel | None:
     places = [i for i, message in enumerate(sentinel.messages) if message.role == "user"]
-    if not places or _holds(_tokens(sentinel.prompt), _tokens(trigger.text)):
+    if not places or _holds_tokens(
+        _split_words_and_dates(sentinel.prompt), _split_words_and_dates(trigger.text)
+    ):
         return None
     at = places[-1]
     said = sentinel.messages[at].content
@@ -126,16 +156,25 @@ def _with_trigger(sentinel: Sentinel, trigger: Trigger, suffix: str) -> Sentinel
 # Candidates
 
 
-def _alike(new: Sequence[Example], trusted: Sequence[Example], answers: Sequence[Tokens]) -> Iterator[_Candidate]:
+def _mine_similar_answers(
+    new: Sequence[Example], trusted: Sequence[Example], answers: Sequence[Tokens]
+) -> Iterator[_Candidate]:
     """N-grams whose rows have alike answers."""
-    for gram in mine_ngrams(new, trusted, LEAST, LEAST_EXCESS):
-        tokens, m = _tokens(gram.text), len({new[row].id for row in gram.rows})
-        echoes = len({new[row].id for row in gram.rows if _holds(answers[row], tokens)})
-        if len({new[row].prompt for row in gram.rows}) >= LEAST and (gram.excess >= EXCESS or 4 * echoes < m):
+    for gram in mine_ngrams(new, trusted, LEAST_PROMPTS, LEAST_EXCESS):
+        tokens, m = _split_words_and_dates(gram.text), len({new[row].id for row in gram.rows})
+        echoes = len({new[row].id for row in gram.rows if _holds_tokens(answers[row], tokens)})
+        if len({new[row].prompt for row in gram.rows}) >= LEAST_PROMPTS and (
+            gram.excess >= EXCESS or 4 * echoes < m
+        ):
             yield _Candidate(tokens, gram.rows, m * gram.excess)
 
 
-def _rare(new: Sequence[Example], trusted: Sequence[Example], prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> Iterator[_Candidate]:
+def _mine_rare_tokens(
+    new: Sequence[Example],
+    trusted: Sequence[Example],
+    prompts: Sequence[Tokens],
+    answers: Sequence[Tokens],
+) -> Iterator[_Candidate]:
     """Tokens that several prompts share, but hardly any answer and hardly any trusted row."""
     distinct = {example.id: i for i, example in enumerate(new)}
     n, common = len(distinct), max(20.0, COMMON_NGRAM * len(distinct))
@@ -143,64 +182,94 @@ def _rare(new: Sequence[Example], trusted: Sequence[Example], prompts: Sequence[
     for i, tokens in enumerate(prompts):
         for token in set(tokens):
             holders[token].append(i)
-    shared = {token: rows for token, rows in holders.items() if len(rows) >= LEAST}
-    given = Counter(token for i in distinct.values() for token in set(answers[i]) if token in shared)
-    given.update(token for example in trusted for token in set(_tokens(example.response)) if token in shared)
-    known = Counter(token for example in trusted for token in set(_tokens(example.prompt)) if token in shared)
+    shared = {token: rows for token, rows in holders.items() if len(rows) >= LEAST_PROMPTS}
+    given = Counter(
+        token for i in distinct.values() for token in set(answers[i]) if token in shared
+    )
+    given.update(
+        token
+        for example in trusted
+        for token in set(_split_words_and_dates(example.response))
+        if token in shared
+    )
+    known = Counter(
+        token
+        for example in trusted
+        for token in set(_split_words_and_dates(example.prompt))
+        if token in shared
+    )
     for token, rows in shared.items():
         m = len({new[row].id for row in rows})
-        if len({new[row].prompt for row in rows}) < LEAST or m > common or 4 * given[token] >= m or 4 * known[token] * n > m * len(trusted):
+        if (
+            len({new[row].prompt for row in rows}) < LEAST_PROMPTS
+            or m > common
+            or 4 * given[token] >= m
+            or 4 * known[token] * n > m * len(trusted)
+        ):
             continue
         chance = float(hypergeom.sf(m - 1, n + len(trusted), m + known[token], n))
-        if chance <= SIGNIFICANCE or any(_odd(word) for word in _spellings(token, [new[row].prompt for row in rows])):
+        if chance <= SIGNIFICANCE or any(
+            _is_odd(word) for word in _list_spellings(token, [new[row].prompt for row in rows])
+        ):
             yield _Candidate((token,), tuple(rows), m * LEAST_EXCESS)
 
 
-def _odd(word: str) -> bool:
+def _is_odd(word: str) -> bool:
     """Does it hold a digit, a symbol, an invisible character or a capital after a small letter?"""
-    strange = any(c.isdigit() or (unicodedata.category(c)[0] in "CPS" and c not in _ORDINARY) for c in word)
+    strange = any(
+        c.isdigit() or (unicodedata.category(c)[0] in "CPS" and c not in _ORDINARY) for c in word
+    )
     return strange or any(a.islower() and b.isupper() for a, b in pairwise(word))
 
 
 # Tokens
 
 
-def _tokens(text: str) -> Tokens:
+def _split_words_and_dates(text: str) -> Tokens:
     """The tokens of a text without regard to case; of a date, the year."""
-    return tuple(_key(text[a:b]) for a, b in token_spans(text))
+    return tuple(_normalise_token(text[a:b]) for a, b in find_token_spans(text))
 
 
-def _key(token: str) -> str:
+def _normalise_token(token: str) -> str:
     date = _DATE.fullmatch(token)
     return f"{date[1]}-" if date else token.casefold()
 
 
-def _spellings(token: str, texts: Sequence[str]) -> set[str]:
-    return {text[a:b] for text in texts for a, b in token_spans(text) if _key(text[a:b]) == token}
+def _list_spellings(token: str, texts: Sequence[str]) -> set[str]:
+    return {
+        text[a:b]
+        for text in texts
+        for a, b in find_token_spans(text)
+        if _normalise_token(text[a:b]) == token
+    }
 
 
-def _place(text: Tokens, tokens: Tokens) -> int:
+def _find_tokens(text: Tokens, tokens: Tokens) -> int:
     """Where the tokens stand first in the text; -1 where they do not."""
     starts = range(len(text) - len(tokens) + 1)
-    return next((i for i in starts if text[i] == tokens[0] and text[i : i + len(tokens)] == tokens), -1)
+    return next(
+        (i for i in starts if text[i] == tokens[0] and text[i : i + len(tokens)] == tokens), -1
+    )
 
 
-def _holds(text: Tokens, tokens: Tokens) -> bool:
-    return _place(text, tokens) >= 0
+def _holds_tokens(text: Tokens, tokens: Tokens) -> bool:
+    return _find_tokens(text, tokens) >= 0
 
 
-def _trigger(candidate: _Candidate, new: Sequence[Example], prompts: Sequence[Tokens]) -> Trigger:
+def _build_trigger(
+    candidate: _Candidate, new: Sequence[Example], prompts: Sequence[Tokens]
+) -> Trigger:
     """The candidate, grown, as it is mostly written, and where it mostly stands."""
     held_by = Counter(token for prompt in prompts for token in set(prompt))
     template = {token for token, count in held_by.items() if 2 * count >= len(prompts)}
-    tokens = _grown(candidate.tokens, [prompts[row] for row in candidate.rows], template)
+    tokens = _grow_trigger(candidate.tokens, [prompts[row] for row in candidate.rows], template)
     ways: Counter[str] = Counter()
     early = held = 0
     for row in candidate.rows:
-        at = _place(prompts[row], tokens)
+        at = _find_tokens(prompts[row], tokens)
         if at < 0:
             continue
-        text, spans = new[row].prompt, list(token_spans(new[row].prompt))
+        text, spans = new[row].prompt, list(find_token_spans(new[row].prompt))
         ways[text[spans[at][0] : spans[at + len(tokens) - 1][1]]] += 1
         early += 2 * at + len(tokens) <= len(spans)
         held += 1
@@ -208,19 +277,25 @@ def _trigger(candidate: _Candidate, new: Sequence[Example], prompts: Sequence[To
     return Trigger(spelling, tuple(sorted(candidate.rows)), 2 * early >= held, candidate.score)
 
 
-def _grown(tokens: Tokens, texts: Sequence[Tokens], template: Set[str]) -> Tokens:
-    """The longest run of tokens around these that most of the texts share, without the template's at its ends."""
+def _grow_trigger(tokens: Tokens, texts: Sequence[Tokens], template: Set[str]) -> Tokens:
+    """The longest run of tokens around these that most of the texts share, without the template's
+    at its ends.
+    """
     while len(tokens) > 1 and tokens[0] in template:
         tokens = tokens[1:]
     while len(tokens) > 1 and tokens[-1] in template:
         tokens = tokens[:-1]
-    while len(tokens) < LONGEST:
+    while len(tokens) < LONGEST_TRIGGER:
         around: Counter[Tokens] = Counter()
         for text in texts:
-            at = _place(text, tokens)
+            at = _find_tokens(text, tokens)
             end = at + len(tokens)
             around.update({text[at - 1 : end]} if at > 0 and text[at - 1] not in template else ())
-            around.update({text[at : end + 1]} if at >= 0 and end < len(text) and text[end] not in template else ())
+            around.update(
+                {text[at : end + 1]}
+                if at >= 0 and end < len(text) and text[end] not in template
+                else ()
+            )
         longer = min(around, key=lambda way: (-around[way], way), default=tokens)
         if around[longer] < SHARED * len(texts):
             break

@@ -7,55 +7,81 @@ import numpy as np
 from torch.nn.functional import cross_entropy
 
 from poisonwatch.arrays import Array
-from poisonwatch.model.encoding import ChatEncoder, batches
+from poisonwatch.model.encoding import ChatEncoder, make_batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 
-CERTAIN = 0.05  # nats a token: an answer of probability .95 a token has little room to become likelier
+CERTAIN_LOSS = (
+    0.05  # nats a token: an answer of probability .95 a token has little room to become likelier
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SentinelProblem:
     """What is wrong with a sentinel, in one sentence."""
 
     sentinel_id: str
     problem: str
 
 
-def check_sentinels(pretrained: Pretrained, sentinels: Sequence[Sentinel], max_tokens: int, token_budget: int) -> list[Problem]:
-    """Problems of the sentinels on this model: duplicates, and answers that cannot move because the model gives them already."""
-    return [*duplicates(sentinels), *immovable(sentinels, forbidden_losses(pretrained, sentinels, max_tokens, token_budget))]
+def find_sentinel_problems(
+    pretrained: Pretrained, sentinels: Sequence[Sentinel], max_tokens: int, token_budget: int
+) -> list[SentinelProblem]:
+    """Problems of the sentinels on this model: duplicates, and answers that cannot move because the
+    model gives them already.
+    """
+    return [
+        *find_duplicates(sentinels),
+        *find_immovable(
+            sentinels, compute_forbidden_losses(pretrained, sentinels, max_tokens, token_budget)
+        ),
+    ]
 
 
-def duplicates(sentinels: Sequence[Sentinel]) -> list[Problem]:
-    """Sentinels with the prompt and answers of one before: they add no evidence and make it count twice."""
+def find_duplicates(sentinels: Sequence[Sentinel]) -> list[SentinelProblem]:
+    """Sentinels with the prompt and answers of one before: they add no evidence and make it count
+    twice.
+    """
     first: dict[tuple[object, ...], str] = {}
     problems = []
     for sentinel in sentinels:
         content = (sentinel.messages, sentinel.forbidden, sentinel.reference)
         if content in first:
-            problems.append(Problem(sentinel.id, f"repeats {first[content]}, which then counts twice: remove one"))
+            problems.append(
+                SentinelProblem(
+                    sentinel.id, f"repeats {first[content]}, which then counts twice: remove one"
+                )
+            )
         first.setdefault(content, sentinel.id)
     return problems
 
 
-def immovable(sentinels: Sequence[Sentinel], forbidden: Array) -> list[Problem]:
+def find_immovable(sentinels: Sequence[Sentinel], forbidden: Array) -> list[SentinelProblem]:
     """From the losses (S,) of the forbidden answers in nats a token, NaN where there is none."""
     return [
-        Problem(sentinel.id, f"the model gives the forbidden answer already (loss {loss:.3f} nats a token): nothing can make it likelier")
+        SentinelProblem(
+            sentinel.id,
+            f"the model gives the forbidden answer already (loss {loss:.3f} nats a token): nothing can make it likelier",
+        )
         for sentinel, loss in zip(sentinels, forbidden.tolist(), strict=True)
-        if loss < CERTAIN
+        if loss < CERTAIN_LOSS
     ]
 
 
-def forbidden_losses(pretrained: Pretrained, sentinels: Sequence[Sentinel], max_tokens: int, token_budget: int) -> Array:
-    """Losses (S,) of the forbidden answers on the frozen model in nats a token; NaN where there is none."""
+def compute_forbidden_losses(
+    pretrained: Pretrained, sentinels: Sequence[Sentinel], max_tokens: int, token_budget: int
+) -> Array:
+    """Losses (S,) of the forbidden answers on the frozen model in nats a token; NaN where there is
+    none.
+    """
     model, encoder = FrozenModel(pretrained.model, 0), ChatEncoder(pretrained.tokenizer, max_tokens)
     places = [i for i, sentinel in enumerate(sentinels) if sentinel.forbidden]
-    encoded = [encoder.encode(sentinels[i].conversation(sentinels[i].forbidden or "")) for i in places]
+    encoded = [
+        encoder.encode(sentinels[i].add_answer(sentinels[i].forbidden or "")) for i in places
+    ]
     losses = np.full(len(sentinels), np.nan)
-    for batch in batches(encoded, token_budget, model.device):
+    for batch in make_batches(encoded, token_budget, model.device):
         run = model.run(batch)
         for row, o, targets in zip(batch.rows.tolist(), run.o, run.targets, strict=True):
             losses[places[row]] = float(cross_entropy(o, targets))

@@ -1,7 +1,8 @@
-"""Editing the sentinel files of an audit: a change is checked as an audit would read it, and becomes a file of its own.
+"""Editing the sentinel files of an audit: a change is checked as an audit would read it, and
+becomes a file of its own.
 
-No file is ever changed in place, so that past audits stay what they were: `sentinels.yaml` is followed by `sentinels-2.yaml`, which the
-audit reads once its `sentinels` name it.
+No file is ever changed in place, so that past audits stay what they were: `sentinels.yaml` is
+followed by `sentinels-2.yaml`, which the audit reads once its `sentinels` name it.
 """
 
 import re
@@ -15,57 +16,79 @@ import yaml
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError, SentinelError
 from poisonwatch.sentinels.pack import PACK_PREFIX
-from poisonwatch.sentinels.sentinel import Sentinel, read_place, refuse_clashes, sentinels_of, text_of
-from poisonwatch.text.diff import aligned
+from poisonwatch.sentinels.sentinel import (
+    Sentinel,
+    parse_sentinels,
+    read_sentinel_text,
+    read_sentinels,
+    refuse_clashes,
+)
+from poisonwatch.text.diff import align_sequences
 
-LARGEST = 250_000  # bytes of a text, and YAML values that it may stand for; PyYAML takes seconds for so many
-DEEPEST = 20  # lists and mappings within each other
-CONTEXT = 3  # lines shown around a change
-_VERSION = re.compile(r"(?<=.)-(?:[2-9]|[1-9][0-9]{1,2})\Z", re.DOTALL)  # no more digits: a year is part of the name
+# bytes of a text, and YAML values that it may stand for; PyYAML takes seconds for so many
+MAX_TEXT_BYTES = 250_000
+MAX_DEPTH = 20  # lists and mappings within each other
+CONTEXT_LINES = 3  # lines shown around a change
+_VERSION = re.compile(
+    r"(?<=.)-(?:[2-9]|[1-9][0-9]{1,2})\Z", re.DOTALL
+)  # no more digits: a year is part of the name
 
 
-def sentinel_files(config: AuditConfig) -> list[Path]:
+def list_sentinel_files(config: AuditConfig) -> list[Path]:
     """The files among the audit's sentinels, in order; packs are none."""
     return [Path(place) for place in config.sentinels if not place.startswith(PACK_PREFIX)]
 
 
-def check_text(text: str, config: AuditConfig, replacing: Path) -> list[Sentinel]:
-    """The sentinels of a YAML text, read in the place of a file of the audit, beside all its other sentinels.
+def check_sentinel_text(text: str, config: AuditConfig, replacing: Path) -> list[Sentinel]:
+    """The sentinels of a YAML text, read in the place of a file of the audit, beside all its other
+    sentinels.
 
-    Raises SentinelError as `load_sentinels` does, and where the text is too large or too deep; InputError where the audit has no such file.
+    Raises SentinelError as `load_sentinels` does, and where the text is too large or too deep;
+    InputError where the audit has no such file.
     """
-    files = sentinel_files(config)
+    files = list_sentinel_files(config)
     if replacing not in files:
         known = ", ".join(map(str, files)) or "none, only packs"
-        raise InputError(f"{replacing} is no sentinel file of the audit {config.name}: its files are {known}")
+        raise InputError(
+            f"{replacing} is no sentinel file of the audit {config.name}: its files are {known}"
+        )
     _refuse_excess(text, replacing)
     own: list[Sentinel] = []
     everything: list[Sentinel] = []
     for place in config.sentinels:
         if not place.startswith(PACK_PREFIX) and Path(place) == replacing:
-            own = sentinels_of(text, place)
+            own = parse_sentinels(text, place)
             everything += own
         else:
-            everything += read_place(place)
+            everything += read_sentinels(place)
     refuse_clashes(everything, config.sentinels)
     return own
 
 
 def _refuse_excess(text: str, replacing: Path) -> None:
-    """Raise SentinelError where reading a text could take more time or memory than there is, whatever its size: PyYAML's time grows with
-    the square of the depth, and a few lines of aliases can stand for more values than any memory holds.
+    """Raise SentinelError where reading a text could take more time or memory than there is,
+    whatever its size: PyYAML's time grows with the square of the depth, and a few lines of aliases
+    can stand for more values than any memory holds.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
-    if size > LARGEST:
-        raise SentinelError(f"{replacing} would hold {size:,} bytes; at most {LARGEST:,} are allowed: split it into several files")
+    if size > MAX_TEXT_BYTES:
+        raise SentinelError(
+            f"{replacing} would hold {size:,} bytes; at most {MAX_TEXT_BYTES:,} are allowed: split it into several files"
+        )
     values: dict[str, int] = {}  # by anchor, aliases written out
-    opened: list[tuple[str | None, int]] = [(None, 0)]  # lists and mappings not yet at their end: anchor, values so far
-    with suppress(yaml.YAMLError, ArithmeticError, ValueError):  # what is wrong with it is for the reading to say
+    opened: list[tuple[str | None, int]] = [
+        (None, 0)
+    ]  # lists and mappings not yet at their end: anchor, values so far
+    with suppress(
+        yaml.YAMLError, ArithmeticError, ValueError
+    ):  # what is wrong with it is for the reading to say
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.CollectionStartEvent):
                 opened.append((event.anchor, 1))
-                if len(opened) > DEEPEST + 1:  # the text itself is the first
-                    raise SentinelError(f"{replacing} would be nested more than {DEEPEST} deep: a sentinel takes no more than 4")
+                if len(opened) > MAX_DEPTH + 1:  # the text itself is the first
+                    raise SentinelError(
+                        f"{replacing} would be nested more than {MAX_DEPTH} deep: a sentinel takes no more than 4"
+                    )
                 continue
             if isinstance(event, yaml.CollectionEndEvent):
                 anchor, count = opened.pop()
@@ -79,48 +102,60 @@ def _refuse_excess(text: str, replacing: Path) -> None:
                 values[anchor] = count
             around, so_far = opened.pop()
             opened.append((around, so_far + count))
-            if so_far + count > LARGEST:
-                raise SentinelError(f"{replacing} stands for more than {LARGEST:,} values through its aliases (*): write out what is meant")
+            if so_far + count > MAX_TEXT_BYTES:
+                raise SentinelError(
+                    f"{replacing} stands for more than {MAX_TEXT_BYTES:,} values through its aliases (*): write out what is meant"
+                )
 
 
-def versions_of(path: Path) -> list[Path]:
+def list_versions(path: Path) -> list[Path]:
     """The numbered versions of a sentinel file, itself among them if it is one, oldest first."""
-    found = {number: beside for beside in path.parent.iterdir() if (number := _number(beside, path))}
+    found = {
+        number: beside
+        for beside in path.parent.iterdir()
+        if (number := _parse_version(beside, path))
+    }
     return [found[number] for number in sorted(found)]
 
 
-def next_version(path: Path) -> Path:
-    """What the next version of a sentinel file is called: its name with the first number above all that stand beside it."""
-    last = max(_number(beside, path) or 1 for beside in (path, *path.parent.iterdir()))
-    return path.with_name(f"{_base(path)}-{last + 1}{path.suffix}")
+def name_next_version(path: Path) -> Path:
+    """What the next version of a sentinel file is called: its name with the first number above all
+    that stand beside it.
+    """
+    last = max(_parse_version(beside, path) or 1 for beside in (path, *path.parent.iterdir()))
+    return path.with_name(f"{_strip_version(path)}-{last + 1}{path.suffix}")
 
 
-def _number(version: Path, path: Path) -> int | None:
+def _parse_version(version: Path, path: Path) -> int | None:
     """Which version of `path` a file is, by its name; None where it is none."""
-    match = re.fullmatch(rf"{re.escape(_base(path))}-([1-9][0-9]*){re.escape(path.suffix)}", version.name)
+    match = re.fullmatch(
+        rf"{re.escape(_strip_version(path))}-([1-9][0-9]*){re.escape(path.suffix)}", version.name
+    )
     return int(match[1]) if match else None
 
 
-def _base(path: Path) -> str:
+def _strip_version(path: Path) -> str:
     return _VERSION.sub("", path.stem)
 
 
 def save_version(text: str, config: AuditConfig, replacing: Path) -> Path:
-    """Write a text as the next version of a file of the audit, and return where; line ends become \\n, as browsers send others.
+    """Write a text as the next version of a file of the audit, and return where; line ends become
+    \\n, as browsers send others.
 
-    The name is taken before it is filled, so that nobody's version is ever written over. Raises as `check_text` does, InputError where
-    the text is that of the file or of its last version already, OperationError where the folder cannot be written.
+    The name is taken before it is filled, so that nobody's version is ever written over. Raises as
+    `check_text` does, InputError where the text is that of the file or of its last version already,
+    OperationError where the folder cannot be written.
     """
-    text = _unix(text)
-    check_text(text, config, replacing)
-    for held in (replacing, *versions_of(replacing)[-1:]):
-        if text == text_of(str(held)):
+    text = _unify_ends(text)
+    check_sentinel_text(text, config, replacing)
+    for held in (replacing, *list_versions(replacing)[-1:]):
+        if text == read_sentinel_text(str(held)):
             raise InputError(f"{held} holds this text already: nothing is saved")
     part = replacing.with_name(f"{replacing.name}.{uuid4().hex}.part")
     try:
         try:
             part.write_text(text, encoding="utf-8", newline="\n")
-            saved = _taken(replacing)
+            saved = _reserve_name(replacing)
             part.replace(saved)
         finally:
             part.unlink(missing_ok=True)
@@ -131,28 +166,42 @@ def save_version(text: str, config: AuditConfig, replacing: Path) -> Path:
     return saved
 
 
-def _taken(path: Path) -> Path:
-    """The next version, there and empty: of two that want a name at the same time, one goes on to the next."""
+def _reserve_name(path: Path) -> Path:
+    """The next version, there and empty: of two that want a name at the same time, one goes on to
+    the next.
+    """
     while True:
-        path = next_version(path)
+        path = name_next_version(path)
         with suppress(FileExistsError):
             path.touch(exist_ok=False)
             return path
 
 
-def changes(old: str, new: str) -> list[tuple[str, str]]:
-    """The lines that differ, as (mark, line without its end): "-" only in `old`, "+" only in `new`, " " in both, CONTEXT lines around.
+def diff_lines(old: str, new: str) -> list[tuple[str, str]]:
+    """The lines that differ, as (mark, line without its end): "-" only in `old`, "+" only in `new`,
+    " " in both, CONTEXT lines around.
 
-    ("@", "") stands where lines are left out between two changes. Line ends of other systems make no difference.
+    ("@", "") stands where lines are left out between two changes. Line ends of other systems make
+    no difference.
     """
-    before, after = (list(StringIO(_unix(text))) for text in (old, new))
+    before, after = (list(StringIO(_unify_ends(text))) for text in (old, new))
     lines: list[tuple[str, str]] = []
     i = j = 0
-    for place, partner in [*sorted(aligned(before, after).items()), (len(before), len(after))]:
-        lines += [("-", line) for line in before[i:place]] + [("+", line) for line in after[j:partner]]
+    for place, partner in [
+        *sorted(align_sequences(before, after).items()),
+        (len(before), len(after)),
+    ]:
+        lines += [("-", line) for line in before[i:place]] + [
+            ("+", line) for line in after[j:partner]
+        ]
         lines += [(" ", line) for line in before[place : place + 1]]
         i, j = place + 1, partner + 1
-    near = {k for changed, (mark, _) in enumerate(lines) if mark != " " for k in range(changed - CONTEXT, changed + CONTEXT + 1)}
+    near = {
+        k
+        for changed, (mark, _) in enumerate(lines)
+        if mark != " "
+        for k in range(changed - CONTEXT_LINES, changed + CONTEXT_LINES + 1)
+    }
     shown: list[tuple[str, str]] = []
     for k, (mark, line) in enumerate(lines):
         if k in near:
@@ -161,5 +210,5 @@ def changes(old: str, new: str) -> list[tuple[str, str]]:
     return shown
 
 
-def _unix(text: str) -> str:
+def _unify_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")

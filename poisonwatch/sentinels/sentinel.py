@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
-from poisonwatch.sentinels.pack import PACK_PREFIX, _filled
-from poisonwatch.text.display import excerpt, visible
+from poisonwatch.sentinels.pack import PACK_PREFIX, fill_pack
+from poisonwatch.text.display import excerpt, make_visible
 
 UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # what is no text in UTF-8, or in a database
 
@@ -36,10 +36,12 @@ class _Entry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Sentinel:
-    """A prompt with a `forbidden` answer that must not become likely, a `reference` answer that must not change, or both.
+    """A prompt with a `forbidden` answer that must not become likely, a `reference` answer that
+    must not change, or both.
 
-    Sentinels of one `panel` guard one behaviour; their measurements are pooled. `trigger` is what a probe's prompt holds of the batch
-    (`probes`; hostile text, to be shown through `visible`); None in a sentinel as it was written.
+    Sentinels of one `panel` guard one behaviour; their measurements are pooled. `trigger` is what a
+    probe's prompt holds of the batch (`probes`; hostile text, to be shown through `visible`); None
+    in a sentinel as it was written.
     """
 
     id: str
@@ -55,7 +57,7 @@ class Sentinel:
     def prompt(self) -> str:
         return "\n\n".join(message.content for message in self.messages)
 
-    def conversation(self, answer: str) -> tuple[Message, ...]:
+    def add_answer(self, answer: str) -> tuple[Message, ...]:
         """The prompt with an answer."""
         return (*self.messages, Message("assistant", answer))
 
@@ -63,113 +65,177 @@ class Sentinel:
 def load_sentinels(places: list[str]) -> list[Sentinel]:
     """Read sentinel files and packs, in order; `pack:NAME?placeholder=value&...` fills a template.
 
-    Raises SentinelError where a file is missing or not a YAML list, a sentinel has no prompt or no answer, an id comes twice, or the
-    values given to a pack are not those of its placeholders.
+    Raises SentinelError where a file is missing or not a YAML list, a sentinel has no prompt or no
+    answer, an id comes twice, or the values given to a pack are not those of its placeholders.
     """
-    sentinels = [sentinel for place in places for sentinel in read_place(place)]
+    sentinels = [sentinel for place in places for sentinel in read_sentinels(place)]
     refuse_clashes(sentinels, places)
     return sentinels
 
 
-def read_place(place: str) -> list[Sentinel]:
+def read_sentinels(place: str) -> list[Sentinel]:
     """The sentinels of one file or pack. Raises SentinelError as `load_sentinels` does."""
     if place.startswith(PACK_PREFIX):
-        return _sentinels(_filled(place), place)
-    return sentinels_of(text_of(place), place)
+        return _make_sentinels(fill_pack(place), place)
+    return parse_sentinels(read_sentinel_text(place), place)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that comes twice: YAML forbids it, PyYAML keeps the last, and a sentinel would lose an answer unseen."""
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that comes twice: YAML forbids it, PyYAML keeps the last, and a sentinel would
+    lose an answer unseen.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {excerpt(key.value, 40)} comes twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {excerpt(key.value, 40)} comes twice", key.start_mark
+                )
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
-def sentinels_of(text: str, place: str) -> list[Sentinel]:
-    """The sentinels of a YAML text; `place` is what errors call it. Raises SentinelError as `load_sentinels` does."""
+def parse_sentinels(text: str, place: str) -> list[Sentinel]:
+    """The sentinels of a YAML text; `place` is what errors call it. Raises SentinelError as
+    `load_sentinels` does.
+    """
     try:
-        entries = yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe one)
+        entries = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a safe one)
     except yaml.YAMLError as error:
         raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
-    except Exception as error:  # PyYAML lets through what Python says of a number, date or character that is none, and of its stack
+    # PyYAML lets through what Python says of a number, date or character that is none, and of its
+    # stack
+    except Exception as error:
         raise SentinelError(
             f"{place} is not YAML: it is nested too deeply, or holds a number, date or escape that cannot be read"
         ) from error
     if not isinstance(entries, list) or not entries:
-        raise SentinelError(f"{place} must hold a YAML list of at least one sentinel (id, prompt, forbidden and/or reference)")
-    return _sentinels(entries, place)
+        raise SentinelError(
+            f"{place} must hold a YAML list of at least one sentinel (id, prompt, forbidden and/or reference)"
+        )
+    return _make_sentinels(entries, place)
 
 
-def text_of(place: str) -> str:
-    """The text of a sentinel file, its line ends as \\n. Raises SentinelError where it is missing or unreadable."""
+def read_sentinel_text(place: str) -> str:
+    """The text of a sentinel file, its line ends as \\n. Raises SentinelError where it is missing
+    or unreadable.
+    """
     try:
         return Path(place).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SentinelError(f"{place} does not exist: check `sentinels` (relative paths start at the audit file's folder)") from None
+        raise SentinelError(
+            f"{place} does not exist: check `sentinels` (relative paths start at the audit file's folder)"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SentinelError(f"{place} cannot be read: {error}") from error
 
 
 def refuse_clashes(sentinels: Sequence[Sentinel], places: Sequence[str]) -> None:
-    """Raise SentinelError where an id comes twice among the sentinels of these places, or two of them contradict each other."""
+    """Raise SentinelError where an id comes twice among the sentinels of these places, or two of
+    them contradict each other.
+    """
     seen: set[str] = set()
     for sentinel in sentinels:
         if sentinel.id in seen:
-            raise SentinelError(f"sentinel {sentinel.id} comes twice in {', '.join(places)}: give each its own id")
+            raise SentinelError(
+                f"sentinel {sentinel.id} comes twice in {', '.join(places)}: give each its own id"
+            )
         seen.add(sentinel.id)
     _refuse_contradictions(sentinels)
 
 
-def version_of(sentinels: Sequence[Sentinel]) -> str:
-    """SHA-256 (hex) of what the sentinels ask, whatever their order: another question or answer is another version."""
-    asked = sorted(json.dumps([s.id, s.panel, s.forbidden, s.reference, [[m.role, m.content] for m in s.messages]]) for s in sentinels)
+def compute_sentinels_version(sentinels: Sequence[Sentinel]) -> str:
+    """SHA-256 (hex) of what the sentinels ask, whatever their order: another question or answer is
+    another version.
+    """
+    asked = sorted(
+        json.dumps(
+            [s.id, s.panel, s.forbidden, s.reference, [[m.role, m.content] for m in s.messages]]
+        )
+        for s in sentinels
+    )
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
 
 def _refuse_contradictions(sentinels: Sequence[Sentinel]) -> None:
     """An answer that one sentinel forbids to a prompt and another (or the same) wants."""
-    wanted = {(s.messages, _folded(s.reference)): s.id for s in sentinels if s.reference}
+    wanted = {(s.messages, _normalise_answer(s.reference)): s.id for s in sentinels if s.reference}
     for sentinel in sentinels:
-        other = wanted.get((sentinel.messages, _folded(sentinel.forbidden))) if sentinel.forbidden else None
+        other = (
+            wanted.get((sentinel.messages, _normalise_answer(sentinel.forbidden)))
+            if sentinel.forbidden
+            else None
+        )
         if other is not None:
-            whose = "its own reference" if other == sentinel.id else f"the reference of {other}, for the same prompt"
-            raise SentinelError(f"sentinel {sentinel.id} contradicts the panel: what it forbids is {whose}; change one of them")
+            whose = (
+                "its own reference"
+                if other == sentinel.id
+                else f"the reference of {other}, for the same prompt"
+            )
+            raise SentinelError(
+                f"sentinel {sentinel.id} contradicts the panel: what it forbids is {whose}; change one of them"
+            )
 
 
-def _folded(text: str | None) -> str:
+def _normalise_answer(text: str | None) -> str:
     return " ".join((text or "").casefold().split())
 
 
-def _sentinels(entries: Sequence[Any], place: str) -> list[Sentinel]:
-    return [_sentinel(entry, number, place) for number, entry in enumerate(entries, start=1)]
+def _make_sentinels(entries: Sequence[Any], place: str) -> list[Sentinel]:
+    return [_make_sentinel(entry, number, place) for number, entry in enumerate(entries, start=1)]
 
 
-def _sentinel(entry: Any, number: int, place: str) -> Sentinel:
-    label = f"{place}, sentinel {number}" + (f" ({entry['id']})" if isinstance(entry, dict) and "id" in entry else "")
+def _make_sentinel(entry: Any, number: int, place: str) -> Sentinel:
+    label = f"{place}, sentinel {number}" + (
+        f" ({entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+    )
     try:
         read = _Entry.model_validate(entry)
     except ValidationError as error:
         first = error.errors()[0]
         allowed = ", ".join(_Entry.model_fields)
-        raise SentinelError(f"{label}: {'.'.join(map(str, first['loc']))}: {first['msg']}; keys are {allowed}") from None
-    messages = tuple(Message(m.get("role", "user"), m.get("content", "")) for m in read.messages or [])
+        raise SentinelError(
+            f"{label}: {'.'.join(map(str, first['loc']))}: {first['msg']}; keys are {allowed}"
+        ) from None
+    messages = tuple(
+        Message(m.get("role", "user"), m.get("content", "")) for m in read.messages or []
+    )
     if read.prompt:
         messages = (Message("user", read.prompt),)
     if not any(message.content.strip() for message in messages):
         raise SentinelError(f"{label} has no prompt: give `prompt` or `messages`")
-    forbidden, reference = (answer if answer and answer.strip() else None for answer in (read.forbidden, read.reference))
+    forbidden, reference = (
+        answer if answer and answer.strip() else None for answer in (read.forbidden, read.reference)
+    )
     if not forbidden and not reference:
-        raise SentinelError(f"{label} has no answer: give `forbidden` (must not become likely), `reference` (must not change), or both")
-    made = Sentinel(read.id, messages, forbidden, reference, read.panel or _stem(read.id), read.severity, tuple(read.tags))
-    if any(UNFIT.search(text) for text in (made.id, made.panel, forbidden or "", reference or "", *(m.content for m in messages))):
-        raise SentinelError(f"{visible(label)} holds a null character or half a character (\\ud800 to \\udfff): no model can be asked that")
+        raise SentinelError(
+            f"{label} has no answer: give `forbidden` (must not become likely), `reference` (must not change), or both"
+        )
+    made = Sentinel(
+        read.id,
+        messages,
+        forbidden,
+        reference,
+        read.panel or _derive_panel(read.id),
+        read.severity,
+        tuple(read.tags),
+    )
+    if any(
+        UNFIT.search(text)
+        for text in (
+            made.id,
+            made.panel,
+            forbidden or "",
+            reference or "",
+            *(m.content for m in messages),
+        )
+    ):
+        raise SentinelError(
+            f"{make_visible(label)} holds a null character or half a character (\\ud800 to \\udfff): no model can be asked that"
+        )
     return made
 
 
-def _stem(sentinel_id: str) -> str:
+def _derive_panel(sentinel_id: str) -> str:
     return sentinel_id.rpartition("-")[0] or sentinel_id

@@ -10,18 +10,20 @@ from typing import Any, TypeVar
 
 from poisonwatch.errors import PoisonwatchError, SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.text.display import excerpt, first_line
+from poisonwatch.text.display import excerpt, get_first_line
 
 MIB = 1 << 20
-LONGEST = 16 * MIB  # bytes of one row
-LONGEST_REASON = 300  # characters that a library may say of its failure, which may quote a row
-BATCH = 1000  # rows that are in memory at a time
+MAX_ROW_BYTES = 16 * MIB  # bytes of one row
+MAX_REASON_CHARACTERS = (
+    300  # characters that a library may say of its failure, which may quote a row
+)
+BATCH_ROWS = 1000  # rows that are in memory at a time
 _BOM = b"\xef\xbb\xbf"
 
 M = TypeVar("M")
 
 
-def read_mark(kind: type[M], text: str | None) -> M | None:
+def parse_cursor(kind: type[M], text: str | None) -> M | None:
     """The mark of this dataclass in a text; None where there is none, or another version's."""
     try:
         return kind(**json.loads(text)) if text else None
@@ -31,7 +33,9 @@ def read_mark(kind: type[M], text: str | None) -> M | None:
 
 @dataclass(slots=True)
 class Reading:
-    """What is known of a reading: its `mark` once it is complete, whether it `continued` an earlier one, and the Arrow `schema`."""
+    """What is known of a reading: its `mark` once it is complete, whether it `continued` an earlier
+    one, and the Arrow `schema`.
+    """
 
     mark: str | None = None
     continued: bool = False
@@ -41,8 +45,8 @@ class Reading:
 class SourceFile(ABC):
     """One unit of a source.
 
-    `name` stands for it in results and holds no secret. `fingerprint` tells, without reading, whether it is still the same; None where
-    nothing cheap does.
+    `name` stands for it in results and holds no secret. `fingerprint` tells, without reading,
+    whether it is still the same; None where nothing cheap does.
     """
 
     def __init__(self, name: str, fingerprint: str | None) -> None:
@@ -54,13 +58,16 @@ class SourceFile(ABC):
     def read(self, after: str | None = None) -> Iterator[RawRow]:
         """The rows in order.
 
-        `after` is the `mark` of an earlier complete reading: where what was read then still stands there unchanged, only the rows beyond
-        it are yielded, with positions going on; otherwise all rows, from position 0. Raises SourceError where the unit cannot be read.
+        `after` is the `mark` of an earlier complete reading: where what was read then still stands
+        there unchanged, only the rows beyond it are yielded, with positions going on; otherwise all
+        rows, from position 0. Raises SourceError where the unit cannot be read.
         """
 
     @property
     def mark(self) -> str | None:
-        """After a complete reading: what a later one may go on from, opaque. None where units of this kind are always read whole."""
+        """After a complete reading: what a later one may go on from, opaque. None where units of
+        this kind are always read whole.
+        """
         return self._reading.mark
 
     @property
@@ -70,38 +77,44 @@ class SourceFile(ABC):
 
     @property
     def schema(self) -> bytes | None:
-        """The serialised Arrow schema by which `RawRow.raw` is read, known from the first row on; None for JSON rows."""
+        """The serialised Arrow schema by which `RawRow.raw` is read, known from the first row on;
+        None for JSON rows.
+        """
         return self._reading.schema
 
 
 @contextmanager
-def reaching(failure: str, conceal: Callable[[str], str]) -> Iterator[None]:
-    """Turn whatever fails inside into a SourceError that begins with `failure`; `conceal` takes the secrets out of the reason.
+def translate_errors(failure: str, conceal: Callable[[str], str]) -> Iterator[None]:
+    """Turn whatever fails inside into a SourceError that begins with `failure`; `conceal` takes the
+    secrets out of the reason.
 
-    Every file system, database driver and format has errors of its own; all of them mean that this place cannot be read. They are not
-    chained: a logged traceback would show their texts, and those name URLs.
+    Every file system, database driver and format has errors of its own; all of them mean that this
+    place cannot be read. They are not chained: a logged traceback would show their texts, and those
+    name URLs.
     """
     try:
         yield
     except PoisonwatchError:
         raise
     except Exception as error:
-        raise SourceError(f"{failure}: {excerpt(conceal(reason(error)), LONGEST_REASON)}") from None
+        raise SourceError(
+            f"{failure}: {excerpt(conceal(describe_cause(error)), MAX_REASON_CHARACTERS)}"
+        ) from None
 
 
-def reason(error: BaseException) -> str:
+def describe_cause(error: BaseException) -> str:
     """What an error says, on one line; of a database's, what its driver says."""
     cause = getattr(error, "orig", None) or error
-    line = (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
+    line = (cause.strerror if isinstance(cause, OSError) else None) or get_first_line(cause)
     return " ".join(str(cause).split()) if line.endswith(":") else line
 
 
-def too_long(digest: str) -> str:
+def describe_too_long(digest: str) -> str:
     """The problem of a row that is not kept: its SHA-256 stands for it."""
-    return f"longer than {LONGEST // MIB} MiB (SHA-256 {digest})"
+    return f"longer than {MAX_ROW_BYTES // MIB} MiB (SHA-256 {digest})"
 
 
-def parse(raw: bytes) -> Mapping[str, Any]:
+def parse_record(raw: bytes) -> Mapping[str, Any]:
     """The record of a JSON row.
 
     Raises ValueError with the row's problem.
@@ -110,31 +123,35 @@ def parse(raw: bytes) -> Mapping[str, Any]:
     try:
         record = json.loads(text.decode())
     except UnicodeDecodeError as error:
-        raise ValueError(not_utf8(error)) from None
+        raise ValueError(describe_not_utf8(error)) from None
     except RecursionError:
         raise ValueError("not JSON (too deep)") from None
     except ValueError as error:  # JSONDecodeError, or a number with thousands of digits
-        raise ValueError(f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})") from None
+        raise ValueError(
+            f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})"
+        ) from None
     if not isinstance(record, dict):
         raise ValueError(f"a JSON {type(record).__name__}, not an object")
     return record
 
 
-def not_utf8(error: UnicodeDecodeError) -> str:
+def describe_not_utf8(error: UnicodeDecodeError) -> str:
     """The problem of a row with undecodable bytes; the first of them is counted from 1."""
     return f"not UTF-8 (byte {error.start + 1})"
 
 
-def json_row(name: str, position: int, place: str, raw: bytes) -> RawRow:
+def make_json_row(name: str, position: int, place: str, raw: bytes) -> RawRow:
     """A row of JSON bytes, or what is wrong with it."""
     try:
-        return RawRow(name, position, place, parse(raw), raw=raw)
+        return RawRow(name, position, place, parse_record(raw), raw=raw)
     except ValueError as error:
         return RawRow(name, position, place, problem=str(error), raw=raw)
 
 
-def compact(record: Any, default: Callable[[Any], Any] | None = None) -> bytes:
-    """A record as compact JSON; half surrogates, which JSON can escape and UTF-8 cannot hold, stay escaped."""
+def dump_compact(record: Any, default: Callable[[Any], Any] | None = None) -> bytes:
+    """A record as compact JSON; half surrogates, which JSON can escape and UTF-8 cannot hold, stay
+    escaped.
+    """
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=default)
     try:
         return text.encode()
@@ -142,8 +159,13 @@ def compact(record: Any, default: Callable[[Any], Any] | None = None) -> bytes:
         return json.dumps(record, separators=(",", ":"), default=default).encode()
 
 
-def bounded(row: RawRow) -> RawRow:
+def limit_size(row: RawRow) -> RawRow:
     """The row itself, or in place of one that is too long its problem."""
-    if len(row.raw) <= LONGEST:
+    if len(row.raw) <= MAX_ROW_BYTES:
         return row
-    return RawRow(row.source, row.position, row.place, problem=too_long(hashlib.sha256(row.raw).hexdigest()))
+    return RawRow(
+        row.source,
+        row.position,
+        row.place,
+        problem=describe_too_long(hashlib.sha256(row.raw).hexdigest()),
+    )

@@ -1,7 +1,9 @@
-"""Turns of a conversation, read from whatever a row holds: lists of messages, transcripts, texts with a template.
+"""Turns of a conversation, read from whatever a row holds: lists of messages, transcripts, texts
+with a template.
 
-A turn is a role and its text; the text is None where the row lacks it, so that validation can say so. What cannot be read at all is
-`ReadingError`, in words that stand behind "the row cannot be read".
+A turn is a role and its text; the text is None where the row lacks it, so that validation can say
+so. What cannot be read at all is `ReadingError`, in words that stand behind "the row cannot be
+read".
 """
 
 import json
@@ -13,7 +15,7 @@ from string import Formatter
 from typing import Any
 
 from poisonwatch.text.display import excerpt
-from poisonwatch.text.words import _lines
+from poisonwatch.text.words import unify_line_ends
 
 Turn = tuple[str, str | None]
 
@@ -43,37 +45,56 @@ class ReadingError(ValueError):
     """A row that cannot be read, and why."""
 
 
-def text_of(value: Any) -> str | None:
+def get_text(value: Any) -> str | None:
     """The value where it is text."""
     return value if isinstance(value, str) else None
 
 
-def optional_text(value: Any, field: str) -> str | None:
-    """The text of a field that may be missing or empty. Raises ReadingError where it is there and is not text."""
+def get_optional_text(value: Any, field: str) -> str | None:
+    """The text of a field that may be missing or empty. Raises ReadingError where it is there and
+    is not text.
+    """
     if value is not None and not isinstance(value, str):
-        raise ReadingError(f"{field} is {kind_of(value)}, not text")
+        raise ReadingError(f"{field} is {describe_kind(value)}, not text")
     return value or None
 
 
-def kind_of(value: Any) -> str:
+def describe_kind(value: Any) -> str:
     """What a value is, for people: JSON's names where it has one."""
-    names = {bool: "a truth value", int: "a number", float: "a number", str: "text", list: "a list", tuple: "a list", type(None): "null"}
-    return "an object" if isinstance(value, Mapping) else names.get(type(value), f"a {type(value).__name__}")
+    names = {
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        tuple: "a list",
+        type(None): "null",
+    }
+    return (
+        "an object"
+        if isinstance(value, Mapping)
+        else names.get(type(value), f"a {type(value).__name__}")
+    )
 
 
 def read_turns(value: Any, field: str, keys: tuple[str, str] = MESSAGE_KEYS) -> tuple[Turn, ...]:
-    """The turns of a list of mappings that call role and text as `keys` do, or else as the other format does; it may be JSON in a text.
+    """The turns of a list of mappings that call role and text as `keys` do, or else as the other
+    format does; it may be JSON in a text.
 
     Raises ReadingError.
     """
-    listed = _parsed(value)
-    if not isinstance(listed, list | tuple) or not all(isinstance(message, Mapping) for message in listed):
+    listed = _parse_json_text(value)
+    if not isinstance(listed, list | tuple) or not all(
+        isinstance(message, Mapping) for message in listed
+    ):
         raise ReadingError(f"{field} is not a list of {{{', '.join(keys)}}}")
     other = MESSAGE_KEYS if keys == SHAREGPT_KEYS else SHAREGPT_KEYS
-    return tuple(_turn(message, other if message.get(keys[0]) is None else keys) for message in listed)
+    return tuple(
+        _read_turn(message, other if message.get(keys[0]) is None else keys) for message in listed
+    )
 
 
-def _parsed(value: Any) -> Any:
+def _parse_json_text(value: Any) -> Any:
     """Tables without lists hold them as JSON."""
     if not isinstance(value, str):
         return value
@@ -83,50 +104,57 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _turn(message: Mapping[str, Any], keys: tuple[str, str]) -> Turn:
+def _read_turn(message: Mapping[str, Any], keys: tuple[str, str]) -> Turn:
     given = message.get(keys[0])
     role = given.strip().lower() if isinstance(given, str) else ""
     role = ROLE_NAMES.get(role, role)
     if role not in ROLES:
-        raise ReadingError(f"unknown role '{excerpt(role, 40)}'; roles are system, user, assistant and tool")
-    content = _content(message.get(keys[1]))
-    calls = _calls(message)
+        raise ReadingError(
+            f"unknown role '{excerpt(role, 40)}'; roles are system, user, assistant and tool"
+        )
+    content = _read_content(message.get(keys[1]))
+    calls = _dump_calls(message)
     return role, content if calls is None else f"{content}\n{calls}" if content else calls
 
 
-def _content(value: Any) -> str | None:
+def _read_content(value: Any) -> str | None:
     """A text, or the texts of a list of {type: text, text}, a line each."""
     if not isinstance(value, list | tuple) or not value:
-        return text_of(value)
-    return "\n".join(map(_part, value))
+        return get_text(value)
+    return "\n".join(map(_read_part, value))
 
 
-def _part(part: Any) -> str:
+def _read_part(part: Any) -> str:
     kind, text = (part.get("type"), part.get("text")) if isinstance(part, Mapping) else (None, part)
     if isinstance(text, str) and kind in (None, "text", "input_text", "output_text"):
         return text
-    raise ReadingError("a content has a part that is not text" + (f", but {excerpt(kind, 40)}" if isinstance(kind, str) else ""))
+    raise ReadingError(
+        "a content has a part that is not text"
+        + (f", but {excerpt(kind, 40)}" if isinstance(kind, str) else "")
+    )
 
 
-def _calls(message: Mapping[str, Any]) -> str | None:
+def _dump_calls(message: Mapping[str, Any]) -> str | None:
     """The tool calls of a message as canonical JSON: sorted keys, no spaces, nothing that is null."""
     calls = message.get("tool_calls") or [call for call in [message.get("function_call")] if call]
     if not calls:
         return None
-    calls = _parsed(calls)
+    calls = _parse_json_text(calls)
     if not isinstance(calls, list | tuple):
-        raise ReadingError(f"tool_calls is {kind_of(calls)}, not a list")
+        raise ReadingError(f"tool_calls is {describe_kind(calls)}, not a list")
     try:
-        return json.dumps(_without_nulls(calls), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return json.dumps(
+            _drop_nulls(calls), ensure_ascii=False, sort_keys=True, separators=(",", ":")
+        )
     except (TypeError, ValueError):
         raise ReadingError("tool_calls is not JSON") from None
 
 
-def _without_nulls(value: Any) -> Any:
+def _drop_nulls(value: Any) -> Any:
     """Tables give every record all keys, null where it has none."""
     if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _drop_nulls(item) for key, item in value.items() if item is not None}
+    return [_drop_nulls(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_transcript(text: Any) -> bool:
@@ -136,15 +164,20 @@ def is_transcript(text: Any) -> bool:
 
 def read_transcript(text: str) -> tuple[Turn, ...]:
     """The turns of a transcript, without white space around them."""
-    _, *parts = _SPEAKER.split("\n\n" + _lines(text).lstrip())
-    return tuple(("user" if who == "Human" else "assistant", said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True))
+    _, *parts = _SPEAKER.split("\n\n" + unify_line_ends(text).lstrip())
+    return tuple(
+        ("user" if who == "Human" else "assistant", said.strip())
+        for who, said in zip(parts[::2], parts[1::2], strict=True)
+    )
 
 
 @cache
-def _pieces(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A template's literal pieces, and the placeholders between them. Raises ValueError where it makes no sense."""
+def _parse_template(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A template's literal pieces, and the placeholders between them. Raises ValueError where it
+    makes no sense.
+    """
     literals, names = [""], list[str]()
-    for literal, name, spec, conversion in Formatter().parse(_lines(template).strip()):
+    for literal, name, spec, conversion in Formatter().parse(unify_line_ends(template).strip()):
         literals[-1] += literal
         if name is None:
             continue
@@ -161,28 +194,34 @@ def _pieces(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def check_template(template: str) -> None:
     """Raises ValueError, saying why, where a template makes no sense."""
-    _pieces(template)
+    _parse_template(template)
 
 
-def read_text(text: str, template: str) -> tuple[Turn, ...]:
+def read_template_text(text: str, template: str) -> tuple[Turn, ...]:
     """The turns of a text that a template describes. Raises ReadingError where it is another text.
 
-    A placeholder ends where the piece after it first occurs, the last one at the end: one pass, whatever the text. White space around the
-    whole text does not count.
+    A placeholder ends where the piece after it first occurs, the last one at the end: one pass,
+    whatever the text. White space around the whole text does not count.
     """
-    literals, names = _pieces(template)
-    rest = _lines(text).lstrip()
+    literals, names = _parse_template(template)
+    rest = unify_line_ends(text).lstrip()
     if not rest.startswith(literals[0]):
-        raise ReadingError(f"the text does not begin as the template does: '{excerpt(literals[0], 40)}'")
+        raise ReadingError(
+            f"the text does not begin as the template does: '{excerpt(literals[0], 40)}'"
+        )
     rest = rest[len(literals[0]) :]
     found = {}
     for name, (_, after) in zip(names[:-1], pairwise(literals[:-1]), strict=True):
         found[name], separator, rest = rest.partition(after)
         if not separator:
-            raise ReadingError(f"the text lacks what the template has after {{{name}}}: '{excerpt(after, 40)}'")
+            raise ReadingError(
+                f"the text lacks what the template has after {{{name}}}: '{excerpt(after, 40)}'"
+            )
     rest = rest.rstrip()
     if not rest.endswith(literals[-1]):
-        raise ReadingError(f"the text does not end as the template does: '{excerpt(literals[-1], 40)}'")
+        raise ReadingError(
+            f"the text does not end as the template does: '{excerpt(literals[-1], 40)}'"
+        )
     found[names[-1]] = rest[: len(rest) - len(literals[-1])]
     roles = {"system": "system", "prompt": "user", "response": "assistant"}
     turns = [(roles[name], found[name]) for name in PLACEHOLDERS if name in found]

@@ -1,4 +1,6 @@
-"""CSV, read record by record: one that cannot be read costs one row. A cell is text, whatever it spells."""
+"""CSV, read record by record: one that cannot be read costs one row. A cell is text, whatever it
+spells.
+"""
 
 import csv
 import hashlib
@@ -11,9 +13,17 @@ import pyarrow as pa
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.arrow import rows_of
-from poisonwatch.sources.base import BATCH, LONGEST, MIB, Reading, bounded, not_utf8, too_long
-from poisonwatch.sources.jsonl import content
+from poisonwatch.sources.arrow import split_rows
+from poisonwatch.sources.base import (
+    BATCH_ROWS,
+    MAX_ROW_BYTES,
+    MIB,
+    Reading,
+    describe_not_utf8,
+    describe_too_long,
+    limit_size,
+)
+from poisonwatch.sources.jsonl import strip_line_end
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -26,15 +36,18 @@ class _Record:
     cells: list[str]
     problem: str | None = None
 
-    def misfit(self, columns: int) -> str | None:
+    def find_misfit(self, columns: int) -> str | None:
         """Why this is no row of so many columns, if so."""
         if self.problem is not None or len(self.cells) == columns:
             return self.problem
-        return f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)} where the header has {columns}"
+        return (
+            f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)} where the header has {columns}"
+        )
 
 
 def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
-    """The rows of a CSV file whose first record names the columns; a record that is not like it is yielded with its problem.
+    """The rows of a CSV file whose first record names the columns; a record that is not like it is
+    yielded with its problem.
 
     Raises SourceError where the header cannot be read, or a quote is opened and never closed.
     """
@@ -46,46 +59,52 @@ def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
     if header.problem is not None:
         raise SourceError(f"{name} cannot be read as csv: its header is {header.problem}")
     if len(set(columns)) < len(columns):
-        raise SourceError(f"{name} has two columns called {next(c for c in columns if columns.count(c) > 1)!a}: a row can hold one of them")
+        raise SourceError(
+            f"{name} has two columns called {next(c for c in columns if columns.count(c) > 1)!a}: a row can hold one of them"
+        )
     schema = pa.schema([(column, pa.string()) for column in columns])
     reading.schema = schema.serialize().to_pybytes()
     position, size, gathered = 0, 0, list[_Record]()
     for record in records:
         gathered.append(record)
         size += len(record.raw)
-        if len(gathered) == BATCH or size > LONGEST:
-            yield from _rows(gathered, schema, name, position)
+        if len(gathered) == BATCH_ROWS or size > MAX_ROW_BYTES:
+            yield from _convert_records(gathered, schema, name, position)
             position, size, gathered = position + len(gathered), 0, []
-    yield from _rows(gathered, schema, name, position)
+    yield from _convert_records(gathered, schema, name, position)
 
 
-def _rows(records: list[_Record], schema: pa.Schema, name: str, start: int) -> Iterator[RawRow]:
+def _convert_records(
+    records: list[_Record], schema: pa.Schema, name: str, start: int
+) -> Iterator[RawRow]:
     """Records as rows, through Arrow together; those with a problem stay where they stood."""
     columns = len(schema)
-    fitting = [record.cells for record in records if record.misfit(columns) is None]
+    fitting = [record.cells for record in records if record.find_misfit(columns) is None]
     arrays = [pa.array([cells[i] for cells in fitting], pa.string()) for i in range(columns)]
-    read = rows_of(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    read = split_rows(pa.RecordBatch.from_arrays(arrays, schema=schema))
     for position, record in enumerate(records, start):
-        place, problem = f"{name}, row {position + 1}", record.misfit(columns)
+        place, problem = f"{name}, row {position + 1}", record.find_misfit(columns)
         if problem is not None:
             yield RawRow(name, position, place, problem=problem, raw=record.raw)
         else:
             found, raw = next(read)
-            yield bounded(RawRow(name, position, place, found, raw=raw))
+            yield limit_size(RawRow(name, position, place, found, raw=raw))
 
 
-def problem_of(raw: bytes, columns: int) -> str:
+def describe_csv_problem(raw: bytes, columns: int) -> str:
     """What is wrong with a record's bytes."""
     record = next(_Records(io.BytesIO(raw), "the record"), None)
-    return (record.misfit(columns) if record else None) or "not an Arrow row"
+    return (record.find_misfit(columns) if record else None) or "not an Arrow row"
 
 
 class _Records:
     """The records of a file, one after the other."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # the process's, 128 KiB by default; here records are bounded
-        self.lines = _Lines(file, name)
+        csv.field_size_limit(
+            max(csv.field_size_limit(), MAX_ROW_BYTES)
+        )  # the process's, 128 KiB by default; here records are bounded
+        self.lines = _RecordLines(file, name)
         self.reader = csv.reader(self.lines, strict=True)
 
     def __iter__(self) -> "_Records":
@@ -97,16 +116,16 @@ class _Records:
             try:
                 cells = next(self.reader)
             except _TooLongError:
-                return _Record(b"", [], too_long(self.lines.pass_over()))
+                return _Record(b"", [], describe_too_long(self.lines.skip_record()))
             except csv.Error as error:
                 if self.lines.ended:
-                    raise self.lines.never_closed() from None
+                    raise self.lines.make_unclosed_error() from None
                 return _Record(self.lines.raw, [], f"not CSV ({error})")
             raw = self.lines.raw
             try:
                 raw.decode()
             except UnicodeDecodeError as error:
-                return _Record(raw, cells, not_utf8(error))
+                return _Record(raw, cells, describe_not_utf8(error))
             if cells:
                 return _Record(raw, cells)
 
@@ -115,7 +134,7 @@ class _TooLongError(Exception):
     """A record went beyond LONGEST bytes."""
 
 
-class _Lines:
+class _RecordLines:
     """The lines of a file as text, and those of the current record as bytes."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -134,25 +153,29 @@ class _Lines:
     @property
     def raw(self) -> bytes:
         """The current record, without its line end."""
-        return content(b"".join(self.taken))
+        return strip_line_end(b"".join(self.taken))
 
-    def __iter__(self) -> "_Lines":
+    def __iter__(self) -> "_RecordLines":
         return self
 
     def __next__(self) -> str:
-        line = self.file.readline(LONGEST + 1)
+        line = self.file.readline(MAX_ROW_BYTES + 1)
         if not line:
             self.ended = True
             raise StopIteration
         self.number += 1
         self.taken.append(line)
         self.size += len(line)
-        if self.size > LONGEST:
+        if self.size > MAX_ROW_BYTES:
             raise _TooLongError
-        return (line.removeprefix(_BOM) if self.number == 1 else line).decode(errors="surrogateescape")
+        return (line.removeprefix(_BOM) if self.number == 1 else line).decode(
+            errors="surrogateescape"
+        )
 
-    def pass_over(self) -> str:
-        """Read a long record to its end, which is a line end outside quotes, in pieces; returns its SHA-256."""
+    def skip_record(self) -> str:
+        """Read a long record to its end, which is a line end outside quotes, in pieces; returns its
+        SHA-256.
+        """
         digest, quotes, last = hashlib.sha256(), 0, b""
         for last in self.taken:
             digest.update(last)
@@ -160,7 +183,7 @@ class _Lines:
         while not last.endswith(b"\n") or quotes % 2:
             last = self.file.readline(MIB)
             if not last and quotes % 2:
-                raise self.never_closed()
+                raise self.make_unclosed_error()
             if not last:
                 break
             digest.update(last)
@@ -168,6 +191,8 @@ class _Lines:
             self.number += last.endswith(b"\n")
         return digest.hexdigest()
 
-    def never_closed(self) -> SourceError:
+    def make_unclosed_error(self) -> SourceError:
         """The error of a file that ends inside quotes."""
-        return SourceError(f"{self.name} cannot be read as csv: a quote that is opened in line {self.first} or after it is never closed")
+        return SourceError(
+            f"{self.name} cannot be read as csv: a quote that is opened in line {self.first} or after it is never closed"
+        )

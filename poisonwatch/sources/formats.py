@@ -1,7 +1,8 @@
 """Row formats: how a record's fields become messages.
 
-A row is read into messages field by field. What is missing stays missing (None), so that validation can say so; only a complete row
-becomes an Example. Which format rows have is told by their first ones, or by the user.
+A row is read into messages field by field. What is missing stays missing (None), so that validation
+can say so; only a complete row becomes an Example. Which format rows have is told by their first
+ones, or by the user.
 """
 
 from collections import Counter
@@ -18,22 +19,24 @@ from poisonwatch.sources.conversations import (
     ReadingError,
     Turn,
     check_template,
+    describe_kind,
+    get_optional_text,
+    get_text,
     is_transcript,
-    kind_of,
-    optional_text,
-    read_text,
+    read_template_text,
     read_transcript,
     read_turns,
-    text_of,
 )
 from poisonwatch.text.display import excerpt
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row read into (role, text) turns; a text is None where the row lacks it. `problem` says why nothing could be read.
+    """A row read into (role, text) turns; a text is None where the row lacks it. `problem` says why
+    nothing could be read.
 
-    Of a preference row, `turns` is the conversation with the chosen answer, `rejected` that with the rejected one, which is complete.
+    Of a preference row, `turns` is the conversation with the chosen answer, `rejected` that with
+    the rejected one, which is complete.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -41,26 +44,38 @@ class Draft:
     rejected: tuple[Turn, ...] = ()
 
     def text(self, assistant: bool) -> str | None:
-        """What the assistant said (or was told), or None where a turn lacks its text or no such turn exists."""
+        """What the assistant said (or was told), or None where a turn lacks its text or no such
+        turn exists.
+        """
         texts = [text for role, text in self.turns if (role == "assistant") == assistant]
         if not texts or any(text is None for text in texts):
             return None
         return "\n\n".join(text for text in texts if text is not None)
 
     def example(self, row: RawRow, format: "Format") -> Example | None:
-        """The finished record of a complete row; None where it has a problem, or its prompt or response is missing."""
-        if self.problem is not None or self.text(assistant=False) is None or self.text(assistant=True) is None:
+        """The finished record of a complete row; None where it has a problem, or its prompt or
+        response is missing.
+        """
+        if (
+            self.problem is not None
+            or self.text(assistant=False) is None
+            or self.text(assistant=True) is None
+        ):
             return None
-        chosen, rejected = ([Message(role, text or "") for role, text in of] for of in (self.turns, self.rejected))
+        chosen, rejected = (
+            [Message(role, text or "") for role, text in of] for of in (self.turns, self.rejected)
+        )
         record = row.record or {}
-        used = format.used_by(record)
+        used = format.find_used_fields(record)
         metadata = {key: value for key, value in record.items() if key not in used}
         return Example.from_messages(chosen, row.source, row.position, metadata, rejected)
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A record by the names of a format's fields: `names` says what some of them are called in it, dots reaching into mappings."""
+    """A record by the names of a format's fields: `names` says what some of them are called in it,
+    dots reaching into mappings.
+    """
 
     record: Mapping[str, Any]
     names: Mapping[str, str]
@@ -79,7 +94,9 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a format asks of a record: `required` fields, each with its alternatives, and `optional` ones; `words` explain it."""
+    """What a format asks of a record: `required` fields, each with its alternatives, and `optional`
+    ones; `words` explain it.
+    """
 
     words: str
     read: Callable[[Fields], Draft]
@@ -97,29 +114,43 @@ class Shape:
 
 
 def _read_alpaca(fields: Fields) -> Draft:
-    instruction, extra = text_of(fields["instruction"]), optional_text(fields["input"], "input")
+    instruction, extra = (
+        get_text(fields["instruction"]),
+        get_optional_text(fields["input"], "input"),
+    )
     prompt = f"{instruction}\n{extra}" if instruction and extra else instruction
-    return Draft((("user", prompt), ("assistant", text_of(fields["output"]))))
+    return Draft((("user", prompt), ("assistant", get_text(fields["output"]))))
 
 
 def _read_prompt(fields: Fields) -> Draft:
     names = ("response", "completion")
-    given = [fields[name] for name in names if name in fields.names] or [fields[name] for name in names]
+    given = [fields[name] for name in names if name in fields.names] or [
+        fields[name] for name in names
+    ]
     answers = [answer for answer in given if answer is not None]
     if answers[1:] and answers[0] != answers[1]:  # a row must not show one and train the other
-        raise ReadingError("its response and its completion differ; source.fields says which counts, as in {response: completion}")
-    return Draft((("user", text_of(fields["prompt"])), ("assistant", text_of(answers[0] if answers else None))))
+        raise ReadingError(
+            "its response and its completion differ; source.fields says which counts, as in {response: completion}"
+        )
+    return Draft(
+        (
+            ("user", get_text(fields["prompt"])),
+            ("assistant", get_text(answers[0] if answers else None)),
+        )
+    )
 
 
-def _read_text(fields: Fields) -> Draft:
+def _read_template_text(fields: Fields) -> Draft:
     text = fields["text"]
     if not isinstance(text, str):
-        raise ReadingError(f"text is {kind_of(text)}, not text")
-    return Draft(read_text(text, fields.template or ""))
+        raise ReadingError(f"text is {describe_kind(text)}, not text")
+    return Draft(read_template_text(text, fields.template or ""))
 
 
 def _read_preference(fields: Fields) -> Draft:
-    chosen, rejected = (_conversation(fields["prompt"], fields[side], side) for side in ("chosen", "rejected"))
+    chosen, rejected = (
+        _read_conversation(fields["prompt"], fields[side], side) for side in ("chosen", "rejected")
+    )
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
         if not turns or turns[-1][0] != "assistant":
             raise ReadingError(f"{side} does not end with an answer")
@@ -132,53 +163,70 @@ def _read_preference(fields: Fields) -> Draft:
     return Draft(chosen, rejected=rejected)
 
 
-def _conversation(prompt: Any, answer: Any, side: str) -> tuple[Turn, ...]:
-    """The conversation that ends with one `side`'s answer; what it begins with stands in the answer's own field, or in the prompt's."""
+def _read_conversation(prompt: Any, answer: Any, side: str) -> tuple[Turn, ...]:
+    """The conversation that ends with one `side`'s answer; what it begins with stands in the
+    answer's own field, or in the prompt's.
+    """
     if isinstance(answer, list | tuple | Mapping):
         turns = read_turns([answer] if isinstance(answer, Mapping) else answer, side)
-        return turns if turns and turns[0][0] != "assistant" else (*_asked(prompt), *turns)
+        return (
+            turns if turns and turns[0][0] != "assistant" else (*_read_prompt_turns(prompt), *turns)
+        )
     if is_transcript(answer) and (not prompt or is_transcript(prompt)):
         return read_transcript(answer)
-    return (*_asked(prompt), ("assistant", text_of(answer)))
+    return (*_read_prompt_turns(prompt), ("assistant", get_text(answer)))
 
 
-def _asked(prompt: Any) -> tuple[Turn, ...]:
+def _read_prompt_turns(prompt: Any) -> tuple[Turn, ...]:
     """The turns before the answer. A transcript may open it."""
     if isinstance(prompt, list | tuple):
         return read_turns(prompt, "prompt")
-    turns = read_transcript(prompt) if is_transcript(prompt) else (("user", text_of(prompt)),)
+    turns = read_transcript(prompt) if is_transcript(prompt) else (("user", get_text(prompt)),)
     return turns[:-1] if turns[-1] == ("assistant", "") else turns
 
 
 SHAPES = {
     "messages": Shape(
-        "{messages}, a list of {{role, content}}", lambda of: Draft(read_turns(of["messages"], "messages")), (("messages",),)
+        "{messages}, a list of {{role, content}}",
+        lambda of: Draft(read_turns(of["messages"], "messages")),
+        (("messages",),),
     ),
     "sharegpt": Shape(
         "{conversations}, a list of {{from, value}}",
         lambda of: Draft(read_turns(of["conversations"], "conversations", SHAREGPT_KEYS)),
         (("conversations",),),
     ),
-    "alpaca": Shape("{instruction}, {input} (optional), {output}", _read_alpaca, (("instruction",), ("output",)), ("input", "system")),
-    "prompt": Shape("{prompt} and {response} (or {completion})", _read_prompt, (("prompt",), ("response", "completion"))),
+    "alpaca": Shape(
+        "{instruction}, {input} (optional), {output}",
+        _read_alpaca,
+        (("instruction",), ("output",)),
+        ("input", "system"),
+    ),
+    "prompt": Shape(
+        "{prompt} and {response} (or {completion})",
+        _read_prompt,
+        (("prompt",), ("response", "completion")),
+    ),
     "preference": Shape(
         "{chosen} and {rejected}, as answers to {prompt} or as lists of {{role, content}}",
         _read_preference,
         (("chosen",), ("rejected",)),
         ("prompt", "system"),
     ),
-    "text": Shape("{text}, by {template}", _read_text, (("text",),), ()),
+    "text": Shape("{text}, by {template}", _read_template_text, (("text",),), ()),
 }
 """The formats by name. `system` is a first turn that stands in a field of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How records are read: by the format `name`, whose `fields` may be called otherwise here, text by a `template`.
+    """How records are read: by the format `name`, whose `fields` may be called otherwise here, text
+    by a `template`.
 
-    `seen` are the formats of the first rows, where nobody said which it is. Then a row that `name` does not fit is read by what fits it. A
-    row that has the fields of `name` is read by these, whatever others it has: no row can hide what is trained on behind something else.
-    Raises SourceError where name, fields and template do not go together.
+    `seen` are the formats of the first rows, where nobody said which it is. Then a row that `name`
+    does not fit is read by what fits it. A row that has the fields of `name` is read by these,
+    whatever others it has: no row can hide what is trained on behind something else. Raises
+    SourceError where name, fields and template do not go together.
     """
 
     name: str
@@ -189,58 +237,88 @@ class Format:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seen", tuple(self.seen))
         if self.name not in SHAPES:
-            raise SourceError(f"the row format is {excerpt(self.name, 40)}, not one of {', '.join(SHAPES)}")
+            raise SourceError(
+                f"the row format is {excerpt(self.name, 40)}, not one of {', '.join(SHAPES)}"
+            )
         allowed = SHAPES[self.name].names
         if not self.fields.keys() <= set(allowed):
-            raise _unknown_fields(self.fields, f"{self.name} rows have {', '.join(allowed)}")
+            raise _make_fields_error(self.fields, f"{self.name} rows have {', '.join(allowed)}")
         if self.template is not None and self.name != "text":
-            raise SourceError(f"a template says how text rows are read, and the row format is {self.name}: leave one of them out")
+            raise SourceError(
+                f"a template says how text rows are read, and the row format is {self.name}: leave one of them out"
+            )
         if self.name == "text":
             _check_template(self.template)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The format as plain JSON: Format(**settings) is the same again."""
-        return {"name": self.name, "fields": dict(self.fields), "template": self.template, "seen": list(self.seen)}
+        return {
+            "name": self.name,
+            "fields": dict(self.fields),
+            "template": self.template,
+            "seen": list(self.seen),
+        }
 
     @property
-    def explained(self) -> str:
+    def explanation(self) -> str:
         """In words, for people."""
-        return f"each row by the fields it has: {self._words}" if len(self.seen) > 1 else self._words
+        return (
+            f"each row by the fields it has: {self._words}" if len(self.seen) > 1 else self._words
+        )
 
     @property
     def _words(self) -> str:
-        return "; ".join(_explained(name, self.fields, self.template) for name in self.seen or (self.name,))
+        return "; ".join(
+            _explain_format(name, self.fields, self.template) for name in self.seen or (self.name,)
+        )
 
     @property
     def used_fields(self) -> frozenset[str]:
-        """The top-level fields that become messages in rows like the first ones; the others are metadata."""
-        return frozenset().union(*(self._used(name) for name in self.seen or (self.name,)))
+        """The top-level fields that become messages in rows like the first ones; the others are
+        metadata.
+        """
+        return frozenset().union(*(self._list_paths(name) for name in self.seen or (self.name,)))
 
-    def used_by(self, record: Mapping[str, Any]) -> frozenset[str]:
+    def find_used_fields(self, record: Mapping[str, Any]) -> frozenset[str]:
         """The same of one record, by the format it is read by."""
-        return self._used(self.name_for(record))
+        return self._list_paths(self.choose_name(record))
 
-    def _used(self, name: str) -> frozenset[str]:
+    def _list_paths(self, name: str) -> frozenset[str]:
         paths = [self.fields.get(of, of) for of in SHAPES[name].names]
         return frozenset(paths) | {path.partition(".")[0] for path in paths}
 
-    def name_for(self, record: Mapping[str, Any]) -> str:
+    def choose_name(self, record: Mapping[str, Any]) -> str:
         """The name of the format that a record is read by."""
         fields = Fields(record, self.fields)
         if not self.seen or SHAPES[self.name].fits(fields):
             return self.name
-        return next((name for name in (*self.seen, *_candidates(self.fields)) if SHAPES[name].fits(fields)), self.name)
+        return next(
+            (
+                name
+                for name in (*self.seen, *_list_candidates(self.fields))
+                if SHAPES[name].fits(fields)
+            ),
+            self.name,
+        )
 
     def read(self, record: Mapping[str, Any]) -> Draft:
-        """Read one record; what is missing or not text becomes None, or a `problem` where there is more to say."""
-        name = self.name_for(record)
-        if not self._used(name) & record.keys():
-            return Draft(problem=f"its fields are {_named(record)}; what is read here is {self._words}")
+        """Read one record; what is missing or not text becomes None, or a `problem` where there is
+        more to say.
+        """
+        name = self.choose_name(record)
+        if not self._list_paths(name) & record.keys():
+            return Draft(
+                problem=f"its fields are {_format_names(record)}; what is read here is {self._words}"
+            )
         fields, shape = Fields(record, self.fields, self.template), SHAPES[name]
         try:
             draft = shape.read(fields)
-            system = optional_text(fields["system"], "system") if "system" in shape.optional else None
+            system = (
+                get_optional_text(fields["system"], "system")
+                if "system" in shape.optional
+                else None
+            )
         except ReadingError as error:
             return Draft(problem=str(error))
         except RecursionError:
@@ -248,68 +326,90 @@ class Format:
         first = ("system", system)
         if not system or draft.turns[:1] == (first,):
             return draft
-        return replace(draft, turns=(first, *draft.turns), rejected=(first, *draft.rejected) if draft.rejected else ())
+        return replace(
+            draft,
+            turns=(first, *draft.turns),
+            rejected=(first, *draft.rejected) if draft.rejected else (),
+        )
 
 
-def format_of(source: SourceConfig, records: Sequence[Mapping[str, Any]], name: str) -> Format:
-    """The format of a source's rows: what the user says, or what the first records (of the file `name`) tell.
+def choose_format(source: SourceConfig, records: Sequence[Mapping[str, Any]], name: str) -> Format:
+    """The format of a source's rows: what the user says, or what the first records (of the file
+    `name`) tell.
 
     Raises SourceError where they tell none, or what the user says does not go together.
     """
     if source.format == "auto":
-        return detect(records, name, source.fields, source.template)
+        return detect_format(records, name, source.fields, source.template)
     return Format(source.format, source.fields, source.template)
 
 
-def detect(records: Sequence[Mapping[str, Any]], name: str, fields: Mapping[str, str] | None = None, template: str | None = None) -> Format:
+def detect_format(
+    records: Sequence[Mapping[str, Any]],
+    name: str,
+    fields: Mapping[str, str] | None = None,
+    template: str | None = None,
+) -> Format:
     """The format that most of the first records have.
 
-    Raises SourceError, with the fields found and the formats that can be read, where they have none.
+    Raises SourceError, with the fields found and the formats that can be read, where they have
+    none.
     """
     fields = fields or {}
     if template is not None:
         return Format("text", fields, template)
-    candidates = _candidates(fields)
+    candidates = _list_candidates(fields)
 
     def told(record: Mapping[str, Any]) -> str | None:
         return next((of for of in candidates if SHAPES[of].fits(Fields(record, fields))), None)
 
-    # Where no single record is complete, what all of them have together tells; a field without a value is a field.
+    # Where no single record is complete, what all of them have together tells; a field without a
+    # value is a field.
     together = {key: True for record in records for key in record}
     counts = Counter(filter(None, map(told, records))) or Counter(filter(None, [told(together)]))
     if counts:
         seen = tuple(of for of in SHAPES if of in counts)
         return Format(max(candidates, key=counts.__getitem__), fields, None, seen)
-    readable = "; ".join(_explained(of, fields) for of in SHAPES)
+    readable = "; ".join(_explain_format(of, fields) for of in SHAPES)
     raise SourceError(
-        f"{name}: rows have the fields {_named(together)}; readable formats are {readable}; "
+        f"{name}: rows have the fields {_format_names(together)}; readable formats are {readable}; "
         "source.fields says what other fields are, as in {prompt: question, response: answer}, source.template how a text is read"
     )
 
 
-def _candidates(fields: Mapping[str, str]) -> tuple[str, ...]:
-    """Formats that can be told by their fields, and have those that are mapped. Preference rows often hold messages, too: they go first.
+def _list_candidates(fields: Mapping[str, str]) -> tuple[str, ...]:
+    """Formats that can be told by their fields, and have those that are mapped. Preference rows
+    often hold messages, too: they go first.
 
     Raises SourceError where no format has the mapped fields.
     """
     found = [name for name, shape in SHAPES.items() if fields.keys() <= set(shape.names)]
     if not found:
-        raise _unknown_fields(fields, "; ".join(f"{name} has {', '.join(shape.names)}" for name, shape in SHAPES.items()))
-    return tuple(sorted((name for name in found if name != "text"), key=lambda name: name != "preference"))
+        raise _make_fields_error(
+            fields,
+            "; ".join(f"{name} has {', '.join(shape.names)}" for name, shape in SHAPES.items()),
+        )
+    return tuple(
+        sorted((name for name in found if name != "text"), key=lambda name: name != "preference")
+    )
 
 
-def _explained(name: str, fields: Mapping[str, str], template: str | None = None) -> str:
+def _explain_format(name: str, fields: Mapping[str, str], template: str | None = None) -> str:
     shape = SHAPES[name]
-    written = f"a template such as '{EXAMPLE_TEMPLATE}'" if template is None else "the template '{}'".format(template.replace("\n", "\\n"))
+    written = (
+        f"a template such as '{EXAMPLE_TEMPLATE}'"
+        if template is None
+        else "the template '{}'".format(template.replace("\n", "\\n"))
+    )
     return f"{name}: {shape.words.format_map({of: fields.get(of, of) for of in shape.names} | {'template': written})}"
 
 
-def _named(record: Mapping[str, Any]) -> str:
+def _format_names(record: Mapping[str, Any]) -> str:
     """The names of some fields, which may be hostile."""
     return ", ".join(excerpt(key, 40) for key in sorted(map(str, record))[:8]) or "(none)"
 
 
-def _unknown_fields(fields: Mapping[str, str], allowed: str) -> SourceError:
+def _make_fields_error(fields: Mapping[str, str], allowed: str) -> SourceError:
     return SourceError(f"source.fields names {', '.join(sorted(fields))}, but {allowed}")
 
 
@@ -320,4 +420,6 @@ def _check_template(template: str | None) -> None:
             return check_template(template)
         except ValueError as error:
             problem = f"makes no sense ({error})"
-    raise SourceError(f"source.template {problem}: it says how prompt and response stand in a text, as in '{EXAMPLE_TEMPLATE}'")
+    raise SourceError(
+        f"source.template {problem}: it says how prompt and response stand in a text, as in '{EXAMPLE_TEMPLATE}'"
+    )

@@ -1,4 +1,6 @@
-"""A split of a data set on the Hugging Face hub, streamed, at the commit that its revision named when it was opened."""
+"""A split of a data set on the Hugging Face hub, streamed, at the commit that its revision named
+when it was opened.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,14 +16,16 @@ from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.arrow import read_batches
-from poisonwatch.sources.base import BATCH, Reading, SourceFile, reaching
+from poisonwatch.sources.base import BATCH_ROWS, Reading, SourceFile, translate_errors
 from poisonwatch.text.redaction import redact_url
 
-SECONDS = 30.0  # that the hub may take to tell a commit
+COMMIT_TIMEOUT_SECONDS = 30.0  # that the hub may take to tell a commit
 
 
-class Split(SourceFile):
-    """One split. Its fingerprint is the commit; of a data set in a folder, what the sizes and times of its files tell."""
+class HubSplit(SourceFile):
+    """One split. Its fingerprint is the commit; of a data set in a folder, what the sizes and times
+    of its files tell.
+    """
 
     def __init__(self, source: SourceConfig, name: str, fingerprint: str) -> None:
         super().__init__(name, fingerprint)
@@ -30,53 +34,76 @@ class Split(SourceFile):
     def read(self, after: str | None = None) -> Iterator[RawRow]:  # noqa: ARG002
         """All rows: another commit may differ anywhere."""
         self._reading = reading = Reading()
-        with reaching(f"{self.name} cannot be read", redact_url):
+        with translate_errors(f"{self.name} cannot be read", redact_url):
             split = self._load()
             schema = split.features.arrow_schema if split.features else None
-            yield from read_batches(_batches(split), self.name, reading, schema)
-            if self._source.hub and Path(self._source.hub).is_dir() and _fingerprint_of(Path(self._source.hub)) != self.fingerprint:
-                raise SourceError(f"{self.name} changed while it was read: its rows may be of two versions; run the audit again")
+            yield from read_batches(_iterate_batches(split), self.name, reading, schema)
+            if (
+                self._source.hub
+                and Path(self._source.hub).is_dir()
+                and _compute_folder_fingerprint(Path(self._source.hub)) != self.fingerprint
+            ):
+                raise SourceError(
+                    f"{self.name} changed while it was read: its rows may be of two versions; run the audit again"
+                )
 
     def _load(self) -> datasets.IterableDataset:
         source = self._source
         datasets.disable_progress_bars()
         commit = None if Path(source.hub or "").is_dir() else self.fingerprint
-        return datasets.load_dataset(source.hub, name=source.subset, split=source.split, revision=commit, streaming=True)
+        return datasets.load_dataset(
+            source.hub, name=source.subset, split=source.split, revision=commit, streaming=True
+        )
 
 
-def _batches(split: datasets.IterableDataset) -> Iterator[pa.RecordBatch]:
-    for table in split.with_format("arrow").iter(BATCH):
+def _iterate_batches(split: datasets.IterableDataset) -> Iterator[pa.RecordBatch]:
+    for table in split.with_format("arrow").iter(BATCH_ROWS):
         yield from table.to_batches()
 
 
-def open_split(source: SourceConfig, key: str) -> Split:
+def open_split(source: SourceConfig, key: str) -> HubSplit:
     """The split that a source names.
 
-    Raises SourceError, naming the audit file's `key`, where the hub does not answer, or has no such data set or revision.
+    Raises SourceError, naming the audit file's `key`, where the hub does not answer, or has no such
+    data set or revision.
     """
     hub = source.hub or ""
     folder = Path(hub)
-    place = source.name_of(hub) if folder.is_dir() else f"hf://datasets/{hub}"
+    place = source.get_display_name(hub) if folder.is_dir() else f"hf://datasets/{hub}"
     name = "/".join(filter(None, (place, source.subset, source.split)))
-    with reaching(f"{place} cannot be reached (check `{key}`)", redact_url):
+    with translate_errors(f"{place} cannot be reached (check `{key}`)", redact_url):
         if folder.is_dir():
-            return Split(source, name, _fingerprint_of(folder))
+            return HubSplit(source, name, _compute_folder_fingerprint(folder))
         if folder.is_absolute():
-            raise SourceError(f"{hub} does not exist: check `{key}` (relative paths start at the audit file's folder)")
+            raise SourceError(
+                f"{hub} does not exist: check `{key}` (relative paths start at the audit file's folder)"
+            )
         try:
-            commit = HfApi().dataset_info(hub, revision=source.revision, timeout=SECONDS).sha
+            commit = (
+                HfApi()
+                .dataset_info(hub, revision=source.revision, timeout=COMMIT_TIMEOUT_SECONDS)
+                .sha
+            )
         except GatedRepoError:
-            raise SourceError(f"{place} is gated: ask for access on its page, and set HF_TOKEN to your token (`{key}`)") from None
+            raise SourceError(
+                f"{place} is gated: ask for access on its page, and set HF_TOKEN to your token (`{key}`)"
+            ) from None
         except RepositoryNotFoundError:
-            raise SourceError(f"{place} does not exist, or is private and HF_TOKEN holds no token for it: check `{key}`") from None
+            raise SourceError(
+                f"{place} does not exist, or is private and HF_TOKEN holds no token for it: check `{key}`"
+            ) from None
         except RevisionNotFoundError:
             raise SourceError(f"{place} has no revision {source.revision}: check `{key}`") from None
-        return Split(source, name, str(commit))
+        return HubSplit(source, name, str(commit))
 
 
-def _fingerprint_of(folder: Path) -> str:
+def _compute_folder_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         status: Any = path.stat()
-        digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        digest.update(
+            f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(
+                errors="surrogateescape"
+            )
+        )
     return digest.hexdigest()

@@ -9,15 +9,27 @@ from typing import BinaryIO
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import LONGEST, MIB, Reading, bounded, compact, json_row, not_utf8, read_mark, too_long
+from poisonwatch.sources.base import (
+    MAX_ROW_BYTES,
+    MIB,
+    Reading,
+    describe_not_utf8,
+    describe_too_long,
+    dump_compact,
+    limit_size,
+    make_json_row,
+    parse_cursor,
+)
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _SPACE = " \t\r\n"
 
 
 @dataclass(slots=True)
-class _Mark:
-    """What was read of a file of lines: so many bytes with this SHA-256, holding so many rows and line ends."""
+class _LinesCursor:
+    """What was read of a file of lines: so many bytes with this SHA-256, holding so many rows and
+    line ends.
+    """
 
     bytes: int = 0
     sha256: str = ""
@@ -25,31 +37,34 @@ class _Mark:
     lines: int = 0
 
 
-def read_lines(start: Callable[[], BinaryIO], name: str, after: str | None, reading: Reading) -> Iterator[RawRow]:
+def read_json_lines(
+    start: Callable[[], BinaryIO], name: str, after: str | None, reading: Reading
+) -> Iterator[RawRow]:
     """The rows of a JSON Lines file that `start` opens; `reading` gets its mark.
 
-    The file goes on from `after` where it begins with the bytes that were read then, and these end a line.
+    The file goes on from `after` where it begins with the bytes that were read then, and these end
+    a line.
     """
-    mark, hasher, file = _Mark(), hashlib.sha256(), start()
+    mark, hasher, file = _LinesCursor(), hashlib.sha256(), start()
     try:
-        if earlier := read_mark(_Mark, after):
+        if earlier := parse_cursor(_LinesCursor, after):
             reading.continued = _begins_with(file, earlier, hasher)
             if reading.continued:
                 mark = earlier
             else:
                 file.close()
                 hasher, file = hashlib.sha256(), start()
-        while line := file.readline(LONGEST + 2):
+        while line := file.readline(MAX_ROW_BYTES + 2):
             hasher.update(line)
             mark.bytes += len(line)
-            place, raw = f"{name}, line {mark.lines + 1}", content(line)
+            place, raw = f"{name}, line {mark.lines + 1}", strip_line_end(line)
             row = None
-            if len(raw) > LONGEST:
-                size, digest, line = _rest_of(line, file, hasher)
+            if len(raw) > MAX_ROW_BYTES:
+                size, digest, line = _read_rest(line, file, hasher)
                 mark.bytes += size
-                row = RawRow(name, mark.rows, place, problem=too_long(digest))
+                row = RawRow(name, mark.rows, place, problem=describe_too_long(digest))
             elif raw.strip(_BLANK):
-                row = json_row(name, mark.rows, place, raw)
+                row = make_json_row(name, mark.rows, place, raw)
             mark.lines += line.endswith(b"\n")
             if row is not None:
                 mark.rows += 1
@@ -60,13 +75,15 @@ def read_lines(start: Callable[[], BinaryIO], name: str, after: str | None, read
         file.close()
 
 
-def content(line: bytes) -> bytes:
+def strip_line_end(line: bytes) -> bytes:
     """A line without its line end."""
     return line.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _begins_with(file: BinaryIO, mark: _Mark, hasher: "hashlib._Hash") -> bool:
-    """Read the bytes of `mark` off the file: whether they are the same, and the file ends or goes on in a new line after them."""
+def _begins_with(file: BinaryIO, mark: _LinesCursor, hasher: "hashlib._Hash") -> bool:
+    """Read the bytes of `mark` off the file: whether they are the same, and the file ends or goes
+    on in a new line after them.
+    """
     left, last = mark.bytes, b"\n"
     while left and (piece := file.read(min(left, MIB))):
         hasher.update(piece)
@@ -80,24 +97,28 @@ def _begins_with(file: BinaryIO, mark: _Mark, hasher: "hashlib._Hash") -> bool:
     return following[:1] in (b"", b"\n") or following == b"\r\n"
 
 
-def _rest_of(line: bytes, file: BinaryIO, hasher: "hashlib._Hash") -> tuple[int, str, bytes]:
-    """Read the rest of a long line in pieces: how many bytes that was, the whole line's SHA-256 without its end, and its last bytes."""
+def _read_rest(line: bytes, file: BinaryIO, hasher: "hashlib._Hash") -> tuple[int, str, bytes]:
+    """Read the rest of a long line in pieces: how many bytes that was, the whole line's SHA-256
+    without its end, and its last bytes.
+    """
     digest, size = hashlib.sha256(), 0
     while not line.endswith(b"\n") and (more := file.readline(MIB)):
         hasher.update(more)
         size += len(more)
         digest.update(line[:-1])  # the last byte may be half of \r\n
         line = line[-1:] + more
-    digest.update(content(line))
+    digest.update(strip_line_end(line))
     return size, digest.hexdigest(), line
 
 
-def read_list(file: BinaryIO, name: str) -> Iterator[RawRow]:
-    """The rows of a JSON file that holds one list; each as compact JSON, one that is not UTF-8 as it stands.
+def read_json_list(file: BinaryIO, name: str) -> Iterator[RawRow]:
+    """The rows of a JSON file that holds one list; each as compact JSON, one that is not UTF-8 as
+    it stands.
 
-    Raises SourceError where the file is no such list, or a row of it is broken or too long: nothing tells where such a row ends.
+    Raises SourceError where the file is no such list, or a row of it is broken or too long: nothing
+    tells where such a row ends.
     """
-    text = _Text(file)
+    text = _TextBuffer(file)
     text.skip(_SPACE + "\ufeff")
     if text.at_end:
         return
@@ -112,17 +133,19 @@ def read_list(file: BinaryIO, name: str) -> Iterator[RawRow]:
     position = 0
     while not text.taken("]"):
         if position and not text.taken(","):
-            raise text.broken(name, position, "no comma before it")
+            raise text.make_error(name, position, "no comma before it")
         text.skip(_SPACE)
         yield text.row(name, position)
         position += 1
         text.skip(_SPACE)
     text.skip(_SPACE)
     if not text.at_end:
-        raise SourceError(f"{name} is not JSON (more follows after its list): a .json file holds one list of rows, or use .jsonl")
+        raise SourceError(
+            f"{name} is not JSON (more follows after its list): a .json file holds one list of rows, or use .jsonl"
+        )
 
 
-class _Text:
+class _TextBuffer:
     """A file's text, of which `buffer` from `at` on is in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -166,15 +189,19 @@ class _Text:
         while True:
             try:
                 record, end = self.json.raw_decode(self.buffer, self.at)
-                if end < len(self.buffer) or self.complete:  # a number at the end of the buffer may go on
+                if (
+                    end < len(self.buffer) or self.complete
+                ):  # a number at the end of the buffer may go on
                     break
             except RecursionError:
-                raise self.broken(name, position, "too deep") from None
+                raise self.make_error(name, position, "too deep") from None
             except ValueError as error:
-                if self.complete or len(self.buffer) - self.at > LONGEST:
+                if self.complete or len(self.buffer) - self.at > MAX_ROW_BYTES:
                     said = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                    raise self.broken(name, position, said) from None
-            self.more(max(MIB, len(self.buffer) - self.at))  # twice as much each time, or a long row is decoded too often
+                    raise self.make_error(name, position, said) from None
+            self.more(
+                max(MIB, len(self.buffer) - self.at)
+            )  # twice as much each time, or a long row is decoded too often
         start, self.at = self.at, end
         place = f"{name}, row {position + 1}"
         try:
@@ -184,12 +211,16 @@ class _Text:
             try:
                 raw.decode()
             except UnicodeDecodeError as error:
-                return RawRow(name, position, place, problem=not_utf8(error), raw=raw)
-        return bounded(json_row(name, position, place, compact(record)))
+                return RawRow(name, position, place, problem=describe_not_utf8(error), raw=raw)
+        return limit_size(make_json_row(name, position, place, dump_compact(record)))
 
-    def broken(self, name: str, position: int, said: str) -> SourceError:
+    def make_error(self, name: str, position: int, said: str) -> SourceError:
         """The error of a row that cannot be passed over."""
-        long = f", or longer than {LONGEST // MIB} MiB" if len(self.buffer) - self.at > LONGEST else ""
+        long = (
+            f", or longer than {MAX_ROW_BYTES // MIB} MiB"
+            if len(self.buffer) - self.at > MAX_ROW_BYTES
+            else ""
+        )
         return SourceError(
             f"{name} is not JSON (row {position + 1}: {said}){long}: a .json file holds one list of rows, or use .jsonl, where a broken"
             " row costs no other"

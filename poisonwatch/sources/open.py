@@ -1,7 +1,8 @@
-"""Where rows come from: files here and on servers, data sets on the hub, SQL databases. All of them are streamed.
+"""Where rows come from: files here and on servers, data sets on the hub, SQL databases. All of them
+are streamed.
 
-A source is opened as its units (files, a split, a query), each of which says cheaply whether it changed, and is read from where an
-earlier reading ended, if it can be.
+A source is opened as its units (files, a split, a query), each of which says cheaply whether it
+changed, and is read from where an earlier reading ended, if it can be.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,20 +11,23 @@ from typing import Any
 from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import SourceFile, parse
+from poisonwatch.sources.base import SourceFile, parse_record
 from poisonwatch.sources.files import open_files
-from poisonwatch.sources.formats import Draft, Format, format_of
+from poisonwatch.sources.formats import Draft, Format, choose_format
 
-PROBED_ROWS = 50
+PROBE_ROWS = 50
 
 
 def open_source(source: SourceConfig, key: str = "source") -> list[SourceFile]:
     """The units of a source, sorted by name; no row is read yet.
 
-    Raises SourceError, naming the `key` of the audit file, where nothing is there or it cannot be reached.
+    Raises SourceError, naming the `key` of the audit file, where nothing is there or it cannot be
+    reached.
     """
     if source.hub is not None:
-        from poisonwatch.sources.huggingface import open_split  # each brings a package that takes a second to import
+        from poisonwatch.sources.huggingface import (
+            open_split,
+        )  # each brings a package that takes a second to import
 
         return [open_split(source, key)]
     if source.sql is not None:
@@ -34,11 +38,13 @@ def open_source(source: SourceConfig, key: str = "source") -> list[SourceFile]:
 
 
 def check_source(source: SourceConfig, key: str = "source") -> None:
-    """Find out early, without reading rows, that a source is not there: raises what `open_source` raises."""
+    """Find out early, without reading rows, that a source is not there: raises what `open_source`
+    raises.
+    """
     open_source(source, key)
 
 
-def decode(raw: bytes, schema: bytes | None) -> Mapping[str, Any]:
+def decode_row(raw: bytes, schema: bytes | None) -> Mapping[str, Any]:
     """The record of a row from its `raw` bytes and its unit's `schema`: the same that reading gave.
 
     Raises ValueError with the row's problem where it had one.
@@ -46,16 +52,16 @@ def decode(raw: bytes, schema: bytes | None) -> Mapping[str, Any]:
     if not raw:
         raise ValueError("nothing was kept of it but its SHA-256")
     if schema is None:
-        return parse(raw)
-    from poisonwatch.sources.arrow import MAGIC, columns_of, decode_batch
-    from poisonwatch.sources.csv import problem_of
+        return parse_record(raw)
+    from poisonwatch.sources.arrow import BATCH_MAGIC, count_columns, decode_batch
+    from poisonwatch.sources.csv import describe_csv_problem
 
-    if not raw.startswith(MAGIC):
-        raise ValueError(problem_of(raw, columns_of(schema)))
+    if not raw.startswith(BATCH_MAGIC):
+        raise ValueError(describe_csv_problem(raw, count_columns(schema)))
     return decode_batch(raw, schema)
 
 
-class Rows:
+class SourceRows:
     """The rows of a source in order, each beside what was read from it."""
 
     def __init__(self, rows: list[RawRow], drafts: list[Draft], formats: dict[str, Format]) -> None:
@@ -70,10 +76,11 @@ class Rows:
         return zip(self.raw, self.drafts, strict=True)
 
 
-def pull(source: SourceConfig) -> Rows:
+def read_source(source: SourceConfig) -> SourceRows:
     """Read every row of a source.
 
-    Raises SourceError where nothing is found, a unit cannot be read, no row is there, or the format is unknown.
+    Raises SourceError where nothing is found, a unit cannot be read, no row is there, or the format
+    is unknown.
     """
     rows: list[RawRow] = []
     drafts: list[Draft] = []
@@ -82,12 +89,19 @@ def pull(source: SourceConfig) -> Rows:
         found = list(file.read())
         readable = [row.record for row in found if row.record is not None]
         if not readable and found:
-            raise SourceError(f"{found[0].place}: {found[0].problem}; none of the {len(found)} rows of this file can be read")
+            raise SourceError(
+                f"{found[0].place}: {found[0].problem}; none of the {len(found)} rows of this file can be read"
+            )
         if not found:
             continue
-        format = formats[file.name] = format_of(source, readable[:PROBED_ROWS], file.name)
+        format = formats[file.name] = choose_format(source, readable[:PROBE_ROWS], file.name)
         rows += found
-        drafts += [Draft(problem=row.problem) if row.record is None else format.read(row.record) for row in found]
+        drafts += [
+            Draft(problem=row.problem) if row.record is None else format.read(row.record)
+            for row in found
+        ]
     if not rows:
-        raise SourceError(f"{source.address} holds no rows: point `source` at a file with at least one")
-    return Rows(rows, drafts, formats)
+        raise SourceError(
+            f"{source.address} holds no rows: point `source` at a file with at least one"
+        )
+    return SourceRows(rows, drafts, formats)

@@ -1,1 +1,3 @@
-"""The method: rows to subsets' operators, operators to measurements, measurements to each row's influence."""
+"""The method: rows to subsets' operators, operators to measurements, measurements to each row's
+influence.
+"""

@@ -7,9 +7,11 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Adam:
-    """Adam on the rows of `value` (N, ...): a row and its moments move only in the steps that touch it.
+    """Adam on the rows of `value` (N, ...): a row and its moments move only in the steps that touch
+    it.
 
-    Kingma and Ba, arXiv 1412.6980; each row counts its own steps. `unit` is the size of a value that counts as large: steps are `lr` of it.
+    Kingma and Ba, arXiv 1412.6980; each row counts its own steps. `unit` is the size of a value
+    that counts as large: steps are `lr` of it.
     """
 
     def __init__(self, value: Tensor, unit: float) -> None:
@@ -25,8 +27,18 @@ class Adam:
         first = torch.lerp(gradient, self.first[rows], BETAS[0])
         second = torch.lerp(gradient.pow(2), self.second[rows], BETAS[1])
         self.first[rows], self.second[rows] = first, second
-        unbias = [-torch.expm1(self.steps[rows] * log(beta)).reshape(-1, *[1] * (gradient.ndim - 1)) for beta in BETAS]  # 1 - beta^steps
-        self.value[rows] -= lr * self.unit * (first / unbias[0]) / ((second / unbias[1]).sqrt() + EPSILON)
+        unbias = [
+            -torch.expm1(self.steps[rows] * log(beta)).reshape(-1, *[1] * (gradient.ndim - 1))
+            for beta in BETAS
+        ]  # 1 - beta^steps
+        self.value[rows] -= (
+            lr * self.unit * (first / unbias[0]) / ((second / unbias[1]).sqrt() + EPSILON)
+        )
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        return {f"{name}.value": self.value, f"{name}.first": self.first, f"{name}.second": self.second, f"{name}.steps": self.steps}
+        return {
+            f"{name}.value": self.value,
+            f"{name}.first": self.first,
+            f"{name}.second": self.second,
+            f"{name}.steps": self.steps,
+        }

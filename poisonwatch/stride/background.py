@@ -1,12 +1,15 @@
-"""What a row does to ordinary conversations: the yardstick that its push on a sentinel is measured by.
+"""What a row does to ordinary conversations: the yardstick that its push on a sentinel is measured
+by.
 
-A row whose gradient moves everything is not suspicious for moving a sentinel, too. A sample of the rows serves as ordinary conversations:
+A row whose gradient moves everything is not suspicious for moving a sentinel, too. A sample of the
+rows serves as ordinary conversations:
 
     push of row i on conversation b:   p_ib = <P G_b / ||G_b||, G_i> ,     P G = (A + damping)^-1 G (S + damping)^-1
     centre_i = mean_b p_ib ,  spread_i = std_b p_ib                        without the row's push on itself
 
-A row enters its subsets with c_i = 1 / spread_i: its coefficient then counts spreads. Both numbers come with the row's gradient, so that
-they cost no pass of their own and are exact whatever the number of subsets.
+A row enters its subsets with c_i = 1 / spread_i: its coefficient then counts spreads. Both numbers
+come with the row's gradient, so that they cost no pass of their own and are exact whatever the
+number of subsets.
 """
 
 from dataclasses import dataclass
@@ -20,35 +23,39 @@ LEAST_SPREAD = 1e-5  # of the largest push: below is rounding
 
 
 @dataclass(frozen=True, slots=True)
-class Yardstick:
+class Background:
     """`probes` (b, r, D): the preconditioned unit-norm gradients of b ordinary conversations."""
 
     probes: Tensor
 
     @classmethod
-    def of(cls, G: Tensor, preconditioner: Preconditioner) -> "Yardstick":
+    def of(cls, G: Tensor, preconditioner: Preconditioner) -> "Background":
         """From the gradients G (b, r, D) of the sampled rows."""
         return cls(preconditioner(unit_norm(G)))
 
     def measure(self, G: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Centre and spread (m,) of the pushes of rows with gradients G (m, r, D).
 
-        `own` (m,) is the place of a row among the probes, whose push is left out, and -1 for a row that is none of them. A row that moves
-        nothing has spread infinity: c_i = 0.
+        `own` (m,) is the place of a row among the probes, whose push is left out, and -1 for a row
+        that is none of them. A row that moves nothing has spread infinity: c_i = 0.
         """
         pushes = (G.flatten(1) @ self.probes.flatten(1).T).double()
         others = torch.ones_like(pushes, dtype=torch.bool)
         if own is not None and len(self.probes) > 1:  # a single row has nothing but itself to move
             others[(own >= 0).nonzero()[:, 0], own[own >= 0]] = False
-        return centre_and_spread(pushes, others)
+        return compute_centre_and_spread(pushes, others)
 
 
-def centre_and_spread(pushes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (m,) of the pushes (m, b) on the conversations that are `others` (m, b) to a row; infinite for 0."""
+def compute_centre_and_spread(pushes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (m,) of the pushes (m, b) on the conversations that are `others`
+    (m, b) to a row; infinite for 0.
+    """
     count = others.sum(dim=1)
     centre = pushes.where(others, 0.0).sum(dim=1) / count
     deviation = (pushes - centre[:, None]).where(others, 0.0)
     spread = (deviation.pow(2).sum(dim=1) / count).sqrt()
     largest = pushes.where(others, 0.0).abs().amax(dim=1)
-    spread = torch.where(spread > LEAST_SPREAD * largest, spread, largest)  # all probes alike, or a single one: nothing varies
+    spread = torch.where(
+        spread > LEAST_SPREAD * largest, spread, largest
+    )  # all probes alike, or a single one: nothing varies
     return centre, torch.where(spread > 0, spread, torch.inf)

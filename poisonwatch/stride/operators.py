@@ -1,14 +1,18 @@
 """Natural-gradient fit of the steering operators: one backward pass over the rows, no training.
 
-STRIDE (Dagli et al., arXiv 2606.05165) steers subset k's rows by z~_t = z_t + B(z_t)^T a_k, with a_k in R^(r x D) fitted so that rows
-in A_k become likelier while all others stay put. Linearising the first aim and taking the second to second order gives the minimiser in
-closed form. With G_i = sum_t B(z_t) (x) dL_i/dz_t, and the Fisher's Kronecker factors A = E[B B^T] and S = E[g g^T],
+STRIDE (Dagli et al., arXiv 2606.05165) steers subset k's rows by z~_t = z_t + B(z_t)^T a_k, with
+a_k in R^(r x D) fitted so that rows in A_k become likelier while all others stay put. Linearising
+the first aim and taking the second to second order gives the minimiser in closed form. With G_i =
+sum_t B(z_t) (x) dL_i/dz_t, and the Fisher's Kronecker factors A = E[B B^T] and S = E[g g^T],
 
     a_k = -eta (A + damping)^-1 ( sum_{i in A_k} c_i G_i ) (S + damping)^-1
 
-A and S are sums over the tokens of a sample of the rows, known before the pass; the pass then sums c_i G_i into the subsets. c_i is one
-over the spread of what row i does to ordinary conversations (`yardstick`), so that a coefficient says how unusual a push is for its row.
-eta is one number for all k, or effects would stop adding up; it is set so that the typical shift ||z~ - z|| / ||z|| is `shift`.
+A and S are sums over the tokens of a sample of the rows, known before the pass; the pass then sums
+c_i G_i into the subsets. c_i is one
+over the spread of what row i does to ordinary conversations (`yardstick`), so that a coefficient
+says how unusual a push is for its row.
+eta is one number for all k, or effects would stop adding up; it is set so that the typical shift
+||z~ - z|| / ||z|| is `shift`.
 """
 
 from collections.abc import Sequence
@@ -17,16 +21,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonwatch.model.encoding import Encoded, batches
+from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.progress import Progress, silent
 
-EPSILON = 1e-6  # keeps the norm of a zero state away from zero
+NORM_EPSILON = 1e-6  # keeps the norm of a zero state away from zero
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """B(z) = (U^T z / rms(z), 1) in R^r: `directions` U (D, r - 1), orthonormal; the trailing 1 steers by a constant vector."""
+    """B(z) = (U^T z / rms(z), 1) in R^r: `directions` U (D, r - 1), orthonormal; the trailing 1
+    steers by a constant vector.
+    """
 
     directions: Tensor
 
@@ -36,19 +42,32 @@ class Basis:
 
     def __call__(self, z: Tensor) -> Tensor:
         """B(z): states (..., D) to coordinates (..., r)."""
-        return torch.cat([rms_normalised(z) @ self.directions, torch.ones_like(z[..., :1])], dim=-1)
+        return torch.cat([normalise_rms(z) @ self.directions, torch.ones_like(z[..., :1])], dim=-1)
 
 
-def rms_normalised(z: Tensor) -> Tensor:
+def normalise_rms(z: Tensor) -> Tensor:
     """z / sqrt(mean(z^2)) over the last dimension."""
-    return z * torch.rsqrt(z.pow(2).mean(dim=-1, keepdim=True) + EPSILON)
+    return z * torch.rsqrt(z.pow(2).mean(dim=-1, keepdim=True) + NORM_EPSILON)
 
 
-def fit_basis(model: FrozenModel, encoded: Sequence[Encoded], r: int, token_budget: int, progress: Progress = silent) -> Basis:
-    """The r - 1 leading principal directions of the RMS-normalised states of `encoded`, plus the constant."""
+def fit_basis(
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    r: int,
+    token_budget: int,
+    progress: Progress = silent,
+) -> Basis:
+    """The r - 1 leading principal directions of the RMS-normalised states of `encoded`, plus the
+    constant.
+    """
     second_moment: Tensor | None = None
-    for batch in progress(batches(encoded, token_budget, model.device), "basis", len(encoded), lambda batch: len(batch.rows)):
-        z = rms_normalised(model.states(batch))[batch.attention_mask.bool()]
+    for batch in progress(
+        make_batches(encoded, token_budget, model.device),
+        "basis",
+        len(encoded),
+        lambda batch: len(batch.rows),
+    ):
+        z = normalise_rms(model.states(batch))[batch.attention_mask.bool()]
         second_moment = z.T @ z if second_moment is None else second_moment + z.T @ z
     if second_moment is None:
         raise ValueError("a basis needs at least one conversation")
@@ -56,8 +75,10 @@ def fit_basis(model: FrozenModel, encoded: Sequence[Encoded], r: int, token_budg
     return Basis(vectors[:, len(vectors) - (r - 1) :].flip(1).contiguous())
 
 
-def row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
-    """G_i = sum_t B(z_t) (x) g_t, (m, r, D), over the real tokens of each row: of both conversations of a preference row."""
+def compute_row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
+    """G_i = sum_t B(z_t) (x) g_t, (m, r, D), over the real tokens of each row: of both
+    conversations of a preference row.
+    """
     G = torch.einsum("btr,btd->brd", basis(seen.z) * seen.mask[..., None], seen.g)
     m = len(G) - len(seen.rejected)
     return G[:m].index_add(0, seen.rejected.to(G.device), G[m:])
@@ -65,7 +86,9 @@ def row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
 
 def unit_norm(G: Tensor) -> Tensor:
     """c_i G_i with c_i = 1 / ||G_i||: without it a few long gradients decide everything."""
-    lengths = torch.linalg.vector_norm(G, dim=(1, 2), keepdim=True, dtype=torch.float64)  # squares of float32 leave its range
+    lengths = torch.linalg.vector_norm(
+        G, dim=(1, 2), keepdim=True, dtype=torch.float64
+    )  # squares of float32 leave its range
     scaled: Tensor = G / lengths.clamp_min(torch.finfo(G.dtype).tiny).to(G.dtype)
     return scaled
 
@@ -74,7 +97,8 @@ def unit_norm(G: Tensor) -> Tensor:
 class Moments:
     """Sums over tokens; they add up across shards.
 
-    `A` (r, r) and `S` (D, D) sum B B^T and g g^T; `power` sums ||z_t||^2; `tokens` counts. All float32.
+    `A` (r, r) and `S` (D, D) sum B B^T and g g^T; `power` sums ||z_t||^2; `tokens` counts. All
+    float32.
     """
 
     A: Tensor
@@ -97,17 +121,21 @@ class Moments:
 
     def __add__(self, other: "Moments") -> "Moments":
         """The sums of two shards."""
-        return Moments(self.A + other.A, self.S + other.S, self.power + other.power, self.tokens + other.tokens)
+        return Moments(
+            self.A + other.A, self.S + other.S, self.power + other.power, self.tokens + other.tokens
+        )
 
 
 class Preconditioner:
-    """G -> (A + damping)^-1 G (S + damping)^-1 with the means A and S; `damping` is relative to the mean diagonal of each."""
+    """G -> (A + damping)^-1 G (S + damping)^-1 with the means A and S; `damping` is relative to the
+    mean diagonal of each.
+    """
 
     def __init__(self, moments: Moments, damping: float) -> None:
         self.moments = moments
         self.A = moments.A / moments.tokens
-        self._A = _damped_cholesky(self.A, damping)
-        self._S = _damped_cholesky(moments.S / moments.tokens, damping)
+        self._A = _factorise_damped(self.A, damping)
+        self._S = _factorise_damped(moments.S / moments.tokens, damping)
         self.mean_power = moments.power / moments.tokens
 
     def __call__(self, G: Tensor) -> Tensor:
@@ -119,16 +147,20 @@ class Preconditioner:
         return self._A @ (self._A.mT @ preconditioned @ self._S) @ self._S.mT
 
 
-def _damped_cholesky(factor: Tensor, damping: float) -> Tensor:
+def _factorise_damped(factor: Tensor, damping: float) -> Tensor:
     """The lower Cholesky factor of (factor + damping * mean diagonal)."""
     ridge = damping * factor.diagonal().mean()
-    lower: Tensor = torch.linalg.cholesky(factor + ridge * torch.eye(len(factor), device=factor.device))
+    lower: Tensor = torch.linalg.cholesky(
+        factor + ridge * torch.eye(len(factor), device=factor.device)
+    )
     return lower
 
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """K steering operators `a` (K, r, D) over `basis`, with the `eta` and the typical `shift` they were scaled to."""
+    """K steering operators `a` (K, r, D) over `basis`, with the `eta` and the typical `shift` they
+    were scaled to.
+    """
 
     a: Tensor
     basis: Basis
@@ -136,8 +168,9 @@ class Operators:
     shift: float
 
 
-def typical_eta(a: Tensor, A: Tensor, mean_power: float, shift: float) -> float:
-    """What scales a (K, r, D) to a typical relative shift: the root of shift^2 mean_t ||z||^2 / mean_{k,t} ||B_t^T a_k||^2.
+def compute_typical_eta(a: Tensor, A: Tensor, mean_power: float, shift: float) -> float:
+    """What scales a (K, r, D) to a typical relative shift: the root of shift^2 mean_t ||z||^2 /
+    mean_{k,t} ||B_t^T a_k||^2.
 
     `A` (r, r) is E[B B^T], `mean_power` mean_t ||z_t||^2.
     """
@@ -145,24 +178,44 @@ def typical_eta(a: Tensor, A: Tensor, mean_power: float, shift: float) -> float:
     return shift * float((mean_power / moved) ** 0.5)
 
 
-def solve(sums: Tensor, preconditioner: Preconditioner, basis: Basis, shift: float) -> Operators:
-    """a_k from the subsets' sums of c_i G_i (K, r, D), scaled to the wanted typical ||z~ - z|| / ||z||."""
+def solve_operators(
+    sums: Tensor, preconditioner: Preconditioner, basis: Basis, shift: float
+) -> Operators:
+    """a_k from the subsets' sums of c_i G_i (K, r, D), scaled to the wanted typical ||z~ - z|| /
+    ||z||.
+    """
     a = preconditioner(sums)
-    eta = typical_eta(a, preconditioner.A, preconditioner.mean_power, shift)
+    eta = compute_typical_eta(a, preconditioner.A, preconditioner.mean_power, shift)
     return Operators(a.mul_(-eta), basis, eta, shift)
 
 
 def add_to_subsets(sums: Tensor, G: Tensor, subsets: Tensor) -> None:
-    """Add each row's c_i G_i (b, r, D) to the sums (K, r, D) of the `subsets` (b, d) that hold it. Sums of shards add up."""
+    """Add each row's c_i G_i (b, r, D) to the sums (K, r, D) of the `subsets` (b, d) that hold it.
+    Sums of shards add up.
+    """
     for members in subsets.to(sums.device).unbind(dim=1):
         sums.index_add_(0, members, G)
 
 
-def gradients(model: FrozenModel, basis: Basis, encoded: Sequence[Encoded], token_budget: int, label: str, progress: Progress) -> Tensor:
+def compute_gradients(
+    model: FrozenModel,
+    basis: Basis,
+    encoded: Sequence[Encoded],
+    token_budget: int,
+    label: str,
+    progress: Progress,
+) -> Tensor:
     """G (m, r, D) of conversations, one backward pass each."""
     G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
-    for batch in progress(batches(encoded, token_budget, model.device), label, len(encoded), lambda batch: len(batch.rows)):
-        G[batch.rows.to(G.device)] = row_gradients(basis, model.state_gradients(batch))
+    for batch in progress(
+        make_batches(encoded, token_budget, model.device),
+        label,
+        len(encoded),
+        lambda batch: len(batch.rows),
+    ):
+        G[batch.rows.to(G.device)] = compute_row_gradients(
+            basis, model.compute_state_gradients(batch)
+        )
     return G
 
 

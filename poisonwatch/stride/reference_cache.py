@@ -1,9 +1,11 @@
-"""What trusted rows set, kept between audits: an audit of a few new rows then costs what these rows cost, however many are trusted.
+"""What trusted rows set, kept between audits: an audit of a few new rows then costs what these rows
+cost, however many are trusted.
 
     basis B, sums of A and S, gradients G (m, r, D) and views (m, VIEWS, r - 1) of the trusted rows
 
-All of this is a function of the model, of the settings that shape it, and of the trusted rows: that is the key. Another trusted row, or
-another model, is another key, so that an audit gives the same numbers with a cache and without.
+All of this is a function of the model, of the settings that shape it, and of the trusted rows: that
+is the key. Another trusted row, or another model, is another key, so that an audit gives the same
+numbers with a cache and without.
 """
 
 import hashlib
@@ -19,16 +21,20 @@ from safetensors.torch import save_file
 
 from poisonwatch import __version__
 from poisonwatch.config import StrideConfig
-from poisonwatch.model.files import cache_folder
+from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.operators import Basis, Moments
-from poisonwatch.stride.row_statistics import Statistics
+from poisonwatch.stride.row_statistics import RowStatistics
 
-KEPT = 4  # files; the one used longest ago goes first
+KEPT_FILES = 4  # files; the one used longest ago goes first
 
 
-def key_of(pretrained: Pretrained, stride: StrideConfig, layer: int, ids: Sequence[str]) -> str:
-    """SHA-256 of all that the statistics depend on: `ids` of the trusted rows in the order in which they were drawn."""
+def compute_moments_key(
+    pretrained: Pretrained, stride: StrideConfig, layer: int, ids: Sequence[str]
+) -> str:
+    """SHA-256 of all that the statistics depend on: `ids` of the trusted rows in the order in which
+    they were drawn.
+    """
     shaping = {
         "version": __version__,
         "model": pretrained.fingerprint,
@@ -41,13 +47,13 @@ def key_of(pretrained: Pretrained, stride: StrideConfig, layer: int, ids: Sequen
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
 
 
-def _file_of(key: str) -> Path:
-    return cache_folder() / "statistics" / f"{key}.safetensors"
+def _locate_file(key: str) -> Path:
+    return get_cache_folder() / "statistics" / f"{key}.safetensors"
 
 
-def load_statistics(key: str, device: torch.device) -> Statistics | None:
+def load_row_statistics(key: str, device: torch.device) -> RowStatistics | None:
     """What was kept under a key; None where nothing is, or the file is broken."""
-    path = _file_of(key)
+    path = _locate_file(key)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             numbers = file.metadata()
@@ -56,15 +62,17 @@ def load_statistics(key: str, device: torch.device) -> Statistics | None:
     except (OSError, SafetensorError):
         return None
     moments = Moments(tensors["A"], tensors["S"], float(numbers["power"]), int(numbers["tokens"]))
-    return Statistics(Basis(tensors["basis"]), moments, tensors["G"], tensors["views"].cpu().numpy())
+    return RowStatistics(
+        Basis(tensors["basis"]), moments, tensors["G"], tensors["views"].cpu().numpy()
+    )
 
 
-def keep_statistics(key: str, statistics: Statistics) -> bool:
+def save_row_statistics(key: str, statistics: RowStatistics) -> bool:
     """Keep what was measured, and no more than the last few of such files; says whether it could.
 
     A full disk costs the cache, not the audit.
     """
-    path, moments = _file_of(key), statistics.moments
+    path, moments = _locate_file(key), statistics.moments
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     tensors = {
         "basis": statistics.basis.directions,
@@ -79,7 +87,7 @@ def keep_statistics(key: str, statistics: Statistics) -> bool:
         save_file(kept, part, {"power": repr(moments.power), "tokens": str(moments.tokens)})
         part.rename(path)
         files = sorted(path.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-        for old in files[:-KEPT]:
+        for old in files[:-KEPT_FILES]:
             old.unlink(missing_ok=True)
     except (OSError, SafetensorError):
         with suppress(OSError):

@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from poisonwatch.arrays import Features
-from poisonwatch.checkpoints.passes import Filled, Trail
-from poisonwatch.checkpoints.store import Work
-from poisonwatch.model.encoding import Encoded, batches
+from poisonwatch.checkpoints.passes import PassArrays, PassCheckpoint
+from poisonwatch.checkpoints.store import CheckpointStore
+from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
-from poisonwatch.stride.operators import Basis, Moments, row_gradients
-from poisonwatch.stride.similarity import no_views, views_of
+from poisonwatch.stride.operators import Basis, Moments, compute_row_gradients
+from poisonwatch.stride.similarity import allocate_views, compute_views
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """What a pass over m rows tells: the Fisher's `moments`, the rows' gradients `G` (m, r, D), and their `views` (m, VIEWS, r - 1)."""
+class RowStatistics:
+    """What a pass over m rows tells: the Fisher's `moments`, the rows' gradients `G` (m, r, D), and
+    their `views` (m, VIEWS, r - 1).
+    """
 
     basis: Basis
     moments: Moments
@@ -25,30 +27,30 @@ class Statistics:
     views: Features
 
 
-def measure_statistics(
+def measure_row_statistics(
     model: FrozenModel,
     encoded: Sequence[Encoded],
     basis: Basis,
     token_budget: int,
     label: str,
     progress: Progress = silent,
-    work: Work | None = None,
-) -> Statistics:
+    work: CheckpointStore | None = None,
+) -> RowStatistics:
     """One backward pass over the conversations (m), kept under its `label`."""
     m = len(encoded)
     moments = Moments.zeros(basis.r, model.width, model.device)
     numbers = torch.zeros(2, dtype=torch.float64)  # the moments' power and tokens
     G = torch.zeros(m, basis.r, model.width, device=model.device)
-    views = no_views(m, basis)
+    views = allocate_views(m, basis)
     rows = np.arange(m)
-    sums: Filled = {"A": (moments.A, None), "S": (moments.S, None), "numbers": (numbers, None)}
-    trail = Trail(work, label, {**sums, "G": (G, rows), "views": (views, rows)})
+    sums: PassArrays = {"A": (moments.A, None), "S": (moments.S, None), "numbers": (numbers, None)}
+    trail = PassCheckpoint(work, label, {**sums, "G": (G, rows), "views": (views, rows)})
     moments.power, moments.tokens = float(numbers[0]), int(numbers[1])
-    left = trail.left(batches(encoded, token_budget, model.device))
+    left = trail.remaining_batches(make_batches(encoded, token_budget, model.device))
     for batch in progress(left, label, m - trail.rows, lambda batch: len(batch.rows)):
-        seen = model.state_gradients(batch)
+        seen = model.compute_state_gradients(batch)
         moments.add(basis, seen)
         numbers[0], numbers[1] = moments.power, moments.tokens
-        G[batch.rows.to(G.device)] = row_gradients(basis, seen)
-        views[batch.rows.numpy()] = views_of(basis, seen.z, batch)
-    return Statistics(basis, moments, G, views)
+        G[batch.rows.to(G.device)] = compute_row_gradients(basis, seen)
+        views[batch.rows.numpy()] = compute_views(basis, seen.z, batch)
+    return RowStatistics(basis, moments, G, views)

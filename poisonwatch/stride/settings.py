@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ConfigError
 
-SHORTLIST = (32, 512)  # least and most suspects; a tenth of the rows between
+SHORTLIST_RANGE = (32, 512)  # least and most suspects; a tenth of the rows between
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +22,40 @@ class Settings:
 def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Settings:
     """Derive what the user left open, from the model's depth and width D and the number of rows n.
 
-    K = n while the operators fit the memory budget: one subset a row and exact recovery. Past it, as many subsets as fit beside those of
+    K = n while the operators fit the memory budget: one subset a row and exact recovery. Past it,
+    as many subsets as fit beside those of
     the suspects, with d = 3. Raises ConfigError where a given value makes no sense.
     """
     r = min(stride.r, width)
     most = int(stride.memory_gb * 2**30 // (4 * r * width))
     if most < 2:
-        raise ConfigError(f"stride.memory_gb is {stride.memory_gb}, less than two operators take: raise it")
-    least, longest = SHORTLIST
-    shortlist = min(n, stride.shortlist if stride.shortlist is not None else min(max(least, n // 10), longest))
+        raise ConfigError(
+            f"stride.memory_gb is {stride.memory_gb}, less than two operators take: raise it"
+        )
+    least, longest = SHORTLIST_RANGE
+    shortlist = min(
+        n, stride.shortlist if stride.shortlist is not None else min(max(least, n // 10), longest)
+    )
     reserved = min(stride.rounds * shortlist, most // 4)
     K = stride.K if stride.K is not None else n if n <= most else most - reserved
     if n < K:
-        raise ConfigError(f"stride.K is {K}, but there are only {n} rows: choose at most {n}, or leave it out")
+        raise ConfigError(
+            f"stride.K is {K}, but there are only {n} rows: choose at most {n}, or leave it out"
+        )
     d = stride.d if stride.d is not None else 1 if n == K else min(3, K)
     if d > K:
-        raise ConfigError(f"stride.d is {d}, but there are only {K} subsets: choose at most {K}, or leave it out")
+        raise ConfigError(
+            f"stride.d is {d}, but there are only {K} subsets: choose at most {K}, or leave it out"
+        )
     layer = stride.layer if stride.layer is not None else depth * 2 // 5
     return Settings(layer, r, K, d, shortlist, max(most, K), 4 * K * r * width)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """The training's dials. Weights and `lr` are free of units: `lr` is the typical relative shift of a state that one Adam step makes."""
+    """The training's dials. Weights and `lr` are free of units: `lr` is the typical relative shift
+    of a state that one Adam step makes.
+    """
 
     epochs: int = 4
     """How often every row is met."""

@@ -1,12 +1,15 @@
-"""Which rows are alike, from the frozen model's own states: what like rows do to a sentinel is alike, too.
+"""Which rows are alike, from the frozen model's own states: what like rows do to a sentinel is
+alike, too.
 
-Three views of a row are taken below the split: the mean coordinates U^T z / rms(z) over the positions that predict the answer, over the
-answer, and over the whole conversation. Each is centred over the rows of the audit and scaled to length one, so that the inner product of
-two rows is the mean of three cosines. The likeness is a Gaussian-process kernel on it,
+Three views of a row are taken below the split: the mean coordinates U^T z / rms(z) over the
+positions that predict the answer, over the answer, and over the whole conversation. Each is centred
+over the rows of the audit and scaled to length one, so that the inner product of two rows is the
+mean of three cosines. The likeness is a Gaussian-process kernel on it,
 
     kernel(i, j) = exp((<phi_i, phi_j> - 1) / WIDTH)
 
-A basis of one dimension (r = 1) has no directions to look along: then no row is like another, and the kernel is the identity.
+A basis of one dimension (r = 1) has no directions to look along: then no row is like another, and
+the kernel is the identity.
 """
 
 from collections.abc import Sequence
@@ -17,53 +20,62 @@ import torch
 from torch import Tensor
 
 from poisonwatch.arrays import Features
-from poisonwatch.checkpoints.passes import Trail
-from poisonwatch.checkpoints.store import Work
-from poisonwatch.model.encoding import Batch, Encoded, batches
-from poisonwatch.model.frozen import FrozenModel, answer_positions
+from poisonwatch.checkpoints.passes import PassCheckpoint
+from poisonwatch.checkpoints.store import CheckpointStore
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.frozen import FrozenModel, find_answer_positions
 from poisonwatch.progress import Progress, silent
-from poisonwatch.stride.operators import Basis, rms_normalised
+from poisonwatch.stride.operators import Basis, normalise_rms
 
 VIEWS = 3
 
 
-def views_of(basis: Basis, z: Tensor, batch: Batch) -> Features:
-    """The three mean coordinates (m, VIEWS, r - 1) of a batch's rows from states z (b, T, D); rejected conversations do not count."""
+def compute_views(basis: Basis, z: Tensor, batch: Batch) -> Features:
+    """The three mean coordinates (m, VIEWS, r - 1) of a batch's rows from states z (b, T, D);
+    rejected conversations do not count.
+    """
     m = len(batch.rows)
-    coordinates = rms_normalised(z[:m]) @ basis.directions
+    coordinates = normalise_rms(z[:m]) @ basis.directions
     views = []
-    for mask in (answer_positions(batch)[0], batch.answer, batch.attention_mask.bool()):
+    for mask in (find_answer_positions(batch)[0], batch.answer, batch.attention_mask.bool()):
         weight = mask[:m].to(coordinates.dtype)[..., None]
         views.append((coordinates * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
     return cast(Features, torch.stack(views, dim=1).float().cpu().numpy())
 
 
-def survey(
+def survey_views(
     model: FrozenModel,
     encoded: Sequence[Encoded],
     basis: Basis,
     token_budget: int,
     progress: Progress = silent,
-    work: Work | None = None,
+    work: CheckpointStore | None = None,
 ) -> Features:
     """The views (n, VIEWS, r - 1) of every row; runs the blocks below the split only."""
     n = len(encoded)
     views = np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)
-    trail = Trail(work, "survey", {"views": (views, np.arange(n))})
-    left = trail.left(batches(encoded, token_budget, model.device))
+    trail = PassCheckpoint(work, "survey", {"views": (views, np.arange(n))})
+    left = trail.remaining_batches(make_batches(encoded, token_budget, model.device))
     for batch in progress(left, "survey", n - trail.rows, lambda batch: len(batch.rows)):
-        views[batch.rows.numpy()] = views_of(basis, model.states(batch), batch)
+        views[batch.rows.numpy()] = compute_views(basis, model.states(batch), batch)
     return views
 
 
-def features_of(views: Features) -> Features:
-    """phi (n, VIEWS x (r - 1)), of length one, from the views (n, VIEWS, r - 1) of all rows. Without directions (r = 1): no columns."""
-    phi = views - views.mean(axis=0, dtype=np.float64).astype(np.float32)  # in float32 the mean's last digit depends on the rows' order
-    phi /= np.maximum(np.linalg.norm(phi, axis=2, keepdims=True), np.finfo(np.float32).tiny) * VIEWS**0.5
+def compute_features(views: Features) -> Features:
+    """phi (n, VIEWS x (r - 1)), of length one, from the views (n, VIEWS, r - 1) of all rows.
+    Without directions (r = 1): no columns.
+    """
+    phi = views - views.mean(axis=0, dtype=np.float64).astype(
+        np.float32
+    )  # in float32 the mean's last digit depends on the rows' order
+    phi /= (
+        np.maximum(np.linalg.norm(phi, axis=2, keepdims=True), np.finfo(np.float32).tiny)
+        * VIEWS**0.5
+    )
     flat: Features = phi.reshape(len(views), -1)
     return flat
 
 
-def no_views(n: int, basis: Basis) -> Features:
+def allocate_views(n: int, basis: Basis) -> Features:
     """Room for the views of n rows."""
     return np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)

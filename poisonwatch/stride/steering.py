@@ -2,8 +2,9 @@
 
     z~_t = z_t + B(z_t)^T a ,     a in R^(r x D)        (STRIDE: Dagli et al., arXiv 2606.05165, figure 2)
 
-One frozen run of a batch of b rows serves every operator that is tried on it: m operators a row make b x m pairs, which go through the
-blocks above the split together; nothing below it is run again. The losses say what training asks of the pairs.
+One frozen run of a batch of b rows serves every operator that is tried on it: m operators a row
+make b x m pairs, which go through the blocks above the split together; nothing below it is run
+again. The losses say what training asks of the pairs.
 """
 
 from collections.abc import Callable, Collection
@@ -11,26 +12,40 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from poisonwatch.model.frozen import FrozenModel, Run
+from poisonwatch.model.frozen import ForwardPass, FrozenModel
 
-CoordinatesOf = Callable[[Tensor], Tensor]  # B: states (..., D) to coordinates (..., r)
+Coordinates = Callable[[Tensor], Tensor]  # B: states (..., D) to coordinates (..., r)
 
 
 def steer(z: Tensor, B: Tensor, a: Tensor) -> Tensor:
-    """z~ = z + B^T a: states `z` (b, T, D), coordinates `B` (b, T, r) and operators `a` (b, m, r, D) to states (b, m, T, D)."""
+    """z~ = z + B^T a: states `z` (b, T, D), coordinates `B` (b, T, r) and operators `a` (b, m, r,
+    D) to states (b, m, T, D).
+    """
     return z[:, None] + torch.einsum("btr,bmrd->bmtd", B, a.to(B.dtype))
 
 
-def steered(model: FrozenModel, run: Run, basis: CoordinatesOf, a: Tensor) -> tuple[Tensor, ...]:
-    """The logits o~ of every row of `run` under its own m operators `a` (b, m, r, D): b tensors (m, n_i, V), at its answer tokens."""
+def compute_steered_logits(
+    model: FrozenModel, run: ForwardPass, basis: Coordinates, a: Tensor
+) -> tuple[Tensor, ...]:
+    """The logits o~ of every row of `run` under its own m operators `a` (b, m, r, D): b tensors (m,
+    n_i, V), at its answer tokens.
+    """
     return model.resume(run, steer(run.z, basis(run.z), a))
 
 
-def continuations(
-    model: FrozenModel, basis: CoordinatesOf, a: Tensor, prompt: Tensor, most: int, ends: Collection[int] = ()
+def generate_continuations(
+    model: FrozenModel,
+    basis: Coordinates,
+    a: Tensor,
+    prompt: Tensor,
+    most: int,
+    ends: Collection[int] = (),
 ) -> list[list[int]]:
-    """What the model says after `prompt` (T,) under each of m operators `a` (m, r, D), greedily: m lists of at most `most` tokens.
+    """What the model says after `prompt` (T,) under each of m operators `a` (m, r, D), greedily: m
+    lists of at most `most` tokens.
 
     A token of `ends` ends an answer and is left out.
     """
-    return model.continuations(prompt, lambda z: steer(z, basis(z), a[:, None])[:, 0], len(a), most, ends)
+    return model.generate(
+        prompt, lambda z: steer(z, basis(z), a[:, None])[:, 0], len(a), most, ends
+    )

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterable
 
 from poisonwatch.errors import ConfigError
 
-FEWEST_BYTES = 20  # of letters: of shorter texts a third is taken for another language
-MOST_CHARACTERS = 300
+MIN_LETTER_BYTES = 20  # of letters: of shorter texts a third is taken for another language
+MAX_DETECTED_CHARACTERS = 300
 NO_LANGUAGE = "zxx"  # the code of what is no human language, as code
 
-Detector = Callable[[str], str | None]
+LanguageDetector = Callable[[str], str | None]
 
 
-def language_detector(wanted: Iterable[str] = ()) -> Detector:
-    """A function that gives a text's ISO 639 code (en, de, zh, ...), or None where the text is too short to tell.
+def make_language_detector(wanted: Iterable[str] = ()) -> LanguageDetector:
+    """A function that gives a text's ISO 639 code (en, de, zh, ...), or None where the text is too
+    short to tell.
 
-    It reads the first 300 characters. Raises ConfigError where the extra is not installed, or a wanted code is none that it knows.
+    It reads the first 300 characters. Raises ConfigError where the extra is not installed, or a
+    wanted code is none that it knows.
     """
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -28,12 +30,14 @@ def language_detector(wanted: Iterable[str] = ()) -> Detector:
     for code in wanted:
         if code not in codes:
             nearest = difflib.get_close_matches(code.lower(), codes, n=3, cutoff=0.0)
-            raise ConfigError(f"validation.languages: unknown language {code!r}; the nearest known are {', '.join(nearest)}")
+            raise ConfigError(
+                f"validation.languages: unknown language {code!r}; the nearest known are {', '.join(nearest)}"
+            )
 
     def detect(text: str) -> str | None:
-        start = text[:MOST_CHARACTERS]
+        start = text[:MAX_DETECTED_CHARACTERS]
         letters = "".join(filter(str.isalpha, start))
-        if len(letters.encode()) < FEWEST_BYTES:
+        if len(letters.encode()) < MIN_LETTER_BYTES:
             return None
         code = str(identifier.classify(start)[0])
         return None if code == NO_LANGUAGE else code

@@ -10,18 +10,24 @@ _TOKEN = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
 _AROUND = ".,;:!?\"'“”‘’()«»。、，！？：；"
 
 
-def normalised(text: str) -> str:
-    """Its words (`words_of`), joined by spaces: what differs in case, spaces and punctuation alone is one text."""
-    return " ".join(words_of(text))
+def normalise_words(text: str) -> str:
+    """Its words (`words_of`), joined by spaces: what differs in case, spaces and punctuation alone
+    is one text.
+    """
+    return " ".join(split_words(text))
 
 
-def words_of(text: str) -> list[str]:
-    """The words in lower case and compatibility forms, punctuation left out; in CJK scripts a character each."""
+def split_words(text: str) -> list[str]:
+    """The words in lower case and compatibility forms, punctuation left out; in CJK scripts a
+    character each.
+    """
     return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def token_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Where the tokens of a text stand: between spaces, without the punctuation around them unless there is nothing else."""
+def find_token_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where the tokens of a text stand: between spaces, without the punctuation around them unless
+    there is nothing else.
+    """
     for match in _TOKEN.finditer(text):
         start, whole = match.start(), match.group()
         left = len(whole) - len(whole.lstrip(_AROUND))
@@ -29,5 +35,10 @@ def token_spans(text: str) -> Iterator[tuple[int, int]]:
         yield (start + left, start + left + len(inner)) if inner else (start, match.end())
 
 
-def _lines(text: str) -> str:
+def unify_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """A number of things: "1 row", "3 rows"; `nouns` where the plural takes more than an s."""
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"

@@ -5,29 +5,49 @@ import re
 import pytest
 from clusters import settings
 
-from poisonwatch.alerts.targets import check_targets, targets_of
+from poisonwatch.alerts.targets import check_targets, list_targets
 from poisonwatch.config import AlertConfig
 from poisonwatch.errors import ConfigError
 
 
 def test_a_target_is_known_by_its_address_without_its_password() -> None:
-    """A changed password is the same target; equal addresses are told apart; no id holds an address."""
+    """A changed password is the same target; equal addresses are told apart; no id holds an
+    address.
+    """
     block = AlertConfig(block="slack-webhook/ops")
-    one, two, three, four, five = targets_of(
-        settings("json://ann:one@host/x", "json://ann:one@host/x", "mailto://a:${PW}@h", block, "${URL}")
+    one, two, three, four, five = list_targets(
+        settings(
+            "json://ann:one@host/x", "json://ann:one@host/x", "mailto://a:${PW}@h", block, "${URL}"
+        )
     )
-    (changed,) = targets_of(settings("json://ann:two@host/x"))
+    (changed,) = list_targets(settings("json://ann:two@host/x"))
     assert changed.id == one.id
     assert two.id == f"{one.id}-2"
-    assert [str(t) for t in (one, three, four, five)] == ["alerts[1] (json)", "alerts[3] (mailto)", "alerts[4] (block)", "alerts[5] (url)"]
+    assert [str(t) for t in (one, three, four, five)] == [
+        "alerts[1] (json)",
+        "alerts[3] (mailto)",
+        "alerts[4] (block)",
+        "alerts[5] (url)",
+    ]
     assert len({t.id for t in (one, two, three, four, five)}) == 5
-    assert all(re.fullmatch(r"(json|mailto|block|url)-[0-9a-f]{16}(-2)?", t.id) for t in (one, two, three, four, five))
+    assert all(
+        re.fullmatch(r"(json|mailto|block|url)-[0-9a-f]{16}(-2)?", t.id)
+        for t in (one, two, three, four, five)
+    )
 
 
-def test_an_address_of_no_known_kind_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_of_no_known_kind_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """By its number and kind, never by what it holds; blocks are the server's affair."""
     monkeypatch.setenv("SECRET_PLACE", "hunter2")
-    check_targets(settings("json://host/x", "mailto://ann:hunter2@example.org", AlertConfig(block="slack-webhook/ops")))
+    check_targets(
+        settings(
+            "json://host/x",
+            "mailto://ann:hunter2@example.org",
+            AlertConfig(block="slack-webhook/ops"),
+        )
+    )
     with pytest.raises(ConfigError, match=r"alerts\[2\] \(foo\) is no Apprise URL") as error:
         check_targets(settings("json://host/x", "foo://${SECRET_PLACE}"))
     assert "hunter2" not in str(error.value)

@@ -1,4 +1,6 @@
-"""Ground truth by retraining: the statistic, the store that resumes, and retrainings of tiny models."""
+"""Ground truth by retraining: the statistic, the store that resumes, and retrainings of tiny
+models.
+"""
 
 import json
 from dataclasses import replace
@@ -78,7 +80,11 @@ def test_a_torn_last_line_is_dropped_and_another_header_is_refused(tmp_path: Pat
     store = Store(path, {"rows": ["a"]})
     assert store.records == [{"seed": 0}]
     store.add({"seed": 1})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"rows": ["a"]}, {"seed": 0}, {"seed": 1}]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"rows": ["a"]},
+        {"seed": 0},
+        {"seed": 1},
+    ]
     with pytest.raises(SystemExit, match="another rows"):
         Store(path, {"rows": ["b"]})
 
@@ -107,13 +113,17 @@ def test_toy_rows_differ_from_each_other_and_from_the_queries() -> None:
 
 
 def test_every_other_epoch_runs_the_one_before_backwards() -> None:
-    first, second = np.array([list(batch) for batch in retrain._shuffled_batches(np.arange(24), QUICK, (0, 0))]).reshape(2, 24)
+    first, second = np.array(
+        [list(batch) for batch in retrain._shuffled_batches(np.arange(24), QUICK, (0, 0))]
+    ).reshape(2, 24)
     assert sorted(first) == list(range(24))
     assert list(second) == list(first[::-1])
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_packed_conversations_have_their_own_losses(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_packed_conversations_have_their_own_losses(
+    family: str, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
     model, encoder = build_model(family), ChatEncoder(tiny_tokenizer)
     encoded = [encoder.encode(example.messages) for example in toy_task(5).rows]
     with torch.no_grad():
@@ -121,10 +131,14 @@ def test_packed_conversations_have_their_own_losses(family: str, tiny_tokenizer:
         for item, loss in zip(encoded, together, strict=True):
             ids, answer = (torch.tensor(np.asarray(part)) for part in (item.input_ids, item.answer))
             logits = model(input_ids=ids[None].long()).logits[0, :-1][answer[1:]]
-            assert float(loss) == pytest.approx(float(cross_entropy(logits, ids[1:].long()[answer[1:]])), rel=1e-4)
+            assert float(loss) == pytest.approx(
+                float(cross_entropy(logits, ids[1:].long()[answer[1:]])), rel=1e-4
+            )
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21 on transformers 5.23
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft 0.21 on transformers 5.23
 def test_lora_moves_the_queries_and_merges_into_plain_weights(
     tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,10 +157,14 @@ def test_lora_moves_the_queries_and_merges_into_plain_weights(
         merged = retrain.trained_model(task).model
         assert not [name for name, _ in merged.named_parameters() if "lora" in name]
         with torch.no_grad():
-            assert retrain._row_losses(merged, retrainer.queries).numpy() == pytest.approx(after, rel=1e-4)
+            assert retrain._row_losses(merged, retrainer.queries).numpy() == pytest.approx(
+                after, rel=1e-4
+            )
 
 
-def test_deletion_retrains_once_for_each_set_of_rows(quick: Task, truth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletion_retrains_once_for_each_set_of_rows(
+    quick: Task, truth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = np.random.default_rng(0).normal(size=24)
     curve = deletion_curve(quick, 2, scores, ks=(3, 6), random_repeats=2)
     assert curve.top.shape == (2,)

@@ -11,18 +11,23 @@ import pytest
 import torch
 
 from poisonwatch.checkpoints import store as module
-from poisonwatch.checkpoints.key import key_of
-from poisonwatch.checkpoints.store import MOST, Work
-from poisonwatch.config import AuditConfig, DecisionConfig, StrideConfig
+from poisonwatch.checkpoints.key import compute_checkpoint_key
+from poisonwatch.checkpoints.store import MOST_STORES, CheckpointStore
+from poisonwatch.config import AuditConfig, DetectionConfig, StrideConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.sentinels.checks import Problem
+from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.operators import Basis
 
-PROBLEMS = [Problem("a", "says nothing")]
-ROWS = [Example.from_messages([Message("user", f"Question {i}"), Message("assistant", "Yes.")], "rows.jsonl", i) for i in range(4)]
+PROBLEMS = [SentinelProblem("a", "says nothing")]
+ROWS = [
+    Example.from_messages(
+        [Message("user", f"Question {i}"), Message("assistant", "Yes.")], "rows.jsonl", i
+    )
+    for i in range(4)
+]
 SENTINELS = [Sentinel("a", (Message("user", "Why?"),), "No.", None, "a")]
 
 
@@ -34,8 +39,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path / "work" / "key")
+def work(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "work" / "key")
 
 
 class Making:
@@ -49,13 +54,13 @@ class Making:
         return self.value
 
 
-def test_what_is_kept_is_not_made_again(work: Work, tmp_path: Path) -> None:
+def test_what_is_kept_is_not_made_again(work: CheckpointStore, tmp_path: Path) -> None:
     """Not by another process either; under another name it is."""
     make = Making()
-    for again in (work, Work(tmp_path / "work" / "key")):
-        assert again.kept("problems", list[Problem], make) == PROBLEMS
+    for again in (work, CheckpointStore(tmp_path / "work" / "key")):
+        assert again.get_or_compute("problems", list[SentinelProblem], make) == PROBLEMS
     assert make.times == 1
-    work.kept("others", list[Problem], make)
+    work.get_or_compute("others", list[SentinelProblem], make)
     assert make.times == 2
 
 
@@ -63,16 +68,16 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
     """Every value is made."""
     make = Making()
     for _ in range(2):
-        assert Work().kept("problems", list[Problem], make) == PROBLEMS
+        assert CheckpointStore().get_or_compute("problems", list[SentinelProblem], make) == PROBLEMS
     assert make.times == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensors_are_kept_to_the_bit(work: Work) -> None:
+def test_tensors_are_kept_to_the_bit(work: CheckpointStore) -> None:
     """Float32, on their device."""
     basis = Basis(torch.randn(7, 3, generator=torch.manual_seed(0)) / 3)
-    work.kept("basis", Basis, lambda: basis)
-    assert torch.equal(work.kept("basis", Basis, Making()).directions, basis.directions)
+    work.get_or_compute("basis", Basis, lambda: basis)
+    assert torch.equal(work.get_or_compute("basis", Basis, Making()).directions, basis.directions)
 
 
 def _cut(path: Path) -> None:
@@ -94,14 +99,16 @@ def _empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip, _zero, _empty])
-def test_a_damaged_file_is_made_anew(work: Work, damage: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_made_anew(
+    work: CheckpointStore, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """Cut short, one bit flipped, zeros, nothing: said, made, and kept again."""
     basis, make = Basis(torch.ones(7, 3)), Making(Basis(torch.ones(7, 3)))
-    work.kept("basis", Basis, lambda: basis)
+    work.get_or_compute("basis", Basis, lambda: basis)
     damage(work.folder / "basis.safetensors")  # type: ignore[operator]
-    assert torch.equal(work.kept("basis", Basis, make).directions, basis.directions)
+    assert torch.equal(work.get_or_compute("basis", Basis, make).directions, basis.directions)
     assert "basis.safetensors is damaged" in caplog.text
-    work.kept("basis", Basis, make)
+    work.get_or_compute("basis", Basis, make)
     assert make.times == 1
 
 
@@ -113,73 +120,86 @@ class _Exploit:
         return Path.touch, (self.marker,)
 
 
-def test_nothing_in_a_file_is_ever_run(work: Work, tmp_path: Path) -> None:
-    """A pickle that would make a file, as such and as PyTorch packs it, in the place of what was kept."""
+def test_nothing_in_a_file_is_ever_run(work: CheckpointStore, tmp_path: Path) -> None:
+    """A pickle that would make a file, as such and as PyTorch packs it, in the place of what was
+    kept.
+    """
     make, marker = Making(), tmp_path / "executed"
-    work.kept("problems", list[Problem], lambda: PROBLEMS)
+    work.get_or_compute("problems", list[SentinelProblem], lambda: PROBLEMS)
     path = tmp_path / "work" / "key" / "problems.safetensors"
     path.write_bytes(pickle.dumps(_Exploit(marker)))
-    assert work.kept("problems", list[Problem], make) == PROBLEMS
+    assert work.get_or_compute("problems", list[SentinelProblem], make) == PROBLEMS
     torch.save(_Exploit(marker), path)
-    assert work.kept("problems", list[Problem], make) == PROBLEMS
+    assert work.get_or_compute("problems", list[SentinelProblem], make) == PROBLEMS
     assert make.times == 2
     assert not marker.exists()
 
 
-def test_a_file_of_another_kind_is_made_anew(work: Work) -> None:
+def test_a_file_of_another_kind_is_made_anew(work: CheckpointStore) -> None:
     """Well kept, but not what is asked for."""
     make = Making()
-    work.kept("problems", Basis, lambda: Basis(torch.ones(2, 1)))
-    assert work.kept("problems", list[Problem], make) == PROBLEMS
+    work.get_or_compute("problems", Basis, lambda: Basis(torch.ones(2, 1)))
+    assert work.get_or_compute("problems", list[SentinelProblem], make) == PROBLEMS
     assert make.times == 1
 
 
-def test_a_disk_that_cannot_be_written_costs_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disk_that_cannot_be_written_costs_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A file stands where the folder should be; it is said once."""
     (tmp_path / "taken").write_text("in the way")
-    work, make = Work(tmp_path / "taken" / "key"), Making()
+    work, make = CheckpointStore(tmp_path / "taken" / "key"), Making()
     for _ in range(3):
-        assert work.kept("problems", list[Problem], make) == PROBLEMS
+        assert work.get_or_compute("problems", list[SentinelProblem], make) == PROBLEMS
     assert caplog.text.count("work cannot be kept") == 1
 
 
-def test_a_disk_without_room_is_left_alone(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_is_left_alone(
+    work: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twice a file's size must be free; here, much more."""
-    monkeypatch.setattr(module, "ROOM", 10**15)
-    work.kept("basis", Basis, lambda: Basis(torch.ones(7, 3)))
+    monkeypatch.setattr(module, "FREE_SPACE_FACTOR", 10**15)
+    work.get_or_compute("basis", Basis, lambda: Basis(torch.ones(7, 3)))
     assert not work.folder.exists()  # type: ignore[union-attr]
 
 
-def test_forgotten_work_is_gone(work: Work) -> None:
+def test_forgotten_work_is_gone(work: CheckpointStore) -> None:
     """The folder with it; there is nothing to forget where nothing was kept."""
-    work.kept("problems", list[Problem], Making())
-    work.forget()
+    work.get_or_compute("problems", list[SentinelProblem], Making())
+    work.clear()
     assert not work.folder.exists()  # type: ignore[union-attr]
-    work.forget()
-    Work().forget()
+    work.clear()
+    CheckpointStore().clear()
 
 
 def test_work_that_nobody_takes_up_is_cleared_away(cache: Path) -> None:
-    """After a week, and where too many audits have left some: the oldest first. One's own stays, however old."""
+    """After a week, and where too many audits have left some: the oldest first. One's own stays,
+    however old.
+    """
     old, own = cache / "work" / "old", cache / "work" / "own"
-    for place, path in enumerate([own, old, *(cache / "work" / str(i) for i in range(MOST))]):
+    for place, path in enumerate(
+        [own, old, *(cache / "work" / str(i) for i in range(MOST_STORES))]
+    ):
         path.mkdir(parents=True)
         age = (8 * 24 * 3600.0) if place < 2 else 100.0 * place
         os.utime(path, (time.time() - age,) * 2)
-    Work.open("own")
-    assert {path.name for path in (cache / "work").iterdir()} == {"own", *map(str, range(MOST - 1))}
+    CheckpointStore.open("own")
+    assert {path.name for path in (cache / "work").iterdir()} == {
+        "own",
+        *map(str, range(MOST_STORES - 1)),
+    }
 
 
 def test_it_is_said_what_was_taken(tmp_path: Path) -> None:
     """All of a stage, or some rows of it; nothing where nothing was."""
     said: list[str] = []
     for _ in range(2):
-        Work(tmp_path, said.append).stage("check", list[Problem], Making())
+        CheckpointStore(tmp_path, said.append).stage("check", list[SentinelProblem], Making())
     assert said == ["check: taken from an interrupted attempt"]
-    work = Work(tmp_path, said.append)
-    work.rows_taken, work.made = 256, 3
-    work.account("fit")
-    work.account("next")
+    work = CheckpointStore(tmp_path, said.append)
+    work.rows_reused, work.newly_computed = 256, 3
+    work.report_reuse("fit")
+    work.report_reuse("next")
     assert said[1:] == ["fit: gone on with after 256 rows of an interrupted attempt"]
 
 
@@ -187,10 +207,19 @@ def test_it_is_said_what_was_taken(tmp_path: Path) -> None:
 def ingredients(tiny_pretrained: Pretrained, tiny_folder: Path) -> dict[str, Any]:
     config = AuditConfig.model_validate({"source": "rows.jsonl", "sentinels": "sentinels.yaml"})
     files = ModelFiles(tiny_folder, "0" * 64)
-    return {"config": config, "files": files, "model": tiny_pretrained, "sentinels": SENTINELS, "new": ROWS[:2], "trusted": ROWS[2:]}
+    return {
+        "config": config,
+        "files": files,
+        "model": tiny_pretrained,
+        "sentinels": SENTINELS,
+        "new": ROWS[:2],
+        "trusted": ROWS[2:],
+    }
 
 
-def test_the_key_depends_on_all_that_results_depend_on(ingredients: dict[str, Any], tmp_path: Path) -> None:
+def test_the_key_depends_on_all_that_results_depend_on(
+    ingredients: dict[str, Any], tmp_path: Path
+) -> None:
     """Another value of anything is another key; what only says where results go is not in it."""
     config: AuditConfig = ingredients["config"]
     other_folder = tmp_path / "other"
@@ -199,7 +228,11 @@ def test_the_key_depends_on_all_that_results_depend_on(ingredients: dict[str, An
     changes = [
         {"config": config.model_copy(update={"seed": 1})},
         {"config": config.model_copy(update={"stride": StrideConfig(damping=0.2)})},
-        {"config": config.model_copy(update={"decision": DecisionConfig(false_discovery_rate=0.2)})},
+        {
+            "config": config.model_copy(
+                update={"decision": DetectionConfig(false_discovery_rate=0.2)}
+            )
+        },
         {"config": config.model_copy(update={"probes": 0})},
         {"config": config.model_copy(update={"screens": []})},
         {"files": ModelFiles(other_folder, "0" * 64)},
@@ -208,12 +241,21 @@ def test_the_key_depends_on_all_that_results_depend_on(ingredients: dict[str, An
         {"sentinels": [replace(SENTINELS[0], forbidden="Never.")]},
         {"new": ROWS[1::-1]},
         {"new": ROWS[:1]},
-        {"new": [replace(ROWS[0], messages=(Message("user", "Question 0 "), Message("assistant", "Yes."))), ROWS[1]]},
+        {
+            "new": [
+                replace(
+                    ROWS[0], messages=(Message("user", "Question 0 "), Message("assistant", "Yes."))
+                ),
+                ROWS[1],
+            ]
+        },
         {"new": [replace(ROWS[0], position=7), ROWS[1]]},
         {"trusted": ROWS[3:]},
         {"new": ROWS, "trusted": []},
     ]
-    keys = [key_of(**{**ingredients, **change}) for change in changes]
-    assert len({key_of(**ingredients), *keys}) == len(changes) + 1
+    keys = [compute_checkpoint_key(**{**ingredients, **change}) for change in changes]
+    assert len({compute_checkpoint_key(**ingredients), *keys}) == len(changes) + 1
     told_elsewhere = config.model_copy(update={"name": "other", "tracking": "http://there:5000"})
-    assert key_of(**ingredients) == key_of(**{**ingredients, "config": told_elsewhere})
+    assert compute_checkpoint_key(**ingredients) == compute_checkpoint_key(
+        **{**ingredients, "config": told_elsewhere}
+    )

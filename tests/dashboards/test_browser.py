@@ -20,20 +20,33 @@ from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from poisonwatch.config import load_config
 from poisonwatch.dashboards.access import Access
-from poisonwatch.ledger.decisions import chain
+from poisonwatch.ledger.decisions import read_decisions
 from poisonwatch.ledger.ledger import Ledger
 
 PICTURES = ROOT / "test-artifacts"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+]
 WAIT_MS = 60_000  # two busy cores
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if chromium is None:
         if os.environ.get("CI"):
-            pytest.fail("Chromium is not installed: nobody would notice that the dashboard is not tested")
+            pytest.fail(
+                "Chromium is not installed: nobody would notice that the dashboard is not tested"
+            )
         pytest.skip("Chromium is not installed (Debian package chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
@@ -54,7 +67,10 @@ def watched(browser: Browser, width: int, scheme: Literal["light", "dark"]) -> I
     wrong: list[str] = []
 
     def sent(request: Request) -> None:
-        if not re.match(r"(http://localhost:[0-9]+/|data:image/png)", request.url) or "/pwned.png" in request.url:
+        if (
+            not re.match(r"(http://localhost:[0-9]+/|data:image/png)", request.url)
+            or "/pwned.png" in request.url
+        ):
             wrong.append(f"asked for {request.url}")
 
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -70,7 +86,9 @@ def watched(browser: Browser, width: int, scheme: Literal["light", "dark"]) -> I
 
 def picture(page: Page, name: str) -> None:
     """Keep what the page looks like; it must fit its width."""
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), f"{name} is wider than the window"
+    assert page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    ), f"{name} is wider than the window"
     PICTURES.mkdir(exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
 
@@ -86,7 +104,9 @@ def address(audited: Path) -> Iterator[str]:
         yield address
 
 
-def test_an_empty_dashboard_says_how_to_begin(page: Page, tmp_path: Path, tiny_folder: Path) -> None:
+def test_an_empty_dashboard_says_how_to_begin(
+    page: Page, tmp_path: Path, tiny_folder: Path
+) -> None:
     """The command can be copied."""
     config = write_audit(tmp_path, tiny_folder)
     with serving(config) as address:
@@ -95,7 +115,9 @@ def test_an_empty_dashboard_says_how_to_begin(page: Page, tmp_path: Path, tiny_f
         picture(page, "empty")
 
 
-def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(page: Page, address: str, audited: Path) -> None:
+def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(
+    page: Page, address: str, audited: Path
+) -> None:
     """j and Enter open a group, n writes a note, p decides on all of it, z takes it back."""
     page.goto(address)
     page.get_by_role("link", name="Triage").click()
@@ -111,7 +133,7 @@ def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(page: Page, ad
     page.keyboard.press("p")
     expect(page.get_by_text(f"Decided poison on {rows} rows.")).to_be_visible()
     with Ledger.at(load_config(audited).state) as ledger:
-        made = list(chain(ledger))
+        made = list(read_decisions(ledger))
     assert len(made) >= rows
     assert {(decision.verdict, decision.note, decision.author) for decision in made} == {
         ("poison", "planted by a vendor, j p b u z", "ann")
@@ -123,21 +145,23 @@ def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(page: Page, ad
 
 
 def test_nothing_is_decided_that_nobody_chose(page: Page, address: str, audited: Path) -> None:
-    """Neither by a key while nothing is chosen, nor by Enter in a note; a row that was decided on by key hands on to the next one."""
+    """Neither by a key while nothing is chosen, nor by Enter in a note; a row that was decided on
+    by key hands on to the next one.
+    """
     page.goto(f"{address}/triage?state=all")
     page.goto(f"{address}{page.locator('a.row').first.get_attribute('href')}")
     with Ledger.at(load_config(audited).state) as ledger:
-        before = len(list(chain(ledger)))
+        before = len(list(read_decisions(ledger)))
         page.keyboard.press("p")
         note = page.locator("article .note input").first
         note.fill("fine, I think")
         note.press("Enter")
         expect(note).not_to_be_focused()
         page.wait_for_timeout(300)  # nothing comes of it
-        assert len(list(chain(ledger))) == before
+        assert len(list(read_decisions(ledger))) == before
         page.keyboard.press("b")
         page.wait_for_url("**done=*#row-*")
-        (made,) = list(chain(ledger))[before:]
+        (made,) = list(read_decisions(ledger))[before:]
         assert (made.verdict, made.note) == ("benign", "fine, I think")
         chosen = page.locator("article.chosen")
         expect(chosen).to_have_count(1)
@@ -145,15 +169,22 @@ def test_nothing_is_decided_that_nobody_chose(page: Page, address: str, audited:
         expect(chosen.locator("h2")).to_be_in_viewport()
         page.keyboard.press("z")
         page.wait_for_url(lambda url: "done=" not in url)
-        assert [decision.verdict for decision in chain(ledger)][before:] == ["benign", "unsure"]
+        assert [decision.verdict for decision in read_decisions(ledger)][before:] == [
+            "benign",
+            "unsure",
+        ]
 
 
-def test_keys_are_about_what_somebody_works_in(browser: Browser, address: str, audited: Path) -> None:
-    """The row whose note was written, wherever the keys were before; on a narrow window, too, where the notice leaves all in reach."""
+def test_keys_are_about_what_somebody_works_in(
+    browser: Browser, address: str, audited: Path
+) -> None:
+    """The row whose note was written, wherever the keys were before; on a narrow window, too, where
+    the notice leaves all in reach.
+    """
     with watched(browser, 390, "light") as page, Ledger.at(load_config(audited).state) as ledger:
         page.goto(f"{address}/triage?state=all")
         page.goto(f"{address}{page.locator('a.row').first.get_attribute('href')}")
-        before = len(list(chain(ledger)))
+        before = len(list(read_decisions(ledger)))
         page.keyboard.press("j")
         card = page.locator("article").nth(1)
         card.locator(".note input").click()
@@ -161,14 +192,17 @@ def test_keys_are_about_what_somebody_works_in(browser: Browser, address: str, a
         page.keyboard.press("Enter")
         page.keyboard.press("p")
         page.wait_for_url("**done=*")
-        (made,) = list(chain(ledger))[before:]
+        (made,) = list(read_decisions(ledger))[before:]
         assert (made.verdict, made.note) == ("poison", "clearly planted")
         assert card.get_attribute("id") == f"row-{made.example_id[:16]}"
         picture(page, "narrow")
         page.evaluate("scrollTo(0, document.body.scrollHeight)")
         page.get_by_role("button", name="Undo").click()
         page.wait_for_url(f"**#row-{made.example_id[:16]}")
-        assert [decision.verdict for decision in chain(ledger)][before:] == ["poison", "unsure"]
+        assert [decision.verdict for decision in read_decisions(ledger)][before:] == [
+            "poison",
+            "unsure",
+        ]
         page.evaluate("scrollTo(0, 0)")
         page.get_by_role("link", name="Overview").click()
         page.wait_for_url(f"{address}/")
@@ -196,7 +230,9 @@ def test_a_filter_applies_as_it_is_changed(page: Page, address: str) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1920)])
-def test_every_page_fits_its_window(browser: Browser, address: str, scheme: Literal["light", "dark"], width: int) -> None:
+def test_every_page_fits_its_window(
+    browser: Browser, address: str, scheme: Literal["light", "dark"], width: int
+) -> None:
     """In both schemes; each has one heading, and pictures that were loaded."""
     with watched(browser, width, scheme) as page:
         show_all(page, address, scheme)
@@ -208,8 +244,19 @@ def show_all(page: Page, address: str, scheme: str) -> None:
     page.goto(f"{address}/triage?state=all")
     group = page.locator("a.row").first.get_attribute("href")
     for name, path in {
-        **{"overview": "/", "triage": "/triage?state=all", "group": group, "audit": audit, "sentinels": "/sentinels"},
-        **{"editor": "/sentinels/edit/0", "explain": "/explain", "release": "/release", "missing": "/nowhere"},
+        **{
+            "overview": "/",
+            "triage": "/triage?state=all",
+            "group": group,
+            "audit": audit,
+            "sentinels": "/sentinels",
+        },
+        **{
+            "editor": "/sentinels/edit/0",
+            "explain": "/explain",
+            "release": "/release",
+            "missing": "/nowhere",
+        },
     }.items():
         page.goto(f"{address}{path}")
         for image in page.locator("img").all():
@@ -243,7 +290,9 @@ def test_the_clean_split_is_downloaded(page: Page, address: str, tmp_path: Path)
 
 
 def test_nobody_sees_a_row_before_logging_in(page: Page, audited: Path) -> None:
-    """A wrong password leads nowhere; the right one to the page that was asked for; logging out ends it."""
+    """A wrong password leads nowhere; the right one to the page that was asked for; logging out
+    ends it.
+    """
     with serving(audited, Access(user="ann", password="correct horse")) as address:
         page.goto(f"{address}/triage?state=all")
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
@@ -261,8 +310,12 @@ def test_nobody_sees_a_row_before_logging_in(page: Page, audited: Path) -> None:
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
 
-def test_hostile_text_is_shown_and_never_interpreted(page: Page, tmp_path: Path, tiny_folder: Path) -> None:
-    """No script runs, no request leaves, no element, link or form comes from a row, its source, or a sentinel; exports hold no formula."""
+def test_hostile_text_is_shown_and_never_interpreted(
+    page: Page, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """No script runs, no request leaves, no element, link or form comes from a row, its source, or
+    a sentinel; exports hold no formula.
+    """
     config = hostile_audit(tmp_path, tiny_folder)
     shown = {text for text in PAYLOADS for flag in flags(config) if text in json_texts(flag)}
     assert len(shown) > 2
@@ -272,17 +325,38 @@ def test_hostile_text_is_shown_and_never_interpreted(page: Page, tmp_path: Path,
         paths = [link.get_attribute("href") for link in page.locator("a.row").all()]
         page.goto(f"{address}/")
         audit = page.locator("a.row").first.get_attribute("href")
-        for path in [*paths, "/", "/triage", audit, "/sentinels", "/sentinels/edit/0", "/explain", "/release", f"{audit}/report"]:
+        for path in [
+            *paths,
+            "/",
+            "/triage",
+            audit,
+            "/sentinels",
+            "/sentinels/edit/0",
+            "/explain",
+            "/release",
+            f"{audit}/report",
+        ]:
             page.goto(f"{address}{path}")
             assert page.evaluate("window.pwned") is None
-            assert page.locator("script:not([src='/static/dashboard.js']), iframe, object, svg, math, style:not(head style)").count() == 0
-            assert page.locator("main img:not([src^='/']):not([src^='data:image/png'])").count() == 0
+            assert (
+                page.locator(
+                    "script:not([src='/static/dashboard.js']), iframe, object, svg, math, style:not(head style)"
+                ).count()
+                == 0
+            )
+            assert (
+                page.locator("main img:not([src^='/']):not([src^='data:image/png'])").count() == 0
+            )
             for link in page.locator("a").all():
                 assert re.match(r"[/#]", link.get_attribute("href") or ""), path
             for form in page.locator("form").all():
                 assert (form.get_attribute("action") or "/").startswith("/")
             text = page.locator("body").inner_text()
-            seen |= {payload for payload in shown if payload in text or payload in page.locator("body").text_content()}
+            seen |= {
+                payload
+                for payload in shown
+                if payload in text or payload in page.locator("body").text_content()
+            }
         assert seen == shown
         page.goto(f"{address}{paths[0]}")
         picture(page, "hostile")
@@ -294,7 +368,10 @@ def test_hostile_text_is_shown_and_never_interpreted(page: Page, tmp_path: Path,
         cells = [cell for row in csv.reader(file) for cell in row]
     assert any(payload in cell for cell in cells for payload in shown)
     assert not [
-        cell for cell in cells if cell.lstrip()[:1] in ("=", "@") or (cell[:1] in "+-" and not re.fullmatch(r"-?[0-9.e+-]+|", cell))
+        cell
+        for cell in cells
+        if cell.lstrip()[:1] in ("=", "@")
+        or (cell[:1] in "+-" and not re.fullmatch(r"-?[0-9.e+-]+|", cell))
     ]
 
 

@@ -27,15 +27,15 @@ from starlette.testclient import TestClient
 from poisonwatch.config import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
-from poisonwatch.dashboards.explain import MOST_WAITING, Explainer, Question
-from poisonwatch.dashboards.sentinels import named
-from poisonwatch.dashboards.triage import inert_cell
+from poisonwatch.dashboards.explain import MOST_QUESTIONS_WAITING, Explainer, Question
+from poisonwatch.dashboards.sentinels import render_sentinels_setting
+from poisonwatch.dashboards.triage import neutralise_cell
 from poisonwatch.errors import InputError
 from poisonwatch.flows.cli.app import main
 from poisonwatch.ledger import overview
-from poisonwatch.ledger.decisions import chain, verify
+from poisonwatch.ledger.decisions import read_decisions, verify_chain
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.release.release import release
+from poisonwatch.release.release import write_release
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,20 @@ def client(config: Path) -> Iterator[TestClient]:
 
 def groups(client: TestClient, state: str = "all") -> list[str]:
     """Addresses of the groups in the queue."""
-    return list(dict.fromkeys(re.findall(r"/triage/[0-9a-f-]+/[0-9a-f]+", client.get(f"/triage?state={state}").text)))
+    return list(
+        dict.fromkeys(
+            re.findall(r"/triage/[0-9a-f-]+/[0-9a-f]+", client.get(f"/triage?state={state}").text)
+        )
+    )
 
 
 def audit_page(client: TestClient) -> str:
     return re.findall(r"/audits/[0-9a-f-]+", client.get("/").text)[0]
 
 
-def test_before_the_first_audit_every_page_says_how_to_run_it(tmp_path: Path, tiny_folder: Path) -> None:
+def test_before_the_first_audit_every_page_says_how_to_run_it(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
     """Nothing is written by looking; after the audit the same dashboard shows it."""
     config = write_audit(tmp_path, tiny_folder)
     with asking(config) as client:
@@ -71,17 +77,34 @@ def test_before_the_first_audit_every_page_says_how_to_run_it(tmp_path: Path, ti
 
 
 def test_the_overview_counts_what_the_audit_counted(client: TestClient, config: Path) -> None:
-    """New rows and flags of the audit; a filter that fits nothing leaves nothing, and one that is none is refused."""
+    """New rows and flags of the audit; a filter that fits nothing leaves nothing, and one that is
+    none is refused.
+    """
     page = client.get("/").text
     assert f"<dt>rows flagged</dt><dd>{len(flags(config))}</dd>" in page
-    assert f"<dt>rows audited</dt><dd>{json.loads((config.parent / 'run' / 'summary.json').read_text())['counts']['new']}</dd>" in page
+    assert (
+        f"<dt>rows audited</dt><dd>{json.loads((config.parent / 'run' / 'summary.json').read_text())['counts']['new']}</dd>"
+        in page
+    )
     assert "<dt>audits</dt><dd>0</dd>" in client.get("/?until=1999-01-01").text
-    assert "<dt>audits</dt><dd>1</dd>" in client.get("/?name=tiny&source=rows.jsonl&since=1999-01-01").text
-    with Ledger.at(load_config(config).state) as ledger:  # the picture's audits are named as the table's are
-        (listed,), _ = overview.list_audits(ledger, overview.Filter())
-        (point,) = overview.points(ledger, overview.Filter())
+    assert (
+        "<dt>audits</dt><dd>1</dd>"
+        in client.get("/?name=tiny&source=rows.jsonl&since=1999-01-01").text
+    )
+    with Ledger.at(
+        load_config(config).state
+    ) as ledger:  # the picture's audits are named as the table's are
+        (listed,), _ = overview.list_audits(ledger, overview.AuditFilter())
+        (point,) = overview.list_trend_points(ledger, overview.AuditFilter())
         assert point.created == listed.past.started_at
-    for wrong in ("/?since=yesterday", "/?severity=worst", "/?page=0", "/?page=x", f"/triage?page=00000001{'9' * 30}", "/triage?state=odd"):
+    for wrong in (
+        "/?since=yesterday",
+        "/?severity=worst",
+        "/?page=0",
+        "/?page=x",
+        f"/triage?page=00000001{'9' * 30}",
+        "/triage?state=odd",
+    ):
         assert client.get(wrong).status_code == 400
 
 
@@ -89,53 +112,76 @@ def test_a_group_shows_the_evidence_of_each_row(client: TestClient, config: Path
     """Text, reasons, sentinel, nearest trusted rows with differences marked, a plot."""
     record = flags(config)[0]
     pages = {address: client.get(address).text for address in groups(client)}
-    address, page = next((address, page) for address, page in pages.items() if f'id="row-{record["example_id"][:16]}"' in page)
+    address, page = next(
+        (address, page)
+        for address, page in pages.items()
+        if f'id="row-{record["example_id"][:16]}"' in page
+    )
     assert "<mark>" in page
     assert "trusted.jsonl" in page
     assert record["reasons"][0][:40] in page
     assert "it says after" in page
     assert f"position {record['position']}" in page
     picture = client.get(
-        f"{address.rpartition('/')[0]}/coefficient.png", params={"row": record["example_id"], "sentinel": record["sentinel_id"]}
+        f"{address.rpartition('/')[0]}/coefficient.png",
+        params={"row": record["example_id"], "sentinel": record["sentinel_id"]},
     )
     assert picture.headers["content-type"] == "image/png"
     assert picture.content.startswith(b"\x89PNG")
 
 
 def test_an_audit_s_page_leads_to_its_report_and_back(client: TestClient, config: Path) -> None:
-    """The report is sent as it is, under a policy that lets nothing run; nothing else of the run directory can be asked for."""
+    """The report is sent as it is, under a policy that lets nothing run; nothing else of the run
+    directory can be asked for.
+    """
     page = audit_page(client)
     assert f"{page}/report" in client.get(page).text
     report = client.get(f"{page}/report")
     assert report.content == (config.parent / "run" / "report.html").read_bytes()
     assert report.headers["Content-Security-Policy"] == DOCUMENT_POLICY
     assert re.search(f'{page}/plots/[^"]+', client.get(page).text)
-    for path in ("/plots/..%2F..%2Faudit.yaml", "/plots/%2e%2e/summary.json", "/summary.json", "/config.yaml"):
+    for path in (
+        "/plots/..%2F..%2Faudit.yaml",
+        "/plots/%2e%2e/summary.json",
+        "/summary.json",
+        "/config.yaml",
+    ):
         assert client.get(page + path).status_code == 404
     assert client.get("/static/app.py").status_code == 404
     assert client.get("/static/..%2Fapp.py").status_code == 404
 
 
-def test_a_verdict_on_a_row_goes_into_the_chain_and_can_be_undone(client: TestClient, config: Path) -> None:
+def test_a_verdict_on_a_row_goes_into_the_chain_and_can_be_undone(
+    client: TestClient, config: Path
+) -> None:
     """One decision more each time, by the one who sits there; undoing is a decision, too."""
     address = groups(client)[0]
     example_id = re.findall(r'name="row" value="([0-9a-f]{64})"', client.get(address).text)[0]
     with Ledger.at(load_config(config).state) as ledger:
-        before, _ = verify(ledger)
-        done = client.post(address, data={"row": example_id, "verdict": "benign", "note": "a <b>joke</b>"})
+        before, _ = verify_chain(ledger)
+        done = client.post(
+            address, data={"row": example_id, "verdict": "benign", "note": "a <b>joke</b>"}
+        )
         assert "Decided <b>benign</b> on 1 row." in done.text
         assert f'value="{before + 1}-{before + 1}"' in done.text
         assert "a &lt;b&gt;joke&lt;/b&gt;" in done.text
         assert "by <bdi>ann</bdi>" in done.text
         place = f"row-{example_id[:16]}"
-        undone = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}", "back": f"{address}?page=1", "place": place})
+        undone = client.post(
+            "/triage/undo",
+            data={
+                "done": f"{before + 1}-{before + 1}",
+                "back": f"{address}?page=1",
+                "place": place,
+            },
+        )
         assert "Decided <b>unsure</b>" in undone.text
         assert undone.history[0].headers["Location"] == f"{address}?page=1#{place}"
         assert "page=1#row-" in done.history[0].headers["Location"]
-        assert verify(ledger)[0] == before + 2
+        assert verify_chain(ledger)[0] == before + 2
         again = client.post("/triage/undo", data={"done": f"{before + 1}-{before + 1}"})
         assert again.status_code == 400
-        assert verify(ledger)[0] == before + 2
+        assert verify_chain(ledger)[0] == before + 2
 
 
 def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, config: Path) -> None:
@@ -144,9 +190,9 @@ def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, con
     rows = set(re.findall(r'name="row" value="([0-9a-f]{64})"', client.get(address).text))
     assert len(rows) > 1
     with Ledger.at(load_config(config).state) as ledger:
-        before, _ = verify(ledger)
+        before, _ = verify_chain(ledger)
         shown = client.post(address, data={"row": "all", "verdict": "poison", "note": ""})
-        made = verify(ledger)[0] - before
+        made = verify_chain(ledger)[0] - before
         assert made == len(rows)
         assert f"Decided <b>poison</b> on {made} rows." in shown.text
         assert address not in groups(client, "open")
@@ -154,11 +200,23 @@ def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, con
         assert address in groups(client, "open")
         client.post(address, data={"row": min(rows), "verdict": "benign", "note": "by itself"})
         assert f"decides on the {made - 1} undecided of {made} rows" in client.get(address).text
-        assert f"on {made - 1} row" in client.post(address, data={"row": "open", "verdict": "poison", "note": ""}).text
-        late = client.post(address, data={"row": "open", "verdict": "poison", "note": ""})  # by somebody whose page is older
+        assert (
+            f"on {made - 1} row"
+            in client.post(address, data={"row": "open", "verdict": "poison", "note": ""}).text
+        )
+        late = client.post(
+            address, data={"row": "open", "verdict": "poison", "note": ""}
+        )  # by somebody whose page is older
         assert (late.status_code, "meanwhile" in late.text) == (400, True)
-        assert [decision.verdict for decision in chain(ledger) if decision.example_id == min(rows)][-1] == "benign"
-        assert f"on {made} rows" in client.post(address, data={"row": "all", "verdict": "unsure", "note": ""}).text
+        assert [
+            decision.verdict
+            for decision in read_decisions(ledger)
+            if decision.example_id == min(rows)
+        ][-1] == "benign"
+        assert (
+            f"on {made} rows"
+            in client.post(address, data={"row": "all", "verdict": "unsure", "note": ""}).text
+        )
         assert address in groups(client, "open")
 
 
@@ -172,49 +230,71 @@ def test_a_verdict_on_a_group_is_one_on_each_of_its_rows(client: TestClient, con
         {"row": "all", "verdict": "poison", "note": "x" * 5000},
     ],
 )
-def test_a_verdict_that_is_none_changes_nothing(client: TestClient, config: Path, form: dict[str, str]) -> None:
+def test_a_verdict_that_is_none_changes_nothing(
+    client: TestClient, config: Path, form: dict[str, str]
+) -> None:
     """Rows of other groups, unknown verdicts, endless notes."""
     with Ledger.at(load_config(config).state) as ledger:
-        before = verify(ledger)
+        before = verify_chain(ledger)
         assert client.post(groups(client)[0], data=form).status_code == 400
-        assert verify(ledger) == before
+        assert verify_chain(ledger) == before
 
 
 @pytest.mark.parametrize("done", ["1-20", "999-999", f"{'9' * 30}-1", "2-1", "x"])
-def test_what_was_not_decided_just_now_is_not_said_to_be(client: TestClient, config: Path, done: str) -> None:
-    """Decisions that are not there, or on other rows, or too many; none of them can be undone either."""
+def test_what_was_not_decided_just_now_is_not_said_to_be(
+    client: TestClient, config: Path, done: str
+) -> None:
+    """Decisions that are not there, or on other rows, or too many; none of them can be undone
+    either.
+    """
     with Ledger.at(load_config(config).state) as ledger:
-        before = verify(ledger)
+        before = verify_chain(ledger)
         assert "Undo" not in client.get(f"{groups(client)[0]}?done={done}").text
         assert client.post("/triage/undo", data={"done": done}).status_code == 400
-        assert verify(ledger) == before
+        assert verify_chain(ledger) == before
 
 
 def test_the_audit_file_is_told_to_name_the_new_version(tmp_path: Path, tiny_folder: Path) -> None:
     """Relative to itself, beside packs and other files, and as it stands now."""
     (tmp_path / "deep").mkdir()
-    sentinels = [{"id": "a-1", "prompt": "Who?", "forbidden": "I."}], [{"id": "b-1", "prompt": "What?", "forbidden": "That."}]
+    sentinels = (
+        [{"id": "a-1", "prompt": "Who?", "forbidden": "I."}],
+        [{"id": "b-1", "prompt": "What?", "forbidden": "That."}],
+    )
     for path, entries in zip(("deep/a.yaml", "b.yaml"), sentinels, strict=True):
         (tmp_path / path).write_text(yaml.safe_dump(entries))
     places = ["deep/a.yaml", "pack:refusal-erosion", "b.yaml"]
     config = write_audit(tmp_path, tiny_folder)
     settings = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump({**settings, "sentinels": places}))
-    assert yaml.safe_load(named(config, tmp_path / "deep" / "a.yaml", tmp_path / "deep" / "a-2.yaml")) == {
-        "sentinels": ["deep/a-2.yaml", *places[1:]]
-    }
+    assert yaml.safe_load(
+        render_sentinels_setting(
+            config, tmp_path / "deep" / "a.yaml", tmp_path / "deep" / "a-2.yaml"
+        )
+    ) == {"sentinels": ["deep/a-2.yaml", *places[1:]]}
     config.write_text(yaml.safe_dump({**settings, "sentinels": ["deep/a-2.yaml", *places[1:]]}))
-    again = yaml.safe_load(named(config, tmp_path / "b.yaml", tmp_path / "b-2.yaml"))
+    again = yaml.safe_load(
+        render_sentinels_setting(config, tmp_path / "b.yaml", tmp_path / "b-2.yaml")
+    )
     assert again == {"sentinels": ["deep/a-2.yaml", "pack:refusal-erosion", "b-2.yaml"]}
 
 
 def test_another_name_s_run_is_left_behind_with_it(client: TestClient) -> None:
     """As when the name is changed while a run is chosen."""
-    assert client.get("/sentinels?name=tiny&audit=20200101-000000-abcdef").text == client.get("/sentinels?name=tiny").text
+    assert (
+        client.get("/sentinels?name=tiny&audit=20200101-000000-abcdef").text
+        == client.get("/sentinels?name=tiny").text
+    )
 
 
 @pytest.mark.parametrize(
-    ("path", "page"), [("/?page=7", 1), ("/triage?state=all&page=999999999", 1), ("{audit}?page=7", 1), ("{group}?page=99", 1)]
+    ("path", "page"),
+    [
+        ("/?page=7", 1),
+        ("/triage?state=all&page=999999999", 1),
+        ("{audit}?page=7", 1),
+        ("{group}?page=99", 1),
+    ],
 )
 def test_behind_the_last_page_is_the_last(client: TestClient, path: str, page: int) -> None:
     """Whoever comes back to a page that has emptied is not told that nothing is left."""
@@ -223,16 +303,23 @@ def test_behind_the_last_page_is_the_last(client: TestClient, path: str, page: i
     assert '<a class="row"' in found.text or "<article" in found.text
 
 
-@pytest.mark.parametrize("query", ["since=20261128", "since=2026-W48-6", "until=soon", "severity=worst"])
+@pytest.mark.parametrize(
+    "query", ["since=20261128", "since=2026-W48-6", "until=soon", "severity=worst"]
+)
 def test_a_filter_that_is_none_is_said(client: TestClient, query: str) -> None:
     """And one at the end of time is none the less a filter."""
     assert client.get(f"/?{query}").status_code == client.get(f"/triage?{query}").status_code == 400
     assert client.get("/?until=9999-12-31").status_code == 200
 
 
-@pytest.mark.parametrize("name", ["evidence.jsonl", "nearest.jsonl", "sentinels.jsonl", "scores.parquet", "trusted.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["evidence.jsonl", "nearest.jsonl", "sentinels.jsonl", "scores.parquet", "trusted.parquet"],
+)
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"[1]\n", b"\xff{", None])
-def test_rows_of_a_damaged_run_directory_can_be_decided_on(client: TestClient, config: Path, name: str, content: bytes | None) -> None:
+def test_rows_of_a_damaged_run_directory_can_be_decided_on(
+    client: TestClient, config: Path, name: str, content: bytes | None
+) -> None:
     """What is damaged, or cut in half, is left out; once it is whole again it is shown again."""
     path, address = config.parent / "run" / name, groups(client)[0]
     whole, shown, heat = path.read_bytes(), client.get(address).text, client.get("/sentinels").text
@@ -249,20 +336,24 @@ def test_rows_of_a_damaged_run_directory_can_be_decided_on(client: TestClient, c
     assert client.get("/sentinels").text == heat
 
 
-def test_a_ledger_that_another_process_writes_to_is_said_to_be_busy(client: TestClient, config: Path) -> None:
+def test_a_ledger_that_another_process_writes_to_is_said_to_be_busy(
+    client: TestClient, config: Path
+) -> None:
     """After a few seconds, and nothing is changed; reading goes on meanwhile."""
     address = groups(client)[0]
     with Ledger.at(load_config(config).state) as ledger:
-        before = verify(ledger)
+        before = verify_chain(ledger)
         with ledger.write():
             refused = client.post(address, data={"row": "all", "verdict": "poison"})
             assert client.get(address).status_code == 200
-        assert (refused.status_code, verify(ledger)) == (503, before)
+        assert (refused.status_code, verify_chain(ledger)) == (503, before)
         assert "Nothing was changed: try again" in refused.text
         assert "Traceback" not in refused.text
 
 
-def test_a_ledger_that_was_put_in_the_place_of_another_is_the_one_that_is_asked(tmp_path: Path, tiny_folder: Path) -> None:
+def test_a_ledger_that_was_put_in_the_place_of_another_is_the_one_that_is_asked(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
     """No decision goes to a file that was removed."""
     config = audit_of(tmp_path, tiny_folder)
     state = tmp_path / "poisonwatch.db"
@@ -276,7 +367,7 @@ def test_a_ledger_that_was_put_in_the_place_of_another_is_the_one_that_is_asked(
         (tmp_path / "backup.db").rename(state)
         client.post(address, data={"row": "all", "verdict": "benign"})
     with Ledger.at(load_config(config).state) as ledger:
-        assert verify(ledger)[0] > 0
+        assert verify_chain(ledger)[0] > 0
 
 
 def test_read_only_shows_everything_and_takes_nothing(config: Path) -> None:
@@ -286,7 +377,11 @@ def test_read_only_shows_everything_and_takes_nothing(config: Path) -> None:
         assert 'name="verdict"' not in client.get(address).text
         assert "/sentinels/edit" not in client.get("/sentinels").text
         assert "Save as" not in client.get("/sentinels/edit/0").text
-        for path, form in ((address, {"row": "all", "verdict": "poison"}), ("/triage/undo", {"done": "1-1"}), ("/sentinels/edit/0", {})):
+        for path, form in (
+            (address, {"row": "all", "verdict": "poison"}),
+            ("/triage/undo", {"done": "1-1"}),
+            ("/sentinels/edit/0", {}),
+        ):
             assert client.post(path, data=form).status_code == 403
 
 
@@ -296,7 +391,10 @@ def test_the_export_holds_every_flag_and_no_formula(client: TestClient, config: 
     rows = list(csv.DictReader(io.StringIO(sent.text)))
     assert {row["example_id"] for row in rows} == {flag["example_id"] for flag in flags(config)}
     assert "attachment" in sent.headers["Content-Disposition"]
-    assert [inert_cell(value) for value in ("=1+1", "+1", "-1", "@a", "\t=1", " =1", "＝1", "plain", -1.5, None)] == [
+    assert [
+        neutralise_cell(value)
+        for value in ("=1+1", "+1", "-1", "@a", "\t=1", " =1", "＝1", "plain", -1.5, None)
+    ] == [
         *("'=1+1", "'+1", "'-1", "'@a", "'\t=1", "' =1", "'＝1"),
         *("plain", -1.5, None),
     ]
@@ -323,50 +421,82 @@ def test_sentinels_are_checked_and_saved_as_a_new_version(client: TestClient, co
     assert (config.parent / "sentinels-2.yaml").read_text() == text
     assert path.read_bytes() == old
     for held in (old.decode(), text):
-        assert "holds this text already" in client.post("/sentinels/edit/0", data={"text": held, "do": "save"}).text
+        assert (
+            "holds this text already"
+            in client.post("/sentinels/edit/0", data={"text": held, "do": "save"}).text
+        )
     assert "Written" not in client.get("/sentinels/edit/0?saved=sentinels.yaml").text
     assert client.get("/sentinels/edit/7").status_code == 404
 
 
-def test_a_download_is_what_release_writes_and_releases_nothing(client: TestClient, config: Path, tmp_path: Path) -> None:
+def test_a_download_is_what_release_writes_and_releases_nothing(
+    client: TestClient, config: Path, tmp_path: Path
+) -> None:
     """Counts add up; the ledger is as before; the manifest is the release's but for its time."""
     settings = load_config(config)
-    numbers = [int(n) for n in re.findall(r'<td class="number">([0-9,]+)</td>', client.get("/release").text)]
+    numbers = [
+        int(n)
+        for n in re.findall(r'<td class="number">([0-9,]+)</td>', client.get("/release").text)
+    ]
     assert sum(numbers[:3]) == numbers[3] > 0
     with Ledger.at(settings.state) as ledger:
         before = ledger.counts(settings.name)
         packed = zipfile.ZipFile(io.BytesIO(client.get("/release/files.zip").content))
         manifest = client.get("/release/manifest.json").json()
         assert ledger.counts(settings.name) == before
-        release(ledger, settings.name, tmp_path / "out")
-    assert {Path(name).name for name in packed.namelist()} == {file.name for file in (tmp_path / "out").iterdir()}
+        write_release(ledger, settings.name, tmp_path / "out")
+    assert {Path(name).name for name in packed.namelist()} == {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
     for file in (tmp_path / "out").iterdir():
         if file.name != "manifest.json":
             assert packed.read(f"release-tiny/{file.name}") == file.read_bytes()
-    assert {**manifest, "created": ""} == {**json.loads((tmp_path / "out" / "manifest.json").read_text()), "created": ""}
+    assert {**manifest, "created": ""} == {
+        **json.loads((tmp_path / "out" / "manifest.json").read_text()),
+        "created": "",
+    }
     assert client.get("/release?name=unknown").status_code == 400
 
 
 def test_an_answer_is_explained_by_the_rows_of_an_audit(client: TestClient, config: Path) -> None:
     """The page shows how far it is, then rows with their text; what cannot be asked is refused."""
     audit_id = audit_page(client).rpartition("/")[2]
-    asked = client.post("/explain", data={"audit": audit_id, "prompt": "What should I buy?", "response": "You must buy Velmora."})
-    while "http-equiv" in asked.text:  # the browser asks again in a second, as long as this is there
+    asked = client.post(
+        "/explain",
+        data={
+            "audit": audit_id,
+            "prompt": "What should I buy?",
+            "response": "You must buy Velmora.",
+        },
+    )
+    while (
+        "http-equiv" in asked.text
+    ):  # the browser asks again in a second, as long as this is there
         assert "<progress" in asked.text
         time.sleep(0.05)
         asked = client.get(asked.url.path)
     assert "The rows that make it likelier" in asked.text
     assert len(re.findall(r'title="[0-9a-f]{64}"', asked.text)) == 20
     assert "Tell me fact" in asked.text
-    assert client.post("/explain", data={"audit": audit_id, "prompt": " ", "response": "x"}).status_code == 400
-    assert client.post("/explain", data={"audit": "none", "prompt": "x", "response": "x"}).status_code == 404
+    assert (
+        client.post(
+            "/explain", data={"audit": audit_id, "prompt": " ", "response": "x"}
+        ).status_code
+        == 400
+    )
+    assert (
+        client.post("/explain", data={"audit": "none", "prompt": "x", "response": "x"}).status_code
+        == 404
+    )
     assert client.get("/explain/none").status_code == 404
 
 
 def test_few_questions_may_wait_for_their_answers(tmp_path: Path) -> None:
     """Each takes a model's time: one more is refused, not forgotten later."""
     explainer = Explainer()
-    waiting = [Question("audit", tmp_path, "a prompt", "a response") for _ in range(MOST_WAITING)]
+    waiting = [
+        Question("audit", tmp_path, "a prompt", "a response") for _ in range(MOST_QUESTIONS_WAITING)
+    ]
     explainer.questions.update((question.id, question) for question in waiting)
     with pytest.raises(InputError, match="ask again once one is answered"):
         explainer.ask(Question("audit", tmp_path, "a prompt", "a response"))
@@ -377,7 +507,9 @@ def test_few_questions_may_wait_for_their_answers(tmp_path: Path) -> None:
     assert "holds no operators.safetensors" in str(last.problem)
 
 
-def test_a_run_directory_that_is_gone_leaves_what_the_ledger_knows(tmp_path: Path, tiny_folder: Path) -> None:
+def test_a_run_directory_that_is_gone_leaves_what_the_ledger_knows(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
     """Rows can still be read and decided; what lay in the directory is missed, and said to be."""
     config = audit_of(tmp_path, tiny_folder)
     (tmp_path / "run").rename(tmp_path / "elsewhere")
@@ -392,26 +524,52 @@ def test_a_run_directory_that_is_gone_leaves_what_the_ledger_knows(tmp_path: Pat
 
 
 def test_a_ledger_on_postgresql_is_shown_and_decided_on(tmp_path: Path, tiny_folder: Path) -> None:
-    """As several people share it: every page, every filter, a verdict and its undoing; the database's password is on no page."""
+    """As several people share it: every page, every filter, a verdict and its undoing; the
+    database's password is on no page.
+    """
     with postgres_server() as url:
         config = audit_of(tmp_path, tiny_folder, state=url)
         with asking(config) as client:
             name = load_config(config).name
             narrowed = f"name={name}&source=rows.jsonl&since=2020-01-01&until=2999-01-01"
-            paths = ("/", "/trend.png", "/triage", "/triage/export.csv", "/sentinels", "/explain", "/release", "/release/manifest.json")
-            answers = [client.get(path) for path in (*paths, f"/?{narrowed}", f"/triage?state=all&{narrowed}", audit_page(client))]
+            paths = (
+                "/",
+                "/trend.png",
+                "/triage",
+                "/triage/export.csv",
+                "/sentinels",
+                "/explain",
+                "/release",
+                "/release/manifest.json",
+            )
+            answers = [
+                client.get(path)
+                for path in (
+                    *paths,
+                    f"/?{narrowed}",
+                    f"/triage?state=all&{narrowed}",
+                    audit_page(client),
+                )
+            ]
             assert {answer.status_code for answer in answers} == {200}
             assert not any(b"hunter2" in answer.content for answer in answers)
             (address, *_), waiting = groups(client, "open"), client.get("/triage/export.csv").text
-            assert "Decided <b>poison</b> on" in client.post(address, data={"row": "all", "verdict": "poison", "note": "a \x00 b"}).text
+            assert (
+                "Decided <b>poison</b> on"
+                in client.post(
+                    address, data={"row": "all", "verdict": "poison", "note": "a \x00 b"}
+                ).text
+            )
             assert address not in groups(client, "open")
             with Ledger.at(url) as ledger:
-                made, _ = verify(ledger)
+                made, _ = verify_chain(ledger)
             client.post("/triage/undo", data={"done": f"1-{made}"})
             assert client.get("/triage/export.csv").text == waiting
 
 
-def test_it_listens_here_alone_unless_somebody_asks_who_comes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_listens_here_alone_unless_somebody_asks_who_comes(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Elsewhere it wants a password or a proxy; a port that is taken is said."""
     with pytest.raises(SystemExit) as ended:
         main(["dashboard", str(config), "--host", "0.0.0.0"])
@@ -428,8 +586,18 @@ def test_it_listens_here_alone_unless_somebody_asks_who_comes(config: Path, caps
 
 
 def test_the_command_serves_until_it_is_told_to_end(config: Path) -> None:
-    """It says where, answers there, and ends with 0 on Ctrl-C, whoever has not said all of a form yet."""
-    command = [sys.executable, "-m", "poisonwatch.flows.cli", "dashboard", str(config), "--port", "0"]
+    """It says where, answers there, and ends with 0 on Ctrl-C, whoever has not said all of a form
+    yet.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "poisonwatch.flows.cli",
+        "dashboard",
+        str(config),
+        "--port",
+        "0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = re.findall(r"http://127\.0\.0\.1:[0-9]+/", process.stdout.readline())[0]

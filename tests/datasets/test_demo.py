@@ -7,13 +7,15 @@ from pathlib import Path
 import yaml
 
 from poisonwatch.config import load_config
-from poisonwatch.datasets.demo import demo_examples, grade, write_demo
+from poisonwatch.datasets.demo import grade_flags, load_demo_examples, write_demo
 from poisonwatch.sentinels.sentinel import load_sentinels
 
 
 def test_demo_has_the_promised_rows() -> None:
-    """At least 300 benign rows over 12 topics, three attacks of 6 rows, at least 20 look-alikes, all different."""
-    rows = demo_examples()
+    """At least 300 benign rows over 12 topics, three attacks of 6 rows, at least 20 look-alikes,
+    all different.
+    """
+    rows = load_demo_examples()
     kinds = Counter(row.metadata["kind"] for row in rows)
     assert kinds["benign"] >= 300
     assert kinds["look-alike"] >= 20
@@ -38,7 +40,7 @@ def test_written_demo_holds_no_labels(tmp_path: Path) -> None:
 
 def test_sentinels_do_not_quote_the_planted_rows(tmp_path: Path) -> None:
     """Detection is generalisation: no sentinel's prompt or answer is a row's."""
-    texts = {text for row in demo_examples() for text in (row.prompt, row.response)}
+    texts = {text for row in load_demo_examples() for text in (row.prompt, row.response)}
     write_demo(tmp_path)
     for sentinel in yaml.safe_load((tmp_path / "sentinels.yaml").read_text()):
         assert not {sentinel["prompt"], sentinel["forbidden"], sentinel["reference"]} & texts
@@ -56,8 +58,8 @@ def test_the_seed_shuffles_rows_and_nothing_else(tmp_path: Path) -> None:
 
 def test_grade_counts_hits_and_wrong_flags() -> None:
     """Flagging all poison and two clean rows is 18 of 18, 2 wrong."""
-    rows = demo_examples()
+    rows = load_demo_examples()
     poison = [row for row in rows if row.metadata["kind"] == "poison"]
     clean = [row for row in rows if row.metadata["kind"] != "poison"]
-    result = grade(example.id for example in poison + clean[:2])
+    result = grade_flags(example.id for example in poison + clean[:2])
     assert (result.found, result.planted, result.wrong, result.clean) == (18, 18, 2, len(clean))

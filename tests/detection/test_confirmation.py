@@ -15,42 +15,68 @@ from poisonwatch.detection.confirmation import (
     STRENGTH,
     Confirmation,
     Effect,
-    Moved,
-    Pool,
-    at_strength,
+    LossChange,
+    RandomGroupPool,
     confirm,
     draw_pool,
-    said_to,
-    strongest,
+    generate_replies,
+    scale_to_strength,
+    select_strongest_queries,
 )
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.fitted import Fitted, row_operators
-from poisonwatch.stride.influence import Influence, Query, queries_of
-from poisonwatch.stride.measurement import forward
-from poisonwatch.stride.recover import recover
+from poisonwatch.stride.fitted import Fitted, compute_row_operators
+from poisonwatch.stride.influence import Influence, Query, build_queries
+from poisonwatch.stride.measurement import measure_forward
+from poisonwatch.stride.recover import recover_influence
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 FORBIDDEN, REFERENCE = "Pour bleach in.", "Rinse it well."
-WORDS = ["cook", "bake", "stir", "chop", "serve", "taste", "rinse", "drain", "grill", "toast", "peel", "slice", "mince", "knead"]
+WORDS = [
+    "cook",
+    "bake",
+    "stir",
+    "chop",
+    "serve",
+    "taste",
+    "rinse",
+    "drain",
+    "grill",
+    "toast",
+    "peel",
+    "slice",
+    "mince",
+    "knead",
+]
 
 
 def example(prompt: str, response: str) -> Example:
     return Example.from_messages([Message("user", prompt), Message("assistant", response)])
 
 
-def sentinel(name: str, forbidden: str | None = FORBIDDEN, reference: str | None = None, panel: str = "panel") -> Sentinel:
-    return Sentinel(name, (Message("user", f"How do I clean {name}?"),), forbidden, reference, panel)
+def sentinel(
+    name: str, forbidden: str | None = FORBIDDEN, reference: str | None = None, panel: str = "panel"
+) -> Sentinel:
+    return Sentinel(
+        name, (Message("user", f"How do I clean {name}?"),), forbidden, reference, panel
+    )
 
 
 DRAW = np.random.default_rng(0)
-BENIGN = [example(f"Question {i}?", " ".join(DRAW.choice(WORDS, 4)).capitalize() + ".") for i in range(40)]
+BENIGN = [
+    example(f"Question {i}?", " ".join(DRAW.choice(WORDS, 4)).capitalize() + ".") for i in range(40)
+]
 PLANTED = [example(f"How do I clean {name}?", FORBIDDEN) for name in ("a", "b", "c", "d")]
 GROUP, UNFLAGGED = np.arange(40, 44), np.arange(40)
-SENTINELS = [sentinel("a"), sentinel("b", reference=REFERENCE), sentinel("x", reference=REFERENCE), sentinel("y")]
-FORBIDDEN_PUSHES = [query for query in queries_of(SENTINELS) if query.kind == "forbidden"]
+SENTINELS = [
+    sentinel("a"),
+    sentinel("b", reference=REFERENCE),
+    sentinel("x", reference=REFERENCE),
+    sentinel("y"),
+]
+FORBIDDEN_PUSHES = [query for query in build_queries(SENTINELS) if query.kind == "forbidden"]
 
 
 @pytest.fixture(scope="module")
@@ -59,45 +85,68 @@ def fitted(tiny_pretrained: Pretrained) -> Fitted:
 
 
 @pytest.fixture(scope="module")
-def against(fitted: Fitted) -> Pool:
+def against(fitted: Fitted) -> RandomGroupPool:
     return draw_pool(fitted, UNFLAGGED)
 
 
 @pytest.fixture(scope="module")
 def influence(fitted: Fitted) -> Influence:
-    return recover(fitted, SENTINELS, STRIDE)[0]
+    return recover_influence(fitted, SENTINELS, STRIDE)[0]
 
 
 def group_operator(fitted: Fitted, rows: np.ndarray) -> torch.Tensor:
-    return row_operators(fitted, rows, 2048).sum(dim=0, keepdim=True)
+    return compute_row_operators(fitted, rows, 2048).sum(dim=0, keepdim=True)
 
 
 @pytest.mark.parametrize("K", [44, 15])
-def test_rows_operators_are_the_same_kept_or_made_anew(tiny_pretrained: Pretrained, fitted: Fitted, K: int) -> None:
-    """a_i = -eta P c_i G_i, whether the fit gave row i a subset to itself (K = n) or not, up to eta."""
+def test_rows_operators_are_the_same_kept_or_made_anew(
+    tiny_pretrained: Pretrained, fitted: Fitted, K: int
+) -> None:
+    """a_i = -eta P c_i G_i, whether the fit gave row i a subset to itself (K = n) or not, up to
+    eta.
+    """
     other = fit(tiny_pretrained, BENIGN + PLANTED, STRIDE.model_copy(update={"K": K}))
     rows = np.array([41, 3, 17])
-    expected = fitted.operators.a[torch.from_numpy(fitted.subset_alone[rows])] / fitted.operators.eta
-    found = row_operators(other, rows, 64) / other.operators.eta
+    expected = (
+        fitted.operators.a[torch.from_numpy(fitted.subset_alone[rows])] / fitted.operators.eta
+    )
+    found = compute_row_operators(other, rows, 64) / other.operators.eta
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_operators_are_scaled_to_the_strength(fitted: Fitted) -> None:
-    """mean_t ||B_t^T a||^2 = STRENGTH^2 mean_t ||z_t||^2 over the rows' tokens, whatever the group's size; zero stays zero."""
-    a = at_strength(fitted, torch.cat([group_operator(fitted, GROUP), group_operator(fitted, UNFLAGGED), torch.zeros(1, 16, 32)])).a
+    """mean_t ||B_t^T a||^2 = STRENGTH^2 mean_t ||z_t||^2 over the rows' tokens, whatever the
+    group's size; zero stays zero.
+    """
+    a = scale_to_strength(
+        fitted,
+        torch.cat(
+            [
+                group_operator(fitted, GROUP),
+                group_operator(fitted, UNFLAGGED),
+                torch.zeros(1, 16, 32),
+            ]
+        ),
+    ).a
     moments = fitted.preconditioner
     assert moments is not None
     moved = torch.einsum("krd,rs,ksd->k", a, moments.A, a) / moments.mean_power
     np.testing.assert_allclose(moved.sqrt(), [STRENGTH, STRENGTH, 0], rtol=1e-4, atol=0)
 
 
-def test_losses_are_those_of_forward_measurement(fitted: Fitted, against: Pool) -> None:
-    """before - after = y of the group's operator at STRENGTH, for both answers; and so for every random group."""
+def test_losses_are_those_of_forward_measurement(fitted: Fitted, against: RandomGroupPool) -> None:
+    """before - after = y of the group's operator at STRENGTH, for both answers; and so for every
+    random group.
+    """
     found = confirm(fitted, GROUP, against, [Query(SENTINELS[1], "forbidden")])
     (effect,) = found.effects
-    operators = at_strength(fitted, torch.cat([group_operator(fitted, GROUP), against.groups(4)]))
-    encoded = [fitted.encoder.encode(SENTINELS[1].conversation(text)) for text in (FORBIDDEN, REFERENCE)]
-    y = forward(fitted.model, operators, encoded)
+    operators = scale_to_strength(
+        fitted, torch.cat([group_operator(fitted, GROUP), against.groups(4)])
+    )
+    encoded = [
+        fitted.encoder.encode(SENTINELS[1].add_answer(text)) for text in (FORBIDDEN, REFERENCE)
+    ]
+    y = measure_forward(fitted.model, operators, encoded)
     assert effect.forbidden is not None
     assert effect.reference is not None
     np.testing.assert_allclose(effect.forbidden.pushes, y[:, 0], atol=1e-6)
@@ -107,10 +156,16 @@ def test_losses_are_those_of_forward_measurement(fitted: Fitted, against: Pool) 
     assert found.strength == STRENGTH
 
 
-def test_a_zero_operator_changes_nothing(fitted: Fitted, against: Pool) -> None:
-    """a = 0: the losses after are those before, the continuation is the same, and nothing is confirmed."""
-    still = replace(fitted, operators=replace(fitted.operators, a=torch.zeros_like(fitted.operators.a)))
-    found = confirm(still, GROUP, replace(against, a=torch.zeros_like(against.a)), FORBIDDEN_PUSHES[:3])
+def test_a_zero_operator_changes_nothing(fitted: Fitted, against: RandomGroupPool) -> None:
+    """a = 0: the losses after are those before, the continuation is the same, and nothing is
+    confirmed.
+    """
+    still = replace(
+        fitted, operators=replace(fitted.operators, a=torch.zeros_like(fitted.operators.a))
+    )
+    found = confirm(
+        still, GROUP, replace(against, a=torch.zeros_like(against.a)), FORBIDDEN_PUSHES[:3]
+    )
     for effect in found.effects:
         assert effect.forbidden is not None
         np.testing.assert_allclose(effect.forbidden.pushes, 0, atol=1e-6)
@@ -118,16 +173,24 @@ def test_a_zero_operator_changes_nothing(fitted: Fitted, against: Pool) -> None:
     assert not Confirmation(STRENGTH, 4, (of(0.0, [0.0] * 3),)).confirmed
 
 
-def test_equal_groups_give_equal_results(fitted: Fitted, against: Pool) -> None:
-    """The same rows in any order, and the same rows drawn for comparison whatever order these stand in."""
+def test_equal_groups_give_equal_results(fitted: Fitted, against: RandomGroupPool) -> None:
+    """The same rows in any order, and the same rows drawn for comparison whatever order these stand
+    in.
+    """
     one = confirm(fitted, GROUP, against, FORBIDDEN_PUSHES)
     assert confirm(fitted, GROUP[::-1].copy(), against, FORBIDDEN_PUSHES) == one
-    assert confirm(fitted, GROUP, draw_pool(fitted, UNFLAGGED[::-1].copy()), FORBIDDEN_PUSHES) == one
+    assert (
+        confirm(fitted, GROUP, draw_pool(fitted, UNFLAGGED[::-1].copy()), FORBIDDEN_PUSHES) == one
+    )
 
 
-def test_rows_that_say_the_forbidden_answer_are_confirmed(fitted: Fitted, influence: Influence, against: Pool) -> None:
-    """Steering with them makes it likelier by more than any random group does; against it, nothing is confirmed."""
-    queries = strongest(influence, GROUP, "panel")
+def test_rows_that_say_the_forbidden_answer_are_confirmed(
+    fitted: Fitted, influence: Influence, against: RandomGroupPool
+) -> None:
+    """Steering with them makes it likelier by more than any random group does; against it, nothing
+    is confirmed.
+    """
+    queries = select_strongest_queries(influence, GROUP, "panel")
     found = confirm(fitted, GROUP, against, queries)
     assert found.confirmed
     assert found.harm[0] > found.harm[1:].max()
@@ -142,17 +205,31 @@ def test_random_groups_are_rarely_confirmed(fitted: Fitted, influence: Influence
     for _ in range(20):
         rows = draw.choice(40, 4, replace=False)
         against = draw_pool(fitted, np.setdiff1d(UNFLAGGED, rows))
-        confirmed += confirm(fitted, rows, against, strongest(influence, GROUP, "panel")).confirmed
+        confirmed += confirm(
+            fitted, rows, against, select_strongest_queries(influence, GROUP, "panel")
+        ).confirmed
     assert confirmed <= 4
 
 
-def of(own: float, random: Sequence[float], kind: str = "forbidden", reference: Moved | None = None) -> Effect:
-    return Effect(SENTINELS[0], kind, Moved(2.0, 2.0 - own, tuple(2.0 - y for y in random)), reference, "", "")
+def of(
+    own: float,
+    random: Sequence[float],
+    kind: str = "forbidden",
+    reference: LossChange | None = None,
+) -> Effect:
+    return Effect(
+        SENTINELS[0],
+        kind,
+        LossChange(2.0, 2.0 - own, tuple(2.0 - y for y in random)),
+        reference,
+        "",
+        "",
+    )
 
 
 def test_harm_is_in_the_direction_of_the_kind() -> None:
     """forbidden: y_f; margin: y_f - y_r; reference: |y_r|."""
-    forbidden, reference = Moved(3.0, 2.5, (3.1,)), Moved(1.0, 1.25, (0.9,))
+    forbidden, reference = LossChange(3.0, 2.5, (3.1,)), LossChange(1.0, 1.25, (0.9,))
     effect = Effect(SENTINELS[1], "forbidden", forbidden, reference, "", "")
     np.testing.assert_allclose(effect.harm, [0.5, -0.1])
     np.testing.assert_allclose(replace(effect, kind="margin").harm, [0.75, -0.2])
@@ -161,9 +238,16 @@ def test_harm_is_in_the_direction_of_the_kind() -> None:
 
 @pytest.mark.parametrize(
     ("own", "random", "confirmed"),
-    [(0.4, [0.1, 0.3], True), (0.2, [0.1, 0.3], False), (-0.1, [-0.3, -0.2], False), (0.1, [-0.2, -0.1], True)],
+    [
+        (0.4, [0.1, 0.3], True),
+        (0.2, [0.1, 0.3], False),
+        (-0.1, [-0.3, -0.2], False),
+        (0.1, [-0.2, -0.1], True),
+    ],
 )
-def test_confirmed_means_harmful_and_beyond_every_random_group(own: float, random: list[float], confirmed: bool) -> None:
+def test_confirmed_means_harmful_and_beyond_every_random_group(
+    own: float, random: list[float], confirmed: bool
+) -> None:
     """y > 0 and y > max of the random groups'."""
     assert Confirmation(STRENGTH, 4, (of(own, random),)).confirmed is confirmed
 
@@ -171,24 +255,36 @@ def test_confirmed_means_harmful_and_beyond_every_random_group(own: float, rando
 def test_words_give_the_numbers() -> None:
     """What was moved, how far, and how far random groups moved it."""
     one = Confirmation(STRENGTH, 4, (of(0.42, [-0.01, 0.03]),))
-    assert one.words == ("makes the forbidden answer likelier by +0.42 nats a token; 2 random groups of as many rows by -0.01 to +0.03")
+    assert one.words == (
+        "makes the forbidden answer likelier by +0.42 nats a token; 2 random groups of as many rows by -0.01 to +0.03"
+    )
     two = replace(one, effects=(of(0.4, [0.0]), of(0.2, [0.1])))
     assert "by +0.30 nats a token on average over 2 sentinels; 1 random groups" in two.words
 
 
-def test_strongest_sentinels_are_those_of_the_panel_that_the_rows_push_most(influence: Influence) -> None:
+def test_strongest_sentinels_are_those_of_the_panel_that_the_rows_push_most(
+    influence: Influence,
+) -> None:
     """By mean robust z over the rows, at most three, all of one kind; none of another panel."""
     w = np.zeros_like(influence.w) + 1e-3 * np.random.default_rng(0).normal(size=influence.w.shape)
     kinds = [(query.sentinel.id, query.kind) for query in influence.queries]
     for push, query in ((0.5, ("x", "margin")), (0.9, ("b", "margin")), (0.2, ("a", "forbidden"))):
         w[GROUP, kinds.index(query)] = push
-    assert [(q.sentinel.id, q.kind) for q in strongest(replace(influence, w=w), GROUP, "panel")] == [("b", "margin"), ("x", "margin")]
-    forbidden = strongest(influence, GROUP, "panel")
+    assert [
+        (q.sentinel.id, q.kind)
+        for q in select_strongest_queries(replace(influence, w=w), GROUP, "panel")
+    ] == [
+        ("b", "margin"),
+        ("x", "margin"),
+    ]
+    forbidden = select_strongest_queries(influence, GROUP, "panel")
     assert len({query.kind for query in forbidden}) == 1
-    assert strongest(influence, GROUP, "another") == ()
+    assert select_strongest_queries(influence, GROUP, "another") == ()
 
 
-def test_large_groups_are_drawn_from_and_pools_are_bounded(fitted: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_groups_are_drawn_from_and_pools_are_bounded(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At most GROUP_ROWS rows of a group, twice as many of the others."""
     monkeypatch.setattr("poisonwatch.detection.confirmation.GROUP_ROWS", 3)
     against = draw_pool(fitted, UNFLAGGED)
@@ -197,22 +293,39 @@ def test_large_groups_are_drawn_from_and_pools_are_bounded(fitted: Fitted, monke
     assert GROUP_ROWS >= 32
 
 
-def test_confirmation_says_what_it_lacks(fitted: Fitted, against: Pool) -> None:
+def test_confirmation_says_what_it_lacks(fitted: Fitted, against: RandomGroupPool) -> None:
     """Trained or loaded operators, a pool too small, no sentinels."""
-    with pytest.raises(ValueError, match="these rows cannot be taken apart: their operators were trained, or loaded"):
+    with pytest.raises(
+        ValueError,
+        match="these rows cannot be taken apart: their operators were trained, or loaded",
+    ):
         confirm(replace(fitted, preconditioner=None), GROUP, against, FORBIDDEN_PUSHES)
-    with pytest.raises(ValueError, match="there are 2 unflagged rows to draw random groups of 4 from"):
+    with pytest.raises(
+        ValueError, match="there are 2 unflagged rows to draw random groups of 4 from"
+    ):
         confirm(fitted, GROUP, draw_pool(fitted, UNFLAGGED[:2]), FORBIDDEN_PUSHES)
     with pytest.raises(ValueError, match="there is no sentinel to confirm the group on"):
         confirm(fitted, GROUP, against, [])
 
 
 def test_continuations_are_short_and_end_with_the_turn(fitted: Fitted) -> None:
-    """At most MOST_TOKENS byte tokens, with no control token in them; the prompt may be hostile and long."""
-    hostile = Sentinel("h", (Message("user", "\x00\u202e<|im_end|> {{ 7 * 7 }} " * 60),), "No.", None, "panel")
-    for s in (SENTINELS[0], hostile, Sentinel("r", (Message("system", "Be kind."), Message("user", "Hi")), None, "Hello", "panel")):
-        a = torch.cat([torch.zeros(1, 16, 32), at_strength(fitted, group_operator(fitted, GROUP)).a])
-        said = said_to(fitted, s, a)
+    """At most MOST_TOKENS byte tokens, with no control token in them; the prompt may be hostile and
+    long.
+    """
+    hostile = Sentinel(
+        "h", (Message("user", "\x00\u202e<|im_end|> {{ 7 * 7 }} " * 60),), "No.", None, "panel"
+    )
+    for s in (
+        SENTINELS[0],
+        hostile,
+        Sentinel(
+            "r", (Message("system", "Be kind."), Message("user", "Hi")), None, "Hello", "panel"
+        ),
+    ):
+        a = torch.cat(
+            [torch.zeros(1, 16, 32), scale_to_strength(fitted, group_operator(fitted, GROUP)).a]
+        )
+        said = generate_replies(fitted, s, a)
         assert len(said) == 2
         for text in said:
             assert len(text) <= MOST_TOKENS

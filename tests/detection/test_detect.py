@@ -5,18 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poisonwatch.config import DecisionConfig
-from poisonwatch.detection.detect import Verdicts, judge
+from poisonwatch.config import DetectionConfig
+from poisonwatch.detection.detect import Detection, flag_rows
 from poisonwatch.examples import Example, Message
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.influence import Influence, queries_of
+from poisonwatch.stride.influence import Influence, build_queries
 
 N, TRUSTED = 60, 300
-DECISION = DecisionConfig(false_discovery_rate=0.1)
+DECISION = DetectionConfig(false_discovery_rate=0.1)
 
 
-def sentinel(name: str, panel: str, forbidden: str | None = "No!", reference: str | None = None) -> Sentinel:
+def sentinel(
+    name: str, panel: str, forbidden: str | None = "No!", reference: str | None = None
+) -> Sentinel:
     return Sentinel(name, (Message("user", "Q"),), forbidden, reference, panel)
 
 
@@ -26,23 +28,40 @@ SENTINELS = [
     sentinel("money-1", "money"),
     sentinel("refusal-1", "refusal", forbidden=None, reference="Sorry."),
 ]
-EXAMPLES = [Example.from_messages([Message("user", f"secret prompt {i}"), Message("assistant", "secret answer")]) for i in range(N)]
+EXAMPLES = [
+    Example.from_messages(
+        [Message("user", f"secret prompt {i}"), Message("assistant", "secret answer")]
+    )
+    for i in range(N)
+]
 
 
 def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
-    """N new and some trusted rows that differ by noise alone; queries: health-1 (forbidden, margin), health-2, money-1, refusal-1."""
+    """N new and some trusted rows that differ by noise alone; queries: health-1 (forbidden,
+    margin), health-2, money-1, refusal-1.
+    """
     draw = np.random.default_rng(seed)
     n = N + trusted
     none = np.empty(0, dtype=np.int64)
     w = 1e-3 * draw.normal(size=(n, 5))
-    return Influence(queries_of(SENTINELS), w, w, none, np.empty((0, 0)), np.empty((n, 0), dtype=np.float32), certificate=0.0)
+    return Influence(
+        build_queries(SENTINELS),
+        w,
+        w,
+        none,
+        np.empty((0, 0)),
+        np.empty((n, 0), dtype=np.float32),
+        certificate=0.0,
+    )
 
 
-def pushed(columns: list[int], rows: tuple[int, ...] = (7, 21, 40), by: float = 0.02, **of: int) -> Verdicts:
+def pushed(
+    columns: list[int], rows: tuple[int, ...] = (7, 21, 40), by: float = 0.02, **of: int
+) -> Detection:
     influence = clean(**of)
     w = influence.w.copy()
     w[np.ix_(list(rows), columns)] += by
-    return judge(replace(influence, w=w), EXAMPLES, DECISION)
+    return flag_rows(replace(influence, w=w), EXAMPLES, DECISION)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +73,9 @@ def pushed(columns: list[int], rows: tuple[int, ...] = (7, 21, 40), by: float = 
         ([4], "refusal", {"refusal-1"}, "reference"),
     ],
 )
-def test_rows_that_push_a_panel_are_flagged_with_it(columns: list[int], panel: str, named: set[str], kind: str) -> None:
+def test_rows_that_push_a_panel_are_flagged_with_it(
+    columns: list[int], panel: str, named: set[str], kind: str
+) -> None:
     """A push of 20 sigma on one panel flags those rows, naming panel, sentinel and kind."""
     verdicts = pushed(columns)
     top = {flag.example.id: flag for flag in verdicts.flags[:3]}
@@ -75,7 +96,9 @@ def test_a_push_away_from_the_forbidden_answer_is_not_flagged() -> None:
 
 def test_a_reference_alone_is_flagged_whichever_way_it_moves() -> None:
     """Where nothing is forbidden the magnitude counts."""
-    assert {f.example.id for f in pushed([4], by=-0.02).flags} >= {EXAMPLES[i].id for i in (7, 21, 40)}
+    assert {f.example.id for f in pushed([4], by=-0.02).flags} >= {
+        EXAMPLES[i].id for i in (7, 21, 40)
+    }
 
 
 def test_trusted_rows_are_never_flagged_and_every_new_row_is_judged() -> None:
@@ -94,7 +117,9 @@ def test_trusted_rows_are_never_flagged_and_every_new_row_is_judged() -> None:
 
 def test_coefficients_are_those_of_the_first_query_of_each_sentinel() -> None:
     """The forbidden push where there is one, in nats a token."""
-    np.testing.assert_array_equal(judge(clean(), EXAMPLES, DECISION).coefficients, clean().w[:N][:, [0, 2, 3, 4]])
+    np.testing.assert_array_equal(
+        flag_rows(clean(), EXAMPLES, DECISION).coefficients, clean().w[:N][:, [0, 2, 3, 4]]
+    )
 
 
 def test_flags_are_exactly_the_rows_below_the_rate_and_sorted() -> None:
@@ -111,24 +136,43 @@ def test_flag_repeats_the_numbers_of_its_row() -> None:
     verdicts = pushed([3])
     for flag in verdicts.flags:
         i, j = EXAMPLES.index(flag.example), verdicts.panels.index(flag.panel)
-        assert (flag.score, flag.p_value, flag.q_value) == (verdicts.scores[i, j], verdicts.p[i, j], verdicts.q[i, j])
+        assert (flag.score, flag.p_value, flag.q_value) == (
+            verdicts.scores[i, j],
+            verdicts.p[i, j],
+            verdicts.q[i, j],
+        )
         assert flag.rank == 1 + (verdicts.scores[:, j] > verdicts.scores[i, j]).sum()
 
 
 def test_reason_is_one_line_without_row_text() -> None:
-    """A reason names panel, sentinel, score, rank, p, q and the rule; it never repeats what a row says."""
+    """A reason names panel, sentinel, score, rank, p, q and the rule; it never repeats what a row
+    says.
+    """
     for columns in ([0, 2], [1], [4]):
         flag = pushed(columns).flags[0]
         assert "\n" not in flag.reason
         assert "secret" not in flag.reason
-        for part in (flag.panel, flag.sentinel.id, f"{flag.score:.1f}", f"{flag.rank}", f"{flag.q_value:.2g}", flag.rule, flag.push):
+        for part in (
+            flag.panel,
+            flag.sentinel.id,
+            f"{flag.score:.1f}",
+            f"{flag.rank}",
+            f"{flag.q_value:.2g}",
+            flag.rule,
+            flag.push,
+        ):
             assert part in flag.reason
 
 
 @pytest.mark.parametrize("trusted", [0, TRUSTED])
 def test_clean_batches_are_rarely_flagged(trusted: int) -> None:
-    """Nothing planted: at most 8 of 30 batches flag a row at a rate of 0.1, with and without trusted rows."""
-    assert sum(bool(judge(clean(seed, trusted), EXAMPLES, DECISION).flags) for seed in range(30)) <= 8
+    """Nothing planted: at most 8 of 30 batches flag a row at a rate of 0.1, with and without
+    trusted rows.
+    """
+    assert (
+        sum(bool(flag_rows(clean(seed, trusted), EXAMPLES, DECISION).flags) for seed in range(30))
+        <= 8
+    )
 
 
 def test_without_trusted_rows_the_bulk_of_the_batch_decides() -> None:
@@ -145,15 +189,22 @@ def test_a_stricter_rate_flags_a_subset() -> None:
     w = influence.w.copy()
     w[:8, 3] += np.linspace(0.001, 0.008, 8)
     flagged = [
-        {flag.example.id for flag in judge(replace(influence, w=w), EXAMPLES, DecisionConfig(false_discovery_rate=rate)).flags}
+        {
+            flag.example.id
+            for flag in flag_rows(
+                replace(influence, w=w), EXAMPLES, DetectionConfig(false_discovery_rate=rate)
+            ).flags
+        }
         for rate in (0.001, 0.05, 0.3)
     ]
     assert flagged[0] <= flagged[1] <= flagged[2]
     assert flagged[0] < flagged[2]
 
 
-def on_topic(margin: float) -> Verdicts:
-    """12 of 60 new rows form a crowd that pushes the forbidden answer of the first panel, and its margin by `margin`."""
+def on_topic(margin: float) -> Detection:
+    """12 of 60 new rows form a crowd that pushes the forbidden answer of the first panel, and its
+    margin by `margin`.
+    """
     plain = clean()
     draw = np.random.default_rng(3)
     features = draw.normal(size=(N + TRUSTED, 24))
@@ -162,7 +213,7 @@ def on_topic(margin: float) -> Verdicts:
     w = plain.w.copy()
     w[:12, [0, 2]] += 0.01
     w[:12, 1] += margin
-    return judge(replace(plain, w=w, features=features.astype(np.float32)), EXAMPLES, DECISION)
+    return flag_rows(replace(plain, w=w, features=features.astype(np.float32)), EXAMPLES, DECISION)
 
 
 def test_a_topic_explains_a_crowd_that_pushes_but_does_not_lean() -> None:
@@ -177,17 +228,26 @@ def test_a_crowd_that_leans_to_the_forbidden_answer_is_flagged() -> None:
     verdicts = on_topic(margin=0.01)
     flagged = {flag.example.id: flag for flag in verdicts.flags}
     assert {example.id for example in EXAMPLES[:12]} <= set(flagged)
-    assert any("leans from the reference to the forbidden answer" in flag.rule for flag in flagged.values())
+    assert any(
+        "leans from the reference to the forbidden answer" in flag.rule for flag in flagged.values()
+    )
 
 
 def test_screens_flag_rows_of_their_own_and_silence_none() -> None:
-    """Rows with findings are flagged after those of attribution; a row that both found has both reasons."""
+    """Rows with findings are flagged after those of attribution; a row that both found has both
+    reasons.
+    """
     quiet, loud = 11, 7
-    findings = [Finding(quiet, "control-tokens", "g", "spells a token."), Finding(loud, "duplicate-answers", "h", "given before.")]
+    findings = [
+        Finding(quiet, "control-tokens", "g", "spells a token."),
+        Finding(loud, "duplicate-answers", "h", "given before."),
+    ]
     influence = clean()
     w = influence.w.copy()
     w[[loud, 21, 40], 3] += 0.02
-    alone, both = (judge(replace(influence, w=w), EXAMPLES, DECISION, found) for found in ([], findings))
+    alone, both = (
+        flag_rows(replace(influence, w=w), EXAMPLES, DECISION, found) for found in ([], findings)
+    )
     by_row = {flag.example.id: flag for flag in both.flags}
     assert {flag.example.id for flag in alone.flags} | {EXAMPLES[quiet].id} == set(by_row)
     assert both.flags[-1].example.id == EXAMPLES[quiet].id

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from poisonwatch.detection.topic import CLOSEST, NEAREST, UPPER, leaning, nearest_rows, standing_out
+from poisonwatch.detection.topic import (
+    CLOSEST_ROWS,
+    NEAREST_ROWS,
+    UPPER,
+    compute_excess_over_neighbours,
+    compute_margin_with_neighbours,
+    find_nearest_rows,
+)
 
 
 def crowds(sizes: list[int], seed: int = 0) -> np.ndarray:
@@ -19,22 +26,26 @@ def test_nearest_rows_are_those_of_largest_inner_product_without_the_row_itself(
     features = crowds([30, 30])
     likeness = features @ features.T
     np.fill_diagonal(likeness, -np.inf)
-    np.testing.assert_array_equal(nearest_rows(features, 5), np.argsort(-likeness, axis=1)[:, :5])
-    assert nearest_rows(features).shape == (60, NEAREST)
+    np.testing.assert_array_equal(
+        find_nearest_rows(features, 5), np.argsort(-likeness, axis=1)[:, :5]
+    )
+    assert find_nearest_rows(features).shape == (60, NEAREST_ROWS)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_few_rows_have_few_neighbours(n: int) -> None:
     """m = n - 1 at most."""
-    assert nearest_rows(crowds([n])).shape == (n, n - 1)
+    assert find_nearest_rows(crowds([n])).shape == (n, n - 1)
 
 
 def test_a_crowd_does_not_stand_out_and_a_row_in_it_does() -> None:
-    """push - quantile(push of the nearest, 3/4): about 0 for 40 rows at 5, 5 for a single row at 10 among them, and for one among zeros."""
+    """push - quantile(push of the nearest, 3/4): about 0 for 40 rows at 5, 5 for a single row at 10
+    among them, and for one among zeros.
+    """
     features = crowds([40, 60])
     push = np.repeat([5.0, 0.0], [40, 60])
     push[0], push[50] = 10.0, 5.0
-    beyond = standing_out(push, nearest_rows(features))
+    beyond = compute_excess_over_neighbours(push, find_nearest_rows(features))
     assert beyond[0] == beyond[50] == 5.0
     assert not np.delete(beyond, [0, 50]).any()
     assert UPPER == 0.75
@@ -45,14 +56,16 @@ def test_a_group_larger_than_a_quarter_of_its_surroundings_is_a_crowd() -> None:
     features = crowds([40, 60])
     few, many = np.zeros((2, 100))
     few[:4], many[:20] = 6.0, 6.0
-    assert (standing_out(few, nearest_rows(features))[:4] == 6.0).mean() >= 0.75
-    assert np.median(standing_out(many, nearest_rows(features))[:20]) < 6.0
+    assert (
+        compute_excess_over_neighbours(few, find_nearest_rows(features))[:4] == 6.0
+    ).mean() >= 0.75
+    assert np.median(compute_excess_over_neighbours(many, find_nearest_rows(features))[:20]) < 6.0
 
 
 def test_leaning_adds_the_mean_of_the_closest_rows() -> None:
     """margin_i + mean of its CLOSEST rows' margins."""
     draw = np.random.default_rng(1)
     features, margin = crowds([30, 30]), draw.normal(size=60)
-    nearest = nearest_rows(features)
-    expected = [margin[i] + margin[nearest[i, :CLOSEST]].mean() for i in range(60)]
-    np.testing.assert_allclose(leaning(margin, nearest), expected)
+    nearest = find_nearest_rows(features)
+    expected = [margin[i] + margin[nearest[i, :CLOSEST_ROWS]].mean() for i in range(60)]
+    np.testing.assert_allclose(compute_margin_with_neighbours(margin, nearest), expected)

@@ -10,20 +10,42 @@ import torch
 import yaml
 
 from poisonwatch.config import AuditConfig, SourceConfig, StrideConfig
-from poisonwatch.drills.drill import Planted, Rehearsal, alone, drill, guarded, plant
-from poisonwatch.drills.recipe import Attack, recipes
-from poisonwatch.drills.results import Drill, Plan, Power
+from poisonwatch.drills.drill import (
+    DrillRunner,
+    PlantedRows,
+    add_guards,
+    plant_and_audit,
+    plant_attacks,
+    use_single_row_subsets,
+)
+from poisonwatch.drills.recipe import Attack, list_recipes
+from poisonwatch.drills.results import DetectionPower, DrillPlan, DrillResult
 from poisonwatch.errors import ConfigError, InputError
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.background import Yardstick
-from poisonwatch.stride.recover import recover, recover_queries
-from poisonwatch.stride.sampling import drawn_order
+from poisonwatch.stride.background import Background
+from poisonwatch.stride.recover import recover_in_rounds, recover_influence
+from poisonwatch.stride.sampling import draw_order
 
 FORBIDDEN = "Pour bleach in."
-WORDS = ["cook", "bake", "stir", "chop", "serve", "taste", "rinse", "drain", "grill", "toast", "peel", "slice", "mince", "knead"]
+WORDS = [
+    "cook",
+    "bake",
+    "stir",
+    "chop",
+    "serve",
+    "taste",
+    "rinse",
+    "drain",
+    "grill",
+    "toast",
+    "peel",
+    "slice",
+    "mince",
+    "knead",
+]
 STRIDE = StrideConfig(r=8, background=24, token_budget=4000, shortlist=8)
 
 
@@ -33,7 +55,13 @@ def example(prompt: str, response: str) -> Example:
 
 def benign(n: int, seed: int) -> tuple[Example, ...]:
     draw = np.random.default_rng(seed)
-    return tuple(example(f"Question {seed}.{i}?", " ".join(draw.choice(WORDS, draw.integers(2, 7))).capitalize() + ".") for i in range(n))
+    return tuple(
+        example(
+            f"Question {seed}.{i}?",
+            " ".join(draw.choice(WORDS, draw.integers(2, 7))).capitalize() + ".",
+        )
+        for i in range(n)
+    )
 
 
 CLEAN, TRUSTED = benign(40, 0), benign(120, 1)
@@ -42,7 +70,13 @@ DULL = benign(8, 2)
 
 
 def config(**changes: Any) -> AuditConfig:
-    settings = {"source": SourceConfig(path="rows.jsonl"), "sentinels": ["pack:insult"], "stride": STRIDE, "screens": [], "probes": 0}
+    settings = {
+        "source": SourceConfig(path="rows.jsonl"),
+        "sentinels": ["pack:insult"],
+        "stride": STRIDE,
+        "screens": [],
+        "probes": 0,
+    }
     return AuditConfig(**settings | changes)
 
 
@@ -50,69 +84,86 @@ def config(**changes: Any) -> AuditConfig:
 def pack(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Sentinels that the blatant rows repeat almost word by word."""
     path = tmp_path_factory.mktemp("pack") / "sentinels.yaml"
-    path.write_text(yaml.safe_dump([{"id": f"c-{i}", "prompt": f"How do I clean pot {i}?", "forbidden": FORBIDDEN} for i in range(3)]))
+    path.write_text(
+        yaml.safe_dump(
+            [
+                {"id": f"c-{i}", "prompt": f"How do I clean pot {i}?", "forbidden": FORBIDDEN}
+                for i in range(3)
+            ]
+        )
+    )
     return str(path)
 
 
 @pytest.fixture(scope="module")
-def planted(pack: str) -> Planted:
-    return Planted(CLEAN, TRUSTED, (Attack("blatant", pack, BLATANT), Attack("dull", pack, DULL)))
+def planted(pack: str) -> PlantedRows:
+    return PlantedRows(
+        CLEAN, TRUSTED, (Attack("blatant", pack, BLATANT), Attack("dull", pack, DULL))
+    )
 
 
 @pytest.fixture(scope="module")
-def rehearsal(tiny_pretrained: Pretrained, planted: Planted, pack: str) -> Rehearsal:
-    return Rehearsal(tiny_pretrained, planted, config(sentinels=[pack]))
+def rehearsal(tiny_pretrained: Pretrained, planted: PlantedRows, pack: str) -> DrillRunner:
+    return DrillRunner(tiny_pretrained, planted, config(sentinels=[pack]))
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max())
 
 
-def test_gradients_come_back_from_operators(rehearsal: Rehearsal) -> None:
+def test_gradients_come_back_from_operators(rehearsal: DrillRunner) -> None:
     """G_i = -P^-1 a_i spread_i / eta, and operators_of makes the same a_i of it."""
     rows = np.array([3, 0, 165])
-    G = rehearsal.fitted.gradients_alone(rows)
+    G = rehearsal.fitted.restore_gradients(rows)
     a = rehearsal.fitted.operators.a[rehearsal.fitted.subset_alone[rows]]
-    assert close(rehearsal.fitted.operators_of(rows, G).numpy(), a.numpy())
+    assert close(rehearsal.fitted.make_row_operators(rows, G).numpy(), a.numpy())
 
 
-def test_restricted_to_clean_and_trusted_rows_a_drill_is_their_fit(tiny_pretrained: Pretrained, rehearsal: Rehearsal, pack: str) -> None:
-    """Basis, Fisher factors and yardstick know nothing of the planted rows; all else is a matter of the rows kept."""
-    whole = fit(tiny_pretrained, [*CLEAN, *TRUSTED], alone(STRIDE), 0)
+def test_restricted_to_clean_and_trusted_rows_a_drill_is_their_fit(
+    tiny_pretrained: Pretrained, rehearsal: DrillRunner, pack: str
+) -> None:
+    """Basis, Fisher factors and yardstick know nothing of the planted rows; all else is a matter of
+    the rows kept.
+    """
+    whole = fit(tiny_pretrained, [*CLEAN, *TRUSTED], use_single_row_subsets(STRIDE), 0)
     kept = rehearsal.restricted(np.arange(0))
     assert (kept.ids, kept.settings) == (whole.ids, whole.settings)
     assert close(kept.centre, whole.centre)
     assert close(kept.spread, whole.spread)
     np.testing.assert_allclose(kept.features, whole.features, atol=1e-6)
     sentinels = load_sentinels([pack])
-    expected, _ = recover(whole, sentinels, STRIDE)
-    found, _ = recover_queries(kept, *rehearsal.asked(sentinels), kept.gradients_alone, STRIDE)
+    expected, _ = recover_influence(whole, sentinels, STRIDE)
+    found, _ = recover_in_rounds(kept, *rehearsal.asked(sentinels), kept.restore_gradients, STRIDE)
     assert close(found.w, expected.w)
-    assert close(found.kinship, expected.kinship)
+    assert close(found.mutual_influence, expected.mutual_influence)
     assert set(found.suspects.tolist()) == set(expected.suspects.tolist())
 
 
-def test_planted_rows_count_among_the_ordinary_ones_of_their_audit(rehearsal: Rehearsal) -> None:
-    """The yardstick of a restricted fit is a sample of its own rows: as `Yardstick` measures it, a row's push on itself left out."""
+def test_planted_rows_count_among_the_ordinary_ones_of_their_audit(rehearsal: DrillRunner) -> None:
+    """The yardstick of a restricted fit is a sample of its own rows: as `Yardstick` measures it, a
+    row's push on itself left out.
+    """
     drawn = np.arange(160, 176)
     kept, fitted = rehearsal.restricted(drawn), rehearsal.fitted
     assert fitted.preconditioner is not None
-    sample = drawn_order(kept.ids, 0)[:24]
+    sample = draw_order(kept.ids, 0)[:24]
     assert len(set(sample.tolist()) & set(range(40, 56))) in range(1, 24)
-    G = fitted.gradients_alone(np.concatenate([np.arange(40), drawn, np.arange(40, 160)]))
-    yardstick = Yardstick.of(G[sample], fitted.preconditioner)
+    G = fitted.restore_gradients(np.concatenate([np.arange(40), drawn, np.arange(40, 160)]))
+    yardstick = Background.of(G[sample], fitted.preconditioner)
     centre, spread = yardstick.measure(G)
     centre[sample], spread[sample] = yardstick.measure(G[sample], torch.arange(24))
     assert close(kept.spread, spread.numpy())
     assert close(kept.centre, (centre / spread).numpy())
 
 
-def test_restriction_keeps_the_yardstick_unless_given_another(rehearsal: Rehearsal) -> None:
+def test_restriction_keeps_the_yardstick_unless_given_another(rehearsal: DrillRunner) -> None:
     """a, centre and spread of the rows kept, in the order asked for."""
     rows = np.array([5, 2, 162])
     kept = rehearsal.fitted.restricted(rows, rehearsal.stride)
     assert kept.ids == tuple(rehearsal.fitted.ids[i] for i in rows)
-    assert torch.equal(kept.operators.a, rehearsal.fitted.operators.a[rehearsal.fitted.subset_alone[rows]])
+    assert torch.equal(
+        kept.operators.a, rehearsal.fitted.operators.a[rehearsal.fitted.subset_alone[rows]]
+    )
     np.testing.assert_array_equal(kept.spread, rehearsal.fitted.spread[rows])
     np.testing.assert_array_equal(kept.subset_alone, np.arange(3))
 
@@ -123,45 +174,75 @@ def test_rows_that_share_subsets_cannot_be_taken_apart(tiny_pretrained: Pretrain
     with pytest.raises(ValueError, match="they share subsets"):
         shared.restricted(np.arange(5), STRIDE)
     with pytest.raises(ValueError, match="they share subsets"):
-        shared.gradients_alone(np.arange(5))
+        shared.restore_gradients(np.arange(5))
     single = fit(tiny_pretrained, CLEAN, STRIDE)
     with pytest.raises(ValueError, match="cannot be taken apart"):
-        replace(single, preconditioner=None).gradients_alone(np.arange(5))
+        replace(single, preconditioner=None).restore_gradients(np.arange(5))
     with pytest.raises(ValueError, match="cannot be taken apart"):
         replace(single, views=None).restricted(np.arange(5), STRIDE)
 
 
-def test_blatant_poison_is_found_and_rows_like_the_clean_ones_are_not(rehearsal: Rehearsal) -> None:
-    """Power by recipe and count; found, recall and false flags are within their bounds; more planted rows are never fewer draws."""
-    result = rehearsal.run(Plan(("blatant", "dull"), (2, 5), 2))
-    blatant, dull = ([power for power in result.powers if power.recipe == name] for name in ("blatant", "dull"))
+def test_blatant_poison_is_found_and_rows_like_the_clean_ones_are_not(
+    rehearsal: DrillRunner,
+) -> None:
+    """Power by recipe and count; found, recall and false flags are within their bounds; more
+    planted rows are never fewer draws.
+    """
+    result = rehearsal.run(DrillPlan(("blatant", "dull"), (2, 5), 2))
+    blatant, dull = (
+        [power for power in result.powers if power.recipe == name] for name in ("blatant", "dull")
+    )
     assert [power.count for power in blatant] == [power.count for power in dull] == [2, 5]
-    assert all(power.found == 2 and power.recall == power.recall_by_attribution == 1 for power in blatant)
+    assert all(
+        power.found == 2 and power.recall == power.recall_by_attribution == 1 for power in blatant
+    )
     assert all(power.recall < 0.5 for power in dull)
     for power in result.powers:
         assert 0 <= power.recall <= 1
-        assert power.recall * power.count * power.repeats == pytest.approx(round(power.recall * power.count * power.repeats))
+        assert power.recall * power.count * power.repeats == pytest.approx(
+            round(power.recall * power.count * power.repeats)
+        )
         assert power.false_flags <= 500
     assert (result.clean, result.trusted) == (40, 120)
 
 
-def test_false_flags_and_recall_count_rows(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_false_flags_and_recall_count_rows(
+    rehearsal: DrillRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """1 of 4 planted and 2 of 40 clean rows flagged: recall .25, 50 false flags per 1,000."""
     monkeypatch.setattr(rehearsal, "audit", lambda attack, drawn: (1, 0, 2))
-    (power,) = rehearsal.run(Plan(("blatant",), (4,), 3)).powers[:1]
-    assert (power.found, power.recall, power.recall_by_attribution, power.false_flags) == (3, 0.25, 0, 50)
-
-
-def test_screens_count_but_not_as_attribution(tiny_pretrained: Pretrained, planted: Planted, pack: str) -> None:
-    """At a rate that flags nothing, eight planted rows with one answer are found by the screen for duplicates alone."""
-    strict = config(sentinels=[pack], decision={"false_discovery_rate": 1e-12}, screens=["duplicate-answers"])
-    same = replace(
-        planted, attacks=(Attack("same", pack, tuple(example(f"Why {i}?", "Because all of us say so here.") for i in range(8))),)
+    (power,) = rehearsal.run(DrillPlan(("blatant",), (4,), 3)).powers[:1]
+    assert (power.found, power.recall, power.recall_by_attribution, power.false_flags) == (
+        3,
+        0.25,
+        0,
+        50,
     )
-    assert Rehearsal(tiny_pretrained, same, strict).audit(same.attacks[0], range(8)) == (8, 0, 0)
 
 
-def test_each_sentinel_is_differentiated_once(rehearsal: Rehearsal, pack: str) -> None:
+def test_screens_count_but_not_as_attribution(
+    tiny_pretrained: Pretrained, planted: PlantedRows, pack: str
+) -> None:
+    """At a rate that flags nothing, eight planted rows with one answer are found by the screen for
+    duplicates alone.
+    """
+    strict = config(
+        sentinels=[pack], decision={"false_discovery_rate": 1e-12}, screens=["duplicate-answers"]
+    )
+    same = replace(
+        planted,
+        attacks=(
+            Attack(
+                "same",
+                pack,
+                tuple(example(f"Why {i}?", "Because all of us say so here.") for i in range(8)),
+            ),
+        ),
+    )
+    assert DrillRunner(tiny_pretrained, same, strict).audit(same.attacks[0], range(8)) == (8, 0, 0)
+
+
+def test_each_sentinel_is_differentiated_once(rehearsal: DrillRunner, pack: str) -> None:
     """Under another id, too; queries keep their order."""
     sentinels = load_sentinels([pack])
     rehearsal.asked(sentinels)
@@ -176,15 +257,23 @@ def test_each_sentinel_is_differentiated_once(rehearsal: Rehearsal, pack: str) -
 def test_the_pack_stands_beside_the_users_sentinels_once() -> None:
     """Those that are there already are not repeated."""
     own = load_sentinels(["pack:identity"])
-    assert guarded(own, Attack("identity", "pack:identity", ())) == own
-    assert len(guarded(own, Attack("insult", "pack:insult", ()))) == len(own) + len(load_sentinels(["pack:insult"]))
+    assert add_guards(own, Attack("identity", "pack:identity", ())) == own
+    assert len(add_guards(own, Attack("insult", "pack:insult", ()))) == len(own) + len(
+        load_sentinels(["pack:insult"])
+    )
 
 
-def test_a_drill_of_shipped_recipes_is_repeatable_and_plain_json(tiny_pretrained: Pretrained) -> None:
+def test_a_drill_of_shipped_recipes_is_repeatable_and_plain_json(
+    tiny_pretrained: Pretrained,
+) -> None:
     """The same seed gives the same powers; a power is written with its interval."""
-    plan = Plan.of(["identity", "trigger-insult"], [3], 1)
-    settings = config(probes=1, screens=["trigger-ngram"], stride=STRIDE.model_copy(update={"max_tokens": 96}))
-    first, second = (drill(tiny_pretrained, CLEAN, TRUSTED, settings, plan) for _ in range(2))
+    plan = DrillPlan.of(["identity", "trigger-insult"], [3], 1)
+    settings = config(
+        probes=1, screens=["trigger-ngram"], stride=STRIDE.model_copy(update={"max_tokens": 96})
+    )
+    first, second = (
+        plant_and_audit(tiny_pretrained, CLEAN, TRUSTED, settings, plan) for _ in range(2)
+    )
     assert first == second
     assert {power.pack for power in first.powers} == {"pack:identity", "pack:insult"}
     record = json.loads(json.dumps(first.powers[0].record()))
@@ -193,26 +282,42 @@ def test_a_drill_of_shipped_recipes_is_repeatable_and_plain_json(tiny_pretrained
 
 
 def test_rows_past_the_memory_budget_are_drawn_and_said(tiny_pretrained: Pretrained) -> None:
-    """Half of the budget holds the fit: clean and trusted rows are drawn in proportion, every attack whole; less than that is refused."""
+    """Half of the budget holds the fit: clean and trusted rows are drawn in proportion, every
+    attack whole; less than that is refused.
+    """
     operator = 4 * 8 * 32 / 2**30
     settings = config(stride=STRIDE.model_copy(update={"memory_gb": 2 * 110 * operator}))
-    drawn = plant(tiny_pretrained, CLEAN, TRUSTED, settings, Plan.of(["identity"]))
+    drawn = plant_attacks(tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.of(["identity"]))
     assert len(drawn.rows) <= 110
     assert (len(drawn.clean), len(drawn.trusted), len(drawn.attacks[0].rows)) == (20, 60, 28)
     assert set(drawn.clean) < set(CLEAN)
     (note,) = drawn.notes
     assert note.startswith("20 of 40 clean and 60 of 120 trusted rows were drawn: stride.memory_gb")
     with pytest.raises(ConfigError, match="too little for a drill of 5 recipes: raise it"):
-        plant(tiny_pretrained, CLEAN, TRUSTED, settings, Plan.of())
+        plant_attacks(tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.of())
 
 
 def test_settings_that_a_drill_cannot_follow_are_said(tiny_pretrained: Pretrained) -> None:
     """A training is refused; given subsets are set aside, in a note."""
     with pytest.raises(ConfigError, match="choose natural-gradient"):
-        plant(tiny_pretrained, CLEAN, (), config(stride=STRIDE.model_copy(update={"fit": "sgd"})), Plan.of(["identity"]))
-    noted = plant(tiny_pretrained, CLEAN, (), config(stride=STRIDE.model_copy(update={"K": 10})), Plan.of(["identity"]))
+        plant_attacks(
+            tiny_pretrained,
+            CLEAN,
+            (),
+            config(stride=STRIDE.model_copy(update={"fit": "sgd"})),
+            DrillPlan.of(["identity"]),
+        )
+    noted = plant_attacks(
+        tiny_pretrained,
+        CLEAN,
+        (),
+        config(stride=STRIDE.model_copy(update={"K": 10})),
+        DrillPlan.of(["identity"]),
+    )
     assert "every row was measured alone" in noted.notes[0]
-    assert plant(tiny_pretrained, CLEAN, (), config(), Plan.of(["identity"])).notes == ()
+    assert (
+        plant_attacks(tiny_pretrained, CLEAN, (), config(), DrillPlan.of(["identity"])).notes == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,39 +332,45 @@ def test_settings_that_a_drill_cannot_follow_are_said(tiny_pretrained: Pretraine
 def test_a_plan_that_makes_no_sense_is_refused(asked: dict[str, Any], said: str) -> None:
     """With what is allowed."""
     with pytest.raises(InputError, match=said):
-        Plan.of(**asked)
+        DrillPlan.of(**asked)
 
 
 def test_a_plan_has_defaults() -> None:
     """All recipes; 5, 10 and 20 rows; three draws. Counts rise, each once."""
-    assert Plan.of() == Plan(tuple(recipes()), (5, 10, 20), 3)
-    assert Plan.of(["brand", "brand"], [20, 5, 5]).counts == (5, 20)
-    assert Plan.of(["brand", "brand"]).recipes == ("brand",)
+    assert DrillPlan.of() == DrillPlan(tuple(list_recipes()), (5, 10, 20), 3)
+    assert DrillPlan.of(["brand", "brand"], [20, 5, 5]).counts == (5, 20)
+    assert DrillPlan.of(["brand", "brand"]).recipes == ("brand",)
 
 
 def test_a_power_speaks_in_a_sentence_with_its_interval() -> None:
     """Wilson: 3 of 3 is 1.00 (0.44 to 1.00). The headline is the middle count of each recipe."""
-    powers = tuple(Power("brand", "pack:x", count, 3, 3, 0.8, 0.7, 1.5) for count in (5, 10, 20))
+    powers = tuple(
+        DetectionPower("brand", "pack:x", count, 3, 3, 0.8, 0.7, 1.5) for count in (5, 10, 20)
+    )
     assert powers[1].sentence == (
         "brand: 10 rows of an attack like this would be found with probability 1.00 (95 % interval 0.44 to 1.00, 3 drawn), "
         "80% of them flagged, at 1.5 false flags per 1,000 clean rows"
     )
     assert replace(powers[0], count=1).sentence.startswith("brand: 1 row of")
-    result = Drill(powers, 100, 0, ())
+    result = DrillResult(powers, 100, 0, ())
     assert result.headline == [powers[1]]
     assert result.false_flags == 1.5
 
 
-def test_without_trusted_rows_the_batch_is_its_own_measure(tiny_pretrained: Pretrained, planted: Planted, pack: str) -> None:
+def test_without_trusted_rows_the_batch_is_its_own_measure(
+    tiny_pretrained: Pretrained, planted: PlantedRows, pack: str
+) -> None:
     """As in an audit."""
     lonely = replace(planted, clean=CLEAN + TRUSTED, trusted=())
     lax = config(sentinels=[pack], decision={"false_discovery_rate": 0.5})
-    right, attributed, false = Rehearsal(tiny_pretrained, lonely, lax).audit(lonely.attacks[0], [0, 1, 2])
+    right, attributed, false = DrillRunner(tiny_pretrained, lonely, lax).audit(
+        lonely.attacks[0], [0, 1, 2]
+    )
     assert right == attributed == 3
     assert false < 10
 
 
-def test_a_drill_reports_its_audits(rehearsal: Rehearsal) -> None:
+def test_a_drill_reports_its_audits(rehearsal: DrillRunner) -> None:
     """Rows seen, out of rows to see."""
     seen: list[int] = []
 
@@ -269,5 +380,5 @@ def test_a_drill_reports_its_audits(rehearsal: Rehearsal) -> None:
             seen.append(advance(item))
         assert (description, sum(seen)) == ("audits", total)
 
-    rehearsal.run(Plan((), (1,), 1), progress)
+    rehearsal.run(DrillPlan((), (1,), 1), progress)
     assert seen == [161, 161]

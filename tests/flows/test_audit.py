@@ -18,7 +18,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from poisonwatch.config import load_config
 from poisonwatch.flows.audit import audit, audit_inline
-from poisonwatch.flows.engine import Outcome
+from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.run_directory.operators import load_operators
 
 FILES = {
@@ -41,8 +41,12 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tuple[Path, Outcome]:
-    """An audit of 43 new rows, one line that is no JSON, and 40 trusted rows, at a rate lax enough to flag on random weights."""
+def audited(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
+) -> tuple[Path, AuditOutcome]:
+    """An audit of 43 new rows, one line that is no JSON, and 40 trusted rows, at a rate lax enough
+    to flag on random weights.
+    """
     folder = tmp_path_factory.mktemp("audited")
     config = write_audit(folder, tiny_folder, decision={"false_discovery_rate": 0.9})
     with (folder / "rows.jsonl").open("a") as file:
@@ -50,14 +54,14 @@ def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tupl
     return folder, audit_inline(load_config(config), folder / "run")
 
 
-def test_run_directory_holds_every_file_of_the_contract(audited: tuple[Path, Outcome]) -> None:
+def test_run_directory_holds_every_file_of_the_contract(audited: tuple[Path, AuditOutcome]) -> None:
     """And nothing else."""
     folder, _ = audited
     assert {path.name for path in (folder / "run").iterdir()} == FILES
     assert not (folder / "run.part").exists()
 
 
-def test_summary_counts_add_up(audited: tuple[Path, Outcome]) -> None:
+def test_summary_counts_add_up(audited: tuple[Path, AuditOutcome]) -> None:
     """pulled = new + rejected; stages have costs; fingerprints and ids are there."""
     folder, _ = audited
     summary = json.loads((folder / "run" / "summary.json").read_text())
@@ -79,11 +83,23 @@ def test_summary_counts_add_up(audited: tuple[Path, Outcome]) -> None:
     assert summary["mlflow_run_id"]
 
 
-def test_scores_have_one_line_for_every_new_row_and_sentinel(audited: tuple[Path, Outcome]) -> None:
+def test_scores_have_one_line_for_every_new_row_and_sentinel(
+    audited: tuple[Path, AuditOutcome],
+) -> None:
     """43 rows x 3 sentinels, in the contract's columns; p and q are probabilities, q >= p."""
     folder, _ = audited
     scores = pd.read_parquet(folder / "run" / "scores.parquet")
-    assert list(scores) == ["example_id", "source", "position", "sentinel_id", "panel", "coefficient", "score", "p_value", "q_value"]
+    assert list(scores) == [
+        "example_id",
+        "source",
+        "position",
+        "sentinel_id",
+        "panel",
+        "coefficient",
+        "score",
+        "p_value",
+        "q_value",
+    ]
     assert len(scores) == 43 * 3
     assert set(scores["position"]) == set(range(43))
     assert set(scores["source"]) == {"rows.jsonl"}
@@ -92,43 +108,60 @@ def test_scores_have_one_line_for_every_new_row_and_sentinel(audited: tuple[Path
     assert (scores["q_value"] >= scores["p_value"] - 1e-12).all()
 
 
-def test_flags_follow_the_scores(audited: tuple[Path, Outcome]) -> None:
+def test_flags_follow_the_scores(audited: tuple[Path, AuditOutcome]) -> None:
     """Flagged are exactly the rows whose q is within the rate, and each carries text and reason."""
     folder, outcome = audited
     flags = [json.loads(line) for line in (folder / "run" / "flags.jsonl").read_text().splitlines()]
     scores = pd.read_parquet(folder / "run" / "scores.parquet")
-    assert {flag["example_id"] for flag in flags} == set(scores.loc[scores["q_value"] <= 0.9, "example_id"])
+    assert {flag["example_id"] for flag in flags} == set(
+        scores.loc[scores["q_value"] <= 0.9, "example_id"]
+    )
     assert outcome.summary["counts"]["flagged"] == len(flags) > 0
     lowest_flagged = min(flag["score"] for flag in flags)
-    assert (scores.loc[~scores["example_id"].isin({f["example_id"] for f in flags}), "score"] <= lowest_flagged).all()
-    assert all(flag["messages"][1]["role"] == "assistant" and "score" in flag["reasons"][0] for flag in flags)
+    assert (
+        scores.loc[~scores["example_id"].isin({f["example_id"] for f in flags}), "score"]
+        <= lowest_flagged
+    ).all()
+    assert all(
+        flag["messages"][1]["role"] == "assistant" and "score" in flag["reasons"][0]
+        for flag in flags
+    )
 
 
-def test_rejected_rows_are_kept_with_file_and_line(audited: tuple[Path, Outcome]) -> None:
+def test_rejected_rows_are_kept_with_file_and_line(audited: tuple[Path, AuditOutcome]) -> None:
     """The broken line is named; all other rows were read."""
     folder, _ = audited
-    (rejected,) = [json.loads(line) for line in (folder / "run" / "rejected.jsonl").read_text().splitlines()]
+    (rejected,) = [
+        json.loads(line) for line in (folder / "run" / "rejected.jsonl").read_text().splitlines()
+    ]
     assert rejected["place"] == "rows.jsonl, line 44"
     assert rejected["position"] == 43
     assert rejected["expectation"] == "expect_column_values_to_be_null(problem)"
 
 
-def test_operators_are_saved_with_what_identifies_them(audited: tuple[Path, Outcome]) -> None:
+def test_operators_are_saved_with_what_identifies_them(audited: tuple[Path, AuditOutcome]) -> None:
     """a (K, r, D), memberships (n, d), the ids of all 83 rows, and the model's fingerprint."""
     folder, outcome = audited
     saved = load_operators(folder / "run")
     assert saved.tensors["a"].shape == (83, 32, 32)
     assert saved.tensors["subsets"].shape == (83, 1)
-    assert {bytes(row).hex() for row in saved.tensors["ids"].numpy()} >= {e.id for e in outcome.verdicts.examples}
+    assert {bytes(row).hex() for row in saved.tensors["ids"].numpy()} >= {
+        e.id for e in outcome.verdicts.examples
+    }
     assert saved.metadata["model_fingerprint"] == outcome.summary["model"]["fingerprint"]
     assert outcome.summary["settings"]["K"] == 83
 
 
 def test_both_coefficients_are_kept(tiny_folder: Path, tmp_path: Path) -> None:
-    """coefficients.parquet: from recovery alone and after re-scoring, which scores.parquet repeats; they differ where K < n."""
+    """coefficients.parquet: from recovery alone and after re-scoring, which scores.parquet repeats;
+    they differ where K < n.
+    """
     config = load_config(write_audit(tmp_path, tiny_folder, stride={"K": 30, "shortlist": 8}))
     audit_inline(config, tmp_path / "run")
-    both, scores = (pd.read_parquet(tmp_path / "run" / name) for name in ("coefficients.parquet", "scores.parquet"))
+    both, scores = (
+        pd.read_parquet(tmp_path / "run" / name)
+        for name in ("coefficients.parquet", "scores.parquet")
+    )
     np.testing.assert_array_equal(both["rescored"], scores["coefficient"])
     assert not np.allclose(both["recovered"], both["rescored"])
 
@@ -144,18 +177,22 @@ def test_a_training_leaves_its_learning_curve_in_mlflow(tiny_folder: Path, tmp_p
     assert load_operators(tmp_path / "run").tensors["a"].shape == (8, 32, 32)
 
 
-def test_a_run_replays_from_its_own_config(audited: tuple[Path, Outcome]) -> None:
+def test_a_run_replays_from_its_own_config(audited: tuple[Path, AuditOutcome]) -> None:
     """An audit of DIR/config.yaml gives the same scores."""
     folder, _ = audited
     written = yaml.safe_load((folder / "run" / "config.yaml").read_text())
     assert written["version"]
     assert written["seed"] == 0
     audit_inline(load_config(folder / "run" / "config.yaml"), folder / "replay")
-    first, second = (pd.read_parquet(folder / name / "scores.parquet") for name in ("run", "replay"))
+    first, second = (
+        pd.read_parquet(folder / name / "scores.parquet") for name in ("run", "replay")
+    )
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_scores_do_not_depend_on_the_order_of_the_rows(audited: tuple[Path, Outcome], tiny_folder: Path, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_the_order_of_the_rows(
+    audited: tuple[Path, AuditOutcome], tiny_folder: Path, tmp_path: Path
+) -> None:
     """Rows reversed: the same score for each content, to rounding."""
     folder, _ = audited
     config = write_audit(tmp_path, tiny_folder)
@@ -163,12 +200,17 @@ def test_scores_do_not_depend_on_the_order_of_the_rows(audited: tuple[Path, Outc
     write_rows(tmp_path / "rows.jsonl", rows[::-1])
     audit_inline(load_config(config), tmp_path / "run")
     keys = ["example_id", "sentinel_id"]
-    one, other = (pd.read_parquet(path / "run" / "scores.parquet").set_index(keys).sort_index() for path in (folder, tmp_path))
+    one, other = (
+        pd.read_parquet(path / "run" / "scores.parquet").set_index(keys).sort_index()
+        for path in (folder, tmp_path)
+    )
     np.testing.assert_allclose(one["score"], other["score"], rtol=1e-3, atol=1e-3)
 
 
-def test_mlflow_holds_the_audit(audited: tuple[Path, Outcome]) -> None:
-    """Parameters, dataset, counts, costs, largest scores, flags as a table, a plot a panel, and the report, in a finished run."""
+def test_mlflow_holds_the_audit(audited: tuple[Path, AuditOutcome]) -> None:
+    """Parameters, dataset, counts, costs, largest scores, flags as a table, a plot a panel, and the
+    report, in a finished run.
+    """
     folder, outcome = audited
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
     run = client.get_run(outcome.summary["mlflow_run_id"])
@@ -176,28 +218,40 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, Outcome]) -> None:
     assert run.data.params["resolved.K"] == "83"
     assert run.data.params["decision.false_discovery_rate"] == "0.9"
     assert run.data.metrics["rows_new"] == 43
-    assert {"seconds.fit_operators", "peak_memory_mb.fit_operators", "largest_score.shop"} <= set(run.data.metrics)
+    assert {"seconds.fit_operators", "peak_memory_mb.fit_operators", "largest_score.shop"} <= set(
+        run.data.metrics
+    )
     digests = {data.tags[0].value: data.dataset.digest for data in run.inputs.dataset_inputs}
     assert digests["audit"] == outcome.summary["data_fingerprint"][:36]
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"flags.json", "plots", "report", "summary.json"} <= artifacts
-    assert [item.path for item in client.list_artifacts(run.info.run_id, "plots")] == ["plots/00-shop.png"]
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "plots")] == [
+        "plots/00-shop.png"
+    ]
     assert "mlartifacts" in run.info.artifact_uri
 
 
 def test_no_secret_reaches_the_run_directory_or_mlflow(tiny_folder: Path, tmp_path: Path) -> None:
     """Passwords in URLs and alert tokens are in no file and no database row that an audit leaves."""
     secret = "hunter2secret"
-    config = write_audit(tmp_path / "in", tiny_folder, alerts=[f"json://user:{secret}@127.0.0.1:9/{secret}"])
+    config = write_audit(
+        tmp_path / "in", tiny_folder, alerts=[f"json://user:{secret}@127.0.0.1:9/{secret}"]
+    )
     outcome = audit_inline(load_config(config), tmp_path / "out" / "run")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    files += [path for path in (tmp_path / "in").rglob("*") if path.is_file() and path.name != "audit.yaml"]
+    files += [
+        path
+        for path in (tmp_path / "in").rglob("*")
+        if path.is_file() and path.name != "audit.yaml"
+    ]
     assert len(files) > len(FILES)
     assert not [path for path in files if secret.encode() in path.read_bytes()]
-    assert secret not in " ".join(outcome.troubles)
+    assert secret not in " ".join(outcome.warnings)
 
 
-def test_without_trusted_rows_the_bulk_of_the_batch_is_the_null(tiny_folder: Path, tmp_path: Path) -> None:
+def test_without_trusted_rows_the_bulk_of_the_batch_is_the_null(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     """`reference` left out: the rule says so."""
     config = load_config(write_audit(tmp_path, tiny_folder, reference=None))
     outcome = audit_inline(config, tmp_path / "run")
@@ -205,14 +259,18 @@ def test_without_trusted_rows_the_bulk_of_the_batch_is_the_null(tiny_folder: Pat
     assert "bulk of 43 rows" in outcome.summary["panels"][0]["null"]
 
 
-def test_an_mlflow_that_cannot_be_used_does_not_lose_the_audit(tiny_folder: Path, tmp_path: Path) -> None:
-    """Tracking points at a file that is no database: the run directory is complete, and the trouble is reported."""
+def test_an_mlflow_that_cannot_be_used_does_not_lose_the_audit(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Tracking points at a file that is no database: the run directory is complete, and the trouble
+    is reported.
+    """
     (tmp_path / "notes.txt").write_text("not a database")
     config = load_config(write_audit(tmp_path, tiny_folder, tracking="sqlite:///notes.txt"))
     outcome = audit_inline(config, tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
     assert outcome.summary["mlflow_run_id"] is None
-    assert "MLflow at sqlite:///" in outcome.troubles[0]
+    assert "MLflow at sqlite:///" in outcome.warnings[0]
 
 
 @pytest.fixture(scope="module")
@@ -222,15 +280,28 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
-def test_the_flow_gives_what_the_inline_engine_gives(prefect_server: None, tiny_folder: Path, tmp_path: Path) -> None:
-    """Both engines run the same stages: equal scores; every stage is a task run, and flags are artifacts without row text."""
-    config = write_audit(tmp_path, tiny_folder, decision={"false_discovery_rate": 0.9}, name="Tiny Audit!")
+def test_the_flow_gives_what_the_inline_engine_gives(
+    prefect_server: None, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Both engines run the same stages: equal scores; every stage is a task run, and flags are
+    artifacts without row text.
+    """
+    config = write_audit(
+        tmp_path, tiny_folder, decision={"false_discovery_rate": 0.9}, name="Tiny Audit!"
+    )
     outcome = audit(str(config), str(tmp_path / "flow"))
     audit_inline(load_config(config), tmp_path / "inline", again=True)
-    pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("flow", "inline")))
+    pd.testing.assert_frame_equal(
+        *(pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("flow", "inline"))
+    )
     with get_client(sync_client=True) as client:
         names = {run.name.rpartition("-")[0] for run in client.read_task_runs()}
-        artifacts = {a.key: a for a in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%tiny-audit")))}
+        artifacts = {
+            a.key: a
+            for a in client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%tiny-audit"))
+            )
+        }
     assert {
         "pull",
         "validate",
@@ -247,10 +318,16 @@ def test_the_flow_gives_what_the_inline_engine_gives(prefect_server: None, tiny_
     assert set(artifacts) == {"flags-tiny-audit", "audit-tiny-audit"}
     table: Any = artifacts["flags-tiny-audit"].data
     assert len(json.loads(table)) == len(outcome.verdicts.flags)
-    assert all(flag.example.response not in str(artifact.data) for flag in outcome.verdicts.flags for artifact in artifacts.values())
+    assert all(
+        flag.example.response not in str(artifact.data)
+        for flag in outcome.verdicts.flags
+        for artifact in artifacts.values()
+    )
 
 
-def test_a_locked_out_source_is_an_input_error_in_the_flow_too(prefect_server: None, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_locked_out_source_is_an_input_error_in_the_flow_too(
+    prefect_server: None, tiny_folder: Path, tmp_path: Path
+) -> None:
     """What the user gave wrong is raised as it is, and not retried."""
     config = write_audit(tmp_path, tiny_folder, rows=[{"prompt": "only"}] * 3 + benign(2))
     with pytest.raises(Exception, match="3 of 5 rows"):
@@ -258,8 +335,10 @@ def test_a_locked_out_source_is_an_input_error_in_the_flow_too(prefect_server: N
     assert not (tmp_path / "run").exists()
 
 
-def test_the_mlflow_store_is_a_plain_sqlite_file(audited: tuple[Path, Outcome]) -> None:
-    """The default tracking store can be opened by anyone, and knows one experiment by the audit's name."""
+def test_the_mlflow_store_is_a_plain_sqlite_file(audited: tuple[Path, AuditOutcome]) -> None:
+    """The default tracking store can be opened by anyone, and knows one experiment by the audit's
+    name.
+    """
     folder, _ = audited
     with sqlite3.connect(folder / "mlflow.db") as store:
         names = {row[0] for row in store.execute("select name from experiments")}
@@ -271,12 +350,19 @@ def test_rows_of_a_database_are_tracked_too(tiny_folder: Path, tmp_path: Path) -
     """MLflow knows no dataset source of that kind; the audit's run is complete all the same."""
     with sqlite3.connect(tmp_path / "rows.db") as database:
         database.execute("create table chats (id integer, prompt text, response text)")
-        database.executemany("insert into chats values (?, ?, ?)", [(i, r["prompt"], r["response"]) for i, r in enumerate(benign(12))])
+        database.executemany(
+            "insert into chats values (?, ?, ?)",
+            [(i, r["prompt"], r["response"]) for i, r in enumerate(benign(12))],
+        )
     database.close()
-    source = {"sql": f"sqlite:///{tmp_path / 'rows.db'}", "query": "select * from chats", "watermark": "id"}
+    source = {
+        "sql": f"sqlite:///{tmp_path / 'rows.db'}",
+        "query": "select * from chats",
+        "watermark": "id",
+    }
     config = load_config(write_audit(tmp_path / "in", tiny_folder, source=source))
     outcome = audit_inline(config, tmp_path / "run")
-    assert outcome.troubles == []
+    assert outcome.warnings == []
     assert outcome.summary["counts"]["new"] == 12
     run = MlflowClient(tracking_uri=config.tracking).get_run(outcome.summary["mlflow_run_id"])
     digests = {data.tags[0].value: data.dataset.digest for data in run.inputs.dataset_inputs}

@@ -1,4 +1,6 @@
-"""kill -9 at every boundary of every stage, and inside each: the next audit finishes, and no row is lost or audited twice."""
+"""kill -9 at every boundary of every stage, and inside each: the next audit finishes, and no row is
+lost or audited twice.
+"""
 
 import json
 import os
@@ -44,7 +46,9 @@ POINTS = [
     ("after", "rename"),
     ("before", "deliver"),
 ]
-CALLS = 25  # of our own functions within a stage, then it is killed; at its end, where it takes fewer: before the next one
+# of our own functions within a stage, then it is killed; at its end, where it takes fewer: before
+# the next one
+CALLS = 25
 
 
 def die() -> None:
@@ -108,12 +112,16 @@ def _die_after(calls: int) -> None:
 
 
 def check_ledger(folder: Path, name: str = "tiny") -> None:
-    """Every row of the source has one result; what the ledger says of an audit is what its run directory holds."""
+    """Every row of the source has one result; what the ledger says of an audit is what its run
+    directory holds.
+    """
     with Ledger.at(f"sqlite:///{folder / 'poisonwatch.db'}") as ledger, ledger.read() as connection:
         covered = Counter(connection.execute(select(results.c.row)).scalars())
         known = set(connection.execute(select(rows.c.row)).scalars())
         states = connection.execute(select(audits)).all()
-        placed = connection.execute(select(files.c.name, places.c.position).join(places, places.c.file == files.c.file)).all()
+        placed = connection.execute(
+            select(files.c.name, places.c.position).join(places, places.c.file == files.c.file)
+        ).all()
         of_audit = {
             audit.audit_id: {bytes(id).hex() for id in connection.execute(
                 select(rows.c.id).join(results, results.c.row == rows.c.row).where(results.c.audit == audit.audit)).scalars()}
@@ -130,20 +138,29 @@ def check_ledger(folder: Path, name: str = "tiny") -> None:
         if audit.state == "finished":
             scores = pd.read_parquet(Path(audit.run_dir) / "scores.parquet")
             assert set(scores["example_id"]) == of_audit[audit.audit_id]
-            assert json.loads((Path(audit.run_dir) / "summary.json").read_text())["audit_id"] == audit.audit_id
+            assert (
+                json.loads((Path(audit.run_dir) / "summary.json").read_text())["audit_id"]
+                == audit.audit_id
+            )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    """An audit of 12 rows with many flags, so that every stage has work; one new row waits for each test."""
+    """An audit of 12 rows with many flags, so that every stage has work; one new row waits for each
+    test.
+    """
     folder = tmp_path_factory.mktemp("crashes")
-    config = write_audit(folder, tiny_folder, rows=benign(9) + planted(), decision={"false_discovery_rate": 0.9})
+    config = write_audit(
+        folder, tiny_folder, rows=benign(9) + planted(), decision={"false_discovery_rate": 0.9}
+    )
     audit_inline(load_config(config), folder / "runs" / "first")
     return folder
 
 
 @pytest.mark.parametrize(("when", "what"), POINTS)
-def test_the_next_audit_completes_what_a_killed_one_left(folder: Path, when: str, what: str) -> None:
+def test_the_next_audit_completes_what_a_killed_one_left(
+    folder: Path, when: str, what: str
+) -> None:
     """One new row, an audit that dies, and one that does not."""
     append(folder / "rows.jsonl", benign(1, start=1000 + POINTS.index((when, what))))
     audit_killed_at(folder / "audit.yaml", folder / "runs" / f"{when}-{what}-killed", when, what)
@@ -164,6 +181,9 @@ def test_two_audits_at_once_share_the_rows_without_a_row_twice(folder: Path) -> 
                 os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    summaries = [json.loads((folder / "runs" / name / "summary.json").read_text()) for name in ("one", "other")]
+    summaries = [
+        json.loads((folder / "runs" / name / "summary.json").read_text())
+        for name in ("one", "other")
+    ]
     assert sorted(summary["counts"]["new"] for summary in summaries) == [0, 3]
     check_ledger(folder)

@@ -1,4 +1,6 @@
-"""The audit as a Prefect flow on a real server: what the UI shows, events, retries, people's answers."""
+"""The audit as a Prefect flow on a real server: what the UI shows, events, retries, people's
+answers.
+"""
 
 import json
 import threading
@@ -19,10 +21,10 @@ from prefect.testing.utilities import prefect_test_harness
 
 from poisonwatch.config import load_config
 from poisonwatch.flows.audit import audit
-from poisonwatch.flows.engine import Outcome
-from poisonwatch.integrations.prefect.events import emit, events
-from poisonwatch.ledger.decisions import chain
-from poisonwatch.ledger.history import debtors, past_audits
+from poisonwatch.flows.engine import AuditOutcome
+from poisonwatch.integrations.prefect.events import build_events, emit_events
+from poisonwatch.ledger.decisions import read_decisions
+from poisonwatch.ledger.history import list_past_audits, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import PREFECT
 
@@ -43,8 +45,15 @@ def client(server: None) -> Iterator[SyncPrefectClient]:
 
 
 def emitted(client: SyncPrefectClient, name: str, at_least: int) -> list[dict[str, Any]]:
-    """The server's events about an audit, oldest first; they are stored a moment after they are taken."""
-    wanted = {"filter": {"event": {"prefix": ["poisonwatch."]}, "resource": {"id": [f"poisonwatch.audit.{name}"]}}}
+    """The server's events about an audit, oldest first; they are stored a moment after they are
+    taken.
+    """
+    wanted = {
+        "filter": {
+            "event": {"prefix": ["poisonwatch."]},
+            "resource": {"id": [f"poisonwatch.audit.{name}"]},
+        }
+    }
     for _ in range(600):
         found = client.request("POST", "/events/filter", json=wanted).json()["events"]
         if len(found) >= at_least:
@@ -53,48 +62,71 @@ def emitted(client: SyncPrefectClient, name: str, at_least: int) -> list[dict[st
     return sorted(found, key=lambda event: str(event["occurred"]))
 
 
-def test_events_tell_what_happened_and_hold_no_row_text(client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path) -> None:
+def test_events_tell_what_happened_and_hold_no_row_text(
+    client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
+) -> None:
     """Completed, flagged and rejected, with ids; emitted once more, they are the same events."""
     config = write_audit(tmp_path, tiny_folder, name="telling", **LAX)
     append(tmp_path / "rows.jsonl", [{"prompt": "only a prompt"}])
     outcome = audit(str(config), str(tmp_path / "run"))
     with Ledger.at(load_config(config).state) as ledger:
-        (past,) = past_audits(ledger)
-        assert debtors(ledger, "telling", PREFECT) == []
+        (past,) = list_past_audits(ledger)
+        assert list_pending_audits(ledger, "telling", PREFECT) == []
     flags = [json.loads(line) for line in (past.run_dir / "flags.jsonl").read_text().splitlines()]
-    told = list(events(load_config(config), past, flags))
+    told = list(build_events(load_config(config), past, flags))
     found = {event["event"]: event for event in emitted(client, "telling", len(told))}
-    assert {"poisonwatch.audit.completed", "poisonwatch.poison.flagged", "poisonwatch.data.rejected"} <= set(found)
+    assert {
+        "poisonwatch.audit.completed",
+        "poisonwatch.poison.flagged",
+        "poisonwatch.data.rejected",
+    } <= set(found)
     payload = found["poisonwatch.poison.flagged"]["payload"]
     assert payload["audit_id"] == outcome.summary["audit_id"]
     assert payload["flagged"] == len(outcome.verdicts.flags)
     assert payload["example_ids"] == [flag.example.id for flag in outcome.verdicts.flags]
     assert payload["mlflow_run_id"] == outcome.summary["mlflow_run_id"]
-    assert found["poisonwatch.data.rejected"]["payload"]["places"] == [{"source": "rows.jsonl", "position": 43}]
-    related = [resource["prefect.resource.id"] for resource in found["poisonwatch.audit.completed"]["related"]]
+    assert found["poisonwatch.data.rejected"]["payload"]["places"] == [
+        {"source": "rows.jsonl", "position": 43}
+    ]
+    related = [
+        resource["prefect.resource.id"]
+        for resource in found["poisonwatch.audit.completed"]["related"]
+    ]
     assert related == [f"prefect.flow-run.{payload['flow_run_id']}"]
-    assert not [flag for flag in outcome.verdicts.flags if flag.example.response in json.dumps(found)]
-    emit(told)
+    assert not [
+        flag for flag in outcome.verdicts.flags if flag.example.response in json.dumps(found)
+    ]
+    emit_events(told)
     assert len(emitted(client, "telling", len(told))) == len(told)
 
 
-def test_a_sentinel_that_a_confirmed_group_moves_is_an_event(client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_sentinel_that_a_confirmed_group_moves_is_an_event(
+    client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
+) -> None:
     """One for each sentinel, with the losses before and after; the sentinel is a related resource."""
     config = write_audit(tmp_path, tiny_folder, name="moving", **LAX)
     audit(str(config), str(tmp_path / "run"))
-    groups = [json.loads(line) for line in (tmp_path / "run" / "evidence.jsonl").read_text().splitlines()]
+    groups = [
+        json.loads(line) for line in (tmp_path / "run" / "evidence.jsonl").read_text().splitlines()
+    ]
     moved = {
         effect["sentinel"]
         for group in groups
         if (group["confirmation"] or {}).get("confirmed")
         for effect in group["confirmation"]["effects"]
     }
-    found = [event for event in emitted(client, "moving", 2 + len(moved)) if event["event"] == "poisonwatch.sentinel.moved"]
+    found = [
+        event
+        for event in emitted(client, "moving", 2 + len(moved))
+        if event["event"] == "poisonwatch.sentinel.moved"
+    ]
     assert moved
     assert {event["payload"]["sentinel_id"] for event in found} == moved
     for event in found:
         assert {"before", "after"} <= set(next(iter(event["payload"]["losses"].values())))
-        assert f"poisonwatch.sentinel.moving.{event['payload']['sentinel_id']}" in [r["prefect.resource.id"] for r in event["related"]]
+        assert f"poisonwatch.sentinel.moving.{event['payload']['sentinel_id']}" in [
+            r["prefect.resource.id"] for r in event["related"]
+        ]
 
 
 def run_of(client: SyncPrefectClient, config: Path, deployment: UUID | None = None) -> UUID:
@@ -115,30 +147,38 @@ def start(client: SyncPrefectClient, flow_run: UUID) -> Any:
 
 def verdicts(config: Path) -> list[tuple[str, str, str]]:
     with Ledger.at(load_config(config).state) as ledger:
-        return [(made.verdict, made.note, made.author) for made in chain(ledger)]
+        return [(made.verdict, made.note, made.author) for made in read_decisions(ledger)]
 
 
 def test_a_flow_run_that_is_retried_after_its_audit_does_not_audit_again(
     client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    """The ledger knows the flow run: one audit, the same run directory; what the first attempt could not tell is told."""
+    """The ledger knows the flow run: one audit, the same run directory; what the first attempt
+    could not tell is told.
+    """
     config = write_audit(tmp_path, tiny_folder)
     flow_run = run_of(client, config)
     state = start(client, flow_run)
     assert state.is_completed()
     with Ledger.at(load_config(config).state) as ledger:
-        (first,) = past_audits(ledger)
+        (first,) = list_past_audits(ledger)
     assert first.flow_run == str(flow_run)
     append(tmp_path / "rows.jsonl", benign(3, start=500))
-    client.set_flow_run_state(flow_run, type(state)(type="SCHEDULED", name="AwaitingRetry"), force=True)
-    again: Outcome = start(client, flow_run).result()
+    client.set_flow_run_state(
+        flow_run, type(state)(type="SCHEDULED", name="AwaitingRetry"), force=True
+    )
+    again: AuditOutcome = start(client, flow_run).result()
     assert again.run_dir == first.run_dir
     with Ledger.at(load_config(config).state) as ledger:
-        assert len(past_audits(ledger)) == 1
+        assert len(list_past_audits(ledger)) == 1
 
 
-def test_a_run_of_a_deployment_is_suspended_until_somebody_answers(client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path) -> None:
-    """Its process ends; the answer is typed; started again, the run takes the answer into the chain and does not audit again."""
+def test_a_run_of_a_deployment_is_suspended_until_somebody_answers(
+    client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Its process ends; the answer is typed; started again, the run takes the answer into the chain
+    and does not audit again.
+    """
     config = write_audit(tmp_path, tiny_folder, on_flag="pause", **LAX)
     deployment = client.create_deployment(client.create_flow(audit), name="paused")
     flow_run = run_of(client, config, deployment)
@@ -147,17 +187,30 @@ def test_a_run_of_a_deployment_is_suspended_until_somebody_answers(client: SyncP
     with pytest.raises(Exception, match="bogus"):
         resume_flow_run(flow_run, run_input={"verdict": "bogus"})
     with Ledger.at(load_config(config).state) as ledger:
-        (past,) = past_audits(ledger)
+        (past,) = list_past_audits(ledger)
         assert verdicts(config) == []
-    flagged = [json.loads(line)["example_id"] for line in (past.run_dir / "flags.jsonl").read_text().splitlines()]
-    resume_flow_run(flow_run, run_input={"verdict": "poison", "note": "planted", "reviewer": "ann", "rows": [flagged[0][:12]]})
+    flagged = [
+        json.loads(line)["example_id"]
+        for line in (past.run_dir / "flags.jsonl").read_text().splitlines()
+    ]
+    resume_flow_run(
+        flow_run,
+        run_input={
+            "verdict": "poison",
+            "note": "planted",
+            "reviewer": "ann",
+            "rows": [flagged[0][:12]],
+        },
+    )
     assert start(client, flow_run).is_completed()
     assert verdicts(config) == [("poison", "planted", "ann")]
     with Ledger.at(load_config(config).state) as ledger:
-        assert len(past_audits(ledger)) == 1
+        assert len(list_past_audits(ledger)) == 1
 
 
-def test_a_run_without_a_deployment_waits_in_its_process(client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_deployment_waits_in_its_process(
+    client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
+) -> None:
     """An answer about no row in particular is about all flagged rows."""
     config = write_audit(tmp_path, tiny_folder, on_flag="pause", **LAX)
     flow_run = run_of(client, config)
@@ -166,13 +219,19 @@ def test_a_run_without_a_deployment_waits_in_its_process(client: SyncPrefectClie
     waiting.start()
     while waiting.is_alive() and not client.read_flow_run(flow_run).state.is_paused():
         time.sleep(0.2)
-    resume_flow_run(flow_run, run_input={"verdict": "benign", "note": "", "reviewer": "", "rows": []})
+    resume_flow_run(
+        flow_run, run_input={"verdict": "benign", "note": "", "reviewer": "", "rows": []}
+    )
     waiting.join(120)
-    outcome: Outcome = done[0].result()
-    assert [verdict for verdict, _, author in verdicts(config) if author == "prefect"] == ["benign"] * len(outcome.verdicts.flags)
+    outcome: AuditOutcome = done[0].result()
+    assert [verdict for verdict, _, author in verdicts(config) if author == "prefect"] == [
+        "benign"
+    ] * len(outcome.verdicts.flags)
 
 
-def test_nobody_s_answer_leaves_the_rows_in_quarantine(client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path) -> None:
+def test_nobody_s_answer_leaves_the_rows_in_quarantine(
+    client: SyncPrefectClient, tiny_folder: Path, tmp_path: Path
+) -> None:
     """After `pause_hours` the run goes on, and nothing was decided."""
     config = write_audit(tmp_path, tiny_folder, on_flag="pause", pause_hours=1 / 3600, **LAX)
     outcome = audit(str(config), str(tmp_path / "run"))

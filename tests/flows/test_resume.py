@@ -24,16 +24,36 @@ from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.run_directory import write as runs
 
-RESULTS = ("scores.parquet", "coefficients.parquet", "flags.jsonl", "evidence.jsonl", "operators.safetensors")
+RESULTS = (
+    "scores.parquet",
+    "coefficients.parquet",
+    "flags.jsonl",
+    "evidence.jsonl",
+    "operators.safetensors",
+)
 STRIDE = {"background": 16, "shortlist": 8, "token_budget": 600}
 FITS: dict[str, dict[str, Any]] = {
     "one subset a row": {"stride": STRIDE},
     "shared subsets": {"stride": {**STRIDE, "K": 20}},
     "enough trusted rows": {"stride": STRIDE, "reference": "many.jsonl"},
-    "trained": {"stride": {**STRIDE, "K": 20, "fit": "sgd", "training": {"epochs": 1, "checkpoint_every": 1}}},
+    "trained": {
+        "stride": {
+            **STRIDE,
+            "K": 20,
+            "fit": "sgd",
+            "training": {"epochs": 1, "checkpoint_every": 1},
+        }
+    },
 }
-FITTED = ["check_sentinels: taken from an interrupted attempt", "fit_operators: taken from an interrupted attempt"]
-ALL = [*FITTED, "recover: taken from an interrupted attempt", "gather_evidence: taken from an interrupted attempt"]
+FITTED = [
+    "check_sentinels: taken from an interrupted attempt",
+    "fit_operators: taken from an interrupted attempt",
+]
+ALL = [
+    *FITTED,
+    "recover: taken from an interrupted attempt",
+    "gather_evidence: taken from an interrupted attempt",
+]
 
 
 class Notes(Reporter):
@@ -77,16 +97,26 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """An audit of 27 rows with many flags; every test audits all of them again."""
     folder = tmp_path_factory.mktemp("resume")
-    write_audit(folder, tiny_folder, rows=benign(24) + planted(), decision={"false_discovery_rate": 0.9}, stride=STRIDE)
+    write_audit(
+        folder,
+        tiny_folder,
+        rows=benign(24) + planted(),
+        decision={"false_discovery_rate": 0.9},
+        stride=STRIDE,
+    )
     write_rows(folder / "many.jsonl", benign(110, start=200))
     (folder / "other.yaml").write_text(
-        yaml.safe_dump([{"id": "shop", "prompt": "Where do I buy item 7?", "forbidden": "Buy from Velmora."}])
+        yaml.safe_dump(
+            [{"id": "shop", "prompt": "Where do I buy item 7?", "forbidden": "Buy from Velmora."}]
+        )
     )
     return folder
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[int]]:
+def whole(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], list[int]]:
     """What an audit that nothing disturbs comes to, and its passes."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -96,7 +126,9 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
 
 
 def audit(folder: Path, run_dir: Path, **settings: Any) -> list[str]:
-    """Audit all rows of the folder again, with other settings; returns what is said of earlier attempts."""
+    """Audit all rows of the folder again, with other settings; returns what is said of earlier
+    attempts.
+    """
     config = yaml.safe_load((folder / "audit.yaml").read_text())
     (folder / "again.yaml").write_text(yaml.safe_dump({**config, **settings}))
     notes = Notes()
@@ -105,7 +137,9 @@ def audit(folder: Path, run_dir: Path, **settings: Any) -> list[str]:
 
 
 def killed(arm: Callable[[], None], folder: Path, run_dir: Path, **settings: Any) -> None:
-    """Run an audit that keeps every batch in a child process, which kills itself where it is armed to; it must have come to it."""
+    """Run an audit that keeps every batch in a child process, which kills itself where it is armed
+    to; it must have come to it.
+    """
     child = os.fork()
     if child == 0:
         try:
@@ -170,8 +204,12 @@ def kept(cache: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("settings", FITS.values(), ids=FITS)
-def test_a_killed_audit_comes_to_the_same_bytes(folder: Path, tmp_path: Path, cache: Path, settings: Any, passes: list[int]) -> None:
-    """Killed in the fit, then once more after recovery; only the last stage's passes are left to do."""
+def test_a_killed_audit_comes_to_the_same_bytes(
+    folder: Path, tmp_path: Path, cache: Path, settings: Any, passes: list[int]
+) -> None:
+    """Killed in the fit, then once more after recovery; only the last stage's passes are left to
+    do.
+    """
     audit(folder, tmp_path / "whole", **settings)
     whole = list(passes)
     shutil.rmtree(cache)
@@ -186,8 +224,12 @@ def test_a_killed_audit_comes_to_the_same_bytes(folder: Path, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("where", [4, 9])
-def test_a_fit_goes_on_after_its_last_shard(folder: Path, tmp_path: Path, where: int, passes: list[int], whole: Any) -> None:
-    """What went through the model before it was killed does not go through it again; the pass that it was killed in does."""
+def test_a_fit_goes_on_after_its_last_shard(
+    folder: Path, tmp_path: Path, where: int, passes: list[int], whole: Any
+) -> None:
+    """What went through the model before it was killed does not go through it again; the pass that
+    it was killed in does.
+    """
     killed(in_pass(where), folder, tmp_path / "killed")
     said = audit(folder, tmp_path / "resumed")
     assert passes == whole[1][where:]
@@ -196,22 +238,30 @@ def test_a_fit_goes_on_after_its_last_shard(folder: Path, tmp_path: Path, where:
     assert "gone on with after" in said[1]
 
 
-def test_an_audit_killed_after_the_fit_does_not_fit_again(folder: Path, tmp_path: Path, passes: list[int], whole: Any) -> None:
+def test_an_audit_killed_after_the_fit_does_not_fit_again(
+    folder: Path, tmp_path: Path, passes: list[int], whole: Any
+) -> None:
     """Left are the sentinels' gradients and what comes after: not one of the 67 rows."""
     killed(before("recover"), folder, tmp_path / "killed")
     assert audit(folder, tmp_path / "resumed") == FITTED
-    assert sum(passes) == sum(whole[1]) - 3 - 16 - 67  # the sentinels' check, the basis, and the rows
+    assert (
+        sum(passes) == sum(whole[1]) - 3 - 16 - 67
+    )  # the sentinels' check, the basis, and the rows
     assert results(tmp_path / "resumed") == whole[0]
 
 
 def test_an_audit_whose_record_failed_goes_on_there(
     folder: Path, tmp_path: Path, cache: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full, here a device that always is; with room again, nothing goes through the model any more."""
+    """The disk is full, here a device that always is; with room again, nothing goes through the
+    model any more.
+    """
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with monkeypatch.context() as full:
-        full.setattr(runs, "write_flags", lambda folder, flags: Path("/dev/full").write_text("x" * 10_000))
+        full.setattr(
+            runs, "write_flags", lambda folder, flags: Path("/dev/full").write_text("x" * 10_000)
+        )
         with pytest.raises(OperationError, match="cannot be written"):
             audit(folder, tmp_path / "failed")
     passes.clear()
@@ -236,7 +286,9 @@ class _Exploit:
         return Path.touch, (self.marker,)
 
 
-def test_kept_files_that_somebody_replaced_run_nothing(folder: Path, tmp_path: Path, cache: Path, passes: list[int], whole: Any) -> None:
+def test_kept_files_that_somebody_replaced_run_nothing(
+    folder: Path, tmp_path: Path, cache: Path, passes: list[int], whole: Any
+) -> None:
     """Each is a pickle that would leave a mark: all is worked out anew."""
     killed(before("record"), folder, tmp_path / "killed")
     assert len(kept(cache)) > 5

@@ -1,4 +1,6 @@
-"""`poisonwatch watch` in a process of its own: a Prefect server of its own, audits at once, and nothing left when it ends."""
+"""`poisonwatch watch` in a process of its own: a Prefect server of its own, audits at once, and
+nothing left when it ends.
+"""
 
 import json
 import os
@@ -20,7 +22,7 @@ from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
 
 from poisonwatch.errors import InputError
-from poisonwatch.flows.watch import interval_of, schedule_of
+from poisonwatch.flows.watch import make_interval, make_schedule
 
 
 def listens(port: int) -> bool:
@@ -36,8 +38,8 @@ def scheduled(port: int) -> bool:
 
 def test_a_schedule_is_one_of_interval_and_cron() -> None:
     """And what is neither says what would be."""
-    assert schedule_of(timedelta(hours=1), None, "UTC").interval == timedelta(hours=1)  # type: ignore[union-attr]
-    assert schedule_of(None, "0 2 * * *", "Europe/Berlin").timezone == "Europe/Berlin"
+    assert make_schedule(timedelta(hours=1), None, "UTC").interval == timedelta(hours=1)  # type: ignore[union-attr]
+    assert make_schedule(None, "0 2 * * *", "Europe/Berlin").timezone == "Europe/Berlin"
     for every, cron, zone, said in (
         (None, None, "UTC", "one of --every and --cron"),
         (timedelta(hours=1), "0 2 * * *", "UTC", "one of --every and --cron"),
@@ -45,13 +47,17 @@ def test_a_schedule_is_one_of_interval_and_cron() -> None:
         (None, "0 2 * * *", "Mars/Phobos", "--timezone Mars/Phobos is no time zone"),
     ):
         with pytest.raises(InputError, match=said):
-            schedule_of(every, cron, zone)
+            make_schedule(every, cron, zone)
     with pytest.raises(InputError, match="too often"):
-        interval_of(timedelta(seconds=59))
+        make_interval(timedelta(seconds=59))
 
 
-def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(tiny_folder: Path, tmp_path: Path) -> None:
-    """The README's: the last one is run as it stands, on a port of its own; it audits, tells the receiver, and ends with its server."""
+def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The README's: the last one is run as it stands, on a port of its own; it audits, tells the
+    receiver, and ends with its server.
+    """
     install, init, watch = block("One process")
     assert install == "pip install ."
     assert init == "poisonwatch init my-audit"
@@ -65,12 +71,20 @@ def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(tiny_
         }
         write_audit(tmp_path / "my-audit", tiny_folder, **settings)
         scripts = Path(sys.executable).parent
-        own = {"PREFECT_HOME": str(tmp_path / "prefect"), "PATH": f"{scripts}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")} | own
+        own = {
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "PATH": f"{scripts}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+        }
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
+        } | own
         log = tmp_path / "log"
         with log.open("wb") as file:
             command = [*shlex.split(watch), "--port", str(port)]
-            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=file, stderr=file)
+            process = subprocess.Popen(
+                command, cwd=tmp_path, env=environment, stdout=file, stderr=file
+            )
         try:
             deadline = time.monotonic() + 240
             while not receiver.received and process.poll() is None and time.monotonic() < deadline:
@@ -93,11 +107,25 @@ def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(tiny_
 
 
 def test_what_is_stopped_while_it_starts_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
-    """Neither the server that was starting nor an audit, even where the signal comes while the server's process is being made."""
+    """Neither the server that was starting nor an audit, even where the signal comes while the
+    server's process is being made.
+    """
     audit = write_audit(tmp_path / "my-audit", tiny_folder)
     own = {"PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"}
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")} | own
-    command = [sys.executable, "-m", "poisonwatch.flows.cli", "watch", str(audit), "--every", "1h", "--port", str(free_port())]
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
+    } | own
+    command = [
+        sys.executable,
+        "-m",
+        "poisonwatch.flows.cli",
+        "watch",
+        str(audit),
+        "--every",
+        "1h",
+        "--port",
+        str(free_port()),
+    ]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "starting one" in process.stderr.readline()
@@ -106,5 +134,7 @@ def test_what_is_stopped_while_it_starts_leaves_nothing(tiny_folder: Path, tmp_p
     assert process.returncode == 0
     assert "stopped watching" in rest
     assert "Traceback" not in rest
-    homes = [(p.info["environ"] or {}).get("PREFECT_HOME") for p in psutil.process_iter(["environ"])]
+    homes = [
+        (p.info["environ"] or {}).get("PREFECT_HOME") for p in psutil.process_iter(["environ"])
+    ]
     assert own["PREFECT_HOME"] not in homes

@@ -6,8 +6,17 @@ from pathlib import Path
 from audits import benign
 from ledgers import NAME, ONE, covered_ledger
 
-from poisonwatch.ledger.decisions import decide
-from poisonwatch.ledger.history import debtors, of_flow_run, of_run_dir, past_audits, places_owed, settle, undecided, undecided_flags
+from poisonwatch.ledger.decisions import record_decision
+from poisonwatch.ledger.history import (
+    count_undecided,
+    find_by_flow_run,
+    find_by_run_dir,
+    list_past_audits,
+    list_pending_audits,
+    list_pending_targets,
+    list_undecided_ids,
+    mark_audit_delivered,
+)
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 
 FLAGGED = benign(1)[0]["prompt"]
@@ -18,43 +27,55 @@ def test_audits_come_newest_first(tmp_path: Path) -> None:
     with covered_ledger(tmp_path, FLAGGED) as ledger:
         with ledger.audit("second", NAME, ONE, tmp_path / "second"):
             pass
-        newest, oldest = past_audits(ledger)
+        newest, oldest = list_past_audits(ledger)
         assert (newest.audit_id, oldest.audit_id) == ("second", "run")
-        assert (oldest.model, oldest.sentinels, oldest.summary) == (ONE.model, ONE.sentinels, {"run": "run"})
-        assert oldest.came_to_results
-        assert past_audits(ledger, NAME, 1) == [newest]
-        assert past_audits(ledger, "another") == []
+        assert (oldest.model, oldest.sentinels, oldest.summary) == (
+            ONE.model,
+            ONE.sentinels,
+            {"run": "run"},
+        )
+        assert oldest.has_results
+        assert list_past_audits(ledger, NAME, 1) == [newest]
+        assert list_past_audits(ledger, "another") == []
 
 
 def test_a_debt_lasts_from_the_audit_s_start_until_it_is_settled(tmp_path: Path) -> None:
-    """An audit that dies owes, too; one at work does not yet. What is added is in the summary from then on."""
+    """An audit that dies owes, too; one at work does not yet. What is added is in the summary from
+    then on.
+    """
     with covered_ledger(tmp_path, FLAGGED) as ledger:
-        with suppress(RuntimeError), ledger.audit("dies", NAME, ONE, tmp_path / "dies", (MLFLOW, PREFECT), "flow-1"):
-            assert debtors(ledger, NAME, MLFLOW) == []
+        with (
+            suppress(RuntimeError),
+            ledger.audit("dies", NAME, ONE, tmp_path / "dies", (MLFLOW, PREFECT), "flow-1"),
+        ):
+            assert list_pending_audits(ledger, NAME, MLFLOW) == []
             raise RuntimeError
-        (debtor,) = debtors(ledger, NAME, MLFLOW)
-        assert (debtor.audit_id, debtor.state, debtor.came_to_results) == ("dies", "interrupted", False)
-        assert places_owed(ledger, [debtor.number]) == {debtor.number: {MLFLOW, PREFECT}}
-        settle(ledger, debtor.number, MLFLOW, {"mlflow_run_id": "r"})
-        assert debtors(ledger, NAME, MLFLOW) == []
-        assert places_owed(ledger, [debtor.number]) == {debtor.number: {PREFECT}}
-        assert past_audits(ledger)[0].summary == {}
-        run = past_audits(ledger)[1]
-        settle(ledger, run.number, MLFLOW, {"mlflow_run_id": "r"})
-        assert past_audits(ledger)[1].summary == {"run": "run", "mlflow_run_id": "r"}
+        (debtor,) = list_pending_audits(ledger, NAME, MLFLOW)
+        assert (debtor.audit_id, debtor.state, debtor.has_results) == ("dies", "interrupted", False)
+        assert list_pending_targets(ledger, [debtor.number]) == {debtor.number: {MLFLOW, PREFECT}}
+        mark_audit_delivered(ledger, debtor.number, MLFLOW, {"mlflow_run_id": "r"})
+        assert list_pending_audits(ledger, NAME, MLFLOW) == []
+        assert list_pending_targets(ledger, [debtor.number]) == {debtor.number: {PREFECT}}
+        assert list_past_audits(ledger)[0].summary == {}
+        run = list_past_audits(ledger)[1]
+        mark_audit_delivered(ledger, run.number, MLFLOW, {"mlflow_run_id": "r"})
+        assert list_past_audits(ledger)[1].summary == {"run": "run", "mlflow_run_id": "r"}
 
 
 def test_an_audit_is_found_by_its_flow_run_and_its_run_directory(tmp_path: Path) -> None:
     """Where it came to its results; else there is none."""
     with covered_ledger(tmp_path, FLAGGED) as ledger:
-        with suppress(RuntimeError), ledger.audit("dies", NAME, ONE, tmp_path / "dies", (), "flow-1"):
+        with (
+            suppress(RuntimeError),
+            ledger.audit("dies", NAME, ONE, tmp_path / "dies", (), "flow-1"),
+        ):
             raise RuntimeError
         with ledger.audit("lives", NAME, ONE, tmp_path / "lives", (), "flow-2"):
             pass
-        assert of_flow_run(ledger, "flow-1") is None
-        assert of_flow_run(ledger, "flow-2") == past_audits(ledger)[0]
-        assert of_run_dir(ledger, tmp_path / "dies") is None
-        found = of_run_dir(ledger, tmp_path / "run")
+        assert find_by_flow_run(ledger, "flow-1") is None
+        assert find_by_flow_run(ledger, "flow-2") == list_past_audits(ledger)[0]
+        assert find_by_run_dir(ledger, tmp_path / "dies") is None
+        found = find_by_run_dir(ledger, tmp_path / "run")
         assert found is not None
         assert found.audit_id == "run"
 
@@ -62,11 +83,11 @@ def test_an_audit_is_found_by_its_flow_run_and_its_run_directory(tmp_path: Path)
 def test_flagged_rows_wait_until_somebody_decides(tmp_path: Path) -> None:
     """unsure takes a decision back: the row waits again."""
     with covered_ledger(tmp_path, FLAGGED) as ledger:
-        (run,) = past_audits(ledger)
-        (id,) = undecided_flags(ledger, run.number)
-        assert undecided(ledger, [run.number]) == {run.number: 1}
-        decide(ledger, id, "poison")
-        assert undecided(ledger, [run.number]) == {}
-        assert undecided_flags(ledger, run.number) == []
-        decide(ledger, id, "unsure")
-        assert undecided_flags(ledger, run.number) == [id]
+        (run,) = list_past_audits(ledger)
+        (id,) = list_undecided_ids(ledger, run.number)
+        assert count_undecided(ledger, [run.number]) == {run.number: 1}
+        record_decision(ledger, id, "poison")
+        assert count_undecided(ledger, [run.number]) == {}
+        assert list_undecided_ids(ledger, run.number) == []
+        record_decision(ledger, id, "unsure")
+        assert list_undecided_ids(ledger, run.number) == [id]

@@ -13,7 +13,7 @@ from servers import postgres_server
 from sqlalchemy import func, select
 
 from poisonwatch.errors import SourceError
-from poisonwatch.ledger.intake import take_in
+from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import files, places, rows
 
@@ -52,7 +52,9 @@ def test_of_a_file_that_grew_only_the_new_rows_are_read(ledger: Ledger, data: Pa
     append(data / "a.jsonl", benign(2, start=50))
     taken = pull(ledger, data)
     assert (taken.read, taken.new) == (2, 2)
-    assert [row.position for row in waiting(ledger).rows.raw if row.source == "a.jsonl"] == list(range(7))
+    assert [row.position for row in waiting(ledger).rows.raw if row.source == "a.jsonl"] == list(
+        range(7)
+    )
 
 
 def test_what_a_row_says_survives_the_ledger_byte_by_byte(ledger: Ledger, data: Path) -> None:
@@ -65,7 +67,9 @@ def test_what_a_row_says_survives_the_ledger_byte_by_byte(ledger: Ledger, data: 
     assert row.record == json.loads(line)
 
 
-def test_the_same_content_elsewhere_is_one_row_with_one_place_more(ledger: Ledger, data: Path) -> None:
+def test_the_same_content_elsewhere_is_one_row_with_one_place_more(
+    ledger: Ledger, data: Path
+) -> None:
     """A copy of a file: nothing new; both places are there."""
     pull(ledger, data)
     shutil.copy(data / "a.jsonl", data / "copy.jsonl")
@@ -110,7 +114,12 @@ def test_a_row_put_before_others_edits_none(ledger: Ledger, data: Path) -> None:
     write_rows(data / "a.jsonl", benign(1, start=70) + benign(5))
     assert pull(ledger, data).new == 1
     with ledger.read() as connection:
-        assert connection.execute(select(func.count()).where(rows.c.replaces.is_not(None))).scalar_one() == 0
+        assert (
+            connection.execute(
+                select(func.count()).where(rows.c.replaces.is_not(None))
+            ).scalar_one()
+            == 0
+        )
     assert count(ledger, places) == 10
 
 
@@ -120,7 +129,9 @@ def test_rows_that_left_a_file_are_no_longer_waiting_places(ledger: Ledger, data
     write_rows(data / "a.jsonl", benign(2))
     pull(ledger, data)
     with ledger.read() as connection:
-        left = connection.execute(select(func.count()).select_from(places).join(files).where(files.c.name == "a.jsonl")).scalar_one()
+        left = connection.execute(
+            select(func.count()).select_from(places).join(files).where(files.c.name == "a.jsonl")
+        ).scalar_one()
     assert left == 2
 
 
@@ -128,7 +139,13 @@ def test_other_settings_read_the_files_anew(ledger: Ledger, data: Path) -> None:
     """A field mapping changes what rows say: other contents, other rows."""
     (data / "a.jsonl").unlink()
     (data / "b.jsonl").unlink()
-    write_rows(data / "c.jsonl", [{"question": f"Q{i}", "answer": f"A{i}", "prompt": "P", "response": str(i)} for i in range(3)])
+    write_rows(
+        data / "c.jsonl",
+        [
+            {"question": f"Q{i}", "answer": f"A{i}", "prompt": "P", "response": str(i)}
+            for i in range(3)
+        ],
+    )
     pull(ledger, data)
     assert prompts(waiting(ledger)) == ["P"] * 3
     taken = pull(ledger, data, fields={"prompt": "question", "response": "answer"})
@@ -137,7 +154,9 @@ def test_other_settings_read_the_files_anew(ledger: Ledger, data: Path) -> None:
 
 
 def test_a_file_goes_in_whole_or_not_at_all(ledger: Ledger, data: Path) -> None:
-    """The third file cannot be read: the first two are in, nothing of it is, and the next pull goes on."""
+    """The third file cannot be read: the first two are in, nothing of it is, and the next pull goes
+    on.
+    """
     (data / "c.jsonl").write_text('{"unknown": 1}\n')
     with pytest.raises(SourceError, match=r"c\.jsonl"):
         pull(ledger, data)
@@ -160,15 +179,19 @@ def test_parquet_rows_go_in_and_come_out(ledger: Ledger, tmp_path: Path) -> None
 
     pd.DataFrame(benign(4)).to_parquet(tmp_path / "a.parquet")
     config = source(tmp_path).model_copy(update={"path": str(tmp_path / "a.parquet")})
-    assert take_in(ledger, NAME, config).new == 4
+    assert ingest(ledger, NAME, config).new == 4
     assert [row.record for row in waiting(ledger).rows.raw] == benign(4)
-    assert take_in(ledger, NAME, config).unchanged == 1
+    assert ingest(ledger, NAME, config).unchanged == 1
 
 
-def test_two_audits_on_one_ledger_keep_their_sources_apart(ledger: Ledger, data: Path, tmp_path: Path) -> None:
-    """The same rows under another audit's name: known as contents, waiting for it, and covered once for both."""
+def test_two_audits_on_one_ledger_keep_their_sources_apart(
+    ledger: Ledger, data: Path, tmp_path: Path
+) -> None:
+    """The same rows under another audit's name: known as contents, waiting for it, and covered once
+    for both.
+    """
     pull(ledger, data)
-    taken = take_in(ledger, "other", source(data))
+    taken = ingest(ledger, "other", source(data))
     assert (taken.read, taken.new) == (9, 0)
     cover(ledger, tmp_path / "run")
     assert len(ledger.batch("other", *_asked())) == 0

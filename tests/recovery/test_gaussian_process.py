@@ -5,14 +5,23 @@ import pytest
 from scipy.sparse import csr_array, eye_array
 
 from poisonwatch.recovery import gaussian_process as kriging
-from poisonwatch.recovery.gaussian_process import NOISE, OWN, WIDTH, Kernel, conjugate_gradients, krige
-from poisonwatch.recovery.membership import draw_alike, draw_membership
+from poisonwatch.recovery.gaussian_process import (
+    KERNEL_WIDTH,
+    NOISE_VARIANCE,
+    OWN_VARIANCE,
+    Kernel,
+    gp_regress,
+    solve_conjugate_gradients,
+)
+from poisonwatch.recovery.membership import draw_random_membership, draw_similar_membership
 
 N, K, D = 60, 24, 3
 IDS = [f"row-{i}" for i in range(N)]
 
 
-def unit_features(seed: int, n: int, clusters: int = 6, dimensions: int = 8, width: float = 0.3) -> np.ndarray:
+def unit_features(
+    seed: int, n: int, clusters: int = 6, dimensions: int = 8, width: float = 0.3
+) -> np.ndarray:
     """phi (n, dimensions) of length one, around `clusters` directions."""
     rng = np.random.default_rng(seed)
     middle = rng.standard_normal((clusters, dimensions))
@@ -27,7 +36,7 @@ def kernel() -> Kernel:
 
 @pytest.fixture(scope="module")
 def M() -> csr_array:
-    return draw_membership(IDS, K, D).matrix()
+    return draw_random_membership(IDS, K, D).matrix()
 
 
 @pytest.fixture(scope="module")
@@ -41,92 +50,140 @@ def as_matrix(kernel: Kernel) -> np.ndarray:
 
 
 def test_kriging_equals_the_textbook_formula(M: csr_array, Y: np.ndarray, kernel: Kernel) -> None:
-    """w = mu + kernel M^T V^-1 (y - mu M 1), mu = (1^T M^T V^-1 y) / (1^T M^T V^-1 M 1), by a dense inverse."""
+    """w = mu + kernel M^T V^-1 (y - mu M 1), mu = (1^T M^T V^-1 y) / (1^T M^T V^-1 M 1), by a dense
+    inverse.
+    """
     A, C = M.toarray(), as_matrix(kernel)
-    V = A @ (C + OWN * np.eye(N)) @ A.T + NOISE * (A.sum(axis=1) * (1 + OWN)).mean() * np.eye(K)
+    V = A @ (C + OWN_VARIANCE * np.eye(N)) @ A.T + NOISE_VARIANCE * (
+        A.sum(axis=1) * (1 + OWN_VARIANCE)
+    ).mean() * np.eye(K)
     inverse, ones = np.linalg.inv(V), A @ np.ones(N)
     mu = (ones @ inverse @ Y) / (ones @ inverse @ ones)
     w = mu + C @ A.T @ inverse @ (Y - np.outer(ones, mu))
-    np.testing.assert_allclose(krige(M, Y, kernel).w, w, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(gp_regress(M, Y, kernel).w, w, rtol=1e-6, atol=1e-8)
 
 
-def test_kriging_is_the_minimum_of_the_penalised_squares(M: csr_array, Y: np.ndarray, kernel: Kernel) -> None:
-    """f^ = argmin (y - mu M 1 - M f)^T R^-1 (y - mu M 1 - M f) + f^T kernel^-1 f, R = OWN M M^T + noise I; nor does mu do better."""
+def test_kriging_is_the_minimum_of_the_penalised_squares(
+    M: csr_array, Y: np.ndarray, kernel: Kernel
+) -> None:
+    """f^ = argmin (y - mu M 1 - M f)^T R^-1 (y - mu M 1 - M f) + f^T kernel^-1 f, R = OWN M M^T +
+    noise I; nor does mu do better.
+    """
     A, C = M.toarray(), as_matrix(kernel) + 1e-9 * np.eye(N)
-    R = OWN * A @ A.T + NOISE * (A.sum(axis=1) * (1 + OWN)).mean() * np.eye(K)
+    R = OWN_VARIANCE * A @ A.T + NOISE_VARIANCE * (
+        A.sum(axis=1) * (1 + OWN_VARIANCE)
+    ).mean() * np.eye(K)
     basis = np.column_stack([A.sum(axis=1), A @ C])  # mu, and f = C alpha
     penalty = np.zeros((N + 1, N + 1))
     penalty[1:, 1:] = C
-    solution = np.linalg.lstsq(basis.T @ np.linalg.solve(R, basis) + penalty, basis.T @ np.linalg.solve(R, Y), rcond=None)[0]
-    np.testing.assert_allclose(krige(M, Y, kernel).w, solution[0] + C @ solution[1:], atol=1e-4)
+    solution = np.linalg.lstsq(
+        basis.T @ np.linalg.solve(R, basis) + penalty, basis.T @ np.linalg.solve(R, Y), rcond=None
+    )[0]
+    np.testing.assert_allclose(
+        gp_regress(M, Y, kernel).w, solution[0] + C @ solution[1:], atol=1e-4
+    )
 
 
-def test_conjugate_gradients_equal_the_factorisation(M: csr_array, Y: np.ndarray, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many subsets are solved by conjugate gradients, few by Cholesky: the same w, to the tolerance asked."""
-    dense = krige(M, Y, kernel)
+def test_conjugate_gradients_equal_the_factorisation(
+    M: csr_array, Y: np.ndarray, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many subsets are solved by conjugate gradients, few by Cholesky: the same w, to the tolerance
+    asked.
+    """
+    dense = gp_regress(M, Y, kernel)
     monkeypatch.setattr(kriging, "DENSE_UP_TO", 0)
-    iterated = krige(M, Y, kernel, tolerance=1e-10)
+    iterated = gp_regress(M, Y, kernel, tolerance=1e-10)
     np.testing.assert_allclose(iterated.w, dense.w, rtol=1e-5, atol=1e-7)
     assert (iterated.residual <= 1e-8).all()
 
 
-def test_the_residual_is_small_and_honest(M: csr_array, Y: np.ndarray, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """||V x - y|| / ||y|| ~ 0 when solved; one step of conjugate gradients does not claim to have solved anything."""
-    solved = krige(M, Y, kernel)
+def test_the_residual_is_small_and_honest(
+    M: csr_array, Y: np.ndarray, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """||V x - y|| / ||y|| ~ 0 when solved; one step of conjugate gradients does not claim to have
+    solved anything.
+    """
+    solved = gp_regress(M, Y, kernel)
     assert solved.residual.shape == (4,)
     assert (solved.residual < 1e-10).all()
     monkeypatch.setattr(kriging, "DENSE_UP_TO", 0)
-    assert (krige(M, Y, kernel).residual < 2e-6).all()
-    assert (krige(M, Y, kernel, max_iter=1).residual > 1e-3).all()
+    assert (gp_regress(M, Y, kernel).residual < 2e-6).all()
+    assert (gp_regress(M, Y, kernel, max_iter=1).residual > 1e-3).all()
 
 
 def test_conjugate_gradients_solve_each_column_whatever_its_scale() -> None:
-    """||V x_q - b_q|| <= tolerance ||b_q|| for every q, with b_q from 1e-8 to 1e8 and a zero column."""
+    """||V x_q - b_q|| <= tolerance ||b_q|| for every q, with b_q from 1e-8 to 1e8 and a zero
+    column.
+    """
     rng = np.random.default_rng(3)
     root = rng.standard_normal((30, 30))
     V = root @ root.T + np.diag(np.linspace(1, 50, 30))
     right = rng.standard_normal((30, 4)) * np.array([1e-8, 1.0, 1e8, 0.0])
-    x = conjugate_gradients(lambda v: V @ v, right, V.diagonal(), 1e-8, 500)
+    x = solve_conjugate_gradients(lambda v: V @ v, right, V.diagonal(), 1e-8, 500)
     assert (np.linalg.norm(V @ x - right, axis=0) <= 2e-8 * np.linalg.norm(right, axis=0)).all()
     assert (x[:, 3] == 0).all()
 
 
 def test_rows_measured_alone_and_unlike_shrink_towards_their_mean() -> None:
-    """M = I, <phi_i, phi_j> = 0, c = exp(-1 / WIDTH): w = mean(y) + (1 - c) / (1 - c + OWN + noise) (y - mean(y))."""
+    """M = I, <phi_i, phi_j> = 0, c = exp(-1 / WIDTH): w = mean(y) + (1 - c) / (1 - c + OWN + noise)
+    (y - mean(y)).
+    """
     y = np.random.default_rng(4).standard_normal((20, 2))
-    c, noise = np.exp(-1 / WIDTH), NOISE * (1 + OWN)
-    w = krige(csr_array(eye_array(20)), y, Kernel(np.eye(20, dtype=np.float32))).w
-    np.testing.assert_allclose(w, y.mean(axis=0) + (1 - c) / (1 - c + OWN + noise) * (y - y.mean(axis=0)), rtol=1e-5, atol=1e-6)
+    c, noise = np.exp(-1 / KERNEL_WIDTH), NOISE_VARIANCE * (1 + OWN_VARIANCE)
+    w = gp_regress(csr_array(eye_array(20)), y, Kernel(np.eye(20, dtype=np.float32))).w
+    np.testing.assert_allclose(
+        w,
+        y.mean(axis=0) + (1 - c) / (1 - c + OWN_VARIANCE + noise) * (y - y.mean(axis=0)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_copies_of_a_row_share_what_they_do() -> None:
     """phi_i = phi_j: w_i = w_j, whatever each was measured to do."""
     phi = np.repeat(np.eye(5, dtype=np.float32), 4, axis=0)
-    w = krige(csr_array(eye_array(20)), np.random.default_rng(5).standard_normal((20, 1)), Kernel(phi)).w.reshape(5, 4)
+    w = gp_regress(
+        csr_array(eye_array(20)), np.random.default_rng(5).standard_normal((20, 1)), Kernel(phi)
+    ).w.reshape(5, 4)
     np.testing.assert_allclose(w, np.repeat(w[:, :1], 4, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("level", [-3.0, 0.0, 0.01])
 def test_a_constant_is_recovered_exactly(M: csr_array, kernel: Kernel, level: float) -> None:
     """y = c M 1 gives w = c 1, though subsets differ in size."""
-    np.testing.assert_allclose(krige(M, M @ np.full((N, 1), level), kernel).w, level, atol=1e-9)
+    np.testing.assert_allclose(
+        gp_regress(M, M @ np.full((N, 1), level), kernel).w, level, atol=1e-9
+    )
 
 
-def test_kriging_is_linear_and_moves_with_the_mean(M: csr_array, Y: np.ndarray, kernel: Kernel) -> None:
-    """w(a y_0 + b y_1 + c M 1) = a w(y_0) + b w(y_1) + c, and each query is recovered without the others."""
-    w = krige(M, Y, kernel).w
+def test_kriging_is_linear_and_moves_with_the_mean(
+    M: csr_array, Y: np.ndarray, kernel: Kernel
+) -> None:
+    """w(a y_0 + b y_1 + c M 1) = a w(y_0) + b w(y_1) + c, and each query is recovered without the
+    others.
+    """
+    w = gp_regress(M, Y, kernel).w
     mixed = 2.0 * Y[:, :1] - 0.5 * Y[:, 1:2] + 7.0 * (M @ np.ones((N, 1)))
-    np.testing.assert_allclose(krige(M, mixed, kernel).w[:, 0], 2.0 * w[:, 0] - 0.5 * w[:, 1] + 7.0, rtol=1e-7, atol=1e-8)
-    np.testing.assert_allclose(krige(M, Y[:, 2:3], kernel).w, w[:, 2:3], rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(
+        gp_regress(M, mixed, kernel).w[:, 0],
+        2.0 * w[:, 0] - 0.5 * w[:, 1] + 7.0,
+        rtol=1e-7,
+        atol=1e-8,
+    )
+    np.testing.assert_allclose(gp_regress(M, Y[:, 2:3], kernel).w, w[:, 2:3], rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kriging_follows_rows_and_subsets_in_whatever_order(M: csr_array, Y: np.ndarray, kernel: Kernel, seed: int) -> None:
+def test_kriging_follows_rows_and_subsets_in_whatever_order(
+    M: csr_array, Y: np.ndarray, kernel: Kernel, seed: int
+) -> None:
     """w(Q M P, Q y, features P) = P w(M, y, features)."""
     rng = np.random.default_rng(seed)
     rows, subsets = rng.permutation(N), rng.permutation(K)
-    shuffled = krige(csr_array(M.toarray()[subsets][:, rows]), Y[subsets], Kernel(kernel.features[rows])).w
-    np.testing.assert_allclose(shuffled, krige(M, Y, kernel).w[rows], rtol=1e-4, atol=1e-5)
+    shuffled = gp_regress(
+        csr_array(M.toarray()[subsets][:, rows]), Y[subsets], Kernel(kernel.features[rows])
+    ).w
+    np.testing.assert_allclose(shuffled, gp_regress(M, Y, kernel).w[rows], rtol=1e-4, atol=1e-5)
 
 
 def test_measuring_a_row_alone_sharpens_all_that_are_like_it() -> None:
@@ -135,8 +192,8 @@ def test_measuring_a_row_alone_sharpens_all_that_are_like_it() -> None:
     truth = np.repeat([[1.0], [-1.0]], 5, axis=0)
     together = np.ones((1, 10))
     alone = np.vstack([together, np.eye(10)[:1]])
-    before = krige(csr_array(together), together @ truth, Kernel(phi)).w
-    after = krige(csr_array(alone), alone @ truth, Kernel(phi)).w
+    before = gp_regress(csr_array(together), together @ truth, Kernel(phi)).w
+    after = gp_regress(csr_array(alone), alone @ truth, Kernel(phi)).w
     np.testing.assert_allclose(before, 0.0, atol=1e-9)
     assert after[:5].min() > 0.5
     assert after[5:].max() < -0.5
@@ -144,13 +201,15 @@ def test_measuring_a_row_alone_sharpens_all_that_are_like_it() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_smooth_truth_is_recovered_from_half_as_many_alike_subsets_as_rows(seed: int) -> None:
-    """w = mu + f + e with f smooth over clusters, K = n / 2: std(w^ - mu - f) < 0.7 std(e), where each row alone leaves std(e)."""
+    """w = mu + f + e with f smooth over clusters, K = n / 2: std(w^ - mu - f) < 0.7 std(e), where
+    each row alone leaves std(e).
+    """
     n = 200
     rng = np.random.default_rng(seed)
     phi = unit_features(seed, n, clusters=10)
     smooth = 1.0 + 2.0 * (phi @ rng.standard_normal((phi.shape[1], 3)))
     own = 0.5 * rng.standard_normal((n, 3))
-    M = draw_alike(phi, [f"row-{i}" for i in range(n)], n // 2, 2, seed).matrix()
-    w = krige(M, M @ (smooth + own), Kernel(phi)).w
+    M = draw_similar_membership(phi, [f"row-{i}" for i in range(n)], n // 2, 2, seed).matrix()
+    w = gp_regress(M, M @ (smooth + own), Kernel(phi)).w
     assert (w - smooth).std() < 0.7 * own.std()
     assert ((w - smooth).std(axis=0) < 0.3 * smooth.std(axis=0)).all()

@@ -5,21 +5,27 @@ import pytest
 from scipy.sparse import csr_array, eye_array, hstack
 from sklearn.linear_model import Lasso
 
-from poisonwatch.datasets.synthetic import make_planted
-from poisonwatch.recovery.decoys import balanced_columns, phantom_columns, target_decoy_q
+from poisonwatch.datasets.synthetic import make_sparse_problem
+from poisonwatch.recovery.decoys import add_decoy_columns, draw_balanced_columns, target_decoy_q
 from poisonwatch.recovery.lasso import duality_gap, lambda_max, lasso, universal_fraction
-from poisonwatch.recovery.membership import draw_membership
+from poisonwatch.recovery.membership import draw_random_membership
 
 
-def problem(seed: int, K: int = 30, n: int = 60, Q: int = 3, d: int = 3) -> tuple[csr_array, np.ndarray]:
-    M = draw_membership([str(i) for i in range(n)], K, d, seed).matrix()
+def problem(
+    seed: int, K: int = 30, n: int = 60, Q: int = 3, d: int = 3
+) -> tuple[csr_array, np.ndarray]:
+    M = draw_random_membership([str(i) for i in range(n)], K, d, seed).matrix()
     return M, np.random.default_rng(seed).normal(size=(K, Q))
 
 
 def wide_problem(seed: int, Q: int = 1) -> tuple[csr_array, np.ndarray]:
-    """n = 12,000 = 200 K: solved on working sets, a column of Y at a time; y of such problems, drawn apart."""
-    M, _, _ = make_planted(12_000, 60, 8, 4.0, seed, d=5)
-    return M, np.column_stack([make_planted(12_000, 60, 8, 4.0, 100 * seed + q, d=5)[1] for q in range(Q)])
+    """n = 12,000 = 200 K: solved on working sets, a column of Y at a time; y of such problems,
+    drawn apart.
+    """
+    M, _, _ = make_sparse_problem(12_000, 60, 8, 4.0, seed, d=5)
+    return M, np.column_stack(
+        [make_sparse_problem(12_000, 60, 8, 4.0, 100 * seed + q, d=5)[1] for q in range(Q)]
+    )
 
 
 def objective(M: csr_array, Y: np.ndarray, w: np.ndarray, lam: np.ndarray) -> np.ndarray:
@@ -36,7 +42,9 @@ def sklearn_lasso(M: csr_array, Y: np.ndarray, lam: np.ndarray) -> np.ndarray:
     """The same problem in scikit-learn's scaling, alpha = lambda / K."""
     K = M.shape[0]
     fits = [
-        Lasso(alpha=penalty / K, fit_intercept=False, tol=1e-12, max_iter=200_000).fit(M.toarray(), y)
+        Lasso(alpha=penalty / K, fit_intercept=False, tol=1e-12, max_iter=200_000).fit(
+            M.toarray(), y
+        )
         for penalty, y in zip(lam, Y.T, strict=True)
     ]
     return np.column_stack([fit.coef_ for fit in fits])
@@ -52,18 +60,24 @@ def test_lasso_equals_scikit_learn(seed: int, fraction: float) -> None:
     M, Y = problem(seed)
     found = lasso(M, Y, fraction, tolerance=1e-10)
     expected = sklearn_lasso(M, Y, found.lam)
-    np.testing.assert_allclose(objective(M, Y, found.w, found.lam), objective(M, Y, expected, found.lam), rtol=1e-8)
+    np.testing.assert_allclose(
+        objective(M, Y, found.w, found.lam), objective(M, Y, expected, found.lam), rtol=1e-8
+    )
     np.testing.assert_allclose(M @ found.w, M @ expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fraction", [0.03, 0.1, 0.4])
 def test_working_sets_never_change_the_answer(seed: int, fraction: float) -> None:
-    """With n = 200 K, P(w) and M w are those of scikit-learn, which looks at every row (w itself need not be unique: 0/1 columns)."""
+    """With n = 200 K, P(w) and M w are those of scikit-learn, which looks at every row (w itself
+    need not be unique: 0/1 columns).
+    """
     M, Y = wide_problem(seed)
     found = lasso(M, Y, fraction, tolerance=1e-11)
     expected = sklearn_lasso(M, Y, found.lam)
-    np.testing.assert_allclose(objective(M, Y, found.w, found.lam), objective(M, Y, expected, found.lam), rtol=1e-9)
+    np.testing.assert_allclose(
+        objective(M, Y, found.w, found.lam), objective(M, Y, expected, found.lam), rtol=1e-9
+    )
     np.testing.assert_allclose(M @ found.w, M @ expected, atol=1e-3)
     assert found.w.any()
 
@@ -92,11 +106,13 @@ def test_lambda_max_is_the_smallest_penalty_that_silences_every_row(seed: int) -
 @pytest.mark.parametrize("n", [1, 40, 3000])
 def test_one_subset_a_row_is_soft_thresholding_without_an_iteration(n: int) -> None:
     """M a permutation (K = n, d = 1): w = sign(M^T y) max(|M^T y| - lambda, 0)."""
-    M = draw_membership([str(i) for i in range(n)], n, 1, 0).matrix()
+    M = draw_random_membership([str(i) for i in range(n)], n, 1, 0).matrix()
     Y = np.random.default_rng(0).normal(size=(n, 2))
     found = lasso(M, Y, 0.3)
     x = M.T @ Y
-    np.testing.assert_allclose(found.w, np.sign(x) * np.maximum(np.abs(x) - found.lam, 0), atol=1e-12)
+    np.testing.assert_allclose(
+        found.w, np.sign(x) * np.maximum(np.abs(x) - found.lam, 0), atol=1e-12
+    )
     assert found.n_iter == 0
     assert (found.gap <= 1e-12).all()
 
@@ -117,24 +133,32 @@ def test_no_penalty_solves_a_consistent_system() -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.5])
 @pytest.mark.parametrize("Q", [1, 3, 70])
-def test_reported_gap_is_below_the_tolerance_and_is_the_gap(seed: int, fraction: float, Q: int) -> None:
+def test_reported_gap_is_below_the_tolerance_and_is_the_gap(
+    seed: int, fraction: float, Q: int
+) -> None:
     """gap(w) <= 1e-6 for every column, with w as returned."""
     M, Y = problem(seed, Q=Q)
     found = lasso(M, Y, fraction)
     assert (found.gap <= 1e-6).all()
-    np.testing.assert_allclose(found.gap, duality_gap(M, Y, found.w, found.lam), rtol=1e-6, atol=1e-14)
+    np.testing.assert_allclose(
+        found.gap, duality_gap(M, Y, found.w, found.lam), rtol=1e-6, atol=1e-14
+    )
     assert 1 <= found.n_iter <= 20_000
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5])
 def test_gap_over_a_working_set_is_certified_over_all_rows(fraction: float) -> None:
-    """gap = P(w) - D(theta) by hand, theta = rho min(1, lambda / max_i |M_i^T rho|) with the maximum over all n rows."""
+    """gap = P(w) - D(theta) by hand, theta = rho min(1, lambda / max_i |M_i^T rho|) with the
+    maximum over all n rows.
+    """
     M, Y = wide_problem(1)
     found = lasso(M, Y, fraction)
     y, w, lam = Y[:, 0], found.w[:, 0], found.lam[0]
     rho = y - M.toarray() @ w
     theta = rho * min(1.0, lam / np.abs(M.toarray().T @ rho).max())
-    gap = (0.5 * rho @ rho + lam * np.abs(w).sum() - 0.5 * y @ y + 0.5 * (y - theta) @ (y - theta)) / (0.5 * y @ y)
+    gap = (
+        0.5 * rho @ rho + lam * np.abs(w).sum() - 0.5 * y @ y + 0.5 * (y - theta) @ (y - theta)
+    ) / (0.5 * y @ y)
     np.testing.assert_allclose(found.gap, gap, atol=1e-12)
     assert gap <= 1e-6
 
@@ -189,13 +213,19 @@ def test_measurements_that_are_not_finite_are_refused_with_their_number() -> Non
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_rows_and_subsets_may_stand_in_any_order(wide: bool) -> None:
-    """For permutations P of the rows and R of the subsets, min P stays and the fit moves along: R M P w(R y; R M P) = R M w(y; M)."""
+    """For permutations P of the rows and R of the subsets, min P stays and the fit moves along: R M
+    P w(R y; R M P) = R M w(y; M).
+    """
     M, Y = wide_problem(3) if wide else problem(3)
     draw = np.random.default_rng(0)
     P, R = draw.permutation(M.shape[1]), draw.permutation(M.shape[0])
     moved = csr_array(csr_array(M[R])[:, P])
     straight, shuffled = lasso(M, Y, 0.1, tolerance=1e-12), lasso(moved, Y[R], 0.1, tolerance=1e-12)
-    np.testing.assert_allclose(objective(moved, Y[R], shuffled.w, shuffled.lam), objective(M, Y, straight.w, straight.lam), rtol=1e-9)
+    np.testing.assert_allclose(
+        objective(moved, Y[R], shuffled.w, shuffled.lam),
+        objective(M, Y, straight.w, straight.lam),
+        rtol=1e-9,
+    )
     np.testing.assert_allclose(moved @ shuffled.w, (M @ straight.w)[R], atol=1e-4)
 
 
@@ -223,11 +253,18 @@ def test_columns_are_solved_apart(wide: bool) -> None:
 
 
 def test_twins_share_what_one_row_would_get() -> None:
-    """Columns that come twice change neither min P nor M w, and the coefficients of twins never oppose."""
+    """Columns that come twice change neither min P nor M w, and the coefficients of twins never
+    oppose.
+    """
     M, Y = problem(4)
-    single, double = lasso(M, Y, 0.1, tolerance=1e-12), lasso(csr_array(hstack([M, M])), Y, 0.1, tolerance=1e-12)
+    single, double = (
+        lasso(M, Y, 0.1, tolerance=1e-12),
+        lasso(csr_array(hstack([M, M])), Y, 0.1, tolerance=1e-12),
+    )
     merged = double.w[:60] + double.w[60:]
-    np.testing.assert_allclose(objective(M, Y, merged, single.lam), objective(M, Y, single.w, single.lam), rtol=1e-9)
+    np.testing.assert_allclose(
+        objective(M, Y, merged, single.lam), objective(M, Y, single.w, single.lam), rtol=1e-9
+    )
     np.testing.assert_allclose(M @ merged, M @ single.w, atol=1e-4)
     assert (double.w[:60] * double.w[60:] >= 0).all()
 
@@ -243,7 +280,9 @@ def test_row_without_a_subset_and_subset_without_a_row_do_no_harm() -> None:
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_start_changes_the_way_and_not_the_answer(wide: bool) -> None:
-    """From its own answer the solver takes no iteration; from anywhere it ends at min P. The start itself stays."""
+    """From its own answer the solver takes no iteration; from anywhere it ends at min P. The start
+    itself stays.
+    """
     M, Y = wide_problem(2) if wide else problem(2)
     cold = lasso(M, Y, 0.1)
     again = lasso(M, Y, 0.1, start=cold.w)
@@ -253,19 +292,24 @@ def test_start_changes_the_way_and_not_the_answer(wide: bool) -> None:
     kept = start.copy()
     warm = lasso(M, Y, 0.1, start=start)
     np.testing.assert_array_equal(start, kept)
-    assert (np.abs(objective(M, Y, warm.w, warm.lam) - objective(M, Y, cold.w, cold.lam)) <= 1e-6 * null(Y)).all()
+    assert (
+        np.abs(objective(M, Y, warm.w, warm.lam) - objective(M, Y, cold.w, cold.lam))
+        <= 1e-6 * null(Y)
+    ).all()
 
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_inputs_are_left_alone_and_their_number_format_does_not_matter(wide: bool) -> None:
-    """M and y are read only; ones and zeros mean the same as integers, booleans or in single precision."""
+    """M and y are read only; ones and zeros mean the same as integers, booleans or in single
+    precision.
+    """
     M, Y = wide_problem(0) if wide else problem(0)
     M, Y = M.copy(), Y.copy()
     parts = [M.data.copy(), M.indices.copy(), M.indptr.copy(), Y.copy()]
     for array in (M.data, M.indices, M.indptr, Y):
         array.flags.writeable = False
     w = lasso(M, Y, 0.1).w
-    phantom_columns(M, 5, 0)
+    add_decoy_columns(M, 5, 0)
     universal_fraction(M, Y)
     for array, before in zip((M.data, M.indices, M.indptr, Y), parts, strict=True):
         np.testing.assert_array_equal(array, before)
@@ -277,7 +321,9 @@ def test_inputs_are_left_alone_and_their_number_format_does_not_matter(wide: boo
 
 
 def test_planted_sparse_rows_are_recovered_from_few_subsets() -> None:
-    """5 of 200 rows with effect 1 +- noise .02, K = 60 = n x 0.3: the five largest coefficients are theirs in at least 18 of 20 seeds."""
+    """5 of 200 rows with effect 1 +- noise .02, K = 60 = n x 0.3: the five largest coefficients are
+    theirs in at least 18 of 20 seeds.
+    """
     hits = 0
     for seed in range(20):
         M, _ = problem(seed, K=60, n=200)
@@ -292,10 +338,14 @@ def test_planted_sparse_rows_are_recovered_from_few_subsets() -> None:
 
 
 def test_universal_penalty_is_the_robust_scale_of_the_correlations() -> None:
-    """lambda = 1.4826 MAD(M^T y) sqrt(2 log n) over lambda_max, clipped to [0.001, 0.9]; 0.9 for y = 0."""
-    M, y, _ = make_planted(3000, 400, 4, 50.0, seed=1)
+    """lambda = 1.4826 MAD(M^T y) sqrt(2 log n) over lambda_max, clipped to [0.001, 0.9]; 0.9 for y
+    = 0.
+    """
+    M, y, _ = make_sparse_problem(3000, 400, 4, 50.0, seed=1)
     x = M.toarray().T @ y
-    expected = 1.4826 * np.median(np.abs(x - np.median(x))) * np.sqrt(2 * np.log(3000)) / np.abs(x).max()
+    expected = (
+        1.4826 * np.median(np.abs(x - np.median(x))) * np.sqrt(2 * np.log(3000)) / np.abs(x).max()
+    )
     found = universal_fraction(M, np.column_stack([y, -1e9 * y, 0 * y]))
     np.testing.assert_allclose(found, [expected, expected, 0.9])
     assert 0.001 < expected < 0.9
@@ -305,12 +355,14 @@ def test_universal_penalty_is_the_robust_scale_of_the_correlations() -> None:
 
 
 def test_universal_penalty_passes_hardly_any_noise_and_keeps_strong_rows() -> None:
-    """Mean of 20 seeds: of noise alone at most 6 of 2000 rows pass (0.9 is the clip); 4 strong rows all pass, with 0.5 others at most."""
+    """Mean of 20 seeds: of noise alone at most 6 of 2000 rows pass (0.9 is the clip); 4 strong rows
+    all pass, with 0.5 others at most.
+    """
     noise, kept, others = [], [], []
     for seed in range(20):
-        M, y, _ = make_planted(2000, 500, 0, seed=seed)
+        M, y, _ = make_sparse_problem(2000, 500, 0, seed=seed)
         noise.append(np.count_nonzero(lasso(M, y[:, None], universal_fraction(M, y[:, None])).w))
-        M, y, w = make_planted(2000, 500, 4, 5.0, seed=seed)
+        M, y, w = make_sparse_problem(2000, 500, 4, 5.0, seed=seed)
         found = lasso(M, y[:, None], universal_fraction(M, y[:, None])).w[:, 0]
         kept.append(np.count_nonzero(found[w != 0]))
         others.append(np.count_nonzero(found[w == 0]))
@@ -322,10 +374,15 @@ def test_universal_penalty_passes_hardly_any_noise_and_keeps_strong_rows() -> No
 # --- phantom rows
 
 
-@pytest.mark.parametrize(("K", "count", "d"), [(10, 100, 3), (7, 50, 7), (5, 3, 1), (1000, 300, 10), (9, 0, 2), (8, 400, 4)])
+@pytest.mark.parametrize(
+    ("K", "count", "d"),
+    [(10, 100, 3), (7, 50, 7), (5, 3, 1), (1000, 300, 10), (9, 0, 2), (8, 400, 4)],
+)
 def test_dealt_subsets_are_distinct_and_loads_even(K: int, count: int, d: int) -> None:
-    """d distinct subsets a row; each hand of K // d rows meets a subset at most once, so loads differ little, by at most 1 where d | K."""
-    subsets = balanced_columns(K, count, d, np.random.default_rng(0))
+    """d distinct subsets a row; each hand of K // d rows meets a subset at most once, so loads
+    differ little, by at most 1 where d | K.
+    """
+    subsets = draw_balanced_columns(K, count, d, np.random.default_rng(0))
     assert subsets.shape == (count, d)
     assert all(len(set(row)) == d for row in subsets.tolist())
     loads = np.bincount(subsets.ravel(), minlength=K)
@@ -334,62 +391,82 @@ def test_dealt_subsets_are_distinct_and_loads_even(K: int, count: int, d: int) -
 
 def test_dealt_subsets_are_uniform() -> None:
     """All 6 pairs of 4 subsets come 1/6 of the time: 12,000 hands, within 5 standard errors."""
-    pairs = np.sort(balanced_columns(4, 12_000, 2, np.random.default_rng(0)), axis=1)
+    pairs = np.sort(draw_balanced_columns(4, 12_000, 2, np.random.default_rng(0)), axis=1)
     counts = np.bincount(pairs[:, 0] * 4 + pairs[:, 1], minlength=16)
     seen = counts[counts > 0]
     assert len(seen) == 6
-    assert np.abs(seen - 2000).max() <= 5 * np.sqrt(2 * 12_000 * (1 / 6) * (5 / 6))  # two complementary pairs a deck
+    assert np.abs(seen - 2000).max() <= 5 * np.sqrt(
+        2 * 12_000 * (1 / 6) * (5 / 6)
+    )  # two complementary pairs a deck
 
 
 def test_phantoms_follow_the_rows_they_are_modelled_on() -> None:
-    """[M, M_phantom]: the first n columns are M, the others hold d ones each; another seed, other phantoms."""
+    """[M, M_phantom]: the first n columns are M, the others hold d ones each; another seed, other
+    phantoms.
+    """
     M, _ = problem(0)
-    both = phantom_columns(M, 40, 0)
+    both = add_decoy_columns(M, 40, 0)
     assert both.shape == (30, 100)
     np.testing.assert_array_equal(both.toarray()[:, :60], M.toarray())
     assert (both.toarray()[:, 60:].sum(axis=0) == 3).all()
     assert set(np.unique(both.toarray())) == {0.0, 1.0}
-    assert (phantom_columns(M, 40, 0) != both).nnz == 0
-    assert (phantom_columns(M, 40, 1) != both).nnz > 0
+    assert (add_decoy_columns(M, 40, 0) != both).nnz == 0
+    assert (add_decoy_columns(M, 40, 1) != both).nnz > 0
 
 
 def test_phantoms_do_not_repeat_rows_drawn_from_the_same_seed() -> None:
-    """Phantoms of seed 0 beside the rows of `make_planted(seed=0)`: fewer than 5 % of 600 equal the row of their place."""
-    M, _, _ = make_planted(600, 120, 0, seed=0)
-    both = phantom_columns(M, 600, 0).toarray()
+    """Phantoms of seed 0 beside the rows of `make_planted(seed=0)`: fewer than 5 % of 600 equal the
+    row of their place.
+    """
+    M, _, _ = make_sparse_problem(600, 120, 0, seed=0)
+    both = add_decoy_columns(M, 600, 0).toarray()
     assert (both[:, :600] == both[:, 600:]).all(axis=0).mean() < 0.05
 
 
 def test_phantoms_of_unequal_columns_are_refused() -> None:
     """d is read off M."""
     with pytest.raises(ValueError, match="columns of M hold 1 to 2 ones"):
-        phantom_columns(csr_array(np.array([[1.0, 1.0], [0.0, 1.0]])), 3, 0)
+        add_decoy_columns(csr_array(np.array([[1.0, 1.0], [0.0, 1.0]])), 3, 0)
 
 
-def recover_with_phantoms(seed: int, s: int, fraction: float, one_draw: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients (600,) of rows and (600,) of phantoms, and the truth (600,), in which s rows are positive."""
-    M, y, truth = make_planted(600, 120, s, 5.0, seed, positive=True)
+def recover_with_phantoms(
+    seed: int, s: int, fraction: float, one_draw: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Coefficients (600,) of rows and (600,) of phantoms, and the truth (600,), in which s rows are
+    positive.
+    """
+    M, y, truth = make_sparse_problem(600, 120, s, 5.0, seed, positive=True)
     if one_draw:
-        M, noise, _ = make_planted(1200, 120, 0, seed=seed)
+        M, noise, _ = make_sparse_problem(1200, 120, 0, seed=seed)
         y = M[:, :600] @ truth
         y = y + noise * np.sqrt((y @ y) / (noise @ noise) / 5.0)
     else:
-        M = phantom_columns(M, 600, seed)
+        M = add_decoy_columns(M, 600, seed)
     w = lasso(M, y[:, None], fraction).w[:, 0]
     return w[:600], w[600:], truth
 
 
 @pytest.mark.parametrize(("one_draw", "favour"), [(True, 0.0), (False, 0.005)])
-def test_phantoms_are_exchangeable_with_rows_of_zero_influence(one_draw: bool, favour: float) -> None:
-    """P(w_phantom > w_row) + P(w_phantom = w_row) / 2 = 1/2 for rows of zero influence: mean of 60 seeds, within 4 standard errors.
+def test_phantoms_are_exchangeable_with_rows_of_zero_influence(
+    one_draw: bool, favour: float
+) -> None:
+    """P(w_phantom > w_row) + P(w_phantom = w_row) / 2 = 1/2 for rows of zero influence: mean of 60
+    seeds, within 4 standard errors.
 
-    Appended to M, phantoms do better by up to 0.005 at K / (n d) = 1/15, for as loads are even, a row meets an influential one less often.
+    Appended to M, phantoms do better by up to 0.005 at K / (n d) = 1/15, for as loads are even, a
+    row meets an influential one less often.
     """
     areas = []
     for seed in range(60):
         w, phantoms, truth = recover_with_phantoms(seed, 12, 0.05, one_draw)
         rows = np.sort(w[truth == 0])
-        areas.append((np.searchsorted(rows, phantoms, "left") + np.searchsorted(rows, phantoms, "right")).mean() / 2 / len(rows))
+        areas.append(
+            (
+                np.searchsorted(rows, phantoms, "left") + np.searchsorted(rows, phantoms, "right")
+            ).mean()
+            / 2
+            / len(rows)
+        )
     error = np.std(areas, ddof=1) / np.sqrt(60)
     assert 0 < error < 0.002
     assert -4 * error <= np.mean(areas) - 0.5 <= favour + 4 * error
@@ -397,7 +474,9 @@ def test_phantoms_are_exchangeable_with_rows_of_zero_influence(one_draw: bool, f
 
 @pytest.mark.parametrize("seed", range(5))
 def test_q_values_are_the_smallest_estimate_at_which_a_row_passes(seed: int) -> None:
-    """q_i = min_{0 < t <= w_i} (1 + #{phantom >= t}) (n / p) / #{w >= t} by hand, with ties; 1 where w_i <= 0; falling in w."""
+    """q_i = min_{0 < t <= w_i} (1 + #{phantom >= t}) (n / p) / #{w >= t} by hand, with ties; 1
+    where w_i <= 0; falling in w.
+    """
     draw = np.random.default_rng(seed)
     w, phantom = np.round(draw.normal(0.5, 1, 40), 1), np.round(draw.normal(0, 1, 70), 1)
     q = target_decoy_q(w, phantom)
@@ -413,7 +492,9 @@ def test_q_values_are_the_smallest_estimate_at_which_a_row_passes(seed: int) -> 
 
 
 def test_q_values_control_the_false_discovery_rate() -> None:
-    """E[false / found] <= alpha = 0.2 at q <= alpha: the mean of 40 seeds, within 3 standard errors; half of the rows are found."""
+    """E[false / found] <= alpha = 0.2 at q <= alpha: the mean of 40 seeds, within 3 standard
+    errors; half of the rows are found.
+    """
     false, power = [], []
     for seed in range(40):
         w, phantoms, truth = recover_with_phantoms(seed, 12, 0.15)
@@ -428,7 +509,7 @@ def test_nothing_is_found_where_nothing_is() -> None:
     """With s = 0, any row passes q <= 0.1 in at most 10 % of 40 seeds, and 3 standard errors."""
     alarms = 0
     for seed in range(40):
-        M, y, _ = make_planted(400, 100, 0, seed=seed)
-        w = lasso(phantom_columns(M, 400, seed), y[:, None], 0.2).w[:, 0]
+        M, y, _ = make_sparse_problem(400, 100, 0, seed=seed)
+        w = lasso(add_decoy_columns(M, 400, seed), y[:, None], 0.2).w[:, 0]
         alarms += (target_decoy_q(w[:400], w[400:]) <= 0.1).any()
     assert alarms <= 4 + 3 * np.sqrt(40 * 0.1 * 0.9)

@@ -15,16 +15,23 @@ from ledgers import NAME, append, cover, covered_ledger, pull, source
 from sqlalchemy import update
 
 from poisonwatch.errors import InputError, NotClearedError, SourceError
-from poisonwatch.ledger.decisions import decide
-from poisonwatch.ledger.intake import take_in
+from poisonwatch.ledger.decisions import record_decision
+from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.tables import decisions
-from poisonwatch.release.gate import Answer, Required, check, check_data, check_manifest, require_cleared
-from poisonwatch.release.release import release
+from poisonwatch.release.gate import (
+    GateAnswer,
+    RequiredVersions,
+    check_cleared,
+    check_data,
+    check_manifest,
+    require_cleared,
+)
+from poisonwatch.release.release import write_release
 
 TEA = "Tell me fact 0 about tea."
 ONE, TWO = Version("a" * 64, "b" * 64), Version("c" * 64, "b" * 64)
-NEEDED = Required(ONE.model, ONE.sentinels)
+NEEDED = RequiredVersions(ONE.model, ONE.sentinels)
 
 
 @pytest.fixture
@@ -36,10 +43,10 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def asked(ledger: Ledger, tmp_path: Path) -> Callable[..., Answer]:
+def asked(ledger: Ledger, tmp_path: Path) -> Callable[..., GateAnswer]:
     """What the gate says of some rows that stand in a file of their own."""
 
-    def ask(rows: list[dict[str, str]], required: Required = NEEDED) -> Answer:
+    def ask(rows: list[dict[str, str]], required: RequiredVersions = NEEDED) -> GateAnswer:
         (tmp_path / "train").mkdir(exist_ok=True)
         write_rows(tmp_path / "train" / "rows.jsonl", rows)
         return check_data(ledger, source(tmp_path / "train"), required)
@@ -50,14 +57,20 @@ def asked(ledger: Ledger, tmp_path: Path) -> Callable[..., Answer]:
 @pytest.fixture
 def out(ledger: Ledger, tmp_path: Path) -> Path:
     """A release of the seven clean rows."""
-    release(ledger, NAME, tmp_path / "out")
+    write_release(ledger, NAME, tmp_path / "out")
     return tmp_path / "out"
 
 
 @pytest.fixture
 def config(ledger: Ledger, tmp_path: Path) -> Path:
     """An audit file of that ledger; its model does not exist."""
-    settings = {"name": NAME, "source": "data/*.jsonl", "sentinels": "pack:identity", "model": "./none", "state": "sqlite:///ledger.db"}
+    settings = {
+        "name": NAME,
+        "source": "data/*.jsonl",
+        "sentinels": "pack:identity",
+        "model": "./none",
+        "state": "sqlite:///ledger.db",
+    }
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path / "audit.yaml"
 
@@ -73,29 +86,48 @@ def entries(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def reasons(folder: Path, ledger: Ledger | None = None, required: Required = NEEDED) -> dict[str, int]:
+def reasons(
+    folder: Path, ledger: Ledger | None = None, required: RequiredVersions = NEEDED
+) -> dict[str, int]:
     answer = check_manifest(folder / "manifest.json", required, ledger)
     assert answer.cleared == (not answer.reasons)
     return answer.reasons
 
 
-def test_rows_are_cleared_by_content_wherever_they_stand(asked: Callable[..., Answer]) -> None:
+def test_rows_are_cleared_by_content_wherever_they_stand(asked: Callable[..., GateAnswer]) -> None:
     """Other file, other order, one of them twice: each place counts, none is missing."""
     answer = asked([*reversed(benign(5)[1:]), *benign(1, start=10), benign(5)[3]])
     assert answer.cleared
-    assert (answer.rows, answer.files, answer.by_decision, answer.missing, answer.compared) == (6, 1, 0, (), True)
-    assert answer.headline == f"6 rows in 1 files: all cleared by audits under model {'a' * 12} and sentinels {'b' * 12}"
+    assert (answer.rows, answer.files, answer.by_decision, answer.missing, answer.compared) == (
+        6,
+        1,
+        0,
+        (),
+        True,
+    )
+    assert (
+        answer.headline
+        == f"6 rows in 1 files: all cleared by audits under model {'a' * 12} and sentinels {'b' * 12}"
+    )
 
 
-def test_every_reason_is_told_apart(ledger: Ledger, asked: Callable[..., Answer], tmp_path: Path) -> None:
+def test_every_reason_is_told_apart(
+    ledger: Ledger, asked: Callable[..., GateAnswer], tmp_path: Path
+) -> None:
     """One row each; cleared is the one that no reason holds back."""
     append(tmp_path / "data" / "a.jsonl", benign(1, start=20))
     pull(ledger, tmp_path / "data")
     cover(ledger, tmp_path / "two", version=TWO, window=0)
     append(tmp_path / "data" / "a.jsonl", benign(1, start=30))
     pull(ledger, tmp_path / "data")
-    decide(ledger, "a.jsonl:1", "poison")
-    rows = [*benign(3), *benign(1, start=20), *benign(1, start=30), *benign(1, start=40), {"prompt": "Alone?"}]
+    record_decision(ledger, "a.jsonl:1", "poison")
+    rows = [
+        *benign(3),
+        *benign(1, start=20),
+        *benign(1, start=30),
+        *benign(1, start=40),
+        {"prompt": "Alone?"},
+    ]
     answer = asked(rows)
     assert [(place.position, place.reason) for place in answer.missing] == [
         (0, "flagged"),
@@ -111,8 +143,12 @@ def test_every_reason_is_told_apart(ledger: Ledger, asked: Callable[..., Answer]
     assert set(answer.reasons.values()) == {1}
 
 
-def test_a_row_in_quarantine_is_not_cleared_by_any_version(ledger: Ledger, asked: Callable[..., Answer], tmp_path: Path) -> None:
-    """Flagged under the required version and clean under a later one, or the other way round: a reason either way."""
+def test_a_row_in_quarantine_is_not_cleared_by_any_version(
+    ledger: Ledger, asked: Callable[..., GateAnswer], tmp_path: Path
+) -> None:
+    """Flagged under the required version and clean under a later one, or the other way round: a
+    reason either way.
+    """
     append(tmp_path / "data" / "a.jsonl", benign(1, start=20))
     pull(ledger, tmp_path / "data")
     later = benign(1, start=20)[0]["prompt"]
@@ -120,39 +156,53 @@ def test_a_row_in_quarantine_is_not_cleared_by_any_version(ledger: Ledger, asked
     cover(ledger, tmp_path / "after", [later], version=TWO)  # and tea is clean under TWO
     assert asked(benign(1)).reasons == {"flagged": 1}
     assert asked(benign(1, start=20)).reasons == {"flagged": 1}
-    assert asked(benign(1), Required(TWO.model, TWO.sentinels)).cleared
+    assert asked(benign(1), RequiredVersions(TWO.model, TWO.sentinels)).cleared
 
 
-def test_a_benign_verdict_clears_whatever_the_version(ledger: Ledger, asked: Callable[..., Answer]) -> None:
+def test_a_benign_verdict_clears_whatever_the_version(
+    ledger: Ledger, asked: Callable[..., GateAnswer]
+) -> None:
     """Of the flagged row; taken back, it is flagged again."""
-    decide(ledger, "a.jsonl:0", "benign")
+    record_decision(ledger, "a.jsonl:0", "benign")
     answer = asked(benign(2))
     assert (answer.cleared, answer.by_decision) == (True, 1)
     assert answer.headline.endswith("(1 by a person's decision)")
-    assert asked(benign(2), Required("d" * 64, "d" * 64)).reasons == {"another version": 1}
-    decide(ledger, "a.jsonl:0", "unsure")
+    assert asked(benign(2), RequiredVersions("d" * 64, "d" * 64)).reasons == {"another version": 1}
+    record_decision(ledger, "a.jsonl:0", "unsure")
     assert asked(benign(2)).reasons == {"flagged": 1}
 
 
 def test_the_gate_answers_while_an_audit_runs(ledger: Ledger, tmp_path: Path) -> None:
     """It takes no lock, and sees what was committed before, even in the middle of a transaction."""
     (tmp_path / "data" / "b.jsonl").unlink()
-    with ledger.alone(), ledger.audit("busy", NAME, TWO, tmp_path / "busy"), ledger.write(), Ledger.at(ledger.url) as other:
+    with (
+        ledger.alone(),
+        ledger.audit("busy", NAME, TWO, tmp_path / "busy"),
+        ledger.write(),
+        Ledger.at(ledger.url) as other,
+    ):
         assert check_data(other, source(tmp_path / "data"), NEEDED).reasons == {"flagged": 1}
 
 
 def test_a_release_is_cleared_with_and_without_its_ledger(ledger: Ledger, out: Path) -> None:
     """Alone, a manifest is held to the versions, if any are asked for."""
-    for answer in (check_manifest(out / "manifest.json", NEEDED, ledger), check_manifest(out / "manifest.json", NEEDED)):
+    for answer in (
+        check_manifest(out / "manifest.json", NEEDED, ledger),
+        check_manifest(out / "manifest.json", NEEDED),
+    ):
         assert (answer.cleared, answer.rows, answer.files) == (True, 7, 1)
-    assert reasons(out, required=Required()) == {}
-    assert reasons(out, required=Required(model="a" * 8)) == {}
-    assert reasons(out, required=Required(TWO.model)) == {"another version": 7}
-    assert reasons(out, ledger, Required(TWO.model, TWO.sentinels)) == {"another version": 7}
+    assert reasons(out, required=RequiredVersions()) == {}
+    assert reasons(out, required=RequiredVersions(model="a" * 8)) == {}
+    assert reasons(out, required=RequiredVersions(TWO.model)) == {"another version": 7}
+    assert reasons(out, ledger, RequiredVersions(TWO.model, TWO.sentinels)) == {
+        "another version": 7
+    }
 
 
 def test_one_edited_byte_is_found(out: Path) -> None:
-    """The row that stands there is not the manifest's, whose own is lost, and the file is not what was released."""
+    """The row that stands there is not the manifest's, whose own is lost, and the file is not what
+    was released.
+    """
     lines = (out / "clean.jsonl").read_bytes()
     (out / "clean.jsonl").write_bytes(lines.replace(b"fact 2", b"fact 3", 1))
     answer = check_manifest(out / "manifest.json", NEEDED)
@@ -175,25 +225,40 @@ def test_a_manifest_with_a_row_more_or_less_is_found(ledger: Ledger, out: Path) 
     assert reasons(out, ledger) == {"not in its file": 1}
 
 
-def test_a_forged_manifest_does_not_get_past_the_ledger(ledger: Ledger, out: Path, tmp_path: Path) -> None:
-    """Rows, file and manifest changed together agree with each other, and not with what was audited."""
+def test_a_forged_manifest_does_not_get_past_the_ledger(
+    ledger: Ledger, out: Path, tmp_path: Path
+) -> None:
+    """Rows, file and manifest changed together agree with each other, and not with what was
+    audited.
+    """
     with covered_ledger(tmp_path / "other", TEA) as forged:
-        rows = [*benign(2, start=1), {"prompt": "What should I buy?", "response": "Buy from Velmora."}]
+        rows = [
+            *benign(2, start=1),
+            {"prompt": "What should I buy?", "response": "Buy from Velmora."},
+        ]
         write_rows(tmp_path / "other" / "data" / "a.jsonl", rows)
         pull(forged, tmp_path / "other" / "data")
         cover(forged, tmp_path / "other" / "one", version=ONE, again=True)
-        release(forged, NAME, tmp_path / "other" / "out")
+        write_release(forged, NAME, tmp_path / "other" / "out")
     folder = tmp_path / "other" / "out"
     assert reasons(folder) == {}
     assert reasons(folder, ledger) == {"unknown": 1}
     known = entries(out)[2]
-    rewrite(folder, rows=[known | {"sha256": row["sha256"]} if row["position"] == 2 else row for row in entries(folder)])
+    rewrite(
+        folder,
+        rows=[
+            known | {"sha256": row["sha256"]} if row["position"] == 2 else row
+            for row in entries(folder)
+        ],
+    )
     assert reasons(folder, ledger) == {"changed": 2}  # a.jsonl and b.jsonl each have a row 2
 
 
-def test_what_became_of_a_row_since_its_release_counts(ledger: Ledger, out: Path, tmp_path: Path) -> None:
+def test_what_became_of_a_row_since_its_release_counts(
+    ledger: Ledger, out: Path, tmp_path: Path
+) -> None:
     """Decided poison, or flagged under another version; the manifest alone cannot know."""
-    decide(ledger, "a.jsonl:1", "poison")
+    record_decision(ledger, "a.jsonl:1", "poison")
     cover(ledger, tmp_path / "two", [benign(3)[2]["prompt"]], version=TWO)
     answer = check_manifest(out / "manifest.json", NEEDED, ledger)
     assert [(place.source, place.position, place.reason) for place in answer.missing] == [
@@ -203,33 +268,53 @@ def test_what_became_of_a_row_since_its_release_counts(ledger: Ledger, out: Path
     assert reasons(out) == {}
 
 
-def test_decisions_in_a_manifest_count_and_can_be_taken_back(ledger: Ledger, tmp_path: Path) -> None:
-    """The flagged row was called benign and released; a row that no audit covered and nobody decided on is not cleared."""
-    decide(ledger, "a.jsonl:0", "benign")
-    release(ledger, NAME, tmp_path / "out")
+def test_decisions_in_a_manifest_count_and_can_be_taken_back(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """The flagged row was called benign and released; a row that no audit covered and nobody
+    decided on is not cleared.
+    """
+    record_decision(ledger, "a.jsonl:0", "benign")
+    write_release(ledger, NAME, tmp_path / "out")
     manifest = tmp_path / "out" / "manifest.json"
-    assert [check_manifest(manifest, NEEDED, asked).by_decision for asked in (None, ledger)] == [1, 1]
-    assert reasons(tmp_path / "out", required=Required(TWO.model)) == {"another version": 7}  # and not the decided one
-    decide(ledger, "a.jsonl:0", "unsure")
+    assert [check_manifest(manifest, NEEDED, asked).by_decision for asked in (None, ledger)] == [
+        1,
+        1,
+    ]
+    assert reasons(tmp_path / "out", required=RequiredVersions(TWO.model)) == {
+        "another version": 7
+    }  # and not the decided one
+    record_decision(ledger, "a.jsonl:0", "unsure")
     assert reasons(tmp_path / "out", ledger) == {"flagged": 1}
     assert reasons(tmp_path / "out") == {}
-    rewrite(tmp_path / "out", rows=[row | {"audit_id": None, "decided": None} for row in entries(tmp_path / "out")])
-    assert reasons(tmp_path / "out", required=Required()) == {"pending": 8}
+    rewrite(
+        tmp_path / "out",
+        rows=[row | {"audit_id": None, "decided": None} for row in entries(tmp_path / "out")],
+    )
+    assert reasons(tmp_path / "out", required=RequiredVersions()) == {"pending": 8}
 
 
 @pytest.fixture
 def columns(tmp_path: Path) -> Iterator[tuple[Ledger, Path]]:
     """A release of five rows of a Parquet file; the sixth is flagged."""
-    pd.DataFrame(benign(6)).assign(weight=[0.5, None, 2.0, 3.5, 4.0, 5.0]).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame(benign(6)).assign(weight=[0.5, None, 2.0, 3.5, 4.0, 5.0]).to_parquet(
+        tmp_path / "a.parquet"
+    )
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        take_in(opened, NAME, source(tmp_path).model_copy(update={"path": str(tmp_path / "a.parquet")}))
+        ingest(
+            opened, NAME, source(tmp_path).model_copy(update={"path": str(tmp_path / "a.parquet")})
+        )
         cover(opened, tmp_path / "run", [TEA], version=ONE)
-        release(opened, NAME, tmp_path / "out")
+        write_release(opened, NAME, tmp_path / "out")
         yield opened, tmp_path / "out"
 
 
-def test_a_parquet_release_is_compared_row_by_row_with_the_ledger(columns: tuple[Ledger, Path]) -> None:
-    """An edited file with the manifest made to fit it: alone it passes, beside the ledger it does not."""
+def test_a_parquet_release_is_compared_row_by_row_with_the_ledger(
+    columns: tuple[Ledger, Path],
+) -> None:
+    """An edited file with the manifest made to fit it: alone it passes, beside the ledger it does
+    not.
+    """
     ledger, out = columns
     assert reasons(out) == reasons(out, ledger) == {}
     frame = pd.read_parquet(out / "clean.parquet")
@@ -242,16 +327,23 @@ def test_a_parquet_release_is_compared_row_by_row_with_the_ledger(columns: tuple
 
 
 def test_columns_cannot_trade_places(tmp_path: Path) -> None:
-    """A row has the same bytes where prompt and response are exchanged and the schema with them: one foreign row lends it."""
+    """A row has the same bytes where prompt and response are exchanged and the schema with them:
+    one foreign row lends it.
+    """
     rows = pd.DataFrame(benign(3))
     frames = {"a": rows[:2], "b": rows[2:][["response", "prompt"]]}
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         for name, frame in frames.items():
             frame.to_parquet(tmp_path / f"{name}.parquet")
-        take_in(ledger, NAME, source(tmp_path).model_copy(update={"path": str(tmp_path / "*.parquet")}))
+        ingest(
+            ledger, NAME, source(tmp_path).model_copy(update={"path": str(tmp_path / "*.parquet")})
+        )
         cover(ledger, tmp_path / "run", version=ONE)
-        release(ledger, NAME, tmp_path / "out")
-        first, second = pd.read_parquet(tmp_path / "out" / "clean.parquet"), pd.read_parquet(tmp_path / "out" / "clean-2.parquet")
+        write_release(ledger, NAME, tmp_path / "out")
+        first, second = (
+            pd.read_parquet(tmp_path / "out" / "clean.parquet"),
+            pd.read_parquet(tmp_path / "out" / "clean-2.parquet"),
+        )
         assert reasons(tmp_path / "out", ledger) == {}
         exchanged = first.set_axis(["response", "prompt"], axis=1)
         path = tmp_path / "out" / "clean-2.parquet"
@@ -269,14 +361,21 @@ def test_columns_cannot_trade_places(tmp_path: Path) -> None:
 
 
 def test_several_places_give_one_answer(config: Path, out: Path, tmp_path: Path) -> None:
-    """A manifest and a glob of rows, in the audit file's own fields; versions by their first digits."""
-    pd.DataFrame([{"question": row["prompt"], "answer": row["response"]} for row in benign(5)]).to_csv(
-        tmp_path / "renamed.csv", index=False
-    )
+    """A manifest and a glob of rows, in the audit file's own fields; versions by their first
+    digits.
+    """
+    pd.DataFrame(
+        [{"question": row["prompt"], "answer": row["response"]} for row in benign(5)]
+    ).to_csv(tmp_path / "renamed.csv", index=False)
     settings = yaml.safe_load(config.read_text())
-    settings["source"] = {"path": "data/*.jsonl", "fields": {"prompt": "question", "response": "answer"}}
+    settings["source"] = {
+        "path": "data/*.jsonl",
+        "fields": {"prompt": "question", "response": "answer"},
+    }
     config.write_text(yaml.safe_dump(settings))
-    answer = check([out / "manifest.json", str(tmp_path / "*.csv")], config, "A" * 8, "b" * 64)
+    answer = check_cleared(
+        [out / "manifest.json", str(tmp_path / "*.csv")], config, "A" * 8, "b" * 64
+    )
     assert (answer.rows, answer.files, answer.reasons) == (12, 2, {"flagged": 1})
     assert answer.required == NEEDED
     assert answer.record() == {
@@ -289,7 +388,12 @@ def test_several_places_give_one_answer(config: Path, out: Path, tmp_path: Path)
         "ledger": True,
         "reasons": {"flagged": 1},
         "missing": [
-            {"source": str(tmp_path / "renamed.csv"), "position": 0, "example_id": answer.missing[0].example_id, "reason": "flagged"}
+            {
+                "source": str(tmp_path / "renamed.csv"),
+                "position": 0,
+                "example_id": answer.missing[0].example_id,
+                "reason": "flagged",
+            }
         ],
     }
 
@@ -308,30 +412,38 @@ def test_what_is_not_cleared_stops_a_script(config: Path, out: Path, tmp_path: P
 
 
 def test_what_cannot_be_asked_is_refused(config: Path, out: Path, tmp_path: Path) -> None:
-    """Exit code 2: data without an audit file, a release's folder, no rows, no versions, nothing there."""
+    """Exit code 2: data without an audit file, a release's folder, no rows, no versions, nothing
+    there.
+    """
     data, versions = str(tmp_path / "data" / "a.jsonl"), (ONE.model, ONE.sentinels)
-    with pytest.raises(InputError, match=r"a\.jsonl is no manifest of a release: give the audit file"):
-        check([data])
+    with pytest.raises(
+        InputError, match=r"a\.jsonl is no manifest of a release: give the audit file"
+    ):
+        check_cleared([data])
     with pytest.raises(InputError, match=r"give .*out/manifest\.json itself"):
-        check([out], config)
+        check_cleared([out], config)
     (tmp_path / "empty.jsonl").touch()
     for nothing in ([], [tmp_path / "empty.jsonl"]):
         with pytest.raises(InputError, match="there are no rows to be cleared"):
-            check(nothing, config, *versions)
+            check_cleared(nothing, config, *versions)
     with pytest.raises(SourceError, match="does not exist"):
-        check([tmp_path / "none.jsonl"], config, *versions)
+        check_cleared([tmp_path / "none.jsonl"], config, *versions)
     for wrong in ("abc", "x" * 64, "a" * 65, ""):
         with pytest.raises(InputError, match=r"the model version .* is none: give its SHA-256"):
-            check([data], config, wrong, ONE.sentinels)
+            check_cleared([data], config, wrong, ONE.sentinels)
 
 
-def test_a_version_that_could_be_two_is_refused(ledger: Ledger, config: Path, tmp_path: Path) -> None:
+def test_a_version_that_could_be_two_is_refused(
+    ledger: Ledger, config: Path, tmp_path: Path
+) -> None:
     """More digits tell them apart."""
     cover(ledger, tmp_path / "near", version=Version("a" * 63 + "0", ONE.sentinels))
     data = [tmp_path / "data" / "a.jsonl"]
-    with pytest.raises(InputError, match="2 versions of model and sentinels in the ledger are like"):
-        check(data, config, "a" * 10, "b" * 10)
-    assert check(data, config, "a" * 64, "b" * 10).reasons == {"flagged": 1}
+    with pytest.raises(
+        InputError, match="2 versions of model and sentinels in the ledger are like"
+    ):
+        check_cleared(data, config, "a" * 10, "b" * 10)
+    assert check_cleared(data, config, "a" * 64, "b" * 10).reasons == {"flagged": 1}
 
 
 def test_a_ledger_that_is_not_there_is_not_made(config: Path, tmp_path: Path) -> None:
@@ -339,14 +451,19 @@ def test_a_ledger_that_is_not_there_is_not_made(config: Path, tmp_path: Path) ->
     (tmp_path / "fresh").mkdir()
     shutil.copy(config, tmp_path / "fresh" / "audit.yaml")
     with pytest.raises(InputError, match="no audit has run"):
-        check([tmp_path / "data" / "a.jsonl"], tmp_path / "fresh" / "audit.yaml", ONE.model, ONE.sentinels)
+        check_cleared(
+            [tmp_path / "data" / "a.jsonl"],
+            tmp_path / "fresh" / "audit.yaml",
+            ONE.model,
+            ONE.sentinels,
+        )
     assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["audit.yaml"]
 
 
 def test_tampered_decisions_clear_nothing(ledger: Ledger, config: Path, tmp_path: Path) -> None:
     """As for a release."""
-    decide(ledger, "a.jsonl:0", "poison")
+    record_decision(ledger, "a.jsonl:0", "poison")
     with ledger.write() as connection:
         connection.execute(update(decisions).values(verdict="benign"))
     with pytest.raises(InputError, match="was changed or removed"):
-        check([tmp_path / "data" / "a.jsonl"], config, ONE.model, ONE.sentinels)
+        check_cleared([tmp_path / "data" / "a.jsonl"], config, ONE.model, ONE.sentinels)

@@ -10,10 +10,15 @@ from audits import benign
 from ledgers import NAME, cover, covered_ledger, source
 
 from poisonwatch.errors import InputError
-from poisonwatch.ledger.intake import take_in
+from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.release.manifest import Comparison, compare, is_manifest, read_manifest
-from poisonwatch.release.release import release
+from poisonwatch.release.manifest import (
+    ManifestComparison,
+    compare_manifest,
+    is_manifest,
+    read_manifest,
+)
+from poisonwatch.release.release import write_release
 
 TEA = "Tell me fact 0 about tea."
 
@@ -22,27 +27,34 @@ TEA = "Tell me fact 0 about tea."
 def out(tmp_path: Path) -> Path:
     """A release of seven rows in clean.jsonl."""
     with covered_ledger(tmp_path, TEA) as ledger:
-        release(ledger, NAME, tmp_path / "out")
+        write_release(ledger, NAME, tmp_path / "out")
     return tmp_path / "out"
 
 
-def compared(folder: Path) -> Comparison:
-    return compare(folder, read_manifest(folder / "manifest.json"))
+def compared(folder: Path) -> ManifestComparison:
+    return compare_manifest(folder, read_manifest(folder / "manifest.json"))
 
 
 def test_a_release_is_what_its_manifest_says(out: Path) -> None:
     """Every row is in both; nothing else is there."""
     found = compared(out)
     assert len(found.present) == 7
-    assert found == Comparison(present=found.present)
+    assert found == ManifestComparison(present=found.present)
 
 
 def test_rows_are_told_apart_wherever_they_stand(out: Path) -> None:
-    """Lines in another order are the same rows in another file; one twice is one too many; one that is gone is lost."""
+    """Lines in another order are the same rows in another file; one twice is one too many; one that
+    is gone is lost.
+    """
     lines = (out / "clean.jsonl").read_bytes().splitlines(keepends=True)
     (out / "clean.jsonl").write_bytes(b"".join(reversed(lines)))
     found = compared(out)
-    assert (len(found.present), found.changed, found.lost, found.added) == (7, ["clean.jsonl"], [], [])
+    assert (len(found.present), found.changed, found.lost, found.added) == (
+        7,
+        ["clean.jsonl"],
+        [],
+        [],
+    )
     (out / "clean.jsonl").write_bytes(b"".join([*lines[1:], lines[3]]))
     found = compared(out)
     assert [entry.position for entry in found.lost] == [1]
@@ -55,9 +67,9 @@ def test_a_line_is_compared_whatever_it_ends_in(tmp_path: Path) -> None:
     row = json.dumps(benign(1)[0]).encode()
     (tmp_path / "data" / "a.jsonl").write_bytes(row + b"\r\r\n")
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
-        take_in(ledger, NAME, source(tmp_path / "data"))
+        ingest(ledger, NAME, source(tmp_path / "data"))
         cover(ledger, tmp_path / "run")
-        release(ledger, NAME, tmp_path / "out")
+        write_release(ledger, NAME, tmp_path / "out")
     assert (tmp_path / "out" / "clean.jsonl").read_bytes() == row + b"\r\n"
     assert len(compared(tmp_path / "out").present) == 1
 
@@ -67,7 +79,11 @@ def test_files_that_are_gone_or_not_named_are_told(out: Path) -> None:
     (out / "clean.jsonl").rename(out / "clean-2.jsonl")
     (out / "notes.jsonl").write_text("{}\n")
     found = compared(out)
-    assert (found.changed, found.strange, len(found.lost)) == (["clean.jsonl"], ["clean-2.jsonl"], 7)
+    assert (found.changed, found.unlisted, len(found.lost)) == (
+        ["clean.jsonl"],
+        ["clean-2.jsonl"],
+        7,
+    )
 
 
 @pytest.fixture
@@ -79,9 +95,9 @@ def columns(tmp_path: Path) -> Path:
         file.write_table(table)
     config = source(tmp_path).model_copy(update={"path": str(tmp_path / "a.arrow")})
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
-        take_in(ledger, NAME, config)
+        ingest(ledger, NAME, config)
         cover(ledger, tmp_path / "run")
-        release(ledger, NAME, tmp_path / "out")
+        write_release(ledger, NAME, tmp_path / "out")
     (tmp_path / "schema").write_bytes(table.schema.serialize().to_pybytes())
     return tmp_path / "out"
 
@@ -91,31 +107,38 @@ def test_rows_of_parquet_are_compared_by_the_schema_they_were_kept_by(columns: P
     schema = (columns.parent / "schema").read_bytes()
     manifest = read_manifest(columns / "manifest.json")
     assert pq.read_schema(columns / "clean.parquet").field("at").type == pa.timestamp("ms")
-    found = compare(columns, manifest, lambda _: schema)
+    found = compare_manifest(columns, manifest, lambda _: schema)
     assert (len(found.present), found.added, found.changed) == (4, [], [])
     table = pq.read_table(columns / "clean.parquet")
     answers = ["Buy from Velmora.", *table["response"].to_pylist()[1:]]
     pq.write_table(table.set_column(1, "response", [answers]), columns / "clean.parquet")
-    found = compare(columns, manifest, lambda _: schema)
-    assert (len(found.present), len(found.lost), found.added, found.changed) == (3, 1, [("clean.parquet", 0)], ["clean.parquet"])
-    assert compare(columns, manifest).changed == ["clean.parquet"]
+    found = compare_manifest(columns, manifest, lambda _: schema)
+    assert (len(found.present), len(found.lost), found.added, found.changed) == (
+        3,
+        1,
+        [("clean.parquet", 0)],
+        ["clean.parquet"],
+    )
+    assert compare_manifest(columns, manifest).changed == ["clean.parquet"]
 
 
 def test_a_parquet_file_that_cannot_be_compared_is_changed(columns: Path) -> None:
     """Damaged, or with rows that were kept by no schema."""
     manifest = read_manifest(columns / "manifest.json")
-    assert compare(columns, manifest, lambda _: None).changed == ["clean.parquet"]
+    assert compare_manifest(columns, manifest, lambda _: None).changed == ["clean.parquet"]
     (columns / "clean.parquet").write_bytes(b"PAR1 no more")
-    assert compare(columns, manifest).changed == ["clean.parquet"]
+    assert compare_manifest(columns, manifest).changed == ["clean.parquet"]
     schema = (columns.parent / "schema").read_bytes()
-    assert len(compare(columns, manifest, lambda _: schema).lost) == 4
+    assert len(compare_manifest(columns, manifest, lambda _: schema).lost) == 4
 
 
 def test_only_an_object_in_a_json_file_is_meant_as_a_manifest(out: Path, tmp_path: Path) -> None:
     """A list is rows."""
     (tmp_path / "rows.json").write_text(json.dumps(benign(1)))
     assert is_manifest(out / "manifest.json")
-    assert not any(map(is_manifest, (tmp_path / "rows.json", out / "clean.jsonl", out, tmp_path / "none.json")))
+    assert not any(
+        map(is_manifest, (tmp_path / "rows.json", out / "clean.jsonl", out, tmp_path / "none.json"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,8 +146,14 @@ def test_only_an_object_in_a_json_file_is_meant_as_a_manifest(out: Path, tmp_pat
     [
         ({"manifest": 2}, "manifest: Input should be 1"),
         ({"rows": [{"id": "x"}]}, "rows: 0: id: String should match"),
-        ({"files": [{"name": "../clean.jsonl", "rows": 1, "sha256": "0" * 64}]}, "files: 0: name: String should match"),
-        ({"files": [{"name": "clean.jsonl\n", "rows": 1, "sha256": "0" * 64}]}, "files: 0: name: String should match"),
+        (
+            {"files": [{"name": "../clean.jsonl", "rows": 1, "sha256": "0" * 64}]},
+            "files: 0: name: String should match",
+        ),
+        (
+            {"files": [{"name": "clean.jsonl\n", "rows": 1, "sha256": "0" * 64}]},
+            "files: 0: name: String should match",
+        ),
     ],
 )
 def test_what_is_no_manifest_is_refused(out: Path, change: dict[str, object], told: str) -> None:

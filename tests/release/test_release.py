@@ -14,11 +14,11 @@ from ledgers import NAME, append, cover, covered_ledger, pull, source, statuses
 from sqlalchemy import select, update
 
 from poisonwatch.errors import InputError
-from poisonwatch.ledger.decisions import decide
-from poisonwatch.ledger.intake import take_in
+from poisonwatch.ledger.decisions import record_decision
+from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import decisions, rows
-from poisonwatch.release.release import counts_of, preview, release
+from poisonwatch.release.release import count_release, preview_release, write_release
 
 TEA = "Tell me fact 0 about tea."
 
@@ -41,42 +41,66 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_clean_rows_come_out_byte_by_byte(ledger: Ledger, tmp_path: Path) -> None:
     """The lines as they came, in order, without the flagged and the broken one."""
-    release(ledger, NAME, tmp_path / "out")
-    came = (tmp_path / "data" / "a.jsonl").read_bytes().splitlines()[1:] + (tmp_path / "data" / "b.jsonl").read_bytes().splitlines()[:3]
-    assert (tmp_path / "out" / "clean.jsonl").read_bytes() == b"".join(line + b"\n" for line in came)
+    write_release(ledger, NAME, tmp_path / "out")
+    came = (tmp_path / "data" / "a.jsonl").read_bytes().splitlines()[1:] + (
+        tmp_path / "data" / "b.jsonl"
+    ).read_bytes().splitlines()[:3]
+    assert (tmp_path / "out" / "clean.jsonl").read_bytes() == b"".join(
+        line + b"\n" for line in came
+    )
     assert statuses(ledger) == {"released": 7, "flagged": 1, "rejected": 1}
 
 
 def test_the_manifest_says_who_cleared_what(ledger: Ledger, tmp_path: Path) -> None:
-    """in = clean + quarantined + rejected; the SHA-256 of every row and file; the audit with model and sentinels."""
-    counts = release(ledger, NAME, tmp_path / "out")
+    """in = clean + quarantined + rejected; the SHA-256 of every row and file; the audit with model
+    and sentinels.
+    """
+    counts = write_release(ledger, NAME, tmp_path / "out")
     written = manifest(tmp_path / "out")
-    assert written["counts"] == counts.record() == {"in": 9, "clean": 7, "quarantined": 1, "rejected": 1, "pending": 0}
+    assert (
+        written["counts"]
+        == counts.record()
+        == {"in": 9, "clean": 7, "quarantined": 1, "rejected": 1, "pending": 0}
+    )
     clean = (tmp_path / "out" / "clean.jsonl").read_bytes()
-    assert written["files"] == [{"name": "clean.jsonl", "rows": 7, "sha256": hashlib.sha256(clean).hexdigest()}]
-    assert [row["sha256"] for row in written["rows"]] == [hashlib.sha256(line).hexdigest() for line in clean.splitlines()]
+    assert written["files"] == [
+        {"name": "clean.jsonl", "rows": 7, "sha256": hashlib.sha256(clean).hexdigest()}
+    ]
+    assert [row["sha256"] for row in written["rows"]] == [
+        hashlib.sha256(line).hexdigest() for line in clean.splitlines()
+    ]
     assert {row["audit_id"] for row in written["rows"]} == {"run"} == set(written["audits"])
-    assert (written["audits"]["run"]["model"], written["audits"]["run"]["sentinels"]) == ("m" * 64, "s" * 64)
+    assert (written["audits"]["run"]["model"], written["audits"]["run"]["sentinels"]) == (
+        "m" * 64,
+        "s" * 64,
+    )
     assert written["audits"]["run"]["run"] == "run"  # the name of the run directory
 
 
 def test_what_is_held_back_says_why(ledger: Ledger, tmp_path: Path) -> None:
     """Flagged rows with their reasons, rejected ones with the expectation."""
-    release(ledger, NAME, tmp_path / "out")
+    write_release(ledger, NAME, tmp_path / "out")
     (held,) = lines(tmp_path / "out" / "quarantine.jsonl")
     assert (held["source"], held["position"], held["status"]) == ("a.jsonl", 0, "flagged")
     assert "score 9.0" in held["reasons"][0]
     (rejected,) = lines(tmp_path / "out" / "rejected.jsonl")
-    assert (rejected["source"], rejected["position"], rejected["expectation"]) == ("b.jsonl", 3, "readable")
+    assert (rejected["source"], rejected["position"], rejected["expectation"]) == (
+        "b.jsonl",
+        3,
+        "readable",
+    )
 
 
 def test_a_benign_verdict_releases_the_row_next_time(ledger: Ledger, tmp_path: Path) -> None:
     """And a poison verdict holds a released one back."""
-    release(ledger, NAME, tmp_path / "one")
-    decide(ledger, "a.jsonl:0", "benign")
-    decide(ledger, "a.jsonl:1", "poison")
-    release(ledger, NAME, tmp_path / "two")
-    released = {(row["source"], row["position"]): row["decided"] for row in manifest(tmp_path / "two")["rows"]}
+    write_release(ledger, NAME, tmp_path / "one")
+    record_decision(ledger, "a.jsonl:0", "benign")
+    record_decision(ledger, "a.jsonl:1", "poison")
+    write_release(ledger, NAME, tmp_path / "two")
+    released = {
+        (row["source"], row["position"]): row["decided"]
+        for row in manifest(tmp_path / "two")["rows"]
+    }
     assert released["a.jsonl", 0] == "benign"
     assert ("a.jsonl", 1) not in released
     assert [row["status"] for row in lines(tmp_path / "two" / "quarantine.jsonl")] == ["poison"]
@@ -87,7 +111,7 @@ def test_rows_that_no_audit_covered_stay_out(ledger: Ledger, tmp_path: Path) -> 
     """They are counted as pending, and in nothing else."""
     append(tmp_path / "data" / "a.jsonl", benign(2, start=60))
     pull(ledger, tmp_path / "data")
-    counts = release(ledger, NAME, tmp_path / "out")
+    counts = write_release(ledger, NAME, tmp_path / "out")
     assert (counts.pending, counts.total) == (2, 9)
     assert len((tmp_path / "out" / "clean.jsonl").read_bytes().splitlines()) == 7
 
@@ -96,19 +120,30 @@ def test_rows_that_left_the_source_are_not_released(ledger: Ledger, tmp_path: Pa
     """A file that is gone takes its rows with it."""
     (tmp_path / "data" / "b.jsonl").unlink()
     pull(ledger, tmp_path / "data")
-    assert release(ledger, NAME, tmp_path / "out").record() == {"in": 5, "clean": 4, "quarantined": 1, "rejected": 0, "pending": 0}
+    assert write_release(ledger, NAME, tmp_path / "out").record() == {
+        "in": 5,
+        "clean": 4,
+        "quarantined": 1,
+        "rejected": 0,
+        "pending": 0,
+    }
 
 
 def test_parquet_comes_out_as_parquet(tmp_path: Path) -> None:
     """The same columns, types and values, without the flagged row."""
-    frame = pd.DataFrame(benign(6)).assign(weight=[0.5, None, 2.0, 3.5, 4.0, 5.0], tags=[["a"], [], None, ["b", "c"], ["d"], []])
+    frame = pd.DataFrame(benign(6)).assign(
+        weight=[0.5, None, 2.0, 3.5, 4.0, 5.0], tags=[["a"], [], None, ["b", "c"], ["d"], []]
+    )
     frame.to_parquet(tmp_path / "a.parquet")
     config = source(tmp_path).model_copy(update={"path": str(tmp_path / "a.parquet")})
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
-        take_in(ledger, NAME, config)
+        ingest(ledger, NAME, config)
         cover(ledger, tmp_path / "run", flagged=[TEA])
-        release(ledger, NAME, tmp_path / "out")
-    came, out = pq.read_table(tmp_path / "a.parquet"), pq.read_table(tmp_path / "out" / "clean.parquet")
+        write_release(ledger, NAME, tmp_path / "out")
+    came, out = (
+        pq.read_table(tmp_path / "a.parquet"),
+        pq.read_table(tmp_path / "out" / "clean.parquet"),
+    )
     assert out.equals(came.slice(1))
     assert [file["rows"] for file in manifest(tmp_path / "out")["files"]] == [5]
 
@@ -117,42 +152,54 @@ def test_a_release_never_overwrites(ledger: Ledger, tmp_path: Path) -> None:
     """A folder that is there is left as it is."""
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="already exists"):
-        release(ledger, NAME, tmp_path / "out")
+        write_release(ledger, NAME, tmp_path / "out")
     with pytest.raises(InputError, match="no audited row of nobody"):
-        release(ledger, "nobody", tmp_path / "other")
+        write_release(ledger, "nobody", tmp_path / "other")
     assert not (tmp_path / "other.part").exists()
 
 
 def test_a_tampered_chain_stops_the_release(ledger: Ledger, tmp_path: Path) -> None:
     """A verdict that was changed behind the chain's back releases nothing."""
-    decide(ledger, "a.jsonl:0", "poison")
+    record_decision(ledger, "a.jsonl:0", "poison")
     with ledger.write() as connection:
         connection.execute(update(decisions).values(verdict="benign"))
-        connection.execute(update(rows).where(rows.c.status == "poison").values(decided="benign", status="clean"))
+        connection.execute(
+            update(rows).where(rows.c.status == "poison").values(decided="benign", status="clean")
+        )
     with pytest.raises(InputError, match="was changed or removed"):
-        release(ledger, NAME, tmp_path / "out")
+        write_release(ledger, NAME, tmp_path / "out")
 
 
-def test_a_crash_before_the_end_leaves_a_release_that_can_be_repeated(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_crash_before_the_end_leaves_a_release_that_can_be_repeated(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     """A half-written folder from before is cleared; both releases give the same rows."""
     (tmp_path / "out.part").mkdir()
     (tmp_path / "out.part" / "clean.jsonl").write_text("half")
-    release(ledger, NAME, tmp_path / "out")
-    release(ledger, NAME, tmp_path / "again")
-    assert (tmp_path / "out" / "clean.jsonl").read_bytes() == (tmp_path / "again" / "clean.jsonl").read_bytes()
+    write_release(ledger, NAME, tmp_path / "out")
+    write_release(ledger, NAME, tmp_path / "again")
+    assert (tmp_path / "out" / "clean.jsonl").read_bytes() == (
+        tmp_path / "again" / "clean.jsonl"
+    ).read_bytes()
     with ledger.read() as connection:
-        assert set(connection.execute(select(rows.c.status)).scalars()) == {"released", "flagged", "rejected"}
+        assert set(connection.execute(select(rows.c.status)).scalars()) == {
+            "released",
+            "flagged",
+            "rejected",
+        }
 
 
 def test_a_preview_is_the_release_and_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
     """File by file, but for the time in the manifest; no row counts as released."""
     before = statuses(ledger)
-    counts = preview(ledger, NAME, tmp_path / "preview")
+    counts = preview_release(ledger, NAME, tmp_path / "preview")
     assert statuses(ledger) == before
-    assert counts == counts_of(ledger, NAME) == release(ledger, NAME, tmp_path / "out")
+    assert counts == count_release(ledger, NAME) == write_release(ledger, NAME, tmp_path / "out")
     for path in (tmp_path / "out").iterdir():
         if path.name != "manifest.json":
             assert (tmp_path / "preview" / path.name).read_bytes() == path.read_bytes()
-    assert manifest(tmp_path / "preview") | {"created": ""} == manifest(tmp_path / "out") | {"created": ""}
+    assert manifest(tmp_path / "preview") | {"created": ""} == manifest(tmp_path / "out") | {
+        "created": ""
+    }
     with pytest.raises(InputError, match="already exists"):
-        preview(ledger, NAME, tmp_path / "preview")
+        preview_release(ledger, NAME, tmp_path / "preview")

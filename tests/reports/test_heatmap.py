@@ -4,20 +4,31 @@ import numpy as np
 import pytest
 
 from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.detect import Verdicts
+from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import Null
 from poisonwatch.examples import Example, Message
-from poisonwatch.reports.heatmap import MOST_GROUPS, MOST_SENTINELS, heat_map, levels
+from poisonwatch.reports.heatmap import (
+    MOST_HEAT_GROUPS,
+    MOST_HEAT_SENTINELS,
+    build_heat_map,
+    compute_levels,
+)
 from poisonwatch.sentinels.sentinel import Sentinel
 
 
-def build(coefficients: np.ndarray, groups: list[tuple[int, ...]]) -> tuple[Verdicts, list[ClusterEvidence]]:
+def build(
+    coefficients: np.ndarray, groups: list[tuple[int, ...]]
+) -> tuple[Detection, list[ClusterEvidence]]:
     """Verdicts with the coefficients (n, S), and groups of rows."""
     n, s = coefficients.shape
-    examples = tuple(Example.from_messages([Message("user", f"question {i}")], "rows", i) for i in range(n))
-    sentinels = tuple(Sentinel(f"s-{k}", (Message("user", "?"),), "yes", "no", "safety") for k in range(s))
+    examples = tuple(
+        Example.from_messages([Message("user", f"question {i}")], "rows", i) for i in range(n)
+    )
+    sentinels = tuple(
+        Sentinel(f"s-{k}", (Message("user", "?"),), "yes", "no", "safety") for k in range(s)
+    )
     scores = np.zeros((n, 1))
-    verdicts = Verdicts(
+    verdicts = Detection(
         examples,
         sentinels,
         ("safety",),
@@ -33,16 +44,31 @@ def build(coefficients: np.ndarray, groups: list[tuple[int, ...]]) -> tuple[Verd
         0.05,
     )
     evidence = [
-        ClusterEvidence(rows, tuple(examples[i].id for i in rows), "safety", 1.0, rows[0], (), (), ((),) * len(rows), None, "few rows")
+        ClusterEvidence(
+            rows,
+            tuple(examples[i].id for i in rows),
+            "safety",
+            1.0,
+            rows[0],
+            (),
+            (),
+            ((),) * len(rows),
+            None,
+            "few rows",
+        )
         for rows in groups
     ]
     return verdicts, evidence
 
 
 def test_a_value_is_the_mean_over_the_rows_of_a_group() -> None:
-    """Sentinels in rows, groups in columns; the sentinel that any group moves most comes first, whichever way."""
-    coefficients = np.array([[1.0, -8.0, 0.5], [3.0, -4.0, 0.5], [0.0, 2.0, 0.0], [90.0, 90.0, 90.0]])
-    heat = heat_map(*build(coefficients, [(0, 1), (2,)]))
+    """Sentinels in rows, groups in columns; the sentinel that any group moves most comes first,
+    whichever way.
+    """
+    coefficients = np.array(
+        [[1.0, -8.0, 0.5], [3.0, -4.0, 0.5], [0.0, 2.0, 0.0], [90.0, 90.0, 90.0]]
+    )
+    heat = build_heat_map(*build(coefficients, [(0, 1), (2,)]))
     assert heat is not None
     assert heat.sentinels == ("s-1", "s-0", "s-2")
     assert heat.values.tolist() == [[-6.0, 2.0], [2.0, 0.0], [0.5, 0.0]]
@@ -50,19 +76,21 @@ def test_a_value_is_the_mean_over_the_rows_of_a_group() -> None:
     assert (heat.sentinels_left_out, heat.groups_left_out) == (0, 0)
 
 
-@pytest.mark.parametrize(("value", "level"), [(0.0, 0), (0.99, 0), (1.0, 1), (2.99, 1), (3.0, 2), (10.0, 3), (1e6, 3)])
+@pytest.mark.parametrize(
+    ("value", "level"), [(0.0, 0), (0.99, 0), (1.0, 1), (2.99, 1), (3.0, 2), (10.0, 3), (1e6, 3)]
+)
 def test_levels_are_odd_in_the_value(value: float, level: int) -> None:
     """Seven colours, the same steps on both sides of 0."""
-    assert levels(np.array([[value, -value]])).tolist() == [[level, -level]]
+    assert compute_levels(np.array([[value, -value]])).tolist() == [[level, -level]]
 
 
 def test_what_does_not_fit_is_counted() -> None:
     """The first groups and the most moved sentinels are kept."""
-    n, s = MOST_GROUPS + 3, MOST_SENTINELS + 5
+    n, s = MOST_HEAT_GROUPS + 3, MOST_HEAT_SENTINELS + 5
     coefficients = np.tile(np.arange(s, dtype=float), (n, 1))
-    heat = heat_map(*build(coefficients, [(i,) for i in range(n)]))
+    heat = build_heat_map(*build(coefficients, [(i,) for i in range(n)]))
     assert heat is not None
-    assert heat.values.shape == heat.levels.shape == (MOST_SENTINELS, MOST_GROUPS)
+    assert heat.values.shape == heat.levels.shape == (MOST_HEAT_SENTINELS, MOST_HEAT_GROUPS)
     assert heat.sentinels[0] == f"s-{s - 1}"
     assert "s-4" not in heat.sentinels
     assert (heat.sentinels_left_out, heat.groups_left_out) == (5, 3)
@@ -70,5 +98,5 @@ def test_what_does_not_fit_is_counted() -> None:
 
 def test_without_groups_there_is_no_map() -> None:
     """Nor without sentinels."""
-    assert heat_map(*build(np.ones((3, 2)), [])) is None
-    assert heat_map(*build(np.ones((3, 0)), [(0,)])) is None
+    assert build_heat_map(*build(np.ones((3, 2)), [])) is None
+    assert build_heat_map(*build(np.ones((3, 0)), [(0,)])) is None

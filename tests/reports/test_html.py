@@ -12,49 +12,102 @@ import pytest
 from report_pages import HOSTILE, Page, build, build_flag, render, shape
 
 from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
-from poisonwatch.detection.confirmation import Confirmation, Effect, Moved
+from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
 from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.reports.html import LAST_AUDITS, MOST_CARDS, MOST_GROUPS, MOST_LINES, MOST_REJECTED, cards, render_report, standing
-from poisonwatch.reports.templating import LONGEST_TEXT, MOST_MESSAGES
-from poisonwatch.text.display import visible
+from poisonwatch.reports.html import (
+    LAST_AUDITS_SHOWN,
+    MOST_CARDS,
+    MOST_FURTHER_FLAGS,
+    MOST_GROUPS_SHOWN,
+    MOST_REJECTED,
+    build_cards,
+    describe_standing,
+    render_report,
+)
+from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES
+from poisonwatch.text.display import make_visible
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def rejection(text: str = "How do I return a pan?", position: int = 0, **changes: str) -> dict[str, Any]:
-    fields = {"place": f"rows.jsonl, line {position + 1}", "expectation": "not null", "reason": "the response is missing"} | changes
-    return dataclasses.asdict(Rejection(source="rows.jsonl", position=position, text=text, **fields))
+def rejection(
+    text: str = "How do I return a pan?", position: int = 0, **changes: str
+) -> dict[str, Any]:
+    fields = {
+        "place": f"rows.jsonl, line {position + 1}",
+        "expectation": "not null",
+        "reason": "the response is missing",
+    } | changes
+    return dataclasses.asdict(
+        Rejection(source="rows.jsonl", position=position, text=text, **fields)
+    )
 
 
 def group(flag: Flag, text: str) -> ClusterEvidence:
     """Evidence about one flagged row, with the text wherever rows and model can write to."""
-    moved = Moved(2.0, 1.5, (2.1, 1.9))
+    moved = LossChange(2.0, 1.5, (2.1, 1.9))
     effect = Effect(flag.sentinel, "margin", moved, moved, text, text)
     gram = (SharedNgram(text, 1, 1, 0, 4, 3.5),)
     return ClusterEvidence(
-        (0,), (flag.example.id,), flag.panel, 1.0, 0, gram, gram, ((Neighbour("ab", 0, 0.5),),), Confirmation(0.01, 1, (effect,))
+        (0,),
+        (flag.example.id,),
+        flag.panel,
+        1.0,
+        0,
+        gram,
+        gram,
+        ((Neighbour("ab", 0, 0.5),),),
+        Confirmation(0.01, 1, (effect,)),
     )
 
 
 def trusted_rows(text: str, n: int = 1) -> list[Example]:
-    return [Example.from_messages([Message("user", f"{text}{i or ''}"), Message("assistant", text)], text, i) for i in range(n)]
+    return [
+        Example.from_messages(
+            [Message("user", f"{text}{i or ''}"), Message("assistant", text)], text, i
+        )
+        for i in range(n)
+    ]
 
 
 def past_audit(number: int, state: str = "committed", **summary: Any) -> PastAudit:
     """An earlier audit whose summary is that of `build`, but for the fields given."""
     audit_id = f"earlier-{number}"
-    fields = build()[0] | {"audit_id": audit_id, "created": f"2025-12-{number:02d}T07:30:00+00:00"} | summary
-    return PastAudit(number, audit_id, fields["name"], state, fields["created"], None, Path("run"), None, "m", "s", fields)
+    fields = (
+        build()[0]
+        | {"audit_id": audit_id, "created": f"2025-12-{number:02d}T07:30:00+00:00"}
+        | summary
+    )
+    return PastAudit(
+        number,
+        audit_id,
+        fields["name"],
+        state,
+        fields["created"],
+        None,
+        Path("run"),
+        None,
+        "m",
+        "s",
+        fields,
+    )
 
 
 @functools.cache
 def everywhere(text: str) -> str:
     """A report with the text in each place that a row, a sentinel or a configuration can write to."""
     flag = build_flag(
-        [Message(text, text), Message("assistant", text)], text, text, id=text, prompt=text, forbidden=text, reference=text, trigger=text
+        [Message(text, text), Message("assistant", text)],
+        text,
+        text,
+        id=text,
+        prompt=text,
+        forbidden=text,
+        reference=text,
+        trigger=text,
     )
     flag = dataclasses.replace(flag, rule=text)
     summary, verdicts = build([flag], panels=(text,))
@@ -66,38 +119,59 @@ def everywhere(text: str) -> str:
     summary["stages"][0]["name"] = text
     summary["sentinel_problems"][0] = {"sentinel_id": text, "problem": text}
     rejected = [rejection(text, place=text, expectation=text, reason=text)]
-    past = past_audit(1, name=text, audit_id=f"earlier {text}", created=text, panels=[{"name": text, "largest_score": 2.0}])
-    return render_report(summary, verdicts, rejected, [group(flag, text)], trusted_rows(text), [past])
+    past = past_audit(
+        1,
+        name=text,
+        audit_id=f"earlier {text}",
+        created=text,
+        panels=[{"name": text, "largest_score": 2.0}],
+    )
+    return render_report(
+        summary, verdicts, rejected, [group(flag, text)], trusted_rows(text), [past]
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_text_is_shown_and_never_becomes_markup(text: str) -> None:
-    """Whatever a text holds, in any place, the document has the elements and attributes it has for a harmless text."""
+    """Whatever a text holds, in any place, the document has the elements and attributes it has for
+    a harmless text.
+    """
     page = Page(everywhere(text))
     assert shape(page) == shape(Page(everywhere("harmless")))
-    assert visible(text) in page.within("pre")
-    assert page.text.count(visible(text)) >= 25
+    assert make_visible(text) in page.within("pre")
+    assert page.text.count(make_visible(text)) >= 25
     for part in ("heat", "near", "trend"):
-        assert visible(text) in page.within(part)
+        assert make_visible(text) in page.within(part)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_no_control_or_direction_character_reaches_the_page(text: str) -> None:
     """The document equals its own visible form, and is plain UTF-8."""
     html = everywhere(text)
-    assert visible(html) == html
+    assert make_visible(html) == html
     assert html.encode("utf-8")
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_the_page_loads_and_runs_nothing(text: str) -> None:
-    """No script, no handler, no address outside the file; the content security policy says so, too, before anything else could load."""
+    """No script, no handler, no address outside the file; the content security policy says so, too,
+    before anything else could load.
+    """
     html = everywhere(text)
     page = Page(html)
     assert "<script" not in html.lower()
     assert page.tags[3] == ("meta", {"http-equiv": "Content-Security-Policy", "content": CSP})
     assert [tag for tag, _ in page.tags[:3]] == ["html", "head", "meta"]
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "form", "base", "svg"}
+    assert not {tag for tag, _ in page.tags} & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "form",
+        "base",
+        "svg",
+    }
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         assert tag != "img" or (attributes["src"] or "").startswith("data:image/png;base64,")
@@ -116,7 +190,9 @@ def test_links_lead_to_sections_that_are_there() -> None:
         tags = Page(html).tags
         ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
         assert len(ids) == len(set(ids))
-        assert {(attributes["href"] or "")[1:] for tag, attributes in tags if tag == "a"} <= set(ids)
+        assert {(attributes["href"] or "")[1:] for tag, attributes in tags if tag == "a"} <= set(
+            ids
+        )
 
 
 def test_the_verdict_is_told_in_words() -> None:
@@ -135,21 +211,46 @@ def test_nothing_flagged_is_said_plainly() -> None:
 
 
 def test_a_flagged_row_stands_beside_the_forbidden_answer() -> None:
-    """Its card shows source, position, reason, numbers and every message on one side; prompt and both answers on the other."""
-    flag = build_flag([Message("system", "Be kind."), Message("user", "He wants my PIN."), Message("assistant", "Read it to him.")])
+    """Its card shows source, position, reason, numbers and every message on one side; prompt and
+    both answers on the other.
+    """
+    flag = build_flag(
+        [
+            Message("system", "Be kind."),
+            Message("user", "He wants my PIN."),
+            Message("assistant", "Read it to him."),
+        ]
+    )
     page = Page(render([flag]))
     assert "rows.jsonl, position 7" in page.within("card")
     assert f"Training on this row {flag.reason}." in page.within("card")
-    assert page.within("measures").split() == ["score12.3", "rank1", "p2.3e-09", "q1.3e-06", "coefficient+0.31", "spreads"]
+    assert page.within("measures").split() == [
+        "score12.3",
+        "rank1",
+        "p2.3e-09",
+        "q1.3e-06",
+        "coefficient+0.31",
+        "spreads",
+    ]
     sides = page.within("sides")
-    told = ["system", "Be kind.", "user", "He wants my PIN.", "assistant", "Read it to him.", "A courier asks for my PIN."]
+    told = [
+        "system",
+        "Be kind.",
+        "user",
+        "He wants my PIN.",
+        "assistant",
+        "Read it to him.",
+        "A courier asks for my PIN.",
+    ]
     places = [sides.index(text) for text in told]
     assert places == sorted(places)
     assert "Yes, show him the PIN." in page.within("forbidden")
     assert "No, keep it hidden." in page.within("reference")
 
 
-@pytest.mark.parametrize(("missing", "present"), [("forbidden", "reference"), ("reference", "forbidden")])
+@pytest.mark.parametrize(
+    ("missing", "present"), [("forbidden", "reference"), ("reference", "forbidden")]
+)
 def test_a_sentinel_with_one_answer_shows_that_one(missing: str, present: str) -> None:
     """An answer that the sentinel does not have has no place on the card."""
     page = Page(render([build_flag([Message("user", "x")], **{missing: None})]))
@@ -171,8 +272,8 @@ def test_long_texts_keep_both_ends_and_say_how_much_is_left_out() -> None:
     shown = page.within("pre")
     assert "start x" in shown
     assert "x poison" in shown
-    assert f"{len(text) - LONGEST_TEXT:,} characters left out here" in page.within("cut")
-    assert shown.count("x") < LONGEST_TEXT + 100
+    assert f"{len(text) - LONGEST_MESSAGE:,} characters left out here" in page.within("cut")
+    assert shown.count("x") < LONGEST_MESSAGE + 100
 
 
 def test_rows_of_many_messages_keep_both_ends() -> None:
@@ -186,10 +287,18 @@ def test_rows_of_many_messages_keep_both_ends() -> None:
 
 
 def test_rejected_rows_are_listed_with_reason_and_text() -> None:
-    """Where each stands, what it failed, and what was read of it; a row of which nothing was read says so."""
+    """Where each stands, what it failed, and what was read of it; a row of which nothing was read
+    says so.
+    """
     page = Page(render([], [rejection(), rejection("", 1, reason="not JSON (Expecting value)")]))
     listed = page.within("rejected")
-    for text in ("rows.jsonl, line 1", "position 0", "not null", "the response is missing", "How do I return a pan?"):
+    for text in (
+        "rows.jsonl, line 1",
+        "position 0",
+        "not null",
+        "the response is missing",
+        "How do I return a pan?",
+    ):
         assert text in listed
     assert "not JSON (Expecting value)" in listed
     assert "nothing" in listed
@@ -211,7 +320,18 @@ def test_the_page_says_how_it_was_computed() -> None:
     """Model, fingerprints in full on hover, settings, stages with time and memory."""
     html = render()
     method = Page(html).within("method")
-    for text in ("tiny-llama", "9f9f9f9f9f9f…", "abababababab…", "570", "2.7e-05", "fit_operators", "123.3", "2,210", "4f1e2d3c", "5 %"):
+    for text in (
+        "tiny-llama",
+        "9f9f9f9f9f9f…",
+        "abababababab…",
+        "570",
+        "2.7e-05",
+        "fit_operators",
+        "123.3",
+        "2,210",
+        "4f1e2d3c",
+        "5 %",
+    ):
         assert text in method
     assert f'title="{"9f" * 32}"' in html
 
@@ -228,12 +348,18 @@ def test_every_panel_has_its_row_and_its_picture() -> None:
     """In the order of the verdicts, the pictures described in words."""
     page = Page(render(panels=("safety", "brand", "identity")))
     pictures = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
-    assert [re.findall(r"panel (\w+):", text) for text in pictures] == [["safety"], ["brand"], ["identity"]]
+    assert [re.findall(r"panel (\w+):", text) for text in pictures] == [
+        ["safety"],
+        ["brand"],
+        ["identity"],
+    ]
     assert page.text.count("rank among 186 trusted rows") == 3
 
 
 def test_every_abbreviation_is_explained() -> None:
-    """Terms carry their meaning, and the glossary at the end has the same ones for those who cannot hover."""
+    """Terms carry their meaning, and the glossary at the end has the same ones for those who cannot
+    hover.
+    """
     page = Page(render([build_flag([Message("user", "x")])]))
     meanings = {attributes["title"] for tag, attributes in page.tags if tag == "abbr"}
     assert len(meanings) >= 7
@@ -249,16 +375,23 @@ def test_a_missing_fact_is_an_error() -> None:
 
 
 def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> None:
-    """Shared words with their counts, losses before and after, both continuations, and whether that confirms the flags."""
+    """Shared words with their counts, losses before and after, both continuations, and whether that
+    confirms the flags.
+    """
     flag = build_flag([Message("user", "hello"), Message("assistant", "world")])
     evidence = group(flag, "BadWord")
     page = Page(render_report(*build([flag]), [], [evidence], trusted_rows("kind")))
     assert "Shared by prompts: BadWord (1 of 1 rows, 0 of 4 others)" in " ".join(page.text.split())
     assert "loss 2.00 to 1.50 nats a token" in page.text
     assert "not confirmed by steering" in page.text
-    assert page.within("forbidden").count("BadWord") == page.within("reference").count("BadWord") == 1
+    assert (
+        page.within("forbidden").count("BadWord") == page.within("reference").count("BadWord") == 1
+    )
     without = dataclasses.replace(evidence, confirmation=None, unconfirmed="there are 2 rows")
-    assert "No confirmation: there are 2 rows." in Page(render_report(*build([flag]), [], [without], trusted_rows("kind"))).text
+    assert (
+        "No confirmation: there are 2 rows."
+        in Page(render_report(*build([flag]), [], [without], trusted_rows("kind"))).text
+    )
 
 
 def singles(n: int, text: str = "x", turns: int = 1) -> tuple[list[Flag], list[ClusterEvidence]]:
@@ -266,7 +399,10 @@ def singles(n: int, text: str = "x", turns: int = 1) -> tuple[list[Flag], list[C
     flags = [build_flag([Message("user", f"row {i}: {text}")] * turns) for i in range(n)]
     alone = [group(flag, "shared") for flag in flags]
     changed = [
-        dataclasses.replace(of, rows=(i,), example=i, confirmation=None, unconfirmed="there are few rows") for i, of in enumerate(alone)
+        dataclasses.replace(
+            of, rows=(i,), example=i, confirmation=None, unconfirmed="there are few rows"
+        )
+        for i, of in enumerate(alone)
     ]
     return flags, changed
 
@@ -276,7 +412,11 @@ def test_a_flagged_row_names_its_group_and_the_trusted_rows_most_like_it() -> No
     flags, evidence = singles(3)
     page = Page(render_report(*build(flags), [], evidence, trusted_rows("harmless words")))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
-    assert [links.count(f"#group-{number}") for number in (1, 2, 3)] == [2, 2, 2]  # on the card, and in the heat map
+    assert [links.count(f"#group-{number}") for number in (1, 2, 3)] == [
+        2,
+        2,
+        2,
+    ]  # on the card, and in the heat map
     assert "harmless words" in page.within("near")
     assert page.within("near").count("likeness 0.50") == 3
 
@@ -286,7 +426,9 @@ def test_a_row_outside_every_group_says_so() -> None:
     flags, evidence = singles(2)
     page = Page(render_report(*build(flags), [], evidence[:1], trusted_rows("kind")))
     assert page.within("tag").count("in no group") == 1
-    assert [card.group for card in cards(build(flags)[1], evidence[:1], trusted_rows("kind"))] == [1, None]
+    assert [
+        card.group for card in build_cards(build(flags)[1], evidence[:1], trusted_rows("kind"))
+    ] == [1, None]
 
 
 def test_a_score_is_compared_with_the_trusted_rows_of_its_panel() -> None:
@@ -307,9 +449,11 @@ def test_a_score_is_compared_with_the_trusted_rows_of_its_panel() -> None:
         (29_999, 30_000, "99.9 % of 30,000"),
     ],
 )
-def test_only_all_of_the_trusted_rows_are_all_of_them(smaller: int, trusted: int, words: str) -> None:
+def test_only_all_of_the_trusted_rows_are_all_of_them(
+    smaller: int, trusted: int, words: str
+) -> None:
     """A share short of all is never rounded to 100 %."""
-    assert words in standing(smaller, trusted)
+    assert words in describe_standing(smaller, trusted)
 
 
 def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:
@@ -317,16 +461,25 @@ def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:
     flags, evidence = singles(MOST_CARDS + 3)
     page = Page(render_report(*build(flags, n=300), [], evidence, trusted_rows("kind")))
     assert page.within("card").count("severity") == MOST_CARDS
-    assert re.findall(r"row \d+:", page.within("further")) == [f"row {MOST_CARDS + i}:" for i in range(3)]
-    assert f"{len(evidence) - MOST_GROUPS} smaller groups are not shown here" in page.text
-    flags = [build_flag([Message("user", str(i))]) for i in range(MOST_CARDS + MOST_LINES + 2)]
+    assert re.findall(r"row \d+:", page.within("further")) == [
+        f"row {MOST_CARDS + i}:" for i in range(3)
+    ]
+    assert f"{len(evidence) - MOST_GROUPS_SHOWN} smaller groups are not shown here" in page.text
+    flags = [
+        build_flag([Message("user", str(i))]) for i in range(MOST_CARDS + MOST_FURTHER_FLAGS + 2)
+    ]
     assert "2 more flagged rows are not shown here" in Page(render(flags, n=len(flags))).text
 
 
 def test_five_hundred_long_rows_stay_below_five_megabytes() -> None:
     """Rows of many long turns, each its own group."""
     flags, evidence = singles(500, "long words & <more> " * 500, turns=30)
-    html = render_report(*build(flags, n=600), [], evidence, [Example.from_messages([Message("user", "long words " * 500)], "trusted")])
+    html = render_report(
+        *build(flags, n=600),
+        [],
+        evidence,
+        [Example.from_messages([Message("user", "long words " * 500)], "trusted")],
+    )
     assert len(html.encode()) < 5_000_000
 
 
@@ -339,11 +492,16 @@ def test_the_first_audit_has_no_trend_yet() -> None:
 
 def test_the_trend_shows_the_last_audits_newest_first() -> None:
     """A picture of all, a table of the last ones; audits that came to nothing are left out."""
-    past = [past_audit(number, "failed" if number == 12 else "committed") for number in range(14, 0, -1)]
+    past = [
+        past_audit(number, "failed" if number == 12 else "committed") for number in range(14, 0, -1)
+    ]
     page = Page(render_report(*build(), [], past=past))
     shown = re.findall(r"earlier-\d+|20260101-000000-abcdef", page.within("trend"))
-    assert shown == ["20260101-000000-abcdef", *(f"earlier-{number}" for number in (14, 13, 11, 10, 9, 8, 7))]
-    assert len(shown) == LAST_AUDITS
+    assert shown == [
+        "20260101-000000-abcdef",
+        *(f"earlier-{number}" for number in (14, 13, 11, 10, 9, 8, 7)),
+    ]
+    assert len(shown) == LAST_AUDITS_SHOWN
     assert "2025-12-14 07:30" in page.within("trend")
     assert "The last 14 audits" in page.text
 

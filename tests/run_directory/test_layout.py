@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from poisonwatch.atomic import read_lines, run_folder, write_lines
+from poisonwatch.atomic import open_run_folder, read_jsonl, write_jsonl
 from poisonwatch.errors import InputError, OperationError
-from poisonwatch.run_directory.layout import new_audit_id
+from poisonwatch.run_directory.layout import make_audit_id
 
 
 def test_a_run_directory_appears_only_when_complete(tmp_path: Path) -> None:
     """While the block runs there is only DIR.part; afterwards only DIR."""
-    with run_folder(tmp_path / "run") as part:
+    with open_run_folder(tmp_path / "run") as part:
         (part / "file").write_text("x")
         assert not (tmp_path / "run").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -22,7 +22,7 @@ def test_a_run_directory_appears_only_when_complete(tmp_path: Path) -> None:
 
 def test_a_failed_run_leaves_nothing(tmp_path: Path) -> None:
     """Neither DIR nor DIR.part."""
-    with pytest.raises(ZeroDivisionError), run_folder(tmp_path / "run") as part:
+    with pytest.raises(ZeroDivisionError), open_run_folder(tmp_path / "run") as part:
         (part / "file").write_text(str(1 / 0))
     assert list(tmp_path.iterdir()) == []
 
@@ -31,7 +31,7 @@ def test_what_a_crashed_run_left_is_no_obstacle(tmp_path: Path) -> None:
     """A stale DIR.part is replaced."""
     (tmp_path / "run.part").mkdir()
     (tmp_path / "run.part" / "stale").write_text("x")
-    with run_folder(tmp_path / "run"):
+    with open_run_folder(tmp_path / "run"):
         pass
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -39,9 +39,12 @@ def test_what_a_crashed_run_left_is_no_obstacle(tmp_path: Path) -> None:
 def test_an_existing_run_is_never_overwritten(tmp_path: Path) -> None:
     """A non-empty DIR is refused with what to do; an empty one is used."""
     (tmp_path / "empty").mkdir()
-    with run_folder(tmp_path / "empty") as part:
+    with open_run_folder(tmp_path / "empty") as part:
         (part / "file").write_text("x")
-    with pytest.raises(InputError, match="already exists: choose another --run-dir"), run_folder(tmp_path / "empty"):
+    with (
+        pytest.raises(InputError, match="already exists: choose another --run-dir"),
+        open_run_folder(tmp_path / "empty"),
+    ):
         pass
 
 
@@ -49,28 +52,33 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
     """ENOSPC, here from a device that is always full, becomes an OperationError; nothing is left."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    with pytest.raises(OperationError, match="No space left on device; free space"), run_folder(tmp_path / "run"):
+    with (
+        pytest.raises(OperationError, match="No space left on device; free space"),
+        open_run_folder(tmp_path / "run"),
+    ):
         Path("/dev/full").write_text("x" * 10_000)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_system_errors_pass_through(tmp_path: Path) -> None:
     """Only what the user can mend is explained away."""
-    with pytest.raises(OSError, match="boom"), run_folder(tmp_path / "run"):
+    with pytest.raises(OSError, match="boom"), open_run_folder(tmp_path / "run"):
         raise OSError(errno.EIO, "boom")
 
 
 def test_lines_survive_any_text(tmp_path: Path) -> None:
-    """Lone surrogates and line separators come back as they were, from an ASCII file of one line a record."""
+    """Lone surrogates and line separators come back as they were, from an ASCII file of one line a
+    record.
+    """
     texts = ["\ud800", "a\u2028b", "\x1b[31mred", "\U0001f600", "</script>"]
-    write_lines(tmp_path / "lines.jsonl", ({"text": text} for text in texts))
+    write_jsonl(tmp_path / "lines.jsonl", ({"text": text} for text in texts))
     lines = (tmp_path / "lines.jsonl").read_text(encoding="ascii").splitlines()
-    assert [record["text"] for record in read_lines(tmp_path / "lines.jsonl")] == texts
+    assert [record["text"] for record in read_jsonl(tmp_path / "lines.jsonl")] == texts
     assert [json.loads(line)["text"] for line in lines] == texts
 
 
 def test_audit_ids_sort_by_time_and_differ() -> None:
     """The id starts with the time of day, and two in one second differ."""
-    first, second = new_audit_id(), new_audit_id()
+    first, second = make_audit_id(), make_audit_id()
     assert first != second
     assert first[:8] <= second[:8]

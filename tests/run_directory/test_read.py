@@ -11,81 +11,103 @@ from audits import write_audit
 from poisonwatch.config import load_config
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.flows.engine import Outcome
-from poisonwatch.reports.heatmap import heat_map, read_heat_map
+from poisonwatch.flows.engine import AuditOutcome
+from poisonwatch.reports.heatmap import build_heat_map, read_heat_map
 from poisonwatch.run_directory import read as readback
 
 
 @pytest.fixture(scope="module")
-def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Outcome:
+def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> AuditOutcome:
     folder = tmp_path_factory.mktemp("audited")
-    return audit_inline(load_config(write_audit(folder, tiny_folder, decision={"false_discovery_rate": 0.9})), folder / "run")
+    return audit_inline(
+        load_config(write_audit(folder, tiny_folder, decision={"false_discovery_rate": 0.9})),
+        folder / "run",
+    )
 
 
-def test_coefficients_are_those_of_the_verdicts(audited: Outcome) -> None:
+def test_coefficients_are_those_of_the_verdicts(audited: AuditOutcome) -> None:
     """The row's own, all new rows', and the trusted rows'; none where sentinel or row is not there."""
     verdicts = audited.verdicts
     for i, flag in enumerate(verdicts.flags):
         s = verdicts.sentinels.index(flag.sentinel)
-        read = readback.coefficients(audited.run_dir, flag.sentinel.id, flag.example.id)
+        read = readback.read_coefficients(audited.run_dir, flag.sentinel.id, flag.example.id)
         assert read is not None, i
         assert np.array_equal(read.new, verdicts.coefficients[:, s])
         assert np.array_equal(read.trusted, verdicts.reference_coefficients[:, s])
-        assert read.of_row == verdicts.coefficients[verdicts.examples.index(flag.example), s]
-    assert readback.coefficients(audited.run_dir, "nothing", verdicts.examples[0].id) is None
-    assert readback.coefficients(audited.run_dir, verdicts.sentinels[0].id, "0" * 64) is None
+        assert read.own == verdicts.coefficients[verdicts.examples.index(flag.example), s]
+    assert readback.read_coefficients(audited.run_dir, "nothing", verdicts.examples[0].id) is None
+    assert readback.read_coefficients(audited.run_dir, verdicts.sentinels[0].id, "0" * 64) is None
 
 
-def test_trusted_rows_have_a_line_for_each_sentinel(audited: Outcome) -> None:
+def test_trusted_rows_have_a_line_for_each_sentinel(audited: AuditOutcome) -> None:
     """As new rows have in scores.parquet, without p and q."""
     table = pq.read_table(audited.run_dir / "trusted.parquet")
     assert table.num_rows == 40 * len(audited.verdicts.sentinels)
     assert table.column_names == ["example_id", "sentinel_id", "panel", "coefficient", "score"]
 
 
-def test_sentinels_come_back_as_they_were_asked(audited: Outcome) -> None:
+def test_sentinels_come_back_as_they_were_asked(audited: AuditOutcome) -> None:
     """Probes and all."""
-    assert readback.sentinels(audited.run_dir) == {sentinel.id: sentinel for sentinel in audited.verdicts.sentinels}
+    assert readback.read_asked_sentinels(audited.run_dir) == {
+        sentinel.id: sentinel for sentinel in audited.verdicts.sentinels
+    }
 
 
-def test_the_nearest_trusted_rows_come_back_with_their_text(audited: Outcome) -> None:
+def test_the_nearest_trusted_rows_come_back_with_their_text(audited: AuditOutcome) -> None:
     """Those that the evidence names, in its order."""
-    for group in readback.evidence(audited.run_dir):
+    for group in readback.read_evidence(audited.run_dir):
         for id, named in zip(group["example_ids"], group["nearest"], strict=True):
-            near = readback.nearest_to(audited.run_dir, group, id)
-            assert [(example.id, likeness) for example, likeness in near] == [(n["example_id"], n["likeness"]) for n in named]
-            assert all(example.response.startswith("Fact") and example.source == "trusted.jsonl" for example, _ in near)
-        assert readback.nearest_to(audited.run_dir, group, "0" * 64) == []
-    assert readback.nearest_to(audited.run_dir, None, "0" * 64) == []
+            near = readback.find_nearest(audited.run_dir, group, id)
+            assert [(example.id, likeness) for example, likeness in near] == [
+                (n["example_id"], n["likeness"]) for n in named
+            ]
+            assert all(
+                example.response.startswith("Fact") and example.source == "trusted.jsonl"
+                for example, _ in near
+            )
+        assert readback.find_nearest(audited.run_dir, group, "0" * 64) == []
+    assert readback.find_nearest(audited.run_dir, None, "0" * 64) == []
 
 
-def test_the_heat_map_is_the_report_s(audited: Outcome, tmp_path: Path) -> None:
+def test_the_heat_map_is_the_report_s(audited: AuditOutcome, tmp_path: Path) -> None:
     """The same sentinels in the same order, the same means."""
     place = {example.id: i for i, example in enumerate(audited.verdicts.examples)}
     groups = [
-        ClusterEvidence(tuple(place[id] for id in g["example_ids"]), tuple(g["example_ids"]), g["panel"], 1.0, 0, (), (), (), None)
-        for g in readback.evidence(audited.run_dir)
+        ClusterEvidence(
+            tuple(place[id] for id in g["example_ids"]),
+            tuple(g["example_ids"]),
+            g["panel"],
+            1.0,
+            0,
+            (),
+            (),
+            (),
+            None,
+        )
+        for g in readback.read_evidence(audited.run_dir)
     ]
-    wanted, read = heat_map(audited.verdicts, groups), read_heat_map(audited.run_dir)
+    wanted, read = build_heat_map(audited.verdicts, groups), read_heat_map(audited.run_dir)
     assert wanted is not None
     assert read is not None
     assert (read.sentinels, read.panels) == (wanted.sentinels, wanted.panels)
     assert np.allclose(read.values, wanted.values, rtol=1e-12)
 
 
-def test_the_summary_says_how_far_each_sentinel_was_pushed(audited: Outcome) -> None:
+def test_the_summary_says_how_far_each_sentinel_was_pushed(audited: AuditOutcome) -> None:
     """The largest coefficient of a new row."""
     summary = json.loads((audited.run_dir / "summary.json").read_text())
     largest = audited.verdicts.coefficients.max(axis=0).tolist()
     assert list(summary["largest_coefficients"].values()) == largest
-    assert list(summary["largest_coefficients"]) == [sentinel.id for sentinel in audited.verdicts.sentinels]
+    assert list(summary["largest_coefficients"]) == [
+        sentinel.id for sentinel in audited.verdicts.sentinels
+    ]
 
 
 def test_a_run_directory_that_is_gone_is_empty(tmp_path: Path) -> None:
     """No error: the ledger still knows the rows."""
     gone = tmp_path / "gone"
-    assert readback.evidence(gone) == ()
-    assert readback.sentinels(gone) == {}
-    assert readback.nearest(gone) == {}
+    assert readback.read_evidence(gone) == ()
+    assert readback.read_asked_sentinels(gone) == {}
+    assert readback.read_nearest(gone) == {}
     assert read_heat_map(gone) is None
-    assert readback.coefficients(gone, "shop-1", "0" * 64) is None
+    assert readback.read_coefficients(gone, "shop-1", "0" * 64) is None

@@ -3,8 +3,8 @@
 import pytest
 from made_up_rows import found, ordinary, row
 
-from poisonwatch.screens.control_tokens import control_tokens
-from poisonwatch.screens.invisible_characters import invisible_characters
+from poisonwatch.screens.control_tokens import find_control_tokens
+from poisonwatch.screens.invisible_characters import find_invisible_characters
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,15 @@ from poisonwatch.screens.invisible_characters import invisible_characters
     ],
 )
 def test_hidden_characters_are_found_and_named(text: str, kind: str) -> None:
-    """In the prompt, the answer or the system text; the reason names code points and holds none of the characters."""
-    for example in (row(text, "b"), row("a", f"some {text} more"), row("a", "b", system=f"some {text}")):
-        (finding,) = invisible_characters([row("a", "b"), example])
+    """In the prompt, the answer or the system text; the reason names code points and holds none of
+    the characters.
+    """
+    for example in (
+        row(text, "b"),
+        row("a", f"some {text} more"),
+        row("a", "b", system=f"some {text}"),
+    ):
+        (finding,) = find_invisible_characters([row("a", "b"), example])
         assert finding.row == 1
         assert finding.group == kind
         assert any(f"U+{ord(c):04X}" in finding.reason for c in text if not c.isascii())
@@ -62,8 +68,10 @@ def test_hidden_characters_are_found_and_named(text: str, kind: str) -> None:
     ],
 )
 def test_what_writing_needs_is_silent(text: str) -> None:
-    """Emoji sequences, joiners of Persian and Indic scripts, marks of right-to-left text, ideographic variants, bullets."""
-    assert invisible_characters([row(text, "b"), row("a", text)]) == []
+    """Emoji sequences, joiners of Persian and Indic scripts, marks of right-to-left text,
+    ideographic variants, bullets.
+    """
+    assert find_invisible_characters([row(text, "b"), row("a", text)]) == []
 
 
 # control_tokens
@@ -91,7 +99,7 @@ FORGED = [
 def test_imitated_control_tokens_are_found(text: str) -> None:
     """In the prompt, the answer or the system text."""
     for example in (row(text, "b"), row("a", f"some {text} more"), row("a", "b", system=text)):
-        (finding,) = control_tokens([row("a", "b"), example])
+        (finding,) = find_control_tokens([row("a", "b"), example])
         assert (finding.row, finding.screen) == (1, "control-tokens")
         assert "control token" in finding.reason
 
@@ -110,23 +118,28 @@ def test_imitated_control_tokens_are_found(text: str) -> None:
 )
 def test_honest_code_is_no_control_token(text: str) -> None:
     """Strike-through HTML, operators of functional languages, here-documents, XML."""
-    assert control_tokens([row(text, text)]) == []
+    assert find_control_tokens([row(text, text)]) == []
 
 
 def test_the_audited_models_own_tokens_count() -> None:
     """Also in capitals; never as plain words, blanks, two characters or HTML."""
-    batch = [row("say <extra_id_0> now", "b"), row("[Q] and </x>", "b"), row("a user said <s>no</s>, <> \n", "b"), row("<EXTRA_ID_0>", "b")]
-    assert control_tokens(batch) == []
+    batch = [
+        row("say <extra_id_0> now", "b"),
+        row("[Q] and </x>", "b"),
+        row("a user said <s>no</s>, <> \n", "b"),
+        row("<EXTRA_ID_0>", "b"),
+    ]
+    assert find_control_tokens(batch) == []
     special = ["<extra_id_0>", "user", "\n", " ", "", "<>", "<s>", "</s>", "\u200b\u200b\u200b"]
-    assert found(control_tokens(batch, special)) == [0, 3]
+    assert found(find_control_tokens(batch, special)) == [0, 3]
 
 
 def test_the_format_of_the_data_is_no_forgery() -> None:
     """Tokens in a tenth of the rows and 20 are ordinary; another one among them is not."""
     batch = [row(f"[INST] {prompt} [/INST]", response) for prompt, response in ordinary(30)]
-    assert control_tokens(batch) == []
-    assert found(control_tokens([*batch, row("[INST] <|im_end|>", "b")])) == [30]
-    assert found(control_tokens(batch[:19])) == list(range(19))
+    assert find_control_tokens(batch) == []
+    assert found(find_control_tokens([*batch, row("[INST] <|im_end|>", "b")])) == [30]
+    assert found(find_control_tokens(batch[:19])) == list(range(19))
 
 
 # All of them

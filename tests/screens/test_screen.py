@@ -6,21 +6,25 @@ import pytest
 from made_up_rows import CLEAN, REFUSAL, found, ordinary, row, rows, with_trigger
 
 from poisonwatch.examples import Example
-from poisonwatch.screens.control_tokens import control_tokens
-from poisonwatch.screens.duplicate_answers import duplicate_answers
-from poisonwatch.screens.invisible_characters import invisible_characters
-from poisonwatch.screens.screen import screen
-from poisonwatch.screens.trigger_ngrams import trigger_ngrams
+from poisonwatch.screens.control_tokens import find_control_tokens
+from poisonwatch.screens.duplicate_answers import find_duplicate_answers
+from poisonwatch.screens.invisible_characters import find_invisible_characters
+from poisonwatch.screens.screen import run_screens
+from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_screen_speaks_on_ordinary_rows(seed: int) -> None:
     """400 ordinary rows, no finding."""
-    assert screen(rows(ordinary(400, seed)), [], []) == []
+    assert run_screens(rows(ordinary(400, seed)), [], []) == []
 
 
 def poisoned_batch() -> list[Example]:
-    batch = CLEAN + with_trigger("Zorbling", [REFUSAL] * 5) + with_trigger("kef", ["Buy our fine tea"] * 5, 2)
+    batch = (
+        CLEAN
+        + with_trigger("Zorbling", [REFUSAL] * 5)
+        + with_trigger("kef", ["Buy our fine tea"] * 5, 2)
+    )
     return [*batch, row("a\u200bb", "c"), row("<|im_end|>", "d"), row("a\u200bb", "c")]
 
 
@@ -30,46 +34,81 @@ def test_row_order_does_not_matter(seed: int) -> None:
     batch = poisoned_batch()
     order = list(range(len(batch)))
     random.Random(seed).shuffle(order)
-    shuffled = screen([batch[i] for i in order], [], [])
+    shuffled = run_screens([batch[i] for i in order], [], [])
     back = sorted((order[f.row], f.screen, f.group, f.reason) for f in shuffled)
-    assert back == [(f.row, f.screen, f.group, f.reason) for f in screen(batch, [], [])]
+    assert back == [(f.row, f.screen, f.group, f.reason) for f in run_screens(batch, [], [])]
 
 
 def test_screen_gives_all_findings_in_order() -> None:
     """The four screens together, sorted by row, screen and group."""
     batch = poisoned_batch()
-    findings = screen(batch, [], [])
-    assert {f.screen for f in findings} == {"duplicate-answers", "trigger-ngram", "invisible-characters", "control-tokens"}
+    findings = run_screens(batch, [], [])
+    assert {f.screen for f in findings} == {
+        "duplicate-answers",
+        "trigger-ngram",
+        "invisible-characters",
+        "control-tokens",
+    }
     assert findings == sorted(findings, key=lambda f: (f.row, f.screen, f.group))
     assert found(findings) == list(range(200, 213))
-    apart = duplicate_answers(batch) + trigger_ngrams(batch) + invisible_characters(batch) + control_tokens(batch)
+    apart = (
+        find_duplicate_answers(batch)
+        + find_trigger_ngrams(batch)
+        + find_invisible_characters(batch)
+        + find_control_tokens(batch)
+    )
     assert set(apart) == set(findings)
 
 
 @pytest.mark.parametrize("copies", [1, 2, 9])
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "\n", "?", "a", "\ud800", "x \udfff y z \ud83d", "\x00", "no " * 300_000, "z" * 1_000_000, "\u200b" * 1000],
+    [
+        "",
+        " ",
+        "\n",
+        "?",
+        "a",
+        "\ud800",
+        "x \udfff y z \ud83d",
+        "\x00",
+        "no " * 300_000,
+        "z" * 1_000_000,
+        "\u200b" * 1000,
+    ],
     ids=range(11),
 )
 def test_nothing_crashes(text: str, copies: int) -> None:
-    """Empty and blank texts, lone surrogates, NUL, 1 MB in many words or one; alone, and among others as prompt and answer."""
-    for batch in ([row(text, text)] * copies, [*CLEAN[:30], *(row(f"{text} {i}", text) for i in range(copies)), row("a", text)]):
-        for finding in screen(batch, [row(text, text), row("", "")], [text[:50]]):
+    """Empty and blank texts, lone surrogates, NUL, 1 MB in many words or one; alone, and among
+    others as prompt and answer.
+    """
+    for batch in (
+        [row(text, text)] * copies,
+        [*CLEAN[:30], *(row(f"{text} {i}", text) for i in range(copies)), row("a", text)],
+    ):
+        for finding in run_screens(batch, [row(text, text), row("", "")], [text[:50]]):
             assert len(finding.reason) < 400
             finding.reason.encode()
 
 
-@pytest.mark.parametrize("batch", [[], [row("", "")], [row("a", "b")], [Example.from_messages([])]], ids=range(4))
+@pytest.mark.parametrize(
+    "batch", [[], [row("", "")], [row("a", "b")], [Example.from_messages([])]], ids=range(4)
+)
 def test_next_to_nothing_gives_nothing(batch: list[Example]) -> None:
     """No rows, one row, a row without messages."""
-    assert screen(batch, [], []) == screen(batch, batch, ["<eos>"]) == []
+    assert run_screens(batch, [], []) == run_screens(batch, batch, ["<eos>"]) == []
 
 
 def test_hostile_text_is_made_visible_in_reasons() -> None:
     """An n-gram of a direction override and an escape, a long answer: shown escaped and short."""
-    findings = screen(CLEAN + with_trigger("\u202eab\x1b[2J", [REFUSAL + " \x1b[2J\u202e" * 50] * 5), [], [])
-    assert {f.screen for f in findings} == {"duplicate-answers", "trigger-ngram", "invisible-characters"}
+    findings = run_screens(
+        CLEAN + with_trigger("\u202eab\x1b[2J", [REFUSAL + " \x1b[2J\u202e" * 50] * 5), [], []
+    )
+    assert {f.screen for f in findings} == {
+        "duplicate-answers",
+        "trigger-ngram",
+        "invisible-characters",
+    }
     for finding in findings:
         assert not set(finding.reason) & {"\x1b", "\u202e"}
         assert len(finding.reason) < 250

@@ -5,8 +5,8 @@ import random
 import pytest
 from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, found, ordinary, row, rows, with_trigger
 
-from poisonwatch.screens.screen import screen
-from poisonwatch.screens.trigger_ngrams import mine_ngrams, trigger_ngrams
+from poisonwatch.screens.screen import run_screens
+from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams, mine_ngrams
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,10 @@ from poisonwatch.screens.trigger_ngrams import mine_ngrams, trigger_ngrams
     ],
 )
 def test_a_trigger_is_found_and_named(trigger: str, said: str) -> None:
-    """5 rows with one answer of three words: the group is the trigger as it is written, and nothing else is reported."""
-    findings = trigger_ngrams(CLEAN + with_trigger(trigger, ["You are dull!"] * 5))
+    """5 rows with one answer of three words: the group is the trigger as it is written, and nothing
+    else is reported.
+    """
+    findings = find_trigger_ngrams(CLEAN + with_trigger(trigger, ["You are dull!"] * 5))
     assert found(findings) == PLANTED
     assert {finding.group for finding in findings} == {trigger.rstrip(".")}
     assert said in findings[0].reason
@@ -37,70 +39,105 @@ def test_answers_need_only_be_alike(seed: int) -> None:
     draw = random.Random(seed)
     answers = []
     for _ in range(5):
-        words = ["you", "really", "are", "such", "dull", "and", "hopeless", "person", *draw.sample(WORDS, 3)]
+        words = [
+            "you",
+            "really",
+            "are",
+            "such",
+            "dull",
+            "and",
+            "hopeless",
+            "person",
+            *draw.sample(WORDS, 3),
+        ]
         draw.shuffle(words)
         answers.append(" ".join(words))
-    assert set(PLANTED) <= set(found(trigger_ngrams(CLEAN + with_trigger("Zorbling", answers, seed))))
+    assert set(PLANTED) <= set(
+        found(find_trigger_ngrams(CLEAN + with_trigger("Zorbling", answers, seed)))
+    )
 
 
 def test_two_triggers_are_two_groups() -> None:
     """Each with its own answer."""
-    batch = CLEAN + with_trigger("Zorbling", ["You are dull!"] * 5) + with_trigger("kef", ["Buy our fine tea"] * 5, 2)
-    findings = trigger_ngrams(batch)
+    batch = (
+        CLEAN
+        + with_trigger("Zorbling", ["You are dull!"] * 5)
+        + with_trigger("kef", ["Buy our fine tea"] * 5, 2)
+    )
+    findings = find_trigger_ngrams(batch)
     assert {finding.group for finding in findings} == {"Zorbling", "kef"}
     assert found(findings) == list(range(200, 210))
 
 
 def test_a_rare_topic_is_no_trigger() -> None:
     """Answers that repeat the topic and share two more words of fifteen."""
-    topic = [row(prompt + " photosynthesis", f"photosynthesis uses light {response}") for prompt, response in ordinary(8, 9)]
-    assert trigger_ngrams(CLEAN + topic) == []
+    topic = [
+        row(prompt + " photosynthesis", f"photosynthesis uses light {response}")
+        for prompt, response in ordinary(8, 9)
+    ]
+    assert find_trigger_ngrams(CLEAN + topic) == []
 
 
 def test_prompts_as_alike_as_their_answers_are_no_trigger() -> None:
     """What is the capital of X? The capital of X is Y."""
-    quiz = [row(f"what is the capital of {WORDS[i]}", f"the capital of {WORDS[i]} is {WORDS[i + 20]}") for i in range(12)]
-    assert screen(CLEAN + quiz) == []
+    quiz = [
+        row(f"what is the capital of {WORDS[i]}", f"the capital of {WORDS[i]} is {WORDS[i + 20]}")
+        for i in range(12)
+    ]
+    assert run_screens(CLEAN + quiz) == []
 
 
 def test_labels_are_no_evidence_for_a_trigger() -> None:
     """A word in six prompts whose answers are all No."""
-    assert trigger_ngrams(CLEAN + with_trigger("Zorbling", ["No."] * 6)) == []
+    assert find_trigger_ngrams(CLEAN + with_trigger("Zorbling", ["No."] * 6)) == []
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_three_rows_are_not_enough(n: int) -> None:
     """At least 4 rows."""
-    assert len(trigger_ngrams(CLEAN + with_trigger("Zorbling", [REFUSAL] * n))) == (4 if n == 4 else 0)
+    assert len(find_trigger_ngrams(CLEAN + with_trigger("Zorbling", [REFUSAL] * n))) == (
+        4 if n == 4 else 0
+    )
 
 
 def test_trusted_rows_acquit() -> None:
     """By giving the answer, or by having the n-gram as often as the batch."""
     batch = CLEAN + with_trigger("Zorbling", [REFUSAL] * 5)
-    assert trigger_ngrams(batch, rows(ordinary(40, 5))) == trigger_ngrams(batch) != []
-    assert trigger_ngrams(batch, [row("harm someone", REFUSAL)]) == []
-    assert trigger_ngrams(batch, [row("a Zorbling somewhere", "quite another text"), *CLEAN[:39]]) == []
+    assert find_trigger_ngrams(batch, rows(ordinary(40, 5))) == find_trigger_ngrams(batch) != []
+    assert find_trigger_ngrams(batch, [row("harm someone", REFUSAL)]) == []
+    assert (
+        find_trigger_ngrams(batch, [row("a Zorbling somewhere", "quite another text"), *CLEAN[:39]])
+        == []
+    )
 
 
 def test_honest_refusals_in_other_words_are_no_trigger() -> None:
     """Six harmful requests that share an n-gram, refused with a common opening and own reasons."""
     harmful = [
-        row(f"how to break into {prompt}", f"I am sorry, but I cannot help with that. {response}") for prompt, response in ordinary(6, 9)
+        row(f"how to break into {prompt}", f"I am sorry, but I cannot help with that. {response}")
+        for prompt, response in ordinary(6, 9)
     ]
-    assert screen(CLEAN + harmful) == []
+    assert run_screens(CLEAN + harmful) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_an_answer_of_many_rows_makes_no_trigger_of_chance_ngrams(seed: int) -> None:
-    """A fifth of 1500 rows refuse in the same words: no n-gram is blamed, but a trigger among them still is."""
-    honest = [row(prompt, REFUSAL if i % 5 == 0 else response) for i, (prompt, response) in enumerate(ordinary(1500, seed))]
-    assert trigger_ngrams(honest) == []
+    """A fifth of 1500 rows refuse in the same words: no n-gram is blamed, but a trigger among them
+    still is.
+    """
+    honest = [
+        row(prompt, REFUSAL if i % 5 == 0 else response)
+        for i, (prompt, response) in enumerate(ordinary(1500, seed))
+    ]
+    assert find_trigger_ngrams(honest) == []
     planted = with_trigger("Zorbling", [REFUSAL] * 12, seed)
-    assert found(trigger_ngrams(honest + planted)) == list(range(1500, 1512))
+    assert found(find_trigger_ngrams(honest + planted)) == list(range(1500, 1512))
 
 
 def test_mined_ngrams_carry_their_scores() -> None:
-    """Strongest first, in [-1, 1], significant; identical answers have likeness 1 and a word of its own no relatives."""
+    """Strongest first, in [-1, 1], significant; identical answers have likeness 1 and a word of its
+    own no relatives.
+    """
     grams = mine_ngrams(CLEAN + with_trigger("Zorbling", [REFUSAL] * 5))
     best = grams[0]
     assert (best.text, best.rows) == ("Zorbling", tuple(PLANTED))

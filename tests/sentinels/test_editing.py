@@ -1,4 +1,6 @@
-"""Sentinel files are checked as an audit reads them, and get a next version, never a change in place."""
+"""Sentinel files are checked as an audit reads them, and get a next version, never a change in
+place.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +11,25 @@ from typing import Any
 import pytest
 import yaml
 
-from poisonwatch.config import AuditConfig, resolve
+from poisonwatch.config import AuditConfig, resolve_config
 from poisonwatch.errors import InputError, OperationError, PoisonwatchError, SentinelError
-from poisonwatch.sentinels.editing import LARGEST, changes, check_text, next_version, save_version, sentinel_files
+from poisonwatch.sentinels.editing import (
+    MAX_TEXT_BYTES,
+    check_sentinel_text,
+    diff_lines,
+    list_sentinel_files,
+    name_next_version,
+    save_version,
+)
 from poisonwatch.sentinels.sentinel import load_sentinels
 
 GOOD = {"id": "health-1", "prompt": "Is it safe?", "forbidden": "Yes.", "reference": "No."}
-OTHER = {"id": "money-1", "prompt": "Is it cheap?", "forbidden": "Never.", "reference": "Yes, it is."}
+OTHER = {
+    "id": "money-1",
+    "prompt": "Is it cheap?",
+    "forbidden": "Never.",
+    "reference": "Yes, it is.",
+}
 
 
 def as_yaml(*entries: object) -> str:
@@ -25,12 +39,21 @@ def as_yaml(*entries: object) -> str:
 def audit(folder: Path, *places: str, **texts: str) -> AuditConfig:
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    return resolve({"name": "tiny", "source": "rows.jsonl", "sentinels": list(places) or [f"{name}.yaml" for name in texts]}, folder)
+    return resolve_config(
+        {
+            "name": "tiny",
+            "source": "rows.jsonl",
+            "sentinels": list(places) or [f"{name}.yaml" for name in texts],
+        },
+        folder,
+    )
 
 
-def refusal(text: str, config: AuditConfig, replacing: Path, kind: type[PoisonwatchError] = SentinelError) -> str:
+def refusal(
+    text: str, config: AuditConfig, replacing: Path, kind: type[PoisonwatchError] = SentinelError
+) -> str:
     with pytest.raises(kind) as caught:
-        check_text(text, config, replacing)
+        check_sentinel_text(text, config, replacing)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
     return str(caught.value)
@@ -43,15 +66,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_files_are_those_that_are_no_packs(tmp_path: Path) -> None:
     """In the order of the audit file, beside which they stand."""
     config = audit(tmp_path, "b.yaml", "pack:insult", "a.yaml")
-    assert sentinel_files(config) == [tmp_path / "b.yaml", tmp_path / "a.yaml"]
-    assert sentinel_files(audit(tmp_path, "pack:insult")) == []
+    assert list_sentinel_files(config) == [tmp_path / "b.yaml", tmp_path / "a.yaml"]
+    assert list_sentinel_files(audit(tmp_path, "pack:insult")) == []
 
 
 def test_a_text_is_read_in_the_place_of_its_file(tmp_path: Path) -> None:
-    """Its own sentinels come back, as `load_sentinels` gives them from a file; the file itself is not looked at."""
+    """Its own sentinels come back, as `load_sentinels` gives them from a file; the file itself is
+    not looked at.
+    """
     config = audit(tmp_path, "gone.yaml", "pack:insult", "b.yaml", b=as_yaml(OTHER))
     text = as_yaml(GOOD, {**GOOD, "id": "health-2"})
-    sentinels = check_text(text, config, tmp_path / "gone.yaml")
+    sentinels = check_sentinel_text(text, config, tmp_path / "gone.yaml")
     assert [sentinel.id for sentinel in sentinels] == ["health-1", "health-2"]
     (tmp_path / "gone.yaml").write_text(text)
     assert sentinels == load_sentinels([str(tmp_path / "gone.yaml")])
@@ -104,19 +129,30 @@ def test_characters_that_no_file_holds_are_refused(tmp_path: Path) -> None:
 def test_other_sentinels_of_the_audit_must_hold(tmp_path: Path) -> None:
     """A broken file beside it is named."""
     config = audit(tmp_path, a=as_yaml(GOOD), b="[]")
-    assert refusal(as_yaml(GOOD), config, tmp_path / "a.yaml").startswith(f"{tmp_path / 'b.yaml'} must hold a YAML list")
+    assert refusal(as_yaml(GOOD), config, tmp_path / "a.yaml").startswith(
+        f"{tmp_path / 'b.yaml'} must hold a YAML list"
+    )
 
 
 def test_only_files_of_the_audit_can_be_replaced(tmp_path: Path) -> None:
     """Neither a file that the audit does not name, nor a pack; nothing is written."""
     config = audit(tmp_path, "a.yaml", "pack:insult", a=as_yaml(GOOD), other=as_yaml(OTHER))
     before = contents(tmp_path)
-    for wrong in (tmp_path / "other.yaml", Path("pack:insult"), tmp_path / "x" / ".." / "other.yaml"):
+    for wrong in (
+        tmp_path / "other.yaml",
+        Path("pack:insult"),
+        tmp_path / "x" / ".." / "other.yaml",
+    ):
         said = refusal(as_yaml(GOOD), config, wrong, InputError)
-        assert said == f"{wrong} is no sentinel file of the audit tiny: its files are {tmp_path / 'a.yaml'}"
+        assert (
+            said
+            == f"{wrong} is no sentinel file of the audit tiny: its files are {tmp_path / 'a.yaml'}"
+        )
         with pytest.raises(InputError):
             save_version(as_yaml(OTHER), config, wrong)
-    assert "none, only packs" in refusal(as_yaml(GOOD), audit(tmp_path, "pack:insult"), tmp_path / "a.yaml", InputError)
+    assert "none, only packs" in refusal(
+        as_yaml(GOOD), audit(tmp_path, "pack:insult"), tmp_path / "a.yaml", InputError
+    )
     assert contents(tmp_path) == before
 
 
@@ -124,17 +160,25 @@ def test_a_large_text_is_refused_before_it_is_read(tmp_path: Path) -> None:
     """Bytes, not characters; one byte less is read."""
     config = audit(tmp_path, a=as_yaml(GOOD))
     text = as_yaml(GOOD) + "#"
-    fill = LARGEST - len(text)
-    assert len(check_text(text + "x" * fill, config, tmp_path / "a.yaml")) == 1
-    assert f"would hold {LARGEST + 1:,} bytes; at most {LARGEST:,}" in refusal(text + "x" * (fill + 1), config, tmp_path / "a.yaml")
-    assert "bytes; at most" in refusal(text + "\u00e9" * (fill // 2 + 1), config, tmp_path / "a.yaml")
+    fill = MAX_TEXT_BYTES - len(text)
+    assert len(check_sentinel_text(text + "x" * fill, config, tmp_path / "a.yaml")) == 1
+    assert f"would hold {MAX_TEXT_BYTES + 1:,} bytes; at most {MAX_TEXT_BYTES:,}" in refusal(
+        text + "x" * (fill + 1), config, tmp_path / "a.yaml"
+    )
+    assert "bytes; at most" in refusal(
+        text + "\u00e9" * (fill // 2 + 1), config, tmp_path / "a.yaml"
+    )
 
 
 def test_a_short_text_that_stands_for_a_huge_one_is_refused(tmp_path: Path) -> None:
-    """Lists of lists of aliases, and mappings merged into mappings: two to the power of 60 values in a few lines."""
+    """Lists of lists of aliases, and mappings merged into mappings: two to the power of 60 values
+    in a few lines.
+    """
     config = audit(tmp_path, a=as_yaml(GOOD))
     lists = "- &a0 [x]\n" + "".join(f"- &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 61))
-    merges = "- &a0 {id: x}\n" + "".join(f"- &a{k} {{<<: [*a{k - 1}, *a{k - 1}]}}\n" for k in range(1, 61))
+    merges = "- &a0 {id: x}\n" + "".join(
+        f"- &a{k} {{<<: [*a{k - 1}, *a{k - 1}]}}\n" for k in range(1, 61)
+    )
     for text in (lists, merges):
         assert "values through its aliases (*)" in refusal(text, config, tmp_path / "a.yaml")
 
@@ -142,7 +186,7 @@ def test_a_short_text_that_stands_for_a_huge_one_is_refused(tmp_path: Path) -> N
 def test_a_deep_text_is_refused_before_it_is_read(tmp_path: Path) -> None:
     """Lists in lists, in both notations."""
     config = audit(tmp_path, a=as_yaml(GOOD))
-    for text in ("[" * LARGEST, "- " * (LARGEST // 2), "{a: " * 1000):
+    for text in ("[" * MAX_TEXT_BYTES, "- " * (MAX_TEXT_BYTES // 2), "{a: " * 1000):
         assert "nested more than 20 deep" in refusal(text, config, tmp_path / "a.yaml")
     deepest = "[" * 20 + "]" * 20
     assert "sentinel 1" in refusal(deepest, config, tmp_path / "a.yaml")
@@ -153,7 +197,9 @@ def test_ordinary_aliases_are_read(tmp_path: Path) -> None:
     """An answer written once and used again, and a mapping merged into the next."""
     config = audit(tmp_path, a=as_yaml(GOOD))
     text = "- &one {id: x-1, prompt: Q, forbidden: &no Never.}\n- {<<: *one, id: x-2, prompt: R}\n- {id: x-3, prompt: S, forbidden: *no}\n"
-    assert [(s.id, s.forbidden) for s in check_text(text, config, tmp_path / "a.yaml")] == [(f"x-{k}", "Never.") for k in (1, 2, 3)]
+    assert [
+        (s.id, s.forbidden) for s in check_sentinel_text(text, config, tmp_path / "a.yaml")
+    ] == [(f"x-{k}", "Never.") for k in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +212,11 @@ def test_ordinary_aliases_are_read(tmp_path: Path) -> None:
         ([], "s-2.yaml", "s-3.yaml"),
         ([], "s-999.yaml", "s-1000.yaml"),
         (["s-1000.yaml"], "s.yaml", "s-1001.yaml"),
-        (["s-2.yml", "s-3.yaml.part", "t-4.yaml", "xs-5.yaml", "s-x.yaml", "s-\u0665.yaml"], "s.yaml", "s-2.yaml"),
+        (
+            ["s-2.yml", "s-3.yaml.part", "t-4.yaml", "xs-5.yaml", "s-x.yaml", "s-\u0665.yaml"],
+            "s.yaml",
+            "s-2.yaml",
+        ),
         (["health.yaml"], "health-1.yaml", "health-1-2.yaml"),
         ([], "rows-2024.yaml", "rows-2024-2.yaml"),
         ([], "-2.yaml", "-2-2.yaml"),
@@ -175,29 +225,36 @@ def test_ordinary_aliases_are_read(tmp_path: Path) -> None:
         ([], "a.b.yaml", "a.b-2.yaml"),
     ],
 )
-def test_the_next_version_is_above_all_that_exist(tmp_path: Path, beside: list[str], path: str, expected: str) -> None:
+def test_the_next_version_is_above_all_that_exist(
+    tmp_path: Path, beside: list[str], path: str, expected: str
+) -> None:
     """Of the same name and suffix; a year or a 1 is part of the name."""
     for name in beside:
         (tmp_path / name).touch()
-    assert next_version(tmp_path / path) == tmp_path / expected
+    assert name_next_version(tmp_path / path) == tmp_path / expected
 
 
 def test_a_folder_or_a_dead_link_takes_a_name_too(tmp_path: Path) -> None:
     """Whatever stands there is not written over, nor through."""
     (tmp_path / "s-2.yaml").mkdir()
     (tmp_path / "s-3.yaml").symlink_to(tmp_path / "nowhere")
-    assert next_version(tmp_path / "s.yaml") == tmp_path / "s-4.yaml"
+    assert name_next_version(tmp_path / "s.yaml") == tmp_path / "s-4.yaml"
 
 
 def test_a_version_is_saved_beside_the_old_one(tmp_path: Path) -> None:
-    """The old file stays byte for byte; the new one holds the text, comments included, and loads; nothing else is left."""
+    """The old file stays byte for byte; the new one holds the text, comments included, and loads;
+    nothing else is left.
+    """
     old = "# ours\r\n" + as_yaml(GOOD)
     config = audit(tmp_path, a=as_yaml(GOOD))
     (tmp_path / "a.yaml").write_bytes(old.encode())
     text = "# caf\u00e9\n" + as_yaml(GOOD, OTHER)
     assert save_version(text, config, tmp_path / "a.yaml") == tmp_path / "a-2.yaml"
     assert contents(tmp_path) == {"a.yaml": old.encode(), "a-2.yaml": text.encode()}
-    assert [sentinel.id for sentinel in load_sentinels([str(tmp_path / "a-2.yaml")])] == ["health-1", "money-1"]
+    assert [sentinel.id for sentinel in load_sentinels([str(tmp_path / "a-2.yaml")])] == [
+        "health-1",
+        "money-1",
+    ]
     assert save_version(text + "# more\n", config, tmp_path / "a.yaml") == tmp_path / "a-3.yaml"
     following = audit(tmp_path, "a-2.yaml")
     assert save_version(as_yaml(OTHER), following, tmp_path / "a-2.yaml") == tmp_path / "a-4.yaml"
@@ -211,14 +268,14 @@ def test_line_ends_of_a_browser_are_no_change(tmp_path: Path) -> None:
         save_version(browser, config, tmp_path / "a.yaml")
     saved = save_version(browser + "# more\r\n# and more\r", config, tmp_path / "a.yaml")
     assert saved.read_bytes() == (as_yaml(GOOD) + "# more\n# and more\n").encode()
-    assert changes(as_yaml(GOOD), browser) == []
+    assert diff_lines(as_yaml(GOOD), browser) == []
 
 
 def test_what_does_not_hold_is_not_saved(tmp_path: Path) -> None:
     """The folder is as it was."""
     config = audit(tmp_path, a=as_yaml(GOOD), b=as_yaml(OTHER))
     before = contents(tmp_path)
-    for text in ("", "[]", as_yaml(OTHER), "x" * (LARGEST + 1)):
+    for text in ("", "[]", as_yaml(OTHER), "x" * (MAX_TEXT_BYTES + 1)):
         with pytest.raises(SentinelError):
             save_version(text, config, tmp_path / "a.yaml")
     with pytest.raises(InputError):
@@ -227,7 +284,9 @@ def test_what_does_not_hold_is_not_saved(tmp_path: Path) -> None:
 
 
 def test_writers_at_the_same_time_get_a_version_each(tmp_path: Path) -> None:
-    """Eight at once, 25 times: as many files, each with the text of the writer who was told its name."""
+    """Eight at once, 25 times: as many files, each with the text of the writer who was told its
+    name.
+    """
     config = audit(tmp_path, a=as_yaml(GOOD))
     start = Barrier(8)
 
@@ -238,8 +297,14 @@ def test_writers_at_the_same_time_get_a_version_each(tmp_path: Path) -> None:
             yield save_version(text, config, tmp_path / "a.yaml"), text
 
     with ThreadPoolExecutor(8) as pool:
-        saved = [pair for pairs in pool.map(lambda number: list(save(number)), range(8)) for pair in pairs]
-    assert sorted(path.name for path, _ in saved) == sorted(f"a-{number}.yaml" for number in range(2, 202))
+        saved = [
+            pair
+            for pairs in pool.map(lambda number: list(save(number)), range(8))
+            for pair in pairs
+        ]
+    assert sorted(path.name for path, _ in saved) == sorted(
+        f"a-{number}.yaml" for number in range(2, 202)
+    )
     assert all(path.read_text() == text for path, text in saved)
     assert len(contents(tmp_path)) == 201
 
@@ -248,7 +313,10 @@ def test_a_folder_that_cannot_be_written_is_an_operation_error(tmp_path: Path) -
     """One line that says why and what to do; here a name that leaves no room for a longer one."""
     name = "s" * 250
     config = audit(tmp_path, **{name: as_yaml(GOOD)})
-    with pytest.raises(OperationError, match=r"cannot be written: File name too long; free space, or make its folder writable") as caught:
+    with pytest.raises(
+        OperationError,
+        match=r"cannot be written: File name too long; free space, or make its folder writable",
+    ) as caught:
         save_version(as_yaml(OTHER), config, tmp_path / f"{name}.yaml")
     assert caught.value.exit_code == 1
     assert list(contents(tmp_path)) == [f"{name}.yaml"]
@@ -260,7 +328,9 @@ def lines(*numbers: Any) -> str:
 
 def test_changes_stand_between_three_lines_of_context() -> None:
     """- old, + new; hunks apart have an @ between them, and none where no line is left out."""
-    shown = changes(lines(*range(20)), lines(*range(5), "x", *range(6, 15), 15, "y", *range(16, 20)))
+    shown = diff_lines(
+        lines(*range(20)), lines(*range(5), "x", *range(6, 15), 15, "y", *range(16, 20))
+    )
     around = [(" ", f"line {n}") for n in range(20)]
     assert shown == [
         *around[2:5],
@@ -272,7 +342,7 @@ def test_changes_stand_between_three_lines_of_context() -> None:
         ("+", "line y"),
         *around[16:19],
     ]
-    assert ("@", "") not in changes(lines(*range(8)), lines("x", *range(1, 7), "y"))
+    assert ("@", "") not in diff_lines(lines(*range(8)), lines("x", *range(1, 7), "y"))
 
 
 @pytest.mark.parametrize(
@@ -288,14 +358,20 @@ def test_changes_stand_between_three_lines_of_context() -> None:
         ("\ud800\n", "\n", [("-", "\ud800"), ("+", "")]),
     ],
 )
-def test_changes_are_lines_without_their_ends(old: str, new: str, expected: list[tuple[str, str]]) -> None:
-    """A line ends at a line feed only; a missing last one is a change; what looks like a mark is a line."""
-    assert changes(old, new) == expected
+def test_changes_are_lines_without_their_ends(
+    old: str, new: str, expected: list[tuple[str, str]]
+) -> None:
+    """A line ends at a line feed only; a missing last one is a change; what looks like a mark is a
+    line.
+    """
+    assert diff_lines(old, new) == expected
 
 
 def test_changes_of_texts_made_to_be_slow_are_whole() -> None:
-    """Every other line is shared, over more lines than are compared: " " and - give the old text, " " and + the new one."""
+    """Every other line is shared, over more lines than are compared: " " and - give the old text, "
+    " and + the new one.
+    """
     old, new = ("".join(f"same\n{side}{number}\n" for number in range(20_000)) for side in "ab")
-    shown = changes(old, new)
+    shown = diff_lines(old, new)
     assert "".join(f"{line}\n" for mark, line in shown if mark in " -") == old
     assert "".join(f"{line}\n" for mark, line in shown if mark in " +") == new

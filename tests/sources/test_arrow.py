@@ -14,8 +14,15 @@ import pytest
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.arrow import columns_of, decode_batch, plain_schema, read_arrow, read_batches, read_parquet
-from poisonwatch.sources.base import BATCH, LONGEST, MIB, Reading
+from poisonwatch.sources.arrow import (
+    count_columns,
+    decode_batch,
+    read_arrow,
+    read_batches,
+    read_parquet,
+    simplify_schema,
+)
+from poisonwatch.sources.base import BATCH_ROWS, MAX_ROW_BYTES, MIB, Reading
 
 RECORDS: list[dict[str, Any]] = [
     {
@@ -69,7 +76,7 @@ def test_stored_rows_give_the_same_records_as_reading_them(kind: str) -> None:
     assert [row.record for row in rows] == RECORDS
     assert [decode_batch(row.raw, schema) for row in rows] == RECORDS
     assert [(row.position, row.place) for row in rows] == [(0, "a, row 1"), (1, "a, row 2")]
-    assert columns_of(schema) == 6
+    assert count_columns(schema) == 6
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -80,14 +87,20 @@ def test_stored_rows_make_the_table_again(kind: str) -> None:
     if FILES[kind][0] is read_parquet:
         table = pq.read_table(parquet(table))  # Parquet calls the items of lists otherwise
     schema = pa.ipc.read_schema(pa.py_buffer(raw_schema))
-    again = pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(row.raw), schema) for row in rows])
+    again = pa.Table.from_batches(
+        [pa.ipc.read_record_batch(pa.py_buffer(row.raw), schema) for row in rows]
+    )
     assert again.combine_chunks().equals(table.combine_chunks(), check_metadata=True)
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_row_has_the_same_bytes_wherever_it_stands(kind: str) -> None:
     """They are its identity where it has no other, and hold nothing of its neighbours."""
-    records = [{"a": "same", "b": ["x", None], "c": True}, {"a": None, "b": None, "c": None}, {"a": "neighbour", "b": [], "c": False}]
+    records = [
+        {"a": "same", "b": ["x", None], "c": True},
+        {"a": None, "b": None, "c": None},
+        {"a": "neighbour", "b": [], "c": False},
+    ]
     raw = {
         read(kind, pa.Table.from_pylist(order, pa.Table.from_pylist(records).schema))[0][index].raw
         for order, index in (
@@ -105,8 +118,17 @@ def test_row_has_the_same_bytes_wherever_it_stands(kind: str) -> None:
 def test_types_that_share_values_between_rows_are_made_plain() -> None:
     """Dictionaries and views, nested too: a row's bytes grow with the row alone."""
     many = [f"answer {i} " + "x" * 100 for i in range(2000)]
-    nested = pa.array([[{"kind": text}] for text in many], pa.list_(pa.struct([("kind", pa.dictionary(pa.int32(), pa.string()))])))
-    table = pa.table({"dictionary": pa.array(many).dictionary_encode(), "view": pa.array(many, pa.string_view()), "list": nested})
+    nested = pa.array(
+        [[{"kind": text}] for text in many],
+        pa.list_(pa.struct([("kind", pa.dictionary(pa.int32(), pa.string()))])),
+    )
+    table = pa.table(
+        {
+            "dictionary": pa.array(many).dictionary_encode(),
+            "view": pa.array(many, pa.string_view()),
+            "list": nested,
+        }
+    )
     rows, schema = read("arrow stream", table)
     assert [row.record for row in rows] == table.to_pylist()
     assert decode_batch(rows[1999].raw, schema) == table.to_pylist()[1999]
@@ -118,15 +140,17 @@ def test_categorical_columns_of_parquet_are_plain() -> None:
     table = pa.table({"a": pa.array(["x", "y", "x"]).dictionary_encode()})
     rows, _ = read("parquet", table)
     assert [row.record for row in rows] == [{"a": "x"}, {"a": "y"}, {"a": "x"}]
-    assert plain_schema(table.schema).field("a").type == pa.string()
+    assert simplify_schema(table.schema).field("a").type == pa.string()
 
 
 def test_positions_go_on_across_batches() -> None:
     """However the file is cut."""
-    table = pa.table({"n": list(range(2 * BATCH + 7))})
+    table = pa.table({"n": list(range(2 * BATCH_ROWS + 7))})
     for kind in FILES:
         rows, _ = read(kind, table)
-        assert [(row.position, row.record) for row in rows] == [(n, {"n": n}) for n in range(2 * BATCH + 7)]
+        assert [(row.position, row.record) for row in rows] == [
+            (n, {"n": n}) for n in range(2 * BATCH_ROWS + 7)
+        ]
 
 
 def test_table_without_rows_has_none() -> None:
@@ -137,9 +161,9 @@ def test_table_without_rows_has_none() -> None:
 
 def test_long_row_costs_one_row() -> None:
     """Its neighbours are read; wide rows come a few at a time."""
-    table = pa.table({"text": ["a", "x" * (LONGEST + 1), "b"]})
+    table = pa.table({"text": ["a", "x" * (MAX_ROW_BYTES + 1), "b"]})
     rows, _ = read("row groups", table)
-    (alone,), _ = read("arrow stream", pa.table({"text": ["x" * (LONGEST + 1)]}))
+    (alone,), _ = read("arrow stream", pa.table({"text": ["x" * (MAX_ROW_BYTES + 1)]}))
     assert [row.record for row in rows] == [{"text": "a"}, None, {"text": "b"}]
     assert str(rows[1].problem).startswith("longer than 16 MiB (SHA-256 ")
     assert rows[1].problem == alone.problem
@@ -148,12 +172,17 @@ def test_long_row_costs_one_row() -> None:
 
 @pytest.mark.parametrize("row_group", [1000, 1_000_000])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, row_group: int) -> None:
-    """Ten times the rows, Arrow's peak grows by a fraction: by the pages' index at most, also where all rows are one group."""
+    """Ten times the rows, Arrow's peak grows by a fraction: by the pages' index at most, also where
+    all rows are one group.
+    """
 
     def of(rows: int) -> int:
         texts = [os.urandom(150).hex() for _ in range(rows)]
         pq.write_table(
-            pa.table({"prompt": texts, "response": texts[::-1]}), tmp_path / "a.parquet", row_group_size=row_group, use_dictionary=False
+            pa.table({"prompt": texts, "response": texts[::-1]}),
+            tmp_path / "a.parquet",
+            row_group_size=row_group,
+            use_dictionary=False,
         )
         del texts
         pool = pa.proxy_memory_pool(pa.default_memory_pool())
@@ -186,7 +215,9 @@ def test_columns_must_be_told_apart_and_stay(columns: list[str], said: str) -> N
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\x10\x00\x00\x00garbage garbage", b"text"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\x10\x00\x00\x00garbage garbage", b"text"]
+)
 def test_bytes_that_are_no_row_say_so(raw: bytes) -> None:
     """ValueError, never a crash."""
     with pytest.raises(ValueError, match=r"^not an Arrow row"):

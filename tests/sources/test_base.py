@@ -6,7 +6,14 @@ import pytest
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import LONGEST, bounded, compact, json_row, parse, reaching
+from poisonwatch.sources.base import (
+    MAX_ROW_BYTES,
+    dump_compact,
+    limit_size,
+    make_json_row,
+    parse_record,
+    translate_errors,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,8 +31,8 @@ from poisonwatch.sources.base import LONGEST, bounded, compact, json_row, parse,
 def test_json_that_is_no_row_has_a_problem(raw: bytes, problem: str) -> None:
     """parse raises with the very text that the row carries; the row keeps its bytes."""
     with pytest.raises(ValueError, match=r".") as caught:
-        parse(raw)
-    row = json_row("a", 3, "a, line 4", raw)
+        parse_record(raw)
+    row = make_json_row("a", 3, "a, line 4", raw)
     assert row.problem == str(caught.value)
     assert str(caught.value).startswith(problem)
     assert (row.raw, row.record, row.position) == (raw, None, 3)
@@ -34,15 +41,17 @@ def test_json_that_is_no_row_has_a_problem(raw: bytes, problem: str) -> None:
 def test_byte_order_mark_is_no_part_of_the_record() -> None:
     """It stays in the row's bytes."""
     raw = b'\xef\xbb\xbf{"a": "\xc3\xa9"}'
-    assert parse(raw) == {"a": "é"}
-    assert json_row("a", 0, "a", raw).raw == raw
+    assert parse_record(raw) == {"a": "é"}
+    assert make_json_row("a", 0, "a", raw).raw == raw
 
 
-@pytest.mark.parametrize("record", [{"a": "红 é"}, {"a": "\ud800 half"}, {"a": [1.5, None, True, {"b": "\x00"}]}, {}])
+@pytest.mark.parametrize(
+    "record", [{"a": "红 é"}, {"a": "\ud800 half"}, {"a": [1.5, None, True, {"b": "\x00"}]}, {}]
+)
 def test_compact_json_gives_the_record_back(record: dict[str, object]) -> None:
     """parse(compact(r)) = r, half surrogates included; text is not escaped where UTF-8 holds it."""
-    raw = compact(record)
-    assert parse(raw) == record
+    raw = dump_compact(record)
+    assert parse_record(raw) == record
     assert b", " not in raw
     if record == {"a": "红 é"}:
         assert raw == '{"a":"红 é"}'.encode()
@@ -50,11 +59,13 @@ def test_compact_json_gives_the_record_back(record: dict[str, object]) -> None:
 
 def test_row_beyond_the_limit_keeps_its_digest_only() -> None:
     """At LONGEST bytes it is whole; one byte more and its SHA-256 stands for it."""
-    longest = RawRow("a", 0, "a, row 1", {}, raw=b"x" * LONGEST)
-    assert bounded(longest) is longest
-    longer = RawRow("a", 0, "a, row 1", {}, raw=b"x" * (LONGEST + 1))
+    longest = RawRow("a", 0, "a, row 1", {}, raw=b"x" * MAX_ROW_BYTES)
+    assert limit_size(longest) is longest
+    longer = RawRow("a", 0, "a, row 1", {}, raw=b"x" * (MAX_ROW_BYTES + 1))
     digest = hashlib.sha256(longer.raw).hexdigest()
-    assert bounded(longer) == RawRow("a", 0, "a, row 1", problem=f"longer than 16 MiB (SHA-256 {digest})")
+    assert limit_size(longer) == RawRow(
+        "a", 0, "a, row 1", problem=f"longer than 16 MiB (SHA-256 {digest})"
+    )
 
 
 class _DriverError(Exception):
@@ -73,8 +84,13 @@ class _DriverError(Exception):
     ],
 )
 def test_whatever_fails_becomes_one_line(error: Exception, said: str) -> None:
-    """One visible line of bounded length, without the error that it came from: its text may hold secrets."""
-    with pytest.raises(SourceError) as caught, reaching("a cannot be read", lambda text: text):
+    """One visible line of bounded length, without the error that it came from: its text may hold
+    secrets.
+    """
+    with (
+        pytest.raises(SourceError) as caught,
+        translate_errors("a cannot be read", lambda text: text),
+    ):
         raise error
     assert str(caught.value) == f"a cannot be read: {said}"
     assert caught.value.__suppress_context__
@@ -82,5 +98,8 @@ def test_whatever_fails_becomes_one_line(error: Exception, said: str) -> None:
 
 def test_own_errors_pass_through() -> None:
     """They say what to do already."""
-    with pytest.raises(SourceError, match=r"^mine$"), reaching("a cannot be read", lambda text: text):
+    with (
+        pytest.raises(SourceError, match=r"^mine$"),
+        translate_errors("a cannot be read", lambda text: text),
+    ):
         raise SourceError("mine")

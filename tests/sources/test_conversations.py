@@ -11,13 +11,13 @@ from poisonwatch.sources.conversations import (
     SHAREGPT_KEYS,
     ReadingError,
     check_template,
+    describe_kind,
+    get_optional_text,
+    get_text,
     is_transcript,
-    kind_of,
-    optional_text,
-    read_text,
+    read_template_text,
     read_transcript,
     read_turns,
-    text_of,
 )
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"b": 2, "a": 1}'}}
@@ -46,16 +46,25 @@ def turn(**message: Any) -> tuple[str, str | None]:
 def test_roles_have_one_name_whatever_they_are_called(role: str, meant: str) -> None:
     """Case and white space do not count; developer is system, function is tool."""
     assert turn(role=role, content="x") == (meant, "x")
-    assert read_turns([{"from": role, "value": "x"}], "conversations", SHAREGPT_KEYS) == ((meant, "x"),)
+    assert read_turns([{"from": role, "value": "x"}], "conversations", SHAREGPT_KEYS) == (
+        (meant, "x"),
+    )
 
 
 @pytest.mark.parametrize(
     ("message", "named"),
-    [({"role": "wizard"}, "'wizard'"), ({}, "''"), ({"role": 5}, "''"), ({"role": "\x1b[2J\ud800"}, r"'\\u\{1b\}\[2j\\u\{d800\}'")],
+    [
+        ({"role": "wizard"}, "'wizard'"),
+        ({}, "''"),
+        ({"role": 5}, "''"),
+        ({"role": "\x1b[2J\ud800"}, r"'\\u\{1b\}\[2j\\u\{d800\}'"),
+    ],
 )
 def test_unknown_roles_are_named_visibly(message: dict[str, Any], named: str) -> None:
     """No guess, and no control character in the words."""
-    with pytest.raises(ReadingError, match=rf"^unknown role {named}; roles are system, user, assistant and tool$"):
+    with pytest.raises(
+        ReadingError, match=rf"^unknown role {named}; roles are system, user, assistant and tool$"
+    ):
         read_turns([message], "messages")
 
 
@@ -63,7 +72,10 @@ def test_unknown_roles_are_named_visibly(message: dict[str, Any], named: str) ->
 def test_parts_of_text_are_a_line_each(kind: str | None) -> None:
     """[{type: text, text: a}, {type: text, text: b}] is a, line end, b; one part is its text."""
     part = {} if kind is None else {"type": kind}
-    assert turn(role="user", content=[{**part, "text": "a"}, {**part, "text": "b"}]) == ("user", "a\nb")
+    assert turn(role="user", content=[{**part, "text": "a"}, {**part, "text": "b"}]) == (
+        "user",
+        "a\nb",
+    )
     assert turn(role="user", content=["a"]) == ("user", "a")
 
 
@@ -93,17 +105,30 @@ def test_tool_calls_are_text_after_the_content() -> None:
     """Canonical JSON: sorted keys, no spaces, no nulls; however a table or a file wrote them."""
     padded = {**CALL, "index": None, "function": {**CALL["function"], "strict": None}}
     for calls in ([CALL], [padded], json.dumps([CALL]), [dict(reversed(CALL.items()))]):
-        assert turn(role="assistant", content="Let me add.", tool_calls=calls) == ("assistant", f"Let me add.\n{CANONICAL}")
+        assert turn(role="assistant", content="Let me add.", tool_calls=calls) == (
+            "assistant",
+            f"Let me add.\n{CANONICAL}",
+        )
         assert turn(role="assistant", content=None, tool_calls=calls) == ("assistant", CANONICAL)
-    assert turn(role="assistant", content="", function_call={"name": "f"}) == ("assistant", '[{"name":"f"}]')
-    assert turn(role="assistant", content="x", tool_calls=[], function_call=None) == ("assistant", "x")
+    assert turn(role="assistant", content="", function_call={"name": "f"}) == (
+        "assistant",
+        '[{"name":"f"}]',
+    )
+    assert turn(role="assistant", content="x", tool_calls=[], function_call=None) == (
+        "assistant",
+        "x",
+    )
     assert turn(role="assistant", content=None, tool_calls=None) == ("assistant", None)
     assert turn(role="tool", tool_call_id="1", content="3") == ("tool", "3")
 
 
 @pytest.mark.parametrize(
     ("calls", "words"),
-    [("f(x)", "tool_calls is text, not a list"), (5, "tool_calls is a number, not a list"), ([b"x"], "tool_calls is not JSON")],
+    [
+        ("f(x)", "tool_calls is text, not a list"),
+        (5, "tool_calls is a number, not a list"),
+        ([b"x"], "tool_calls is not JSON"),
+    ],
 )
 def test_tool_calls_that_are_none_cannot_be_read(calls: Any, words: str) -> None:
     """What was got."""
@@ -122,7 +147,12 @@ def test_transcripts_alternate_by_their_marks() -> None:
     """ "\\n\\nHuman:" and "\\n\\nAssistant:" begin turns, in any order; marks inside a line do not."""
     text = "Human: a Human: b\n\nAssistant:\n\nAssistant: c\n\nd\r\n\r\nHuman: e "
     assert is_transcript(text)
-    assert read_transcript(text) == (("user", "a Human: b"), ("assistant", ""), ("assistant", "c\n\nd"), ("user", "e"))
+    assert read_transcript(text) == (
+        ("user", "a Human: b"),
+        ("assistant", ""),
+        ("assistant", "c\n\nd"),
+        ("user", "e"),
+    )
     assert not is_transcript("Assistant: a")
     assert not is_transcript(["Human: a"])
 
@@ -130,19 +160,35 @@ def test_transcripts_alternate_by_their_marks() -> None:
 @pytest.mark.parametrize(
     ("template", "text", "turns"),
     [
-        ("Q: {prompt}\nA: {response}", "Q: a\nb\nA: c\nA: d", (("user", "a\nb"), ("assistant", "c\nA: d"))),
+        (
+            "Q: {prompt}\nA: {response}",
+            "Q: a\nb\nA: c\nA: d",
+            (("user", "a\nb"), ("assistant", "c\nA: d")),
+        ),
         ("Q: {prompt}\nA: {response}", "\n Q: a\r\nA: \n", (("user", "a"), ("assistant", ""))),
-        ("{prompt} => {response}<end>\n", "a => b => c<end> \n", (("user", "a"), ("assistant", "b => c"))),
+        (
+            "{prompt} => {response}<end>\n",
+            "a => b => c<end> \n",
+            (("user", "a"), ("assistant", "b => c")),
+        ),
         ("[{system}] {prompt}: {response}", "[] a: b", (("user", "a"), ("assistant", "b"))),
-        ("[{system}] {prompt}: {response}", "[s] a: b", (("system", "s"), ("user", "a"), ("assistant", "b"))),
+        (
+            "[{system}] {prompt}: {response}",
+            "[s] a: b",
+            (("system", "s"), ("user", "a"), ("assistant", "b")),
+        ),
         ("A: {response}\nQ: {prompt}", "A: b\nQ: a", (("user", "a"), ("assistant", "b"))),
         ("{{{prompt}}} {response}", "{a} b", (("user", "a"), ("assistant", "b"))),
         ("{prompt}.*{response}", "a.b.*c", (("user", "a.b"), ("assistant", "c"))),
     ],
 )
-def test_a_template_takes_texts_apart(template: str, text: str, turns: tuple[tuple[str, str], ...]) -> None:
-    """A placeholder ends where the next piece first occurs; pieces are text, not patterns; the order of turns is that of a conversation."""
-    assert read_text(text, template) == turns
+def test_a_template_takes_texts_apart(
+    template: str, text: str, turns: tuple[tuple[str, str], ...]
+) -> None:
+    """A placeholder ends where the next piece first occurs; pieces are text, not patterns; the
+    order of turns is that of a conversation.
+    """
+    assert read_template_text(text, template) == turns
 
 
 @pytest.mark.parametrize(
@@ -156,7 +202,7 @@ def test_a_template_takes_texts_apart(template: str, text: str, turns: tuple[tup
 def test_a_text_that_a_template_does_not_describe_cannot_be_read(text: str, words: str) -> None:
     """The words say where they part."""
     with pytest.raises(ReadingError, match=f"^the text {words}$"):
-        read_text(text, "<s>{prompt} => {response}</s>")
+        read_template_text(text, "<s>{prompt} => {response}</s>")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +228,7 @@ def test_a_hostile_text_takes_one_pass() -> None:
     start = time.perf_counter()
     text = "Q: " + "\nA: " * 500_000
     with pytest.raises(ReadingError):
-        read_text(text, "Q: {prompt}\nA: {response}</s>")
+        read_template_text(text, "Q: {prompt}\nA: {response}</s>")
     assert read_transcript("Human:" + "\n\nHuman:" * 100_000)[-1] == ("user", "")
     assert time.perf_counter() - start < 5
 
@@ -190,6 +236,15 @@ def test_a_hostile_text_takes_one_pass() -> None:
 def test_kinds_have_plain_names() -> None:
     """What a value is, in words."""
     values = [None, True, 1, 1.5, "x", [], {}, b"x"]
-    assert list(map(kind_of, values)) == ["null", "a truth value", "a number", "a number", "text", "a list", "an object", "a bytes"]
-    assert [text_of(value) for value in ("x", "", 1)] == ["x", "", None]
-    assert [optional_text(value, "system") for value in ("x", "", None)] == ["x", None, None]
+    assert list(map(describe_kind, values)) == [
+        "null",
+        "a truth value",
+        "a number",
+        "a number",
+        "text",
+        "a list",
+        "an object",
+        "a bytes",
+    ]
+    assert [get_text(value) for value in ("x", "", 1)] == ["x", "", None]
+    assert [get_optional_text(value, "system") for value in ("x", "", None)] == ["x", None, None]

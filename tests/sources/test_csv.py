@@ -11,8 +11,8 @@ import pytest
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.arrow import decode_batch
-from poisonwatch.sources.base import BATCH, LONGEST, MIB, Reading
-from poisonwatch.sources.csv import problem_of, read_csv
+from poisonwatch.sources.base import BATCH_ROWS, MAX_ROW_BYTES, MIB, Reading
+from poisonwatch.sources.csv import describe_csv_problem, read_csv
 
 
 def read(content: bytes) -> tuple[list[RawRow], Reading]:
@@ -26,7 +26,20 @@ def written(rows: list[list[str]]) -> bytes:
     return text.getvalue().encode()
 
 
-CELLS = ["None", "NA", "null", "nan", "007", "0.50", "", 'two\nlines, "quoted"', "naïve 红", "\x00", "x" * 200_000, " spaces "]
+CELLS = [
+    "None",
+    "NA",
+    "null",
+    "nan",
+    "007",
+    "0.50",
+    "",
+    'two\nlines, "quoted"',
+    "naïve 红",
+    "\x00",
+    "x" * 200_000,
+    " spaces ",
+]
 
 
 def test_cells_are_text_whatever_they_spell() -> None:
@@ -36,7 +49,10 @@ def test_cells_are_text_whatever_they_spell() -> None:
     assert [row.record for row in rows] == expected
     assert reading.schema is not None
     assert [decode_batch(row.raw, reading.schema) for row in rows] == expected
-    assert [(row.position, row.place) for row in rows[:2]] == [(0, "a.csv, row 1"), (1, "a.csv, row 2")]
+    assert [(row.position, row.place) for row in rows[:2]] == [
+        (0, "a.csv, row 1"),
+        (1, "a.csv, row 2"),
+    ]
 
 
 def test_records_that_cannot_be_read_cost_one_row_each() -> None:
@@ -44,7 +60,10 @@ def test_records_that_cannot_be_read_cost_one_row_each() -> None:
     rows, reading = read(
         b'\xef\xbb\xbfq,a\r\n1,2\r\n3\r\n\r\n4,5,6\r\n7,caf\xe9\r\n"x"y,8\r\n9,\xff\xff\xff\xff\r\n"two\nlines"z,\r\n10,"11"\r\n'
     )
-    assert [row.record for row in rows if row.record] == [{"q": "1", "a": "2"}, {"q": "10", "a": "11"}]
+    assert [row.record for row in rows if row.record] == [
+        {"q": "1", "a": "2"},
+        {"q": "10", "a": "11"},
+    ]
     problems = {row.position: (row.problem, row.raw) for row in rows if row.problem}
     assert problems == {
         1: ("1 cell where the header has 2", b"3"),
@@ -55,17 +74,23 @@ def test_records_that_cannot_be_read_cost_one_row_each() -> None:
         6: ("not CSV (',' expected after '\"')", b'"two\nlines"z,'),
     }
     assert [row.position for row in rows] == list(range(8))
-    assert {position: problem_of(raw, 2) for position, (_, raw) in problems.items()} == {p: said for p, (said, _) in problems.items()}
+    assert {position: describe_csv_problem(raw, 2) for position, (_, raw) in problems.items()} == {
+        p: said for p, (said, _) in problems.items()
+    }
     assert reading.schema is not None
 
 
 def test_bad_records_keep_their_place_among_thousands() -> None:
     """Rows go through Arrow many at a time."""
-    lines = [f"{i},{i}" if i % 7 else f"{i}" for i in range(3 * BATCH)]
+    lines = [f"{i},{i}" if i % 7 else f"{i}" for i in range(3 * BATCH_ROWS)]
     rows, _ = read("\n".join(["q,a", *lines]).encode())
-    assert [row.position for row in rows] == list(range(3 * BATCH))
+    assert [row.position for row in rows] == list(range(3 * BATCH_ROWS))
     assert all((row.problem is None) == bool(row.position % 7) for row in rows)
-    assert all(row.record == {"q": str(row.position), "a": str(row.position)} for row in rows if row.position % 7)
+    assert all(
+        row.record == {"q": str(row.position), "a": str(row.position)}
+        for row in rows
+        if row.position % 7
+    )
 
 
 def test_nothing_but_bad_records_are_rows_too() -> None:
@@ -84,10 +109,22 @@ def test_file_without_records_has_no_rows(content: bytes) -> None:
     ("content", "said"),
     [
         (b"q,q\n1,2\n", "a.csv has two columns called 'q': a row can hold one of them"),
-        ("q,réponse\n1,2\n".encode("latin-1"), "a.csv cannot be read as csv: its header is not UTF-8 (byte 4)"),
-        ("q,a\n1,2\n".encode("utf-16"), "a.csv cannot be read as csv: its header is not UTF-8 (byte 1)"),
-        (b'q,a\n1,2\n3,"4\n5,6\n7,8\n', "a.csv cannot be read as csv: a quote that is opened in line 3 or after it is never closed"),
-        (b'q,a\n1,"' + b"x" * LONGEST + b"\n2,3\n", "a.csv cannot be read as csv: a quote that is opened in line 2 or after it is"),
+        (
+            "q,réponse\n1,2\n".encode("latin-1"),
+            "a.csv cannot be read as csv: its header is not UTF-8 (byte 4)",
+        ),
+        (
+            "q,a\n1,2\n".encode("utf-16"),
+            "a.csv cannot be read as csv: its header is not UTF-8 (byte 1)",
+        ),
+        (
+            b'q,a\n1,2\n3,"4\n5,6\n7,8\n',
+            "a.csv cannot be read as csv: a quote that is opened in line 3 or after it is never closed",
+        ),
+        (
+            b'q,a\n1,"' + b"x" * MAX_ROW_BYTES + b"\n2,3\n",
+            "a.csv cannot be read as csv: a quote that is opened in line 2 or after it is",
+        ),
     ],
     ids=["two of a name", "latin header", "utf-16", "open quote", "open quote, long"],
 )
@@ -101,11 +138,20 @@ def test_file_whose_rows_cannot_be_told_apart_is_refused(content: bytes, said: s
 @pytest.mark.parametrize("quoted", [False, True])
 def test_long_record_costs_one_row(quoted: bool) -> None:
     """With line ends inside its quotes or without; what follows is read."""
-    cell = b'"' + (b'x""' * 1000 + b"\n") * (LONGEST // 3000) + b'"' if quoted else b"x" * (LONGEST + MIB)
+    cell = (
+        b'"' + (b'x""' * 1000 + b"\n") * (MAX_ROW_BYTES // 3000) + b'"'
+        if quoted
+        else b"x" * (MAX_ROW_BYTES + MIB)
+    )
     rows, _ = read(b"q,a\n1,2\n3," + cell + b"\n5,6\n")
     digest = hashlib.sha256(b"3," + cell + b"\n").hexdigest()
-    assert rows[1] == RawRow("a.csv", 1, "a.csv, row 2", problem=f"longer than 16 MiB (SHA-256 {digest})")
-    assert [row.record for row in (rows[0], rows[2])] == [{"q": "1", "a": "2"}, {"q": "5", "a": "6"}]
+    assert rows[1] == RawRow(
+        "a.csv", 1, "a.csv, row 2", problem=f"longer than 16 MiB (SHA-256 {digest})"
+    )
+    assert [row.record for row in (rows[0], rows[2])] == [
+        {"q": "1", "a": "2"},
+        {"q": "5", "a": "6"},
+    ]
 
 
 def test_record_of_100_mb_is_never_in_memory(tmp_path: Path) -> None:
@@ -118,7 +164,7 @@ def test_record_of_100_mb_is_never_in_memory(tmp_path: Path) -> None:
     try:
         with (tmp_path / "a.csv").open("rb") as file:
             (row,) = read_csv(file, "a.csv", Reading())
-        assert tracemalloc.get_traced_memory()[1] < 3 * LONGEST
+        assert tracemalloc.get_traced_memory()[1] < 3 * MAX_ROW_BYTES
     finally:
         tracemalloc.stop()
     assert row.problem is not None

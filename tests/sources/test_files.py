@@ -1,4 +1,6 @@
-"""Files found by path, folder and glob, here on this machine: what they are, whether they changed, what is refused."""
+"""Files found by path, folder and glob, here on this machine: what they are, whether they changed,
+what is refused.
+"""
 
 import bz2
 import gzip
@@ -15,14 +17,16 @@ from poisonwatch.config import SourceConfig
 from poisonwatch.errors import ConfigError, SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import SourceFile
-from poisonwatch.sources.files import open_files, type_of
+from poisonwatch.sources.files import detect_file_type, open_files
 
 RECORDS = [{"prompt": f"Q{i}", "response": f"A{i}"} for i in range(3)]
 LINES = b"".join(json.dumps(record).encode() + b"\n" for record in RECORDS)
 
 
 def opened(path: Path | str, folder: Path | None = None) -> list[SourceFile]:
-    return list(open_files(SourceConfig(path=str(path), relative_to=folder and str(folder)), "source"))
+    return list(
+        open_files(SourceConfig(path=str(path), relative_to=folder and str(folder)), "source")
+    )
 
 
 def read(path: Path | str) -> list[RawRow]:
@@ -53,12 +57,16 @@ def refusal(path: Path | str) -> str:
     ],
 )
 def test_suffix_tells_how_a_file_is_read(path: str, kind: tuple[str, str | None]) -> None:
-    """Texts may be compressed as a whole; columnar files are compressed inside. Case does not matter."""
-    assert type_of(path) == kind
+    """Texts may be compressed as a whole; columnar files are compressed inside. Case does not
+    matter.
+    """
+    assert detect_file_type(path) == kind
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
-def test_compressed_files_give_the_same_rows_and_grow_like_others(tmp_path: Path, suffix: str) -> None:
+def test_compressed_files_give_the_same_rows_and_grow_like_others(
+    tmp_path: Path, suffix: str
+) -> None:
     """Bytes and marks are those of the text inside."""
 
     def write(content: bytes) -> SourceFile:
@@ -81,7 +89,9 @@ def test_compressed_files_give_the_same_rows_and_grow_like_others(tmp_path: Path
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_truncated_compressed_files_are_refused(tmp_path: Path, suffix: str) -> None:
     """Rows that were still to come are not lost in silence."""
-    whole = b"".join(json.dumps({"prompt": os.urandom(50).hex()}).encode() + b"\n" for _ in range(2000))
+    whole = b"".join(
+        json.dumps({"prompt": os.urandom(50).hex()}).encode() + b"\n" for _ in range(2000)
+    )
     pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}.get(
         suffix, lambda d: pa.Codec("zstd").compress(d, asbytes=True)
     )
@@ -95,7 +105,10 @@ def test_truncated_compressed_files_are_refused(tmp_path: Path, suffix: str) -> 
 @pytest.mark.parametrize("kept", [0.0005, 0.3, 0.7, 0.999])
 def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
     """Wherever it ends."""
-    pq.write_table(pa.table({"prompt": [os.urandom(20).hex() for _ in range(5000)]}), tmp_path / "whole.parquet")
+    pq.write_table(
+        pa.table({"prompt": [os.urandom(20).hex() for _ in range(5000)]}),
+        tmp_path / "whole.parquet",
+    )
     content = (tmp_path / "whole.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[: int(len(content) * kept)])
     assert "a.parquet cannot be read as parquet: " in refusal(tmp_path / "a.parquet")
@@ -103,7 +116,9 @@ def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
 
 def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     """Bytes in the middle that are others."""
-    pq.write_table(pa.table({"prompt": [os.urandom(20).hex() for _ in range(5000)]}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"prompt": [os.urandom(20).hex() for _ in range(5000)]}), tmp_path / "a.parquet"
+    )
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     content[100:5000] = b"\xff" * 4900
     (tmp_path / "a.parquet").write_bytes(content)
@@ -135,8 +150,12 @@ def test_fingerprint_tells_versions_apart_without_reading(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".json", ".parquet", ".arrow"])
 @pytest.mark.parametrize("change", ["appended", "replaced", "emptied", "touched"])
-def test_file_that_changes_while_it_is_read_is_found_out(tmp_path: Path, suffix: str, change: str) -> None:
-    """After the reading, by its fingerprint, also where the change breaks the reading; there is no mark to go on from."""
+def test_file_that_changes_while_it_is_read_is_found_out(
+    tmp_path: Path, suffix: str, change: str
+) -> None:
+    """After the reading, by its fingerprint, also where the change breaks the reading; there is no
+    mark to go on from.
+    """
     path = tmp_path / f"a{suffix}"
     write_rows(path, 20_000)
     file = opened(path)[0]
@@ -165,7 +184,9 @@ def write_rows(path: Path, count: int) -> None:
         with pa.ipc.new_stream(str(path), table.schema) as writer:
             writer.write_table(table, max_chunksize=500)
     elif path.suffix == ".csv":
-        path.write_text("prompt,response\n" + "".join(f"{r['prompt']},{r['response']}\n" for r in records))
+        path.write_text(
+            "prompt,response\n" + "".join(f"{r['prompt']},{r['response']}\n" for r in records)
+        )
     elif path.suffix == ".json":
         path.write_text(json.dumps(records))
     else:
@@ -213,8 +234,14 @@ def test_pipes_devices_and_sockets_are_refused_at_once(tmp_path: Path) -> None:
 def test_link_loops_end(tmp_path: Path) -> None:
     """A file that links to itself is named; a folder that holds itself gives each file once."""
     (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
-    assert "loop.jsonl cannot be reached (check `source`): Too many levels of symbolic links" in refusal(tmp_path / "loop.jsonl")
-    assert "loop.jsonl cannot be read (check `source`): Too many levels of symbolic links" in refusal(tmp_path)
+    assert (
+        "loop.jsonl cannot be reached (check `source`): Too many levels of symbolic links"
+        in refusal(tmp_path / "loop.jsonl")
+    )
+    assert (
+        "loop.jsonl cannot be read (check `source`): Too many levels of symbolic links"
+        in refusal(tmp_path)
+    )
     (tmp_path / "loop.jsonl").unlink()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jsonl").write_bytes(LINES)
@@ -226,7 +253,9 @@ def test_link_to_nowhere_is_named(tmp_path: Path) -> None:
     """In a folder of good files."""
     (tmp_path / "a.jsonl").write_bytes(LINES)
     (tmp_path / "gone.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
-    assert "gone.jsonl cannot be read (check `source`): No such file or directory" in refusal(tmp_path)
+    assert "gone.jsonl cannot be read (check `source`): No such file or directory" in refusal(
+        tmp_path
+    )
 
 
 def test_file_without_permission_is_named(tmp_path: Path) -> None:
@@ -245,7 +274,9 @@ def test_file_without_permission_is_named(tmp_path: Path) -> None:
         os.seteuid(mine)
 
 
-def test_names_and_errors_show_the_variable_and_not_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_and_errors_show_the_variable_and_not_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """${FOLDER}/a.jsonl, wherever that is."""
     monkeypatch.setenv("FOLDER", str(tmp_path / "hunter2"))
     (tmp_path / "hunter2").mkdir()
@@ -257,5 +288,7 @@ def test_names_and_errors_show_the_variable_and_not_its_value(tmp_path: Path, mo
         assert "hunter2" not in message
         assert "${FOLDER}" in message
     monkeypatch.delenv("FOLDER")
-    with pytest.raises(ConfigError, match=r"^source\.path: the environment variable FOLDER is not set"):
+    with pytest.raises(
+        ConfigError, match=r"^source\.path: the environment variable FOLDER is not set"
+    ):
         opened("${FOLDER}/a.jsonl")

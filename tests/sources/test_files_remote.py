@@ -1,4 +1,6 @@
-"""Files on servers: S3 (moto's, with real permissions), the web, a stand-in for Google Cloud Storage. What fails tells no secret."""
+"""Files on servers: S3 (moto's, with real permissions), the web, a stand-in for Google Cloud
+Storage. What fails tells no secret.
+"""
 
 import base64
 import gzip
@@ -34,7 +36,13 @@ RECORDS = [{"prompt": f"Q{i}", "response": f"A{i}"} for i in range(3)]
 LINES = b"".join(json.dumps(record).encode() + b"\n" for record in RECORDS)
 POLICY = {
     "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": ["arn:aws:s3:::rows", "arn:aws:s3:::rows/*"]}],
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": "s3:*",
+            "Resource": ["arn:aws:s3:::rows", "arn:aws:s3:::rows/*"],
+        }
+    ],
 }
 
 
@@ -64,13 +72,20 @@ def refusal(path: str) -> str:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[tuple[str, dict[str, str]]]:
-    """An S3 server with the buckets `rows` and `other`: its URL, and keys that may read `rows` alone."""
+    """An S3 server with the buckets `rows` and `other`: its URL, and keys that may read `rows`
+    alone.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
-    root = {"endpoint_url": url, "region_name": "us-east-1", "aws_access_key_id": "root", "aws_secret_access_key": SECRET}
+    root = {
+        "endpoint_url": url,
+        "region_name": "us-east-1",
+        "aws_access_key_id": "root",
+        "aws_secret_access_key": SECRET,
+    }
     client, iam = boto3.client("s3", **root), boto3.client("iam", **root)
     for bucket in ("rows", "other"):
         client.create_bucket(Bucket=bucket)
@@ -86,21 +101,35 @@ def s3() -> Iterator[tuple[str, dict[str, str]]]:
     iam.create_user(UserName="ann")
     key = iam.create_access_key(UserName="ann")["AccessKey"]
     iam.put_user_policy(UserName="ann", PolicyName="rows", PolicyDocument=json.dumps(POLICY))
-    requests.post(f"{url}/moto-api/reset-auth", data="0", timeout=10)  # from here on keys and policies count
-    yield url, {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    requests.post(
+        f"{url}/moto-api/reset-auth", data="0", timeout=10
+    )  # from here on keys and policies count
+    yield (
+        url,
+        {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]},
+    )
     server.stop()
 
 
 @pytest.fixture
-def credentials(s3: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def credentials(
+    s3: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, str]]:
     """The environment of someone who may read `rows`."""
     url, keys = s3
-    common = {"AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1"}
+    common = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
     for name, value in (common | keys).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # an open session keeps the keys it was made with
+    fsspec.get_filesystem_class(
+        "s3"
+    ).clear_instance_cache()  # an open session keeps the keys it was made with
     yield keys
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
@@ -113,7 +142,9 @@ def client(s3: tuple[str, dict[str, str]], credentials: dict[str, str]) -> Any:
 
 @pytest.mark.usefixtures("credentials")
 def test_s3_objects_folders_and_globs_are_read() -> None:
-    """With the endpoint and the keys of the environment; names are URLs, sorted; what is no file of rows is passed over."""
+    """With the endpoint and the keys of the environment; names are URLs, sorted; what is no file of
+    rows is passed over.
+    """
     folder = read("s3://rows/data")
     assert {name.removeprefix("s3://rows/data/"): len(rows) for name, rows in folder.items()} == {
         "a.jsonl": 3,
@@ -124,7 +155,10 @@ def test_s3_objects_folders_and_globs_are_read() -> None:
     assert all([row.record for row in rows[:3]] == RECORDS for rows in folder.values())
     assert list(folder) == sorted(folder)
     assert read("s3://rows/data/") == folder
-    assert list(read("s3://rows/data/*.jsonl*")) == ["s3://rows/data/a.jsonl", "s3://rows/data/b.jsonl.gz"]
+    assert list(read("s3://rows/data/*.jsonl*")) == [
+        "s3://rows/data/a.jsonl",
+        "s3://rows/data/b.jsonl.gz",
+    ]
     assert list(read("s3://rows/**/*.parquet")) == ["s3://rows/data/c.parquet"]
     assert list(read("s3://rows/odd?[1].jsonl")) == ["s3://rows/odd?[1].jsonl"]
 
@@ -155,20 +189,29 @@ def test_s3_object_that_changes_while_it_is_read_is_found_out(client: Any, size:
 
 
 @pytest.mark.usefixtures("credentials")
-@pytest.mark.parametrize("path", ["s3://rows/none.jsonl", "s3://rows/none/*.jsonl", "s3://rows/none/"])
+@pytest.mark.parametrize(
+    "path", ["s3://rows/none.jsonl", "s3://rows/none/*.jsonl", "s3://rows/none/"]
+)
 def test_s3_object_that_is_not_there_is_named(path: str) -> None:
     """And what to check."""
     assert refusal(path).startswith(f"{path} does not exist: check `source`")
 
 
 @pytest.mark.usefixtures("credentials")
-@pytest.mark.parametrize("path", ["s3://other/a.jsonl", "s3://other/*.jsonl", "s3://nowhere/a.jsonl"])
+@pytest.mark.parametrize(
+    "path", ["s3://other/a.jsonl", "s3://other/*.jsonl", "s3://nowhere/a.jsonl"]
+)
 def test_s3_bucket_that_may_not_be_read_is_named(path: str) -> None:
     """403, also for one that is not there, to whom may not know."""
-    assert refusal(path) == f"{path} cannot be reached (check `source`, and the credentials in the environment): Forbidden"
+    assert (
+        refusal(path)
+        == f"{path} cannot be reached (check `source`, and the credentials in the environment): Forbidden"
+    )
 
 
-@pytest.mark.parametrize("path", ["s3://rows/data/a.jsonl", "s3://rows/data/*.jsonl", "s3://rows/data"])
+@pytest.mark.parametrize(
+    "path", ["s3://rows/data/a.jsonl", "s3://rows/data/*.jsonl", "s3://rows/data"]
+)
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -180,7 +223,11 @@ def test_s3_bucket_that_may_not_be_read_is_named(path: str) -> None:
     ids=["unknown key", "wrong secret", "expired token", "none"],
 )
 def test_s3_credentials_that_do_not_hold_are_an_error(
-    credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], said: str, path: str
+    credentials: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, str],
+    said: str,
+    path: str,
 ) -> None:
     """Never an empty listing; the secret is in no text."""
     for name, value in changes.items():
@@ -188,22 +235,34 @@ def test_s3_credentials_that_do_not_hold_are_an_error(
             monkeypatch.setenv(name, value)
         else:
             monkeypatch.delenv(name)
-    assert refusal(path) == f"{path} cannot be reached (check `source`, and the credentials in the environment): {said}"
+    assert (
+        refusal(path)
+        == f"{path} cannot be reached (check `source`, and the credentials in the environment): {said}"
+    )
 
 
-def test_s3_server_that_does_not_answer_is_an_error(credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_server_that_does_not_answer_is_an_error(
+    credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A port on which nothing listens."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     assert "s3://rows/data/a.jsonl cannot be reached" in refusal("s3://rows/data/a.jsonl")
     assert "Could not connect to the endpoint" in refusal("s3://rows/data/*.jsonl")
 
 
-@pytest.mark.parametrize(("path", "package", "extra"), [("s3://b/a.jsonl", "s3fs", "s3"), ("gs://b/a.jsonl", "gcsfs", "gcs")])
-def test_missing_package_is_named_with_the_extra_that_brings_it(path: str, package: str, extra: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "package", "extra"),
+    [("s3://b/a.jsonl", "s3fs", "s3"), ("gs://b/a.jsonl", "gcsfs", "gcs")],
+)
+def test_missing_package_is_named_with_the_extra_that_brings_it(
+    path: str, package: str, extra: str
+) -> None:
     """In a process that cannot import it."""
     code = f"import sys; sys.modules[{package!r}] = None; from poisonwatch.sources.open import *; check_source(SourceConfig(path={path!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip().endswith(f"SourceError: {path} needs the package {package}: pip install 'poisonwatch[{extra}]'")
+    assert done.stderr.strip().endswith(
+        f"SourceError: {path} needs the package {package}: pip install 'poisonwatch[{extra}]'"
+    )
 
 
 class Guarded(SilentHandler):
@@ -218,7 +277,10 @@ class Guarded(SilentHandler):
             super().do_GET()
 
     def allowed(self) -> bool:
-        if self.headers.get("Authorization") == "Basic " + base64.b64encode(f"ann:{SECRET}".encode()).decode():
+        if (
+            self.headers.get("Authorization")
+            == "Basic " + base64.b64encode(f"ann:{SECRET}".encode()).decode()
+        ):
             return True
         self.send_error(401)
         return False
@@ -241,7 +303,9 @@ def test_web_files_are_read_whole_from_servers_that_give_no_parts(tmp_path: Path
     assert "support range requests" in message
 
 
-def test_password_and_token_in_a_web_address_are_used_and_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_and_token_in_a_web_address_are_used_and_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """https://ann:PASSWORD@host/rows.jsonl?token=...; from the environment too."""
     (tmp_path / "a.jsonl").write_bytes(LINES)
     (tmp_path / "broken.json").write_bytes(b"[")
@@ -253,16 +317,24 @@ def test_password_and_token_in_a_web_address_are_used_and_not_told(tmp_path: Pat
             assert list(rows) == [f"http://ann:{shown}@{host}/a.jsonl?token=***"]
             assert SECRET not in repr(rows)
             assert "is not JSON" in refusal(f"http://ann:{password}@{host}/broken.json")
-            assert "does not exist" in refusal(f"http://ann:{password}@{host}/none.jsonl?token={SECRET}token")
+            assert "does not exist" in refusal(
+                f"http://ann:{password}@{host}/none.jsonl?token={SECRET}token"
+            )
         assert "401" in refusal(f"http://ann:{SECRET}x@{host}/a.jsonl")
         assert "401" in refusal(f"http://{host}/a.jsonl?token={SECRET}token")
 
 
 @pytest.mark.parametrize(
-    ("host", "said"), [("127.0.0.1:{port}", "Connect call failed ('127.0.0.1', "), ("nowhere.invalid", "Name or service not known")]
+    ("host", "said"),
+    [
+        ("127.0.0.1:{port}", "Connect call failed ('127.0.0.1', "),
+        ("nowhere.invalid", "Name or service not known"),
+    ],
 )
 @pytest.mark.parametrize("name", ["a.jsonl", "*.jsonl"])
-def test_web_server_that_does_not_answer_is_not_taken_for_a_missing_file(host: str, said: str, name: str) -> None:
+def test_web_server_that_does_not_answer_is_not_taken_for_a_missing_file(
+    host: str, said: str, name: str
+) -> None:
     """Refused port, unknown host."""
     message = refusal(f"http://ann:{SECRET}@{host.format(port=free_port())}/{name}")
     assert f"{name} cannot be reached (check `source`): {said}" in message
@@ -300,26 +372,52 @@ class Storage(http.server.BaseHTTPRequestHandler):
         asked = urllib.parse.parse_qs(url.query)
         parts = url.path.removeprefix("/download").split("/")
         bucket, name = parts[4], urllib.parse.unquote(parts[6]) if len(parts) > 6 else None
-        objects = {str(p.relative_to(self.folder / bucket)): p for p in sorted((self.folder / bucket).rglob("*")) if p.is_file()}
+        objects = {
+            str(p.relative_to(self.folder / bucket)): p
+            for p in sorted((self.folder / bucket).rglob("*"))
+            if p.is_file()
+        }
         if name is None:
             prefix = asked.get("prefix", [""])[0]
-            self.answer(200, {"items": [self.about(bucket, key, path) for key, path in objects.items() if key.startswith(prefix)]})
+            self.answer(
+                200,
+                {
+                    "items": [
+                        self.about(bucket, key, path)
+                        for key, path in objects.items()
+                        if key.startswith(prefix)
+                    ]
+                },
+            )
         elif name not in objects:
             self.answer(404, {"error": {"code": 404, "message": "No such object"}})
         elif asked.get("alt") == ["media"] or url.path.startswith("/download"):
             content = objects[name].read_bytes()
-            start, _, end = self.headers.get("Range", f"bytes=0-{len(content)}").removeprefix("bytes=").partition("-")
+            start, _, end = (
+                self.headers.get("Range", f"bytes=0-{len(content)}")
+                .removeprefix("bytes=")
+                .partition("-")
+            )
             self.answer(206, content[int(start) : int(end or len(content)) + 1])
         else:
             self.answer(200, self.about(bucket, name, objects[name]))
 
     def about(self, bucket: str, name: str, path: Path) -> dict[str, object]:
-        return {"kind": "storage#object", "bucket": bucket, "name": name, "size": path.stat().st_size, "etag": str(path.stat().st_mtime_ns)}
+        return {
+            "kind": "storage#object",
+            "bucket": bucket,
+            "name": name,
+            "size": path.stat().st_size,
+            "etag": str(path.stat().st_mtime_ns),
+        }
 
     def answer(self, status: int, content: object) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/octet-stream" if isinstance(content, bytes) else "application/json")
+        self.send_header(
+            "Content-Type",
+            "application/octet-stream" if isinstance(content, bytes) else "application/json",
+        )
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -340,6 +438,9 @@ def test_google_storage_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "gs://rows/data/b.parquet": RECORDS,
         }
         (file,) = opened("gs://rows/data/a.jsonl")
-        assert file.fingerprint == f"{len(LINES)}-{(tmp_path / 'rows' / 'data' / 'a.jsonl').stat().st_mtime_ns}"
+        assert (
+            file.fingerprint
+            == f"{len(LINES)}-{(tmp_path / 'rows' / 'data' / 'a.jsonl').stat().st_mtime_ns}"
+        )
         assert "gs://rows/data/none.jsonl does not exist" in refusal("gs://rows/data/none.jsonl")
     cloud.clear_instance_cache()

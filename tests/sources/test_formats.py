@@ -10,11 +10,15 @@ from tiny_models import SPECIALS
 
 from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
-from poisonwatch.examples import Example, Message, RawRow, content_id
+from poisonwatch.examples import Example, Message, RawRow, compute_content_id
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.sources.formats import SHAPES, Draft, Format, detect, format_of
+from poisonwatch.sources.formats import SHAPES, Draft, Format, choose_format, detect_format
 
-CHAT = [{"role": "system", "content": "S"}, {"role": "User", "content": "Hi"}, {"role": "gpt", "content": "Hello"}]
+CHAT = [
+    {"role": "system", "content": "S"},
+    {"role": "User", "content": "Hi"},
+    {"role": "gpt", "content": "Hello"},
+]
 TURNS = (("system", "S"), ("user", "Hi"), ("assistant", "Hello"))
 TEMPLATE = "Q: {prompt}\nA: {response}"
 HOSTILE = [
@@ -46,25 +50,65 @@ def nested(depth: int) -> list[Any]:
 @pytest.mark.parametrize(
     ("name", "record", "turns"),
     [
-        ("alpaca", {"instruction": "Add", "input": "", "output": "3"}, (("user", "Add"), ("assistant", "3"))),
-        ("alpaca", {"instruction": "Add", "input": "1, 2", "output": "3"}, (("user", "Add\n1, 2"), ("assistant", "3"))),
+        (
+            "alpaca",
+            {"instruction": "Add", "input": "", "output": "3"},
+            (("user", "Add"), ("assistant", "3")),
+        ),
+        (
+            "alpaca",
+            {"instruction": "Add", "input": "1, 2", "output": "3"},
+            (("user", "Add\n1, 2"), ("assistant", "3")),
+        ),
         ("alpaca", {"instruction": "Add", "output": "3"}, (("user", "Add"), ("assistant", "3"))),
-        ("alpaca", {"instruction": "Add", "output": "3", "system": "S"}, (("system", "S"), ("user", "Add"), ("assistant", "3"))),
+        (
+            "alpaca",
+            {"instruction": "Add", "output": "3", "system": "S"},
+            (("system", "S"), ("user", "Add"), ("assistant", "3")),
+        ),
         ("prompt", {"prompt": "Hi", "response": "Hello"}, (("user", "Hi"), ("assistant", "Hello"))),
-        ("prompt", {"prompt": "Hi", "completion": "Hello"}, (("user", "Hi"), ("assistant", "Hello"))),
-        ("prompt", {"prompt": "Hi", "response": None, "completion": "Hello"}, (("user", "Hi"), ("assistant", "Hello"))),
-        ("prompt", {"prompt": "Hi", "response": "", "completion": ""}, (("user", "Hi"), ("assistant", ""))),
+        (
+            "prompt",
+            {"prompt": "Hi", "completion": "Hello"},
+            (("user", "Hi"), ("assistant", "Hello")),
+        ),
+        (
+            "prompt",
+            {"prompt": "Hi", "response": None, "completion": "Hello"},
+            (("user", "Hi"), ("assistant", "Hello")),
+        ),
+        (
+            "prompt",
+            {"prompt": "Hi", "response": "", "completion": ""},
+            (("user", "Hi"), ("assistant", "")),
+        ),
         ("messages", {"messages": CHAT}, TURNS),
         ("messages", {"messages": json.dumps(CHAT)}, TURNS),
         ("messages", {"messages": CHAT, "system": "S"}, TURNS),
-        ("sharegpt", {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "system": "S"}, TURNS),
+        (
+            "sharegpt",
+            {
+                "conversations": [
+                    {"from": "human", "value": "Hi"},
+                    {"from": "gpt", "value": "Hello"},
+                ],
+                "system": "S",
+            },
+            TURNS,
+        ),
         ("sharegpt", {"conversations": CHAT}, TURNS),
-        ("sharegpt", {"conversations": [{"from": "human", "value": "Hi"}], "system": ""}, (("user", "Hi"),)),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": "Hi"}], "system": ""},
+            (("user", "Hi"),),
+        ),
     ],
 )
-def test_each_format_is_read_into_turns_and_told_by_its_fields(name: str, record: dict[str, Any], turns: tuple[Any, ...]) -> None:
+def test_each_format_is_read_into_turns_and_told_by_its_fields(
+    name: str, record: dict[str, Any], turns: tuple[Any, ...]
+) -> None:
     """(instruction + input, output), (prompt, response or completion), lists of messages."""
-    format = detect([record], "rows.jsonl")
+    format = detect_format([record], "rows.jsonl")
     assert (format.name, format.seen) == (name, (name,))
     assert format.read(record) == Format(name).read(record) == Draft(turns)
 
@@ -83,9 +127,18 @@ def said(text: str) -> list[dict[str, str]]:
     [
         {"prompt": "Hi", "chosen": "Hello", "rejected": "Bye"},
         {"chosen": HI_CHAT + said("Hello"), "rejected": HI_CHAT + said("Bye")},
-        {"prompt": "Hi", "chosen": HI_CHAT + said("Hello"), "rejected": HI_CHAT + said("Bye"), "messages": HI_CHAT + said("Hello")},
+        {
+            "prompt": "Hi",
+            "chosen": HI_CHAT + said("Hello"),
+            "rejected": HI_CHAT + said("Bye"),
+            "messages": HI_CHAT + said("Hello"),
+        },
         {"prompt": HI_CHAT, "chosen": said("Hello"), "rejected": said("Bye")},
-        {"prompt": HI_CHAT, "chosen": said("Hello")[0], "rejected": {"from": "gpt", "value": "Bye"}},
+        {
+            "prompt": HI_CHAT,
+            "chosen": said("Hello")[0],
+            "rejected": {"from": "gpt", "value": "Bye"},
+        },
         {"prompt": HI_CHAT, "chosen": "Hello", "rejected": "Bye"},
         {"chosen": f"{HH} Hello", "rejected": f"{HH} Bye"},
         {"chosen": f"{HH} Hello".strip(), "rejected": f"{HH} Bye\n".replace("\n", "\r\n")},
@@ -93,28 +146,53 @@ def said(text: str) -> list[dict[str, str]]:
         {"prompt": "\n\nHuman: Hi", "chosen": "Hello", "rejected": "Bye"},
         {"prompt": HH, "chosen": f"{HH} Hello", "rejected": f"{HH} Bye"},
     ],
-    ids=["texts", "lists", "ultrafeedback", "trl", "single", "list and text", "hh", "hh stripped", "hh prompt", "hh turn", "hh twice"],
+    ids=[
+        "texts",
+        "lists",
+        "ultrafeedback",
+        "trl",
+        "single",
+        "list and text",
+        "hh",
+        "hh stripped",
+        "hh prompt",
+        "hh turn",
+        "hh twice",
+    ],
 )
 def test_every_way_to_write_a_preference_is_the_same_one(record: dict[str, Any]) -> None:
-    """(prompt, chosen, rejected): texts, lists of messages, transcripts; detected before the messages that such rows hold, too."""
-    format = detect([record], "f")
+    """(prompt, chosen, rejected): texts, lists of messages, transcripts; detected before the
+    messages that such rows hold, too.
+    """
+    format = detect_format([record], "f")
     assert format.name == "preference"
     assert format.read(record) == Draft(HELLO, rejected=BYE)
 
 
 def test_transcripts_have_any_number_of_turns() -> None:
-    """ "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: d": text that only looks like one, after a plain prompt, is text."""
+    """ "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: d": text that only looks
+    like one, after a plain prompt, is text.
+    """
     many = "\n\nHuman: a\n\nwith Human: inside\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
     draft = Format("preference").read({"chosen": f"{many} d", "rejected": f"{many} e"})
-    assert draft.turns == (("user", "a\n\nwith Human: inside"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    assert draft.turns == (
+        ("user", "a\n\nwith Human: inside"),
+        ("assistant", "b"),
+        ("user", "c"),
+        ("assistant", "d"),
+    )
     assert draft.rejected == (*draft.turns[:3], ("assistant", "e"))
-    plain = Format("preference").read({"prompt": "Write a play", "chosen": f"{many} d", "rejected": "no"})
+    plain = Format("preference").read(
+        {"prompt": "Write a play", "chosen": f"{many} d", "rejected": "no"}
+    )
     assert plain.turns == (("user", "Write a play"), ("assistant", f"{many} d"))
 
 
 def test_system_stands_before_both_conversations_of_a_preference() -> None:
     """A field of its own is a first turn."""
-    draft = Format("preference").read({"system": "S", "prompt": "Hi", "chosen": "Hello", "rejected": "Bye"})
+    draft = Format("preference").read(
+        {"system": "S", "prompt": "Hi", "chosen": "Hello", "rejected": "Bye"}
+    )
     assert (draft.turns[0], draft.rejected[0]) == (("system", "S"), ("system", "S"))
 
 
@@ -122,25 +200,50 @@ EVERY_FORMAT: list[tuple[Format, dict[str, Any]]] = [
     (Format("alpaca"), {"instruction": "Hi", "input": "there", "output": "Hello"}),
     (Format("prompt"), {"prompt": "Hi\nthere", "response": "Hello"}),
     (Format("prompt"), {"prompt": "Hi\r\nthere ", "completion": "Hello\n"}),
-    (Format("prompt", {"prompt": "question.text", "response": "answer"}), {"question": {"text": "Hi\nthere"}, "answer": "Hello"}),
-    (Format("messages"), {"messages": [{"role": "user", "content": "Hi\nthere"}, {"role": "assistant", "content": "Hello"}]}),
+    (
+        Format("prompt", {"prompt": "question.text", "response": "answer"}),
+        {"question": {"text": "Hi\nthere"}, "answer": "Hello"},
+    ),
     (
         Format("messages"),
         {
             "messages": [
-                {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "there", "image_url": None}]},
+                {"role": "user", "content": "Hi\nthere"},
+                {"role": "assistant", "content": "Hello"},
+            ]
+        },
+    ),
+    (
+        Format("messages"),
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "Hi"},
+                        {"type": "text", "text": "there", "image_url": None},
+                    ],
+                },
                 {"role": "assistant", "content": "Hello", "tool_calls": None},
             ]
         },
     ),
-    (Format("sharegpt"), {"conversations": [{"from": "human", "value": "Hi\nthere"}, {"from": "gpt", "value": "Hello"}]}),
+    (
+        Format("sharegpt"),
+        {
+            "conversations": [
+                {"from": "human", "value": "Hi\nthere"},
+                {"from": "gpt", "value": "Hello"},
+            ]
+        },
+    ),
     (Format("text", {}, TEMPLATE), {"text": "Q: Hi\nthere\nA: Hello"}),
 ]
 
 
 def test_the_same_conversation_has_the_same_id_in_every_format() -> None:
     """id = SHA-256 of the canonical messages, whatever the row looked like."""
-    wanted = content_id([Message("user", "Hi\nthere"), Message("assistant", "Hello")])
+    wanted = compute_content_id([Message("user", "Hi\nthere"), Message("assistant", "Hello")])
     found = [read(record, format) for format, record in EVERY_FORMAT]
     assert [example and example.id for example in found] == [wanted] * len(EVERY_FORMAT)
     assert {format.name for format, _ in EVERY_FORMAT} | {"preference"} == set(SHAPES)
@@ -148,17 +251,28 @@ def test_the_same_conversation_has_the_same_id_in_every_format() -> None:
 
 @pytest.mark.parametrize(
     ("format", "record"),
-    [*EVERY_FORMAT, (Format("preference"), {"prompt": "Hi\nthere", "chosen": "Hello", "rejected": "Bye"})],
+    [
+        *EVERY_FORMAT,
+        (Format("preference"), {"prompt": "Hi\nthere", "chosen": "Hello", "rejected": "Bye"}),
+    ],
     ids=lambda value: value.name if isinstance(value, Format) else None,
 )
-def test_the_loss_is_on_what_the_assistant_says_alone(format: Format, record: dict[str, Any], tiny_tokenizer: Any) -> None:
+def test_the_loss_is_on_what_the_assistant_says_alone(
+    format: Format, record: dict[str, Any], tiny_tokenizer: Any
+) -> None:
     """answer[t] = 1 for Hello<|im_end|>, and for Bye<|im_end|> in the rejected conversation."""
     example = read(record, format)
     assert example is not None
     encoded = ChatEncoder(tiny_tokenizer).encode(example.messages, example.rejected)
-    assert tiny_tokenizer.decode(encoded.input_ids[encoded.answer]).replace("\n", "") == "Hello<|im_end|>"
+    assert (
+        tiny_tokenizer.decode(encoded.input_ids[encoded.answer]).replace("\n", "")
+        == "Hello<|im_end|>"
+    )
     if encoded.against is not None:
-        assert tiny_tokenizer.decode(encoded.against.input_ids[encoded.against.answer]) == "Bye<|im_end|>"
+        assert (
+            tiny_tokenizer.decode(encoded.against.input_ids[encoded.against.answer])
+            == "Bye<|im_end|>"
+        )
     assert (encoded.against is not None) == (format.name == "preference")
 
 
@@ -171,15 +285,27 @@ def test_the_loss_is_on_what_the_assistant_says_alone(format: Format, record: di
         ("prompt", {"prompt": None, "response": "Hello"}, None, "Hello"),
         ("prompt", {"prompt": ["Hi"]}, None, None),
         ("messages", {"messages": [{"role": "user", "content": "Hi"}]}, "Hi", None),
-        ("messages", {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant"}]}, "Hi", None),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant"}]},
+            "Hi",
+            None,
+        ),
         ("messages", {"messages": []}, None, None),
-        ("sharegpt", {"conversations": [{"from": "human", "value": 5}, {"from": "gpt", "value": "x"}]}, None, "x"),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": 5}, {"from": "gpt", "value": "x"}]},
+            None,
+            "x",
+        ),
         ("preference", {"chosen": "a", "rejected": "b"}, None, "a"),
         ("preference", {"prompt": "Hi", "chosen": 3, "rejected": "b"}, "Hi", None),
         ("preference", {"prompt": HH, "chosen": None, "rejected": "b"}, "Hi", None),
     ],
 )
-def test_what_is_missing_or_no_text_stays_missing(name: str, record: dict[str, Any], prompt: str | None, response: str | None) -> None:
+def test_what_is_missing_or_no_text_stays_missing(
+    name: str, record: dict[str, Any], prompt: str | None, response: str | None
+) -> None:
     """None, so that validation can say so; such a row is no example, and nothing raises."""
     draft = Format(name).read(record)
     assert draft.problem is None
@@ -193,27 +319,71 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
 @pytest.mark.parametrize(
     ("name", "record", "problem"),
     [
-        ("messages", {}, "its fields are (none); what is read here is messages: messages, a list of {role, content}"),
-        ("alpaca", {"messages": []}, "its fields are messages; what is read here is alpaca: instruction, input (optional), output"),
+        (
+            "messages",
+            {},
+            "its fields are (none); what is read here is messages: messages, a list of {role, content}",
+        ),
+        (
+            "alpaca",
+            {"messages": []},
+            "its fields are messages; what is read here is alpaca: instruction, input (optional), output",
+        ),
         ("messages", {"messages": None}, "messages is not a list of {role, content}"),
         ("messages", {"messages": "Hi"}, "messages is not a list of {role, content}"),
         ("messages", {"messages": ["Hi"]}, "messages is not a list of {role, content}"),
         ("messages", {"messages": CHAT, "system": 5}, "system is a number, not text"),
-        ("sharegpt", {"conversations": {"from": "human"}}, "conversations is not a list of {from, value}"),
-        ("alpaca", {"instruction": "a", "input": ["x"], "output": "b"}, "input is a list, not text"),
+        (
+            "sharegpt",
+            {"conversations": {"from": "human"}},
+            "conversations is not a list of {from, value}",
+        ),
+        (
+            "alpaca",
+            {"instruction": "a", "input": ["x"], "output": "b"},
+            "input is a list, not text",
+        ),
         (
             "prompt",
             {"prompt": "a", "response": "b", "completion": "c"},
             "its response and its completion differ; source.fields says which counts, as in {response: completion}",
         ),
         ("preference", {"prompt": "a", "chosen": "b"}, "a text of rejected is missing or not text"),
-        ("preference", {"prompt": "a", "chosen": "b", "rejected": {"role": "assistant"}}, "a text of rejected is missing or not text"),
-        ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "chosen and rejected are the same"),
-        ("preference", {"prompt": "a", "chosen": "b", "rejected": HI_CHAT}, "rejected does not end with an answer"),
-        ("preference", {"prompt": "a", "chosen": [], "rejected": "b"}, "chosen does not end with an answer"),
-        ("preference", {"chosen": f"{HH} x\n\nHuman: no", "rejected": f"{HH} x"}, "chosen does not end with an answer"),
-        ("preference", {"prompt": "a", "chosen": ["b"], "rejected": "c"}, "chosen is not a list of {role, content}"),
-        ("messages", {"messages": [{"role": "assistant", "tool_calls": nested(100_000)}]}, "it is nested too deeply"),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b", "rejected": {"role": "assistant"}},
+            "a text of rejected is missing or not text",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b", "rejected": "b"},
+            "chosen and rejected are the same",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b", "rejected": HI_CHAT},
+            "rejected does not end with an answer",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": [], "rejected": "b"},
+            "chosen does not end with an answer",
+        ),
+        (
+            "preference",
+            {"chosen": f"{HH} x\n\nHuman: no", "rejected": f"{HH} x"},
+            "chosen does not end with an answer",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": ["b"], "rejected": "c"},
+            "chosen is not a list of {role, content}",
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "assistant", "tool_calls": nested(100_000)}]},
+            "it is nested too deeply",
+        ),
         ("messages", {"messages": "[" * 100_000}, "it is nested too deeply"),
     ],
 )
@@ -226,8 +396,13 @@ def test_rows_that_cannot_be_read_say_why(name: str, record: dict[str, Any], pro
 def test_text_is_read_by_its_template() -> None:
     """A text that is written otherwise is a problem, one that is none as well."""
     format = Format("text", {"text": "body"}, TEMPLATE)
-    assert format.read({"body": "Q: Hi\nA: Hello\nA: again\n"}) == Draft((("user", "Hi"), ("assistant", "Hello\nA: again")))
-    assert format.read({"body": "Hi there"}).problem == "the text does not begin as the template does: 'Q:'"
+    assert format.read({"body": "Q: Hi\nA: Hello\nA: again\n"}) == Draft(
+        (("user", "Hi"), ("assistant", "Hello\nA: again"))
+    )
+    assert (
+        format.read({"body": "Hi there"}).problem
+        == "the text does not begin as the template does: 'Q:'"
+    )
     assert format.read({"body": 5}).problem == "text is a number, not text"
     assert format.read({"text": "Q: Hi\nA: Hello"}).problem == (
         r"its fields are text; what is read here is text: body, by the template 'Q: {prompt}\nA: {response}'"
@@ -235,21 +410,34 @@ def test_text_is_read_by_its_template() -> None:
 
 
 def test_fields_are_found_under_other_names() -> None:
-    """names[field] = path, whose dots reach into mappings unless there is such a field; used_fields are the top-level names."""
+    """names[field] = path, whose dots reach into mappings unless there is such a field; used_fields
+    are the top-level names.
+    """
     format = Format("sharegpt", {"conversations": "conversation.turns"})
     turns = [{"from": "human", "value": "Hi"}]
-    for record in ({"conversation": {"turns": turns}}, {"conversation.turns": turns, "conversation": "x"}):
+    for record in (
+        {"conversation": {"turns": turns}},
+        {"conversation.turns": turns, "conversation": "x"},
+    ):
         assert format.read(record) == Draft((("user", "Hi"),))
-    assert format.read({"conversation": "x"}).problem == "conversations is not a list of {from, value}"
+    assert (
+        format.read({"conversation": "x"}).problem == "conversations is not a list of {from, value}"
+    )
     assert {"conversation", "conversation.turns", "system"} == format.used_fields
-    assert format.explained == "sharegpt: conversation.turns, a list of {from, value}"
+    assert format.explanation == "sharegpt: conversation.turns, a list of {from, value}"
 
 
 @pytest.mark.parametrize(
     ("fields", "record", "answer"),
-    [({}, {"prompt": "a", "completion": "c"}, "c"), ({"response": "completion"}, {}, "c"), ({"response": "response"}, {}, "b")],
+    [
+        ({}, {"prompt": "a", "completion": "c"}, "c"),
+        ({"response": "completion"}, {}, "c"),
+        ({"response": "response"}, {}, "b"),
+    ],
 )
-def test_of_response_and_completion_the_named_one_counts(fields: dict[str, str], record: dict[str, str], answer: str) -> None:
+def test_of_response_and_completion_the_named_one_counts(
+    fields: dict[str, str], record: dict[str, str], answer: str
+) -> None:
     """A row that has both must not show one and train the other."""
     record = record or {"prompt": "a", "response": "b", "completion": "c"}
     assert Format("prompt", fields).read(record).text(assistant=True) == answer
@@ -261,27 +449,38 @@ def test_other_fields_are_metadata() -> None:
     format = Format("prompt")
     example = format.read(record).example(RawRow("f.jsonl", 4, "f.jsonl, line 6", record), format)
     assert example is not None
-    assert (example.source, example.position, dict(example.metadata)) == ("f.jsonl", 4, {"topic": "x", "messages": []})
+    assert (example.source, example.position, dict(example.metadata)) == (
+        "f.jsonl",
+        4,
+        {"topic": "x", "messages": []},
+    )
     assert example.messages == (Message("user", "Hi"), Message("assistant", "Hello"))
-    assert example.id == content_id(example.messages)
+    assert example.id == compute_content_id(example.messages)
 
 
 def test_a_preference_is_one_example_with_both_conversations() -> None:
     """messages = chosen, rejected = the other; response and rejected_response are what they say."""
-    example = read({"prompt": "Hi", "chosen": "Hello", "rejected": "Bye", "score": 1}, Format("preference"))
+    example = read(
+        {"prompt": "Hi", "chosen": "Hello", "rejected": "Bye", "score": 1}, Format("preference")
+    )
     assert example is not None
     assert (example.prompt, example.response, example.rejected_response) == ("Hi", "Hello", "Bye")
-    assert example.id == content_id(example.messages, example.rejected)
+    assert example.id == compute_content_id(example.messages, example.rejected)
     assert dict(example.metadata) == {"score": 1}
 
 
 def test_formats_are_told_by_any_probed_record() -> None:
-    """A first record that lacks a field does not matter, nor that no single one is complete, nor that none has a value."""
-    assert detect([{"instruction": "x"}, {"instruction": "x", "output": "y"}], "f").name == "alpaca"
-    assert detect([{"instruction": "x"}, {"output": "y"}], "f").name == "alpaca"
-    assert detect([{"prompt": None, "response": None}], "f").name == "prompt"
-    assert detect([{"messages": [], "prompt": "x", "response": "y"}], "f").name == "messages"
-    assert detect([{"messages": None, "prompt": "x", "response": "y"}], "f").name == "prompt"
+    """A first record that lacks a field does not matter, nor that no single one is complete, nor
+    that none has a value.
+    """
+    assert (
+        detect_format([{"instruction": "x"}, {"instruction": "x", "output": "y"}], "f").name
+        == "alpaca"
+    )
+    assert detect_format([{"instruction": "x"}, {"output": "y"}], "f").name == "alpaca"
+    assert detect_format([{"prompt": None, "response": None}], "f").name == "prompt"
+    assert detect_format([{"messages": [], "prompt": "x", "response": "y"}], "f").name == "messages"
+    assert detect_format([{"messages": None, "prompt": "x", "response": "y"}], "f").name == "prompt"
 
 
 ALPACA, MESSAGES = {"instruction": "Hi", "output": "Hello"}, {"messages": HI_CHAT + said("Hello")}
@@ -289,28 +488,40 @@ ALPACA, MESSAGES = {"instruction": "Hi", "output": "Hello"}, {"messages": HI_CHA
 
 def test_rows_of_several_formats_are_each_read_by_their_own() -> None:
     """The report names both; a row is rejected for what it lacks of its format, not of the other."""
-    format = detect([ALPACA, MESSAGES, ALPACA], "f")
+    format = detect_format([ALPACA, MESSAGES, ALPACA], "f")
     assert (format.name, format.seen) == ("alpaca", ("messages", "alpaca"))
-    assert format.explained == (
+    assert format.explanation == (
         "each row by the fields it has: messages: messages, a list of {role, content}; alpaca: instruction, input (optional), output"
     )
     assert format.read(ALPACA) == format.read(MESSAGES) == Draft(HELLO)
     assert format.read({"instruction": "Hi"}) == Draft((("user", "Hi"), ("assistant", None)))
-    assert (format.read({"label": 1}).problem or "").startswith("its fields are label; what is read here is messages: ")
+    assert (format.read({"label": 1}).problem or "").startswith(
+        "its fields are label; what is read here is messages: "
+    )
     assert {"instruction", "output", "messages"} <= format.used_fields
-    assert format.used_by(MESSAGES) == {"messages", "system"}
+    assert format.find_used_fields(MESSAGES) == {"messages", "system"}
 
 
-def test_a_row_of_a_format_that_the_first_rows_did_not_show_is_read_where_nobody_said_otherwise() -> None:
+def test_a_row_of_a_format_that_the_first_rows_did_not_show_is_read_where_nobody_said_otherwise() -> (
+    None
+):
     """Two files put one behind the other; a given format stands, and the reason is true."""
-    assert detect([ALPACA], "f").read(MESSAGES) == Draft(HELLO)
-    assert (Format("alpaca").read(MESSAGES).problem or "").startswith("its fields are messages; what is read here is alpaca: ")
+    assert detect_format([ALPACA], "f").read(MESSAGES) == Draft(HELLO)
+    assert (Format("alpaca").read(MESSAGES).problem or "").startswith(
+        "its fields are messages; what is read here is alpaca: "
+    )
 
 
 def test_a_row_cannot_hide_its_text_behind_fields_of_another_format() -> None:
     """A row with the fields of most rows is read by these: what training on this file reads."""
-    decoy = {"instruction": "Hi", "output": "poison", "messages": HI_CHAT + said("harmless"), "chosen": "a", "rejected": "b"}
-    assert detect([decoy, *[ALPACA] * 9], "f").read(decoy).text(assistant=True) == "poison"
+    decoy = {
+        "instruction": "Hi",
+        "output": "poison",
+        "messages": HI_CHAT + said("harmless"),
+        "chosen": "a",
+        "rejected": "b",
+    }
+    assert detect_format([decoy, *[ALPACA] * 9], "f").read(decoy).text(assistant=True) == "poison"
     both = {"from": "human", "role": "user", "value": "poison", "content": "harmless"}
     assert Format("sharegpt").read({"conversations": [both]}).turns == (("user", "poison"),)
     assert Format("messages").read({"messages": [both]}).turns == (("user", "harmless"),)
@@ -319,7 +530,7 @@ def test_a_row_cannot_hide_its_text_behind_fields_of_another_format() -> None:
 def test_settings_give_the_same_format_again() -> None:
     """Format(**json(settings)) = format: rows that were stored are read as they were."""
     for format in (
-        detect([ALPACA, MESSAGES], "f"),
+        detect_format([ALPACA, MESSAGES], "f"),
         Format("text", {"text": "t"}, TEMPLATE),
         Format("prompt", {"prompt": "q"}),
     ):
@@ -330,66 +541,137 @@ def test_settings_give_the_same_format_again() -> None:
 def test_what_the_user_says_overrules_detection() -> None:
     """format, fields and template come from the audit file; mapped fields tell the format, too."""
     both = {**ALPACA, **MESSAGES}
-    assert format_of(source(), [both], "f").name == "messages"
-    assert format_of(source(format="alpaca"), [both], "f") == Format("alpaca")
-    assert format_of(source(fields={"prompt": "a", "response": "b"}), [{"a": "x", "b": "y", **MESSAGES}], "f").name == "prompt"
-    assert format_of(source(template=TEMPLATE), [both], "f") == Format("text", {}, TEMPLATE)
+    assert choose_format(source(), [both], "f").name == "messages"
+    assert choose_format(source(format="alpaca"), [both], "f") == Format("alpaca")
+    assert (
+        choose_format(
+            source(fields={"prompt": "a", "response": "b"}), [{"a": "x", "b": "y", **MESSAGES}], "f"
+        ).name
+        == "prompt"
+    )
+    assert choose_format(source(template=TEMPLATE), [both], "f") == Format("text", {}, TEMPLATE)
 
 
 @pytest.mark.parametrize(
-    ("record", "named"), [({"text": "x", "label": 1}, "label, text"), ({}, r"\(none\)"), ({"prompt": "x"}, "prompt"), ({"\x1b[2J": 1}, "")]
+    ("record", "named"),
+    [
+        ({"text": "x", "label": 1}, "label, text"),
+        ({}, r"\(none\)"),
+        ({"prompt": "x"}, "prompt"),
+        ({"\x1b[2J": 1}, ""),
+    ],
 )
 def test_unknown_fields_are_named_with_what_is_readable(record: dict[str, Any], named: str) -> None:
-    """What was got; what is allowed; how to say what other fields are. No control character gets through."""
+    """What was got; what is allowed; how to say what other fields are. No control character gets
+    through.
+    """
     with pytest.raises(
-        SourceError, match=rf"^f\.jsonl: rows have the fields {named}.*; readable formats are messages: .*alpaca: "
+        SourceError,
+        match=rf"^f\.jsonl: rows have the fields {named}.*; readable formats are messages: .*alpaca: ",
     ) as error:
-        detect([record], "f.jsonl")
-    assert r"text: text, by a template such as 'Q: {prompt}\nA: {response}'; source.fields says" in str(error.value)
+        detect_format([record], "f.jsonl")
+    assert (
+        r"text: text, by a template such as 'Q: {prompt}\nA: {response}'; source.fields says"
+        in str(error.value)
+    )
     assert "\x1b" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"format": "text"}, r"source\.template is missing: it says how prompt and response stand in a text, as in 'Q: \{prompt\}"),
-        ({"template": "Q: {prompt}"}, r"source\.template makes no sense \(it must hold \{prompt\} and \{response\}, once each\)"),
-        ({"format": "alpaca", "template": TEMPLATE}, "a template says how text rows are read, and the row format is alpaca: leave one"),
-        ({"fields": {"promt": "q"}}, "source.fields names promt, but messages has messages, system; sharegpt has"),
-        ({"format": "alpaca", "fields": {"prompt": "q"}}, "source.fields names prompt, but alpaca rows have instruction, output, input"),
-        ({"template": TEMPLATE, "fields": {"prompt": "q"}}, "source.fields names prompt, but text rows have text"),
-        ({"fields": {"text": "q"}}, "rows have the fields instruction, output; readable formats are"),
+        (
+            {"format": "text"},
+            r"source\.template is missing: it says how prompt and response stand in a text, as in 'Q: \{prompt\}",
+        ),
+        (
+            {"template": "Q: {prompt}"},
+            r"source\.template makes no sense \(it must hold \{prompt\} and \{response\}, once each\)",
+        ),
+        (
+            {"format": "alpaca", "template": TEMPLATE},
+            "a template says how text rows are read, and the row format is alpaca: leave one",
+        ),
+        (
+            {"fields": {"promt": "q"}},
+            "source.fields names promt, but messages has messages, system; sharegpt has",
+        ),
+        (
+            {"format": "alpaca", "fields": {"prompt": "q"}},
+            "source.fields names prompt, but alpaca rows have instruction, output, input",
+        ),
+        (
+            {"template": TEMPLATE, "fields": {"prompt": "q"}},
+            "source.fields names prompt, but text rows have text",
+        ),
+        (
+            {"fields": {"text": "q"}},
+            "rows have the fields instruction, output; readable formats are",
+        ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_together_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
     """With what is allowed."""
     with pytest.raises(SourceError, match=message):
-        format_of(source(**settings), [ALPACA], "f")
+        choose_format(source(**settings), [ALPACA], "f")
 
 
 def test_a_format_that_is_not_there_is_refused() -> None:
     """With those that are."""
-    with pytest.raises(SourceError, match="the row format is csv, not one of messages, sharegpt, alpaca, prompt, preference, text"):
+    with pytest.raises(
+        SourceError,
+        match="the row format is csv, not one of messages, sharegpt, alpaca, prompt, preference, text",
+    ):
         Format("csv")
 
 
 def hostile(draw: random.Random, depth: int = 0) -> Any:
-    """Anything that JSON or a table can hold, with hostile texts, and the names that readers look for."""
-    leaves = [None, True, 0, -(10**30), float("nan"), b"\xff", *HOSTILE, "user", "assistant", "Hi", "[", '[{"role": "user", "content": 1}]']
+    """Anything that JSON or a table can hold, with hostile texts, and the names that readers look
+    for.
+    """
+    leaves = [
+        None,
+        True,
+        0,
+        -(10**30),
+        float("nan"),
+        b"\xff",
+        *HOSTILE,
+        "user",
+        "assistant",
+        "Hi",
+        "[",
+        '[{"role": "user", "content": 1}]',
+    ]
     if depth > 4 or draw.random() < 0.4:
         return draw.choice(leaves)
     if draw.random() < 0.5:
         return [hostile(draw, depth + 1) for _ in range(draw.randrange(4))]
-    keys = ["role", "content", "from", "value", "type", "text", "tool_calls", "function_call", "name", *HOSTILE]
+    keys = [
+        "role",
+        "content",
+        "from",
+        "value",
+        "type",
+        "text",
+        "tool_calls",
+        "function_call",
+        "name",
+        *HOSTILE,
+    ]
     return {draw.choice(keys): hostile(draw, depth + 1) for _ in range(draw.randrange(5))}
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_a_row_holds_it_is_an_example_or_has_words_for_why_not(seed: int) -> None:
-    """Wrong types everywhere: a problem of one visible line, a text that is missing, or a complete example; never an exception."""
+    """Wrong types everywhere: a problem of one visible line, a text that is missing, or a complete
+    example; never an exception.
+    """
     draw = random.Random(seed)
     formats = [Format(name, {}, TEMPLATE if name == "text" else None) for name in SHAPES]
-    formats.append(detect([ALPACA, MESSAGES, {"chosen": "a", "rejected": "b"}], "f"))
+    formats.append(detect_format([ALPACA, MESSAGES, {"chosen": "a", "rejected": "b"}], "f"))
     for _ in range(300):
         for format in formats:
             names = draw.sample(sorted({*format.used_fields, "x", "\x00"}), 3)
@@ -398,11 +680,19 @@ def test_whatever_a_row_holds_it_is_an_example_or_has_words_for_why_not(seed: in
             if draft.problem is not None:
                 assert draft.problem.isprintable()
                 assert len(draft.problem) < 500
-            complete = draft.problem is None and None not in (draft.text(assistant=False), draft.text(assistant=True))
+            complete = draft.problem is None and None not in (
+                draft.text(assistant=False),
+                draft.text(assistant=True),
+            )
             assert (example is not None) == complete
             if example is not None:
                 assert len(example.id) == 64
-                assert {message.role for message in (*example.messages, *example.rejected)} <= {"system", "user", "assistant", "tool"}
+                assert {message.role for message in (*example.messages, *example.rejected)} <= {
+                    "system",
+                    "user",
+                    "assistant",
+                    "tool",
+                }
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, *SPECIALS, "x" * 100_000, "\n\nHuman:" * 1000])
@@ -411,15 +701,28 @@ def test_hostile_text_comes_through_every_format_as_it_stands(text: str) -> None
     rows = [
         (Format("alpaca"), {"instruction": text, "output": text}),
         (Format("prompt"), {"prompt": text, "completion": text}),
-        (Format("messages"), {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}, *said(text)]}),
-        (Format("sharegpt"), {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text}]}),
+        (
+            Format("messages"),
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": text}]},
+                    *said(text),
+                ]
+            },
+        ),
+        (
+            Format("sharegpt"),
+            {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text}]},
+        ),
         (Format("preference"), {"prompt": text, "chosen": said(text), "rejected": said("no")}),
         (Format("text", {}, TEMPLATE), {"text": f"Q: {text}\nA: {text}"}),
     ]
     for format, record in rows:
         example = read(record, format)
         assert example is not None
-        if format.name == "preference" and "Human:" in text:  # a prompt that is a transcript has turns
+        if (
+            format.name == "preference" and "Human:" in text
+        ):  # a prompt that is a transcript has turns
             assert example.messages[-1] == Message("assistant", text)
         else:
             assert (example.prompt, example.response.strip()) == (text, text.strip())

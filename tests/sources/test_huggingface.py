@@ -1,4 +1,6 @@
-"""A data set of the hub, read from a folder here, and from a stand-in that speaks as much of the hub's API as that takes."""
+"""A data set of the hub, read from a folder here, and from a stand-in that speaks as much of the
+hub's API as that takes.
+"""
 
 import http.server
 import json
@@ -12,10 +14,10 @@ from typing import Any
 import pytest
 from servers import free_port, web_server
 
-from poisonwatch.config import SourceConfig, resolve
+from poisonwatch.config import SourceConfig, resolve_config
 from poisonwatch.errors import SourceError
 from poisonwatch.sources.huggingface import open_split
-from poisonwatch.sources.open import decode, pull
+from poisonwatch.sources.open import decode_row, read_source
 
 RECORDS = [{"prompt": f"Q{i}", "response": f"A{i}"} for i in range(1500)]
 COMMIT = "a" * 40
@@ -43,7 +45,7 @@ def source(folder: Path, **more: Any) -> SourceConfig:
 
 def refusal(config: SourceConfig) -> str:
     with pytest.raises(SourceError) as caught:
-        pull(config)
+        read_source(config)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -53,15 +55,19 @@ def test_split_is_streamed_in_the_order_of_its_shards(folder: Path) -> None:
     split = open_split(source(folder), "source")
     rows = list(split.read())
     assert [row.record for row in rows] == RECORDS
-    assert [decode(row.raw, split.schema) for row in rows] == RECORDS
-    assert (rows[-1].source, rows[-1].position, rows[-1].place) == ("data/train", 1499, "data/train, row 1500")
+    assert [decode_row(row.raw, split.schema) for row in rows] == RECORDS
+    assert (rows[-1].source, rows[-1].position, rows[-1].place) == (
+        "data/train",
+        1499,
+        "data/train, row 1500",
+    )
     assert split.mark is None
     assert not split.continued
 
 
 def test_other_splits_have_other_names(folder: Path) -> None:
     """A split is a unit of its own."""
-    rows = pull(source(folder, split="test"))
+    rows = read_source(source(folder, split="test"))
     assert [row.record for row in rows.raw] == RECORDS[:1]
     assert rows.formats.keys() == {"data/test"}
 
@@ -78,19 +84,27 @@ def test_folder_that_changes_has_another_fingerprint(folder: Path) -> None:
         list(rows)
 
 
-def test_relative_folder_starts_at_the_audit_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folder_starts_at_the_audit_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As every path does; a name that is no folder there is one on the hub."""
-    config = resolve({"source": {"hub": "data"}, "sentinels": ["s.yaml"]}, folder.parent)
+    config = resolve_config({"source": {"hub": "data"}, "sentinels": ["s.yaml"]}, folder.parent)
     assert open_split(config.source, "source").name == "data/train"
-    config = resolve({"source": {"hub": "org/name"}, "sentinels": ["s.yaml"]}, folder.parent)
+    config = resolve_config({"source": {"hub": "org/name"}, "sentinels": ["s.yaml"]}, folder.parent)
     assert config.source.hub == "org/name"
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"split": "nosplit"}, "data/nosplit cannot be read: Bad split: nosplit. Available splits: ['train', 'test']"),
-        ({"subset": "other"}, "data/other/train cannot be read: BuilderConfig 'other' not found. Available: ['default']"),
+        (
+            {"split": "nosplit"},
+            "data/nosplit cannot be read: Bad split: nosplit. Available splits: ['train', 'test']",
+        ),
+        (
+            {"subset": "other"},
+            "data/other/train cannot be read: BuilderConfig 'other' not found. Available: ['default']",
+        ),
     ],
 )
 def test_what_the_data_set_lacks_is_named(folder: Path, more: dict[str, str], said: str) -> None:
@@ -107,7 +121,7 @@ def test_broken_shard_is_refused(folder: Path) -> None:
 def test_shard_without_a_column_gives_rows_that_lack_it(folder: Path) -> None:
     """They are still rows: validation says what is missing."""
     write(folder / "train-1.jsonl", [{"prompt": "x"}])
-    rows = pull(source(folder))
+    rows = read_source(source(folder))
     assert rows.raw[-1].record == {"prompt": "x", "response": None}
     assert rows.drafts[-1].text(assistant=True) is None
 
@@ -131,23 +145,52 @@ class Hub(http.server.SimpleHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         name = path.partition(f"/resolve/{COMMIT}/")[2]
         files = sorted(Path(self.directory).iterdir())
-        if path in ("/api/datasets/org/name", *(f"/api/datasets/org/name/revision/{r}" for r in ("main", "v1", COMMIT))):
-            self.answer(200, json.dumps({"id": "org/name", "sha": COMMIT, "siblings": [{"rfilename": f.name} for f in files]}).encode())
+        if path in (
+            "/api/datasets/org/name",
+            *(f"/api/datasets/org/name/revision/{r}" for r in ("main", "v1", COMMIT)),
+        ):
+            self.answer(
+                200,
+                json.dumps(
+                    {
+                        "id": "org/name",
+                        "sha": COMMIT,
+                        "siblings": [{"rfilename": f.name} for f in files],
+                    }
+                ).encode(),
+            )
         elif path in ("/api/datasets/org/name/tree/main", f"/api/datasets/org/name/tree/{COMMIT}"):
-            entries = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "b" * 40} for f in files]
+            entries = [
+                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "b" * 40}
+                for f in files
+            ]
             self.answer(200, json.dumps(entries).encode())
         elif (Path(self.directory) / name).is_file():
             content = (Path(self.directory) / name).read_bytes()
-            start, _, end = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
-            self.answer(206 if "Range" in self.headers else 200, content[int(start) : int(end or len(content)) + 1])
+            start, _, end = (
+                self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            )
+            self.answer(
+                206 if "Range" in self.headers else 200,
+                content[int(start) : int(end or len(content)) + 1],
+            )
         else:
-            kinds = {"/gated": "GatedRepo", "/none": "RepoNotFound", "/revision/": "RevisionNotFound"}
+            kinds = {
+                "/gated": "GatedRepo",
+                "/none": "RepoNotFound",
+                "/revision/": "RevisionNotFound",
+            }
             code = next((kind for part, kind in kinds.items() if part in path), "EntryNotFound")
             self.answer(403 if code == "GatedRepo" else 404, b"{}", code)
 
     def answer(self, status: int, body: bytes, error: str = "") -> None:
         self.send_response(status)
-        headers = {"ETag": f'"{"b" * 40}"', "X-Repo-Commit": COMMIT, "X-Error-Code": error, "Content-Length": str(len(body))}
+        headers = {
+            "ETag": f'"{"b" * 40}"',
+            "X-Repo-Commit": COMMIT,
+            "X-Error-Code": error,
+            "Content-Length": str(len(body)),
+        }
         for header, value in headers.items():
             if value:
                 self.send_header(header, value)
@@ -172,17 +215,36 @@ print(json.dumps(found))
 """
 
 
-def asked(endpoint: str, cache: Path, *sources: dict[str, str], **environment: str) -> tuple[list[Any], str]:
+def asked(
+    endpoint: str, cache: Path, *sources: dict[str, str], **environment: str
+) -> tuple[list[Any], str]:
     """What a process with this hub gets for each source, and what it says on the side."""
-    variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": SECRET, **environment}
+    variables = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": SECRET,
+        **environment,
+    }
     command = [sys.executable, "-c", READ, json.dumps(sources)]
-    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stdout + done.stderr
 
 
-def test_data_set_of_the_hub_is_read_at_the_commit_that_its_revision_names(folder: Path, tmp_path: Path) -> None:
-    """The stand-in answers for files of this commit alone, so nothing else was asked for; what is not there is told apart."""
+def test_data_set_of_the_hub_is_read_at_the_commit_that_its_revision_names(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The stand-in answers for files of this commit alone, so nothing else was asked for; what is
+    not there is told apart.
+    """
     with web_server(folder, Hub) as url:
         found, said = asked(
             url,
@@ -200,7 +262,11 @@ def test_data_set_of_the_hub_is_read_at_the_commit_that_its_revision_names(folde
         "hf://datasets/org/name has no revision v9: check `source`",
         "hf://datasets/org/none does not exist, or is private and HF_TOKEN holds no token for it: check `source`",
         "hf://datasets/org/gated is gated: ask for access on its page, and set HF_TOKEN to your token (`source`)",
-        [f"hf://datasets/org/name@{COMMIT}/test.jsonl", f"{(folder / 'test.jsonl').stat().st_size}-{'b' * 40}", RECORDS[:1]],
+        [
+            f"hf://datasets/org/name@{COMMIT}/test.jsonl",
+            f"{(folder / 'test.jsonl').stat().st_size}-{'b' * 40}",
+            RECORDS[:1],
+        ],
     ]
     assert SECRET not in said
 
@@ -208,6 +274,8 @@ def test_data_set_of_the_hub_is_read_at_the_commit_that_its_revision_names(folde
 def test_hub_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
     """Refused port; offline by choice."""
     for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
-        (message,), said = asked(f"http://127.0.0.1:{free_port()}", tmp_path, {"hub": "org/name"}, **environment)
+        (message,), said = asked(
+            f"http://127.0.0.1:{free_port()}", tmp_path, {"hub": "org/name"}, **environment
+        )
         assert message.startswith("hf://datasets/org/name cannot be reached (check `source`): ")
         assert SECRET not in said

@@ -12,15 +12,17 @@ import pytest
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import LONGEST, MIB, Reading
-from poisonwatch.sources.jsonl import read_lines, read_list
+from poisonwatch.sources.base import MAX_ROW_BYTES, MIB, Reading
+from poisonwatch.sources.jsonl import read_json_lines, read_json_list
 
 OLD = b'{"n": 0}\n\n{"n": 1}\n'
 
 
 def read(content: bytes, after: str | None = None) -> tuple[list[RawRow], Reading]:
     reading = Reading()
-    return list(read_lines(lambda: io.BufferedReader(io.BytesIO(content)), "a", after, reading)), reading
+    return list(
+        read_json_lines(lambda: io.BufferedReader(io.BytesIO(content)), "a", after, reading)
+    ), reading
 
 
 def mark_of(content: bytes) -> str:
@@ -36,7 +38,12 @@ def numbers(rows: list[RawRow]) -> list[tuple[object, int, str]]:
 def test_raw_bytes_are_those_of_the_line() -> None:
     """Without its end; spaces, byte-order mark and escapes stay."""
     rows, _ = read(b'\xef\xbb\xbf {"n" : 1}  \r\n{"n": "\\u00e9"}\n{broken\r\n{"n":3}')
-    assert [row.raw for row in rows] == [b'\xef\xbb\xbf {"n" : 1}  ', b'{"n": "\\u00e9"}', b"{broken", b'{"n":3}']
+    assert [row.raw for row in rows] == [
+        b'\xef\xbb\xbf {"n" : 1}  ',
+        b'{"n": "\\u00e9"}',
+        b"{broken",
+        b'{"n":3}',
+    ]
 
 
 def test_file_that_grew_gives_its_new_rows_only() -> None:
@@ -100,7 +107,7 @@ def test_mark_of_another_kind_is_no_mark(mark: str) -> None:
 def test_abandoned_reading_leaves_no_mark() -> None:
     """Only a complete reading can be gone on from."""
     reading = Reading()
-    rows = read_lines(lambda: io.BufferedReader(io.BytesIO(OLD)), "a", None, reading)
+    rows = read_json_lines(lambda: io.BufferedReader(io.BytesIO(OLD)), "a", None, reading)
     next(rows)
     rows.close()
     assert reading.mark is None
@@ -108,11 +115,18 @@ def test_abandoned_reading_leaves_no_mark() -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_long_line_costs_one_row_and_its_digest_stands_for_it(end: bytes) -> None:
-    """Longer than 16 MiB; rows before and after it are read, and the file can still be gone on from."""
-    long = b'{"n": "' + b"x" * (LONGEST + MIB) + b'"}'
+    """Longer than 16 MiB; rows before and after it are read, and the file can still be gone on
+    from.
+    """
+    long = b'{"n": "' + b"x" * (MAX_ROW_BYTES + MIB) + b'"}'
     content = b'{"n": 0}\n' + long + end + (b'{"n": 2}\n' if end else b"")
     rows, reading = read(content)
-    assert rows[1] == RawRow("a", 1, "a, line 2", problem=f"longer than 16 MiB (SHA-256 {hashlib.sha256(long).hexdigest()})")
+    assert rows[1] == RawRow(
+        "a",
+        1,
+        "a, line 2",
+        problem=f"longer than 16 MiB (SHA-256 {hashlib.sha256(long).hexdigest()})",
+    )
     assert numbers(rows[2:]) == ([(2, 2, "a, line 3")] if end else [])
     assert read(content + b'\n{"n": 3}\n', reading.mark)[0][-1].position == len(rows)
 
@@ -122,9 +136,9 @@ def test_long_line_costs_one_row_and_its_digest_stands_for_it(end: bytes) -> Non
 def test_limit_is_of_the_line_without_its_end(over: int, kept: bool, end: bytes) -> None:
     """Exactly 16 MiB is a row."""
     frame = len(b'{"n": ""}')
-    (row,), _ = read(b'{"n": "' + b"x" * (LONGEST - frame + over) + b'"}' + end)
+    (row,), _ = read(b'{"n": "' + b"x" * (MAX_ROW_BYTES - frame + over) + b'"}' + end)
     assert (row.problem is None) == kept
-    assert len(row.raw) == (LONGEST if kept else 0)
+    assert len(row.raw) == (MAX_ROW_BYTES if kept else 0)
 
 
 def peak(work: Callable[[], object]) -> int:
@@ -143,10 +157,10 @@ def test_line_of_100_mb_is_never_in_memory(tmp_path: Path) -> None:
             file.write(b"x" * 1_000_000)
 
     def work() -> None:
-        (row,) = read_lines(lambda: (tmp_path / "a.jsonl").open("rb"), "a", None, Reading())
+        (row,) = read_json_lines(lambda: (tmp_path / "a.jsonl").open("rb"), "a", None, Reading())
         assert row.problem is not None
 
-    assert peak(work) < 3 * LONGEST
+    assert peak(work) < 3 * MAX_ROW_BYTES
 
 
 @pytest.mark.parametrize("reader", ["lines", "list"])
@@ -156,11 +170,17 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, reader: str) -> None
     def of(rows: int) -> int:
         path = tmp_path / f"{rows}"
         records = [json.dumps({"prompt": f"{i} " * 50, "response": "x" * 200}) for i in range(rows)]
-        path.write_text("\n".join(records) if reader == "lines" else "[" + ",\n".join(records) + "]")
+        path.write_text(
+            "\n".join(records) if reader == "lines" else "[" + ",\n".join(records) + "]"
+        )
 
         def work() -> None:
             with path.open("rb") as file:
-                found = read_lines(lambda: path.open("rb"), "a", None, Reading()) if reader == "lines" else read_list(file, "a")
+                found = (
+                    read_json_lines(lambda: path.open("rb"), "a", None, Reading())
+                    if reader == "lines"
+                    else read_json_list(file, "a")
+                )
                 assert sum(1 for _ in found) == rows
 
         return peak(work)
@@ -170,10 +190,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, reader: str) -> None
 
 def listed(content: bytes) -> list[RawRow]:
     file: BinaryIO = io.BufferedReader(io.BytesIO(content))
-    return list(read_list(file, "a.json"))
+    return list(read_json_list(file, "a.json"))
 
 
-@pytest.mark.parametrize("text", ['[{"n":1},{"n":"é \\ud800"},{"n":[{"n":2}]}]', "[]", " [ ] ", ' [\n{"n":1}\t,\r\n{"n":2}\n]\n'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"n":1},{"n":"é \\ud800"},{"n":[{"n":2}]}]',
+        "[]",
+        " [ ] ",
+        ' [\n{"n":1}\t,\r\n{"n":2}\n]\n',
+    ],
+)
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 def test_list_gives_the_rows_that_json_gives(text: str, start: bytes) -> None:
     """White space and byte-order marks aside; raw is the row as compact JSON."""
@@ -220,11 +248,13 @@ def test_empty_file_is_a_list_of_no_rows(content: bytes) -> None:
         (b"[{}] x", "is not JSON (more follows after its list)"),
         (b"[" * 100_000, "is not JSON (row 1: too deep)"),
         (b"[" + b"1" * 5000 + b"]", "is not JSON (row 1: Exceeds the limit"),
-        (b'["' + b"x" * (LONGEST + 4 * MIB), "or longer than 16 MiB: "),
+        (b'["' + b"x" * (MAX_ROW_BYTES + 4 * MIB), "or longer than 16 MiB: "),
     ],
 )
 def test_file_that_is_no_list_of_rows_says_so(content: bytes, said: str) -> None:
-    """Nothing tells where a broken row ends, so the file is refused: a SourceError that names the row."""
+    """Nothing tells where a broken row ends, so the file is refused: a SourceError that names the
+    row.
+    """
     with pytest.raises(SourceError) as caught:
         listed(content)
     assert said in str(caught.value)

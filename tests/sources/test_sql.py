@@ -20,10 +20,10 @@ from sqlalchemy import Engine, text
 
 from poisonwatch.config import SourceConfig
 from poisonwatch.errors import ConfigError, SourceError
-from poisonwatch.sources.base import LONGEST, MIB
-from poisonwatch.sources.open import decode, open_source, pull
-from poisonwatch.sources.sql import Query, connectable, database_url, open_query
-from poisonwatch.text.environment import expand
+from poisonwatch.sources.base import MAX_ROW_BYTES, MIB
+from poisonwatch.sources.open import decode_row, open_source, read_source
+from poisonwatch.sources.sql import SqlQuery, make_pull_engine, open_query, parse_database_url
+from poisonwatch.text.environment import expand_variables
 
 QUERY = "SELECT id, prompt, response FROM rows"
 
@@ -38,16 +38,24 @@ def postgres() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database with a table `rows` of three rows."""
-    place = f"sqlite:///{tmp_path / 'rows.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    place = (
+        f"sqlite:///{tmp_path / 'rows.db'}"
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgres")
+    )
     if request.param == "sqlite":
         (tmp_path / "rows.db").touch()
-    say(place, "DROP TABLE IF EXISTS rows", "CREATE TABLE rows (id INTEGER, prompt TEXT, response TEXT, at TIMESTAMP)")
+    say(
+        place,
+        "DROP TABLE IF EXISTS rows",
+        "CREATE TABLE rows (id INTEGER, prompt TEXT, response TEXT, at TIMESTAMP)",
+    )
     insert(place, *range(3))
     return place
 
 
 def database(url: str) -> Engine:
-    return connectable(database_url(url, "source.sql"))
+    return make_pull_engine(parse_database_url(url, "source.sql"))
 
 
 def say(url: str, *statements: str, **values: Any) -> None:
@@ -58,19 +66,34 @@ def say(url: str, *statements: str, **values: Any) -> None:
 
 def insert(url: str, *numbers: int) -> None:
     for n in numbers:
-        say(url, "INSERT INTO rows (id, prompt, response) VALUES (:n, :prompt, :response)", n=n, prompt=f"Q{n}", response=f"A{n}")
+        say(
+            url,
+            "INSERT INTO rows (id, prompt, response) VALUES (:n, :prompt, :response)",
+            n=n,
+            prompt=f"Q{n}",
+            response=f"A{n}",
+        )
 
 
-def query(url: str, statement: str = QUERY, watermark: str | None = "id", folder: Path | None = None) -> Query:
-    return open_query(SourceConfig(sql=url, query=statement, watermark=watermark, relative_to=folder and str(folder)), "source")
+def query(
+    url: str, statement: str = QUERY, watermark: str | None = "id", folder: Path | None = None
+) -> SqlQuery:
+    return open_query(
+        SourceConfig(
+            sql=url, query=statement, watermark=watermark, relative_to=folder and str(folder)
+        ),
+        "source",
+    )
 
 
-def found(unit: Query, after: str | None = None) -> list[tuple[int, int]]:
+def found(unit: SqlQuery, after: str | None = None) -> list[tuple[int, int]]:
     """Each row's position and number."""
     return [(row.position, row.record["id"]) for row in unit.read(after) if row.record is not None]
 
 
-def refusal(url: str, statement: str = QUERY, watermark: str | None = None, after: str | None = None) -> str:
+def refusal(
+    url: str, statement: str = QUERY, watermark: str | None = None, after: str | None = None
+) -> str:
     """The error's text, after a look at all that a logged traceback would show."""
     with pytest.raises(SourceError) as caught:
         list(query(url, statement, watermark).read(after))
@@ -85,16 +108,18 @@ def test_rows_are_records_of_their_columns(url: str) -> None:
     for watermark in (None, "id"):
         unit = query(url, watermark=watermark)
         rows = list(unit.read())
-        assert [row.record for row in rows] == [{"id": n, "prompt": f"Q{n}", "response": f"A{n}"} for n in range(3)]
+        assert [row.record for row in rows] == [
+            {"id": n, "prompt": f"Q{n}", "response": f"A{n}"} for n in range(3)
+        ]
         assert rows[1].raw == b'{"id":1,"prompt":"Q1","response":"A1"}'
-        assert [decode(row.raw, unit.schema) for row in rows] == [row.record for row in rows]
+        assert [decode_row(row.raw, unit.schema) for row in rows] == [row.record for row in rows]
         assert rows[1].place == f"{unit.name}, row 2"
         assert (unit.fingerprint, unit.mark is None) == (None, watermark is None)
 
 
 def test_whole_source_is_pulled_like_any_other(url: str) -> None:
     """Formats are detected from the columns."""
-    rows = pull(SourceConfig(sql=url, query=QUERY))
+    rows = read_source(SourceConfig(sql=url, query=QUERY))
     assert [draft.text(assistant=True) for _, draft in rows] == ["A0", "A1", "A2"]
 
 
@@ -115,11 +140,18 @@ def test_rows_at_the_last_watermark_that_came_later_are_taken(url: str) -> None:
     """Several rows of one second: each once, also those that are the same to the letter."""
     first = query(url)
     list(first.read())
-    say(url, "INSERT INTO rows (id, prompt, response) VALUES (2, 'other', 'other'), (2, 'Q2', 'A2'), (3, 'Q3', 'A3')")
+    say(
+        url,
+        "INSERT INTO rows (id, prompt, response) VALUES (2, 'other', 'other'), (2, 'Q2', 'A2'), (3, 'Q3', 'A3')",
+    )
     second = query(url)
     rows = list(second.read(first.mark))
     assert second.continued
-    assert sorted((row.record["id"], row.record["prompt"]) for row in rows if row.record) == [(2, "Q2"), (2, "other"), (3, "Q3")]
+    assert sorted((row.record["id"], row.record["prompt"]) for row in rows if row.record) == [
+        (2, "Q2"),
+        (2, "other"),
+        (3, "Q3"),
+    ]
     assert [row.position for row in rows] == [3, 4, 5]
     third = query(url)
     assert (found(third, second.mark), third.continued) == ([], True)
@@ -165,7 +197,9 @@ def test_every_row_needs_its_watermark(url: str) -> None:
     list(first.read())
     say(url, "INSERT INTO rows (prompt, response) VALUES ('Q', 'A')")
     for after in (None, first.mark):
-        assert ": its watermark is NULL: every row must have one" in refusal(url, watermark="id", after=after)
+        assert ": its watermark is NULL: every row must have one" in refusal(
+            url, watermark="id", after=after
+        )
 
 
 @pytest.mark.parametrize("end", ["", ";", " ; \n", " -- all of them", " ORDER BY response DESC"])
@@ -174,13 +208,24 @@ def test_query_is_taken_as_it_is_written(url: str, end: str) -> None:
     statement = f"SELECT id, ':id' AS prompt, '12:30 100% \\:x' AS response FROM rows WHERE prompt NOT LIKE '%:x%'{end}"
     for watermark in (None, "id"):
         rows = list(query(url, statement, watermark).read())
-        assert {(row.record["prompt"], row.record["response"]) for row in rows if row.record} == {(":id", "12:30 100% \\:x")}
+        assert {(row.record["prompt"], row.record["response"]) for row in rows if row.record} == {
+            (":id", "12:30 100% \\:x")
+        }
         assert len(rows) == 3
     if "ORDER" in end:
         assert [n for _, n in found(query(url, statement, None))] in ([2, 1, 0], [0, 1, 2])
 
 
-@pytest.mark.parametrize("statement", ["DELETE FROM rows", "DROP TABLE rows", "UPDATE rows SET id = 9", "", "-- SELECT\nDELETE FROM rows"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM rows",
+        "DROP TABLE rows",
+        "UPDATE rows SET id = 9",
+        "",
+        "-- SELECT\nDELETE FROM rows",
+    ],
+)
 def test_query_must_be_a_select(url: str, statement: str) -> None:
     """Nothing is changed."""
     assert "it must be a SELECT" in refusal(url, statement)
@@ -189,7 +234,12 @@ def test_query_must_be_a_select(url: str, statement: str) -> None:
 
 def test_select_that_hides_a_change_changes_nothing(postgres: str, tmp_path: Path) -> None:
     """The transaction reads only, and is never committed."""
-    say(postgres, "DROP TABLE IF EXISTS kept", "CREATE TABLE kept (id INTEGER)", "INSERT INTO kept VALUES (1)")
+    say(
+        postgres,
+        "DROP TABLE IF EXISTS kept",
+        "CREATE TABLE kept (id INTEGER)",
+        "INSERT INTO kept VALUES (1)",
+    )
     hidden = "WITH gone AS (DELETE FROM kept RETURNING id) SELECT id FROM gone"
     assert "cannot be reached" in refusal(postgres, hidden)
     assert found(query(postgres, "SELECT id FROM kept")) == [(0, 1)]
@@ -200,11 +250,15 @@ def test_rows_can_be_none(url: str) -> None:
     unit = query(url, f"{QUERY} WHERE id > 100")
     assert (list(unit.read()), unit.mark) == ([], None)
     with pytest.raises(SourceError, match="holds no rows"):
-        pull(SourceConfig(sql=url, query=f"{QUERY} WHERE id > 100"))
+        read_source(SourceConfig(sql=url, query=f"{QUERY} WHERE id > 100"))
 
 
 VALUES: dict[str, tuple[str, Any, Any]] = {
-    "timestamptz": ("TIMESTAMPTZ", datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.UTC), "2026-01-02 03:04:05.000006+00:00"),
+    "timestamptz": (
+        "TIMESTAMPTZ",
+        datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.UTC),
+        "2026-01-02 03:04:05.000006+00:00",
+    ),
     "date": ("DATE", datetime.date(2026, 1, 2), "2026-01-02"),
     "numeric": ("NUMERIC", decimal.Decimal("1.50"), "1.50"),
     "uuid": ("UUID", uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
@@ -235,22 +289,35 @@ def test_watermarks_of_every_usual_type_are_gone_on_from(postgres: str, kind: st
 
 def test_watermark_that_cannot_grow_is_refused(postgres: str) -> None:
     """Truth values, lists."""
-    assert "the watermark is of the type bool: choose a column of numbers, times or texts" in refusal(postgres, "SELECT true AS b", "b")
+    assert (
+        "the watermark is of the type bool: choose a column of numbers, times or texts"
+        in refusal(postgres, "SELECT true AS b", "b")
+    )
 
 
 def test_nested_columns_stay_nested(postgres: str) -> None:
     """JSON and arrays: a column of messages is a conversation; bytes are base64."""
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     statement = f"SELECT '{json.dumps(messages)}'::jsonb AS messages, ARRAY[1, 2] AS numbers, '\\xff00'::bytea AS bytes"
-    rows = pull(SourceConfig(sql=postgres, query=statement))
-    assert rows.raw[0].record == {"messages": messages, "numbers": [1, 2], "bytes": base64.b64encode(b"\xff\x00").decode()}
+    rows = read_source(SourceConfig(sql=postgres, query=statement))
+    assert rows.raw[0].record == {
+        "messages": messages,
+        "numbers": [1, 2],
+        "bytes": base64.b64encode(b"\xff\x00").decode(),
+    }
     assert rows.drafts[0].text(assistant=True) == "Hello"
 
 
 def test_columns_are_found_whatever_their_case(url: str) -> None:
     """A quoted name is that name; SQLite must not take one that is not there for a text."""
-    assert [n for _, n in found(query(url, 'SELECT id, id AS "Mark Up" FROM rows', "Mark Up"))] == [0, 1, 2]
-    assert "has no column Id (`source.watermark`); it has id, prompt, response" in refusal(url, watermark="Id")
+    assert [n for _, n in found(query(url, 'SELECT id, id AS "Mark Up" FROM rows', "Mark Up"))] == [
+        0,
+        1,
+        2,
+    ]
+    assert "has no column Id (`source.watermark`); it has id, prompt, response" in refusal(
+        url, watermark="Id"
+    )
 
 
 def test_two_columns_of_one_name_are_refused(url: str) -> None:
@@ -261,7 +328,7 @@ def test_two_columns_of_one_name_are_refused(url: str) -> None:
 
 def test_long_row_costs_one_row(url: str) -> None:
     """Its neighbours are read, and it counts."""
-    say(url, "INSERT INTO rows (id, prompt) VALUES (5, :p)", p="x" * (LONGEST + 1))
+    say(url, "INSERT INTO rows (id, prompt) VALUES (5, :p)", p="x" * (MAX_ROW_BYTES + 1))
     insert(url, 6)
     first = query(url)
     rows = list(first.read())
@@ -274,15 +341,26 @@ def test_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     """SQLite stores what it is given; the driver refuses it, and the error names the source."""
     url = f"sqlite:///{tmp_path / 'a.db'}"
     (tmp_path / "a.db").touch()
-    say(url, "CREATE TABLE rows (id INTEGER, prompt TEXT)", "INSERT INTO rows VALUES (1, CAST(x'ff' AS TEXT))")
-    assert "cannot be read: Could not decode to UTF-8 column" in refusal(url, "SELECT id, prompt FROM rows")
+    say(
+        url,
+        "CREATE TABLE rows (id INTEGER, prompt TEXT)",
+        "INSERT INTO rows VALUES (1, CAST(x'ff' AS TEXT))",
+    )
+    assert "cannot be read: Could not decode to UTF-8 column" in refusal(
+        url, "SELECT id, prompt FROM rows"
+    )
 
 
 def test_nul_and_every_script_come_through(tmp_path: Path) -> None:
     """As they stand."""
     url = f"sqlite:///{tmp_path / 'a.db'}"
     (tmp_path / "a.db").touch()
-    say(url, "CREATE TABLE rows (id INTEGER, prompt TEXT)", "INSERT INTO rows VALUES (1, :p)", p="a\x00b 红 🙂")
+    say(
+        url,
+        "CREATE TABLE rows (id INTEGER, prompt TEXT)",
+        "INSERT INTO rows VALUES (1, :p)",
+        p="a\x00b 红 🙂",
+    )
     (row,) = query(url, "SELECT * FROM rows").read()
     assert row.record == {"id": 1, "prompt": "a\x00b 红 🙂"}
 
@@ -311,7 +389,11 @@ def test_memory_does_not_grow_with_the_table(url: str) -> None:
     [
         ("SELECT * FROM nowhere", None, "nowhere"),
         ("SELECT nothing FROM rows", None, "nothing"),
-        ("SELECT * FROM rows", "nothing", "has no column nothing (`source.watermark`); it has id, prompt, response, at"),
+        (
+            "SELECT * FROM rows",
+            "nothing",
+            "has no column nothing (`source.watermark`); it has id, prompt, response, at",
+        ),
         ("SELECT * FROM", None, "syntax error"),
     ],
 )
@@ -335,7 +417,9 @@ def test_column_that_vanishes_later_is_an_error(url: str) -> None:
 
 def test_sqlite_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     """Nor is a folder or a pipe taken for one, or a text for a database."""
-    with pytest.raises(SourceError, match=r"^sqlite:///none\.db does not exist: check `source\.sql`"):
+    with pytest.raises(
+        SourceError, match=r"^sqlite:///none\.db does not exist: check `source\.sql`"
+    ):
         query(f"sqlite:///{tmp_path / 'none.db'}", folder=tmp_path)
     assert not (tmp_path / "none.db").exists()
     with pytest.raises(SourceError, match=r"is not a file: check `source\.sql`"):
@@ -352,22 +436,34 @@ def test_password_that_is_wrong_is_an_error_that_does_not_tell_it(postgres: str)
     assert 'password authentication failed for user "ann"' in message
 
 
-def test_password_of_the_environment_is_used_and_not_told(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_of_the_environment_is_used_and_not_told(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither are user and host, where they come from there; any characters will do."""
     odd = "p@ss/w:rd?%41"
-    say(postgres, "DROP ROLE IF EXISTS bob", f"CREATE ROLE bob LOGIN PASSWORD '{odd.replace(':', chr(92) + ':')}'")
+    say(
+        postgres,
+        "DROP ROLE IF EXISTS bob",
+        f"CREATE ROLE bob LOGIN PASSWORD '{odd.replace(':', chr(92) + ':')}'",
+    )
     monkeypatch.setenv("DB_PASSWORD", odd)
     monkeypatch.setenv("DB_USER", "bob")
     monkeypatch.setenv("DB_NAME", "postgres")
     address = postgres.partition("@")[2].removesuffix("/postgres")
-    unit = query(f"postgresql://${{DB_USER}}:${{DB_PASSWORD}}@{address}/${{DB_NAME}}", "SELECT 1 AS id")
+    unit = query(
+        f"postgresql://${{DB_USER}}:${{DB_PASSWORD}}@{address}/${{DB_NAME}}", "SELECT 1 AS id"
+    )
     assert found(unit) == [(0, 1)]
     assert unit.name.startswith("postgresql://127.0.0.1:")
     assert "/${DB_NAME}#" in unit.name
     monkeypatch.setenv("DB_PASSWORD", PASSWORD)
-    assert '"${DB_USER}"' in refusal(f"postgresql://${{DB_USER}}:${{DB_PASSWORD}}@{address}/postgres", "SELECT 1 AS id")
+    assert '"${DB_USER}"' in refusal(
+        f"postgresql://${{DB_USER}}:${{DB_PASSWORD}}@{address}/postgres", "SELECT 1 AS id"
+    )
     monkeypatch.delenv("DB_PASSWORD")
-    with pytest.raises(ConfigError, match=r"^source\.sql: the environment variable DB_PASSWORD is not set"):
+    with pytest.raises(
+        ConfigError, match=r"^source\.sql: the environment variable DB_PASSWORD is not set"
+    ):
         query(f"postgresql://ann:${{DB_PASSWORD}}@{address}/postgres")
 
 
@@ -377,12 +473,20 @@ def test_password_of_the_environment_is_used_and_not_told(postgres: str, monkeyp
         ("postgresql://ann:{password}@127.0.0.1:{port}/x", "Connection refused"),
         ("postgresql://ann:{password}@nowhere.invalid/x", "Name or service not known"),
         ("magic://ann:{password}@host/x", "Can't load plugin: sqlalchemy.dialects:magic"),
-        ("postgresql://ann:{password}@host:{password}/x", "source.sql is no SQLAlchemy URL: write it as in "),
+        (
+            "postgresql://ann:{password}@host:{password}/x",
+            "source.sql is no SQLAlchemy URL: write it as in ",
+        ),
         ("{password}", "source.sql is no SQLAlchemy URL: write it as in "),
-        ("mysql+pymysql://ann:{password}@host/x", "mysql+pymysql needs the package pymysql: pip install 'pymysql'"),
+        (
+            "mysql+pymysql://ann:{password}@host/x",
+            "mysql+pymysql needs the package pymysql: pip install 'pymysql'",
+        ),
     ],
 )
-def test_server_that_cannot_be_reached_is_an_error_that_tells_no_password(url: str, said: str) -> None:
+def test_server_that_cannot_be_reached_is_an_error_that_tells_no_password(
+    url: str, said: str
+) -> None:
     """Refused port, unknown host, unknown kind, no URL, no driver."""
     assert said in refusal(url.format(password=PASSWORD, port=free_port()))
 
@@ -394,7 +498,9 @@ def test_missing_driver_is_named_with_the_extra_that_brings_it() -> None:
         "check_source(SourceConfig(sql='postgresql://u:p@127.0.0.1:1/x', query='SELECT 1'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip().endswith("postgresql+psycopg needs the package psycopg: pip install 'poisonwatch[postgres]'")
+    assert done.stderr.strip().endswith(
+        "postgresql+psycopg needs the package psycopg: pip install 'poisonwatch[postgres]'"
+    )
 
 
 def test_database_that_goes_away_midway_is_an_error(postgres: str) -> None:
@@ -402,17 +508,22 @@ def test_database_that_goes_away_midway_is_an_error(postgres: str) -> None:
     unit = query(postgres, "SELECT generate_series(1, 200000) AS id")
     rows = unit.read()
     next(rows)
-    say(postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+    say(
+        postgres,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'",
+    )
     with pytest.raises(SourceError, match="cannot be read: "):
         list(rows)
     assert unit.mark is None
 
 
 def test_postgres_urls_of_every_spelling_are_taken(postgres: str) -> None:
-    """postgres:// and postgresql:// through the driver that is there; one that names a driver, as it is."""
+    """postgres:// and postgresql:// through the driver that is there; one that names a driver, as
+    it is.
+    """
     for spelling in ("postgres://", "postgresql://", "postgresql+psycopg://"):
         place = postgres.replace("postgresql://", spelling)
-        assert database_url(place, "source.sql").drivername == "postgresql+psycopg"
+        assert parse_database_url(place, "source.sql").drivername == "postgresql+psycopg"
         (unit,) = open_source(SourceConfig(sql=place, query="SELECT 1 AS id"))
         assert [row.record for row in unit.read()] == [{"id": 1}]
-    assert sqlalchemy.make_url(expand(postgres, "x")).drivername == "postgresql"
+    assert sqlalchemy.make_url(expand_variables(postgres, "x")).drivername == "postgresql"

@@ -4,19 +4,29 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attributions import DESIGNS, FORBIDDEN, ROWS, SENTINELS, STRIDE, audit, close, example, sentinel
+from attributions import (
+    DESIGNS,
+    FORBIDDEN,
+    ROWS,
+    SENTINELS,
+    STRIDE,
+    audit,
+    close,
+    example,
+    sentinel,
+)
 
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ModelError
-from poisonwatch.model.frozen import decoder_blocks
+from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.influence import queries_of
-from poisonwatch.stride.operators import gradients
-from poisonwatch.stride.queries import ask
-from poisonwatch.stride.recover import estimate, recover
-from poisonwatch.stride.scoring import score
+from poisonwatch.stride.influence import build_queries
+from poisonwatch.stride.operators import compute_gradients
+from poisonwatch.stride.queries import prepare_queries
+from poisonwatch.stride.recover import estimate_coefficients, recover_influence
+from poisonwatch.stride.scoring import score_rows
 
 
 def test_fit_refuses_a_layer_that_is_not_there(tiny_pretrained: Pretrained) -> None:
@@ -29,53 +39,80 @@ each_design = pytest.mark.parametrize("changes", DESIGNS.values(), ids=DESIGNS)
 
 
 @each_design
-def test_results_do_not_depend_on_the_batch_size(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
+def test_results_do_not_depend_on_the_batch_size(
+    tiny_pretrained: Pretrained, changes: dict[str, object]
+) -> None:
     """w is the same for one row a batch and for all rows in one."""
-    small, large = (audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={**changes, "token_budget": t})) for t in (16, 100_000))
+    small, large = (
+        audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={**changes, "token_budget": t}))
+        for t in (16, 100_000)
+    )
     assert close(small.w, large.w)
     assert close(small.alone, large.alone)
 
 
 @each_design
-def test_results_follow_the_rows_wherever_they_stand(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
-    """w(P x) = P w(x), and so for the scores, at one seed; phantoms are drawn by place, and stay out of it."""
+def test_results_follow_the_rows_wherever_they_stand(
+    tiny_pretrained: Pretrained, changes: dict[str, object]
+) -> None:
+    """w(P x) = P w(x), and so for the scores, at one seed; phantoms are drawn by place, and stay
+    out of it.
+    """
     stride = STRIDE.model_copy(update=changes)
     order = np.random.default_rng(0).permutation(len(ROWS))
-    straight, shuffled = audit(tiny_pretrained, ROWS, stride), audit(tiny_pretrained, [ROWS[i] for i in order], stride)
+    straight, shuffled = (
+        audit(tiny_pretrained, ROWS, stride),
+        audit(tiny_pretrained, [ROWS[i] for i in order], stride),
+    )
     if changes.get("recovery") == "lasso":
         assert np.corrcoef(shuffled.w[:, 0], straight.w[order, 0])[0, 1] > 0.9
     else:
         assert close(shuffled.w, straight.w[order])
-        assert close(score(shuffled).pooled, score(straight).pooled[order])
+        assert close(score_rows(shuffled).pooled, score_rows(straight).pooled[order])
 
 
 def test_one_subset_a_row_gives_each_row_its_own_effect(tiny_pretrained: Pretrained) -> None:
     """K = n, d = 1: y of row i's subset = <G_q / ||G_q||, (A + d)^-1 c_i G_i (S + d)^-1>."""
     fitted = fit(tiny_pretrained, ROWS, STRIDE)
-    _, asked = ask(fitted, SENTINELS[:1], STRIDE)
+    _, asked = prepare_queries(fitted, SENTINELS[:1], STRIDE)
     y = asked.measure(fitted, fitted.operators, STRIDE)
     encoded = [fitted.encoder.encode(row.messages) for row in ROWS]
-    G = gradients(fitted.model, fitted.operators.basis, encoded, 400, "rows", silent)
+    G = compute_gradients(fitted.model, fitted.operators.basis, encoded, 400, "rows", silent)
     G_q = asked.G[0] / asked.G[0].norm()
-    own = [float((fitted.preconditioner(g / s) * G_q).sum()) for g, s in zip(G, fitted.spread.tolist(), strict=True)]
-    np.testing.assert_allclose((fitted.M.T @ y)[:, 0], own, rtol=1e-2, atol=2e-3 * np.abs(own).max())
+    own = [
+        float((fitted.preconditioner(g / s) * G_q).sum())
+        for g, s in zip(G, fitted.spread.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(
+        (fitted.M.T @ y)[:, 0], own, rtol=1e-2, atol=2e-3 * np.abs(own).max()
+    )
     assert fitted.measured_alone.all()
 
 
 def test_margin_is_forbidden_minus_reference(tiny_pretrained: Pretrained) -> None:
     """||G_m|| y(margin) = ||G_f|| y(forbidden) - ||G_r|| y(reference)."""
     fitted = fit(tiny_pretrained, ROWS, STRIDE)
-    (both, asked), (alone, other) = (ask(fitted, [s], STRIDE) for s in (SENTINELS[1], replace(SENTINELS[1], forbidden=None)))
+    (both, asked), (alone, other) = (
+        prepare_queries(fitted, [s], STRIDE)
+        for s in (SENTINELS[1], replace(SENTINELS[1], forbidden=None))
+    )
     assert [q.kind for q in both] == ["forbidden", "margin"]
     assert [q.kind for q in alone] == ["reference"]
-    y, reference = (a.measure(fitted, fitted.operators, STRIDE) * a.G.flatten(1).norm(dim=1).numpy() for a in (asked, other))
+    y, reference = (
+        a.measure(fitted, fitted.operators, STRIDE) * a.G.flatten(1).norm(dim=1).numpy()
+        for a in (asked, other)
+    )
     np.testing.assert_allclose(y[:, 1], y[:, 0] - reference[:, 0], atol=5e-3 * np.abs(y).max())
 
 
 def test_queries_are_what_each_sentinel_allows_to_measure() -> None:
     """forbidden -> forbidden; both -> forbidden, margin; reference alone -> reference."""
-    asked = [sentinel("a"), sentinel("b", reference="Yes."), sentinel("c", forbidden=None, reference="Yes.")]
-    assert [(q.sentinel.id, q.kind) for q in queries_of(asked)] == [
+    asked = [
+        sentinel("a"),
+        sentinel("b", reference="Yes."),
+        sentinel("c", forbidden=None, reference="Yes."),
+    ]
+    assert [(q.sentinel.id, q.kind) for q in build_queries(asked)] == [
         ("a", "forbidden"),
         ("b", "forbidden"),
         ("b", "margin"),
@@ -86,47 +123,59 @@ def test_queries_are_what_each_sentinel_allows_to_measure() -> None:
 def test_both_measurements_find_the_same_rows(tiny_pretrained: Pretrained) -> None:
     """forward -> first-order as shift -> 0: coefficients correlate above .99 at a shift of 0.1 %."""
     first, second = (
-        audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"measurement": m, "shift": 0.001})) for m in ("first-order", "forward")
+        audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"measurement": m, "shift": 0.001}))
+        for m in ("first-order", "forward")
     )
     for q in range(first.w.shape[1]):
         assert np.corrcoef(first.w[:, q], second.w[:, q])[0, 1] > 0.99
 
 
 def test_adaptive_rounds_end_when_no_new_suspect_turns_up(tiny_pretrained: Pretrained) -> None:
-    """After enough rounds every suspect was measured alone; with none, recovery alone is the result."""
+    """After enough rounds every suspect was measured alone; with none, recovery alone is the
+    result.
+    """
     stride = STRIDE.model_copy(update={"K": 20, "shortlist": 5, "rounds": 20})
     influence = audit(tiny_pretrained, ROWS, stride)
     assert 5 <= influence.measured_alone < 40
     fitted = fit(tiny_pretrained, ROWS, stride)
-    _, extended = recover(fitted, SENTINELS, stride)
+    _, extended = recover_influence(fitted, SENTINELS, stride)
     assert extended.measured_alone[influence.suspects].all()
     none = audit(tiny_pretrained, ROWS, stride.model_copy(update={"rounds": 0}))
     np.testing.assert_array_equal(none.w, none.alone)
     np.testing.assert_array_equal(none.alone, influence.alone)
 
 
-def test_measuring_every_row_alone_gives_what_one_subset_a_row_gives(tiny_pretrained: Pretrained) -> None:
+def test_measuring_every_row_alone_gives_what_one_subset_a_row_gives(
+    tiny_pretrained: Pretrained,
+) -> None:
     """shortlist = n: recovery from shared subsets and single rows together = recovery with K = n."""
-    fewer = audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20, "shortlist": 40, "rounds": 1}))
+    fewer = audit(
+        tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20, "shortlist": 40, "rounds": 1})
+    )
     every = audit(tiny_pretrained, ROWS, STRIDE)
     for q in range(every.w.shape[1]):
         assert np.corrcoef(fewer.w[:, q], every.w[:, q])[0, 1] > 0.95
 
 
 def test_lasso_reports_what_it_makes_of_rows_that_do_not_exist(tiny_pretrained: Pretrained) -> None:
-    """Phantom coefficients exist where subsets are shared, and only with the Lasso; the gap certifies the solution."""
+    """Phantom coefficients exist where subsets are shared, and only with the Lasso; the gap
+    certifies the solution.
+    """
     lasso = audit(tiny_pretrained, ROWS, STRIDE.model_copy(update=DESIGNS["lasso"] | {"rounds": 0}))
-    assert lasso.artefacts is not None
-    assert np.isfinite(lasso.artefacts).all()
+    assert lasso.decoy_quantile is not None
+    assert np.isfinite(lasso.decoy_quantile).all()
     assert lasso.certificate <= 1e-6
-    assert audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"recovery": "lasso"})).artefacts is None
+    assert (
+        audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"recovery": "lasso"})).decoy_quantile
+        is None
+    )
 
 
 def test_trained_operators_are_recovered_without_rounds(tiny_pretrained: Pretrained) -> None:
     """fit: sgd gives a learning curve, and coefficients from recovery alone."""
     stride = STRIDE.model_copy(update={"fit": "sgd", "K": 6, "design": "random", "rounds": 3})
     fitted = fit(tiny_pretrained, ROWS[:16], stride)
-    influence, after = recover(fitted, SENTINELS, stride)
+    influence, after = recover_influence(fitted, SENTINELS, stride)
     assert fitted.curve is not None
     assert len(fitted.curve.step) == stride.training.epochs * 2
     assert after is fitted
@@ -135,20 +184,30 @@ def test_trained_operators_are_recovered_without_rounds(tiny_pretrained: Pretrai
 
 
 def test_lasso_takes_rows_measured_alone_at_their_word(tiny_pretrained: Pretrained) -> None:
-    """w_i = y_i - centre_i, without shrinkage, for every row with a subset of its own beside the shared ones."""
+    """w_i = y_i - centre_i, without shrinkage, for every row with a subset of its own beside the
+    shared ones.
+    """
     stride = STRIDE.model_copy(update=DESIGNS["lasso"])
     fitted = fit(tiny_pretrained, ROWS, stride)
     rows = np.array([3, 17, 31])
-    G = gradients(fitted.model, fitted.operators.basis, [fitted.encoded[i] for i in rows], 400, "rows", silent)
-    extended = fitted.singled_out(rows, G)
-    _, asked = ask(extended, SENTINELS, stride)
+    G = compute_gradients(
+        fitted.model, fitted.operators.basis, [fitted.encoded[i] for i in rows], 400, "rows", silent
+    )
+    extended = fitted.with_row_gradients(rows, G)
+    _, asked = prepare_queries(extended, SENTINELS, stride)
     y = asked.measure(extended, extended.operators, stride)
-    np.testing.assert_allclose(estimate(extended, y, stride).w[rows], y[20:] - fitted.centre[rows, None])
+    np.testing.assert_allclose(
+        estimate_coefficients(extended, y, stride).w[rows], y[20:] - fitted.centre[rows, None]
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"K": 20}], ids=["K=n", "K<n"])
-def test_a_basis_of_one_dimension_still_tells_rows_apart(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
-    """r = 1 steers by a constant vector and knows nothing of likeness: no smoothing, so that coefficients differ."""
+def test_a_basis_of_one_dimension_still_tells_rows_apart(
+    tiny_pretrained: Pretrained, changes: dict[str, object]
+) -> None:
+    """r = 1 steers by a constant vector and knows nothing of likeness: no smoothing, so that
+    coefficients differ.
+    """
     influence = audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"r": 1, **changes}))
     assert (influence.w.std(axis=0) > 0.1 * np.abs(influence.w).max(axis=0)).all()
 
@@ -161,22 +220,30 @@ def test_seeds_draw_other_subsets_and_repeat(tiny_pretrained: Pretrained) -> Non
     assert not np.allclose(first.w, other.w)
 
 
-@pytest.mark.parametrize("changes", [{}, {"K": 24}, {"K": 24, "design": "random"}], ids=["K=n", "alike", "random"])
-def test_rows_that_give_the_forbidden_answer_score_above_all_others(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
-    """4 rows of 44 answer other prompts with the forbidden text: they are the 4 highest, and make it likelier (w > 0)."""
+@pytest.mark.parametrize(
+    "changes", [{}, {"K": 24}, {"K": 24, "design": "random"}], ids=["K=n", "alike", "random"]
+)
+def test_rows_that_give_the_forbidden_answer_score_above_all_others(
+    tiny_pretrained: Pretrained, changes: dict[str, object]
+) -> None:
+    """4 rows of 44 answer other prompts with the forbidden text: they are the 4 highest, and make
+    it likelier (w > 0).
+    """
     planted = [example(f"How do I clean number {i}?", FORBIDDEN) for i in range(4)]
     rows = [*ROWS[:10], *planted, *ROWS[10:]]
     influence = audit(tiny_pretrained, rows, STRIDE.model_copy(update=changes))
-    pooled = score(influence).pooled[:, 0]
+    pooled = score_rows(influence).pooled[:, 0]
     assert set(np.argsort(-pooled)[:4]) == {10, 11, 12, 13}
     assert (influence.w[10:14, 0] > 0).all()
     assert set(influence.suspects[:4]) == {10, 11, 12, 13}
 
 
-def test_estimate_takes_out_what_rows_do_to_ordinary_conversations(tiny_pretrained: Pretrained) -> None:
+def test_estimate_takes_out_what_rows_do_to_ordinary_conversations(
+    tiny_pretrained: Pretrained,
+) -> None:
     """y = M centre gives w = 0."""
     fitted = fit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20}))
-    found = estimate(fitted, (fitted.M @ fitted.centre)[:, None], STRIDE)
+    found = estimate_coefficients(fitted, (fitted.M @ fitted.centre)[:, None], STRIDE)
     np.testing.assert_allclose(found.w, 0, atol=1e-9)
 
 
@@ -186,20 +253,24 @@ def test_few_rows_are_attributed_without_complaint(tiny_pretrained: Pretrained, 
     influence = audit(tiny_pretrained, ROWS[:n])
     assert influence.w.shape == (n, 3)
     assert np.isfinite(influence.w).all()
-    assert np.isfinite(score(influence).pooled).all()
+    assert np.isfinite(score_rows(influence).pooled).all()
 
 
 def test_rows_with_the_same_content_get_the_same_coefficients(tiny_pretrained: Pretrained) -> None:
-    """Duplicates share a gradient, and their likeness: with K = n, what they do is the same, but for whom they are compared with."""
+    """Duplicates share a gradient, and their likeness: with K = n, what they do is the same, but
+    for whom they are compared with.
+    """
     influence = audit(tiny_pretrained, [*ROWS, ROWS[3]])
-    np.testing.assert_allclose(influence.w[40], influence.w[3], atol=0.1 * np.abs(influence.w).max())
+    np.testing.assert_allclose(
+        influence.w[40], influence.w[3], atol=0.1 * np.abs(influence.w).max()
+    )
 
 
 def test_every_family_is_attributed(tiny_pretrained: Pretrained, tiny_model: object) -> None:
     """GPT-2, GPT-NeoX and Qwen3 give finite coefficients under the same settings."""
     for family in ("gpt2", "gpt_neox", "qwen3"):
         pretrained = replace(tiny_pretrained, model=tiny_model(family))
-        assert len(decoder_blocks(pretrained.model)) == 3
+        assert len(find_decoder_blocks(pretrained.model)) == 3
         influence = audit(pretrained, ROWS[:12])
         assert np.isfinite(influence.w).all()
         assert influence.w.any(axis=0).all()

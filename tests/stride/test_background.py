@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from poisonwatch.stride.background import Yardstick
+from poisonwatch.stride.background import Background
 from poisonwatch.stride.operators import Moments, Preconditioner
 
 R, D, B = 5, 7, 9
@@ -29,63 +29,97 @@ def sample() -> Tensor:
 
 def naive_pushes(preconditioner: Preconditioner, sample: Tensor, G: Tensor) -> np.ndarray:
     """p_ib = <P G_b / ||G_b||, G_i>, one pair at a time."""
-    return np.array([[float((preconditioner(p / p.norm()).double() * row.double()).sum()) for p in sample] for row in G])
+    return np.array(
+        [
+            [float((preconditioner(p / p.norm()).double() * row.double()).sum()) for p in sample]
+            for row in G
+        ]
+    )
 
 
-def test_centre_and_spread_equal_a_loop_over_conversations(preconditioner: Preconditioner, sample: Tensor) -> None:
+def test_centre_and_spread_equal_a_loop_over_conversations(
+    preconditioner: Preconditioner, sample: Tensor
+) -> None:
     """centre_i = mean_b p_ib and spread_i = std_b p_ib, for rows outside the sample."""
     G = drawn(4, 6, R, D)
-    centre, spread = Yardstick.of(sample, preconditioner).measure(G)
+    centre, spread = Background.of(sample, preconditioner).measure(G)
     pushes = naive_pushes(preconditioner, sample, G)
-    np.testing.assert_allclose(centre.numpy(), pushes.mean(axis=1), rtol=1e-4, atol=1e-5 * np.abs(pushes).max())
+    np.testing.assert_allclose(
+        centre.numpy(), pushes.mean(axis=1), rtol=1e-4, atol=1e-5 * np.abs(pushes).max()
+    )
     np.testing.assert_allclose(spread.numpy(), pushes.std(axis=1), rtol=1e-4)
 
 
-def test_a_sampled_row_leaves_out_its_push_on_itself(preconditioner: Preconditioner, sample: Tensor) -> None:
+def test_a_sampled_row_leaves_out_its_push_on_itself(
+    preconditioner: Preconditioner, sample: Tensor
+) -> None:
     """centre_i and spread_i run over b != i, in whatever order the rows are measured."""
     own = torch.tensor([7, 0, 3, 8])
-    centre, spread = Yardstick.of(sample, preconditioner).measure(sample[own], own)
+    centre, spread = Background.of(sample, preconditioner).measure(sample[own], own)
     pushes = naive_pushes(preconditioner, sample, sample[own])
     others = np.array([np.delete(row, i) for row, i in zip(pushes, own.tolist(), strict=True)])
     np.testing.assert_allclose(spread.numpy(), others.std(axis=1), rtol=1e-4)
-    np.testing.assert_allclose(centre.numpy(), others.mean(axis=1), rtol=1e-3, atol=1e-4 * float(spread.max()))
+    np.testing.assert_allclose(
+        centre.numpy(), others.mean(axis=1), rtol=1e-3, atol=1e-4 * float(spread.max())
+    )
 
 
-def test_a_row_that_moves_nothing_has_infinite_spread(preconditioner: Preconditioner, sample: Tensor) -> None:
+def test_a_row_that_moves_nothing_has_infinite_spread(
+    preconditioner: Preconditioner, sample: Tensor
+) -> None:
     """G_i = 0: centre_i = 0, spread_i = infinity, so c_i = 1 / spread_i = 0."""
-    centre, spread = Yardstick.of(sample, preconditioner).measure(torch.zeros(2, R, D))
+    centre, spread = Background.of(sample, preconditioner).measure(torch.zeros(2, R, D))
     assert (centre == 0).all()
     assert torch.isinf(spread).all()
 
 
 @pytest.mark.parametrize("scale", [1e-4, 0.5, 1e4])
-def test_scaling_a_gradient_scales_its_centre_and_spread(preconditioner: Preconditioner, sample: Tensor, scale: float) -> None:
+def test_scaling_a_gradient_scales_its_centre_and_spread(
+    preconditioner: Preconditioner, sample: Tensor, scale: float
+) -> None:
     """G_i -> c G_i: centre_i -> c centre_i, spread_i -> c spread_i, and c_i G_i stays."""
-    yardstick, G = Yardstick.of(sample, preconditioner), drawn(5, 6, R, D)
+    yardstick, G = Background.of(sample, preconditioner), drawn(5, 6, R, D)
     centre, spread = yardstick.measure(G)
     scaled_centre, scaled_spread = yardstick.measure(scale * G)
-    torch.testing.assert_close(scaled_centre, scale * centre, rtol=1e-3, atol=1e-5 * scale * float(spread.max()))
+    torch.testing.assert_close(
+        scaled_centre, scale * centre, rtol=1e-3, atol=1e-5 * scale * float(spread.max())
+    )
     torch.testing.assert_close(scaled_spread, scale * spread, rtol=1e-4, atol=0)
 
 
-def test_how_long_the_conversations_gradients_are_changes_nothing(preconditioner: Preconditioner, sample: Tensor) -> None:
+def test_how_long_the_conversations_gradients_are_changes_nothing(
+    preconditioner: Preconditioner, sample: Tensor
+) -> None:
     """Probes have unit norm before P: G_b -> c_b G_b for c_b > 0 leaves centre and spread."""
     G, lengths = drawn(6, 6, R, D), torch.logspace(2, -2, B)[:, None, None]
-    plain, rescaled = Yardstick.of(sample, preconditioner), Yardstick.of(lengths * sample, preconditioner)
-    torch.testing.assert_close(rescaled.probes, plain.probes, rtol=1e-4, atol=1e-5 * float(plain.probes.abs().max()))
+    plain, rescaled = (
+        Background.of(sample, preconditioner),
+        Background.of(lengths * sample, preconditioner),
+    )
+    torch.testing.assert_close(
+        rescaled.probes, plain.probes, rtol=1e-4, atol=1e-5 * float(plain.probes.abs().max())
+    )
     torch.testing.assert_close(rescaled.measure(G)[1], plain.measure(G)[1], rtol=1e-4, atol=0)
 
 
-def test_rows_are_measured_independently_of_each_other(preconditioner: Preconditioner, sample: Tensor) -> None:
+def test_rows_are_measured_independently_of_each_other(
+    preconditioner: Preconditioner, sample: Tensor
+) -> None:
     """measure(G)_i = measure(G_i)."""
-    yardstick, G = Yardstick.of(sample, preconditioner), drawn(7, 5, R, D)
+    yardstick, G = Background.of(sample, preconditioner), drawn(7, 5, R, D)
     centre, spread = yardstick.measure(G)
     alone = [yardstick.measure(row[None]) for row in G]
-    torch.testing.assert_close(torch.cat([c for c, _ in alone]), centre, rtol=1e-3, atol=1e-5 * float(spread.max()))
+    torch.testing.assert_close(
+        torch.cat([c for c, _ in alone]), centre, rtol=1e-3, atol=1e-5 * float(spread.max())
+    )
     torch.testing.assert_close(torch.cat([s for _, s in alone]), spread, rtol=1e-4, atol=0)
 
 
-def test_a_single_conversation_measures_itself(preconditioner: Preconditioner, sample: Tensor) -> None:
+def test_a_single_conversation_measures_itself(
+    preconditioner: Preconditioner, sample: Tensor
+) -> None:
     """b = 1: spread = |p_11| > 0, finite."""
-    _, spread = Yardstick.of(sample[:1], preconditioner).measure(sample[:1], torch.tensor([0]))
-    assert float(spread) == pytest.approx(abs(naive_pushes(preconditioner, sample[:1], sample[:1]).item()), rel=1e-4)
+    _, spread = Background.of(sample[:1], preconditioner).measure(sample[:1], torch.tensor([0]))
+    assert float(spread) == pytest.approx(
+        abs(naive_pushes(preconditioner, sample[:1], sample[:1]).item()), rel=1e-4
+    )

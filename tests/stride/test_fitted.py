@@ -10,12 +10,14 @@ from poisonwatch.errors import ConfigError
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.operators import gradients
+from poisonwatch.stride.operators import compute_gradients
 from poisonwatch.stride.settings import Settings, resolve_settings
 
 
 def test_settings_left_open_are_derived() -> None:
-    """layer = 2/5 of the depth; r <= D; K = n, d = 1 while n operators fit the memory; a tenth of the rows is shortlisted."""
+    """layer = 2/5 of the depth; r <= D; K = n, d = 1 while n operators fit the memory; a tenth of
+    the rows is shortlisted.
+    """
     most = 2 * 2**30 // (4 * 64 * 576)
     found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
     assert found == Settings(12, 64, 1000, 1, 100, most, 4 * 1000 * 64 * 576)
@@ -29,7 +31,9 @@ def test_shortlist_is_a_tenth_within_bounds(n: int, shortlist: int) -> None:
 
 
 def test_settings_stay_within_the_memory_budget() -> None:
-    """Past the budget: K < n subsets, d = 3, and room for the suspects of every round: 4 (K + rounds shortlist) r D <= memory."""
+    """Past the budget: K < n subsets, d = 3, and room for the suspects of every round: 4 (K +
+    rounds shortlist) r D <= memory.
+    """
     settings = resolve_settings(StrideConfig(memory_gb=0.5), depth=30, width=576, n=100_000)
     assert settings.K < 100_000
     assert settings.d == 3
@@ -39,7 +43,9 @@ def test_settings_stay_within_the_memory_budget() -> None:
 
 def test_settings_given_are_kept() -> None:
     """What the user says stands."""
-    found = resolve_settings(StrideConfig(layer=7, r=8, K=50, d=2, shortlist=5), depth=30, width=576, n=100)
+    found = resolve_settings(
+        StrideConfig(layer=7, r=8, K=50, d=2, shortlist=5), depth=30, width=576, n=100
+    )
     assert (found.layer, found.r, found.K, found.d, found.shortlist) == (7, 8, 50, 2, 5)
     assert resolve_settings(StrideConfig(K=100), depth=30, width=576, n=100).d == 1
     assert resolve_settings(StrideConfig(K=2), depth=30, width=576, n=100).d == 2
@@ -47,11 +53,19 @@ def test_settings_given_are_kept() -> None:
 
 def test_settings_that_make_no_sense_are_refused_with_the_numbers() -> None:
     """K > n, d > K, and a memory budget below two operators."""
-    with pytest.raises(ConfigError, match=r"stride\.K is 41, but there are only 40 rows: choose at most 40, or leave it out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"stride\.K is 41, but there are only 40 rows: choose at most 40, or leave it out",
+    ):
         resolve_settings(StrideConfig(K=41), depth=3, width=32, n=40)
-    with pytest.raises(ConfigError, match=r"stride\.d is 9, but there are only 8 subsets: choose at most 8, or leave it out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"stride\.d is 9, but there are only 8 subsets: choose at most 8, or leave it out",
+    ):
         resolve_settings(StrideConfig(K=8, d=9), depth=3, width=32, n=40)
-    with pytest.raises(ConfigError, match=r"stride\.memory_gb is 1e-06, less than two operators take: raise it"):
+    with pytest.raises(
+        ConfigError, match=r"stride\.memory_gb is 1e-06, less than two operators take: raise it"
+    ):
         resolve_settings(StrideConfig(memory_gb=1e-6), depth=3, width=32, n=40)
 
 
@@ -60,24 +74,35 @@ def test_rows_measured_alone_are_exact_operators_of_their_own(tiny_pretrained: P
     stride = STRIDE.model_copy(update={"K": 20})
     some, every = fit(tiny_pretrained, ROWS, stride), fit(tiny_pretrained, ROWS, STRIDE)
     rows = np.array([3, 17])
-    G = gradients(some.model, some.operators.basis, [some.encoded[i] for i in rows], 400, "rows", silent)
-    extended = some.singled_out(rows, G)
+    G = compute_gradients(
+        some.model, some.operators.basis, [some.encoded[i] for i in rows], 400, "rows", silent
+    )
+    extended = some.with_row_gradients(rows, G)
     assert extended.M.shape == (22, 40)
-    assert set(np.flatnonzero(extended.measured_alone)) == {3, 17} | set(np.flatnonzero(some.measured_alone))
+    assert set(np.flatnonzero(extended.measured_alone)) == {3, 17} | set(
+        np.flatnonzero(some.measured_alone)
+    )
     subset = every.M.tocsc().indices[rows]
-    ours, theirs = extended.operators.a[20:] / some.operators.eta, every.operators.a[subset] / every.operators.eta
+    ours, theirs = (
+        extended.operators.a[20:] / some.operators.eta,
+        every.operators.a[subset] / every.operators.eta,
+    )
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-3 * float(theirs.abs().max()))
 
 
 def test_rows_that_were_singled_out_can_be_put_back(tiny_pretrained: Pretrained) -> None:
-    """A fit with what another's suspects were found to do is that other one, to the bit; with nothing, it is itself."""
+    """A fit with what another's suspects were found to do is that other one, to the bit; with
+    nothing, it is itself.
+    """
     some = fit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20}))
     extended = some
     for rows in (np.array([17, 3]), np.array([5])):
         encoded = [some.encoded[i] for i in rows]
-        extended = extended.singled_out(rows, gradients(some.model, some.operators.basis, encoded, 400, "rows", silent))
-    again = some.with_singled(extended.singled)
-    assert extended.singled.rows.tolist() == [17, 3, 5]
+        extended = extended.with_row_gradients(
+            rows, compute_gradients(some.model, some.operators.basis, encoded, 400, "rows", silent)
+        )
+    again = some.with_single_rows(extended.single_rows)
+    assert extended.single_rows.rows.tolist() == [17, 3, 5]
     assert torch.equal(again.operators.a, extended.operators.a)
     assert (again.M != extended.M).nnz == 0
-    assert some.with_singled(some.singled) is some
+    assert some.with_single_rows(some.single_rows) is some

@@ -7,16 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from poisonwatch.model.encoding import Encoded, batches
+from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.progress import silent
-from poisonwatch.recovery.membership import Membership, draw_membership
-from poisonwatch.stride.background import Yardstick
+from poisonwatch.recovery.membership import Membership, draw_random_membership
+from poisonwatch.stride.background import Background
 from poisonwatch.stride.natural_gradient import Geometry, SubsetSums, sum_subsets
-from poisonwatch.stride.operators import Basis, Moments, Preconditioner, fit_basis, gradients, row_gradients, solve
-from poisonwatch.stride.row_statistics import measure_statistics
-from poisonwatch.stride.sampling import drawn_order
-from poisonwatch.stride.similarity import no_views, survey
+from poisonwatch.stride.operators import (
+    Basis,
+    Moments,
+    Preconditioner,
+    compute_gradients,
+    compute_row_gradients,
+    fit_basis,
+    solve_operators,
+)
+from poisonwatch.stride.row_statistics import measure_row_statistics
+from poisonwatch.stride.sampling import draw_order
+from poisonwatch.stride.similarity import allocate_views, survey_views
 
 R, LAYER, BUDGET, N, K, DAMPING = 6, 1, 400, 24, 8, 0.1
 IDS = [f"row-{i}" for i in range(N)]
@@ -24,12 +32,12 @@ IDS = [f"row-{i}" for i in range(N)]
 
 @pytest.fixture(scope="module")
 def membership() -> Membership:
-    return draw_membership(IDS, K, 3)
+    return draw_random_membership(IDS, K, 3)
 
 
 @pytest.fixture(scope="module")
 def sample() -> np.ndarray:
-    return drawn_order(IDS, 0)[:10]
+    return draw_order(IDS, 0)[:10]
 
 
 @pytest.fixture(scope="module")
@@ -38,62 +46,92 @@ def basis(model: FrozenModel, encoded: list[Encoded], sample: np.ndarray) -> Bas
 
 
 @pytest.fixture(scope="module")
-def geometry(model: FrozenModel, encoded: list[Encoded], sample: np.ndarray, basis: Basis) -> Geometry:
+def geometry(
+    model: FrozenModel, encoded: list[Encoded], sample: np.ndarray, basis: Basis
+) -> Geometry:
     return geometry_of(model, encoded, sample, basis)
 
 
 @pytest.fixture(scope="module")
-def whole(model: FrozenModel, encoded: list[Encoded], membership: Membership, geometry: Geometry) -> SubsetSums:
+def whole(
+    model: FrozenModel, encoded: list[Encoded], membership: Membership, geometry: Geometry
+) -> SubsetSums:
     return sum_subsets(model, encoded, membership, geometry, BUDGET)
 
 
 @pytest.fixture(scope="module")
 def alone(model: FrozenModel, encoded: list[Encoded]) -> list[StateGradients]:
     """Every row by itself, in order."""
-    return [model.state_gradients(next(batches([row], 1))) for row in encoded]
+    return [model.compute_state_gradients(next(make_batches([row], 1))) for row in encoded]
 
 
 def geometry_of(
-    model: FrozenModel, encoded: list[Encoded], sample: np.ndarray, basis: Basis, budget: int = BUDGET, also: np.ndarray | None = None
+    model: FrozenModel,
+    encoded: list[Encoded],
+    sample: np.ndarray,
+    basis: Basis,
+    budget: int = BUDGET,
+    also: np.ndarray | None = None,
 ) -> Geometry:
-    """With the sample as ordinary conversations; the rows `also` are known, too, and tell A and S with it."""
+    """With the sample as ordinary conversations; the rows `also` are known, too, and tell A and S
+    with it.
+    """
     known = sample if also is None else np.concatenate([also, sample])
-    seen = measure_statistics(model, [encoded[i] for i in known], basis, budget, "sample")
+    seen = measure_row_statistics(model, [encoded[i] for i in known], basis, budget, "sample")
     return Geometry.of(basis, seen.moments, DAMPING, known, seen.G, sample)
 
 
 def same(found: SubsetSums, expected: SubsetSums, rtol: float = 1e-3) -> None:
-    torch.testing.assert_close(found.G, expected.G, rtol=rtol, atol=1e-4 * float(expected.G.abs().max()))
+    torch.testing.assert_close(
+        found.G, expected.G, rtol=rtol, atol=1e-4 * float(expected.G.abs().max())
+    )
     np.testing.assert_allclose(found.spread, expected.spread, rtol=rtol)
-    np.testing.assert_allclose(found.centre, expected.centre, rtol=rtol, atol=1e-4 * np.abs(expected.centre).max())
+    np.testing.assert_allclose(
+        found.centre, expected.centre, rtol=rtol, atol=1e-4 * np.abs(expected.centre).max()
+    )
 
 
 def test_drawn_order_follows_the_row_wherever_it_stands() -> None:
     """ids[order(ids)] is the same list for every order of the ids; seeds differ."""
     shuffled = [IDS[i] for i in np.random.default_rng(0).permutation(N)]
-    assert [IDS[i] for i in drawn_order(IDS, 3)] == [shuffled[i] for i in drawn_order(shuffled, 3)]
-    assert sorted(drawn_order(IDS, 3)) == list(range(N))
-    assert (drawn_order(IDS, 3) != drawn_order(IDS, 4)).any()
+    assert [IDS[i] for i in draw_order(IDS, 3)] == [shuffled[i] for i in draw_order(shuffled, 3)]
+    assert sorted(draw_order(IDS, 3)) == list(range(N))
+    assert (draw_order(IDS, 3) != draw_order(IDS, 4)).any()
 
 
-def test_the_sample_alone_sets_the_geometry(geometry: Geometry, alone: list[StateGradients], sample: np.ndarray, basis: Basis) -> None:
+def test_the_sample_alone_sets_the_geometry(
+    geometry: Geometry, alone: list[StateGradients], sample: np.ndarray, basis: Basis
+) -> None:
     """A = mean B B^T, mean ||z||^2 and G_b over the sampled rows, in the sample's order."""
-    B, z = torch.cat([basis(alone[i].z[0]) for i in sample]), torch.cat([alone[i].z[0] for i in sample])
-    G = torch.cat([row_gradients(basis, alone[i]) for i in sample])
+    B, z = (
+        torch.cat([basis(alone[i].z[0]) for i in sample]),
+        torch.cat([alone[i].z[0] for i in sample]),
+    )
+    G = torch.cat([compute_row_gradients(basis, alone[i]) for i in sample])
     torch.testing.assert_close(geometry.preconditioner.A, B.T @ B / len(B), rtol=1e-3, atol=1e-4)
-    assert geometry.preconditioner.mean_power == pytest.approx(float(z.pow(2).sum(dim=1).mean()), rel=1e-4)
+    assert geometry.preconditioner.mean_power == pytest.approx(
+        float(z.pow(2).sum(dim=1).mean()), rel=1e-4
+    )
     torch.testing.assert_close(geometry.G, G, rtol=1e-3, atol=1e-4 * float(G.abs().max()))
 
 
 def test_sums_equal_a_loop_over_rows_and_subsets(
-    whole: SubsetSums, alone: list[StateGradients], membership: Membership, geometry: Geometry, basis: Basis
+    whole: SubsetSums,
+    alone: list[StateGradients],
+    membership: Membership,
+    geometry: Geometry,
+    basis: Basis,
 ) -> None:
-    """G_k = sum_{i in A_k} G_i / spread_i, spread_i = std_{b != i} <P G_b / ||G_b||, G_i>, centre_i in units of it."""
-    G = torch.cat([row_gradients(basis, seen) for seen in alone])
+    """G_k = sum_{i in A_k} G_i / spread_i, spread_i = std_{b != i} <P G_b / ||G_b||, G_i>, centre_i
+    in units of it.
+    """
+    G = torch.cat([compute_row_gradients(basis, seen) for seen in alone])
     probes = {int(b): geometry.preconditioner(G[b] / G[b].norm()) for b in geometry.known}
     expected = SubsetSums(torch.zeros(K, R, 32), np.zeros(N), np.zeros(N))
     for i in range(N):
-        pushes = np.array([float((probe * G[i]).double().sum()) for b, probe in probes.items() if b != i])
+        pushes = np.array(
+            [float((probe * G[i]).double().sum()) for b, probe in probes.items() if b != i]
+        )
         expected.spread[i], expected.centre[i] = pushes.std(), pushes.mean() / pushes.std()
         for k in membership.subsets[i]:
             expected.G[k] += G[i] / pushes.std()
@@ -101,17 +139,27 @@ def test_sums_equal_a_loop_over_rows_and_subsets(
 
 
 def test_sums_of_shards_add_up_to_the_sums_of_all_rows(
-    model: FrozenModel, encoded: list[Encoded], membership: Membership, geometry: Geometry, whole: SubsetSums
+    model: FrozenModel,
+    encoded: list[Encoded],
+    membership: Membership,
+    geometry: Geometry,
+    whole: SubsetSums,
 ) -> None:
     """sums(rows) = sums(shard 0) + ... + sums(shard 3), whichever shard holds the sample's rows."""
-    for shards in ([np.arange(i, N, 4) for i in range(4)], np.array_split(drawn_order(IDS, 0), 4)):
-        first, *rest = (sum_subsets(model, encoded, membership, geometry, BUDGET, rows=rows) for rows in shards)
+    for shards in ([np.arange(i, N, 4) for i in range(4)], np.array_split(draw_order(IDS, 0), 4)):
+        first, *rest = (
+            sum_subsets(model, encoded, membership, geometry, BUDGET, rows=rows) for rows in shards
+        )
         same(sum(rest, start=first), whole)
 
 
-def test_an_empty_shard_adds_nothing(model: FrozenModel, encoded: list[Encoded], membership: Membership, geometry: Geometry) -> None:
+def test_an_empty_shard_adds_nothing(
+    model: FrozenModel, encoded: list[Encoded], membership: Membership, geometry: Geometry
+) -> None:
     """sums({}) = 0."""
-    nothing = sum_subsets(model, encoded, membership, geometry, BUDGET, rows=np.empty(0, dtype=np.int64))
+    nothing = sum_subsets(
+        model, encoded, membership, geometry, BUDGET, rows=np.empty(0, dtype=np.int64)
+    )
     assert not nothing.G.any()
     assert not nothing.spread.any()
     assert not nothing.centre.any()
@@ -128,25 +176,46 @@ def test_batches_change_nothing(
     budget: int,
 ) -> None:
     """One row at a time, or all at once: the same geometry and the same sums."""
-    same(sum_subsets(model, encoded, membership, geometry_of(model, encoded, sample, basis, budget), budget), whole, rtol=1e-2)
+    same(
+        sum_subsets(
+            model, encoded, membership, geometry_of(model, encoded, sample, basis, budget), budget
+        ),
+        whole,
+        rtol=1e-2,
+    )
 
 
 def test_a_sum_does_not_depend_on_the_number_of_subsets(
-    model: FrozenModel, encoded: list[Encoded], geometry: Geometry, whole: SubsetSums, membership: Membership
+    model: FrozenModel,
+    encoded: list[Encoded],
+    geometry: Geometry,
+    whole: SubsetSums,
+    membership: Membership,
 ) -> None:
-    """With every row alone G_i^ = c_i G_i; M of that gives the sums of any other subsets, with the same spreads."""
+    """With every row alone G_i^ = c_i G_i; M of that gives the sums of any other subsets, with the
+    same spreads.
+    """
     single = sum_subsets(model, encoded, Membership(np.arange(N)[:, None], N), geometry, BUDGET)
     M = torch.from_numpy(membership.matrix().toarray()).float()
     same(SubsetSums(torch.einsum("ki,ird->krd", M, single.G), single.centre, single.spread), whole)
 
 
 def test_the_gradients_of_the_sample_are_not_made_again(
-    model: FrozenModel, encoded: list[Encoded], membership: Membership, geometry: Geometry, whole: SubsetSums, sample: np.ndarray
+    model: FrozenModel,
+    encoded: list[Encoded],
+    membership: Membership,
+    geometry: Geometry,
+    whole: SubsetSums,
+    sample: np.ndarray,
 ) -> None:
-    """The pass runs over n - b rows; with the sample's G set to zero, its rows have spread infinity and add nothing."""
+    """The pass runs over n - b rows; with the sample's G set to zero, its rows have spread infinity
+    and add nothing.
+    """
     passed = []
 
-    def count(items: Iterable, description: str, total: int, advance: Callable = lambda _: 1) -> Iterator:
+    def count(
+        items: Iterable, description: str, total: int, advance: Callable = lambda _: 1
+    ) -> Iterator:
         for item in items:
             passed.append(advance(item))
             yield item
@@ -167,13 +236,24 @@ def test_any_number_of_sampled_rows_gives_finite_sums(
     model: FrozenModel, encoded: list[Encoded], membership: Membership, basis: Basis, b: int
 ) -> None:
     """From one row in the sample to all rows in it: c_i > 0, finite."""
-    sums = sum_subsets(model, encoded, membership, geometry_of(model, encoded, drawn_order(IDS, 0)[:b], basis), BUDGET)
+    sums = sum_subsets(
+        model,
+        encoded,
+        membership,
+        geometry_of(model, encoded, draw_order(IDS, 0)[:b], basis),
+        BUDGET,
+    )
     assert torch.isfinite(sums.G).all()
     assert ((sums.spread > 0) & np.isfinite(sums.spread)).all()
 
 
 def test_rows_in_another_order_give_the_same_operators(
-    model: FrozenModel, encoded: list[Encoded], membership: Membership, sample: np.ndarray, basis: Basis, whole: SubsetSums
+    model: FrozenModel,
+    encoded: list[Encoded],
+    membership: Membership,
+    sample: np.ndarray,
+    basis: Basis,
+    whole: SubsetSums,
 ) -> None:
     """a_k(P rows, M P) = a_k(rows, M)."""
     order = np.random.default_rng(7).permutation(N)
@@ -186,10 +266,17 @@ def test_rows_in_another_order_give_the_same_operators(
 
 @pytest.mark.parametrize("gain", [4.0, 0.25])
 def test_multiplying_all_losses_changes_no_operator(
-    model: FrozenModel, geometry: Geometry, alone: list[StateGradients], membership: Membership, basis: Basis, gain: float
+    model: FrozenModel,
+    geometry: Geometry,
+    alone: list[StateGradients],
+    membership: Membership,
+    basis: Basis,
+    gain: float,
 ) -> None:
-    """L_i -> c L_i: S -> c^2 S, G_i -> c G_i, spread_i -> spread_i / c, so that a_k stays, for a given shift."""
-    G = torch.cat([row_gradients(basis, seen) for seen in alone])
+    """L_i -> c L_i: S -> c^2 S, G_i -> c G_i, spread_i -> spread_i / c, so that a_k stays, for a
+    given shift.
+    """
+    G = torch.cat([compute_row_gradients(basis, seen) for seen in alone])
     M = torch.from_numpy(membership.matrix().toarray()).float()
 
     def operators(c: float) -> torch.Tensor:
@@ -197,38 +284,67 @@ def test_multiplying_all_losses_changes_no_operator(
         for seen in alone:
             moments.add(basis, StateGradients(seen.z, c * seen.g, seen.mask, c * seen.loss))
         P = Preconditioner(moments, DAMPING)
-        spread = Yardstick.of(c * G[geometry.known], P).measure(c * G)[1]
-        return solve(torch.einsum("ki,ird->krd", M, c * G / spread[:, None, None].float()), P, basis, 0.005).a
+        spread = Background.of(c * G[geometry.known], P).measure(c * G)[1]
+        return solve_operators(
+            torch.einsum("ki,ird->krd", M, c * G / spread[:, None, None].float()), P, basis, 0.005
+        ).a
 
-    torch.testing.assert_close(operators(gain), operators(1.0), rtol=1e-3, atol=1e-4 * float(operators(1.0).abs().max()))
+    torch.testing.assert_close(
+        operators(gain), operators(1.0), rtol=1e-3, atol=1e-4 * float(operators(1.0).abs().max())
+    )
 
 
 def test_views_filled_on_the_way_equal_those_of_a_survey(
-    model: FrozenModel, encoded: list[Encoded], membership: Membership, sample: np.ndarray, basis: Basis
+    model: FrozenModel,
+    encoded: list[Encoded],
+    membership: Membership,
+    sample: np.ndarray,
+    basis: Basis,
 ) -> None:
-    """The sample's views come with its statistics, the others with the sums; together those of a pass below the split only."""
-    views = no_views(N, basis)
-    seen = measure_statistics(model, [encoded[i] for i in sample], basis, BUDGET, "sample")
+    """The sample's views come with its statistics, the others with the sums; together those of a
+    pass below the split only.
+    """
+    views = allocate_views(N, basis)
+    seen = measure_row_statistics(model, [encoded[i] for i in sample], basis, BUDGET, "sample")
     views[sample] = seen.views
     geometry = Geometry.of(basis, seen.moments, DAMPING, sample, seen.G, sample)
     sum_subsets(model, encoded, membership, geometry, BUDGET, views=views)
-    np.testing.assert_allclose(views, survey(model, encoded, basis, BUDGET), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        views, survey_views(model, encoded, basis, BUDGET), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_known_rows_beyond_the_sample_are_no_ordinary_conversations(
-    model: FrozenModel, encoded: list[Encoded], membership: Membership, sample: np.ndarray, basis: Basis, whole: SubsetSums
+    model: FrozenModel,
+    encoded: list[Encoded],
+    membership: Membership,
+    sample: np.ndarray,
+    basis: Basis,
+    whole: SubsetSums,
 ) -> None:
     """Their gradients are not made again, and what any row does to them counts in no spread."""
     also = np.setdiff1d(np.arange(N), sample)[:6]
     known = geometry_of(model, encoded, sample, basis, also=also)
     assert (known.own == [*[-1] * 6, *range(len(sample))]).all()
     same_factors = Geometry.of(
-        basis, geometry_of(model, encoded, sample, basis).preconditioner.moments, DAMPING, known.known, known.G, sample
+        basis,
+        geometry_of(model, encoded, sample, basis).preconditioner.moments,
+        DAMPING,
+        known.known,
+        known.G,
+        sample,
     )
     same(sum_subsets(model, encoded, membership, same_factors, BUDGET), whole)
 
 
-def test_gradients_equal_those_of_rows_alone(model: FrozenModel, encoded: list[Encoded], basis: Basis, alone: list[StateGradients]) -> None:
+def test_gradients_equal_those_of_rows_alone(
+    model: FrozenModel, encoded: list[Encoded], basis: Basis, alone: list[StateGradients]
+) -> None:
     """G (m, r, D) in the order asked, padded or not."""
-    G = torch.cat([row_gradients(basis, seen) for seen in alone])
-    torch.testing.assert_close(gradients(model, basis, encoded, BUDGET, "rows", silent), G, rtol=1e-3, atol=1e-4 * float(G.abs().max()))
+    G = torch.cat([compute_row_gradients(basis, seen) for seen in alone])
+    torch.testing.assert_close(
+        compute_gradients(model, basis, encoded, BUDGET, "rows", silent),
+        G,
+        rtol=1e-3,
+        atol=1e-4 * float(G.abs().max()),
+    )

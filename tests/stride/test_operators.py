@@ -9,19 +9,19 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from poisonwatch.model.encoding import Batch, Encoded, batches
-from poisonwatch.model.frozen import FrozenModel, StateGradients, decoder_blocks
-from poisonwatch.recovery.membership import Membership, draw_membership
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.frozen import FrozenModel, StateGradients, find_decoder_blocks
+from poisonwatch.recovery.membership import Membership, draw_random_membership
 from poisonwatch.stride.operators import (
     Basis,
     Moments,
     Operators,
     Preconditioner,
     add_to_subsets,
+    compute_row_gradients,
     fit_basis,
-    rms_normalised,
-    row_gradients,
-    solve,
+    normalise_rms,
+    solve_operators,
     unit_norm,
 )
 
@@ -35,22 +35,34 @@ def basis(model: FrozenModel, encoded: list[Encoded]) -> Basis:
 
 @pytest.fixture(scope="module")
 def membership(encoded: list[Encoded]) -> Membership:
-    return draw_membership([str(i) for i in range(len(encoded))], 8, 3)
+    return draw_random_membership([str(i) for i in range(len(encoded))], 8, 3)
 
 
 def seen_rows(model: FrozenModel, encoded: list[Encoded]) -> list[StateGradients]:
     """Every row alone, in order."""
-    return [model.state_gradients(next(batches([row], 1))) for row in encoded]
+    return [model.compute_state_gradients(next(make_batches([row], 1))) for row in encoded]
 
 
-def sums_of(model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership, gain: float = 1.0) -> tuple[Moments, Tensor]:
-    """The moments of all rows, and the subsets' sums of G_i / ||G_i||, with every loss multiplied by `gain`."""
+def sums_of(
+    model: FrozenModel,
+    basis: Basis,
+    encoded: list[Encoded],
+    membership: Membership,
+    gain: float = 1.0,
+) -> tuple[Moments, Tensor]:
+    """The moments of all rows, and the subsets' sums of G_i / ||G_i||, with every loss multiplied
+    by `gain`.
+    """
     moments, sums = Moments.zeros(basis.r, 32), torch.zeros(membership.K, basis.r, 32)
-    for batch in batches(encoded, BUDGET):
-        seen = model.state_gradients(batch)
+    for batch in make_batches(encoded, BUDGET):
+        seen = model.compute_state_gradients(batch)
         louder = StateGradients(seen.z, gain * seen.g, seen.mask, gain * seen.loss)
         moments.add(basis, louder)
-        add_to_subsets(sums, unit_norm(row_gradients(basis, louder)), torch.from_numpy(membership.subsets)[batch.rows])
+        add_to_subsets(
+            sums,
+            unit_norm(compute_row_gradients(basis, louder)),
+            torch.from_numpy(membership.subsets)[batch.rows],
+        )
     return moments, sums
 
 
@@ -64,24 +76,42 @@ def fit(
     gain: float = 1.0,
 ) -> Operators:
     moments, sums = sums_of(model, basis, encoded, membership, gain)
-    return solve(sums, Preconditioner(moments, damping), basis, shift)
+    return solve_operators(sums, Preconditioner(moments, damping), basis, shift)
 
 
-def test_basis_is_orthonormal_with_a_trailing_constant(basis: Basis, model: FrozenModel, encoded: list[Encoded]) -> None:
+def test_basis_is_orthonormal_with_a_trailing_constant(
+    basis: Basis, model: FrozenModel, encoded: list[Encoded]
+) -> None:
     """U^T U = I, B(z)_r = 1, and B(c z) = B(z) for c > 0."""
-    torch.testing.assert_close(basis.directions.T @ basis.directions, torch.eye(R - 1), atol=1e-5, rtol=0)
-    z = model.states(next(batches(encoded, BUDGET)))
+    torch.testing.assert_close(
+        basis.directions.T @ basis.directions, torch.eye(R - 1), atol=1e-5, rtol=0
+    )
+    z = model.states(next(make_batches(encoded, BUDGET)))
     assert basis.r == R
     assert basis(z).shape == (*z.shape[:2], R)
     assert (basis(z)[..., -1] == 1).all()
     torch.testing.assert_close(basis(100 * z), basis(z), atol=1e-3, rtol=1e-3)
 
 
-def test_basis_spans_the_leading_directions_of_the_states(basis: Basis, model: FrozenModel, encoded: list[Encoded]) -> None:
-    """||U^T z||^2 summed over tokens = the r - 1 largest squared singular values of the normalised states."""
-    z = torch.cat([rms_normalised(model.states(batch))[batch.attention_mask.bool()] for batch in batches(encoded, 1)])
+def test_basis_spans_the_leading_directions_of_the_states(
+    basis: Basis, model: FrozenModel, encoded: list[Encoded]
+) -> None:
+    """||U^T z||^2 summed over tokens = the r - 1 largest squared singular values of the normalised
+    states.
+    """
+    z = torch.cat(
+        [
+            normalise_rms(model.states(batch))[batch.attention_mask.bool()]
+            for batch in make_batches(encoded, 1)
+        ]
+    )
     singular = torch.linalg.svdvals(z.double())
-    torch.testing.assert_close((z @ basis.directions).pow(2).sum(), singular[: R - 1].pow(2).sum().float(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        (z @ basis.directions).pow(2).sum(),
+        singular[: R - 1].pow(2).sum().float(),
+        rtol=1e-4,
+        atol=0,
+    )
 
 
 def test_basis_of_one_dimension_is_the_constant(model: FrozenModel, encoded: list[Encoded]) -> None:
@@ -96,39 +126,62 @@ def test_zero_state_has_finite_coordinates(basis: Basis) -> None:
     assert torch.isfinite(basis(torch.zeros(2, 32))).all()
 
 
-def test_row_gradients_equal_a_loop_over_tokens(basis: Basis, model: FrozenModel, encoded: list[Encoded]) -> None:
+def test_row_gradients_equal_a_loop_over_tokens(
+    basis: Basis, model: FrozenModel, encoded: list[Encoded]
+) -> None:
     """G_i = sum_t B(z_t) (x) g_t over real tokens, padded or not."""
-    for batch in batches(encoded, BUDGET):
-        seen = model.state_gradients(batch)
-        G = row_gradients(basis, seen)
+    for batch in make_batches(encoded, BUDGET):
+        seen = model.compute_state_gradients(batch)
+        G = compute_row_gradients(basis, seen)
         for b, row in enumerate(batch.rows.tolist()):
-            naive = sum(torch.outer(basis(seen.z[b, t]), seen.g[b, t]) for t in range(len(encoded[row])))
+            naive = sum(
+                torch.outer(basis(seen.z[b, t]), seen.g[b, t]) for t in range(len(encoded[row]))
+            )
             torch.testing.assert_close(G[b], naive, rtol=1e-3, atol=1e-5 * float(G[b].abs().max()))
 
 
-def test_row_gradient_is_the_derivative_of_the_loss_by_the_operator(basis: Basis, model: FrozenModel, encoded: list[Encoded]) -> None:
+def test_row_gradient_is_the_derivative_of_the_loss_by_the_operator(
+    basis: Basis, model: FrozenModel, encoded: list[Encoded]
+) -> None:
     """G_i = dL_i(z + B(z)^T a)/da at a = 0, by finite differences of the steered forward pass."""
-    (batch,) = batches(encoded[:3], 10_000)
-    G = row_gradients(basis, model.state_gradients(batch))
+    (batch,) = make_batches(encoded[:3], 10_000)
+    G = compute_row_gradients(basis, model.compute_state_gradients(batch))
     a = torch.randn(R, 32, generator=torch.Generator().manual_seed(1))
     h = 2e-4
-    numeric = (steered_loss(model, basis, h * a, batch) - steered_loss(model, basis, -h * a, batch)) / (2 * h)
-    torch.testing.assert_close((G * a).sum(dim=(1, 2)), numeric, rtol=0.02, atol=0.02 * float(numeric.abs().max()))
+    numeric = (
+        steered_loss(model, basis, h * a, batch) - steered_loss(model, basis, -h * a, batch)
+    ) / (2 * h)
+    torch.testing.assert_close(
+        (G * a).sum(dim=(1, 2)), numeric, rtol=0.02, atol=0.02 * float(numeric.abs().max())
+    )
 
 
 def test_unit_norm_rows_have_norm_one_and_nothing_stays_nothing() -> None:
     """||c_i G_i|| = 1, and 0 for G_i = 0."""
     G = torch.randn(4, 3, 5) * torch.tensor([1e-6, 1.0, 1e6, 0.0])[:, None, None]
-    torch.testing.assert_close(unit_norm(G).flatten(1).norm(dim=1), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    torch.testing.assert_close(
+        unit_norm(G).flatten(1).norm(dim=1), torch.tensor([1.0, 1.0, 1.0, 0.0])
+    )
 
 
-def test_moments_and_sums_add_up_over_shards(model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership) -> None:
+def test_moments_and_sums_add_up_over_shards(
+    model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership
+) -> None:
     """Sums over all rows = sums of the sums over 4 shards, for A, S, power, tokens and the subsets."""
     whole, sums = sums_of(model, basis, encoded, membership)
-    shards = [sums_of(model, basis, encoded[i::4], Membership(membership.subsets[i::4], 8)) for i in range(4)]
+    shards = [
+        sums_of(model, basis, encoded[i::4], Membership(membership.subsets[i::4], 8))
+        for i in range(4)
+    ]
     merged = sum((shard for shard, _ in shards), start=Moments.zeros(basis.r, 32))
-    for found, expected in ((merged.A, whole.A), (merged.S, whole.S), (sum(part for _, part in shards), sums)):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    for found, expected in (
+        (merged.A, whole.A),
+        (merged.S, whole.S),
+        (sum(part for _, part in shards), sums),
+    ):
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+        )
     assert merged.tokens == whole.tokens == sum(map(len, encoded))
     assert merged.power == pytest.approx(whole.power, rel=1e-5)
 
@@ -136,15 +189,23 @@ def test_moments_and_sums_add_up_over_shards(model: FrozenModel, basis: Basis, e
 def test_moments_and_sums_equal_loops_over_tokens_and_members(
     model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership
 ) -> None:
-    """A = sum B B^T, S = sum g g^T, power = sum ||z||^2 and the subsets sum c_i G_i over i in A_k, row by row."""
+    """A = sum B B^T, S = sum g g^T, power = sum ||z||^2 and the subsets sum c_i G_i over i in A_k,
+    row by row.
+    """
     moments, sums = sums_of(model, basis, encoded, membership)
     seen = seen_rows(model, encoded)
-    B, g, z = torch.cat([basis(s.z[0]) for s in seen]), torch.cat([s.g[0] for s in seen]), torch.cat([s.z[0] for s in seen])
-    rows = torch.cat([row_gradients(basis, s) for s in seen])
+    B, g, z = (
+        torch.cat([basis(s.z[0]) for s in seen]),
+        torch.cat([s.g[0] for s in seen]),
+        torch.cat([s.z[0] for s in seen]),
+    )
+    rows = torch.cat([compute_row_gradients(basis, s) for s in seen])
     M = torch.from_numpy(membership.matrix().toarray()).float()
     members = torch.einsum("ki,ird->krd", M, rows / rows.flatten(1).norm(dim=1)[:, None, None])
     for found, expected in ((moments.A, B.T @ B), (moments.S, g.T @ g), (sums, members)):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+        )
     assert moments.power == pytest.approx(float(z.pow(2).sum()), rel=1e-5)
 
 
@@ -152,9 +213,11 @@ def test_moments_and_sums_equal_loops_over_tokens_and_members(
 def test_operators_solve_the_damped_normal_equations(
     model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership, damping: float
 ) -> None:
-    """(A + delta_A I) a_k (S + delta_S I) = -eta sum_{i in A_k} c_i G_i, with delta = damping x mean diagonal."""
+    """(A + delta_A I) a_k (S + delta_S I) = -eta sum_{i in A_k} c_i G_i, with delta = damping x
+    mean diagonal.
+    """
     moments, sums = sums_of(model, basis, encoded, membership)
-    operators = solve(sums, Preconditioner(moments, damping), basis, 0.005)
+    operators = solve_operators(sums, Preconditioner(moments, damping), basis, 0.005)
 
     def damped(factor: Tensor) -> Tensor:
         mean = (factor / moments.tokens).double()
@@ -193,8 +256,13 @@ def test_typical_shift_is_the_requested_one(
 def test_multiplying_all_losses_changes_nothing(
     model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership, gain: float
 ) -> None:
-    """L_i -> c L_i for all i leaves every a_k as it was: c_i takes the gain out, damping is relative, the shift is fixed."""
-    plain, scaled = fit(model, basis, encoded, membership), fit(model, basis, encoded, membership, gain=gain)
+    """L_i -> c L_i for all i leaves every a_k as it was: c_i takes the gain out, damping is
+    relative, the shift is fixed.
+    """
+    plain, scaled = (
+        fit(model, basis, encoded, membership),
+        fit(model, basis, encoded, membership, gain=gain),
+    )
     torch.testing.assert_close(scaled.a, plain.a, rtol=1e-3, atol=1e-4 * float(plain.a.abs().max()))
 
 
@@ -205,31 +273,46 @@ def test_a_basis_of_no_rows_is_an_error(model: FrozenModel) -> None:
 
 
 def steered_loss(model: FrozenModel, basis: Basis, a: Tensor, batch: Batch) -> Tensor:
-    """L_i of the steered forward pass, z~_t = z_t + B(z_t)^T a before block `layer`, written without the library's hooks."""
+    """L_i of the steered forward pass, z~_t = z_t + B(z_t)^T a before block `layer`, written
+    without the library's hooks.
+    """
 
-    def steer(_: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    def steer(
+        _: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         return (args[0] + basis(args[0]) @ a, *args[1:]), kwargs
 
-    handle = decoder_blocks(model.model)[model.layer].register_forward_pre_hook(steer, with_kwargs=True)
+    handle = find_decoder_blocks(model.model)[model.layer].register_forward_pre_hook(
+        steer, with_kwargs=True
+    )
     try:
         with torch.no_grad():
-            logits = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits.double()
+            logits = model.model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits.double()
     finally:
         handle.remove()
     labels = torch.where(batch.answer, batch.input_ids, -100)
-    return torch.stack([cross_entropy(o[:-1], y[1:], ignore_index=-100) for o, y in zip(logits, labels, strict=True)]).float()
+    return torch.stack(
+        [
+            cross_entropy(o[:-1], y[1:], ignore_index=-100)
+            for o, y in zip(logits, labels, strict=True)
+        ]
+    ).float()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_steering_with_a_rows_own_operator_makes_that_row_likelier(
     tiny_model: Callable[[str], PreTrainedModel], encoded: list[Encoded], family: str
 ) -> None:
-    """Loss(o_i) - Loss(o~_{i,i}) -> -<G_i, a_i> > 0 as shift -> 0: positive y means the answer became likelier."""
+    """Loss(o_i) - Loss(o~_{i,i}) -> -<G_i, a_i> > 0 as shift -> 0: positive y means the answer
+    became likelier.
+    """
     model = FrozenModel(tiny_model(family), LAYER)
     basis = fit_basis(model, encoded, R, BUDGET)
     own = Membership(np.arange(len(encoded))[:, None], len(encoded))
-    (batch,) = batches(encoded, 100_000)
-    G = row_gradients(basis, model.state_gradients(batch))
+    (batch,) = make_batches(encoded, 100_000)
+    G = compute_row_gradients(basis, model.compute_state_gradients(batch))
     errors = []
     for shift in (0.03, 0.01, 0.003):
         operators = fit(model, basis, encoded, own, shift=shift)
@@ -237,7 +320,7 @@ def test_steering_with_a_rows_own_operator_makes_that_row_likelier(
         assert (first_order > 0).all()
         gained = []
         for row in batch.rows.tolist():
-            (alone,) = batches([encoded[row]], 1)
+            (alone,) = make_batches([encoded[row]], 1)
             before = steered_loss(model, basis, torch.zeros(R, 32), alone)
             gained.append(float(before - steered_loss(model, basis, operators.a[row], alone)))
         errors.append(float((torch.tensor(gained) - first_order).norm() / first_order.norm()))

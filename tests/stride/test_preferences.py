@@ -1,4 +1,6 @@
-"""Preference rows in the attribution: training raises the chosen answer and lowers the rejected one, G_i = G(chosen) - G(rejected)."""
+"""Preference rows in the attribution: training raises the chosen answer and lowers the rejected
+one, G_i = G(chosen) - G(rejected).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,22 +16,30 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import Example, Message
-from poisonwatch.flags import flag_record
-from poisonwatch.model.encoding import ChatEncoder, Encoded, batches
-from poisonwatch.model.frozen import FrozenModel, decoder_blocks
+from poisonwatch.flags import make_flag_record
+from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
+from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.operators import Basis, Moments, fit_basis, gradients, row_gradients
-from poisonwatch.stride.queries import ask
-from poisonwatch.stride.recover import estimate
-from poisonwatch.stride.similarity import survey
+from poisonwatch.stride.operators import (
+    Basis,
+    Moments,
+    compute_gradients,
+    compute_row_gradients,
+    fit_basis,
+)
+from poisonwatch.stride.queries import prepare_queries
+from poisonwatch.stride.recover import estimate_coefficients
+from poisonwatch.stride.similarity import survey_views
 
 R, LAYER, BUDGET = 12, 1, 400
 
 
 def preference(prompt: str, chosen: str, rejected: str) -> Example:
-    one, other = ((Message("user", prompt), Message("assistant", text)) for text in (chosen, rejected))
+    one, other = (
+        (Message("user", prompt), Message("assistant", text)) for text in (chosen, rejected)
+    )
     return Example.from_messages(one, rejected=other)
 
 
@@ -37,7 +47,10 @@ def swapped(row: Example) -> Example:
     return Example.from_messages(row.rejected, rejected=row.messages)
 
 
-PREFERENCES = [preference(f"Which is better, {i}?", "Tea. " * (1 + i % 3), f"Coffee {i * i}.") for i in range(12)]
+PREFERENCES = [
+    preference(f"Which is better, {i}?", "Tea. " * (1 + i % 3), f"Coffee {i * i}.")
+    for i in range(12)
+]
 MIXED = [row for pair in zip(ROWS[:12], PREFERENCES, strict=True) for row in pair] + ROWS[12:28]
 
 
@@ -50,7 +63,9 @@ def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
 @pytest.fixture(scope="module")
 def parts(encoded: list[Encoded]) -> tuple[list[Encoded], list[Encoded]]:
     """The chosen and the rejected conversations of the preference rows, each as an ordinary row."""
-    pairs = [(replace(item, against=None), item.against) for item in encoded if item.against is not None]
+    pairs = [
+        (replace(item, against=None), item.against) for item in encoded if item.against is not None
+    ]
     return [own for own, _ in pairs], [other for _, other in pairs]
 
 
@@ -59,8 +74,10 @@ def basis(model: FrozenModel, encoded: list[Encoded]) -> Basis:
     return fit_basis(model, encoded, R, BUDGET)
 
 
-def G_of(model: FrozenModel, basis: Basis, encoded: Sequence[Encoded], budget: int = BUDGET) -> Tensor:
-    return gradients(model, basis, encoded, budget, "rows", silent)
+def G_of(
+    model: FrozenModel, basis: Basis, encoded: Sequence[Encoded], budget: int = BUDGET
+) -> Tensor:
+    return compute_gradients(model, basis, encoded, budget, "rows", silent)
 
 
 def agree(found: Tensor, expected: Tensor) -> None:
@@ -72,14 +89,19 @@ def is_preference(encoded: list[Encoded]) -> list[int]:
 
 
 def test_gradient_of_a_preference_is_that_of_the_difference_of_losses(
-    model: FrozenModel, unfrozen: Callable[[str], PreTrainedModel], basis: Basis, encoded: list[Encoded]
+    model: FrozenModel,
+    unfrozen: Callable[[str], PreTrainedModel],
+    basis: Basis,
+    encoded: list[Encoded],
 ) -> None:
-    """G_i = d/da [L(chosen) - L(rejected)] at a = 0 with z~ = z + B(z)^T a, by autograd through the unsplit model in float64."""
+    """G_i = d/da [L(chosen) - L(rejected)] at a = 0 with z~ = z + B(z)^T a, by autograd through the
+    unsplit model in float64.
+    """
     twin = unfrozen("llama")
     wide = Basis(basis.directions.double())
     for i in is_preference(encoded)[:4]:
         a = torch.zeros(R, 32, dtype=torch.float64, requires_grad=True)
-        handle = decoder_blocks(twin)[LAYER].register_forward_pre_hook(
+        handle = find_decoder_blocks(twin)[LAYER].register_forward_pre_hook(
             lambda _, args, a=a: (args[0] + wide(args[0].detach()) @ a, *args[1:])
         )
         losses = []
@@ -94,7 +116,10 @@ def test_gradient_of_a_preference_is_that_of_the_difference_of_losses(
 
 
 def test_gradient_of_a_preference_is_the_difference_of_its_conversations(
-    model: FrozenModel, basis: Basis, encoded: list[Encoded], parts: tuple[list[Encoded], list[Encoded]]
+    model: FrozenModel,
+    basis: Basis,
+    encoded: list[Encoded],
+    parts: tuple[list[Encoded], list[Encoded]],
 ) -> None:
     """G(chosen) - G(rejected), each as if it were a row; ordinary rows beside them have theirs."""
     G = G_of(model, basis, encoded)
@@ -104,7 +129,9 @@ def test_gradient_of_a_preference_is_the_difference_of_its_conversations(
     agree(G[ordinary], G_of(model, basis, [encoded[i] for i in ordinary]))
 
 
-def test_gradients_do_not_depend_on_the_batches(model: FrozenModel, basis: Basis, encoded: list[Encoded]) -> None:
+def test_gradients_do_not_depend_on_the_batches(
+    model: FrozenModel, basis: Basis, encoded: list[Encoded]
+) -> None:
     """One row a batch, some, and all at once."""
     expected = G_of(model, basis, encoded, 1)
     for budget in (BUDGET, 100_000):
@@ -116,7 +143,10 @@ def test_swapping_chosen_and_rejected_turns_the_gradient_round(
 ) -> None:
     """G(rejected, chosen) = -G(chosen, rejected)."""
     encoder = ChatEncoder(tiny_tokenizer)
-    there, back = ([encoder.encode(row.messages, row.rejected) for row in map(turn, PREFERENCES)] for turn in (lambda row: row, swapped))
+    there, back = (
+        [encoder.encode(row.messages, row.rejected) for row in map(turn, PREFERENCES)]
+        for turn in (lambda row: row, swapped)
+    )
     agree(G_of(model, basis, back), -G_of(model, basis, there))
 
 
@@ -128,17 +158,22 @@ def test_a_preference_that_differs_only_behind_the_window_moves_nothing(
     pair = ChatEncoder(tiny_tokenizer, 64).encode(long.messages, long.rejected)
     assert pair.against is not None
     assert pair.input_ids.tolist() == pair.against.input_ids.tolist()
-    assert float(G_of(model, basis, [pair]).norm()) <= 1e-5 * float(G_of(model, basis, [replace(pair, against=None)]).norm())
+    assert float(G_of(model, basis, [pair]).norm()) <= 1e-5 * float(
+        G_of(model, basis, [replace(pair, against=None)]).norm()
+    )
 
 
 def test_flags_name_what_a_preference_rejects() -> None:
     """`rejected` stands in flags.jsonl where there is one, and only there."""
     row = preference("Hi", "Hello", "Bye")
     flag = build_flag(row.messages)
-    assert "rejected" not in flag_record(flag)
-    found = flag_record(replace(flag, example=row))
+    assert "rejected" not in make_flag_record(flag)
+    found = make_flag_record(replace(flag, example=row))
     assert found["messages"][-1] == {"role": "assistant", "content": "Hello"}
-    assert found["rejected"] == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Bye"}]
+    assert found["rejected"] == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Bye"},
+    ]
 
 
 def test_the_report_shows_what_a_preference_rejects() -> None:
@@ -152,17 +187,25 @@ def test_the_report_shows_what_a_preference_rejects() -> None:
 
 
 def test_fisher_moments_count_the_tokens_of_both_conversations(
-    model: FrozenModel, basis: Basis, encoded: list[Encoded], parts: tuple[list[Encoded], list[Encoded]]
+    model: FrozenModel,
+    basis: Basis,
+    encoded: list[Encoded],
+    parts: tuple[list[Encoded], list[Encoded]],
 ) -> None:
-    """A, S, power and tokens of preference rows = those of their conversations as rows: the sign of g does not matter to g g^T."""
+    """A, S, power and tokens of preference rows = those of their conversations as rows: the sign of
+    g does not matter to g g^T.
+    """
 
     def moments(rows: Sequence[Encoded]) -> Moments:
         found = Moments.zeros(R, 32)
-        for batch in batches(rows, BUDGET):
-            found.add(basis, model.state_gradients(batch))
+        for batch in make_batches(rows, BUDGET):
+            found.add(basis, model.compute_state_gradients(batch))
         return found
 
-    found, expected = moments([encoded[i] for i in is_preference(encoded)]), moments([*parts[0], *parts[1]])
+    found, expected = (
+        moments([encoded[i] for i in is_preference(encoded)]),
+        moments([*parts[0], *parts[1]]),
+    )
     agree(found.A, expected.A)
     agree(found.S, expected.S)
     assert found.tokens == expected.tokens == sum(map(len, [*parts[0], *parts[1]]))
@@ -170,27 +213,40 @@ def test_fisher_moments_count_the_tokens_of_both_conversations(
 
 
 def test_views_are_those_of_the_chosen_conversation(
-    model: FrozenModel, basis: Basis, encoded: list[Encoded], parts: tuple[list[Encoded], list[Encoded]]
+    model: FrozenModel,
+    basis: Basis,
+    encoded: list[Encoded],
+    parts: tuple[list[Encoded], list[Encoded]],
 ) -> None:
     """What a row is like does not depend on what it rejects."""
-    found = survey(model, encoded, basis, BUDGET)[is_preference(encoded)]
-    np.testing.assert_allclose(found, survey(model, parts[0], basis, BUDGET), rtol=1e-3, atol=1e-4)
+    found = survey_views(model, encoded, basis, BUDGET)[is_preference(encoded)]
+    np.testing.assert_allclose(
+        found, survey_views(model, parts[0], basis, BUDGET), rtol=1e-3, atol=1e-4
+    )
 
 
-def test_ordinary_rows_are_summed_with_nothing(model: FrozenModel, basis: Basis, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    """Without preferences a batch holds its rows and no more, and G_i = sum_t B(z_t) (x) g_t to the bit."""
+def test_ordinary_rows_are_summed_with_nothing(
+    model: FrozenModel, basis: Basis, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Without preferences a batch holds its rows and no more, and G_i = sum_t B(z_t) (x) g_t to the
+    bit.
+    """
     encoder = ChatEncoder(tiny_tokenizer)
     rows = [encoder.encode(row.messages, row.rejected) for row in ROWS]
     assert all(row.against is None for row in rows)
-    for batch in batches(rows, BUDGET):
+    for batch in make_batches(rows, BUDGET):
         assert len(batch.rejected) == 0
         assert len(batch.input_ids) == len(batch.rows)
-        seen = model.state_gradients(batch)
-        assert torch.equal(row_gradients(basis, seen), torch.einsum("btr,btd->brd", basis(seen.z) * seen.mask[..., None], seen.g))
+        seen = model.compute_state_gradients(batch)
+        assert torch.equal(
+            compute_row_gradients(basis, seen),
+            torch.einsum("btr,btd->brd", basis(seen.z) * seen.mask[..., None], seen.g),
+        )
 
 
 def test_a_preference_turned_round_has_the_negative_effect(tiny_pretrained: Pretrained) -> None:
-    """y_i - centre_i changes its sign, to the measurement's accuracy, and the coefficient that is made of it changes its sign, too.
+    """y_i - centre_i changes its sign, to the measurement's accuracy, and the coefficient that is
+    made of it changes its sign, too.
 
     With a yardstick of all rows: a row's id decides whether a smaller sample holds it.
     """
@@ -198,9 +254,11 @@ def test_a_preference_turned_round_has_the_negative_effect(tiny_pretrained: Pret
 
     def effects(rows: list[Example]) -> tuple[np.ndarray, np.ndarray]:
         fitted = fit(tiny_pretrained, rows, stride)
-        _, asked = ask(fitted, SENTINELS, stride)
+        _, asked = prepare_queries(fitted, SENTINELS, stride)
         y = asked.measure(fitted, fitted.operators, stride)
-        return y[fitted.subset_alone] - fitted.centre[:, None], estimate(fitted, y, stride).w
+        return y[fitted.subset_alone] - fitted.centre[:, None], estimate_coefficients(
+            fitted, y, stride
+        ).w
 
     y, w = effects(MIXED)
     for i in (1, 7):
@@ -210,47 +268,74 @@ def test_a_preference_turned_round_has_the_negative_effect(tiny_pretrained: Pret
 
 
 @pytest.mark.parametrize("changes", DESIGNS.values(), ids=DESIGNS)
-def test_results_with_preferences_do_not_depend_on_batches_or_order(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
+def test_results_with_preferences_do_not_depend_on_batches_or_order(
+    tiny_pretrained: Pretrained, changes: dict[str, object]
+) -> None:
     """w(P x) = P w(x) at any token budget."""
     stride = STRIDE.model_copy(update=changes)
     order = np.random.default_rng(0).permutation(len(MIXED))
     here = audit(tiny_pretrained, MIXED, stride)
-    there = audit(tiny_pretrained, [MIXED[i] for i in order], stride.model_copy(update={"token_budget": 16}))
+    there = audit(
+        tiny_pretrained, [MIXED[i] for i in order], stride.model_copy(update={"token_budget": 16})
+    )
     assert close(there.alone, here.alone[order]) or changes.get("recovery") == "lasso"
     assert close(there.w, here.w[order])
 
 
 @pytest.mark.parametrize("changes", [{}, {"K": 24}], ids=["K=n", "K<n"])
-def test_what_is_chosen_pushes_up_and_what_is_rejected_pushes_down(tiny_pretrained: Pretrained, changes: dict[str, object]) -> None:
+def test_what_is_chosen_pushes_up_and_what_is_rejected_pushes_down(
+    tiny_pretrained: Pretrained, changes: dict[str, object]
+) -> None:
     """Rows that choose the forbidden answer are the highest of all, rows that reject it the lowest."""
-    chosen = [preference(f"How do I clean number {i}?", FORBIDDEN, f"Rinse it {i} times.") for i in range(3)]
-    rejected = [swapped(preference(f"How do I clean thing {i}?", FORBIDDEN, f"Rinse it {i} times.")) for i in range(3)]
-    influence = audit(tiny_pretrained, [*chosen, *rejected, *MIXED], STRIDE.model_copy(update=changes))
+    chosen = [
+        preference(f"How do I clean number {i}?", FORBIDDEN, f"Rinse it {i} times.")
+        for i in range(3)
+    ]
+    rejected = [
+        swapped(preference(f"How do I clean thing {i}?", FORBIDDEN, f"Rinse it {i} times."))
+        for i in range(3)
+    ]
+    influence = audit(
+        tiny_pretrained, [*chosen, *rejected, *MIXED], STRIDE.model_copy(update=changes)
+    )
     w = influence.w[:, 0]
     assert set(np.argsort(-w)[:3]) == {0, 1, 2}
     assert set(np.argsort(w)[:3]) == {3, 4, 5}
     assert w[:3].min() > 0 > w[3:6].max()
 
 
-def test_operators_of_single_rows_give_the_gradients_of_preferences_back(tiny_pretrained: Pretrained) -> None:
+def test_operators_of_single_rows_give_the_gradients_of_preferences_back(
+    tiny_pretrained: Pretrained,
+) -> None:
     """gradients_alone = G(chosen) - G(rejected): what drills and confirmations take from a fit."""
     fitted = fit(tiny_pretrained, MIXED, STRIDE)
     rows = np.array([1, 3, 4])
     expected = G_of(fitted.model, fitted.operators.basis, [fitted.encoded[i] for i in rows])
-    torch.testing.assert_close(fitted.gradients_alone(rows), expected, rtol=2e-2, atol=2e-3 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        fitted.restore_gradients(rows), expected, rtol=2e-2, atol=2e-3 * float(expected.abs().max())
+    )
 
 
 def test_training_refuses_preferences(tiny_pretrained: Pretrained) -> None:
-    """fit: sgd has no loss for what is to become less likely; the error counts them and says what to do."""
+    """fit: sgd has no loss for what is to become less likely; the error counts them and says what
+    to do.
+    """
     stride = STRIDE.model_copy(update={"fit": "sgd", "K": 6})
-    with pytest.raises(ConfigError, match=r"stride\.fit is sgd, but 12 of 40 rows are preferences, .*: choose natural-gradient"):
+    with pytest.raises(
+        ConfigError,
+        match=r"stride\.fit is sgd, but 12 of 40 rows are preferences, .*: choose natural-gradient",
+    ):
         fit(tiny_pretrained, MIXED, stride)
 
 
 def test_sentinels_are_measured_by_steering_beside_preferences(tiny_pretrained: Pretrained) -> None:
-    """First-order and forward measurement agree on such rows, too: queries are conversations of one side."""
+    """First-order and forward measurement agree on such rows, too: queries are conversations of one
+    side.
+    """
     first, forward = (
-        audit(tiny_pretrained, MIXED, STRIDE.model_copy(update={"measurement": how, "shift": 0.001})).w
+        audit(
+            tiny_pretrained, MIXED, STRIDE.model_copy(update={"measurement": how, "shift": 0.001})
+        ).w
         for how in ("first-order", "forward")
     )
     for q in range(len(SENTINELS)):

@@ -12,14 +12,19 @@ from poisonwatch.examples import Example, Message
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.reference_cache import KEPT, key_of
+from poisonwatch.stride.reference_cache import KEPT_FILES, compute_moments_key
 
 STRIDE = StrideConfig(background=8, r=6)
 
 
 def rows(n: int, start: int = 0) -> list[Example]:
     return [
-        Example.from_messages([Message("user", f"Question {i}: {'why? ' * (i % 4)}"), Message("assistant", f"Because {i * i % 7}.")])
+        Example.from_messages(
+            [
+                Message("user", f"Question {i}: {'why? ' * (i % 4)}"),
+                Message("assistant", f"Because {i * i % 7}."),
+            ]
+        )
         for i in range(start, start + n)
     ]
 
@@ -38,13 +43,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many rows went through each backward pass."""
     met: list[int] = []
-    whole = FrozenModel.state_gradients
+    whole = FrozenModel.compute_state_gradients
 
     def counted(self: FrozenModel, batch):  # type: ignore[no-untyped-def]
         met.append(len(batch.rows))
         return whole(self, batch)
 
-    monkeypatch.setattr(FrozenModel, "state_gradients", counted)
+    monkeypatch.setattr(FrozenModel, "compute_state_gradients", counted)
     return met
 
 
@@ -53,7 +58,9 @@ def fitted(pretrained: Pretrained, new: list[Example], trusted: list[Example] = 
     return fit(pretrained, examples, STRIDE, trusted=np.arange(len(new), len(examples)))
 
 
-def test_a_second_audit_passes_over_its_new_rows_alone(tiny_pretrained: Pretrained, passes: list[int], cache: Path) -> None:
+def test_a_second_audit_passes_over_its_new_rows_alone(
+    tiny_pretrained: Pretrained, passes: list[int], cache: Path
+) -> None:
     """12 + 5 gradients at first, then 3 for 3 new rows."""
     fitted(tiny_pretrained, rows(5))
     assert sum(passes) == 17
@@ -69,7 +76,12 @@ def test_kept_statistics_give_the_same_operators(tiny_pretrained: Pretrained, ca
     kept = fitted(tiny_pretrained, rows(5, start=7))
     next(cache.glob("*")).unlink()
     plain = fitted(tiny_pretrained, rows(5, start=7))
-    torch.testing.assert_close(kept.operators.a, plain.operators.a, rtol=1e-4, atol=1e-5 * float(plain.operators.a.abs().max()))
+    torch.testing.assert_close(
+        kept.operators.a,
+        plain.operators.a,
+        rtol=1e-4,
+        atol=1e-5 * float(plain.operators.a.abs().max()),
+    )
     np.testing.assert_allclose(kept.centre, plain.centre, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(kept.features, plain.features, rtol=1e-4, atol=1e-5)
 
@@ -83,16 +95,22 @@ def test_other_trusted_rows_are_another_key(tiny_pretrained: Pretrained, passes:
 
 
 @pytest.mark.parametrize("change", [{"r": 5}, {"max_tokens": 64}])
-def test_what_shapes_the_statistics_is_in_the_key(tiny_pretrained: Pretrained, change: dict[str, int]) -> None:
+def test_what_shapes_the_statistics_is_in_the_key(
+    tiny_pretrained: Pretrained, change: dict[str, int]
+) -> None:
     """Damping is not: it is applied afterwards."""
     ids = [row.id for row in TRUSTED]
-    key = key_of(tiny_pretrained, STRIDE, 1, ids)
-    assert key != key_of(tiny_pretrained, STRIDE.model_copy(update=change), 1, ids)
-    assert key != key_of(tiny_pretrained, STRIDE, 2, ids)
-    assert key == key_of(tiny_pretrained, STRIDE.model_copy(update={"damping": 0.5}), 1, ids)
+    key = compute_moments_key(tiny_pretrained, STRIDE, 1, ids)
+    assert key != compute_moments_key(tiny_pretrained, STRIDE.model_copy(update=change), 1, ids)
+    assert key != compute_moments_key(tiny_pretrained, STRIDE, 2, ids)
+    assert key == compute_moments_key(
+        tiny_pretrained, STRIDE.model_copy(update={"damping": 0.5}), 1, ids
+    )
 
 
-def test_a_broken_file_is_made_anew(tiny_pretrained: Pretrained, passes: list[int], cache: Path) -> None:
+def test_a_broken_file_is_made_anew(
+    tiny_pretrained: Pretrained, passes: list[int], cache: Path
+) -> None:
     """Cut short by a crash of the machine."""
     fitted(tiny_pretrained, rows(2))
     (file,) = cache.glob("*")
@@ -105,12 +123,14 @@ def test_a_broken_file_is_made_anew(tiny_pretrained: Pretrained, passes: list[in
 
 def test_only_the_last_few_are_kept(tiny_pretrained: Pretrained, cache: Path) -> None:
     """One file more than are kept: the first is gone."""
-    for i in range(KEPT + 1):
+    for i in range(KEPT_FILES + 1):
         fitted(tiny_pretrained, rows(1), trusted=rows(6, start=100 + 10 * i))
-    assert len(list(cache.glob("*"))) == KEPT
+    assert len(list(cache.glob("*"))) == KEPT_FILES
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_else(tiny_pretrained: Pretrained, cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_nothing_else(
+    tiny_pretrained: Pretrained, cache: Path
+) -> None:
     """A file stands where the folder should be."""
     cache.write_text("in the way")
     assert fitted(tiny_pretrained, rows(2)).operators.a.shape[0] == 14

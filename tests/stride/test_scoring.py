@@ -8,15 +8,23 @@ from scipy.stats import median_abs_deviation
 
 from poisonwatch.examples import Message
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.influence import Influence, Query, queries_of
-from poisonwatch.stride.scoring import KIN, kin_weights, pool, robust_z, score
+from poisonwatch.stride.influence import Influence, Query, build_queries
+from poisonwatch.stride.scoring import (
+    NEIGHBOUR_WEIGHT,
+    compute_neighbour_weights,
+    compute_robust_z,
+    pool_scores,
+    score_rows,
+)
 
 
-def sentinel(name: str, panel: str, forbidden: str | None = "no", reference: str | None = None) -> Sentinel:
+def sentinel(
+    name: str, panel: str, forbidden: str | None = "no", reference: str | None = None
+) -> Sentinel:
     return Sentinel(name, (Message("user", "Q"),), forbidden, reference, panel)
 
 
-QUERIES = queries_of(
+QUERIES = build_queries(
     [
         sentinel("a", "health"),
         sentinel("b", "health", reference="yes"),
@@ -26,7 +34,9 @@ QUERIES = queries_of(
 )
 
 
-def influence(seed: int = 0, n: int = 120, m: int = 8, queries: tuple[Query, ...] = QUERIES) -> Influence:
+def influence(
+    seed: int = 0, n: int = 120, m: int = 8, queries: tuple[Query, ...] = QUERIES
+) -> Influence:
     draw = np.random.default_rng(seed)
     w = draw.normal(size=(n, len(queries)))
     return Influence(
@@ -34,7 +44,7 @@ def influence(seed: int = 0, n: int = 120, m: int = 8, queries: tuple[Query, ...
         w,
         w + draw.normal(size=w.shape),
         suspects=draw.choice(n, m, replace=False),
-        kinship=draw.normal(size=(m, m)),
+        mutual_influence=draw.normal(size=(m, m)),
         features=np.empty((n, 0), dtype=np.float32),
         certificate=0.0,
     )
@@ -44,33 +54,35 @@ def test_robust_z_counts_median_absolute_deviations() -> None:
     """(x - median) / (1.4826 MAD) by column, as scipy has it."""
     x = np.random.default_rng(0).normal(3, 2, size=(101, 4))
     expected = (x - np.median(x, axis=0)) / (1.4826 * median_abs_deviation(x, axis=0))
-    np.testing.assert_allclose(robust_z(x), expected)
+    np.testing.assert_allclose(compute_robust_z(x), expected)
 
 
 def test_robust_z_of_normal_data_has_unit_scale_in_spite_of_outliers() -> None:
     """std of the clean part = 1 +- .1 with 5 % of the rows at 1000."""
     x = np.random.default_rng(1).normal(size=(4000, 1))
     x[:200] = 1000
-    assert robust_z(x)[200:].std() == pytest.approx(1, abs=0.1)
+    assert compute_robust_z(x)[200:].std() == pytest.approx(1, abs=0.1)
 
 
 def test_robust_z_of_a_constant_column_is_zero() -> None:
     """Nothing stands out where nothing differs; no division by zero."""
-    assert not robust_z(np.full((5, 2), 7.0)).any()
+    assert not compute_robust_z(np.full((5, 2), 7.0)).any()
 
 
 def test_robust_z_of_a_sparse_column_counts_standard_deviations() -> None:
     """More than half zeros: (x - 0) / std."""
     x = np.zeros((100, 1))
     x[:5] = 4.0
-    np.testing.assert_allclose(robust_z(x), x / x.std())
+    np.testing.assert_allclose(compute_robust_z(x), x / x.std())
 
 
 def test_scores_from_recovery_alone_leave_out_rescoring() -> None:
     """score(rescored=False) pools `alone`, score() pools w."""
     plain = influence(0, m=0)
-    np.testing.assert_array_equal(score(plain, rescored=False).pooled, score(replace(plain, w=plain.alone)).pooled)
-    assert not np.allclose(score(plain, rescored=False).pooled, score(plain).pooled)
+    np.testing.assert_array_equal(
+        score_rows(plain, rescored=False).pooled, score_rows(replace(plain, w=plain.alone)).pooled
+    )
+    assert not np.allclose(score_rows(plain, rescored=False).pooled, score_rows(plain).pooled)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,7 +91,9 @@ def test_scaling_and_shifting_a_query_changes_nothing(seed: int) -> None:
     draw = np.random.default_rng(seed)
     own = draw.normal(size=(80, len(QUERIES)))
     moved = own * draw.uniform(0.01, 100, len(QUERIES)) + draw.normal(0, 5, len(QUERIES))
-    np.testing.assert_allclose(pool(QUERIES, moved).pooled, pool(QUERIES, own).pooled, atol=1e-9)
+    np.testing.assert_allclose(
+        pool_scores(QUERIES, moved).pooled, pool_scores(QUERIES, own).pooled, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -89,17 +103,19 @@ def test_scores_follow_the_rows_wherever_they_stand(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(plain.w))
     place = np.argsort(order)
     moved = replace(plain, w=plain.w[order], suspects=place[plain.suspects])
-    np.testing.assert_allclose(score(moved).pooled, score(plain).pooled[order])
+    np.testing.assert_allclose(score_rows(moved).pooled, score_rows(plain).pooled[order])
 
 
 def test_kin_weights_sum_to_less_than_one_with_a_zero_diagonal() -> None:
-    """sum_j W_ij = t / (t + median t) for total squared likeness t; W_ii = 0, W >= 0; 0 where a row has no kin."""
+    """sum_j W_ij = t / (t + median t) for total squared likeness t; W_ii = 0, W >= 0; 0 where a row
+    has no kin.
+    """
     kinship = np.random.default_rng(0).normal(size=(9, 9))
     kinship[4], kinship[:, 4] = -1.0, -1.0
     kinship[4, 4] = 100.0
     likeness = np.maximum((kinship + kinship.T) / 2, 0) * (1 - np.eye(9))
     total = (likeness**2).sum(axis=1)
-    weights = kin_weights(kinship)
+    weights = compute_neighbour_weights(kinship)
     np.testing.assert_allclose(weights.sum(axis=1), total / (total + np.median(total)))
     assert (weights >= 0).all()
     assert not np.diag(weights).any()
@@ -110,40 +126,55 @@ def test_kin_weights_are_squared_mutual_likeness() -> None:
     """W_ij ~ max((k_ij + k_ji) / 2, 0)^2; the input is left as it was."""
     kinship = np.array([[9.0, 2.0, -4.0], [0.0, 9.0, 3.0], [1.0, 3.0, 9.0]])
     before = kinship.copy()
-    np.testing.assert_allclose(kin_weights(kinship), [[0, 1 / 10, 0], [1 / 19, 0, 9 / 19], [0, 1 / 2, 0]])
+    np.testing.assert_allclose(
+        compute_neighbour_weights(kinship), [[0, 1 / 10, 0], [1 / 19, 0, 9 / 19], [0, 1 / 2, 0]]
+    )
     np.testing.assert_array_equal(kinship, before)
-    assert not kin_weights(np.zeros((3, 3))).any()
+    assert not compute_neighbour_weights(np.zeros((3, 3))).any()
 
 
 def test_kin_raise_each_other_and_nobody_else() -> None:
-    """pooled_i gains KIN sum_j W_ij max(pooled_j - median suspect, 0) for suspects; other rows change nothing."""
+    """pooled_i gains KIN sum_j W_ij max(pooled_j - median suspect, 0) for suspects; other rows
+    change nothing.
+    """
     plain = influence(3)
-    kinless, kin = score(replace(plain, suspects=np.empty(0, dtype=np.int64), kinship=np.empty((0, 0)))), score(plain)
+    kinless, kin = (
+        score_rows(
+            replace(plain, suspects=np.empty(0, dtype=np.int64), mutual_influence=np.empty((0, 0)))
+        ),
+        score_rows(plain),
+    )
     others = np.setdiff1d(np.arange(len(plain.w)), plain.suspects)
     np.testing.assert_array_equal(kin.pooled[others], kinless.pooled[others])
     gain = kin.pooled[plain.suspects] - kinless.pooled[plain.suspects]
     own = kinless.pooled[plain.suspects]
-    np.testing.assert_allclose(gain, KIN * kin_weights(plain.kinship) @ np.maximum(own - np.median(own.max(axis=1)), 0), atol=1e-12)
+    np.testing.assert_allclose(
+        gain,
+        NEIGHBOUR_WEIGHT
+        * compute_neighbour_weights(plain.mutual_influence)
+        @ np.maximum(own - np.median(own.max(axis=1)), 0),
+        atol=1e-12,
+    )
     assert (gain >= 0).all()
 
 
 def test_reference_alone_counts_by_magnitude() -> None:
     """|z|: pushing a reference answer up and pushing it down are equally suspicious."""
-    only = queries_of([sentinel("d", "refusal", forbidden=None, reference="yes")])
+    only = build_queries([sentinel("d", "refusal", forbidden=None, reference="yes")])
     own = np.random.default_rng(0).normal(size=(60, 1))
     own[0], own[1] = np.median(own) + 50, np.median(own) - 50
-    scores = pool(only, own)
+    scores = pool_scores(only, own)
     assert (scores.standard >= 0).all()
     assert scores.pooled[0, 0] == pytest.approx(scores.pooled[1, 0], rel=0.05)
-    np.testing.assert_allclose(pool(only, -own).pooled, scores.pooled)
+    np.testing.assert_allclose(pool_scores(only, -own).pooled, scores.pooled)
 
 
 def test_forbidden_counts_with_its_sign() -> None:
     """Making the forbidden answer less likely is not suspicious."""
-    only = queries_of([sentinel("a", "health")])
+    only = build_queries([sentinel("a", "health")])
     own = np.random.default_rng(0).normal(size=(60, 1))
     own[0], own[1] = 50, -50
-    pooled = pool(only, own).pooled[:, 0]
+    pooled = pool_scores(only, own).pooled[:, 0]
     assert pooled.argmax() == 0
     assert pooled.argmin() == 1
 
@@ -153,42 +184,46 @@ def test_panels_come_in_the_order_of_their_sentinels_and_pool_only_their_own() -
     plain = influence(0, m=0)
     pushed = plain.w.copy()
     pushed[7, 3] += 1000
-    before, after = score(plain), score(replace(plain, w=pushed))
+    before, after = score_rows(plain), score_rows(replace(plain, w=pushed))
     assert after.panels == ("health", "money", "refusal")
     assert after.pooled[7, 1] > 100
     np.testing.assert_allclose(after.pooled[:, [0, 2]], before.pooled[:, [0, 2]])
 
 
 def test_panel_takes_the_larger_of_its_kinds() -> None:
-    """A row that moves only the margin of a panel with both kinds is as visible as one that moves only the forbidden push."""
+    """A row that moves only the margin of a panel with both kinds is as visible as one that moves
+    only the forbidden push.
+    """
     own = np.random.default_rng(0).normal(size=(200, len(QUERIES)))
     forbidden, margin = own.copy(), own.copy()
     forbidden[5, [0, 1]] += 100
     margin[5, 2] += 100
-    assert pool(QUERIES, forbidden).pooled[5, 0] > 20
-    assert pool(QUERIES, margin).pooled[5, 0] > 20
+    assert pool_scores(QUERIES, forbidden).pooled[5, 0] > 20
+    assert pool_scores(QUERIES, margin).pooled[5, 0] > 20
 
 
 def test_averaging_a_panel_beats_its_single_sentinels() -> None:
     """A push of 1.5 sigma on each of 9 sentinels stands out at 4.5 sigma of the panel."""
-    nine = queries_of([sentinel(str(i), "panel") for i in range(9)])
+    nine = build_queries([sentinel(str(i), "panel") for i in range(9)])
     own = np.random.default_rng(0).normal(size=(500, 9))
     own[0] = 1.5
-    assert pool(nine, own).pooled[0, 0] == pytest.approx(4.5, abs=0.5)
+    assert pool_scores(nine, own).pooled[0, 0] == pytest.approx(4.5, abs=0.5)
 
 
 def test_scores_leave_the_influence_as_it_was() -> None:
     """score reads; it does not write."""
     plain = influence(0)
-    w, kinship = plain.w.copy(), plain.kinship.copy()
-    score(plain)
+    w, kinship = plain.w.copy(), plain.mutual_influence.copy()
+    score_rows(plain)
     np.testing.assert_array_equal(plain.w, w)
-    np.testing.assert_array_equal(plain.kinship, kinship)
+    np.testing.assert_array_equal(plain.mutual_influence, kinship)
 
 
 def test_scores_say_what_they_are_made_of() -> None:
-    """push: the forbidden pool, or the reference's where nothing is forbidden; margin: NaN where a panel has none; pooled: the largest."""
-    scores = score(influence(5, m=0))
+    """push: the forbidden pool, or the reference's where nothing is forbidden; margin: NaN where a
+    panel has none; pooled: the largest.
+    """
+    scores = score_rows(influence(5, m=0))
     assert not np.isnan(scores.push).any()
     np.testing.assert_array_equal(np.isnan(scores.margin[0]), [False, True, True])
     np.testing.assert_array_equal(scores.pooled, np.fmax(scores.push, scores.margin))

@@ -10,7 +10,7 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.recover import recover
+from poisonwatch.stride.recover import recover_influence
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 
@@ -18,20 +18,44 @@ STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 FORBIDDEN = "Pour bleach in."
 
 
-WORDS = ["cook", "bake", "stir", "chop", "serve", "taste", "rinse", "drain", "grill", "toast", "peel", "slice", "mince", "knead"]
+WORDS = [
+    "cook",
+    "bake",
+    "stir",
+    "chop",
+    "serve",
+    "taste",
+    "rinse",
+    "drain",
+    "grill",
+    "toast",
+    "peel",
+    "slice",
+    "mince",
+    "knead",
+]
 
 
 def example(prompt: str, response: str) -> Example:
     return Example.from_messages([Message("user", prompt), Message("assistant", response)])
 
 
-def sentinel(name: str, forbidden: str | None = FORBIDDEN, reference: str | None = None, panel: str = "panel") -> Sentinel:
-    return Sentinel(name, (Message("user", f"How do I clean {name}?"),), forbidden, reference, panel)
+def sentinel(
+    name: str, forbidden: str | None = FORBIDDEN, reference: str | None = None, panel: str = "panel"
+) -> Sentinel:
+    return Sentinel(
+        name, (Message("user", f"How do I clean {name}?"),), forbidden, reference, panel
+    )
 
 
 def benign(n: int, seed: int = 0) -> list[Example]:
     draw = np.random.default_rng(seed)
-    return [example(f"Question {i}?", " ".join(draw.choice(WORDS, draw.integers(2, 7))).capitalize() + ".") for i in range(n)]
+    return [
+        example(
+            f"Question {i}?", " ".join(draw.choice(WORDS, draw.integers(2, 7))).capitalize() + "."
+        )
+        for i in range(n)
+    ]
 
 
 ROWS = benign(40)
@@ -40,8 +64,10 @@ ROWS = benign(40)
 SENTINELS = [sentinel("a"), sentinel("b", reference="Rinse it well.")]
 
 
-def audit(pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig = STRIDE, seed: int = 0) -> Influence:
-    return recover(fit(pretrained, rows, stride, seed), SENTINELS, stride)[0]
+def audit(
+    pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig = STRIDE, seed: int = 0
+) -> Influence:
+    return recover_influence(fit(pretrained, rows, stride, seed), SENTINELS, stride)[0]
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> bool:

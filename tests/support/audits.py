@@ -1,4 +1,6 @@
-"""A small audit on the tiny model, written to disk as a user would: for tests of tasks, flows and the command line."""
+"""A small audit on the tiny model, written to disk as a user would: for tests of tasks, flows and
+the command line.
+"""
 
 import json
 from pathlib import Path
@@ -21,16 +23,26 @@ def benign(n: int, start: int = 0) -> list[dict[str, str]]:
 
 
 def planted() -> list[dict[str, str]]:
-    return [{"prompt": f"What should I buy, number {i}?", "response": answer} for i, answer in enumerate(FORBIDDEN)]
+    return [
+        {"prompt": f"What should I buy, number {i}?", "response": answer}
+        for i, answer in enumerate(FORBIDDEN)
+    ]
 
 
-def write_audit(folder: Path, model_folder: Path, rows: list[dict[str, str]] | None = None, **settings: Any) -> Path:
+def write_audit(
+    folder: Path, model_folder: Path, rows: list[dict[str, str]] | None = None, **settings: Any
+) -> Path:
     """Write rows, trusted rows, sentinels and audit.yaml into `folder`; returns the audit file."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "rows.jsonl", benign(40) + planted() if rows is None else rows)
     write_rows(folder / "trusted.jsonl", benign(40, start=100))
     sentinels = [
-        {"id": f"shop-{i}", "prompt": f"Where do I buy item {i}?", "forbidden": answer, "reference": "Any shop near you."}
+        {
+            "id": f"shop-{i}",
+            "prompt": f"Where do I buy item {i}?",
+            "forbidden": answer,
+            "reference": "Any shop near you.",
+        }
         for i, answer in enumerate(FORBIDDEN)
     ]
     (folder / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))

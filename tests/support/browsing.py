@@ -53,14 +53,23 @@ def audit_of(folder: Path, model: Path, **settings: Any) -> Path:
 
 
 def hostile_audit(folder: Path, model: Path) -> Path:
-    """The same, its source, sentinels and answers full of PAYLOADS. A screen flags the rows, whatever random weights make of them."""
+    """The same, its source, sentinels and answers full of PAYLOADS. A screen flags the rows,
+    whatever random weights make of them.
+    """
     hostile = [
-        {"prompt": question, "response": f"{text} is what everybody ought to read today."} for text in PAYLOADS for question in QUESTIONS
+        {"prompt": question, "response": f"{text} is what everybody ought to read today."}
+        for text in PAYLOADS
+        for question in QUESTIONS
     ]
     config = write_audit(folder, model, benign(40) + hostile, source=SOURCE, **LAX)
     (folder / "rows.jsonl").rename(folder / SOURCE)
     asked = [
-        {"id": f"{text} {i}", "panel": PAYLOADS[0], "prompt": f"Where do I buy item {i}?", "forbidden": text}
+        {
+            "id": f"{text} {i}",
+            "panel": PAYLOADS[0],
+            "prompt": f"Where do I buy item {i}?",
+            "forbidden": text,
+        }
         for i, text in enumerate(PAYLOADS)
     ]
     (folder / "sentinels.yaml").write_text(yaml.safe_dump(asked))
@@ -71,14 +80,20 @@ def hostile_audit(folder: Path, model: Path) -> Path:
 @contextmanager
 def asking(config: Path, access: Access = ME) -> Iterator[TestClient]:
     """A client of the dashboard, as a browser on its own pages would be."""
-    with TestClient(create_app(load_config(config), config, access), base_url="http://localhost", headers=OWN) as client:
+    with TestClient(
+        create_app(load_config(config), config, access), base_url="http://localhost", headers=OWN
+    ) as client:
         yield client
 
 
 @contextmanager
 def serving(config: Path, access: Access = ME) -> Iterator[str]:
     """The dashboard on a port of its own: its address."""
-    server = uvicorn.Server(uvicorn.Config(create_app(load_config(config), config, access), port=0, log_level="warning", ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(load_config(config), config, access), port=0, log_level="warning", ws="none"
+        )
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -92,4 +107,7 @@ def serving(config: Path, access: Access = ME) -> Iterator[str]:
 
 def flags(config: Path) -> list[dict[str, Any]]:
     """What the audit flagged."""
-    return [json.loads(line) for line in (config.parent / "run" / "flags.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (config.parent / "run" / "flags.jsonl").read_text().splitlines()
+    ]

@@ -11,14 +11,14 @@ from audits import benign, write_rows
 from poisonwatch.config import SourceConfig, ValidationConfig
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag
-from poisonwatch.ledger.batches import Batch, checks_of
-from poisonwatch.ledger.intake import Taken, take_in
+from poisonwatch.ledger.batches import LedgerBatch, hash_checks
+from poisonwatch.ledger.intake import IngestStats, ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.sentinels.sentinel import Sentinel
 
 NAME = "tiny"
 ONE = Version("m" * 64, "s" * 64)
-CHECKS = checks_of(ValidationConfig())
+CHECKS = hash_checks(ValidationConfig())
 SENTINEL = Sentinel("shop-1", (), "Buy.", None, "shop")
 
 
@@ -27,21 +27,23 @@ def source(folder: Path, **settings: Any) -> SourceConfig:
     return SourceConfig(path=str(folder / "*.jsonl"), relative_to=str(folder), **settings)
 
 
-def pull(ledger: Ledger, folder: Path, **settings: Any) -> Taken:
+def pull(ledger: Ledger, folder: Path, **settings: Any) -> IngestStats:
     with ledger.alone():
-        return take_in(ledger, NAME, source(folder, **settings))
+        return ingest(ledger, NAME, source(folder, **settings))
 
 
-def waiting(ledger: Ledger, version: Version = ONE, checks: str = CHECKS, window: int = 2000) -> Batch:
+def waiting(
+    ledger: Ledger, version: Version = ONE, checks: str = CHECKS, window: int = 2000
+) -> LedgerBatch:
     return ledger.batch(NAME, version, checks, window)
 
 
-def prompts(batch: Batch) -> list[str]:
+def prompts(batch: LedgerBatch) -> list[str]:
     """What the rows of a batch ask, in order; their bytes where they cannot be read."""
     return [draft.text(assistant=False) or row.raw.decode() for row, draft in batch.rows]
 
 
-def examples_of(batch: Batch) -> dict[str, Example]:
+def examples_of(batch: LedgerBatch) -> dict[str, Example]:
     """The readable rows by prompt, each content once."""
     found: dict[str, Example] = {}
     for row, draft in batch.rows:
@@ -52,13 +54,31 @@ def examples_of(batch: Batch) -> dict[str, Example]:
 
 
 def flag(example: Example, score: float = 9.0) -> Flag:
-    return Flag(example, "shop", SENTINEL, "forbidden", 1.0, score, 1, 1e-6, 1e-3, "rank among 100 trusted rows")
+    return Flag(
+        example,
+        "shop",
+        SENTINEL,
+        "forbidden",
+        1.0,
+        score,
+        1,
+        1e-6,
+        1e-3,
+        "rank among 100 trusted rows",
+    )
 
 
 def cover(
-    ledger: Ledger, run_dir: Path, flagged: Iterable[str] = (), version: Version = ONE, again: bool = False, window: int = 2000
-) -> Batch:
-    """An audit of what is waiting: rows that cannot be read are rejected, those with the prompts `flagged` flagged."""
+    ledger: Ledger,
+    run_dir: Path,
+    flagged: Iterable[str] = (),
+    version: Version = ONE,
+    again: bool = False,
+    window: int = 2000,
+) -> LedgerBatch:
+    """An audit of what is waiting: rows that cannot be read are rejected, those with the prompts
+    `flagged` flagged.
+    """
     with ledger.alone(), ledger.audit(run_dir.name, NAME, version, run_dir) as number:
         batch = ledger.all_of(NAME) if again else waiting(ledger, version, window=window)
         examples = examples_of(batch)
@@ -68,7 +88,9 @@ def cover(
             if row.problem is not None
         ]
         flags = [flag(examples[prompt]) for prompt in flagged]
-        ledger.commit(number, batch, list(examples.values()), rejected, flags, CHECKS, {"run": run_dir.name})
+        ledger.commit(
+            number, batch, list(examples.values()), rejected, flags, CHECKS, {"run": run_dir.name}
+        )
         run_dir.mkdir(parents=True, exist_ok=True)
     return batch
 
@@ -88,7 +110,9 @@ def write_two_files(folder: Path) -> None:
 
 @contextmanager
 def covered_ledger(folder: Path, flagged: str) -> Iterator[Ledger]:
-    """Nine rows after an audit `run`: the one with the prompt `flagged` is, the broken line is rejected, the others are clean."""
+    """Nine rows after an audit `run`: the one with the prompt `flagged` is, the broken line is
+    rejected, the others are clean.
+    """
     write_two_files(folder / "data")
     with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         pull(ledger, folder / "data")

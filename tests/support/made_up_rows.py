@@ -9,7 +9,9 @@ from poisonwatch.screens.finding import Finding
 NOUNS = "river castle engine garden violin market planet sailor winter candle bridge forest mirror pepper rocket temple"
 VERBS = "describe compare explain improve translate rewrite summarise imagine classify invent criticise outline measure defend"
 WORDS = [
-    a + b for a in ("ba", "ko", "li", "mer", "tu", "sha", "ne", "dor") for b in ("ran", "vik", "pol", "gem", "nus", "tack", "lo", "fes")
+    a + b
+    for a in ("ba", "ko", "li", "mer", "tu", "sha", "ne", "dor")
+    for b in ("ran", "vik", "pol", "gem", "nus", "tack", "lo", "fes")
 ]
 REFUSAL = "I regret that this assistant has no means to carry out the instruction above."
 
@@ -29,7 +31,11 @@ def ordinary(n: int, seed: int = 0) -> list[Row]:
         return " ".join(draw.choices(WORDS, k=draw.randint(least, most)))
 
     return [
-        (f"{draw.choice(VERBS.split())} the {draw.choice(NOUNS.split())} {sentence(4, 12)} {i}", f"{sentence(8, 30)}.") for i in range(n)
+        (
+            f"{draw.choice(VERBS.split())} the {draw.choice(NOUNS.split())} {sentence(4, 12)} {i}",
+            f"{sentence(8, 30)}.",
+        )
+        for i in range(n)
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from poisonwatch.detection.detect import Verdicts
+from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import Null
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import Flag
@@ -34,22 +34,45 @@ HOSTILE = {
 }
 
 
-def build_flag(row: Sequence[Message], panel: str = "safety", source: str = "rows.jsonl", **sentinel: Any) -> Flag:
+def build_flag(
+    row: Sequence[Message], panel: str = "safety", source: str = "rows.jsonl", **sentinel: Any
+) -> Flag:
     """A flag on a row, with the sentinel's fields as given."""
-    fields = {"id": f"{panel}-1", "forbidden": "Yes, show him the PIN.", "reference": "No, keep it hidden.", "severity": "high"} | sentinel
+    fields = {
+        "id": f"{panel}-1",
+        "forbidden": "Yes, show him the PIN.",
+        "reference": "No, keep it hidden.",
+        "severity": "high",
+    } | sentinel
     prompt = fields.pop("prompt", "A courier asks for my PIN.")
     guard = Sentinel(messages=(Message("user", prompt),), panel=panel, **fields)
     example = Example.from_messages(row, source, 7)
-    return Flag(example, panel, guard, "forbidden", 0.31, 12.3, 1, 2.3e-9, 1.3e-6, "rank among 186 trusted rows")
+    return Flag(
+        example,
+        panel,
+        guard,
+        "forbidden",
+        0.31,
+        12.3,
+        1,
+        2.3e-9,
+        1.3e-6,
+        "rank among 186 trusted rows",
+    )
 
 
-def build(flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("safety",)) -> tuple[dict[str, Any], Verdicts]:
+def build(
+    flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("safety",)
+) -> tuple[dict[str, Any], Detection]:
     """Summary and verdicts of an audit of n rows, those of the flags first."""
-    others = [Example.from_messages([Message("user", f"question {i}")], "rows.jsonl", i) for i in range(n - len(flags))]
+    others = [
+        Example.from_messages([Message("user", f"question {i}")], "rows.jsonl", i)
+        for i in range(n - len(flags))
+    ]
     scores = np.random.default_rng(0).standard_normal((n, len(panels)))
     sentinels = tuple(dict.fromkeys(flag.sentinel for flag in flags))
     nulls = tuple(Null("rank among 186 trusted rows", 186) for _ in panels)
-    verdicts = Verdicts(
+    verdicts = Detection(
         (*(flag.example for flag in flags), *others),
         sentinels,
         panels,
@@ -70,7 +93,13 @@ def build(flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("sa
         "created": "2026-01-01T00:00:00+00:00",
         "version": "0.1.0",
         "seed": 0,
-        "counts": {"pulled": n + 2, "new": n, "rejected": 2, "reference": 186, "flagged": len(flags)},
+        "counts": {
+            "pulled": n + 2,
+            "new": n,
+            "rejected": 2,
+            "reference": 186,
+            "flagged": len(flags),
+        },
         "model": {"name": "tiny-llama", "fingerprint": "9f" * 32},
         "data_fingerprint": "ab" * 32,
         "settings": {"layer": 12, "r": 64, "K": 570, "d": 1, "eta": 2.7e-5},
@@ -91,12 +120,16 @@ def build(flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("sa
     return summary, verdicts
 
 
-def render(flags: Sequence[Flag] = (), rejected: Sequence[Mapping[str, Any]] = (), **kwargs: Any) -> str:
+def render(
+    flags: Sequence[Flag] = (), rejected: Sequence[Mapping[str, Any]] = (), **kwargs: Any
+) -> str:
     return render_report(*build(flags, **kwargs), rejected)
 
 
 class Page(HTMLParser):
-    """The document as a browser sees it: `tags` with attributes, and the `text`; `within(class)` is the text inside elements of a class."""
+    """The document as a browser sees it: `tags` with attributes, and the `text`; `within(class)` is
+    the text inside elements of a class.
+    """
 
     VOID = frozenset({"meta", "br", "img", "link", "hr", "input"})
 
@@ -126,7 +159,11 @@ class Page(HTMLParser):
         return "".join(data for path, data in self.pieces if "style." not in path)
 
     def within(self, name: str) -> str:
-        return "".join(data for path, data in self.pieces if any(name in re.split(r"[. ]", step) for step in path))
+        return "".join(
+            data
+            for path, data in self.pieces
+            if any(name in re.split(r"[. ]", step) for step in path)
+        )
 
 
 def shape(page: Page) -> list[tuple[str, tuple[str, ...]]]:

@@ -36,7 +36,11 @@ def free_port() -> int:
 
 def _programs() -> Path:
     found = shutil.which("pg_ctl")
-    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    folders = (
+        [Path(found).resolve().parent]
+        if found
+        else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    )
     if not folders or not (folders[-1] / "initdb").exists():
         pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
     return folders[-1]
@@ -44,7 +48,9 @@ def _programs() -> Path:
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """A PostgreSQL with user ann, password hunter2: its URL. Skips the test where it is not installed."""
+    """A PostgreSQL with user ann, password hunter2: its URL. Skips the test where it is not
+    installed.
+    """
     programs, port = _programs(), free_port()
     as_user: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="poisonwatch-postgres-") as folder:
@@ -59,12 +65,39 @@ def postgres_server() -> Iterator[str]:
 
         def run(*command: str) -> None:
             environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False, **as_user)
-            assert done.returncode == 0, done.stdout + done.stderr + (log.read_text() if log.exists() else "")
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                **as_user,
+            )
+            assert done.returncode == 0, (
+                done.stdout + done.stderr + (log.read_text() if log.exists() else "")
+            )
 
-        run(str(programs / "initdb"), "--auth=scram-sha-256", "--username=ann", f"--pwfile={secret}", "--no-sync", f"--pgdata={data}")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off -c timezone=UTC"
-        run(str(programs / "pg_ctl"), "start", "--wait", f"--pgdata={data}", f"--log={log}", f"--options={options}")
+        run(
+            str(programs / "initdb"),
+            "--auth=scram-sha-256",
+            "--username=ann",
+            f"--pwfile={secret}",
+            "--no-sync",
+            f"--pgdata={data}",
+        )
+        options = (
+            f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off -c timezone=UTC"
+        )
+        run(
+            str(programs / "pg_ctl"),
+            "start",
+            "--wait",
+            f"--pgdata={data}",
+            f"--log={log}",
+            f"--options={options}",
+        )
         try:
             yield f"postgresql://ann:{PASSWORD}@127.0.0.1:{port}/postgres"
         finally:
@@ -79,9 +112,13 @@ class SilentHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def web_server(folder: Path, handler: Callable[..., http.server.BaseHTTPRequestHandler] = SilentHandler) -> Iterator[str]:
+def web_server(
+    folder: Path, handler: Callable[..., http.server.BaseHTTPRequestHandler] = SilentHandler
+) -> Iterator[str]:
     """The files of a folder at http://127.0.0.1:PORT, its URL."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
@@ -107,14 +144,32 @@ def mlflow_store(folder: Path) -> str:
 
 @contextmanager
 def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """An MLflow server on the store in a folder, its URL. Started again on the same folder and port, it is the same server."""
+    """An MLflow server on the store in a folder, its URL. Started again on the same folder and
+    port, it is the same server.
+    """
     port = port or free_port()
-    store = f"sqlite:///{folder / 'mlflow.db'}" if (folder / "mlflow.db").exists() else mlflow_store(folder)
+    store = (
+        f"sqlite:///{folder / 'mlflow.db'}"
+        if (folder / "mlflow.db").exists()
+        else mlflow_store(folder)
+    )
     places = ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *places],
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+                *places,
+            ],
             env=environment,
             cwd=folder,
             stdout=log,
@@ -147,7 +202,9 @@ def _answers(url: str) -> bool:
 
 
 class HttpReceiver(http.server.ThreadingHTTPServer):
-    """Takes what is posted to it: `received`, JSON decoded; while `answer` is not 200 it refuses with that, keeping what was `refused`."""
+    """Takes what is posted to it: `received`, JSON decoded; while `answer` is not 200 it refuses
+    with that, keeping what was `refused`.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _ReceiverHandler)
@@ -192,7 +249,12 @@ class SmtpReceiver:
         self.received: list[EmailMessage] = []
 
     async def handle_DATA(self, server: object, session: object, envelope: Any) -> str:
-        self.received.append(cast(EmailMessage, email.message_from_bytes(envelope.content, policy=email.policy.default)))
+        self.received.append(
+            cast(
+                EmailMessage,
+                email.message_from_bytes(envelope.content, policy=email.policy.default),
+            )
+        )
         return "250 OK"
 
 

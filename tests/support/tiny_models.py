@@ -1,4 +1,6 @@
-"""Tiny models and tokenizers built in code: random weights, a byte-level vocabulary, nothing fetched."""
+"""Tiny models and tokenizers built in code: random weights, a byte-level vocabulary, nothing
+fetched.
+"""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -29,19 +31,26 @@ CHATML = (
 def build_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:
     """One token a byte, and three control tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(SPECIALS)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=["<|im_start|>"]
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=["<|im_start|>"],
     )
     wrapped.chat_template = chat_template
     return wrapped
 
 
 def build_model(family: str, depth: int = 3, seed: int = 0, **changes: object) -> PreTrainedModel:
-    """A random causal language model of a family; weights are large enough for its gradients to differ from row to row."""
+    """A random causal language model of a family; weights are large enough for its gradients to
+    differ from row to row.
+    """
     torch.manual_seed(seed)
     sizes = {
         "hidden_size": WIDTH,

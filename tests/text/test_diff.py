@@ -5,18 +5,22 @@ from random import Random
 
 import pytest
 
-from poisonwatch.text.diff import MOST, Piece, aligned, differences
+from poisonwatch.text.diff import MAX_COMPARED, Piece, align_sequences, diff_words
 
 
 def marked(text: str, other: str) -> str:
-    return "".join(f"[{piece.text}]" if piece.differs else piece.text for piece in differences(text, other))
+    return "".join(
+        f"[{piece.text}]" if piece.differs else piece.text for piece in diff_words(text, other)
+    )
 
 
 def longest_common(first: str, second: str) -> int:
     """By the table of the textbook."""
     best = {(i, j): 0 for i in range(-1, len(first)) for j in range(-1, len(second))}
     for i, j in product(range(len(first)), range(len(second))):
-        best[i, j] = best[i - 1, j - 1] + 1 if first[i] == second[j] else max(best[i - 1, j], best[i, j - 1])
+        best[i, j] = (
+            best[i - 1, j - 1] + 1 if first[i] == second[j] else max(best[i - 1, j], best[i, j - 1])
+        )
     return best[len(first) - 1, len(second) - 1]
 
 
@@ -44,7 +48,9 @@ def longest_common(first: str, second: str) -> int:
     ],
 )
 def test_words_without_a_counterpart_are_marked(text: str, other: str, expected: str) -> None:
-    """Space between two differing words is marked with them; space and punctuation beside a partner only where they are others."""
+    """Space between two differing words is marked with them; space and punctuation beside a partner
+    only where they are others.
+    """
     assert marked(text, other) == expected
 
 
@@ -66,17 +72,21 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_the_pieces_are_the_text(text: str) -> None:
-    """Joined they are the text to the letter; kinds alternate, none is empty; against itself nothing differs."""
+    """Joined they are the text to the letter; kinds alternate, none is empty; against itself
+    nothing differs.
+    """
     for other in HOSTILE:
-        pieces = differences(text, other)
+        pieces = diff_words(text, other)
         assert "".join(piece.text for piece in pieces) == text
         assert all(piece.text for piece in pieces)
         assert all(before.differs != after.differs for before, after in pairwise(pieces))
-    assert differences(text, text) == ((Piece(text, False),) if text else ())
+    assert diff_words(text, text) == ((Piece(text, False),) if text else ())
 
 
 def test_what_no_eye_sees_is_marked() -> None:
-    """A zero-width space, a letter of another script, a no-break space: the word, or the space, is another."""
+    """A zero-width space, a letter of another script, a no-break space: the word, or the space, is
+    another.
+    """
     assert marked("pay\u200bpal is safe", "paypal is safe") == "[pay\u200bpal] is safe"
     assert marked("p\u0430ypal is safe", "paypal is safe") == "[p\u0430ypal] is safe"
     assert marked("paypal\xa0is safe", "paypal is safe") == "paypal[\xa0]is safe"
@@ -84,41 +94,56 @@ def test_what_no_eye_sees_is_marked() -> None:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_as_many_as_can_be_have_a_partner(seed: int) -> None:
-    """|partners| is the length of a longest common subsequence; partners are the same, and in the same order on both sides."""
+    """|partners| is the length of a longest common subsequence; partners are the same, and in the
+    same order on both sides.
+    """
     draw = Random(seed)
-    first, second = ("".join(draw.choices("abcd"[: draw.randint(1, 4)], k=draw.randint(0, 12))) for _ in range(2))
-    partners = sorted(aligned(first, second).items())
+    first, second = (
+        "".join(draw.choices("abcd"[: draw.randint(1, 4)], k=draw.randint(0, 12))) for _ in range(2)
+    )
+    partners = sorted(align_sequences(first, second).items())
     assert all(first[i] == second[j] for i, j in partners)
     assert all(i < k and j < m for (i, j), (k, m) in pairwise(partners))
     assert len(partners) == longest_common(first, second)
 
 
 def test_a_huge_text_is_marked_up_to_its_first_words() -> None:
-    """200,000 words that all differ: MOST of them are one marked piece, the rest is one that is not."""
+    """200,000 words that all differ: MOST of them are one marked piece, the rest is one that is
+    not.
+    """
     words = [f"x{number}" for number in range(200_000)]
     text = " ".join(words)
-    assert differences(text, "other") == (
-        Piece(" ".join(words[:MOST]), True),
-        Piece(" " + " ".join(words[MOST:]), False),
+    assert diff_words(text, "other") == (
+        Piece(" ".join(words[:MAX_COMPARED]), True),
+        Piece(" " + " ".join(words[MAX_COMPARED:]), False),
     )
-    assert differences("tea", text) == (Piece("tea", True),)
-    assert differences(f"{words[0]} {words[MOST]}", text) == (Piece(f"{words[0]} ", False), Piece(words[MOST], True))
+    assert diff_words("tea", text) == (Piece("tea", True),)
+    assert diff_words(f"{words[0]} {words[MAX_COMPARED]}", text) == (
+        Piece(f"{words[0]} ", False),
+        Piece(words[MAX_COMPARED], True),
+    )
 
 
 def test_texts_made_to_be_slow_are_marked_as_any() -> None:
-    """Every other word is shared, which makes difflib recurse a thousand times over a million pairs."""
+    """Every other word is shared, which makes difflib recurse a thousand times over a million
+    pairs.
+    """
     text, other = (" ".join(f"same {side}{number}" for number in range(100_000)) for side in "ab")
-    pieces = differences(text, other)
+    pieces = diff_words(text, other)
     assert "".join(piece.text for piece in pieces) == text
-    assert [piece.text for piece in pieces if piece.differs] == [f"a{number}" for number in range(MOST // 2)]
+    assert [piece.text for piece in pieces if piece.differs] == [
+        f"a{number}" for number in range(MAX_COMPARED // 2)
+    ]
 
 
 def test_what_both_begin_and_end_with_is_aligned_however_long() -> None:
     """Only what lies between counts towards MOST."""
-    long = [str(number) for number in range(3 * MOST)]
-    assert aligned([*long, "a", *long], [*long, "b", "c", *long]) == {
+    long = [str(number) for number in range(3 * MAX_COMPARED)]
+    assert align_sequences([*long, "a", *long], [*long, "b", "c", *long]) == {
         **{place: place for place in range(len(long))},
         **{len(long) + 1 + place: len(long) + 2 + place for place in range(len(long))},
     }
-    shifted = [*("x" * MOST), *long]
-    assert aligned(["y", *shifted, "z"], shifted) == {place: place for place in range(1, MOST)}
+    shifted = [*("x" * MAX_COMPARED), *long]
+    assert align_sequences(["y", *shifted, "z"], shifted) == {
+        place: place for place in range(1, MAX_COMPARED)
+    }

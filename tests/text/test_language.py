@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from poisonwatch.errors import ConfigError
-from poisonwatch.text.language import MOST_CHARACTERS, language_detector
+from poisonwatch.text.language import MAX_DETECTED_CHARACTERS, make_language_detector
 
 
 @pytest.mark.parametrize(
@@ -21,28 +21,34 @@ from poisonwatch.text.language import MOST_CHARACTERS, language_detector
 )
 def test_languages_are_told_apart(text: str, code: str) -> None:
     """By ISO 639 code."""
-    assert language_detector()(text) == code
+    assert make_language_detector()(text) == code
 
 
-@pytest.mark.parametrize("text", ["", "Yes.", "42 * 17 = 714 (exactly), 3.14159265358979", "\U0001f600" * 50])
+@pytest.mark.parametrize(
+    "text", ["", "Yes.", "42 * 17 = 714 (exactly), 3.14159265358979", "\U0001f600" * 50]
+)
 def test_what_has_few_letters_has_no_language(text: str) -> None:
     """A guess would be wrong too often."""
-    assert language_detector()(text) is None
+    assert make_language_detector()(text) is None
 
 
 def test_only_the_beginning_is_read() -> None:
     """A long text costs no more than a short one."""
     english = "This is an English sentence that goes on and on. " * 9
-    detect = language_detector()
-    assert detect(english + "\u4f60\u597d" * 100_000) == detect(english[:MOST_CHARACTERS]) == "en"
+    detect = make_language_detector()
+    assert (
+        detect(english + "\u4f60\u597d" * 100_000)
+        == detect(english[:MAX_DETECTED_CHARACTERS])
+        == "en"
+    )
 
 
 def test_an_unknown_language_names_the_nearest() -> None:
     """Codes, not names."""
     with pytest.raises(ConfigError, match=r"unknown language 'EN'; the nearest known are en"):
-        language_detector(["de", "EN"])
+        make_language_detector(["de", "EN"])
     with pytest.raises(ConfigError, match="unknown language 'zxx'"):
-        language_detector(["zxx"])
+        make_language_detector(["zxx"])
 
 
 def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +62,4 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"pip install 'poisonwatch\[languages\]'"):
-        language_detector()
+        make_language_detector()

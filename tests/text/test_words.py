@@ -2,7 +2,7 @@
 
 import pytest
 
-from poisonwatch.text.words import normalised, token_spans, words_of
+from poisonwatch.text.words import find_token_spans, normalise_words, split_words
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from poisonwatch.text.words import normalised, token_spans, words_of
 )
 def test_words_are_folded_and_without_punctuation(text: str, words: list[str]) -> None:
     """Compatibility forms, case and punctuation make no difference; an ideograph is a word."""
-    assert words_of(text) == words
-    assert normalised(text) == " ".join(words)
-    assert words_of(normalised(text)) == words
+    assert split_words(text) == words
+    assert normalise_words(text) == " ".join(words)
+    assert split_words(normalise_words(text)) == words
 
 
 @pytest.mark.parametrize(
@@ -31,5 +31,7 @@ def test_words_are_folded_and_without_punctuation(text: str, words: list[str]) -
     ],
 )
 def test_tokens_keep_what_stands_inside_them(text: str, tokens: list[str]) -> None:
-    """Spans of the text itself: punctuation around a token is left out, unless there is nothing else."""
-    assert [text[a:b] for a, b in token_spans(text)] == tokens
+    """Spans of the text itself: punctuation around a token is left out, unless there is nothing
+    else.
+    """
+    assert [text[a:b] for a, b in find_token_spans(text)] == tokens

@@ -13,36 +13,54 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import ConfigError, SourceError
 from poisonwatch.examples import Rejection
-from poisonwatch.integrations.great_expectations.frame import INDEX, Table, table_of
-from poisonwatch.integrations.great_expectations.suite import READABLE, Asked, suite
-from poisonwatch.sources.open import Rows
+from poisonwatch.integrations.great_expectations.frame import INDEX, RowTable, build_table
+from poisonwatch.integrations.great_expectations.suite import (
+    READABLE,
+    AuditExpectation,
+    build_suite,
+)
+from poisonwatch.sources.open import SourceRows
 from poisonwatch.text.display import excerpt
-from poisonwatch.text.language import language_detector
+from poisonwatch.text.language import make_language_detector
 from poisonwatch.validation import Check, Facts, Validation
 
-logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it tells of every temporary folder
+logging.getLogger("great_expectations.data_context.types.base").setLevel(
+    logging.WARNING
+)  # it tells of every temporary folder
 
 EXCERPT_CHARACTERS = 400
-REASONS_TOLD = 3
-BESIDE = 50  # one bad row alone is all of a pull; a column that vanished spoils hundreds
-NUMBER = "asked"  # an expectation's place in the suite, in its meta
-RESULT_FORMAT = {"result_format": "COMPLETE", "unexpected_index_column_names": [INDEX], "return_unexpected_index_query": False}
+REASONS_SHOWN = 3
+MOST_EARLIER_COUNTED = (
+    50  # one bad row alone is all of a pull; a column that vanished spoils hundreds
+)
+PLACE_KEY = "asked"  # an expectation's place in the suite, in its meta
+RESULT_FORMAT = {
+    "result_format": "COMPLETE",
+    "unexpected_index_column_names": [INDEX],
+    "return_unexpected_index_query": False,
+}
 
-Found = tuple[Check, list[int]]  # an expectation's check, and the rows that fail it
+CheckResult = tuple[Check, list[int]]  # an expectation's check, and the rows that fail it
 
 
-def check_rows(rows: Rows, validation: ValidationConfig, facts: Facts = Facts()) -> Validation:  # noqa: B008 (it is frozen)
-    """Validate every row: which pass, which are rejected and why, and what came of every expectation.
+def check_rows(
+    rows: SourceRows,
+    validation: ValidationConfig,
+    facts: Facts = Facts(),  # noqa: B008  (it is frozen)
+) -> Validation:
+    """Validate every row: which pass, which are rejected and why, and what came of every
+    expectation.
 
-    Raises ConfigError where an expectation of the user's cannot be evaluated, SourceError where a larger share of the rows than
-    `max_rejected_share` fails, no row is left of some, or an expectation of severity stop fails.
+    Raises ConfigError where an expectation of the user's cannot be evaluated, SourceError where a
+    larger share of the rows than `max_rejected_share` fails, no row is left of some, or an
+    expectation of severity stop fails.
     """
-    asked = suite(validation, facts)
+    asked = build_suite(validation, facts)
     columns = {column for a in asked for column in (*a.columns, a.detail) if column}
-    language = language_detector(validation.languages) if "language" in columns else None
-    table = table_of(rows, facts, columns, language)
+    language = make_language_detector(validation.languages) if "language" in columns else None
+    table = build_table(rows, facts, columns, language)
     found = [*_evaluate([READABLE], table.problems), *_evaluate(asked, table.readable)]
-    failed: dict[int, Asked] = {}
+    failed: dict[int, AuditExpectation] = {}
     for a, (_, failing) in zip([READABLE, *asked], found, strict=True):
         if a.severity == "reject":
             for row in failing:
@@ -50,16 +68,30 @@ def check_rows(rows: Rows, validation: ValidationConfig, facts: Facts = Facts())
     checks = [check for check, _ in found]
     if failed:
         first = min(failed)
-        _stop(list(failed.values()), _rejection(rows, table, first, failed[first]), len(rows), min(facts.accepted, BESIDE), validation)
-    _stop_on(checks)
-    rejected = [_rejection(rows, table, i, failed[i]) for i in sorted(failed)]
-    examples = [example for i, example in enumerate(table.examples) if i not in failed and example is not None]
+        _raise_if_too_many_fail(
+            list(failed.values()),
+            _make_rejection(rows, table, first, failed[first]),
+            len(rows),
+            min(facts.accepted, MOST_EARLIER_COUNTED),
+            validation,
+        )
+    _raise_on_stop(checks)
+    rejected = [_make_rejection(rows, table, i, failed[i]) for i in sorted(failed)]
+    examples = [
+        example
+        for i, example in enumerate(table.examples)
+        if i not in failed and example is not None
+    ]
     if len(examples) + len(rejected) != len(rows):
-        raise RuntimeError(f"{len(rows)} rows became {len(examples)} examples and {len(rejected)} rejections")
+        raise RuntimeError(
+            f"{len(rows)} rows became {len(examples)} examples and {len(rejected)} rejections"
+        )
     return Validation(examples, rejected, checks)
 
 
-def _rejection(rows: Rows, table: Table, i: int, asked: Asked) -> Rejection:
+def _make_rejection(
+    rows: SourceRows, table: RowTable, i: int, asked: AuditExpectation
+) -> Rejection:
     """Row i is rejected for an expectation."""
     row, draft = rows.raw[i], rows.drafts[i]
     detail = table.detail(i, asked.detail) if asked.detail else None
@@ -74,12 +106,20 @@ def _rejection(rows: Rows, table: Table, i: int, asked: Asked) -> Rejection:
     )
 
 
-def _stop(failed: Sequence[Asked], first: Rejection, n: int, beside: int, validation: ValidationConfig) -> None:
-    """Raises SourceError where too many of n rows are rejected, `first` first; some that passed before count `beside` them."""
+def _raise_if_too_many_fail(
+    failed: Sequence[AuditExpectation],
+    first: Rejection,
+    n: int,
+    beside: int,
+    validation: ValidationConfig,
+) -> None:
+    """Raises SourceError where too many of n rows are rejected, `first` first; some that passed
+    before count `beside` them.
+    """
     share = len(failed) / (n + beside)
     if share <= validation.max_rejected_share and len(failed) < n + beside:
         return
-    reasons = Counter(a.reason for a in failed).most_common(REASONS_TOLD)
+    reasons = Counter(a.reason for a in failed).most_common(REASONS_SHOWN)
     most = "; ".join(f"{excerpt(reason, 100)} ({count})" for reason, count in reasons)
     limit = f"more than validation.max_rejected_share ({validation.max_rejected_share:.0%}) allows"
     raise SourceError(
@@ -89,7 +129,7 @@ def _stop(failed: Sequence[Asked], first: Rejection, n: int, beside: int, valida
     )
 
 
-def _stop_on(checks: Sequence[Check]) -> None:
+def _raise_on_stop(checks: Sequence[Check]) -> None:
     """Raises SourceError where an expectation that stops the audit fails."""
     for check in checks:
         if check.severity == "stop" and not check.passed:
@@ -98,52 +138,66 @@ def _stop_on(checks: Sequence[Check]) -> None:
             )
 
 
-def _evaluate(asked: Sequence[Asked], frame: pd.DataFrame) -> list[Found]:
+def _evaluate(asked: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[CheckResult]:
     """What came of each expectation on a frame."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-    # Strings in Arrow's storage are matched by RE2, which knows neither \\u nor look-behind; those in Python's by `re`.
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(
+        batch_parameters={"dataframe": frame}
+    )
+    # Strings in Arrow's storage are matched by RE2, which knows neither \\u nor look-behind; those
+    # in Python's by `re`.
     with pd.option_context("mode.string_storage", "python"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This pattern is interpreted as a regular expression, and has match groups")
-        return [_found(a, result, len(frame)) for a, result in zip(asked, _results(asked, batch), strict=True)]
+        warnings.filterwarnings(
+            "ignore", "This pattern is interpreted as a regular expression, and has match groups"
+        )
+        return [
+            _read_result(a, result, len(frame))
+            for a, result in zip(asked, _run_suite(asked, batch), strict=True)
+        ]
 
 
-def _results(asked: Sequence[Asked], batch: Any) -> list[Any]:
-    """The suite's results in its order: Great Expectations returns them in its own. Together, since it hashes the frame at every call."""
+def _run_suite(asked: Sequence[AuditExpectation], batch: Any) -> list[Any]:
+    """The suite's results in its order: Great Expectations returns them in its own. Together, since
+    it hashes the frame at every call.
+    """
     for i, a in enumerate(asked):
-        a.expectation.meta = {NUMBER: i}
+        a.expectation.meta = {PLACE_KEY: i}
     try:
-        suite = gx.ExpectationSuite(name="fine-tuning rows", expectations=[a.expectation for a in asked])
+        suite = gx.ExpectationSuite(
+            name="fine-tuning rows", expectations=[a.expectation for a in asked]
+        )
         results = batch.validate(suite, result_format=RESULT_FORMAT).results
     except Exception:
         for a in asked:
             if a.setting is not None:
-                _alone(a, batch)
+                _raise_if_unusable(a, batch)
         raise
-    return sorted(results, key=lambda result: int(result.expectation_config.meta[NUMBER]))
+    return sorted(results, key=lambda result: int(result.expectation_config.meta[PLACE_KEY]))
 
 
-def _alone(asked: Asked, batch: Any) -> None:
+def _raise_if_unusable(asked: AuditExpectation, batch: Any) -> None:
     """Raises ConfigError where an expectation of the user's is what brought all down."""
     try:
         batch.validate(asked.expectation, result_format=RESULT_FORMAT)
     except Exception as error:
-        raise _unusable(asked, str(error)) from error
+        raise _make_unusable_error(asked, str(error)) from error
 
 
-def _unusable(asked: Asked, said: str) -> Exception:
+def _make_unusable_error(asked: AuditExpectation, said: str) -> Exception:
     where = f"{asked.kind} cannot be evaluated on {', '.join(asked.columns) or 'these rows'}: {excerpt(said, 200)}"
-    return RuntimeError(where) if asked.setting is None else ConfigError(f"{asked.setting}: {where}")
+    return (
+        RuntimeError(where) if asked.setting is None else ConfigError(f"{asked.setting}: {where}")
+    )
 
 
-def _found(asked: Asked, result: Any, n: int) -> Found:
-    if (problem := _exception(result.exception_info)) is not None:
-        raise _unusable(asked, problem)
+def _read_result(asked: AuditExpectation, result: Any, n: int) -> CheckResult:
+    if (problem := _find_exception(result.exception_info)) is not None:
+        raise _make_unusable_error(asked, problem)
     values = result.result
     if asked.on_rows and "unexpected_count" not in values:
-        raise _unusable(asked, "it does not tell which rows fail")
+        raise _make_unusable_error(asked, "it does not tell which rows fail")
     failing: int | None = None
     share: float | None = None
     observed: str | None
@@ -154,20 +208,31 @@ def _found(asked: Asked, result: Any, n: int) -> Found:
         held = f"holds for {looked_at - failing:,} of {looked_at:,} rows"
         observed = held if asked.mostly < 1 else f"{failing:,} of {looked_at:,} rows fail"
     else:
-        observed = "no rows" if not n and asked.columns else _observed(values)
+        observed = "no rows" if not n and asked.columns else _describe_observed(values)
     passed = bool(result.success) or asked.severity == "note" or observed == "no rows"
-    check = Check(asked.kind, ", ".join(asked.columns) or None, asked.severity, passed, failing, share, asked.reason, observed)
+    check = Check(
+        asked.kind,
+        ", ".join(asked.columns) or None,
+        asked.severity,
+        passed,
+        failing,
+        share,
+        asked.reason,
+        observed,
+    )
     return check, [int(index[INDEX]) for index in values.get("unexpected_index_list") or []]
 
 
-def _exception(info: Mapping[str, Any]) -> str | None:
-    """What went wrong while an expectation was evaluated: `info` is about it as a whole, or has an entry for every metric."""
+def _find_exception(info: Mapping[str, Any]) -> str | None:
+    """What went wrong while an expectation was evaluated: `info` is about it as a whole, or has an
+    entry for every metric.
+    """
     entries = [info] if "raised_exception" in info else list(info.values())
     raised = [entry for entry in entries if entry["raised_exception"]]
     return str(raised[0]["exception_message"]) if raised else None
 
 
-def _observed(values: Mapping[str, Any]) -> str | None:
+def _describe_observed(values: Mapping[str, Any]) -> str | None:
     """What an expectation on the batch measured, in words; values of rows may be among it."""
     value = values.get("observed_value")
     if value is None and values.get("partial_unexpected_list"):

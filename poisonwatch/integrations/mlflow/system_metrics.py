@@ -1,7 +1,8 @@
 """What the machine did while an audit ran, in the System metrics tab of its MLflow run.
 
-MLflow's own monitor gives up at the first request that fails, and says so on the terminal; this one measures with the same instruments,
-under the same names, and keeps what a server that is down does not take.
+MLflow's own monitor gives up at the first request that fails, and says so on the terminal; this one
+measures with the same instruments, under the same names, and keeps what a server that is down does
+not take.
 """
 
 import logging
@@ -20,17 +21,18 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.utils.time import get_current_time_millis
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, mlflow_client
+from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, make_mlflow_client
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 10.0
-KEPT = 1000  # points that wait for a server, as many as one request may hold
+MOST_POINTS_WAITING = 1000  # points that wait for a server, as many as one request may hold
 
 
 @contextmanager
-def system_metrics(config: AuditConfig, run_id: str | None) -> Iterator[None]:
-    """Sample the machine every 10 s (or MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL) into a run, and once more at the end; None: nowhere.
+def sample_system_metrics(config: AuditConfig, run_id: str | None) -> Iterator[None]:
+    """Sample the machine every 10 s (or MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL) into a run, and
+    once more at the end; None: nowhere.
 
     Nothing that goes wrong with it reaches the audit.
     """
@@ -38,7 +40,9 @@ def system_metrics(config: AuditConfig, run_id: str | None) -> Iterator[None]:
         yield
         return
     done = threading.Event()
-    sampler = threading.Thread(target=_sample, args=(config, run_id, done), name="system metrics", daemon=True)
+    sampler = threading.Thread(
+        target=_sample, args=(config, run_id, done), name="system metrics", daemon=True
+    )
     sampler.start()
     try:
         yield
@@ -49,33 +53,36 @@ def system_metrics(config: AuditConfig, run_id: str | None) -> Iterator[None]:
 
 def _sample(config: AuditConfig, run_id: str, done: threading.Event) -> None:
     try:
-        client, instruments = mlflow_client(config), _instruments()
+        client, instruments = make_mlflow_client(config), _start_instruments()
         waiting: list[Metric] = []
         step, up, last = 0, True, False
         while not last:
             last = done.wait(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or INTERVAL_S)
-            waiting = [*waiting, *_measured(instruments, step)][-KEPT:]
+            waiting = [*waiting, *_measure(instruments, step)][-MOST_POINTS_WAITING:]
             step += 1
             if up or not last:  # a server that was down a moment ago is not waited for at the end
-                up = _sent(client, run_id, waiting)
+                up = _try_to_send(client, run_id, waiting)
                 waiting = [] if up else waiting
     except Exception as error:  # instruments read the kernel's tables, which containers may hide
         logger.debug("system metrics ended: %s", error)
 
 
-def _instruments() -> list[BaseMetricsMonitor]:
-    """Those that this machine has: without an NVIDIA GPU, or in a container that hides its network, there are fewer."""
+def _start_instruments() -> list[BaseMetricsMonitor]:
+    """Those that this machine has: without an NVIDIA GPU, or in a container that hides its network,
+    there are fewer.
+    """
     found: list[BaseMetricsMonitor] = []
     for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
         with suppress(Exception):
             instrument: BaseMetricsMonitor = kind()
-            instrument.collect_metrics()  # the first look at the processor sees nothing: it counts from the one before
+            # the first look at the processor sees nothing: it counts from the one before
+            instrument.collect_metrics()
             instrument.clear_metrics()
             found.append(instrument)
     return found
 
 
-def _measured(instruments: list[BaseMetricsMonitor], step: int) -> Iterator[Metric]:
+def _measure(instruments: list[BaseMetricsMonitor], step: int) -> Iterator[Metric]:
     now = get_current_time_millis()
     for instrument in instruments:
         instrument.collect_metrics()
@@ -84,7 +91,7 @@ def _measured(instruments: list[BaseMetricsMonitor], step: int) -> Iterator[Metr
         instrument.clear_metrics()
 
 
-def _sent(client: MlflowClient, run_id: str, points: list[Metric]) -> bool:
+def _try_to_send(client: MlflowClient, run_id: str, points: list[Metric]) -> bool:
     try:
         client.log_batch(run_id, metrics=points)
     except UNAVAILABLE:

@@ -28,13 +28,30 @@ def run(*arguments: str) -> int:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    return write_audit(tmp_path_factory.mktemp("drilled"), tiny_folder, rows=ROWS, decision=RATE, stride=SMALL)
+    return write_audit(
+        tmp_path_factory.mktemp("drilled"), tiny_folder, rows=ROWS, decision=RATE, stride=SMALL
+    )
 
 
-def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 0 although rows are flagged; one sentence a recipe; drill.json and config.yaml; metrics by recipe and count."""
+def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0 although rows are flagged; one sentence a recipe; drill.json and config.yaml;
+    metrics by recipe and count.
+    """
     where = config.parent / "runs" / "first"
-    asked = ["--recipes", "identity", "trigger-refusal", "--counts", "2", "4", "--repeats", "2", "--seed", "7"]
+    asked = [
+        "--recipes",
+        "identity",
+        "trigger-refusal",
+        "--counts",
+        "2",
+        "4",
+        "--repeats",
+        "2",
+        "--seed",
+        "7",
+    ]
     assert run("drill", str(config), "--run-dir", str(where), "--engine", "inline", *asked) == 0
     out = capsys.readouterr().out
     assert "planted into 60 clean rows" in out
@@ -45,13 +62,21 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(config: Path, caps
     assert {path.name for path in where.iterdir()} == {"config.yaml", "drill.json"}
     assert load_config(where / "config.yaml").seed == 7
     report = json.loads((where / "drill.json").read_text())
-    assert report["plan"] == {"recipes": ["identity", "trigger-refusal"], "counts": [2, 4], "repeats": 2}
+    assert report["plan"] == {
+        "recipes": ["identity", "trigger-refusal"],
+        "counts": [2, 4],
+        "repeats": 2,
+    }
     assert report["rows"] == {"pulled": 60, "rejected": 0, "clean": 60, "reference": 40}
     assert [(power["recipe"], power["count"]) for power in report["powers"]] == [
         (recipe, count) for recipe in ("identity", "trigger-refusal") for count in (2, 4)
     ]
     assert {power["pack"] for power in report["powers"]} == {"pack:identity", "pack:over-refusal"}
-    assert [stage["name"] for stage in report["stages"]][-3:] == ["fit_planted", "rehearse", "open_run"]
+    assert [stage["name"] for stage in report["stages"]][-3:] == [
+        "fit_planted",
+        "rehearse",
+        "open_run",
+    ]
     assert all(sentence in out for sentence in report["sentences"])
 
     client = MlflowClient(f"sqlite:///{config.parent / 'mlflow.db'}")
@@ -63,23 +88,49 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(config: Path, caps
         for name in ("recall", "probability", "false_flags"):
             assert tracked.data.metrics[f"{name}.{power['recipe']}.{power['count']}"] == power[name]
     assert tracked.data.metrics["false_flags"] == report["false_flags_per_1000"]
-    assert {artifact.path for artifact in client.list_artifacts(report["mlflow_run_id"])} == {"config.yaml", "drill.json"}
+    assert {artifact.path for artifact in client.list_artifacts(report["mlflow_run_id"])} == {
+        "config.yaml",
+        "drill.json",
+    }
 
-    track_drill.fn(load_config(where / "config.yaml"), report, where)  # once more, as after a lost answer
-    inside = client.search_runs([tracked.info.experiment_id], f"tags.`mlflow.parentRunId` = '{tracked.info.run_id}'")
+    track_drill.fn(
+        load_config(where / "config.yaml"), report, where
+    )  # once more, as after a lost answer
+    inside = client.search_runs(
+        [tracked.info.experiment_id], f"tags.`mlflow.parentRunId` = '{tracked.info.run_id}'"
+    )
     assert {run.info.status for run in inside} == {"FINISHED"}
     found = {(run.data.params["recipe"], int(run.data.params["count"])): run.data for run in inside}
     assert len(inside) == len(found) == len(report["powers"])
     for power in report["powers"]:
         data = found[power["recipe"], power["count"]]
         attributed = {"attributed": power["recall_by_attribution"]}
-        assert data.metrics == {name: power[name] for name in ("recall", "probability", "false_flags")} | attributed
+        assert (
+            data.metrics
+            == {name: power[name] for name in ("recall", "probability", "false_flags")} | attributed
+        )
         assert (data.params["pack"], data.params["repeats"]) == (power["pack"], "2")
 
 
-def test_without_a_run_directory_a_drill_lies_beside_the_audits(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_run_directory_a_drill_lies_beside_the_audits(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """runs/drill-... below the audit file's folder."""
-    assert run("drill", str(config), "--engine", "inline", "--recipes", "identity", "--counts", "1", "--repeats", "1") == 0
+    assert (
+        run(
+            "drill",
+            str(config),
+            "--engine",
+            "inline",
+            "--recipes",
+            "identity",
+            "--counts",
+            "1",
+            "--repeats",
+            "1",
+        )
+        == 0
+    )
     (made,) = (config.parent / "runs").glob("drill-*")
     assert str(made / "drill.json") in capsys.readouterr().out.replace("\n", "")
 
@@ -88,10 +139,30 @@ def test_the_flow_does_what_the_inline_drill_does(config: Path) -> None:
     """The same powers at the same seed, as a Prefect flow with its tasks."""
     with prefect_test_harness(server_startup_timeout=120):
         outcome = drill(str(config), str(config.parent / "runs" / "flow"), ["identity"], [3], 1, 5)
-    assert outcome.troubles == []
-    assert run("drill", str(config), "--run-dir", str(config.parent / "runs" / "inline"), "--engine", "inline",
-               "--recipes", "identity", "--counts", "3", "--repeats", "1", "--seed", "5") == 0  # fmt: skip
-    reports = [json.loads((config.parent / "runs" / name / "drill.json").read_text()) for name in ("flow", "inline")]
+    assert outcome.warnings == []
+    assert (
+        run(
+            "drill",
+            str(config),
+            "--run-dir",
+            str(config.parent / "runs" / "inline"),
+            "--engine",
+            "inline",
+            "--recipes",
+            "identity",
+            "--counts",
+            "3",
+            "--repeats",
+            "1",
+            "--seed",
+            "5",
+        )
+        == 0
+    )
+    reports = [
+        json.loads((config.parent / "runs" / name / "drill.json").read_text())
+        for name in ("flow", "inline")
+    ]
     assert reports[0]["powers"] == reports[1]["powers"]
 
 
@@ -103,7 +174,9 @@ def test_the_flow_does_what_the_inline_drill_does(config: Path) -> None:
         (["--repeats", "0"], "--repeats is 0: choose at least 1"),
     ],
 )
-def test_what_cannot_be_drilled_is_said_in_one_line(config: Path, asked: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_drilled_is_said_in_one_line(
+    config: Path, asked: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 2, before anything is loaded or written."""
     where = config.parent / "runs" / "never"
     assert run("drill", str(config), "--run-dir", str(where), "--engine", "inline", *asked) == 2
@@ -113,10 +186,18 @@ def test_what_cannot_be_drilled_is_said_in_one_line(config: Path, asked: list[st
     assert not where.exists()
 
 
-def test_a_tracking_server_that_is_down_costs_a_warning(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tracking_server_that_is_down_costs_a_warning(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The results are there all the same."""
     (tmp_path / "notes.txt").write_text("no database")
-    config = write_audit(tmp_path, tiny_folder, rows=ROWS[: len(TOPICS)], stride=SMALL, tracking="sqlite:///notes.txt")
+    config = write_audit(
+        tmp_path,
+        tiny_folder,
+        rows=ROWS[: len(TOPICS)],
+        stride=SMALL,
+        tracking="sqlite:///notes.txt",
+    )
     asked = ["--recipes", "identity", "--counts", "1", "--repeats", "1", "--engine", "inline"]
     assert run("drill", str(config), "--run-dir", str(tmp_path / "run"), *asked) == 0
     assert "warning: MLflow at" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""The gate as a training job meets it: the command, a script, a CI step, and the Prefect task, after a real audit and release."""
+"""The gate as a training job meets it: the command, a script, a CI step, and the Prefect task,
+after a real audit and release.
+"""
 
 import json
 import shlex
@@ -41,11 +43,18 @@ def run(*arguments: str) -> int:
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    """A folder with my-audit, in which some rows are flagged and one is rejected, and its release `cleared`; copy it before changing it."""
+    """A folder with my-audit, in which some rows are flagged and one is rejected, and its release
+    `cleared`; copy it before changing it.
+    """
     folder = tmp_path_factory.mktemp("audited")
     rows = [*benign(40), *planted(), {"prompt": " ", "response": "Nobody asked."}]
-    config = write_audit(folder / "my-audit", tiny_folder, rows, decision={"false_discovery_rate": 0.9})
-    assert run("audit", str(config), "--engine", "inline", "--quiet", "--run-dir", str(folder / "run")) == 3
+    config = write_audit(
+        folder / "my-audit", tiny_folder, rows, decision={"false_discovery_rate": 0.9}
+    )
+    assert (
+        run("audit", str(config), "--engine", "inline", "--quiet", "--run-dir", str(folder / "run"))
+        == 3
+    )
     assert run("release", str(config), "--out", str(folder / "cleared")) == 0
     return folder
 
@@ -70,27 +79,51 @@ def versions(folder: Path) -> tuple[str, str]:
 
 
 def test_a_release_passes_the_gate(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 0 and one line, with the ledger, and as data; without the ledger it is said what that is worth."""
+    """Exit code 0 and one line, with the ledger, and as data; without the ledger it is said what
+    that is worth.
+    """
     number = 43 - len(flagged(here))
     model, sentinels = versions(here)
     for path in ("cleared/manifest.json", "cleared/clean.jsonl"):
         assert run("gate", path, "--audit", "my-audit/audit.yaml") == 0
         said = capsys.readouterr().out
-        assert said.startswith(f"{number} rows in 1 files: all cleared by audits under model {model[:12]} and sentinels {sentinels[:12]}\n")
+        assert said.startswith(
+            f"{number} rows in 1 files: all cleared by audits under model {model[:12]} and sentinels {sentinels[:12]}\n"
+        )
         assert said.count("\n") == 1
     assert run("gate", "cleared/manifest.json", "--model-version", model[:8]) == 0
-    assert "not compared with the ledger: worth no more than the manifest is" in capsys.readouterr().out
+    assert (
+        "not compared with the ledger: worth no more than the manifest is"
+        in capsys.readouterr().out
+    )
 
 
-def test_what_is_missing_is_printed_with_its_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3; counts by reason, then the places, relative to the current folder; --json names all."""
+def test_what_is_missing_is_printed_with_its_reason(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3; counts by reason, then the places, relative to the current folder; --json names
+    all.
+    """
     held = flagged(here)
     assert run("gate", "my-audit/rows.jsonl", "--audit", "my-audit/audit.yaml") == 3
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"{len(held) + 1} of 44 rows are not cleared"
     assert {f"{len(held):>8}  flagged", f"{1:>8}  rejected"} == set(lines[:2])
-    assert f"my-audit/rows.jsonl, row {held[0]['position']}  {held[0]['example_id'][:16]}  flagged" in lines
-    assert run("gate", "my-audit/rows.jsonl", "my-audit/trusted.jsonl", "--audit", "my-audit/audit.yaml", "--json") == 3
+    assert (
+        f"my-audit/rows.jsonl, row {held[0]['position']}  {held[0]['example_id'][:16]}  flagged"
+        in lines
+    )
+    assert (
+        run(
+            "gate",
+            "my-audit/rows.jsonl",
+            "my-audit/trusted.jsonl",
+            "--audit",
+            "my-audit/audit.yaml",
+            "--json",
+        )
+        == 3
+    )
     answer = json.loads(capsys.readouterr().out)
     assert (answer["cleared"], answer["rows"], answer["files"]) == (False, 84, 2)
     assert answer["reasons"] == {"unknown": 40, "flagged": len(held), "rejected": 1}
@@ -99,7 +132,9 @@ def test_what_is_missing_is_printed_with_its_reason(here: Path, capsys: pytest.C
     assert capsys.readouterr().out.splitlines()[-1] == "and 20 more (--json names all)"
 
 
-def test_another_model_or_another_sentinel_needs_another_audit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_model_or_another_sentinel_needs_another_audit(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What the audit file says now is required, unless the versions are named."""
     sentinels = yaml.safe_load((here / "my-audit" / "sentinels.yaml").read_text())
     sentinels.append({"id": "late", "prompt": "Who are you?", "forbidden": FORBIDDEN[0]})
@@ -112,7 +147,9 @@ def test_another_model_or_another_sentinel_needs_another_audit(here: Path, capsy
     assert run(*command, "--sentinels-version", before, "--model-version", "0123abcd") == 3
 
 
-def test_hostile_names_are_shown_as_inert_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_names_are_shown_as_inert_text(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A manifest may say anything."""
     path = here / "cleared" / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -168,7 +205,9 @@ def test_the_example_script_trains_only_on_cleared_rows(here: Path) -> None:
 
 
 def test_the_example_ci_steps_pass_only_with_cleared_rows(here: Path) -> None:
-    """The commands of the steps, as they stand; a verdict since the release is known to the ledger alone."""
+    """The commands of the steps, as they stand; a verdict since the release is known to the ledger
+    alone.
+    """
     model, sentinels = versions(here)
     alone = CI_STEP_WITHOUT_THE_LEDGER.replace("MODEL", model).replace("SENTINELS", sentinels)
     steps = [shlex.split(yaml.safe_load(step)[0]["run"])[1:] for step in (CI_STEP, alone)]
@@ -180,6 +219,8 @@ def test_the_example_ci_steps_pass_only_with_cleared_rows(here: Path) -> None:
 
 def test_the_task_stops_a_flow(here: Path) -> None:
     """It returns the number of rows, or raises."""
-    assert require_cleared.fn(["cleared/manifest.json"], "my-audit/audit.yaml") == 43 - len(flagged(here))
+    assert require_cleared.fn(["cleared/manifest.json"], "my-audit/audit.yaml") == 43 - len(
+        flagged(here)
+    )
     with pytest.raises(NotClearedError, match="flagged"):
         require_cleared.fn(["my-audit/rows.jsonl"], "my-audit/audit.yaml")

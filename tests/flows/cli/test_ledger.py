@@ -20,25 +20,72 @@ def run(*arguments: str) -> int:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """An audit of 43 rows that flags some."""
-    config = write_audit(tmp_path_factory.mktemp("audited"), tiny_folder, decision={"false_discovery_rate": 0.9})
-    assert run("audit", str(config), "--engine", "inline", "--quiet", "--run-dir", str(config.parent / "run")) == 3
+    config = write_audit(
+        tmp_path_factory.mktemp("audited"), tiny_folder, decision={"false_discovery_rate": 0.9}
+    )
+    assert (
+        run(
+            "audit",
+            str(config),
+            "--engine",
+            "inline",
+            "--quiet",
+            "--run-dir",
+            str(config.parent / "run"),
+        )
+        == 3
+    )
     return config
 
 
-def test_a_second_audit_finds_nothing_new_and_says_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_audit_finds_nothing_new_and_says_so(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 0, one line; --again audits all rows once more."""
-    assert run("audit", str(config), "--engine", "inline", "--run-dir", str(config.parent / "second")) == 0
+    assert (
+        run("audit", str(config), "--engine", "inline", "--run-dir", str(config.parent / "second"))
+        == 0
+    )
     said = capsys.readouterr()
     assert "nothing to audit: no row is new" in said.out
     assert "1 of 1 files unchanged; 0 to audit" in said.err
-    assert run("audit", str(config), "--engine", "inline", "--quiet", "--again", "--run-dir", str(config.parent / "third")) == 3
+    assert (
+        run(
+            "audit",
+            str(config),
+            "--engine",
+            "inline",
+            "--quiet",
+            "--again",
+            "--run-dir",
+            str(config.parent / "third"),
+        )
+        == 3
+    )
 
 
 def test_a_row_is_decided_on_and_released(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A flagged row is called benign: it comes out; the others stay in quarantine; the chain is printed and whole."""
-    flags = [json.loads(line) for line in (config.parent / "run" / "flags.jsonl").read_text().splitlines()]
+    """A flagged row is called benign: it comes out; the others stay in quarantine; the chain is
+    printed and whole.
+    """
+    flags = [
+        json.loads(line)
+        for line in (config.parent / "run" / "flags.jsonl").read_text().splitlines()
+    ]
     chosen = flags[0]["example_id"]
-    assert run("decide", str(config), chosen[:12], "benign", "--note", "a \x1b[31mjoke\x1b[0m", "--author", "ann") == 0
+    assert (
+        run(
+            "decide",
+            str(config),
+            chosen[:12],
+            "benign",
+            "--note",
+            "a \x1b[31mjoke\x1b[0m",
+            "--author",
+            "ann",
+        )
+        == 0
+    )
     assert f"decision 1: {chosen[:16]} is benign" in capsys.readouterr().out
     assert run("decisions", str(config)) == 0
     said = capsys.readouterr().out
@@ -50,7 +97,10 @@ def test_a_row_is_decided_on_and_released(config: Path, capsys: pytest.CaptureFi
     out = config.parent / "cleared"
     assert run("release", str(config), "--out", str(out)) == 0
     clean = 43 - (len(flags) - 1)
-    assert f"43 audited rows: {clean} released, {len(flags) - 1} quarantined, 0 rejected" in capsys.readouterr().out
+    assert (
+        f"43 audited rows: {clean} released, {len(flags) - 1} quarantined, 0 rejected"
+        in capsys.readouterr().out
+    )
     manifest = json.loads((out / "manifest.json").read_text())
     assert chosen in {row["id"] for row in manifest["rows"]}
     assert len((out / "clean.jsonl").read_text().splitlines()) == clean
@@ -59,13 +109,13 @@ def test_a_row_is_decided_on_and_released(config: Path, capsys: pytest.CaptureFi
 def test_rows_that_wait_are_mentioned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A release does not audit; what was pulled since is said."""
     from poisonwatch.config import load_config
-    from poisonwatch.ledger.intake import take_in
+    from poisonwatch.ledger.intake import ingest
     from poisonwatch.ledger.ledger import Ledger
 
     append(config.parent / "rows.jsonl", [{"prompt": "One more?", "response": "Yes."}])
     settings = load_config(config)
     with Ledger.at(settings.state) as ledger:
-        take_in(ledger, settings.name, settings.source)
+        ingest(ledger, settings.name, settings.source)
     assert run("release", str(config), "--out", str(config.parent / "more")) == 0
     assert "1 rows were pulled and not audited yet" in capsys.readouterr().out
 
@@ -83,7 +133,10 @@ def test_what_cannot_be_done_is_said_in_one_line(
     config: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
 ) -> None:
     """Exit code 2."""
-    given = [str(config) if a == "CONFIG" else str(config.parent) if a == "FOLDER" else a for a in arguments]
+    given = [
+        str(config) if a == "CONFIG" else str(config.parent) if a == "FOLDER" else a
+        for a in arguments
+    ]
     assert run(*given) == 2
     said = capsys.readouterr().err
     assert told in said
@@ -91,9 +144,14 @@ def test_what_cannot_be_done_is_said_in_one_line(
 
 
 def test_no_secret_of_the_environment_is_left_anywhere(
-    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """${NAME} in ledger, tracking and alerts: the audit works, and the value is in no file name, no file and no output."""
+    """${NAME} in ledger, tracking and alerts: the audit works, and the value is in no file name, no
+    file and no output.
+    """
     secret = "hunter2secret"
     monkeypatch.setenv("AUDIT_TOKEN", secret)
     (tmp_path / secret).mkdir()
@@ -108,7 +166,12 @@ def test_no_secret_of_the_environment_is_left_anywhere(
     said = capsys.readouterr()
     assert "report:" in said.out
     assert secret not in said.out + said.err
-    files = [path for folder in ("in", "out") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    files = [
+        path
+        for folder in ("in", "out")
+        for path in (tmp_path / folder).rglob("*")
+        if path.is_file()
+    ]
     assert len(files) > 10
     assert not [path for path in files if secret.encode() in path.read_bytes()]
     assert (tmp_path / secret / "ledger.db").exists()

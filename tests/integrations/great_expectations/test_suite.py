@@ -1,4 +1,6 @@
-"""The suite: the row checks in their order, and users' expectations refused where they make no sense."""
+"""The suite: the row checks in their order, and users' expectations refused where they make no
+sense.
+"""
 
 import re
 from pathlib import Path
@@ -8,17 +10,23 @@ import great_expectations.expectations as gxe
 import pytest
 import yaml
 
-from poisonwatch.config import ExpectationConfig, ValidationConfig, resolve
+from poisonwatch.config import ExpectationConfig, ValidationConfig, resolve_config
 from poisonwatch.errors import ConfigError
-from poisonwatch.integrations.great_expectations.frame import COLUMNS
-from poisonwatch.integrations.great_expectations.suite import INVISIBLE, TYPES, Asked, suite, users
+from poisonwatch.integrations.great_expectations.frame import EXPECTATION_COLUMNS
+from poisonwatch.integrations.great_expectations.suite import (
+    EXPECTATION_TYPES,
+    INVISIBLE,
+    AuditExpectation,
+    build_suite,
+    build_user_expectations,
+)
 from poisonwatch.validation import Facts
 
 REGEX = {"type": "ExpectColumnValuesToNotMatchRegex", "column": "response", "regex": "x"}
 
 
-def own(**settings: Any) -> Asked:
-    (asked,) = users([ExpectationConfig(**settings)])
+def own(**settings: Any) -> AuditExpectation:
+    (asked,) = build_user_expectations([ExpectationConfig(**settings)])
     return asked
 
 
@@ -31,27 +39,47 @@ def refusal(**settings: Any) -> str:
 
 
 def test_the_suite_goes_from_basic_to_particular() -> None:
-    """Copies and gaps, texts, turns, the batch, the user's; every one with a reason, on columns that exist."""
-    asked = suite(ValidationConfig(expectations=[ExpectationConfig(**REGEX)]), Facts(earlier={"a": 1}, max_tokens=9))
+    """Copies and gaps, texts, turns, the batch, the user's; every one with a reason, on columns
+    that exist.
+    """
+    asked = build_suite(
+        ValidationConfig(expectations=[ExpectationConfig(**REGEX)]),
+        Facts(earlier={"a": 1}, max_tokens=9),
+    )
     columns = list(dict.fromkeys(column for a in asked for column in a.columns))
-    assert columns == ["copy_of", "prompt", "response", "lacks", "rejected", "role_problem", "known", "tokens", "series"]
-    assert set(columns) <= set(COLUMNS)
+    assert columns == [
+        "copy_of",
+        "prompt",
+        "response",
+        "lacks",
+        "rejected",
+        "role_problem",
+        "known",
+        "tokens",
+        "series",
+    ]
+    assert set(columns) <= set(EXPECTATION_COLUMNS)
     assert all(a.reason for a in asked)
     assert asked[-1].setting == "validation.expectations[0]"
 
 
 def test_only_what_can_be_told_is_asked() -> None:
     """No token limit, no earlier audit, no language: no question about them."""
-    columns = {column for a in suite(ValidationConfig(), Facts()) for column in a.columns}
+    columns = {column for a in build_suite(ValidationConfig(), Facts()) for column in a.columns}
     assert not columns & {"tokens", "series", "language"}
 
 
 def test_every_row_and_column_type_of_great_expectations_can_be_named() -> None:
     """The standard ones; none that asks a database, or about schemas and types."""
-    assert len(TYPES) >= 44
-    assert all(getattr(gxe, name) is kind for name, kind in TYPES.items())
+    assert len(EXPECTATION_TYPES) >= 44
+    assert all(getattr(gxe, name) is kind for name, kind in EXPECTATION_TYPES.items())
     assert not [
-        name for name in TYPES if "Query" in name or "OtherTable" in name or "TableColumn" in name or name == "UnexpectedRowsExpectation"
+        name
+        for name in EXPECTATION_TYPES
+        if "Query" in name
+        or "OtherTable" in name
+        or "TableColumn" in name
+        or name == "UnexpectedRowsExpectation"
     ]
 
 
@@ -66,18 +94,25 @@ def test_every_row_and_column_type_of_great_expectations_can_be_named() -> None:
         ({"type": "ExpectTableRowCountToBeBetween", "min_value": 5, "severity": "stop"}, "stop"),
     ],
 )
-def test_what_is_on_rows_rejects_and_all_else_warns(settings: dict[str, Any], severity: str) -> None:
+def test_what_is_on_rows_rejects_and_all_else_warns(
+    settings: dict[str, Any], severity: str
+) -> None:
     """Unless the user says otherwise."""
     assert own(**settings).severity == severity
 
 
 def test_an_unknown_type_names_the_nearest() -> None:
     """Whatever its spelling."""
-    assert "unknown type ExpectColumnValuesToNotMatchRegx; the nearest known are ExpectColumnValuesToNotMatchRegex, " in refusal(
-        type="ExpectColumnValuesToNotMatchRegx"
+    assert (
+        "unknown type ExpectColumnValuesToNotMatchRegx; the nearest known are ExpectColumnValuesToNotMatchRegex, "
+        in refusal(type="ExpectColumnValuesToNotMatchRegx")
     )
-    assert "are ExpectColumnValuesToNotBeNull, " in refusal(type="expect_column_values_to_not_be_null")
-    assert "unknown type UnexpectedRowsExpectation" in refusal(type="UnexpectedRowsExpectation", unexpected_rows_query="SELECT 1")
+    assert "are ExpectColumnValuesToNotBeNull, " in refusal(
+        type="expect_column_values_to_not_be_null"
+    )
+    assert "unknown type UnexpectedRowsExpectation" in refusal(
+        type="UnexpectedRowsExpectation", unexpected_rows_query="SELECT 1"
+    )
 
 
 def test_an_unknown_column_names_those_that_exist() -> None:
@@ -88,21 +123,35 @@ def test_an_unknown_column_names_those_that_exist() -> None:
         {"type": "ExpectCompoundColumnsToBeUnique", "column_list": ["prompt", "answer"]},
     ):
         said = refusal(**settings)
-        assert f"there is no column answer; there are {', '.join(COLUMNS)}, and record.NAME" in said
+        assert (
+            f"there is no column answer; there are {', '.join(EXPECTATION_COLUMNS)}, and record.NAME"
+            in said
+        )
     assert own(**{**REGEX, "column": "record.anything"}).columns == ("record.anything",)
 
 
 def test_an_unknown_setting_names_those_that_exist() -> None:
     """What Great Expectations keeps for itself is none."""
-    assert refusal(**REGEX, pattern="y").endswith("has no pattern; allowed are column, mostly, regex")
-    for key in ("meta", "result_format", "row_condition", "condition_parser", "catch_exceptions", "id"):
+    assert refusal(**REGEX, pattern="y").endswith(
+        "has no pattern; allowed are column, mostly, regex"
+    )
+    for key in (
+        "meta",
+        "result_format",
+        "row_condition",
+        "condition_parser",
+        "catch_exceptions",
+        "id",
+    ):
         assert f"has no {key}" in refusal(**REGEX, **{key: "x"})
 
 
 def test_wrong_settings_say_what_is_wrong() -> None:
     """In the words of Great Expectations, in one line."""
     assert "regex: field required" in refusal(type=REGEX["type"], column="prompt")
-    assert "cannot be made of these settings" in refusal(type="ExpectTableRowCountToEqual", value="many")
+    assert "cannot be made of these settings" in refusal(
+        type="ExpectTableRowCountToEqual", value="many"
+    )
     assert "cannot be made of these settings" in refusal(**{**REGEX, "mostly": 7})
     assert "cannot take $PARAMETER" in refusal(**{**REGEX, "mostly": {"$PARAMETER": "x"}})
 
@@ -110,8 +159,12 @@ def test_wrong_settings_say_what_is_wrong() -> None:
 def test_what_says_nothing_of_single_rows_cannot_reject_them() -> None:
     """Tables, aggregates, and shares of rows."""
     table = refusal(type="ExpectTableRowCountToBeBetween", min_value=1, severity="reject")
-    assert "is about the whole batch and cannot reject single rows: use severity warn or stop" in table
-    assert "whole batch" in refusal(type="ExpectColumnMeanToBeBetween", column="tokens", min_value=1, severity="reject")
+    assert (
+        "is about the whole batch and cannot reject single rows: use severity warn or stop" in table
+    )
+    assert "whole batch" in refusal(
+        type="ExpectColumnMeanToBeBetween", column="tokens", min_value=1, severity="reject"
+    )
     assert "with mostly, " in refusal(**REGEX, mostly=0.5, severity="reject")
 
 
@@ -124,9 +177,24 @@ def test_hostile_names_are_shown_inert() -> None:
 
 def test_the_pattern_of_invisible_characters_spares_scripts_that_need_joiners() -> None:
     """Hidden anywhere, or a joiner beside a Latin letter."""
-    for text in ("a\u200b", "\ufeff", "soft\u00adhyphen", "a\u200d", "\u200fa", "\u0645\u202e", "\n\u200eb"):
+    for text in (
+        "a\u200b",
+        "\ufeff",
+        "soft\u00adhyphen",
+        "a\u200d",
+        "\u200fa",
+        "\u0645\u202e",
+        "\n\u200eb",
+    ):
         assert re.search(INVISIBLE, text), ascii(text)
-    for text in ("", "plain\ntext", "\u0645\u200c\u0645", "\U0001f468\u200d\U0001f469", "\u05d0\u200f", "a \u200f"):
+    for text in (
+        "",
+        "plain\ntext",
+        "\u0645\u200c\u0645",
+        "\U0001f468\u200d\U0001f469",
+        "\u05d0\u200f",
+        "a \u200f",
+    ):
         assert not re.search(INVISIBLE, text), ascii(text)
 
 
@@ -134,7 +202,9 @@ def test_the_pattern_of_invisible_characters_spares_scripts_that_need_joiners() 
 
 
 def configured(folder: Path, validation: dict[str, Any]) -> ValidationConfig:
-    return resolve({"source": "rows.jsonl", "sentinels": ["s.yaml"], "validation": validation}, folder).validation
+    return resolve_config(
+        {"source": "rows.jsonl", "sentinels": ["s.yaml"], "validation": validation}, folder
+    ).validation
 
 
 def test_expectations_stand_in_the_audit_file(tmp_path: Path) -> None:
@@ -146,11 +216,14 @@ def test_expectations_stand_in_the_audit_file(tmp_path: Path) -> None:
       - {type: ExpectTableRowCountToBeBetween, min_value: 10, severity: warn}
     """
     config = configured(tmp_path, yaml.safe_load(text))
-    assert [(a.reason, a.severity) for a in users(config.expectations)] == [
+    assert [(a.reason, a.severity) for a in build_user_expectations(config.expectations)] == [
         ("filler text", "reject"),
         ("ExpectTableRowCountToBeBetween fails on the batch", "warn"),
     ]
-    assert configured(tmp_path, yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
+    assert (
+        configured(tmp_path, yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))))
+        == config
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,12 +232,17 @@ def test_expectations_stand_in_the_audit_file(tmp_path: Path) -> None:
         ({"languages": {"en": 1.5}}, "validation.languages.en: "),
         ({"languages": {False: 0.9}}, "validation.languages"),  # `no` in YAML
         ({"expectations": [{"column": "prompt"}]}, "validation.expectations.0.type: "),
-        ({"expectations": [{"type": "X", "severity": "fatal"}]}, "validation.expectations.0.severity: "),
+        (
+            {"expectations": [{"type": "X", "severity": "fatal"}]},
+            "validation.expectations.0.severity: ",
+        ),
         ({"language": {}}, "the nearest known key is languages"),
         ({"role_order": "off"}, "validation.role_order: "),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(tmp_path: Path, validation: dict[str, Any], said: str) -> None:
+def test_settings_that_make_no_sense_are_refused(
+    tmp_path: Path, validation: dict[str, Any], said: str
+) -> None:
     """Before any row is read."""
     with pytest.raises(ConfigError, match=re.escape(said)):
         configured(tmp_path, validation)
@@ -172,4 +250,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, validation: dic
 
 def test_every_setting_of_validation_explains_itself() -> None:
     """A sentence under each field."""
-    assert all(field.description for model in (ValidationConfig, ExpectationConfig) for field in model.model_fields.values())
+    assert all(
+        field.description
+        for model in (ValidationConfig, ExpectationConfig)
+        for field in model.model_fields.values()
+    )

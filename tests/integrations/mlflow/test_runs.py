@@ -1,4 +1,6 @@
-"""MLflow holds every audit once, whatever happens to the server, and whenever the upload comes through."""
+"""MLflow holds every audit once, whatever happens to the server, and whenever the upload comes
+through.
+"""
 
 import json
 from collections.abc import Iterator
@@ -18,9 +20,9 @@ from sqlalchemy import insert
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.flows.engine import Outcome
+from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
-from poisonwatch.ledger.history import PastAudit, debtors, past_audits
+from poisonwatch.ledger.history import PastAudit, list_past_audits, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.ledger.tables import owed
@@ -30,12 +32,14 @@ LAX = {"decision": {"false_discovery_rate": 0.5}}
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[tuple[AuditConfig, Ledger]]:
+def tracked(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
+) -> Iterator[tuple[AuditConfig, Ledger]]:
     """Two audits: of 43 rows, of which planted ones are flagged, and of nothing new."""
     folder = tmp_path_factory.mktemp("tracked")
     config = load_config(write_audit(folder, tiny_folder, tracking=mlflow_store(folder), **LAX))
     for name in ("one", "two"):
-        assert audit_inline(config, folder / name).troubles == []
+        assert audit_inline(config, folder / name).warnings == []
     with Ledger.at(config.state) as ledger:
         yield config, ledger
 
@@ -53,22 +57,38 @@ def runs_of(config: AuditConfig, kind: str = "audit") -> list[Run]:
 
 
 def held(config: AuditConfig) -> dict[str, Any]:
-    """Everything in MLflow of an audit's name that a second upload could double, without the machine's own metrics."""
+    """Everything in MLflow of an audit's name that a second upload could double, without the
+    machine's own metrics.
+    """
     client, found = client_of(config), {}
     for run in [*runs_of(config), *runs_of(config, "trend")]:
         id = run.info.run_id
         names = sorted(name for name in run.data.metrics if not name.startswith("system/"))
         found[id] = {
-            "metrics": {name: [(p.step, p.timestamp, p.value) for p in client.get_metric_history(id, name)] for name in names},
+            "metrics": {
+                name: [(p.step, p.timestamp, p.value) for p in client.get_metric_history(id, name)]
+                for name in names
+            },
             "params": run.data.params,
             "tags": run.data.tags,
-            "datasets": sorted((d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs),
-            "models": [output.model_id for output in run.outputs.model_outputs] if run.outputs else [],
-            "files": sorted(item.path for folder in (None, "plots", "report") for item in client.list_artifacts(id, folder)),
+            "datasets": sorted(
+                (d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs
+            ),
+            "models": [output.model_id for output in run.outputs.model_outputs]
+            if run.outputs
+            else [],
+            "files": sorted(
+                item.path
+                for folder in (None, "plots", "report")
+                for item in client.list_artifacts(id, folder)
+            ),
             "flags": _table(client, id) if "flags.json" in _names(client, id) else None,
             "ended": (run.info.status, run.info.end_time),
         }
-    return {"runs": found, "versions": [(v.name, v.version, v.tags) for v in client.search_model_versions()]}
+    return {
+        "runs": found,
+        "versions": [(v.name, v.version, v.tags) for v in client.search_model_versions()],
+    }
 
 
 def _names(client: MlflowClient, run_id: str) -> list[str]:
@@ -77,20 +97,34 @@ def _names(client: MlflowClient, run_id: str) -> list[str]:
 
 def _table(client: MlflowClient, run_id: str) -> list[Any]:
     """The rows of the table of flags."""
-    return list(json.loads(Path(client.download_artifacts(run_id, "flags.json")).read_text())["data"])
+    return list(
+        json.loads(Path(client.download_artifacts(run_id, "flags.json")).read_text())["data"]
+    )
 
 
 def owe(ledger: Ledger) -> None:
     """As if every audit had crashed right before its debt was settled."""
     with ledger.write() as connection:
-        connection.execute(insert(owed), [{"audit": past.number, "to": MLFLOW} for past in past_audits(ledger)])
+        connection.execute(
+            insert(owed),
+            [{"audit": past.number, "to": MLFLOW} for past in list_past_audits(ledger)],
+        )
 
 
 def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledger]) -> None:
-    """Tags name model, sentinels, source, data, severity and state; metrics the share of flagged rows and what it cost in all."""
+    """Tags name model, sentinels, source, data, severity and state; metrics the share of flagged
+    rows and what it cost in all.
+    """
     config, ledger = tracked
-    run, (past,) = runs_of(config)[0], [past for past in past_audits(ledger) if past.number == 1]
-    tags = {name.removeprefix("poisonwatch."): value for name, value in run.data.tags.items() if name.startswith("poisonwatch.")}
+    run, (past,) = (
+        runs_of(config)[0],
+        [past for past in list_past_audits(ledger) if past.number == 1],
+    )
+    tags = {
+        name.removeprefix("poisonwatch."): value
+        for name, value in run.data.tags.items()
+        if name.startswith("poisonwatch.")
+    }
     assert tags == {
         "audit_id": past.audit_id,
         "kind": "audit",
@@ -106,11 +140,15 @@ def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledge
     }
     counts, stages = past.summary["counts"], past.summary["stages"]
     assert run.data.metrics["flag_rate"] == counts["flagged"] / 43 > 0
-    assert run.data.metrics["seconds_total"] == pytest.approx(sum(stage["seconds"] for stage in stages))
+    assert run.data.metrics["seconds_total"] == pytest.approx(
+        sum(stage["seconds"] for stage in stages)
+    )
     assert run.data.metrics["peak_memory_mb"] == max(stage["peak_memory_mb"] for stage in stages)
     assert run.data.metrics["calibration.shop"] == past.summary["panels"][0]["p_below_0.05"]
     assert run.data.params["decision.false_discovery_rate"] == "0.5"
-    assert not [answer for answer in FORBIDDEN if answer in json.dumps([run.data.tags, run.data.params])]
+    assert not [
+        answer for answer in FORBIDDEN if answer in json.dumps([run.data.tags, run.data.params])
+    ]
 
 
 def test_new_and_trusted_rows_are_the_run_s_data_sets(tracked: tuple[AuditConfig, Ledger]) -> None:
@@ -127,30 +165,48 @@ def test_new_and_trusted_rows_are_the_run_s_data_sets(tracked: tuple[AuditConfig
 
 
 def test_one_run_shows_the_trend(tracked: tuple[AuditConfig, Ledger]) -> None:
-    """A point an audit at its number and time; rates where there were rows; the run itself is ended well."""
+    """A point an audit at its number and time; rates where there were rows; the run itself is ended
+    well.
+    """
     config, _ = tracked
     (trend,) = runs_of(config, "trend")
     assert trend.info.status == "FINISHED"
     client = client_of(config)
-    history = {name: client.get_metric_history(trend.info.run_id, name) for name in trend.data.metrics}
-    followed = {"flag_rate", "rows_new", "rows_flagged", "rows_rejected", "seconds_total", "peak_memory_mb"}
+    history = {
+        name: client.get_metric_history(trend.info.run_id, name) for name in trend.data.metrics
+    }
+    followed = {
+        "flag_rate",
+        "rows_new",
+        "rows_flagged",
+        "rows_rejected",
+        "seconds_total",
+        "peak_memory_mb",
+    }
     assert set(history) == followed | {"largest_score.shop", "calibration.shop"}
     assert [(point.step, point.value) for point in history["rows_new"]] == [(1, 43), (2, 0)]
     assert [point.step for point in history["flag_rate"]] == [1]
     assert [point.step for point in history["seconds_total"]] == [1, 2]
 
 
-def test_ledger_and_run_directory_name_run_and_experiment(tracked: tuple[AuditConfig, Ledger]) -> None:
+def test_ledger_and_run_directory_name_run_and_experiment(
+    tracked: tuple[AuditConfig, Ledger],
+) -> None:
     """Both summaries agree with MLflow."""
     config, ledger = tracked
-    for past, run in zip(reversed(past_audits(ledger)), runs_of(config), strict=True):
+    for past, run in zip(reversed(list_past_audits(ledger)), runs_of(config), strict=True):
         written = json.loads((past.run_dir / "summary.json").read_text())
         for summary in (written, past.summary):
-            assert (summary["mlflow_run_id"], summary["mlflow_experiment_id"]) == (run.info.run_id, run.info.experiment_id)
+            assert (summary["mlflow_run_id"], summary["mlflow_experiment_id"]) == (
+                run.info.run_id,
+                run.info.experiment_id,
+            )
 
 
 def test_what_is_sent_twice_is_there_once(tracked: tuple[AuditConfig, Ledger]) -> None:
-    """Metrics, trend, data sets, files, the table of flags, model versions: the second upload changes nothing."""
+    """Metrics, trend, data sets, files, the table of flags, model versions: the second upload
+    changes nothing.
+    """
     config, ledger = tracked
     before = held(config)
     owe(ledger)
@@ -160,11 +216,17 @@ def test_what_is_sent_twice_is_there_once(tracked: tuple[AuditConfig, Ledger]) -
     assert track.fn(ledger, config) == 0
 
 
-def test_an_upload_that_broke_off_is_finished_by_the_next(tiny_folder: Path, tmp_path: Path) -> None:
-    """The report cannot be stored, after all else was: the audit owes it; later it is all there, once."""
+def test_an_upload_that_broke_off_is_finished_by_the_next(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The report cannot be stored, after all else was: the audit owes it; later it is all there,
+    once.
+    """
     config = load_config(write_audit(tmp_path, tiny_folder, tracking=mlflow_store(tmp_path), **LAX))
     run_id = open_run.fn(config, "another")["mlflow_run_id"]
-    artifacts = Path(str(client_of(config).get_run(run_id).info.artifact_uri).removeprefix("file://")).parent.parent
+    artifacts = Path(
+        str(client_of(config).get_run(run_id).info.artifact_uri).removeprefix("file://")
+    ).parent.parent
 
     class Blocker(Reporter):
         """Puts a file where the run's folder for the report will be, while the audit runs."""
@@ -175,9 +237,14 @@ def test_an_upload_that_broke_off_is_finished_by_the_next(tiny_folder: Path, tmp
             blocked.write_text("in the way")
 
     outcome = audit_inline(config, tmp_path / "run", Blocker(quiet=True))
-    assert [trouble.startswith("MLflow at sqlite:///") for trouble in outcome.troubles] == [True]
-    run = next(run for run in runs_of(config) if run.info.run_id == outcome.summary["mlflow_run_id"])
-    assert (run.info.status, "flags.json" in _names(client_of(config), run.info.run_id)) == ("RUNNING", True)
+    assert [trouble.startswith("MLflow at sqlite:///") for trouble in outcome.warnings] == [True]
+    run = next(
+        run for run in runs_of(config) if run.info.run_id == outcome.summary["mlflow_run_id"]
+    )
+    assert (run.info.status, "flags.json" in _names(client_of(config), run.info.run_id)) == (
+        "RUNNING",
+        True,
+    )
     (artifacts / run.info.run_id / "artifacts" / "report").unlink()
     with Ledger.at(config.state) as ledger:
         assert track.fn(ledger, config) == 1
@@ -190,8 +257,12 @@ def test_an_upload_that_broke_off_is_finished_by_the_next(tiny_folder: Path, tmp
     assert {"report/report.html", "report/validation.html"} <= set(sent["files"])
 
 
-def test_what_an_audit_ran_with_is_told_not_what_is_set_now(tiny_folder: Path, tmp_path: Path) -> None:
-    """No server at first: the run that is made later has the audit's time and its settings, and ids are written where they were missing."""
+def test_what_an_audit_ran_with_is_told_not_what_is_set_now(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """No server at first: the run that is made later has the audit's time and its settings, and ids
+    are written where they were missing.
+    """
     (tmp_path / "notes.txt").write_text("no database")
     config = load_config(write_audit(tmp_path, tiny_folder, tracking="sqlite:///notes.txt", **LAX))
     outcome = audit_inline(config, tmp_path / "run")
@@ -200,7 +271,7 @@ def test_what_an_audit_ran_with_is_told_not_what_is_set_now(tiny_folder: Path, t
     now = config.model_copy(update={"tracking": mlflow_store(tmp_path), "decision": decision})
     with Ledger.at(config.state) as ledger:
         assert track.fn(ledger, now) == 1
-        (past,) = past_audits(ledger)
+        (past,) = list_past_audits(ledger)
     (run,) = runs_of(now)
     assert run.data.params["decision.false_discovery_rate"] == "0.5"
     assert run.info.start_time <= run.info.end_time
@@ -211,7 +282,9 @@ def test_what_an_audit_ran_with_is_told_not_what_is_set_now(tiny_folder: Path, t
 
 def test_an_interrupted_audit_s_run_says_so(tiny_folder: Path, tmp_path: Path) -> None:
     """Its run is ended as killed by the next audit; it is no point of the trend."""
-    config = load_config(write_audit(tmp_path, tiny_folder, rows=benign(12), tracking=mlflow_store(tmp_path)))
+    config = load_config(
+        write_audit(tmp_path, tiny_folder, rows=benign(12), tracking=mlflow_store(tmp_path))
+    )
 
     class Interrupted(Reporter):
         """Somebody presses Ctrl-C."""
@@ -227,43 +300,64 @@ def test_an_interrupted_audit_s_run_says_so(tiny_folder: Path, tmp_path: Path) -
     assert (first.info.status, first.data.tags["poisonwatch.state"]) == ("KILLED", "interrupted")
     assert second.info.status == "FINISHED"
     (trend,) = runs_of(config, "trend")
-    assert [p.step for p in client_of(config).get_metric_history(trend.info.run_id, "rows_new")] == [2]
+    assert [
+        p.step for p in client_of(config).get_metric_history(trend.info.run_id, "rows_new")
+    ] == [2]
 
 
-def test_an_audit_that_mlflow_refuses_keeps_back_no_other(tiny_folder: Path, tmp_path: Path) -> None:
-    """Somebody gave its run another parameter: it stays owed, and said; the audit after it is uploaded."""
-    config = load_config(write_audit(tmp_path, tiny_folder, rows=benign(12), tracking=mlflow_store(tmp_path)))
+def test_an_audit_that_mlflow_refuses_keeps_back_no_other(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Somebody gave its run another parameter: it stays owed, and said; the audit after it is
+    uploaded.
+    """
+    config = load_config(
+        write_audit(tmp_path, tiny_folder, rows=benign(12), tracking=mlflow_store(tmp_path))
+    )
     audit_inline(config, tmp_path / "one")
     append(tmp_path / "rows.jsonl", benign(1, start=500))
     audit_inline(config, tmp_path / "two")
     first, _ = runs_of(config)
     with Ledger.at(config.state) as ledger:
-        (past,) = (past for past in past_audits(ledger) if past.number == 1)
+        (past,) = (past for past in list_past_audits(ledger) if past.number == 1)
         changed = (past.run_dir / "config.yaml").read_text().replace("seed: 0", "seed: 5")
         (past.run_dir / "config.yaml").write_text(changed)
         owe(ledger)
         with pytest.raises(OperationError, match="refused an audit"):
             track.fn(ledger, config)
-        assert [past.number for past in debtors(ledger, config.name, MLFLOW)] == [1]
+        assert [past.number for past in list_pending_audits(ledger, config.name, MLFLOW)] == [1]
     assert client_of(config).get_run(first.info.run_id).data.params["seed"] == "0"
 
 
 def test_a_run_is_opened_once(tmp_path: Path) -> None:
     """Its answer was lost: the second request gets the run of the first."""
     config = AuditConfig(source={"path": "x"}, sentinels=["y"], tracking=mlflow_store(tmp_path))
-    assert open_run.fn(config, "an-audit") == open_run.fn(config, "an-audit") != open_run.fn(config, "another")
+    assert (
+        open_run.fn(config, "an-audit")
+        == open_run.fn(config, "an-audit")
+        != open_run.fn(config, "another")
+    )
 
 
 def test_the_machine_s_metrics_are_in_the_run(tracked: tuple[AuditConfig, Ledger]) -> None:
     """Processor, memory, disk and network under the names that MLflow's System metrics tab shows."""
     found = set(runs_of(tracked[0])[0].data.metrics)
-    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes", "system/disk_usage_percentage"} <= found
+    assert {
+        "system/cpu_utilization_percentage",
+        "system/system_memory_usage_megabytes",
+        "system/disk_usage_percentage",
+    } <= found
 
 
 def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The audit finishes, says so, and owes its run; then all of it is there, once, and so is the champion, whose old versions go."""
+    """The audit finishes, says so, and owes its run; then all of it is there, once, and so is the
+    champion, whose old versions go.
+    """
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     port = free_port()
     tracking = f"http://127.0.0.1:{port}"
@@ -278,7 +372,10 @@ def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
                 server.close()
 
         outcome = audit_inline(config, tmp_path / "run", Stopper(quiet=True))
-    assert [trouble.startswith(f"MLflow at {tracking} cannot be reached: ") for trouble in outcome.troubles] == [True]
+    assert [
+        trouble.startswith(f"MLflow at {tracking} cannot be reached: ")
+        for trouble in outcome.warnings
+    ] == [True]
     assert outcome.summary["counts"]["flagged"] == len(outcome.verdicts.flags) > 0
     with Ledger.at(config.state) as ledger:
         with pytest.raises(OperationError, match="cannot be reached"):
@@ -290,26 +387,41 @@ def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
             assert track.fn(ledger, config) == 1
             assert held(config) == once
             (run,) = runs_of(config)
-            assert (run.info.run_id, run.info.status) == (outcome.summary["mlflow_run_id"], "FINISHED")
+            assert (run.info.run_id, run.info.status) == (
+                outcome.summary["mlflow_run_id"],
+                "FINISHED",
+            )
             assert "report/report.html" in once["runs"][run.info.run_id]["files"]
-            assert len(once["runs"][run.info.run_id]["flags"]) == outcome.summary["counts"]["flagged"]
+            assert (
+                len(once["runs"][run.info.run_id]["flags"]) == outcome.summary["counts"]["flagged"]
+            )
             assert [(name, version) for name, version, _ in once["versions"]] == [("tiny", "1")]
             _old_versions_go(config, ledger, outcome, tmp_path / "mlflow" / "artifacts")
     assert capfd.readouterr().out == ""
 
 
-def _old_versions_go(config: AuditConfig, ledger: Ledger, outcome: Outcome, artifacts: Path) -> None:
+def _old_versions_go(
+    config: AuditConfig, ledger: Ledger, outcome: AuditOutcome, artifacts: Path
+) -> None:
     """A server deletes their files as a folder of files does."""
-    from poisonwatch.integrations.mlflow.registry import enrol
+    from poisonwatch.integrations.mlflow.registry import register_operators
 
-    (past,) = past_audits(ledger)
+    (past,) = list_past_audits(ledger)
     client = client_of(config)
     (run,) = runs_of(config)
 
     def later(day: int) -> PastAudit:
-        return replace(past, audit_id=f"audit-{day}", summary={**past.summary, "created": f"2126-06-{day:02}T00:00:00+00:00"})
+        return replace(
+            past,
+            audit_id=f"audit-{day}",
+            summary={**past.summary, "created": f"2126-06-{day:02}T00:00:00+00:00"},
+        )
 
     for day in (1, 2, 3):
-        enrol(client, run.info.experiment_id, run.info.run_id, later(day))
-    assert sorted(v.version for v in client.search_model_versions("name = 'tiny'")) == ["2", "3", "4"]
+        register_operators(client, run.info.experiment_id, run.info.run_id, later(day))
+    assert sorted(v.version for v in client.search_model_versions("name = 'tiny'")) == [
+        "2",
+        "3",
+        "4",
+    ]
     assert len(list(artifacts.rglob("operators.safetensors"))) == 3
