@@ -1,3 +1,8 @@
-"""Where models registered in MLflow find their loader; the code is in
-`integrations/mlflow/registry.py`.
+"""Where models registered in MLflow find their loader: it stands in each of them.
+
+The code is in `integrations/mlflow/registry.py`.
 """
+
+from poisonwatch.integrations.mlflow.registry import _load_pyfunc
+
+__all__ = ["_load_pyfunc"]
