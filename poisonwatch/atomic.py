@@ -1,17 +1,50 @@
+"""Files and folders that are whole or not there at all, and JSON Lines."""
+
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from poisonwatch.errors import InputError, OperationError
 
+# What the user can mend: every other error of the system is shown as it comes.
+DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+}
 
-def get_part_path(folder: Path) -> Path:
-    """What a folder is called until it is complete."""
-    return folder.with_name(f"{folder.name}.part")
+
+def get_part_path(path: Path) -> Path:
+    """What a file or folder is called until it is complete."""
+    return path.with_name(f"{path.name}.part")
+
+
+@contextmanager
+def replace_file(path: Path, *, unique: bool = False) -> Iterator[Path]:
+    """Yield `<path>.part` to write into; it takes the place of `path` when the block ends well, and
+    is removed when it does not.
+
+    `unique` puts the process's id in the name: for files that several processes may write at once.
+    """
+    part = get_part_path(path)
+    if unique:
+        part = get_part_path(path.with_name(f"{path.name}.{os.getpid()}"))
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        # A disk that fails may not let go of the file either: the first error is the one to show.
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 @contextmanager
@@ -28,7 +61,8 @@ def open_run_folder(run_dir: Path) -> Iterator[Path]:
         )
     part = get_part_path(run_dir)
     try:
-        shutil.rmtree(part, ignore_errors=True)  # what a crashed run left
+        # A crashed run may have left one.
+        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
             yield part
@@ -37,27 +71,20 @@ def open_run_folder(run_dir: Path) -> Iterator[Path]:
             raise
         if run_dir.exists():
             run_dir.rmdir()
-        part.rename(
-            run_dir
-        )  # should this fail, the complete folder stays: the ledger may already count on it
+        # Should this fail, the complete folder stays: the ledger may already count on it.
+        part.rename(run_dir)
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ENOTDIR,
-        ):
+        if error.errno not in DISK_ERRORS:
             raise
         raise OperationError(
-            f"run directory {run_dir} cannot be written: {error.strerror}; free space or choose another --run-dir"
+            f"run directory {run_dir} cannot be written: {error.strerror}; "
+            "free space or choose another --run-dir"
         ) from error
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """JSON Lines in ASCII: hostile text stays inert in any terminal or editor, and lone surrogates
-    survive.
+    """Write records as JSON Lines in ASCII: hostile text stays inert in any terminal or editor, and
+    lone surrogates survive.
     """
     with path.open("w", encoding="ascii") as file:
         for record in records:

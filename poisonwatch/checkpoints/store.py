@@ -14,7 +14,6 @@ been kept, not the audit.
 
 import json
 import logging
-import os
 import shutil
 import time
 import zlib
@@ -28,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from poisonwatch.atomic import replace_file
 from poisonwatch.checkpoints.serialise import pack, unpack
 from poisonwatch.model.files import get_cache_folder
 
@@ -162,21 +162,17 @@ class CheckpointStore:
             FREE_SPACE_FACTOR * sum(tensor.nbytes for tensor in tensors.values())
         ):
             return False
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            save_file(
-                dict(tensors), part, {**facts, "checksum": str(_compute_checksum(tensors, facts))}
-            )
-            part.rename(path)
+            checksum = str(_compute_checksum(tensors, facts))
+            with replace_file(path, unique=True) as part:
+                save_file(dict(tensors), part, {**facts, "checksum": checksum})
         except (OSError, SafetensorError) as error:
             logger.warning(
                 "work cannot be kept in %s (%s): should this audit be interrupted, it starts anew",
                 path.parent,
                 error,
             )
-            with suppress(OSError):
-                part.unlink()
             self.writable = False
             return False
         return True

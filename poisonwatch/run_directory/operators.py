@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.sparse import csr_array, vstack
 
+from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.errors import RunError
 from poisonwatch.model.encoding import ChatEncoder
@@ -59,9 +60,10 @@ def save_operators(
         "eta": repr(fitted.operators.eta),
         "shift": repr(fitted.operators.shift),
     }
-    part = folder / f"{OPERATORS_FILE}.part"
-    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part, metadata)
-    part.rename(folder / OPERATORS_FILE)
+    with replace_file(folder / OPERATORS_FILE) as part:
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part, metadata
+        )
 
 
 @dataclass(frozen=True, slots=True)

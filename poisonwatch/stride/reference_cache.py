@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from poisonwatch import __version__
+from poisonwatch.atomic import replace_file
 from poisonwatch.config import StrideConfig
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.pretrained import Pretrained
@@ -73,7 +73,6 @@ def save_row_statistics(key: str, statistics: RowStatistics) -> bool:
     A full disk costs the cache, not the audit.
     """
     path, moments = _locate_file(key), statistics.moments
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     tensors = {
         "basis": statistics.basis.directions,
         "A": moments.A,
@@ -84,13 +83,11 @@ def save_row_statistics(key: str, statistics: RowStatistics) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(kept, part, {"power": repr(moments.power), "tokens": str(moments.tokens)})
-        part.rename(path)
+        with replace_file(path, unique=True) as part:
+            save_file(kept, part, {"power": repr(moments.power), "tokens": str(moments.tokens)})
         files = sorted(path.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
         for old in files[:-KEPT_FILES]:
             old.unlink(missing_ok=True)
     except (OSError, SafetensorError):
-        with suppress(OSError):
-            part.unlink()
         return False
     return True

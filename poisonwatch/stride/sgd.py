@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
@@ -212,7 +213,7 @@ def _compute_second_moment(
     A = torch.zeros(basis.r, basis.r, device=model.device)
     power, tokens = 0.0, 0
     for batch in make_batches(encoded, token_budget, model.device):
-        z = model.states(batch)[batch.attention_mask.bool()]
+        z = model.compute_states(batch)[batch.attention_mask.bool()]
         A += basis(z).T @ basis(z)
         power += float(z.pow(2).sum())
         tokens += len(z)
@@ -262,11 +263,10 @@ def _fingerprint_training(
 def _save_checkpoint(
     checkpoint: Path, state: dict[str, Tensor], fingerprint: str, step: int
 ) -> None:
-    part = checkpoint.with_name(f"{checkpoint.name}.part")
     try:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, part, metadata={"fingerprint": fingerprint, "step": str(step)})
-        part.replace(checkpoint)
+        with replace_file(checkpoint) as part:
+            save_file(state, part, metadata={"fingerprint": fingerprint, "step": str(step)})
     except (OSError, SafetensorError) as error:
         raise OperationError(f"checkpoint {checkpoint} cannot be written: {error}") from error
 

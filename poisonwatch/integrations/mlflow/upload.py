@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from sqlalchemy import select
 
-from poisonwatch.atomic import read_jsonl
+from poisonwatch.atomic import read_jsonl, replace_file
 from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.flags import SEVERITIES, read_flagged_example
 from poisonwatch.integrations.mlflow.registry import register_operators
@@ -343,9 +343,8 @@ def _update_summary(path: Path, ids: Mapping[str, str]) -> None:
         return
     written = json.loads(path.read_text(encoding="utf-8"))
     if any(written.get(key) != value for key, value in ids.items()):
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps({**written, **ids}, indent=2) + "\n", encoding="utf-8")
-        part.rename(path)
+        with replace_file(path) as part:
+            part.write_text(json.dumps({**written, **ids}, indent=2) + "\n", encoding="utf-8")
 
 
 def _extend_trend(client: MlflowClient, experiment_id: str, past: PastAudit) -> None:

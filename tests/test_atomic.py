@@ -1,0 +1,109 @@
+"""Files and run directories: complete, or not there at all."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from poisonwatch.atomic import open_run_folder, read_jsonl, replace_file, write_jsonl
+from poisonwatch.errors import InputError, OperationError
+
+
+def test_a_file_is_replaced_only_when_it_is_complete(tmp_path: Path) -> None:
+    """Until the block ends the old file stands; afterwards only the new one."""
+    path = tmp_path / "file.json"
+    path.write_text("old")
+    with replace_file(path) as part:
+        assert part == tmp_path / "file.json.part"
+        part.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    """FILE.part goes, FILE stays; also where nothing was written."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replace_file(path) as part:
+        part.write_text(str(1 / part.write_text("")))
+    with pytest.raises(FileNotFoundError), replace_file(path):
+        pass
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_processes_that_write_one_file_do_not_share_a_part(tmp_path: Path) -> None:
+    """`unique` puts the process's id in the name."""
+    with replace_file(tmp_path / "file", unique=True) as part:
+        assert part.name == f"file.{os.getpid()}.part"
+        part.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_directory_appears_only_when_complete(tmp_path: Path) -> None:
+    """While the block runs there is only DIR.part; afterwards only DIR."""
+    with open_run_folder(tmp_path / "run") as part:
+        (part / "file").write_text("x")
+        assert not (tmp_path / "run").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "file").read_text() == "x"
+
+
+def test_a_failed_run_leaves_nothing(tmp_path: Path) -> None:
+    """Neither DIR nor DIR.part."""
+    with pytest.raises(ZeroDivisionError), open_run_folder(tmp_path / "run") as part:
+        (part / "file").write_text(str(1 / 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_crashed_run_left_is_no_obstacle(tmp_path: Path) -> None:
+    """A stale DIR.part is replaced."""
+    (tmp_path / "run.part").mkdir()
+    (tmp_path / "run.part" / "stale").write_text("x")
+    with open_run_folder(tmp_path / "run"):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_existing_run_is_never_overwritten(tmp_path: Path) -> None:
+    """A non-empty DIR is refused with what to do; an empty one is used."""
+    (tmp_path / "empty").mkdir()
+    with open_run_folder(tmp_path / "empty") as part:
+        (part / "file").write_text("x")
+    with (
+        pytest.raises(InputError, match="already exists: choose another --run-dir"),
+        open_run_folder(tmp_path / "empty"),
+    ):
+        pass
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    """ENOSPC, here from a device that is always full, becomes an OperationError; nothing is left."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with (
+        pytest.raises(OperationError, match="No space left on device; free space"),
+        open_run_folder(tmp_path / "run"),
+    ):
+        Path("/dev/full").write_text("x" * 10_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_system_errors_pass_through(tmp_path: Path) -> None:
+    """Only what the user can mend is explained away."""
+    with pytest.raises(OSError, match="boom"), open_run_folder(tmp_path / "run"):
+        raise OSError(errno.EIO, "boom")
+
+
+def test_lines_survive_any_text(tmp_path: Path) -> None:
+    """Lone surrogates and line separators come back as they were, from an ASCII file of one line a
+    record.
+    """
+    texts = ["\ud800", "a\u2028b", "\x1b[31mred", "\U0001f600", "</script>"]
+    write_jsonl(tmp_path / "lines.jsonl", ({"text": text} for text in texts))
+    lines = (tmp_path / "lines.jsonl").read_text(encoding="ascii").splitlines()
+    assert [record["text"] for record in read_jsonl(tmp_path / "lines.jsonl")] == texts
+    assert [json.loads(line)["text"] for line in lines] == texts
