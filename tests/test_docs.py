@@ -20,6 +20,28 @@ def test_readme_commands_exist() -> None:
             assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), target
 
 
+def test_the_tour_names_places_that_exist() -> None:
+    """Every path in README and CONTRIBUTING that looks like one of the checkout's is there."""
+    named = set()
+    for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+        named |= set(
+            re.findall(
+                r"`((?:poisonwatch|tasks|flows|dashboards|tests|benchmarks)/[\w./-]*)`", text
+            )
+        )
+    assert len(named) >= 50
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_every_package_has_its_line_in_the_map() -> None:
+    """A newcomer finds each package of the library in CONTRIBUTING."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    packages = {path.parent.name for path in (ROOT / "poisonwatch").glob("*/__init__.py")}
+    library = packages - {"tasks", "flows", "dashboards"}
+    assert len(library) >= 16
+    assert {name for name in library if f"`poisonwatch/{name}`" not in text} == set()
+
+
 def test_readme_audit_file_is_valid() -> None:
     """The YAML shown is an audit file that loads."""
     for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL):
