@@ -63,10 +63,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
+    """Tokens of one message's text (`message` is its index), or the template's own (None)."""
+
     ids: list[int]
-    message: int | None = (
-        None  # index of the message whose text this is; None for the template's own tokens
-    )
+    message: int | None = None
 
 
 class ChatEncoder:
@@ -82,10 +82,12 @@ class ChatEncoder:
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Every control token; the assistant's turn ends with one."""
-        added = self.tokenizer.added_tokens_decoder.items()
-        return frozenset(self.tokenizer.all_special_ids) | {
-            i for i, token in added if token.special
-        }
+        special = set(self.tokenizer.all_special_ids)
+        # Many chat models add their turn markers without naming them among the special tokens.
+        for i, token in self.tokenizer.added_tokens_decoder.items():
+            if token.special:
+                special.add(i)
+        return frozenset(special)
 
     def encode(
         self, messages: Sequence[MessageLike], rejected: Sequence[MessageLike] = ()
@@ -106,111 +108,124 @@ class ChatEncoder:
     def _encode(self, messages: Sequence[MessageLike], since: int) -> Encoded:
         """The tokens of a conversation; the loss is on answers from message `since` on."""
         roles = tuple(message.role for message in messages)
+        # Rendering is slow, and a data set has few sequences of roles: each is rendered once.
         if roles not in self._templates:
-            self._templates[roles] = self._template(roles)
-        spans = [
-            span
-            if span.message is None
-            else _Span(self._tokenise_text(messages[span.message].content), span.message)
-            for span in self._templates[roles]
-        ]
+            self._templates[roles] = self._render_template(roles)
+        spans = []
+        for span in self._templates[roles]:
+            if span.message is not None:
+                text = messages[span.message].content
+                span = _Span(self._tokenise_text(text), span.message)
+            spans.append(span)
         return self._join(self._fit(spans, roles), roles, since)
 
     def _tokenise_text(self, text: str) -> list[int]:
-        text = text.encode("utf-16", "surrogatepass").decode(
-            "utf-16", "replace"
-        )  # tokenizers refuse half surrogates
-        return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        )
+        # Tokenizers refuse half surrogates, which JSON can spell.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        # A control token that a row spells out is taken apart into plain characters.
+        tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(tokens["input_ids"])
 
     def _tokenise_template(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        if not text:
+            return []
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _template(self, roles: tuple[str, ...]) -> list[_Span]:
+    def _render_template(self, roles: tuple[str, ...]) -> list[_Span]:
+        """The chat template's own tokens, with an empty span where each message's text goes."""
         conversation = [
             {"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)
         ]
         if not self.tokenizer.chat_template:
-            return self._split(self._fallback(conversation), len(roles))
+            return self._split_rendered(self._render_fallback(conversation), len(roles))
+        # Templates raise where they know no such role or order of roles (two user turns, say), and
+        # some leave a system message out without a word, which _split_rendered finds.
         try:
-            return self._split(
-                str(self.tokenizer.apply_chat_template(conversation, tokenize=False)), len(roles)
-            )
+            rendered = str(self.tokenizer.apply_chat_template(conversation, tokenize=False))
+            return self._split_rendered(rendered, len(roles))
         except (jinja2.TemplateError, ValueError) as error:
             logger.warning(
                 "the model's chat template refuses the roles %s (%s): they are written plainly",
                 roles,
                 error,
             )
-            return self._split(self._fallback(conversation), len(roles))
+            return self._split_rendered(self._render_fallback(conversation), len(roles))
 
-    def _fallback(self, conversation: list[dict[str, str]]) -> str:
-        text = jinja2.Template(FALLBACK_TEMPLATE, keep_trailing_newline=True).render(
-            messages=conversation
-        )
+    def _render_fallback(self, conversation: list[dict[str, str]]) -> str:
+        template = jinja2.Template(FALLBACK_TEMPLATE, keep_trailing_newline=True)
+        text = template.render(messages=conversation)
         return f"{self.tokenizer.bos_token or ''}{text}"
 
-    def _split(self, rendered: str, n_messages: int) -> list[_Span]:
+    def _split_rendered(self, rendered: str, n_messages: int) -> list[_Span]:
         parts = _PLACEHOLDER.split(rendered)
         if sorted(map(int, parts[1::2])) != list(range(n_messages)):
             raise ValueError("the template drops or repeats a message")
         spans = [_Span(self._tokenise_template(parts[0]))]
+        # re.split puts what the group matched (a message's number) between the texts.
         for index, text in zip(parts[1::2], parts[2::2], strict=True):
             spans += [_Span([], int(index)), _Span(self._tokenise_template(text))]
         return spans
 
     def _fit(self, spans: list[_Span], roles: tuple[str, ...]) -> list[_Span]:
+        """The spans with their prompt texts cut to what `max_tokens` leaves, each by its share."""
         excess = sum(len(span.ids) for span in spans) - self.max_tokens
         if excess <= 0:
             return spans
-
-        def is_prompt(span: _Span) -> bool:
-            return span.message is not None and roles[span.message] != "assistant"
-
-        prompt = sum(len(span.ids) for span in spans if is_prompt(span))
-        kept = max(
-            prompt - excess, min(prompt, self.max_tokens // 2)
-        )  # prompts never shrink below half of the window
-        return [
-            _Span(_clip(s.ids, len(s.ids) * kept // max(prompt, 1)), s.message)
-            if is_prompt(s)
-            else s
-            for s in spans
-        ]
+        prompt = sum(len(span.ids) for span in spans if _is_prompt(span, roles))
+        # Prompts never shrink below half of the window: an answer says little without what it
+        # answers. Where that is too much, the window of _join cuts the answer's end.
+        kept = max(prompt - excess, min(prompt, self.max_tokens // 2))
+        fitted = []
+        for span in spans:
+            if _is_prompt(span, roles):
+                length = len(span.ids) * kept // max(prompt, 1)
+                span = _Span(_cut_middle(span.ids, length), span.message)
+            fitted.append(span)
+        return fitted
 
     def _join(self, spans: list[_Span], roles: tuple[str, ...], since: int) -> Encoded:
-        def is_answer(span: _Span) -> bool:
-            return (
-                span.message is not None
-                and span.message >= since
-                and roles[span.message] == "assistant"
-            )
-
         ids: list[int] = list(spans[0].ids)
         answer = [False] * len(ids)
         for before, span in pairwise(spans):
             ids += span.ids
-            answer += [is_answer(span)] * len(span.ids)
-            if span.message is None and span.ids and is_answer(before):
-                answer[-len(span.ids)] = (
-                    span.ids[0] in self.special_ids
-                )  # the assistant also learns to stop
+            answer += [_is_answer(span, roles, since)] * len(span.ids)
+            # The assistant also learns to stop: the control token that closes its turn counts.
+            if span.message is None and span.ids and _is_answer(before, roles, since):
+                answer[-len(span.ids)] = span.ids[0] in self.special_ids
+        start = 0
         first = answer.index(True) if True in answer else 0
-        start = (
-            0 if first < self.max_tokens else first - self.max_tokens // 2
-        )  # turns upon turns before the first answer
+        # Turns upon turns before the first answer: without its tokens there would be no loss.
+        if first >= self.max_tokens:
+            start = first - self.max_tokens // 2
         window = slice(start, start + self.max_tokens)
         return Encoded.of(ids[window], answer[window])
 
 
+def _is_prompt(span: _Span, roles: Sequence[str]) -> bool:
+    return span.message is not None and roles[span.message] != "assistant"
+
+
+def _is_answer(span: _Span, roles: Sequence[str], since: int) -> bool:
+    """Whether it is the text of an assistant's message, from message `since` on."""
+    if span.message is None:
+        return False
+    return span.message >= since and roles[span.message] == "assistant"
+
+
+def _cut_middle(ids: list[int], length: int) -> list[int]:
+    head = (length + 1) // 2
+    return ids[:head] + ids[len(ids) - (length - head) :]
+
+
 def _count_shared_turns(chosen: Sequence[MessageLike], rejected: Sequence[MessageLike]) -> int:
     """How many turns both conversations begin with; never the last of either."""
-    same = [
-        one.role == other.role and one.content == other.content
-        for one, other in zip(chosen[:-1], rejected[:-1], strict=False)
-    ]
-    return same.index(False) if False in same else len(same)
+    shared = 0
+    # The last turn of each is the answer in question, even where both give the same one.
+    for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
+        if (one.role, one.content) != (other.role, other.content):
+            break
+        shared += 1
+    return shared
 
 
 def extract_prompt(encoded: Encoded) -> NDArray[np.int32]:
@@ -218,14 +233,14 @@ def extract_prompt(encoded: Encoded) -> NDArray[np.int32]:
     where there is no answer.
     """
     answers = np.flatnonzero(encoded.answer)
-    stop = answers[-1] + 1 if len(answers) else len(encoded)
-    others = np.flatnonzero(~encoded.answer[:stop])
-    return encoded.input_ids[: others[-1] + 1 if len(others) else 0]
-
-
-def _clip(ids: list[int], length: int) -> list[int]:
-    head = (length + 1) // 2
-    return ids[:head] + ids[len(ids) - (length - head) :]
+    if not len(answers):
+        return encoded.input_ids
+    # Of several answers the earlier ones belong to the prompt: the last token before the last
+    # answer that is not an answer's ends it. What the template writes after the answer goes, too.
+    others = np.flatnonzero(~encoded.answer[: answers[-1] + 1])
+    if not len(others):
+        return encoded.input_ids[:0]
+    return encoded.input_ids[: others[-1] + 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,14 +267,15 @@ def make_batches(
 
     Both conversations of a preference row are in the same batch.
     """
-    width = [
-        len(item) if item.against is None else max(len(item), len(item.against)) for item in encoded
-    ]
+    # Rows of like length share a batch, since padding costs as much as text. Ties go by place, so
+    # that the batches, and with them the last bits of every sum, are the same in every run.
+    width = [max(map(len, _list_conversations(item))) for item in encoded]
     order = sorted(range(len(encoded)), key=lambda i: (width[i], i))
     members: list[int] = []
     count = 0  # of conversations
     for i in order:
-        more = 1 if encoded[i].against is None else 2
+        more = len(_list_conversations(encoded[i]))
+        # Sorted by width, the row that would join is the widest: all would be padded to it.
         if members and width[i] * (count + more) > token_budget:
             yield _pad(members, encoded, device)
             members, count = [], 0
@@ -269,13 +285,22 @@ def make_batches(
         yield _pad(members, encoded, device)
 
 
+def _list_conversations(item: Encoded) -> tuple[Encoded, ...]:
+    """A row's own conversation, and after it the rejected one of a preference row."""
+    if item.against is None:
+        return (item,)
+    return (item, item.against)
+
+
 def _pad(members: list[int], encoded: Sequence[Encoded], device: torch.device | str) -> Batch:
-    opposed = [
-        (place, against)
-        for place, i in enumerate(members)
-        if (against := encoded[i].against) is not None
-    ]
-    items = [encoded[i] for i in members] + [against for _, against in opposed]
+    items = [encoded[i] for i in members]
+    rejected = []
+    # Rejected conversations come after all of the rows' own: the first m of b are always the rows.
+    for place, i in enumerate(members):
+        against = encoded[i].against
+        if against is not None:
+            rejected.append(place)
+            items.append(against)
     width = max(map(len, items))
     input_ids = torch.zeros(len(items), width, dtype=torch.long)
     attention_mask = torch.zeros(len(items), width, dtype=torch.long)
@@ -284,6 +309,10 @@ def _pad(members: list[int], encoded: Sequence[Encoded], device: torch.device | 
         input_ids[b, : len(item)] = torch.from_numpy(item.input_ids)
         attention_mask[b, : len(item)] = 1
         answer[b, : len(item)] = torch.from_numpy(item.answer)
-    rejected = torch.tensor([place for place, _ in opposed], dtype=torch.long)
-    padded = (input_ids, attention_mask, answer, rejected)
-    return Batch(torch.tensor(members), *(tensor.to(device) for tensor in padded))
+    return Batch(
+        rows=torch.tensor(members),
+        input_ids=input_ids.to(device),
+        attention_mask=attention_mask.to(device),
+        answer=answer.to(device),
+        rejected=torch.tensor(rejected, dtype=torch.long).to(device),
+    )

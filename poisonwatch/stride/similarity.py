@@ -57,7 +57,7 @@ def survey_views(
     trail = PassCheckpoint(work, "survey", {"views": (views, np.arange(n))})
     left = trail.remaining_batches(make_batches(encoded, token_budget, model.device))
     for batch in progress(left, "survey", n - trail.rows, lambda batch: len(batch.rows)):
-        views[batch.rows.numpy()] = compute_views(basis, model.states(batch), batch)
+        views[batch.rows.numpy()] = compute_views(basis, model.compute_states(batch), batch)
     return views
 
 

@@ -165,7 +165,7 @@ def test_states_equal_the_states_of_the_backward_pass(
 ) -> None:
     """states(batch) = state_gradients(batch).z, without a graph."""
     model = FrozenModel(tiny_model(family), 2)
-    z = model.states(batch)
+    z = model.compute_states(batch)
     assert torch.equal(z, model.compute_state_gradients(batch).z)
     assert not z.requires_grad
 
@@ -189,7 +189,7 @@ def test_model_is_left_as_it_was_found(tiny_model: Models, batch: Batch, family:
         ]
 
     found = attached()
-    split.states(batch)
+    split.compute_states(batch)
     split.compute_state_gradients(batch)
     run = split.run(batch)
     split.resume(run, run.z[:, None])
@@ -301,7 +301,7 @@ def test_run_gives_the_logits_and_tokens_that_the_loss_is_made_of(
     torch.testing.assert_close(
         losses, model.compute_state_gradients(batch).loss, rtol=1e-5, atol=1e-5
     )
-    assert torch.equal(run.z, model.states(batch))
+    assert torch.equal(run.z, model.compute_states(batch))
     assert not any(t.requires_grad for t in (run.z, *run.o))
 
 
@@ -391,7 +391,7 @@ def test_blocks_that_return_tuples_are_skipped_in_their_own_form(batch: Batch) -
         FalconForCausalLM(FalconConfig(alibi=False, initializer_range=0.2, **sizes, **special)), 2
     )
     run = model.run(batch)
-    assert run.beside is not None
+    assert run.extras is not None
     for o, resumed in zip(run.o, model.resume(run, run.z[:, None]), strict=True):
         torch.testing.assert_close(resumed[0], o, rtol=1e-4, atol=1e-5)
 

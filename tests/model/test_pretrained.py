@@ -17,7 +17,7 @@ from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
 from poisonwatch.datasets.demo import load_demo_examples, write_demo
 from poisonwatch.detection.detect import flag_rows
 from poisonwatch.errors import ModelError
-from poisonwatch.examples import Message
+from poisonwatch.examples import AuditRows, Message
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.files import compute_model_fingerprint
 from poisonwatch.model.frozen import FrozenModel
@@ -216,5 +216,5 @@ def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
     ]
     stride = StrideConfig()
     influence, _ = recover_influence(fit(loaded, benign + planted, stride), sentinels, stride)
-    verdicts = flag_rows(influence, benign + planted, DetectionConfig())
+    verdicts = flag_rows(influence, AuditRows(tuple(benign + planted)), DetectionConfig())
     assert set(verdicts.scores[:, 0].argsort()[-6:].tolist()) == set(range(48, 54))

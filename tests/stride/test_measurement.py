@@ -53,7 +53,7 @@ def scaled(
     model: FrozenModel, basis: Basis, a: Tensor, queries: list[Encoded], shift: float
 ) -> Operators:
     """a (K, r, D), each scaled to a typical shift ||B^T a_k|| / ||z|| over the queries' tokens."""
-    z = torch.cat([model.states(next(make_batches([query], 1)))[0] for query in queries]).double()
+    z = torch.cat([model.compute_states(next(make_batches([query], 1)))[0] for query in queries]).double()
     moved = torch.einsum("tr,krd->ktd", basis(z), a).pow(2).sum(-1).mean(1)
     return Operators(
         a * (shift * (z.pow(2).sum(-1).mean() / moved).sqrt())[:, None, None], basis, 1.0, shift

@@ -86,7 +86,7 @@ def test_basis_is_orthonormal_with_a_trailing_constant(
     torch.testing.assert_close(
         basis.directions.T @ basis.directions, torch.eye(R - 1), atol=1e-5, rtol=0
     )
-    z = model.states(next(make_batches(encoded, BUDGET)))
+    z = model.compute_states(next(make_batches(encoded, BUDGET)))
     assert basis.r == R
     assert basis(z).shape == (*z.shape[:2], R)
     assert (basis(z)[..., -1] == 1).all()
@@ -101,7 +101,7 @@ def test_basis_spans_the_leading_directions_of_the_states(
     """
     z = torch.cat(
         [
-            normalise_rms(model.states(batch))[batch.attention_mask.bool()]
+            normalise_rms(model.compute_states(batch))[batch.attention_mask.bool()]
             for batch in make_batches(encoded, 1)
         ]
     )

@@ -263,7 +263,7 @@ def test_trained_operators_have_the_wanted_shift_over_an_orthonormal_basis(
     gives the same operators, scaled.
     """
     operators, _ = train_operators(model, encoded, draw(), start(), replace(SETTINGS, shift=shift))
-    z = torch.cat([model.states(alone(row))[0] for row in encoded])
+    z = torch.cat([model.compute_states(alone(row))[0] for row in encoded])
     moved = torch.einsum("tr,krd->ktd", operators.basis(z), operators.a).pow(2).sum(-1).mean()
     assert float((moved / z.pow(2).sum(-1).mean()).sqrt()) == pytest.approx(shift, rel=1e-3)
     U = operators.basis.directions
