@@ -298,6 +298,7 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
     from poisonwatch.ledger import tables as t
     from poisonwatch.ledger.history import list_past_audits
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.outbox import ALERT_KIND, AUDIT_KIND, match_pending
 
     settings = load_config(config)
     with Ledger.at(settings.state) as ledger:
@@ -317,15 +318,11 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
                 select(t.results.c.row).group_by(t.results.c.row).having(func.count() > 1)
             )
             covered = count(select(t.results.c.row))
-            flagged, told = (
-                count(select(t.flags.c.row).distinct()),
-                count(select(t.notified_rows.c.row).distinct()),
-            )
-            sent, unsent = (
-                count(select(t.alerts)),
-                count(select(t.deliveries).where(t.deliveries.c.delivered_at.is_(None))),
-            )
-            owed = count(select(t.owed))
+            flagged = count(select(t.flags.c.row).distinct())
+            notified = count(select(t.notified_rows.c.row).distinct())
+            alerts = count(select(t.alerts))
+            pending_alerts = count(select(t.deliveries).where(match_pending(ALERT_KIND)))
+            pending_accounts = count(select(t.deliveries).where(match_pending(AUDIT_KIND)))
     client = MlflowClient(tracking_uri=settings.tracking)
     experiment = client.get_experiment_by_name(settings.name)
     assert experiment is not None
@@ -343,12 +340,12 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
         "marked rows": audits,
         "marked rows not flagged": audits - len(marked),
         "flagged rows": flagged,
-        "flagged rows nobody was told of": flagged - told,
-        "alerts": sent,
-        "alerts not delivered": unsent,
-        "alerts not received": sent - len(repeated),
+        "flagged rows nobody was told of": flagged - notified,
+        "alerts": alerts,
+        "alerts not delivered": pending_alerts,
+        "alerts not received": alerts - len(repeated),
         "alerts received twice": sum(n > 1 for n in repeated.values()),
-        "accounts still owed": owed,
+        "accounts still owed": pending_accounts,
         "finished audits without a finished MLflow run": sum(
             status.get(audit.audit_id) != "FINISHED" for audit in done
         ),

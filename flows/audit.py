@@ -14,7 +14,7 @@ from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.detection.detect import Detection
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
@@ -61,9 +61,9 @@ def run_audit_stages(
         taken = engine(pull, ledger, config, reporter.progress)
         files = engine(find_model, config.model)
         version = Version(files.fingerprint, compute_sentinels_version(sentinels))
-        owes = [MLFLOW, *([PREFECT] if flow_run else [])]
+        report_to = [MLFLOW, *([PREFECT] if flow_run else [])]
         with (
-            ledger.audit(audit_id, config.name, version, run_dir, owes, flow_run) as number,
+            ledger.audit(audit_id, config.name, version, run_dir, report_to, flow_run) as number,
             open_run_folder(run_dir) as folder,
         ):
             tracked = engine.attempt(open_run, config, audit_id) or {}
@@ -76,9 +76,8 @@ def run_audit_stages(
                     pull_reference, config, valid.examples, ledger.trusted(config.name)
                 )
                 reporter.rows(taken, len(batch), valid, reference)
-                found = attribute(
-                    config, files, sentinels, valid.examples, reference.examples, engine, reporter
-                )
+                rows = AuditRows(tuple(valid.examples), tuple(reference.examples))
+                found = attribute(config, files, sentinels, rows, engine, reporter)
                 counts = {
                     "pulled": len(batch),
                     "rejected": len(valid.rejected),
@@ -89,7 +88,7 @@ def run_audit_stages(
                     **summarise(config, audit_id, version, counts, found, engine.clock.costs),
                     **tracked,
                 }
-                engine(record, ledger, folder, config, summary, found, valid, reference.examples)
+                engine(record, ledger, folder, config, summary, found, valid)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
             ledger.commit(
                 number,
@@ -130,13 +129,12 @@ def attribute(
     config: AuditConfig,
     files: ModelFiles,
     sentinels: list[Sentinel],
-    new: list[Example],
-    reference: list[Example],
+    rows: AuditRows,
     engine: Engine,
     reporter: Reporter,
 ) -> AttributionResult:
     """From rows to verdicts; with nothing new, the model is not even loaded."""
-    if not new:
+    if not rows.new:
         return AttributionResult(Detection.empty(config.decision))
     model = engine(load_model, config.model, files)
 
@@ -146,17 +144,17 @@ def attribute(
             get_run_logger().info(text)
 
     work = CheckpointStore.open(
-        compute_checkpoint_key(config, files, model, sentinels, new, reference),
+        compute_checkpoint_key(config, files, model, sentinels, rows),
         said,
         model.model.device,
     )
     problems = engine(check_sentinels, model, sentinels, config.stride, work)
     reporter.problems(problems)
-    findings = engine(screen, new, reference, model, config.screens)
-    sentinels = engine(add_probes, sentinels, new, reference, config.probes)
-    fitted = engine(fit_operators, model, new, reference, config, reporter.progress, work)
+    findings = engine(screen, rows, model, config.screens)
+    sentinels = engine(add_probes, sentinels, rows, config.probes)
+    fitted = engine(fit_operators, model, rows, config, reporter.progress, work)
     influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, work)
-    verdicts = engine(judge, influence, new, config.decision, findings)
+    verdicts = engine(judge, influence, rows, config.decision, findings)
     evidence = engine(
         gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress, work
     )

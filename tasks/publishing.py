@@ -1,41 +1,17 @@
-import httpx
+"""Audits in the Prefect UI, and as events that automations can act on."""
+
 from prefect import task
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import OperationError
-from poisonwatch.integrations.prefect.artifacts import create_artifacts, read_flags
-from poisonwatch.integrations.prefect.events import build_events, emit_events
-from poisonwatch.ledger.history import list_pending_audits, mark_audit_delivered
+from poisonwatch.integrations.prefect.publish import publish_pending
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.outbox import PREFECT
 from poisonwatch.tasks.options import TRIED_NEXT_AUDIT
-from poisonwatch.text.display import get_first_line
 
 
 @task(**TRIED_NEXT_AUDIT)
 def publish(ledger: Ledger, config: AuditConfig) -> int:
-    """Show in the Prefect UI the audits that owe it, and emit their events: how many. Raises
-    OperationError where no server answers.
+    """Show in the Prefect UI the audits that owe it, and emit their events: how many.
+
+    Raises OperationError where no server answers.
     """
-    owing = list_pending_audits(ledger, config.name, PREFECT)
-    try:
-        with temporary_settings(
-            {PREFECT_CLIENT_MAX_RETRIES: 1}
-        ):  # else a server that is down holds the audit up for minutes
-            for past in owing:
-                if past.has_results:
-                    flags = read_flags(past)
-                    create_artifacts(config, past, flags)
-                    emit_events(list(build_events(config, past, flags)))
-                mark_audit_delivered(ledger, past.number, PREFECT)
-    except (
-        httpx.HTTPError,
-        PrefectHTTPStatusError,
-        RuntimeError,
-    ) as error:  # "Failed to reach API" is a RuntimeError
-        raise OperationError(
-            f"the Prefect server did not take the audit's artifacts and events: {get_first_line(error)}"
-        ) from error
-    return len(owing)
+    return publish_pending(ledger, config)

@@ -137,14 +137,21 @@ def triaged(ledger: Ledger) -> dict[str, Any]:
 
 def owed(ledger: Ledger) -> dict[str, Any]:
     with ledger.read() as connection:
-        alerts, told = (
-            list_pending_alerts(connection, NAME),
-            sorted(list_notified_ids(connection, NAME)),
-        )
+        alerts = list_pending_alerts(connection, NAME)
+        notified_ids = sorted(list_notified_ids(connection, NAME))
     numbers = [audit.number for audit in list_past_audits(ledger)]
     return {
-        "alerts": [asdict(message) for message in alerts],
-        "told": told,
+        "alerts": [
+            {
+                "number": message.number,
+                "target": message.target,
+                "severity": message.severity,
+                "title": message.title,
+                "body": message.body,
+            }
+            for message in alerts
+        ],
+        "told": notified_ids,
         "mlflow": [audit.audit_id for audit in list_pending_audits(ledger, NAME, "mlflow")],
         "by_audit": {
             number: sorted(places)
@@ -240,10 +247,12 @@ def close(wanted: Any) -> Any:
 def test_the_ledger_opens_with_the_rows_it_had(before: Path, expected: dict[str, Any]) -> None:
     """As many of each status, in the tables of this version."""
     found, wanted = opened(before, rows), expected["rows"]
-    assert {
-        **found,
-        "lines": {table: found["lines"][table] for table in wanted["lines"]},
-    } == wanted  # a later version may add tables
+    lines = wanted["lines"]
+    # what was owed to MLflow and Prefect had a table of its own then
+    lines["deliveries"] += lines.pop("owed")
+    lines["notified_rows"] = lines.pop("told")
+    # a later version may add tables
+    assert {**found, "lines": {table: found["lines"][table] for table in lines}} == wanted
     with Ledger.at(load_config(before / "audit.yaml").state) as ledger:
         tables = inspect(ledger.engine)
         for name, table in metadata.tables.items():

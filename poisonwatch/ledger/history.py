@@ -1,8 +1,8 @@
-"""Past audits, and what each still owes to others.
+"""Past audits, and to whom each is still to be reported.
 
-An audit owes an account of itself to `mlflow`, and, where it ran as a flow, to `prefect`: from its
-start, so that a crash at any line leaves the debt in the ledger. Whoever gives the account settles
-the debt; the next audit, or `poisonwatch sync`, gives what is left.
+An account of every audit goes to `mlflow`, and, where it ran as a flow, to `prefect`: a delivery is
+pending from its start, so that a crash at any line leaves it in the outbox. Whoever gives the
+account marks it as delivered; the next audit, or `poisonwatch sync`, gives what is left.
 """
 
 import json
@@ -11,10 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, desc, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    desc,
+    exists,
+    func,
+    select,
+    update,
+)
 
-from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.tables import audits, flags, owed, rows, versions
+from poisonwatch.ledger.ledger import Ledger, now
+from poisonwatch.ledger.outbox import (
+    AUDIT_KIND,
+    Delivery,
+    mark_delivered,
+    match_pending,
+    pending,
+)
+from poisonwatch.ledger.tables import audits, deliveries, flags, rows, versions
 
 COMMITTED_STATES = ("committed", "finished")  # states of audits whose results are in the ledger
 IS_UNDECIDED = and_(
@@ -148,14 +166,18 @@ def list_undecided_ids(ledger: Ledger, number: int) -> list[str]:
         ]
 
 
-def list_pending_audits(ledger: Ledger, name: str, to: str) -> list[PastAudit]:
-    """The audits of a name that still owe an account to a place, oldest first; those at work are
+def list_pending_audits(ledger: Ledger, name: str, target: str) -> list[PastAudit]:
+    """The audits of a name whose account a target has not got yet, oldest first; those at work are
     left out.
     """
-    debt = exists().where(owed.c.audit == audits.c.audit, owed.c.to == to)
+    still_open = exists().where(
+        match_pending(AUDIT_KIND),
+        deliveries.c.item == audits.c.audit,
+        deliveries.c.target == target,
+    )
     query = (
         _select_audits()
-        .where(audits.c.name == name, debt, audits.c.state != "running")
+        .where(audits.c.name == name, still_open, audits.c.state != "running")
         .order_by(audits.c.audit)
     )
     with ledger.read() as connection:
@@ -163,30 +185,32 @@ def list_pending_audits(ledger: Ledger, name: str, to: str) -> list[PastAudit]:
 
 
 def mark_audit_delivered(
-    ledger: Ledger, number: int, to: str, added: Mapping[str, Any] | None = None
+    ledger: Ledger, number: int, target: str, added: Mapping[str, Any] | None = None
 ) -> None:
-    """An audit has given its account to a place; `added` goes into the summary that the ledger
-    keeps, as its MLflow run id.
+    """A target has got an audit's account; `added` goes into the summary that the ledger keeps, as
+    its MLflow run id.
     """
     with ledger.write() as connection:
-        connection.execute(delete(owed).where(owed.c.audit == number, owed.c.to == to))
+        mark_delivered(connection, Delivery(AUDIT_KIND, number, target), now())
         if added:
-            text = connection.execute(
-                select(audits.c.summary).where(audits.c.audit == number)
-            ).scalar_one()
-            known = {**json.loads(text), **added} if text else None
-            if known is not None:
-                connection.execute(
-                    update(audits).where(audits.c.audit == number).values(summary=json.dumps(known))
-                )
+            _add_to_summary(connection, number, added)
+
+
+def _add_to_summary(connection: Connection, number: int, added: Mapping[str, Any]) -> None:
+    of_audit = audits.c.audit == number
+    text = connection.execute(select(audits.c.summary).where(of_audit)).scalar_one()
+    # an audit that never came to its results has none
+    if text:
+        summary = json.dumps({**json.loads(text), **added})
+        connection.execute(update(audits).where(of_audit).values(summary=summary))
 
 
 def list_pending_targets(ledger: Ledger, numbers: Sequence[int]) -> dict[int, set[str]]:
-    """To whom each of these audits still owes an account; audits without debts are left out."""
+    """The targets that each of these audits' accounts is still to go to; audits without any are
+    left out.
+    """
     found: dict[int, set[str]] = {}
     with ledger.read() as connection:
-        for audit, to in connection.execute(
-            select(owed.c.audit, owed.c.to).where(owed.c.audit.in_(numbers))
-        ).tuples():
-            found.setdefault(audit, set()).add(to)
+        for delivery in pending(connection, AUDIT_KIND, numbers):
+            found.setdefault(delivery.item, set()).add(delivery.target)
     return found

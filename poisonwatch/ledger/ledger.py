@@ -29,14 +29,13 @@ from poisonwatch.errors import InputError, OperationError
 from poisonwatch.examples import Example, RawRow, Rejection
 from poisonwatch.flags import Flag, make_flag_record
 from poisonwatch.ledger.batches import LedgerBatch
-from poisonwatch.ledger.outbox import Alert, enqueue
+from poisonwatch.ledger.outbox import AUDIT_KIND, Alert, enqueue, enqueue_alerts
 from poisonwatch.ledger.tables import (
     LOCK_WAIT_S,
     audits,
     connect_database,
     files,
     flags,
-    owed,
     places,
     rejections,
     results,
@@ -197,16 +196,15 @@ class Ledger:
         name: str,
         version: Version,
         run_dir: Path,
-        owes: Sequence[str] = (),
+        report_to: Sequence[str] = (),
         flow_run: str | None = None,
     ) -> Iterator[int]:
         """An audit at work, by its number: finished when the block ends, interrupted where it ends
         badly before `commit`.
 
-        From its start it owes an account of itself to the places in `owes`
-        (poisonwatch/history.py).
+        From its start an account of it is to go to the targets in `report_to` (ledger/outbox.py).
         """
-        number = self._begin(audit_id, name, version, run_dir, owes, flow_run)
+        number = self._begin(audit_id, name, version, run_dir, report_to, flow_run)
         try:
             yield number
         except BaseException:
@@ -224,7 +222,7 @@ class Ledger:
         name: str,
         version: Version,
         run_dir: Path,
-        owes: Sequence[str],
+        report_to: Sequence[str],
         flow_run: str | None,
     ) -> int:
         with self.write() as connection:
@@ -242,7 +240,7 @@ class Ledger:
                     insert(audits).values(values).returning(audits.c.audit)
                 ).scalar_one()
             )
-            _insert(connection, owed, [{"audit": number, "to": place} for place in owes])
+            enqueue(connection, AUDIT_KIND, number, audit=number, targets=report_to)
             return number
 
     def _version(self, connection: Connection, version: Version) -> int:
@@ -438,7 +436,7 @@ class Ledger:
         alerts: Sequence[Alert] = (),
         groups: Mapping[str, int] | None = None,
     ) -> None:
-        """Write what an audit found, with the alerts that it owes, in one transaction: from here on
+        """Write what an audit found, with its alerts, in one transaction: from here on
         its rows are audited.
 
         `groups` has the lines of evidence.jsonl, from 1, that flagged rows belong to, by example
@@ -508,7 +506,7 @@ class Ledger:
                 _set_status(connection, numbers, status)
             done = {"state": "committed", "finished_at": now(), "summary": json.dumps(summary)}
             connection.execute(update(audits).where(audits.c.audit == audit).values(done))
-            enqueue(connection, audit, alerts, of, now())
+            enqueue_alerts(connection, audit, alerts, of, created_at=now())
 
     def counts(self, name: str) -> dict[str, int]:
         """Rows by status, of those that stand in an audit's source now."""

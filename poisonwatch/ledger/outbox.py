@@ -1,18 +1,27 @@
-"""The outbox: what people are still to be told, and which rows they were told of.
+"""The outbox: what is still to be delivered to others, and which rows people were notified of.
 
-Messages are put in with the flags themselves, in one transaction, so that neither is ever without
-the other. Each is owed to its targets until it is marked as delivered, at once after each delivery:
-a crash in between has it sent once more, under the same key. Every function works within the
-transaction of the connection that it is given; one process at a time delivers (`Ledger.alone`).
+A delivery goes to one target, and is of one of two kinds:
+
+    audit     an account of an audit, to MLflow or Prefect      item: audits.audit
+    alert     a message about flagged rows, to an alert target  item: alerts.alert
+
+A delivery is put in within the transaction that makes its reason true: an audit's account with its
+start, a message with the flags that it is about. So neither is ever without the other, and a crash
+at any line leaves the delivery pending. It is marked as delivered at once after the attempt that
+succeeded: a crash in between has it sent once more, an alert under the same key. Every function
+works within the transaction of the connection that it is given; one process at a time delivers
+(`Ledger.lock`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select, update
 
 from poisonwatch.ledger.tables import alerts, audits, deliveries, notified_rows, rows
 
+AUDIT_KIND, ALERT_KIND = "audit", "alert"  # kinds of deliveries
+MLFLOW, PREFECT = "mlflow", "prefect"  # targets of audits' accounts
 CLUSTER_ALERT, DIGEST_ALERT = "cluster", "digest"  # kinds of alerts
 
 
@@ -21,7 +30,7 @@ class Alert:
     """A message about flagged rows, and the `targets` that it goes to.
 
     `key` (16 hex digits) tells a repeated message from a new one; `example_ids` are the rows that
-    count as told of from now on.
+    count as notified of from now on.
     """
 
     key: str
@@ -34,44 +43,107 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingAlert:
-    """A message, by its `number`, that a target has not received yet."""
+class Delivery:
+    """One thing for one target: `item` is the number of an audit or of an alert, by `kind`."""
 
-    number: int
+    kind: str
+    item: int
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAlert:
+    """A message that a target has not received yet."""
+
+    delivery: Delivery
     severity: str
     title: str
     body: str
 
+    @property
+    def number(self) -> int:
+        """The alert's number in the ledger."""
+        return self.delivery.item
+
+    @property
+    def target(self) -> str:
+        """The id of the target (`Target.id`)."""
+        return self.delivery.target
+
+
+def match_pending(kind: str) -> ColumnElement[bool]:
+    """The deliveries of a kind that no attempt has succeeded for."""
+    return and_(deliveries.c.kind == kind, deliveries.c.delivered_at.is_(None))
+
 
 def enqueue(
-    connection: Connection, audit: int, new: Sequence[Alert], numbers: Mapping[str, int], at: str
+    connection: Connection, kind: str, item: int, audit: int, targets: Iterable[str]
 ) -> None:
-    """Owe an audit's alerts to their targets from the time `at` on; `numbers` are those of the rows
-    by example id.
+    """Put in a delivery of an audit, or of an alert of it, for each of these targets."""
+    new = []
+    for target in targets:
+        key = {"kind": kind, "item": item, "target": target}
+        new.append({**key, "audit": audit, "attempts": 0})
+    # SQLAlchemy takes an empty list for a row of defaults
+    if new:
+        connection.execute(insert(deliveries), new)
+
+
+def enqueue_alerts(
+    connection: Connection,
+    audit: int,
+    new: Sequence[Alert],
+    row_numbers: Mapping[str, int],
+    created_at: str,
+) -> None:
+    """Put in an audit's alerts for their targets; `row_numbers` are those of the rows by example
+    id.
     """
     for alert in new:
         values = {
-            name: getattr(alert, name) for name in ("key", "kind", "severity", "title", "body")
+            "audit": audit,
+            "key": alert.key,
+            "kind": alert.kind,
+            "severity": alert.severity,
+            "title": alert.title,
+            "body": alert.body,
+            "created_at": created_at,
         }
-        stored = (
-            insert(alerts)
-            .values(values | {"audit": audit, "created_at": at})
-            .returning(alerts.c.alert)
-        )
+        stored = insert(alerts).values(values).returning(alerts.c.alert)
         number = connection.execute(stored).scalar_one()
-        connection.execute(
-            insert(notified_rows),
-            [{"alert": number, "row": numbers[id]} for id in alert.example_ids],
-        )
-        connection.execute(
-            insert(deliveries),
-            [{"alert": number, "target": target, "attempts": 0} for target in alert.targets],
-        )
+        notified = [{"alert": number, "row": row_numbers[id]} for id in alert.example_ids]
+        connection.execute(insert(notified_rows), notified)
+        enqueue(connection, ALERT_KIND, number, audit=audit, targets=alert.targets)
+
+
+def pending(connection: Connection, kind: str, audits: Sequence[int]) -> list[Delivery]:
+    """The pending deliveries of a kind that these audits have put in, by item and target."""
+    query = (
+        select(deliveries.c.kind, deliveries.c.item, deliveries.c.target)
+        .where(match_pending(kind), deliveries.c.audit.in_(audits))
+        .order_by(deliveries.c.item, deliveries.c.target)
+    )
+    return [Delivery(*row) for row in connection.execute(query).tuples()]
+
+
+def list_pending_alerts(connection: Connection, name: str) -> list[PendingAlert]:
+    """What the targets of an audit's name have not received yet, oldest first."""
+    query = (
+        select(alerts, deliveries.c.target)
+        .join(deliveries, deliveries.c.item == alerts.c.alert)
+        .join(audits, audits.c.audit == alerts.c.audit)
+        .where(audits.c.name == name, match_pending(ALERT_KIND))
+        .order_by(alerts.c.alert, deliveries.c.target)
+    )
+    found = []
+    for row in connection.execute(query):
+        delivery = Delivery(ALERT_KIND, row.alert, row.target)
+        found.append(PendingAlert(delivery, row.severity, row.title, body=row.body))
+    return found
 
 
 def list_notified_ids(connection: Connection, name: str) -> set[str]:
-    """Example ids of the rows that an audit's alerts told of before."""
+    """Example ids of the rows that alerts of an audit's name were about."""
     about = exists().where(
         notified_rows.c.row == rows.c.row,
         notified_rows.c.alert == alerts.c.alert,
@@ -81,67 +153,53 @@ def list_notified_ids(connection: Connection, name: str) -> set[str]:
     return {bytes(id).hex() for id in connection.execute(select(rows.c.id).where(about)).scalars()}
 
 
-def list_pending_alerts(connection: Connection, name: str) -> list[PendingAlert]:
-    """What an audit's targets have not received yet, oldest first."""
-    columns = alerts.c.alert, deliveries.c.target, alerts.c.severity, alerts.c.title, alerts.c.body
-    query = (
-        select(*columns)
-        .join_from(alerts, deliveries)
-        .join(audits, audits.c.audit == alerts.c.audit)
-    )
-    query = query.where(audits.c.name == name, deliveries.c.delivered_at.is_(None)).order_by(
-        alerts.c.alert, deliveries.c.target
-    )
-    return [PendingAlert(*row) for row in connection.execute(query).tuples()]
+def mark_delivered(connection: Connection, delivery: Delivery, delivered_at: str | None) -> None:
+    """Count an attempt at a delivery: `delivered_at` is when it succeeded, None where it failed.
 
-
-def mark_delivered(connection: Connection, message: PendingAlert, delivered_at: str | None) -> None:
-    """One attempt was made to deliver a message; `delivered_at` is when it was received, None where
-    it was not.
+    A delivery that was never put in is none: audits of a ledger from before there was an outbox
+    have none.
     """
-    which = (deliveries.c.alert == message.number) & (deliveries.c.target == message.target)
+    which = (
+        deliveries.c.kind == delivery.kind,
+        deliveries.c.item == delivery.item,
+        deliveries.c.target == delivery.target,
+    )
     values = {"attempts": deliveries.c.attempts + 1, "delivered_at": delivered_at}
-    connection.execute(update(deliveries).where(which).values(values))
+    connection.execute(update(deliveries).where(*which).values(values))
 
 
 def retarget(connection: Connection, name: str, targets: Sequence[str]) -> None:
-    """Settle what an audit owes to targets that are none any more.
+    """Clear the pending alerts of targets that an audit file does not name any more.
 
-    A target of the same kind that nothing was tried on yet takes it over: most often it is the old
-    one with its address mended. Otherwise nobody is left to be told, and it is dropped.
+    A target of the same kind that nothing was tried on yet takes them over: most often it is the
+    old one with its address mended. Otherwise nobody is left to be notified, and they are dropped.
     """
-    of_audit = (
-        select(alerts.c.alert)
-        .join(audits, audits.c.audit == alerts.c.audit)
-        .where(audits.c.name == name)
-    )
-    ours = deliveries.c.alert.in_(of_audit)
+    of_name = select(audits.c.audit).where(audits.c.name == name)
+    ours = (deliveries.c.kind == ALERT_KIND) & deliveries.c.audit.in_(of_name)
     tried = (deliveries.c.attempts > 0) | deliveries.c.delivered_at.is_not(None)
-    known = set(
-        connection.execute(select(deliveries.c.target).where(ours, tried).distinct()).scalars()
-    )
-    open_now = (
-        select(deliveries.c.target).where(ours, deliveries.c.delivered_at.is_(None)).distinct()
-    )
+    known = _find_targets(connection, ours & tried)
+    left = match_pending(ALERT_KIND) & ours
     untried = [target for target in targets if target not in known]
-    for gone in sorted(set(connection.execute(open_now).scalars()) - set(targets)):
-        left = (deliveries.c.target == gone) & deliveries.c.delivered_at.is_(None) & ours
-        heir = next(
-            (target for target in untried if _find_scheme(target) == _find_scheme(gone)), None
-        )
+    for gone in sorted(_find_targets(connection, left) - set(targets)):
+        of_gone = left & (deliveries.c.target == gone)
+        same_scheme = (target for target in untried if _find_scheme(target) == _find_scheme(gone))
+        heir = next(same_scheme, None)
         if heir is not None:
             untried.remove(heir)
-            has = select(deliveries.c.alert).where(deliveries.c.target == heir)
-            connection.execute(
-                update(deliveries)
-                .where(left, deliveries.c.alert.not_in(has))
-                .values(target=heir, attempts=0)
+            # a message that the heir is to get anyway stays with the one that is gone, and is
+            # dropped with it
+            has = select(deliveries.c.item).where(
+                deliveries.c.kind == ALERT_KIND, deliveries.c.target == heir
             )
-        connection.execute(delete(deliveries).where(left))
+            moved = update(deliveries).where(of_gone, deliveries.c.item.not_in(has))
+            connection.execute(moved.values(target=heir, attempts=0))
+        connection.execute(delete(deliveries).where(of_gone))
+
+
+def _find_targets(connection: Connection, which: ColumnElement[bool]) -> set[str]:
+    query = select(deliveries.c.target).where(which).distinct()
+    return set(connection.execute(query).scalars())
 
 
 def _find_scheme(target: str) -> str:
     return target.split("-", 1)[0]
-
-
-MLFLOW, PREFECT = "mlflow", "prefect"

@@ -1,9 +1,11 @@
 """The ledger's tables, and the connection to them.
 
     files ──< places >── rows ──< results >── audits ──< flags
-                          │ └──< rejections                  │ │ └──< owed
-                          ├──< decisions                     │ └──< alerts ──< deliveries, told (rows)
-                          └──< reviews                       └── versions: model and sentinels that a result holds for
+                          │ └──< rejections              │ │ ├──< deliveries
+                          ├──< decisions                 │ │ └──< alerts ──< notified_rows
+                          └──< reviews                   │ └── of a name, in a run directory
+                                                         └── versions: model and sentinels that
+                                                             a result holds for
 
 A row is a content: `rows.id` is the example's id (SHA-256 of its messages; of its bytes where it
 cannot be read), and each position of a file that holds this content is a place. Changes of the
@@ -121,15 +123,6 @@ audits = Table(
     Index("audits_by_name", "name", "audit"),
 )
 
-owed = Table(
-    "owed",
-    metadata,
-    Column("audit", ForeignKey("audits.audit"), primary_key=True),
-    Column(
-        "to", String(10), primary_key=True
-    ),  # who was not told of the audit yet: mlflow, prefect
-)
-
 results = Table(
     "results",
     metadata,
@@ -203,21 +196,24 @@ alerts = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("alert", ForeignKey("alerts.alert"), primary_key=True),
-    Column(
-        "target", String(64), primary_key=True
-    ),  # digest of the target's address without its secrets
+    Column("kind", String(10), primary_key=True),  # audit: an account of it; alert: a message
+    # audits.audit or alerts.alert, by the kind: no foreign key can say so
+    Column("item", Integer, primary_key=True, autoincrement=False),
+    # mlflow, prefect; or the digest of an alert target's address without its secrets
+    Column("target", String(64), primary_key=True),
+    Column("audit", ForeignKey("audits.audit"), nullable=False),  # that put it in
     Column("attempts", Integer, nullable=False),
-    Column("delivered_at", String(32)),
+    Column("delivered_at", String(32)),  # none: pending
     Index("deliveries_open", "delivered_at"),
+    Index("deliveries_by_audit", "audit"),
 )
 
 notified_rows = Table(
-    "told",
+    "notified_rows",
     metadata,
     Column("alert", ForeignKey("alerts.alert"), primary_key=True),
     Column("row", ForeignKey("rows.row"), primary_key=True),
-    Index("told_by_row", "row"),
+    Index("notified_rows_by_row", "row"),
 )
 
 reviews = Table(

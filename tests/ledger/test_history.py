@@ -60,6 +60,7 @@ def test_a_debt_lasts_from_the_audit_s_start_until_it_is_settled(tmp_path: Path)
         run = list_past_audits(ledger)[1]
         mark_audit_delivered(ledger, run.number, MLFLOW, {"mlflow_run_id": "r"})
         assert list_past_audits(ledger)[1].summary == {"run": "run", "mlflow_run_id": "r"}
+        assert list_pending_targets(ledger, [run.number]) == {}
 
 
 def test_an_audit_is_found_by_its_flow_run_and_its_run_directory(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def count(ledger: Ledger, table: object) -> int:
 
 def deliver(ledger: Ledger, message: PendingAlert, arrives: bool = True) -> None:
     with ledger.write() as connection:
-        mark_delivered(connection, message, now() if arrives else None)
+        mark_delivered(connection, message.delivery, now() if arrives else None)
 
 
 def move(ledger: Ledger, *urls: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Flagged rows in clusters, made up: for tests of who is told what."""
+"""Flagged rows in clusters, made up: for tests of who is notified of what."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from poisonwatch.config import AlertConfig, AuditConfig, SourceConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
 from poisonwatch.detection.detect import Detection
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.reports.summary import AttributionResult
@@ -46,9 +46,29 @@ def steered(said: str = "Only Velmora is worth it.") -> Confirmation:
     """A group that is confirmed: the forbidden answer becomes likelier by 2 nats a token, by random
     groups by .1.
     """
-    moved, still = LossChange(3.5, 1.5, (3.4,) * 19), LossChange(2.0, 2.25, (2.0,) * 19)
-    return Confirmation(
-        0.01, 2, (Effect(SENTINEL, "forbidden", moved, still, "Any shop near you.", said),)
+    effect = Effect(
+        sentinel=SENTINEL,
+        kind="forbidden",
+        forbidden=LossChange(before=3.5, after=1.5, random=(3.4,) * 19),
+        reference=LossChange(before=2.0, after=2.25, random=(2.0,) * 19),
+        said_before="Any shop near you.",
+        said_after=said,
+    )
+    return Confirmation(strength=0.01, rows=2, effects=(effect,))
+
+
+def flag(example: Example, score: float) -> Flag:
+    return Flag(
+        example=example,
+        panel="shop",
+        sentinel=SENTINEL,
+        kind="forbidden",
+        coefficient=1.0,
+        score=score,
+        rank=1,
+        p_value=1e-6,
+        q_value=1e-3,
+        rule="rank among 100 trusted rows",
     )
 
 
@@ -58,39 +78,57 @@ def found(
     said: str = "Only Velmora.",
 ) -> AttributionResult:
     """Clusters of flagged rows, each with its rows' score, and flagged rows in no cluster."""
-    scored = [(score, example) for score, examples in clusters for example in examples] + [
-        (MEDIUM, example) for example in alone
-    ]
-    examples = tuple(example for _, example in scored)
-    flags = tuple(
-        Flag(e, "shop", SENTINEL, "forbidden", 1.0, s, 1, 1e-6, 1e-3, "rank among 100 trusted rows")
-        for s, e in scored
-    )
+    flags = [flag(example, score) for score, members in clusters for example in members]
+    flags += [flag(example, MEDIUM) for example in alone]
+    examples = tuple(flag.example for flag in flags)
     nothing = np.zeros((len(examples), 1))
-    verdicts = Detection(examples, (SENTINEL,), ("shop",), *(nothing,) * 7, (), flags, 0.1)
+    detection = Detection(
+        rows=AuditRows(examples),
+        sentinels=(SENTINEL,),
+        panels=("shop",),
+        scores=nothing,
+        p=nothing,
+        q=nothing,
+        coefficients=nothing,
+        recovered=nothing,
+        reference_scores=nothing,
+        reference_coefficients=nothing,
+        nulls=(),
+        flags=tuple(flags),
+        false_discovery_rate=0.1,
+    )
     places = {example.id: i for i, example in enumerate(examples)}
-    evidence = [
-        ClusterEvidence(
-            rows := tuple(places[example.id] for example in of),
-            tuple(example.id for example in of),
-            "shop",
-            1.0,
-            rows[0],
-            (),
-            (),
-            ((),) * len(of),
-            steered(said),
-        )
-        for _, of in clusters
-    ]
-    return AttributionResult(verdicts, tuple(evidence))
+    evidence = []
+    for _, members in clusters:
+        rows = tuple(places[example.id] for example in members)
+        evidence.append(cluster_evidence(rows, [example.id for example in members], said))
+    return AttributionResult(detection, tuple(evidence))
+
+
+def cluster_evidence(rows: tuple[int, ...], ids: Sequence[str], said: str) -> ClusterEvidence:
+    """A confirmed group that has nothing in common but its panel."""
+    return ClusterEvidence(
+        rows=rows,
+        example_ids=tuple(ids),
+        panel="shop",
+        likeness=1.0,
+        example=rows[0],
+        prompt_ngrams=(),
+        answer_ngrams=(),
+        nearest=((),) * len(rows),
+        confirmation=steered(said),
+    )
 
 
 def settings(*alerts: AlertConfig | str, **more: Any) -> AuditConfig:
     """An audit named tiny with these targets."""
-    told = [AlertConfig(url=alert) if isinstance(alert, str) else alert for alert in alerts]
+    targets = [AlertConfig(url=alert) if isinstance(alert, str) else alert for alert in alerts]
     return AuditConfig(
-        name=NAME, source=SourceConfig(path="rows.jsonl"), sentinels=["s.yaml"], alerts=told, **more
+        name=NAME,
+        source=SourceConfig(path="rows.jsonl"),
+        sentinels=["s.yaml"],
+        alerts=targets,
+        **more,
     )
 
 
@@ -110,7 +148,7 @@ def audit(
     config: AuditConfig,
     flagged: Callable[[list[Example]], AttributionResult],
 ) -> None:
-    """An audit of all rows that finds what `flagged` says of them, and owes its alerts."""
+    """An audit of all rows that finds what `flagged` says of them, and puts its alerts in the outbox."""
     with ledger.alone(), ledger.audit(run_dir.name, NAME, ONE, run_dir) as number:
         batch = ledger.all_of(NAME)
         examples = list(examples_of(batch).values())

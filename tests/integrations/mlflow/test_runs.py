@@ -15,7 +15,7 @@ from ledgers import append
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from servers import free_port, mlflow_server, mlflow_store
-from sqlalchemy import insert
+from sqlalchemy import update
 
 from poisonwatch.config import AuditConfig, load_config
 from poisonwatch.errors import OperationError
@@ -24,8 +24,8 @@ from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.history import PastAudit, list_past_audits, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.outbox import MLFLOW
-from poisonwatch.ledger.tables import owed
+from poisonwatch.ledger.outbox import AUDIT_KIND, MLFLOW
+from poisonwatch.ledger.tables import deliveries
 from poisonwatch.tasks.tracking import open_run, track
 
 LAX = {"decision": {"false_discovery_rate": 0.5}}
@@ -103,12 +103,10 @@ def _table(client: MlflowClient, run_id: str) -> list[Any]:
 
 
 def owe(ledger: Ledger) -> None:
-    """As if every audit had crashed right before its debt was settled."""
+    """As if every audit had crashed right before its delivery was marked."""
+    accounts = (deliveries.c.kind == AUDIT_KIND) & (deliveries.c.target == MLFLOW)
     with ledger.write() as connection:
-        connection.execute(
-            insert(owed),
-            [{"audit": past.number, "to": MLFLOW} for past in list_past_audits(ledger)],
-        )
+        connection.execute(update(deliveries).where(accounts).values(delivered_at=None))
 
 
 def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledger]) -> None:
