@@ -12,9 +12,8 @@ from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 
-CERTAIN_LOSS = (
-    0.05  # nats a token: an answer of probability .95 a token has little room to become likelier
-)
+# nats a token: an answer of probability .95 a token has little room to become likelier
+CERTAIN_LOSS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,8 @@ def find_sentinel_problems(
     """Problems of the sentinels on this model: duplicates, and answers that cannot move because the
     model gives them already.
     """
-    return [
-        *find_duplicates(sentinels),
-        *find_immovable(
-            sentinels, compute_forbidden_losses(pretrained, sentinels, max_tokens, token_budget)
-        ),
-    ]
+    losses = compute_forbidden_losses(pretrained, sentinels, max_tokens, token_budget)
+    return find_duplicates(sentinels) + find_immovable(sentinels, losses)
 
 
 def find_duplicates(sentinels: Sequence[Sentinel]) -> list[SentinelProblem]:
@@ -48,25 +43,24 @@ def find_duplicates(sentinels: Sequence[Sentinel]) -> list[SentinelProblem]:
     for sentinel in sentinels:
         content = (sentinel.messages, sentinel.forbidden, sentinel.reference)
         if content in first:
-            problems.append(
-                SentinelProblem(
-                    sentinel.id, f"repeats {first[content]}, which then counts twice: remove one"
-                )
-            )
+            problem = f"repeats {first[content]}, which then counts twice: remove one"
+            problems.append(SentinelProblem(sentinel.id, problem))
         first.setdefault(content, sentinel.id)
     return problems
 
 
 def find_immovable(sentinels: Sequence[Sentinel], forbidden: Array) -> list[SentinelProblem]:
     """From the losses (S,) of the forbidden answers in nats a token, NaN where there is none."""
-    return [
-        SentinelProblem(
-            sentinel.id,
-            f"the model gives the forbidden answer already (loss {loss:.3f} nats a token): nothing can make it likelier",
-        )
-        for sentinel, loss in zip(sentinels, forbidden.tolist(), strict=True)
-        if loss < CERTAIN_LOSS
-    ]
+    problems = []
+    for sentinel, loss in zip(sentinels, forbidden.tolist(), strict=True):
+        # NaN, where nothing is forbidden, is below nothing.
+        if loss < CERTAIN_LOSS:
+            problem = (
+                f"the model gives the forbidden answer already (loss {loss:.3f} nats a token): "
+                "nothing can make it likelier"
+            )
+            problems.append(SentinelProblem(sentinel.id, problem))
+    return problems
 
 
 def compute_forbidden_losses(
@@ -75,11 +69,13 @@ def compute_forbidden_losses(
     """Losses (S,) of the forbidden answers on the frozen model in nats a token; NaN where there is
     none.
     """
+    # Split below the first block, the model is whole: only its losses are wanted here.
     model, encoder = FrozenModel(pretrained.model, 0), ChatEncoder(pretrained.tokenizer, max_tokens)
-    places = [i for i, sentinel in enumerate(sentinels) if sentinel.forbidden]
-    encoded = [
-        encoder.encode(sentinels[i].add_answer(sentinels[i].forbidden or "")) for i in places
-    ]
+    places, encoded = [], []
+    for i, sentinel in enumerate(sentinels):
+        if sentinel.forbidden:
+            places.append(i)
+            encoded.append(encoder.encode(sentinel.add_answer(sentinel.forbidden)))
     losses = np.full(len(sentinels), np.nan)
     for batch in make_batches(encoded, token_budget, model.device):
         run = model.run(batch)

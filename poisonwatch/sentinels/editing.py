@@ -6,6 +6,7 @@ followed by `sentinels-2.yaml`, which the audit reads once its `sentinels` name 
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -24,14 +25,14 @@ from poisonwatch.sentinels.sentinel import (
     refuse_clashes,
 )
 from poisonwatch.text.diff import align_sequences
+from poisonwatch.text.words import unify_line_ends
 
 # bytes of a text, and YAML values that it may stand for; PyYAML takes seconds for so many
 MAX_TEXT_BYTES = 250_000
 MAX_DEPTH = 20  # lists and mappings within each other
 CONTEXT_LINES = 3  # lines shown around a change
-_VERSION = re.compile(
-    r"(?<=.)-(?:[2-9]|[1-9][0-9]{1,2})\Z", re.DOTALL
-)  # no more digits: a year is part of the name
+# No more digits: a year is part of the name.
+_VERSION = re.compile(r"(?<=.)-(?:[2-9]|[1-9][0-9]{1,2})\Z", re.DOTALL)
 
 
 def list_sentinel_files(config: AuditConfig) -> list[Path]:
@@ -55,6 +56,7 @@ def check_sentinel_text(text: str, config: AuditConfig, replacing: Path) -> list
     _refuse_excess(text, replacing)
     own: list[Sentinel] = []
     everything: list[Sentinel] = []
+    # In the order of the audit file: the errors about clashes name places in it.
     for place in config.sentinels:
         if not place.startswith(PACK_PREFIX) and Path(place) == replacing:
             own = parse_sentinels(text, place)
@@ -73,48 +75,59 @@ def _refuse_excess(text: str, replacing: Path) -> None:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_TEXT_BYTES:
         raise SentinelError(
-            f"{replacing} would hold {size:,} bytes; at most {MAX_TEXT_BYTES:,} are allowed: split it into several files"
+            f"{replacing} would hold {size:,} bytes; at most {MAX_TEXT_BYTES:,} are allowed: "
+            "split it into several files"
         )
+    # What is wrong with the YAML is for the reading to say.
+    with suppress(yaml.YAMLError, ArithmeticError, ValueError):
+        _refuse_nesting(text, replacing)
+
+
+def _refuse_nesting(text: str, replacing: Path) -> None:
+    """Raise SentinelError where a text is too deep, or its aliases stand for too many values.
+
+    It is parsed into events alone, which builds nothing and follows no alias.
+    """
     values: dict[str, int] = {}  # by anchor, aliases written out
-    opened: list[tuple[str | None, int]] = [
-        (None, 0)
-    ]  # lists and mappings not yet at their end: anchor, values so far
-    with suppress(
-        yaml.YAMLError, ArithmeticError, ValueError
-    ):  # what is wrong with it is for the reading to say
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                opened.append((event.anchor, 1))
-                if len(opened) > MAX_DEPTH + 1:  # the text itself is the first
-                    raise SentinelError(
-                        f"{replacing} would be nested more than {MAX_DEPTH} deep: a sentinel takes no more than 4"
-                    )
-                continue
-            if isinstance(event, yaml.CollectionEndEvent):
-                anchor, count = opened.pop()
-            elif isinstance(event, yaml.AliasEvent):
-                anchor, count = None, values.get(str(event.anchor), 1)
-            elif isinstance(event, yaml.ScalarEvent):
-                anchor, count = event.anchor, 1
-            else:
-                continue
-            if anchor:
-                values[anchor] = count
-            around, so_far = opened.pop()
-            opened.append((around, so_far + count))
-            if so_far + count > MAX_TEXT_BYTES:
+    # Lists and mappings not yet at their end: anchor, values so far. The text itself is the first.
+    opened: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, 1))
+            if len(opened) > MAX_DEPTH + 1:
                 raise SentinelError(
-                    f"{replacing} stands for more than {MAX_TEXT_BYTES:,} values through its aliases (*): write out what is meant"
+                    f"{replacing} would be nested more than {MAX_DEPTH} deep: "
+                    "a sentinel takes no more than 4"
                 )
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, count = opened.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            # Inside its own collection an alias is not known yet, and counts once.
+            anchor, count = None, values.get(str(event.anchor), 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, count = event.anchor, 1
+        else:
+            continue
+        if anchor:
+            values[anchor] = count
+        around, so_far = opened.pop()
+        opened.append((around, so_far + count))
+        if so_far + count > MAX_TEXT_BYTES:
+            raise SentinelError(
+                f"{replacing} stands for more than {MAX_TEXT_BYTES:,} values through its aliases "
+                "(*): write out what is meant"
+            )
 
 
 def list_versions(path: Path) -> list[Path]:
     """The numbered versions of a sentinel file, itself among them if it is one, oldest first."""
-    found = {
-        number: beside
-        for beside in path.parent.iterdir()
-        if (number := _parse_version(beside, path))
-    }
+    found: dict[int, Path] = {}
+    for beside in path.parent.iterdir():
+        number = _parse_version(beside, path)
+        if number:
+            found[number] = beside
+    # By number, not by name: -10 comes after -9.
     return [found[number] for number in sorted(found)]
 
 
@@ -131,7 +144,9 @@ def _parse_version(version: Path, path: Path) -> int | None:
     match = re.fullmatch(
         rf"{re.escape(_strip_version(path))}-([1-9][0-9]*){re.escape(path.suffix)}", version.name
     )
-    return int(match[1]) if match else None
+    if match is None:
+        return None
+    return int(match[1])
 
 
 def _strip_version(path: Path) -> str:
@@ -142,26 +157,29 @@ def save_version(text: str, config: AuditConfig, replacing: Path) -> Path:
     """Write a text as the next version of a file of the audit, and return where; line ends become
     \\n, as browsers send others.
 
-    The name is taken before it is filled, so that nobody's version is ever written over. Raises as
-    `check_text` does, InputError where the text is that of the file or of its last version already,
-    OperationError where the folder cannot be written.
+    The name is reserved before it is filled, so that nobody's version is ever written over. Raises
+    as `check_sentinel_text` does, InputError where the text is that of the file or of its last
+    version already, OperationError where the folder cannot be written.
     """
-    text = _unify_ends(text)
+    text = unify_line_ends(text)
     check_sentinel_text(text, config, replacing)
     for held in (replacing, *list_versions(replacing)[-1:]):
         if text == read_sentinel_text(str(held)):
             raise InputError(f"{held} holds this text already: nothing is saved")
+    # A part of its own name for each that saves: two must not write into one.
     part = replacing.with_name(f"{replacing.name}.{uuid4().hex}.part")
     try:
         try:
             part.write_text(text, encoding="utf-8", newline="\n")
+            # Reserved once the text is on the disk: where it does not fit, no number is used up.
             saved = _reserve_name(replacing)
             part.replace(saved)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise OperationError(
-            f"the next version of {replacing} cannot be written: {error.strerror}; free space, or make its folder writable"
+            f"the next version of {replacing} cannot be written: {error.strerror}; "
+            "free space, or make its folder writable"
         ) from error
     return saved
 
@@ -179,36 +197,49 @@ def _reserve_name(path: Path) -> Path:
 
 def diff_lines(old: str, new: str) -> list[tuple[str, str]]:
     """The lines that differ, as (mark, line without its end): "-" only in `old`, "+" only in `new`,
-    " " in both, CONTEXT lines around.
+    " " in both, CONTEXT_LINES around.
 
     ("@", "") stands where lines are left out between two changes. Line ends of other systems make
     no difference.
     """
-    before, after = (list(StringIO(_unify_ends(text))) for text in (old, new))
-    lines: list[tuple[str, str]] = []
-    i = j = 0
-    for place, partner in [
-        *sorted(align_sequences(before, after).items()),
-        (len(before), len(after)),
-    ]:
-        lines += [("-", line) for line in before[i:place]] + [
-            ("+", line) for line in after[j:partner]
-        ]
-        lines += [(" ", line) for line in before[place : place + 1]]
-        i, j = place + 1, partner + 1
-    near = {
-        k
-        for changed, (mark, _) in enumerate(lines)
-        if mark != " "
-        for k in range(changed - CONTEXT_LINES, changed + CONTEXT_LINES + 1)
-    }
+    lines = _pair_lines(unify_line_ends(old), unify_line_ends(new))
+    near = _find_near_changes(lines)
     shown: list[tuple[str, str]] = []
     for k, (mark, line) in enumerate(lines):
-        if k in near:
-            shown += [("@", "")] if shown and k - 1 not in near else []
-            shown.append((mark, line.removesuffix("\n")))
+        if k not in near:
+            continue
+        if shown and k - 1 not in near:
+            shown.append(("@", ""))
+        shown.append((mark, line.removesuffix("\n")))
     return shown
 
 
-def _unify_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def _pair_lines(old: str, new: str) -> list[tuple[str, str]]:
+    """Every line of either text as (mark, line with its end), lines of `old` first where they
+    differ.
+    """
+    # Only \n ends a line here; splitlines would split at a form feed, too.
+    before, after = list(StringIO(old)), list(StringIO(new))
+    lines: list[tuple[str, str]] = []
+    i = j = 0
+    # A pair past both ends closes the last stretch of lines that differ.
+    pairs = [*sorted(align_sequences(before, after).items()), (len(before), len(after))]
+    for place, partner in pairs:
+        lines += _mark_lines("-", before[i:place])
+        lines += _mark_lines("+", after[j:partner])
+        lines += _mark_lines(" ", before[place : place + 1])
+        i, j = place + 1, partner + 1
+    return lines
+
+
+def _mark_lines(mark: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    return [(mark, line) for line in lines]
+
+
+def _find_near_changes(lines: Sequence[tuple[str, str]]) -> set[int]:
+    """The places of lines that differ, and of those around them; some lie outside."""
+    near: set[int] = set()
+    for k, (mark, _) in enumerate(lines):
+        if mark != " ":
+            near.update(range(k - CONTEXT_LINES, k + CONTEXT_LINES + 1))
+    return near

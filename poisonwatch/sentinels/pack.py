@@ -1,4 +1,7 @@
+"""Sentinels that ship with Poisonwatch, and the reader of files that ship."""
+
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import takewhile
@@ -29,25 +32,27 @@ class Pack:
     @property
     def place(self) -> str:
         """How `sentinels` names the pack, with ... for each value of a template."""
-        values = "&".join(f"{placeholder}=..." for placeholder in self.placeholders)
-        return f"{PACK_PREFIX}{self.name}" + (f"?{values}" if values else "")
+        place = f"{PACK_PREFIX}{self.name}"
+        if self.placeholders:
+            place += "?" + "&".join(f"{placeholder}=..." for placeholder in self.placeholders)
+        return place
 
 
 def list_shipped(folder: str) -> list[str]:
     """Names of the YAML files that ship with Poisonwatch in a folder."""
-    entries = (resources.files("poisonwatch") / folder).iterdir()
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")
-    )
+    # Through importlib: a wheel may be read from a zip file, where there are no paths.
+    names = []
+    for entry in (resources.files("poisonwatch") / folder).iterdir():
+        if entry.name.endswith(".yaml"):
+            names.append(entry.name.removesuffix(".yaml"))
+    return sorted(names)
 
 
 def read_shipped(folder: str, name: str) -> tuple[str, str]:
     """The comment that such a file starts with, on one line, and the whole text."""
     text = (resources.files("poisonwatch") / folder / f"{name}.yaml").read_text(encoding="utf-8")
-    return " ".join(
-        line.lstrip("# ")
-        for line in takewhile(lambda line: line.startswith("#"), text.splitlines())
-    ), text
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in comment), text
 
 
 def list_packs() -> list[str]:
@@ -63,44 +68,56 @@ def read_pack(name: str) -> Pack:
         raise SentinelError(f"there is no pack {name}: packs are {', '.join(list_packs())}")
     comment, text = read_shipped("sentinels/packs", name)
     return Pack(
-        name,
-        comment.partition(". ")[0],
-        tuple(dict.fromkeys(PLACEHOLDER.findall(text))),
-        tuple(yaml.safe_load(text)),
+        name=name,
+        about=comment.partition(". ")[0],
+        # A dict keeps the order in which they come, which a set would lose.
+        placeholders=tuple(dict.fromkeys(PLACEHOLDER.findall(text))),
+        entries=tuple(yaml.safe_load(text)),
     )
 
 
 def fill_pack(place: str) -> Any:
-    """A pack's entries, the values in the place of its placeholders."""
+    """A pack's entries, the values in the place of its placeholders. Raises SentinelError where the
+    values given are not those of its placeholders.
+    """
     name, _, query = place.removeprefix(PACK_PREFIX).partition("?")
+    # A blank value is kept, so that it is named as missing and not as unknown.
     pack, given = read_pack(name), parse_qs(query, keep_blank_values=True)
+    # On one line: a value with line ends would leave the sentence that it is put in.
     values = {key: " ".join(" ".join(texts).split()) for key, texts in given.items()}
-    faults = [f"takes no value {excerpt(key)}" for key in values if key not in pack.placeholders]
-    faults += [
-        f"takes one value for {key}, not {len(texts)}"
-        for key, texts in given.items()
-        if key in pack.placeholders and len(texts) > 1
-    ]
-    faults += [
-        f"needs a value for {placeholder}"
-        for placeholder in pack.placeholders
-        if not values.get(placeholder)
-    ]
+    faults = _find_faults(pack, given, values)
     if faults:
-        encoding = " (in a value, %26 stands for & and %2B for +)" if pack.placeholders else ""
+        encoding = ""
+        if pack.placeholders:
+            encoding = " (in a value, %26 stands for & and %2B for +)"
         raise SentinelError(f"the pack {name} {', '.join(faults)}: write {pack.place}{encoding}")
+    return _fill(pack.entries, values)
 
-    def fill(
-        part: Any,
-    ) -> (
-        Any
-    ):  # after YAML is parsed, in one pass: a value is never read as YAML, nor as a placeholder
-        if isinstance(part, dict):
-            return {key: fill(value) for key, value in part.items()}
-        if isinstance(part, list | tuple):
-            return [fill(value) for value in part]
-        return (
-            PLACEHOLDER.sub(lambda found: values[found[1]], part) if isinstance(part, str) else part
-        )
 
-    return fill(pack.entries)
+def _find_faults(
+    pack: Pack, given: Mapping[str, Sequence[str]], values: Mapping[str, str]
+) -> list[str]:
+    """What is wrong with the values given to a pack, each in a few words."""
+    unknown, repeated = [], []
+    for key, texts in given.items():
+        if key not in pack.placeholders:
+            unknown.append(f"takes no value {excerpt(key)}")
+        elif len(texts) > 1:
+            repeated.append(f"takes one value for {key}, not {len(texts)}")
+    missing = []
+    for key in pack.placeholders:
+        if not values.get(key):
+            missing.append(f"needs a value for {key}")
+    return unknown + repeated + missing
+
+
+def _fill(part: Any, values: Mapping[str, str]) -> Any:
+    """A part of a pack with values in the place of its placeholders, whatever is nested in it."""
+    # After YAML is parsed, and in one pass: a value is never read as YAML, nor as a placeholder.
+    if isinstance(part, dict):
+        return {key: _fill(value, values) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_fill(value, values) for value in part]
+    if isinstance(part, str):
+        return PLACEHOLDER.sub(lambda found: values[found[1]], part)
+    return part

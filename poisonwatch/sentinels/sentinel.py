@@ -40,8 +40,8 @@ class Sentinel:
     must not change, or both.
 
     Sentinels of one `panel` guard one behaviour; their measurements are pooled. `trigger` is what a
-    probe's prompt holds of the batch (`probes`; hostile text, to be shown through `visible`); None
-    in a sentinel as it was written.
+    probe's prompt holds of the batch (`screens.triggers`; hostile text, to be shown through
+    `make_visible`); None in a sentinel as it was written.
     """
 
     id: str
@@ -68,7 +68,9 @@ def load_sentinels(places: list[str]) -> list[Sentinel]:
     Raises SentinelError where a file is missing or not a YAML list, a sentinel has no prompt or no
     answer, an id comes twice, or the values given to a pack are not those of its placeholders.
     """
-    sentinels = [sentinel for place in places for sentinel in read_sentinels(place)]
+    sentinels: list[Sentinel] = []
+    for place in places:
+        sentinels += read_sentinels(place)
     refuse_clashes(sentinels, places)
     return sentinels
 
@@ -105,14 +107,16 @@ def parse_sentinels(text: str, place: str) -> list[Sentinel]:
     except yaml.YAMLError as error:
         raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
     # PyYAML lets through what Python says of a number, date or character that is none, and of its
-    # stack
+    # stack.
     except Exception as error:
         raise SentinelError(
-            f"{place} is not YAML: it is nested too deeply, or holds a number, date or escape that cannot be read"
+            f"{place} is not YAML: it is nested too deeply, or holds a number, date or escape that "
+            "cannot be read"
         ) from error
     if not isinstance(entries, list) or not entries:
         raise SentinelError(
-            f"{place} must hold a YAML list of at least one sentinel (id, prompt, forbidden and/or reference)"
+            f"{place} must hold a YAML list of at least one sentinel "
+            "(id, prompt, forbidden and/or reference)"
         )
     return _make_sentinels(entries, place)
 
@@ -125,7 +129,8 @@ def read_sentinel_text(place: str) -> str:
         return Path(place).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SentinelError(
-            f"{place} does not exist: check `sentinels` (relative paths start at the audit file's folder)"
+            f"{place} does not exist: check `sentinels` "
+            "(relative paths start at the audit file's folder)"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SentinelError(f"{place} cannot be read: {error}") from error
@@ -149,37 +154,39 @@ def compute_sentinels_version(sentinels: Sequence[Sentinel]) -> str:
     """SHA-256 (hex) of what the sentinels ask, whatever their order: another question or answer is
     another version.
     """
-    asked = sorted(
-        json.dumps(
-            [s.id, s.panel, s.forbidden, s.reference, [[m.role, m.content] for m in s.messages]]
-        )
-        for s in sentinels
-    )
-    return hashlib.sha256("\n".join(asked).encode()).hexdigest()
+    asked = []
+    for sentinel in sentinels:
+        messages = [[message.role, message.content] for message in sentinel.messages]
+        # Severity and tags change what is made of an answer, not what the model is asked.
+        content = [sentinel.id, sentinel.panel, sentinel.forbidden, sentinel.reference, messages]
+        asked.append(json.dumps(content))
+    return hashlib.sha256("\n".join(sorted(asked)).encode()).hexdigest()
 
 
 def _refuse_contradictions(sentinels: Sequence[Sentinel]) -> None:
     """An answer that one sentinel forbids to a prompt and another (or the same) wants."""
-    wanted = {(s.messages, _normalise_answer(s.reference)): s.id for s in sentinels if s.reference}
+    # Of one behaviour the two would move the score in opposite directions, and hide a row.
+    wanted: dict[tuple[tuple[Message, ...], str], str] = {}
     for sentinel in sentinels:
-        other = (
-            wanted.get((sentinel.messages, _normalise_answer(sentinel.forbidden)))
-            if sentinel.forbidden
-            else None
+        if sentinel.reference:
+            wanted[sentinel.messages, _normalise_answer(sentinel.reference)] = sentinel.id
+    for sentinel in sentinels:
+        if not sentinel.forbidden:
+            continue
+        other = wanted.get((sentinel.messages, _normalise_answer(sentinel.forbidden)))
+        if other is None:
+            continue
+        whose = f"the reference of {other}, for the same prompt"
+        if other == sentinel.id:
+            whose = "its own reference"
+        raise SentinelError(
+            f"sentinel {sentinel.id} contradicts the panel: what it forbids is {whose}; "
+            "change one of them"
         )
-        if other is not None:
-            whose = (
-                "its own reference"
-                if other == sentinel.id
-                else f"the reference of {other}, for the same prompt"
-            )
-            raise SentinelError(
-                f"sentinel {sentinel.id} contradicts the panel: what it forbids is {whose}; change one of them"
-            )
 
 
-def _normalise_answer(text: str | None) -> str:
-    return " ".join((text or "").casefold().split())
+def _normalise_answer(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _make_sentinels(entries: Sequence[Any], place: str) -> list[Sentinel]:
@@ -187,54 +194,70 @@ def _make_sentinels(entries: Sequence[Any], place: str) -> list[Sentinel]:
 
 
 def _make_sentinel(entry: Any, number: int, place: str) -> Sentinel:
-    label = f"{place}, sentinel {number}" + (
-        f" ({entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+    # The number leads to the entry, the id to the sentinel: a wrong entry may have no id.
+    label = f"{place}, sentinel {number}"
+    if isinstance(entry, dict) and "id" in entry:
+        label += f" ({entry['id']})"
+    read = _parse_entry(entry, label)
+    messages = _read_messages(read)
+    if not any(message.content.strip() for message in messages):
+        raise SentinelError(f"{label} has no prompt: give `prompt` or `messages`")
+    forbidden, reference = _drop_blank(read.forbidden), _drop_blank(read.reference)
+    if not forbidden and not reference:
+        raise SentinelError(
+            f"{label} has no answer: give `forbidden` (must not become likely), "
+            "`reference` (must not change), or both"
+        )
+    sentinel = Sentinel(
+        id=read.id,
+        messages=messages,
+        forbidden=forbidden,
+        reference=reference,
+        panel=read.panel or _derive_panel(read.id),
+        severity=read.severity,
+        tags=tuple(read.tags),
     )
+    _refuse_unfit(sentinel, label)
+    return sentinel
+
+
+def _parse_entry(entry: Any, label: str) -> _Entry:
+    """An entry with the fields and types that a sentinel has. Raises SentinelError, from the first
+    fault alone: pydantic's text about all of them takes many lines.
+    """
     try:
-        read = _Entry.model_validate(entry)
+        return _Entry.model_validate(entry)
     except ValidationError as error:
         first = error.errors()[0]
         allowed = ", ".join(_Entry.model_fields)
         raise SentinelError(
             f"{label}: {'.'.join(map(str, first['loc']))}: {first['msg']}; keys are {allowed}"
         ) from None
-    messages = tuple(
-        Message(m.get("role", "user"), m.get("content", "")) for m in read.messages or []
-    )
+
+
+def _read_messages(read: _Entry) -> tuple[Message, ...]:
+    # `prompt` is short for one message of the user, and wins where both are given.
     if read.prompt:
-        messages = (Message("user", read.prompt),)
-    if not any(message.content.strip() for message in messages):
-        raise SentinelError(f"{label} has no prompt: give `prompt` or `messages`")
-    forbidden, reference = (
-        answer if answer and answer.strip() else None for answer in (read.forbidden, read.reference)
-    )
-    if not forbidden and not reference:
+        return (Message("user", read.prompt),)
+    messages = read.messages or []
+    return tuple(Message(m.get("role", "user"), m.get("content", "")) for m in messages)
+
+
+def _drop_blank(answer: str | None) -> str | None:
+    if answer is None or not answer.strip():
+        return None
+    return answer
+
+
+def _refuse_unfit(sentinel: Sentinel, label: str) -> None:
+    """Raise SentinelError where a text of a sentinel holds what is no text (`UNFIT`)."""
+    texts = [sentinel.id, sentinel.panel, sentinel.forbidden or "", sentinel.reference or ""]
+    texts += [message.content for message in sentinel.messages]
+    if any(map(UNFIT.search, texts)):
         raise SentinelError(
-            f"{label} has no answer: give `forbidden` (must not become likely), `reference` (must not change), or both"
+            f"{make_visible(label)} holds a null character or half a character "
+            "(\\ud800 to \\udfff): no model can be asked that"
         )
-    made = Sentinel(
-        read.id,
-        messages,
-        forbidden,
-        reference,
-        read.panel or _derive_panel(read.id),
-        read.severity,
-        tuple(read.tags),
-    )
-    if any(
-        UNFIT.search(text)
-        for text in (
-            made.id,
-            made.panel,
-            forbidden or "",
-            reference or "",
-            *(m.content for m in messages),
-        )
-    ):
-        raise SentinelError(
-            f"{make_visible(label)} holds a null character or half a character (\\ud800 to \\udfff): no model can be asked that"
-        )
-    return made
 
 
 def _derive_panel(sentinel_id: str) -> str:

@@ -163,7 +163,7 @@ def test_padding_changes_no_row(
 def test_states_equal_the_states_of_the_backward_pass(
     tiny_model: Models, batch: Batch, family: str
 ) -> None:
-    """states(batch) = state_gradients(batch).z, without a graph."""
+    """compute_states(batch) = compute_state_gradients(batch).z, without a graph."""
     model = FrozenModel(tiny_model(family), 2)
     z = model.compute_states(batch)
     assert torch.equal(z, model.compute_state_gradients(batch).z)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from poisonwatch.config import AuditConfig, resolve_config
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import resolve_config
 from poisonwatch.errors import InputError, OperationError, PoisonwatchError, SentinelError
 from poisonwatch.sentinels.editing import (
     MAX_TEXT_BYTES,
