@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from prefect import task
 
 from poisonwatch.config import AuditConfig
@@ -13,9 +12,7 @@ from poisonwatch.drills import drill
 from poisonwatch.drills.drill import DrillRunner, PlantedRows
 from poisonwatch.drills.results import DrillPlan, DrillResult
 from poisonwatch.examples import Example
-from poisonwatch.integrations.mlflow.drills import upload_power
-from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, make_mlflow_client, make_mlflow_error
-from poisonwatch.integrations.mlflow.upload import log_values
+from poisonwatch.integrations.mlflow.drills import upload_drill
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.run_directory import write as runs
@@ -61,38 +58,4 @@ def track_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) ->
 
     Raises OperationError where the server cannot be used.
     """
-    run_id = report["mlflow_run_id"]
-    values = {"false_flags": report["false_flags_per_1000"]}
-    for power in report["powers"]:
-        values |= {
-            f"{name}.{power['recipe']}.{power['count']}": power[name]
-            for name in ("recall", "probability", "false_flags")
-        }
-    values |= {f"rows_{name}": count for name, count in report["rows"].items()}
-    values |= {f"seconds.{stage['name']}": stage["seconds"] for stage in report["stages"]}
-    plan = report["plan"]
-    params = {
-        "recipes": ", ".join(plan["recipes"]),
-        "counts": ", ".join(map(str, plan["counts"])),
-        "repeats": plan["repeats"],
-        "seed": report["seed"],
-        "model": report["model"]["name"],
-    }
-    tags = {
-        MLFLOW_RUN_NOTE: "\n\n".join(report["sentences"]),
-        "poisonwatch.version": report["version"],
-        "poisonwatch.model": report["model"]["fingerprint"],
-        "poisonwatch.model_name": report["model"]["name"],
-        "poisonwatch.data": report["data_fingerprint"],
-        "poisonwatch.source": config.source.address,
-    }
-    try:
-        client = make_mlflow_client(config)
-        log_values(client, run_id, report["created"], values, params, tags)
-        for power in report["powers"]:
-            upload_power(client, config, report, power)
-        for name in ("config.yaml", "drill.json"):
-            client.log_artifact(run_id, str(folder / name))
-        client.set_terminated(run_id, "FINISHED")
-    except UNAVAILABLE as error:
-        raise make_mlflow_error(config, "failed", error) from error
+    upload_drill(config, report, folder)

@@ -1,6 +1,4 @@
-"""Who is told when rows are flagged. Light to import: addresses are checked before anything heavy
-is loaded.
-"""
+"""Who is notified when rows are flagged."""
 
 import hashlib
 import re
@@ -8,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from poisonwatch.config import AlertConfig, AuditConfig
-from poisonwatch.errors import ConfigError
-from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 
 
@@ -49,18 +45,6 @@ def list_targets(config: AuditConfig) -> list[Target]:
             Target(number, kind, f"{kind}-{compute_short_digest(address)}{again}", setting)
         )
     return found
-
-
-def check_targets(config: AuditConfig) -> None:
-    """Raises ConfigError where an address is of no kind that messages can be sent to."""
-    for target in list_targets(config):
-        if target.setting.url is not None:
-            import apprise  # only where somebody is to be told
-
-            if apprise.Apprise.instantiate(expand_variables(target.setting.url, "alerts")) is None:
-                raise ConfigError(
-                    f"{target} is no Apprise URL: give one such as slack://, mailto:// or json://, or a Prefect block"
-                )
 
 
 def compute_short_digest(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Other people's platforms, a package each; nothing else in the library imports them."""
+"""Other people's systems, a folder each: nothing else in the library imports them."""

@@ -7,20 +7,17 @@ on the latest of them:
     "response": [...]}))
 
 Nothing is pickled: a version holds `operators.safetensors`, `config.yaml` and `scores.parquet` of
-the run directory, and an MLmodel file that names this module as the one that loads them.
+the run directory, and an MLmodel file that names the module that loads them.
 """
 
 import hashlib
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
@@ -29,37 +26,35 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types.schema import ColSpec, Schema
 
-from poisonwatch.config import ModelConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.run_directory.layout import OPERATORS_FILE
-from poisonwatch.run_directory.operators import load_operators
-from poisonwatch.stride.explain import ExplainedRow, explain_response
 from poisonwatch.text.display import to_plain_name
 
 logger = logging.getLogger(__name__)
 
-LOADER_MODULE = (
-    "poisonwatch.tasks.champion"  # stands in every model registered so far: it stays importable
-)
+# It stands in every model registered so far: that module stays importable.
+LOADER_MODULE = "poisonwatch.tasks.champion"
 
 CHAMPION_ALIAS = "champion"
-AUDIT, AUDIT_ID, CREATED, MODEL_ID = (
-    "poisonwatch.audit",
-    "poisonwatch.audit_id",
-    "poisonwatch.created",
-    "poisonwatch.model_id",
-)
+# Tags of registered models, logged models and versions, by which they are found again.
+AUDIT = "poisonwatch.audit"
+AUDIT_ID = "poisonwatch.audit_id"
+CREATED = "poisonwatch.created"
+MODEL_ID = "poisonwatch.model_id"
+
 MODEL_FILES = (OPERATORS_FILE, "config.yaml", "scores.parquet")
 VERSIONS_KEPT = 3  # versions with their files: operators may take hundreds of megabytes
 ROWS_NAMED = 10  # rows named for an answer
-LEAST_CALIBRATION_ROWS, MOST_SMALL_P_VALUES = (
-    40,
-    0.15,
-    # unflagged rows that calibration is judged from, and the share of them with p <= .05 that is borne
+
+# Of fewer unflagged rows the share below says little. Of calibrated p-values 5 % are <= .05.
+LEAST_CALIBRATION_ROWS = 40
+MOST_SMALL_P_VALUES = 0.15
+
+DESCRIPTION = (
+    "Operators of Poisonwatch's audits. Asked with prompt and response, "
+    "they name the rows that make the response likelier."
 )
-DESCRIPTION = "Operators of Poisonwatch's audits. Asked with prompt and response, they name the rows that make the response likelier."
 INPUTS = Schema([ColSpec("string", "prompt"), ColSpec("string", "response")])
 
 
@@ -69,14 +64,14 @@ def is_good(summary: Mapping[str, Any]) -> bool:
     They may where operators were fitted, no sentinel has a problem, and no panel's p-values are
     broken: of its unflagged new rows, if there are 40 or more, at most 15 % have p <= .05.
     """
-    judged = [
-        panel for panel in summary["panels"] if panel.get("unflagged", 0) >= LEAST_CALIBRATION_ROWS
-    ]
-    return (
-        bool(summary["settings"])
-        and not summary["sentinel_problems"]
-        and all(p["p_below_0.05"] <= MOST_SMALL_P_VALUES for p in judged)
-    )
+    if not summary["settings"] or summary["sentinel_problems"]:
+        return False
+    for panel in summary["panels"]:
+        # Summaries of earlier versions do not count a panel's unflagged rows.
+        judged = panel.get("unflagged", 0) >= LEAST_CALIBRATION_ROWS
+        if judged and panel["p_below_0.05"] > MOST_SMALL_P_VALUES:
+            return False
+    return True
 
 
 def register_operators(
@@ -89,16 +84,20 @@ def register_operators(
         return
     name = reserve_model_name(client, past.name)
     model = _log_operators(client, experiment_id, run_id, past)
-    version = _find_or_create_version(client, name, model, run_id, past)
-    aliases = client.get_registered_model(name).aliases
-    reigning = (
-        client.get_model_version_by_alias(name, CHAMPION_ALIAS)
-        if CHAMPION_ALIAS in aliases
-        else None
-    )
-    if reigning is None or reigning.tags.get(CREATED, "") <= past.summary["created"]:
+    version = _find_or_create_version(client, name, model, run_id=run_id, past=past)
+    # The alias follows the time of the audit: one that is uploaded late is no champion.
+    current = _find_champion(client, name)
+    if current is None or current.tags.get(CREATED, "") <= past.summary["created"]:
         client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version.version))
     prune_versions(client, name)
+
+
+def _find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version that carries the alias, if any does."""
+    # Asked for an alias that is not there, MLflow raises what it raises for a broken request, too.
+    if CHAMPION_ALIAS not in client.get_registered_model(name).aliases:
+        return None
+    return client.get_model_version_by_alias(name, CHAMPION_ALIAS)
 
 
 def reserve_model_name(client: MlflowClient, audit: str) -> str:
@@ -109,7 +108,8 @@ def reserve_model_name(client: MlflowClient, audit: str) -> str:
     the audit guards: it is left alone.
     """
     plain = to_plain_name(audit)
-    for name in (plain, f"{plain}-{hashlib.sha256(audit.encode()).hexdigest()[:8]}"):
+    distinct = f"{plain}-{hashlib.sha256(audit.encode()).hexdigest()[:8]}"
+    for name in (plain, distinct):
         found = client.search_registered_models(f"name = '{name}'")
         if any(model.tags.get(AUDIT) == audit for model in found):
             return name
@@ -117,7 +117,8 @@ def reserve_model_name(client: MlflowClient, audit: str) -> str:
             client.create_registered_model(name, {AUDIT: audit}, DESCRIPTION)
             return name
     raise OperationError(
-        f"MLflow has other registered models under both names for the operators, {plain} and {name}: rename the audit"
+        "MLflow has other registered models under both names for the operators, "
+        f"{plain} and {distinct}: rename the audit"
     )
 
 
@@ -127,28 +128,33 @@ def _log_operators(
     """The audit's operators as a logged model with its files; an upload that broke off is taken up
     again.
     """
-    found = client.search_logged_models(
-        [experiment_id], f"tags.`{AUDIT_ID}` = '{past.audit_id}'", max_results=1
-    )
-    model = (
-        found[0]
-        if found
-        else client.create_logged_model(
-            experiment_id,
-            f"operators-{past.audit_id}",
-            run_id,
-            {AUDIT_ID: past.audit_id},
-            model_type="poisonwatch-operators",
-        )
-    )
+    model = _find_or_create_model(client, experiment_id, run_id, past)
     if model.status == LoggedModelStatus.READY:
         return model
     with TemporaryDirectory(prefix="poisonwatch-") as folder:
-        _describe_model(model, run_id, past).save(str(Path(folder) / "MLmodel"))
-        for path in (*(past.run_dir / name for name in MODEL_FILES), Path(folder) / "MLmodel"):
+        description = Path(folder) / "MLmodel"
+        _describe_model(model, run_id, past).save(str(description))
+        for path in (*(past.run_dir / name for name in MODEL_FILES), description):
             client.log_model_artifact(model.model_id, str(path))
+    # Ready comes last: until then the next upload sends the files once more.
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _find_or_create_model(
+    client: MlflowClient, experiment_id: str, run_id: str, past: PastAudit
+) -> LoggedModel:
+    """The logged model of an audit, which may have no files yet."""
+    wanted = f"tags.`{AUDIT_ID}` = '{past.audit_id}'"
+    for model in client.search_logged_models([experiment_id], wanted, max_results=1):
+        return model
+    return client.create_logged_model(
+        experiment_id,
+        f"operators-{past.audit_id}",
+        run_id,
+        tags={AUDIT_ID: past.audit_id},
+        model_type="poisonwatch-operators",
+    )
 
 
 def _describe_model(model: LoggedModel, run_id: str, past: PastAudit) -> Model:
@@ -162,12 +168,11 @@ def _describe_model(model: LoggedModel, run_id: str, past: PastAudit) -> Model:
         model_uuid=model.model_id,
         signature=ModelSignature(inputs=INPUTS),
     )
-    settings = {"model": past.summary["model"]["name"], "top": ROWS_NAMED}
     return described.add_flavor(
         "python_function",
         loader_module=LOADER_MODULE,
         python_version=platform.python_version(),
-        config=settings,
+        config={"model": past.summary["model"]["name"], "top": ROWS_NAMED},
     )
 
 
@@ -179,6 +184,9 @@ def _find_or_create_version(
         if version.tags.get(MODEL_ID) == model.model_id:
             return version
     counts = past.summary["counts"]
+    rows = (
+        f"{counts['new']} new and {counts['reference']} trusted rows, {counts['flagged']} flagged"
+    )
     tags = {
         AUDIT_ID: past.audit_id,
         MODEL_ID: model.model_id,
@@ -186,83 +194,52 @@ def _find_or_create_version(
         "poisonwatch.model": past.model,
         "poisonwatch.sentinels": past.sentinels,
     }
-    told = f"Audit {past.audit_id}: {counts['new']} new and {counts['reference']} trusted rows, {counts['flagged']} flagged."
-    # Not models:/ID: a SQLite store would look the model up in the default store, not in its own.
-    where = {"source": model.artifact_location, "run_id": run_id, "model_id": model.model_id}
     return client.create_model_version(
-        name, **where, tags=tags, description=told, await_creation_for=0
+        name,
+        # Not models:/ID: a SQLite store would look the model up in the default store, not in its
+        # own.
+        source=model.artifact_location,
+        run_id=run_id,
+        model_id=model.model_id,
+        tags=tags,
+        description=f"Audit {past.audit_id}: {rows}.",
+        await_creation_for=0,
     )
 
 
 def prune_versions(client: MlflowClient, name: str) -> None:
-    """Delete all but the newest KEPT versions that audits made, with their files; versions that
-    carry an alias stay.
+    """Delete all but the newest VERSIONS_KEPT versions that audits made, with their files; versions
+    that carry an alias stay.
 
-    Files go first and the version last, so that what breaks off is finished with the next version.
     What remains is the logged model's line in MLflow's database, marked as deleted, until `mlflow
     gc`.
     """
-    kept = {str(version) for version in client.get_registered_model(name).aliases.values()}
-    versions = sorted(
-        client.search_model_versions(f"name = '{name}'"),
-        key=lambda version: int(version.version),
-        reverse=True,
-    )
-    made = [version for version in versions if MODEL_ID in version.tags]
+    aliased = {str(version) for version in client.get_registered_model(name).aliases.values()}
+    found = client.search_model_versions(f"name = '{name}'")
+    # Versions that people made by hand are theirs: they carry no id of a logged model of ours.
+    made = [version for version in found if MODEL_ID in version.tags]
+    made.sort(key=lambda version: int(version.version), reverse=True)
     for version in made[VERSIONS_KEPT:]:
-        if str(version.version) in kept:
-            continue
-        try:
-            get_artifact_repository(
-                str(version.source), tracking_uri=client.tracking_uri
-            ).delete_artifacts()
-        except NotImplementedError:
-            logger.warning(
-                "the files of version %s of %s stay at %s, which can delete none",
-                version.version,
-                name,
-                version.source,
-            )
-        try:
-            client.delete_logged_model(version.tags[MODEL_ID])
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-        client.delete_model_version(name, str(version.version))
+        if str(version.version) not in aliased:
+            _delete_version(client, name, version)
 
 
-class RowsBehindAnswers:
-    """What `mlflow.pyfunc.load_model` gives: the operators of an audit on its language model."""
-
-    def __init__(self, folder: Path, model: str, top: int) -> None:
-        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
-        saved = load_operators(folder)
-        self.folder, self.stride, self.top = folder, saved.stride, top
-        self.fitted = saved.on(
-            load_pretrained(ModelConfig.model_validate({**settings, "name": model}))
+def _delete_version(client: MlflowClient, name: str, version: ModelVersion) -> None:
+    # Files first and the version last: what breaks off is finished with the next version.
+    source = str(version.source)
+    try:
+        get_artifact_repository(source, tracking_uri=client.tracking_uri).delete_artifacts()
+    except NotImplementedError:
+        logger.warning(
+            "the files of version %s of %s stay at %s, which can delete none",
+            version.version,
+            name,
+            source,
         )
-
-    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
-        """For each prompt and response, the rows that make the response likelier: `question` (its
-        place in the input), then `Explained`.
-
-        `source` and `position` are missing for trusted rows. Raises ModelError where a response is
-        empty.
-        """
-        asked = zip(model_input["prompt"], model_input["response"], strict=True)
-        found = [
-            {"question": i, **asdict(row)}
-            for i, (prompt, response) in enumerate(asked)
-            for row in explain_response(
-                self.folder, self.fitted, prompt, response, self.stride, self.top
-            )
-        ]
-        columns = ["question", *(field.name for field in fields(ExplainedRow))]
-        return pd.DataFrame(found, columns=columns).astype({"position": "Int64"})
-
-
-def _load_pyfunc(path: str, model_config: Mapping[str, Any]) -> RowsBehindAnswers:
-    """Called by MLflow with the downloaded files of a version. Raises ModelError where the audit's
-    language model cannot be found.
-    """
-    return RowsBehindAnswers(Path(path), str(model_config["model"]), int(model_config["top"]))
+    try:
+        client.delete_logged_model(version.tags[MODEL_ID])
+    except MlflowException as error:
+        # A deletion that broke off has deleted it already.
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    client.delete_model_version(name, str(version.version))

@@ -21,7 +21,7 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.utils.time import get_current_time_millis
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.runs import UNAVAILABLE, make_mlflow_client
+from poisonwatch.integrations.mlflow.client import UNAVAILABLE, make_mlflow_client
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +53,28 @@ def sample_system_metrics(config: AuditConfig, run_id: str | None) -> Iterator[N
 
 def _sample(config: AuditConfig, run_id: str, done: threading.Event) -> None:
     try:
-        client, instruments = make_mlflow_client(config), _start_instruments()
-        waiting: list[Metric] = []
-        step, up, last = 0, True, False
-        while not last:
-            last = done.wait(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or INTERVAL_S)
-            waiting = [*waiting, *_measure(instruments, step)][-MOST_POINTS_WAITING:]
-            step += 1
-            if up or not last:  # a server that was down a moment ago is not waited for at the end
-                up = _try_to_send(client, run_id, waiting)
-                waiting = [] if up else waiting
-    except Exception as error:  # instruments read the kernel's tables, which containers may hide
+        _sample_until(done, make_mlflow_client(config), run_id)
+    except Exception as error:
+        # Instruments read the kernel's tables, which containers may hide.
         logger.debug("system metrics ended: %s", error)
+
+
+def _sample_until(done: threading.Event, client: MlflowClient, run_id: str) -> None:
+    """Measure and send at every interval, and once more when `done` is set."""
+    instruments = _start_instruments()
+    waiting: list[Metric] = []
+    step, up, last = 0, True, False
+    while not last:
+        last = done.wait(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or INTERVAL_S)
+        # Where a server stays away the oldest points go.
+        waiting = [*waiting, *_measure(instruments, step)][-MOST_POINTS_WAITING:]
+        step += 1
+        # A server that was down a moment ago is not waited for at the end.
+        if last and not up:
+            return
+        up = _try_to_send(client, run_id, waiting)
+        if up:
+            waiting = []
 
 
 def _start_instruments() -> list[BaseMetricsMonitor]:
@@ -75,7 +85,7 @@ def _start_instruments() -> list[BaseMetricsMonitor]:
     for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
         with suppress(Exception):
             instrument: BaseMetricsMonitor = kind()
-            # the first look at the processor sees nothing: it counts from the one before
+            # The first look at the processor sees nothing: it counts from the one before.
             instrument.collect_metrics()
             instrument.clear_metrics()
             found.append(instrument)

@@ -1,3 +1,13 @@
+"""The events of an audit, which automations can act on.
+
+    poisonwatch.audit.completed     one an audit
+    poisonwatch.poison.flagged      where rows were flagged
+    poisonwatch.sentinel.moved      one a sentinel that a confirmed group of rows moves
+    poisonwatch.data.rejected       where rows failed validation
+
+Row text stays out: automations write what they get into messages, and row text is hostile.
+"""
+
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +23,9 @@ from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
 
-MOST_EVENT_IDS = 100  # example ids in one event
+# Of example ids, or places of rejected rows, in one event: a server refuses events that are large,
+# and the run directory has them all.
+MOST_EVENT_IDS = 100
 
 
 def build_events(
@@ -22,41 +34,54 @@ def build_events(
     """The events of one audit. Their ids follow from the audit's: emitted again after a crash, they
     are the same events.
     """
-    counts, run_id = past.summary["counts"], past.summary["mlflow_run_id"]
-    severity = max((flag["severity"] for flag in flags), key=SEVERITIES.index, default=None)
-    payload = {
+    counts = past.summary["counts"]
+    shared = _build_payload(config, past, flags)
+    yield _build_event(past, "audit.completed", shared)
+    if counts["flagged"]:
+        ids = [flag["example_id"] for flag in flags[:MOST_EVENT_IDS]]
+        flagged = {"flagged": counts["flagged"], "example_ids": ids}
+        yield _build_event(past, "poison.flagged", {**shared, **flagged})
+    for sentinel, moved in _find_moved_sentinels(past.run_dir / "evidence.jsonl").items():
+        payload = {**shared, "sentinel_id": sentinel, **moved}
+        yield _build_event(past, "sentinel.moved", payload, sentinel=sentinel)
+    if counts["rejected"]:
+        rejected = {"rejected": counts["rejected"], "places": _list_rejected_places(past.run_dir)}
+        yield _build_event(past, "data.rejected", {**shared, **rejected})
+
+
+def _build_payload(
+    config: AuditConfig, past: PastAudit, flags: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What every event of an audit holds."""
+    run_id = past.summary["mlflow_run_id"]
+    experiment_id = past.summary.get("mlflow_experiment_id")
+    severities = [flag["severity"] for flag in flags]
+    return {
         "audit_id": past.audit_id,
         "name": past.name,
-        "counts": counts,
-        "severity": severity,
+        "counts": past.summary["counts"],
+        "severity": max(severities, key=SEVERITIES.index, default=None),
         "run_dir": str(past.run_dir),
         "report": str(locate_report(past.run_dir)),
         "mlflow_run_id": run_id,
-        "mlflow_url": make_mlflow_run_url(config, past.summary.get("mlflow_experiment_id"), run_id),
+        "mlflow_url": make_mlflow_run_url(config, experiment_id, run_id),
         "dashboard_url": make_dashboard_url(config, past.audit_id),
         "flow_run_id": past.flow_run,
     }
-    yield _build_event(past, "audit.completed", payload)
-    if counts["flagged"]:
-        ids = [flag["example_id"] for flag in flags[:MOST_EVENT_IDS]]
-        yield _build_event(
-            past, "poison.flagged", {**payload, "flagged": counts["flagged"], "example_ids": ids}
-        )
-    for sentinel, moved in _find_moved_sentinels(past.run_dir / "evidence.jsonl").items():
-        yield _build_event(
-            past, "sentinel.moved", {**payload, "sentinel_id": sentinel, **moved}, sentinel
-        )
-    if counts["rejected"]:
-        rejected = (
-            list(read_jsonl(past.run_dir / "rejected.jsonl")) if past.run_dir.is_dir() else []
-        )
-        places = [
-            {"source": row["source"], "position": row["position"]}
-            for row in rejected[:MOST_EVENT_IDS]
-        ]
-        yield _build_event(
-            past, "data.rejected", {**payload, "rejected": counts["rejected"], "places": places}
-        )
+
+
+def _list_rejected_places(run_dir: Path) -> list[dict[str, Any]]:
+    """Source and position of the first rejected rows; none where the run directory is on another
+    machine.
+    """
+    places: list[dict[str, Any]] = []
+    if not run_dir.is_dir():
+        return places
+    for row in read_jsonl(run_dir / "rejected.jsonl"):
+        if len(places) == MOST_EVENT_IDS:
+            break
+        places.append({"source": row["source"], "position": row["position"]})
+    return places
 
 
 def _find_moved_sentinels(path: Path) -> dict[str, dict[str, Any]]:
@@ -64,55 +89,54 @@ def _find_moved_sentinels(path: Path) -> dict[str, dict[str, Any]]:
     confirmed to move it.
     """
     found: dict[str, dict[str, Any]] = {}
-    for group in read_jsonl(path) if path.exists() else ():
+    if not path.exists():
+        return found
+    for group in read_jsonl(path):
         confirmation = group["confirmation"]
         if confirmation is None or not confirmation["confirmed"]:
             continue
+        # Groups stand in the file largest first: the first that moves a sentinel is the one.
         for effect in confirmation["effects"]:
-            losses = {
-                kind: effect[kind]
-                for kind in ("forbidden", "reference")
-                if effect[kind] is not None
+            moved = {
+                "losses": _select_losses(effect),
+                "example_ids": group["example_ids"][:MOST_EVENT_IDS],
             }
-            found.setdefault(
-                effect["sentinel"],
-                {"losses": losses, "example_ids": group["example_ids"][:MOST_EVENT_IDS]},
-            )
+            found.setdefault(effect["sentinel"], moved)
     return found
+
+
+def _select_losses(effect: dict[str, Any]) -> dict[str, Any]:
+    """The losses that were measured: some sentinels have a forbidden answer alone."""
+    losses = {}
+    for kind in ("forbidden", "reference"):
+        if effect[kind] is not None:
+            losses[kind] = effect[kind]
+    return losses
 
 
 def _build_event(past: PastAudit, kind: str, payload: dict[str, Any], sentinel: str = "") -> Event:
     name = f"poisonwatch.{kind}"
-    related = (
-        [
-            {
-                "prefect.resource.id": f"prefect.flow-run.{past.flow_run}",
-                "prefect.resource.role": "flow-run",
-            }
-        ]
-        if past.flow_run
-        else []
-    )
+    audit = {
+        "prefect.resource.id": f"poisonwatch.audit.{past.name}",
+        "prefect.resource.name": past.name,
+    }
+    related: list[RelatedResource] = []
+    if past.flow_run:
+        related.append(_make_related("flow-run", f"prefect.flow-run.{past.flow_run}"))
     if sentinel:
-        related.append(
-            {
-                "prefect.resource.id": f"poisonwatch.sentinel.{past.name}.{sentinel}",
-                "prefect.resource.role": "sentinel",
-            }
-        )
+        related.append(_make_related("sentinel", f"poisonwatch.sentinel.{past.name}.{sentinel}"))
     return Event(
         occurred=datetime.now(UTC),
         event=name,
-        resource=Resource(
-            {
-                "prefect.resource.id": f"poisonwatch.audit.{past.name}",
-                "prefect.resource.name": past.name,
-            }
-        ),
-        related=[RelatedResource(resource) for resource in related],
+        resource=Resource(audit),
+        related=related,
         payload=payload,
         id=_make_event_id(past.audit_id, name, sentinel),
     )
+
+
+def _make_related(role: str, id: str) -> RelatedResource:
+    return RelatedResource({"prefect.resource.id": id, "prefect.resource.role": role})
 
 
 def _make_event_id(*parts: str) -> UUID:
@@ -120,8 +144,7 @@ def _make_event_id(*parts: str) -> UUID:
 
 
 def emit_events(events: list[Event]) -> None:
-    """Send the events and see that the server takes them: the SDK's own `emit_event` loses them,
-    silently, where it is down.
-    """
+    """Send the events and see that the server takes them."""
+    # The SDK's own `emit_event` loses them, silently, where the server is down.
     with get_client(sync_client=True) as client:
         client.request("POST", "/events", json=[event.model_dump(mode="json") for event in events])

@@ -1,0 +1,1 @@
+"""Apprise: alerts to chats, mail and web hooks."""

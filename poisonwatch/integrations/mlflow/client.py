@@ -1,0 +1,54 @@
+"""The MLflow server of an audit: how it is reached, and what is said when it cannot be.
+
+Only `MlflowClient` with an explicit run id is used: the fluent API keeps its active run per thread,
+and tasks may run in any.
+"""
+
+import logging
+import os
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import OperationError
+from poisonwatch.text.display import get_first_line
+from poisonwatch.text.environment import conceal, expand_variables
+
+# MLflow's own errors, those of a SQLite store that this process opens itself, and those of sockets
+# and of folders of artifacts.
+UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
+
+# MLflow's own patience with a server that is down is four minutes a request; what an audit owes is
+# sent with the next one.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+# A server's address may hold a password.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+# Every retry would be a warning on the terminal; what fails is said once, at the end.
+logging.getLogger("urllib3.connectionpool").addFilter(
+    lambda record: "/mlflow" not in record.getMessage()
+)
+
+
+def make_mlflow_client(config: AuditConfig) -> MlflowClient:
+    """A client of the audit's tracking server, whose model registry is used too, whatever this
+    process or its environment have set.
+    """
+    uri = expand_variables(config.tracking, "tracking")
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> OperationError:
+    """What MLflow did, without secrets, as an error to be raised."""
+    server = f"MLflow at {conceal(config.tracking)}"
+    if "Max retries exceeded" in str(error):
+        return OperationError(
+            f"{server} cannot be reached: start it, and `poisonwatch sync` tells it what it missed"
+        )
+    # MLflow's messages repeat the address, at times with the password.
+    return OperationError(f"{server} {what}: {conceal(get_first_line(error), config.tracking)}")

@@ -1,0 +1,77 @@
+"""The rows of an audit as the data sets of its MLflow run."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.data.pandas_dataset import PandasDataset, from_pandas
+from mlflow.entities import DatasetInput, InputTag
+from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
+from safetensors import safe_open
+
+from poisonwatch.config import SourceConfig
+from poisonwatch.ledger.history import PastAudit
+from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.run_directory.provenance import hash_data
+
+LONGEST_DIGEST = 36  # characters that MLflow keeps of a data set's digest
+
+
+def build_datasets(past: PastAudit, settings: Mapping[str, Any]) -> Iterator[DatasetInput]:
+    """The new rows, and the trusted ones that they were compared with, by id and place; what the
+    run directory lacks is left out.
+    """
+    scores, operators = past.run_dir / "scores.parquet", past.run_dir / OPERATORS_FILE
+    if scores.exists():
+        # The file has a line for each row and panel.
+        rows = pd.read_parquet(scores, columns=["example_id", "source", "position"])
+        yield _build_dataset(
+            rows.drop_duplicates(),
+            name=past.name,
+            digest=past.summary["data_fingerprint"],
+            source=settings.get("source"),
+            context="audit",
+        )
+    counts = past.summary["counts"]
+    if operators.exists() and counts["reference"]:
+        trusted = _read_ids(operators)[counts["new"] :]
+        yield _build_dataset(
+            pd.DataFrame({"example_id": trusted}),
+            name=f"{past.name} trusted",
+            digest=hash_data(trusted),
+            source=settings.get("reference"),
+            context="reference",
+        )
+
+
+def _read_ids(operators: Path) -> list[str]:
+    """The ids of the rows that operators were fitted to: the new ones, then the trusted ones."""
+    with safe_open(operators, "np") as file:
+        return [bytes(row).hex() for row in file.get_tensor("ids")]
+
+
+def _build_dataset(
+    rows: pd.DataFrame, name: str, digest: str, source: Mapping[str, Any] | None, context: str
+) -> DatasetInput:
+    with warnings.catch_warnings():
+        # MLflow warns that a local path is no registered source, and of integers without missing
+        # values.
+        warnings.simplefilter("ignore")
+        dataset = _make_pandas_dataset(rows, name, digest[:LONGEST_DIGEST], source)
+        tag = InputTag("mlflow.data.context", context)
+        return DatasetInput(dataset._to_mlflow_entity(), tags=[tag])
+
+
+def _make_pandas_dataset(
+    rows: pd.DataFrame, name: str, digest: str, source: Mapping[str, Any] | None
+) -> PandasDataset:
+    """With its source where MLflow can name it."""
+    # MLflow knows no databases, nor the hub's URLs; rows that a person trusts are in no file.
+    try:
+        address = SourceConfig.model_validate(source).address
+        return from_pandas(rows, source=address, name=name, digest=digest)
+    except (MlflowException, ValidationError):
+        return from_pandas(rows, name=name, digest=digest)

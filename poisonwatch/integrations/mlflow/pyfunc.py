@@ -1,0 +1,54 @@
+"""What `mlflow.pyfunc.load_model` gives for a registered model: the rows behind any answer.
+
+A version holds `operators.safetensors`, `config.yaml` and `scores.parquet` of the run directory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from poisonwatch.config import ModelConfig
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.run_directory.operators import load_operators
+from poisonwatch.stride.explain import ExplainedRow, explain_response
+
+
+class RowsBehindAnswers:
+    """The operators of an audit on its language model."""
+
+    def __init__(self, folder: Path, model: str, top: int) -> None:
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        # `model` may name another copy of the audit's language model, as on this machine.
+        settings = {**yaml.safe_load(text)["model"], "name": model}
+        saved = load_operators(folder)
+        self.folder, self.stride, self.top = folder, saved.stride, top
+        self.fitted = saved.on(load_pretrained(ModelConfig.model_validate(settings)))
+
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+        """For each prompt and response, the rows that make the response likelier: `question` (its
+        place in the input), then the fields of `ExplainedRow`.
+
+        `source` and `position` are missing for trusted rows. Raises ModelError where a response is
+        empty.
+        """
+        found: list[dict[str, Any]] = []
+        questions = zip(model_input["prompt"], model_input["response"], strict=True)
+        for i, (prompt, response) in enumerate(questions):
+            rows = explain_response(
+                self.folder, self.fitted, prompt, response, stride=self.stride, top=self.top
+            )
+            found += [{"question": i, **asdict(row)} for row in rows]
+        columns = ["question", *(field.name for field in fields(ExplainedRow))]
+        # Int64 is pandas' integer that may be missing: trusted rows have no position.
+        return pd.DataFrame(found, columns=columns).astype({"position": "Int64"})
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any]) -> RowsBehindAnswers:
+    """Called by MLflow, under this name, with the downloaded files of a version. Raises ModelError
+    where the audit's language model cannot be found.
+    """
+    return RowsBehindAnswers(Path(path), str(model_config["model"]), int(model_config["top"]))

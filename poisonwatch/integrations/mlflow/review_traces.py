@@ -1,0 +1,150 @@
+"""A flagged row as an MLflow trace: what a person sees of it on the review page.
+
+Row text is hostile, and MLflow's pages render Markdown: texts go up as code blocks.
+"""
+
+import base64
+import json
+import re
+import textwrap
+import time
+from typing import Any
+
+from mlflow.entities import AssessmentSource, Feedback, Span, TraceInfo, TraceLocation, TraceState
+
+from poisonwatch.ledger.reviews import ReviewCandidate
+from poisonwatch.text.display import make_visible
+
+FINDING = "poisonwatch"  # the name of the assessment that says why a row is flagged
+FACTS_SHOWN = (
+    "source",
+    "position",
+    "panel",
+    "sentinel_id",
+    "severity",
+    "score",
+    "rank",
+    "p_value",
+    "q_value",
+)
+LONGEST_PREVIEW = 1000  # characters that MLflow has room for; its PostgreSQL refuses more
+LINE_WIDTH = 72  # characters of a line: the review page does not break them
+
+
+def build_trace(experiment_id: str, row: ReviewCandidate) -> TraceInfo:
+    """A flagged row as a trace: what the review page shows of it at once, and our finding."""
+    question, answer, reasons = _split_texts(row)
+    # The reasons have a third of the room: a long answer cannot push them out of sight.
+    explained = _format_reason(_clip_code_block(reasons, LONGEST_PREVIEW // 3))
+    metadata = {"mlflow.trace_schema.version": "3"}
+    if row.run_id:
+        metadata["mlflow.sourceRun"] = row.run_id
+    return TraceInfo(
+        trace_id=row.trace,
+        trace_location=TraceLocation.from_experiment_id(experiment_id),
+        request_time=time.time_ns() // 10**6,
+        state=TraceState.OK,
+        execution_duration=0,
+        request_preview=_clip_code_block(question, LONGEST_PREVIEW),
+        response_preview=_clip_code_block(answer, LONGEST_PREVIEW - len(explained)) + explained,
+        tags={
+            "mlflow.traceName": "flagged row",
+            "poisonwatch.audit_id": row.audit_id,
+            "poisonwatch.example_id": row.record["example_id"],
+            "poisonwatch.panel": row.record["panel"],
+            "poisonwatch.severity": row.record["severity"],
+        },
+        trace_metadata=metadata,
+        assessments=[_build_finding(row, reasons)],
+    )
+
+
+def build_span(row: ReviewCandidate) -> Span:
+    """The only span of a row's trace: the whole row."""
+    # Its ids are the trace's own: logged again after a crash, it is the same span.
+    digits, now = bytes.fromhex(row.trace.removeprefix("tr-")), time.time_ns()
+    attributes = _build_attributes(row)
+    return Span.from_dict(
+        {
+            "trace_id": base64.b64encode(digits).decode(),
+            "span_id": base64.b64encode(digits[:8]).decode(),
+            "parent_span_id": None,
+            "name": "flagged row",
+            "start_time_unix_nano": now,
+            "end_time_unix_nano": now,
+            "events": [],
+            "status": {"code": "STATUS_CODE_OK", "message": ""},
+            "attributes": {name: json.dumps(value) for name, value in attributes.items()},
+        }
+    )
+
+
+def format_code_block(text: str) -> str:
+    """Text as a code block: MLflow's pages render Markdown, and would follow a row's links, and
+    load its pictures.
+    """
+    # A fence ends at the first run of backticks as long as itself.
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, 1 + longest)
+    lines = [fence]
+    for line in make_visible(text).split("\n"):
+        # An empty line wraps to no line at all.
+        lines += textwrap.wrap(line, LINE_WIDTH, drop_whitespace=False) or [""]
+    lines.append(fence)
+    return "\n".join(lines)
+
+
+def _build_finding(row: ReviewCandidate, reasons: str) -> Feedback:
+    finding = Feedback(
+        name=FINDING,
+        value="flagged",
+        rationale=format_code_block(reasons),
+        source=AssessmentSource(source_type="CODE", source_id=FINDING),
+        trace_id=row.trace,
+    )
+    # Logged again, it is the same finding.
+    finding.assessment_id = f"a-{row.trace.removeprefix('tr-')}"
+    return finding
+
+
+def _build_attributes(row: ReviewCandidate) -> dict[str, Any]:
+    """The row's texts in full, and the numbers that it was flagged for."""
+    question, answer, reasons = _split_texts(row)
+    why = _format_reason(format_code_block(reasons))
+    answers = {"answer": format_code_block(answer) + why}
+    if row.record.get("rejected"):
+        rejected = row.record["rejected"][-1]["content"]
+        answers["rejected answer"] = format_code_block(rejected)
+    attributes: dict[str, Any] = {
+        "mlflow.traceRequestId": row.trace,
+        "mlflow.spanType": "UNKNOWN",
+        "mlflow.spanInputs": {"conversation": format_code_block(question)},
+        "mlflow.spanOutputs": answers,
+    }
+    for name in FACTS_SHOWN:
+        attributes[name] = row.record[name]
+    return attributes
+
+
+def _split_texts(row: ReviewCandidate) -> tuple[str, str, str]:
+    """What is asked, what is answered, and why the row is flagged."""
+    *before, last = row.record["messages"]
+    question = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in before)
+    return question, last["content"], "\n".join(row.record["reasons"])
+
+
+def _format_reason(block: str) -> str:
+    return f"\n\nWhy it is flagged:\n\n{block}"
+
+
+def _clip_code_block(text: str, room: int) -> str:
+    """As much of a text as fits into a code block of `room` characters; the rest is a click
+    away.
+    """
+    length, block = len(text), format_code_block(text)
+    # What a character takes up is known once it is formatted only: fences grow with backticks,
+    # hidden characters are spelled out, lines are broken.
+    while len(block) > room:
+        length = min(room, length * 3 // 4)
+        block = format_code_block(f"{text[:length]} ...")
+    return block

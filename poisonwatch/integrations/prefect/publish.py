@@ -1,0 +1,41 @@
+"""Bring to the Prefect server the audits that it does not have yet."""
+
+import httpx
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import OperationError
+from poisonwatch.integrations.prefect.artifacts import create_artifacts, read_flags
+from poisonwatch.integrations.prefect.events import build_events, emit_events
+from poisonwatch.ledger.history import list_pending_audits, mark_audit_delivered
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import PREFECT
+from poisonwatch.text.display import get_first_line
+
+# "Failed to reach API" is a RuntimeError.
+UNAVAILABLE = (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError)
+
+
+def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
+    """Show in the Prefect UI the audits that owe it, and emit their events: how many.
+
+    Raises OperationError where no server answers.
+    """
+    pending = list_pending_audits(ledger, config.name, PREFECT)
+    try:
+        # With Prefect's own number of retries a server that is down holds the audit up for minutes.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+            for past in pending:
+                # Of an audit that was cut short there is nothing to show, now or later.
+                if past.has_results:
+                    flags = read_flags(past)
+                    create_artifacts(config, past, flags)
+                    emit_events(list(build_events(config, past, flags)))
+                mark_audit_delivered(ledger, past.number, PREFECT)
+    except UNAVAILABLE as error:
+        raise OperationError(
+            "the Prefect server did not take the audit's artifacts and events: "
+            f"{get_first_line(error)}"
+        ) from error
+    return len(pending)
