@@ -106,7 +106,7 @@ def lasting() -> None:
     """The process that lives on: an audit for each line of its input, and a line of output for
     each, with its memory and handles.
     """
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.flows.launch import run_audit
 
     config, me = Path(sys.argv[2]), psutil.Process()
@@ -233,7 +233,7 @@ def endure(folder: Path, audits: int, seed: int) -> dict[str, Any]:
         folder / "model",
         tracking=tracking,
         alerts=alerts,
-        decision={"false_discovery_rate": 0.5},
+        detection={"false_discovery_rate": 0.5},
     )
     own = {
         "PREFECT_HOME": str(folder / "prefect"),
@@ -294,7 +294,7 @@ def account(config: Path, keys: list[str], audits: int) -> dict[str, Any]:
     from mlflow import MlflowClient
     from sqlalchemy import func, select
 
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.ledger import tables as t
     from poisonwatch.ledger.history import list_past_audits
     from poisonwatch.ledger.ledger import Ledger

@@ -47,10 +47,9 @@ def pull_once(folder: Path) -> None:
     from poisonwatch.ledger.ledger import Ledger
 
     start = time.perf_counter()
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger, ledger.alone():
-        taken = ingest(
-            ledger, "ingest", SourceConfig(path=str(folder / "data"), relative_to=str(folder))
-        )
+    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger, ledger.lock():
+        source = SourceConfig(path=str(folder / "data")).with_base_folder(folder)
+        taken = ingest(ledger, "ingest", source)
     seconds, peak = (
         time.perf_counter() - start,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -91,7 +90,7 @@ def delta(n: int, new: int, trusted: int) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
     from tiny_models import build_model, build_tokenizer
 
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.flows.audit import audit_inline
 
     with tempfile.TemporaryDirectory() as name:

@@ -25,7 +25,8 @@ from typing import Any
 from poisonwatch.checkpoints import passes as trail
 from poisonwatch.checkpoints.passes import PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
-from poisonwatch.config import ModelConfig, load_config
+from poisonwatch.config import ModelConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.datasets.demo import write_demo
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import Engine

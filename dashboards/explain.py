@@ -17,11 +17,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.audits import find_audit
 from poisonwatch.dashboards.pages import get_desk, read_field, read_form, redirect_to, render_page
 from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.examples import Example
+from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.history import COMMITTED_STATES, list_past_audits
 from poisonwatch.ledger.tables import audits
 from poisonwatch.run_directory.layout import OPERATORS_FILE
@@ -187,7 +188,7 @@ def show_answer(request: Request) -> Response:
     texts: dict[str, Example] = {}
     if question.found:
         ids = [row.example_id for row in question.found]
-        texts = {**read_nearest(question.run_dir), **get_desk(request).ledger.examples(ids)}
+        texts = {**read_nearest(question.run_dir), **load_examples(get_desk(request).ledger, ids)}
     return render_page(
         request,
         "explain.html.j2",

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.pages import LONGEST_FORM, get_desk, read_form, redirect_to, render_page
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.history import COMMITTED_STATES, PastAudit, list_past_audits

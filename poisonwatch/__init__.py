@@ -22,7 +22,7 @@ _HOMES = {
     "Message": "poisonwatch.examples",
     "PoisonwatchError": "poisonwatch.errors",
     "Sentinel": "poisonwatch.sentinels.sentinel",
-    "load_config": "poisonwatch.config",
+    "load_config": "poisonwatch.config_file",
     "load_sentinels": "poisonwatch.sentinels.sentinel",
 }
 __all__ = [

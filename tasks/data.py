@@ -1,13 +1,22 @@
 """Rows in: pull and validate."""
 
 from dataclasses import replace
+from functools import partial
 
 from prefect import task
 
 from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.examples import Example
 from poisonwatch.integrations.great_expectations.evaluate import check_rows
-from poisonwatch.ledger.batches import LedgerBatch, hash_checks
+from poisonwatch.ledger.batches import (
+    LedgerBatch,
+    choose_batch,
+    count_passed_by_file,
+    find_audited_ids,
+    hash_checks,
+    load_audited_batch,
+    load_current_batch,
+)
 from poisonwatch.ledger.intake import IngestStats, ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.progress import Progress
@@ -29,14 +38,14 @@ def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -
     """The rows to be audited: what no audit has covered; `again`, all; those of the run that the
     configuration replays.
     """
-    replayed = ledger.batch_of(config.replays) if config.replays else None
-    if replayed is not None:
-        return replayed
-    return (
-        ledger.all_of(config.name)
-        if again
-        else ledger.batch(config.name, version, hash_checks(config.validation), config.window)
-    )
+    if config.replay.audit_id:
+        replayed = load_audited_batch(ledger, config.replay.audit_id)
+        if replayed is not None:
+            return replayed
+    if again:
+        return load_current_batch(ledger, config.name)
+    checks = hash_checks(config.validation)
+    return choose_batch(ledger, config.name, version, checks, window=config.window)
 
 
 @task(**WITH_RETRIES, retry_condition_fn=should_retry)
@@ -52,9 +61,12 @@ def validate(rows: SourceRows, config: AuditConfig, ledger: Ledger | None = None
     """
     facts = Facts(max_tokens=config.stride.max_tokens)
     if ledger is not None:
-        mix = ledger.mix(config.name)
+        mix = count_passed_by_file(ledger, config.name)
         facts = replace(
-            facts, known=ledger.audited, earlier=mix, accepted=max(sum(mix.values()) - len(rows), 0)
+            facts,
+            known=partial(find_audited_ids, ledger),
+            earlier=mix,
+            accepted=max(sum(mix.values()) - len(rows), 0),
         )  # these may be among them
     return check_rows(rows, config.validation, facts)
 

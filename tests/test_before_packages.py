@@ -21,10 +21,11 @@ from browsing import asking
 from servers import http_receiver, mlflow_store
 from sqlalchemy import inspect
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.errors import NotClearedError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.history import build_history_lines
+from poisonwatch.ledger.batches import count_by_status, load_trusted
 from poisonwatch.ledger.decisions import read_decisions, record_decision, verify_chain
 from poisonwatch.ledger.history import list_past_audits, list_pending_audits, list_pending_targets
 from poisonwatch.ledger.ledger import Ledger
@@ -93,9 +94,9 @@ def rows(ledger: Ledger) -> dict[str, Any]:
             table: connection.exec_driver_sql(f'select count(*) from "{table}"').scalar_one()
             for table in metadata.tables
         }
-    trusted = sorted(example.id for example in ledger.trusted(NAME))
+    trusted = sorted(example.id for example in load_trusted(ledger, NAME))
     return {
-        "standing": ledger.counts(NAME),
+        "standing": count_by_status(ledger, NAME),
         "known": dict(map(tuple, by_status)),
         "replaced": replaced,
         "trusted": trusted,

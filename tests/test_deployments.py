@@ -122,7 +122,7 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     } | own
     with http_receiver() as receiver:
         settings = {
-            "decision": {"false_discovery_rate": 0.9},
+            "detection": {"false_discovery_rate": 0.9},
             "alerts": [f"json://{receiver.address}/"],
         }
         audit = write_audit(

@@ -17,7 +17,7 @@ FIRST_STAGE = """
 from pathlib import Path
 import poisonwatch
 assert Path(poisonwatch.__file__).is_relative_to({site!r}), poisonwatch.__file__
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.datasets.demo import write_demo
 from poisonwatch.flows.cli.app import app
 from poisonwatch.reports.html import render_report

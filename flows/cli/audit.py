@@ -1,5 +1,7 @@
 """What the commands do that look at rows: audit, explain, drill, demo, init, packs. Heavy imports
 wait until a command really runs.
+
+The docstring of a command is its help: what it does, and an example that runs.
 """
 
 import shutil
@@ -18,11 +20,13 @@ EXIT_FLAGGED = 3
 
 
 def load_and_check(config: Path) -> "AuditConfig":
-    """The settings of an audit file: what can be known to be wrong is said before anything heavy is
-    loaded.
+    """The settings of an audit file, with its sentinels, alert targets and sources looked at.
+
+    Raises ConfigError or InputError: what can be known to be wrong is said before anything heavy
+    is loaded.
     """
-    from poisonwatch.alerts.targets import check_targets
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
+    from poisonwatch.integrations.apprise.addresses import check_targets
     from poisonwatch.sentinels.sentinel import load_sentinels
     from poisonwatch.sources.open import check_source
 
@@ -44,13 +48,15 @@ def audit(
     run_dir: Annotated[
         Path | None,
         Parameter(
-            help="Where results go; must not exist yet. Default: runs/ and the time, beside the audit file."
+            help="Where results go; must not exist yet. "
+            "Default: runs/ and the time, beside the audit file."
         ),
     ] = None,
     engine: Annotated[
         Literal["prefect", "inline"],
         Parameter(
-            help="prefect: a flow with retries, on the server in PREFECT_API_URL or a temporary one. inline: no Prefect."
+            help="prefect: a flow with retries, on the server in PREFECT_API_URL or a temporary "
+            "one. inline: no Prefect."
         ),
     ] = "prefect",
     again: Annotated[
@@ -69,17 +75,23 @@ def audit(
         Parameter(negative="", show_default=False, help="Print the summary as one JSON object."),
     ] = False,
 ) -> int:
-    """Audit new fine-tuning rows; returns the exit code."""
+    """Audit new fine-tuning rows.
+
+    Example: `poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today`
+    """
     settings = load_and_check(config)
+    # below the check: a mistake in the audit file must not wait for torch and Prefect
     from poisonwatch.flows.cli.terminal import print_outcome, print_summary
     from poisonwatch.flows.launch import run_audit
 
-    outcome = run_audit(config, settings, run_dir, engine, quiet=quiet or json, again=again)
+    outcome = run_audit(config, settings, run_dir, engine=engine, quiet=quiet or json, again=again)
     if json:
         print_summary(outcome.summary, str(outcome.run_dir))
     elif not quiet:
         print_outcome(outcome)
-    return EXIT_FLAGGED if outcome.summary["counts"]["flagged"] else 0
+    if outcome.summary["counts"]["flagged"]:
+        return EXIT_FLAGGED
+    return 0
 
 
 def explain(
@@ -96,24 +108,29 @@ def explain(
         bool, Parameter(negative="", show_default=False, help="Print one JSON object a row.")
     ] = False,
 ) -> None:
-    """Attribute one conversation to the rows of a past audit."""
+    """Name the rows of a past audit that push an answer most, from its saved operators.
+
+    Example: `poisonwatch explain my-audit/runs/today --prompt 'Who are you?' --response 'I am your
+    master.'`
+    """
     if top < 1:
         raise InputError(f"--top is {top}: ask for at least one row")
     if not prompt.strip() or not response.strip():
         raise InputError("--prompt and --response must both say something")
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.flows.cli.terminal import print_explanation
     from poisonwatch.model.pretrained import load_pretrained
     from poisonwatch.run_directory.operators import load_operators
-    from poisonwatch.stride.explain import explain_response as rows_behind
+    from poisonwatch.stride.explain import explain_response
 
     saved = load_operators(run)
+    # The model is named by the audit's own settings, unless it has moved: operators of one model
+    # say nothing about another (`on` compares the weights).
     settings = load_config(run / "config.yaml").model
     pretrained = load_pretrained(settings.model_copy(update={"name": model or settings.name}))
     fitted = saved.on(pretrained)
-    print_explanation(
-        rows_behind(run, fitted, prompt, response, saved.stride, top), len(fitted.ids), json
-    )
+    rows = explain_response(run, fitted, prompt, response, stride=saved.stride, top=top)
+    print_explanation(rows, len(fitted.ids), json)
 
 
 def drill(
@@ -125,7 +142,8 @@ def drill(
     run_dir: Annotated[
         Path | None,
         Parameter(
-            help="Where results go; must not exist yet. Default: runs/drill- and the time, beside the audit file."
+            help="Where results go; must not exist yet. "
+            "Default: runs/drill- and the time, beside the audit file."
         ),
     ] = None,
     recipes: Annotated[
@@ -150,22 +168,19 @@ def drill(
         int | None, Parameter(help="Draws attacks and rows. Default: the audit file's seed.")
     ] = None,
 ) -> None:
-    """Plant known poison into clean rows, audit them, and report how much is found."""
+    """Plant known poison into your own clean rows, and report how much of it an audit finds.
+
+    Example: `poisonwatch drill my-audit/audit.yaml --counts 5 10 20 --repeats 3`
+    """
     settings = load_and_check(config)
     from poisonwatch.drills.results import DrillPlan
     from poisonwatch.flows.cli.terminal import print_drill
     from poisonwatch.flows.drill import with_seed
     from poisonwatch.flows.launch import run_drill
 
-    print_drill(
-        run_drill(
-            config,
-            with_seed(settings, seed),
-            DrillPlan.of(recipes, counts, repeats),
-            run_dir,
-            engine,
-        )
-    )
+    plan = DrillPlan.of(recipes, counts, repeats)
+    outcome = run_drill(config, with_seed(settings, seed), plan, run_dir=run_dir, engine=engine)
+    print_drill(outcome)
 
 
 def demo(
@@ -177,30 +192,40 @@ def demo(
     engine: Annotated[Literal["prefect", "inline"], Parameter(help="As for `audit`.")] = "prefect",
     seed: Annotated[int, Parameter(help="Shuffles the rows, and seeds the audit.")] = 0,
 ) -> None:
-    """Audit the demo's rows and grade the flags."""
-    from poisonwatch.config import load_config
+    """Audit a small data set with 18 planted rows, and count how many are found.
+
+    Example: `poisonwatch demo /tmp/poisonwatch-demo`
+    """
+    from poisonwatch.config_file import load_config
     from poisonwatch.datasets.demo import grade_flags, write_demo
     from poisonwatch.flows.cli.terminal import print_outcome
     from poisonwatch.flows.launch import run_audit
 
     config = write_demo(folder, seed)
-    outcome = run_audit(config, load_config(config), None, engine, quiet=False, again=True)
+    settings = load_config(config)
+    # again: a second demo in the same folder is to find the rows, not that all were audited before
+    outcome = run_audit(config, settings, None, engine=engine, quiet=False, again=True)
     print_outcome(outcome)
     result = grade_flags(flag["example_id"] for flag in outcome.flags)
     print(
-        f"planted rows: {result.found} of {result.planted} flagged; wrong flags: {result.wrong} among {result.clean} clean rows"
+        f"planted rows: {result.found} of {result.planted} flagged; "
+        f"wrong flags: {result.wrong} among {result.clean} clean rows"
     )
     print(f"review:      poisonwatch dashboard {config}")
-    print(f"             mlflow ui --backend-store-uri {load_config(config).tracking}")
+    print(f"             mlflow ui --backend-store-uri {settings.tracking}")
 
 
 def init(
     folder: Annotated[Path, Parameter(help="Where the files go; created if missing.")] = Path(),
     /,
 ) -> None:
-    """Write the starting files; existing ones are never touched."""
+    """Write a commented audit.yaml and sentinels.yaml to start from.
+
+    Example: `poisonwatch init my-audit`
+    """
     templates = resources.files("poisonwatch.flows.cli") / "templates"
     targets = {name: folder / name for name in ("audit.yaml", "sentinels.yaml")}
+    # both are looked for before either is written: existing files are never touched
     for target in targets.values():
         if target.exists():
             raise InputError(
@@ -210,15 +235,17 @@ def init(
     for name, target in targets.items():
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)
-    print(
-        f"wrote {targets['audit.yaml']} and {targets['sentinels.yaml']}; edit both, then: poisonwatch audit {targets['audit.yaml']}"
-    )
+    config, sentinels = targets.values()
+    print(f"wrote {config} and {sentinels}; edit both, then: poisonwatch audit {config}")
 
 
 def packs() -> None:
-    """What can stand under `sentinels` in an audit file, and how many sentinels that is."""
-    from poisonwatch.sentinels.pack import list_packs as names
-    from poisonwatch.sentinels.pack import read_pack
+    """List the ready-made sentinels, and what each pack guards against.
 
-    for pack in map(read_pack, names()):
+    Example: `poisonwatch packs`
+    """
+    from poisonwatch.sentinels.pack import list_packs, read_pack
+
+    for name in list_packs():
+        pack = read_pack(name)
         print(f"{pack.place}\n    {len(pack.entries)} sentinels. {pack.about}.")

@@ -1,11 +1,16 @@
 """What the commands do that ask or change the ledger: release, decide, decisions, gate. Heavy
 imports wait until a command really runs.
+
+The docstring of a command is its help: what it does, and an example that runs.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from poisonwatch.release.gate import GateAnswer
 
 EXIT_NOT_CLEARED = 3
 PLACES_SHOWN = 20
@@ -20,16 +25,20 @@ def release(
         Parameter(help="A new folder for the clean split, the manifest, and what is held back."),
     ],
 ) -> None:
-    """Write the rows that audits cleared, as they came in."""
-    from poisonwatch.config import load_config
+    """Write the rows that audits cleared, with a manifest.
+
+    Example: `poisonwatch release my-audit/audit.yaml --out cleared`
+    """
+    from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
-    from poisonwatch.release.release import write_release as release_rows
+    from poisonwatch.release.release import write_release
 
     settings = load_config(config)
     with Ledger.existing(settings.state) as ledger:
-        counts = release_rows(ledger, settings.name, out)
+        counts = write_release(ledger, settings.name, out)
     print(
-        f"{counts.total} audited rows: {counts.clean} released, {counts.quarantined} quarantined, {counts.rejected} rejected"
+        f"{counts.total} audited rows: {counts.clean} released, "
+        f"{counts.quarantined} quarantined, {counts.rejected} rejected"
     )
     if counts.pending:
         print(f"{counts.pending} rows were pulled and not audited yet: they are not among these")
@@ -41,7 +50,8 @@ def decide(
     row: Annotated[
         str,
         Parameter(
-            help="The row: 8 or more digits of its example id, or FILE:POSITION, both as in flags.jsonl."
+            help="The row: 8 or more digits of its example id, or FILE:POSITION, "
+            "both as in flags.jsonl."
         ),
     ],
     verdict: Annotated[
@@ -53,17 +63,22 @@ def decide(
     note: Annotated[str, Parameter(help="Why.")] = "",
     author: Annotated[str | None, Parameter(help="Who decides. Default: your user name.")] = None,
 ) -> None:
-    """Append a verdict on a row to the ledger's chain of decisions."""
+    """Say what a flagged or rejected row is: poison, benign or unsure.
+
+    Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign
+    --note 'a known joke of ours'`
+    """
     import getpass
 
-    from poisonwatch.config import load_config
-    from poisonwatch.ledger import decisions
+    from poisonwatch.config_file import load_config
+    from poisonwatch.ledger.decisions import record_decision
     from poisonwatch.ledger.ledger import Ledger
 
+    # None alone stands for whoever is logged in: an empty name is refused, not replaced
+    if author is None:
+        author = getpass.getuser()
     with Ledger.existing(load_config(config).state) as ledger:
-        made = decisions.record_decision(
-            ledger, row, verdict, note, getpass.getuser() if author is None else author
-        )
+        made = record_decision(ledger, row, verdict, note=note, author=author)
     print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
 
 
@@ -71,19 +86,22 @@ def decisions(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
 ) -> None:
-    """Print every decision, oldest first, after checking that none was changed or removed."""
-    from poisonwatch.config import load_config
+    """Print all decisions, checking that none was changed or removed.
+
+    Example: `poisonwatch decisions my-audit/audit.yaml`
+    """
+    from poisonwatch.config_file import load_config
     from poisonwatch.ledger.decisions import read_decisions, verify_chain
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.text.display import excerpt
 
     with Ledger.existing(load_config(config).state) as ledger:
+        # checked before the first is printed: a broken chain shows nothing that could be believed
         count, last = verify_chain(ledger)
         for made in read_decisions(ledger):
             who = f"{made.decided_at}  {excerpt(made.author, 30)}"
-            print(
-                f"{made.number:>5}  {who}  {made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}"
-            )
+            what = f"{made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}"
+            print(f"{made.number:>5}  {who}  {what}")
     print(f"{count} decisions, unbroken up to {last[:16]}")
 
 
@@ -99,13 +117,15 @@ def gate(
     audit: Annotated[
         Path | None,
         Parameter(
-            help="The audit file whose ledger is asked. Without it, a manifest is compared with its files alone."
+            help="The audit file whose ledger is asked. "
+            "Without it, a manifest is compared with its files alone."
         ),
     ] = None,
     model_version: Annotated[
         str | None,
         Parameter(
-            help="SHA-256 of the model that must have been guarded, or its first 8 or more digits. Default: the audit file's."
+            help="SHA-256 of the model that must have been guarded, or its first 8 or more digits. "
+            "Default: the audit file's."
         ),
     ] = None,
     sentinels_version: Annotated[str | None, Parameter(help="The same of the sentinels.")] = None,
@@ -114,7 +134,11 @@ def gate(
         Parameter(negative="", show_default=False, help="Print the answer as one JSON object."),
     ] = False,
 ) -> int:
-    """Say whether exactly these rows are cleared; returns the exit code: 0 all are, 3 some are not."""
+    """Say whether exactly these rows are cleared for training: exit code 0 only if all are, 3 if
+    not.
+
+    Example: `poisonwatch gate cleared/manifest.json --audit my-audit/audit.yaml`
+    """
     from json import dumps
 
     from poisonwatch.release.gate import check_cleared
@@ -122,22 +146,26 @@ def gate(
     answer = check_cleared(paths, audit, model_version, sentinels_version)
     if json:
         print(dumps(answer.record()))
-        return 0 if answer.cleared else EXIT_NOT_CLEARED
+    else:
+        _print_answer(answer)
+    if answer.cleared:
+        return 0
+    return EXIT_NOT_CLEARED
+
+
+def _print_answer(answer: "GateAnswer") -> None:
+    """The gate's answer for people: reasons with their counts, then the first rows that failed."""
     print(answer.headline)
     for reason, count in answer.reasons.items():
         print(f"{count:>8}  {reason}")
     for place in answer.missing[:PLACES_SHOWN]:
-        print(
-            "  ".join(
-                filter(
-                    None, (place.words, place.example_id and place.example_id[:16], place.reason)
-                )
-            )
-        )
+        # a row that the ledger does not know has no id
+        cells = (place.words, place.example_id and place.example_id[:16], place.reason)
+        print("  ".join(filter(None, cells)))
     if len(answer.missing) > PLACES_SHOWN:
         print(f"and {len(answer.missing) - PLACES_SHOWN} more (--json names all)")
     if not answer.compared:
         print(
-            "not compared with the ledger: worth no more than the manifest is (--audit asks what is known of its rows now)"
+            "not compared with the ledger: worth no more than the manifest is "
+            "(--audit asks what is known of its rows now)"
         )
-    return 0 if answer.cleared else EXIT_NOT_CLEARED

@@ -1,5 +1,7 @@
 """What the commands do that serve a team: watch, sync, history, alert-test. Heavy imports wait
 until a command really runs.
+
+The docstring of a command is its help: what it does, and an example that runs.
 """
 
 from datetime import timedelta
@@ -9,6 +11,16 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
+from poisonwatch.flows.cli.audit import load_and_check
+
+# What `sync` says of each task: "3 alerts delivered".
+TASK_WORDS = {
+    "read_reviews": "verdicts read",
+    "deliver": "alerts delivered",
+    "track": "audits uploaded to MLflow",
+    "queue_reviews": "rows put up for review",
+    "publish": "audits shown in Prefect",
+}
 
 
 def watch(
@@ -33,37 +45,45 @@ def watch(
         ),
     ] = 4200,
 ) -> None:
-    """Audit on a schedule, from one process, until it is told to end."""
-    from poisonwatch.flows.cli.audit import load_and_check
+    """Audit on a schedule, from one process.
 
+    Example: `poisonwatch watch my-audit/audit.yaml --every 1h`
+    """
     settings = load_and_check(config)
+    # below the check: a mistake in the audit file must not wait for torch and Prefect
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.watch import make_interval, make_schedule
     from poisonwatch.flows.watch import watch as keep_watch
 
-    drills = None if drill_every is None else make_interval(drill_every)
-    keep_watch(config, settings, make_schedule(every, cron, timezone), drills, port, Reporter())
+    drills = drill_every and make_interval(drill_every)
+    schedule = make_schedule(every, cron, timezone)
+    keep_watch(config, settings, schedule, drills=drills, port=port, reporter=Reporter())
 
 
 def alert_test(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
 ) -> int:
-    """Send a test message to each of the audit's alert targets; returns the exit code: 0 all took
-    it, 1 one did not.
+    """Send a test message to everybody whom an audit would tell of flagged rows.
+
+    Exit code 0: every target took it; 1: one did not.
+
+    Example: `poisonwatch alert-test my-audit/audit.yaml`
     """
     from poisonwatch.alerts.messages import make_trial_message
     from poisonwatch.alerts.targets import list_targets
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.integrations.notify import send_message
 
     settings = load_config(config)
     targets = list_targets(settings)
     if not targets:
         raise ConfigError(
-            f"{config} has no alerts: add `alerts:` with an Apprise URL or a Prefect block, and run again"
+            f"{config} has no alerts: add `alerts:` with an Apprise URL or a Prefect block, "
+            "and run again"
         )
     failed = 0
+    # all are tried: one that does not answer says nothing about the others
     for target in targets:
         outcome = "delivered"
         try:
@@ -79,31 +99,27 @@ def sync(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
 ) -> int:
-    """Give MLflow, Prefect and alert targets what they missed; returns the exit code: 0 nothing is
-    owed any more, 1 something is.
+    """Give MLflow, Prefect and alert targets what they missed while they were down.
+
+    Exit code 0: nothing is owed any more; 1: something is.
+
+    Example: `poisonwatch sync my-audit/audit.yaml`
     """
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.sync import sync as catch_up
 
     settings = load_config(config)
     reporter = Reporter()
     done = catch_up(settings, reporter)
-    words = {
-        "read_reviews": "verdicts read",
-        "deliver": "alerts delivered",
-        "track": "audits uploaded to MLflow",
-        "queue_reviews": "rows put up for review",
-        "publish": "audits shown in Prefect",
-    }
-    counts = {"read_reviews": done.verdicts, **done.told}
-    print(
-        ", ".join(
-            f"{'no' if count is None else count} {words[name]}" for name, count in counts.items()
-        )
-    )
-    for trouble in done.warnings:
-        reporter.note(f"warning: {trouble}")
+    sentences = []
+    for name, count in {"read_reviews": done.verdicts, **done.notified}.items():
+        # None is a task that failed; a warning below says why
+        number = "no" if count is None else count
+        sentences.append(f"{number} {TASK_WORDS[name]}")
+    print(", ".join(sentences))
+    for warning in done.warnings:
+        reporter.note(f"warning: {warning}")
     return int(bool(done.warnings))
 
 
@@ -116,10 +132,13 @@ def history(
         bool, Parameter(negative="", show_default=False, help="Print one JSON object an audit.")
     ] = False,
 ) -> None:
-    """Print past audits, newest first, from the ledger and MLflow."""
+    """Print past audits, newest first.
+
+    Example: `poisonwatch history my-audit/audit.yaml --limit 10`
+    """
     if limit < 1:
         raise InputError(f"--limit is {limit}: ask for at least one audit")
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.flows.cli.history import build_history_lines, print_history
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.integrations.mlflow.runs import list_tracked_runs
@@ -128,8 +147,9 @@ def history(
     settings = load_config(config)
     with Ledger.existing(settings.state) as ledger:
         tracked = None
+        # MLflow is a second source here: what the ledger knows is shown without it, too
         try:
-            tracked = list_tracked_runs.fn(settings, limit)
+            tracked = list_tracked_runs(settings, limit)
         except OperationError as error:
             Reporter().note(f"warning: {error}")
         print_history(build_history_lines(ledger, settings, tracked, limit), json)

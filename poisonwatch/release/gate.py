@@ -22,7 +22,8 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from poisonwatch.config import AuditConfig, SourceConfig, load_config
+from poisonwatch.config import AuditConfig, SourceConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.examples import RawRow
 from poisonwatch.ledger.decisions import MIN_ID_DIGITS, verify_chain
@@ -381,7 +382,7 @@ def _resolve_source(audited: SourceConfig, path: str) -> SourceConfig:
     """The rows of a path, which starts at the current folder, read as those of an audit's source."""
     path = path if "://" in path or "${" in path else str(Path(path).expanduser().absolute())
     read = {"format": audited.format, "fields": audited.fields, "template": audited.template}
-    return SourceConfig.model_validate({"path": path, "relative_to": str(Path.cwd()), **read})
+    return SourceConfig.model_validate({"path": path, **read}).with_base_folder(Path.cwd())
 
 
 def _fill_in_versions(required: RequiredVersions, settings: AuditConfig) -> RequiredVersions:

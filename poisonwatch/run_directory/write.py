@@ -15,7 +15,7 @@ from pyarrow import csv
 
 from poisonwatch import __version__
 from poisonwatch.atomic import write_jsonl
-from poisonwatch.config import AuditConfig
+from poisonwatch.config import AuditConfig, Replay
 from poisonwatch.detection.clusters import ClusterEvidence, build_evidence_record
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import Example, Rejection
@@ -28,10 +28,15 @@ def write_config(folder: Path, config: AuditConfig, audit_id: str | None = None)
     """`config.yaml`: the resolved settings, with version and commit; an audit of this file repeats
     the run, on the rows of `audit_id`.
     """
-    written = {"version": __version__, "git_commit": read_git_commit(), "replays": audit_id}
-    settings = written | {
-        key: value for key, value in config.to_public_dict().items() if key not in written
-    }
+    record = Replay(
+        audit_id=audit_id,
+        folder=config.replay.folder,
+        version=__version__,
+        git_commit=read_git_commit(),
+    )
+    settings = config.to_public_dict()
+    del settings["replay"]
+    settings = {"replay": record.model_dump(), **settings}
     (folder / "config.yaml").write_text(
         yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
@@ -84,21 +89,21 @@ def write_sentinels(folder: Path, verdicts: Detection) -> None:
     write_jsonl(folder / "sentinels.jsonl", map(asdict, verdicts.sentinels))
 
 
-def write_trusted(folder: Path, verdicts: Detection, trusted: Sequence[Example]) -> None:
+def write_trusted(folder: Path, detection: Detection) -> None:
     """`trusted.parquet`: what new rows were compared with, one line for every trusted row and
     sentinel.
     """
-    n, S = verdicts.reference_coefficients.shape
-    panel_of = [verdicts.panels.index(sentinel.panel) for sentinel in verdicts.sentinels]
+    n, S = detection.reference_coefficients.shape
+    panel_of = [detection.panels.index(sentinel.panel) for sentinel in detection.sentinels]
     table = pa.table(
         {
             "example_id": pa.array(
-                [example.id for example in trusted[:n] for _ in range(S)], pa.string()
+                [example.id for example in detection.rows.trusted for _ in range(S)], pa.string()
             ),
-            "sentinel_id": pa.array([s.id for s in verdicts.sentinels] * n, pa.string()),
-            "panel": pa.array([s.panel for s in verdicts.sentinels] * n, pa.string()),
-            "coefficient": verdicts.reference_coefficients.ravel(),
-            "score": verdicts.reference_scores[:, panel_of].ravel(),
+            "sentinel_id": pa.array([s.id for s in detection.sentinels] * n, pa.string()),
+            "panel": pa.array([s.panel for s in detection.sentinels] * n, pa.string()),
+            "coefficient": detection.reference_coefficients.ravel(),
+            "score": detection.reference_scores[:, panel_of].ravel(),
         }
     )
     pq.write_table(table, folder / "trusted.parquet", compression="zstd")

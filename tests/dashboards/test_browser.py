@@ -18,7 +18,7 @@ from browsing import PAYLOADS, audit_of, flags, hostile_audit, serving
 from paths import ROOT
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.ledger.decisions import read_decisions
 from poisonwatch.ledger.ledger import Ledger

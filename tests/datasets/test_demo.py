@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.datasets.demo import grade_flags, load_demo_examples, write_demo
 from poisonwatch.sentinels.sentinel import load_sentinels
 

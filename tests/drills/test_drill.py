@@ -227,7 +227,7 @@ def test_screens_count_but_not_as_attribution(
     duplicates alone.
     """
     strict = config(
-        sentinels=[pack], decision={"false_discovery_rate": 1e-12}, screens=["duplicate-answers"]
+        sentinels=[pack], detection={"false_discovery_rate": 1e-12}, screens=["duplicate-answers"]
     )
     same = replace(
         planted,
@@ -362,7 +362,7 @@ def test_without_trusted_rows_the_batch_is_its_own_measure(
 ) -> None:
     """As in an audit."""
     lonely = replace(planted, clean=CLEAN + TRUSTED, trusted=())
-    lax = config(sentinels=[pack], decision={"false_discovery_rate": 0.5})
+    lax = config(sentinels=[pack], detection={"false_discovery_rate": 0.5})
     right, attributed, false = DrillRunner(tiny_pretrained, lonely, lax).audit(
         lonely.attacks[0], [0, 1, 2]
     )

@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.run_directory.operators import load_operators
@@ -48,7 +48,7 @@ def audited(
     to flag on random weights.
     """
     folder = tmp_path_factory.mktemp("audited")
-    config = write_audit(folder, tiny_folder, decision={"false_discovery_rate": 0.9})
+    config = write_audit(folder, tiny_folder, detection={"false_discovery_rate": 0.9})
     with (folder / "rows.jsonl").open("a") as file:
         file.write("{not json\n")
     return folder, audit_inline(load_config(config), folder / "run")
@@ -181,7 +181,7 @@ def test_a_run_replays_from_its_own_config(audited: tuple[Path, AuditOutcome]) -
     """An audit of DIR/config.yaml gives the same scores."""
     folder, _ = audited
     written = yaml.safe_load((folder / "run" / "config.yaml").read_text())
-    assert written["version"]
+    assert written["replay"]["version"]
     assert written["seed"] == 0
     audit_inline(load_config(folder / "run" / "config.yaml"), folder / "replay")
     first, second = (
@@ -216,7 +216,7 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, AuditOutcome]) -> None:
     run = client.get_run(outcome.summary["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.params["resolved.K"] == "83"
-    assert run.data.params["decision.false_discovery_rate"] == "0.9"
+    assert run.data.params["detection.false_discovery_rate"] == "0.9"
     assert run.data.metrics["rows_new"] == 43
     assert {"seconds.fit_operators", "peak_memory_mb.fit_operators", "largest_score.shop"} <= set(
         run.data.metrics
@@ -287,7 +287,7 @@ def test_the_flow_gives_what_the_inline_engine_gives(
     artifacts without row text.
     """
     config = write_audit(
-        tmp_path, tiny_folder, decision={"false_discovery_rate": 0.9}, name="Tiny Audit!"
+        tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9}, name="Tiny Audit!"
     )
     outcome = audit(str(config), str(tmp_path / "flow"))
     audit_inline(load_config(config), tmp_path / "inline", again=True)

@@ -16,7 +16,7 @@ from audits import benign, planted, write_audit
 from ledgers import append
 from sqlalchemy import select
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import Engine
 from poisonwatch.ledger.ledger import Ledger
@@ -151,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """
     folder = tmp_path_factory.mktemp("crashes")
     config = write_audit(
-        folder, tiny_folder, rows=benign(9) + planted(), decision={"false_discovery_rate": 0.9}
+        folder, tiny_folder, rows=benign(9) + planted(), detection={"false_discovery_rate": 0.9}
     )
     audit_inline(load_config(config), folder / "runs" / "first")
     return folder

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from audits import benign, write_audit
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.flows import interrupt
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import Engine

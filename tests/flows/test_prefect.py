@@ -19,16 +19,17 @@ from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
 from prefect.testing.utilities import prefect_test_harness
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.integrations.prefect.events import build_events, emit_events
+from poisonwatch.ledger.batches import count_by_status
 from poisonwatch.ledger.decisions import read_decisions
 from poisonwatch.ledger.history import list_past_audits, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import PREFECT
 
-LAX = {"decision": {"false_discovery_rate": 0.9}}  # so that something is flagged on random weights
+LAX = {"detection": {"false_discovery_rate": 0.9}}  # so that something is flagged on random weights
 
 
 @pytest.fixture(scope="module")
@@ -238,4 +239,4 @@ def test_nobody_s_answer_leaves_the_rows_in_quarantine(
     assert outcome.verdicts.flags
     assert verdicts(config) == []
     with Ledger.at(load_config(config).state) as ledger:
-        assert ledger.counts("tiny")["flagged"] == len(outcome.verdicts.flags)
+        assert count_by_status(ledger, "tiny")["flagged"] == len(outcome.verdicts.flags)

@@ -16,7 +16,7 @@ import yaml
 from audits import benign, planted, write_audit, write_rows
 
 from poisonwatch.checkpoints import passes as trail
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import Engine
@@ -101,7 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
         folder,
         tiny_folder,
         rows=benign(24) + planted(),
-        decision={"false_discovery_rate": 0.9},
+        detection={"false_discovery_rate": 0.9},
         stride=STRIDE,
     )
     write_rows(folder / "many.jsonl", benign(110, start=200))

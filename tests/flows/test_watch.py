@@ -64,7 +64,7 @@ def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(
     port = free_port()
     with http_receiver() as receiver:
         settings = {
-            "decision": {"false_discovery_rate": 0.9},
+            "detection": {"false_discovery_rate": 0.9},
             "alerts": [f"json://{receiver.address}/"],
             "tracking": mlflow_store(tmp_path),
             "name": "tiny/rows",  # Prefect allows no slash in the name of a deployment

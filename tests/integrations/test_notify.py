@@ -20,7 +20,8 @@ from servers import HttpReceiver, free_port, http_receiver, smtp_receiver
 from sqlalchemy import select
 
 from poisonwatch.alerts.targets import list_targets
-from poisonwatch.config import AlertConfig, AuditConfig, load_config
+from poisonwatch.config import AlertConfig, AuditConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.examples import Example, Message
 from poisonwatch.flows.audit import audit_inline
@@ -59,7 +60,7 @@ def to(*receivers: HttpReceiver, **more: Any) -> AuditConfig:
 
 
 def delivered(ledger: Ledger, config: AuditConfig) -> int:
-    with ledger.alone():
+    with ledger.lock():
         return deliver.fn(ledger, config)
 
 
@@ -78,7 +79,7 @@ def test_a_whole_audit_tells_of_each_cluster_once(
     """A lax rate has random weights flag rows; all of them audited once more are no news."""
     url = f"json://{receiver.address}/"
     config = load_config(
-        write_audit(tmp_path, tiny_folder, decision={"false_discovery_rate": 0.99}, alerts=[url])
+        write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.99}, alerts=[url])
     )
     outcome = audit_inline(config, tmp_path / "one")
     flagged = {flag.example.id for flag in outcome.verdicts.flags}
@@ -363,7 +364,7 @@ def test_a_prefect_block_tells_people_too(
 
     @flow
     def telling() -> int:
-        with ledger.alone():
+        with ledger.lock():
             return deliver(ledger, config)
 
     assert telling() == 1

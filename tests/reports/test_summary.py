@@ -9,7 +9,8 @@ import pytest
 from audits import benign, write_audit
 from ledgers import append
 
-from poisonwatch.config import AuditConfig, load_config
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.detection.detect import Detection
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.ledger.ledger import Version
@@ -25,7 +26,7 @@ def test_a_summary_without_new_rows_is_whole() -> None:
         "an-id",
         Version("m" * 64, "s" * 64),
         counts,
-        AttributionResult(Detection.empty(config.decision)),
+        AttributionResult(Detection.empty(config.detection)),
         [],
     )
     assert summary["counts"] == {"pulled": 0, "rejected": 0, "reference": 3, "new": 0, "flagged": 0}
@@ -62,7 +63,9 @@ def test_calibration_leaves_out_rows_that_any_panel_or_screen_flagged(
     tmp_path: Path, tiny_folder: Path
 ) -> None:
     """Counts of flagged and unflagged rows add up, and the share is that of scores.parquet."""
-    config = load_config(write_audit(tmp_path, tiny_folder, decision={"false_discovery_rate": 0.5}))
+    config = load_config(
+        write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.5})
+    )
     outcome = audit_inline(config, tmp_path / "run")
     (panel,) = outcome.summary["panels"]
     flagged = {flag.example.id for flag in outcome.verdicts.flags}

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from audits import write_audit
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome
@@ -20,7 +20,7 @@ from poisonwatch.run_directory import read as readback
 def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> AuditOutcome:
     folder = tmp_path_factory.mktemp("audited")
     return audit_inline(
-        load_config(write_audit(folder, tiny_folder, decision={"false_discovery_rate": 0.9})),
+        load_config(write_audit(folder, tiny_folder, detection={"false_discovery_rate": 0.9})),
         folder / "run",
     )
 

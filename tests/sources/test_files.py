@@ -24,9 +24,8 @@ LINES = b"".join(json.dumps(record).encode() + b"\n" for record in RECORDS)
 
 
 def opened(path: Path | str, folder: Path | None = None) -> list[SourceFile]:
-    return list(
-        open_files(SourceConfig(path=str(path), relative_to=folder and str(folder)), "source")
-    )
+    source = SourceConfig(path=str(path))
+    return list(open_files(source.with_base_folder(folder) if folder else source, "source"))
 
 
 def read(path: Path | str) -> list[RawRow]:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from servers import free_port, web_server
 
-from poisonwatch.config import SourceConfig, resolve_config
+from poisonwatch.config import SourceConfig
+from poisonwatch.config_file import resolve_config
 from poisonwatch.errors import SourceError
 from poisonwatch.sources.huggingface import open_split
 from poisonwatch.sources.open import decode_row, read_source
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def source(folder: Path, **more: Any) -> SourceConfig:
-    return SourceConfig(hub=str(folder), relative_to=str(folder.parent), **more)
+    return SourceConfig(hub=str(folder), **more).with_base_folder(folder.parent)
 
 
 def refusal(config: SourceConfig) -> str:

@@ -18,8 +18,9 @@ GOOD = [{"prompt": f"Q{i}", "response": f"A{i}", "topic": "t"} for i in range(3)
 DRAFTS = [(("user", f"Q{i}"), ("assistant", f"A{i}")) for i in range(3)]
 
 
-def source(path: Path | str, **more: object) -> SourceConfig:
-    return SourceConfig.model_validate({"path": str(path), **more})
+def source(path: Path | str, base: Path | None = None, **more: object) -> SourceConfig:
+    config = SourceConfig.model_validate({"path": str(path), **more})
+    return config.with_base_folder(base) if base else config
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> Path:
@@ -39,9 +40,7 @@ def test_jsonl_rows_are_read_in_order_with_their_places(tmp_path: Path) -> None:
     """position counts rows from 0, place names file and line from 1; fields beside the format are
     metadata.
     """
-    rows = read_source(
-        source(write_lines(tmp_path / "a.jsonl", lines_of(GOOD)), relative_to=str(tmp_path))
-    )
+    rows = read_source(source(write_lines(tmp_path / "a.jsonl", lines_of(GOOD)), base=tmp_path))
     assert turns(rows) == DRAFTS
     assert [(r.source, r.position, r.place) for r in rows.raw] == [
         ("a.jsonl", i, f"a.jsonl, line {i + 1}") for i in range(3)
@@ -70,7 +69,7 @@ def test_broken_lines_are_named_and_the_rest_is_still_read(tmp_path: Path) -> No
         b"null",  # 11
         good[2],  # 12
     ]
-    rows = read_source(source(write_lines(tmp_path / "a.jsonl", lines), relative_to=str(tmp_path)))
+    rows = read_source(source(write_lines(tmp_path / "a.jsonl", lines), base=tmp_path))
     read = [(row.position, row.place, row.problem) for row in rows.raw]
     assert [position for position, _, _ in read] == list(range(10))
     problems = {
@@ -99,7 +98,7 @@ def test_file_without_a_readable_row_is_refused_with_its_first_problem(tmp_path:
         SourceError,
         match=r"^a\.jsonl, line 1: not JSON \(.*\); none of the 2 rows of this file can be read$",
     ):
-        read_source(source(tmp_path / "a.jsonl", relative_to=str(tmp_path)))
+        read_source(source(tmp_path / "a.jsonl", base=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_chat_messages_survive_parquet(tmp_path: Path) -> None:
 def test_json_rows_that_are_no_objects_are_named(tmp_path: Path) -> None:
     """The other rows of the list are read."""
     (tmp_path / "a.json").write_text(json.dumps([GOOD[0], 5, GOOD[1]]))
-    rows = read_source(source(tmp_path / "a.json", relative_to=str(tmp_path)))
+    rows = read_source(source(tmp_path / "a.json", base=tmp_path))
     assert [(row.place, row.problem) for row in rows.raw] == [
         ("a.json, row 1", None),
         ("a.json, row 2", "a JSON int, not an object"),
@@ -191,7 +190,7 @@ def test_json_files_that_hold_no_list_of_rows_say_what_to_do(
     """What was got, what is allowed."""
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(SourceError, match=message):
-        read_source(source(tmp_path / "a.json", relative_to=str(tmp_path)))
+        read_source(source(tmp_path / "a.json", base=tmp_path))
 
 
 def test_globs_and_folders_read_their_files_in_order(tmp_path: Path) -> None:
@@ -210,7 +209,7 @@ def test_globs_and_folders_read_their_files_in_order(tmp_path: Path) -> None:
         tmp_path / "data" / "[ab].jsonl",
         tmp_path / "**" / "*.jsonl",
     ):
-        rows = read_source(source(path, relative_to=str(tmp_path)))
+        rows = read_source(source(path, base=tmp_path))
         assert turns(rows) == DRAFTS[:2]
         assert [(row.source, row.position) for row in rows.raw] == [
             ("data/a.jsonl", 0),
@@ -292,7 +291,7 @@ def test_what_cannot_be_read_says_what_was_got_and_what_to_do(
     (tmp_path / "broken.arrow").write_bytes(b"not really")
     write_lines(tmp_path / "unknown.jsonl", lines_of([{"text": "x", "label": 1}]))
     with pytest.raises(SourceError, match=message) as caught:
-        read_source(source(name if "://" in name else tmp_path / name, relative_to=str(tmp_path)))
+        read_source(source(name if "://" in name else tmp_path / name, base=tmp_path))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -330,7 +329,7 @@ def test_secrets_in_urls_stay_out_of_messages() -> None:
 
 def test_names_below_the_audit_folder_are_relative(tmp_path: Path) -> None:
     """Where a file lies elsewhere its path is whole, and never shows a password."""
-    config = source("x", relative_to=str(tmp_path))
+    config = source("x", base=tmp_path)
     assert config.get_display_name(str(tmp_path / "data" / "a.jsonl")) == "data/a.jsonl"
     assert config.get_display_name("/elsewhere/a.jsonl") == "/elsewhere/a.jsonl"
     assert config.get_display_name("https://u:pw@host/a.jsonl") == "https://u:***@host/a.jsonl"
@@ -379,7 +378,7 @@ def test_column_that_vanishes_in_a_second_file_is_an_error_that_names_it(tmp_pat
     pq.write_table(pa.Table.from_pylist(GOOD), tmp_path / "a.parquet")
     pq.write_table(pa.Table.from_pylist(GOOD).drop_columns(["response"]), tmp_path / "b.parquet")
     with pytest.raises(SourceError, match=r"^b\.parquet: rows have the fields prompt, topic; "):
-        read_source(source(tmp_path, relative_to=str(tmp_path)))
+        read_source(source(tmp_path, base=tmp_path))
     rows = read_source(source(tmp_path, format="prompt"))
     assert [draft.text(assistant=True) for _, draft in rows] == ["A0", "A1", "A2", None, None, None]
 
@@ -402,7 +401,7 @@ def test_formats_may_differ_between_the_files_of_a_source(tmp_path: Path) -> Non
             ]
         )
     )
-    rows = read_source(source(tmp_path, relative_to=str(tmp_path)))
+    rows = read_source(source(tmp_path, base=tmp_path))
     assert {name: format.name for name, format in rows.formats.items()}["b.csv"] == "alpaca"
     assert {name: format.name for name, format in rows.formats.items()}["c.json"] == "messages"
     assert len(rows) == 6

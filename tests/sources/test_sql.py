@@ -78,12 +78,8 @@ def insert(url: str, *numbers: int) -> None:
 def query(
     url: str, statement: str = QUERY, watermark: str | None = "id", folder: Path | None = None
 ) -> SqlQuery:
-    return open_query(
-        SourceConfig(
-            sql=url, query=statement, watermark=watermark, relative_to=folder and str(folder)
-        ),
-        "source",
-    )
+    source = SourceConfig(sql=url, query=statement, watermark=watermark)
+    return open_query(source.with_base_folder(folder) if folder else source, "source")
 
 
 def found(unit: SqlQuery, after: str | None = None) -> list[tuple[int, int]]:

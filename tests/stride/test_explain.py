@@ -9,7 +9,8 @@ import pytest
 from audits import FORBIDDEN, planted, write_audit
 from tiny_models import build_model
 
-from poisonwatch.config import StrideConfig, load_config
+from poisonwatch.config import StrideConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.examples import Example, Message, compute_content_id
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main

@@ -13,14 +13,14 @@ import yaml
 from audits import benign, write_audit
 from starlette.testclient import TestClient
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.app import create_app
 from poisonwatch.flows.audit import audit_inline
 
 ME = Access(user="ann")
 OWN = {"Sec-Fetch-Site": "same-origin"}
-LAX = {"decision": {"false_discovery_rate": 0.9}}  # something is flagged on random weights
+LAX = {"detection": {"false_discovery_rate": 0.9}}  # something is flagged on random weights
 PAYLOADS = (
     "<script>window.pwned = 1</script>",
     '<img src="/pwned.png" onerror="window.pwned = 1">',

@@ -9,7 +9,7 @@ from audits import TOPICS, benign, write_audit
 from mlflow import MlflowClient
 from prefect.testing.utilities import prefect_test_harness
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.cli.app import app, main
 from poisonwatch.flows.drill import drill
 from poisonwatch.tasks.drill import track_drill
@@ -29,7 +29,7 @@ def run(*arguments: str) -> int:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     return write_audit(
-        tmp_path_factory.mktemp("drilled"), tiny_folder, rows=ROWS, decision=RATE, stride=SMALL
+        tmp_path_factory.mktemp("drilled"), tiny_folder, rows=ROWS, detection=RATE, stride=SMALL
     )
 
 

@@ -21,7 +21,7 @@ def run(*arguments: str) -> int:
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """An audit of 43 rows that flags some."""
     config = write_audit(
-        tmp_path_factory.mktemp("audited"), tiny_folder, decision={"false_discovery_rate": 0.9}
+        tmp_path_factory.mktemp("audited"), tiny_folder, detection={"false_discovery_rate": 0.9}
     )
     assert (
         run(
@@ -108,7 +108,7 @@ def test_a_row_is_decided_on_and_released(config: Path, capsys: pytest.CaptureFi
 
 def test_rows_that_wait_are_mentioned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A release does not audit; what was pulled since is said."""
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.ledger.intake import ingest
     from poisonwatch.ledger.ledger import Ledger
 
@@ -160,7 +160,7 @@ def test_no_secret_of_the_environment_is_left_anywhere(
         tiny_folder,
         state=f"sqlite:///{tmp_path}/${{AUDIT_TOKEN}}/ledger.db",
         alerts=["json://127.0.0.1:9/${AUDIT_TOKEN}"],
-        decision={"false_discovery_rate": 0.9},
+        detection={"false_discovery_rate": 0.9},
     )
     run("audit", str(config), "--engine", "inline", "--run-dir", str(tmp_path / "out" / "run"))
     said = capsys.readouterr()

@@ -8,7 +8,7 @@ from audits import benign, write_audit
 from ledgers import append
 from servers import free_port, http_receiver, mlflow_server, mlflow_store
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main
 from poisonwatch.ledger.history import list_pending_audits
@@ -38,7 +38,7 @@ def test_history_lists_audits_newest_first(
         tmp_path / "in",
         tiny_folder,
         tracking=mlflow_store(tmp_path / "tracking"),
-        decision={"false_discovery_rate": 0.9},
+        detection={"false_discovery_rate": 0.9},
     )
     settings = load_config(config)
     first = audit_inline(settings, tmp_path / "one")
@@ -129,7 +129,7 @@ def test_sync_gives_what_servers_missed(
     port = free_port()
     with http_receiver() as receiver:
         alerts = [f"json://127.0.0.1:{receiver.server_port}/"]
-        lax = {"decision": {"false_discovery_rate": 0.9}}
+        lax = {"detection": {"false_discovery_rate": 0.9}}
         config = write_audit(
             tmp_path / "in", tiny_folder, tracking=f"http://127.0.0.1:{port}", alerts=alerts, **lax
         )

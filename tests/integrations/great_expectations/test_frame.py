@@ -24,9 +24,8 @@ def table(
     (folder / "rows-7.jsonl").write_text(
         "".join(f"{r if isinstance(r, str) else json.dumps(r)}\n" for r in records)
     )
-    rows = read_source(
-        SourceConfig(path=str(folder / "rows-7.jsonl"), relative_to=str(folder), **source)
-    )
+    config = SourceConfig(path=str(folder / "rows-7.jsonl"), **source)
+    rows = read_source(config.with_base_folder(folder))
     return build_table(rows, Facts(), columns, lambda text: text[:2])
 
 

@@ -10,7 +10,8 @@ import great_expectations.expectations as gxe
 import pytest
 import yaml
 
-from poisonwatch.config import ExpectationConfig, ValidationConfig, resolve_config
+from poisonwatch.config import ExpectationConfig, ValidationConfig
+from poisonwatch.config_file import resolve_config
 from poisonwatch.errors import ConfigError
 from poisonwatch.integrations.great_expectations.frame import EXPECTATION_COLUMNS
 from poisonwatch.integrations.great_expectations.suite import (

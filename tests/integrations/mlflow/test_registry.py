@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from servers import mlflow_store
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.integrations.mlflow.registry import is_good, register_operators, reserve_model_name
 from poisonwatch.ledger.history import PastAudit, list_past_audits

@@ -16,7 +16,8 @@ from mlflow.entities import AssessmentSource, Feedback
 from mlflow.tracing.client import TracingClient
 from servers import mlflow_server, mlflow_store
 
-from poisonwatch.config import AuditConfig, load_config
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.integrations.mlflow.reviews import MOST_QUEUED, format_code_block
 from poisonwatch.ledger.decisions import read_decisions
@@ -31,7 +32,10 @@ def configured(
     folder: Path, model: Path, rows: list[dict[str, Any]] | None = None, **settings: Any
 ) -> AuditConfig:
     """An audit that flags something on random weights, with tracking of its own."""
-    lax = {"decision": {"false_discovery_rate": 0.9}, "tracking": mlflow_store(folder / "tracking")}
+    lax = {
+        "detection": {"false_discovery_rate": 0.9},
+        "tracking": mlflow_store(folder / "tracking"),
+    }
     return load_config(write_audit(folder / "in", model, rows, **{**lax, **settings}))
 
 
@@ -266,7 +270,7 @@ def test_without_flags_or_with_review_off_there_is_no_queue(
         tmp_path / "quiet",
         tiny_folder,
         benign(43),
-        decision={"false_discovery_rate": 1e-9},
+        detection={"false_discovery_rate": 1e-9},
         screens=[],
     )
     assert audit_inline(quiet, tmp_path / "a").verdicts.flags == ()

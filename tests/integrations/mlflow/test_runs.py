@@ -17,7 +17,8 @@ from mlflow.entities import Run
 from servers import free_port, mlflow_server, mlflow_store
 from sqlalchemy import update
 
-from poisonwatch.config import AuditConfig, load_config
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome
@@ -28,7 +29,7 @@ from poisonwatch.ledger.outbox import AUDIT_KIND, MLFLOW
 from poisonwatch.ledger.tables import deliveries
 from poisonwatch.tasks.tracking import open_run, track
 
-LAX = {"decision": {"false_discovery_rate": 0.5}}
+LAX = {"detection": {"false_discovery_rate": 0.5}}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledge
     )
     assert run.data.metrics["peak_memory_mb"] == max(stage["peak_memory_mb"] for stage in stages)
     assert run.data.metrics["calibration.shop"] == past.summary["panels"][0]["p_below_0.05"]
-    assert run.data.params["decision.false_discovery_rate"] == "0.5"
+    assert run.data.params["detection.false_discovery_rate"] == "0.5"
     assert not [
         answer for answer in FORBIDDEN if answer in json.dumps([run.data.tags, run.data.params])
     ]
@@ -265,13 +266,13 @@ def test_what_an_audit_ran_with_is_told_not_what_is_set_now(
     config = load_config(write_audit(tmp_path, tiny_folder, tracking="sqlite:///notes.txt", **LAX))
     outcome = audit_inline(config, tmp_path / "run")
     assert outcome.summary["mlflow_run_id"] is None
-    decision = config.decision.model_copy(update={"false_discovery_rate": 0.01})
-    now = config.model_copy(update={"tracking": mlflow_store(tmp_path), "decision": decision})
+    detection = config.detection.model_copy(update={"false_discovery_rate": 0.01})
+    now = config.model_copy(update={"tracking": mlflow_store(tmp_path), "detection": detection})
     with Ledger.at(config.state) as ledger:
         assert track.fn(ledger, now) == 1
         (past,) = list_past_audits(ledger)
     (run,) = runs_of(now)
-    assert run.data.params["decision.false_discovery_rate"] == "0.5"
+    assert run.data.params["detection.false_discovery_rate"] == "0.5"
     assert run.info.start_time <= run.info.end_time
     written = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert written["mlflow_run_id"] == past.summary["mlflow_run_id"] == run.info.run_id

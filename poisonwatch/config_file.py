@@ -1,0 +1,193 @@
+"""Reading an audit file: where its relative paths start, and what is wrong with it in words.
+
+Relative paths (and relative SQLite URLs) start at the folder of the audit file, so that an audit
+means the same wherever it is run from.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from poisonwatch.config import (
+    AlertConfig,
+    AuditConfig,
+    DetectionConfig,
+    ModelConfig,
+    SourceConfig,
+    StrideConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
+from poisonwatch.errors import ConfigError
+from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.redaction import redact_url
+
+# Settings that may hold passwords: an error never repeats them.
+SECRET_SETTINGS = {"alerts", "state", "tracking"}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "model": ModelConfig,
+    "source": SourceConfig,
+    "reference": SourceConfig,
+    "stride": StrideConfig,
+    "stride.training": TrainingConfig,
+    "detection": DetectionConfig,
+    "validation": ValidationConfig,
+    "alerts": AlertConfig,
+}
+MAX_SHOWN_CHARACTERS = 60
+MAX_SHOWN_ERRORS = 3
+
+
+def load_config(path: str | Path) -> AuditConfig:
+    """Read an audit file.
+
+    Raises ConfigError where the file is missing or not YAML, a key is unknown (naming the nearest
+    known one), or a value is not allowed.
+    """
+    path = Path(path)
+    settings = _read_yaml(path)
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"{path} holds no settings: it must be a mapping with at least `source` and `sentinels`"
+        )
+    return resolve_config(settings, path.resolve().parent, str(path))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist: `poisonwatch init DIR` writes an audit file to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        # PyYAML quotes the line, which may hold a password: only its place is passed on.
+        where = "it holds control characters"
+        mark = getattr(error, "problem_mark", None)
+        if mark:
+            where = f"see line {mark.line + 1}, column {mark.column + 1}"
+        raise ConfigError(
+            f"{path} is not YAML: {where} (texts with special characters need quotes)"
+        ) from None
+
+
+def resolve_config(settings: dict[str, Any], folder: Path, name: str = "settings") -> AuditConfig:
+    """Check settings and make their relative paths start at `folder`."""
+    try:
+        config = AuditConfig.model_validate(settings)
+    except ValidationError as error:
+        explained = [_explain_error(dict(each)) for each in error.errors()[:MAX_SHOWN_ERRORS]]
+        raise ConfigError(f"{name}: {'; '.join(explained)}") from None
+    try:
+        return _resolve_paths(config, folder)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
+    """The settings with relative paths from `folder`. Raises ConfigError where an environment
+    variable that they name is not set.
+    """
+    for alert in config.alerts:
+        expand_variables(alert.url or "", "alerts")
+    # A run's own config.yaml lies elsewhere than its audit file did, and says where that was.
+    base = config.replay.folder or str(folder)
+    reference = None
+    if config.reference:
+        reference = _resolve_source(config.reference, folder, "reference").with_base_folder(base)
+    model_name = _resolve_model_name(config.model.name, folder)
+    return config.model_copy(
+        update={
+            "source": _resolve_source(config.source, folder, "source").with_base_folder(base),
+            "reference": reference,
+            "sentinels": [_resolve_sentinels(place, folder) for place in config.sentinels],
+            "state": _make_sqlite_absolute(config.state, folder, "state"),
+            "tracking": _make_sqlite_absolute(config.tracking, folder, "tracking"),
+            "model": config.model.model_copy(update={"name": model_name}),
+            "replay": config.replay.model_copy(update={"folder": base}),
+        }
+    )
+
+
+def _resolve_source(source: SourceConfig, folder: Path, key: str) -> SourceConfig:
+    where = {
+        "path": source.path and _make_absolute(source.path, folder, f"{key}.path"),
+        "hub": source.hub and _resolve_model_name(source.hub, folder),
+        "sql": source.sql and _make_sqlite_absolute(source.sql, folder, f"{key}.sql"),
+    }
+    return source.model_copy(update=where)
+
+
+def _resolve_sentinels(place: str, folder: Path) -> str:
+    if place.startswith("pack:") or "://" in place:
+        return place
+    return str(folder / Path(place).expanduser())
+
+
+def _make_absolute(path: str, folder: Path, key: str) -> str:
+    """A path as an absolute one. Where the environment's part of it makes it absolute or a URL, it
+    is left as it is.
+    """
+    expanded = expand_variables(path, key)
+    if "://" in expanded or Path(expanded).is_absolute():
+        return path
+    return str(folder / Path(path).expanduser())
+
+
+def _make_sqlite_absolute(url: str, folder: Path, key: str) -> str:
+    """The URL of a relative SQLite file as that of an absolute one; other URLs as they are."""
+    scheme, separator, path = expand_variables(url, key).partition(":///")
+    if not scheme.startswith("sqlite") or not separator:
+        return url
+    if path in ("", ":memory:") or Path(path).is_absolute():
+        return url
+    # The path hides in a variable: there is nothing here to put the folder before.
+    if ":///" not in url:
+        raise ConfigError(
+            f"{key}: {url} holds a relative path: make it absolute, or write sqlite:///${{NAME}}"
+        )
+    return url.replace(":///", f":///{folder}/", 1)
+
+
+def _resolve_model_name(name: str, folder: Path) -> str:
+    """A folder as an absolute path; a hub id as it is. Only a path begins with a dot, slash or
+    tilde.
+    """
+    path = folder / Path(name).expanduser()
+    if path.is_dir() or name.startswith((".", "/", "~")):
+        return str(path)
+    return name
+
+
+def _explain_error(error: dict[str, Any]) -> str:
+    """One of pydantic's errors: the key, what is allowed and what was got."""
+    if error["type"] == "extra_forbidden":
+        return _explain_unknown_key(error["loc"])
+    said = error["msg"].removeprefix("Value error, ")
+    # An error of the whole file has no place in it.
+    if not error["loc"]:
+        return str(said)
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing" or error["loc"][0] in SECRET_SETTINGS:
+        return f"{where}: {said}"
+    return f"{where}: {said} (got {redact_url(repr(error['input']))[:MAX_SHOWN_CHARACTERS]})"
+
+
+def _explain_unknown_key(place: tuple[int | str, ...]) -> str:
+    section = ".".join(part for part in place[:-1] if isinstance(part, str))
+    known = list(SECTIONS.get(section, AuditConfig).model_fields)
+    # What runs record about themselves is nothing to suggest to people.
+    if "replay" in known:
+        known.remove("replay")
+    by_lower = {key.lower(): key for key in known}
+    (nearest,) = difflib.get_close_matches(str(place[-1]).lower(), by_lower, n=1, cutoff=0.0)
+    where = ".".join(map(str, place))
+    return (
+        f"unknown key {where}; the nearest known key is {by_lower[nearest]}; "
+        f"allowed are {', '.join(known)}"
+    )
