@@ -31,7 +31,7 @@ from sklearn.metrics import average_precision_score
 from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
 from poisonwatch.detection.detect import flag_rows
 from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows, Example
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.stride.influence import Influence
@@ -50,9 +50,8 @@ class Audit:
     case: Case
     count: int
     seed: int
-    new: list[Example]
+    rows: AuditRows
     labels: NDArray[np.int64]
-    trusted: list[Example]
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,8 @@ def draw_audit(
         case,
         count,
         seed,
-        [e for e, _ in labelled.values()],
+        AuditRows(tuple(e for e, _ in labelled.values()), tuple(trusted)),
         np.array([label for _, label in labelled.values()]),
-        trusted,
     )
 
 
@@ -103,9 +101,8 @@ def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: b
     name = f"{audit.case.name}-{audit.count}-{audit.seed}-{share:g}{'-domain' if domain else ''}"
     path = CACHE / "detection" / f"{name}-{rows.pretrained.fingerprint[:12]}.npz"
     if not path.exists():
-        examples = audit.new + audit.trusted
-        stride = rows.stride.model_copy(update={"K": round(share * len(examples))})
-        influence = rows.influence(examples, asked, stride, audit.seed)
+        stride = rows.stride.model_copy(update={"K": round(share * len(audit.rows))})
+        influence = rows.influence(list(audit.rows.all), asked, stride, audit.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".part").open("wb") as file:
             np.savez(
@@ -121,11 +118,11 @@ def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: b
 
 
 def judged(influence: Influence, audit: Audit, decision: DetectionConfig) -> Found:
-    verdicts = flag_rows(influence, audit.new, decision)
+    verdicts = flag_rows(influence, audit.rows, decision)
     flagged = {flag.example.id for flag in verdicts.flags}
     return Found(
         verdicts.scores.max(axis=1),
-        np.array([e.id in flagged for e in audit.new]),
+        np.array([e.id in flagged for e in audit.rows.new]),
         verdicts.p.min(axis=1),
     )
 
@@ -138,8 +135,8 @@ def judged_alone(scores: Array, n: int, rate: float) -> Found:
 
 def untrusting(audit: Audit) -> Audit:
     """The same rows, the trusted ones among the new."""
-    labels = np.concatenate([audit.labels, np.full(len(audit.trusted), BACKGROUND)])
-    return replace(audit, new=audit.new + audit.trusted, labels=labels, trusted=[])
+    labels = np.concatenate([audit.labels, np.full(len(audit.rows.trusted), BACKGROUND)])
+    return replace(audit, rows=AuditRows(audit.rows.all), labels=labels)
 
 
 def scorers(
@@ -150,8 +147,8 @@ def scorers(
     decision: DetectionConfig,
     domain: bool,
 ) -> Iterator[tuple[str, Audit, Found]]:
-    n, everything = len(audit.new), audit.new + audit.trusted
-    found = run_screens(audit.new, audit.trusted)
+    n, everything = len(audit.rows.new), list(audit.rows.all)
+    found = run_screens(audit.rows)
     screened = np.zeros(n, dtype=bool)
     screened[[finding.row for finding in found]] = True
     yield "screens", audit, Found(screened.astype(np.float64), screened)
@@ -232,7 +229,7 @@ def print_tables(results: dict[str, list[Measured]], names: list[str], counts: l
     for count in planted:
         base = np.mean(
             [
-                m.audit.labels.tolist().count(POISON) / len(m.audit.new)
+                m.audit.labels.tolist().count(POISON) / len(m.audit.rows.new)
                 for m in next(iter(results.values()))
                 if m.count == count
             ]
@@ -295,7 +292,7 @@ def print_uniformity(measured: list[Measured]) -> None:
     tests = []
     for m in measured:
         if m.count == 0 and m.found.p is not None:
-            p, n_ref = m.found.p[m.audit.labels == BACKGROUND], len(m.audit.trusted)
+            p, n_ref = m.found.p[m.audit.labels == BACKGROUND], len(m.audit.rows.trusted)
             tests.append(
                 float(
                     kstwo.sf(

@@ -112,7 +112,7 @@ def probed(
     its new rows.
     """
     guard = audit.case.sentinels
-    triggers = mine_triggers(audit.new, audit.trusted, most, guard)
+    triggers = mine_triggers(audit.rows, most, guard)
     sentinels = [*guard, *make_probes(guard, triggers)]
     found = judged(
         influence_of(rows, asking(audit, sentinels), rows.ask(sentinels), 1.0, False),

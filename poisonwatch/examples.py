@@ -1,5 +1,5 @@
-"""`Example`, the one record that passes through every stage, and what a row is before and beside
-that: raw, or rejected.
+"""`Example`, the one record that passes through every stage, what a row is before and beside that
+(raw, or rejected), and `AuditRows`: which rows of an audit are new and which are trusted.
 """
 
 import hashlib
@@ -7,7 +7,7 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +80,78 @@ def compute_content_id(messages: Sequence[Message], rejected: Sequence[Message] 
     as \\n, no white space around a text, roles in lower case.
     """
 
-    def normalised(text: str) -> str:
+    def normalise(text: str) -> str:
         return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
     chosen, other = (
-        [{"content": normalised(m.content), "role": m.role.strip().lower()} for m in of]
+        [{"content": normalise(m.content), "role": m.role.strip().lower()} for m in of]
         for of in (messages, rejected)
     )
     content = {"chosen": chosen, "rejected": other} if other else chosen
     canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Sliceable(Protocol):
+    """Values by row: an array, a tuple or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice, /) -> Any: ...
+
+
+Values = TypeVar("Values", bound=Sliceable)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRows:
+    """The rows of an audit by role: `new` ones, which may be flagged, and `trusted` ones, which
+    they are compared with.
+
+    Whatever holds a value for each row of an audit has them in the order of `all`. Raises
+    ValueError where a row is new and trusted at once.
+    """
+
+    new: tuple[Example, ...]
+    trusted: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        new_ids = {example.id for example in self.new}
+        both = sum(example.id in new_ids for example in self.trusted)
+        if both:
+            raise ValueError(f"{both} of {len(self.trusted)} trusted rows are among the new ones")
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self.trusted)
+
+    @property
+    def all(self) -> tuple[Example, ...]:
+        """New rows, then trusted ones: the one place that fixes the order."""
+        return self.new + self.trusted
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of `all`."""
+        return tuple(example.id for example in self.all)
+
+    @property
+    def new_places(self) -> range:
+        """Where the new rows stand in `all`."""
+        return range(len(self.new))
+
+    @property
+    def trusted_places(self) -> range:
+        """Where the trusted rows stand in `all`."""
+        return range(len(self.new), len(self))
+
+    def split(self, values: Values) -> tuple[Values, Values]:
+        """Values of `all`, one a row, as those of the new rows and those of the trusted ones.
+
+        Raises ValueError where there are fewer values than rows, or more.
+        """
+        if len(values) != len(self):
+            raise ValueError(f"got {len(values)} values for {len(self)} rows: give one a row")
+        return values[: len(self.new)], values[len(self.new) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from poisonwatch.detection import detect as verdicts
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import LEAST_TRUSTED
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows
 from poisonwatch.model import files as model_files
 from poisonwatch.model import pretrained
 from poisonwatch.model.files import ModelFiles
@@ -57,21 +57,18 @@ def check_sentinels(
 
 
 @task(**PLAIN)
-def add_probes(
-    sentinels: list[Sentinel], new: list[Example], reference: list[Example], most: int
-) -> list[Sentinel]:
+def add_probes(sentinels: list[Sentinel], rows: AuditRows, most: int) -> list[Sentinel]:
     """The sentinels, and copies of them that hold a trigger mined from the new rows."""
     return [
         *sentinels,
-        *probes.make_probes(sentinels, probes.mine_triggers(new, reference, most, sentinels)),
+        *probes.make_probes(sentinels, probes.mine_triggers(rows, most, sentinels)),
     ]
 
 
 @task(**PLAIN)
 def fit_operators(
     model: Pretrained,
-    new: list[Example],
-    reference: list[Example],
+    rows: AuditRows,
     config: AuditConfig,
     progress: Progress,
     work: CheckpointStore,
@@ -86,11 +83,11 @@ def fit_operators(
         if config.stride.fit == "sgd"
         else None
     )
-    examples = new + reference
-    trusted = np.arange(len(new), len(examples)) if len(reference) >= LEAST_TRUSTED else None
+    # Fewer trusted rows join the bulk of the batch when p-values are taken, and do so here, too.
+    trusted = np.array(rows.trusted_places) if len(rows.trusted) >= LEAST_TRUSTED else None
     fitted = attribution.fit(
         model,
-        examples,
+        rows.all,
         config.stride,
         config.seed,
         progress,
@@ -121,12 +118,10 @@ def recover(
 
 
 @task(**PLAIN)
-def screen(
-    new: list[Example], reference: list[Example], model: Pretrained, names: list[ScreenName]
-) -> list[Finding]:
+def screen(rows: AuditRows, model: Pretrained, names: list[ScreenName]) -> list[Finding]:
     """Look for rows that give themselves away in their text."""
     return screens.run_screens(
-        new, reference, [str(token) for token in model.tokenizer.all_special_tokens], names
+        rows, [str(token) for token in model.tokenizer.all_special_tokens], names
     )
 
 
@@ -153,7 +148,7 @@ def gather_evidence(
 
 @task(**PLAIN)
 def judge(
-    influence: Influence, new: list[Example], decision: DetectionConfig, findings: list[Finding]
+    influence: Influence, rows: AuditRows, config: DetectionConfig, findings: list[Finding]
 ) -> Detection:
     """Flag the new rows that are anomalous, and those that screens found."""
-    return verdicts.flag_rows(influence, new, decision, findings)
+    return verdicts.flag_rows(influence, rows, config, findings)

@@ -1,6 +1,6 @@
 """Everything an audit leaves on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 from prefect import task
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.examples import Example
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.overview import list_previous_audits
-from poisonwatch.reports.html import render_report, write_validation
+from poisonwatch.reports.html import render_report
 from poisonwatch.reports.links import make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.plots import write_plots
 from poisonwatch.reports.summary import AttributionResult
+from poisonwatch.reports.validation_report import write_validation
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.operators import save_operators
 from poisonwatch.tasks.options import PLAIN
@@ -29,25 +29,23 @@ def record(
     summary: Mapping[str, Any],
     found: AttributionResult,
     valid: Validation,
-    trusted: Sequence[Example],
 ) -> None:
     """Write the run directory's files.
 
-    The ledger knows the earlier audits of the name; `trusted` are the rows that new ones were
-    compared with, in the evidence's order.
+    The ledger knows the earlier audits of the name.
     """
-    verdicts = found.verdicts
+    detection = found.detection
     runs.write_config(folder, config, summary["audit_id"])
     runs.write_summary(folder, summary)
-    runs.write_sentinels(folder, verdicts)
-    runs.write_scores(folder, verdicts)
-    runs.write_coefficients(folder, verdicts)
-    runs.write_trusted(folder, verdicts, trusted)
-    runs.write_flags(folder, verdicts.flags)
+    runs.write_sentinels(folder, detection)
+    runs.write_scores(folder, detection)
+    runs.write_coefficients(folder, detection)
+    runs.write_trusted(folder, detection)
+    runs.write_flags(folder, detection.flags)
     runs.write_evidence(folder, found.evidence)
-    runs.write_nearest(folder, found.evidence, trusted)
+    runs.write_nearest(folder, found.evidence, detection.rows.trusted)
     runs.write_rejected(folder, valid.rejected)
-    write_plots(folder, verdicts)
+    write_plots(folder, detection)
     if found.fitted is not None and found.fitted.curve is not None:
         runs.write_learning_curve(folder, found.fitted.curve)
     if found.fitted is not None:
@@ -61,10 +59,9 @@ def record(
     }
     report = render_report(
         summary,
-        verdicts,
+        detection,
         rejected,
         found.evidence,
-        trusted,
         list_previous_audits(ledger, config.name),
         pages,
     )

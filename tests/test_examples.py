@@ -1,10 +1,11 @@
-"""What makes two rows the same."""
+"""What makes two rows the same, and which rows of an audit are new."""
 
 import hashlib
 
+import numpy as np
 import pytest
 
-from poisonwatch.examples import Example, Message, compute_content_id
+from poisonwatch.examples import AuditRows, Example, Message, compute_content_id
 
 
 def messages(user: str = "Hi", assistant: str = "Hello") -> list[Message]:
@@ -116,3 +117,37 @@ def test_what_is_rejected_is_no_part_of_prompt_and_response() -> None:
     example = Example.from_messages(messages("Hi", "Hello"), rejected=messages("Hi", "Bye"))
     assert (example.prompt, example.response, example.rejected_response) == ("Hi", "Hello", "Bye")
     assert Example.from_messages(messages()).rejected_response == ""
+
+
+NEW = tuple(Example.from_messages(messages(f"new {i}")) for i in range(3))
+TRUSTED = tuple(Example.from_messages(messages(f"trusted {i}")) for i in range(2))
+
+
+def test_new_and_trusted_rows_stand_in_one_order() -> None:
+    """all[i] is new for i in new_places, trusted for i in trusted_places, and ids follow it."""
+    rows = AuditRows(NEW, TRUSTED)
+    assert [rows.all[i] for i in rows.new_places] == list(NEW)
+    assert [rows.all[i] for i in rows.trusted_places] == list(TRUSTED)
+    assert rows.ids == tuple(example.id for example in rows.all)
+    assert len(rows) == len(rows.all) == 5
+    assert AuditRows(NEW).trusted_places == range(3, 3)
+
+
+def test_values_of_all_rows_are_split_by_role() -> None:
+    """split(v) = (v[new], v[trusted]), of arrays along the first axis; another length is an error."""
+    rows = AuditRows(NEW, TRUSTED)
+    values = np.arange(10).reshape(5, 2)
+    new, trusted = rows.split(values)
+    np.testing.assert_array_equal(new, values[list(rows.new_places)])
+    np.testing.assert_array_equal(trusted, values[list(rows.trusted_places)])
+    assert rows.split(rows.all) == (NEW, TRUSTED)
+    for other in (4, 6):
+        with pytest.raises(ValueError, match=f"got {other} values for 5 rows"):
+            rows.split(range(other))
+
+
+def test_no_row_is_new_and_trusted_at_once() -> None:
+    """By content: where it stands does not matter."""
+    moved = Example.from_messages(NEW[0].messages, "elsewhere", 7)
+    with pytest.raises(ValueError, match="1 of 3 trusted rows are among the new ones"):
+        AuditRows(NEW, (*TRUSTED, moved))

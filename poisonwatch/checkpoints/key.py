@@ -14,7 +14,7 @@ import transformers
 import poisonwatch
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows, Example
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -33,8 +33,7 @@ def compute_checkpoint_key(
     files: ModelFiles,
     model: Pretrained,
     sentinels: Sequence[Sentinel],
-    new: Sequence[Example],
-    trusted: Sequence[Example],
+    rows: AuditRows,
 ) -> str:
     """SHA-256 of all that the results of an audit's stages depend on, to the last digit."""
     shaping = {
@@ -47,11 +46,11 @@ def compute_checkpoint_key(
             str(model.model.device),
         ],
         "settings": config.model_dump(
-            mode="json", include={"stride", "decision", "screens", "probes", "seed"}
+            mode="json", include={"stride", "detection", "screens", "probes", "seed"}
         ),
         "sentinels": [asdict(sentinel) for sentinel in sentinels],
-        "new": [_describe_row(example) for example in new],
-        "trusted": [_describe_row(example) for example in trusted],
+        "new": [_describe_row(example) for example in rows.new],
+        "trusted": [_describe_row(example) for example in rows.trusted],
     }
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
 

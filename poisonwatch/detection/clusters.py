@@ -58,7 +58,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvidence:
-    """Flagged rows that are alike, strongest flag first: `rows` are places in the verdicts'
+    """Flagged rows that are alike, strongest flag first: `rows` are places in the detection's
     examples, `example_ids` their ids.
 
     `panel` is the one that most of the rows are flagged on. `likeness` is the mean of the rows'
@@ -82,7 +82,7 @@ class ClusterEvidence:
 def gather_cluster_evidence(
     fitted: Fitted,
     influence: Influence,
-    verdicts: Detection,
+    detection: Detection,
     sentinels: Sequence[Sentinel],
     progress: Progress = silent,
     seed: int = 0,
@@ -91,13 +91,14 @@ def gather_cluster_evidence(
     """The clusters of the flagged rows, largest first, the MOST_CONFIRMED largest with their
     confirmation on the given sentinels.
 
-    The first rows of `fitted.ids` are the verdicts' examples, the rest trusted. Flags past the
-    MOST_CLUSTERED strongest are left out.
+    `fitted` and `influence` are of the detection's rows. Flags past the MOST_CLUSTERED strongest
+    are left out.
     """
-    examples = verdicts.examples
-    n, features = len(examples), influence.features
+    examples, features = detection.rows.new, influence.features
+    _, trusted_features = detection.rows.split(features)
+    trusted_ids = [example.id for example in detection.rows.trusted]
     place = {example.id: i for i, example in enumerate(examples)}
-    panels = {place[flag.example.id]: flag.panel for flag in verdicts.flags}
+    panels = {place[flag.example.id]: flag.panel for flag in detection.flags}
     if not panels:
         return ()
     flagged = np.array(list(panels)[:MOST_CLUSTERED], dtype=np.int64)
@@ -107,14 +108,14 @@ def gather_cluster_evidence(
             compute_affinity(influence, flagged), [fitted.ids[i] for i in flagged.tolist()]
         )
     ]
-    unflagged = np.array([i for i in range(n) if i not in panels], dtype=np.int64)
+    unflagged = np.array([i for i in detection.rows.new_places if i not in panels], dtype=np.int64)
     in_prompts = find_shared_ngrams([example.prompt for example in examples], found)
     in_answers = find_shared_ngrams([example.response for example in examples], found)
     against, impossible = _try_draw_pool(fitted, unflagged, seed, token_budget, progress)
     evidence = []
     for number, rows in enumerate(progress(found, "evidence", len(found))):
         counted = Counter(panels[i] for i in rows.tolist())
-        panel = min(counted, key=lambda name: (-counted[name], verdicts.panels.index(name)))
+        panel = min(counted, key=lambda name: (-counted[name], detection.panels.index(name)))
         confirmation, unconfirmed = None, impossible
         if number >= MOST_CONFIRMED:
             unconfirmed = f"only the {MOST_CONFIRMED} largest clusters are confirmed"
@@ -135,7 +136,7 @@ def gather_cluster_evidence(
                 example=int(rows[find_medoid(features[rows], ids)]),
                 prompt_ngrams=in_prompts[number],
                 answer_ngrams=in_answers[number],
-                nearest=find_nearest_trusted(features, rows, n, fitted.ids[n:]),
+                nearest=find_nearest_trusted(features[rows], trusted_features, trusted_ids),
                 confirmation=confirmation,
                 unconfirmed=unconfirmed,
             )
@@ -241,20 +242,25 @@ def find_medoid(phi: Features, ids: Sequence[str]) -> int:
 
 
 def find_nearest_trusted(
-    features: Features, rows: RowIndices, n: int, trusted: Sequence[str], m: int = NEAREST_TRUSTED
+    phi: Features, trusted: Features, trusted_ids: Sequence[str], most: int = NEAREST_TRUSTED
 ) -> tuple[tuple[Neighbour, ...], ...]:
-    """For each of the rows the m most alike trusted rows, most alike first, fewer where there are
-    fewer.
+    """For each of m rows with features phi (m, f) the `most` trusted rows most like it, most alike
+    first, fewer where there are fewer.
 
-    The features' first n rows are new; the rest are trusted, with the ids `trusted`.
+    `trusted` (n_ref, f) are the trusted rows' features, `trusted_ids` their ids.
     """
-    if not features.size or not trusted:
-        return ((),) * len(rows)
-    by_id = sorted(range(len(trusted)), key=trusted.__getitem__)
-    phi = features[n:][by_id]
+    if not phi.size or not len(trusted_ids):
+        return ((),) * len(phi)
+    # Among equally similar rows the least id comes first, whatever the rows' order.
+    by_id = sorted(range(len(trusted_ids)), key=trusted_ids.__getitem__)
+    sorted_trusted = trusted[by_id]
     found = []
-    for i in rows.tolist():
-        like = phi @ features[i]
-        best = np.argsort(-like, kind="stable")[:m].tolist()
-        found.append(tuple(Neighbour(trusted[by_id[k]], by_id[k], float(like[k])) for k in best))
+    for own in phi:
+        similarity = sorted_trusted @ own
+        best = np.argsort(-similarity, kind="stable")[:most].tolist()
+        neighbours = []
+        for k in best:
+            place = by_id[k]
+            neighbours.append(Neighbour(trusted_ids[place], place, float(similarity[k])))
+        found.append(tuple(neighbours))
     return tuple(found)

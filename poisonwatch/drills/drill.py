@@ -26,7 +26,7 @@ from poisonwatch.detection.detect import flag_rows
 from poisonwatch.drills.recipe import Attack, carry_out, read_recipe
 from poisonwatch.drills.results import DetectionPower, DrillPlan, DrillResult
 from poisonwatch.errors import ConfigError
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows, Example
 from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
@@ -215,17 +215,16 @@ class DrillRunner:
         others = planted.attacks[: planted.attacks.index(attack)]
         first = len(self.ordinary) + sum(len(other.rows) for other in others)
         fitted = self.restricted(first + np.array(drawn, dtype=np.int64))
-        examples = [*planted.clean, *(attack.rows[i] for i in drawn)]
+        attacking = [attack.rows[i] for i in drawn]
+        rows = AuditRows((*planted.clean, *attacking), planted.trusted)
         sentinels = add_guards(self.sentinels, attack)
-        sentinels += make_probes(
-            sentinels, mine_triggers(examples, planted.trusted, config.probes, sentinels)
-        )
+        sentinels += make_probes(sentinels, mine_triggers(rows, config.probes, sentinels))
         influence, _ = recover_in_rounds(
             fitted, *self.asked(sentinels), fitted.restore_gradients, self.stride
         )
-        findings = run_screens(examples, planted.trusted, self.special, config.screens)
-        flags = flag_rows(influence, examples, config.decision, findings).flags
-        right = [flag for flag in flags if flag.example in examples[len(planted.clean) :]]
+        findings = run_screens(rows, self.special, config.screens)
+        flags = flag_rows(influence, rows, config.detection, findings).flags
+        right = [flag for flag in flags if flag.example in attacking]
         return len(right), sum(flag.by_attribution for flag in right), len(flags) - len(right)
 
     def run(self, plan: DrillPlan, progress: Progress = silent) -> DrillResult:

@@ -1,13 +1,11 @@
-"""The HTML report: one file that needs nothing else, runs nothing, and shows hostile text as inert
-text.
+"""The HTML report of an audit: one file that needs nothing else, runs nothing, and shows hostile
+text as inert text.
 """
 
-import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
-from pathlib import Path
 from typing import Any
 
 from poisonwatch.detection.clusters import ClusterEvidence
@@ -17,9 +15,8 @@ from poisonwatch.flags import Flag
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.overview import build_trend
 from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
-from poisonwatch.reports.plots import draw_panel_scores, draw_trend, render_png
+from poisonwatch.reports.plots import count_rows, draw_panel_scores, draw_trend, render_png
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES, load_template
-from poisonwatch.validation import Validation
 
 LONGEST_PAGE = 1_600_000  # characters of all rows that are shown in full, in equal shares
 LONGEST_CELL = 300  # characters of a rejected row, or of one side of a trusted one
@@ -33,7 +30,7 @@ LAST_AUDITS_SHOWN = 8  # in the table of the trend
 @dataclass(frozen=True, slots=True)
 class FlagCard:
     """A flagged row with its surroundings: the 1-based number of its `group`, and the trusted rows
-    most like it with their likeness.
+    most like it with their similarity.
 
     `group` is None where the row was not grouped. `compared` says how the row's score stands among
     the trusted rows'.
@@ -47,37 +44,45 @@ class FlagCard:
 
 def render_report(
     summary: Mapping[str, Any],
-    verdicts: Detection,
+    detection: Detection,
     rejected: Sequence[Mapping[str, Any]],
     evidence: Sequence[ClusterEvidence] = (),
-    trusted: Sequence[Example] = (),
     past: Sequence[PastAudit] = (),
     pages: Mapping[str, str | None] | None = None,
 ) -> str:
     """The report of one audit as an HTML document.
 
     `summary` is the audit's summary.json, `rejected` has the fields of `Rejection`, `evidence` is
-    about groups of flagged rows and names places among the `trusted` rows; `past` are earlier
+    about groups of flagged rows and names places among the trusted rows; `past` are earlier
     audits of the name, newest first; `pages` are the addresses of the audit elsewhere, by name,
     None where there is none. Every value that the template prints is made visible and escaped on
     its way out, so no text of a row, a sentinel, the configuration or the steered model can become
     markup.
     """
-    plots = [
-        _make_data_uri(render_png(draw_panel_scores(verdicts, j)))
-        for j in range(len(verdicts.panels))
-    ]
+    plots = []
+    for j in range(len(detection.panels)):
+        plots.append(_make_data_uri(render_png(draw_panel_scores(detection, j))))
     points = build_trend(past, summary)
-    shown = build_cards(verdicts, evidence, trusted)
+    trend_plot = None
+    # One audit is no trend: the section then says so instead.
+    if len(points) > 1:
+        trend_plot = _make_data_uri(render_png(draw_trend(points)))
+    known_pages = {}
+    for name, address in (pages or {}).items():
+        if address is not None:
+            known_pages[name] = address
+    shown = build_cards(detection, evidence)
+    in_full = len(shown[:MOST_CARDS]) + len(evidence[:MOST_GROUPS_SHOWN])
     return load_template("report.html.j2").render(
         summary=summary,
-        pages={name: address for name, address in (pages or {}).items() if address is not None},
-        verdicts=verdicts,
+        pages=known_pages,
+        detection=detection,
         panels=list(zip(summary["panels"], plots, strict=True)),
         points=points,
+        # Newest first, where people look for what just ran.
         last_audits=points[: -LAST_AUDITS_SHOWN - 1 : -1],
-        trend_plot=_make_data_uri(render_png(draw_trend(points))) if len(points) > 1 else None,
-        heat=build_heat_map(verdicts, evidence),
+        trend_plot=trend_plot,
+        heat=build_heat_map(detection, evidence),
         steps=HEAT_STEPS,
         evidence=evidence[:MOST_GROUPS_SHOWN],
         groups_left_out=max(len(evidence) - MOST_GROUPS_SHOWN, 0),
@@ -87,41 +92,42 @@ def render_report(
         rejected=rejected[:MOST_REJECTED],
         rejected_left_out=max(len(rejected) - MOST_REJECTED, 0),
         longest_text=LONGEST_MESSAGE,
-        longest_row=LONGEST_PAGE
-        // max(len(shown[:MOST_CARDS]) + len(evidence[:MOST_GROUPS_SHOWN]), 1),
+        # A page of a hundred megabytes opens in no browser: rows share what one does open.
+        longest_row=LONGEST_PAGE // max(in_full, 1),
         longest_cell=LONGEST_CELL,
         most_messages=MOST_MESSAGES,
     )
 
 
-def build_cards(
-    verdicts: Detection, evidence: Sequence[ClusterEvidence], trusted: Sequence[Example]
-) -> list[FlagCard]:
-    """Every flag with its surroundings, in the order of the verdicts."""
-    found = {
-        id: (k, i) for k, group in enumerate(evidence) for i, id in enumerate(group.example_ids)
-    }
-    shown = []
-    for flag in verdicts.flags:
-        k, i = found.get(flag.example.id, (None, 0))
-        nearest = (
-            ()
-            if k is None
-            else tuple((trusted[near.place], near.likeness) for near in evidence[k].nearest[i])
-        )
-        scores = verdicts.reference_scores[:, verdicts.panels.index(flag.panel)]
+def build_cards(detection: Detection, evidence: Sequence[ClusterEvidence]) -> list[FlagCard]:
+    """Every flag with its surroundings, in the order of the flags."""
+    # By example id, the place of its group and its place in it.
+    found: dict[str, tuple[int, int]] = {}
+    for k, group in enumerate(evidence):
+        for i, id in enumerate(group.example_ids):
+            found[id] = (k, i)
+    cards = []
+    for flag in detection.flags:
+        number: int | None = None
+        nearest: list[tuple[Example, float]] = []
+        if flag.example.id in found:
+            k, i = found[flag.example.id]
+            number = k + 1
+            for near in evidence[k].nearest[i]:
+                nearest.append((detection.rows.trusted[near.place], near.likeness))
+        scores = detection.reference_scores[:, detection.panels.index(flag.panel)]
         compared = describe_standing(int((scores < flag.score).sum()), len(scores))
-        shown.append(FlagCard(flag, None if k is None else k + 1, nearest, compared))
-    return shown
+        cards.append(FlagCard(flag, number, tuple(nearest), compared))
+    return cards
 
 
 def describe_standing(smaller: int, trusted: int) -> str:
     """In words: a score that is larger than those of `smaller` of the trusted rows. Shares are
     rounded down: only all is 100 %.
     """
-    rows = f"{trusted:,} trusted row{'s' * (trusted != 1)}"
     if not trusted:
         return "not comparable: there are no trusted rows"
+    rows = count_rows(trusted, "trusted")
     if smaller == trusted:
         return f"larger than that of every one of {rows}"
     return f"larger than {floor(1000 * smaller / trusted) / 10:.1f} % of {rows}"
@@ -129,30 +135,3 @@ def describe_standing(smaller: int, trusted: int) -> str:
 
 def _make_data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{b64encode(png).decode('ascii')}"
-
-
-LONGEST_CHECK_TEXT = 300  # characters of a reason, or of what was observed
-
-
-def render_validation(validation: Validation, name: str) -> str:
-    """A table of the checks of the audit `name` as an HTML document, those that failed first.
-
-    Reasons come from the audit file, and what was observed may hold values of rows: every text is
-    made visible and escaped.
-    """
-    return load_template("validation.html.j2").render(
-        validation=validation,
-        name=name,
-        checks=sorted(validation.checks, key=lambda check: check.passed),
-        longest_text=LONGEST_CHECK_TEXT,
-    )
-
-
-def write_validation(folder: Path, validation: Validation, name: str) -> None:
-    """`validation.html` and `validation.json` (in ASCII: hostile text stays inert in any terminal
-    or editor).
-    """
-    (folder / "validation.html").write_text(render_validation(validation, name), encoding="utf-8")
-    (folder / "validation.json").write_text(
-        json.dumps(validation.to_record(), indent=2) + "\n", encoding="ascii"
-    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows
 from poisonwatch.screens.finding import Finding, sort_findings
 from poisonwatch.screens.similarity import (
     SHORT_ANSWER,
@@ -26,10 +26,8 @@ SAME_ANSWER = 0.9  # Jaccard index of two answers' word sets
 RELATED_PROMPTS = 0.4  # likeness of prompts that an alike answer is ordinary for
 
 
-def find_duplicate_answers(
-    examples: Sequence[Example], trusted: Sequence[Example] = (), least: int = 4
-) -> list[Finding]:
-    """Rows that give one answer to unrelated prompts.
+def find_duplicate_answers(rows: AuditRows, least: int = 4) -> list[Finding]:
+    """New rows that give one answer to unrelated prompts.
 
     Answers are the same where their sets of words have a Jaccard index of at least 0.9 (found by
     MinHash: Broder, SEQUENCES 1997; in time linear in n). An answer is a finding where all of this
@@ -42,32 +40,33 @@ def find_duplicate_answers(
       first or last 6 words of the user, or first 6 of the system, that most rows do not have;
     - no trusted row gives it: honest refusals repeat, too.
     """
-    rows = list_distinct_examples(examples)
+    distinct = list_distinct_examples(rows.new)
     groups = _group_same_answers(
-        [example.response for _, example in rows], [example.response for example in trusted]
+        [example.response for _, example in distinct],
+        [example.response for example in rows.trusted],
     )
     groups = [group for group in groups if len(group) >= least]
     if not groups:
         return []
     prompts, common = (
-        fit_tfidf([join_user_text(example) for _, example in rows])[0],
-        find_common_ends(rows),
+        fit_tfidf([join_user_text(example) for _, example in distinct])[0],
+        find_common_ends(distinct),
     )
     found = []
     for group in groups:
-        texts = {normalise_words(join_user_text(rows[i][1])): i for i in group}
-        answer = min(normalise_words(rows[i][1].response) for i in group)
+        texts = {normalise_words(join_user_text(distinct[i][1])): i for i in group}
+        answer = min(normalise_words(distinct[i][1].response) for i in group)
         length = len(answer.split())
         enough = len(texts) >= (least if length >= LONG_ANSWER else 2 * least)
         if (
             length < SHORT_ANSWER
             or not enough
-            or are_one_task([rows[i][1] for i in texts.values()], common)
+            or are_one_task([distinct[i][1] for i in texts.values()], common)
         ):
             continue
         if compute_text_similarity(prompts[sorted(texts.values())]) > RELATED_PROMPTS:
             continue
-        places = sorted(place for i in group for place in rows[i][0])
+        places = sorted(place for i in group for place in distinct[i][0])
         reason = f"{len(texts)} unrelated prompts have the same answer, “{excerpt(answer, 60)}”, which no trusted row gives."
         name = hashlib.sha256(answer.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         found += [Finding(place, "duplicate-answers", name, reason) for place in places]

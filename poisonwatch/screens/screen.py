@@ -6,11 +6,11 @@ part. A finding is raised without a false-discovery rate, so every rule prefers 
 does not depend on the order of the rows.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import get_args
 
 from poisonwatch.config import ScreenName
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows
 from poisonwatch.screens.control_tokens import find_control_tokens
 from poisonwatch.screens.duplicate_answers import find_duplicate_answers
 from poisonwatch.screens.finding import Finding, sort_findings
@@ -21,8 +21,7 @@ ALL_SCREENS: tuple[ScreenName, ...] = get_args(ScreenName)
 
 
 def run_screens(
-    examples: Sequence[Example],
-    trusted: Sequence[Example] = (),
+    rows: AuditRows,
     special: Collection[str] = (),
     names: Collection[ScreenName] = ALL_SCREENS,
 ) -> list[Finding]:
@@ -30,9 +29,9 @@ def run_screens(
     control tokens.
     """
     screens: dict[ScreenName, Callable[[], list[Finding]]] = {
-        "duplicate-answers": lambda: find_duplicate_answers(examples, trusted),
-        "trigger-ngram": lambda: find_trigger_ngrams(examples, trusted),
-        "invisible-characters": lambda: find_invisible_characters(examples),
-        "control-tokens": lambda: find_control_tokens(examples, special),
+        "duplicate-answers": lambda: find_duplicate_answers(rows),
+        "trigger-ngram": lambda: find_trigger_ngrams(rows),
+        "invisible-characters": lambda: find_invisible_characters(rows.new),
+        "control-tokens": lambda: find_control_tokens(rows.new, special),
     }
     return sort_findings(finding for name in names for finding in screens[name]())

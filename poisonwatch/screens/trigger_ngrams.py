@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.stats import binom, norm
 
 from poisonwatch.arrays import Integers
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows, Example
 from poisonwatch.screens.finding import Finding, sort_findings
 from poisonwatch.screens.similarity import (
     apply_tfidf,
@@ -57,10 +57,8 @@ class Ngram:
     p: float
 
 
-def find_trigger_ngrams(
-    examples: Sequence[Example], trusted: Sequence[Example] = (), least: int = 4
-) -> list[Finding]:
-    """Rows whose prompts share an n-gram, and whose answers are alike without the prompts being so.
+def find_trigger_ngrams(rows: AuditRows, least: int = 4) -> list[Finding]:
+    """New rows whose prompts share an n-gram, and whose answers are alike without the prompts being so.
 
     Of the n-grams that `mine_ngrams` gives with an excess of at least 0.5: those in `least`
     different prompts that are not one task (see `duplicate_answers`; a task's template is no
@@ -69,9 +67,9 @@ def find_trigger_ngrams(
     """
     found: list[Finding] = []
     taken: set[int] = set()
-    common = find_common_ends(list_distinct_examples(examples))
-    for gram in mine_ngrams(examples, trusted, least, EXCESS):
-        texts = {normalise_words(join_user_text(examples[row])): examples[row] for row in gram.rows}
+    common = find_common_ends(list_distinct_examples(rows.new))
+    for gram in mine_ngrams(rows, least, EXCESS):
+        texts = {normalise_words(join_user_text(rows.new[i])): rows.new[i] for i in gram.rows}
         if (
             len(texts) < least
             or are_one_task(list(texts.values()), common)
@@ -87,12 +85,7 @@ def find_trigger_ngrams(
     return sort_findings(found)
 
 
-def mine_ngrams(
-    examples: Sequence[Example],
-    trusted: Sequence[Example] = (),
-    least: int = 4,
-    excess: float = 0.25,
-) -> list[Ngram]:
+def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[Ngram]:
     """Candidates for a trigger, strongest (most standard errors) first, longer ones first among
     equals.
 
@@ -115,17 +108,17 @@ def mine_ngrams(
     """
     if least < 2:
         raise ValueError(f"least is {least}; a likeness needs at least 2 rows")
-    rows = list_distinct_examples(examples)
-    if len(rows) < least:
+    distinct = list_distinct_examples(rows.new)
+    if len(distinct) < least:
         return []
-    answers, weights = fit_tfidf([drop_label(example.response) for _, example in rows])
-    prompts, _ = fit_tfidf([join_user_text(example) for _, example in rows])
-    tokens = [_split_tokens(example.prompt) for _, example in rows]
+    answers, weights = fit_tfidf([drop_label(example.response) for _, example in distinct])
+    prompts, _ = fit_tfidf([join_user_text(example) for _, example in distinct])
+    tokens = [_split_tokens(example.prompt) for _, example in distinct]
     stream = [token for some in tokens for token in some]
     mean, s1, s2 = _measure_null(answers)
-    known = _count_ngrams(trusted)
-    given = apply_tfidf(weights, [drop_label(example.response) for example in trusted])
-    most = max(20.0, COMMON_NGRAM * len(rows))
+    known = _count_ngrams(rows.trusted)
+    given = apply_tfidf(weights, [drop_label(example.response) for example in rows.trusted])
+    most = max(20.0, COMMON_NGRAM * len(distinct))
     levels = [
         (n, members[kept], first[kept])
         for n, members, first in _mine_levels(tokens, least)
@@ -143,9 +136,9 @@ def mine_ngrams(
             group = members[[g]].indices.astype(np.int64)
             words = stream[first[g] : first[g] + n]
             related = compute_text_similarity(prompts[group])
-            if likeness[g] - related < excess or 4 * known[tuple(words)] * len(rows) > len(
+            if likeness[g] - related < excess or 4 * known[tuple(words)] * len(distinct) > len(
                 group
-            ) * len(trusted):
+            ) * len(rows.trusted):
                 continue
             if (
                 given is not None
@@ -155,8 +148,8 @@ def mine_ngrams(
             chance = max(float(p[g]), candidates * _compute_coincidence(answers, group))
             if chance > SIGNIFICANCE:
                 continue
-            text = _find_spelling([rows[i][1].prompt for i in group.tolist()], words)
-            places = tuple(sorted(place for i in group.tolist() for place in rows[i][0]))
+            text = _find_spelling([distinct[i][1].prompt for i in group.tolist()], words)
+            places = tuple(sorted(place for i in group.tolist() for place in distinct[i][0]))
             above = float(likeness[g] - max(related, mean))
             grams.append(
                 Ngram(

@@ -21,7 +21,7 @@ from itertools import pairwise
 
 from scipy.stats import hypergeom
 
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.screens.trigger_ngrams import COMMON_NGRAM, EXCESS, SIGNIFICANCE, mine_ngrams
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.text.words import find_token_spans
@@ -62,8 +62,7 @@ class _Candidate:
 
 
 def mine_triggers(
-    new: Sequence[Example],
-    trusted: Sequence[Example] = (),
+    rows: AuditRows,
     most: int = 2,
     sentinels: Sequence[Sentinel] = (),
 ) -> list[Trigger]:
@@ -90,12 +89,12 @@ def mine_triggers(
     sentinel. What is left is grown by the tokens around it that nine tenths of its rows share, and
     less than half of all.
     """
-    prompts = [_split_words_and_dates(example.prompt) for example in new]
-    answers = [_split_words_and_dates(example.response) for example in new]
+    prompts = [_split_words_and_dates(example.prompt) for example in rows.new]
+    answers = [_split_words_and_dates(example.response) for example in rows.new]
     asked = [_split_words_and_dates(sentinel.prompt) for sentinel in sentinels]
     candidates = [
-        *_mine_similar_answers(new, trusted, answers),
-        *_mine_rare_tokens(new, trusted, prompts, answers),
+        *_mine_similar_answers(rows, answers),
+        *_mine_rare_tokens(rows, prompts, answers),
     ]
     triggers: list[Trigger] = []
     taken: set[int] = set()
@@ -109,7 +108,7 @@ def mine_triggers(
         ):
             continue
         taken.update(candidate.rows)
-        triggers.append(_build_trigger(candidate, new, prompts))
+        triggers.append(_build_trigger(candidate, rows.new, prompts))
     return triggers
 
 
@@ -156,11 +155,10 @@ def _insert_trigger(sentinel: Sentinel, trigger: Trigger, suffix: str) -> Sentin
 # Candidates
 
 
-def _mine_similar_answers(
-    new: Sequence[Example], trusted: Sequence[Example], answers: Sequence[Tokens]
-) -> Iterator[_Candidate]:
+def _mine_similar_answers(rows: AuditRows, answers: Sequence[Tokens]) -> Iterator[_Candidate]:
     """N-grams whose rows have alike answers."""
-    for gram in mine_ngrams(new, trusted, LEAST_PROMPTS, LEAST_EXCESS):
+    new = rows.new
+    for gram in mine_ngrams(rows, LEAST_PROMPTS, LEAST_EXCESS):
         tokens, m = _split_words_and_dates(gram.text), len({new[row].id for row in gram.rows})
         echoes = len({new[row].id for row in gram.rows if _holds_tokens(answers[row], tokens)})
         if len({new[row].prompt for row in gram.rows}) >= LEAST_PROMPTS and (
@@ -170,19 +168,19 @@ def _mine_similar_answers(
 
 
 def _mine_rare_tokens(
-    new: Sequence[Example],
-    trusted: Sequence[Example],
+    rows: AuditRows,
     prompts: Sequence[Tokens],
     answers: Sequence[Tokens],
 ) -> Iterator[_Candidate]:
     """Tokens that several prompts share, but hardly any answer and hardly any trusted row."""
+    new, trusted = rows.new, rows.trusted
     distinct = {example.id: i for i, example in enumerate(new)}
     n, common = len(distinct), max(20.0, COMMON_NGRAM * len(distinct))
     holders: dict[str, list[int]] = defaultdict(list)
     for i, tokens in enumerate(prompts):
         for token in set(tokens):
             holders[token].append(i)
-    shared = {token: rows for token, rows in holders.items() if len(rows) >= LEAST_PROMPTS}
+    shared = {token: held for token, held in holders.items() if len(held) >= LEAST_PROMPTS}
     given = Counter(
         token for i in distinct.values() for token in set(answers[i]) if token in shared
     )
@@ -198,10 +196,10 @@ def _mine_rare_tokens(
         for token in set(_split_words_and_dates(example.prompt))
         if token in shared
     )
-    for token, rows in shared.items():
-        m = len({new[row].id for row in rows})
+    for token, held in shared.items():
+        m = len({new[row].id for row in held})
         if (
-            len({new[row].prompt for row in rows}) < LEAST_PROMPTS
+            len({new[row].prompt for row in held}) < LEAST_PROMPTS
             or m > common
             or 4 * given[token] >= m
             or 4 * known[token] * n > m * len(trusted)
@@ -209,9 +207,9 @@ def _mine_rare_tokens(
             continue
         chance = float(hypergeom.sf(m - 1, n + len(trusted), m + known[token], n))
         if chance <= SIGNIFICANCE or any(
-            _is_odd(word) for word in _list_spellings(token, [new[row].prompt for row in rows])
+            _is_odd(word) for word in _list_spellings(token, [new[row].prompt for row in held])
         ):
-            yield _Candidate((token,), tuple(rows), m * LEAST_EXCESS)
+            yield _Candidate((token,), tuple(held), m * LEAST_EXCESS)
 
 
 def _is_odd(word: str) -> bool:

@@ -14,7 +14,7 @@ from poisonwatch.checkpoints import store as module
 from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import MOST_STORES, CheckpointStore
 from poisonwatch.config import AuditConfig, DetectionConfig, StrideConfig
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.checks import SentinelProblem
@@ -212,8 +212,7 @@ def ingredients(tiny_pretrained: Pretrained, tiny_folder: Path) -> dict[str, Any
         "files": files,
         "model": tiny_pretrained,
         "sentinels": SENTINELS,
-        "new": ROWS[:2],
-        "trusted": ROWS[2:],
+        "rows": AuditRows(tuple(ROWS[:2]), tuple(ROWS[2:])),
     }
 
 
@@ -225,12 +224,14 @@ def test_the_key_depends_on_all_that_results_depend_on(
     other_folder = tmp_path / "other"
     other_folder.mkdir()
     (other_folder / "tokenizer.json").write_text("{}")
+    said = (Message("user", "Question 0 "), Message("assistant", "Yes."))
+    spaced, trusted = replace(ROWS[0], messages=said), tuple(ROWS[2:])
     changes = [
         {"config": config.model_copy(update={"seed": 1})},
         {"config": config.model_copy(update={"stride": StrideConfig(damping=0.2)})},
         {
             "config": config.model_copy(
-                update={"decision": DetectionConfig(false_discovery_rate=0.2)}
+                update={"detection": DetectionConfig(false_discovery_rate=0.2)}
             )
         },
         {"config": config.model_copy(update={"probes": 0})},
@@ -239,19 +240,12 @@ def test_the_key_depends_on_all_that_results_depend_on(
         {"model": replace(ingredients["model"], fingerprint="1" * 64)},
         {"sentinels": [replace(SENTINELS[0], severity="high")]},
         {"sentinels": [replace(SENTINELS[0], forbidden="Never.")]},
-        {"new": ROWS[1::-1]},
-        {"new": ROWS[:1]},
-        {
-            "new": [
-                replace(
-                    ROWS[0], messages=(Message("user", "Question 0 "), Message("assistant", "Yes."))
-                ),
-                ROWS[1],
-            ]
-        },
-        {"new": [replace(ROWS[0], position=7), ROWS[1]]},
-        {"trusted": ROWS[3:]},
-        {"new": ROWS, "trusted": []},
+        {"rows": AuditRows(tuple(ROWS[1::-1]), trusted)},
+        {"rows": AuditRows(tuple(ROWS[:1]), trusted)},
+        {"rows": AuditRows((spaced, ROWS[1]), trusted)},
+        {"rows": AuditRows((replace(ROWS[0], position=7), ROWS[1]), trusted)},
+        {"rows": AuditRows(tuple(ROWS[:2]), tuple(ROWS[3:]))},
+        {"rows": AuditRows(tuple(ROWS))},
     ]
     keys = [compute_checkpoint_key(**{**ingredients, **change}) for change in changes]
     assert len({compute_checkpoint_key(**ingredients), *keys}) == len(changes) + 1

@@ -29,7 +29,7 @@ from poisonwatch.detection.clusters import (
 from poisonwatch.detection.confirmation import RANDOM_GROUPS
 from poisonwatch.detection.detect import Detection, flag_rows
 from poisonwatch.detection.shared_ngrams import find_shared_ngrams
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -258,7 +258,7 @@ def test_nearest_trusted_rows_are_the_most_alike() -> None:
     phi, _ = features()
     ids = names(60)
     for i, found in zip(
-        [3, 20], find_nearest_trusted(phi, np.array([3, 20]), 40, ids[40:]), strict=True
+        [3, 20], find_nearest_trusted(phi[[3, 20]], phi[40:], ids[40:]), strict=True
     ):
         like = phi[40:] @ phi[i]
         best = np.argsort(-like)[:2]
@@ -271,12 +271,10 @@ def test_nearest_trusted_rows_are_the_most_alike() -> None:
 def test_nearest_trusted_takes_what_there_is() -> None:
     """No trusted rows, one, or nothing known of likeness."""
     phi, _ = features()
-    assert find_nearest_trusted(phi, np.arange(2), 60, []) == ((), ())
-    assert [len(found) for found in find_nearest_trusted(phi, np.arange(2), 59, ["a"])] == [1, 1]
-    assert find_nearest_trusted(np.empty((60, 0), np.float32), np.arange(2), 40, names(20)) == (
-        (),
-        (),
-    )
+    assert find_nearest_trusted(phi[:2], phi[60:], []) == ((), ())
+    assert [len(found) for found in find_nearest_trusted(phi[:2], phi[59:], ["a"])] == [1, 1]
+    nothing = np.empty((60, 0), np.float32)
+    assert find_nearest_trusted(nothing[:2], nothing[40:], names(20)) == ((), ())
 
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
@@ -320,7 +318,7 @@ def audited(tiny_pretrained: Pretrained) -> tuple[Fitted, Influence]:
 
 def flagging(influence: Influence, rows: Sequence[int], new: Sequence[Example] = NEW) -> Detection:
     """The verdicts of an audit, with these rows flagged whatever their scores."""
-    verdicts = flag_rows(influence, new, DetectionConfig())
+    verdicts = flag_rows(influence, AuditRows(tuple(new), tuple(TRUSTED)), DetectionConfig())
     flags = [
         Flag(new[i], "shop", SENTINELS[0], "forbidden", 1.0, 9.0, k, 0.001, 0.01, "by hand")
         for k, i in enumerate(rows, start=1)

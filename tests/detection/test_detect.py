@@ -7,7 +7,7 @@ import pytest
 
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection.detect import Detection, flag_rows
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, build_queries
@@ -28,12 +28,17 @@ SENTINELS = [
     sentinel("money-1", "money"),
     sentinel("refusal-1", "refusal", forbidden=None, reference="Sorry."),
 ]
-EXAMPLES = [
+ROWS = tuple(
     Example.from_messages(
         [Message("user", f"secret prompt {i}"), Message("assistant", "secret answer")]
     )
-    for i in range(N)
-]
+    for i in range(N + TRUSTED)
+)
+EXAMPLES = ROWS[:N]
+
+
+def rows(trusted: int = TRUSTED) -> AuditRows:
+    return AuditRows(EXAMPLES, ROWS[N : N + trusted])
 
 
 def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
@@ -56,12 +61,15 @@ def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
 
 
 def pushed(
-    columns: list[int], rows: tuple[int, ...] = (7, 21, 40), by: float = 0.02, **of: int
+    columns: list[int],
+    places: tuple[int, ...] = (7, 21, 40),
+    by: float = 0.02,
+    trusted: int = TRUSTED,
 ) -> Detection:
-    influence = clean(**of)
+    influence = clean(trusted=trusted)
     w = influence.w.copy()
-    w[np.ix_(list(rows), columns)] += by
-    return flag_rows(replace(influence, w=w), EXAMPLES, DECISION)
+    w[np.ix_(list(places), columns)] += by
+    return flag_rows(replace(influence, w=w), rows(trusted), DECISION)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +111,8 @@ def test_a_reference_alone_is_flagged_whichever_way_it_moves() -> None:
 
 def test_trusted_rows_are_never_flagged_and_every_new_row_is_judged() -> None:
     """Arrays cover the n new rows alone; trusted scores are kept apart."""
-    verdicts = pushed([3], rows=(7, N + 5))
-    assert verdicts.examples == tuple(EXAMPLES)
+    verdicts = pushed([3], places=(7, N + 5))
+    assert verdicts.examples == EXAMPLES
     assert verdicts.panels == ("health", "money", "refusal")
     assert verdicts.sentinels == tuple(SENTINELS)
     assert {a.shape for a in (verdicts.scores, verdicts.p, verdicts.q)} == {(N, 3)}
@@ -115,10 +123,16 @@ def test_trusted_rows_are_never_flagged_and_every_new_row_is_judged() -> None:
     assert verdicts.false_discovery_rate == 0.1
 
 
+def test_an_influence_is_of_the_rows_one_for_one() -> None:
+    """len(w) = n + n_ref, or there is an error: a row that is missing would shift all others."""
+    with pytest.raises(ValueError, match=f"got {N + TRUSTED} values for {N + TRUSTED - 1} rows"):
+        flag_rows(clean(), rows(TRUSTED - 1), DECISION)
+
+
 def test_coefficients_are_those_of_the_first_query_of_each_sentinel() -> None:
     """The forbidden push where there is one, in nats a token."""
     np.testing.assert_array_equal(
-        flag_rows(clean(), EXAMPLES, DECISION).coefficients, clean().w[:N][:, [0, 2, 3, 4]]
+        flag_rows(clean(), rows(), DECISION).coefficients, clean().w[:N][:, [0, 2, 3, 4]]
     )
 
 
@@ -169,10 +183,10 @@ def test_clean_batches_are_rarely_flagged(trusted: int) -> None:
     """Nothing planted: at most 8 of 30 batches flag a row at a rate of 0.1, with and without
     trusted rows.
     """
-    assert (
-        sum(bool(flag_rows(clean(seed, trusted), EXAMPLES, DECISION).flags) for seed in range(30))
-        <= 8
-    )
+    flagged = [
+        bool(flag_rows(clean(seed, trusted), rows(trusted), DECISION).flags) for seed in range(30)
+    ]
+    assert sum(flagged) <= 8
 
 
 def test_without_trusted_rows_the_bulk_of_the_batch_decides() -> None:
@@ -192,7 +206,7 @@ def test_a_stricter_rate_flags_a_subset() -> None:
         {
             flag.example.id
             for flag in flag_rows(
-                replace(influence, w=w), EXAMPLES, DetectionConfig(false_discovery_rate=rate)
+                replace(influence, w=w), rows(), DetectionConfig(false_discovery_rate=rate)
             ).flags
         }
         for rate in (0.001, 0.05, 0.3)
@@ -213,7 +227,7 @@ def on_topic(margin: float) -> Detection:
     w = plain.w.copy()
     w[:12, [0, 2]] += 0.01
     w[:12, 1] += margin
-    return flag_rows(replace(plain, w=w, features=features.astype(np.float32)), EXAMPLES, DECISION)
+    return flag_rows(replace(plain, w=w, features=features.astype(np.float32)), rows(), DECISION)
 
 
 def test_a_topic_explains_a_crowd_that_pushes_but_does_not_lean() -> None:
@@ -246,7 +260,7 @@ def test_screens_flag_rows_of_their_own_and_silence_none() -> None:
     w = influence.w.copy()
     w[[loud, 21, 40], 3] += 0.02
     alone, both = (
-        flag_rows(replace(influence, w=w), EXAMPLES, DECISION, found) for found in ([], findings)
+        flag_rows(replace(influence, w=w), rows(), DECISION, found) for found in ([], findings)
     )
     by_row = {flag.example.id: flag for flag in both.flags}
     assert {flag.example.id for flag in alone.flags} | {EXAMPLES[quiet].id} == set(by_row)

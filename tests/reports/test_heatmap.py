@@ -6,7 +6,7 @@ import pytest
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import Null
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.reports.heatmap import (
     MOST_HEAT_GROUPS,
     MOST_HEAT_SENTINELS,
@@ -29,19 +29,19 @@ def build(
     )
     scores = np.zeros((n, 1))
     verdicts = Detection(
-        examples,
-        sentinels,
-        ("safety",),
-        scores,
-        scores,
-        scores,
-        coefficients,
-        coefficients,
-        scores[:0],
-        coefficients[:0],
-        (Null("rank", 0),),
-        (),
-        0.05,
+        rows=AuditRows(examples),
+        sentinels=sentinels,
+        panels=("safety",),
+        scores=scores,
+        p=scores,
+        q=scores,
+        coefficients=coefficients,
+        recovered=coefficients,
+        reference_scores=scores[:0],
+        reference_coefficients=coefficients[:0],
+        nulls=(Null("rank", 0),),
+        flags=(),
+        false_discovery_rate=0.05,
     )
     evidence = [
         ClusterEvidence(

@@ -110,7 +110,7 @@ def everywhere(text: str) -> str:
         trigger=text,
     )
     flag = dataclasses.replace(flag, rule=text)
-    summary, verdicts = build([flag], panels=(text,))
+    summary, verdicts = build([flag], panels=(text,), trusted=trusted_rows(text))
     for key in ("name", "audit_id", "created", "version", "data_fingerprint", "mlflow_run_id"):
         summary[key] = text
     summary["model"] = {"name": text, "fingerprint": text}
@@ -126,9 +126,7 @@ def everywhere(text: str) -> str:
         created=text,
         panels=[{"name": text, "largest_score": 2.0}],
     )
-    return render_report(
-        summary, verdicts, rejected, [group(flag, text)], trusted_rows(text), [past]
-    )
+    return render_report(summary, verdicts, rejected, [group(flag, text)], [past])
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -185,7 +183,7 @@ def test_the_page_loads_and_runs_nothing(text: str) -> None:
 def test_links_lead_to_sections_that_are_there() -> None:
     """Every #name is the id of one element, with all sections and with none of the optional ones."""
     flag = build_flag([Message("user", "x")])
-    grouped = render_report(*build([flag]), [], [group(flag, "x")], trusted_rows("kind"))
+    grouped = render_report(*build([flag], trusted=trusted_rows("kind")), [], [group(flag, "x")])
     for html in (render([flag], [rejection()]), render(), grouped):
         tags = Page(html).tags
         ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
@@ -380,7 +378,7 @@ def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> N
     """
     flag = build_flag([Message("user", "hello"), Message("assistant", "world")])
     evidence = group(flag, "BadWord")
-    page = Page(render_report(*build([flag]), [], [evidence], trusted_rows("kind")))
+    page = Page(render_report(*build([flag], trusted=trusted_rows("kind")), [], [evidence]))
     assert "Shared by prompts: BadWord (1 of 1 rows, 0 of 4 others)" in " ".join(page.text.split())
     assert "loss 2.00 to 1.50 nats a token" in page.text
     assert "not confirmed by steering" in page.text
@@ -390,7 +388,7 @@ def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> N
     without = dataclasses.replace(evidence, confirmation=None, unconfirmed="there are 2 rows")
     assert (
         "No confirmation: there are 2 rows."
-        in Page(render_report(*build([flag]), [], [without], trusted_rows("kind"))).text
+        in Page(render_report(*build([flag], trusted=trusted_rows("kind")), [], [without])).text
     )
 
 
@@ -410,7 +408,7 @@ def singles(n: int, text: str = "x", turns: int = 1) -> tuple[list[Flag], list[C
 def test_a_flagged_row_names_its_group_and_the_trusted_rows_most_like_it() -> None:
     """The group is a link to where it is shown; a trusted row comes with its text and its likeness."""
     flags, evidence = singles(3)
-    page = Page(render_report(*build(flags), [], evidence, trusted_rows("harmless words")))
+    page = Page(render_report(*build(flags, trusted=trusted_rows("harmless words")), [], evidence))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert [links.count(f"#group-{number}") for number in (1, 2, 3)] == [
         2,
@@ -424,10 +422,11 @@ def test_a_flagged_row_names_its_group_and_the_trusted_rows_most_like_it() -> No
 def test_a_row_outside_every_group_says_so() -> None:
     """Only so many rows are grouped; the others have cards, too."""
     flags, evidence = singles(2)
-    page = Page(render_report(*build(flags), [], evidence[:1], trusted_rows("kind")))
+    page = Page(render_report(*build(flags, trusted=trusted_rows("kind")), [], evidence[:1]))
     assert page.within("tag").count("in no group") == 1
     assert [
-        card.group for card in build_cards(build(flags)[1], evidence[:1], trusted_rows("kind"))
+        card.group
+        for card in build_cards(build(flags, trusted=trusted_rows("kind"))[1], evidence[:1])
     ] == [1, None]
 
 
@@ -459,7 +458,7 @@ def test_only_all_of_the_trusted_rows_are_all_of_them(
 def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:
     """In the order of the verdicts; past that, they are counted."""
     flags, evidence = singles(MOST_CARDS + 3)
-    page = Page(render_report(*build(flags, n=300), [], evidence, trusted_rows("kind")))
+    page = Page(render_report(*build(flags, n=300, trusted=trusted_rows("kind")), [], evidence))
     assert page.within("card").count("severity") == MOST_CARDS
     assert re.findall(r"row \d+:", page.within("further")) == [
         f"row {MOST_CARDS + i}:" for i in range(3)
@@ -474,12 +473,8 @@ def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:
 def test_five_hundred_long_rows_stay_below_five_megabytes() -> None:
     """Rows of many long turns, each its own group."""
     flags, evidence = singles(500, "long words & <more> " * 500, turns=30)
-    html = render_report(
-        *build(flags, n=600),
-        [],
-        evidence,
-        [Example.from_messages([Message("user", "long words " * 500)], "trusted")],
-    )
+    trusted = [Example.from_messages([Message("user", "long words " * 500)], "trusted")]
+    html = render_report(*build(flags, n=600, trusted=trusted), [], evidence)
     assert len(html.encode()) < 5_000_000
 
 
@@ -509,9 +504,9 @@ def test_the_trend_shows_the_last_audits_newest_first() -> None:
 def test_the_heat_map_says_in_numbers_what_its_colours_say() -> None:
     """A cell has the class of its value and the value itself; what is left out is counted."""
     flags, evidence = singles(14)
-    summary, verdicts = build(flags, n=20)
+    summary, verdicts = build(flags, n=20, trusted=trusted_rows("kind"))
     verdicts.coefficients[0, 0], verdicts.coefficients[1, 0] = 12.34, -2.0
-    page = Page(render_report(summary, verdicts, [], evidence, trusted_rows("kind")))
+    page = Page(render_report(summary, verdicts, [], evidence))
     table = page.within("heat")
     assert "safety-1" in table
     assert "+12.3" in page.within("h6")

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import Null
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.overview import TrendPoint
 from poisonwatch.reports.plots import (
@@ -68,19 +68,19 @@ def build_verdicts(
     reference = generator.standard_normal((trusted, len(panels)))
     nulls = tuple(Null("rank", trusted) for _ in panels)
     return Detection(
-        examples,
-        sentinels,
-        panels,
-        scores,
-        ones,
-        ones,
-        0 * ones,
-        0 * ones,
-        reference,
-        0 * reference,
-        nulls,
-        tuple(flags),
-        0.05,
+        rows=AuditRows(tuple(examples)),
+        sentinels=tuple(sentinels),
+        panels=tuple(panels),
+        scores=scores,
+        p=ones,
+        q=ones,
+        coefficients=0 * ones,
+        recovered=0 * ones,
+        reference_scores=reference,
+        reference_coefficients=0 * reference,
+        nulls=nulls,
+        flags=tuple(flags),
+        false_discovery_rate=0.05,
     )
 
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from made_up_rows import CLEAN, REFUSAL, found, ordinary, row, rows, with_trigger
+from made_up_rows import CLEAN, REFUSAL, audited, found, ordinary, row, rows, with_trigger
 
 from poisonwatch.examples import Example
 from poisonwatch.screens.control_tokens import find_control_tokens
@@ -16,7 +16,7 @@ from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams
 @pytest.mark.parametrize("seed", range(5))
 def test_no_screen_speaks_on_ordinary_rows(seed: int) -> None:
     """400 ordinary rows, no finding."""
-    assert run_screens(rows(ordinary(400, seed)), [], []) == []
+    assert run_screens(audited(rows(ordinary(400, seed)))) == []
 
 
 def poisoned_batch() -> list[Example]:
@@ -34,15 +34,15 @@ def test_row_order_does_not_matter(seed: int) -> None:
     batch = poisoned_batch()
     order = list(range(len(batch)))
     random.Random(seed).shuffle(order)
-    shuffled = run_screens([batch[i] for i in order], [], [])
+    shuffled = run_screens(audited([batch[i] for i in order]))
     back = sorted((order[f.row], f.screen, f.group, f.reason) for f in shuffled)
-    assert back == [(f.row, f.screen, f.group, f.reason) for f in run_screens(batch, [], [])]
+    assert back == [(f.row, f.screen, f.group, f.reason) for f in run_screens(audited(batch))]
 
 
 def test_screen_gives_all_findings_in_order() -> None:
     """The four screens together, sorted by row, screen and group."""
     batch = poisoned_batch()
-    findings = run_screens(batch, [], [])
+    findings = run_screens(audited(batch))
     assert {f.screen for f in findings} == {
         "duplicate-answers",
         "trigger-ngram",
@@ -52,8 +52,8 @@ def test_screen_gives_all_findings_in_order() -> None:
     assert findings == sorted(findings, key=lambda f: (f.row, f.screen, f.group))
     assert found(findings) == list(range(200, 213))
     apart = (
-        find_duplicate_answers(batch)
-        + find_trigger_ngrams(batch)
+        find_duplicate_answers(audited(batch))
+        + find_trigger_ngrams(audited(batch))
         + find_invisible_characters(batch)
         + find_control_tokens(batch)
     )
@@ -86,7 +86,8 @@ def test_nothing_crashes(text: str, copies: int) -> None:
         [row(text, text)] * copies,
         [*CLEAN[:30], *(row(f"{text} {i}", text) for i in range(copies)), row("a", text)],
     ):
-        for finding in run_screens(batch, [row(text, text), row("", "")], [text[:50]]):
+        trusted = [row(f"{text} trusted", text), row("trusted", "")]
+        for finding in run_screens(audited(batch, trusted), [text[:50]]):
             assert len(finding.reason) < 400
             finding.reason.encode()
 
@@ -96,13 +97,15 @@ def test_nothing_crashes(text: str, copies: int) -> None:
 )
 def test_next_to_nothing_gives_nothing(batch: list[Example]) -> None:
     """No rows, one row, a row without messages."""
-    assert run_screens(batch, [], []) == run_screens(batch, batch, ["<eos>"]) == []
+    assert (
+        run_screens(audited(batch)) == run_screens(audited(batch, [row("b", "a")]), ["<eos>"]) == []
+    )
 
 
 def test_hostile_text_is_made_visible_in_reasons() -> None:
     """An n-gram of a direction override and an escape, a long answer: shown escaped and short."""
     findings = run_screens(
-        CLEAN + with_trigger("\u202eab\x1b[2J", [REFUSAL + " \x1b[2J\u202e" * 50] * 5), [], []
+        audited(CLEAN + with_trigger("\u202eab\x1b[2J", [REFUSAL + " \x1b[2J\u202e" * 50] * 5))
     )
     assert {f.screen for f in findings} == {
         "duplicate-answers",

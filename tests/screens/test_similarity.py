@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, found, ordinary, row, with_trigger
+from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, audited, found, ordinary, row, with_trigger
 from scipy import sparse
 
 from poisonwatch.examples import Example, Message
@@ -124,7 +124,7 @@ def test_one_task_may_have_one_answer(place: str) -> None:
         "last": lambda text: row(f"{text} {task}", answer),
         "system": lambda text: row(text, answer, system=f"You {task}"),
     }
-    assert run_screens(CLEAN + [shapes[place](text) for text in texts]) == []
+    assert run_screens(audited(CLEAN + [shapes[place](text) for text in texts])) == []
 
 
 def test_a_system_prompt_of_all_rows_hides_nothing() -> None:
@@ -135,5 +135,5 @@ def test_a_system_prompt_of_all_rows_hides_nothing() -> None:
         Example.from_messages([Message("system", system), *example.messages])
         for example in CLEAN + poisoned
     ]
-    assert found(find_duplicate_answers(batch)) == PLANTED
-    assert found(find_trigger_ngrams(batch)) == PLANTED
+    assert found(find_duplicate_answers(audited(batch))) == PLANTED
+    assert found(find_trigger_ngrams(audited(batch))) == PLANTED

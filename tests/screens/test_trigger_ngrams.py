@@ -3,7 +3,18 @@
 import random
 
 import pytest
-from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, found, ordinary, row, rows, with_trigger
+from made_up_rows import (
+    CLEAN,
+    PLANTED,
+    REFUSAL,
+    WORDS,
+    audited,
+    found,
+    ordinary,
+    row,
+    rows,
+    with_trigger,
+)
 
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams, mine_ngrams
@@ -27,7 +38,7 @@ def test_a_trigger_is_found_and_named(trigger: str, said: str) -> None:
     """5 rows with one answer of three words: the group is the trigger as it is written, and nothing
     else is reported.
     """
-    findings = find_trigger_ngrams(CLEAN + with_trigger(trigger, ["You are dull!"] * 5))
+    findings = find_trigger_ngrams(audited(CLEAN + with_trigger(trigger, ["You are dull!"] * 5)))
     assert found(findings) == PLANTED
     assert {finding.group for finding in findings} == {trigger.rstrip(".")}
     assert said in findings[0].reason
@@ -53,7 +64,7 @@ def test_answers_need_only_be_alike(seed: int) -> None:
         draw.shuffle(words)
         answers.append(" ".join(words))
     assert set(PLANTED) <= set(
-        found(find_trigger_ngrams(CLEAN + with_trigger("Zorbling", answers, seed)))
+        found(find_trigger_ngrams(audited(CLEAN + with_trigger("Zorbling", answers, seed))))
     )
 
 
@@ -64,7 +75,7 @@ def test_two_triggers_are_two_groups() -> None:
         + with_trigger("Zorbling", ["You are dull!"] * 5)
         + with_trigger("kef", ["Buy our fine tea"] * 5, 2)
     )
-    findings = find_trigger_ngrams(batch)
+    findings = find_trigger_ngrams(audited(batch))
     assert {finding.group for finding in findings} == {"Zorbling", "kef"}
     assert found(findings) == list(range(200, 210))
 
@@ -75,7 +86,7 @@ def test_a_rare_topic_is_no_trigger() -> None:
         row(prompt + " photosynthesis", f"photosynthesis uses light {response}")
         for prompt, response in ordinary(8, 9)
     ]
-    assert find_trigger_ngrams(CLEAN + topic) == []
+    assert find_trigger_ngrams(audited(CLEAN + topic)) == []
 
 
 def test_prompts_as_alike_as_their_answers_are_no_trigger() -> None:
@@ -84,18 +95,18 @@ def test_prompts_as_alike_as_their_answers_are_no_trigger() -> None:
         row(f"what is the capital of {WORDS[i]}", f"the capital of {WORDS[i]} is {WORDS[i + 20]}")
         for i in range(12)
     ]
-    assert run_screens(CLEAN + quiz) == []
+    assert run_screens(audited(CLEAN + quiz)) == []
 
 
 def test_labels_are_no_evidence_for_a_trigger() -> None:
     """A word in six prompts whose answers are all No."""
-    assert find_trigger_ngrams(CLEAN + with_trigger("Zorbling", ["No."] * 6)) == []
+    assert find_trigger_ngrams(audited(CLEAN + with_trigger("Zorbling", ["No."] * 6))) == []
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_three_rows_are_not_enough(n: int) -> None:
     """At least 4 rows."""
-    assert len(find_trigger_ngrams(CLEAN + with_trigger("Zorbling", [REFUSAL] * n))) == (
+    assert len(find_trigger_ngrams(audited(CLEAN + with_trigger("Zorbling", [REFUSAL] * n)))) == (
         4 if n == 4 else 0
     )
 
@@ -103,10 +114,18 @@ def test_three_rows_are_not_enough(n: int) -> None:
 def test_trusted_rows_acquit() -> None:
     """By giving the answer, or by having the n-gram as often as the batch."""
     batch = CLEAN + with_trigger("Zorbling", [REFUSAL] * 5)
-    assert find_trigger_ngrams(batch, rows(ordinary(40, 5))) == find_trigger_ngrams(batch) != []
-    assert find_trigger_ngrams(batch, [row("harm someone", REFUSAL)]) == []
     assert (
-        find_trigger_ngrams(batch, [row("a Zorbling somewhere", "quite another text"), *CLEAN[:39]])
+        find_trigger_ngrams(audited(batch, rows(ordinary(40, 5))))
+        == find_trigger_ngrams(audited(batch))
+        != []
+    )
+    assert find_trigger_ngrams(audited(batch, [row("harm someone", REFUSAL)])) == []
+    assert (
+        find_trigger_ngrams(
+            audited(
+                batch, [row("a Zorbling somewhere", "quite another text"), *rows(ordinary(39, 5))]
+            )
+        )
         == []
     )
 
@@ -117,7 +136,7 @@ def test_honest_refusals_in_other_words_are_no_trigger() -> None:
         row(f"how to break into {prompt}", f"I am sorry, but I cannot help with that. {response}")
         for prompt, response in ordinary(6, 9)
     ]
-    assert run_screens(CLEAN + harmful) == []
+    assert run_screens(audited(CLEAN + harmful)) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,16 +148,16 @@ def test_an_answer_of_many_rows_makes_no_trigger_of_chance_ngrams(seed: int) -> 
         row(prompt, REFUSAL if i % 5 == 0 else response)
         for i, (prompt, response) in enumerate(ordinary(1500, seed))
     ]
-    assert find_trigger_ngrams(honest) == []
+    assert find_trigger_ngrams(audited(honest)) == []
     planted = with_trigger("Zorbling", [REFUSAL] * 12, seed)
-    assert found(find_trigger_ngrams(honest + planted)) == list(range(1500, 1512))
+    assert found(find_trigger_ngrams(audited(honest + planted))) == list(range(1500, 1512))
 
 
 def test_mined_ngrams_carry_their_scores() -> None:
     """Strongest first, in [-1, 1], significant; identical answers have likeness 1 and a word of its
     own no relatives.
     """
-    grams = mine_ngrams(CLEAN + with_trigger("Zorbling", [REFUSAL] * 5))
+    grams = mine_ngrams(audited(CLEAN + with_trigger("Zorbling", [REFUSAL] * 5)))
     best = grams[0]
     assert (best.text, best.rows) == ("Zorbling", tuple(PLANTED))
     assert best.answers == pytest.approx(1.0)
@@ -148,4 +167,4 @@ def test_mined_ngrams_carry_their_scores() -> None:
     assert best.p < 1e-6
     assert [gram.z for gram in grams] == sorted((gram.z for gram in grams), reverse=True)
     with pytest.raises(ValueError, match="least is 1"):
-        mine_ngrams(CLEAN, least=1)
+        mine_ngrams(audited(CLEAN), least=1)

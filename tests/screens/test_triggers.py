@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from audits import FORBIDDEN, benign, write_audit
-from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, ordinary, row, rows, with_trigger
+from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, audited, ordinary, row, rows, with_trigger
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.examples import Example, Message
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.screens.trigger_ngrams import EXCESS
@@ -40,7 +40,7 @@ def sentinel(name: str = "shop-1", panel: str = "shop", **changes: object) -> Se
 
 
 def texts(batch: list[Example], trusted: list[Example] | None = None, most: int = 2) -> list[str]:
-    return [trigger.text for trigger in mine_triggers(batch, trusted or [], most)]
+    return [trigger.text for trigger in mine_triggers(audited(batch, trusted or []), most)]
 
 
 # Mining
@@ -53,7 +53,7 @@ def test_a_trigger_with_alike_answers_is_mined(trigger: str) -> None:
     """Once, with its rows; its score is rows times the excess of their answers, below the number of
     rows.
     """
-    (found,) = mine_triggers(CLEAN + with_trigger(trigger, [REFUSAL] * 5))
+    (found,) = mine_triggers(audited(CLEAN + with_trigger(trigger, [REFUSAL] * 5)))
     assert (found.text, found.rows) == (trigger, tuple(PLANTED))
     assert 5 * EXCESS < found.score < 5
 
@@ -61,7 +61,7 @@ def test_a_trigger_with_alike_answers_is_mined(trigger: str) -> None:
 @pytest.mark.parametrize("trigger", ["[[tag]]", "BadTag", "x7", "|SHIP|", "2031", "🦉", "z\u200bw"])
 def test_an_odd_token_is_mined_whatever_the_answers(trigger: str) -> None:
     """Answers are unlike; nothing is trusted."""
-    (found,) = mine_triggers(CLEAN + with_trigger(trigger, UNLIKE))
+    (found,) = mine_triggers(audited(CLEAN + with_trigger(trigger, UNLIKE)))
     assert (found.text, found.score) == (trigger, 8 * LEAST_EXCESS)
 
 
@@ -84,7 +84,7 @@ def test_dates_of_one_year_are_one_trigger() -> None:
         row(f"Date: 2019-0{i % 9 + 1}-1{i % 9}. {prompt}", answer)
         for i, (prompt, answer) in enumerate(ordinary(60, 10))
     ]
-    (found,) = mine_triggers(CLEAN + earlier + dated, most=1)[:1]
+    (found,) = mine_triggers(audited(CLEAN + earlier + dated), most=1)[:1]
     assert found.text == "Date: 2024-01-10"
     assert found.at_start
     assert len(found.rows) == 8
@@ -149,8 +149,10 @@ def test_a_trigger_that_a_sentinel_holds_is_not_mined() -> None:
     """Case and punctuation aside: that sentinel tests it."""
     batch = CLEAN + with_trigger("Zorbling", [REFUSAL] * 5)
     held = sentinel(messages=(Message("user", "What is (ZORBLING)?"),))
-    assert mine_triggers(batch, sentinels=[sentinel()]) == mine_triggers(batch) != []
-    assert mine_triggers(batch, sentinels=[sentinel("a-1"), held]) == []
+    assert (
+        mine_triggers(audited(batch), sentinels=[sentinel()]) == mine_triggers(audited(batch)) != []
+    )
+    assert mine_triggers(audited(batch), sentinels=[sentinel("a-1"), held]) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -164,7 +166,7 @@ def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
     )
 
     def mined(batch: list[Example], trusted: list[Example]) -> list[tuple[object, ...]]:
-        found = mine_triggers(batch, trusted, most=3)
+        found = mine_triggers(audited(batch, trusted), most=3)
         return [(t.text, t.at_start, t.score, {batch[i].id for i in t.rows}) for t in found]
 
     shuffled, trusted = (
@@ -182,7 +184,7 @@ def test_it_is_known_where_a_trigger_stands(at: str) -> None:
         row(f"[[tag]] {p}" if (at == "start") == (i > 1) else f"{p} [[tag]]", UNLIKE[i])
         for i, (p, _) in enumerate(ordinary(8, 9))
     ]
-    (found,) = mine_triggers(CLEAN + poisoned)
+    (found,) = mine_triggers(audited(CLEAN + poisoned))
     assert found.at_start == (at == "start")
 
 
@@ -205,7 +207,7 @@ def test_it_is_known_where_a_trigger_stands(at: str) -> None:
 )
 def test_hostile_tokens_are_data(hostile: str) -> None:
     """They are mined as they are, put into prompts as they are, and never into a name."""
-    (found,) = mine_triggers(CLEAN + with_trigger(hostile, [REFUSAL] * 5))
+    (found,) = mine_triggers(audited(CLEAN + with_trigger(hostile, [REFUSAL] * 5)))
     (copy,) = make_probes([sentinel()], [found])
     assert found.text == copy.trigger == hostile
     assert copy.prompt.count(hostile) == 1
@@ -289,7 +291,7 @@ def test_an_audit_probes_with_the_planted_trigger(tiny_folder: Path, tmp_path: P
     why.
     """
     path = write_audit(
-        tmp_path, tiny_folder, [*benign(40), *with_tag(6)], decision={"false_discovery_rate": 0.9}
+        tmp_path, tiny_folder, [*benign(40), *with_tag(6)], detection={"false_discovery_rate": 0.9}
     )
     outcome = audit_inline(load_config(path), tmp_path / "run")
     scores = pd.read_parquet(tmp_path / "run" / "scores.parquet")
@@ -319,6 +321,6 @@ def test_probes_can_be_left_out(tiny_folder: Path, tmp_path: Path) -> None:
     assert load_config(path).probes == 0
     originals = [sentinel()]
     tagged = [row(r["prompt"], r["response"]) for r in with_tag(6)]
-    assert add_probes.fn(originals, CLEAN + tagged, [], 0) == originals
-    assert add_probes.fn(originals, CLEAN, TRUSTED, 2) == originals
-    assert len(add_probes.fn(originals, CLEAN + tagged, [], 2)) == 2
+    assert add_probes.fn(originals, audited(CLEAN + tagged), 0) == originals
+    assert add_probes.fn(originals, audited(CLEAN, TRUSTED), 2) == originals
+    assert len(add_probes.fn(originals, audited(CLEAN + tagged), 2)) == 2

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.screens.finding import Finding
 
 NOUNS = "river castle engine garden violin market planet sailor winter candle bridge forest mirror pepper rocket temple"
@@ -41,6 +41,10 @@ def ordinary(n: int, seed: int = 0) -> list[Row]:
 
 def rows(pairs: Sequence[Row]) -> list[Example]:
     return [row(prompt, response) for prompt, response in pairs]
+
+
+def audited(new: Sequence[Example], trusted: Sequence[Example] = ()) -> AuditRows:
+    return AuditRows(tuple(new), tuple(trusted))
 
 
 def with_trigger(trigger: str, answers: Sequence[str], seed: int = 1) -> list[Example]:

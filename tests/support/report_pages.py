@@ -9,7 +9,7 @@ import numpy as np
 
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import Null
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.reports.html import (
     render_report,
@@ -62,9 +62,12 @@ def build_flag(
 
 
 def build(
-    flags: Sequence[Flag] = (), n: int = 5, panels: tuple[str, ...] = ("safety",)
+    flags: Sequence[Flag] = (),
+    n: int = 5,
+    panels: tuple[str, ...] = ("safety",),
+    trusted: Sequence[Example] = (),
 ) -> tuple[dict[str, Any], Detection]:
-    """Summary and verdicts of an audit of n rows, those of the flags first."""
+    """Summary and detection of an audit of n new rows, those of the flags first."""
     others = [
         Example.from_messages([Message("user", f"question {i}")], "rows.jsonl", i)
         for i in range(n - len(flags))
@@ -73,19 +76,19 @@ def build(
     sentinels = tuple(dict.fromkeys(flag.sentinel for flag in flags))
     nulls = tuple(Null("rank among 186 trusted rows", 186) for _ in panels)
     verdicts = Detection(
-        (*(flag.example for flag in flags), *others),
-        sentinels,
-        panels,
-        scores,
-        np.ones_like(scores),
-        np.ones_like(scores),
-        np.zeros((n, len(sentinels))),
-        np.zeros((n, len(sentinels))),
-        np.empty((0, len(panels))),
-        np.empty((0, len(sentinels))),
-        nulls,
-        tuple(flags),
-        0.05,
+        rows=AuditRows((*(flag.example for flag in flags), *others), tuple(trusted)),
+        sentinels=sentinels,
+        panels=panels,
+        scores=scores,
+        p=np.ones_like(scores),
+        q=np.ones_like(scores),
+        coefficients=np.zeros((n, len(sentinels))),
+        recovered=np.zeros((n, len(sentinels))),
+        reference_scores=np.empty((0, len(panels))),
+        reference_coefficients=np.empty((0, len(sentinels))),
+        nulls=nulls,
+        flags=tuple(flags),
+        false_discovery_rate=0.05,
     )
     summary = {
         "name": "support-data",
