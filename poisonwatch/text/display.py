@@ -1,4 +1,4 @@
-"""Text for people and logs: secrets taken out, hostile characters made visible."""
+"""Text for people and logs: hostile characters made visible."""
 
 import unicodedata
 
@@ -7,16 +7,22 @@ def make_visible(text: str) -> str:
     """The text with control, invisible and direction-changing characters written as \\u{...}; line
     ends and tabs stay.
     """
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"\\u{{{ord(c):x}}}"
-        for c in text
-    )
+    return "".join(map(_make_character_visible, text))
+
+
+def _make_character_visible(character: str) -> str:
+    # The general categories C*: control, format, surrogate, private use, unassigned.
+    if character in "\n\t" or unicodedata.category(character)[0] != "C":
+        return character
+    return f"\\u{{{ord(character):x}}}"
 
 
 def excerpt(text: str, length: int = 80) -> str:
     """One visible line of at most `length` characters."""
     line = " ".join(make_visible(text).split())
-    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+    if len(line) <= length:
+        return line
+    return line[: length - 1].rstrip() + "…"
 
 
 def get_first_line(error: BaseException) -> str:
@@ -26,4 +32,8 @@ def get_first_line(error: BaseException) -> str:
 
 def to_plain_name(text: str) -> str:
     """Text as part of a file or metric name: letters, digits, - and _ of ASCII."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in text) or "_"
+    characters = []
+    for character in text or "_":
+        is_plain = character.isascii() and (character.isalnum() or character in "-_")
+        characters.append(character if is_plain else "_")
+    return "".join(characters)

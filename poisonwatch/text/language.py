@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable
 
 from poisonwatch.errors import ConfigError
 
-MIN_LETTER_BYTES = 20  # of letters: of shorter texts a third is taken for another language
+# Of texts with fewer bytes of letters a third is taken for another language.
+MIN_LETTER_BYTES = 20
 MAX_DETECTED_CHARACTERS = 300
-NO_LANGUAGE = "zxx"  # the code of what is no human language, as code
+# ISO 639's code of what is no human language, such as source code.
+NO_LANGUAGE = "zxx"
 
 LanguageDetector = Callable[[str], str | None]
 
@@ -23,7 +25,8 @@ def make_language_detector(wanted: Iterable[str] = ()) -> LanguageDetector:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
         raise ConfigError(
-            "validation.languages needs the extra `languages`: pip install 'poisonwatch[languages]', or leave the setting out"
+            "validation.languages needs the extra `languages`: "
+            "pip install 'poisonwatch[languages]', or leave the setting out"
         ) from error
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     codes = sorted(set(identifier.labels) - {NO_LANGUAGE})
@@ -31,7 +34,8 @@ def make_language_detector(wanted: Iterable[str] = ()) -> LanguageDetector:
         if code not in codes:
             nearest = difflib.get_close_matches(code.lower(), codes, n=3, cutoff=0.0)
             raise ConfigError(
-                f"validation.languages: unknown language {code!r}; the nearest known are {', '.join(nearest)}"
+                f"validation.languages: unknown language {code!r}; "
+                f"the nearest known are {', '.join(nearest)}"
             )
 
     def detect(text: str) -> str | None:
@@ -40,6 +44,8 @@ def make_language_detector(wanted: Iterable[str] = ()) -> LanguageDetector:
         if len(letters.encode()) < MIN_LETTER_BYTES:
             return None
         code = str(identifier.classify(start)[0])
-        return None if code == NO_LANGUAGE else code
+        if code == NO_LANGUAGE:
+            return None
+        return code
 
     return detect

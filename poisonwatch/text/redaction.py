@@ -1,27 +1,37 @@
+"""Passwords and tokens, taken out of URLs."""
+
 import re
 
+# Two places where a URL holds a secret: before an @, and in its query.
 _USERINFO = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:\s]*:)?(?P<secret>[^/\s]+)@", re.IGNORECASE
 )
-
 _QUERY = re.compile(
     r"(?P<key>[?&][^=&\s]*(?:token|key|secret|password|signature|sig)[^=&\s]*=)(?P<secret>[^&\s]+)",
     re.IGNORECASE,
 )
-
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
 
+def find_secrets(text: str) -> list[str]:
+    """The passwords (and bare tokens) before an @ in URLs, and the tokens in their queries."""
+    found = []
+    for pattern in (_USERINFO, _QUERY):
+        found += [match["secret"] for match in pattern.finditer(text)]
+    return found
+
+
 def redact_url(text: str) -> str:
-    """The text with passwords (and bare tokens) before an @ in URLs, and tokens in their queries,
-    replaced by ***.
+    """The text with what `find_secrets` finds in it replaced by ***.
 
     ${NAME} stays: it tells where a secret is, not what it is.
     """
 
-    def hidden(match: re.Match[str]) -> str:
-        kept = match["secret"] if _VARIABLE.fullmatch(match["secret"]) else "***"
-        start, end = (position - match.start() for position in match.span("secret"))
-        return match[0][:start] + kept + match[0][end:]
+    def hide(match: re.Match[str]) -> str:
+        if _VARIABLE.fullmatch(match["secret"]):
+            return match[0]
+        start = match.start("secret") - match.start()
+        end = match.end("secret") - match.start()
+        return f"{match[0][:start]}***{match[0][end:]}"
 
-    return _QUERY.sub(hidden, _USERINFO.sub(hidden, text))
+    return _QUERY.sub(hide, _USERINFO.sub(hide, text))

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+# Scripts that put no spaces between words: each of their characters is a word of its own.
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 _TOKEN = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
@@ -11,8 +12,8 @@ _AROUND = ".,;:!?\"'“”‘’()«»。、，！？：；"
 
 
 def normalise_words(text: str) -> str:
-    """Its words (`words_of`), joined by spaces: what differs in case, spaces and punctuation alone
-    is one text.
+    """Its words (`split_words`), joined by spaces: what differs in case, spaces and punctuation
+    alone is one text.
     """
     return " ".join(split_words(text))
 
@@ -32,13 +33,19 @@ def find_token_spans(text: str) -> Iterator[tuple[int, int]]:
         start, whole = match.start(), match.group()
         left = len(whole) - len(whole.lstrip(_AROUND))
         inner = whole.strip(_AROUND)
-        yield (start + left, start + left + len(inner)) if inner else (start, match.end())
+        if inner:
+            yield start + left, start + left + len(inner)
+        else:
+            yield start, match.end()
 
 
 def unify_line_ends(text: str) -> str:
+    """The text with every line end as \\n, as Windows and old Macs write others."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """A number of things: "1 row", "3 rows"; `nouns` where the plural takes more than an s."""
-    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
+    if count == 1:
+        return f"{count} {noun}"
+    return f"{count} {nouns or noun + 's'}"
