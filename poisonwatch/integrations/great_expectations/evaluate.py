@@ -1,242 +1,169 @@
-"""Validation: rows through the Great Expectations suite, in memory, without a word to anyone."""
+"""Run expectations on a frame with Great Expectations, in memory, without a word to anyone."""
 
 import logging
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import great_expectations as gx
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from poisonwatch.config import ValidationConfig
-from poisonwatch.errors import ConfigError, SourceError
-from poisonwatch.examples import Rejection
-from poisonwatch.integrations.great_expectations.frame import INDEX, RowTable, build_table
-from poisonwatch.integrations.great_expectations.suite import (
-    READABLE,
-    AuditExpectation,
-    build_suite,
-)
-from poisonwatch.sources.open import SourceRows
+from poisonwatch.errors import ConfigError
+from poisonwatch.integrations.great_expectations.expectation import AuditExpectation
+from poisonwatch.integrations.great_expectations.frame import INDEX
 from poisonwatch.text.display import excerpt
-from poisonwatch.text.language import make_language_detector
-from poisonwatch.validation import Check, Facts, Validation
+from poisonwatch.validation import Check
 
-logging.getLogger("great_expectations.data_context.types.base").setLevel(
-    logging.WARNING
-)  # it tells of every temporary folder
+# It tells of every temporary folder.
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
-EXCERPT_CHARACTERS = 400
-REASONS_SHOWN = 3
-MOST_EARLIER_COUNTED = (
-    50  # one bad row alone is all of a pull; a column that vanished spoils hundreds
-)
+LONGEST_TEXT = 200  # characters of what Great Expectations says, or of values of rows
 PLACE_KEY = "asked"  # an expectation's place in the suite, in its meta
 RESULT_FORMAT = {
     "result_format": "COMPLETE",
     "unexpected_index_column_names": [INDEX],
     "return_unexpected_index_query": False,
 }
+NO_ROWS = "no rows"
 
 CheckResult = tuple[Check, list[int]]  # an expectation's check, and the rows that fail it
 
 
-def check_rows(
-    rows: SourceRows,
-    validation: ValidationConfig,
-    facts: Facts = Facts(),  # noqa: B008  (it is frozen)
-) -> Validation:
-    """Validate every row: which pass, which are rejected and why, and what came of every
-    expectation.
+def evaluate(expected: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[CheckResult]:
+    """What came of each expectation on a frame.
 
-    Raises ConfigError where an expectation of the user's cannot be evaluated, SourceError where a
-    larger share of the rows than `max_rejected_share` fails, no row is left of some, or an
-    expectation of severity stop fails.
+    Raises ConfigError where an expectation of the user's cannot be evaluated.
     """
-    asked = build_suite(validation, facts)
-    columns = {column for a in asked for column in (*a.columns, a.detail) if column}
-    language = make_language_detector(validation.languages) if "language" in columns else None
-    table = build_table(rows, facts, columns, language)
-    found = [*_evaluate([READABLE], table.problems), *_evaluate(asked, table.readable)]
-    failed: dict[int, AuditExpectation] = {}
-    for a, (_, failing) in zip([READABLE, *asked], found, strict=True):
-        if a.severity == "reject":
-            for row in failing:
-                failed.setdefault(row, a)
-    checks = [check for check, _ in found]
-    if failed:
-        first = min(failed)
-        _raise_if_too_many_fail(
-            list(failed.values()),
-            _make_rejection(rows, table, first, failed[first]),
-            len(rows),
-            min(facts.accepted, MOST_EARLIER_COUNTED),
-            validation,
-        )
-    _raise_on_stop(checks)
-    rejected = [_make_rejection(rows, table, i, failed[i]) for i in sorted(failed)]
-    examples = [
-        example
-        for i, example in enumerate(table.examples)
-        if i not in failed and example is not None
-    ]
-    if len(examples) + len(rejected) != len(rows):
-        raise RuntimeError(
-            f"{len(rows)} rows became {len(examples)} examples and {len(rejected)} rejections"
-        )
-    return Validation(examples, rejected, checks)
-
-
-def _make_rejection(
-    rows: SourceRows, table: RowTable, i: int, asked: AuditExpectation
-) -> Rejection:
-    """Row i is rejected for an expectation."""
-    row, draft = rows.raw[i], rows.drafts[i]
-    detail = table.detail(i, asked.detail) if asked.detail else None
-    text = " / ".join(text for _, text in (*draft.turns, *draft.rejected) if text)
-    return Rejection(
-        row.source,
-        row.position,
-        row.place,
-        f"{asked.kind}({', '.join(asked.columns)})",
-        f"{asked.reason}: {detail}" if detail else asked.reason,
-        excerpt(text[: 4 * EXCERPT_CHARACTERS], EXCERPT_CHARACTERS),
-    )
-
-
-def _raise_if_too_many_fail(
-    failed: Sequence[AuditExpectation],
-    first: Rejection,
-    n: int,
-    beside: int,
-    validation: ValidationConfig,
-) -> None:
-    """Raises SourceError where too many of n rows are rejected, `first` first; some that passed
-    before count `beside` them.
-    """
-    share = len(failed) / (n + beside)
-    if share <= validation.max_rejected_share and len(failed) < n + beside:
-        return
-    reasons = Counter(a.reason for a in failed).most_common(REASONS_SHOWN)
-    most = "; ".join(f"{excerpt(reason, 100)} ({count})" for reason, count in reasons)
-    limit = f"more than validation.max_rejected_share ({validation.max_rejected_share:.0%}) allows"
-    raise SourceError(
-        f"{len(failed)} of {n} rows{f', beside {beside} that passed before,' if beside else ''} ({share:.0%}) fail validation, "
-        f"{'and none is left' if len(failed) == n + beside else limit}; "
-        f"the first is {first.place}: {excerpt(first.reason, 200)}; most often: {most}"
-    )
-
-
-def _raise_on_stop(checks: Sequence[Check]) -> None:
-    """Raises SourceError where an expectation that stops the audit fails."""
-    for check in checks:
-        if check.severity == "stop" and not check.passed:
-            raise SourceError(
-                f"validation stops the audit: {excerpt(check.told, 400)}: look at the rows, or give {check.expectation} the severity warn"
-            )
-
-
-def _evaluate(asked: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[CheckResult]:
-    """What came of each expectation on a frame."""
+    # A context of its own, in memory: Great Expectations would look for one in the working folder.
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(
-        batch_parameters={"dataframe": frame}
-    )
+    definition = asset.add_batch_definition_whole_dataframe("all")
+    batch = definition.get_batch(batch_parameters={"dataframe": frame})
+    with _use_python_patterns():
+        results = _run_suite(expected, batch)
+    found: list[CheckResult] = []
+    for asked, result in zip(expected, results, strict=True):
+        found.append(_read_result(asked, result, len(frame)))
+    return found
+
+
+@contextmanager
+def _use_python_patterns() -> Iterator[None]:
+    """Regular expressions are Python's, groups included."""
     # Strings in Arrow's storage are matched by RE2, which knows neither \\u nor look-behind; those
     # in Python's by `re`.
     with pd.option_context("mode.string_storage", "python"), warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "This pattern is interpreted as a regular expression, and has match groups"
         )
-        return [
-            _read_result(a, result, len(frame))
-            for a, result in zip(asked, _run_suite(asked, batch), strict=True)
-        ]
+        yield
 
 
-def _run_suite(asked: Sequence[AuditExpectation], batch: Any) -> list[Any]:
-    """The suite's results in its order: Great Expectations returns them in its own. Together, since
-    it hashes the frame at every call.
-    """
-    for i, a in enumerate(asked):
-        a.expectation.meta = {PLACE_KEY: i}
+def _run_suite(expected: Sequence[AuditExpectation], batch: Any) -> list[Any]:
+    """The suite's results in its order: Great Expectations returns them in its own."""
+    expectations: list[Any] = []
+    for i, asked in enumerate(expected):
+        asked.expectation.meta = {PLACE_KEY: i}
+        expectations.append(asked.expectation)
+    # Together, since Great Expectations hashes the frame at every call.
     try:
-        suite = gx.ExpectationSuite(
-            name="fine-tuning rows", expectations=[a.expectation for a in asked]
-        )
+        suite = gx.ExpectationSuite(name="fine-tuning rows", expectations=expectations)
         results = batch.validate(suite, result_format=RESULT_FORMAT).results
     except Exception:
-        for a in asked:
-            if a.setting is not None:
-                _raise_if_unusable(a, batch)
+        # One of the user's may bring all down; which one, only they say by themselves.
+        for asked in expected:
+            if asked.setting is not None:
+                _raise_if_unusable(asked, batch)
         raise
     return sorted(results, key=lambda result: int(result.expectation_config.meta[PLACE_KEY]))
 
 
-def _raise_if_unusable(asked: AuditExpectation, batch: Any) -> None:
+def _raise_if_unusable(expected: AuditExpectation, batch: Any) -> None:
     """Raises ConfigError where an expectation of the user's is what brought all down."""
     try:
-        batch.validate(asked.expectation, result_format=RESULT_FORMAT)
+        batch.validate(expected.expectation, result_format=RESULT_FORMAT)
     except Exception as error:
-        raise _make_unusable_error(asked, str(error)) from error
+        raise _make_unusable_error(expected, str(error)) from error
 
 
-def _make_unusable_error(asked: AuditExpectation, said: str) -> Exception:
-    where = f"{asked.kind} cannot be evaluated on {', '.join(asked.columns) or 'these rows'}: {excerpt(said, 200)}"
-    return (
-        RuntimeError(where) if asked.setting is None else ConfigError(f"{asked.setting}: {where}")
-    )
+def _make_unusable_error(expected: AuditExpectation, problem: str) -> Exception:
+    columns = ", ".join(expected.columns) or "these rows"
+    message = f"{expected.kind} cannot be evaluated on {columns}: {excerpt(problem, LONGEST_TEXT)}"
+    # One of ours that cannot be evaluated is a mistake of ours, not of the audit file.
+    if expected.setting is None:
+        return RuntimeError(message)
+    return ConfigError(f"{expected.setting}: {message}")
 
 
-def _read_result(asked: AuditExpectation, result: Any, n: int) -> CheckResult:
-    if (problem := _find_exception(result.exception_info)) is not None:
-        raise _make_unusable_error(asked, problem)
+def _read_result(expected: AuditExpectation, result: Any, n: int) -> CheckResult:
+    """What came of an expectation on n rows."""
+    problem = _find_exception(result.exception_info)
+    if problem is not None:
+        raise _make_unusable_error(expected, problem)
     values = result.result
-    if asked.on_rows and "unexpected_count" not in values:
-        raise _make_unusable_error(asked, "it does not tell which rows fail")
     failing: int | None = None
     share: float | None = None
     observed: str | None
-    if asked.on_rows:
-        looked_at = values["element_count"] - values.get("missing_count", 0)
-        failing = int(values["unexpected_count"])
-        share = failing / looked_at if looked_at else 0.0
-        held = f"holds for {looked_at - failing:,} of {looked_at:,} rows"
-        observed = held if asked.mostly < 1 else f"{failing:,} of {looked_at:,} rows fail"
+    if expected.on_rows:
+        failing, share, observed = _read_row_counts(expected, values)
+    elif not n and expected.columns:
+        observed = NO_ROWS
     else:
-        observed = "no rows" if not n and asked.columns else _describe_observed(values)
-    passed = bool(result.success) or asked.severity == "note" or observed == "no rows"
+        observed = _describe_observed(values)
+    # Of no rows nothing can be measured, which Great Expectations takes for a failure.
+    passed = bool(result.success) or expected.severity == "note" or observed == NO_ROWS
     check = Check(
-        asked.kind,
-        ", ".join(asked.columns) or None,
-        asked.severity,
-        passed,
-        failing,
-        share,
-        asked.reason,
-        observed,
+        expectation=expected.kind,
+        column=", ".join(expected.columns) or None,
+        severity=expected.severity,
+        passed=passed,
+        failing=failing,
+        share=share,
+        reason=expected.reason,
+        observed=observed,
     )
     return check, [int(index[INDEX]) for index in values.get("unexpected_index_list") or []]
 
 
+def _read_row_counts(
+    expected: AuditExpectation, values: Mapping[str, Any]
+) -> tuple[int, float, str]:
+    """How many rows fail, their share of those looked at, and both in words."""
+    if "unexpected_count" not in values:
+        raise _make_unusable_error(expected, "it does not tell which rows fail")
+    # A row whose cell is empty is not asked.
+    asked = values["element_count"] - values.get("missing_count", 0)
+    failing = int(values["unexpected_count"])
+    # Without rows that are asked none fails.
+    share = failing / max(asked, 1)
+    if expected.mostly < 1:
+        return failing, share, f"holds for {asked - failing:,} of {asked:,} rows"
+    return failing, share, f"{failing:,} of {asked:,} rows fail"
+
+
 def _find_exception(info: Mapping[str, Any]) -> str | None:
-    """What went wrong while an expectation was evaluated: `info` is about it as a whole, or has an
-    entry for every metric.
-    """
-    entries = [info] if "raised_exception" in info else list(info.values())
-    raised = [entry for entry in entries if entry["raised_exception"]]
-    return str(raised[0]["exception_message"]) if raised else None
+    """What went wrong while an expectation was evaluated, if anything did."""
+    # `info` is about the expectation as a whole, or has an entry for every metric.
+    entries = [info]
+    if "raised_exception" not in info:
+        entries = list(info.values())
+    for entry in entries:
+        if entry["raised_exception"]:
+            return str(entry["exception_message"])
+    return None
 
 
 def _describe_observed(values: Mapping[str, Any]) -> str | None:
     """What an expectation on the batch measured, in words; values of rows may be among it."""
     value = values.get("observed_value")
     if value is None and values.get("partial_unexpected_list"):
-        return excerpt(f"unexpected: {', '.join(map(str, values['partial_unexpected_list']))}", 200)
+        unexpected = ", ".join(map(str, values["partial_unexpected_list"]))
+        return excerpt(f"unexpected: {unexpected}", LONGEST_TEXT)
+    if value is None:
+        return None
     if isinstance(value, float):
         return f"{value:.4g}"
-    return None if value is None else excerpt(str(value), 200)
+    return excerpt(str(value), LONGEST_TEXT)
