@@ -36,7 +36,7 @@ def compose_alerts(
 def deliver(ledger: Ledger, config: AuditConfig) -> int:
     """Send what the audit's targets have not received yet: how many messages arrived.
 
-    Whoever calls it holds `ledger.alone()`. Raises OperationError where a target did not take a
+    Whoever calls it holds `ledger.lock()`. Raises OperationError where a target did not take a
     message.
     """
     return deliver_pending(ledger, config)

@@ -7,7 +7,7 @@ from prefect import task
 
 from poisonwatch.config import AuditConfig, SourceConfig
 from poisonwatch.examples import Example
-from poisonwatch.integrations.great_expectations.evaluate import check_rows
+from poisonwatch.integrations.great_expectations.validate import check_rows
 from poisonwatch.ledger.batches import (
     LedgerBatch,
     choose_batch,
