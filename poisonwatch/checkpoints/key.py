@@ -1,8 +1,13 @@
+"""The key of an audit's checkpoints: a hash of all that its results depend on.
+
+What an interrupted audit left is taken up under the same key alone. A key that leaves something out
+would mix results of two audits, so it rather holds too much: every byte of the library's source.
+"""
+
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +19,18 @@ import transformers
 import poisonwatch
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
-from poisonwatch.examples import AuditRows, Example
+from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 
-TOKENISER_FILES = (
-    "*.json",
-    "*.jinja",
-    "*.model",
-    "*.txt",
-    "*.py",
-)  # files of a model's folder that its weights' fingerprint leaves out
+LIBRARY = Path(poisonwatch.__file__).parent
+
+# What only calls the library lies under it as well: symlinks in a checkout, folders in a wheel.
+ABOVE_LIBRARY = ("tasks", "flows", "dashboards")
+
+# Files of a model's folder that its weights' fingerprint leaves out.
+TOKENISER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
 def compute_checkpoint_key(
@@ -34,55 +39,67 @@ def compute_checkpoint_key(
     model: Pretrained,
     sentinels: Sequence[Sentinel],
     rows: AuditRows,
+    library: Path = LIBRARY,
 ) -> str:
-    """SHA-256 of all that the results of an audit's stages depend on, to the last digit."""
-    shaping = {
-        "poisonwatch": [__version__, _hash_own_source()],
-        "libraries": [of.__version__ for of in (np, scipy, sklearn, torch, transformers)],
+    """SHA-256 of all that the results of an audit's stages depend on, to the last digit. `library`:
+    the folder of Poisonwatch's source.
+    """
+    # Rounding differs between versions of these, and between a CPU and a GPU.
+    libraries = (np, scipy, sklearn, torch, transformers)
+    # Of the settings, those that shape numbers: where results go changes none.
+    settings = {"stride", "detection", "screens", "probes", "seed"}
+    depends_on = {
+        "poisonwatch": [__version__, _hash_own_source(library)],
+        "libraries": [of.__version__ for of in libraries],
         "model": [
             model.fingerprint,
             _hash_model_files(files.folder),
             str(model.model.dtype),
             str(model.model.device),
         ],
-        "settings": config.model_dump(
-            mode="json", include={"stride", "detection", "screens", "probes", "seed"}
-        ),
+        "settings": config.model_dump(mode="json", include=settings),
         "sentinels": [asdict(sentinel) for sentinel in sentinels],
         "new": [_describe_row(example) for example in rows.new],
         "trusted": [_describe_row(example) for example in rows.trusted],
     }
-    return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 
 def _describe_row(example: Example) -> list[object]:
-    said = [
-        [[message.role, message.content] for message in of]
-        for of in (example.messages, example.rejected)
-    ]
+    # The id is a hash of the content in a normal form; the model reads the content as it stands.
+    said = [_describe_messages(example.messages), _describe_messages(example.rejected)]
     return [example.id, example.source, example.position, said]
 
 
-@cache
-def _hash_own_source() -> str:
+def _describe_messages(messages: Sequence[Message]) -> list[list[str]]:
+    return [[message.role, message.content] for message in messages]
+
+
+def _hash_own_source(library: Path) -> str:
     """SHA-256 of the library's source: an edit may change results."""
-    root = Path(poisonwatch.__file__).parent
-    above = {
-        root / name for name in ("tasks", "flows", "dashboards")
-    }  # symlinks in a checkout, folders in a wheel
-    paths = [path for path in root.rglob("*.py") if not above.intersection(path.parents)]
-    return _hash_files(sorted(paths))
+    above = {library / name for name in ABOVE_LIBRARY}
+    paths = []
+    for path in sorted(library.rglob("*.py")):
+        # Before Python 3.13 rglob enters no symlinked folder, later it may: left out by name.
+        if not above.intersection(path.parents):
+            paths.append(path)
+    return _hash_files(paths, library)
 
 
 def _hash_model_files(folder: Path) -> str:
-    return _hash_files(
-        sorted({path for pattern in TOKENISER_FILES for path in folder.glob(pattern)})
-    )
+    paths: set[Path] = set()
+    for pattern in TOKENISER_FILES:
+        paths.update(folder.glob(pattern))
+    return _hash_files(sorted(paths), folder)
 
 
-def _hash_files(paths: Sequence[Path]) -> str:
+def _hash_files(paths: Sequence[Path], root: Path) -> str:
+    """SHA-256 of the files' contents and of their places below `root`."""
     digest = hashlib.sha256()
     for path in paths:
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        # The whole place, for packages hold files of one name; the length, so that no content can
+        # be read as the beginning of the next file.
+        place = path.relative_to(root).as_posix()
+        digest.update(f"{place} {len(content)}\n".encode() + content)
     return digest.hexdigest()
