@@ -47,7 +47,7 @@ def check_sentinels(
     model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig, work: CheckpointStore
 ) -> list[SentinelProblem]:
     """Find sentinels that cannot tell anything."""
-    return work.stage(
+    return work.get_or_compute_stage(
         "check_sentinels",
         list[SentinelProblem],
         lambda: health.find_sentinel_problems(
@@ -113,7 +113,9 @@ def recover(
         influence, after = recovery.recover_influence(fitted, sentinels, config.stride, progress)
         return influence, after.single_rows
 
-    influence, singled = work.stage("recover", tuple[Influence, SingleRows], recovered)
+    influence, singled = work.get_or_compute_stage(
+        "recover", tuple[Influence, SingleRows], recovered
+    )
     return influence, fitted.with_single_rows(singled)
 
 
@@ -137,7 +139,7 @@ def gather_evidence(
 ) -> tuple[ClusterEvidence, ...]:
     """Group the flagged rows, and steer the model with each group."""
     seed, budget = config.seed, config.stride.token_budget
-    return work.stage(
+    return work.get_or_compute_stage(
         "gather_evidence",
         tuple[ClusterEvidence, ...],
         lambda: evidence.gather_cluster_evidence(

@@ -1,15 +1,15 @@
-"""What an audit has worked out so far, kept until it is committed: one that died or failed is taken
-up where it stopped.
+"""The checkpoints of one audit, kept until it is committed: one that died or failed goes on where
+it stopped.
 
-It lies in the user's cache, in a folder of its own below `work`, named by a key:
+They lie in the user's cache, in a folder of their own below `work`, named by a key:
 
     recover.safetensors           what a stage came to
-    fit-000003.safetensors        a shard of a pass over the rows (poisonwatch/trail.py)
+    fit-000003.safetensors        a shard of a pass over the rows, see `passes`
 
-The key is a SHA-256 of all that the results depend on: another row, sentinel, setting or model, or
-another Poisonwatch, is another key. A file holds tensors and JSON: nothing in it is ever run. One
-that is damaged is left out, and what it held is worked out anew. A full disk costs what would have
-been kept, not the audit.
+The key (see `key`) is a SHA-256 of all that the results depend on: another row, sentinel, setting
+or model, or another Poisonwatch, is another key. A file holds tensors and
+JSON: nothing in it is ever run. One that is damaged is left out, and what it held is computed anew.
+A full disk costs what would have been kept, not the audit.
 """
 
 import json
@@ -30,75 +30,72 @@ from torch import Tensor
 from poisonwatch.atomic import replace_file
 from poisonwatch.checkpoints.serialise import pack, unpack
 from poisonwatch.model.files import get_cache_folder
+from poisonwatch.text.words import plural
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-OUTDATED_S = 7 * 24 * 3600.0
-MOST_STORES = 4  # audits whose work is kept; the one that stopped longest ago goes first
+OUTDATED_S = 7 * 24 * 3600.0  # seconds after which nobody goes on with a checkpoint
+MOST_STORES = 4  # audits whose checkpoints are kept; the one that stopped longest ago goes first
 FREE_SPACE_FACTOR = 2  # times a file's size that must be free on the disk for it to be written
 
-DAMAGE = (
-    OSError,
-    SafetensorError,
-    ValueError,
-    TypeError,
-    KeyError,
-    RuntimeError,
-)  # what reading a damaged file raises
+# What reading a damaged file raises, wherever the damage is noticed: in the file system, in
+# safetensors, in JSON, or where values do not fit their types.
+DAMAGE = (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError)
+
+
+def ignore(_: str) -> None:
+    """Tell nobody."""
 
 
 class CheckpointStore:
-    """The work of one audit, in a folder that may hold some already; without a folder nothing is
-    kept.
+    """The checkpoints of one audit, in a folder that may hold some already; without a folder
+    nothing is kept.
+
+    `notify` is told what is reused of an earlier attempt, whose tensors go to the `device`.
     """
 
     def __init__(
         self,
         folder: Path | None = None,
-        tell: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = ignore,
         device: torch.device | str = "cpu",
     ) -> None:
         self.folder = folder
-        self.notify = tell
+        self.notify = notify
         self.device = device
         self.writable = folder is not None  # until something cannot be written
-        self.rows_reused = self.taken = self.newly_computed = (
-            0  # rows of passes, results or rows of all, since `account`
-        )
+        # Since `report_reuse` last spoke: of passes the rows, of anything else the results.
+        self.rows_reused = 0
+        self.results_reused = 0
+        self.newly_computed = 0
 
     @classmethod
     def open(
         cls,
         key: str,
-        tell: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = ignore,
         device: torch.device | str = "cpu",
     ) -> "CheckpointStore":
-        """The work under a key; clears away what others left longer than a week ago.
-
-        `tell` hears what is taken from an earlier attempt, whose tensors go to the `device`.
+        """The store under a key; clears away those that others left longer than a week ago, and the
+        oldest of too many.
         """
         root = get_cache_folder() / "work"
+        # Another audit may clear away the same folders at this moment: whoever comes second leaves
+        # the rest to the next audit.
         with suppress(OSError):
-            others = sorted(
-                (path for path in root.iterdir() if path.name != key),
-                key=lambda path: path.stat().st_mtime,
-                reverse=True,
-            )
-            for place, path in enumerate(others):
-                if place >= MOST_STORES - 1 or path.stat().st_mtime < time.time() - OUTDATED_S:
-                    shutil.rmtree(path, ignore_errors=True)
-        return cls(root / key, tell, device)
+            _clear_outdated(root, key)
+        return cls(root / key, notify, device)
 
     def clear(self) -> None:
         """Clear everything away: the audit is committed."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def get_or_compute(self, name: str, kind: type[T], make: Callable[[], T]) -> T:
-        """What an earlier attempt kept under a name, a value of this `kind` (see `packing`); else
-        what is made now, and kept.
+    def get_or_compute(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
+        """What an earlier attempt kept under a name, a value of this `kind` (see `serialise`); else
+        what is computed now, and kept.
         """
         found = self.read(name)
         if found is not None:
@@ -108,48 +105,53 @@ class CheckpointStore:
             except DAMAGE as error:
                 self.discard(name, error)
             else:
-                self.taken += 1
+                self.results_reused += 1
                 return value
-        value = make()
+        value = compute()
         self.newly_computed += 1
         if self.writable:
             tree, tensors = pack(value)
             self.write(name, tensors, {"value": json.dumps(tree)})
         return value
 
-    def stage(self, name: str, kind: type[T], make: Callable[[], T]) -> T:
-        """What a stage comes to, `kept` under its name; tells where it was taken."""
-        value = self.get_or_compute(name, kind, make)
+    def get_or_compute_stage(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
+        """`get_or_compute` under a stage's name; says where an earlier attempt had come to it."""
+        value = self.get_or_compute(name, kind, compute)
         self.report_reuse(name)
         return value
 
     def report_reuse(self, stage: str) -> None:
-        """Tell what of the stage that ends was taken from an earlier attempt."""
-        if (self.taken or self.rows_reused) and not self.newly_computed:
+        """Say what of the stage that ends was taken from an earlier attempt."""
+        reused = self.results_reused or self.rows_reused
+        if reused and not self.newly_computed:
             self.notify(f"{stage}: taken from an interrupted attempt")
         elif self.rows_reused:
-            self.notify(
-                f"{stage}: gone on with after {self.rows_reused} rows of an interrupted attempt"
-            )
-        self.rows_reused = self.taken = self.newly_computed = 0
+            rows = plural(self.rows_reused, "row")
+            self.notify(f"{stage}: gone on with after {rows} of an interrupted attempt")
+        self.rows_reused = 0
+        self.results_reused = 0
+        self.newly_computed = 0
 
-    def names(self, beginning: str) -> list[str]:
-        """Of the files whose names begin so, in order."""
+    def list_names(self, beginning: str) -> list[str]:
+        """The names kept that begin so, in order."""
         if self.folder is None:
             return []
         return sorted(path.stem for path in self.folder.glob(f"{beginning}*.safetensors"))
 
     def delete(self, *names: str) -> None:
         """Clear single files away."""
-        for path in map(self._path, names):
+        for name in names:
+            path = self._locate(name)
             if path is not None:
                 with suppress(OSError):
                     path.unlink()
 
     def has_room(self, size: int) -> bool:
-        """Whether the work is kept, and the disk has so many bytes to spare."""
+        """Whether checkpoints are kept, and the disk has so many bytes to spare."""
         if self.folder is None or not self.writable:
             return False
+        # The folder comes with the first file: what is free is asked of the nearest one that is
+        # there already.
         there = next(path for path in self.folder.absolute().parents if path.exists())
         return shutil.disk_usage(there).free >= size
 
@@ -157,12 +159,12 @@ class CheckpointStore:
         """Keep contiguous tensors on the CPU, and texts beside them; says whether it could. After a
         failure nothing more is kept.
         """
-        path = self._path(name)
-        if path is None or not self.has_room(
-            FREE_SPACE_FACTOR * sum(tensor.nbytes for tensor in tensors.values())
-        ):
+        path = self._locate(name)
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if path is None or not self.has_room(FREE_SPACE_FACTOR * size):
             return False
         try:
+            # What is kept tells of the rows: for this user alone.
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             checksum = str(_compute_checksum(tensors, facts))
             with replace_file(path, unique=True) as part:
@@ -179,7 +181,7 @@ class CheckpointStore:
 
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """What was kept under a name; None where nothing is, or the file is damaged."""
-        path = self._path(name)
+        path = self._locate(name)
         if path is None or not path.is_file():
             return None
         try:
@@ -188,6 +190,7 @@ class CheckpointStore:
                 tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118  (no iteration otherwise)
             if facts.pop("checksum", None) != str(_compute_checksum(tensors, facts)):
                 raise ValueError("its checksum is another")
+        # A checkpoint only ever saves time, so nothing that is wrong with one ends an audit.
         except DAMAGE as error:
             self.discard(name, error)
             return None
@@ -197,7 +200,7 @@ class CheckpointStore:
         """The texts kept under a name, unchecked; none where there is no such file, or it is
         damaged.
         """
-        path = self._path(name)
+        path = self._locate(name)
         with suppress(*DAMAGE):
             if path is not None:
                 with safe_open(path, "pt") as file:
@@ -206,23 +209,40 @@ class CheckpointStore:
 
     def discard(self, name: str, error: Exception) -> None:
         """Clear a file away that is of no use, and say so."""
+        # safetensors' errors go on for lines; the first says what is wrong.
+        problem = str(error).partition("\n")[0]
         logger.warning(
-            "%s is damaged (%s): what it held is worked out anew",
-            self._path(name),
-            next(iter(str(error).splitlines()), ""),
+            "%s is damaged (%s): what it held is worked out anew", self._locate(name), problem
         )
         self.delete(name)
 
-    def _path(self, name: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{name}.safetensors"
+    def _locate(self, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        return self.folder / f"{name}.safetensors"
+
+
+def _clear_outdated(root: Path, key: str) -> None:
+    """Clear away what lies below `root` under other keys than this one and is old, or the oldest of
+    too many.
+    """
+    others = [path for path in root.iterdir() if path.name != key]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for place, path in enumerate(others):
+        outdated = path.stat().st_mtime < time.time() - OUTDATED_S
+        # One place is for the key itself, whether its folder is there yet or not.
+        if outdated or place >= MOST_STORES - 1:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _compute_checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> int:
-    """CRC-32: a machine that loses power can leave files of the right length and the wrong content."""
+    """CRC-32 of names, types, shapes, numbers and texts."""
+    # A machine that loses power can leave files of the right length and the wrong content.
     total = zlib.crc32(json.dumps(sorted(facts.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        # A tensor without numbers has no bytes to be viewed.
         if tensor.numel():
             total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, total)
     return total

@@ -124,7 +124,7 @@ def test_shards_that_have_grown_too_large_are_written_anew(
     """
     monkeypatch.setattr(trail, "REWRITE", 0)
     killed(work, encoded, 4)
-    assert work.names("fit-") == ["fit-000003"]
+    assert work.list_names("fit-") == ["fit-000003"]
     assert Pass(work, encoded) == Pass(None, encoded)
 
 
@@ -134,7 +134,7 @@ def test_shards_together_stay_within_what_they_may_come_to(
     """At most REWRITE times the arrays, and once more for the one that replaces the others."""
     Pass(work := CheckpointStore(tmp_path), encoded)
     arrays = 4 * K * D + 4 * D + 8 * N
-    kept = [work.read(name) for name in work.names("fit-")]
+    kept = [work.read(name) for name in work.list_names("fit-")]
     size = sum(
         t.nbytes
         for found in kept
@@ -150,7 +150,7 @@ def test_a_pass_goes_on_from_before_a_damaged_shard(
 ) -> None:
     """Those after it are of no use without it."""
     killed(work, encoded, 3)
-    _, second, _ = (work.folder / f"{name}.safetensors" for name in work.names("fit-"))  # type: ignore[operator]
+    _, second, _ = (work.folder / f"{name}.safetensors" for name in work.list_names("fit-"))  # type: ignore[operator]
     second.write_bytes(second.read_bytes()[:-1])
     resumed = Pass(work, encoded)
     assert resumed == Pass(None, encoded)
@@ -165,7 +165,7 @@ def test_a_damaged_beginning_does_not_stay_in_the_way(
     monkeypatch.setattr(trail, "REWRITE", 0)
     killed(work, encoded, 3)
     monkeypatch.setattr(trail, "REWRITE", 100)
-    (name,) = work.names("fit-")
+    (name,) = work.list_names("fit-")
     path = work.folder / f"{name}.safetensors"  # type: ignore[operator]
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     killed(work, encoded, 2)
@@ -205,7 +205,7 @@ def test_a_shard_of_other_arrays_is_left_out(work: CheckpointStore, encoded: lis
     for change in wrong:
         assert work.write("fit-000000", {**tensors, **change}, facts)
         assert len(Pass(work, encoded).passed) == N
-        work.delete(*work.names("fit-"))
+        work.delete(*work.list_names("fit-"))
 
 
 def test_where_the_disk_is_full_nothing_is_kept(
@@ -214,7 +214,7 @@ def test_where_the_disk_is_full_nothing_is_kept(
     """The pass costs what it costs without."""
     monkeypatch.setattr(trail, "ROOM", 10**15)
     assert Pass(work, encoded) == Pass(None, encoded)
-    assert work.names("fit-") == []
+    assert work.list_names("fit-") == []
 
 
 def test_shards_are_written_as_rarely_as_they_may(
@@ -225,10 +225,10 @@ def test_shards_are_written_as_rarely_as_they_may(
     """
     monkeypatch.setattr(trail, "EVERY_S", 3600.0)
     Pass(work, encoded)
-    assert work.names("fit-") == ["fit-000000"]
+    assert work.list_names("fit-") == ["fit-000000"]
     work.clear()
     monkeypatch.setattr(trail, "EVERY_S", 0.0)
     monkeypatch.setattr(trail, "SHARE", 1e-12)
     monkeypatch.setattr(trail, "REWRITE", 100)
     Pass(work, encoded)
-    assert work.names("fit-") == ["fit-000000", "fit-000001"]
+    assert work.list_names("fit-") == ["fit-000000", "fit-000001"]

@@ -1,9 +1,8 @@
-"""Work is kept by all that it depends on, and a file can do no harm."""
+"""What an audit has come to is kept, reused and cleared away, and a file can do no harm."""
 
 import os
 import pickle
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,11 @@ import pytest
 import torch
 
 from poisonwatch.checkpoints import store as module
-from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import MOST_STORES, CheckpointStore
-from poisonwatch.config import AuditConfig, DetectionConfig, StrideConfig
-from poisonwatch.examples import AuditRows, Example, Message
-from poisonwatch.model.files import ModelFiles
-from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.checks import SentinelProblem
-from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.operators import Basis
 
 PROBLEMS = [SentinelProblem("a", "says nothing")]
-ROWS = [
-    Example.from_messages(
-        [Message("user", f"Question {i}"), Message("assistant", "Yes.")], "rows.jsonl", i
-    )
-    for i in range(4)
-]
-SENTINELS = [Sentinel("a", (Message("user", "Why?"),), "No.", None, "a")]
 
 
 @pytest.fixture(autouse=True)
@@ -194,62 +180,12 @@ def test_it_is_said_what_was_taken(tmp_path: Path) -> None:
     """All of a stage, or some rows of it; nothing where nothing was."""
     said: list[str] = []
     for _ in range(2):
-        CheckpointStore(tmp_path, said.append).stage("check", list[SentinelProblem], Making())
+        CheckpointStore(tmp_path, said.append).get_or_compute_stage(
+            "check", list[SentinelProblem], Making()
+        )
     assert said == ["check: taken from an interrupted attempt"]
     work = CheckpointStore(tmp_path, said.append)
     work.rows_reused, work.newly_computed = 256, 3
     work.report_reuse("fit")
     work.report_reuse("next")
     assert said[1:] == ["fit: gone on with after 256 rows of an interrupted attempt"]
-
-
-@pytest.fixture
-def ingredients(tiny_pretrained: Pretrained, tiny_folder: Path) -> dict[str, Any]:
-    config = AuditConfig.model_validate({"source": "rows.jsonl", "sentinels": "sentinels.yaml"})
-    files = ModelFiles(tiny_folder, "0" * 64)
-    return {
-        "config": config,
-        "files": files,
-        "model": tiny_pretrained,
-        "sentinels": SENTINELS,
-        "rows": AuditRows(tuple(ROWS[:2]), tuple(ROWS[2:])),
-    }
-
-
-def test_the_key_depends_on_all_that_results_depend_on(
-    ingredients: dict[str, Any], tmp_path: Path
-) -> None:
-    """Another value of anything is another key; what only says where results go is not in it."""
-    config: AuditConfig = ingredients["config"]
-    other_folder = tmp_path / "other"
-    other_folder.mkdir()
-    (other_folder / "tokenizer.json").write_text("{}")
-    said = (Message("user", "Question 0 "), Message("assistant", "Yes."))
-    spaced, trusted = replace(ROWS[0], messages=said), tuple(ROWS[2:])
-    changes = [
-        {"config": config.model_copy(update={"seed": 1})},
-        {"config": config.model_copy(update={"stride": StrideConfig(damping=0.2)})},
-        {
-            "config": config.model_copy(
-                update={"detection": DetectionConfig(false_discovery_rate=0.2)}
-            )
-        },
-        {"config": config.model_copy(update={"probes": 0})},
-        {"config": config.model_copy(update={"screens": []})},
-        {"files": ModelFiles(other_folder, "0" * 64)},
-        {"model": replace(ingredients["model"], fingerprint="1" * 64)},
-        {"sentinels": [replace(SENTINELS[0], severity="high")]},
-        {"sentinels": [replace(SENTINELS[0], forbidden="Never.")]},
-        {"rows": AuditRows(tuple(ROWS[1::-1]), trusted)},
-        {"rows": AuditRows(tuple(ROWS[:1]), trusted)},
-        {"rows": AuditRows((spaced, ROWS[1]), trusted)},
-        {"rows": AuditRows((replace(ROWS[0], position=7), ROWS[1]), trusted)},
-        {"rows": AuditRows(tuple(ROWS[:2]), tuple(ROWS[3:]))},
-        {"rows": AuditRows(tuple(ROWS))},
-    ]
-    keys = [compute_checkpoint_key(**{**ingredients, **change}) for change in changes]
-    assert len({compute_checkpoint_key(**ingredients), *keys}) == len(changes) + 1
-    told_elsewhere = config.model_copy(update={"name": "other", "tracking": "http://there:5000"})
-    assert compute_checkpoint_key(**ingredients) == compute_checkpoint_key(
-        **{**ingredients, "config": told_elsewhere}
-    )
