@@ -3,20 +3,20 @@ and what they do together.
 
 Flagged rows belong together where they are alike and training on one pushes the other:
 
-    affinity(i, j) = 1/2 ( <phi_i, phi_j> + clip(kinship(i, j) / KIN, 0, 1) )
+    affinity(i, j) = 1/2 ( <phi_i, phi_j> + clip(influence(i, j) / AFFINITY_SCALE, 0, 1) )
 
-with phi of `likeness` and the suspects' kinship of `Influence`, in spreads, made symmetric; where
-kinship is not known, likeness stands alone. Average-linkage agglomerative clustering (Sokal and
-Michener, Univ. Kansas Sci. Bull. 38, 1958) joins clusters while the mean affinity of their pairs is
-at least TOGETHER. For each cluster: the words that most of its rows hold and few other rows of the
-batch do, an example, the trusted rows nearest to each of its rows, and what the model does when
-steered with it (`confirmation`).
+with phi the features of `stride.similarity` and the suspects' mutual influence of `Influence`, in
+background standard deviations, made symmetric; where the latter is not known, similarity stands
+alone. Average-linkage agglomerative clustering (Sokal and Michener, Univ. Kansas Sci. Bull. 38,
+1958) joins clusters while the mean affinity of their pairs is at least TOGETHER. For each cluster:
+the words that most of its rows hold and few other rows of the batch do, an example, the trusted
+rows nearest to each of its rows, and what the model does when steered with it (`confirmation`).
 
-Row text is hostile. Here it is data: pass it through `redaction.visible` where it is shown.
+Row text is hostile. Here it is data: pass it through `text.display.make_visible` where it is shown.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,10 +35,10 @@ from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.shared_ngrams import SharedNgram, find_shared_ngrams
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import Fitted
-from poisonwatch.stride.influence import Influence, Query
+from poisonwatch.stride.fitted import FittedOperators, NaturalGradientFit
+from poisonwatch.stride.influence import Influence
 
-AFFINITY_SCALE = 5.0  # spreads that count as much as a likeness of 1
+AFFINITY_SCALE = 5.0  # background standard deviations that count as much as a similarity of 1
 TOGETHER = 0.35  # mean affinity down to which clusters are joined
 MOST_CLUSTERED = 2000  # flagged rows; their affinities are held all at once
 NEAREST_TRUSTED = 2  # trusted rows named for each flagged row
@@ -48,7 +48,7 @@ MOST_CONFIRMED = 8  # clusters
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """A trusted row near a flagged one: its `example_id`, its `place` among the trusted rows, and
-    the `likeness` in [-1, 1].
+    their similarity, `likeness`, in [-1, 1].
     """
 
     example_id: str
@@ -56,15 +56,15 @@ class Neighbour:
     likeness: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterEvidence:
-    """Flagged rows that are alike, strongest flag first: `rows` are places in the detection's
-    examples, `example_ids` their ids.
+    """Flagged rows that are alike, strongest flag first: `rows` are places among the detection's
+    new rows, `example_ids` their ids.
 
-    `panel` is the one that most of the rows are flagged on. `likeness` is the mean of the rows'
-    pairs (1 for a single row), `example` the row nearest to the cluster's centre. `prompt_ngrams`
-    and `answer_ngrams` are what the rows share, if anything; `nearest` has the nearest trusted rows
-    of each row. Where there is no `confirmation`, `unconfirmed` says why.
+    `panel` is the one that most of the rows are flagged on. `likeness` is the mean similarity of
+    the rows' pairs (1 for a single row), `example` the row nearest to the cluster's centre.
+    `prompt_ngrams` and `answer_ngrams` are what the rows share, if anything; `nearest` has the
+    nearest trusted rows of each row. Where there is no `confirmation`, `unconfirmed` says why.
     """
 
     rows: tuple[int, ...]
@@ -80,7 +80,7 @@ class ClusterEvidence:
 
 
 def gather_cluster_evidence(
-    fitted: Fitted,
+    fitted: FittedOperators,
     influence: Influence,
     detection: Detection,
     sentinels: Sequence[Sentinel],
@@ -91,52 +91,50 @@ def gather_cluster_evidence(
     """The clusters of the flagged rows, largest first, the MOST_CONFIRMED largest with their
     confirmation on the given sentinels.
 
-    `fitted` and `influence` are of the detection's rows. Flags past the MOST_CLUSTERED strongest
-    are left out.
+    `fitted` and `influence` are of the detection's rows; raises ValueError where the fit is not.
+    Flags past the MOST_CLUSTERED strongest are left out.
     """
-    examples, features = detection.rows.new, influence.features
-    _, trusted_features = detection.rows.split(features)
-    trusted_ids = [example.id for example in detection.rows.trusted]
-    place = {example.id: i for i, example in enumerate(examples)}
+    audit_rows = detection.rows
+    if fitted.ids != audit_rows.ids:
+        raise ValueError("the fit is of other rows than the detection, or has them in other order")
+    place = {example.id: i for i, example in enumerate(audit_rows.new)}
     panels = {place[flag.example.id]: flag.panel for flag in detection.flags}
     if not panels:
         return ()
+    # The strongest flags come first.
     flagged = np.array(list(panels)[:MOST_CLUSTERED], dtype=np.int64)
-    found = [
-        flagged[members]
-        for members in cluster_rows(
-            compute_affinity(influence, flagged), [fitted.ids[i] for i in flagged.tolist()]
-        )
-    ]
-    unflagged = np.array([i for i in detection.rows.new_places if i not in panels], dtype=np.int64)
-    in_prompts = find_shared_ngrams([example.prompt for example in examples], found)
-    in_answers = find_shared_ngrams([example.response for example in examples], found)
-    against, impossible = _try_draw_pool(fitted, unflagged, seed, token_budget, progress)
+    members = cluster_rows(compute_affinity(influence, flagged), _pick(fitted.ids, flagged))
+    clusters = [flagged[of_cluster] for of_cluster in members]
+
+    prompts = find_shared_ngrams([example.prompt for example in audit_rows.new], clusters)
+    answers = find_shared_ngrams([example.response for example in audit_rows.new], clusters)
+    _, trusted_features = audit_rows.split(influence.features)
+    trusted_ids = [example.id for example in audit_rows.trusted]
+    unflagged = np.array([i for i in audit_rows.new_places if i not in panels], dtype=np.int64)
+    confirmer = _make_confirmer(
+        fitted,
+        influence,
+        unflagged,
+        sentinels,
+        seed=seed,
+        token_budget=token_budget,
+        progress=progress,
+    )
     evidence = []
-    for number, rows in enumerate(progress(found, "evidence", len(found))):
-        counted = Counter(panels[i] for i in rows.tolist())
-        panel = min(counted, key=lambda name: (-counted[name], detection.panels.index(name)))
-        confirmation, unconfirmed = None, impossible
-        if number >= MOST_CONFIRMED:
-            unconfirmed = f"only the {MOST_CONFIRMED} largest clusters are confirmed"
-        elif against is not None:
-            queries = [
-                query
-                for query in select_strongest_queries(influence, rows, panel)
-                if query.sentinel in sentinels
-            ]
-            confirmation, unconfirmed = _try_confirm(fitted, rows, against, queries, token_budget)
-        ids = tuple(fitted.ids[i] for i in rows.tolist())
+    for number, rows in enumerate(progress(clusters, "evidence", len(clusters))):
+        ids, phi = _pick(fitted.ids, rows), influence.features[rows]
+        panel = _choose_panel(_pick(panels, rows), detection.panels)
+        confirmation, unconfirmed = _try_confirm(confirmer, number, rows, panel)
         evidence.append(
             ClusterEvidence(
                 rows=tuple(rows.tolist()),
                 example_ids=ids,
                 panel=panel,
-                likeness=compute_mean_similarity(features[rows]),
-                example=int(rows[find_medoid(features[rows], ids)]),
-                prompt_ngrams=in_prompts[number],
-                answer_ngrams=in_answers[number],
-                nearest=find_nearest_trusted(features[rows], trusted_features, trusted_ids),
+                likeness=compute_mean_similarity(phi),
+                example=int(rows[find_medoid(phi, ids)]),
+                prompt_ngrams=prompts[number],
+                answer_ngrams=answers[number],
+                nearest=find_nearest_trusted(phi, trusted_features, trusted_ids),
                 confirmation=confirmation,
                 unconfirmed=unconfirmed,
             )
@@ -144,61 +142,112 @@ def gather_cluster_evidence(
     return tuple(evidence)
 
 
-def _try_draw_pool(
-    fitted: Fitted, unflagged: RowIndices, seed: int, token_budget: int, progress: Progress
-) -> tuple[RandomGroupPool | None, str | None]:
-    """The rows that random groups are drawn from, or why there are none."""
+def _pick(values: Sequence[str] | Mapping[int, str], rows: RowIndices) -> tuple[str, ...]:
+    return tuple(values[i] for i in rows.tolist())
+
+
+def _choose_panel(flagged_on: Sequence[str], panels: Sequence[str]) -> str:
+    """The panel that most rows are flagged on; among equals the first of the audit's."""
+    counted = Counter(flagged_on)
+    return min(counted, key=lambda panel: (-counted[panel], panels.index(panel)))
+
+
+# Confirmation, where there can be one
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmer:
+    """Confirms clusters on some sentinels, against random groups of the pool."""
+
+    fitted: NaturalGradientFit
+    influence: Influence
+    pool: RandomGroupPool
+    sentinels: Sequence[Sentinel]
+    token_budget: int
+
+    def confirm(self, rows: RowIndices, panel: str) -> Confirmation:
+        """The confirmation of a cluster on the panel's sentinels; raises ValueError as `confirm`
+        does.
+        """
+        strongest = select_strongest_queries(self.influence, rows, panel)
+        queries = [query for query in strongest if query.sentinel in self.sentinels]
+        return confirm(self.fitted, rows, self.pool, queries, token_budget=self.token_budget)
+
+
+def _make_confirmer(
+    fitted: FittedOperators,
+    influence: Influence,
+    unflagged: RowIndices,
+    sentinels: Sequence[Sentinel],
+    *,
+    seed: int,
+    token_budget: int,
+    progress: Progress,
+) -> _Confirmer | str:
+    """With a pool of the unflagged rows; or why nothing can be confirmed."""
+    if not isinstance(fitted, NaturalGradientFit):
+        return "these rows cannot be taken apart: their operators were trained, or loaded"
     try:
-        return draw_pool(fitted, unflagged, seed, token_budget, progress), None
+        pool = draw_pool(fitted, unflagged, seed, token_budget, progress)
     except ValueError as error:
-        return None, str(error)
+        return str(error)
+    return _Confirmer(fitted, influence, pool, sentinels, token_budget)
 
 
 def _try_confirm(
-    fitted: Fitted,
-    rows: RowIndices,
-    against: RandomGroupPool,
-    queries: Sequence[Query],
-    token_budget: int,
+    confirmer: _Confirmer | str, number: int, rows: RowIndices, panel: str
 ) -> tuple[Confirmation | None, str | None]:
-    """A group's confirmation, or why there is none."""
+    """The confirmation of the cluster of that number, or why there is none."""
+    # The largest come first, and a confirmation takes seconds.
+    if number >= MOST_CONFIRMED:
+        return None, f"only the {MOST_CONFIRMED} largest clusters are confirmed"
+    if isinstance(confirmer, str):
+        return None, confirmer
     try:
-        return confirm(fitted, rows, against, queries, token_budget), None
+        return confirmer.confirm(rows, panel), None
     except ValueError as error:
         return None, str(error)
 
 
 def build_evidence_record(evidence: ClusterEvidence) -> dict[str, Any]:
-    """The evidence as plain JSON: what dataclasses hold, with the confirmation's verdict, and
+    """The evidence as plain JSON: what dataclasses hold, with the outcome of the confirmation, and
     sentinels by id.
     """
     record = asdict(evidence)
     confirmation = evidence.confirmation
-    if confirmation is not None:
-        effects = [
-            {**asdict(effect), "sentinel": effect.sentinel.id, "harm": effect.harm.tolist()}
-            for effect in confirmation.effects
-        ]
-        verdict = {
-            "confirmed": confirmation.confirmed,
-            "words": confirmation.words,
-            "harm": confirmation.harm.tolist(),
-        }
-        record["confirmation"] = {**asdict(confirmation), "effects": effects, **verdict}
+    if confirmation is None:
+        return record
+    effects = []
+    for effect in confirmation.effects:
+        of_effect = {"sentinel": effect.sentinel.id, "harm": effect.harm.tolist()}
+        effects.append(asdict(effect) | of_effect)
+    record["confirmation"] |= {
+        "effects": effects,
+        "confirmed": confirmation.confirmed,
+        "words": confirmation.words,
+        "harm": confirmation.harm.tolist(),
+    }
     return record
 
 
+# Clusters
+
+
 def compute_affinity(influence: Influence, rows: RowIndices) -> Array:
-    """How much the rows (m,) belong together (m, m), in [-1, 1]; kinship is known of suspects only."""
+    """How much the rows (m,) belong together (m, m), in [-1, 1]; mutual influence is known of
+    suspects only.
+    """
     phi = influence.features[rows].astype(np.float64)
-    together = phi @ phi.T
-    suspect = {row: k for k, row in enumerate(influence.suspects.tolist())}
-    known = np.array([k for k, row in enumerate(rows.tolist()) if row in suspect], dtype=np.int64)
-    of = np.array([suspect[row] for row in rows[known].tolist()], dtype=np.int64)
-    kinship = influence.mutual_influence[np.ix_(of, of)]
-    pushed = np.clip((kinship + kinship.T) / (2 * AFFINITY_SCALE), 0.0, 1.0)
-    together[np.ix_(known, known)] = (together[np.ix_(known, known)] + pushed) / 2
-    return together
+    affinity = phi @ phi.T
+    suspect_place = {row: k for k, row in enumerate(influence.suspects.tolist())}
+    found = np.array([suspect_place.get(row, -1) for row in rows.tolist()], dtype=np.int64)
+    known = np.flatnonzero(found >= 0)
+    pairs, suspects = np.ix_(known, known), found[known]
+    pushes = influence.mutual_influence[np.ix_(suspects, suspects)]
+    # Clusters take a symmetric affinity, and one row may push another that does not push it.
+    pushed = np.clip((pushes + pushes.T) / (2 * AFFINITY_SCALE), 0.0, 1.0)
+    affinity[pairs] = (affinity[pairs] + pushed) / 2
+    return affinity
 
 
 def cluster_rows(affinity: Array, ids: Sequence[str]) -> list[RowIndices]:
@@ -210,9 +259,8 @@ def cluster_rows(affinity: Array, ids: Sequence[str]) -> list[RowIndices]:
     """
     if len(ids) < 2:
         return [np.arange(len(ids))] * len(ids)
-    by_id = np.array(
-        sorted(range(len(ids)), key=ids.__getitem__)
-    )  # ties between equal affinities must not depend on the order
+    # Ties between equal affinities go by the order of the rows, which must not matter.
+    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__))
     linkage = AgglomerativeClustering(
         n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1 - TOGETHER
     )
@@ -223,8 +271,8 @@ def cluster_rows(affinity: Array, ids: Sequence[str]) -> list[RowIndices]:
 
 
 def compute_mean_similarity(phi: Features) -> float:
-    """Mean likeness of the pairs of rows with features phi (m, f): |sum|^2 less the diagonal. 1 for
-    a single row.
+    """Mean similarity of the pairs of rows with features phi (m, f): |sum|^2 less the diagonal. 1
+    for a single row.
     """
     m = len(phi)
     if m < 2:
@@ -237,8 +285,9 @@ def find_medoid(phi: Features, ids: Sequence[str]) -> int:
     """Which of m rows is most like the others on average, by features phi (m, f); among equals the
     one with the least id.
     """
-    like = (phi.astype(np.float64) @ phi.sum(axis=0, dtype=np.float64)).round(9)
-    return min(range(len(phi)), key=lambda k: (-like[k], ids[k]))
+    # Rounded: equal rows must stay equal, whatever the order of the sum.
+    similarity = (phi.astype(np.float64) @ phi.sum(axis=0, dtype=np.float64)).round(9)
+    return min(range(len(phi)), key=lambda k: (-similarity[k], ids[k]))
 
 
 def find_nearest_trusted(

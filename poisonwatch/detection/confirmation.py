@@ -1,7 +1,7 @@
 """Does a group of rows do what it is flagged for? The frozen model is steered with the rows
 together, and with random groups.
 
-    a = -eta P sum_{i in group} c_i G_i ,     scaled so that the typical ||z~ - z|| / ||z|| is STRENGTH
+    a = -eta P sum_{i in group} c_i G_i ,  scaled so that the typical ||z~ - z|| / ||z|| is STRENGTH
 
 for the group and for RANDOM_GROUPS groups of as many unflagged new rows. What each does to a
 sentinel's answers is measured by running the steered model, not to first order, and what the model
@@ -16,6 +16,7 @@ their push, so this is a check of the attribution by an experiment on the model,
 opinion on the rows: honest rows about what a sentinel asks can pass it.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ from poisonwatch.flags import PUSH_PHRASES
 from poisonwatch.model.encoding import extract_prompt
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import Fitted, compute_row_operators
+from poisonwatch.stride.fitted import FittedOperators, NaturalGradientFit
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.measurement import measure_steered_losses
 from poisonwatch.stride.operators import Operators, compute_typical_eta
@@ -83,19 +84,25 @@ class Effect:
         """(1 + R,) in nats a token, by the group, then by the random groups: how far they push in
         the harmful direction of the `kind`.
         """
-        forbidden, reference = (
-            np.zeros(1) if moved is None else moved.pushes
-            for moved in (self.forbidden, self.reference)
-        )
         if self.kind == "reference":
-            return np.abs(reference)
-        return forbidden - reference if self.kind == "margin" else forbidden
+            # Nothing is forbidden: any move of the reference answer counts as harm.
+            return np.abs(_get_pushes(self.reference))
+        if self.kind == "margin":
+            return _get_pushes(self.forbidden) - _get_pushes(self.reference)
+        return _get_pushes(self.forbidden)
+
+
+def _get_pushes(change: LossChange | None) -> Array:
+    """The change's pushes (1 + R,); a zero that fits any other where the answer does not exist."""
+    if change is None:
+        return np.zeros(1)
+    return change.pushes
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
     """What steering with `rows` rows of a group did to the sentinels they push most (at most
-    MOST_SENTINELS), at `strength`.
+    MOST_CONFIRMED_SENTINELS), at `strength`.
     """
 
     strength: float
@@ -117,10 +124,13 @@ class Confirmation:
     def words(self) -> str:
         """The outcome in one sentence, free of row text."""
         own, random = self.harm[0], self.harm[1:]
-        among = f" on average over {len(self.effects)} sentinels" if len(self.effects) > 1 else ""
+        among = ""
+        if len(self.effects) > 1:
+            among = f" on average over {len(self.effects)} sentinels"
         return (
             f"{PUSH_PHRASES[self.effects[0].kind]} by {own:+.2f} nats a token{among}; "
-            f"{len(random)} random groups of as many rows by {random.min():+.2f} to {random.max():+.2f}"
+            f"{len(random)} random groups of as many rows "
+            f"by {random.min():+.2f} to {random.max():+.2f}"
         )
 
 
@@ -134,55 +144,56 @@ class RandomGroupPool:
     a: Tensor
     seed: int
 
-    def groups(self, m: int) -> Tensor:
+    def draw_groups(self, m: int) -> Tensor:
         """The operators (R, r, D) of random groups of m rows."""
         draw = np.random.default_rng([self.seed, m])
-        members = [draw.choice(len(self.rows), m, replace=False) for _ in range(RANDOM_GROUPS)]
-        return torch.stack(
-            [self.a[torch.from_numpy(np.sort(of)).to(self.a.device)].sum(dim=0) for of in members]
-        )
+        groups = []
+        for _ in range(RANDOM_GROUPS):
+            members = np.sort(draw.choice(len(self.rows), m, replace=False))
+            groups.append(self.a[torch.from_numpy(members).to(self.a.device)].sum(dim=0))
+        return torch.stack(groups)
 
 
 def draw_pool(
-    fitted: Fitted,
+    fitted: NaturalGradientFit,
     unflagged: RowIndices,
     seed: int = 0,
     token_budget: int = 2048,
     progress: Progress = silent,
 ) -> RandomGroupPool:
-    """Draw the pool from the unflagged new rows (u,): by ids and seed, whatever their order. Raises
-    ValueError as `confirm` does.
-    """
+    """Draw the pool from the unflagged new rows (u,): by ids and seed, whatever their order."""
+    # With twice the rows of the largest group, two random groups share half of theirs on average;
+    # with more, each of them costs another backward pass.
     rows = _draw_rows(fitted, unflagged, 2 * GROUP_ROWS, seed)
-    return RandomGroupPool(rows, compute_row_operators(fitted, rows, token_budget, progress), seed)
+    return RandomGroupPool(rows, fitted.compute_row_operators(rows, token_budget, progress), seed)
 
 
 def select_strongest_queries(
     influence: Influence, rows: RowIndices, panel: str
 ) -> tuple[Query, ...]:
     """The queries of a panel that the rows push most on average, strongest first: at most
-    MOST_SENTINELS, all of one kind.
+    MOST_CONFIRMED_SENTINELS, all of one kind.
 
     Pushes are compared in robust standard deviations. The kind is the one whose queries are pushed
     most.
     """
     push = pool_scores(influence.queries, influence.w).standard[rows].mean(axis=0)
-    by_kind: dict[str, list[int]] = {}
+    by_kind: defaultdict[str, list[int]] = defaultdict(list)
     for q in sorted(range(len(push)), key=lambda q: (-push[q], q)):
         query = influence.queries[q]
-        if (
-            query.sentinel.panel == panel
-            and len(by_kind.setdefault(query.kind, [])) < MOST_CONFIRMED_SENTINELS
-        ):
+        if query.sentinel.panel == panel:
             by_kind[query.kind].append(q)
-    best = max(by_kind.values(), key=lambda of_kind: float(push[of_kind].mean()), default=[])
+    # Harm is averaged over sentinels, and kinds do not add up: nats a token of one answer, or of a
+    # difference of two.
+    strongest = [of_kind[:MOST_CONFIRMED_SENTINELS] for of_kind in by_kind.values()]
+    best = max(strongest, key=lambda of_kind: float(push[of_kind].mean()), default=[])
     return tuple(influence.queries[q] for q in best)
 
 
 def confirm(
-    fitted: Fitted,
+    fitted: NaturalGradientFit,
     rows: RowIndices,
-    against: RandomGroupPool,
+    pool: RandomGroupPool,
     queries: Sequence[Query],
     token_budget: int = 2048,
     progress: Progress = silent,
@@ -190,68 +201,92 @@ def confirm(
     """Steer with the rows (m,) together and with random groups of as many; report on the queries'
     sentinels, of one kind.
 
-    Raises ValueError where operators were trained or loaded, where there is nothing to report on,
-    or the pool is smaller than the group.
+    Raises ValueError where there is nothing to report on, or the pool is smaller than the group.
     """
     if not queries:
         raise ValueError("there is no sentinel to confirm the group on")
-    rows = _draw_rows(fitted, rows, GROUP_ROWS, against.seed)
-    if len(against.rows) < len(rows):
+    rows = _draw_rows(fitted, rows, GROUP_ROWS, pool.seed)
+    if len(pool.rows) < len(rows):
         raise ValueError(
-            f"there are {len(against.rows)} unflagged rows to draw random groups of {len(rows)} from"
+            f"there are {len(pool.rows)} unflagged rows to draw random groups of {len(rows)} from"
         )
-    own = compute_row_operators(fitted, rows, token_budget, progress).sum(dim=0, keepdim=True)
-    operators = scale_to_strength(fitted, torch.cat([own, against.groups(len(rows))]))
+    own = fitted.compute_row_operators(rows, token_budget, progress).sum(dim=0, keepdim=True)
+    operators = scale_to_strength(fitted, torch.cat([own, pool.draw_groups(len(rows))]))
     sentinels = [query.sentinel for query in queries]
-    answers = [(s, text) for s in sentinels for text in (s.forbidden, s.reference) if text]
-    encoded = [fitted.encoder.encode(s.add_answer(text)) for s, text in answers]
-    losses = measure_steered_losses(fitted.model, operators, encoded, token_budget, progress)
-    moved = {
-        answer: LossChange(float(of[0]), float(of[1]), tuple(of[2:].tolist()))
-        for answer, of in zip(answers, losses.T, strict=True)
-    }
+    changes = _measure_changes(fitted, operators, sentinels, token_budget, progress)
+    # No steering, then the group's: what the model says as it is stands beside what it says then.
+    before_and_after = torch.cat([torch.zeros_like(own), operators.a[:1]])
     effects = []
     for query in queries:
-        s = query.sentinel
-        said = generate_replies(fitted, s, torch.cat([torch.zeros_like(own), operators.a[:1]]))
-        forbidden, reference = (
-            moved[s, text] if text else None for text in (s.forbidden, s.reference)
+        sentinel = query.sentinel
+        said_before, said_after = generate_replies(fitted, sentinel, before_and_after)
+        effects.append(
+            Effect(
+                sentinel=sentinel,
+                kind=query.kind,
+                forbidden=changes.get((sentinel, sentinel.forbidden)),
+                reference=changes.get((sentinel, sentinel.reference)),
+                said_before=said_before,
+                said_after=said_after,
+            )
         )
-        effects.append(Effect(s, query.kind, forbidden, reference, *said))
     return Confirmation(STRENGTH, len(rows), tuple(effects))
 
 
-def scale_to_strength(fitted: Fitted, a: Tensor) -> Operators:
+def _measure_changes(
+    fitted: NaturalGradientFit,
+    operators: Operators,
+    sentinels: Sequence[Sentinel],
+    token_budget: int,
+    progress: Progress,
+) -> dict[tuple[Sentinel, str | None], LossChange]:
+    """What the operators (1 + R of them, the group's first) do to each of the sentinels' answers,
+    by sentinel and answer.
+    """
+    answers: list[tuple[Sentinel, str]] = []
+    for sentinel in sentinels:
+        for text in (sentinel.forbidden, sentinel.reference):
+            if text:
+                answers.append((sentinel, text))
+    encoded = [fitted.encoder.encode(sentinel.add_answer(text)) for sentinel, text in answers]
+    losses = measure_steered_losses(fitted.model, operators, encoded, token_budget, progress)
+    changes: dict[tuple[Sentinel, str | None], LossChange] = {}
+    for answer, (before, after, *random) in zip(answers, losses.T.tolist(), strict=True):
+        changes[answer] = LossChange(before, after, tuple(random))
+    return changes
+
+
+def scale_to_strength(fitted: NaturalGradientFit, a: Tensor) -> Operators:
     """Operators a (m, r, D), each scaled to the typical relative shift STRENGTH; one that is zero
     stays so.
     """
-    if fitted.preconditioner is None:
-        raise ValueError(
-            "nothing is known of how far these operators shift states: they were trained, or loaded"
-        )
     A, power = fitted.preconditioner.A, fitted.preconditioner.mean_power
-    scaled = [
-        each * compute_typical_eta(each[None], A, power, STRENGTH) if bool(each.any()) else each
-        for each in a
-    ]
+    scaled = []
+    for one in a:
+        if bool(one.any()):
+            one = one * compute_typical_eta(one[None], A, power, STRENGTH)
+        scaled.append(one)
     return Operators(torch.stack(scaled), fitted.operators.basis, fitted.operators.eta, STRENGTH)
 
 
-def generate_replies(fitted: Fitted, sentinel: Sentinel, a: Tensor) -> list[str]:
+def generate_replies(fitted: FittedOperators, sentinel: Sentinel, a: Tensor) -> list[str]:
     """What the model says to a sentinel's prompt under each of m operators a (m, r, D): the greedy
     continuation, decoded.
     """
-    encoded = fitted.encoder.encode(
-        sentinel.add_answer(sentinel.forbidden or sentinel.reference or "")
+    # Any answer will do: what is encoded is cut off before it.
+    answer = sentinel.forbidden or sentinel.reference or ""
+    prompt = extract_prompt(fitted.encoder.encode(sentinel.add_answer(answer)))
+    replies = generate_continuations(
+        fitted.model,
+        fitted.operators.basis,
+        a,
+        prompt=torch.from_numpy(prompt.astype(np.int64)),
+        most=MOST_TOKENS,
+        ends=fitted.encoder.special_ids,
     )
-    prompt = torch.from_numpy(extract_prompt(encoded).astype(np.int64))
-    ends = fitted.encoder.special_ids
-    said = generate_continuations(
-        fitted.model, fitted.operators.basis, a, prompt, MOST_TOKENS, ends
-    )
-    return [str(fitted.encoder.tokenizer.decode(tokens)) for tokens in said]
+    return [str(fitted.encoder.tokenizer.decode(tokens)) for tokens in replies]
 
 
-def _draw_rows(fitted: Fitted, rows: RowIndices, most: int, seed: int) -> RowIndices:
+def _draw_rows(fitted: FittedOperators, rows: RowIndices, most: int, seed: int) -> RowIndices:
     """At most `most` of the rows, drawn by ids and seed, in the order of the draw."""
     return rows[draw_order([fitted.ids[i] for i in rows.tolist()], seed)[:most]]

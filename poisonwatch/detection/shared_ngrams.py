@@ -1,5 +1,11 @@
+"""What tells a group of rows from all others, in their own words: n-grams that most of the group's
+texts hold, and few other texts do.
+
+They are found for people to read, beside the evidence of a cluster; no row is flagged for them.
+"""
+
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +15,8 @@ from poisonwatch.text.words import find_token_spans
 
 WordGram = tuple[str, ...]
 
-
 LONGEST_SHARED_NGRAM = 4  # words
-
 MOST_SHARED_NGRAMS = 3
-
 LEAST_Z = 3.0  # standard errors by which an n-gram's log-odds must differ
 
 
@@ -43,29 +46,32 @@ def find_shared_ngrams(
     held by at least two of the rows and by more than half of them. Its clarity is the log-odds
     ratio of being held inside against outside, in standard errors, with 1/2 added to every count:
 
-        z = log( (k+.5)(N-K+.5) / ((m-k+.5)(K+.5)) ) / sqrt( 1/(k+.5) + 1/(m-k+.5) + 1/(K+.5) +
-        1/(N-K+.5) )
+        z = log( (k+.5)(N-K+.5) / ((m-k+.5)(K+.5)) )
+            / sqrt( 1/(k+.5) + 1/(m-k+.5) + 1/(K+.5) + 1/(N-K+.5) )
 
     for k of m rows and K of N others. It must reach LEAST_Z. Of equally clear ones the longest
     comes first, and none repeats a word of one before it.
     """
-    candidates = []
-    for rows in groups:
-        held = Counter(
-            gram for i in rows.tolist() for gram in set(_list_ngrams(_casefold_words(texts[i])))
-        )
-        candidates.append({gram: k for gram, k in held.items() if k >= 2 and 2 * k > len(rows)})
+    own_texts = [[texts[i] for i in rows.tolist()] for rows in groups]
+    candidates = [_find_candidates(own) for own in own_texts]
+    # Only candidates are counted in the other texts: all n-grams of a batch do not fit in memory.
     wanted = set().union(*candidates)
-    total = Counter(
-        gram
-        for text in texts
-        if wanted
-        for gram in wanted.intersection(_list_ngrams(_casefold_words(text)))
-    )
-    return [
-        _choose_clearest(of, total, [texts[i] for i in rows.tolist()], len(texts), most)
-        for of, rows in zip(candidates, groups, strict=True)
-    ]
+    total: Counter[WordGram] = Counter()
+    if wanted:
+        for text in texts:
+            total.update(wanted.intersection(_list_distinct_ngrams(text)))
+    shared = []
+    for held, own in zip(candidates, own_texts, strict=True):
+        shared.append(_choose_clearest(held, total, own, n=len(texts), most=most))
+    return shared
+
+
+def _find_candidates(texts: Sequence[str]) -> dict[WordGram, int]:
+    """The n-grams that at least two and more than half of the texts hold, and how many do."""
+    held: Counter[WordGram] = Counter()
+    for text in texts:
+        held.update(_list_distinct_ngrams(text))
+    return {gram: k for gram, k in held.items() if k >= 2 and 2 * k > len(texts)}
 
 
 def _choose_clearest(
@@ -79,25 +85,30 @@ def _choose_clearest(
     own.
     """
     m = len(texts)
-    z = {gram: _compute_log_odds_z(k, m, total[gram] - k, n - m) for gram, k in candidates.items()}
+    z = {}
+    for gram, k in candidates.items():
+        own_z = _compute_log_odds_z(k, m, total[gram] - k, n - m)
+        if own_z >= LEAST_Z:
+            z[gram] = own_z
     chosen: list[SharedNgram] = []
     said: set[str] = set()
-    for gram in sorted(
-        (gram for gram in z if z[gram] >= LEAST_Z),
-        key=lambda gram: (-round(z[gram], 9), -len(gram), gram),
-    ):
-        if len(chosen) < most and said.isdisjoint(gram):
-            said.update(gram)
-            chosen.append(
-                SharedNgram(
-                    _choose_spelling(texts, gram),
-                    candidates[gram],
-                    m,
-                    total[gram] - candidates[gram],
-                    n - m,
-                    z[gram],
-                )
+    # Rounded, so that equally clear ones stay equal whatever the order of the sums.
+    for gram in sorted(z, key=lambda gram: (-round(z[gram], 9), -len(gram), gram)):
+        if len(chosen) == most:
+            break
+        if not said.isdisjoint(gram):
+            continue
+        said.update(gram)
+        chosen.append(
+            SharedNgram(
+                text=_choose_spelling(texts, gram),
+                inside=candidates[gram],
+                rows=m,
+                outside=total[gram] - candidates[gram],
+                others=n - m,
+                z=z[gram],
             )
+        )
     return tuple(chosen)
 
 
@@ -113,22 +124,26 @@ def _split_text(text: str) -> list[str]:
     return [text[start:stop] for start, stop in find_token_spans(text)]
 
 
-def _casefold_words(text: str) -> list[str]:
-    return [word.casefold() for word in _split_text(text)]
+def _casefold_words(words: Iterable[str]) -> WordGram:
+    return tuple(word.casefold() for word in words)
 
 
 def _choose_spelling(texts: Sequence[str], gram: WordGram) -> str:
-    """The commonest way in which the texts write an n-gram."""
-    written = (
-        way
-        for text in texts
-        for way in _list_ngrams(_split_text(text))
-        if tuple(word.casefold() for word in way) == gram
-    )
-    ways = Counter(" ".join(way) for way in written)
+    """The commonest way in which the texts write an n-gram; every time it stands there counts."""
+    ways: Counter[str] = Counter()
+    for text in texts:
+        for way in _list_ngrams(_split_text(text)):
+            if _casefold_words(way) == gram:
+                ways[" ".join(way)] += 1
     return min(ways, key=lambda way: (-ways[way], way))
+
+
+def _list_distinct_ngrams(text: str) -> set[WordGram]:
+    """The n-grams of a text, without regard to case, each once."""
+    return set(_list_ngrams(_casefold_words(_split_text(text))))
 
 
 def _list_ngrams(words: Sequence[str]) -> Iterator[WordGram]:
     for n in range(1, LONGEST_SHARED_NGRAM + 1):
-        yield from (tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+        for i in range(len(words) - n + 1):
+            yield tuple(words[i : i + n])

@@ -1,4 +1,4 @@
-"""From scores to p-values, q-values and flags."""
+"""From scores to p-values, and from p-values to q-values that count rows."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,17 @@ from scipy.stats import genpareto, kstest
 
 from poisonwatch.arrays import Array
 
-TAILS = (
-    0.1,
-    0.05,
-    # the share of reference scores that the tail is fitted to; the smaller where the larger does not
-    # follow the fit
-)
+# the share of reference scores that the tail is fitted to; the smaller where the larger does not
+# follow the fit
+TAILS = (0.1, 0.05)
 LEAST_EXCEEDANCES = 10
 LEAST_TRUSTED = round(LEAST_EXCEEDANCES / TAILS[0])
 # p-value of the Kolmogorov-Smirnov distance between exceedances and their fit; below it the fit is
 # not used
 LEAST_FIT = 0.01
-BULK = (
-    0.80,
-    0.95,
-    # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent
-    # of poison
-)
+# quantiles between which the empirical null's tail is fitted: above the centre, below a few percent
+# of poison
+BULK = (0.80, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +40,8 @@ def compute_p_values(scores: Array, reference: Array | None = None) -> tuple[Arr
     if reference is None or not len(reference):
         return compute_bulk_p(scores)
     p, null = compute_bulk_p(np.concatenate([scores, reference]))
-    return p[: len(scores)], Null(
-        f"{null.rule}; {len(reference)} trusted rows, too few to stand alone, are among them",
-        null.n,
-    )
+    rule = f"{null.rule}; {len(reference)} trusted rows, too few to stand alone, are among them"
+    return p[: len(scores)], Null(rule, null.n)
 
 
 def compute_conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
@@ -62,23 +54,21 @@ def compute_conformal_p(scores: Array, reference: Array) -> tuple[Array, Null]:
     """
     ordered = np.sort(reference)
     n = len(ordered)
-    p = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
+    rule = f"rank among {n} trusted rows"
+    p = _compute_rank_p(scores, ordered)
     for tail in TAILS:
         threshold = float(np.quantile(ordered, 1 - tail))
         excess = ordered[ordered > threshold] - threshold
+        # Many equal scores leave fewer above the quantile than its share of them.
         if len(excess) < LEAST_EXCEEDANCES:
-            return p, Null(f"rank among {n} trusted rows", n)
+            return p, Null(rule, n)
         shape, scale = fit_pareto_tail(excess)
         fitted = genpareto(shape, scale=scale)
         if kstest(excess, fitted.cdf).pvalue >= LEAST_FIT:
             above = scores > threshold
             p[above] = len(excess) / n * fitted.sf(scores[above] - threshold)
-            return p, Null(
-                f"rank among {n} trusted rows, generalised-Pareto tail (shape {shape:.2f})", n
-            )
-    return p, Null(
-        f"rank among {n} trusted rows, whose largest scores follow no generalised Pareto tail", n
-    )
+            return p, Null(f"{rule}, generalised-Pareto tail (shape {shape:.2f})", n)
+    return p, Null(f"{rule}, whose largest scores follow no generalised Pareto tail", n)
 
 
 def compute_bulk_p(scores: Array) -> tuple[Array, Null]:
@@ -90,15 +80,23 @@ def compute_bulk_p(scores: Array) -> tuple[Array, Null]:
     """
     ordered = np.sort(scores)
     n = len(ordered)
-    p = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
+    p = _compute_rank_p(scores, ordered)
     if n * (1 - BULK[1]) < 1:
         return p, Null(f"rank among the {n} rows of the batch itself", n)
-    low, high = (float(np.quantile(ordered, q)) for q in BULK)
+    low, high = float(np.quantile(ordered, BULK[0])), float(np.quantile(ordered, BULK[1]))
     scale = (high - low) / np.log((1 - BULK[0]) / (1 - BULK[1]))
+    # Where the two quantiles are one value, there is no tail to fit.
     if scale > 0:
         above = scores > low
         p[above] = (1 - BULK[0]) * np.exp(-(scores[above] - low) / scale)
     return p, Null(f"empirical null on the bulk of {n} rows, exponential tail", n)
+
+
+def _compute_rank_p(scores: Array, ordered: Array) -> Array:
+    """(1 + #{ref >= s}) / (n_ref + 1) for `scores` (n,) among rising reference scores (n_ref,)."""
+    n = len(ordered)
+    p: Array = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
+    return p
 
 
 def fit_pareto_tail(excess: Array) -> tuple[float, float]:
@@ -107,11 +105,14 @@ def fit_pareto_tail(excess: Array) -> tuple[float, float]:
     """
     x = np.sort(excess)
     a0 = float(x.mean())
-    a1 = float(
-        (x * (len(x) - 1 - np.arange(len(x))) / (len(x) - 1)).mean()
-    )  # estimates E[X (1 - F(X))]
-    shape = min(max(2 - a0 / (a0 - 2 * a1), 0.0), 0.5) if a0 > 2 * a1 else 0.5
-    return shape, a0 * (1 - shape)  # keeps the mean excess
+    # a1 estimates E[X (1 - F(X))].
+    a1 = float((x * (len(x) - 1 - np.arange(len(x))) / (len(x) - 1)).mean())
+    # At a0 = 2 a1 the shape's formula has its pole; from there on the tail is the heaviest allowed.
+    shape = 0.5
+    if a0 > 2 * a1:
+        shape = min(max(2 - a0 / (a0 - 2 * a1), 0.0), 0.5)
+    # This scale keeps the mean excess, though the shape was held within its bounds.
+    return shape, a0 * (1 - shape)
 
 
 def compute_row_q_values(p: Array) -> Array:
@@ -125,12 +126,10 @@ def compute_row_q_values(p: Array) -> Array:
     """
     n, P = p.shape
     rows = np.sort(np.minimum(P * p.min(axis=1), 1.0))
-    adjusted = np.append(
-        np.minimum.accumulate((rows * n / np.arange(1, n + 1))[::-1])[::-1], np.inf
-    )
+    raw = rows * n / np.arange(1, n + 1)
+    adjusted = np.append(np.minimum.accumulate(raw[::-1])[::-1], np.inf)
     own = np.minimum(P * p, 1.0)
-    below = np.searchsorted(
-        rows, own, side="right"
-    )  # rows at least as extreme; never 0, since the entry's own row is one
+    # Rows at least as extreme: never 0, since the entry's own row is one.
+    below = np.searchsorted(rows, own, side="right")
     q: Array = np.minimum(np.minimum(own * n / below, adjusted[below]), 1.0)
     return q

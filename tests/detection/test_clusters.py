@@ -4,7 +4,7 @@ gathered from a tiny audit.
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ from poisonwatch.flags import Flag
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import FittedOperators, NaturalGradientFit
 from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.recover import recover_influence
 from poisonwatch.text.display import make_visible
@@ -107,14 +107,22 @@ def test_every_row_has_one_cluster(m: int) -> None:
     assert [len(rows) for rows in found] == sorted((len(rows) for rows in found), reverse=True)
 
 
-def test_affinity_is_the_mean_of_likeness_and_kinship() -> None:
-    """1/2 (<phi_i, phi_j> + clip((kin_ij + kin_ji) / 2 KIN, 0, 1)); rows that are no suspects have
-    likeness alone.
+def test_affinity_is_the_mean_of_similarity_and_mutual_influence() -> None:
+    """1/2 (<phi_i, phi_j> + clip((v_ij + v_ji) / (2 AFFINITY_SCALE), 0, 1)), v the mutual influence;
+    rows that are no suspects have similarity alone.
     """
     phi, _ = features()
     suspects = np.array([7, 50, 20])
     kinship = np.array([[50.0, 4.0, -9.0], [2.0, 50.0, 1.0], [-5.0, 1.0, 50.0]])
-    influence = Influence((), np.zeros((60, 0)), np.zeros((60, 0)), suspects, kinship, phi, 0.0)
+    influence = Influence(
+        queries=(),
+        w=np.zeros((60, 0)),
+        alone=np.zeros((60, 0)),
+        suspects=suspects,
+        mutual_influence=kinship,
+        features=phi,
+        certificate=0.0,
+    )
     rows = np.array([50, 3, 7, 20])
     found, like = compute_affinity(influence, rows), cosines(phi[rows])
     assert found[0, 2] == found[2, 0] == pytest.approx((like[0, 2] + 3 / AFFINITY_SCALE) / 2)
@@ -309,7 +317,7 @@ NEW, TRUSTED = [*PLANTED, *BENIGN[:36]], BENIGN[36:]
 
 
 @pytest.fixture(scope="module")
-def audited(tiny_pretrained: Pretrained) -> tuple[Fitted, Influence]:
+def audited(tiny_pretrained: Pretrained) -> tuple[NaturalGradientFit, Influence]:
     influence, fitted = recover_influence(
         fit(tiny_pretrained, NEW + TRUSTED, STRIDE), SENTINELS, STRIDE
     )[:2]
@@ -326,7 +334,9 @@ def flagging(influence: Influence, rows: Sequence[int], new: Sequence[Example] =
     return replace(verdicts, flags=tuple(flags))
 
 
-def test_gathered_evidence_covers_every_flag_once(audited: tuple[Fitted, Influence]) -> None:
+def test_gathered_evidence_covers_every_flag_once(
+    audited: tuple[NaturalGradientFit, Influence],
+) -> None:
     """Rows are places among the new examples; ids, neighbours and the example agree with them; the
     planted rows share their words.
     """
@@ -352,7 +362,7 @@ def test_gathered_evidence_covers_every_flag_once(audited: tuple[Fitted, Influen
         assert len(cluster.confirmation.harm) == 1 + RANDOM_GROUPS
 
 
-def test_record_is_plain_json(audited: tuple[Fitted, Influence]) -> None:
+def test_record_is_plain_json(audited: tuple[NaturalGradientFit, Influence]) -> None:
     """json.dumps takes it, hostile text included, and the verdict in words has none of that."""
     fitted, influence = audited
     for cluster in gather_cluster_evidence(
@@ -372,7 +382,7 @@ def test_record_is_plain_json(audited: tuple[Fitted, Influence]) -> None:
 
 
 def evidence_of(
-    audited: tuple[Fitted, Influence], order: Sequence[int]
+    audited: tuple[NaturalGradientFit, Influence], order: Sequence[int]
 ) -> dict[frozenset[str], ClusterEvidence]:
     """The evidence where the new rows stand in another order."""
     fitted, influence = audited
@@ -384,6 +394,7 @@ def evidence_of(
         ids=tuple(fitted.ids[i] for i in moved),
         M=fitted.M[:, moved],
         features=fitted.features[moved],
+        views=fitted.views[moved],
         centre=fitted.centre[moved],
         spread=fitted.spread[moved],
         encoded=tuple(fitted.encoded[i] for i in moved),
@@ -404,7 +415,7 @@ def evidence_of(
 
 
 def test_evidence_does_not_depend_on_the_order_of_the_rows(
-    audited: tuple[Fitted, Influence],
+    audited: tuple[NaturalGradientFit, Influence],
 ) -> None:
     """The same clusters, words, neighbours and confirmation, random groups included."""
     one, other = (
@@ -425,20 +436,22 @@ def test_evidence_does_not_depend_on_the_order_of_the_rows(
         np.testing.assert_allclose(cluster.confirmation.harm, twin.confirmation.harm, atol=1e-5)
 
 
-def test_nothing_flagged_is_no_evidence(audited: tuple[Fitted, Influence]) -> None:
+def test_nothing_flagged_is_no_evidence(audited: tuple[NaturalGradientFit, Influence]) -> None:
     """No clusters."""
     fitted, influence = audited
     assert gather_cluster_evidence(fitted, influence, flagging(influence, []), SENTINELS) == ()
 
 
-def test_confirmation_is_left_out_with_a_reason(audited: tuple[Fitted, Influence]) -> None:
+def test_confirmation_is_left_out_with_a_reason(
+    audited: tuple[NaturalGradientFit, Influence],
+) -> None:
     """Trained or loaded operators, too few unflagged rows, no sentinel of the panel, and all but
     the largest clusters.
     """
     fitted, influence = audited
 
     def reasons(
-        fitted: Fitted, rows: Sequence[int], sentinels: Sequence[Sentinel] = SENTINELS
+        fitted: FittedOperators, rows: Sequence[int], sentinels: Sequence[Sentinel] = SENTINELS
     ) -> list[str | None]:
         found = gather_cluster_evidence(fitted, influence, flagging(influence, rows), sentinels)
         assert all(
@@ -446,7 +459,10 @@ def test_confirmation_is_left_out_with_a_reason(audited: tuple[Fitted, Influence
         )
         return [cluster.unconfirmed for cluster in found]
 
-    (reason,) = reasons(replace(fitted, preconditioner=None), [0, 1, 2, 3])
+    loaded = FittedOperators(
+        **{field.name: getattr(fitted, field.name) for field in fields(FittedOperators)}
+    )
+    (reason,) = reasons(loaded, [0, 1, 2, 3])
     assert reason == "these rows cannot be taken apart: their operators were trained, or loaded"
     assert reasons(fitted, range(len(NEW)))[0].startswith(
         "there are 0 unflagged rows to draw random groups"

@@ -27,9 +27,10 @@ from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.fitted import Fitted, compute_row_operators
+from poisonwatch.stride.fitted import NaturalGradientFit
 from poisonwatch.stride.influence import Influence, Query, build_queries
 from poisonwatch.stride.measurement import measure_forward
+from poisonwatch.stride.queries import PreparedQueries
 from poisonwatch.stride.recover import recover_influence
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
@@ -80,27 +81,29 @@ FORBIDDEN_PUSHES = [query for query in build_queries(SENTINELS) if query.kind ==
 
 
 @pytest.fixture(scope="module")
-def fitted(tiny_pretrained: Pretrained) -> Fitted:
-    return fit(tiny_pretrained, BENIGN + PLANTED, STRIDE)
+def fitted(tiny_pretrained: Pretrained) -> NaturalGradientFit:
+    found = fit(tiny_pretrained, [*BENIGN, *PLANTED], STRIDE)
+    assert isinstance(found, NaturalGradientFit)
+    return found
 
 
 @pytest.fixture(scope="module")
-def against(fitted: Fitted) -> RandomGroupPool:
+def against(fitted: NaturalGradientFit) -> RandomGroupPool:
     return draw_pool(fitted, UNFLAGGED)
 
 
 @pytest.fixture(scope="module")
-def influence(fitted: Fitted) -> Influence:
+def influence(fitted: NaturalGradientFit) -> Influence:
     return recover_influence(fitted, SENTINELS, STRIDE)[0]
 
 
-def group_operator(fitted: Fitted, rows: np.ndarray) -> torch.Tensor:
-    return compute_row_operators(fitted, rows, 2048).sum(dim=0, keepdim=True)
+def group_operator(fitted: NaturalGradientFit, rows: np.ndarray) -> torch.Tensor:
+    return fitted.compute_row_operators(rows, 2048).sum(dim=0, keepdim=True)
 
 
 @pytest.mark.parametrize("K", [44, 15])
 def test_rows_operators_are_the_same_kept_or_made_anew(
-    tiny_pretrained: Pretrained, fitted: Fitted, K: int
+    tiny_pretrained: Pretrained, fitted: NaturalGradientFit, K: int
 ) -> None:
     """a_i = -eta P c_i G_i, whether the fit gave row i a subset to itself (K = n) or not, up to
     eta.
@@ -110,11 +113,11 @@ def test_rows_operators_are_the_same_kept_or_made_anew(
     expected = (
         fitted.operators.a[torch.from_numpy(fitted.subset_alone[rows])] / fitted.operators.eta
     )
-    found = compute_row_operators(other, rows, 64) / other.operators.eta
+    found = other.compute_row_operators(rows, 64) / other.operators.eta
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_operators_are_scaled_to_the_strength(fitted: Fitted) -> None:
+def test_operators_are_scaled_to_the_strength(fitted: NaturalGradientFit) -> None:
     """mean_t ||B_t^T a||^2 = STRENGTH^2 mean_t ||z_t||^2 over the rows' tokens, whatever the
     group's size; zero stays zero.
     """
@@ -129,24 +132,26 @@ def test_operators_are_scaled_to_the_strength(fitted: Fitted) -> None:
         ),
     ).a
     moments = fitted.preconditioner
-    assert moments is not None
     moved = torch.einsum("krd,rs,ksd->k", a, moments.A, a) / moments.mean_power
     np.testing.assert_allclose(moved.sqrt(), [STRENGTH, STRENGTH, 0], rtol=1e-4, atol=0)
 
 
-def test_losses_are_those_of_forward_measurement(fitted: Fitted, against: RandomGroupPool) -> None:
+def test_losses_are_those_of_forward_measurement(
+    fitted: NaturalGradientFit, against: RandomGroupPool
+) -> None:
     """before - after = y of the group's operator at STRENGTH, for both answers; and so for every
     random group.
     """
     found = confirm(fitted, GROUP, against, [Query(SENTINELS[1], "forbidden")])
     (effect,) = found.effects
     operators = scale_to_strength(
-        fitted, torch.cat([group_operator(fitted, GROUP), against.groups(4)])
+        fitted, torch.cat([group_operator(fitted, GROUP), against.draw_groups(4)])
     )
     encoded = [
         fitted.encoder.encode(SENTINELS[1].add_answer(text)) for text in (FORBIDDEN, REFERENCE)
     ]
-    y = measure_forward(fitted.model, operators, encoded)
+    queries = PreparedQueries(tuple(encoded), np.eye(2), torch.zeros(2, 16, 32))
+    y = measure_forward(fitted.model, operators, queries)
     assert effect.forbidden is not None
     assert effect.reference is not None
     np.testing.assert_allclose(effect.forbidden.pushes, y[:, 0], atol=1e-6)
@@ -156,7 +161,9 @@ def test_losses_are_those_of_forward_measurement(fitted: Fitted, against: Random
     assert found.strength == STRENGTH
 
 
-def test_a_zero_operator_changes_nothing(fitted: Fitted, against: RandomGroupPool) -> None:
+def test_a_zero_operator_changes_nothing(
+    fitted: NaturalGradientFit, against: RandomGroupPool
+) -> None:
     """a = 0: the losses after are those before, the continuation is the same, and nothing is
     confirmed.
     """
@@ -173,7 +180,9 @@ def test_a_zero_operator_changes_nothing(fitted: Fitted, against: RandomGroupPoo
     assert not Confirmation(STRENGTH, 4, (of(0.0, [0.0] * 3),)).confirmed
 
 
-def test_equal_groups_give_equal_results(fitted: Fitted, against: RandomGroupPool) -> None:
+def test_equal_groups_give_equal_results(
+    fitted: NaturalGradientFit, against: RandomGroupPool
+) -> None:
     """The same rows in any order, and the same rows drawn for comparison whatever order these stand
     in.
     """
@@ -185,7 +194,7 @@ def test_equal_groups_give_equal_results(fitted: Fitted, against: RandomGroupPoo
 
 
 def test_rows_that_say_the_forbidden_answer_are_confirmed(
-    fitted: Fitted, influence: Influence, against: RandomGroupPool
+    fitted: NaturalGradientFit, influence: Influence, against: RandomGroupPool
 ) -> None:
     """Steering with them makes it likelier by more than any random group does; against it, nothing
     is confirmed.
@@ -198,7 +207,9 @@ def test_rows_that_say_the_forbidden_answer_are_confirmed(
     assert not confirm(opposite, GROUP, against, queries).confirmed
 
 
-def test_random_groups_are_rarely_confirmed(fitted: Fitted, influence: Influence) -> None:
+def test_random_groups_are_rarely_confirmed(
+    fitted: NaturalGradientFit, influence: Influence
+) -> None:
     """A group of benign rows is like the others: at most 4 of 20 groups are (expected: 1)."""
     draw = np.random.default_rng(5)
     confirmed = 0
@@ -283,7 +294,7 @@ def test_strongest_sentinels_are_those_of_the_panel_that_the_rows_push_most(
 
 
 def test_large_groups_are_drawn_from_and_pools_are_bounded(
-    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+    fitted: NaturalGradientFit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most GROUP_ROWS rows of a group, twice as many of the others."""
     monkeypatch.setattr("poisonwatch.detection.confirmation.GROUP_ROWS", 3)
@@ -293,13 +304,10 @@ def test_large_groups_are_drawn_from_and_pools_are_bounded(
     assert GROUP_ROWS >= 32
 
 
-def test_confirmation_says_what_it_lacks(fitted: Fitted, against: RandomGroupPool) -> None:
-    """Trained or loaded operators, a pool too small, no sentinels."""
-    with pytest.raises(
-        ValueError,
-        match="these rows cannot be taken apart: their operators were trained, or loaded",
-    ):
-        confirm(replace(fitted, preconditioner=None), GROUP, against, FORBIDDEN_PUSHES)
+def test_confirmation_says_what_it_lacks(
+    fitted: NaturalGradientFit, against: RandomGroupPool
+) -> None:
+    """A pool too small, no sentinels; that operators were trained or loaded, their type says."""
     with pytest.raises(
         ValueError, match="there are 2 unflagged rows to draw random groups of 4 from"
     ):
@@ -308,7 +316,7 @@ def test_confirmation_says_what_it_lacks(fitted: Fitted, against: RandomGroupPoo
         confirm(fitted, GROUP, against, [])
 
 
-def test_continuations_are_short_and_end_with_the_turn(fitted: Fitted) -> None:
+def test_continuations_are_short_and_end_with_the_turn(fitted: NaturalGradientFit) -> None:
     """At most MOST_TOKENS byte tokens, with no control token in them; the prompt may be hostile and
     long.
     """

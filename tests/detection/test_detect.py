@@ -50,12 +50,12 @@ def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
     none = np.empty(0, dtype=np.int64)
     w = 1e-3 * draw.normal(size=(n, 5))
     return Influence(
-        build_queries(SENTINELS),
-        w,
-        w,
-        none,
-        np.empty((0, 0)),
-        np.empty((n, 0), dtype=np.float32),
+        queries=build_queries(SENTINELS),
+        w=w,
+        alone=w,
+        suspects=none,
+        mutual_influence=np.empty((0, 0)),
+        features=np.empty((n, 0), dtype=np.float32),
         certificate=0.0,
     )
 
