@@ -1,16 +1,34 @@
+"""A screen of a row's characters: imitations of a chat model's control tokens.
+
+A text that spells `<|im_end|>` may end its own turn and begin another in the name of the system,
+where a training pipeline renders rows without escaping them.
+"""
+
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from poisonwatch.examples import Example
 from poisonwatch.screens.finding import Finding
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.words import plural
 
-DATA_FORMAT = (
-    0.1,
-    20,
-)  # share of rows and rows from which a control token is the data's own format
+# A control token in so many rows, and in such a share of them, is the data's own format.
+FORMAT_ROWS = 20
+FORMAT_SHARE = 0.1
+
+# Of chat models' families: <|im_start|>, <|eot_id|>, <|begin▁of▁sentence|>; Mistral's and Llama
+# 2's; Gemma's and what is left of the others without their bars.
+_CONTROL = re.compile(
+    r"<\|/?[a-z][\w▁.-]{0,40}\|>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
+    r"|</?(?:start_of_turn|end_of_turn|end_of_utterance|begin_of_text"
+    r"|start_header_id|end_header_id|eot_id|im_start|im_end)>",
+    re.IGNORECASE,
+)
+
+_STRIKE = re.compile(r"<(/?)s(?:\s[^<>]*)?>", re.IGNORECASE)
 
 
 def find_control_tokens(
@@ -24,59 +42,67 @@ def find_control_tokens(
     one where no <s> stands open. A token in at least 20 rows and a tenth of all is the format of
     the data, not a forgery in it.
     """
-    plain = {_strip_disguise(token) for token in special} - {"<s>", "</s>"}
-    usable = {token for token in plain if len(token) >= 3 and re.search(r"[^\w\s]", token)}
-    own = (
-        re.compile(
-            "|".join(re.escape(token) for token in sorted(usable, key=lambda t: (-len(t), t)))
-        )
-        if usable
-        else None
-    )
-    spelt = [
-        {token for message in example.messages for token in _find_control(message.content, own)}
-        for example in examples
-    ]
-    counts = Counter(token for tokens in spelt for token in tokens)
-    share, rows = DATA_FORMAT
-    ordinary = {
-        token for token, count in counts.items() if count >= max(rows, share * len(examples))
-    }
+    patterns = [_CONTROL, *_compile_own_tokens(special)]
+    spelt = [_list_control_tokens(example, patterns) for example in examples]
+    counts: Counter[str] = Counter()
+    for tokens in spelt:
+        counts.update(tokens)
+    ordinary = max(FORMAT_ROWS, FORMAT_SHARE * len(examples))
     found = []
     for row, tokens in enumerate(spelt):
-        if forged := sorted(tokens - ordinary):
-            some = " ".join(forged[:4])
-            reason = f"The text spells {len(forged)} control token{'s' * (len(forged) > 1)} of chat models: “{excerpt(some, 80)}”."
-            found.append(Finding(row, "control-tokens", some, reason))
+        forged = sorted(token for token in tokens if counts[token] < ordinary)
+        if not forged:
+            continue
+        some = " ".join(forged[:4])
+        number = plural(len(forged), "control token")
+        reason = f"The text spells {number} of chat models: “{excerpt(some, 80)}”."
+        found.append(Finding(row, "control-tokens", some, reason))
     return found
 
 
-_CONTROL = re.compile(
-    r"<\|/?[a-z][\w▁.-]{0,40}\|>"  # <|im_start|>, <|eot_id|>, <|begin▁of▁sentence|>
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
-    r"|</?(?:start_of_turn|end_of_turn|end_of_utterance|begin_of_text|start_header_id|end_header_id|eot_id|im_start|im_end)>",
-    re.IGNORECASE,
-)
+def _compile_own_tokens(special: Collection[str]) -> list[re.Pattern[str]]:
+    """A pattern for the audited model's own tokens; none where all of them are plain text."""
+    usable = set()
+    for token in special:
+        plain = _strip_disguise(token)
+        # Some models have "user" or a line end among their special tokens: these are in any text.
+        if len(plain) >= 3 and re.search(r"[^\w\s]", plain):
+            usable.add(plain)
+    # Strike-through of HTML, and looked at apart.
+    usable -= {"<s>", "</s>"}
+    if not usable:
+        return []
+    # Longest first: of an alternation the first that fits is taken, not the longest.
+    ordered = sorted(usable, key=lambda token: (-len(token), token))
+    return [re.compile("|".join(map(re.escape, ordered)))]
 
-_STRIKE = re.compile(r"<(/?)s(?:\s[^<>]*)?>", re.IGNORECASE)
+
+def _list_control_tokens(example: Example, patterns: Sequence[re.Pattern[str]]) -> set[str]:
+    """The control tokens that any message spells, in lower case."""
+    tokens: set[str] = set()
+    for message in example.messages:
+        plain = _strip_disguise(message.content)
+        for pattern in patterns:
+            tokens.update(pattern.findall(plain))
+        if _closes_what_is_not_open(plain):
+            tokens.add("</s>")
+    return tokens
 
 
 def _strip_disguise(text: str) -> str:
     """The text without what hides a token: invisible characters and compatibility forms."""
-    return unicodedata.normalize(
-        "NFKC", "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")
-    ).casefold()
+    visible = "".join(c for c in text if c.isascii() or unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFKC", visible).casefold()
 
 
-def _find_control(text: str, own: re.Pattern[str] | None) -> Iterator[str]:
-    """The control tokens that a text spells, in lower case."""
-    plain = _strip_disguise(text)
-    for pattern in (_CONTROL, own):
-        if pattern is not None:
-            yield from (match.group() for match in pattern.finditer(plain))
+def _closes_what_is_not_open(plain: str) -> bool:
+    """Does a </s> stand where no <s> is open? Llama's end of text does, HTML's does not."""
     depth = 0
     for match in _STRIKE.finditer(plain):
-        depth += -1 if match.group(1) else 1
+        if match.group(1):
+            depth -= 1
+        else:
+            depth += 1
         if depth < 0:
-            yield "</s>"
-            return
+            return True
+    return False
