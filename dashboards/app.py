@@ -1,9 +1,12 @@
 """The review dashboard: a web application that reads the ledger and run directories through the
 library, and writes decisions only.
 
-    /            past audits            audits.py       /sentinels   what moves them         sentinels.py
-    /triage      what awaits a decision triage.py       /explain     where an answer is from explain.py
-    /release     what would be released release.py      /login       who comes in            access.py
+    /            past audits                            audits.py
+    /triage      what awaits a decision, and deciding   triage.py, row_view.py, decide.py
+    /sentinels   what moves them                        sentinels.py
+    /explain     where an answer is from                explain.py
+    /release     what would be released                 release.py
+    /login       who comes in                           login.py; before all pages: gatekeeper.py
 
 Pages are made on the server, and need no script but for keys: row text is hostile, and the policy
 that every page is sent with lets nothing run that is not in this folder.
@@ -22,19 +25,23 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.dashboards import audits, explain, release, sentinels, triage
-from poisonwatch.dashboards.access import Access, build_access_routes, build_middleware
+from poisonwatch.dashboards import audits, decide, explain, release, sentinels, triage
+from poisonwatch.dashboards.access import Access
+from poisonwatch.dashboards.gatekeeper import build_middleware
+from poisonwatch.dashboards.login import build_login_routes
 from poisonwatch.dashboards.pages import Desk, NoAuditError, get_desk, render_page
 from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.text.display import get_first_line
 from poisonwatch.text.environment import conceal
 
-STATIC_FILES = resources.files("poisonwatch") / "dashboards/static"
-SENT = {  # name to media type and file
-    "style.css": ("text/css", resources.files("poisonwatch") / "reports/templates/style.css"),
-    "dashboard.css": ("text/css", STATIC_FILES / "dashboard.css"),
-    "dashboard.js": ("text/javascript", STATIC_FILES / "dashboard.js"),
-    "icon.svg": ("image/svg+xml", STATIC_FILES / "icon.svg"),
+PACKAGE = resources.files("poisonwatch")
+STATIC_FOLDER = PACKAGE / "dashboards/static"
+# Media type and file by name. The first is the style that reports hold inside, too.
+STATIC_FILES = {
+    "style.css": ("text/css", PACKAGE / "reports/templates/style.css"),
+    "dashboard.css": ("text/css", STATIC_FOLDER / "dashboard.css"),
+    "dashboard.js": ("text/javascript", STATIC_FOLDER / "dashboard.js"),
+    "icon.svg": ("image/svg+xml", STATIC_FOLDER / "icon.svg"),
 }
 
 
@@ -50,10 +57,11 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
         routes=[
             *audits.routes,
             *triage.routes,
+            *decide.routes,
             *sentinels.routes,
             *explain.routes,
             *release.routes,
-            *build_access_routes(access),
+            *build_login_routes(access),
             Route("/static/{name}", send_static),
         ],
         middleware=build_middleware(access),
@@ -66,6 +74,7 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
         },
         lifespan=lifespan,
     )
+    # Desk and explainer are of the application, not of the module: tests have several at a time.
     app.state.desk = Desk(config, path)
     app.state.explainer = explain.Explainer()
     return app
@@ -73,18 +82,18 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
 
 def send_static(request: Request) -> Response:
     """Styles and the script: the only files that are sent."""
+    # looked up, and never joined to a folder: no name leads to any other file
     name = request.path_params["name"]
-    if name not in SENT:
+    if name not in STATIC_FILES:
         raise HTTPException(404)
-    media_type, file = SENT[name]
+    media_type, file = STATIC_FILES[name]
     return FileResponse(str(file), media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
 def show_empty(request: Request, _: Exception) -> Response:
     """No audit has run yet: how to run the first."""
-    return render_page(
-        request, "empty.html.j2", path=get_desk(request).path, name=get_desk(request).config.name
-    )
+    desk = get_desk(request)
+    return render_page(request, "empty.html.j2", path=desk.path, name=desk.config.name)
 
 
 def show_mistake(request: Request, error: Exception) -> Response:
@@ -105,9 +114,10 @@ def show_busy(request: Request, error: Exception) -> Response:
     """The database does not do what it is asked: a transaction is there whole or not at all, so
     nothing was changed.
     """
-    said = conceal(
-        get_first_line(getattr(error, "orig", None) or error), get_desk(request).config.state
-    )
+    # SQLAlchemy's own message holds the statement with its values, which are rows: only the
+    # database's first line is shown, and without the address, which may hold a password.
+    cause = getattr(error, "orig", None) or error
+    said = conceal(get_first_line(cause), get_desk(request).config.state)
     problem = f"The ledger cannot be used at this moment ({said}). Nothing was changed: try again."
     return render_page(
         request, "error.html.j2", 503, title="The ledger is busy, or out of order", problem=problem
@@ -117,11 +127,9 @@ def show_busy(request: Request, error: Exception) -> Response:
 def show_http_error(request: Request, error: Exception) -> Response:
     """A page that is not there, or that may not be used so."""
     assert isinstance(error, HTTPException)
-    missing = error.status_code == 404
-    title = "There is no such page" if missing else "That cannot be done"
-    problem = (
-        error.detail
-        if error.detail != "Not Found"
-        else "The address leads nowhere: begin at the overview."
-    )
+    title = "There is no such page" if error.status_code == 404 else "That cannot be done"
+    problem = error.detail
+    # the router's own words, where no page of ours gave any
+    if problem == "Not Found":
+        problem = "The address leads nowhere: begin at the overview."
     return render_page(request, "error.html.j2", error.status_code, title=title, problem=problem)

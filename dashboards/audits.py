@@ -31,17 +31,17 @@ DOCUMENT_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 )
 GROUPS_SHOWN = 8  # groups named on the overview
+# Files of a run directory by the last part of their address.
 DOCUMENTS = {"report": "report.html", "validation": "validation.html"}
 
 
 def parse_filter(request: Request) -> AuditFilter:
     """The filter that the query asks for. Raises InputError where a field is none."""
-    return AuditFilter(
-        **{
-            field: request.query_params.get(field, "").strip()
-            for field in AuditFilter.__dataclass_fields__
-        }
-    )
+    wanted = {}
+    # by the filter's own fields: a new one needs a place in the form, and nothing here
+    for field in AuditFilter.__dataclass_fields__:
+        wanted[field] = request.query_params.get(field, "").strip()
+    return AuditFilter(**wanted)
 
 
 def encode_filter(wanted: AuditFilter) -> dict[str, str]:
@@ -50,19 +50,15 @@ def encode_filter(wanted: AuditFilter) -> dict[str, str]:
 
 
 def build_choices(request: Request, wanted: AuditFilter) -> dict[str, Any]:
-    """What the filter's form offers."""
+    """What the filter's form offers, and what of it is chosen."""
     ledger = get_desk(request).ledger
-    names = overview.list_audit_names(ledger)
-    offered = {
-        "names": names,
-        "sources": overview.list_source_files(ledger, wanted.name),
-        "severities": SEVERITIES,
-    }
     return {
         "wanted": wanted,
         "kept": encode_filter(wanted),
         "narrowed": wanted != AuditFilter(),
-        **offered,
+        "names": overview.list_audit_names(ledger),
+        "sources": overview.list_source_files(ledger, wanted.name),
+        "severities": SEVERITIES,
     }
 
 
@@ -71,10 +67,11 @@ def show_overview(request: Request) -> Response:
     wanted, nth = parse_filter(request), parse_number(request)
     ledger = get_desk(request).ledger
     listed, total = overview.list_audits(ledger, wanted, nth, LINES_PER_PAGE)
-    if there := redirect_beyond_last(request, nth, LINES_PER_PAGE, total):
-        return there
+    beyond = redirect_beyond_last(request, nth, LINES_PER_PAGE, total=total)
+    if beyond:
+        return beyond
     points = overview.list_trend_points(ledger, wanted)
-    awaiting, _ = list_groups(ledger, wanted, "open", 1, GROUPS_SHOWN)
+    awaiting, _ = list_groups(ledger, wanted, "open", page=1, size=GROUPS_SHOWN)
     return render_page(
         request,
         "overview.html.j2",
@@ -92,9 +89,8 @@ def show_overview(request: Request) -> Response:
 
 def show_trend(request: Request) -> Response:
     """The picture of the overview."""
-    return send_figure(
-        draw_trend(overview.list_trend_points(get_desk(request).ledger, parse_filter(request)))
-    )
+    points = overview.list_trend_points(get_desk(request).ledger, parse_filter(request))
+    return send_figure(draw_trend(points))
 
 
 def find_audit(request: Request, audit_id: str | None = None) -> PastAudit:
@@ -107,17 +103,16 @@ def find_audit(request: Request, audit_id: str | None = None) -> PastAudit:
 
 def show_audit(request: Request) -> Response:
     """One audit: its counts, panels and groups, and where else it can be looked at."""
-    past = find_audit(request)
-    config, ids = (
-        get_desk(request).config,
-        (past.summary.get("mlflow_experiment_id"), past.summary.get("mlflow_run_id")),
-    )
-    nth = parse_number(request)
-    groups, total = list_groups(
-        get_desk(request).ledger, AuditFilter(audit=past.audit_id), "all", nth, LINES_PER_PAGE
-    )
-    if there := redirect_beyond_last(request, nth, LINES_PER_PAGE, total):
-        return there
+    past, nth = find_audit(request), parse_number(request)
+    desk = get_desk(request)
+    only = AuditFilter(audit=past.audit_id)
+    groups, total = list_groups(desk.ledger, only, "all", page=nth, size=LINES_PER_PAGE)
+    beyond = redirect_beyond_last(request, nth, LINES_PER_PAGE, total=total)
+    if beyond:
+        return beyond
+    # not known where MLflow could not be reached when the audit began
+    experiment = past.summary.get("mlflow_experiment_id")
+    run = past.summary.get("mlflow_run_id")
     return render_page(
         request,
         "audit.html.j2",
@@ -131,7 +126,7 @@ def show_audit(request: Request) -> Response:
         here=past.run_dir.is_dir(),
         report=locate_report(past.run_dir),
         links={
-            "MLflow run": make_mlflow_run_url(config, *ids),
+            "MLflow run": make_mlflow_run_url(desk.config, experiment, run),
             "Prefect run": make_prefect_run_url(past.flow_run),
         },
     )
@@ -139,17 +134,16 @@ def show_audit(request: Request) -> Response:
 
 def send_document(request: Request) -> Response:
     """The report or the validation page of an audit, as it lies in the run directory."""
-    return _send_file(
-        find_audit(request).run_dir / DOCUMENTS[request.url.path.rpartition("/")[2]], "text/html"
-    )
+    # routes are made of the names in DOCUMENTS: no other can stand here
+    name = request.url.path.rpartition("/")[2]
+    return _send_file(find_audit(request).run_dir / DOCUMENTS[name], "text/html")
 
 
 def send_plot(request: Request) -> Response:
     """A picture of an audit's run directory."""
     folder, name = find_audit(request).run_dir / "plots", request.path_params["name"]
-    if name not in {
-        plot.name for plot in folder.glob("*.png")
-    }:  # nothing else can be asked for, whatever the name holds
+    # compared with what is there: nothing else can be asked for, whatever the name holds
+    if name not in {plot.name for plot in folder.glob("*.png")}:
         raise HTTPException(404, "This audit left no such picture.")
     return _send_file(folder / name, "image/png")
 
@@ -157,9 +151,8 @@ def send_plot(request: Request) -> Response:
 def _send_file(path: Path, media_type: str) -> Response:
     if not path.is_file():
         raise HTTPException(404, "The run directory is gone, or on another machine.")
-    return FileResponse(
-        path, media_type=media_type, headers={"Content-Security-Policy": DOCUMENT_POLICY}
-    )
+    headers = {"Content-Security-Policy": DOCUMENT_POLICY}
+    return FileResponse(path, media_type=media_type, headers=headers)
 
 
 routes = [

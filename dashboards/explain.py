@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -31,18 +31,18 @@ from poisonwatch.text.display import get_first_line
 
 if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
     from poisonwatch.stride.explain import ExplainedRow
-    from poisonwatch.stride.fitted import Fitted
+    from poisonwatch.stride.fitted import FittedOperators
 
 T = TypeVar("T")
 
 LONGEST_QUESTION = 8000  # characters of a prompt, or of a response
-QUESTIONS_KEPT = 50  # questions
-MOST_QUESTIONS_WAITING = 5  # questions
-ROWS_PER_ANSWER = 20  # rows named
-AUDITS_OFFERED = 30  # audits
+QUESTIONS_KEPT = 50
+MOST_QUESTIONS_WAITING = 5
+ROWS_PER_ANSWER = 20
+AUDITS_OFFERED = 30
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Question:
     """A prompt and a response, and how far the answer is: `share` of its `stage`, then what was
     `found`, or the `problem`.
@@ -55,12 +55,14 @@ class Question:
     stage: str = "waiting"
     share: float | None = None
     found: "list[ExplainedRow] | None" = None
-    rows: int = 0
+    rows: int = 0  # that the audit had
     problem: str | None = None
+    # not counted up: a question can only be read by those who know where its answer is
     id: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(12))
 
     @property
     def running(self) -> bool:
+        """Neither answered nor given up yet."""
         return self.found is None and self.problem is None
 
     def progress(
@@ -71,11 +73,16 @@ class Question:
         advance: Callable[[T], int] = lambda _: 1,
     ) -> Iterator[T]:
         """Passes items through, and notes how far they are (poisonwatch/progress.py)."""
-        self.stage, self.share, done = description, 0.0 if total else None, 0
+        self.stage, self.share = description, None
+        if not total:
+            # nobody knows how many there are: the page shows a bar that has no length
+            yield from items
+            return
+        self.share, done = 0.0, 0
         for item in items:
             yield item
             done += advance(item)
-            self.share = min(done / total, 1.0) if total else None
+            self.share = min(done / total, 1.0)
 
 
 class Explainer:
@@ -86,17 +93,20 @@ class Explainer:
     def __init__(self) -> None:
         self.questions: OrderedDict[str, Question] = OrderedDict()
         self._one_at_a_time = Lock()
-        self._loaded: tuple[Path, Fitted] | None = None
+        self._loaded: tuple[Path, FittedOperators] | None = None
 
     def ask(self, question: Question) -> None:
         """Begin to work on a question. Raises InputError where too many wait."""
         if sum(other.running for other in self.questions.values()) >= MOST_QUESTIONS_WAITING:
             raise InputError(
-                f"{MOST_QUESTIONS_WAITING} questions are waiting for their answers: ask again once one is answered"
+                f"{MOST_QUESTIONS_WAITING} questions are waiting for their answers: "
+                "ask again once one is answered"
             )
         self.questions[question.id] = question
+        # in the order in which they were asked; their answers are nowhere else
         while len(self.questions) > QUESTIONS_KEPT:
             self.questions.popitem(last=False)
+        # daemon: the dashboard ends when it is told to, whatever is being worked out
         Thread(target=self._answer, args=(question,), daemon=True).start()
 
     def _answer(self, question: Question) -> None:
@@ -105,7 +115,7 @@ class Explainer:
 
         with self._one_at_a_time:
             try:
-                fitted = self._fitted(question)
+                fitted = self._load_fitted(question)
                 stride = load_operators(question.run_dir).stride
                 question.stage, question.share = "attribution", None
                 found = explain_response(
@@ -113,30 +123,31 @@ class Explainer:
                     fitted,
                     question.prompt,
                     question.response,
-                    stride,
-                    ROWS_PER_ANSWER,
-                    question.progress,
+                    stride=stride,
+                    top=ROWS_PER_ANSWER,
+                    progress=question.progress,
                 )
+                # `found` last: with it the question is answered, for a page on another thread
                 question.rows, question.found = len(fitted.ids), found
             except PoisonwatchError as error:
                 question.problem = str(error)
             # a thread's error would end on the terminal, and the page would wait for ever
             except Exception as error:
-                question.problem = f"this went wrong inside Poisonwatch: {type(error).__name__}: {get_first_line(error)}"
+                what = f"{type(error).__name__}: {get_first_line(error)}"
+                question.problem = f"this went wrong inside Poisonwatch: {what}"
 
-    def _fitted(self, question: Question) -> "Fitted":
+    def _load_fitted(self, question: Question) -> "FittedOperators":
         from poisonwatch.model.pretrained import load_pretrained
         from poisonwatch.run_directory.operators import load_operators
 
         if self._loaded is None or self._loaded[0] != question.run_dir:
+            # let go before the next is loaded: two models at once may not fit
             self._loaded = None
             question.stage = "reading the operators"
             saved = load_operators(question.run_dir)
             question.stage = "loading the model"
-            self._loaded = (
-                question.run_dir,
-                saved.on(load_pretrained(load_config(question.run_dir / "config.yaml").model)),
-            )
+            config = load_config(question.run_dir / "config.yaml")
+            self._loaded = question.run_dir, saved.load_on(load_pretrained(config.model))
         return self._loaded[1]
 
 
@@ -146,23 +157,21 @@ def get_explainer(request: Request) -> Explainer:
 
 
 def show_question_form(request: Request) -> Response:
-    """The question's form."""
-    return _render_question_form(request)
-
-
-def _render_question_form(request: Request, **given: str) -> Response:
-    past = list_past_audits(
-        get_desk(request).ledger, limit=AUDITS_OFFERED, where=[audits.c.state.in_(COMMITTED_STATES)]
-    )
+    """The question's form, with the audits that can answer it."""
+    finished = [audits.c.state.in_(COMMITTED_STATES)]
+    past = list_past_audits(get_desk(request).ledger, limit=AUDITS_OFFERED, where=finished)
+    # run directories are removed, or lie on another machine: without operators there is no answer
     offered = [audit for audit in past if (audit.run_dir / OPERATORS_FILE).is_file()]
-    chosen = given.get("audit_id") or request.query_params.get("audit", "")
-    shown: dict[str, Any] = {
-        "offered": offered,
-        "chosen": chosen,
-        "prompt": given.get("prompt", ""),
-        "response": given.get("response", ""),
-    }
-    return render_page(request, "explain.html.j2", question=None, texts={}, **shown)
+    return render_page(
+        request,
+        "explain.html.j2",
+        question=None,
+        texts={},
+        offered=offered,
+        chosen=request.query_params.get("audit", ""),
+        prompt="",
+        response="",
+    )
 
 
 async def take_question(request: Request) -> Response:
@@ -175,7 +184,9 @@ async def take_question(request: Request) -> Response:
                 f"the {key} must say something, in at most {LONGEST_QUESTION:,} characters"
             )
     past = await run_in_threadpool(find_audit, request, read_field(form, "audit") or "none")
-    question = Question(past.audit_id, past.run_dir, prompt, response)
+    question = Question(
+        audit_id=past.audit_id, run_dir=past.run_dir, prompt=prompt, response=response
+    )
     get_explainer(request).ask(question)
     return redirect_to(f"/explain/{question.id}")
 
@@ -187,6 +198,8 @@ def show_answer(request: Request) -> Response:
         raise HTTPException(404, "This question is not remembered any more: ask it again.")
     texts: dict[str, Example] = {}
     if question.found:
+        # An audited row's text is in the ledger; a trusted row's, if anywhere, in the run directory
+        # as one that is nearest to a flagged row.
         ids = [row.example_id for row in question.found]
         texts = {**read_nearest(question.run_dir), **load_examples(get_desk(request).ledger, ids)}
     return render_page(

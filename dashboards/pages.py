@@ -19,18 +19,20 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.reports.plots import render_png
-from poisonwatch.reports.templating import FOLDER, make_environment
+from poisonwatch.reports.templating import (
+    FOLDER,
+    LONGEST_MESSAGE,
+    MOST_MESSAGES,
+    make_environment,
+)
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.display import make_visible
 
-LONGEST_TEXT = 4000  # characters of one message or answer
-MOST_MESSAGES = 24  # turns of one row
 LINES_PER_PAGE = 50  # lines of a table
 LONGEST_FIELD = 2000  # characters of a note
 LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
-LEDGER_WAIT_S = (
-    5  # for another process that writes to the ledger: whoever decides is told, and tries again
-)
+# For another process that writes to the ledger: whoever decides is told, and tries again.
+LEDGER_WAIT_S = 5
 
 
 @cache
@@ -62,6 +64,7 @@ class Desk:
         what is written to a file that was removed would be lost. Raises NoAuditError until an audit
         has begun, and what `Ledger.at` does.
         """
+        # Pages are made on several threads: one opens the ledger, the others wait for it.
         with self._opening:
             file = self._inode()
             if self._ledger is not None and file != self._file:
@@ -102,14 +105,16 @@ def get_ledger(request: Request) -> Ledger:
 
 def render_page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
     """A page from a template of dashboards/."""
+    # The gatekeeper sets what `state` holds; what went wrong before it did is shown to nobody.
     shared = {
         "request": request,
         "user": getattr(request.state, "user", None),
         "read_only": getattr(request.state, "read_only", False),
         "may_leave": getattr(request.state, "may_leave", False),
         "version": __version__,
-        "longest_text": LONGEST_TEXT,
-        "longest_row": LONGEST_TEXT,
+        # as much of a text as reports show
+        "longest_text": LONGEST_MESSAGE,
+        "longest_row": LONGEST_MESSAGE,
         "most_messages": MOST_MESSAGES,
         "address": make_address,
     }
@@ -129,7 +134,9 @@ def redirect_to(path: str, **query: Any) -> RedirectResponse:
 def make_address(path: str, **query: Any) -> str:
     """A path of the dashboard with a query; values that are empty are left out."""
     given = {key: value for key, value in query.items() if value not in (None, "", [])}
-    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+    if not given:
+        return path
+    return f"{path}?{urlencode(given, doseq=True)}"
 
 
 def redirect_beyond_last(request: Request, nth: int, size: int, total: int) -> Response | None:
@@ -139,6 +146,7 @@ def redirect_beyond_last(request: Request, nth: int, size: int, total: int) -> R
     last = max((total + size - 1) // size, 1)
     if nth <= last:
         return None
+    # path and query alone: the request's host and scheme may be a proxy's
     there = request.url.include_query_params(page=last)
     return RedirectResponse(f"{there.path}?{there.query}", 303)
 
@@ -148,6 +156,7 @@ def parse_number(request: Request, key: str = "page") -> int:
     number.
     """
     text = request.query_params.get(key, "1")
+    # isdigit alone takes digits of all scripts, and int a text of any length
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise InputError(f"{key} is a number from 1")
     return int(text)
@@ -157,6 +166,7 @@ async def read_form(request: Request) -> FormData:
     """The fields of a posted form. Raises InputError where it is larger than any form of the
     dashboard.
     """
+    # asked first: a form of unknown length would be read, and kept, to its end
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > LONGEST_FORM:
         raise InputError(f"a form says its length, at most {LONGEST_FORM:,} bytes")
@@ -166,6 +176,7 @@ async def read_form(request: Request) -> FormData:
 def read_field(form: FormData, name: str, longest: int = LONGEST_FIELD) -> str:
     """A text of a form, as it can be shown. Raises InputError where it is too long."""
     text = form.get(name, "")
+    # an uploaded file is no text
     if not isinstance(text, str) or len(text) > longest:
         raise InputError(f"{name} holds at most {longest:,} characters")
     return make_visible(text).strip()

@@ -23,11 +23,21 @@ def choose_audit_name(request: Request) -> str:
     """The audit name that the query asks for; that of the audit file by default. Raises InputError
     where the ledger has none of it.
     """
-    known, own = list_audit_names(get_desk(request).ledger), get_desk(request).config.name
-    name = request.query_params.get("name") or (own if own in known or not known else known[0])
+    desk = get_desk(request)
+    known = list_audit_names(desk.ledger)
+    name = request.query_params.get("name") or choose_default_name(known, desk.config.name)
     if name not in known:
         raise InputError("the ledger knows no audits of this name")
     return name
+
+
+def choose_default_name(known: list[str], own: str) -> str:
+    """The name of the audit file where the ledger knows audits of it, else the first that it knows:
+    a ledger may be shared, and the audit file new to it.
+    """
+    if own in known or not known:
+        return own
+    return known[0]
 
 
 def show_release(request: Request) -> Response:
@@ -44,7 +54,9 @@ def show_release(request: Request) -> Response:
 
 def send_release(request: Request) -> Response:
     """Manifest, clean split, and what is held back, as one ZIP file."""
-    name, scratch = choose_audit_name(request), Path(tempfile.mkdtemp(prefix="poisonwatch-"))
+    name = choose_audit_name(request)
+    # not a `with`: the file is sent after this function has returned, and removed after that
+    scratch = Path(tempfile.mkdtemp(prefix="poisonwatch-"))
     try:
         folder = scratch / f"release-{to_plain_name(name)}"
         preview_release(get_desk(request).ledger, name, folder)
@@ -52,6 +64,7 @@ def send_release(request: Request) -> Response:
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(folder.iterdir()):
                 archive.write(file, f"{folder.name}/{file.name}")
+        # of a large release, two copies need not lie there while it is sent
         shutil.rmtree(folder)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -3,6 +3,7 @@ in place.
 """
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +13,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from poisonwatch.config_file import load_config
-from poisonwatch.dashboards.pages import LONGEST_FORM, get_desk, read_form, redirect_to, render_page
+from poisonwatch.dashboards.pages import (
+    LONGEST_FORM,
+    Desk,
+    get_desk,
+    read_form,
+    redirect_to,
+    render_page,
+)
+from poisonwatch.dashboards.release import choose_default_name
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.history import COMMITTED_STATES, PastAudit, list_past_audits
 from poisonwatch.ledger.overview import MAX_TREND_POINTS, list_audit_names
@@ -38,18 +47,16 @@ def show_sentinels(request: Request) -> Response:
     """
     ledger, config = get_desk(request).ledger, get_desk(request).config
     known = list_audit_names(ledger)
-    name = request.query_params.get("name") or (config.name if config.name in known else known[0])
-    past = list_past_audits(
-        ledger, name, MAX_TREND_POINTS, where=[audits.c.state.in_(COMMITTED_STATES)]
-    )
-    audit_id = request.query_params.get("audit")
-    flagged = [
-        audit for audit in past if audit.summary["counts"]["flagged"]
-    ]  # the last that has something to show
-    among = (
-        [audit for audit in past if audit.audit_id == audit_id] or flagged or past
-    )  # the run of another name is left behind with it
-    chosen = among[0] if among else None
+    name = request.query_params.get("name") or choose_default_name(known, config.name)
+    finished = [audits.c.state.in_(COMMITTED_STATES)]
+    past = list_past_audits(ledger, name, MAX_TREND_POINTS, where=finished)
+    chosen = _choose_audit(past, request.query_params.get("audit"))
+    heat, asked = None, {}
+    if chosen is not None:
+        heat = read_heat_map(chosen.run_dir)
+        asked = readback.read_asked_sentinels(chosen.run_dir)
+    # newest first, as `past` is; the table shows them as time goes, from left to right
+    latest = [audit for audit in past[:AUDITS_SHOWN] if audit.summary.get("largest_coefficients")]
     return render_page(
         request,
         "sentinels.html.j2",
@@ -57,29 +64,41 @@ def show_sentinels(request: Request) -> Response:
         name=name,
         past=past,
         chosen=chosen,
-        heat=None if chosen is None else read_heat_map(chosen.run_dir),
+        heat=heat,
         steps=HEAT_STEPS,
-        asked={} if chosen is None else readback.read_asked_sentinels(chosen.run_dir),
-        history=collect_largest_coefficients(past[:AUDITS_SHOWN]),
-        shown=[audit for audit in past[:AUDITS_SHOWN] if audit.summary.get("largest_coefficients")][
-            ::-1
-        ],
+        asked=asked,
+        history=collect_largest_coefficients(latest),
+        shown=latest[::-1],
         files=[file.name for file in list_sentinel_files(config)],
         config=config,
     )
 
 
+def _choose_audit(past: list[PastAudit], audit_id: str | None) -> PastAudit | None:
+    """The audit that the query asks for; else the last that flagged something, or the last."""
+    # The query may still have the run of another name, which is left behind with that name.
+    asked = [audit for audit in past if audit.audit_id == audit_id]
+    flagged = [audit for audit in past if audit.summary["counts"]["flagged"]]
+    for audits_found in (asked, flagged, past):
+        if audits_found:
+            return audits_found[0]
+    return None
+
+
 def collect_largest_coefficients(past: list[PastAudit]) -> dict[str, list[float | None]]:
-    """By sentinel, the largest coefficient of a new row in each audit, oldest first; None where it
-    was not asked.
+    """By sentinel, the largest coefficient of a new row in each of these audits that measured any,
+    oldest first, where they come newest first; None where it was not asked.
     """
-    measured = [
-        audit.summary["largest_coefficients"]
-        for audit in reversed(past)
-        if audit.summary.get("largest_coefficients")
-    ]
-    ids = dict.fromkeys(id for of_audit in reversed(measured) for id in of_audit)
-    return {id: [of_audit.get(id) for of_audit in measured] for id in ids}
+    measured = [audit.summary.get("largest_coefficients") for audit in past]
+    measured = [coefficients for coefficients in measured if coefficients]
+    # sentinels of the newest audit stand first, in their order there; older ones below them
+    ids: dict[str, None] = {}
+    for coefficients in measured:
+        ids |= dict.fromkeys(coefficients)
+    collected = {}
+    for id in ids:
+        collected[id] = [coefficients.get(id) for coefficients in reversed(measured)]
+    return collected
 
 
 def render_sentinels_setting(audit_file: Path, old: Path, new: Path) -> str:
@@ -88,61 +107,74 @@ def render_sentinels_setting(audit_file: Path, old: Path, new: Path) -> str:
     """
     folder = audit_file.resolve().parent
 
-    def shown(place: str) -> str:
+    places = []
+    # read anew: the audit file may have changed since the dashboard was started
+    for place in load_config(audit_file).sentinels:
         if place.startswith(PACK_PREFIX):
-            return place
-        path = (new if Path(place) == old else Path(place)).resolve()
-        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+            places.append(place)
+            continue
+        path = new if Path(place) == old else Path(place)
+        places.append(_shorten_path(path.resolve(), folder))
+    # wide enough for any path: a folded line could not be copied
+    return yaml.safe_dump({"sentinels": places}, sort_keys=False, width=10_000)
 
-    return yaml.safe_dump(
-        {"sentinels": [shown(place) for place in load_config(audit_file).sentinels]},
-        sort_keys=False,
-        width=10_000,
-    )
+
+def _shorten_path(path: Path, folder: Path) -> str:
+    """The path as it stands in an audit file in `folder`."""
+    if path.is_relative_to(folder):
+        path = path.relative_to(folder)
+    return str(path)
 
 
 async def edit_sentinels(request: Request) -> Response:
     """The editor of one file: GET shows it, POST checks a text, or writes it as the file's next
     version.
     """
-    files, config = list_sentinel_files(get_desk(request).config), get_desk(request).config
+    desk = get_desk(request)
+    files = list_sentinel_files(desk.config)
+    # by its number: no path from a request is ever opened
     nth = request.path_params["nth"]
     if nth >= len(files):
         raise HTTPException(404, "The audit file names no such file of sentinels.")
     path: Path = files[nth]
     old = await run_in_threadpool(read_sentinel_text, str(path))
-    asked = request.query_params.get("saved") if request.method == "GET" else None
-    saved = next((file for file in list_versions(path) if file.name == asked), None)
-    values = {
+    values: dict[str, Any] = {
         "path": path,
         "nth": nth,
         "text": old,
         "problem": None,
         "read": None,
-        "saved": saved,
+        "saved": None,
         "changes": [],
     }
-    if saved is not None:
-        values |= {
-            "text": await run_in_threadpool(read_sentinel_text, str(saved)),
-            "named": await run_in_threadpool(
-                render_sentinels_setting, get_desk(request).path, path, saved
-            ),
-        }
-    if request.method == "POST":
-        form = await read_form(request)
-        text = str(form.get("text", ""))[:LONGEST_FORM].replace("\r\n", "\n")
-        values |= {"text": text, "changes": await run_in_threadpool(diff_lines, old, text)}
-        try:
-            values["read"] = await run_in_threadpool(check_sentinel_text, text, config, path)
-            if form.get("do") == "save":
-                written = await run_in_threadpool(save_version, text, config, path)
-                return redirect_to(f"/sentinels/edit/{nth}", saved=written.name)
-        except PoisonwatchError as error:
-            values["problem"] = str(error)
-    return render_page(
-        request, "sentinel_edit.html.j2", status=422 if values["problem"] else 200, **values
-    )
+    if request.method != "POST":
+        values |= await _read_saved(desk, path, request.query_params.get("saved"))
+        return render_page(request, "sentinel_edit.html.j2", **values)
+    form = await read_form(request)
+    # browsers send line ends as \r\n, whatever the file had
+    text = str(form.get("text", ""))[:LONGEST_FORM].replace("\r\n", "\n")
+    values |= {"text": text, "changes": await run_in_threadpool(diff_lines, old, text)}
+    try:
+        values["read"] = await run_in_threadpool(check_sentinel_text, text, desk.config, path)
+        if form.get("do") == "save":
+            written = await run_in_threadpool(save_version, text, desk.config, path)
+            return redirect_to(f"/sentinels/edit/{nth}", saved=written.name)
+    except PoisonwatchError as error:
+        values["problem"] = str(error)
+        return render_page(request, "sentinel_edit.html.j2", status=422, **values)
+    return render_page(request, "sentinel_edit.html.j2", **values)
+
+
+async def _read_saved(desk: Desk, path: Path, name: str | None) -> dict[str, Any]:
+    """What the page shows of the version of `path` called `name`; nothing where there is none."""
+    for saved in list_versions(path):
+        if saved.name == name:
+            return {
+                "saved": saved,
+                "text": await run_in_threadpool(read_sentinel_text, str(saved)),
+                "named": await run_in_threadpool(render_sentinels_setting, desk.path, path, saved),
+            }
+    return {}
 
 
 routes = [

@@ -16,17 +16,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from poisonwatch.dashboards import access as doors
-from poisonwatch.dashboards.access import (
-    LOGIN_LASTS,
-    POLICY,
-    SECURITY_HEADERS,
-    WRONG_WAITS,
-    Access,
-    build_access_routes,
-    build_middleware,
-    check_access,
-)
+from poisonwatch.dashboards import login as logins
+from poisonwatch.dashboards.access import Access, check_access
+from poisonwatch.dashboards.gatekeeper import POLICY, SECURITY_HEADERS, build_middleware
+from poisonwatch.dashboards.login import LOGIN_LASTS, WRONG_WAITS, build_login_routes
 from poisonwatch.dashboards.pages import render_page
 from poisonwatch.errors import InputError
 
@@ -103,7 +96,7 @@ def dashboard(
             Route("/decide", decide, methods=["POST", "DELETE"]),
             Route("/explain", decide, methods=["GET", "POST"]),
             WebSocketRoute("/listen", listen),
-            *build_access_routes(access),
+            *build_login_routes(access),
         ],
         middleware=build_middleware(access),
     )
@@ -560,7 +553,7 @@ def test_many_passwords_at_once_gain_nothing(monkeypatch: pytest.MonkeyPatch) ->
     """Those of one address are looked at one after another, and few may wait; other addresses do
     not wait for them.
     """
-    monkeypatch.setattr(doors, "WRONG_WAITS", 0.05)
+    monkeypatch.setattr(logins, "WRONG_WAITS", 0.05)
     app = dashboard(LOGIN).app
 
     async def tried(address: str, password: str) -> int:
@@ -580,11 +573,11 @@ def test_many_passwords_at_once_gain_nothing(monkeypatch: pytest.MonkeyPatch) ->
         return await asyncio.gather(*guesses), mine, time.monotonic() - started
 
     guesses, mine, seconds = asyncio.run(all_at_once())
-    assert sorted(guesses) == [401] * doors.MOST_LOGINS_WAITING + [429] * (
-        12 - doors.MOST_LOGINS_WAITING
+    assert sorted(guesses) == [401] * logins.MOST_LOGINS_WAITING + [429] * (
+        12 - logins.MOST_LOGINS_WAITING
     )
     assert mine == 303
-    assert seconds >= 0.05 * doors.MOST_LOGINS_WAITING
+    assert seconds >= 0.05 * logins.MOST_LOGINS_WAITING
     assert asyncio.run(tried("10.0.0.6", PASSWORD)) == 303
 
 

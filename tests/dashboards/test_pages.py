@@ -24,15 +24,16 @@ from browsing import ME, asking, audit_of, flags
 from servers import postgres_server
 from starlette.testclient import TestClient
 
-from poisonwatch.config import load_config
+from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
 from poisonwatch.dashboards.explain import MOST_QUESTIONS_WAITING, Explainer, Question
+from poisonwatch.dashboards.export import neutralise_cell
 from poisonwatch.dashboards.sentinels import render_sentinels_setting
-from poisonwatch.dashboards.triage import neutralise_cell
 from poisonwatch.errors import InputError
 from poisonwatch.flows.cli.app import main
 from poisonwatch.ledger import overview
+from poisonwatch.ledger.batches import count_by_status
 from poisonwatch.ledger.decisions import read_decisions, verify_chain
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.release.release import write_release
@@ -440,10 +441,10 @@ def test_a_download_is_what_release_writes_and_releases_nothing(
     ]
     assert sum(numbers[:3]) == numbers[3] > 0
     with Ledger.at(settings.state) as ledger:
-        before = ledger.counts(settings.name)
+        before = count_by_status(ledger, settings.name)
         packed = zipfile.ZipFile(io.BytesIO(client.get("/release/files.zip").content))
         manifest = client.get("/release/manifest.json").json()
-        assert ledger.counts(settings.name) == before
+        assert count_by_status(ledger, settings.name) == before
         write_release(ledger, settings.name, tmp_path / "out")
     assert {Path(name).name for name in packed.namelist()} == {
         file.name for file in (tmp_path / "out").iterdir()
@@ -494,14 +495,16 @@ def test_an_answer_is_explained_by_the_rows_of_an_audit(client: TestClient, conf
 def test_few_questions_may_wait_for_their_answers(tmp_path: Path) -> None:
     """Each takes a model's time: one more is refused, not forgotten later."""
     explainer = Explainer()
-    waiting = [
-        Question("audit", tmp_path, "a prompt", "a response") for _ in range(MOST_QUESTIONS_WAITING)
-    ]
+
+    def ask() -> Question:
+        return Question(audit_id="audit", run_dir=tmp_path, prompt="a", response="b")
+
+    waiting = [ask() for _ in range(MOST_QUESTIONS_WAITING)]
     explainer.questions.update((question.id, question) for question in waiting)
     with pytest.raises(InputError, match="ask again once one is answered"):
-        explainer.ask(Question("audit", tmp_path, "a prompt", "a response"))
+        explainer.ask(ask())
     waiting[0].problem = "answered"
-    explainer.ask(last := Question("audit", tmp_path, "a prompt", "a response"))
+    explainer.ask(last := ask())
     while last.running:
         time.sleep(0.01)
     assert "holds no operators.safetensors" in str(last.problem)

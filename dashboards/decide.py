@@ -1,0 +1,140 @@
+"""What people decide on the page of a group, and how the latest of it is taken back."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from poisonwatch.dashboards.audits import encode_filter, find_audit, parse_filter
+from poisonwatch.dashboards.pages import get_ledger, make_address, read_field, read_form
+from poisonwatch.errors import InputError
+from poisonwatch.ledger.decisions import record_decisions, revert_decisions
+from poisonwatch.ledger.queue import FlaggedRow, list_group_rows
+
+ROWS_PER_PAGE = 10  # of a group on one page
+MOST_REVERTED = 100_000  # decisions that are taken back at once
+
+
+async def take_verdict(request: Request) -> Response:
+    """Take a verdict on one row, on the rows of a group that wait for one ("open"), or on all of
+    it.
+    """
+    key, wanted = request.path_params["key"], parse_filter(request)
+    # The ledger is asked on other threads: here, one that waits for it would hold up all pages.
+    past = await run_in_threadpool(find_audit, request)
+    form = await read_form(request)
+    ledger = await run_in_threadpool(get_ledger, request)
+    rows = await run_in_threadpool(list_group_rows, ledger, past.audit_id, key)
+    ids = _choose_ids(rows, read_field(form, "row"))
+    verdict, note = read_field(form, "verdict"), read_field(form, "note")
+    made = await run_in_threadpool(record_decisions, ledger, ids, verdict, note, request.state.user)
+    # The numbers go with the address, not with a session: `undo` takes back these decisions, also
+    # where the same person has decided elsewhere in another window.
+    done = f"{made[0].number}-{made[-1].number}"
+    page, fragment = read_field(form, "page"), ""
+    if len(ids) == 1:
+        place = _find_next_waiting(rows, ids[0])
+        page = str(place // ROWS_PER_PAGE + 1)
+        fragment = f"#row-{rows[place].example_id[:16]}"
+    address = make_address(
+        f"/triage/{past.audit_id}/{key}", **encode_filter(wanted), done=done, page=page
+    )
+    return RedirectResponse(address + fragment, 303)
+
+
+def _choose_ids(rows: Sequence[FlaggedRow], chosen: str) -> list[str]:
+    """The example ids that a form means: of one row, of those that wait, or of all. Raises
+    InputError where these are none.
+    """
+    if chosen == "all":
+        ids = [row.example_id for row in rows]
+    elif chosen == "open":
+        ids = [row.example_id for row in rows if row.is_open]
+    else:
+        ids = [row.example_id for row in rows if row.example_id == chosen]
+    if ids:
+        return ids
+    if chosen == "open":
+        raise InputError("somebody has decided on these rows meanwhile: open the group again")
+    raise InputError("choose a row of this group, or all of them")
+
+
+def _find_next_waiting(rows: Sequence[FlaggedRow], example_id: str) -> int:
+    """The place of the next row that waits for a verdict after this one, from the start again
+    behind the last; this row's own, where none does.
+    """
+    own = next(k for k, row in enumerate(rows) if row.example_id == example_id)
+    for k in (*range(own + 1, len(rows)), *range(own)):
+        if rows[k].is_open:
+            return k
+    return own
+
+
+async def undo_recent(request: Request) -> Response:
+    """Take back what was decided at once, by new decisions."""
+    form = await read_form(request)
+    first, last = parse_decision_numbers(read_field(form, "done"))
+    ledger = await run_in_threadpool(get_ledger, request)
+    numbers = range(first, last + 1)
+    await run_in_threadpool(revert_decisions, ledger, numbers, request.state.user)
+    back, place = read_field(form, "back"), read_field(form, "place")
+    # a form can hold anything: it leads to pages of the queue only
+    if not back.startswith("/triage/"):
+        back = "/triage"
+    if place:
+        back += f"#{quote(place)}"
+    return RedirectResponse(back, 303)
+
+
+def parse_decision_numbers(done: str) -> tuple[int, int]:
+    """The first and last number of decisions that were made at once. Raises InputError."""
+    numbers = re.fullmatch("([0-9]{1,12})-([0-9]{1,12})", done)
+    if numbers is None or not 0 <= int(numbers[2]) - int(numbers[1]) < MOST_REVERTED:
+        raise InputError("nothing can be undone here: decide anew instead")
+    return int(numbers[1]), int(numbers[2])
+
+
+@dataclass(frozen=True, slots=True)
+class RecentDecisions:
+    """What was decided on `rows` rows just now, the decisions' `numbers` as `undo` takes them;
+    `place` is the row's, where it was one.
+    """
+
+    numbers: str
+    verdict: str
+    rows: int
+    place: str
+
+
+def find_recent_decisions(request: Request, rows: Sequence[FlaggedRow]) -> RecentDecisions | None:
+    """What the query says was decided just now; None unless these are decisions on rows of the
+    group, and nothing was decided since.
+    """
+    try:
+        first, last = parse_decision_numbers(request.query_params.get("done", ""))
+    except InputError:
+        return None
+    latest = {row.decided.number: row for row in rows if row.decided is not None}
+    # Anybody can write an address: decisions that are not the latest of rows of this group are not
+    # offered to be undone. The first condition keeps the range short before it is gone through.
+    if last - first >= len(latest) or any(k not in latest for k in range(first, last + 1)):
+        return None
+    row = latest[first]
+    assert row.decided is not None
+    return RecentDecisions(
+        numbers=f"{first}-{last}",
+        verdict=row.decided.verdict,
+        rows=last - first + 1,
+        place=f"row-{row.example_id[:16]}" if first == last else "",
+    )
+
+
+routes = [
+    Route("/triage/undo", undo_recent, methods=["POST"]),
+    Route("/triage/{audit_id}/{key}", take_verdict, methods=["POST"]),
+]

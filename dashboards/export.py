@@ -1,0 +1,59 @@
+"""The flagged rows of a filter as a CSV file that no spreadsheet takes for formulas."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from poisonwatch.flags import read_flagged_example
+from poisonwatch.text.display import make_visible
+
+# Of the file, before the texts.
+EXPORT_COLUMNS = (
+    "audit_id",
+    "name",
+    "group",
+    "severity",
+    "panel",
+    "sentinel_id",
+    "score",
+    "coefficient",
+    "p_value",
+    "q_value",
+    "source",
+    "position",
+    "example_id",
+    "status",
+    "decided",
+)
+# What a spreadsheet takes for a formula where a cell begins with it.
+FORMULA_STARTS = tuple("=+-@\t\r|%＝＋－＠")
+
+
+def format_csv(rows: Sequence[Any]) -> str:
+    """Flags as CSV: every text is made visible, and one that begins like a formula gets an
+    apostrophe before it.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    writer.writerow([*EXPORT_COLUMNS, "prompt", "response", "reasons"])
+    for row in rows:
+        example = read_flagged_example(row)
+        cells = [row.get(column) for column in EXPORT_COLUMNS]
+        cells += [example.prompt, example.response, "; ".join(row["reasons"])]
+        writer.writerow([neutralise_cell(cell) for cell in cells])
+    return file.getvalue()
+
+
+def neutralise_cell(value: Any) -> Any:
+    """A value for a cell: numbers stay numbers; text never begins like a formula (OWASP, CSV
+    injection).
+    """
+    if not isinstance(value, str):
+        return value
+    text = make_visible(value)
+    # Stripped as well, since spreadsheets leave out blanks before they look; as it is, since two of
+    # the starts are blanks themselves.
+    if text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS):
+        return f"'{text}"
+    return text
