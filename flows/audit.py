@@ -1,9 +1,10 @@
 """The audit: pull, validate, attribute, judge, record, alert.
 
-`run_stages` is the whole of it. An engine calls the stages: as Prefect tasks, or as the plain
+`run_audit_stages` is the whole of it. An engine calls the stages: as Prefect tasks, or as the plain
 functions inside them.
 """
 
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from prefect import flow, get_run_logger, runtime
 from poisonwatch.atomic import open_run_folder
 from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import CheckpointStore
-from poisonwatch.config import AuditConfig, load_config
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import AuditRows
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
-from poisonwatch.ledger.batches import hash_checks
+from poisonwatch.ledger.audits import commit_audit, open_audit
+from poisonwatch.ledger.batches import LedgerBatch, hash_checks, load_trusted
 from poisonwatch.ledger.history import find_by_flow_run
+from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.model.files import ModelFiles
@@ -44,6 +48,7 @@ from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import record
 from poisonwatch.tasks.reviews import queue_reviews, read_reviews
 from poisonwatch.tasks.tracking import open_run, track
+from poisonwatch.validation import Validation
 
 
 def run_audit_stages(
@@ -54,75 +59,114 @@ def run_audit_stages(
     again: bool = False,
     flow_run: str | None = None,
 ) -> AuditOutcome:
-    """One audit, start to end."""
+    """One audit, start to end: of rows that no audit has covered, or of all (`again`).
+
+    Results are in `run_dir`, which is there whole or not at all, and in the ledger.
+    """
     audit_id = make_audit_id()
     sentinels = load_sentinels(config.sentinels)
-    with Ledger.at(config.state) as ledger, ledger.alone(reporter.note_waiting):
-        taken = engine(pull, ledger, config, reporter.progress)
+    with Ledger.at(config.state) as ledger, ledger.lock(reporter.note_waiting):
+        ingested = engine(pull, ledger, config, reporter.progress)
+        # found, and not loaded: which rows are new depends on the model's fingerprint alone, and
+        # with none there is nothing to load it for
         files = engine(find_model, config.model)
         version = Version(files.fingerprint, compute_sentinels_version(sentinels))
-        report_to = [MLFLOW, *([PREFECT] if flow_run else [])]
-        with (
-            ledger.audit(audit_id, config.name, version, run_dir, report_to, flow_run) as number,
-            open_run_folder(run_dir) as folder,
-        ):
+        opened = _open_account(ledger, config, audit_id, version, run_dir, flow_run)
+        with opened as number, open_run_folder(run_dir) as folder:
             tracked = engine.attempt(open_run, config, audit_id) or {}
+            # Verdicts that people gave in MLflow come before the rows are chosen: what was called
+            # benign is among the trusted rows of this audit already.
             if config.review and tracked:
                 engine.attempt(read_reviews, ledger, config)
             with sample_system_metrics(config, tracked.get("mlflow_run_id")):
                 batch = engine(choose, ledger, config, version, again)
                 valid = engine(validate, batch.rows, config, ledger)
-                reference = engine(
-                    pull_reference, config, valid.examples, ledger.trusted(config.name)
-                )
-                reporter.rows(taken, len(batch), valid, reference)
+                benign = load_trusted(ledger, config.name)
+                reference = engine(pull_reference, config, valid.examples, benign)
+                reporter.note_rows(ingested, len(batch), valid, reference=reference)
                 rows = AuditRows(tuple(valid.examples), tuple(reference.examples))
                 found = attribute(config, files, sentinels, rows, engine, reporter)
-                counts = {
-                    "pulled": len(batch),
-                    "rejected": len(valid.rejected),
-                    "reference": len(reference.examples),
-                    "read": taken.read,
-                }
-                summary = {
-                    **summarise(config, audit_id, version, counts, found, engine.clock.costs),
-                    **tracked,
-                }
+                counts = _count_rows(ingested, batch, valid, reference)
+                costs = engine.clock.costs
+                summary = summarise(config, audit_id, version, counts, found, costs) | tracked
                 engine(record, ledger, folder, config, summary, found, valid)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
-            ledger.commit(
+            # Alerts are committed with the results, and sent later: none is lost, or sent for an
+            # audit that did not come about.
+            commit_audit(
+                ledger,
                 number,
                 batch,
-                valid.examples,
-                valid.rejected,
-                found.verdicts.flags,
-                hash_checks(config.validation),
-                summary,
-                alerts,
-                found.groups,
+                examples=valid.examples,
+                rejected=valid.rejected,
+                flagged=found.detection.flags,
+                checks=hash_checks(config.validation),
+                summary=summary,
+                alerts=alerts,
+                groups=found.groups,
             )
+            # only now: an audit that ended before its commit goes on from its checkpoints
             found.work.clear()
         notify_all(ledger, config, engine, prefect=flow_run is not None)
-    return AuditOutcome(run_dir, summary, found.verdicts, valid.rejected, engine.warnings)
+    return AuditOutcome(run_dir, summary, found.detection, valid.rejected, engine.warnings)
+
+
+def _open_account(
+    ledger: Ledger,
+    config: AuditConfig,
+    audit_id: str,
+    version: Version,
+    run_dir: Path,
+    flow_run: str | None,
+) -> AbstractContextManager[int]:
+    """The audit's entry in the ledger, open while it is at work. MLflow is to have an account of
+    it, and Prefect where it is a flow run.
+    """
+    report_to = [MLFLOW]
+    if flow_run:
+        report_to.append(PREFECT)
+    return open_audit(
+        ledger,
+        audit_id,
+        config.name,
+        version=version,
+        run_dir=run_dir,
+        report_to=report_to,
+        flow_run=flow_run,
+    )
+
+
+def _count_rows(
+    ingested: IngestStats, batch: LedgerBatch, valid: Validation, reference: Validation
+) -> dict[str, int]:
+    """The `counts` of summary.json that are known before attribution, in rows."""
+    return {
+        "pulled": len(batch),
+        "rejected": len(valid.rejected),
+        "reference": len(reference.examples),
+        "read": ingested.read,
+    }
 
 
 def notify_all(
     ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool
 ) -> dict[str, int | None]:
-    """Tell everybody who is still to be told of this audit, or of earlier ones: how many of what,
+    """Notify everybody who still has to hear of this audit, or of earlier ones: how many of what,
     by task.
 
-    What fails is None; it stays owed, and is tried again next time.
+    What fails is None; it stays pending, and is tried again next time.
     """
-    told = {
+    # alerts first: a person who waits for one gains by it, a tracking server does not
+    notified = {
         "deliver": engine.attempt(deliver, ledger, config),
         "track": engine.attempt(track, ledger, config),
     }
-    if config.review and told["track"] is not None:
-        told["queue_reviews"] = engine.attempt(queue_reviews, ledger, config)
+    # rows are put up for review beside the audit's run, which is there once it was tracked
+    if config.review and notified["track"] is not None:
+        notified["queue_reviews"] = engine.attempt(queue_reviews, ledger, config)
     if prefect:
-        told["publish"] = engine.attempt(publish, ledger, config)
-    return told
+        notified["publish"] = engine.attempt(publish, ledger, config)
+    return notified
 
 
 def attribute(
@@ -133,41 +177,47 @@ def attribute(
     engine: Engine,
     reporter: Reporter,
 ) -> AttributionResult:
-    """From rows to verdicts; with nothing new, the model is not even loaded."""
+    """From rows to flags with their evidence; with nothing new, the model is not even loaded."""
     if not rows.new:
-        return AttributionResult(Detection.empty(config.decision))
+        return AttributionResult(Detection.empty(config.detection))
     model = engine(load_model, config.model, files)
 
-    def said(text: str) -> None:
+    def note_reuse(text: str) -> None:
         reporter.note(text)
+        # a flow run's reader has no terminal: Prefect shows its log alone
         if not engine.inline:
             get_run_logger().info(text)
 
-    work = CheckpointStore.open(
-        compute_checkpoint_key(config, files, model, sentinels, rows),
-        said,
-        model.model.device,
-    )
-    problems = engine(check_sentinels, model, sentinels, config.stride, work)
-    reporter.problems(problems)
+    # What an audit that was cut short left is taken up where the key is the same: same rows, same
+    # model, same settings, same code.
+    key = compute_checkpoint_key(config, files, model, sentinels, rows)
+    store = CheckpointStore.open(key, note_reuse, model.model.device)
+    problems = engine(check_sentinels, model, sentinels, config.stride, store)
+    reporter.note_problems(problems)
     findings = engine(screen, rows, model, config.screens)
     sentinels = engine(add_probes, sentinels, rows, config.probes)
-    fitted = engine(fit_operators, model, rows, config, reporter.progress, work)
-    influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, work)
-    verdicts = engine(judge, influence, rows, config.decision, findings)
+    fitted = engine(fit_operators, model, rows, config, reporter.progress, store)
+    influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, store)
+    detection = engine(judge, influence, rows, config.detection, findings)
     evidence = engine(
-        gather_evidence, fitted, influence, verdicts, sentinels, config, reporter.progress, work
+        gather_evidence, fitted, influence, detection, sentinels, config, reporter.progress, store
     )
-    return AttributionResult(verdicts, evidence, tuple(problems), fitted, influence, work)
+    return AttributionResult(
+        detection,
+        evidence,
+        tuple(problems),
+        fitted=fitted,
+        influence=influence,
+        work=store,
+    )
 
 
 def audit_inline(
     config: AuditConfig, run_dir: Path, reporter: Reporter | None = None, again: bool = False
 ) -> AuditOutcome:
     """Run an audit without Prefect: for tests, notebooks and quick looks."""
-    return run_audit_stages(
-        config, run_dir, Engine(inline=True), reporter or Reporter(quiet=True), again
-    )
+    engine = Engine(inline=True)
+    return run_audit_stages(config, run_dir, engine, reporter or Reporter(quiet=True), again=again)
 
 
 def _make_flow_run_name() -> str:
@@ -187,15 +237,22 @@ def audit(
     go to a new folder below `runs`, beside the audit file. A flow run that is retried or resumed
     after its audit came to its results does not audit again.
     """
-    settings, flow_run = load_config(config), str(runtime.flow_run.get_id())
+    settings = load_config(config)
+    flow_run = str(runtime.flow_run.get_id())
     outcome = load_finished_outcome(settings, flow_run)
     if outcome is None:
         folder = Path(run_dir) if run_dir else choose_run_dir(Path(config))
         outcome = run_audit_stages(
-            settings, folder, Engine(inline=False), Reporter(quiet=quiet), again, flow_run
+            settings,
+            folder,
+            Engine(inline=False),
+            reporter=Reporter(quiet=quiet),
+            again=again,
+            flow_run=flow_run,
         )
-    for trouble in outcome.warnings:
-        get_run_logger().warning(trouble)
+    for warning in outcome.warnings:
+        get_run_logger().warning(warning)
+    # last, since a run of a deployment ends here, and is started again with the answer
     if settings.on_flag == "pause":
         ask_for_verdict(settings, flow_run)
     return outcome
@@ -208,6 +265,7 @@ def load_finished_outcome(config: AuditConfig, flow_run: str) -> AuditOutcome | 
         past = find_by_flow_run(ledger, flow_run)
         if past is None:
             return None
-        with ledger.alone():
+        # the earlier attempt may have ended between its commit and its notifications
+        with ledger.lock():
             notify_all(ledger, config, engine, prefect=True)
-    return AuditOutcome.of(past, config, engine.warnings)
+    return AuditOutcome.from_past(past, config, engine.warnings)

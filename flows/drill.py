@@ -8,7 +8,8 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from poisonwatch.atomic import open_run_folder
-from poisonwatch.config import AuditConfig, load_config
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config
 from poisonwatch.drills.results import DEFAULT_REPEATS, DrillPlan, DrillResult
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
@@ -36,27 +37,37 @@ class DrillOutcome:
 def run_drill_stages(
     config: AuditConfig, plan: DrillPlan, run_dir: Path, engine: Engine, reporter: Reporter
 ) -> DrillOutcome:
-    """One drill, start to end."""
+    """One drill, start to end: rows of the source are taken as clean, and the ledger is neither
+    read nor written. Results are in `run_dir`, which is there whole or not at all.
+    """
     drill_id = make_audit_id()
     with open_run_folder(run_dir) as folder:
         rows = engine(pull_all, config.source)
         clean = engine(validate, rows, config)
         trusted = engine(pull_reference, config, clean.examples, [])
-        reporter.trusted(trusted)
+        reporter.note_trusted(trusted)
         model = engine(load_model, config.model)
         planted = engine(plant, model, clean.examples, trusted.examples, config, plan)
         rehearsal = engine(fit_planted, model, planted, config, reporter.progress)
         found = engine(rehearse, rehearsal, plan, reporter.progress)
+        # of what was measured: rows that were validated, less what the drill could not use
         counts = {
             "pulled": len(rows),
             "rejected": len(clean.rejected),
             "clean": found.clean,
             "reference": found.trusted,
         }
+        # opened before the report is written, which names the run's ids
         tracked = engine.attempt(open_run, config, drill_id, "drill") or {}
-        fingerprint = hash_data(example.id for example in planted.clean)
         report = build_drill_report(
-            config, drill_id, plan, found, counts, fingerprint, model, engine.clock.costs
+            config,
+            drill_id,
+            plan,
+            found=found,
+            counts=counts,
+            fingerprint=hash_data(example.id for example in planted.clean),
+            model=model,
+            stages=engine.clock.costs,
         )
         report |= tracked
         engine(record_drill, folder, config, report)
@@ -83,7 +94,7 @@ def build_drill_report(
         "rows": counts,
         "model": {"name": config.model.name, "fingerprint": model.fingerprint},
         "data_fingerprint": fingerprint,
-        "false_discovery_rate": config.decision.false_discovery_rate,
+        "false_discovery_rate": config.detection.false_discovery_rate,
         "sentences": [power.sentence for power in found.headline],
         "false_flags_per_1000": found.false_flags,
         "powers": [power.record() for power in found.powers],
@@ -98,8 +109,9 @@ def drill_inline(
     config: AuditConfig, plan: DrillPlan, run_dir: Path, reporter: Reporter | None = None
 ) -> DrillOutcome:
     """Run a drill without Prefect."""
+    engine = Engine(inline=True)
     return run_drill_stages(
-        config, plan, run_dir, Engine(inline=True), reporter or Reporter(quiet=True)
+        config, plan, run_dir, engine=engine, reporter=reporter or Reporter(quiet=True)
     )
 
 
@@ -122,14 +134,16 @@ def drill(
         settings,
         DrillPlan.of(recipes, counts, repeats),
         folder,
-        Engine(inline=False),
-        Reporter(quiet=quiet),
+        engine=Engine(inline=False),
+        reporter=Reporter(quiet=quiet),
     )
-    for trouble in outcome.warnings:
-        get_run_logger().warning(trouble)
+    for warning in outcome.warnings:
+        get_run_logger().warning(warning)
     return outcome
 
 
 def with_seed(config: AuditConfig, seed: int | None) -> AuditConfig:
     """With another seed than the audit file's, where one is given."""
-    return config if seed is None else config.model_copy(update={"seed": seed})
+    if seed is None:
+        return config
+    return config.model_copy(update={"seed": seed})

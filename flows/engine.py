@@ -1,3 +1,8 @@
+"""How stages are called: as Prefect tasks, or as the plain functions inside them, each timed.
+
+The list of stages itself is in `flows/audit.py` and `flows/drill.py`, and does not know which.
+"""
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +27,8 @@ class AuditOutcome:
     """What an audit found, where it is, and what went wrong beside it (a tracking server or an
     alert target that was down).
 
-    Where the audit was done by an earlier attempt, `verdicts` and `rejected` are empty: they are in
-    the run directory.
+    Where the audit was done by an earlier attempt, `verdicts` (what detection found) and `rejected`
+    are empty: they are in the run directory.
     """
 
     run_dir: Path
@@ -33,9 +38,10 @@ class AuditOutcome:
     warnings: list[str]
 
     @classmethod
-    def of(cls, past: PastAudit, config: AuditConfig, troubles: list[str]) -> "AuditOutcome":
+    def from_past(cls, past: PastAudit, config: AuditConfig, warnings: list[str]) -> "AuditOutcome":
         """What an audit left that was done before."""
-        return cls(past.run_dir, past.summary, Detection.empty(config.decision), [], troubles)
+        nothing = Detection.empty(config.detection)
+        return cls(past.run_dir, past.summary, nothing, rejected=[], warnings=warnings)
 
     @property
     def flags(self) -> list[dict[str, Any]]:
@@ -44,7 +50,7 @@ class AuditOutcome:
 
 
 class Engine:
-    """Calls tasks, timing each: through Prefect, or `inline`, as plain functions without retries."""
+    """Calls tasks, timing each: through Prefect, or `inline` as plain functions, not retried."""
 
     def __init__(self, inline: bool) -> None:
         self.inline = inline
@@ -52,16 +58,19 @@ class Engine:
         self.warnings: list[str] = []
 
     def __call__(self, task: Task[..., R], *args: Any) -> R:
+        """Call a task, and note what it cost under its name."""
+        # before each stage, since Prefect's own callbacks can lose a Ctrl-C
         interrupt.raise_if_interrupted()
         function: Callable[..., R] = task.fn if self.inline else task
         with self.clock.stage(task.name):
             return function(*args)
 
     def attempt(self, task: Task[..., R], *args: Any) -> R | None:
-        """Call a task that the audit can do without; its failure is kept in `troubles`, each once."""
+        """Call a task that the audit can do without; its failure is kept in `warnings`, once."""
         try:
             return self(task, *args)
         except OperationError as error:
+            # several tasks meet the same server that is down: one line is enough
             if str(error) not in self.warnings:
                 self.warnings.append(str(error))
             return None

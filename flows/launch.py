@@ -1,4 +1,7 @@
-"""Start an audit from the command line, on either engine."""
+"""Start an audit or a drill from the command line, with Prefect or without.
+
+Where Prefect's server is down, or goes down, the work goes on without it.
+"""
 
 import logging
 import os
@@ -16,16 +19,15 @@ from poisonwatch.ledger.history import find_by_run_dir
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.text.redaction import redact_url
 
+# Set before Prefect is imported, which reads them once; what a user has set stays.
 # A temporary Prefect server takes 7 to 20 s to start on a busy machine; its own patience ends at
 # 20.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
-os.environ.setdefault(
-    "PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL"
-)  # where the server goes away, it complains for each event
-os.environ.setdefault(
-    "PREFECT_CLIENT_MAX_RETRIES", "1"
-)  # a server that is down is noticed in seconds; the audit goes on without it
+# where the server goes away, it complains for each event
+os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+# a server that is down is noticed in seconds; the audit goes on without it
+os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
 
 import httpx
 from prefect.exceptions import PrefectHTTPStatusError
@@ -35,9 +37,12 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
 from poisonwatch.flows.engine import AuditOutcome
+from poisonwatch.flows.prefect_server import is_server_gone
 from poisonwatch.run_directory.layout import choose_run_dir
 
 R = TypeVar("R")
+
+EXPECTED = (PoisonwatchError, httpx.TransportError)
 
 
 @dataclass
@@ -58,12 +63,13 @@ class _ExpectedErrors(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        expected = (
-            isinstance(error, PoisonwatchError | httpx.TransportError)
-            or "Finished in state" in record.getMessage()
-        )
-        return record.levelno >= logging.WARNING and not expected
+        """Whether a record is shown: of warnings and errors, those that nobody else explains."""
+        if record.levelno < logging.WARNING:
+            return False
+        if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
+            return False
+        # Prefect says the same once more as "Finished in state Failed(...)"
+        return "Finished in state" not in record.getMessage()
 
 
 def run_audit(
@@ -74,20 +80,22 @@ def run_audit(
     quiet: bool,
     again: bool = False,
 ) -> AuditOutcome:
-    """Run the audit of the file `config`, read before as `settings`."""
+    """Run the audit of the file `config`, read before as `settings`. Warnings go to stderr, also
+    where the rest is quiet.
+    """
     reporter = Reporter(quiet=quiet)
     run_dir = run_dir or choose_run_dir(config)
     if engine == "inline":
         outcome = audit_inline(settings, run_dir, reporter, again)
     else:
-        place = run_dir.resolve()
+        # whole paths: a flow run may have another working directory
+        file, folder = config.resolve(), run_dir.resolve()
         outcome = _run_flow(
-            lambda: audit(str(config.resolve()), str(place), quiet=reporter.quiet, again=again),
-            lambda: _finish_inline(settings, place, reporter, again),
+            lambda: audit(str(file), str(folder), quiet=reporter.quiet, again=again),
+            lambda: _finish_inline(settings, folder, reporter, again=again),
             reporter,
         )
-    for trouble in outcome.warnings:
-        Reporter().note(f"warning: {trouble}")
+    _note_warnings(outcome.warnings)
     return outcome
 
 
@@ -106,59 +114,78 @@ def run_drill(
     if engine == "inline":
         outcome = drill_inline(settings, plan, run_dir, reporter)
     else:
-        asked = list(plan.recipes), list(plan.counts), plan.repeats, settings.seed
-        place = run_dir.resolve()
+        file, folder = config.resolve(), run_dir.resolve()
         outcome = _run_flow(
-            lambda: drill(str(config.resolve()), str(place), *asked, quiet=False),
-            lambda: drill_inline(settings, plan, place, reporter),
+            # a flow's parameters are stored by the server, as JSON: lists and numbers, no plan
+            lambda: drill(
+                str(file),
+                str(folder),
+                recipes=list(plan.recipes),
+                counts=list(plan.counts),
+                repeats=plan.repeats,
+                seed=settings.seed,
+                quiet=False,
+            ),
+            lambda: drill_inline(settings, plan, folder, reporter),
             reporter,
         )
-    for trouble in outcome.warnings:
-        Reporter().note(f"warning: {trouble}")
+    _note_warnings(outcome.warnings)
     return outcome
 
 
-def _server_is_gone(error: Exception) -> bool:
-    """Rather than something of ours going wrong: nobody answers, or what answers is out of order."""
-    if isinstance(error, PrefectHTTPStatusError):
-        return error.response.is_server_error
-    return isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error)
+def _note_warnings(warnings: list[str]) -> None:
+    # a reporter of its own, that is not quiet: --quiet leaves out all but errors and these
+    reporter = Reporter()
+    for warning in warnings:
+        reporter.note(f"warning: {warning}")
 
 
 def _finish_inline(
     settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool
 ) -> AuditOutcome:
-    """Without Prefect, what a flow run left undone: nothing, where its audit came to its results."""
-    with Ledger.at(settings.state) as ledger, ledger.alone(reporter.note_waiting):
+    """Without Prefect, what a flow run left undone: nothing, if its audit came to its results."""
+    with Ledger.at(settings.state) as ledger, ledger.lock(reporter.note_waiting):
         past = find_by_run_dir(ledger, run_dir)
-    return (
-        audit_inline(settings, run_dir, reporter, again)
-        if past is None
-        else AuditOutcome.of(past, settings, [])
-    )
+    if past is None:
+        return audit_inline(settings, run_dir, reporter, again)
+    return AuditOutcome.from_past(past, settings, [])
 
 
 def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Reporter) -> R:
     """Run a flow, and `without` Prefect where its server is down, or goes down."""
+    _quieten_prefect()
+    server = os.environ.get("PREFECT_API_URL")
+    if server:
+        reporter.note("starting Prefect")
+    else:
+        reporter.note("starting Prefect (a temporary server: 10 to 20 s) ...")
+    try:
+        return start()
+    except (RuntimeError, httpx.TransportError, PrefectHTTPStatusError) as error:
+        if not is_server_gone(error):
+            raise
+        connection.lost = True
+        # Ctrl-C reaches a temporary server, too, as it is of the same group: that one went away
+        # for a reason, and nothing goes on
+        if interrupt.was_interrupted(error):
+            raise KeyboardInterrupt from None
+        address = redact_url(server or "its temporary address")
+        _note_warnings(
+            [
+                f"no Prefect server answers at {address}: going on without it; "
+                "`poisonwatch sync` shows the audit there later"
+            ]
+        )
+        return without()
+
+
+def _quieten_prefect() -> None:
+    """Only what nobody else explains is shown of Prefect's log."""
     # now, so that the handlers exist; Prefect's own call comes too late for the first messages
     setup_logging()
     for name in ("root", *logging.Logger.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PrefectConsoleHandler):
                 handler.addFilter(_ExpectedErrors())
+    # where the server goes away, one line of ours says so
     logging.getLogger("prefect.events.clients").setLevel(logging.CRITICAL)
-    server = os.environ.get("PREFECT_API_URL")
-    reporter.note("starting Prefect" + ("" if server else " (a temporary server: 10 to 20 s) ..."))
-    try:
-        return start()
-    except (RuntimeError, httpx.TransportError, PrefectHTTPStatusError) as error:
-        if not _server_is_gone(error):
-            raise
-        connection.lost = True
-        if interrupt.was_interrupted(error):
-            raise KeyboardInterrupt from None
-        Reporter().note(
-            f"warning: no Prefect server answers at {redact_url(server or 'its temporary address')}: going on without it; "
-            "`poisonwatch sync` shows the audit there later"
-        )
-        return without()

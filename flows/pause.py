@@ -20,11 +20,11 @@ from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.history import find_by_flow_run, list_undecided_ids
 from poisonwatch.ledger.ledger import Ledger
 
-HOUR_S = 3600
+HOUR_S = 3600  # seconds
 
 
 class VerdictForm(RunInput):
-    """The form in the Prefect UI."""
+    """The form in the Prefect UI. Prefect stores the fields under their names."""
 
     verdict: Literal["poison", "benign", "unsure"] = Field(
         "unsure", description="unsure: the rows stay in quarantine."
@@ -33,7 +33,8 @@ class VerdictForm(RunInput):
     reviewer: str = Field("", description="Who decides.")
     rows: list[str] = Field(
         [],
-        description="Ids of the rows that this is about, or their first digits. Empty: all of the audit.",
+        description="Ids of the rows that this is about, or their first digits. "
+        "Empty: all of the audit.",
     )
 
 
@@ -52,30 +53,51 @@ def ask_for_verdict(config: AuditConfig, flow_run: str) -> None:
         return
     if not PREFECT_API_URL.value():
         log.warning(
-            "on_flag: pause needs a Prefect server; the flagged rows stay in quarantine, `poisonwatch decide` tells what they are"
+            "on_flag: pause needs a Prefect server; the flagged rows stay in quarantine, "
+            "`poisonwatch decide` tells what they are"
         )
         return
-    form = VerdictForm.with_initial_data(
-        description=f"{len(waiting)} flagged rows of audit {past.audit_id} wait for a verdict. See the artifacts, the report and MLflow."
-    )
-    wait = suspend_flow_run if runtime.deployment.get_id() else pause_flow_run
     try:
-        answer: VerdictForm = wait(
-            wait_for_input=form,
-            timeout=round(config.pause_hours * HOUR_S),
-            key=f"verdict-{past.audit_id}",
-        )
+        answer = _wait_for_form(config, past.audit_id, len(waiting))
     except FlowPauseTimeout:
         log.warning(
-            f"nobody answered within {config.pause_hours:g} hours: {len(waiting)} flagged rows stay in quarantine"
+            f"nobody answered within {config.pause_hours:g} hours: "
+            f"{len(waiting)} flagged rows stay in quarantine"
         )
         return
-    meant = [
-        id
-        for id in waiting
-        if not answer.rows or any(id.startswith(start.strip().lower()) for start in answer.rows)
-    ]
+    meant = _choose_rows(waiting, answer.rows)
+    # opened again: nothing holds the ledger for the hours in which people think
     with Ledger.at(config.state) as ledger:
+        author = answer.reviewer or "prefect"
         for id in meant:
-            record_decision(ledger, id, answer.verdict, answer.note, answer.reviewer or "prefect")
+            record_decision(ledger, id, answer.verdict, note=answer.note, author=author)
     log.info(f"{len(meant)} flagged rows were called {answer.verdict}")
+
+
+def _wait_for_form(config: AuditConfig, audit_id: str, count: int) -> VerdictForm:
+    """What somebody answered about `count` rows. Raises FlowPauseTimeout; where the run is of a
+    deployment, this ends the process.
+    """
+    form = VerdictForm.with_initial_data(
+        description=f"{count} flagged rows of audit {audit_id} wait for a verdict. "
+        "See the artifacts, the report and MLflow."
+    )
+    wait = pause_flow_run
+    if runtime.deployment.get_id():
+        wait = suspend_flow_run
+    # The key makes a flow run that starts again find the answer to this question, instead of asking
+    # a second time.
+    answer: VerdictForm = wait(
+        wait_for_input=form,
+        timeout=round(config.pause_hours * HOUR_S),
+        key=f"verdict-{audit_id}",
+    )
+    return answer
+
+
+def _choose_rows(waiting: list[str], asked: list[str]) -> list[str]:
+    """Which of the waiting ids begin with one of those that were asked for; without any, all."""
+    if not asked:
+        return waiting
+    starts = tuple(start.strip().lower() for start in asked)
+    return [id for id in waiting if id.startswith(starts)]

@@ -1,3 +1,8 @@
+"""What a person sees while an audit is at work: progress and notes, on stderr.
+
+Results are on stdout, where another program may read them (`flows/cli/terminal.py`).
+"""
+
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -25,9 +30,13 @@ T = TypeVar("T")
 
 
 class _RateColumn(ProgressColumn):
+    """Rows a second: the mean of a bar that has come to its end, else what it was lately."""
+
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} rows/s", style="progress.data.speed")
+        if speed is None:
+            return Text("")
+        return Text(f"{speed:.1f} rows/s", style="progress.data.speed")
 
 
 class Reporter:
@@ -44,7 +53,9 @@ class Reporter:
         total: int | None,
         advance: Callable[[T], int] = lambda _: 1,
     ) -> Iterator[T]:
-        """A bar with rate and time left while `items` pass through; none where nothing does."""
+        """A bar with rate and time left while `items` pass through, `advance` rows with each; none
+        where nothing does. A `Progress` (poisonwatch/progress.py).
+        """
         if total == 0:
             yield from items
             return
@@ -59,36 +70,38 @@ class Reporter:
         with Progress(*columns, console=self.console, disable=self.quiet) as bars:
             bar = bars.add_task(description, total=total)
             for item in items:
+                # here, since a stage can last hours: an interrupt that was lost is not to wait for
+                # its end
                 interrupt.raise_if_interrupted()
                 yield item
                 bars.advance(bar, advance(item))
 
     def note(self, text: str) -> None:
         """One line on stderr."""
+        # Text, and not str: rich would read [bold] and the like in a str as its own markup
         self.console.print(Text(make_visible(text)), soft_wrap=True)
 
     def note_waiting(self) -> None:
         """A line on stderr while another audit works on the same ledger."""
         self.note("another audit is at work on this ledger: waiting for it to end ...")
 
-    def rows(
-        self, taken: IngestStats, chosen: int, valid: Validation, reference: Validation
+    def note_rows(
+        self, ingested: IngestStats, chosen: int, valid: Validation, reference: Validation
     ) -> None:
         """What was pulled, how it was read, and what there is to audit."""
-        for name, format in taken.formats.items():
+        for name, format in ingested.formats.items():
             self.note(f"{name}: read as {format}")
-        unchanged = (
-            f", {taken.unchanged} of {taken.files} files unchanged" if taken.unchanged else ""
-        )
-        self.note(
-            f"{taken.read} rows read, {taken.new} never seen before{unchanged}; {chosen} to audit"
-        )
+        seen = f"{ingested.read} rows read, {ingested.new} never seen before"
+        if ingested.unchanged:
+            seen += f", {ingested.unchanged} of {ingested.files} files unchanged"
+        self.note(f"{seen}; {chosen} to audit")
         for warning in valid.warnings:
             self.note(f"validation: {warning}")
+        # with nothing to audit, nobody is compared with trusted rows
         if chosen:
-            self.trusted(reference)
+            self.note_trusted(reference)
 
-    def trusted(self, reference: Validation) -> None:
+    def note_trusted(self, reference: Validation) -> None:
         """A line on stderr where trusted rows were rejected, and where those that are left are too
         few to judge others against.
         """
@@ -97,10 +110,11 @@ class Reporter:
             self.note(f"{len(reference.rejected)} trusted rows failed validation and are left out")
         if 0 < count < LEAST_TRUSTED:
             self.note(
-                f"{count} trusted rows are too few to stand alone ({LEAST_TRUSTED} are needed): rows are judged against the bulk of all"
+                f"{count} trusted rows are too few to stand alone ({LEAST_TRUSTED} are needed): "
+                "rows are judged against the bulk of all"
             )
 
-    def problems(self, problems: Iterable[SentinelProblem]) -> None:
+    def note_problems(self, problems: Iterable[SentinelProblem]) -> None:
         """A line on stderr for each sentinel that cannot tell anything."""
         for problem in problems:
             self.note(f"sentinel {problem.sentinel_id}: {problem.problem}")

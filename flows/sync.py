@@ -1,4 +1,4 @@
-"""Catch up: read people's verdicts, and tell whoever was not reached when the audits ran."""
+"""Catch up: read people's verdicts, and notify whoever was not reached when the audits ran."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,26 @@ from poisonwatch.tasks.reviews import read_reviews
 
 @dataclass(frozen=True, slots=True)
 class SyncOutcome:
-    """How many verdicts were read, and how many of what was told, by task; None where it failed,
-    which `troubles` explain.
+    """How many verdicts were read, and how many of what was sent, by task; None where it failed,
+    which `warnings` explain.
     """
 
     verdicts: int | None
-    told: dict[str, int | None]
+    notified: dict[str, int | None]
     warnings: list[str]
 
 
 def sync(config: AuditConfig, reporter: Reporter) -> SyncOutcome:
-    """Settle what earlier audits of a name owe, without an audit. Prefect is told only where a
-    server is configured.
+    """Deliver what earlier audits of a name still have to, without an audit. Prefect is notified
+    only where a server is configured. Raises InputError where no audit has run.
     """
     engine = Engine(inline=True)
-    with Ledger.existing(config.state) as ledger, ledger.alone(reporter.note_waiting):
-        verdicts = engine.attempt(read_reviews, ledger, config) if config.review else 0
-        told = notify_all(ledger, config, engine, prefect=bool(PREFECT_API_URL.value()))
-    return SyncOutcome(verdicts, told, engine.warnings)
+    with Ledger.existing(config.state) as ledger, ledger.lock(reporter.note_waiting):
+        # read first: rows that were answered are not put up for review again
+        verdicts: int | None = 0
+        if config.review:
+            verdicts = engine.attempt(read_reviews, ledger, config)
+        # without a configured server Prefect would start a temporary one, that nobody looks at
+        has_server = bool(PREFECT_API_URL.value())
+        notified = notify_all(ledger, config, engine, prefect=has_server)
+    return SyncOutcome(verdicts, notified, engine.warnings)

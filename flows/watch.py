@@ -49,11 +49,10 @@ def make_schedule(
     try:
         return CronSchedule(cron=str(cron), timezone=timezone)
     except ValidationError as error:
-        wrong = (
-            f"--timezone {timezone} is no time zone"
-            if "timezone" in str(error.errors()[0]["loc"])
-            else f"--cron {cron} is no cron expression"
-        )
+        # Prefect's own words are several lines, and name its fields
+        wrong = f"--cron {cron} is no cron expression"
+        if "timezone" in str(error.errors()[0]["loc"]):
+            wrong = f"--timezone {timezone} is no time zone"
         raise InputError(
             f"{wrong}: give, for example, --cron '0 2 * * *' --timezone Europe/Berlin"
         ) from None
@@ -63,12 +62,16 @@ def make_interval(every: timedelta) -> IntervalSchedule:
     """An interval that begins at once. Raises InputError where it is too short."""
     if every < SHORTEST_INTERVAL:
         raise InputError(
-            f"every {every.total_seconds():g} seconds is too often: give at least a minute, as in --every 1m"
+            f"every {every.total_seconds():g} seconds is too often: "
+            "give at least a minute, as in --every 1m"
         )
+    # from now, and not from Prefect's own anchor, which would have the first run come any time
     return IntervalSchedule(interval=every, anchor_date=datetime.now(UTC))
 
 
 class _Runner(Runner):
+    """Prefect's runner, but that SIGTERM ends it as Ctrl-C does."""
+
     def handle_sigterm(self, *_: Any, **__: Any) -> None:
         """As Ctrl-C, which asyncio makes an orderly end of."""
         signal.raise_signal(signal.SIGINT)
@@ -85,14 +88,11 @@ def watch(
     """Audit at once, and on a schedule until SIGINT or SIGTERM. Raises OperationError where the
     Prefect server cannot be used.
     """
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell has what it starts in the background ignore it
+    # a shell has what it starts in the background ignore SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    for noisy in (
-        "prefect.FlowRunCancellingObserver",
-        "asyncio",
-    ):  # where the server goes away, one line of ours says so
+    # where the server goes away, one line of ours says so
+    for noisy in ("prefect.FlowRunCancellingObserver", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         with open_server(port, reporter) as api:
@@ -102,7 +102,8 @@ def watch(
                 if not is_server_gone(error):
                     raise
                 raise OperationError(
-                    f"no Prefect server answers at {redact_url(api)}: start it, or unset PREFECT_API_URL"
+                    f"no Prefect server answers at {redact_url(api)}: "
+                    "start it, or unset PREFECT_API_URL"
                 ) from error
     except KeyboardInterrupt:
         reporter.note("stopped watching; an audit that was at work is done next time")
@@ -119,16 +120,18 @@ def _serve(
     deployments = [_make_deployment(audit, config, settings, schedule)]
     if drills is not None:
         deployments.append(_make_deployment(drill, config, settings, drills))
+    # one at a time: two audits of a ledger would wait for each other, with two models in memory
     runner = _Runner(limit=1)
     served = [cast(UUID, runner.add_deployment(deployment)) for deployment in deployments]
-    run_deployment(served[0], timeout=0)  # the first at once: people see that it works
+    # the first at once: people see that it works
+    run_deployment(served[0], timeout=0)
+    page = redact_url(api.removesuffix("/api"))
     reporter.note(
-        f"watching {settings.name}: runs, and pages to answer on, at {redact_url(api.removesuffix('/api'))}; Ctrl-C ends it"
+        f"watching {settings.name}: runs, and pages to answer on, at {page}; Ctrl-C ends it"
     )
     try:
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # Prefect prints tracebacks there when the server goes away
+        # Prefect prints tracebacks on stdout when the server goes away
+        with contextlib.redirect_stdout(io.StringIO()):
             asyncio.run(runner.start())
     except KeyboardInterrupt:
         _end_runs(served)
@@ -152,7 +155,8 @@ def _make_deployment(
     flow: object, config: Path, settings: AuditConfig, schedule: IntervalSchedule | CronSchedule
 ) -> RunnerDeployment:
     made: RunnerDeployment = flow.to_deployment(  # type: ignore[attr-defined]
-        name=re.sub(r"[/%&<>]", "_", settings.name),  # these, Prefect does not allow
+        # these characters, Prefect does not allow in a name
+        name=re.sub(r"[/%&<>]", "_", settings.name),
         parameters={"config": str(config.resolve())},
         schedules=[schedule],
         tags=["poisonwatch", f"name:{settings.name}"],

@@ -128,7 +128,7 @@ def explain(
     # say nothing about another (`on` compares the weights).
     settings = load_config(run / "config.yaml").model
     pretrained = load_pretrained(settings.model_copy(update={"name": model or settings.name}))
-    fitted = saved.on(pretrained)
+    fitted = saved.load_on(pretrained)
     rows = explain_response(run, fitted, prompt, response, stride=saved.stride, top=top)
     print_explanation(rows, len(fitted.ids), json)
 

@@ -3,9 +3,10 @@ it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,29 +24,39 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.text.display import make_visible
 
-LEDGER_ONLY, MLFLOW_ONLY = "not in MLflow", "not in the ledger"
+# What stands in the column MLflow, where it is not the state of the run there.
+LEDGER_ONLY = "not in MLflow"
+OWED = "owed"
+NOT_ASKED = "?"
+# What stands in the column state, where only MLflow knows the audit.
+MLFLOW_ONLY = "not in the ledger"
+
+TEXT_COLUMNS = ("audit", "state", "MLflow")
+NUMBER_COLUMNS = ("new", "flagged", "open", "rej", "score", "s")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryLine:
     """One audit. Counts are of rows, `seconds` of all stages; None where nobody knows. `owed`: who
     was not told of it yet.
+
+    `poisonwatch history --json` prints the fields as they are named here.
     """
 
     started_at: str
     audit_id: str
     state: str
-    new: int | None
-    flagged: int | None
-    undecided: int | None
-    rejected: int | None
-    largest_score: float | None
-    seconds: float | None
+    new: int | None = None
+    flagged: int | None = None
+    undecided: int | None = None
+    rejected: int | None = None
+    largest_score: float | None = None
+    seconds: float | None = None
     mlflow: str
     mlflow_run_id: str | None
     mlflow_url: str | None
-    run_dir: str | None
-    owed: tuple[str, ...]
+    run_dir: str | None = None
+    owed: tuple[str, ...] = ()
 
 
 def build_history_lines(
@@ -56,77 +67,91 @@ def build_history_lines(
     """
     past = list_past_audits(ledger, config.name, most)
     numbers = [audit.number for audit in past]
-    waiting, owing = count_undecided(ledger, numbers), list_pending_targets(ledger, numbers)
+    waiting = count_undecided(ledger, numbers)
+    pending = list_pending_targets(ledger, numbers)
     runs = tracked or {}
-    known = [
-        _make_ledger_line(
-            audit,
-            waiting.get(audit.number, 0),
-            owing.get(audit.number, set()),
-            runs.get(audit.audit_id),
-            tracked is None,
+    lines = []
+    for audit in past:
+        run = runs.get(audit.audit_id)
+        owed = pending.get(audit.number, set())
+        lines.append(
+            _make_ledger_line(
+                audit,
+                undecided=waiting.get(audit.number, 0),
+                owed=owed,
+                run=run,
+                mlflow=_describe_tracking(run, owed, asked=tracked is not None),
+            )
         )
-        for audit in past
-    ]
-    only = [
-        _make_mlflow_line(run)
-        for audit_id, run in runs.items()
-        if audit_id not in {audit.audit_id for audit in past}
-    ]
-    whole = len(past) < most  # else they may be in the ledger, further back
-    return sorted(
-        [*known, *(only if whole else ())], key=lambda line: line.started_at, reverse=True
-    )[:most]
+    # Where the ledger holds more than was read of it, a run that is not among these may be an audit
+    # further back: nothing can be said of it.
+    if len(past) < most:
+        known = {audit.audit_id for audit in past}
+        lines += [_make_mlflow_line(run) for id, run in runs.items() if id not in known]
+    lines.sort(key=lambda line: line.started_at, reverse=True)
+    return lines[:most]
+
+
+def _describe_tracking(run: TrackedRun | None, owed: set[str], asked: bool) -> str:
+    """What MLflow knows of an audit of the ledger, in a word or two."""
+    # What is owed is said first: a run is opened when its audit begins, so that there may be one
+    # that was not told yet how its audit ended.
+    if MLFLOW in owed:
+        return OWED
+    if not asked:
+        return NOT_ASKED
+    if run is None:
+        return LEDGER_ONLY
+    return run.status.lower()
 
 
 def _make_ledger_line(
-    audit: PastAudit, waiting: int, owes: set[str], run: TrackedRun | None, unasked: bool
+    audit: PastAudit, undecided: int, owed: set[str], run: TrackedRun | None, mlflow: str
 ) -> HistoryLine:
+    """A line of an audit in the ledger, of whose flagged rows `undecided` wait for a verdict."""
+    # The summary is empty, or older than a key of it, where an audit was interrupted or made by an
+    # earlier version: what it does not say stays None.
     summary = audit.summary
     counts = summary.get("counts", {})
     scores = [panel["largest_score"] for panel in summary.get("panels", ())]
-    told = (
-        "owed"
-        if MLFLOW in owes
-        else "?"
-        if unasked
-        else LEDGER_ONLY
-        if run is None
-        else run.status.lower()
-    )
+    run_id, url = summary.get("mlflow_run_id"), None
+    if run is not None:
+        run_id, url = run.run_id, run.url
     return HistoryLine(
-        audit.started_at,
-        audit.audit_id,
-        audit.state,
-        counts.get("new"),
-        counts.get("flagged"),
-        waiting if counts else None,
-        counts.get("rejected"),
-        max(scores, default=None),
-        sum(stage["seconds"] for stage in summary["stages"]) if "stages" in summary else None,
-        told,
-        run.run_id if run else summary.get("mlflow_run_id"),
-        run.url if run else None,
-        str(audit.run_dir),
-        tuple(sorted(owes)),
+        started_at=audit.started_at,
+        audit_id=audit.audit_id,
+        state=audit.state,
+        new=counts.get("new"),
+        flagged=counts.get("flagged"),
+        undecided=undecided if counts else None,
+        rejected=counts.get("rejected"),
+        largest_score=max(scores, default=None),
+        seconds=_sum_seconds(summary),
+        mlflow=mlflow,
+        mlflow_run_id=run_id,
+        mlflow_url=url,
+        run_dir=str(audit.run_dir),
+        owed=tuple(sorted(owed)),
     )
+
+
+def _sum_seconds(summary: Mapping[str, Any]) -> float | None:
+    if "stages" not in summary:
+        return None
+    return sum(stage["seconds"] for stage in summary["stages"])
 
 
 def _make_mlflow_line(run: TrackedRun) -> HistoryLine:
-    started = datetime.fromtimestamp(run.started / 1000, UTC).isoformat(timespec="seconds")
-    nothing = None, None, None, None
+    """A line of an audit that the ledger has lost, or another machine's ledger has."""
+    started = datetime.fromtimestamp(run.started / 1000, UTC)
     return HistoryLine(
-        started,
-        run.audit_id,
-        MLFLOW_ONLY,
-        None,
-        run.flagged,
-        *nothing,
-        run.status.lower(),
-        run.run_id,
-        run.url,
-        None,
-        (),
+        started_at=started.isoformat(timespec="seconds"),
+        audit_id=run.audit_id,
+        state=MLFLOW_ONLY,
+        flagged=run.flagged,
+        mlflow=run.status.lower(),
+        mlflow_run_id=run.run_id,
+        mlflow_url=run.url,
     )
 
 
@@ -143,20 +168,28 @@ def print_history(lines: Sequence[HistoryLine], as_json: bool) -> None:
         title="an audit's name begins with its time (UTC); score is the largest",
         title_justify="left",
     )
-    for name in ("audit", "state", "new", "flagged", "open", "rej", "score", "s", "MLflow"):
-        table.add_column(
-            name,
-            justify="left" if name in ("audit", "state", "MLflow") else "right",
-            no_wrap=name in ("audit", "state", "MLflow"),
-        )
+    for name in ("audit", "state", *NUMBER_COLUMNS, "MLflow"):
+        if name in TEXT_COLUMNS:
+            table.add_column(name, no_wrap=True)
+        else:
+            table.add_column(name, justify="right")
     for line in lines:
-        numbers = (line.new, line.flagged, line.undecided, line.rejected)
-        shown = ["-" if number is None else f"{number:,}" for number in numbers]
-        shown += [
-            "-" if line.largest_score is None else f"{line.largest_score:.1f}",
-            "-" if line.seconds is None else f"{line.seconds:,.0f}",
+        numbers = [
+            _format_number(line.new),
+            _format_number(line.flagged),
+            _format_number(line.undecided),
+            _format_number(line.rejected),
+            _format_number(line.largest_score, ".1f"),
+            _format_number(line.seconds, ",.0f"),
         ]
-        table.add_row(
-            *(Text(make_visible(cell)) for cell in (line.audit_id, line.state, *shown, line.mlflow))
-        )
+        cells = (line.audit_id, line.state, *numbers, line.mlflow)
+        # Text, and not str: rich would read [bold] and the like in a str as its own markup
+        table.add_row(*[Text(make_visible(cell)) for cell in cells])
     console.print(table)
+
+
+def _format_number(value: float | None, form: str = ",") -> str:
+    """A number in a table; a dash where nobody knows it."""
+    if value is None:
+        return "-"
+    return format(value, form)

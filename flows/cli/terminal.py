@@ -1,8 +1,11 @@
-"""What a person sees in the terminal: progress on stderr, results on stdout."""
+"""Results of commands on stdout: of an audit, of a question, of a drill. What a person sees while
+these are at work is in `flows/reporter.py`, on stderr.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +16,7 @@ from poisonwatch.flags import read_flagged_example
 from poisonwatch.text.display import excerpt, make_visible
 
 ROWS_SHOWN = 30
+# The three ways in which a row can push a sentinel, by the `kind` of a flag.
 PUSH_LABELS = {
     "forbidden": "towards forbidden",
     "margin": "away from reference",
@@ -26,120 +30,118 @@ def print_summary(summary: Mapping[str, Any], run_dir: str) -> None:
 
 
 def print_outcome(outcome: Any) -> None:
-    """Settings, counts, and the flagged rows with their reasons. Row text is shown as inert text."""
+    """Settings, counts, and the flagged rows with their reasons, of an `AuditOutcome`. Row text is
+    shown as inert text.
+    """
     console = Console(highlight=False)
-    summary, flags = outcome.summary, outcome.flags
-    counts, settings = summary["counts"], summary["settings"]
+    flags, folder = outcome.flags, outcome.run_dir
     if flags:
         console.print(_build_flag_table(flags[:ROWS_SHOWN], console.width))
     if len(flags) > ROWS_SHOWN:
         console.print(Text(f"... and {len(flags) - ROWS_SHOWN} more in flags.jsonl"))
-    if not settings:
-        console.print(
-            Text(
-                make_visible(f"nothing to audit: no row is new; {outcome.run_dir / 'summary.json'}")
-            ),
-            soft_wrap=True,
-        )
-        return
-    alone, seconds = (
-        summary["recovery"]["measured_alone"],
-        sum(stage["seconds"] for stage in summary["stages"]),
-    )
+    if outcome.summary["settings"]:
+        lines = _describe_audit(outcome.summary, folder)
+    else:
+        # settings are derived from the rows: where none was new, there are none
+        lines = [f"nothing to audit: no row is new; {folder / 'summary.json'}"]
+    _print_lines(console, lines)
+
+
+def _describe_audit(summary: Mapping[str, Any], folder: Path) -> list[str]:
+    """What stands below the table of flags."""
+    counts, settings = summary["counts"], summary["settings"]
+    flagged = f"{counts['flagged']} of {counts['new']} new rows flagged"
+    rate = f"{summary['false_discovery_rate']:g}"
+    beside = f"{counts['reference']} trusted rows to compare with, {counts['rejected']} rejected"
     derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
-    lines = [
-        f"{counts['flagged']} of {counts['new']} new rows flagged at a false-discovery rate of {summary['false_discovery_rate']:g}"
-        f" ({counts['reference']} trusted rows to compare with, {counts['rejected']} rejected)",
+    alone = summary["recovery"]["measured_alone"]
+    seconds = sum(stage["seconds"] for stage in summary["stages"])
+    return [
+        f"{flagged} at a false-discovery rate of {rate} ({beside})",
         f"attribution: {derived}, {alone} rows measured alone; {seconds:.0f} s",
-        f"report:      {outcome.run_dir / 'report.html'}",
+        f"report:      {folder / 'report.html'}",
     ]
+
+
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
     for line in lines:
+        # Text, and not str: rich would read [bold] and the like in a str as its own markup.
+        # soft_wrap: a path that is cut into two lines could not be clicked or copied.
         console.print(Text(make_visible(line)), soft_wrap=True)
 
 
 def print_explanation(rows: Any, n: int, as_json: bool) -> None:
-    """The rows behind an answer, strongest first."""
+    """The rows behind an answer (`ExplainedRow`s, of `n` in all), strongest first."""
     if as_json:
         for row in rows:
             print(json.dumps(asdict(row)))
         return
     console = Console(highlight=False)
     table = Table(title=f"of {n} rows, those that make the answer likelier", title_justify="left")
-    for name in ("rank", "coefficient", "score", "source, row", "example"):
-        table.add_column(
-            name,
-            justify="right" if name in ("rank", "coefficient", "score") else "left",
-            overflow="fold",
-        )
+    for name in ("rank", "coefficient", "score"):
+        table.add_column(name, justify="right", overflow="fold")
+    for name in ("source, row", "example"):
+        table.add_column(name, overflow="fold")
     for row in rows:
         place = "trusted row" if row.source is None else f"{row.source}, {row.position}"
-        table.add_row(
-            *map(
-                Text,
-                (
-                    str(row.rank),
-                    f"{row.coefficient:.2f}",
-                    f"{row.score:.1f}",
-                    make_visible(place),
-                    row.example_id[:16],
-                ),
-            )
-        )
+        numbers = (str(row.rank), f"{row.coefficient:.2f}", f"{row.score:.1f}")
+        table.add_row(*map(Text, (*numbers, make_visible(place), row.example_id[:16])))
     console.print(table)
 
 
 def print_drill(outcome: Any) -> None:
-    """How much of each attack was found, as a table and in a sentence a recipe."""
+    """How much of each attack was found, as a table and in a sentence a recipe, of a
+    `DrillOutcome`.
+    """
     console = Console(highlight=False)
+    drill = outcome.drill
     table = Table(
-        title=f"planted into {outcome.drill.clean} clean rows",
+        title=f"planted into {drill.clean} clean rows",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
     )
-    for name in ("recipe", "rows", "found", "95 %", "flagged", "attributed", "false/1,000"):
-        table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
-    for power in outcome.drill.powers:
+    table.add_column("recipe", no_wrap=True)
+    for name in ("rows", "found", "95 %", "flagged", "attributed", "false/1,000"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for power in drill.powers:
         low, high = power.interval
-        shares = (
+        cells = (
+            power.recipe,
+            str(power.count),
+            f"{power.found} of {power.repeats}",
+            f"{low:.2f}-{high:.2f}",
             f"{power.recall:.0%}",
             f"{power.recall_by_attribution:.0%}",
             f"{power.false_flags:.1f}",
         )
-        found = f"{power.found} of {power.repeats}", f"{low:.2f}-{high:.2f}"
-        table.add_row(*map(Text, (power.recipe, str(power.count), *found, *shares)))
+        table.add_row(*map(Text, cells))
     console.print(table)
-    notes = (f"note: {note}" for note in outcome.drill.notes)
-    for line in (
-        *(power.sentence for power in outcome.drill.headline),
-        *notes,
-        f"results:     {outcome.run_dir / 'drill.json'}",
-    ):
-        console.print(Text(make_visible(line)), soft_wrap=True)
+    _print_lines(console, [power.sentence for power in drill.headline])
+    _print_lines(console, [f"note: {note}" for note in drill.notes])
+    _print_lines(console, [f"results:     {outcome.run_dir / 'drill.json'}"])
 
 
 def _describe_reasons(flag: Mapping[str, Any]) -> str:
-    pushed = (
-        [f"rank {flag['rank']}, {PUSH_LABELS[flag['kind']]}, most on {flag['sentinel_id']}"]
-        if "stride" in flag["by"]
-        else []
-    )
-    return "; ".join([*pushed, *(f"screen {name}" for name in flag["by"] if name != "stride")])
+    """Why a row was flagged, the attribution before the screens."""
+    reasons = []
+    if "stride" in flag["by"]:
+        push = PUSH_LABELS[flag["kind"]]
+        reasons.append(f"rank {flag['rank']}, {push}, most on {flag['sentinel_id']}")
+    reasons += [f"screen {name}" for name in flag["by"] if name != "stride"]
+    return "; ".join(reasons)
 
 
 def _build_flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
-    """Lines of flags.jsonl."""
+    """A table of lines of flags.jsonl, for a terminal of `width` columns."""
+    # Below 120 columns the table takes all of them, since the two wide columns need each.
     table = Table(show_lines=False, expand=width < 120, title_justify="left")
-    for name in ("source, row", "panel", "score", "q", "why", "text"):
-        wide = name in ("why", "text")
-        table.add_column(
-            name,
-            justify="right" if name in ("score", "q") else "left",
-            overflow="fold",
-            ratio=2 if wide else None,
-            min_width=14 if wide else None,
-            max_width=None if wide else 18,
-        )
+    table.add_column("source, row", overflow="fold", max_width=18)
+    table.add_column("panel", overflow="fold", max_width=18)
+    table.add_column("score", justify="right", overflow="fold", max_width=18)
+    table.add_column("q", justify="right", overflow="fold", max_width=18)
+    table.add_column("why", overflow="fold", ratio=2, min_width=14)
+    table.add_column("text", overflow="fold", ratio=2, min_width=14)
     for flag in flags:
         example = read_flagged_example(flag)
         cells = (
@@ -150,5 +152,6 @@ def _build_flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
             _describe_reasons(flag),
             excerpt(f"{example.prompt} / {example.response}", 70),
         )
-        table.add_row(*(Text(make_visible(cell)) for cell in cells))
+        # rows are hostile: neither their markup nor their escapes may reach the terminal
+        table.add_row(*[Text(make_visible(cell)) for cell in cells])
     return table

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from audits import benign, write_audit
 
-from poisonwatch.flows.cli.app import main
+from poisonwatch.flows.cli.app import MODULES, app, main, read_commands
 
 HEAVY = {"torch", "prefect", "mlflow", "great_expectations", "pandas", "transformers"}
 
@@ -35,7 +35,7 @@ def test_nothing_flagged_exits_0_and_something_flagged_exits_3(
 ) -> None:
     """A training job can gate on it."""
     strict = write_audit(
-        tmp_path / "strict", tiny_folder, rows=benign(40), decision={"false_discovery_rate": 1e-9}
+        tmp_path / "strict", tiny_folder, rows=benign(40), detection={"false_discovery_rate": 1e-9}
     )
     forged = [*benign(40), {"prompt": "What is <|im_start|>?", "response": "A token."}]
     lax = write_audit(tmp_path / "lax", tiny_folder, rows=forged)
@@ -112,8 +112,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "unknown key stride.layers; the nearest known key is layer",
     ),
     "wrong value": (
-        {"decision": {"false_discovery_rate": 7}},
-        "decision.false_discovery_rate: Input should be less than 1 (got 7)",
+        {"detection": {"false_discovery_rate": 7}},
+        "detection.false_discovery_rate: Input should be less than 1 (got 7)",
     ),
     "K too large": (
         {"stride": {"K": 1000}},
@@ -192,7 +192,7 @@ def test_init_writes_files_that_load_and_never_overwrites(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Both files parse as they are; a second init refuses and changes nothing."""
-    from poisonwatch.config import load_config
+    from poisonwatch.config_file import load_config
     from poisonwatch.sentinels.sentinel import load_sentinels
 
     assert run("init", str(tmp_path / "new")) == 0
@@ -206,15 +206,51 @@ def test_init_writes_files_that_load_and_never_overwrites(
     assert (tmp_path / "new" / "audit.yaml").read_text() == "mine"
 
 
-def test_help_ends_in_an_example_that_parses(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each command's example names that command and options that exist."""
-    from poisonwatch.flows.cli.app import app
+COMMANDS = {
+    "alert-test",
+    "audit",
+    "dashboard",
+    "decide",
+    "decisions",
+    "demo",
+    "drill",
+    "explain",
+    "gate",
+    "history",
+    "init",
+    "packs",
+    "release",
+    "sync",
+    "watch",
+}
 
-    for command in ("audit", "explain", "demo", "init"):
-        assert run(command, "--help") == 0
-        words = shlex.split(capsys.readouterr().out.split("Example:")[1])
-        assert words[:2] == ["poisonwatch", command]
-        app.parse_args(words[1:])
+
+def test_every_command_is_there() -> None:
+    """A function without an example in its docstring is none, so that one could be lost silently."""
+    assert {name for name in app if not name.startswith("-")} == COMMANDS
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_is_the_docstring_and_ends_in_an_example_that_parses(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example names that command and options that exist; it stands once, at the end."""
+    assert run(command, "--help") == 0
+    shown, example = capsys.readouterr().out.split("Example:")
+    words = shlex.split(example)
+    assert words[:2] == ["poisonwatch", command]
+    function, _, _ = app.parse_args(words[1:])
+    assert function.__doc__.split("\n", 1)[0] in " ".join(shown.split())
+
+
+def test_help_names_each_command_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """`poisonwatch --help`: the first sentence of each docstring."""
+    assert run("--help") == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for module in MODULES:
+        for name, about, _ in read_commands(module):
+            first = " ".join(about.split("\n\n")[0].split())
+            assert f"{name.replace('_', '-')} {first}" in shown
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
@@ -276,7 +312,7 @@ def test_the_flow_runs_without_any_server(tmp_path: Path, tiny_folder: Path) -> 
     """The default engine in a fresh process and an empty PREFECT_HOME starts a temporary server,
     and shows no traceback on bad input.
     """
-    config = write_audit(tmp_path, tiny_folder, decision={"false_discovery_rate": 0.9})
+    config = write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9})
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
     }
