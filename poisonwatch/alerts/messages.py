@@ -1,17 +1,19 @@
-"""What people are told of flagged rows: one message for each new cluster, one digest of the rest.
+"""What people are notified of: one message for each new cluster of flagged rows, one digest of the
+rest.
 
-A cluster is new where no row of it was told of before. Which messages are written depends on who is
-to get them: a target gets the new clusters that reach its severity, the MOST_CLUSTERS gravest of an
-audit at most, and everything else that is new in the audit's digest.
+A cluster is new where nobody was notified of a row of it before. Which messages are written depends
+on who is to get them: a target gets the new clusters that reach its severity, the MOST_CLUSTERS
+gravest of an audit at most, and everything else that is new in the audit's digest.
 
-Row text is hostile, and every medium has its own markup: `inert` takes it out of all of them.
+Row text is hostile, and every medium has its own markup: `neutralise_markup` takes it out of all of
+them.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from poisonwatch.ledger.outbox import CLUSTER_ALERT, DIGEST_ALERT, Alert
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.words import plural
 
 MOST_CLUSTERS = 5  # messages an audit; more help nobody
 MOST_ROWS_NAMED = 10  # named in a message
@@ -34,9 +37,9 @@ LONGEST_EXCERPT = 160  # characters of a prompt, an answer, a continuation
 LONGEST_ALERT_NAME = 80
 DATA_FILES = {"json", "jsonl", "csv", "tsv", "parquet", "arrow"}  # no such name is a site's
 
-_FULL_WIDTH = str.maketrans(
-    {c: chr(ord(c) + 0xFEE0) for c in "<>@#&|*~`[]{}\\$^:"}
-)  # full-width: they look alike, and are no markup
+# The full-width forms of these look alike, and no medium takes them for markup.
+_FULL_WIDTH = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>@#&|*~`[]{}\\$^:"})
+# An underscore between two letters is part of a name; others begin or end emphasis.
 _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _INNER_DOT = re.compile(r"\.(?=\w)")
 
@@ -53,19 +56,18 @@ def neutralise_markup(text: str, longest: int = LONGEST_ALERT_NAME) -> str:
 
 
 def format_place(source: str, position: int) -> str:
-    """FILE:POSITION; inert, and for the usual names of files as `poisonwatch decide` takes it."""
-    stem, dot, suffix = excerpt(source or "source", LONGEST_ALERT_NAME).rpartition(".")
-    name = (
-        f"{neutralise_markup(stem)}.{suffix}"
-        if dot and suffix in DATA_FILES
-        else neutralise_markup(f"{stem}{dot}{suffix}")
-    )
-    return f"{name}:{position}"
+    """FILE:POSITION without markup; of the usual files as `poisonwatch decide` takes it."""
+    name = excerpt(source or "source", LONGEST_ALERT_NAME)
+    stem, dot, suffix = name.rpartition(".")
+    # No site ends in .jsonl: such a name stays one that can be copied into a command.
+    if dot and suffix in DATA_FILES:
+        return f"{neutralise_markup(stem)}.{suffix}:{position}"
+    return f"{neutralise_markup(name)}:{position}"
 
 
 @dataclass(frozen=True, slots=True)
 class _AlertGroup:
-    """Flagged rows to be told of together, strongest flag first: a new cluster, or what is new in a
+    """Flagged rows of one message or line, strongest flag first: a new cluster, or what is new in a
     known one or in none.
     """
 
@@ -75,11 +77,19 @@ class _AlertGroup:
 
     @property
     def severity(self) -> str:
-        return max((flag.severity for flag in self.flags), key=SEVERITIES.index)
+        gravest = max(self.flags, key=lambda flag: SEVERITIES.index(flag.severity))
+        return gravest.severity
 
     @property
     def panel(self) -> str:
-        return self.flags[0].panel if self.evidence is None else self.evidence.panel
+        if self.evidence is None:
+            return self.flags[0].panel
+        return self.evidence.panel
+
+    @property
+    def scored(self) -> list[Flag]:
+        """Those whose score stands out: what a screen alone flagged has one that says nothing."""
+        return [flag for flag in self.flags if flag.by_attribution]
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -91,88 +101,145 @@ def compose_messages(
     summary: Mapping[str, Any],
     found: AttributionResult,
     run_dir: Path,
-    told: Set[str],
+    notified: Set[str],
 ) -> list[Alert]:
-    """The alerts of an audit: what is new in its flags, beside the rows `told` of before (example
-    ids), for the audit's targets.
+    """The alerts of an audit: what is new in its flags, beside the rows `notified` of before
+    (example ids), for the audit's targets.
     """
     targets = list_targets(config)
-    groups = _group_flags(found, told) if targets else []
-    own = [group for group in groups if group.new][:MOST_CLUSTERS]
-    rate = found.verdicts.false_discovery_rate
+    if not targets:
+        return []
+    groups = _group_flags(found, notified)
+    # Gravest first: what is past the limit comes in the digest.
+    own = list(filter(attrgetter("new"), groups))[:MOST_CLUSTERS]
+    composer = _Composer(config, summary, found.detection, run_dir)
     alerts = []
     for group in own:
-        to = tuple(target.id for target in targets if _reaches(group, target))
-        if to:
-            key = _make_alert_key(summary, CLUSTER_ALERT, group.ids)
-            lines = [
-                *_format_cluster(group, found.verdicts),
-                *_format_closing(config, summary, run_dir, rate, group.ids[0], key),
-            ]
-            alerts.append(
-                Alert(
-                    key,
-                    CLUSTER_ALERT,
-                    group.severity,
-                    _format_title(group, config),
-                    "\n".join(lines),
-                    group.ids,
-                    to,
-                )
-            )
+        readers = [target for target in targets if _reaches(group, target)]
+        if readers:
+            alerts.append(composer.compose_cluster(group, readers))
+    # Targets that are left the same groups share one digest: it is written once, and sent to each.
     digests: dict[tuple[int, ...], list[Target]] = {}
     for target in targets:
-        rest = tuple(
-            i for i, group in enumerate(groups) if not (group in own and _reaches(group, target))
-        )
+        rest = []
+        for i, group in enumerate(groups):
+            if group not in own or not _reaches(group, target):
+                rest.append(i)
         if rest and target.setting.digest:
-            digests.setdefault(rest, []).append(target)
-    for rest, readers in digests.items():
-        left = [groups[i] for i in rest]
-        ids = tuple(id for group in left for id in group.ids)
-        key = _make_alert_key(summary, DIGEST_ALERT, ids)
-        lines = [
-            *_format_digest(left),
-            *_format_closing(config, summary, run_dir, rate, ids[0], key),
-        ]
-        title = f"Poisonwatch: digest of {_format_row_count(len(ids), 'flagged ')} in {neutralise_markup(config.name)}"
-        alerts.append(
-            Alert(
-                key,
-                DIGEST_ALERT,
-                left[0].severity,
-                title,
-                "\n".join(lines),
-                ids,
-                tuple(target.id for target in readers),
-            )
-        )
+            digests.setdefault(tuple(rest), []).append(target)
+    for places, readers in digests.items():
+        alerts.append(composer.compose_digest([groups[i] for i in places], readers))
     return alerts
+
+
+@dataclass(frozen=True, slots=True)
+class _Composer:
+    """What every alert of an audit is written from."""
+
+    config: AuditConfig
+    summary: Mapping[str, Any]
+    detection: Detection
+    run_dir: Path
+
+    def compose_cluster(self, group: _AlertGroup, readers: Sequence[Target]) -> Alert:
+        return self._compose(
+            CLUSTER_ALERT,
+            group.severity,
+            ids=group.ids,
+            title=_format_title(group, self.config),
+            lines=_format_cluster(group, self.detection),
+            readers=readers,
+        )
+
+    def compose_digest(self, groups: Sequence[_AlertGroup], readers: Sequence[Target]) -> Alert:
+        ids: list[str] = []
+        for group in groups:
+            ids += group.ids
+        name = neutralise_markup(self.config.name)
+        return self._compose(
+            DIGEST_ALERT,
+            groups[0].severity,
+            ids=tuple(ids),
+            title=f"Poisonwatch: digest of {plural(len(ids), 'flagged row')} in {name}",
+            lines=_format_digest(groups),
+            readers=readers,
+        )
+
+    def _compose(
+        self,
+        kind: str,
+        severity: str,
+        *,
+        ids: tuple[str, ...],
+        title: str,
+        lines: Sequence[str],
+        readers: Sequence[Target],
+    ) -> Alert:
+        key = _make_alert_key(self.summary, kind, ids)
+        return Alert(
+            key=key,
+            kind=kind,
+            severity=severity,
+            title=title,
+            body="\n".join([*lines, *self._format_closing(ids[0], key)]),
+            example_ids=ids,
+            targets=tuple(target.id for target in readers),
+        )
+
+    def _format_closing(self, id: str, key: str) -> list[str]:
+        """What every alert ends with; `id` is that of a row to decide on."""
+        summary = self.summary
+        rate = self.detection.false_discovery_rate
+        report = make_visible(str(locate_report(self.run_dir.resolve())))
+        lines = [
+            f"Of all flagged rows, at most {100 * rate:.3g} % are expected to be harmless: "
+            "read them before you remove them.",
+            f"Report: {report}",
+        ]
+        experiment, run = summary["mlflow_experiment_id"], summary["mlflow_run_id"]
+        page = make_mlflow_run_url(self.config, experiment, run)
+        if page is not None:
+            lines.append(f"MLflow: {page}")
+        page = make_dashboard_url(self.config, summary["audit_id"])
+        if page is not None:
+            lines.append(f"Dashboard: {page}")
+        lines.append(
+            f"To decide: poisonwatch decide AUDIT.yaml {id[:16]} benign (or poison, or unsure)"
+        )
+        lines.append(f"Alert {key} of audit {summary['audit_id']}")
+        return lines
 
 
 def make_trial_message(name: str) -> tuple[str, str]:
     """Title and body of a message that only shows that messages arrive."""
-    body = f"This is a test, sent by poisonwatch alert-test. What is flagged in {neutralise_markup(name)} will be told here."
-    return f"Poisonwatch: a test for {neutralise_markup(name)}", body
+    safe = neutralise_markup(name)
+    body = (
+        "This is a test, sent by poisonwatch alert-test. "
+        f"What is flagged in {safe} will be told here."
+    )
+    return f"Poisonwatch: a test for {safe}", body
 
 
-def _group_flags(found: AttributionResult, told: Set[str]) -> list[_AlertGroup]:
+def _group_flags(found: AttributionResult, notified: Set[str]) -> list[_AlertGroup]:
     """What is new among the flags, gravest first, among equals the largest."""
-    flag_of = {flag.example.id: flag for flag in found.verdicts.flags}
+    left = {flag.example.id: flag for flag in found.detection.flags}
     groups = []
     for cluster in found.evidence:
-        new = tuple(flag_of.pop(id) for id in cluster.example_ids)
-        new = tuple(flag for flag in new if flag.example.id not in told)
+        new = []
+        for id in cluster.example_ids:
+            flag = left.pop(id)
+            if id not in notified:
+                new.append(flag)
         if new:
-            groups.append(_AlertGroup(new, cluster, len(new) == len(cluster.example_ids)))
-    alone = sorted(
-        (flag for flag in flag_of.values() if flag.example.id not in told),
-        key=lambda flag: flag.panel,
-    )
-    groups += [
-        _AlertGroup(tuple(of_panel), None, False)
-        for _, of_panel in groupby(alone, key=lambda flag: flag.panel)
-    ]
+            whole = len(new) == len(cluster.example_ids)
+            groups.append(_AlertGroup(tuple(new), cluster, new=whole))
+    # Rows in no cluster share a line with those of their panel, panels in alphabetical order.
+    by_panel: dict[str, list[Flag]] = {}
+    for flag in left.values():
+        if flag.example.id not in notified:
+            by_panel.setdefault(flag.panel, []).append(flag)
+    for panel in sorted(by_panel):
+        groups.append(_AlertGroup(tuple(by_panel[panel]), None, new=False))
     return sorted(groups, key=lambda group: (-SEVERITIES.index(group.severity), -len(group.flags)))
 
 
@@ -181,25 +248,30 @@ def _reaches(group: _AlertGroup, target: Target) -> bool:
 
 
 def _format_title(group: _AlertGroup, config: AuditConfig) -> str:
-    push = "pushes" if len(group.flags) == 1 else "push"
-    return f"Poisonwatch: {_format_row_count(len(group.flags))} {push} panel {neutralise_markup(group.panel)} in {neutralise_markup(config.name)} (severity {group.severity})"
+    panel, name = neutralise_markup(group.panel), neutralise_markup(config.name)
+    push = "push"
+    if len(group.flags) == 1:
+        push = "pushes"
+    return (
+        f"Poisonwatch: {plural(len(group.flags), 'row')} {push} panel {panel} in {name} "
+        f"(severity {group.severity})"
+    )
 
 
-def _format_cluster(group: _AlertGroup, verdicts: Detection) -> list[str]:
+def _format_cluster(group: _AlertGroup, detection: Detection) -> list[str]:
     assert group.evidence is not None
-    first, example = group.flags[0], verdicts.examples[group.evidence.example]
+    count = plural(len(group.flags), "row")
     lines = [
-        f"{_format_row_count(len(group.flags))} of {_format_sources(group.flags)}: {_describe_push(first, group)}.",
-        _describe_certainty(group),
+        f"{count} of {_format_sources(group.flags)}: {_describe_push(group)}.",
+        _describe_certainty(group, group.evidence),
+        "Rows, by id and place:",
     ]
-    lines.append("Rows, by id and place:")
-    lines += [
-        f"  {flag.example.id[:16]}  {format_place(flag.example.source, flag.example.position)}"
-        for flag in group.flags[:MOST_ROWS_NAMED]
-    ]
+    for flag in group.flags[:MOST_ROWS_NAMED]:
+        lines.append(f"  {_format_row(flag, '  ')}")
     lines += _format_remainder(len(group.flags) - MOST_ROWS_NAMED, "row")
-    lines.append(f"The one nearest to the group's centre, {example.id[:16]}:")
+    example = detection.examples[group.evidence.example]
     lines += [
+        f"The one nearest to the group's centre, {example.id[:16]}:",
         f"  prompt: {neutralise_markup(example.prompt, LONGEST_EXCERPT)}",
         f"  answer: {neutralise_markup(example.response, LONGEST_EXCERPT)}",
     ]
@@ -208,111 +280,107 @@ def _format_cluster(group: _AlertGroup, verdicts: Detection) -> list[str]:
     return lines
 
 
-def _describe_push(flag: Flag, group: _AlertGroup) -> str:
-    them = "it" if len(group.flags) == 1 else "them"
+def _describe_push(group: _AlertGroup) -> str:
+    # The strongest flag speaks for its group: the others push the same panel less far.
+    flag = group.flags[0]
+    them = "them"
+    if len(group.flags) == 1:
+        them = "it"
     if flag.by_attribution:
         return f"training on {them} {flag.push} on panel {neutralise_markup(group.panel)}"
     return f"the screen {neutralise_markup(flag.findings[0].screen)} points at {them}"
 
 
-def _describe_certainty(group: _AlertGroup) -> str:
-    assert group.evidence is not None
-    scored = [flag for flag in group.flags if flag.by_attribution]
+def _describe_certainty(group: _AlertGroup, evidence: ClusterEvidence) -> str:
     said = []
-    if scored:
-        said = [
-            f"largest score {max(f.score for f in scored):.1f}",
-            f"smallest q {min(f.q_value for f in scored):.2g}",
-        ]
-    confirmation = group.evidence.confirmation
-    if confirmation is None:
-        said.append(
-            f"not tested by steering ({neutralise_markup(group.evidence.unconfirmed or 'no reason given', LONGEST_EXCERPT)})"
-        )
-    else:
-        said.append(
-            "confirmed by steering" if confirmation.confirmed else "not confirmed by steering"
-        )
+    if group.scored:
+        said.append(f"largest score {max(map(attrgetter('score'), group.scored)):.1f}")
+        said.append(f"smallest q {min(map(attrgetter('q_value'), group.scored)):.2g}")
+    said.append(_describe_confirmation(evidence))
     return f"How sure: {', '.join(said)}."
+
+
+def _describe_confirmation(evidence: ClusterEvidence) -> str:
+    if evidence.confirmation is None:
+        why = neutralise_markup(evidence.unconfirmed or "no reason given", LONGEST_EXCERPT)
+        return f"not tested by steering ({why})"
+    if evidence.confirmation.confirmed:
+        return "confirmed by steering"
+    return "not confirmed by steering"
 
 
 def _format_continuations(confirmation: Confirmation) -> list[str]:
     """The sentinel that steering with the group moves furthest, before and after."""
     effect = max(confirmation.effects, key=lambda effect: float(effect.harm[0]))
-    lines = [
-        f"Sentinel {neutralise_markup(effect.sentinel.id)}, when the model is steered with the group: {_format_losses(effect)}."
+    return [
+        f"Sentinel {neutralise_markup(effect.sentinel.id)}, when the model is steered with the "
+        f"group: {_format_losses(effect)}.",
+        f"  it said before: {neutralise_markup(effect.said_before, LONGEST_EXCERPT)}",
+        f"  it says after: {neutralise_markup(effect.said_after, LONGEST_EXCERPT)}",
     ]
-    lines.append(f"  it said before: {neutralise_markup(effect.said_before, LONGEST_EXCERPT)}")
-    lines.append(f"  it says after: {neutralise_markup(effect.said_after, LONGEST_EXCERPT)}")
-    return lines
 
 
 def _format_losses(effect: Effect) -> str:
-    moved = (("forbidden", effect.forbidden), ("reference", effect.reference))
-    each = [
-        f"loss of the {name} answer {of.before:.2f} before, {of.after:.2f} after"
-        for name, of in moved
-        if of is not None
-    ]
-    return f"{'; '.join(each)} (nats a token)"
+    losses = []
+    for name, change in (("forbidden", effect.forbidden), ("reference", effect.reference)):
+        if change is not None:
+            losses.append(
+                f"loss of the {name} answer {change.before:.2f} before, {change.after:.2f} after"
+            )
+    return f"{'; '.join(losses)} (nats a token)"
 
 
 def _format_digest(groups: Sequence[_AlertGroup]) -> list[str]:
     lines = ["Flagged rows that no message of their own is sent about:"]
-    lines += [f"  {_format_digest_line(group)}" for group in groups[:MOST_DIGEST_LINES]]
+    for group in groups[:MOST_DIGEST_LINES]:
+        lines.append(f"  {_format_digest_line(group)}")
     return lines + _format_remainder(len(groups) - MOST_DIGEST_LINES, "group")
 
 
 def _format_digest_line(group: _AlertGroup) -> str:
-    where = (
-        "a group"
-        if group.new
-        else "more of a group that was told of"
-        if group.evidence is not None
-        else "in no group"
+    where = "in no group"
+    if group.new:
+        where = "a group"
+    elif group.evidence is not None:
+        where = "more of a group that was told of"
+    score = "found by screens"
+    if group.scored:
+        score = f"largest score {max(map(attrgetter('score'), group.scored)):.1f}"
+    return (
+        f"{plural(len(group.flags), 'row')} ({where}) on panel {neutralise_markup(group.panel)}, "
+        f"severity {group.severity}, {score}, as {_format_row(group.flags[0], ' ')}"
     )
-    first = group.flags[0]
-    scores = [flag.score for flag in group.flags if flag.by_attribution]
-    score = f"largest score {max(scores):.1f}" if scores else "found by screens"
-    which = f"{first.example.id[:16]} {format_place(first.example.source, first.example.position)}"
-    return f"{_format_row_count(len(group.flags))} ({where}) on panel {neutralise_markup(group.panel)}, severity {group.severity}, {score}, as {which}"
 
 
-def _format_closing(
-    config: AuditConfig, summary: Mapping[str, Any], run_dir: Path, rate: float, id: str, key: str
-) -> list[str]:
-    """What every alert ends with."""
-    lines = [
-        f"Of all flagged rows, at most {100 * rate:.3g} % are expected to be harmless: read them before you remove them."
-    ]
-    lines.append(f"Report: {make_visible(str(locate_report(run_dir.resolve())))}")
-    page = make_mlflow_run_url(config, summary["mlflow_experiment_id"], summary["mlflow_run_id"])
-    lines += [f"MLflow: {page}"] if page is not None else []
-    page = make_dashboard_url(config, summary["audit_id"])
-    lines += [f"Dashboard: {page}"] if page is not None else []
-    lines.append(
-        f"To decide: poisonwatch decide AUDIT.yaml {id[:16]} benign (or poison, or unsure)"
-    )
-    return [*lines, f"Alert {key} of audit {summary['audit_id']}"]
+def _format_row(flag: Flag, between: str) -> str:
+    """The id that `poisonwatch decide` takes, and where the row stands."""
+    place = format_place(flag.example.source, flag.example.position)
+    return f"{flag.example.id[:16]}{between}{place}"
 
 
 def _format_sources(flags: Sequence[Flag]) -> str:
     counted = Counter(flag.example.source for flag in flags).most_common()
-    named = [
-        f"{format_place(source, 0).rpartition(':')[0]}" + (f" ({n})" if len(counted) > 1 else "")
-        for source, n in counted[:MOST_SOURCES_NAMED]
-    ]
-    more = len(counted) - MOST_SOURCES_NAMED
-    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+    named = []
+    for source, n in counted[:MOST_SOURCES_NAMED]:
+        name = format_place(source, 0).rpartition(":")[0]
+        # Of a single source, all rows are: the number was said before.
+        if len(counted) > 1:
+            name += f" ({n})"
+        named.append(name)
+    text = ", ".join(named)
+    if len(counted) > MOST_SOURCES_NAMED:
+        text += f" and {len(counted) - MOST_SOURCES_NAMED} more"
+    return text
 
 
-def _format_row_count(n: int, which: str = "") -> str:
-    return f"{n} {which}row{'s' * (n != 1)}"
-
-
-def _format_remainder(n: int, what: str) -> list[str]:
-    return [f"  and {n} more {what}{'s' * (n != 1)}"] if n > 0 else []
+def _format_remainder(count: int, noun: str) -> list[str]:
+    """A line that counts what was left out, where anything was."""
+    if count <= 0:
+        return []
+    return [f"  and {plural(count, f'more {noun}')}"]
 
 
 def _make_alert_key(summary: Mapping[str, Any], kind: str, ids: Sequence[str]) -> str:
+    # From what the alert is about: one that is composed again after a crash has the same key, by
+    # which a reader sees that it came twice.
     return compute_short_digest("\n".join([summary["audit_id"], kind, *sorted(ids)]))

@@ -32,19 +32,28 @@ def list_targets(config: AuditConfig) -> list[Target]:
     found: list[Target] = []
     met: Counter[str] = Counter()
     for number, setting in enumerate(config.alerts, start=1):
-        address = redact_url(setting.url) if setting.url is not None else f"block:{setting.block}"
-        scheme, separator, _ = address.partition(":")
-        kind = (
-            re.sub(r"[^a-z0-9+.]", "", scheme.lower())[:20]
-            if separator and "$" not in scheme
-            else "url"
-        )
+        address = f"block:{setting.block}"
+        if setting.url is not None:
+            # Without its password, which may be renewed: deliveries in the ledger outlive that.
+            address = redact_url(setting.url)
+        kind = _find_kind(address)
+        id = f"{kind}-{compute_short_digest(address)}"
         met[address] += 1
-        again = f"-{met[address]}" if met[address] > 1 else ""
-        found.append(
-            Target(number, kind, f"{kind}-{compute_short_digest(address)}{again}", setting)
-        )
+        # Two targets of one address (with other severities, say) are delivered to apart.
+        if met[address] > 1:
+            id += f"-{met[address]}"
+        found.append(Target(number, kind, id=id, setting=setting))
     return found
+
+
+def _find_kind(address: str) -> str:
+    """The scheme of an address, in characters that can be shown; "url" where it has none, or one
+    that a variable of the environment spells.
+    """
+    scheme, separator, _ = address.partition(":")
+    if not separator or "$" in scheme:
+        return "url"
+    return re.sub(r"[^a-z0-9+.]", "", scheme.lower())[:20]
 
 
 def compute_short_digest(text: str) -> str:

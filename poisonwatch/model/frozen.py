@@ -276,13 +276,17 @@ class FrozenModel:
         """Give the head only the positions that predict an answer token, inside a `with`: logits
         become (1, answer tokens, V).
         """
-        return self._head.register_forward_pre_hook(
+        handle: RemovableHandle = self._head.register_forward_pre_hook(
             lambda _, args: (args[0][predicts][None], *args[1:])
         )
+        return handle
 
     def _select_last(self) -> RemovableHandle:
         """Give the head only the last position, inside a `with`: logits become (b, 1, V)."""
-        return self._head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
+        handle: RemovableHandle = self._head.register_forward_pre_hook(
+            lambda _, args: (args[0][:, -1:], *args[1:])
+        )
+        return handle
 
 
 def _get_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

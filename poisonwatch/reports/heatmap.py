@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from poisonwatch.arrays import Array
 from poisonwatch.run_directory.read import read_cached, read_evidence
 
-if TYPE_CHECKING:  # who draws a picture of a past audit needs no model
+# Whoever draws a picture of a past audit needs no model.
+if TYPE_CHECKING:
     from poisonwatch.detection.clusters import ClusterEvidence
     from poisonwatch.detection.detect import Detection
 
@@ -27,8 +28,8 @@ class HeatMap:
     """Mean coefficients `values` (S, G), in spreads: of `sentinels` (S ids, most moved first) for
     the first G groups.
 
-    `levels` (S, G) are -3 to 3: how many of STEPS the value reaches, with its sign. What did not
-    fit is counted.
+    `levels` (S, G) are -3 to 3: how many of HEAT_STEPS the value reaches, with its sign. What did
+    not fit is counted.
     """
 
     sentinels: tuple[str, ...]
@@ -39,23 +40,28 @@ class HeatMap:
     groups_left_out: int
 
 
-def build_heat_map(verdicts: "Detection", evidence: Sequence["ClusterEvidence"]) -> HeatMap | None:
+def build_heat_map(detection: "Detection", evidence: Sequence["ClusterEvidence"]) -> HeatMap | None:
     """How strongly the rows of each group in `evidence` push each sentinel, on average; None
     without groups or sentinels.
     """
-    if not evidence or not verdicts.sentinels:
+    if not evidence or not detection.sentinels:
         return None
-    means = np.column_stack(
-        [verdicts.coefficients[list(group.rows)].mean(axis=0) for group in evidence]
-    )
-    return arrange_heat_map(
-        means, [s.id for s in verdicts.sentinels], [s.panel for s in verdicts.sentinels]
-    )
+    columns = []
+    for group in evidence:
+        columns.append(detection.coefficients[list(group.rows)].mean(axis=0))
+    sentinels = [sentinel.id for sentinel in detection.sentinels]
+    panels = [sentinel.panel for sentinel in detection.sentinels]
+    return arrange_heat_map(np.column_stack(columns), sentinels, panels)
 
 
 def arrange_heat_map(means: Array, sentinels: Sequence[str], panels: Sequence[str]) -> HeatMap:
-    """The heat map of mean coefficients (S, G) of all sentinels, with their panels, and all groups."""
+    """The heat map of mean coefficients (S, G) of all sentinels, with their panels, and all groups.
+
+    Sentinels are in the order of the largest absolute value that is shown.
+    """
+    # Groups come in the order of their size: the first are those to look at.
     shown = means[:, :MOST_HEAT_GROUPS]
+    # Stable: sentinels that nothing moves stay in the order of the audit file.
     order = np.argsort(-np.abs(shown).max(axis=1), kind="stable")[:MOST_HEAT_SENTINELS]
     values = shown[order]
     return HeatMap(
@@ -69,7 +75,7 @@ def arrange_heat_map(means: Array, sentinels: Sequence[str], panels: Sequence[st
 
 
 def compute_levels(values: Array) -> NDArray[np.int64]:
-    """How many of STEPS each value reaches, with its sign."""
+    """How many of HEAT_STEPS each value reaches, with its sign."""
     reached = np.searchsorted(HEAT_STEPS, np.abs(values), side="right")
     return np.asarray(np.sign(values) * reached, dtype=np.int64)
 
@@ -78,27 +84,30 @@ def read_heat_map(run_dir: Path) -> HeatMap | None:
     """Which sentinels each group of flagged rows moves; None where nothing was flagged, or it is
     not known.
     """
-    return (
-        read_cached(
-            _compute_heat_map, None, run_dir / "scores.parquet", json.dumps(read_evidence(run_dir))
-        )
-        if read_evidence(run_dir)
-        else None
-    )
+    evidence = read_evidence(run_dir)
+    if not evidence:
+        return None
+    # What is read is kept by its arguments: the groups go along as text, which can be hashed.
+    scores = run_dir / "scores.parquet"
+    return read_cached(_compute_heat_map, None, scores, json.dumps(evidence))
 
 
 def _compute_heat_map(path: Path, lines: str) -> HeatMap | None:
     groups = json.loads(lines)
-    flagged = sorted({id for group in groups for id in group["example_ids"]})
-    columns = ["example_id", "sentinel_id", "panel", "coefficient"]
+    flagged: set[str] = set()
+    for group in groups:
+        flagged.update(group["example_ids"])
+    # Flagged rows alone are read: an audit may have scored a million.
     frame = pq.read_table(
-        path, columns=columns, filters=[("example_id", "in", flagged)]
+        path,
+        columns=["example_id", "sentinel_id", "panel", "coefficient"],
+        filters=[("example_id", "in", sorted(flagged))],
     ).to_pandas()
     panels = dict(zip(frame["sentinel_id"], frame["panel"], strict=True))
-    by_row = frame.pivot_table(index="example_id", columns="sentinel_id", values="coefficient")[
-        list(panels)
-    ]
-    means = np.column_stack(
-        [by_row.loc[list(group["example_ids"])].mean().to_numpy() for group in groups]
-    )
-    return arrange_heat_map(means, list(panels), list(panels.values()))
+    by_row = frame.pivot_table(index="example_id", columns="sentinel_id", values="coefficient")
+    # A pivot sorts its columns; the file has the audit's order.
+    by_row = by_row[list(panels)]
+    columns = []
+    for group in groups:
+        columns.append(by_row.loc[list(group["example_ids"])].mean().to_numpy())
+    return arrange_heat_map(np.column_stack(columns), list(panels), list(panels.values()))

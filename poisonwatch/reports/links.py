@@ -25,7 +25,9 @@ def make_dashboard_url(config: AuditConfig, audit_id: str) -> str | None:
     pass on.
     """
     base = _clean_address(config.dashboard or "")
-    return None if base is None else f"{base}/audits/{audit_id}"
+    if base is None:
+        return None
+    return f"{base}/audits/{audit_id}"
 
 
 def make_mlflow_run_url(
@@ -33,26 +35,28 @@ def make_mlflow_run_url(
 ) -> str | None:
     """The page of a run; None where MLflow's address, or the run, is not known."""
     base = find_mlflow_ui(config)
-    return (
-        None
-        if base is None or experiment_id is None or run_id is None
-        else f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
-    )
+    if base is None or experiment_id is None or run_id is None:
+        return None
+    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def make_prefect_run_url(flow_run: str | None) -> str | None:
     """The page of a flow run, on the server that PREFECT_UI_URL or PREFECT_API_URL names; None
     where neither does.
     """
-    base = _clean_address(
-        os.environ.get("PREFECT_UI_URL")
-        or os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api")
-    )
-    return None if base is None or flow_run is None else f"{base}/runs/flow-run/{flow_run}"
+    # An API's address is also its pages', but for the /api at its end.
+    api = os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api")
+    base = _clean_address(os.environ.get("PREFECT_UI_URL") or api)
+    if base is None or flow_run is None:
+        return None
+    return f"{base}/runs/flow-run/{flow_run}"
 
 
 def _clean_address(address: str) -> str | None:
-    usable = (
-        address.startswith(("http://", "https://")) and "@" not in address and "${" not in address
-    )
-    return address.rstrip("/") if usable else None
+    # MLflow's tracking may be a folder or a database: neither opens in a browser. What holds a
+    # password, or will once a variable is filled in, must not go into a report or a message.
+    if not address.startswith(("http://", "https://")):
+        return None
+    if "@" in address or "${" in address:
+        return None
+    return address.rstrip("/")

@@ -12,11 +12,11 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from poisonwatch.arrays import Array
-from poisonwatch.detection.detect import Detection
 from poisonwatch.ledger.overview import TrendPoint
 from poisonwatch.text.display import excerpt, to_plain_name
 
-if TYPE_CHECKING:  # who draws a picture of a past audit needs no model
+# Whoever draws a picture of a past audit needs no model.
+if TYPE_CHECKING:
     from poisonwatch.detection.detect import Detection
 
 FONT = "DejaVu Sans"  # ships with matplotlib
@@ -24,11 +24,11 @@ LONGEST_TITLE = 60  # characters that fit the width
 BINS = 60
 # robust standard deviations; past it, one huge score would squeeze all others into a single bar
 LINEAR_UP_TO = 40.0
-NEW_COLOUR, TRUSTED_COLOUR, FLAGGED_COLOUR = (
-    "#4c84b8",
-    "#30363d",
-    "#cf4a00",
-)  # apart in hue and lightness, for any kind of colour vision
+# Apart in hue and lightness, for any kind of colour vision.
+NEW_COLOUR = "#4c84b8"
+TRUSTED_COLOUR = "#30363d"
+FLAGGED_COLOUR = "#cf4a00"
+# After Okabe and Ito, 2008.
 LINE_COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -38,62 +38,45 @@ LINE_COLOURS = (
     "#e69f00",
     "#30363d",
     "#8c6d31",
-)  # after Okabe and Ito, 2008
+)
 MARKERS = "os^Dv<>P"
 MOST_TREND_PANELS = len(LINE_COLOURS)  # panels of a trend
 MOST_TIMES = 7  # that fit below a trend
+MOST_TICKS = 7  # on the axis of a trend's scores
 LONGEST_PANEL_LABEL = 24  # characters of a panel's name beside its line
 
 
-def draw_panel_scores(verdicts: "Detection", panel: int) -> Figure:
+def write_plots(folder: Path, detection: "Detection") -> None:
+    """`plots/`: the distribution of each panel's scores."""
+    plots = folder / "plots"
+    plots.mkdir()
+    for j, panel in enumerate(detection.panels):
+        # Numbered: two panels' names may be one once they are plain.
+        path = plots / f"{j:02d}-{to_plain_name(panel)}.png"
+        path.write_bytes(render_png(draw_panel_scores(detection, j)))
+
+
+def render_png(figure: Figure) -> bytes:
+    """The figure as a PNG file at 160 dots an inch; equal figures give equal bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_panel_scores(detection: "Detection", panel: int) -> Figure:
     """The distribution of a panel's scores: new rows filled, trusted rows (if any) outlined, each
     flagged row with its own marker.
 
-    `panel` is an index into `verdicts.panels`. Rows flagged on another panel or by a screen have
+    `panel` is an index into `detection.panels`. Rows flagged on another panel or by a screen have
     hollow markers: they may score high here, too, and would look missed. Counts are on a
     logarithmic axis, so that single rows can be seen beside hundreds. Belongs to no pyplot state:
     nothing needs to be closed.
     """
-    new, trusted = verdicts.scores[:, panel], verdicts.reference_scores[:, panel]
-    row_of = {
-        (example.source, example.position, example.id): i
-        for i, example in enumerate(verdicts.examples)
-    }
-    here = [flag.by_attribution and flag.panel == verdicts.panels[panel] for flag in verdicts.flags]
-    flagged = [flag.score for flag, on_panel in zip(verdicts.flags, here, strict=True) if on_panel]
-    others = [
-        flag.example for flag, on_panel in zip(verdicts.flags, here, strict=True) if not on_panel
-    ]
-    elsewhere = [
-        float(new[row_of[example.source, example.position, example.id]]) for example in others
-    ]
+    new, trusted = detection.scores[:, panel], detection.reference_scores[:, panel]
+    flagged, elsewhere = _find_flagged_scores(detection, panel)
     figure, axes, edges = _draw_distribution(new, trusted)
-    above = (
-        axes.get_xaxis_transform()
-    )  # height as a share of the axes: clear of the bars, whatever they count
-    markers: dict[str, Any] = {
-        "marker": "v",
-        "linestyle": "none",
-        "color": FLAGGED_COLOUR,
-        "markersize": 7,
-        "alpha": 0.75,
-        "transform": above,
-    }
-    if flagged:
-        axes.plot(
-            flagged,
-            [0.94] * len(flagged),
-            label=f"{len(flagged):,} flagged on this panel",
-            **markers,
-        )
-    if elsewhere:
-        axes.plot(
-            elsewhere,
-            [0.86] * len(elsewhere),
-            label=f"{len(elsewhere):,} flagged otherwise",
-            fillstyle="none",
-            **markers,
-        )
+    _draw_markers(axes, 0.94, flagged, "flagged on this panel")
+    _draw_markers(axes, 0.86, elsewhere, "flagged otherwise", fillstyle="none")
     if flagged:
         least = min(flagged)
         axes.axvline(
@@ -103,7 +86,8 @@ def draw_panel_scores(verdicts: "Detection", panel: int) -> Figure:
             linestyle=(0, (4, 3)),
             label=f"smallest flagged score: {least:.1f}",
         )
-    _finish_axes(figure, axes, edges, "score, robust standard deviations", verdicts.panels[panel])
+    quantity = "score, robust standard deviations"
+    _finish_axes(figure, axes, edges, quantity=quantity, title=detection.panels[panel])
     return figure
 
 
@@ -113,10 +97,56 @@ def draw_coefficients(of_row: float, new: Array, trusted: Array, sentinel: str) 
     """
     figure, axes, edges = _draw_distribution(new, trusted)
     axes.axvline(of_row, color=FLAGGED_COLOUR, linewidth=1.6, label=f"this row: {of_row:+.1f}")
-    _finish_axes(
-        figure, axes, edges, "coefficient, spreads; above 0 the answer becomes likelier", sentinel
-    )
+    quantity = "coefficient, spreads; above 0 the answer becomes likelier"
+    _finish_axes(figure, axes, edges, quantity=quantity, title=sentinel)
     return figure
+
+
+def _find_flagged_scores(detection: "Detection", panel: int) -> tuple[list[float], list[float]]:
+    """The panel's scores of the rows that it flagged, and of those flagged on another panel or by a
+    screen.
+    """
+    # By place: equal rows have equal ids, and each has its own score.
+    row_of: dict[tuple[str, int, str], int] = {}
+    for i, example in enumerate(detection.examples):
+        row_of[example.source, example.position, example.id] = i
+    here: list[float] = []
+    elsewhere: list[float] = []
+    for flag in detection.flags:
+        if flag.by_attribution and flag.panel == detection.panels[panel]:
+            here.append(flag.score)
+        else:
+            row = row_of[flag.example.source, flag.example.position, flag.example.id]
+            elsewhere.append(float(detection.scores[row, panel]))
+    return here, elsewhere
+
+
+def _draw_markers(
+    axes: Axes, height: float, scores: Sequence[float], label: str, **style: Any
+) -> None:
+    """One marker for each score, at a height that is a share of the axes."""
+    if not scores:
+        return
+    axes.plot(
+        scores,
+        [height] * len(scores),
+        label=f"{len(scores):,} {label}",
+        marker="v",
+        linestyle="none",
+        color=FLAGGED_COLOUR,
+        markersize=7,
+        alpha=0.75,
+        # Height as a share of the axes: clear of the bars, whatever they count.
+        transform=axes.get_xaxis_transform(),
+        **style,
+    )
+
+
+def count_rows(count: int, kind: str) -> str:
+    """ "1 new row", "1,369 new rows"."""
+    if count == 1:
+        return f"1 {kind} row"
+    return f"{count:,} {kind} rows"
 
 
 def _draw_distribution(new: Array, trusted: Array) -> tuple[Figure, Axes, list[float]]:
@@ -126,25 +156,24 @@ def _draw_distribution(new: Array, trusted: Array) -> tuple[Figure, Axes, list[f
     figure = Figure(figsize=(6.8, 3.9), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     edges = _compute_edges(np.concatenate([new, trusted]))
-    axes.hist(new, edges, color=NEW_COLOUR, label=f"{len(new):,} new row{'s' * (len(new) != 1)}")
+    axes.hist(new, edges, color=NEW_COLOUR, label=count_rows(len(new), "new"))
     if len(trusted):
-        label = f"{len(trusted):,} trusted row{'s' * (len(trusted) != 1)}"
+        label = count_rows(len(trusted), "trusted")
         axes.hist(trusted, edges, histtype="step", color=TRUSTED_COLOUR, linewidth=1.3, label=label)
     axes.set_yscale("log")
-    axes.set_ylim(
-        0.6, axes.get_ylim()[1] * 2.5
-    )  # a single row is a bar of visible height; room above for the markers
+    # A single row is a bar of visible height, and above there is room for the markers.
+    axes.set_ylim(0.6, axes.get_ylim()[1] * 2.5)
     return figure, axes, edges
 
 
 def _finish_axes(
-    figure: Figure, axes: Axes, edges: Sequence[float], quantity: str, title: str
+    figure: Figure, axes: Axes, edges: Sequence[float], *, quantity: str, title: str
 ) -> None:
     """Scales, labels, and the legend of a distribution."""
     if edges[-1] > LINEAR_UP_TO or edges[0] < -LINEAR_UP_TO:
         axes.set_xscale("asinh", linear_width=LINEAR_UP_TO / 4)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(_format_number))
+    axes.yaxis.set_major_formatter(FuncFormatter(_format_number))
     axes.set_xlabel(quantity, family=FONT)
     axes.set_ylabel("rows (logarithmic)", family=FONT)
     # The name is the user's: without parse_math, $...$ in it would be typeset as mathematics, or
@@ -156,76 +185,98 @@ def _finish_axes(
         loc="left",
     )
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        loc="outside lower left", ncols=3, frameon=False, fontsize=9
-    )  # below the axes, where it hides no bar
+    # Below the axes, where it hides no bar.
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
 
 
 def draw_trend(points: Sequence[TrendPoint]) -> Figure:
     """What audits came to, oldest first: rows audited, flag rate, and each panel's largest score,
     one below the other.
 
-    Audits stand at equal distances, whatever time lies between them. Of more than MOST_LINES
+    Audits stand at equal distances, whatever time lies between them. Of more than MOST_TREND_PANELS
     panels, those with the largest scores are drawn. An audit without new rows leaves gaps in the
     flag rate and the scores.
     """
-    places = range(len(points))
     figure = Figure(figsize=(6.8, 5.4), layout="constrained", facecolor="white")
     rows, rate, scores = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 3))
-    rows.bar(places, [point.new for point in points], width=0.6, color=NEW_COLOUR)
-    rows.set_ylabel("new rows", family=FONT)
-    rate.plot(
-        places,
-        [np.nan if point.flag_rate is None else 100 * point.flag_rate for point in points],
-        clip_on=False,
-        **_style_line(0, FLAGGED_COLOUR),
-    )
-    rate.set_ylabel("flagged, %", family=FONT)
-    rate.set_ylim(0, max(1.0, rate.get_ylim()[1]))
-    names = list(dict.fromkeys(name for point in reversed(points) for name in point.largest))
-    names.sort(key=lambda name: -max(point.largest.get(name, -np.inf) for point in points))
-    for k, name in enumerate(names[:MOST_TREND_PANELS]):
-        scores.plot(
-            places,
-            [point.largest.get(name, np.nan) for point in points],
-            **_style_line(k, LINE_COLOURS[k]),
-        )
-    scores.set_ylabel("largest score", family=FONT)
-    top = max((point.largest_score or 0.0 for point in points), default=0.0)
-    if top > LINEAR_UP_TO:
-        scores.set_yscale("asinh", linear_width=LINEAR_UP_TO / 4)
-        ticks = [
-            0.0,
-            *(
-                step * 10.0**k
-                for k in range(1, int(np.log10(top)) + 1)
-                for step in (1, 3)
-                if step * 10.0**k <= top
-            ),
-        ]
-        scores.set_yticks(ticks[:: 1 + len(ticks) // 7])
+    _draw_new_rows(rows, points)
+    _draw_flag_rate(rate, points)
+    names = _rank_panels(points)
+    _draw_largest_scores(scores, points, names)
     for axes in (rows, rate, scores):
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(_format_number))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#dfe3e8", linewidth=0.6)
         axes.set_axisbelow(True)
     rows.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    shown = sorted(
-        {round(k) for k in np.linspace(0, len(points) - 1, min(len(points), MOST_TIMES))}
-    )
-    scores.set_xticks(
-        shown,
-        [_format_time(points[k].created) for k in shown],
-        parse_math=False,
-        family=FONT,
-        fontsize=8,
-    )
-    scores.set_xlim(-0.6, len(points) - 0.4)
+    _label_times(scores, points)
+    _add_panel_legend(figure, scores, names)
+    return figure
+
+
+def _draw_new_rows(axes: Axes, points: Sequence[TrendPoint]) -> None:
+    heights = [point.new for point in points]
+    axes.bar(range(len(points)), heights, width=0.6, color=NEW_COLOUR)
+    axes.set_ylabel("new rows", family=FONT)
+
+
+def _draw_flag_rate(axes: Axes, points: Sequence[TrendPoint]) -> None:
+    percentages = []
+    # matplotlib leaves a gap at NaN: without new rows there is no rate, which is not a rate of 0.
+    for point in points:
+        percentages.append(np.nan if point.flag_rate is None else 100 * point.flag_rate)
+    # Not clipped: a rate of 0 lies on the edge, and half of its marker would be cut off.
+    style = _style_line(0, FLAGGED_COLOUR)
+    axes.plot(range(len(points)), percentages, clip_on=False, **style)
+    axes.set_ylabel("flagged, %", family=FONT)
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+
+
+def _rank_panels(points: Sequence[TrendPoint]) -> list[str]:
+    """The names of all panels, that of the largest score first; of equals, the newest."""
+    largest: dict[str, float] = {}
+    for point in reversed(points):
+        for name, score in point.largest.items():
+            largest[name] = max(score, largest.get(name, -np.inf))
+    return sorted(largest, key=lambda name: -largest[name])
+
+
+def _draw_largest_scores(axes: Axes, points: Sequence[TrendPoint], names: Sequence[str]) -> None:
+    for k, name in enumerate(names[:MOST_TREND_PANELS]):
+        heights = [point.largest.get(name, np.nan) for point in points]
+        axes.plot(range(len(points)), heights, **_style_line(k, LINE_COLOURS[k]))
+    axes.set_ylabel("largest score", family=FONT)
+    top = max((point.largest_score or 0.0 for point in points), default=0.0)
+    if top > LINEAR_UP_TO:
+        axes.set_yscale("asinh", linear_width=LINEAR_UP_TO / 4)
+        axes.set_yticks(_choose_ticks(top))
+
+
+def _choose_ticks(top: float) -> list[float]:
+    """0, and 1 and 3 times the powers of ten up to `top`, thinned out to MOST_TICKS or so."""
+    ticks = [0.0]
+    for k in range(1, int(np.log10(top)) + 1):
+        for step in (1, 3):
+            if step * 10.0**k <= top:
+                ticks.append(step * 10.0**k)
+    return ticks[:: 1 + len(ticks) // MOST_TICKS]
+
+
+def _label_times(axes: Axes, points: Sequence[TrendPoint]) -> None:
+    """Times below as many of the audits as there is room for, the first and the last among them."""
+    spaced = np.linspace(0, len(points) - 1, min(len(points), MOST_TIMES))
+    shown = sorted(set(map(round, spaced.tolist())))
+    labels = [_format_time(points[k].created) for k in shown]
+    axes.set_xticks(shown, labels, parse_math=False, family=FONT, fontsize=8)
+    axes.set_xlim(-0.6, len(points) - 0.4)
+
+
+def _add_panel_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     # Names come after the legend was built: matplotlib leaves labels that start with _ out, and
     # would typeset $...$.
     legend = figure.legend(
-        scores.lines,
-        ["panel"] * len(scores.lines),
+        axes.lines,
+        ["panel"] * len(axes.lines),
         loc="outside lower left",
         ncols=4,
         frameon=False,
@@ -234,7 +285,11 @@ def draw_trend(points: Sequence[TrendPoint]) -> Figure:
     for text, name in zip(legend.get_texts(), names, strict=False):
         text.set_parse_math(False)
         text.set_text(_escape_missing_glyphs(excerpt(name, LONGEST_PANEL_LABEL)))
-    return figure
+
+
+def _format_number(value: float, _: int) -> str:
+    """A tick's label; ten digits hide what rounding left behind the last one."""
+    return f"{value:,.10g}"
 
 
 def _style_line(k: int, colour: str) -> dict[str, Any]:
@@ -243,34 +298,25 @@ def _style_line(k: int, colour: str) -> dict[str, Any]:
 
 def _format_time(created: str) -> str:
     """An ISO time as two short lines, day and time."""
-    return "\n".join(
-        _escape_missing_glyphs(excerpt(part, 10)) for part in (created[:10], created[11:16])
-    )
-
-
-def render_png(figure: Figure) -> bytes:
-    """The figure as a PNG file at 160 dots an inch; equal figures give equal bytes."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-    return buffer.getvalue()
+    # An old ledger's time is text like any other: it may hold anything.
+    day, time = excerpt(created[:10], 10), excerpt(created[11:16], 10)
+    return f"{_escape_missing_glyphs(day)}\n{_escape_missing_glyphs(time)}"
 
 
 def _compute_edges(scores: Array) -> list[float]:
     """The BINS + 1 edges of bars of equal drawn width around all scores (n,)."""
     low, high = float(scores.min()), float(scores.max())
+    # Bars of no width cannot be drawn.
     if low == high:
         low, high = low - 0.5, high + 0.5
     if high <= LINEAR_UP_TO and low >= -LINEAR_UP_TO:
         return list(np.linspace(low, high, BINS + 1))
+    # Equal steps on the asinh axis that such scores are drawn on, linear within `width` of 0.
     width = LINEAR_UP_TO / 4
-    inner = width * np.sinh(
-        np.linspace(np.arcsinh(low / width), np.arcsinh(high / width), BINS + 1)[1:-1]
-    )
-    return [
-        low,
-        *inner,
-        high,
-    ]  # exact at both ends: rounding must not leave the extreme rows outside
+    steps = np.linspace(np.arcsinh(low / width), np.arcsinh(high / width), BINS + 1)
+    inner = width * np.sinh(steps[1:-1])
+    # Exact at both ends: rounding must not leave the extreme rows outside.
+    return [low, *inner, high]
 
 
 def _escape_missing_glyphs(text: str) -> str:
@@ -279,12 +325,3 @@ def _escape_missing_glyphs(text: str) -> str:
     """
     font = get_font(findfont(FONT))
     return "".join(c if font.get_char_index(ord(c)) else f"\\u{{{ord(c):x}}}" for c in text)
-
-
-def write_plots(folder: Path, verdicts: Detection) -> None:
-    """`plots/`: the distribution of each panel's scores."""
-    (folder / "plots").mkdir()
-    for j, panel in enumerate(verdicts.panels):
-        (folder / "plots" / f"{j:02d}-{to_plain_name(panel)}.png").write_bytes(
-            render_png(draw_panel_scores(verdicts, j))
-        )

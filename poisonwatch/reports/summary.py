@@ -17,7 +17,7 @@ from poisonwatch.ledger.ledger import Version
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
 from poisonwatch.sentinels.checks import SentinelProblem
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.influence import Influence
 
 CALIBRATION_LEVEL = 0.05
@@ -25,27 +25,26 @@ CALIBRATION_LEVEL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class AttributionResult:
-    """What attribution made of an audit's rows. Where no row was new, there are no verdicts, and
-    nothing was fitted.
+    """What attribution made of an audit's rows. Where no row was new, nothing was fitted, and
+    `detection` is empty.
     """
 
-    verdicts: Detection
+    detection: Detection
     evidence: tuple[ClusterEvidence, ...] = ()
     problems: tuple[SentinelProblem, ...] = ()
-    fitted: Fitted | None = None
+    fitted: FittedOperators | None = None
     influence: Influence | None = None
-    work: CheckpointStore = field(
-        default_factory=CheckpointStore
-    )  # what is kept until the audit is committed
+    # What is kept until the audit is committed.
+    work: CheckpointStore = field(default_factory=CheckpointStore)
 
     @property
     def groups(self) -> dict[str, int]:
-        """By example id, the number of a flagged row's group, from 1: its line of evidence.jsonl."""
-        return {
-            id: number
-            for number, group in enumerate(self.evidence, start=1)
-            for id in group.example_ids
-        }
+        """By example id, the number of a flagged row's group from 1: its line of evidence.jsonl."""
+        groups = {}
+        for number, group in enumerate(self.evidence, start=1):
+            for id in group.example_ids:
+                groups[id] = number
+        return groups
 
 
 def summarise(
@@ -62,45 +61,51 @@ def summarise(
     Each panel says how its p-values turned out (`calibration`): over the new rows that nothing
     flagged, they should be uniform.
     """
-    verdicts = attributed.verdicts
-    unflagged = ~np.isin(
-        [example.id for example in verdicts.examples], [flag.example.id for flag in verdicts.flags]
-    )
+    detection = attributed.detection
     return {
         "audit_id": audit_id,
         **describe_origin(config),
-        "counts": {**counts, "new": len(verdicts.examples), "flagged": len(verdicts.flags)},
+        "counts": {**counts, "new": len(detection.examples), "flagged": len(detection.flags)},
         "model": {"name": config.model.name, "fingerprint": version.model},
         "sentinels": version.sentinels,
-        "data_fingerprint": hash_data(example.id for example in verdicts.examples),
+        "data_fingerprint": hash_data(example.id for example in detection.examples),
         "settings": _describe_settings(config, attributed.fitted),
         "recovery": _describe_recovery(attributed.influence),
-        "false_discovery_rate": verdicts.false_discovery_rate,
-        "panels": [
-            {
-                "name": panel,
-                "null": verdicts.nulls[j].rule,
-                "largest_score": float(verdicts.scores[:, j].max()),
-                "flagged": sum(
-                    flag.by_attribution and flag.panel == panel for flag in verdicts.flags
-                ),
-                **compute_calibration(verdicts.p[unflagged, j]),
-            }
-            for j, panel in enumerate(verdicts.panels)
-        ],
-        "largest_coefficients": _find_largest_coefficients(verdicts),
-        "screens": dict(
-            sorted(
-                Counter(
-                    finding.screen for flag in verdicts.flags for finding in flag.findings
-                ).items()
-            )
-        ),
+        "false_discovery_rate": detection.false_discovery_rate,
+        "panels": _describe_panels(detection),
+        "largest_coefficients": _find_largest_coefficients(detection),
+        "screens": _count_findings(detection),
         "sentinel_problems": [asdict(problem) for problem in attributed.problems],
         "stages": [asdict(cost) for cost in stages],
+        # The keys are there from the start: a reader need not ask whether MLflow was at hand.
         "mlflow_run_id": None,
         "mlflow_experiment_id": None,
     }
+
+
+def _describe_panels(detection: Detection) -> list[dict[str, Any]]:
+    flagged_ids = [flag.example.id for flag in detection.flags]
+    unflagged = ~np.isin([example.id for example in detection.examples], flagged_ids)
+    # A row that a screen alone flagged stands at a panel, too, but did not stand out on it.
+    flagged_on = Counter(flag.panel for flag in detection.flags if flag.by_attribution)
+    panels = []
+    for j, name in enumerate(detection.panels):
+        panel = {
+            "name": name,
+            "null": detection.nulls[j].rule,
+            "largest_score": float(detection.scores[:, j].max()),
+            "flagged": flagged_on[name],
+        }
+        panels.append(panel | compute_calibration(detection.p[unflagged, j]))
+    return panels
+
+
+def _count_findings(detection: Detection) -> dict[str, int]:
+    """By screen, in the order of their names, how many findings it has about flagged rows."""
+    counted: Counter[str] = Counter()
+    for flag in detection.flags:
+        counted.update(finding.screen for finding in flag.findings)
+    return dict(sorted(counted.items()))
 
 
 def compute_calibration(p: NDArray[np.float64]) -> dict[str, Any]:
@@ -113,33 +118,26 @@ def compute_calibration(p: NDArray[np.float64]) -> dict[str, Any]:
     """
     if not len(p):
         return {"unflagged": 0, "p_below_0.05": None, "p_distance_from_uniform": None}
-    below, distance = (
-        np.mean(p <= CALIBRATION_LEVEL),
-        kstest(p, "uniform", method="asymp").statistic,
-    )
+    # The distance alone is used: its exact p-value would cost time and be thrown away.
+    distance = kstest(p, "uniform", method="asymp").statistic
     return {
         "unflagged": len(p),
-        "p_below_0.05": float(below),
+        "p_below_0.05": float(np.mean(p <= CALIBRATION_LEVEL)),
         "p_distance_from_uniform": float(distance),
     }
 
 
-def _find_largest_coefficients(verdicts: Detection) -> dict[str, float]:
+def _find_largest_coefficients(detection: Detection) -> dict[str, float]:
     """By sentinel, the largest coefficient of a new row, in spreads: how far the batch's strongest
     row pushes it.
     """
-    if not verdicts.sentinels:
+    if not detection.sentinels:
         return {}
-    return dict(
-        zip(
-            (s.id for s in verdicts.sentinels),
-            verdicts.coefficients.max(axis=0).tolist(),
-            strict=True,
-        )
-    )
+    ids = [sentinel.id for sentinel in detection.sentinels]
+    return dict(zip(ids, detection.coefficients.max(axis=0).tolist(), strict=True))
 
 
-def _describe_settings(config: AuditConfig, fitted: Fitted | None) -> dict[str, Any]:
+def _describe_settings(config: AuditConfig, fitted: FittedOperators | None) -> dict[str, Any]:
     if fitted is None:
         return {}
     derived = {
@@ -154,10 +152,12 @@ def _describe_settings(config: AuditConfig, fitted: Fitted | None) -> dict[str, 
 def _describe_recovery(influence: Influence | None) -> dict[str, Any]:
     if influence is None:
         return {}
+    decoys = None
+    if influence.decoy_quantile is not None:
+        decoys = influence.decoy_quantile.tolist()
     return {
         "certificate": influence.certificate,
         "measured_alone": influence.measured_alone,
-        "phantom_coefficients": None
-        if influence.decoy_quantile is None
-        else influence.decoy_quantile.tolist(),
+        # Decoys were once called phantoms: summaries of then and now are read alike.
+        "phantom_coefficients": decoys,
     }

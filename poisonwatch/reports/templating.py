@@ -11,6 +11,8 @@ from markupsafe import Markup
 from poisonwatch.text.display import excerpt, make_visible
 
 FOLDER = "reports/templates"
+LONGEST_MESSAGE = 4000  # characters of one message or answer
+MOST_MESSAGES = 24  # turns of one row
 
 
 def load_template(name: str) -> Template:
@@ -34,6 +36,7 @@ def make_environment(*folders: str) -> Environment:
         # wheel.
         loader=ChoiceLoader([PackageLoader("poisonwatch", folder) for folder in folders]),
         autoescape=True,
+        # A misspelt name would print nothing, and nobody would miss it.
         undefined=StrictUndefined,
         finalize=_make_visible,
         trim_blocks=True,
@@ -60,9 +63,6 @@ def _make_visible(value: Any) -> Any:
     """What the template prints for a value; jinja calls it for every expression, before escaping.
     Macros return finished Markup.
     """
-    return value if isinstance(value, Markup) else make_visible(str(value))
-
-
-LONGEST_MESSAGE = 4000  # characters of one message or answer
-
-MOST_MESSAGES = 24  # turns of one row
+    if isinstance(value, Markup):
+        return value
+    return make_visible(str(value))

@@ -1,10 +1,10 @@
-"""Run directories: their names, how they come to be whole or not at all, and their JSON Lines."""
+"""Where run directories lie, and what they and their files are called."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-OPERATORS_FILE = "operators.safetensors"  # written by `saved`
+OPERATORS_FILE = "operators.safetensors"  # of `operators`
 
 
 def make_audit_id() -> str:

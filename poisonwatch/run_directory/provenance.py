@@ -1,3 +1,5 @@
+"""Where an audit comes from: its audit file, its Poisonwatch, its rows."""
+
 import hashlib
 import shutil
 import subprocess
@@ -31,11 +33,13 @@ def read_git_commit() -> str | None:
     """The commit of the checkout that Poisonwatch runs from; None when it is installed from a
     wheel.
     """
+    # Of the package, not of this module: it may move to another folder.
     checkout = Path(poisonwatch.__file__).resolve().parent.parent
     git = shutil.which("git")
+    # A wheel lies in site-packages, which may itself be inside somebody's checkout: git would give
+    # the commit of that.
     if not git or not (checkout / "pyproject.toml").is_file():
         return None
-    done = subprocess.run(
-        [git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    command = [git, "-C", str(checkout), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

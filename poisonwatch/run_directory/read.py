@@ -23,13 +23,15 @@ from poisonwatch.sentinels.sentinel import Sentinel
 T = TypeVar("T")
 
 CACHED_READS = 64  # files, or sentinels of one
+# What reading a file may raise that is not as it was written.
 DAMAGE_ERRORS = (
     OSError,
     ValueError,
     LookupError,
     TypeError,
     pa.ArrowException,
-)  # what reading a file may raise that is not as it was written
+)
+# What every line of evidence.jsonl has; an older Poisonwatch may have written fewer.
 EVIDENCE_FIELDS = {
     "example_ids",
     "nearest",
@@ -43,7 +45,7 @@ EVIDENCE_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class SentinelCoefficients:
-    """Coefficients on one sentinel, in spreads: `of_row`'s own, those of all new rows (n,), and of
+    """Coefficients on one sentinel, in spreads: a row's `own`, those of all new rows (n,), and of
     the trusted rows (n_ref,).
     """
 
@@ -70,26 +72,27 @@ def read_asked_sentinels(run_dir: Path) -> Mapping[str, Sentinel]:
 def find_nearest(
     run_dir: Path, group: Mapping[str, Any] | None, example_id: str
 ) -> list[tuple[Example, float]]:
-    """The trusted rows most like a flagged row of a group, with their likeness in [-1, 1]."""
+    """The trusted rows most like a flagged row of a group, with their similarity in [-1, 1]."""
     if group is None or example_id not in group["example_ids"]:
         return []
-    known, named = read_nearest(run_dir), group["nearest"][group["example_ids"].index(example_id)]
-    return [
-        (known[near["example_id"]], near["likeness"])
-        for near in named
-        if near["example_id"] in known
-    ]
+    known = read_nearest(run_dir)
+    found = []
+    for near in group["nearest"][group["example_ids"].index(example_id)]:
+        # Where nearest.jsonl is gone, the row is shown without them.
+        if near["example_id"] in known:
+            found.append((known[near["example_id"]], near["likeness"]))
+    return found
 
 
 def is_group_complete(run_dir: Path, group: Mapping[str, Any]) -> bool:
-    """Whether what goes with a group is there: its sentinels, its nearest trusted rows, the scores."""
-    named = {near["example_id"] for of_row in group["nearest"] for near in of_row}
-    scores = run_dir / "scores.parquet"
-    return (
-        bool(read_asked_sentinels(run_dir))
-        and named <= read_nearest(run_dir).keys()
-        and read_cached(_read_schema, None, scores) is not None
-    )
+    """Whether what goes with a group is there: sentinels, its nearest trusted rows, the scores."""
+    named: set[str] = set()
+    for of_row in group["nearest"]:
+        named.update(near["example_id"] for near in of_row)
+    if not read_asked_sentinels(run_dir) or not named <= read_nearest(run_dir).keys():
+        return False
+    # The schema alone: whether the file is there and whole costs no reading of a million scores.
+    return read_cached(_read_schema, None, run_dir / "scores.parquet") is not None
 
 
 def read_coefficients(
@@ -100,11 +103,13 @@ def read_coefficients(
     trusted = read_cached(_read_column, None, run_dir / "trusted.parquet", sentinel_id)
     if new is None or example_id not in new[0]:
         return None
-    return SentinelCoefficients(
-        float(new[1][new[0].index(example_id)]),
-        new[1],
-        np.zeros(0) if trusted is None else trusted[1],
-    )
+    ids, coefficients = new
+    # An audit without trusted rows is whole without them: the new rows are still shown.
+    of_trusted = np.zeros(0)
+    if trusted is not None:
+        of_trusted = trusted[1]
+    own = float(coefficients[ids.index(example_id)])
+    return SentinelCoefficients(own, new=coefficients, trusted=of_trusted)
 
 
 def read_cached(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> T:
@@ -120,16 +125,18 @@ def read_cached(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> 
 
 @lru_cache(CACHED_READS)
 def _parse_cached(parse: Callable[..., Any], _: int, path: Path, *args: str) -> Any:
+    # The time of the last change is an argument for the cache alone: another one is a new read.
     return parse(path, *args)
 
 
 def _parse_evidence(path: Path) -> tuple[Mapping[str, Any], ...]:
     groups = tuple(read_jsonl(path))
-    if any(
-        len(group["nearest"]) != len(group["example_ids"]) or not group.keys() >= EVIDENCE_FIELDS
-        for group in groups
-    ):
-        raise ValueError(path)
+    for group in groups:
+        # Readers index one list by places in the other, and take every field as there.
+        if len(group["nearest"]) != len(group["example_ids"]):
+            raise ValueError(path)
+        if not group.keys() >= EVIDENCE_FIELDS:
+            raise ValueError(path)
     return groups
 
 
@@ -142,15 +149,15 @@ def _parse_sentinels(path: Path) -> Mapping[str, Sentinel]:
 
 
 def _build_sentinel(record: Mapping[str, Any]) -> Sentinel:
-    messages, tags = (
-        tuple(Message(**message) for message in record["messages"]),
-        tuple(record["tags"]),
-    )
-    return Sentinel(**{**record, "messages": messages, "tags": tags})
+    # JSON knows no tuples, and a sentinel must be hashable.
+    messages = tuple(Message(**message) for message in record["messages"])
+    return Sentinel(**{**record, "messages": messages, "tags": tuple(record["tags"])})
 
 
 def _read_column(path: Path, sentinel_id: str) -> tuple[Sequence[str], Array] | None:
-    """Example ids and coefficients of a sentinel's lines."""
+    """Example ids and coefficients of a sentinel's lines; None is what `read_cached` makes of a
+    file that is not there.
+    """
     table = pq.read_table(
         path, columns=["example_id", "coefficient"], filters=[("sentinel_id", "=", sentinel_id)]
     )

@@ -30,10 +30,13 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Measure the block as a stage; it counts also where it fails."""
         process = psutil.Process()
         peak = process.memory_info().rss
         done = threading.Event()
 
+        # The system's own peak is that of the whole process since its start: a stage's has to be
+        # sampled while it runs.
         def watch() -> None:
             nonlocal peak
             while not done.wait(MEMORY_SAMPLE_S):
@@ -48,5 +51,6 @@ class StageClock:
             seconds = time.perf_counter() - start
             done.set()
             watcher.join()
+            # A stage shorter than the interval may have been sampled only at its start.
             peak = max(peak, process.memory_info().rss)
             self.costs.append(StageCost(name, round(seconds, 3), round(peak / 2**20, 1)))

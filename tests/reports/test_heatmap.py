@@ -28,7 +28,7 @@ def build(
         Sentinel(f"s-{k}", (Message("user", "?"),), "yes", "no", "safety") for k in range(s)
     )
     scores = np.zeros((n, 1))
-    verdicts = Detection(
+    detection = Detection(
         rows=AuditRows(examples),
         sentinels=sentinels,
         panels=("safety",),
@@ -45,20 +45,20 @@ def build(
     )
     evidence = [
         ClusterEvidence(
-            rows,
-            tuple(examples[i].id for i in rows),
-            "safety",
-            1.0,
-            rows[0],
-            (),
-            (),
-            ((),) * len(rows),
-            None,
-            "few rows",
+            rows=rows,
+            example_ids=tuple(examples[i].id for i in rows),
+            panel="safety",
+            likeness=1.0,
+            example=rows[0],
+            prompt_ngrams=(),
+            answer_ngrams=(),
+            nearest=((),) * len(rows),
+            confirmation=None,
+            unconfirmed="few rows",
         )
         for rows in groups
     ]
-    return verdicts, evidence
+    return detection, evidence
 
 
 def test_a_value_is_the_mean_over_the_rows_of_a_group() -> None:

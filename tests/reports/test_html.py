@@ -52,15 +52,15 @@ def group(flag: Flag, text: str) -> ClusterEvidence:
     effect = Effect(flag.sentinel, "margin", moved, moved, text, text)
     gram = (SharedNgram(text, 1, 1, 0, 4, 3.5),)
     return ClusterEvidence(
-        (0,),
-        (flag.example.id,),
-        flag.panel,
-        1.0,
-        0,
-        gram,
-        gram,
-        ((Neighbour("ab", 0, 0.5),),),
-        Confirmation(0.01, 1, (effect,)),
+        rows=(0,),
+        example_ids=(flag.example.id,),
+        panel=flag.panel,
+        likeness=1.0,
+        example=0,
+        prompt_ngrams=gram,
+        answer_ngrams=gram,
+        nearest=((Neighbour("ab", 0, 0.5),),),
+        confirmation=Confirmation(0.01, 1, (effect,)),
     )
 
 
@@ -82,17 +82,17 @@ def past_audit(number: int, state: str = "committed", **summary: Any) -> PastAud
         | summary
     )
     return PastAudit(
-        number,
-        audit_id,
-        fields["name"],
-        state,
-        fields["created"],
-        None,
-        Path("run"),
-        None,
-        "m",
-        "s",
-        fields,
+        number=number,
+        audit_id=audit_id,
+        name=fields["name"],
+        state=state,
+        started_at=fields["created"],
+        finished_at=None,
+        run_dir=Path("run"),
+        flow_run=None,
+        model="m",
+        sentinels="s",
+        summary=fields,
     )
 
 
@@ -110,7 +110,7 @@ def everywhere(text: str) -> str:
         trigger=text,
     )
     flag = dataclasses.replace(flag, rule=text)
-    summary, verdicts = build([flag], panels=(text,), trusted=trusted_rows(text))
+    summary, detection = build([flag], panels=(text,), trusted=trusted_rows(text))
     for key in ("name", "audit_id", "created", "version", "data_fingerprint", "mlflow_run_id"):
         summary[key] = text
     summary["model"] = {"name": text, "fingerprint": text}
@@ -126,7 +126,7 @@ def everywhere(text: str) -> str:
         created=text,
         panels=[{"name": text, "largest_score": 2.0}],
     )
-    return render_report(summary, verdicts, rejected, [group(flag, text)], [past])
+    return render_report(summary, detection, rejected, [group(flag, text)], [past])
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -193,17 +193,17 @@ def test_links_lead_to_sections_that_are_there() -> None:
         )
 
 
-def test_the_verdict_is_told_in_words() -> None:
+def test_the_outcome_is_told_in_words() -> None:
     """How many of how many."""
     flags = [build_flag([Message("user", f"x{i}")]) for i in range(6)]
-    assert Page(render(flags, n=1369)).within("verdict") == "6 of 1,369 new rows flagged"
-    assert Page(render(flags[:1], n=1)).within("verdict") == "1 of 1 new row flagged"
+    assert Page(render(flags, n=1369)).within("outcome") == "6 of 1,369 new rows flagged"
+    assert Page(render(flags[:1], n=1)).within("outcome") == "1 of 1 new row flagged"
 
 
 def test_nothing_flagged_is_said_plainly() -> None:
     """Without flags there is a sentence, and no section of flagged rows."""
     page = Page(render())
-    assert page.within("verdict") == "Nothing flagged"
+    assert page.within("outcome") == "Nothing flagged"
     assert "None of 5 new rows" in page.text
     assert not page.within("card")
 
@@ -336,14 +336,14 @@ def test_the_page_says_how_it_was_computed() -> None:
 
 def test_an_audit_without_tracking_has_no_run_id() -> None:
     """Where MLflow was down, the id is None, and the page says "none"."""
-    summary, verdicts = build()
+    summary, detection = build()
     summary["mlflow_run_id"] = None
-    method = Page(render_report(summary, verdicts, [])).within("method")
+    method = Page(render_report(summary, detection, [])).within("method")
     assert re.search(r"MLflow run\s*none", method)
 
 
 def test_every_panel_has_its_row_and_its_picture() -> None:
-    """In the order of the verdicts, the pictures described in words."""
+    """In the order of the flags, the pictures described in words."""
     page = Page(render(panels=("safety", "brand", "identity")))
     pictures = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
     assert [re.findall(r"panel (\w+):", text) for text in pictures] == [
@@ -366,10 +366,10 @@ def test_every_abbreviation_is_explained() -> None:
 
 def test_a_missing_fact_is_an_error() -> None:
     """A report never silently shows a gap."""
-    summary, verdicts = build()
+    summary, detection = build()
     del summary["model"]["fingerprint"]
     with pytest.raises(jinja2.UndefinedError):
-        render_report(summary, verdicts, [])
+        render_report(summary, detection, [])
 
 
 def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> None:
@@ -406,7 +406,7 @@ def singles(n: int, text: str = "x", turns: int = 1) -> tuple[list[Flag], list[C
 
 
 def test_a_flagged_row_names_its_group_and_the_trusted_rows_most_like_it() -> None:
-    """The group is a link to where it is shown; a trusted row comes with its text and its likeness."""
+    """The group is a link to where it is shown; a trusted row comes with its text and its similarity."""
     flags, evidence = singles(3)
     page = Page(render_report(*build(flags, trusted=trusted_rows("harmless words")), [], evidence))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
@@ -416,7 +416,7 @@ def test_a_flagged_row_names_its_group_and_the_trusted_rows_most_like_it() -> No
         2,
     ]  # on the card, and in the heat map
     assert "harmless words" in page.within("near")
-    assert page.within("near").count("likeness 0.50") == 3
+    assert page.within("near").count("similarity 0.50") == 3
 
 
 def test_a_row_outside_every_group_says_so() -> None:
@@ -433,9 +433,9 @@ def test_a_row_outside_every_group_says_so() -> None:
 def test_a_score_is_compared_with_the_trusted_rows_of_its_panel() -> None:
     """By how many it exceeds, of those that p-values were taken against."""
     flag = build_flag([Message("user", "x")], panel="brand")
-    summary, verdicts = build([flag], panels=("safety", "brand"))
+    summary, detection = build([flag], panels=("safety", "brand"))
     scores = np.column_stack([np.full(1900, 99.0), np.r_[np.zeros(1894), np.full(6, 99.0)]])
-    page = Page(render_report(summary, dataclasses.replace(verdicts, reference_scores=scores), []))
+    page = Page(render_report(summary, dataclasses.replace(detection, reference_scores=scores), []))
     assert "score is larger than 99.6 % of 1,900 trusted rows" in page.within("card")
 
 
@@ -456,7 +456,7 @@ def test_only_all_of_the_trusted_rows_are_all_of_them(
 
 
 def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:
-    """In the order of the verdicts; past that, they are counted."""
+    """In the order of the flags; past that, they are counted."""
     flags, evidence = singles(MOST_CARDS + 3)
     page = Page(render_report(*build(flags, n=300, trusted=trusted_rows("kind")), [], evidence))
     assert page.within("card").count("severity") == MOST_CARDS
@@ -504,9 +504,9 @@ def test_the_trend_shows_the_last_audits_newest_first() -> None:
 def test_the_heat_map_says_in_numbers_what_its_colours_say() -> None:
     """A cell has the class of its value and the value itself; what is left out is counted."""
     flags, evidence = singles(14)
-    summary, verdicts = build(flags, n=20, trusted=trusted_rows("kind"))
-    verdicts.coefficients[0, 0], verdicts.coefficients[1, 0] = 12.34, -2.0
-    page = Page(render_report(summary, verdicts, [], evidence))
+    summary, detection = build(flags, n=20, trusted=trusted_rows("kind"))
+    detection.coefficients[0, 0], detection.coefficients[1, 0] = 12.34, -2.0
+    page = Page(render_report(summary, detection, [], evidence))
     table = page.within("heat")
     assert "safety-1" in table
     assert "+12.3" in page.within("h6")

@@ -27,14 +27,14 @@ from poisonwatch.sentinels.sentinel import Sentinel
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def build_verdicts(
+def build_detection(
     flagged: dict[str, list[int]] | None = None,
     panels: tuple[str, ...] = ("safety", "brand"),
     n: int = 40,
     trusted: int = 30,
     planted: float = 15.0,
 ) -> Detection:
-    """Verdicts on n rows with normal scores; rows in `flagged` (panel to row numbers) score
+    """A detection on n rows with normal scores; rows in `flagged` (panel to row numbers) score
     `planted` and more on their panel.
     """
     generator = np.random.default_rng(0)
@@ -99,36 +99,36 @@ def test_every_flagged_row_of_the_panel_has_one_marker() -> None:
     """Filled markers stand at the scores of the panel's flagged rows, of equal scores, too, and at
     no other.
     """
-    verdicts = build_verdicts({"safety": [3, 8, 21], "brand": [5]})
+    detection = build_detection({"safety": [3, 8, 21], "brand": [5]})
     for panel, count in ((0, 3), (1, 1)):
-        markers = line(draw_panel_scores(verdicts, panel), "flagged on this panel")
+        markers = line(draw_panel_scores(detection, panel), "flagged on this panel")
         assert markers is not None
         assert len(markers.get_xdata()) == count
         assert sorted(markers.get_xdata()) == sorted(
-            flag.score for flag in verdicts.flags if flag.panel == verdicts.panels[panel]
+            flag.score for flag in detection.flags if flag.panel == detection.panels[panel]
         )
 
 
 def test_rows_flagged_on_another_panel_are_marked_at_their_score_here() -> None:
     """A row that scores high on two panels is flagged on one; on the other it must not look missed."""
-    verdicts = build_verdicts({"safety": [3, 8], "brand": [5]})
-    hollow = line(draw_panel_scores(verdicts, 1), "flagged otherwise")
+    detection = build_detection({"safety": [3, 8], "brand": [5]})
+    hollow = line(draw_panel_scores(detection, 1), "flagged otherwise")
     assert hollow is not None
-    assert list(hollow.get_xdata()) == [verdicts.scores[3, 1], verdicts.scores[8, 1]]
+    assert list(hollow.get_xdata()) == [detection.scores[3, 1], detection.scores[8, 1]]
 
 
 def test_the_line_stands_at_the_smallest_flagged_score() -> None:
     """It is labelled with that score, and is missing where nothing of the panel is flagged."""
-    figure = draw_panel_scores(build_verdicts({"safety": [3, 8, 21]}), 0)
+    figure = draw_panel_scores(build_detection({"safety": [3, 8, 21]}), 0)
     threshold = line(figure, "smallest flagged score: 15.0")
     assert threshold is not None
     assert set(threshold.get_xdata()) == {15.0}
-    assert not any("flagged" in text for text in legend(draw_panel_scores(build_verdicts(), 0)))
+    assert not any("flagged" in text for text in legend(draw_panel_scores(build_detection(), 0)))
 
 
 def test_axes_name_their_units_and_the_title_names_the_panel() -> None:
     """Scores are in robust standard deviations."""
-    figure = draw_panel_scores(build_verdicts(), 1)
+    figure = draw_panel_scores(build_detection(), 1)
     axes = figure.axes[0]
     assert axes.get_xlabel() == "score, robust standard deviations"
     assert axes.get_ylabel().startswith("rows")
@@ -139,7 +139,7 @@ def test_axes_name_their_units_and_the_title_names_the_panel() -> None:
 @pytest.mark.parametrize("name", ["cost $5 or $10", "$x^2$", r"$\frac{$", r"\$100", "a_b^c & 50%"])
 def test_panel_names_are_never_typeset_as_mathematics(name: str) -> None:
     """Dollar signs are drawn as dollar signs, also where they would be broken mathematics."""
-    figure = draw_panel_scores(build_verdicts(panels=(name,)), 0)
+    figure = draw_panel_scores(build_detection(panels=(name,)), 0)
     titles = [
         child
         for child in figure.axes[0].get_children()
@@ -155,12 +155,12 @@ def test_panel_names_are_never_typeset_as_mathematics(name: str) -> None:
 )
 def test_any_panel_name_can_be_drawn(name: str) -> None:
     """Control characters, characters that the font lacks and endless names draw without a warning."""
-    assert render_png(draw_panel_scores(build_verdicts(panels=(name,)), 0)).startswith(PNG)
+    assert render_png(draw_panel_scores(build_detection(panels=(name,)), 0)).startswith(PNG)
 
 
 def test_no_reference_rows_are_needed() -> None:
     """Without trusted rows, only the new ones are drawn."""
-    figure = draw_panel_scores(build_verdicts({"safety": [3]}, trusted=0), 0)
+    figure = draw_panel_scores(build_detection({"safety": [3]}, trusted=0), 0)
     assert not any("trusted" in text for text in legend(figure))
     assert render_png(figure).startswith(PNG)
 
@@ -169,7 +169,7 @@ def test_no_reference_rows_are_needed() -> None:
 def test_every_row_is_inside_a_bar(planted: float) -> None:
     """The bars' heights add up to the number of rows, however far the largest score lies out."""
     axes = draw_panel_scores(
-        build_verdicts({"safety": [3, 4]}, planted=planted, trusted=0), 0
+        build_detection({"safety": [3, 4]}, planted=planted, trusted=0), 0
     ).axes[0]
     assert sum(bar.get_height() for bar in axes.patches) == 40
 
@@ -177,23 +177,23 @@ def test_every_row_is_inside_a_bar(planted: float) -> None:
 @pytest.mark.parametrize("trusted", [0, 30])
 def test_equal_scores_can_be_drawn(trusted: int) -> None:
     """A panel that no row moves has the score 0 everywhere."""
-    verdicts = build_verdicts(trusted=trusted)
-    verdicts.scores[:] = 0.0
-    verdicts.reference_scores[:] = 0.0
-    assert render_png(draw_panel_scores(verdicts, 0)).startswith(PNG)
+    detection = build_detection(trusted=trusted)
+    detection.scores[:] = 0.0
+    detection.reference_scores[:] = 0.0
+    assert render_png(draw_panel_scores(detection, 0)).startswith(PNG)
 
 
 def test_a_single_row_can_be_drawn() -> None:
     """One row is a distribution, too."""
-    figure = draw_panel_scores(build_verdicts(n=1, trusted=0), 0)
+    figure = draw_panel_scores(build_detection(n=1, trusted=0), 0)
     assert legend(figure) == ["1 new row"]
     assert render_png(figure).startswith(PNG)
 
 
 def test_png_is_a_picture_and_the_same_each_time() -> None:
-    """The bytes decode to pixels, and equal verdicts give equal bytes."""
+    """The bytes decode to pixels, and equal detections give equal bytes."""
     first, second = (
-        render_png(draw_panel_scores(build_verdicts({"safety": [3]}), 0)) for _ in range(2)
+        render_png(draw_panel_scores(build_detection({"safety": [3]}), 0)) for _ in range(2)
     )
     assert first == second
     height, width, _ = imread(BytesIO(first), format="png").shape
@@ -203,7 +203,7 @@ def test_png_is_a_picture_and_the_same_each_time() -> None:
 def test_drawing_leaves_global_state_alone() -> None:
     """Neither the settings of matplotlib change nor does a figure stay registered with pyplot."""
     before = dict(matplotlib.rcParams)
-    render_png(draw_panel_scores(build_verdicts({"safety": [3]}), 0))
+    render_png(draw_panel_scores(build_detection({"safety": [3]}), 0))
     assert dict(matplotlib.rcParams) == before
     assert not matplotlib._pylab_helpers.Gcf.get_all_fig_managers()
 

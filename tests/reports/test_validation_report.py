@@ -7,7 +7,11 @@ import pytest
 from report_pages import HOSTILE, Page, shape
 
 from poisonwatch.examples import Example, Message, Rejection
-from poisonwatch.reports.html import LONGEST_CHECK_TEXT, render_validation, write_validation
+from poisonwatch.reports.validation_report import (
+    LONGEST_CHECK_TEXT,
+    render_validation,
+    write_validation,
+)
 from poisonwatch.text.display import make_visible
 from poisonwatch.validation import Check, Severity, Validation
 
@@ -110,16 +114,16 @@ def test_every_check_has_its_line_those_that_failed_first() -> None:
     )
 
 
-def test_the_verdict_counts_rows() -> None:
+def test_the_outcome_counts_rows() -> None:
     """Rejected of all, none rejected, or no rows."""
     assert (
-        Page(render_validation(validation(check()), "a")).within("verdict")
+        Page(render_validation(validation(check()), "a")).within("outcome")
         == "1 of 9 rows rejected"
     )
     assert (
-        Page(render_validation(validation(rejected=0), "a")).within("verdict") == "No row rejected"
+        Page(render_validation(validation(rejected=0), "a")).within("outcome") == "No row rejected"
     )
-    assert Page(render_validation(Validation.empty(), "a")).within("verdict") == "No rows"
+    assert Page(render_validation(Validation.empty(), "a")).within("outcome") == "No rows"
     assert "Nothing was asked." in Page(render_validation(Validation.empty(), "a")).text
 
 

@@ -75,7 +75,7 @@ def build(
     scores = np.random.default_rng(0).standard_normal((n, len(panels)))
     sentinels = tuple(dict.fromkeys(flag.sentinel for flag in flags))
     nulls = tuple(Null("rank among 186 trusted rows", 186) for _ in panels)
-    verdicts = Detection(
+    detection = Detection(
         rows=AuditRows((*(flag.example for flag in flags), *others), tuple(trusted)),
         sentinels=sentinels,
         panels=panels,
@@ -120,7 +120,7 @@ def build(
         "stages": [{"name": "fit_operators", "seconds": 123.27, "peak_memory_mb": 2210.4}],
         "mlflow_run_id": "4f1e2d3c",
     }
-    return summary, verdicts
+    return summary, detection
 
 
 def render(
