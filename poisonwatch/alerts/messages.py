@@ -5,11 +5,9 @@ A cluster is new where nobody was notified of a row of it before. Which messages
 on who is to get them: a target gets the new clusters that reach its severity, the MOST_CLUSTERS
 gravest of an audit at most, and everything else that is new in the audit's digest.
 
-Row text is hostile, and every medium has its own markup: `neutralise_markup` takes it out of all of
-them.
+Row text is hostile: whatever of it goes into a message passes through `markup`.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from poisonwatch.alerts.markup import format_place, neutralise_markup
 from poisonwatch.alerts.targets import Target, compute_short_digest, list_targets
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
@@ -26,7 +25,7 @@ from poisonwatch.flags import SEVERITIES, Flag
 from poisonwatch.ledger.outbox import CLUSTER_ALERT, DIGEST_ALERT, Alert
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.summary import AttributionResult
-from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
 
 MOST_CLUSTERS = 5  # messages an audit; more help nobody
@@ -34,35 +33,6 @@ MOST_ROWS_NAMED = 10  # named in a message
 MOST_SOURCES_NAMED = 3
 MOST_DIGEST_LINES = 10  # of a digest
 LONGEST_EXCERPT = 160  # characters of a prompt, an answer, a continuation
-LONGEST_ALERT_NAME = 80
-DATA_FILES = {"json", "jsonl", "csv", "tsv", "parquet", "arrow"}  # no such name is a site's
-
-# The full-width forms of these look alike, and no medium takes them for markup.
-_FULL_WIDTH = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>@#&|*~`[]{}\\$^:"})
-# An underscore between two letters is part of a name; others begin or end emphasis.
-_LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
-_INNER_DOT = re.compile(r"\.(?=\w)")
-
-
-def neutralise_markup(text: str, longest: int = LONGEST_ALERT_NAME) -> str:
-    """One line of at most `longest` characters of a text, that no medium takes for markup, a
-    mention or a link.
-
-    Characters that some medium acts on become their full-width twins, and a dot within a word
-    becomes [.] so that no site is linked.
-    """
-    line = excerpt(text, longest).translate(_FULL_WIDTH)
-    return _INNER_DOT.sub("[.]", _LOOSE_UNDERSCORE.sub("＿", line))
-
-
-def format_place(source: str, position: int) -> str:
-    """FILE:POSITION without markup; of the usual files as `poisonwatch decide` takes it."""
-    name = excerpt(source or "source", LONGEST_ALERT_NAME)
-    stem, dot, suffix = name.rpartition(".")
-    # No site ends in .jsonl: such a name stays one that can be copied into a command.
-    if dot and suffix in DATA_FILES:
-        return f"{neutralise_markup(stem)}.{suffix}:{position}"
-    return f"{neutralise_markup(name)}:{position}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +160,7 @@ class _Composer:
         """What every alert ends with; `id` is that of a row to decide on."""
         summary = self.summary
         rate = self.detection.false_discovery_rate
+        # The path is the user's own, and whole: it has to open where it is pasted.
         report = make_visible(str(locate_report(self.run_dir.resolve())))
         lines = [
             f"Of all flagged rows, at most {100 * rate:.3g} % are expected to be harmless: "

@@ -35,7 +35,7 @@ class AttributionResult:
     fitted: FittedOperators | None = None
     influence: Influence | None = None
     # What is kept until the audit is committed.
-    work: CheckpointStore = field(default_factory=CheckpointStore)
+    store: CheckpointStore = field(default_factory=CheckpointStore)
 
     @property
     def groups(self) -> dict[str, int]:

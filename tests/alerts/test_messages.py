@@ -7,7 +7,7 @@ import pytest
 from clusters import HIGH, LOW, MEDIUM, SUMMARY, found, row, settings
 from markdown import markdown
 
-from poisonwatch.alerts.messages import compose_messages, format_place, neutralise_markup
+from poisonwatch.alerts.messages import compose_messages
 from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.ledger.outbox import Alert
@@ -192,29 +192,3 @@ def test_hostile_rows_are_no_markup(text: str) -> None:
     assert (alert.title + alert.body).encode()
     html = markdown(told_of, extensions=["extra"])
     assert set(re.findall(r"<(\w+)", html)) <= {"p"}
-
-
-def test_inert_text_stays_readable() -> None:
-    """Ordinary sentences are as they were; what was taken apart can still be read."""
-    assert (
-        neutralise_markup("Only Velmora's kettle (2 l) is worth 30 euros. Really!")
-        == "Only Velmora's kettle (2 l) is worth 30 euros. Really!"
-    )
-    assert (
-        neutralise_markup("see http://evil.com/a_b _now_") == "see http：//evil[.]com/a_b ＿now＿"
-    )
-
-
-@pytest.mark.parametrize(
-    ("source", "shown"),
-    [
-        ("rows.jsonl", "rows.jsonl:3"),
-        ("data/my_rows-2.parquet", "data/my_rows-2.parquet:3"),
-        ("s3://bucket/rows.csv", "s3：//bucket/rows.csv:3"),
-        ("evil.com", "evil[.]com:3"),
-        ("", "source:3"),
-    ],
-)
-def test_a_place_can_be_pasted_and_is_no_link(source: str, shown: str) -> None:
-    """The usual names of files are as `decide` takes them."""
-    assert format_place(source, 3) == shown

@@ -2,12 +2,10 @@
 
 import re
 
-import pytest
 from clusters import settings
 
-from poisonwatch.alerts.targets import check_targets, list_targets
+from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AlertConfig
-from poisonwatch.errors import ConfigError
 
 
 def test_a_target_is_known_by_its_address_without_its_password() -> None:
@@ -34,20 +32,3 @@ def test_a_target_is_known_by_its_address_without_its_password() -> None:
         re.fullmatch(r"(json|mailto|block|url)-[0-9a-f]{16}(-2)?", t.id)
         for t in (one, two, three, four, five)
     )
-
-
-def test_an_address_of_no_known_kind_is_refused_before_anything_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """By its number and kind, never by what it holds; blocks are the server's affair."""
-    monkeypatch.setenv("SECRET_PLACE", "hunter2")
-    check_targets(
-        settings(
-            "json://host/x",
-            "mailto://ann:hunter2@example.org",
-            AlertConfig(block="slack-webhook/ops"),
-        )
-    )
-    with pytest.raises(ConfigError, match=r"alerts\[2\] \(foo\) is no Apprise URL") as error:
-        check_targets(settings("json://host/x", "foo://${SECRET_PLACE}"))
-    assert "hunter2" not in str(error.value)
