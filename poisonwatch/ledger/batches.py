@@ -1,8 +1,31 @@
+"""Rows out of the ledger: those that an audit takes, and what earlier audits say of others.
+
+Rows are stored as the bytes that they came as. Here they are read again by the format, and for
+columnar files the Arrow schema, that they were read with the first time (`shapes`).
+"""
+
 import hashlib
+import json
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, or_, select
 
 from poisonwatch.config import ValidationConfig
-from poisonwatch.sources.open import SourceRows
+from poisonwatch.examples import Example, RawRow
+from poisonwatch.ledger.ledger import (
+    VALUES_PER_STATEMENT,
+    Ledger,
+    Version,
+    batched,
+    find_or_add_version,
+)
+from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows, shapes
+from poisonwatch.sources.formats import Draft, Format
+from poisonwatch.sources.open import SourceRows, decode_row
+
+MIX_AUDITS = 10  # whose rows tell what a source usually holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +44,209 @@ class LedgerBatch:
 def hash_checks(validation: ValidationConfig) -> str:
     """SHA-256 of the validation settings: rows that other settings rejected are validated anew."""
     return hashlib.sha256(validation.model_dump_json().encode()).hexdigest()
+
+
+def choose_batch(
+    ledger: Ledger, name: str, version: Version, checks: str, window: int
+) -> LedgerBatch:
+    """The rows of an audit's source that are to be audited.
+
+    These are the pending ones, the rejected ones whose validation settings (`checks`) are others
+    now, and, of the `window` audited ones that came last, those audited under other models or
+    sentinels only. What a person has decided on is not audited again.
+    """
+    undecided = _match_source(name) & rows.c.decided.is_(None)
+    refused = exists().where(rejections.c.row == rows.c.row, rejections.c.checks == checks)
+    is_new = or_(rows.c.status == "pending", (rows.c.status == "rejected") & ~refused)
+    new = select(rows.c.row).where(undecided, is_new)
+    was_audited = rows.c.status.in_(("clean", "flagged", "released"))
+    # the window is cut before covered rows are taken out: after it, it would creep back through
+    # the whole ledger, a window an audit
+    latest = (
+        select(rows.c.row)
+        .where(undecided, was_audited)
+        .order_by(rows.c.row.desc())
+        .limit(window)
+        .subquery()
+    )
+    # a transaction that may write: the version is added where it is new
+    with ledger.write() as connection:
+        number = find_or_add_version(connection, version)
+        covered = exists().where(results.c.row == latest.c.row, results.c.version == number)
+        old = select(latest.c.row).where(~covered)
+        wanted = [*connection.execute(new).scalars(), *connection.execute(old).scalars()]
+        return _load_rows(connection, name, sorted(wanted))
+
+
+def load_current_batch(ledger: Ledger, name: str) -> LedgerBatch:
+    """Every row that is in an audit's source now and that no person decided on: to be audited
+    again.
+    """
+    here = _match_source(name, current=True)
+    wanted = select(rows.c.row).where(here, rows.c.decided.is_(None))
+    with ledger.read() as connection:
+        return _load_rows(connection, name, connection.execute(wanted).scalars().all())
+
+
+def load_audited_batch(ledger: Ledger, audit_id: str) -> LedgerBatch | None:
+    """The rows of an earlier audit, as they are now; None where this ledger has no audit of that
+    id.
+    """
+    with ledger.read() as connection:
+        of_id = select(audits).where(audits.c.audit_id == audit_id)
+        audit = connection.execute(of_id).one_or_none()
+        if audit is None:
+            return None
+        covered = select(results.c.row).where(results.c.audit == audit.audit)
+        refused = select(rejections.c.row).where(rejections.c.audit == audit.audit)
+        wanted = sorted(connection.execute(covered.union(refused)).scalars())
+        return _load_rows(connection, audit.name, wanted)
+
+
+def load_trusted(ledger: Ledger, name: str) -> list[Example]:
+    """The rows of an audit's source that a person called benign."""
+    benign = select(rows.c.row).where(_match_source(name), rows.c.decided == "benign")
+    with ledger.read() as connection:
+        numbers = connection.execute(benign).scalars().all()
+        batch = _load_rows(connection, name, numbers)
+        return list(_read_examples(batch.rows).values())
+
+
+def load_examples(ledger: Ledger, ids: Collection[str]) -> dict[str, Example]:
+    """The rows with these example ids that the ledger knows and can read, by id."""
+    known = select(rows.c.row).where(rows.c.id.in_(_to_bytes(ids)))
+    with ledger.read() as connection:
+        numbers = connection.execute(known).scalars().all()
+        return _read_examples(_load_rows(connection, None, numbers).rows)
+
+
+def find_audited_ids(ledger: Ledger, ids: Set[str]) -> set[str]:
+    """Which of these example ids some audit has covered, under whatever version and name."""
+    covered = exists().where(results.c.row == rows.c.row)
+    found: set[str] = set()
+    with ledger.read() as connection:
+        for some in batched(sorted(ids), VALUES_PER_STATEMENT):
+            known = select(rows.c.id).where(rows.c.id.in_(_to_bytes(some)), covered)
+            found |= {bytes(id).hex() for id in connection.execute(known).scalars()}
+    return found
+
+
+def count_passed_by_file(ledger: Ledger, name: str) -> dict[str, int]:
+    """Rows that passed validation in the last audits of a source, by file."""
+    last = (
+        select(audits.c.audit)
+        .where(audits.c.name == name)
+        .order_by(audits.c.audit.desc())
+        .limit(MIX_AUDITS)
+    )
+    counted = (
+        select(files.c.name, func.count())
+        .select_from(results)
+        .join(places, places.c.row == results.c.row)
+        .join(files, files.c.file == places.c.file)
+        .where(files.c.audit == name, results.c.audit.in_(last))
+        .group_by(files.c.name)
+    )
+    with ledger.read() as connection:
+        return dict(connection.execute(counted).tuples().all())
+
+
+def count_by_status(ledger: Ledger, name: str) -> dict[str, int]:
+    """Rows by status, of those that are in an audit's source now."""
+    here = _match_source(name, current=True)
+    counted = select(rows.c.status, func.count()).where(here).group_by(rows.c.status)
+    with ledger.read() as connection:
+        return dict(connection.execute(counted).tuples().all())
+
+
+def _match_source(name: str, current: bool = False) -> ColumnElement[bool]:
+    """Rows with a place in an audit's source; `current`: in a file that is still there."""
+    place = exists().where(
+        places.c.row == rows.c.row, places.c.file == files.c.file, files.c.audit == name
+    )
+    if current:
+        return place.where(files.c.gone_at.is_(None))
+    return place
+
+
+def _to_bytes(ids: Iterable[str]) -> list[bytes]:
+    return [bytes.fromhex(id) for id in ids]
+
+
+def _load_rows(connection: Connection, name: str | None, wanted: Sequence[int]) -> LedgerBatch:
+    """The wanted rows at each of their places in a source's files (None: in all files), in the
+    order of places.
+    """
+    found = _find_places(connection, name, wanted)
+    readers = {}
+    for shape in connection.execute(select(shapes)):
+        readers[shape.shape] = _parse_format(shape.format), shape.schema
+    raw, drafts, formats = [], [], {}
+    for row in found:
+        format, schema = readers[row.shape]
+        raw_row = _decode(row, schema)
+        raw.append(raw_row)
+        drafts.append(_make_draft(raw_row, format))
+        if format is not None:
+            formats[row.name] = format
+    return LedgerBatch(SourceRows(raw, drafts, formats), [row.row for row in found])
+
+
+def _find_places(connection: Connection, name: str | None, wanted: Sequence[int]) -> list[Row[Any]]:
+    query: Select[Any] = (
+        select(*(rows.c[name] for name in ("row", "raw", "problem", "shape")))
+        .add_columns(places.c.position, places.c.place, files.c.name, files.c.gone_at)
+        .join_from(places, rows, places.c.row == rows.c.row)
+        .join(files, files.c.file == places.c.file)
+    )
+    if name is not None:
+        query = query.where(files.c.audit == name)
+    found: list[Row[Any]] = []
+    for some in batched(wanted, VALUES_PER_STATEMENT):
+        found += connection.execute(query.where(rows.c.row.in_(some))).all()
+    # a row that moved is no copy of itself: places in files that are gone count only where it has
+    # no other
+    current = {row.row for row in found if row.gone_at is None}
+    found = [row for row in found if row.gone_at is None or row.row not in current]
+    found.sort(key=lambda row: (row.name, row.position))
+    return found
+
+
+def _decode(row: Row[Any], schema: bytes | None) -> RawRow:
+    record = None
+    if row.problem is None:
+        record = decode_row(row.raw, schema)
+    return RawRow(
+        row.name,
+        row.position,
+        place=f"{row.name}, {row.place}",
+        record=record,
+        problem=row.problem,
+        raw=row.raw,
+    )
+
+
+def _make_draft(row: RawRow, format: Format | None) -> Draft:
+    if row.record is None or format is None:
+        return Draft(problem=row.problem)
+    return format.read(row.record)
+
+
+def _read_examples(found: SourceRows) -> dict[str, Example]:
+    """The rows that can be read, each content once, by id."""
+    examples: dict[str, Example] = {}
+    for row, draft in found:
+        if row.record is None:
+            continue
+        example = draft.to_example(row, found.formats[row.source])
+        if example is not None:
+            examples[example.id] = example
+    return examples
+
+
+def _parse_format(settings: str) -> Format | None:
+    """The format of a shape; none where no row of its file could be read."""
+    stored = json.loads(settings)
+    if stored is None:
+        return None
+    return Format(**stored)

@@ -1,35 +1,36 @@
 """What people decide on rows: an append-only chain.
 
-    hash_n = SHA-256(number, example, verdict, note, author, time, hash_{n-1}) ,     hash_0 = 64 zeros
+    hash_n = SHA-256(number, example, verdict, note, author, time, hash_{n-1}),  hash_0 = 64 zeros
 
-A decision is never changed or removed; another one on the same row takes its place. `verify` finds
-where the chain was tampered with: a changed decision has another hash, a removed one leaves a gap,
-and of the last ones the number and hash stand in every manifest.
+A decision is never changed or removed; another one on the same row takes its place. `verify_chain`
+finds where the chain was tampered with: a changed decision has another hash, a removed one leaves a
+gap, and of the last ones the number and hash are in every manifest.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 from sqlalchemy import Connection, Row, desc, func, insert, select, update
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger, now
-from poisonwatch.ledger.tables import decisions, files, places, results, rows
+from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, select_rows_of_file
+from poisonwatch.ledger.tables import decisions, places, results, rows
 from poisonwatch.text.display import excerpt
 
 Verdict = Literal["poison", "benign", "unsure"]
 VERDICTS = get_args(Verdict)
-CHAIN_START = "0" * 64
+CHAIN_START = "0" * 64  # what the first decision has as its previous hash
 MIN_ID_DIGITS = 8  # of an example id
 CHAIN_LOCK_NUMBER = 0x6465636964  # PostgreSQL's advisory lock on the chain's end
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict on the row with `example_id`, as it stands in the chain."""
+    """A verdict on the row with `example_id`, as it is in the chain."""
 
     number: int
     example_id: str
@@ -42,7 +43,8 @@ class Decision:
 
     def compute_hash(self) -> str:
         """The hash that these fields should have."""
-        fields = {key: value for key, value in asdict(self).items() if key != "hash"}
+        fields = asdict(self)
+        del fields["hash"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -57,20 +59,22 @@ def record_decision(
     verdict is none, or the row is not there or more than one.
     """
     with ledger.write() as connection:
-        return append_decision(connection, _find_row(connection, row), verdict, note, author)
+        found = _find_row(connection, row)
+        return append_decision(connection, found, verdict, note, author=author)
 
 
 def record_decisions(
     ledger: Ledger, ids: Sequence[str], verdict: str, note: str = "", author: str = ""
 ) -> list[Decision]:
     """Append one verdict on each of several rows, by their whole example ids: on all or on none.
-    Raises InputError as `decide` does.
+    Raises InputError as `record_decision` does.
     """
+    made = []
     with ledger.write() as connection:
-        return [
-            append_decision(connection, _find_row(connection, id), verdict, note, author)
-            for id in ids
-        ]
+        for id in ids:
+            row = _find_row(connection, id)
+            made.append(append_decision(connection, row, verdict, note, author=author))
+    return made
 
 
 def revert_decisions(ledger: Ledger, numbers: Sequence[int], author: str = "") -> list[Decision]:
@@ -86,55 +90,70 @@ def revert_decisions(ledger: Ledger, numbers: Sequence[int], author: str = "") -
 
 def _revert_decision(connection: Connection, number: int, author: str) -> Decision:
     row = select(decisions.c.row).where(decisions.c.number == number).scalar_subquery()
-    query = select(decisions.c.number, decisions.c.verdict, decisions.c.example_id).where(
-        decisions.c.row == row
+    of_row = (
+        select(decisions.c.number, decisions.c.verdict, decisions.c.example_id)
+        .where(decisions.c.row == row)
+        .order_by(desc(decisions.c.number))
+        .limit(2)
     )
-    last = connection.execute(query.order_by(desc(decisions.c.number)).limit(2)).all()
+    last = connection.execute(of_row).all()
     if not last or last[0].number != number:
         raise InputError(
             f"decision {number} cannot be undone: it is not the last one on its row; decide anew"
         )
-    before = last[1].verdict if len(last) > 1 else "unsure"
-    return append_decision(
-        connection,
-        _find_row(connection, last[0].example_id),
-        before,
-        f"undoes decision {number}",
-        author,
-    )
+    before = "unsure"
+    if len(last) > 1:
+        before = last[1].verdict
+    found = _find_row(connection, last[0].example_id)
+    note = f"undoes decision {number}"
+    return append_decision(connection, found, before, note, author=author)
 
 
 def append_decision(
     connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str, note: str, author: str
 ) -> Decision:
-    """`decide` within a transaction, on a row (row, id, status) that was found."""
+    """`record_decision` within a transaction, on a row (row, id, status) that was found."""
     if verdict not in VERDICTS:
         raise InputError(
             f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}"
         )
+    # two that append at once would read the same end, and write the same number. On SQLite the
+    # transaction itself holds the write lock (`Ledger.write`).
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK_NUMBER)))
-    last = connection.execute(
-        select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)
-    ).one_or_none()
-    number, previous = (last.number + 1, last.hash) if last else (1, CHAIN_START)
-    made = Decision(number, bytes(found.id).hex(), verdict, note, author, now(), previous, "")
-    made = Decision(**{**asdict(made), "hash": made.compute_hash()})
+    end = select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)
+    last = connection.execute(end).one_or_none()
+    unsigned = Decision(
+        number=last.number + 1 if last else 1,
+        example_id=bytes(found.id).hex(),
+        verdict=verdict,
+        note=note,
+        author=author,
+        decided_at=now(),
+        previous=last.hash if last else CHAIN_START,
+        hash="",
+    )
+    made = replace(unsigned, hash=unsigned.compute_hash())
     connection.execute(insert(decisions).values(row=found.row, **asdict(made)))
+    # unsure settles nothing: the row is again what the last audit said of it
     settled = None if verdict == "unsure" else verdict
-    status = (
-        verdict
-        if verdict == "poison"
-        else "clean"
-        if verdict == "benign"
-        else _find_last_status(connection, found.row)
-    )
-    if status == "clean" and found.status == "released":
-        status = "released"
-    connection.execute(
-        update(rows).where(rows.c.row == found.row).values(decided=settled, status=status)
-    )
+    status = _choose_status(connection, found, verdict)
+    row = update(rows).where(rows.c.row == found.row)
+    connection.execute(row.values(decided=settled, status=status))
     return made
+
+
+def _choose_status(connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str) -> str:
+    """What a row is from now on."""
+    status = verdict
+    if verdict == "unsure":
+        status = _find_last_status(connection, found.row)
+    elif verdict == "benign":
+        status = "clean"
+    # what was released is so, whoever says once more that it is clean
+    if status == "clean" and found.status == "released":
+        return "released"
+    return status
 
 
 def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
@@ -142,26 +161,21 @@ def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
     wanted = select(rows.c.row, rows.c.id, rows.c.status)
     file, _, position = name.rpartition(":")
     if file and position.isdigit():
-        at = select(places.c.row).join(files, files.c.file == places.c.file)
-        wanted = wanted.where(
-            rows.c.row.in_(at.where(files.c.name == file, places.c.position == int(position)))
-        )
+        at = select_rows_of_file(file).where(places.c.position == int(position))
+        wanted = wanted.where(rows.c.row.in_(at))
     else:
         digits = name.lower()
-        if (
-            len(digits) < MIN_ID_DIGITS
-            or set(digits) - set("0123456789abcdef")
-            or len(digits) > len(CHAIN_START)
-        ):
+        if not is_hex(digits) or not MIN_ID_DIGITS <= len(digits) <= ID_DIGITS:
             raise InputError(
-                f"{excerpt(name, 80)} names no row: give the first 8 or more digits of its example id, or FILE:POSITION"
+                f"{excerpt(name, 80)} names no row: give the first 8 or more digits of its "
+                "example id, or FILE:POSITION"
             )
-        low, high = (bytes.fromhex(digits.ljust(len(CHAIN_START), pad)) for pad in "0f")
-        wanted = wanted.where(rows.c.id.between(low, high))
+        wanted = wanted.where(match_id_prefix(digits))
     found = connection.execute(wanted.limit(2)).all()
     if not found:
         raise InputError(
-            f"{excerpt(name, 80)} names no row of this ledger: flags.jsonl has ids, and positions, which count from 0"
+            f"{excerpt(name, 80)} names no row of this ledger: flags.jsonl has ids, and positions, "
+            "which count from 0"
         )
     if len(found) > 1:
         raise InputError(f"{excerpt(name, 80)} names more than one row: give more digits")
@@ -169,14 +183,17 @@ def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
 
 
 def _find_last_status(connection: Connection, row: int) -> str:
-    """What the last audit said of a row."""
-    flagged = connection.execute(
+    """What the last audit said of a row; one that has no result never passed validation."""
+    last = (
         select(results.c.flagged)
         .where(results.c.row == row)
         .order_by(desc(results.c.audit))
         .limit(1)
-    ).scalar_one_or_none()
-    return "rejected" if flagged is None else "flagged" if flagged else "clean"
+    )
+    flagged = connection.execute(last).scalar_one_or_none()
+    if flagged is None:
+        return "rejected"
+    return "flagged" if flagged else "clean"
 
 
 def read_decisions(ledger: Ledger) -> Iterator[Decision]:
@@ -184,7 +201,7 @@ def read_decisions(ledger: Ledger) -> Iterator[Decision]:
     columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
     with ledger.read() as connection:
         for row in connection.execute(select(*columns).order_by(decisions.c.number)):
-            yield Decision(*row)
+            yield Decision(**row._mapping)
 
 
 def verify_chain(ledger: Ledger) -> tuple[int, str]:
@@ -194,13 +211,11 @@ def verify_chain(ledger: Ledger) -> tuple[int, str]:
     number, previous = 0, CHAIN_START
     for decision in read_decisions(ledger):
         number += 1
-        if (decision.number, decision.previous, decision.hash) != (
-            number,
-            previous,
-            decision.compute_hash(),
-        ):
+        expected = number, previous, decision.compute_hash()
+        if (decision.number, decision.previous, decision.hash) != expected:
             raise InputError(
-                f"decision {number} of the ledger was changed or removed after it was written: restore the ledger from a backup"
+                f"decision {number} of the ledger was changed or removed after it was written: "
+                "restore the ledger from a backup"
             )
         previous = decision.hash
     return number, previous

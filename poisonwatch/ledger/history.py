@@ -35,12 +35,11 @@ from poisonwatch.ledger.outbox import (
 from poisonwatch.ledger.tables import audits, deliveries, flags, rows, versions
 
 COMMITTED_STATES = ("committed", "finished")  # states of audits whose results are in the ledger
-IS_UNDECIDED = and_(
-    rows.c.status == "flagged", rows.c.decided.is_(None)
-)  # a flagged row that nobody has decided on
+# a flagged row that nobody has decided on
+IS_UNDECIDED = and_(rows.c.status == "flagged", rows.c.decided.is_(None))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PastAudit:
     """An audit as the ledger knows it. `number` rises with time; `summary` is empty where it never
     came to its results.
@@ -71,19 +70,18 @@ def _select_audits() -> Select[Any]:
 
 
 def _to_past_audit(row: Row[Any]) -> PastAudit:
-    summary = json.loads(row.summary) if row.summary else {}
-    times = row.started_at, row.finished_at
     return PastAudit(
-        row.audit,
-        row.audit_id,
-        row.name,
-        row.state,
-        *times,
-        Path(row.run_dir),
-        row.flow_run,
-        row.model,
-        row.sentinels,
-        summary,
+        number=row.audit,
+        audit_id=row.audit_id,
+        name=row.name,
+        state=row.state,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        run_dir=Path(row.run_dir),
+        flow_run=row.flow_run,
+        model=row.model,
+        sentinels=row.sentinels,
+        summary=json.loads(row.summary or "{}"),
     )
 
 
@@ -97,16 +95,12 @@ def list_past_audits(
     """The audits of a name (None: of all names) that fulfil `where`, newest first: at most `limit`,
     without the first `offset`.
     """
-    query = (
-        _select_audits().where(*where).order_by(desc(audits.c.audit)).limit(limit).offset(offset)
-    )
+    query = _select_audits().where(*where).order_by(desc(audits.c.audit))
+    if name is not None:
+        query = query.where(audits.c.name == name)
     with ledger.read() as connection:
-        return [
-            _to_past_audit(row)
-            for row in connection.execute(
-                query if name is None else query.where(audits.c.name == name)
-            )
-        ]
+        found = connection.execute(query.limit(limit).offset(offset))
+        return [_to_past_audit(row) for row in found]
 
 
 def find_by_flow_run(ledger: Ledger, flow_run: str) -> PastAudit | None:
@@ -118,11 +112,7 @@ def find_by_flow_run(ledger: Ledger, flow_run: str) -> PastAudit | None:
 
 def find_by_audit_id(ledger: Ledger, audit_id: str) -> PastAudit | None:
     """The audit of an id, in whatever state, if any."""
-    with ledger.read() as connection:
-        row = connection.execute(
-            _select_audits().where(audits.c.audit_id == audit_id)
-        ).one_or_none()
-        return None if row is None else _to_past_audit(row)
+    return _find_audit(ledger, _select_audits().where(audits.c.audit_id == audit_id))
 
 
 def find_by_run_dir(ledger: Ledger, run_dir: Path) -> PastAudit | None:
@@ -137,17 +127,27 @@ def _find_latest(ledger: Ledger, which: ColumnElement[bool]) -> PastAudit | None
         .order_by(desc(audits.c.audit))
         .limit(1)
     )
+    return _find_audit(ledger, query)
+
+
+def _find_audit(ledger: Ledger, query: Select[Any]) -> PastAudit | None:
     with ledger.read() as connection:
         row = connection.execute(query).one_or_none()
-        return None if row is None else _to_past_audit(row)
+    if row is None:
+        return None
+    return _to_past_audit(row)
 
 
 def count_undecided(ledger: Ledger, numbers: Sequence[int]) -> dict[int, int]:
     """How many of these audits' flagged rows nobody has decided on; audits without any are left
     out.
     """
-    query = select(flags.c.audit, func.count()).join(rows, rows.c.row == flags.c.row)
-    query = query.where(flags.c.audit.in_(numbers), IS_UNDECIDED).group_by(flags.c.audit)
+    query = (
+        select(flags.c.audit, func.count())
+        .join(rows, rows.c.row == flags.c.row)
+        .where(flags.c.audit.in_(numbers), IS_UNDECIDED)
+        .group_by(flags.c.audit)
+    )
     with ledger.read() as connection:
         return dict(connection.execute(query).tuples().all())
 
@@ -158,12 +158,10 @@ def list_undecided_ids(ledger: Ledger, number: int) -> list[str]:
         select(rows.c.id)
         .join(flags, flags.c.row == rows.c.row)
         .where(flags.c.audit == number, IS_UNDECIDED)
+        .order_by(desc(flags.c.score))
     )
     with ledger.read() as connection:
-        return [
-            bytes(id).hex()
-            for id in connection.execute(query.order_by(desc(flags.c.score))).scalars()
-        ]
+        return [bytes(id).hex() for id in connection.execute(query).scalars()]
 
 
 def list_pending_audits(ledger: Ledger, name: str, target: str) -> list[PastAudit]:

@@ -1,4 +1,8 @@
-"""Past audits as a list that can be narrowed down: read page by page, never whole."""
+"""Past audits as a list that can be narrowed down, and as a trend.
+
+The list is read page by page, never whole. The trend is what the audits of one name came to: a
+point each, oldest first, of the audits that came to results.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +21,11 @@ from poisonwatch.ledger.history import (
     list_past_audits,
 )
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.tables import audits, files, flags, places, results
+from poisonwatch.ledger.queries import select_rows_of_file
+from poisonwatch.ledger.tables import audits, files, flags, results
+
+MAX_TREND_POINTS = 30  # audits
+MAX_AUDITS_SEARCHED = 10 * MAX_TREND_POINTS  # audits looked through for those that came to results
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +52,19 @@ class AuditFilter:
     @property
     def audit_conditions(self) -> list[ColumnElement[bool]]:
         """What an audit must fulfil by its own name, id and days."""
-        wanted = [audits.c.name == self.name] if self.name else []
-        wanted += [audits.c.audit_id == self.audit] if self.audit else []
-        wanted += [audits.c.started_at >= self.since] if self.since else []
-        last = _parse_day(self.until) if self.until else date.max
-        wanted += (
-            [audits.c.started_at < (last + timedelta(days=1)).isoformat()]
-            if last < date.max
-            else []
-        )
+        wanted = []
+        if self.name:
+            wanted.append(audits.c.name == self.name)
+        if self.audit:
+            wanted.append(audits.c.audit_id == self.audit)
+        # times and days are compared as text: ISO 8601 sorts so
+        if self.since:
+            wanted.append(audits.c.started_at >= self.since)
+        if self.until:
+            last = _parse_day(self.until)
+            # no day comes after the last one that a date can hold, and it leaves nothing out
+            if last < date.max:
+                wanted.append(audits.c.started_at < (last + timedelta(days=1)).isoformat())
         return wanted
 
 
@@ -81,19 +93,18 @@ class ListedAudit:
 
 def list_audit_names(ledger: Ledger) -> list[str]:
     """The names of all audits."""
+    query = select(audits.c.name).distinct().order_by(audits.c.name)
     with ledger.read() as connection:
-        return list(
-            connection.execute(select(audits.c.name).distinct().order_by(audits.c.name)).scalars()
-        )
+        return list(connection.execute(query).scalars())
 
 
 def list_source_files(ledger: Ledger, name: str = "") -> list[str]:
     """The files that audits (of a name) read their rows from."""
     query = select(files.c.name).distinct().order_by(files.c.name)
+    if name:
+        query = query.where(files.c.audit == name)
     with ledger.read() as connection:
-        return list(
-            connection.execute(query.where(files.c.audit == name) if name else query).scalars()
-        )
+        return list(connection.execute(query).scalars())
 
 
 def list_audits(
@@ -103,39 +114,33 @@ def list_audits(
     where = _build_conditions(wanted)
     past = list_past_audits(ledger, limit=size, offset=(page - 1) * size, where=where)
     numbers = [audit.number for audit in past]
-    waiting, grave = count_undecided(ledger, numbers), _find_highest_severities(ledger, numbers)
+    undecided = count_undecided(ledger, numbers)
+    severities = _find_highest_severities(ledger, numbers)
+    listed = []
+    for audit in past:
+        severity = severities.get(audit.number, "")
+        listed.append(ListedAudit(audit, severity, undecided.get(audit.number, 0)))
+    counted = select(func.count()).select_from(audits).where(*where)
     with ledger.read() as connection:
-        total = connection.execute(
-            select(func.count()).select_from(audits).where(*where)
-        ).scalar_one()
-    return [
-        ListedAudit(audit, grave.get(audit.number, ""), waiting.get(audit.number, 0))
-        for audit in past
-    ], total
+        return listed, connection.execute(counted).scalar_one()
 
 
 def count_totals(ledger: Ledger, wanted: AuditFilter) -> AuditTotals:
     """What the audits of a filter come to."""
     where = _build_conditions(wanted)
     numbers = select(audits.c.audit).where(*where)
-    of_flags = select(func.count()).select_from(flags).where(flags.c.audit.in_(numbers))
+    flag_count = select(func.count()).select_from(flags).where(flags.c.audit.in_(numbers))
     if wanted.severity:
-        of_flags = of_flags.where(flags.c.severity == wanted.severity)
+        flag_count = flag_count.where(flags.c.severity == wanted.severity)
+    row_count = select(func.count()).select_from(results).where(results.c.audit.in_(numbers))
+    states = select(audits.c.state, func.count()).where(*where).group_by(audits.c.state)
     with ledger.read() as connection:
-        by_state = (
-            connection.execute(
-                select(audits.c.state, func.count()).where(*where).group_by(audits.c.state)
-            )
-            .tuples()
-            .all()
-        )
+        by_state = dict(connection.execute(states).tuples().all())
         return AuditTotals(
-            audits=sum(n for _, n in by_state),
-            failed=sum(n for state, n in by_state if state == "interrupted"),
-            rows=connection.execute(
-                select(func.count()).select_from(results).where(results.c.audit.in_(numbers))
-            ).scalar_one(),
-            flags=connection.execute(of_flags).scalar_one(),
+            audits=sum(by_state.values()),
+            failed=by_state.get("interrupted", 0),
+            rows=connection.execute(row_count).scalar_one(),
+            flags=connection.execute(flag_count).scalar_one(),
         )
 
 
@@ -158,7 +163,9 @@ class TrendPoint:
     @property
     def flag_rate(self) -> float | None:
         """The flagged share of the new rows; None without new rows."""
-        return self.flagged / self.new if self.new else None
+        if not self.new:
+            return None
+        return self.flagged / self.new
 
     @property
     def largest_score(self) -> float | None:
@@ -167,90 +174,69 @@ class TrendPoint:
 
 
 def list_trend_points(ledger: Ledger, wanted: AuditFilter) -> list[TrendPoint]:
-    """The last audits of a filter that came to results, oldest first, at most LONGEST; each at the
-    time it started, as in the list.
+    """The last audits of a filter that came to results, oldest first, at most MAX_TREND_POINTS;
+    each at the time it started, as in the list.
     """
-    done = list_past_audits(
-        ledger,
-        limit=MAX_TREND_POINTS,
-        where=[*_build_conditions(wanted), audits.c.state.in_(COMMITTED_STATES)],
-    )
-    return [
-        replace(to_trend_point(audit.summary), created=audit.started_at) for audit in reversed(done)
-    ]
+    where = [*_build_conditions(wanted), audits.c.state.in_(COMMITTED_STATES)]
+    points = []
+    for audit in list_past_audits(ledger, limit=MAX_TREND_POINTS, where=where):
+        points.append(replace(to_trend_point(audit.summary), created=audit.started_at))
+    return points[::-1]
 
 
 def _build_conditions(wanted: AuditFilter) -> list[ColumnElement[bool]]:
     where = wanted.audit_conditions
     if wanted.source:
-        read = (
-            select(places.c.row)
-            .join(files, files.c.file == places.c.file)
-            .where(files.c.name == wanted.source)
-        )
+        read = select_rows_of_file(wanted.source)
         where.append(audits.c.audit.in_(select(results.c.audit).where(results.c.row.in_(read))))
     if wanted.severity:
-        where.append(
-            exists().where(flags.c.audit == audits.c.audit, flags.c.severity == wanted.severity)
-        )
+        has_severity = flags.c.severity == wanted.severity
+        where.append(exists().where(flags.c.audit == audits.c.audit, has_severity))
     return where
 
 
 def _find_highest_severities(ledger: Ledger, numbers: Sequence[int]) -> dict[int, str]:
     """The highest severity of each audit's flags; audits without flags are left out."""
+    query = select(flags.c.audit, flags.c.severity).where(flags.c.audit.in_(numbers)).distinct()
     with ledger.read() as connection:
-        found = (
-            connection.execute(
-                select(flags.c.audit, flags.c.severity).where(flags.c.audit.in_(numbers)).distinct()
-            )
-            .tuples()
-            .all()
-        )
-    highest: dict[int, str] = {}
-    for audit, severity in sorted(found, key=lambda pair: SEVERITIES.index(pair[1])):
-        highest[audit] = severity
-    return highest
+        found = connection.execute(query).tuples().all()
+    # the last one written stays: the gravest
+    return dict(sorted(found, key=lambda pair: SEVERITIES.index(pair[1])))
 
 
 def _parse_day(text: str) -> date:
     with suppress(ValueError):
         day = date.fromisoformat(text)
-        if (
-            day.isoformat() == text
-        ):  # other spellings of ISO 8601 would not compare with the times of audits
+        # other spellings of ISO 8601 would not compare with the times of audits
+        if day.isoformat() == text:
             return day
     raise InputError(f"{text[:20]!r} is no day: write YYYY-MM-DD")
-
-
-MAX_TREND_POINTS = 30  # audits
-
-MAX_AUDITS_SEARCHED = 10 * MAX_TREND_POINTS  # audits looked through for those that came to results
 
 
 def list_previous_audits(ledger: Ledger, name: str) -> list[PastAudit]:
     """The last audits of a name that came to results, newest first, as many as fit into a trend
     beside one more.
     """
-    return [
-        audit for audit in list_past_audits(ledger, name, MAX_AUDITS_SEARCHED) if audit.has_results
-    ][: MAX_TREND_POINTS - 1]
+    past = list_past_audits(ledger, name, MAX_AUDITS_SEARCHED)
+    done = [audit for audit in past if audit.has_results]
+    return done[: MAX_TREND_POINTS - 1]
 
 
 def build_trend(past: Sequence[PastAudit], summary: Mapping[str, Any]) -> list[TrendPoint]:
     """The audits in `past` (newest first, in any state) that came to results, and the one of the
-    summary: oldest first, at most LONGEST.
+    summary: oldest first, at most MAX_TREND_POINTS.
 
     An audit that is in `past` and is the summary's counts once, as the summary tells it.
     """
-    done = [
-        audit.summary
-        for audit in past
-        if audit.has_results and audit.summary.get("audit_id") != summary["audit_id"]
-    ]
-    return [
-        *(to_trend_point(of) for of in reversed(done[: MAX_TREND_POINTS - 1])),
-        to_trend_point(summary),
-    ]
+    points = [to_trend_point(summary)]
+    for audit in past:
+        if len(points) == MAX_TREND_POINTS:
+            break
+        # a report that is written again finds its own audit among the past ones
+        is_this_one = audit.summary.get("audit_id") == summary["audit_id"]
+        if audit.has_results and not is_this_one:
+            points.append(to_trend_point(audit.summary))
+    return points[::-1]
 
 
 def to_trend_point(summary: Mapping[str, Any]) -> TrendPoint:

@@ -1,6 +1,6 @@
 """Flagged rows as people work through them: in groups, gravest first, each row once.
 
-A row that several audits flagged stands where the last of them put it. It is open while it is in
+A row that several audits flagged is where the last of them put it. It is open while it is in
 quarantine and nobody has decided on it; a decision of `unsure` leaves it open.
 """
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Connection,
     Integer,
     Row,
-    Select,
     Subquery,
     and_,
     case,
@@ -31,12 +30,22 @@ from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.overview import AuditFilter
+from poisonwatch.ledger.queries import (
+    ID_DIGITS,
+    is_hex,
+    match_id_prefix,
+    select_last_audits,
+    select_rows_of_file,
+)
 from poisonwatch.ledger.tables import audits, decisions, files, flags, places, rows
 
 QueueState = Literal["open", "decided", "all"]
+KEY_DIGITS = 16  # of an example id, as the key of a row in no group
+MAX_NUMBER_DIGITS = 7  # of a group's number: keys that are digits of an id have more
+NO_SUCH_GROUP = "this audit flagged no such group of rows: go back to the queue"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlaggedGroup:
     """Flagged rows of one audit that belong together: `number` is their line of evidence.jsonl,
     from 1.
@@ -61,7 +70,9 @@ class FlaggedGroup:
     @property
     def key(self) -> str:
         """What stands for the group in an address, below its audit."""
-        return str(self.number) if self.number is not None else self.row
+        if self.number is None:
+            return self.row
+        return str(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +101,11 @@ class FlaggedRow:
 
     @property
     def is_open(self) -> bool:
-        """Whether it waits for a decision, as the queue counts it (`history.WAITING`): a later
-        audit may have cleared it.
+        """Whether it waits for a decision, as the queue counts it (`IS_UNDECIDED`): a later audit
+        may have cleared it.
         """
-        return self.status == "flagged" and (
-            self.decided is None or self.decided.verdict == "unsure"
-        )
+        is_settled = self.decided is not None and self.decided.verdict != "unsure"
+        return self.status == "flagged" and not is_settled
 
 
 def list_groups(
@@ -103,46 +113,56 @@ def list_groups(
 ) -> tuple[list[FlaggedGroup], int]:
     """The `page`th `size` groups of flagged rows, gravest first, and how many there are in all."""
     grouped = _group_flagged(wanted, state)
+    counted = select(func.count()).select_from(grouped)
+    ordered = select(grouped).order_by(*_order_columns(grouped))
     with ledger.read() as connection:
-        total = connection.execute(select(func.count()).select_from(grouped)).scalar_one()
-        found = connection.execute(
-            select(grouped).order_by(*_order_columns(grouped)).limit(size).offset((page - 1) * size)
-        ).all()
+        total = connection.execute(counted).scalar_one()
+        found = connection.execute(ordered.limit(size).offset((page - 1) * size)).all()
         return _load_groups(connection, found), total
 
 
 def find_next_group(
     ledger: Ledger, wanted: AuditFilter, audit_id: str, key: str
 ) -> FlaggedGroup | None:
-    """The open group that comes after this one (`Group.key`) in the queue, or the first after the
-    last; None where no other is open.
+    """The open group that comes after this one (`FlaggedGroup.key`) in the queue, or the first
+    after the last; None where no other is open.
     """
-    grouped, everything = _group_flagged(wanted, "open"), _group_flagged(AuditFilter(), "all")
+    queue, everything = _group_flagged(wanted, "open"), _group_flagged(AuditFilter(), "all")
+    first = select(queue).order_by(*_order_columns(queue)).limit(1)
     with ledger.read() as connection:
-        audit = select(audits.c.audit).where(audits.c.audit_id == audit_id).scalar_subquery()
+        # a group that was just decided on has left the queue: its place is the one that it has
+        # among all groups
+        place = _find_place(connection, queue, audit_id, key)
+        if place is None:
+            place = _find_place(connection, everything, audit_id, key)
+        attempts = [first]
+        if place is not None:
+            order = tuple_(*_order_columns(queue))
+            attempts = [first.where(order > tuple_(*place)), first.where(order < tuple_(*place))]
+        for attempt in attempts:
+            found = connection.execute(attempt).all()
+            if found:
+                return _load_groups(connection, found)[0]
+    return None
+
+
+def _find_place(
+    connection: Connection, grouped: Subquery, audit_id: str, key: str
+) -> Row[Any] | None:
+    """What a group is ordered by (`_order_columns`); None where it is not among these."""
+    audit = select(audits.c.audit).where(audits.c.audit_id == audit_id).scalar_subquery()
+    if _is_group_number(key):
+        here = grouped.c.group == int(key)
+    else:
         row = (
             select(flags.c.row)
             .join(rows, rows.c.row == flags.c.row)
             .where(flags.c.audit == audit, _match_group_key(key))
             .limit(1)
-            .scalar_subquery()
         )
-
-        def own(among: Subquery) -> Select[Any]:
-            here = among.c.group == int(key) if _is_group_number(key) else among.c.alone == row
-            return select(*_order_columns(among)).where(among.c.audit == audit, here)
-
-        place = (
-            connection.execute(own(grouped)).one_or_none()
-            or connection.execute(own(everything)).one_or_none()
-        )
-        first = select(grouped).order_by(*_order_columns(grouped)).limit(1)
-        tries = [first]
-        if place is not None:
-            order = tuple_(*_order_columns(grouped))
-            tries = [first.where(order > tuple_(*place)), first.where(order < tuple_(*place))]
-        found = next((lines for query in tries if (lines := connection.execute(query).all())), ())
-        return next(iter(_load_groups(connection, found)), None)
+        here = grouped.c.alone == row.scalar_subquery()
+    query = select(*_order_columns(grouped)).where(grouped.c.audit == audit, here)
+    return connection.execute(query).one_or_none()
 
 
 def _group_flagged(wanted: AuditFilter, state: QueueState) -> Subquery:
@@ -165,31 +185,47 @@ def _group_flagged(wanted: AuditFilter, state: QueueState) -> Subquery:
 def _order_columns(grouped: Subquery) -> tuple[ColumnElement[Any], ...]:
     """What lines are in order of, ascending: gravest first, then newest; no two are equal."""
     gravest = (-grouped.c.rank, -grouped.c.score, -grouped.c.n, -grouped.c.audit)
+    # tuples with NULL in them do not compare
     return (*gravest, func.coalesce(grouped.c.group, 0), func.coalesce(grouped.c.alone, 0))
 
 
 def _load_groups(connection: Connection, found: Sequence[Row[Any]]) -> list[FlaggedGroup]:
     """The groups of these lines, each with what its strongest row pushes."""
-    of = {
-        a.audit: a
-        for a in connection.execute(
-            select(audits).where(audits.c.audit.in_({g.audit for g in found}))
-        )
-    }
-    groups = []
-    for g in found:
-        same = flags.c.row == g.alone if g.group is None else flags.c.group == g.group
-        strongest = select(flags.c.panel, flags.c.sentinel, rows.c.id).join(
-            rows, rows.c.row == flags.c.row
-        )
-        best = connection.execute(
-            strongest.where(flags.c.audit == g.audit, same).order_by(desc(flags.c.score)).limit(1)
-        ).one()
-        audit, severity = of[g.audit], SEVERITIES[g.rank]
-        row = "" if g.group is not None else bytes(best.id).hex()[:16]
-        names = (audit.audit_id, audit.name, g.group, row, best.panel, best.sentinel, severity)
-        groups.append(FlaggedGroup(*names, g.n, int(g.open), g.score, audit.started_at))
-    return groups
+    numbers = {line.audit for line in found}
+    audit_of = {}
+    for audit in connection.execute(select(audits).where(audits.c.audit.in_(numbers))):
+        audit_of[audit.audit] = audit
+    return [_load_group(connection, line, audit_of[line.audit]) for line in found]
+
+
+def _load_group(connection: Connection, line: Row[Any], audit: Row[Any]) -> FlaggedGroup:
+    members = flags.c.group == line.group
+    if line.group is None:
+        members = flags.c.row == line.alone
+    strongest = (
+        select(flags.c.panel, flags.c.sentinel, rows.c.id)
+        .join(rows, rows.c.row == flags.c.row)
+        .where(flags.c.audit == line.audit, members)
+        .order_by(desc(flags.c.score))
+        .limit(1)
+    )
+    best = connection.execute(strongest).one()
+    row = ""
+    if line.group is None:
+        row = bytes(best.id).hex()[:KEY_DIGITS]
+    return FlaggedGroup(
+        audit_id=audit.audit_id,
+        name=audit.name,
+        number=line.group,
+        row=row,
+        panel=best.panel,
+        sentinel=best.sentinel,
+        severity=SEVERITIES[line.rank],
+        rows=line.n,
+        undecided=int(line.open),
+        score=line.score,
+        started_at=audit.started_at,
+    )
 
 
 def count_open_rows(ledger: Ledger, wanted: AuditFilter) -> int:
@@ -200,8 +236,8 @@ def count_open_rows(ledger: Ledger, wanted: AuditFilter) -> int:
 
 
 def list_group_rows(ledger: Ledger, audit_id: str, key: str) -> list[FlaggedRow]:
-    """The flagged rows of a group (`Group.key`) of an audit, strongest first. Raises InputError
-    where there is none.
+    """The flagged rows of a group (`FlaggedGroup.key`) of an audit, strongest first. Raises
+    InputError where there is none.
     """
     query = (
         select(rows, flags.c.record, flags.c.severity)
@@ -213,39 +249,55 @@ def list_group_rows(ledger: Ledger, audit_id: str, key: str) -> list[FlaggedRow]
     with ledger.read() as connection:
         found = connection.execute(query).all()
         if not found:
-            raise InputError("this audit flagged no such group of rows: go back to the queue")
+            raise InputError(NO_SUCH_GROUP)
         numbers = [row.row for row in found]
-        standing: dict[int, list[tuple[str, int]]] = {}
-        last: dict[int, LastDecision] = {}
-        for some in batched(numbers, VALUES_PER_STATEMENT):
-            here = select(places.c.row, files.c.name, places.c.position).join(
-                files, files.c.file == places.c.file
-            )
-            for row, name, position in connection.execute(
-                here.where(places.c.row.in_(some), files.c.gone_at.is_(None))
-            ).tuples():
-                standing.setdefault(row, []).append((name, position))
-            for decision in connection.execute(
-                select(decisions).where(decisions.c.row.in_(some)).order_by(decisions.c.number)
-            ):
-                last[decision.row] = LastDecision(
-                    decision.number,
-                    decision.verdict,
-                    decision.note,
-                    decision.author,
-                    decision.decided_at,
-                )
-    return [
-        FlaggedRow(
-            bytes(row.id).hex(),
-            row.severity,
-            row.status,
-            json.loads(row.record),
-            tuple(sorted(standing.get(row.row, ()))),
-            last.get(row.row),
+        places_of = _find_places(connection, numbers)
+        decision_on = _find_last_decisions(connection, numbers)
+    group = []
+    for row in found:
+        flagged = FlaggedRow(
+            example_id=bytes(row.id).hex(),
+            severity=row.severity,
+            status=row.status,
+            record=json.loads(row.record),
+            places=tuple(sorted(places_of.get(row.row, ()))),
+            decided=decision_on.get(row.row),
         )
-        for row in found
-    ]
+        group.append(flagged)
+    return group
+
+
+def _find_places(
+    connection: Connection, numbers: Sequence[int]
+) -> dict[int, list[tuple[str, int]]]:
+    """The files and positions that hold each of these rows now."""
+    query = (
+        select(places.c.row, files.c.name, places.c.position)
+        .join(files, files.c.file == places.c.file)
+        .where(files.c.gone_at.is_(None))
+    )
+    found: dict[int, list[tuple[str, int]]] = {}
+    for some in batched(numbers, VALUES_PER_STATEMENT):
+        here = connection.execute(query.where(places.c.row.in_(some))).tuples()
+        for row, name, position in here:
+            found.setdefault(row, []).append((name, position))
+    return found
+
+
+def _find_last_decisions(connection: Connection, numbers: Sequence[int]) -> dict[int, LastDecision]:
+    """The last decision on each of these rows; rows without any are left out."""
+    last: dict[int, LastDecision] = {}
+    for some in batched(numbers, VALUES_PER_STATEMENT):
+        query = select(decisions).where(decisions.c.row.in_(some)).order_by(decisions.c.number)
+        for decision in connection.execute(query):
+            last[decision.row] = LastDecision(
+                number=decision.number,
+                verdict=decision.verdict,
+                note=decision.note,
+                author=decision.author,
+                decided_at=decision.decided_at,
+            )
+    return last
 
 
 def export_flagged_rows(
@@ -255,90 +307,69 @@ def export_flagged_rows(
     decision, gravest first.
     """
     shown = _select_flagged(wanted, state)
+    columns = audits.c.audit_id, audits.c.name, flags.c.group, rows.c.status, rows.c.decided
     query = (
-        select(
-            audits.c.audit_id,
-            audits.c.name,
-            flags.c.group,
-            flags.c.record,
-            rows.c.status,
-            rows.c.decided,
-        )
+        select(*columns, flags.c.record)
         .select_from(shown)
         .join(flags, and_(flags.c.audit == shown.c.audit, flags.c.row == shown.c.row))
         .join(audits, audits.c.audit == flags.c.audit)
         .join(rows, rows.c.row == flags.c.row)
         .order_by(desc(shown.c.rank), desc(shown.c.score), shown.c.row)
     )
+    exported = []
     with ledger.read() as connection:
-        return [
-            {
-                "audit_id": f.audit_id,
-                "name": f.name,
-                "group": f.group,
-                "status": f.status,
-                "decided": f.decided,
-                **json.loads(f.record),
-            }
-            for f in connection.execute(query)
-        ]
+        for row in connection.execute(query):
+            line = {column.name: getattr(row, column.name) for column in columns}
+            exported.append(line | json.loads(row.record))
+    return exported
 
 
 def _select_flagged(wanted: AuditFilter, state: QueueState) -> Subquery:
     """Flagged rows by the last audit that flagged each: `open` is 1 where it waits for a decision,
     `alone` its number if in no group.
     """
-    last = (
-        select(flags.c.row, func.max(flags.c.audit).label("audit")).group_by(flags.c.row).subquery()
-    )
-    rank = case(
-        {severity: k for k, severity in enumerate(SEVERITIES)}, value=flags.c.severity, else_=0
-    )
+    last = select_last_audits(flags)
+    ranks = {severity: rank for rank, severity in enumerate(SEVERITIES)}
     query = (
         select(
             flags.c.audit,
             flags.c.row,
             flags.c.group,
             case((flags.c.group.is_(None), flags.c.row), else_=None).label("alone"),
-            cast(rank, Integer).label("rank"),
+            cast(case(ranks, value=flags.c.severity, else_=0), Integer).label("rank"),
             flags.c.score,
             case((IS_UNDECIDED, 1), else_=0).label("open"),
         )
         .join(last, and_(last.c.row == flags.c.row, last.c.audit == flags.c.audit))
         .join(rows, rows.c.row == flags.c.row)
         .join(audits, audits.c.audit == flags.c.audit)
-        .where(*wanted.audit_conditions)
-        .where(
-            {
-                "open": IS_UNDECIDED,
-                "decided": rows.c.decided.is_not(None),
-                "all": or_(IS_UNDECIDED, rows.c.decided.is_not(None)),
-            }[state]
-        )
+        .where(*wanted.audit_conditions, _match_state(state))
     )
     if wanted.severity:
         query = query.where(flags.c.severity == wanted.severity)
     if wanted.source:
-        here = (
-            select(places.c.row)
-            .join(files, files.c.file == places.c.file)
-            .where(files.c.name == wanted.source)
-        )
-        query = query.where(flags.c.row.in_(here))
+        query = query.where(flags.c.row.in_(select_rows_of_file(wanted.source)))
     return query.subquery()
 
 
+def _match_state(state: QueueState) -> ColumnElement[bool]:
+    is_decided = rows.c.decided.is_not(None)
+    if state == "open":
+        return IS_UNDECIDED
+    if state == "decided":
+        return is_decided
+    # neither of the two: a later audit cleared the row
+    return or_(IS_UNDECIDED, is_decided)
+
+
 def _is_group_number(key: str) -> bool:
-    return key.isascii() and key.isdigit() and len(key) < 8  # the digits of an id are more
+    return key.isascii() and key.isdigit() and len(key) <= MAX_NUMBER_DIGITS
 
 
 def _match_group_key(key: str) -> ColumnElement[bool]:
-    """The flags of a group, by its key."""
-    return flags.c.group == int(key) if _is_group_number(key) else _match_id_prefix(key)
-
-
-def _match_id_prefix(digits: str) -> ColumnElement[bool]:
-    if not digits or len(digits) > 64 or set(digits) - set("0123456789abcdef"):
-        raise InputError("this audit flagged no such group of rows: go back to the queue")
-    low, high = (bytes.fromhex(digits.ljust(64, pad)) for pad in "0f")
-    return rows.c.id.between(low, high)
+    """The flags of a group, by its key. Raises InputError where it can be none."""
+    if _is_group_number(key):
+        return flags.c.group == int(key)
+    if not is_hex(key) or len(key) > ID_DIGITS:
+        raise InputError(NO_SUCH_GROUP)
+    return match_id_prefix(key)

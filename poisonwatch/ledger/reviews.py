@@ -1,8 +1,8 @@
 """Flagged rows that people look at elsewhere: what the ledger knows of them.
 
-A row under review has a trace in MLflow. It is entered when the trace stands in a queue; an answer
-is taken into the chain of decisions in the same transaction that remembers it, with the number of
-the decision that it became, so that none is taken twice.
+A row under review has a trace in MLflow. It is added when the trace is in a queue; an answer is
+recorded in the chain of decisions in the same transaction that remembers it, with the number of the
+decision that it became, so that none is recorded twice.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, desc, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, desc, exists, func, insert, select, update
 
 from poisonwatch.ledger.decisions import append_decision
 from poisonwatch.ledger.history import IS_UNDECIDED
@@ -46,15 +46,15 @@ class ReviewCandidate:
 
 @dataclass(frozen=True, slots=True)
 class ReviewAnswer:
-    """What a person said of a row: `id` tells it from every other answer, `said_at` is in
-    milliseconds since 1970.
+    """What a person said of a row: `id` tells it from every other answer, `answered_at_ms`
+    is in milliseconds since 1970.
     """
 
     id: str
     verdict: str
     note: str
     author: str
-    said_at: int
+    answered_at_ms: int
 
 
 def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewCandidate]:
@@ -66,25 +66,19 @@ def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewC
         .join(audits, audits.c.audit == reviews.c.audit)
         .where(audits.c.name == name)
     )
-    ends = select(
-        flags.c.row, func.min(flags.c.audit).label("first"), func.max(flags.c.audit).label("last")
-    )
+    first_number = func.min(flags.c.audit).label("first")
+    last_number = func.max(flags.c.audit).label("last")
     spans = (
-        ends.join(audits, audits.c.audit == flags.c.audit)
+        select(flags.c.row, first_number, last_number)
+        .join(audits, audits.c.audit == flags.c.audit)
         .where(audits.c.name == name)
         .group_by(flags.c.row)
         .subquery()
     )
     first = audits.alias()
+    columns = flags.c.audit, audits.c.audit_id, flags.c.row, flags.c.record, audits.c.summary
     query = (
-        select(
-            flags.c.audit,
-            audits.c.audit_id,
-            first.c.audit_id.label("first"),
-            flags.c.row,
-            flags.c.record,
-            audits.c.summary,
-        )
+        select(*columns, first.c.audit_id.label("first_audit_id"))
         .join(spans, (spans.c.row == flags.c.row) & (spans.c.last == flags.c.audit))
         .join(audits, audits.c.audit == flags.c.audit)
         .join(first, first.c.audit == spans.c.first)
@@ -94,17 +88,18 @@ def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewC
         .limit(most)
     )
     with ledger.read() as connection:
-        return [
-            ReviewCandidate(
-                found.audit,
-                found.audit_id,
-                found.first,
-                found.row,
-                json.loads(found.record),
-                _extract_run_id(found.summary),
-            )
-            for found in connection.execute(query)
-        ]
+        return [_to_candidate(row) for row in connection.execute(query)]
+
+
+def _to_candidate(row: Row[Any]) -> ReviewCandidate:
+    return ReviewCandidate(
+        audit=row.audit,
+        audit_id=row.audit_id,
+        first_audit_id=row.first_audit_id,
+        row=row.row,
+        record=json.loads(row.record),
+        run_id=_extract_run_id(row.summary),
+    )
 
 
 def _extract_run_id(summary: str | None) -> str | None:
@@ -112,30 +107,25 @@ def _extract_run_id(summary: str | None) -> str | None:
     return run_id
 
 
-def add_review(ledger: Ledger, entered: ReviewCandidate) -> None:
+def add_review(ledger: Ledger, candidate: ReviewCandidate) -> None:
     """A row is under review now."""
+    known = select(reviews.c.trace).where(reviews.c.trace == candidate.trace)
+    values = {"trace": candidate.trace, "audit": candidate.audit, "row": candidate.row}
     with ledger.write() as connection:
-        if (
-            connection.execute(
-                select(reviews.c.trace).where(reviews.c.trace == entered.trace)
-            ).first()
-            is None
-        ):
-            connection.execute(
-                insert(reviews).values(trace=entered.trace, audit=entered.audit, row=entered.row)
-            )
+        # a crash between trace and ledger has the same trace logged, and added, once more
+        if connection.execute(known).first() is None:
+            connection.execute(insert(reviews).values(values))
 
 
 def list_review_traces(ledger: Ledger, name: str) -> dict[str, str | None]:
-    """The traces of an audit's rows under review, with the answer that was taken last."""
+    """The traces of an audit's rows under review, with the id of the answer that was recorded last,
+    if any."""
     query = select(reviews.c.trace, reviews.c.answer).where(
         exists().where(audits.c.audit == reviews.c.audit, audits.c.name == name)
     )
     with ledger.read() as connection:
-        return {
-            trace: answer and answer.partition("#")[0]
-            for trace, answer in connection.execute(query).tuples()
-        }
+        found = connection.execute(query).tuples()
+        return {trace: _split_entry(entry)[0] or None for trace, entry in found}
 
 
 def delete_unanswered(ledger: Ledger, name: str) -> None:
@@ -148,36 +138,57 @@ def delete_unanswered(ledger: Ledger, name: str) -> None:
 
 
 def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
-    """Take an answer into the chain of decisions: whether it counts.
+    """Record an answer in the chain of decisions: whether it counts.
 
-    One that was taken already does not, nor one that is older than what was decided elsewhere
-    since. Where the last decision is itself an answer given here, times are not compared: it was
-    said by the clock of another machine, and written later than it was said.
+    One that was recorded already does not, nor one that is older than what was decided elsewhere
+    since.
 
     Raises InputError where the verdict is none.
     """
+    of_trace = reviews.c.trace == trace
     with ledger.write() as connection:
-        known = connection.execute(
-            select(reviews.c.row, reviews.c.answer).where(reviews.c.trace == trace)
-        ).one()
-        taken, _, became = (known.answer or "").partition("#")
-        if taken == answer.id:
+        query = select(reviews.c.row, reviews.c.answer).where(of_trace)
+        known = connection.execute(query).one()
+        recorded_id, recorded_number = _split_entry(known.answer)
+        if recorded_id == answer.id:
             return False
-        newest = select(decisions.c.number, decisions.c.decided_at).where(
-            decisions.c.row == known.row
-        )
-        last = connection.execute(newest.order_by(desc(decisions.c.number)).limit(1)).one_or_none()
-        said_at = datetime.fromtimestamp(answer.said_at // 1000, UTC)
-        counts = (
-            last is None
-            or str(last.number) == became
-            or said_at >= datetime.fromisoformat(last.decided_at)
-        )
+        counts = _is_newer(connection, known.row, recorded_number, answer)
         entry = answer.id
         if counts:
-            found = connection.execute(
-                select(rows.c.row, rows.c.id, rows.c.status).where(rows.c.row == known.row)
-            ).one()
-            entry = f"{answer.id}#{append_decision(connection, found, answer.verdict, answer.note, answer.author).number}"
-        connection.execute(update(reviews).where(reviews.c.trace == trace).values(answer=entry))
+            row = select(rows.c.row, rows.c.id, rows.c.status).where(rows.c.row == known.row)
+            found = connection.execute(row).one()
+            made = append_decision(
+                connection, found, answer.verdict, note=answer.note, author=answer.author
+            )
+            entry = f"{answer.id}#{made.number}"
+        # an answer that does not count is remembered, too: else it would be judged anew each time
+        connection.execute(update(reviews).where(of_trace).values(answer=entry))
     return counts
+
+
+def _split_entry(entry: str | None) -> tuple[str, str]:
+    """The id of an answer and the number of the decision that it became ("" where it became none),
+    as they are in the ledger: ID#NUMBER.
+    """
+    id, _, number = (entry or "").partition("#")
+    return id, number
+
+
+def _is_newer(connection: Connection, row: int, recorded_number: str, answer: ReviewAnswer) -> bool:
+    """Whether an answer comes after the last decision on its row, `recorded_number` being that of
+    the answer before it.
+    """
+    decided = (
+        select(decisions.c.number, decisions.c.decided_at)
+        .where(decisions.c.row == row)
+        .order_by(desc(decisions.c.number))
+        .limit(1)
+    )
+    last = connection.execute(decided).one_or_none()
+    # where the last decision is itself an answer given there, times are not compared: it was given
+    # by the clock of another machine, and written later than it was given
+    if last is None or str(last.number) == recorded_number:
+        return True
+    # whole seconds, as decisions have
+    answered_at = datetime.fromtimestamp(answer.answered_at_ms // 1000, UTC)
+    return answered_at >= datetime.fromisoformat(last.decided_at)

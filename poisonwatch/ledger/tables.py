@@ -1,11 +1,10 @@
 """The ledger's tables, and the connection to them.
 
     files ──< places >── rows ──< results >── audits ──< flags
-                          │ └──< rejections              │ │ ├──< deliveries
-                          ├──< decisions                 │ │ └──< alerts ──< notified_rows
-                          └──< reviews                   │ └── of a name, in a run directory
-                                                         └── versions: model and sentinels that
-                                                             a result holds for
+                          │ └──< rejections            │ ├──< deliveries
+                          ├──< decisions               │ └──< alerts ──< notified_rows
+                          └──< reviews                 └── versions: model and sentinels that a
+                                                           result holds for
 
 A row is a content: `rows.id` is the example's id (SHA-256 of its messages; of its bytes where it
 cannot be read), and each position of a file that holds this content is a place. Changes of the
@@ -43,59 +42,75 @@ LOCK_WAIT_S = 120  # for another process's transaction on SQLite
 
 metadata = MetaData()
 
+# a file of an audit's source; a query or a split of a data set counts as one
 files = Table(
     "files",
     metadata,
     Column("file", Integer, primary_key=True),
-    Column("audit", String(200), nullable=False),  # name of the audit whose source this is
+    # name of the audit whose source this is
+    Column("audit", String(200), nullable=False),
     Column("name", Text, nullable=False),
-    Column("fingerprint", Text),  # of the version that was read last
-    Column("mark", Text),  # how far it was read
-    Column("reading", Text, nullable=False),  # the settings it was read with, as JSON
+    # of the version that was read last
+    Column("fingerprint", Text),
+    # how far it was read
+    Column("mark", Text),
+    # the settings it was read with, as JSON
+    Column("reading", Text, nullable=False),
     Column("rows", Integer, nullable=False),
     Column("read_at", String(32), nullable=False),
-    Column("gone_at", String(32)),  # since when the source has it no more
+    # since when the source has it no more
+    Column("gone_at", String(32)),
     UniqueConstraint("audit", "name"),
 )
 
+# how the bytes of rows are read again: their format, and the schema of columnar files
 shapes = Table(
     "shapes",
     metadata,
     Column("shape", Integer, primary_key=True),
     Column("digest", String(64), nullable=False, unique=True),
-    Column("format", Text, nullable=False),  # name, fields and template, as JSON
-    Column("schema", LargeBinary),  # Arrow schema of columnar files
+    # name, fields and template, as JSON
+    Column("format", Text, nullable=False),
+    # Arrow schema of columnar files
+    Column("schema", LargeBinary),
 )
 
+# a content, whatever places it has
 rows = Table(
     "rows",
     metadata,
     Column("row", Integer, primary_key=True),
     Column("id", LargeBinary(32), nullable=False, unique=True),
     Column("raw", LargeBinary, nullable=False),
-    Column("digest", LargeBinary(32), nullable=False),  # SHA-256 of raw
+    # SHA-256 of raw
+    Column("digest", LargeBinary(32), nullable=False),
     Column("shape", ForeignKey("shapes.shape"), nullable=False),
-    Column("problem", Text),  # why it cannot be read
-    Column(
-        "status", String(10), nullable=False
-    ),  # pending, rejected, clean, flagged, released, poison
-    Column("decided", String(10)),  # the last verdict of a person that settles it: poison or benign
+    # why it cannot be read
+    Column("problem", Text),
+    # pending, rejected, clean, flagged, released, poison
+    Column("status", String(10), nullable=False),
+    # the last verdict of a person that settles it: poison or benign
+    Column("decided", String(10)),
     Column("first_seen", String(32), nullable=False),
-    Column("replaces", ForeignKey("rows.row")),  # the content that stood here before it was edited
+    # the content that stood here before it was edited
+    Column("replaces", ForeignKey("rows.row")),
     Index("rows_by_status", "status"),
 )
 
+# where a content is, or was
 places = Table(
     "places",
     metadata,
     Column("file", ForeignKey("files.file"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("row", ForeignKey("rows.row"), nullable=False),
-    Column("place", Text, nullable=False),  # for people: the line, or the row's number
+    # for people: the line, or the row's number
+    Column("place", Text, nullable=False),
     Index("places_by_row", "row"),
     sqlite_with_rowid=False,
 )
 
+# what a result holds for
 versions = Table(
     "versions",
     metadata,
@@ -112,17 +127,19 @@ audits = Table(
     Column("audit_id", String(40), nullable=False, unique=True),
     Column("name", String(200), nullable=False),
     Column("version", ForeignKey("versions.version"), nullable=False),
-    Column(
-        "state", String(12), nullable=False
-    ),  # running, committed (its run directory is not in place yet), finished, interrupted
+    # running, committed (its run directory is not in place yet), finished, interrupted
+    Column("state", String(12), nullable=False),
     Column("started_at", String(32), nullable=False),
     Column("finished_at", String(32)),
     Column("run_dir", Text, nullable=False),
-    Column("summary", Text),  # as JSON
-    Column("flow_run", String(40)),  # Prefect's id of the flow run
+    # as JSON
+    Column("summary", Text),
+    # Prefect's id of the flow run
+    Column("flow_run", String(40)),
     Index("audits_by_name", "name", "audit"),
 )
 
+# a row that passed validation, by the last audit of it under a version
 results = Table(
     "results",
     metadata,
@@ -134,17 +151,20 @@ results = Table(
     sqlite_with_rowid=False,
 )
 
+# a row that failed validation, by the last audit of it under these settings
 rejections = Table(
     "rejections",
     metadata,
     Column("row", ForeignKey("rows.row"), primary_key=True),
-    Column("checks", String(64), primary_key=True),  # digest of the validation settings
+    # digest of the validation settings
+    Column("checks", String(64), primary_key=True),
     Column("audit", ForeignKey("audits.audit"), nullable=False),
     Column("expectation", Text, nullable=False),
     Column("reason", Text, nullable=False),
     sqlite_with_rowid=False,
 )
 
+# every flag of every audit: a row that is flagged again has one more
 flags = Table(
     "flags",
     metadata,
@@ -155,17 +175,19 @@ flags = Table(
     Column("severity", String(10), nullable=False),
     Column("score", Float, nullable=False),
     Column("q", Float, nullable=False),
-    Column("record", Text, nullable=False),  # the line of flags.jsonl
-    Column("group", Integer),  # the line of evidence.jsonl, from 1; none where it was not grouped
+    # the line of flags.jsonl
+    Column("record", Text, nullable=False),
+    # the line of evidence.jsonl, from 1; none where it was not grouped
+    Column("group", Integer),
     Index("flags_by_row", "row", "audit"),
 )
 
+# a chain (`ledger.decisions`): rows are added, never changed
 decisions = Table(
     "decisions",
     metadata,
-    Column(
-        "number", Integer, primary_key=True, autoincrement=False
-    ),  # 1, 2, 3, ...: a gap is a deletion
+    # 1, 2, 3, ...: a gap is a deletion
+    Column("number", Integer, primary_key=True, autoincrement=False),
     Column("row", ForeignKey("rows.row"), nullable=False),
     Column("example_id", String(64), nullable=False),
     Column("verdict", String(10), nullable=False),
@@ -177,15 +199,16 @@ decisions = Table(
     Index("decisions_by_row", "row"),
 )
 
+# messages about flagged rows
 alerts = Table(
     "alerts",
     metadata,
     Column("alert", Integer, primary_key=True),
     Column("audit", ForeignKey("audits.audit"), nullable=False),
-    Column(
-        "key", String(16), nullable=False, unique=True
-    ),  # in the message, so that a receiver knows a repeated one
-    Column("kind", String(10), nullable=False),  # cluster, digest
+    # in the message, so that a receiver knows a repeated one
+    Column("key", String(16), nullable=False, unique=True),
+    # cluster, digest
+    Column("kind", String(10), nullable=False),
     Column("severity", String(10), nullable=False),
     Column("title", Text, nullable=False),
     Column("body", Text, nullable=False),
@@ -193,21 +216,26 @@ alerts = Table(
     Index("alerts_by_audit", "audit"),
 )
 
+# the outbox (`ledger.outbox`): what goes, or went, to others
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("kind", String(10), primary_key=True),  # audit: an account of it; alert: a message
+    # audit: an account of it; alert: a message
+    Column("kind", String(10), primary_key=True),
     # audits.audit or alerts.alert, by the kind: no foreign key can say so
     Column("item", Integer, primary_key=True, autoincrement=False),
     # mlflow, prefect; or the digest of an alert target's address without its secrets
     Column("target", String(64), primary_key=True),
-    Column("audit", ForeignKey("audits.audit"), nullable=False),  # that put it in
+    # that put it in
+    Column("audit", ForeignKey("audits.audit"), nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("delivered_at", String(32)),  # none: pending
+    # none: pending
+    Column("delivered_at", String(32)),
     Index("deliveries_open", "delivered_at"),
     Index("deliveries_by_audit", "audit"),
 )
 
+# the rows that an alert is about, so that nobody is notified of them again
 notified_rows = Table(
     "notified_rows",
     metadata,
@@ -216,13 +244,16 @@ notified_rows = Table(
     Index("notified_rows_by_row", "row"),
 )
 
+# rows that people look at in MLflow
 reviews = Table(
     "reviews",
     metadata,
-    Column("trace", String(64), primary_key=True),  # the row in MLflow
+    # the row in MLflow
+    Column("trace", String(64), primary_key=True),
     Column("audit", ForeignKey("audits.audit"), nullable=False),
     Column("row", ForeignKey("rows.row"), nullable=False),
-    Column("answer", String(64)),  # the assessment that was taken into the chain of decisions last
+    # the answer that was recorded last: ID#NUMBER (`reviews`)
+    Column("answer", String(64)),
     Index("reviews_by_row", "row"),
 )
 
@@ -237,14 +268,16 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     is waited for. Raises SourceError where it is no URL, ConfigError where it is none of SQLite or
     PostgreSQL, OperationError where the database cannot be reached.
     """
-    place = parse_database_url(url, "state")
+    address = parse_database_url(url, "state")
+    options: dict[str, Any] = {}
+    if address.get_backend_name() == "sqlite":
+        options["timeout"] = wait_s
     try:
-        engine = create_engine(
-            place, connect_args={"timeout": wait_s} if place.get_backend_name() == "sqlite" else {}
-        )
+        engine = create_engine(address, connect_args=options)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(
-            f"state: {_describe_failure(url, error)}: give a SQLAlchemy URL of SQLite or PostgreSQL (pip install 'poisonwatch[postgres]')"
+            f"state: {_describe_failure(url, error)}: give a SQLAlchemy URL of SQLite or "
+            "PostgreSQL (pip install 'poisonwatch[postgres]')"
         ) from None
     if engine.dialect.name not in ("sqlite", "postgresql"):
         raise ConfigError(
@@ -261,7 +294,9 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
 
 
 def _describe_failure(url: str, error: BaseException) -> str:
-    return f"{conceal(url)} cannot be used ({conceal(get_first_line(getattr(error, 'orig', None) or error), url)})"
+    # the driver's own words: SQLAlchemy's repeat the statement
+    cause = get_first_line(getattr(error, "orig", None) or error)
+    return f"{conceal(url)} cannot be used ({conceal(cause, url)})"
 
 
 def _set_up_sqlite(engine: Engine) -> None:
@@ -269,20 +304,23 @@ def _set_up_sqlite(engine: Engine) -> None:
         Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
 
     @event.listens_for(engine, "connect")
-    def _connected(connection: sqlite3.Connection, _: Any) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN comes too late
+    def _set_pragmas(connection: sqlite3.Connection, _: Any) -> None:
+        # the driver's own BEGIN comes too late: with the first statement that writes
+        connection.isolation_level = None
         for pragma in (
-            "journal_mode = WAL",
+            "journal_mode = WAL",  # readers do not wait for the one who writes
             "synchronous = NORMAL",
             "foreign_keys = ON",
-            "cache_size = -65536",
+            "cache_size = -65536",  # KiB
         ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
-    def _begun(connection: Any) -> None:
-        writing = connection.get_execution_options().get("writing")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    def _begin(connection: Any) -> None:
+        begin = "BEGIN"
+        if connection.get_execution_options().get("writing"):
+            begin = "BEGIN IMMEDIATE"
+        connection.exec_driver_sql(begin)
 
 
 def _migrate(engine: Engine) -> None:
@@ -293,9 +331,9 @@ def _migrate(engine: Engine) -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option(
-        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
-    )
+    # % begins a reference in an ini file
+    scripts = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", scripts)
     head = ScriptDirectory.from_config(config).get_current_head()
     with engine.connect() as connection:
         if MigrationContext.configure(connection).get_current_revision() == head:

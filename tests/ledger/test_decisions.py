@@ -9,6 +9,7 @@ from ledgers import covered_ledger, examples_of, statuses, waiting
 from sqlalchemy import delete, select, update
 
 from poisonwatch.errors import InputError
+from poisonwatch.ledger.batches import load_trusted
 from poisonwatch.ledger.decisions import (
     CHAIN_START,
     read_decisions,
@@ -120,7 +121,7 @@ def test_a_benign_verdict_on_a_rejected_row_lets_it_in(ledger: Ledger) -> None:
     record_decision(ledger, "b.jsonl:3", "benign", "a comment line that the loader skips")
     assert statuses(ledger) == {"clean": 8, "flagged": 1}
     assert len(waiting(ledger)) == 0
-    assert ledger.trusted("tiny") == []
+    assert load_trusted(ledger, "tiny") == []
     assert examples_of(waiting(ledger)) == {}
 
 

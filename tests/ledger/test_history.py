@@ -6,6 +6,7 @@ from pathlib import Path
 from audits import benign
 from ledgers import NAME, ONE, covered_ledger
 
+from poisonwatch.ledger.audits import open_audit
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.history import (
     count_undecided,
@@ -25,7 +26,7 @@ FLAGGED = benign(1)[0]["prompt"]
 def test_audits_come_newest_first(tmp_path: Path) -> None:
     """With what they hold for; at most as many as are asked for, of the name that is asked for."""
     with covered_ledger(tmp_path, FLAGGED) as ledger:
-        with ledger.audit("second", NAME, ONE, tmp_path / "second"):
+        with open_audit(ledger, "second", NAME, ONE, tmp_path / "second"):
             pass
         newest, oldest = list_past_audits(ledger)
         assert (newest.audit_id, oldest.audit_id) == ("second", "run")
@@ -46,7 +47,15 @@ def test_a_debt_lasts_from_the_audit_s_start_until_it_is_settled(tmp_path: Path)
     with covered_ledger(tmp_path, FLAGGED) as ledger:
         with (
             suppress(RuntimeError),
-            ledger.audit("dies", NAME, ONE, tmp_path / "dies", (MLFLOW, PREFECT), "flow-1"),
+            open_audit(
+                ledger,
+                "dies",
+                NAME,
+                ONE,
+                tmp_path / "dies",
+                report_to=(MLFLOW, PREFECT),
+                flow_run="flow-1",
+            ),
         ):
             assert list_pending_audits(ledger, NAME, MLFLOW) == []
             raise RuntimeError
@@ -68,10 +77,14 @@ def test_an_audit_is_found_by_its_flow_run_and_its_run_directory(tmp_path: Path)
     with covered_ledger(tmp_path, FLAGGED) as ledger:
         with (
             suppress(RuntimeError),
-            ledger.audit("dies", NAME, ONE, tmp_path / "dies", (), "flow-1"),
+            open_audit(
+                ledger, "dies", NAME, ONE, tmp_path / "dies", report_to=(), flow_run="flow-1"
+            ),
         ):
             raise RuntimeError
-        with ledger.audit("lives", NAME, ONE, tmp_path / "lives", (), "flow-2"):
+        with open_audit(
+            ledger, "lives", NAME, ONE, tmp_path / "lives", report_to=(), flow_run="flow-2"
+        ):
             pass
         assert find_by_flow_run(ledger, "flow-1") is None
         assert find_by_flow_run(ledger, "flow-2") == list_past_audits(ledger)[0]

@@ -9,6 +9,7 @@ from ledgers import NAME, ONE, append, cover, pull
 from sqlalchemy import update
 
 from poisonwatch.errors import InputError
+from poisonwatch.ledger.audits import open_audit
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.overview import (
@@ -43,8 +44,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
             )
         with (
             pytest.raises(KeyError),
-            ledger.alone(),
-            ledger.audit("died", NAME, ONE, tmp_path / "died"),
+            ledger.lock(),
+            open_audit(ledger, "died", NAME, ONE, tmp_path / "died"),
         ):
             raise KeyError
         with ledger.write() as connection:

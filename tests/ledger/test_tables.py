@@ -11,6 +11,7 @@ from sqlalchemy import Engine, create_engine, insert, select
 
 from poisonwatch.ledger import tables
 from poisonwatch.ledger.tables import connect_database, deliveries, files, metadata, notified_rows
+from poisonwatch.sources.sql import parse_database_url
 
 MIGRATIONS = Path(tables.__file__).parent / "migrations"
 ROWS_OF_0003 = """
@@ -67,7 +68,7 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def make_ledger_of_0003(url: str) -> None:
     """A ledger as it was when accounts of audits and alerts had an outbox each."""
-    engine = create_engine(url)
+    engine = create_engine(parse_database_url(url, "state"))
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:

@@ -6,6 +6,7 @@ from typing import Any
 from audits import write_rows
 from ledgers import ONE, cover, pull
 
+from poisonwatch.ledger.audits import open_audit
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.overview import (
@@ -29,9 +30,19 @@ def summary(number: int, new: int = 40, flagged: int = 2, **panels: float) -> di
 
 
 def past(number: int, state: str = "committed") -> PastAudit:
-    told = summary(number, safety=float(number)) if state in ("committed", "finished") else {}
+    has_results = state in ("committed", "finished")
     return PastAudit(
-        number, f"audit-{number}", "tiny", state, "", None, Path("run"), None, "m", "s", told
+        number=number,
+        audit_id=f"audit-{number}",
+        name="tiny",
+        state=state,
+        started_at="",
+        finished_at=None,
+        run_dir=Path("run"),
+        flow_run=None,
+        model="m",
+        sentinels="s",
+        summary=summary(number, safety=float(number)) if has_results else {},
     )
 
 
@@ -89,7 +100,7 @@ def test_the_ledger_gives_the_last_audits_with_results(tmp_path: Path) -> None:
             )
             pull(ledger, tmp_path / "data")
             cover(ledger, tmp_path / f"run-{number}")
-        with ledger.alone(), ledger.audit("at-work", "tiny", ONE, tmp_path / "at-work"):
+        with ledger.lock(), open_audit(ledger, "at-work", "tiny", ONE, tmp_path / "at-work"):
             assert [audit.audit_id for audit in list_previous_audits(ledger, "tiny")] == [
                 "run-1",
                 "run-0",

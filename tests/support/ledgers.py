@@ -11,7 +11,14 @@ from audits import benign, write_rows
 from poisonwatch.config import SourceConfig, ValidationConfig
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag
-from poisonwatch.ledger.batches import LedgerBatch, hash_checks
+from poisonwatch.ledger.audits import commit_audit, open_audit
+from poisonwatch.ledger.batches import (
+    LedgerBatch,
+    choose_batch,
+    count_by_status,
+    hash_checks,
+    load_current_batch,
+)
 from poisonwatch.ledger.intake import IngestStats, ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -24,18 +31,18 @@ SENTINEL = Sentinel("shop-1", (), "Buy.", None, "shop")
 
 def source(folder: Path, **settings: Any) -> SourceConfig:
     """The rows of a folder's JSON Lines files."""
-    return SourceConfig(path=str(folder / "*.jsonl"), relative_to=str(folder), **settings)
+    return SourceConfig(path=str(folder / "*.jsonl"), **settings).with_base_folder(folder)
 
 
 def pull(ledger: Ledger, folder: Path, **settings: Any) -> IngestStats:
-    with ledger.alone():
+    with ledger.lock():
         return ingest(ledger, NAME, source(folder, **settings))
 
 
 def waiting(
     ledger: Ledger, version: Version = ONE, checks: str = CHECKS, window: int = 2000
 ) -> LedgerBatch:
-    return ledger.batch(NAME, version, checks, window)
+    return choose_batch(ledger, NAME, version, checks, window)
 
 
 def prompts(batch: LedgerBatch) -> list[str]:
@@ -47,7 +54,7 @@ def examples_of(batch: LedgerBatch) -> dict[str, Example]:
     """The readable rows by prompt, each content once."""
     found: dict[str, Example] = {}
     for row, draft in batch.rows:
-        example = None if row.record is None else draft.example(row, batch.rows.formats[row.source])
+        example = None if row.record is None else draft.to_example(row, batch.rows.formats[row.source])
         if example is not None:
             found.setdefault(example.prompt, example)
     return found
@@ -79,8 +86,10 @@ def cover(
     """An audit of what is waiting: rows that cannot be read are rejected, those with the prompts
     `flagged` flagged.
     """
-    with ledger.alone(), ledger.audit(run_dir.name, NAME, version, run_dir) as number:
-        batch = ledger.all_of(NAME) if again else waiting(ledger, version, window=window)
+    with ledger.lock(), open_audit(ledger, run_dir.name, NAME, version, run_dir) as number:
+        batch = (
+            load_current_batch(ledger, NAME) if again else waiting(ledger, version, window=window)
+        )
         examples = examples_of(batch)
         rejected = [
             Rejection(row.source, row.position, row.place, "readable", row.problem or "", "")
@@ -88,15 +97,22 @@ def cover(
             if row.problem is not None
         ]
         flags = [flag(examples[prompt]) for prompt in flagged]
-        ledger.commit(
-            number, batch, list(examples.values()), rejected, flags, CHECKS, {"run": run_dir.name}
+        commit_audit(
+            ledger,
+            number,
+            batch,
+            examples=list(examples.values()),
+            rejected=rejected,
+            flagged=flags,
+            checks=CHECKS,
+            summary={"run": run_dir.name},
         )
         run_dir.mkdir(parents=True, exist_ok=True)
     return batch
 
 
 def statuses(ledger: Ledger) -> dict[str, int]:
-    return ledger.counts(NAME)
+    return count_by_status(ledger, NAME)
 
 
 def write_two_files(folder: Path) -> None:

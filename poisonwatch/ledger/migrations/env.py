@@ -1,4 +1,4 @@
-"""Runs the ledger's migrations on the connection that `ledger_tables.connect` hands over."""
+"""Runs the ledger's migrations on the connection that `connect_database` hands over."""
 
 from alembic import context
 

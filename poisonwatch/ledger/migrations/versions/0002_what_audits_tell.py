@@ -1,4 +1,4 @@
-"""What audits tell others: what they still owe, alerts and their deliveries, rows in review queues."""
+"""What audits tell others: what they still owe, alerts, their deliveries, rows in review queues."""
 
 import sqlalchemy as sa
 from alembic import op

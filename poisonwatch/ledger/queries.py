@@ -1,0 +1,36 @@
+"""Parts of queries that several questions to the ledger share."""
+
+from sqlalchemy import ColumnElement, Select, Subquery, Table, func, select
+
+from poisonwatch.ledger.tables import files, places, rows
+
+ID_DIGITS = 64  # of an example id: SHA-256 in hex
+
+
+def is_hex(text: str) -> bool:
+    """Whether a text is hexadecimal digits in lower case, at least one."""
+    return bool(text) and set(text) <= set("0123456789abcdef")
+
+
+def match_id_prefix(digits: str) -> ColumnElement[bool]:
+    """The rows whose example id begins with these hexadecimal digits, at most 64.
+
+    Ids are stored as bytes, and half a byte has no prefix: the condition is a range, which the
+    index on ids serves.
+    """
+    low = bytes.fromhex(digits.ljust(ID_DIGITS, "0"))
+    high = bytes.fromhex(digits.ljust(ID_DIGITS, "f"))
+    return rows.c.id.between(low, high)
+
+
+def select_rows_of_file(name: str) -> Select[tuple[int]]:
+    """The rows (numbers) that a source's file holds or held."""
+    return (
+        select(places.c.row).join(files, files.c.file == places.c.file).where(files.c.name == name)
+    )
+
+
+def select_last_audits(table: Table) -> Subquery:
+    """`row` and the last `audit` that wrote one of these: of flags, results or rejections."""
+    last = func.max(table.c.audit).label("audit")
+    return select(table.c.row, last).group_by(table.c.row).subquery()
