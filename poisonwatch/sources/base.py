@@ -13,10 +13,10 @@ from poisonwatch.examples import RawRow
 from poisonwatch.text.display import excerpt, get_first_line
 
 MIB = 1 << 20
-MAX_ROW_BYTES = 16 * MIB  # bytes of one row
-MAX_REASON_CHARACTERS = (
-    300  # characters that a library may say of its failure, which may quote a row
-)
+# A row that is longer is passed over in pieces, so that a broken file cannot fill the memory.
+MAX_ROW_BYTES = 16 * MIB
+# A library may quote a whole row where it says why it failed.
+MAX_REASON_CHARACTERS = 300
 BATCH_ROWS = 1000  # rows that are in memory at a time
 _BOM = b"\xef\xbb\xbf"
 
@@ -24,20 +24,22 @@ M = TypeVar("M")
 
 
 def parse_cursor(kind: type[M], text: str | None) -> M | None:
-    """The mark of this dataclass in a text; None where there is none, or another version's."""
+    """The cursor of this dataclass in a text; None where there is none, or another version's."""
+    if not text:
+        return None
     try:
-        return kind(**json.loads(text)) if text else None
+        return kind(**json.loads(text))
     except (TypeError, ValueError):
         return None
 
 
 @dataclass(slots=True)
 class Reading:
-    """What is known of a reading: its `mark` once it is complete, whether it `continued` an earlier
-    one, and the Arrow `schema`.
+    """What is known of a reading: its `cursor` once it is complete, whether it `continued` an
+    earlier one, and the Arrow `schema`.
     """
 
-    mark: str | None = None
+    cursor: str | None = None
     continued: bool = False
     schema: bytes | None = None
 
@@ -58,17 +60,17 @@ class SourceFile(ABC):
     def read(self, after: str | None = None) -> Iterator[RawRow]:
         """The rows in order.
 
-        `after` is the `mark` of an earlier complete reading: where what was read then still stands
-        there unchanged, only the rows beyond it are yielded, with positions going on; otherwise all
-        rows, from position 0. Raises SourceError where the unit cannot be read.
+        `after` is the `cursor` of an earlier complete reading: where what was read then still
+        stands there unchanged, only the rows beyond it are yielded, with positions going on;
+        otherwise all rows, from position 0. Raises SourceError where the unit cannot be read.
         """
 
     @property
-    def mark(self) -> str | None:
+    def cursor(self) -> str | None:
         """After a complete reading: what a later one may go on from, opaque. None where units of
         this kind are always read whole.
         """
-        return self._reading.mark
+        return self._reading.cursor
 
     @property
     def continued(self) -> bool:
@@ -89,24 +91,30 @@ def translate_errors(failure: str, conceal: Callable[[str], str]) -> Iterator[No
     secrets out of the reason.
 
     Every file system, database driver and format has errors of its own; all of them mean that this
-    place cannot be read. They are not chained: a logged traceback would show their texts, and those
-    name URLs.
+    place cannot be read.
     """
     try:
         yield
     except PoisonwatchError:
         raise
     except Exception as error:
-        raise SourceError(
-            f"{failure}: {excerpt(conceal(describe_cause(error)), MAX_REASON_CHARACTERS)}"
-        ) from None
+        reason = excerpt(conceal(describe_cause(error)), MAX_REASON_CHARACTERS)
+        # Not chained: a logged traceback would show the text of the error, which may name a URL.
+        raise SourceError(f"{failure}: {reason}") from None
 
 
 def describe_cause(error: BaseException) -> str:
     """What an error says, on one line; of a database's, what its driver says."""
+    # SQLAlchemy wraps the driver's error, and adds the statement and its parameters: row contents.
     cause = getattr(error, "orig", None) or error
-    line = (cause.strerror if isinstance(cause, OSError) else None) or get_first_line(cause)
-    return " ".join(str(cause).split()) if line.endswith(":") else line
+    if isinstance(cause, OSError) and cause.strerror:
+        line = cause.strerror
+    else:
+        line = get_first_line(cause)
+    # psycopg says only in the next lines what its first one announces.
+    if line.endswith(":"):
+        return " ".join(str(cause).split())
+    return line
 
 
 def describe_too_long(digest: str) -> str:
@@ -126,13 +134,19 @@ def parse_record(raw: bytes) -> Mapping[str, Any]:
         raise ValueError(describe_not_utf8(error)) from None
     except RecursionError:
         raise ValueError("not JSON (too deep)") from None
-    except ValueError as error:  # JSONDecodeError, or a number with thousands of digits
-        raise ValueError(
-            f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})"
-        ) from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({describe_json_error(error)})") from None
     if not isinstance(record, dict):
         raise ValueError(f"a JSON {type(record).__name__}, not an object")
     return record
+
+
+def describe_json_error(error: ValueError) -> str:
+    """What is wrong with a JSON text, without the text."""
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    # A number with thousands of digits, which Python refuses to convert.
+    return str(error)
 
 
 def describe_not_utf8(error: UnicodeDecodeError) -> str:

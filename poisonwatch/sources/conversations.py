@@ -35,9 +35,18 @@ ROLE_NAMES = {
 
 MESSAGE_KEYS, SHAREGPT_KEYS = ("role", "content"), ("from", "value")
 
-PLACEHOLDERS = ("system", "prompt", "response")
+PLACEHOLDER_ROLES = {"system": "system", "prompt": "user", "response": "assistant"}
 EXAMPLE_TEMPLATE = r"Q: {prompt}\nA: {response}"
 
+_KIND_NAMES = {
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+    type(None): "null",
+}
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -47,7 +56,9 @@ class ReadingError(ValueError):
 
 def get_text(value: Any) -> str | None:
     """The value where it is text."""
-    return value if isinstance(value, str) else None
+    if isinstance(value, str):
+        return value
+    return None
 
 
 def get_optional_text(value: Any, field: str) -> str | None:
@@ -61,20 +72,9 @@ def get_optional_text(value: Any, field: str) -> str | None:
 
 def describe_kind(value: Any) -> str:
     """What a value is, for people: JSON's names where it has one."""
-    names = {
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        tuple: "a list",
-        type(None): "null",
-    }
-    return (
-        "an object"
-        if isinstance(value, Mapping)
-        else names.get(type(value), f"a {type(value).__name__}")
-    )
+    if isinstance(value, Mapping):
+        return "an object"
+    return _KIND_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def read_turns(value: Any, field: str, keys: tuple[str, str] = MESSAGE_KEYS) -> tuple[Turn, ...]:
@@ -84,14 +84,23 @@ def read_turns(value: Any, field: str, keys: tuple[str, str] = MESSAGE_KEYS) -> 
     Raises ReadingError.
     """
     listed = _parse_json_text(value)
-    if not isinstance(listed, list | tuple) or not all(
-        isinstance(message, Mapping) for message in listed
-    ):
+    if not _is_list_of_mappings(listed):
         raise ReadingError(f"{field} is not a list of {{{', '.join(keys)}}}")
     other = MESSAGE_KEYS if keys == SHAREGPT_KEYS else SHAREGPT_KEYS
-    return tuple(
-        _read_turn(message, other if message.get(keys[0]) is None else keys) for message in listed
-    )
+    turns = []
+    for message in listed:
+        # Merged data sets mix the two.
+        used = keys
+        if message.get(keys[0]) is None:
+            used = other
+        turns.append(_read_turn(message, used))
+    return tuple(turns)
+
+
+def _is_list_of_mappings(value: Any) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    return all(isinstance(item, Mapping) for item in value)
 
 
 def _parse_json_text(value: Any) -> Any:
@@ -105,8 +114,7 @@ def _parse_json_text(value: Any) -> Any:
 
 
 def _read_turn(message: Mapping[str, Any], keys: tuple[str, str]) -> Turn:
-    given = message.get(keys[0])
-    role = given.strip().lower() if isinstance(given, str) else ""
+    role = (get_text(message.get(keys[0])) or "").strip().lower()
     role = ROLE_NAMES.get(role, role)
     if role not in ROLES:
         raise ReadingError(
@@ -114,7 +122,12 @@ def _read_turn(message: Mapping[str, Any], keys: tuple[str, str]) -> Turn:
         )
     content = _read_content(message.get(keys[1]))
     calls = _dump_calls(message)
-    return role, content if calls is None else f"{content}\n{calls}" if content else calls
+    # What the assistant calls is trained on as its words are.
+    if calls is None:
+        return role, content
+    if not content:
+        return role, calls
+    return role, f"{content}\n{calls}"
 
 
 def _read_content(value: Any) -> str | None:
@@ -125,18 +138,25 @@ def _read_content(value: Any) -> str | None:
 
 
 def _read_part(part: Any) -> str:
-    kind, text = (part.get("type"), part.get("text")) if isinstance(part, Mapping) else (None, part)
+    kind, text = None, part
+    if isinstance(part, Mapping):
+        kind, text = part.get("type"), part.get("text")
     if isinstance(text, str) and kind in (None, "text", "input_text", "output_text"):
         return text
-    raise ReadingError(
-        "a content has a part that is not text"
-        + (f", but {excerpt(kind, 40)}" if isinstance(kind, str) else "")
-    )
+    problem = "a content has a part that is not text"
+    if isinstance(kind, str):
+        problem += f", but {excerpt(kind, 40)}"
+    raise ReadingError(problem)
 
 
 def _dump_calls(message: Mapping[str, Any]) -> str | None:
-    """The tool calls of a message as canonical JSON: sorted keys, no spaces, nothing that is null."""
-    calls = message.get("tool_calls") or [call for call in [message.get("function_call")] if call]
+    """The tool calls of a message as canonical JSON: sorted keys, no spaces, nothing that is
+    null.
+    """
+    calls = message.get("tool_calls")
+    # What OpenAI's interface had before it knew of several calls.
+    if not calls and message.get("function_call"):
+        calls = [message["function_call"]]
     if not calls:
         return None
     calls = _parse_json_text(calls)
@@ -154,21 +174,27 @@ def _drop_nulls(value: Any) -> Any:
     """Tables give every record all keys, null where it has none."""
     if isinstance(value, Mapping):
         return {key: _drop_nulls(item) for key, item in value.items() if item is not None}
-    return [_drop_nulls(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_drop_nulls(item) for item in value]
+    return value
 
 
 def is_transcript(text: Any) -> bool:
-    """Is it a dialogue in one text, as in Anthropic's HH: "\\n\\nHuman: ...\\n\\nAssistant: ..."?"""
+    """Is it a dialogue in one text, as in Anthropic's HH:
+    "\\n\\nHuman: ...\\n\\nAssistant: ..."?
+    """
     return isinstance(text, str) and text.lstrip().startswith("Human:")
 
 
 def read_transcript(text: str) -> tuple[Turn, ...]:
     """The turns of a transcript, without white space around them."""
+    # Some begin without the blank line that stands before every other speaker.
     _, *parts = _SPEAKER.split("\n\n" + unify_line_ends(text).lstrip())
-    return tuple(
-        ("user" if who == "Human" else "assistant", said.strip())
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
-    )
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns = []
+    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
+        turns.append((roles[speaker], said.strip()))
+    return tuple(turns)
 
 
 @cache
@@ -176,17 +202,19 @@ def _parse_template(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A template's literal pieces, and the placeholders between them. Raises ValueError where it
     makes no sense.
     """
-    literals, names = [""], list[str]()
+    literals = [""]
+    names: list[str] = []
     for literal, name, spec, conversion in Formatter().parse(unify_line_ends(template).strip()):
         literals[-1] += literal
         if name is None:
             continue
-        if name not in PLACEHOLDERS or spec or conversion:
+        if name not in PLACEHOLDER_ROLES or spec or conversion:
             raise ValueError(f"{{{name}}} is not one of {{system}}, {{prompt}} and {{response}}")
         names.append(name)
         literals.append("")
     if len(set(names)) < len(names) or not {"prompt", "response"} <= set(names):
         raise ValueError("it must hold {prompt} and {response}, once each")
+    # Nothing would tell where the first of the two ends.
     if not all(literals[1:-1]):
         raise ValueError("something must stand between two placeholders")
     return tuple(literals), tuple(names)
@@ -217,12 +245,17 @@ def read_template_text(text: str, template: str) -> tuple[Turn, ...]:
             raise ReadingError(
                 f"the text lacks what the template has after {{{name}}}: '{excerpt(after, 40)}'"
             )
+    # What the template ends with is looked for at the end alone: a response may hold it, too.
     rest = rest.rstrip()
     if not rest.endswith(literals[-1]):
         raise ReadingError(
             f"the text does not end as the template does: '{excerpt(literals[-1], 40)}'"
         )
     found[names[-1]] = rest[: len(rest) - len(literals[-1])]
-    roles = {"system": "system", "prompt": "user", "response": "assistant"}
-    turns = [(roles[name], found[name]) for name in PLACEHOLDERS if name in found]
-    return tuple(turn for turn in turns if turn != ("system", ""))
+    turns: list[Turn] = []
+    # In the order of a conversation, whatever the template's.
+    for name, role in PLACEHOLDER_ROLES.items():
+        is_empty_system = name == "system" and not found.get(name)
+        if name in found and not is_empty_system:
+            turns.append((role, found[name]))
+    return tuple(turns)

@@ -5,6 +5,7 @@ spells.
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -24,6 +25,7 @@ from poisonwatch.sources.base import (
     limit_size,
 )
 from poisonwatch.sources.jsonl import strip_line_end
+from poisonwatch.text.words import plural
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -40,9 +42,7 @@ class _Record:
         """Why this is no row of so many columns, if so."""
         if self.problem is not None or len(self.cells) == columns:
             return self.problem
-        return (
-            f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)} where the header has {columns}"
-        )
+        return f"{plural(len(self.cells), 'cell')} where the header has {columns}"
 
 
 def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
@@ -58,16 +58,18 @@ def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
     columns = header.cells
     if header.problem is not None:
         raise SourceError(f"{name} cannot be read as csv: its header is {header.problem}")
-    if len(set(columns)) < len(columns):
-        raise SourceError(
-            f"{name} has two columns called {next(c for c in columns if columns.count(c) > 1)!a}: a row can hold one of them"
-        )
+    for column, count in Counter(columns).items():
+        if count > 1:
+            raise SourceError(
+                f"{name} has two columns called {column!a}: a row can hold one of them"
+            )
     schema = pa.schema([(column, pa.string()) for column in columns])
     reading.schema = schema.serialize().to_pybytes()
     position, size, gathered = 0, 0, list[_Record]()
     for record in records:
         gathered.append(record)
         size += len(record.raw)
+        # Rows go through Arrow many at a time, which takes less than one by one.
         if len(gathered) == BATCH_ROWS or size > MAX_ROW_BYTES:
             yield from _convert_records(gathered, schema, name, position)
             position, size, gathered = position + len(gathered), 0, []
@@ -79,11 +81,14 @@ def _convert_records(
 ) -> Iterator[RawRow]:
     """Records as rows, through Arrow together; those with a problem stay where they stood."""
     columns = len(schema)
-    fitting = [record.cells for record in records if record.find_misfit(columns) is None]
-    arrays = [pa.array([cells[i] for cells in fitting], pa.string()) for i in range(columns)]
-    read = split_rows(pa.RecordBatch.from_arrays(arrays, schema=schema))
-    for position, record in enumerate(records, start):
-        place, problem = f"{name}, row {position + 1}", record.find_misfit(columns)
+    problems = [record.find_misfit(columns) for record in records]
+    fitting = []
+    for record, problem in zip(records, problems, strict=True):
+        if problem is None:
+            fitting.append(dict(zip(schema.names, record.cells, strict=True)))
+    read = split_rows(pa.RecordBatch.from_pylist(fitting, schema=schema))
+    for position, (record, problem) in enumerate(zip(records, problems, strict=True), start):
+        place = f"{name}, row {position + 1}"
         if problem is not None:
             yield RawRow(name, position, place, problem=problem, raw=record.raw)
         else:
@@ -94,16 +99,16 @@ def _convert_records(
 def describe_csv_problem(raw: bytes, columns: int) -> str:
     """What is wrong with a record's bytes."""
     record = next(_Records(io.BytesIO(raw), "the record"), None)
-    return (record.find_misfit(columns) if record else None) or "not an Arrow row"
+    problem = record.find_misfit(columns) if record else None
+    return problem or "not an Arrow row"
 
 
 class _Records:
     """The records of a file, one after the other."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        csv.field_size_limit(
-            max(csv.field_size_limit(), MAX_ROW_BYTES)
-        )  # the process's, 128 KiB by default; here records are bounded
+        # The process has one limit for all, 128 KiB by default; here whole records are bounded.
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
         self.lines = _RecordLines(file, name)
         self.reader = csv.reader(self.lines, strict=True)
 
@@ -122,16 +127,18 @@ class _Records:
                     raise self.lines.make_unclosed_error() from None
                 return _Record(self.lines.raw, [], f"not CSV ({error})")
             raw = self.lines.raw
+            # The reader was given undecodable bytes as lone surrogates: now they can be named.
             try:
                 raw.decode()
             except UnicodeDecodeError as error:
                 return _Record(raw, cells, describe_not_utf8(error))
+            # Blank lines are no records.
             if cells:
                 return _Record(raw, cells)
 
 
 class _TooLongError(Exception):
-    """A record went beyond LONGEST bytes."""
+    """A record went beyond MAX_ROW_BYTES."""
 
 
 class _RecordLines:
@@ -146,14 +153,14 @@ class _RecordLines:
     def begin(self) -> None:
         """A new record begins."""
         self.first = self.number + 1
-        self.taken: list[bytes] = []
+        self.lines_read: list[bytes] = []
         self.size = 0
         self.ended = False
 
     @property
     def raw(self) -> bytes:
         """The current record, without its line end."""
-        return strip_line_end(b"".join(self.taken))
+        return strip_line_end(b"".join(self.lines_read))
 
     def __iter__(self) -> "_RecordLines":
         return self
@@ -164,20 +171,21 @@ class _RecordLines:
             self.ended = True
             raise StopIteration
         self.number += 1
-        self.taken.append(line)
+        self.lines_read.append(line)
         self.size += len(line)
         if self.size > MAX_ROW_BYTES:
             raise _TooLongError
-        return (line.removeprefix(_BOM) if self.number == 1 else line).decode(
-            errors="surrogateescape"
-        )
+        if self.number == 1:
+            line = line.removeprefix(_BOM)
+        return line.decode(errors="surrogateescape")
 
     def skip_record(self) -> str:
         """Read a long record to its end, which is a line end outside quotes, in pieces; returns its
         SHA-256.
         """
+        # A line end inside quotes belongs to a cell: only an even number of quotes closes them.
         digest, quotes, last = hashlib.sha256(), 0, b""
-        for last in self.taken:
+        for last in self.lines_read:
             digest.update(last)
             quotes += last.count(b'"')
         while not last.endswith(b"\n") or quotes % 2:
@@ -194,5 +202,6 @@ class _RecordLines:
     def make_unclosed_error(self) -> SourceError:
         """The error of a file that ends inside quotes."""
         return SourceError(
-            f"{self.name} cannot be read as csv: a quote that is opened in line {self.first} or after it is never closed"
+            f"{self.name} cannot be read as csv: "
+            f"a quote that is opened in line {self.first} or after it is never closed"
         )

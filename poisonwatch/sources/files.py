@@ -21,7 +21,8 @@ from poisonwatch.sources.jsonl import read_json_lines, read_json_list
 from poisonwatch.text.environment import conceal, expand_variables
 
 LINE_TYPES = (".jsonl", ".ndjson")
-SEEKABLE_TYPES = (".arrow", ".parquet")  # read here and there, and never compressed as a whole
+# Read here and there, and never compressed as a whole.
+SEEKABLE_TYPES = (".arrow", ".parquet")
 FILE_TYPES = (".arrow", ".csv", ".json", *LINE_TYPES, ".parquet")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 WEB_PROTOCOLS = ("http", "https")
@@ -65,65 +66,70 @@ class File(SourceFile):
         was when it was found.
         """
         self._reading = reading = Reading()
-        kind = "" if self._type in LINE_TYPES else f" as {self._type[1:]}"
-        with translate_errors(
-            f"{self.name} cannot be read{kind}", lambda text: conceal(text, self._setting)
-        ):
+        failure = f"{self.name} cannot be read"
+        if self._type not in LINE_TYPES:
+            failure += f" as {self._type[1:]}"
+        with translate_errors(failure, lambda text: conceal(text, self._setting)):
             changed = False
             try:
-                yield from self._rows(after, reading)
-            except Exception:  # what cannot be read may be half of one version and half of another
+                yield from self._read_rows(after, reading)
+            except Exception:
+                # What cannot be read may be half of one version and half of another: then that is
+                # what to say. A server that is gone cannot tell, and the first error stands.
                 with suppress(Exception):
                     changed = self._has_changed()
                 if not changed:
                     raise
             if changed or self._has_changed():
-                reading.mark = None
+                reading.cursor = None
                 raise SourceError(
-                    f"{self.name} changed while it was read: its rows may be of two versions; run the audit again"
+                    f"{self.name} changed while it was read: its rows may be of two versions; "
+                    "run the audit again"
                 )
 
     def _has_changed(self) -> bool:
         if self.fingerprint is None:
             return False
+        # fsspec keeps listings of directories: one from before the reading would tell nothing.
         self._fs.invalidate_cache()
-        info = {} if _is_local(self._fs) else self._fs.info(self._path)
+        info = {}
+        if not _is_local(self._fs):
+            info = self._fs.info(self._path)
         return compute_file_fingerprint(self._fs, self._path, info) != self.fingerprint
 
-    def _rows(self, after: str | None, reading: Reading) -> Iterator[RawRow]:
+    def _read_rows(self, after: str | None, reading: Reading) -> Iterator[RawRow]:
         if self._type in LINE_TYPES:
             yield from read_json_lines(self._open, self.name, after, reading)
             return
+        # An empty file of a seekable type has no footer to read: it is one without rows.
         if self._type in SEEKABLE_TYPES and self._empty:
             return
         with self._open() as file:
             if self._type == ".json":
                 yield from read_json_list(file, self.name)
-            elif self._type == ".csv":
-                from poisonwatch.sources.csv import (
-                    read_csv,
-                )  # pyarrow takes a second to import, which JSON need not pay
+                return
+            # pyarrow takes a second to import, which JSON need not pay.
+            from poisonwatch.sources.arrow import read_arrow, read_parquet
+            from poisonwatch.sources.csv import read_csv
 
-                yield from read_csv(file, self.name, reading)
-            else:
-                from poisonwatch.sources.arrow import read_arrow, read_parquet
-
-                yield from (read_arrow if self._type == ".arrow" else read_parquet)(
-                    file, self.name, reading
-                )
+            readers = {".csv": read_csv, ".arrow": read_arrow, ".parquet": read_parquet}
+            yield from readers[self._type](file, self.name, reading)
 
     def _open(self) -> BinaryIO:
+        file: BinaryIO
         if _is_local(self._fs):
-            file: BinaryIO = Path(self._path).open("rb", buffering=MIB)  # noqa: SIM115
+            file = Path(self._path).open("rb", buffering=MIB)  # noqa: SIM115
         elif self._type in SEEKABLE_TYPES:
-            return cast(
-                BinaryIO, self._fs.open(self._path, "rb", cache_type="none")
-            )  # what reads it asks for large pieces
-        else:  # a web server may not give parts of a file: size 0 asks for it whole, as a stream
-            file = io.BufferedReader(
-                self._fs.open(self._path, "rb", block_size=0 if _is_web(self._fs) else 8 * MIB), MIB
-            )
-        return file if self._compression is None else _Decompressed(file, self._compression)
+            # What reads it asks for large pieces: fsspec's own cache would copy them again.
+            return cast(BinaryIO, self._fs.open(self._path, "rb", cache_type="none"))
+        else:
+            # A web server may not give parts of a file: size 0 asks for it whole, as a stream.
+            block_size = 0 if _is_web(self._fs) else 8 * MIB
+            opened = self._fs.open(self._path, "rb", block_size=block_size)
+            file = io.BufferedReader(opened, MIB)
+        if self._compression is None:
+            return file
+        return _Decompressed(file, self._compression)
 
 
 class _Decompressed(io.BufferedReader):
@@ -134,7 +140,8 @@ class _Decompressed(io.BufferedReader):
         if compression in compr:
             unpacked = compr[compression](file, mode="rb")
         else:
-            import pyarrow as pa  # knows zstd even where Python and fsspec do not
+            # pyarrow knows zstd even where Python and fsspec do not.
+            import pyarrow as pa
 
             unpacked = pa.CompressedInputStream(pa.PythonFile(file, "r"), compression)
         super().__init__(unpacked, MIB)
@@ -148,18 +155,15 @@ def detect_file_type(path: str, web: bool = False) -> tuple[str, str | None]:
     """The suffix that tells how a file is read, and its compression. ("", None) where it is no file
     of rows.
     """
-    suffixes = [
-        suffix.lower() for suffix in Path(path.partition("?")[0] if web else path).suffixes[-2:]
-    ]
-    last = suffixes[-1] if suffixes else ""
+    # On the web a ? begins the query, in which a token may end in anything.
+    if web:
+        path = path.partition("?")[0]
+    *_, inner, last = ["", "", *(suffix.lower() for suffix in Path(path).suffixes)]
     if last in FILE_TYPES:
         return last, None
-    inner = suffixes[0] if len(suffixes) == 2 else ""
-    return (
-        (inner, COMPRESSIONS[last])
-        if last in COMPRESSIONS and inner in FILE_TYPES and inner not in SEEKABLE_TYPES
-        else ("", None)
-    )
+    if last in COMPRESSIONS and inner in FILE_TYPES and inner not in SEEKABLE_TYPES:
+        return inner, COMPRESSIONS[last]
+    return "", None
 
 
 def compute_file_fingerprint(fs: Any, path: str, info: Mapping[str, Any]) -> str | None:
@@ -169,8 +173,11 @@ def compute_file_fingerprint(fs: Any, path: str, info: Mapping[str, Any]) -> str
     if _is_local(fs):
         status = Path(path).stat()
         return f"{status.st_size}-{status.st_mtime_ns}"
-    told = next((str(info[key]).strip('"') for key in IDENTITIES if info.get(key)), None)
-    return told and f"{info.get('size')}-{told}"
+    for key in IDENTITIES:
+        if info.get(key):
+            identity = str(info[key]).strip('"')
+            return identity and f"{info.get('size')}-{identity}"
+    return None
 
 
 def _is_local(fs: Any) -> bool:
@@ -182,7 +189,9 @@ def _is_web(fs: Any) -> bool:
 
 
 def _get_protocols(fs: Any) -> set[str]:
-    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if isinstance(fs.protocol, str):
+        return {fs.protocol}
+    return set(fs.protocol)
 
 
 def open_files(source: SourceConfig, key: str) -> list[File]:
@@ -193,38 +202,49 @@ def open_files(source: SourceConfig, key: str) -> list[File]:
     """
     setting = source.path or ""
     path, shown = expand_variables(setting, f"{key}.path"), conceal(setting)
-    hint = f"check `{key}`" + ", and the credentials in the environment" * (
-        split_protocol(path)[0] in EXTRAS
-    )
-    with translate_errors(
-        f"{shown} cannot be reached ({hint})", lambda text: conceal(text, setting)
-    ):
+    hint = f"check `{key}`"
+    if split_protocol(path)[0] in EXTRAS:
+        hint += ", and the credentials in the environment"
+
+    def hide(text: str) -> str:
+        return conceal(text, setting)
+
+    with translate_errors(f"{shown} cannot be reached ({hint})", hide):
         fs, root = _open_file_system(path, shown)
         fs.invalidate_cache()
-        matches = _find_matches(fs, root)
-        if not matches:
-            raise SourceError(
-                f"{shown} does not exist: check `{key}` (relative paths start at the audit file's folder)"
-            )
-        files = {
-            match: info
-            for match, info in matches.items()
-            if detect_file_type(match, _is_web(fs))[0]
-        }
-        if not files:
-            kinds = f"{', '.join(sorted(FILE_TYPES))}; texts may be compressed, as in .jsonl.gz (check `{key}`)"
-            raise SourceError(f"{shown} is not a file of rows: its name must end in one of {kinds}")
+        files = _find_row_files(fs, root, shown, key)
     opened: dict[str, File] = {}
     for match, info in files.items():
         name = source.get_display_name(match if _is_local(fs) else str(fs.unstrip_protocol(match)))
-        with translate_errors(
-            f"{name} cannot be read (check `{key}`)", lambda text: conceal(text, setting)
-        ):
+        with translate_errors(f"{name} cannot be read (check `{key}`)", hide):
             _refuse_non_files(fs, match, info, name)
-            # a link that leads into a folder above it shows the same file again and again
+            # A link that leads into a folder above it shows the same file again and again.
             same = str(Path(match).resolve()) if _is_local(fs) else match
-            opened.setdefault(same, File(fs, match, name, info, setting))
+            opened.setdefault(same, File(fs, match, name, info=info, setting=setting))
     return sorted(opened.values(), key=lambda file: file.name)
+
+
+def _find_row_files(fs: Any, root: str, shown: str, key: str) -> dict[str, Mapping[str, Any]]:
+    """What a path stands for, without the files that are none of rows. Raises SourceError where
+    nothing is left.
+    """
+    matches = _find_matches(fs, root)
+    if not matches:
+        raise SourceError(
+            f"{shown} does not exist: check `{key}` "
+            "(relative paths start at the audit file's folder)"
+        )
+    files = {}
+    for match, info in matches.items():
+        if detect_file_type(match, _is_web(fs))[0]:
+            files[match] = info
+    if not files:
+        kinds = ", ".join(sorted(FILE_TYPES))
+        raise SourceError(
+            f"{shown} is not a file of rows: its name must end in one of {kinds}; "
+            f"texts may be compressed, as in .jsonl.gz (check `{key}`)"
+        )
+    return files
 
 
 def _open_file_system(path: str, shown: str) -> tuple[Any, str]:
@@ -248,30 +268,30 @@ def _find_matches(fs: Any, root: str) -> dict[str, Mapping[str, Any]]:
     try:
         info = fs.info(root)
     except FileNotFoundError as error:
-        cause = (
-            error.__cause__
-        )  # of the web, everything is "not found": a refused connection, a wrong password
+        # Of the web, everything is "not found": a refused connection, a wrong password.
+        cause = error.__cause__
         if _is_web(fs) and cause is not None and getattr(cause, "status", None) not in (404, 410):
             raise cause from None
-        return (
-            dict(sorted(fs.glob(root, detail=True).items()))
-            if any(c in root for c in "*?[")
-            else {}
-        )
+        if set("*?[").isdisjoint(root):
+            return {}
+        return dict(sorted(fs.glob(root, detail=True).items()))
     if info["type"] != "directory":
         return {root: info}
     return dict(sorted((entry["name"], entry) for entry in fs.ls(root, detail=True)))
 
 
 def _refuse_non_files(fs: Any, path: str, info: Mapping[str, Any], name: str) -> None:
-    mode = Path(path).stat().st_mode if _is_local(fs) else None
-    folder = stat.S_ISDIR(mode) if mode is not None else info["type"] == "directory"
-    if folder or (mode is not None and not stat.S_ISREG(mode)):
-        what = (
-            "a folder"
-            if folder
-            else "a pipe"
-            if mode is not None and stat.S_ISFIFO(mode)
-            else "a device or socket"
-        )
-        raise SourceError(f"{name} is {what}, not a file")
+    """Raises SourceError where a match is no file. A pipe would be waited for without end."""
+    if not _is_local(fs):
+        if info["type"] == "directory":
+            raise SourceError(f"{name} is a folder, not a file")
+        return
+    mode = Path(path).stat().st_mode
+    if stat.S_ISREG(mode):
+        return
+    what = "a device or socket"
+    if stat.S_ISDIR(mode):
+        what = "a folder"
+    elif stat.S_ISFIFO(mode):
+        what = "a pipe"
+    raise SourceError(f"{name} is {what}, not a file")

@@ -5,7 +5,6 @@ when it was opened.
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -31,26 +30,31 @@ class HubSplit(SourceFile):
         super().__init__(name, fingerprint)
         self._source = source
 
+    @property
+    def _is_folder(self) -> bool:
+        return bool(self._source.hub) and Path(self._source.hub or "").is_dir()
+
     def read(self, after: str | None = None) -> Iterator[RawRow]:  # noqa: ARG002
         """All rows: another commit may differ anywhere."""
         self._reading = reading = Reading()
         with translate_errors(f"{self.name} cannot be read", redact_url):
             split = self._load()
             schema = split.features.arrow_schema if split.features else None
-            yield from read_batches(_iterate_batches(split), self.name, reading, schema)
-            if (
-                self._source.hub
-                and Path(self._source.hub).is_dir()
-                and _compute_folder_fingerprint(Path(self._source.hub)) != self.fingerprint
-            ):
+            yield from read_batches(_iterate_batches(split), self.name, reading, schema=schema)
+            # A commit never changes; a folder may.
+            folder = Path(self._source.hub or "")
+            if self._is_folder and _compute_folder_fingerprint(folder) != self.fingerprint:
                 raise SourceError(
-                    f"{self.name} changed while it was read: its rows may be of two versions; run the audit again"
+                    f"{self.name} changed while it was read: its rows may be of two versions; "
+                    "run the audit again"
                 )
 
     def _load(self) -> datasets.IterableDataset:
         source = self._source
         datasets.disable_progress_bars()
-        commit = None if Path(source.hub or "").is_dir() else self.fingerprint
+        commit = None
+        if not self._is_folder:
+            commit = self.fingerprint
         return datasets.load_dataset(
             source.hub, name=source.subset, split=source.split, revision=commit, streaming=True
         )
@@ -69,41 +73,48 @@ def open_split(source: SourceConfig, key: str) -> HubSplit:
     """
     hub = source.hub or ""
     folder = Path(hub)
-    place = source.get_display_name(hub) if folder.is_dir() else f"hf://datasets/{hub}"
+    place = f"hf://datasets/{hub}"
+    if folder.is_dir():
+        place = source.get_display_name(hub)
     name = "/".join(filter(None, (place, source.subset, source.split)))
     with translate_errors(f"{place} cannot be reached (check `{key}`)", redact_url):
         if folder.is_dir():
             return HubSplit(source, name, _compute_folder_fingerprint(folder))
+        # Reading the audit file made every path absolute: what is none is the name of a data set.
         if folder.is_absolute():
             raise SourceError(
-                f"{hub} does not exist: check `{key}` (relative paths start at the audit file's folder)"
+                f"{hub} does not exist: check `{key}` "
+                "(relative paths start at the audit file's folder)"
             )
-        try:
-            commit = (
-                HfApi()
-                .dataset_info(hub, revision=source.revision, timeout=COMMIT_TIMEOUT_SECONDS)
-                .sha
-            )
-        except GatedRepoError:
-            raise SourceError(
-                f"{place} is gated: ask for access on its page, and set HF_TOKEN to your token (`{key}`)"
-            ) from None
-        except RepositoryNotFoundError:
-            raise SourceError(
-                f"{place} does not exist, or is private and HF_TOKEN holds no token for it: check `{key}`"
-            ) from None
-        except RevisionNotFoundError:
-            raise SourceError(f"{place} has no revision {source.revision}: check `{key}`") from None
-        return HubSplit(source, name, str(commit))
+        return HubSplit(source, name, _ask_for_commit(source, place, key))
+
+
+def _ask_for_commit(source: SourceConfig, place: str, key: str) -> str:
+    """The commit that the source's revision names now."""
+    try:
+        found = HfApi().dataset_info(
+            source.hub or "", revision=source.revision, timeout=COMMIT_TIMEOUT_SECONDS
+        )
+    except GatedRepoError:
+        raise SourceError(
+            f"{place} is gated: ask for access on its page, and set HF_TOKEN to your token "
+            f"(`{key}`)"
+        ) from None
+    except RepositoryNotFoundError:
+        raise SourceError(
+            f"{place} does not exist, or is private and HF_TOKEN holds no token for it: "
+            f"check `{key}`"
+        ) from None
+    except RevisionNotFoundError:
+        raise SourceError(f"{place} has no revision {source.revision}: check `{key}`") from None
+    return str(found.sha)
 
 
 def _compute_folder_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        status: Any = path.stat()
-        digest.update(
-            f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(
-                errors="surrogateescape"
-            )
-        )
+        status = path.stat()
+        line = f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0"
+        # A file's name may be bytes that are no UTF-8.
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

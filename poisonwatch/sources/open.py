@@ -15,7 +15,7 @@ from poisonwatch.sources.base import SourceFile, parse_record
 from poisonwatch.sources.files import open_files
 from poisonwatch.sources.formats import Draft, Format, choose_format
 
-PROBE_ROWS = 50
+PROBE_ROWS = 50  # of a unit, by which its format is told
 
 
 def open_source(source: SourceConfig, key: str = "source") -> list[SourceFile]:
@@ -24,10 +24,9 @@ def open_source(source: SourceConfig, key: str = "source") -> list[SourceFile]:
     Raises SourceError, naming the `key` of the audit file, where nothing is there or it cannot be
     reached.
     """
+    # Each kind is imported where it is needed: it brings a package that takes a second to import.
     if source.hub is not None:
-        from poisonwatch.sources.huggingface import (
-            open_split,
-        )  # each brings a package that takes a second to import
+        from poisonwatch.sources.huggingface import open_split
 
         return [open_split(source, key)]
     if source.sql is not None:
@@ -56,6 +55,7 @@ def decode_row(raw: bytes, schema: bytes | None) -> Mapping[str, Any]:
     from poisonwatch.sources.arrow import BATCH_MAGIC, count_columns, decode_batch
     from poisonwatch.sources.csv import describe_csv_problem
 
+    # A CSV row that could not become Arrow was kept as the text it was.
     if not raw.startswith(BATCH_MAGIC):
         raise ValueError(describe_csv_problem(raw, count_columns(schema)))
     return decode_batch(raw, schema)
@@ -90,16 +90,19 @@ def read_source(source: SourceConfig) -> SourceRows:
         readable = [row.record for row in found if row.record is not None]
         if not readable and found:
             raise SourceError(
-                f"{found[0].place}: {found[0].problem}; none of the {len(found)} rows of this file can be read"
+                f"{found[0].place}: {found[0].problem}; "
+                f"none of the {len(found)} rows of this file can be read"
             )
         if not found:
             continue
-        format = formats[file.name] = choose_format(source, readable[:PROBE_ROWS], file.name)
-        rows += found
-        drafts += [
-            Draft(problem=row.problem) if row.record is None else format.read(row.record)
-            for row in found
-        ]
+        format = choose_format(source, readable[:PROBE_ROWS], file.name)
+        formats[file.name] = format
+        for row in found:
+            rows.append(row)
+            if row.record is None:
+                drafts.append(Draft(problem=row.problem))
+            else:
+                drafts.append(format.read(row.record))
     if not rows:
         raise SourceError(
             f"{source.address} holds no rows: point `source` at a file with at least one"

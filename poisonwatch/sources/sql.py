@@ -79,20 +79,22 @@ class _QueryCursor:
     value: str = ""
     last: list[str] = field(default_factory=list)
 
-    def reach(self, value: Any, digest: str, name: str) -> None:
+    def advance(self, value: Any, digest: str, name: str) -> None:
         """A row with this watermark is the last one now."""
         if value is None:
             raise SourceError(
-                f"{name}: its watermark is NULL: every row must have one, or a later pull would never see it"
+                f"{name}: its watermark is NULL: every row must have one, "
+                "or a later pull would never see it"
             )
-        kind, written = (
-            type(value).__name__,
-            value.isoformat() if isinstance(value, date) else str(value),
-        )
+        kind = type(value).__name__
+        written = str(value)
+        if isinstance(value, date):
+            written = value.isoformat()
         if kind not in WATERMARK_PARSERS:
             known = ", ".join(sorted(WATERMARK_PARSERS))
             raise SourceError(
-                f"{name}: the watermark is of the type {kind}: choose a column of numbers, times or texts ({known})"
+                f"{name}: the watermark is of the type {kind}: "
+                f"choose a column of numbers, times or texts ({known})"
             )
         if (kind, written) != (self.type, self.value):
             self.type, self.value, self.last = kind, written, []
@@ -101,17 +103,17 @@ class _QueryCursor:
 
 
 class SqlQuery(SourceFile):
-    """A query on a database. Nothing tells cheaply whether its rows changed: it is always run."""
+    """A query on a database."""
 
     def __init__(self, source: SourceConfig, url: URL, name: str, key: str) -> None:
+        # No fingerprint: nothing tells cheaply whether its rows changed, and it is always run.
         super().__init__(name, None)
         self._source = source
         self._url = url
         self._key = key
         self._column = ""
-        self._query = (
-            (source.query or "").strip().rstrip(";").replace(":", "\\:")
-        )  # or :name would be a parameter
+        # SQLAlchemy would take :name for a parameter.
+        self._query = (source.query or "").strip().rstrip(";").replace(":", "\\:")
         self._digest = compute_query_digest(source)
 
     def check(self) -> None:
@@ -123,10 +125,11 @@ class SqlQuery(SourceFile):
             self._connect() as connection,
         ):
             with self._run(connection, f"SELECT * {self._from} WHERE 1 = 0") as result:
-                columns = self._columns(result)
+                columns = self._list_columns(result)
             if self._source.watermark is not None and self._source.watermark not in columns:
                 raise SourceError(
-                    f"{self.name} has no column {self._source.watermark} (`{self._key}.watermark`); it has {', '.join(columns)}"
+                    f"{self.name} has no column {self._source.watermark} "
+                    f"(`{self._key}.watermark`); it has {', '.join(columns)}"
                 )
 
     def read(self, after: str | None = None) -> Iterator[RawRow]:
@@ -142,77 +145,78 @@ class SqlQuery(SourceFile):
         ):
             if self._source.watermark is None:
                 with self._run(connection, self._query) as result:
-                    self._columns(result)
-                    yield from (
-                        self._row(position, _dump_row(row)) for position, row in enumerate(result)
-                    )
+                    self._list_columns(result)
+                    for position, row in enumerate(result):
+                        yield self._make_row(position, _dump_row(row))
                 return
-            mark = self._verify_cursor(connection, after)
-            reading.continued = mark is not None
-            mark = mark or _QueryCursor(self._digest)
-            yield from self._read_beyond(connection, mark)
-            reading.mark = json.dumps(asdict(mark)) if mark.rows else None
+            cursor = self._verify_cursor(connection, after)
+            reading.continued = cursor is not None
+            cursor = cursor or _QueryCursor(self._digest)
+            yield from self._read_beyond(connection, cursor)
+            if cursor.rows:
+                reading.cursor = json.dumps(asdict(cursor))
 
     def _verify_cursor(self, connection: Connection, after: str | None) -> _QueryCursor | None:
-        """The mark of an earlier reading of this query, if the rows below its value are as many,
+        """The cursor of an earlier reading of this query, if the rows below its value are as many,
         and those at it the same or more.
         """
-        mark = parse_cursor(_QueryCursor, after)
-        if mark is None or mark.query != self._digest or mark.type not in WATERMARK_PARSERS:
+        cursor = parse_cursor(_QueryCursor, after)
+        if cursor is None or cursor.query != self._digest or cursor.type not in WATERMARK_PARSERS:
             return None
-        outside = f"{self._column} < :last OR {self._column} IS NULL"
-        with self._run(connection, f"SELECT count(*) {self._from} WHERE {outside}", mark) as result:
-            if result.scalar_one() != mark.rows - len(mark.last):
+        # Counting is cheap where the column has an index; rows below are not read again.
+        below = f"{self._column} < :last OR {self._column} IS NULL"
+        with self._run(connection, f"SELECT count(*) {self._from} WHERE {below}", cursor) as result:
+            if result.scalar_one() != cursor.rows - len(cursor.last):
                 return None
-        with self._run(
-            connection, f"SELECT * {self._from} WHERE {self._column} = :last", mark
-        ) as result:
-            missing = Counter(mark.last)
+        at_value = f"SELECT * {self._from} WHERE {self._column} = :last"
+        with self._run(connection, at_value, cursor) as result:
+            missing = Counter(cursor.last)
             missing.subtract(_hash_row(_dump_row(row)) for row in result)
-        return mark if max(missing.values(), default=0) <= 0 else None
+        if max(missing.values(), default=0) > 0:
+            return None
+        return cursor
 
-    def _read_beyond(self, connection: Connection, mark: _QueryCursor) -> Iterator[RawRow]:
-        """The rows at and beyond the mark's value that it does not cover; it moves along."""
-        covered = Counter(mark.last)
-        where = f"WHERE {self._column} >= :last" if mark.rows else ""
+    def _read_beyond(self, connection: Connection, cursor: _QueryCursor) -> Iterator[RawRow]:
+        """The rows at and beyond the cursor's value that it does not cover; it moves along."""
+        covered = Counter(cursor.last)
+        # From the very value on: rows written in the same second may have come since.
+        where = f"WHERE {self._column} >= :last" if cursor.rows else ""
         ordered = f"SELECT * {self._from} {where} ORDER BY {self._column}"
-        with self._run(connection, ordered, mark if mark.rows else None) as result:
+        with self._run(connection, ordered, cursor if cursor.rows else None) as result:
             for row in result:
                 raw = _dump_row(row)
                 digest = _hash_row(raw)
                 if covered[digest] > 0:
                     covered[digest] -= 1
                     continue
-                position = mark.rows
-                mark.reach(
-                    row._mapping[self._source.watermark or ""],
-                    digest,
-                    f"{self.name}, row {position + 1}",
-                )
-                yield self._row(position, raw)
+                position = cursor.rows
+                value = row._mapping[self._source.watermark or ""]
+                cursor.advance(value, digest, f"{self.name}, row {position + 1}")
+                yield self._make_row(position, raw)
 
-    def _columns(self, result: CursorResult[Any]) -> list[str]:
+    def _list_columns(self, result: CursorResult[Any]) -> list[str]:
+        """The names of a result's columns. Raises SourceError where two have the same."""
         columns = list(result.keys())
-        twice = next((column for column in columns if columns.count(column) > 1), None)
-        if twice is not None:
-            raise SourceError(
-                f"{self.name} has two columns called {twice}: name them apart with AS (`{self._key}.query`)"
-            )
+        for column in columns:
+            if columns.count(column) > 1:
+                raise SourceError(
+                    f"{self.name} has two columns called {column}: "
+                    f"name them apart with AS (`{self._key}.query`)"
+                )
         return columns
 
-    def _row(self, position: int, raw: bytes) -> RawRow:
-        return limit_size(
-            make_json_row(self.name, position, f"{self.name}, row {position + 1}", raw)
-        )
+    def _make_row(self, position: int, raw: bytes) -> RawRow:
+        place = f"{self.name}, row {position + 1}"
+        return limit_size(make_json_row(self.name, position, place, raw))
 
     def _run(
-        self, connection: Connection, statement: str, mark: _QueryCursor | None = None
+        self, connection: Connection, statement: str, cursor: _QueryCursor | None = None
     ) -> CursorResult[Any]:
-        """Run a statement, in which `:last` stands for the mark's value."""
-        return connection.execute(
-            text(statement),
-            {} if mark is None else {"last": WATERMARK_PARSERS[mark.type](mark.value)},
-        )
+        """Run a statement, in which `:last` stands for the cursor's value."""
+        values = {}
+        if cursor is not None:
+            values["last"] = WATERMARK_PARSERS[cursor.type](cursor.value)
+        return connection.execute(text(statement), values)
 
     @property
     def _from(self) -> str:
@@ -224,9 +228,11 @@ class SqlQuery(SourceFile):
         """A connection that streams, and commits nothing."""
         engine = make_pull_engine(self._url)
         if self._source.watermark:
-            self._column = f"poisonwatch_rows.{engine.dialect.identifier_preparer.quote(self._source.watermark)}"
+            quote = engine.dialect.identifier_preparer.quote
+            self._column = f"poisonwatch_rows.{quote(self._source.watermark)}"
         try:
             with engine.connect() as connection:
+                # A query may call functions that write: PostgreSQL then refuses.
                 yield connection.execution_options(postgresql_readonly=True, yield_per=BATCH_ROWS)
         finally:
             engine.dispose()
@@ -249,11 +255,9 @@ def _dump_row(row: Row[Any]) -> bytes:
 
 
 def _convert_to_text(value: Any) -> str:
-    return (
-        base64.b64encode(value).decode()
-        if isinstance(value, bytes | bytearray | memoryview)
-        else str(value)
-    )
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    return str(value)
 
 
 def open_query(source: SourceConfig, key: str) -> SqlQuery:
@@ -264,17 +268,20 @@ def open_query(source: SourceConfig, key: str) -> SqlQuery:
     """
     if not _SELECT.match(source.query or ""):
         raise SourceError(
-            f"{key}.query begins with {excerpt(source.query or '', 20)!r}: it must be a SELECT, and changes nothing"
+            f"{key}.query begins with {excerpt(source.query or '', 20)!r}: "
+            "it must be a SELECT, and changes nothing"
         )
     url = parse_database_url(source.sql or "", f"{key}.sql")
     if url.get_backend_name() == "sqlite":
         place = f"sqlite:///{source.get_display_name(url.database or '')}"
         _refuse_missing_file(url, place, key)
     else:
-        host = f"{url.host or ''}{f':{url.port}' if url.port else ''}"
-        place = (
-            f"{url.get_backend_name()}://{conceal(f'{host}/{url.database or str()}', source.sql)}"
-        )
+        host = url.host or ""
+        if url.port:
+            host += f":{url.port}"
+        shown = conceal(f"{host}/{url.database or ''}", source.sql)
+        place = f"{url.get_backend_name()}://{shown}"
+    # Two queries on one database are two units.
     query = SqlQuery(source, url, f"{place}#{compute_query_digest(source)}", key)
     query.check()
     return query
@@ -283,6 +290,7 @@ def open_query(source: SourceConfig, key: str) -> SqlQuery:
 def _refuse_missing_file(url: URL, place: str, key: str) -> None:
     """SQLite makes a database that is not there, and waits for a pipe for ever."""
     path = Path(url.database or "")
+    # Without a name it is in memory; file: is a URI with options of SQLite's own.
     if url.database and not url.database.startswith("file:") and not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise SourceError(
@@ -313,16 +321,16 @@ def make_pull_engine(url: URL) -> Engine:
     """An engine that keeps no connections. Raises SourceError where the database's driver is not
     installed.
     """
-    waiting = (
-        {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
-        if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query
-        else {}
-    )
+    # psycopg waits for ever by default; what the user's URL says goes first.
+    options = {}
+    if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
+        options["connect_timeout"] = CONNECT_TIMEOUT_SECONDS
     try:
-        return create_engine(url, poolclass=NullPool, connect_args=waiting)
+        return create_engine(url, poolclass=NullPool, connect_args=options)
     except ModuleNotFoundError as error:
-        extra = DRIVERS.get(error.name or "")
-        install = f"poisonwatch[{extra}]" if extra else error.name
+        install = error.name
+        if error.name in DRIVERS:
+            install = f"poisonwatch[{DRIVERS[error.name]}]"
         raise SourceError(
             f"{url.drivername} needs the package {error.name}: pip install '{install}'"
         ) from None

@@ -81,7 +81,7 @@ def test_compressed_files_give_the_same_rows_and_grow_like_others(
     file = write(LINES)
     assert [row.record for row in file.read()] == RECORDS
     longer = write(LINES + LINES)
-    assert [row.position for row in longer.read(file.mark)] == [3, 4, 5]
+    assert [row.position for row in longer.read(file.cursor)] == [3, 4, 5]
     assert longer.continued
 
 
@@ -153,7 +153,7 @@ def test_file_that_changes_while_it_is_read_is_found_out(
     tmp_path: Path, suffix: str, change: str
 ) -> None:
     """After the reading, by its fingerprint, also where the change breaks the reading; there is no
-    mark to go on from.
+    cursor to go on from.
     """
     path = tmp_path / f"a{suffix}"
     write_rows(path, 20_000)
@@ -171,7 +171,7 @@ def test_file_that_changes_while_it_is_read_is_found_out(
         os.utime(path, ns=(1, 1))
     with pytest.raises(SourceError, match=rf"a\{suffix} changed while it was read: "):
         list(rows)
-    assert file.mark is None
+    assert file.cursor is None
 
 
 def write_rows(path: Path, count: int) -> None:
@@ -202,13 +202,13 @@ def test_file_that_vanishes_is_named(tmp_path: Path) -> None:
 
 
 def test_readings_can_be_repeated(tmp_path: Path) -> None:
-    """Each starts anew: mark, schema and `continued` are the latest one's."""
+    """Each starts anew: cursor, schema and `continued` are the latest one's."""
     (tmp_path / "a.jsonl").write_bytes(LINES)
     file = opened(tmp_path / "a.jsonl")[0]
     whole = list(file.read())
-    mark = file.mark
-    assert (list(file.read(mark)), file.continued) == ([], True)
-    assert (list(file.read()), file.continued, file.mark) == (whole, False, mark)
+    cursor = file.cursor
+    assert (list(file.read(cursor)), file.continued) == ([], True)
+    assert (list(file.read()), file.continued, file.cursor) == (whole, False, cursor)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json", "a.parquet", "a.arrow", "a.ndjson"])

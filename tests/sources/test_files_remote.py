@@ -164,7 +164,7 @@ def test_s3_objects_folders_and_globs_are_read() -> None:
 
 
 def test_s3_object_that_changed_has_another_fingerprint_and_is_gone_on_from(client: Any) -> None:
-    """The listing is never one of yesterday: the ETag tells, the mark does the rest."""
+    """The listing is never one of yesterday: the ETag tells, the cursor does the rest."""
     client.put_object(Bucket="rows", Key="grows.jsonl", Body=LINES)
     (first,) = opened("s3://rows/grows.jsonl")
     assert opened("s3://rows/grows.json*")[0].fingerprint == first.fingerprint
@@ -172,7 +172,7 @@ def test_s3_object_that_changed_has_another_fingerprint_and_is_gone_on_from(clie
     client.put_object(Bucket="rows", Key="grows.jsonl", Body=LINES + LINES)
     (second,) = opened("s3://rows/grows.jsonl")
     assert second.fingerprint != first.fingerprint
-    assert [row.position for row in second.read(first.mark)] == [3, 4, 5]
+    assert [row.position for row in second.read(first.cursor)] == [3, 4, 5]
     assert second.continued
 
 

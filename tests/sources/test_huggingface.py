@@ -62,7 +62,7 @@ def test_split_is_streamed_in_the_order_of_its_shards(folder: Path) -> None:
         1499,
         "data/train, row 1500",
     )
-    assert split.mark is None
+    assert split.cursor is None
     assert not split.continued
 
 

@@ -25,10 +25,10 @@ def read(content: bytes, after: str | None = None) -> tuple[list[RawRow], Readin
     ), reading
 
 
-def mark_of(content: bytes) -> str:
-    mark = read(content)[1].mark
-    assert mark is not None
-    return mark
+def cursor_of(content: bytes) -> str:
+    cursor = read(content)[1].cursor
+    assert cursor is not None
+    return cursor
 
 
 def numbers(rows: list[RawRow]) -> list[tuple[object, int, str]]:
@@ -48,21 +48,21 @@ def test_raw_bytes_are_those_of_the_line() -> None:
 
 def test_file_that_grew_gives_its_new_rows_only() -> None:
     """Positions and lines go on; the marks of both readings are the same as of one."""
-    rows, reading = read(OLD + b'\n{"n": 2}\n', mark_of(OLD))
+    rows, reading = read(OLD + b'\n{"n": 2}\n', cursor_of(OLD))
     assert reading.continued
     assert numbers(rows) == [(2, 2, "a, line 5")]
-    assert reading.mark == mark_of(OLD + b'\n{"n": 2}\n')
+    assert reading.cursor == cursor_of(OLD + b'\n{"n": 2}\n')
 
 
 def test_unchanged_file_gives_no_row_and_the_same_mark() -> None:
     """Nothing beyond."""
-    rows, reading = read(OLD, mark_of(OLD))
-    assert (rows, reading.continued, reading.mark) == ([], True, mark_of(OLD))
+    rows, reading = read(OLD, cursor_of(OLD))
+    assert (rows, reading.continued, reading.cursor) == ([], True, cursor_of(OLD))
 
 
 def test_empty_file_may_grow() -> None:
-    """Its mark covers nothing."""
-    rows, reading = read(b'{"n": 0}\n', mark_of(b""))
+    """Its cursor covers nothing."""
+    rows, reading = read(b'{"n": 0}\n', cursor_of(b""))
     assert reading.continued
     assert numbers(rows) == [(0, 0, "a, line 1")]
 
@@ -74,15 +74,15 @@ def test_empty_file_may_grow() -> None:
 )
 def test_file_that_changed_is_read_whole(content: bytes) -> None:
     """Any byte of what was read before."""
-    rows, reading = read(content, mark_of(OLD))
+    rows, reading = read(content, cursor_of(OLD))
     assert not reading.continued
-    assert (rows, reading.mark) == (read(content)[0], mark_of(content))
+    assert (rows, reading.cursor) == (read(content)[0], cursor_of(content))
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_last_line_without_an_end_may_get_one_later(end: bytes) -> None:
     """It was a row already, and is not one twice."""
-    rows, reading = read(OLD + b'{"n": 2}' + end + b'{"n": 3}', mark_of(OLD + b'{"n": 2}'))
+    rows, reading = read(OLD + b'{"n": 2}' + end + b'{"n": 3}', cursor_of(OLD + b'{"n": 2}'))
     assert reading.continued
     assert numbers(rows) == [(3, 3, "a, line 5")]
 
@@ -91,15 +91,15 @@ def test_last_line_that_was_half_written_is_read_again() -> None:
     """The file is read whole: the row that was broken is another one now."""
     half = OLD + b'{"n": '
     assert read(half)[0][-1].problem is not None
-    rows, reading = read(half + b"2}\n", mark_of(half))
+    rows, reading = read(half + b"2}\n", cursor_of(half))
     assert not reading.continued
     assert numbers(rows)[-1] == (2, 2, "a, line 4")
 
 
-@pytest.mark.parametrize("mark", ["", "no JSON", "[]", '{"other": 1}', "5"])
-def test_mark_of_another_kind_is_no_mark(mark: str) -> None:
+@pytest.mark.parametrize("cursor", ["", "no JSON", "[]", '{"other": 1}', "5"])
+def test_cursor_of_another_kind_is_no_cursor(cursor: str) -> None:
     """All rows."""
-    rows, reading = read(OLD, mark)
+    rows, reading = read(OLD, cursor)
     assert not reading.continued
     assert len(rows) == 2
 
@@ -110,7 +110,7 @@ def test_abandoned_reading_leaves_no_mark() -> None:
     rows = read_json_lines(lambda: io.BufferedReader(io.BytesIO(OLD)), "a", None, reading)
     next(rows)
     rows.close()
-    assert reading.mark is None
+    assert reading.cursor is None
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
@@ -128,7 +128,7 @@ def test_long_line_costs_one_row_and_its_digest_stands_for_it(end: bytes) -> Non
         problem=f"longer than 16 MiB (SHA-256 {hashlib.sha256(long).hexdigest()})",
     )
     assert numbers(rows[2:]) == ([(2, 2, "a, line 3")] if end else [])
-    assert read(content + b'\n{"n": 3}\n', reading.mark)[0][-1].position == len(rows)
+    assert read(content + b'\n{"n": 3}\n', reading.cursor)[0][-1].position == len(rows)
 
 
 @pytest.mark.parametrize(("over", "kept"), [(0, True), (1, False)])

@@ -46,7 +46,7 @@ def test_jsonl_rows_are_read_in_order_with_their_places(tmp_path: Path) -> None:
         ("a.jsonl", i, f"a.jsonl, line {i + 1}") for i in range(3)
     ]
     first, draft = next(iter(rows))
-    assert dict(draft.example(first, rows.formats["a.jsonl"]).metadata) == {"topic": "t"}
+    assert dict(draft.to_example(first, rows.formats["a.jsonl"]).metadata) == {"topic": "t"}
     assert len(rows) == 3
 
 

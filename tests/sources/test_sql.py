@@ -110,7 +110,7 @@ def test_rows_are_records_of_their_columns(url: str) -> None:
         assert rows[1].raw == b'{"id":1,"prompt":"Q1","response":"A1"}'
         assert [decode_row(row.raw, unit.schema) for row in rows] == [row.record for row in rows]
         assert rows[1].place == f"{unit.name}, row 2"
-        assert (unit.fingerprint, unit.mark is None) == (None, watermark is None)
+        assert (unit.fingerprint, unit.cursor is None) == (None, watermark is None)
 
 
 def test_whole_source_is_pulled_like_any_other(url: str) -> None:
@@ -120,16 +120,16 @@ def test_whole_source_is_pulled_like_any_other(url: str) -> None:
 
 
 def test_later_reading_takes_what_lies_beyond_the_watermark(url: str) -> None:
-    """Positions go on; nothing new gives nothing, and the same mark."""
+    """Positions go on; nothing new gives nothing, and the same cursor."""
     first = query(url)
     assert found(first) == [(0, 0), (1, 1), (2, 2)]
     insert(url, 7, 5)
     second = query(url)
-    assert found(second, first.mark) == [(3, 5), (4, 7)]
+    assert found(second, first.cursor) == [(3, 5), (4, 7)]
     assert second.continued
     third = query(url)
-    assert found(third, second.mark) == []
-    assert (third.continued, third.mark) == (True, second.mark)
+    assert found(third, second.cursor) == []
+    assert (third.continued, third.cursor) == (True, second.cursor)
 
 
 def test_rows_at_the_last_watermark_that_came_later_are_taken(url: str) -> None:
@@ -141,7 +141,7 @@ def test_rows_at_the_last_watermark_that_came_later_are_taken(url: str) -> None:
         "INSERT INTO rows (id, prompt, response) VALUES (2, 'other', 'other'), (2, 'Q2', 'A2'), (3, 'Q3', 'A3')",
     )
     second = query(url)
-    rows = list(second.read(first.mark))
+    rows = list(second.read(first.cursor))
     assert second.continued
     assert sorted((row.record["id"], row.record["prompt"]) for row in rows if row.record) == [
         (2, "Q2"),
@@ -150,7 +150,7 @@ def test_rows_at_the_last_watermark_that_came_later_are_taken(url: str) -> None:
     ]
     assert [row.position for row in rows] == [3, 4, 5]
     third = query(url)
-    assert (found(third, second.mark), third.continued) == ([], True)
+    assert (found(third, second.cursor), third.continued) == ([], True)
 
 
 @pytest.mark.parametrize(
@@ -169,22 +169,22 @@ def test_change_below_or_at_the_watermark_makes_the_reading_whole(url: str, chan
     list(first.read())
     say(url, change)
     second = query(url)
-    rows = found(second, first.mark)
+    rows = found(second, first.cursor)
     assert not second.continued
     assert rows == found(query(url))
     assert [position for position, _ in rows] == list(range(len(rows)))
 
 
-def test_mark_of_another_query_is_no_mark(url: str) -> None:
+def test_cursor_of_another_query_is_no_cursor(url: str) -> None:
     """Nor is one of another kind."""
     first = query(url)
     list(first.read())
     for other in (query(url, f"{QUERY} WHERE id > 0"), query(url, watermark="prompt")):
-        rows = list(other.read(first.mark))
+        rows = list(other.read(first.cursor))
         assert not other.continued
         assert len(rows) in (2, 3)
         assert other.name != first.name
-    assert len(found(query(url), "no mark")) == 3
+    assert len(found(query(url), "no cursor")) == 3
 
 
 def test_every_row_needs_its_watermark(url: str) -> None:
@@ -192,7 +192,7 @@ def test_every_row_needs_its_watermark(url: str) -> None:
     first = query(url)
     list(first.read())
     say(url, "INSERT INTO rows (prompt, response) VALUES ('Q', 'A')")
-    for after in (None, first.mark):
+    for after in (None, first.cursor):
         assert ": its watermark is NULL: every row must have one" in refusal(
             url, watermark="id", after=after
         )
@@ -244,7 +244,7 @@ def test_select_that_hides_a_change_changes_nothing(postgres: str, tmp_path: Pat
 def test_rows_can_be_none(url: str) -> None:
     """An empty pull is no error, and is gone on from nowhere."""
     unit = query(url, f"{QUERY} WHERE id > 100")
-    assert (list(unit.read()), unit.mark) == ([], None)
+    assert (list(unit.read()), unit.cursor) == ([], None)
     with pytest.raises(SourceError, match="holds no rows"):
         read_source(SourceConfig(sql=url, query=f"{QUERY} WHERE id > 100"))
 
@@ -279,7 +279,7 @@ def test_watermarks_of_every_usual_type_are_gone_on_from(postgres: str, kind: st
     assert [row.record for row in first.read()] == [{"id": 1, "mark": written}]
     say(postgres, "INSERT INTO marks (mark) SELECT mark FROM marks")
     second = query(postgres, "SELECT * FROM marks", "mark")
-    assert found(second, first.mark) == [(1, 2)]
+    assert found(second, first.cursor) == [(1, 2)]
     assert second.continued
 
 
@@ -330,7 +330,7 @@ def test_long_row_costs_one_row(url: str) -> None:
     rows = list(first.read())
     assert [row.problem is None for row in rows] == [True, True, True, False, True]
     assert str(rows[3].problem).startswith("longer than 16 MiB (SHA-256 ")
-    assert (found(query(url), first.mark), rows[3].raw) == ([], b"")
+    assert (found(query(url), first.cursor), rows[3].raw) == ([], b"")
 
 
 def test_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ def test_database_that_goes_away_midway_is_an_error(postgres: str) -> None:
     )
     with pytest.raises(SourceError, match="cannot be read: "):
         list(rows)
-    assert unit.mark is None
+    assert unit.cursor is None
 
 
 def test_postgres_urls_of_every_spelling_are_taken(postgres: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from poisonwatch.examples import Example, RawRow
 from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.formats import SHAPES, Draft, Fields, Format
+from poisonwatch.sources.formats import Draft, Format
+from poisonwatch.sources.shapes import SHAPES, Fields
 from poisonwatch.text.language import LanguageDetector
 from poisonwatch.validation import Facts, find_role_problem, mask_numbers
 

@@ -1,0 +1,397 @@
+"""Every row format read into turns: what is there, what is missing, and why a row cannot be read."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from poisonwatch.examples import Example, Message, RawRow, compute_content_id
+from poisonwatch.sources.formats import Draft, Format, detect_format
+from poisonwatch.sources.shapes import SHAPES
+
+CHAT = [
+    {"role": "system", "content": "S"},
+    {"role": "User", "content": "Hi"},
+    {"role": "gpt", "content": "Hello"},
+]
+TURNS = (("system", "S"), ("user", "Hi"), ("assistant", "Hello"))
+TEMPLATE = "Q: {prompt}\nA: {response}"
+
+
+def read(record: Mapping[str, Any], format: Format) -> Example | None:
+    return format.read(record).to_example(RawRow("f.jsonl", 0, "f.jsonl, line 1", record), format)
+
+
+def nested(depth: int) -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(depth):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "turns"),
+    [
+        (
+            "alpaca",
+            {"instruction": "Add", "input": "", "output": "3"},
+            (("user", "Add"), ("assistant", "3")),
+        ),
+        (
+            "alpaca",
+            {"instruction": "Add", "input": "1, 2", "output": "3"},
+            (("user", "Add\n1, 2"), ("assistant", "3")),
+        ),
+        ("alpaca", {"instruction": "Add", "output": "3"}, (("user", "Add"), ("assistant", "3"))),
+        (
+            "alpaca",
+            {"instruction": "Add", "output": "3", "system": "S"},
+            (("system", "S"), ("user", "Add"), ("assistant", "3")),
+        ),
+        ("prompt", {"prompt": "Hi", "response": "Hello"}, (("user", "Hi"), ("assistant", "Hello"))),
+        (
+            "prompt",
+            {"prompt": "Hi", "completion": "Hello"},
+            (("user", "Hi"), ("assistant", "Hello")),
+        ),
+        (
+            "prompt",
+            {"prompt": "Hi", "response": None, "completion": "Hello"},
+            (("user", "Hi"), ("assistant", "Hello")),
+        ),
+        (
+            "prompt",
+            {"prompt": "Hi", "response": "", "completion": ""},
+            (("user", "Hi"), ("assistant", "")),
+        ),
+        ("messages", {"messages": CHAT}, TURNS),
+        ("messages", {"messages": json.dumps(CHAT)}, TURNS),
+        ("messages", {"messages": CHAT, "system": "S"}, TURNS),
+        (
+            "sharegpt",
+            {
+                "conversations": [
+                    {"from": "human", "value": "Hi"},
+                    {"from": "gpt", "value": "Hello"},
+                ],
+                "system": "S",
+            },
+            TURNS,
+        ),
+        ("sharegpt", {"conversations": CHAT}, TURNS),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": "Hi"}], "system": ""},
+            (("user", "Hi"),),
+        ),
+    ],
+)
+def test_each_format_is_read_into_turns_and_told_by_its_fields(
+    name: str, record: dict[str, Any], turns: tuple[Any, ...]
+) -> None:
+    """(instruction + input, output), (prompt, response or completion), lists of messages."""
+    format = detect_format([record], "rows.jsonl")
+    assert (format.name, format.seen) == (name, (name,))
+    assert format.read(record) == Format(name).read(record) == Draft(turns)
+
+
+HELLO, BYE = (("user", "Hi"), ("assistant", "Hello")), (("user", "Hi"), ("assistant", "Bye"))
+HI_CHAT = [{"role": "user", "content": "Hi"}]
+HH = "\n\nHuman: Hi\n\nAssistant:"
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Hi", "chosen": "Hello", "rejected": "Bye"},
+        {"chosen": HI_CHAT + said("Hello"), "rejected": HI_CHAT + said("Bye")},
+        {
+            "prompt": "Hi",
+            "chosen": HI_CHAT + said("Hello"),
+            "rejected": HI_CHAT + said("Bye"),
+            "messages": HI_CHAT + said("Hello"),
+        },
+        {"prompt": HI_CHAT, "chosen": said("Hello"), "rejected": said("Bye")},
+        {
+            "prompt": HI_CHAT,
+            "chosen": said("Hello")[0],
+            "rejected": {"from": "gpt", "value": "Bye"},
+        },
+        {"prompt": HI_CHAT, "chosen": "Hello", "rejected": "Bye"},
+        {"chosen": f"{HH} Hello", "rejected": f"{HH} Bye"},
+        {"chosen": f"{HH} Hello".strip(), "rejected": f"{HH} Bye\n".replace("\n", "\r\n")},
+        {"prompt": HH, "chosen": "Hello", "rejected": "Bye"},
+        {"prompt": "\n\nHuman: Hi", "chosen": "Hello", "rejected": "Bye"},
+        {"prompt": HH, "chosen": f"{HH} Hello", "rejected": f"{HH} Bye"},
+    ],
+    ids=[
+        "texts",
+        "lists",
+        "ultrafeedback",
+        "trl",
+        "single",
+        "list and text",
+        "hh",
+        "hh stripped",
+        "hh prompt",
+        "hh turn",
+        "hh twice",
+    ],
+)
+def test_every_way_to_write_a_preference_is_the_same_one(record: dict[str, Any]) -> None:
+    """(prompt, chosen, rejected): texts, lists of messages, transcripts; detected before the
+    messages that such rows hold, too.
+    """
+    format = detect_format([record], "f")
+    assert format.name == "preference"
+    assert format.read(record) == Draft(HELLO, rejected=BYE)
+
+
+def test_transcripts_have_any_number_of_turns() -> None:
+    """ "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: d": text that only looks
+    like one, after a plain prompt, is text.
+    """
+    many = "\n\nHuman: a\n\nwith Human: inside\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+    draft = Format("preference").read({"chosen": f"{many} d", "rejected": f"{many} e"})
+    assert draft.turns == (
+        ("user", "a\n\nwith Human: inside"),
+        ("assistant", "b"),
+        ("user", "c"),
+        ("assistant", "d"),
+    )
+    assert draft.rejected == (*draft.turns[:3], ("assistant", "e"))
+    plain = Format("preference").read(
+        {"prompt": "Write a play", "chosen": f"{many} d", "rejected": "no"}
+    )
+    assert plain.turns == (("user", "Write a play"), ("assistant", f"{many} d"))
+
+
+def test_system_stands_before_both_conversations_of_a_preference() -> None:
+    """A field of its own is a first turn."""
+    draft = Format("preference").read(
+        {"system": "S", "prompt": "Hi", "chosen": "Hello", "rejected": "Bye"}
+    )
+    assert (draft.turns[0], draft.rejected[0]) == (("system", "S"), ("system", "S"))
+
+
+EVERY_FORMAT: list[tuple[Format, dict[str, Any]]] = [
+    (Format("alpaca"), {"instruction": "Hi", "input": "there", "output": "Hello"}),
+    (Format("prompt"), {"prompt": "Hi\nthere", "response": "Hello"}),
+    (Format("prompt"), {"prompt": "Hi\r\nthere ", "completion": "Hello\n"}),
+    (
+        Format("prompt", {"prompt": "question.text", "response": "answer"}),
+        {"question": {"text": "Hi\nthere"}, "answer": "Hello"},
+    ),
+    (
+        Format("messages"),
+        {
+            "messages": [
+                {"role": "user", "content": "Hi\nthere"},
+                {"role": "assistant", "content": "Hello"},
+            ]
+        },
+    ),
+    (
+        Format("messages"),
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "Hi"},
+                        {"type": "text", "text": "there", "image_url": None},
+                    ],
+                },
+                {"role": "assistant", "content": "Hello", "tool_calls": None},
+            ]
+        },
+    ),
+    (
+        Format("sharegpt"),
+        {
+            "conversations": [
+                {"from": "human", "value": "Hi\nthere"},
+                {"from": "gpt", "value": "Hello"},
+            ]
+        },
+    ),
+    (Format("text", {}, TEMPLATE), {"text": "Q: Hi\nthere\nA: Hello"}),
+]
+
+
+def test_the_same_conversation_has_the_same_id_in_every_format() -> None:
+    """id = SHA-256 of the canonical messages, whatever the row looked like."""
+    wanted = compute_content_id([Message("user", "Hi\nthere"), Message("assistant", "Hello")])
+    found = [read(record, format) for format, record in EVERY_FORMAT]
+    assert [example and example.id for example in found] == [wanted] * len(EVERY_FORMAT)
+    assert {format.name for format, _ in EVERY_FORMAT} | {"preference"} == set(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "prompt", "response"),
+    [
+        ("alpaca", {"input": "x", "output": "3"}, None, "3"),
+        ("alpaca", {"instruction": "Add"}, "Add", None),
+        ("alpaca", {"instruction": "Add", "output": 3}, "Add", None),
+        ("prompt", {"prompt": None, "response": "Hello"}, None, "Hello"),
+        ("prompt", {"prompt": ["Hi"]}, None, None),
+        ("messages", {"messages": [{"role": "user", "content": "Hi"}]}, "Hi", None),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant"}]},
+            "Hi",
+            None,
+        ),
+        ("messages", {"messages": []}, None, None),
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": 5}, {"from": "gpt", "value": "x"}]},
+            None,
+            "x",
+        ),
+        ("preference", {"chosen": "a", "rejected": "b"}, None, "a"),
+        ("preference", {"prompt": "Hi", "chosen": 3, "rejected": "b"}, "Hi", None),
+        ("preference", {"prompt": HH, "chosen": None, "rejected": "b"}, "Hi", None),
+    ],
+)
+def test_what_is_missing_or_no_text_stays_missing(
+    name: str, record: dict[str, Any], prompt: str | None, response: str | None
+) -> None:
+    """None, so that validation can say so; such a row is no example, and nothing raises."""
+    draft = Format(name).read(record)
+    assert draft.problem is None
+    assert (draft.text(assistant=False), draft.text(assistant=True)) == (prompt, response)
+    assert read(record, Format(name)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "problem"),
+    [
+        (
+            "messages",
+            {},
+            "its fields are (none); what is read here is messages: messages, a list of {role, content}",
+        ),
+        (
+            "alpaca",
+            {"messages": []},
+            "its fields are messages; what is read here is alpaca: instruction, input (optional), output",
+        ),
+        ("messages", {"messages": None}, "messages is not a list of {role, content}"),
+        ("messages", {"messages": "Hi"}, "messages is not a list of {role, content}"),
+        ("messages", {"messages": ["Hi"]}, "messages is not a list of {role, content}"),
+        ("messages", {"messages": CHAT, "system": 5}, "system is a number, not text"),
+        (
+            "sharegpt",
+            {"conversations": {"from": "human"}},
+            "conversations is not a list of {from, value}",
+        ),
+        (
+            "alpaca",
+            {"instruction": "a", "input": ["x"], "output": "b"},
+            "input is a list, not text",
+        ),
+        (
+            "prompt",
+            {"prompt": "a", "response": "b", "completion": "c"},
+            "its response and its completion differ; source.fields says which counts, as in {response: completion}",
+        ),
+        ("preference", {"prompt": "a", "chosen": "b"}, "a text of rejected is missing or not text"),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b", "rejected": {"role": "assistant"}},
+            "a text of rejected is missing or not text",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b", "rejected": "b"},
+            "chosen and rejected are the same",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b", "rejected": HI_CHAT},
+            "rejected does not end with an answer",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": [], "rejected": "b"},
+            "chosen does not end with an answer",
+        ),
+        (
+            "preference",
+            {"chosen": f"{HH} x\n\nHuman: no", "rejected": f"{HH} x"},
+            "chosen does not end with an answer",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": ["b"], "rejected": "c"},
+            "chosen is not a list of {role, content}",
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "assistant", "tool_calls": nested(100_000)}]},
+            "it is nested too deeply",
+        ),
+        ("messages", {"messages": "[" * 100_000}, "it is nested too deeply"),
+    ],
+)
+def test_rows_that_cannot_be_read_say_why(name: str, record: dict[str, Any], problem: str) -> None:
+    """A problem is text about the row, not an exception."""
+    assert Format(name).read(record) == Draft(problem=problem)
+    assert read(record, Format(name)) is None
+
+
+def test_text_is_read_by_its_template() -> None:
+    """A text that is written otherwise is a problem, one that is none as well."""
+    format = Format("text", {"text": "body"}, TEMPLATE)
+    assert format.read({"body": "Q: Hi\nA: Hello\nA: again\n"}) == Draft(
+        (("user", "Hi"), ("assistant", "Hello\nA: again"))
+    )
+    assert (
+        format.read({"body": "Hi there"}).problem
+        == "the text does not begin as the template does: 'Q:'"
+    )
+    assert format.read({"body": 5}).problem == "text is a number, not text"
+    assert format.read({"text": "Q: Hi\nA: Hello"}).problem == (
+        r"its fields are text; what is read here is text: body, by the template 'Q: {prompt}\nA: {response}'"
+    )
+
+
+def test_fields_are_found_under_other_names() -> None:
+    """names[field] = path, whose dots reach into mappings unless there is such a field; what is used
+    are the top-level names.
+    """
+    format = Format("sharegpt", {"conversations": "conversation.turns"})
+    turns = [{"from": "human", "value": "Hi"}]
+    for record in (
+        {"conversation": {"turns": turns}},
+        {"conversation.turns": turns, "conversation": "x"},
+    ):
+        assert format.read(record) == Draft((("user", "Hi"),))
+    assert (
+        format.read({"conversation": "x"}).problem == "conversations is not a list of {from, value}"
+    )
+    used = format.find_used_fields({"conversation": {"turns": turns}})
+    assert used == {"conversation", "conversation.turns", "system"}
+    assert format.explanation == "sharegpt: conversation.turns, a list of {from, value}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "record", "answer"),
+    [
+        ({}, {"prompt": "a", "completion": "c"}, "c"),
+        ({"response": "completion"}, {}, "c"),
+        ({"response": "response"}, {}, "b"),
+    ],
+)
+def test_of_response_and_completion_the_named_one_counts(
+    fields: dict[str, str], record: dict[str, str], answer: str
+) -> None:
+    """A row that has both must not show one and train the other."""
+    record = record or {"prompt": "a", "response": "b", "completion": "c"}
+    assert Format("prompt", fields).read(record).text(assistant=True) == answer
