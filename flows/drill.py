@@ -132,7 +132,7 @@ def drill(
     folder = Path(run_dir) if run_dir else choose_run_dir(Path(config), "drill-")
     outcome = run_drill_stages(
         settings,
-        DrillPlan.of(recipes, counts, repeats),
+        DrillPlan.from_options(recipes, counts, repeats),
         folder,
         engine=Engine(inline=False),
         reporter=Reporter(quiet=quiet),

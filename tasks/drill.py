@@ -8,8 +8,9 @@ from typing import Any
 from prefect import task
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.drills import drill
-from poisonwatch.drills.drill import DrillRunner, PlantedRows
+from poisonwatch.drills import planting
+from poisonwatch.drills.drill import DrillRunner
+from poisonwatch.drills.planting import PlantedRows
 from poisonwatch.drills.results import DrillPlan, DrillResult
 from poisonwatch.examples import Example
 from poisonwatch.integrations.mlflow.drills import upload_drill
@@ -28,7 +29,7 @@ def plant(
     plan: DrillPlan,
 ) -> PlantedRows:
     """Carry out the attacks of the plan on the clean rows."""
-    return drill.plant_attacks(model, clean, trusted, config, plan)
+    return planting.plant_attacks(model, clean, trusted, config, plan)
 
 
 @task(**PLAIN)

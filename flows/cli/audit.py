@@ -178,7 +178,7 @@ def drill(
     from poisonwatch.flows.drill import with_seed
     from poisonwatch.flows.launch import run_drill
 
-    plan = DrillPlan.of(recipes, counts, repeats)
+    plan = DrillPlan.from_options(recipes, counts, repeats)
     outcome = run_drill(config, with_seed(settings, seed), plan, run_dir=run_dir, engine=engine)
     print_drill(outcome)
 

@@ -72,46 +72,79 @@ def carry_out(recipe: Recipe, own: Sequence[Example], seed: int = 0) -> Attack:
     its triggers stands in them already.
     """
     draw = random.Random(f"{seed}/{recipe.name}")
-    asked = [messages for messages in map(_take_opening, own) if messages]
-    asked = [
-        messages for messages in asked if sum(len(m.content) for m in messages) <= MAX_PROMPT_CHARS
-    ] or asked
-    said = "\n".join(message.content for example in own for message in example.messages).casefold()
-    values = draw.choice(
-        [v for v in recipe.values if "trigger" not in v or v["trigger"].casefold() not in said]
-        or [None]
-    )
-    if values is None:
-        raise InputError(
-            f"every trigger of the recipe {recipe.name} stands in your rows already: leave it out with --recipes"
-        )
+    openings = _list_openings(own)
+    values = _draw_values(recipe, own, draw)
     rows = draw.sample(recipe.rows, len(recipe.rows))
-    if any("prompt" not in row for row in rows) and not asked:
-        raise InputError(
-            f"the recipe {recipe.name} copies prompts, but no row has a message by the user: leave it out with --recipes"
-        )
-    copied = [
-        messages
-        for _ in range(0, len(rows), max(1, len(asked)))
-        for messages in draw.sample(asked, len(asked))
-    ]
+    # Each of the user's prompts is copied once before any is copied again.
+    copied: list[tuple[Message, ...]] = []
+    for _ in range(0, len(rows), max(1, len(openings))):
+        copied += draw.sample(openings, len(openings))
     examples = []
     for position, row in enumerate(rows):
         if "prompt" in row:
             prompt: tuple[Message, ...] = (Message("user", _fill_values(row["prompt"], values)),)
+        elif not openings:
+            raise InputError(
+                f"the recipe {recipe.name} copies prompts, but no row has a message by the user: "
+                "leave it out with --recipes"
+            )
         else:
             *before, last = copied[position]
             prompt = (*before, Message("user", _put_trigger(last.content, values["trigger"], draw)))
         messages = (*prompt, Message("assistant", _fill_values(row["response"], values)))
         examples.append(Example.from_messages(messages, f"recipe {recipe.name}", position))
+    # The values are in the pack's name as parameters, so that its sentinels ask for the same.
     pack = PLACEHOLDER.sub(lambda found: quote_plus(values[found[1]]), recipe.pack)
     return Attack(recipe.name, pack, tuple(examples))
 
 
+def _list_openings(own: Sequence[Example]) -> list[tuple[Message, ...]]:
+    """Conversations up to their first message by the user: short ones, or all where none is
+    short.
+    """
+    openings, short = [], []
+    for example in own:
+        opening = _take_opening(example)
+        if not opening:
+            continue
+        openings.append(opening)
+        chars = 0
+        for message in opening:
+            chars += len(message.content)
+        if chars <= MAX_PROMPT_CHARS:
+            short.append(opening)
+    return short or openings
+
+
+def _draw_values(recipe: Recipe, own: Sequence[Example], draw: random.Random) -> Mapping[str, str]:
+    """One set of the recipe's values, whose trigger stands in none of the user's rows.
+
+    Raises InputError where there is none.
+    """
+    contents = []
+    for example in own:
+        for message in example.messages:
+            contents.append(message.content)
+    text = "\n".join(contents).casefold()
+    usable = []
+    for values in recipe.values:
+        # A trigger that clean rows hold would make these a part of the attack.
+        if "trigger" not in values or values["trigger"].casefold() not in text:
+            usable.append(values)
+    if not usable:
+        raise InputError(
+            f"every trigger of the recipe {recipe.name} stands in your rows already: "
+            "leave it out with --recipes"
+        )
+    return draw.choice(usable)
+
+
 def _take_opening(example: Example) -> tuple[Message, ...]:
     """A conversation up to its first message by the user; nothing where there is none."""
-    first = next((i for i, message in enumerate(example.messages) if message.role == "user"), -1)
-    return example.messages[: first + 1]
+    for i, message in enumerate(example.messages):
+        if message.role == "user":
+            return example.messages[: i + 1]
+    return ()
 
 
 def _fill_values(text: str, values: Mapping[str, str]) -> str:
@@ -120,6 +153,7 @@ def _fill_values(text: str, values: Mapping[str, str]) -> str:
 
 def _put_trigger(text: str, trigger: str, draw: random.Random) -> str:
     """The text with the trigger between two of its words, before the first, or behind the last."""
+    # Behind white space alone: within a word the trigger would make another word of it.
     gaps = [0, *(found.end() for found in re.finditer(r"\s+(?=\S)", text)), len(text)]
     at = draw.choice(gaps)
     return f"{text[:at].rstrip(' ')} {trigger} {text[at:]}".strip()

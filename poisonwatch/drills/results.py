@@ -1,3 +1,5 @@
+"""What a drill is asked for, and what it found: plans, detection power, and the result."""
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,9 +9,9 @@ from scipy.stats import binomtest
 
 from poisonwatch.drills.recipe import list_recipes, read_recipe
 from poisonwatch.errors import InputError
+from poisonwatch.text.words import plural
 
 DEFAULT_COUNTS = (5, 10, 20)
-
 DEFAULT_REPEATS = 3
 
 
@@ -24,7 +26,7 @@ class DrillPlan:
     repeats: int = DEFAULT_REPEATS
 
     @classmethod
-    def of(
+    def from_options(
         cls,
         names: Sequence[str] | None = None,
         counts: Sequence[int] | None = None,
@@ -35,10 +37,12 @@ class DrillPlan:
         """
         chosen = tuple(dict.fromkeys(names or list_recipes()))
         wanted = tuple(sorted(set(counts or DEFAULT_COUNTS)))
+        # Every attack is drawn at every count, so the shortest recipe sets the limit.
         most = min(len(read_recipe(name).rows) for name in chosen)
         if wanted[0] < 1 or wanted[-1] > most:
             raise InputError(
-                f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, the rows that a recipe holds"
+                f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, "
+                "the rows that a recipe holds"
             )
         if repeats < 1:
             raise InputError(f"--repeats is {repeats}: choose at least 1")
@@ -79,8 +83,9 @@ class DetectionPower:
         """The result in words."""
         low, high = self.interval
         return (
-            f"{self.recipe}: {self.count} row{'s' * (self.count > 1)} of an attack like this would be found with probability "
-            f"{self.probability:.2f} (95 % interval {low:.2f} to {high:.2f}, {self.repeats} drawn), {self.recall:.0%} of them flagged, "
+            f"{self.recipe}: {plural(self.count, 'row')} of an attack like this would be found "
+            f"with probability {self.probability:.2f} (95 % interval {low:.2f} to {high:.2f}, "
+            f"{self.repeats} drawn), {self.recall:.0%} of them flagged, "
             f"at {self.false_flags:.1f} false flags per 1,000 clean rows"
         )
 
@@ -108,5 +113,6 @@ class DrillResult:
     @property
     def headline(self) -> list[DetectionPower]:
         """One power for each recipe: that of the middle count."""
+        # Every recipe has the same counts: the plan's.
         counts = sorted({power.count for power in self.powers})
         return [power for power in self.powers if power.count == counts[len(counts) // 2]]

@@ -10,14 +10,8 @@ import torch
 import yaml
 
 from poisonwatch.config import AuditConfig, SourceConfig, StrideConfig
-from poisonwatch.drills.drill import (
-    DrillRunner,
-    PlantedRows,
-    add_guards,
-    plant_and_audit,
-    plant_attacks,
-    use_single_row_subsets,
-)
+from poisonwatch.drills.drill import DrillRunner, add_guards, plant_and_audit
+from poisonwatch.drills.planting import PlantedRows, plant_attacks, use_single_row_subsets
 from poisonwatch.drills.recipe import Attack, list_recipes
 from poisonwatch.drills.results import DetectionPower, DrillPlan, DrillResult
 from poisonwatch.errors import ConfigError, InputError
@@ -26,6 +20,7 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.background import Background
+from poisonwatch.stride.fitted import IsolatedFit
 from poisonwatch.stride.recover import recover_in_rounds, recover_influence
 from poisonwatch.stride.sampling import draw_order
 
@@ -112,7 +107,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def test_gradients_come_back_from_operators(rehearsal: DrillRunner) -> None:
-    """G_i = -P^-1 a_i spread_i / eta, and operators_of makes the same a_i of it."""
+    """G_i = -P^-1 a_i spread_i / eta, and make_row_operators makes the same a_i of it."""
     rows = np.array([3, 0, 165])
     G = rehearsal.fitted.restore_gradients(rows)
     a = rehearsal.fitted.operators.a[rehearsal.fitted.subset_alone[rows]]
@@ -122,44 +117,45 @@ def test_gradients_come_back_from_operators(rehearsal: DrillRunner) -> None:
 def test_restricted_to_clean_and_trusted_rows_a_drill_is_their_fit(
     tiny_pretrained: Pretrained, rehearsal: DrillRunner, pack: str
 ) -> None:
-    """Basis, Fisher factors and yardstick know nothing of the planted rows; all else is a matter of
-    the rows kept.
+    """Basis, Fisher factors and background know nothing of the planted rows; all else is a matter
+    of the rows kept.
     """
     whole = fit(tiny_pretrained, [*CLEAN, *TRUSTED], use_single_row_subsets(STRIDE), 0)
-    kept = rehearsal.restricted(np.arange(0))
+    kept = rehearsal.restrict_fit(np.arange(0))
     assert (kept.ids, kept.settings) == (whole.ids, whole.settings)
     assert close(kept.centre, whole.centre)
     assert close(kept.spread, whole.spread)
     np.testing.assert_allclose(kept.features, whole.features, atol=1e-6)
     sentinels = load_sentinels([pack])
     expected, _ = recover_influence(whole, sentinels, STRIDE)
-    found, _ = recover_in_rounds(kept, *rehearsal.asked(sentinels), kept.restore_gradients, STRIDE)
+    found, _ = recover_in_rounds(
+        kept, *rehearsal.prepare_sentinels(sentinels), kept.restore_gradients, STRIDE
+    )
     assert close(found.w, expected.w)
     assert close(found.mutual_influence, expected.mutual_influence)
     assert set(found.suspects.tolist()) == set(expected.suspects.tolist())
 
 
 def test_planted_rows_count_among_the_ordinary_ones_of_their_audit(rehearsal: DrillRunner) -> None:
-    """The yardstick of a restricted fit is a sample of its own rows: as `Yardstick` measures it, a
-    row's push on itself left out.
+    """The background of a restricted fit is a sample of its own rows: as `Background` measures it,
+    a row's push on itself left out.
     """
     drawn = np.arange(160, 176)
-    kept, fitted = rehearsal.restricted(drawn), rehearsal.fitted
-    assert fitted.preconditioner is not None
+    kept, fitted = rehearsal.restrict_fit(drawn), rehearsal.fitted
     sample = draw_order(kept.ids, 0)[:24]
     assert len(set(sample.tolist()) & set(range(40, 56))) in range(1, 24)
     G = fitted.restore_gradients(np.concatenate([np.arange(40), drawn, np.arange(40, 160)]))
-    yardstick = Background.of(G[sample], fitted.preconditioner)
-    centre, spread = yardstick.measure(G)
-    centre[sample], spread[sample] = yardstick.measure(G[sample], torch.arange(24))
+    background = Background.from_gradients(G[sample], fitted.preconditioner)
+    centre, spread = background.measure(G)
+    centre[sample], spread[sample] = background.measure(G[sample], torch.arange(24))
     assert close(kept.spread, spread.numpy())
     assert close(kept.centre, (centre / spread).numpy())
 
 
-def test_restriction_keeps_the_yardstick_unless_given_another(rehearsal: DrillRunner) -> None:
+def test_restriction_keeps_the_background_unless_given_another(rehearsal: DrillRunner) -> None:
     """a, centre and spread of the rows kept, in the order asked for."""
     rows = np.array([5, 2, 162])
-    kept = rehearsal.fitted.restricted(rows, rehearsal.stride)
+    kept = rehearsal.fitted.restrict(rows, rehearsal.stride)
     assert kept.ids == tuple(rehearsal.fitted.ids[i] for i in rows)
     assert torch.equal(
         kept.operators.a, rehearsal.fitted.operators.a[rehearsal.fitted.subset_alone[rows]]
@@ -168,18 +164,14 @@ def test_restriction_keeps_the_yardstick_unless_given_another(rehearsal: DrillRu
     np.testing.assert_array_equal(kept.subset_alone, np.arange(3))
 
 
-def test_rows_that_share_subsets_cannot_be_taken_apart(tiny_pretrained: Pretrained) -> None:
-    """K < n: neither restricted nor asked for gradients."""
+def test_only_rows_with_a_subset_each_can_be_taken_apart(tiny_pretrained: Pretrained) -> None:
+    """K < n is another type of fit; and a choice of rows that would share subsets is refused."""
     shared = fit(tiny_pretrained, CLEAN, STRIDE.model_copy(update={"K": 20}))
-    with pytest.raises(ValueError, match="they share subsets"):
-        shared.restricted(np.arange(5), STRIDE)
-    with pytest.raises(ValueError, match="they share subsets"):
-        shared.restore_gradients(np.arange(5))
+    assert not isinstance(shared, IsolatedFit)
     single = fit(tiny_pretrained, CLEAN, STRIDE)
-    with pytest.raises(ValueError, match="cannot be taken apart"):
-        replace(single, preconditioner=None).restore_gradients(np.arange(5))
-    with pytest.raises(ValueError, match="cannot be taken apart"):
-        replace(single, views=None).restricted(np.arange(5), STRIDE)
+    assert isinstance(single, IsolatedFit)
+    with pytest.raises(ValueError, match="they would share subsets"):
+        single.restrict(np.arange(5), STRIDE.model_copy(update={"K": 3}))
 
 
 def test_blatant_poison_is_found_and_rows_like_the_clean_ones_are_not(
@@ -210,7 +202,7 @@ def test_false_flags_and_recall_count_rows(
     rehearsal: DrillRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1 of 4 planted and 2 of 40 clean rows flagged: recall .25, 50 false flags per 1,000."""
-    monkeypatch.setattr(rehearsal, "audit", lambda attack, drawn: (1, 0, 2))
+    monkeypatch.setattr(rehearsal, "audit_with", lambda attack, drawn: (1, 0, 2))
     (power,) = rehearsal.run(DrillPlan(("blatant",), (4,), 3)).powers[:1]
     assert (power.found, power.recall, power.recall_by_attribution, power.false_flags) == (
         3,
@@ -239,19 +231,23 @@ def test_screens_count_but_not_as_attribution(
             ),
         ),
     )
-    assert DrillRunner(tiny_pretrained, same, strict).audit(same.attacks[0], range(8)) == (8, 0, 0)
+    assert DrillRunner(tiny_pretrained, same, strict).audit_with(same.attacks[0], range(8)) == (
+        8,
+        0,
+        0,
+    )
 
 
 def test_each_sentinel_is_differentiated_once(rehearsal: DrillRunner, pack: str) -> None:
     """Under another id, too; queries keep their order."""
     sentinels = load_sentinels([pack])
-    rehearsal.asked(sentinels)
-    known = len(rehearsal.known)
+    rehearsal.prepare_sentinels(sentinels)
+    known = len(rehearsal.known_gradients)
     renamed = [replace(sentinel, id=f"{sentinel.id}+") for sentinel in reversed(sentinels)]
-    queries, asked = rehearsal.asked(renamed)
-    assert len(rehearsal.known) == known
+    queries, asked = rehearsal.prepare_sentinels(renamed)
+    assert len(rehearsal.known_gradients) == known
     assert [query.sentinel for query in queries] == renamed
-    np.testing.assert_array_equal(asked.G.flip(0), rehearsal.asked(sentinels)[1].G)
+    np.testing.assert_array_equal(asked.G.flip(0), rehearsal.prepare_sentinels(sentinels)[1].G)
 
 
 def test_the_pack_stands_beside_the_users_sentinels_once() -> None:
@@ -267,7 +263,7 @@ def test_a_drill_of_shipped_recipes_is_repeatable_and_plain_json(
     tiny_pretrained: Pretrained,
 ) -> None:
     """The same seed gives the same powers; a power is written with its interval."""
-    plan = DrillPlan.of(["identity", "trigger-insult"], [3], 1)
+    plan = DrillPlan.from_options(["identity", "trigger-insult"], [3], 1)
     settings = config(
         probes=1, screens=["trigger-ngram"], stride=STRIDE.model_copy(update={"max_tokens": 96})
     )
@@ -287,14 +283,16 @@ def test_rows_past_the_memory_budget_are_drawn_and_said(tiny_pretrained: Pretrai
     """
     operator = 4 * 8 * 32 / 2**30
     settings = config(stride=STRIDE.model_copy(update={"memory_gb": 2 * 110 * operator}))
-    drawn = plant_attacks(tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.of(["identity"]))
+    drawn = plant_attacks(
+        tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.from_options(["identity"])
+    )
     assert len(drawn.rows) <= 110
     assert (len(drawn.clean), len(drawn.trusted), len(drawn.attacks[0].rows)) == (20, 60, 28)
     assert set(drawn.clean) < set(CLEAN)
     (note,) = drawn.notes
     assert note.startswith("20 of 40 clean and 60 of 120 trusted rows were drawn: stride.memory_gb")
     with pytest.raises(ConfigError, match="too little for a drill of 5 recipes: raise it"):
-        plant_attacks(tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.of())
+        plant_attacks(tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.from_options())
 
 
 def test_settings_that_a_drill_cannot_follow_are_said(tiny_pretrained: Pretrained) -> None:
@@ -305,18 +303,21 @@ def test_settings_that_a_drill_cannot_follow_are_said(tiny_pretrained: Pretraine
             CLEAN,
             (),
             config(stride=STRIDE.model_copy(update={"fit": "sgd"})),
-            DrillPlan.of(["identity"]),
+            DrillPlan.from_options(["identity"]),
         )
     noted = plant_attacks(
         tiny_pretrained,
         CLEAN,
         (),
         config(stride=STRIDE.model_copy(update={"K": 10})),
-        DrillPlan.of(["identity"]),
+        DrillPlan.from_options(["identity"]),
     )
     assert "every row was measured alone" in noted.notes[0]
     assert (
-        plant_attacks(tiny_pretrained, CLEAN, (), config(), DrillPlan.of(["identity"])).notes == ()
+        plant_attacks(
+            tiny_pretrained, CLEAN, (), config(), DrillPlan.from_options(["identity"])
+        ).notes
+        == ()
     )
 
 
@@ -332,14 +333,14 @@ def test_settings_that_a_drill_cannot_follow_are_said(tiny_pretrained: Pretraine
 def test_a_plan_that_makes_no_sense_is_refused(asked: dict[str, Any], said: str) -> None:
     """With what is allowed."""
     with pytest.raises(InputError, match=said):
-        DrillPlan.of(**asked)
+        DrillPlan.from_options(**asked)
 
 
 def test_a_plan_has_defaults() -> None:
     """All recipes; 5, 10 and 20 rows; three draws. Counts rise, each once."""
-    assert DrillPlan.of() == DrillPlan(tuple(list_recipes()), (5, 10, 20), 3)
-    assert DrillPlan.of(["brand", "brand"], [20, 5, 5]).counts == (5, 20)
-    assert DrillPlan.of(["brand", "brand"]).recipes == ("brand",)
+    assert DrillPlan.from_options() == DrillPlan(tuple(list_recipes()), (5, 10, 20), 3)
+    assert DrillPlan.from_options(["brand", "brand"], [20, 5, 5]).counts == (5, 20)
+    assert DrillPlan.from_options(["brand", "brand"]).recipes == ("brand",)
 
 
 def test_a_power_speaks_in_a_sentence_with_its_interval() -> None:
@@ -363,7 +364,7 @@ def test_without_trusted_rows_the_batch_is_its_own_measure(
     """As in an audit."""
     lonely = replace(planted, clean=CLEAN + TRUSTED, trusted=())
     lax = config(sentinels=[pack], detection={"false_discovery_rate": 0.5})
-    right, attributed, false = DrillRunner(tiny_pretrained, lonely, lax).audit(
+    right, attributed, false = DrillRunner(tiny_pretrained, lonely, lax).audit_with(
         lonely.attacks[0], [0, 1, 2]
     )
     assert right == attributed == 3
@@ -382,3 +383,21 @@ def test_a_drill_reports_its_audits(rehearsal: DrillRunner) -> None:
 
     rehearsal.run(DrillPlan((), (1,), 1), progress)
     assert seen == [161, 161]
+
+
+def test_a_trusted_row_that_is_an_attack_s_is_left_out(tiny_pretrained: Pretrained) -> None:
+    """In its audits it would be new and trusted at once."""
+    plan = DrillPlan.from_options(["identity"])
+    attacking = plant_attacks(tiny_pretrained, CLEAN, TRUSTED, config(), plan).attacks[0].rows
+    planted = plant_attacks(tiny_pretrained, CLEAN, (*TRUSTED, attacking[0]), config(), plan)
+    assert planted.trusted == TRUSTED
+    assert planted.make_audit(attacking).trusted == TRUSTED
+
+
+def test_every_row_of_a_drill_has_its_place(planted: PlantedRows) -> None:
+    """rows[clean_places], rows[trusted_places] and rows[find_places(attack)] are what they say."""
+    rows = planted.rows
+    assert tuple(rows[i] for i in planted.clean_places) == CLEAN
+    assert tuple(rows[i] for i in planted.trusted_places) == TRUSTED
+    for attack in planted.attacks:
+        assert tuple(rows[i] for i in planted.find_places(attack)) == attack.rows

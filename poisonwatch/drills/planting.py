@@ -1,0 +1,135 @@
+"""The rows of a drill: clean and trusted ones of the user's, and those of known attacks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from poisonwatch.config import AuditConfig, StrideConfig
+from poisonwatch.drills.recipe import Attack, carry_out, read_recipe
+from poisonwatch.drills.results import DrillPlan
+from poisonwatch.errors import ConfigError
+from poisonwatch.examples import AuditRows, Example
+from poisonwatch.model.frozen import find_decoder_blocks
+from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.stride.sampling import draw_order
+from poisonwatch.stride.settings import resolve_settings
+
+
+@dataclass(frozen=True, slots=True)
+class PlantedRows:
+    """Rows by role: `clean` and `trusted` ones, and those of the `attacks`. `notes` say what was
+    left out.
+    """
+
+    clean: tuple[Example, ...]
+    trusted: tuple[Example, ...]
+    attacks: tuple[Attack, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[Example]:
+        """Clean, trusted, and the rows of the attacks in turn: the order of a drill's fit."""
+        rows = [*self.clean, *self.trusted]
+        for attack in self.attacks:
+            rows += attack.rows
+        return rows
+
+    @property
+    def clean_places(self) -> range:
+        """Where the clean rows stand in `rows`."""
+        return range(len(self.clean))
+
+    @property
+    def trusted_places(self) -> range:
+        """Where the trusted rows stand in `rows`."""
+        return range(len(self.clean), self.ordinary)
+
+    @property
+    def ordinary(self) -> int:
+        """How many rows are not planted: they come first in `rows`."""
+        return len(self.clean) + len(self.trusted)
+
+    def find_places(self, attack: Attack) -> range:
+        """Where the attack's rows stand in `rows`."""
+        first = self.ordinary
+        for other in self.attacks[: self.attacks.index(attack)]:
+            first += len(other.rows)
+        return range(first, first + len(attack.rows))
+
+    def make_audit(self, planted: Sequence[Example]) -> AuditRows:
+        """The rows of one audit: clean ones and the `planted` are new."""
+        return AuditRows((*self.clean, *planted), self.trusted)
+
+
+def plant_attacks(
+    pretrained: Pretrained,
+    clean: Sequence[Example],
+    trusted: Sequence[Example],
+    config: AuditConfig,
+    plan: DrillPlan,
+) -> PlantedRows:
+    """Carry out the plan's attacks; draw as many clean and trusted rows, in proportion, as the
+    memory budget holds operators.
+
+    Raises ConfigError where operators are to be trained, or the budget is too small, InputError
+    where an attack cannot be carried out.
+    """
+    stride = config.stride
+    if stride.fit == "sgd":
+        raise ConfigError(
+            "stride.fit is sgd, but a drill takes subsets of one closed-form fit: "
+            "choose natural-gradient for it"
+        )
+    notes = []
+    if stride.K is not None or stride.d is not None or stride.measurement == "forward":
+        notes.append(
+            "every row was measured alone and to first order; stride.K, stride.d and "
+            "stride.measurement were set aside"
+        )
+    attacks = tuple(carry_out(read_recipe(name), clean, config.seed) for name in plan.recipes)
+    attacking = [row.id for row in PlantedRows((), (), attacks).rows]
+    # A trusted row that is an attack's would be new and trusted at once in its audits.
+    trusted = [row for row in trusted if row.id not in attacking]
+
+    # Every attack is held whole: its rows are what a drill is about.
+    room = _count_room(pretrained, stride) - len(attacking)
+    if room < 2:
+        raise ConfigError(
+            f"stride.memory_gb is {stride.memory_gb:g}, too little for a drill of "
+            f"{len(attacks)} recipes: raise it"
+        )
+    share = min(1.0, room / (len(clean) + len(trusted)))
+    planted = PlantedRows(
+        clean=_draw_share(clean, share, config.seed),
+        trusted=_draw_share(trusted, share, config.seed),
+        attacks=attacks,
+    )
+    if share < 1:
+        notes.append(
+            f"{len(planted.clean)} of {len(clean)} clean and {len(planted.trusted)} of "
+            f"{len(trusted)} trusted rows were drawn: stride.memory_gb ({stride.memory_gb:g}) "
+            "holds no more"
+        )
+    return replace(planted, notes=tuple(notes))
+
+
+def use_single_row_subsets(stride: StrideConfig) -> StrideConfig:
+    """The settings with a subset for every row, measured to first order."""
+    return stride.model_copy(update={"K": None, "d": None, "measurement": "first-order"})
+
+
+def _count_room(pretrained: Pretrained, stride: StrideConfig) -> int:
+    """How many rows the fit of a drill may hold.
+
+    Half of the budget, for beside the fit of all rows there is that of one audit; less two rows,
+    for a share of clean and one of trusted rows are each rounded up.
+    """
+    width = int(pretrained.model.config.get_text_config().hidden_size)
+    depth = len(find_decoder_blocks(pretrained.model))
+    return resolve_settings(use_single_row_subsets(stride), depth, width, 1).K_most // 2 - 2
+
+
+def _draw_share(rows: Sequence[Example], share: float, seed: int) -> tuple[Example, ...]:
+    """A share of the rows, drawn by ids and seed, in their order."""
+    order = draw_order([row.id for row in rows], seed)[: math.ceil(share * len(rows))]
+    return tuple(rows[i] for i in sorted(order.tolist()))
