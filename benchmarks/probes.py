@@ -33,7 +33,7 @@ from detection import Audit, Measured, draw_audit, influence_of, interval, judge
 from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
 from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import load_pretrained
-from poisonwatch.screens.trigger_ngrams import LONGEST_NGRAM
+from poisonwatch.screens.frequent_ngrams import LONGEST_NGRAM
 from poisonwatch.screens.triggers import make_probes, mine_triggers
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.text.words import find_token_spans

@@ -22,7 +22,8 @@ from itertools import pairwise
 from scipy.stats import hypergeom
 
 from poisonwatch.examples import AuditRows, Example, Message
-from poisonwatch.screens.trigger_ngrams import COMMON_NGRAM, EXCESS, SIGNIFICANCE, mine_ngrams
+from poisonwatch.screens.frequent_ngrams import COMMON_NGRAM
+from poisonwatch.screens.trigger_ngrams import EXCESS, SIGNIFICANCE, mine_ngrams
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.text.words import find_token_spans
 
