@@ -16,9 +16,11 @@ from typing import Any, Literal
 from poisonwatch.examples import Example, Rejection
 
 Severity = Literal["reject", "warn", "stop", "note"]
-"""What follows when an expectation fails: its rows are kept out, people are told, the audit stops, or it is only counted."""
+"""What follows when an expectation fails: its rows are kept out, people are told, the audit stops,
+or it is only counted.
+"""
 
-# English text under vocabularies of 49,000 to 150,000; other scripts may take twice as many tokens
+# English text under vocabularies of 49,000 to 150,000; other scripts may take twice as many tokens.
 BYTES_PER_TOKEN = 4
 NEXT_ROLES = {
     "system": ("user",),
@@ -48,14 +50,14 @@ class Check:
     observed: str | None
 
     @property
-    def told(self) -> str:
+    def failure_message(self) -> str:
         """What it means to fail, and what was observed."""
-        observed = (
-            self.observed
-            if self.failing is not None
-            else self.observed and f"observed: {self.observed}"
-        )
-        return f"{self.reason} ({observed})" if observed else self.reason
+        if not self.observed:
+            return self.reason
+        # Where rows fail, what was observed counts them, and says so itself.
+        if self.failing is not None:
+            return f"{self.reason} ({self.observed})"
+        return f"{self.reason} (observed: {self.observed})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,8 @@ class Validation:
     @property
     def warnings(self) -> list[str]:
         """A sentence for each expectation that failed without keeping rows out."""
-        return [
-            check.told for check in self.checks if check.severity == "warn" and not check.passed
-        ]
+        failed = [check for check in self.checks if not check.passed]
+        return [check.failure_message for check in failed if check.severity == "warn"]
 
     def to_record(self) -> dict[str, Any]:
         """As written to `validation.json`."""
@@ -118,7 +119,10 @@ class Facts:
 
     def select_known(self, ids: Set[str]) -> Set[str]:
         """The ids that were seen before."""
-        return self.known(ids) if callable(self.known) else self.known & ids
+        # A ledger of millions of rows is asked, not read.
+        if callable(self.known):
+            return self.known(ids)
+        return self.known & ids
 
 
 def find_role_problem(roles: Sequence[str]) -> str | None:
@@ -135,8 +139,11 @@ def find_role_problem(roles: Sequence[str]) -> str | None:
         if role == "system":
             return f"turn {turn} is system, which may only come first"
         if role not in NEXT_ROLES[before]:
-            return f"turn {turn} is {role} after {before}: after {before} comes {' or '.join(NEXT_ROLES[before])}"
-    return None if roles[-1] == "assistant" else f"the last turn is {roles[-1]}, not assistant"
+            allowed = " or ".join(NEXT_ROLES[before])
+            return f"turn {turn} is {role} after {before}: after {before} comes {allowed}"
+    if roles[-1] != "assistant":
+        return f"the last turn is {roles[-1]}, not assistant"
+    return None
 
 
 def mask_numbers(source: str) -> str:
@@ -150,21 +157,22 @@ def compute_series_shares(rows: Mapping[str, int]) -> dict[str, float]:
     for source, count in rows.items():
         counts[mask_numbers(source)] += count
     total = counts.total()
-    return {name: count / total for name, count in counts.items()} if total else {}
+    if not total:
+        return {}
+    return {name: count / total for name, count in counts.items()}
 
 
 def compute_mix_distance(shares: Mapping[str, float], others: Mapping[str, float]) -> float:
     """Total variation distance 1/2 sum |p - q| in [0, 1]: the share of rows that come from
     elsewhere than before.
     """
-    return (
-        sum(abs(shares.get(name, 0.0) - others.get(name, 0.0)) for name in {*shares, *others}) / 2
-    )
+    names = {*shares, *others}
+    return sum(abs(shares.get(name, 0.0) - others.get(name, 0.0)) for name in names) / 2
 
 
 def estimate_chance_distance(shares: Mapping[str, float], n: int) -> float:
-    """About what `mix_distance` is between shares and n rows drawn from them: 1/2 sum sqrt(2 p (1 -
-    p) / (pi n)).
+    """About what `compute_mix_distance` is between shares and n rows drawn from them:
+    1/2 sum sqrt(2 p (1 - p) / (pi n)).
 
     The mean absolute deviation of a binomial share in its normal approximation.
     """

@@ -144,7 +144,7 @@ def test_warnings_are_what_failed_without_keeping_rows_out() -> None:
     )
     assert found.warnings == ["it is wrong (3 of 9 rows fail)", "it is wrong"]
     assert (
-        Check("e", None, "warn", False, None, None, "few rows", "7").told
+        Check("e", None, "warn", False, None, None, "few rows", "7").failure_message
         == "few rows (observed: 7)"
     )
 
