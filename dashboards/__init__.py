@@ -1,1 +1,1 @@
-"""What people look at: the review dashboard (`app`), and the templates of reports."""
+"""The review dashboard: what people look at, and where they decide."""

@@ -69,7 +69,7 @@ def _find_next_waiting(rows: Sequence[FlaggedRow], example_id: str) -> int:
     behind the last; this row's own, where none does.
     """
     own = next(k for k, row in enumerate(rows) if row.example_id == example_id)
-    for k in (*range(own + 1, len(rows)), *range(own)):
+    for k in [*range(own + 1, len(rows)), *range(own)]:
         if rows[k].is_open:
             return k
     return own

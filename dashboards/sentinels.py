@@ -2,6 +2,7 @@
 in place.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.history import COMMITTED_STATES, PastAudit, list_past_audits
 from poisonwatch.ledger.overview import MAX_TREND_POINTS, list_audit_names
 from poisonwatch.ledger.tables import audits
-from poisonwatch.reports.heatmap import HEAT_STEPS, read_heat_map
+from poisonwatch.reports.heatmap import HEAT_STEPS, HeatMap, read_heat_map
 from poisonwatch.run_directory import read as readback
 from poisonwatch.sentinels.editing import (
     check_sentinel_text,
@@ -36,7 +37,7 @@ from poisonwatch.sentinels.editing import (
     save_version,
 )
 from poisonwatch.sentinels.pack import PACK_PREFIX
-from poisonwatch.sentinels.sentinel import read_sentinel_text
+from poisonwatch.sentinels.sentinel import Sentinel, read_sentinel_text
 
 AUDITS_SHOWN = 8  # audits side by side
 
@@ -51,7 +52,8 @@ def show_sentinels(request: Request) -> Response:
     finished = [audits.c.state.in_(COMMITTED_STATES)]
     past = list_past_audits(ledger, name, MAX_TREND_POINTS, where=finished)
     chosen = _choose_audit(past, request.query_params.get("audit"))
-    heat, asked = None, {}
+    heat: HeatMap | None = None
+    asked: Mapping[str, Sentinel] = {}
     if chosen is not None:
         heat = read_heat_map(chosen.run_dir)
         asked = readback.read_asked_sentinels(chosen.run_dir)
@@ -89,15 +91,18 @@ def collect_largest_coefficients(past: list[PastAudit]) -> dict[str, list[float 
     """By sentinel, the largest coefficient of a new row in each of these audits that measured any,
     oldest first, where they come newest first; None where it was not asked.
     """
-    measured = [audit.summary.get("largest_coefficients") for audit in past]
-    measured = [coefficients for coefficients in measured if coefficients]
+    measured: list[Mapping[str, float]] = []
+    for audit in past:
+        coefficients = audit.summary.get("largest_coefficients")
+        if coefficients:
+            measured.append(coefficients)
     # sentinels of the newest audit stand first, in their order there; older ones below them
     ids: dict[str, None] = {}
-    for coefficients in measured:
-        ids |= dict.fromkeys(coefficients)
+    for of_audit in measured:
+        ids |= dict.fromkeys(of_audit)
     collected = {}
     for id in ids:
-        collected[id] = [coefficients.get(id) for coefficients in reversed(measured)]
+        collected[id] = [of_audit.get(id) for of_audit in reversed(measured)]
     return collected
 
 

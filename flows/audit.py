@@ -106,7 +106,7 @@ def run_audit_stages(
                 groups=found.groups,
             )
             # only now: an audit that ended before its commit goes on from its checkpoints
-            found.work.clear()
+            found.store.clear()
         notify_all(ledger, config, engine, prefect=flow_run is not None)
     return AuditOutcome(run_dir, summary, found.detection, valid.rejected, engine.warnings)
 
@@ -208,7 +208,7 @@ def attribute(
         tuple(problems),
         fitted=fitted,
         influence=influence,
-        work=store,
+        store=store,
     )
 
 

@@ -6,6 +6,7 @@ where the ledger knows that the flow run's audit is done. A run without a deploy
 process.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from prefect import get_run_logger, runtime
@@ -82,17 +83,16 @@ def _wait_for_form(config: AuditConfig, audit_id: str, count: int) -> VerdictFor
         description=f"{count} flagged rows of audit {audit_id} wait for a verdict. "
         "See the artifacts, the report and MLflow."
     )
-    wait = pause_flow_run
+    wait: Callable[..., VerdictForm] = pause_flow_run
     if runtime.deployment.get_id():
         wait = suspend_flow_run
     # The key makes a flow run that starts again find the answer to this question, instead of asking
     # a second time.
-    answer: VerdictForm = wait(
+    return wait(
         wait_for_input=form,
         timeout=round(config.pause_hours * HOUR_S),
         key=f"verdict-{audit_id}",
     )
-    return answer
 
 
 def _choose_rows(waiting: list[str], asked: list[str]) -> list[str]:

@@ -138,7 +138,8 @@ def _make_ledger_line(
 def _sum_seconds(summary: Mapping[str, Any]) -> float | None:
     if "stages" not in summary:
         return None
-    return sum(stage["seconds"] for stage in summary["stages"])
+    seconds: float = sum(stage["seconds"] for stage in summary["stages"])
+    return seconds
 
 
 def _make_mlflow_line(run: TrackedRun) -> HistoryLine:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from poisonwatch.release.gate import GateAnswer
+    from poisonwatch.release.answer import GateAnswer
 
 EXIT_NOT_CLEARED = 3
 PLACES_SHOWN = 20

@@ -55,7 +55,9 @@ def watch(
     from poisonwatch.flows.watch import make_interval, make_schedule
     from poisonwatch.flows.watch import watch as keep_watch
 
-    drills = drill_every and make_interval(drill_every)
+    drills = None
+    if drill_every is not None:
+        drills = make_interval(drill_every)
     schedule = make_schedule(every, cron, timezone)
     keep_watch(config, settings, schedule, drills=drills, port=port, reporter=Reporter())
 
