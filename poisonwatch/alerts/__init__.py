@@ -1,1 +1,1 @@
-"""What people are told of an audit: the messages, and where they go."""
+"""What people are notified of by an audit: the messages, and where they go."""

@@ -28,7 +28,7 @@ def test_whatever_a_template_prints_is_visible_and_escaped() -> None:
 
 
 def test_a_template_that_is_not_there_is_an_error() -> None:
-    """Nothing outside dashboards/ is one."""
+    """Nothing outside the folder of templates is one."""
     for name in ("nothing.html.j2", "../README.md"):
         with pytest.raises(TemplateNotFound):
             load_template(name)
