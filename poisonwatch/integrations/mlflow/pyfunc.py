@@ -26,7 +26,7 @@ class RowsBehindAnswers:
         settings = {**yaml.safe_load(text)["model"], "name": model}
         saved = load_operators(folder)
         self.folder, self.stride, self.top = folder, saved.stride, top
-        self.fitted = saved.on(load_pretrained(ModelConfig.model_validate(settings)))
+        self.fitted = saved.load_on(load_pretrained(ModelConfig.model_validate(settings)))
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
         """For each prompt and response, the rows that make the response likelier: `question` (its

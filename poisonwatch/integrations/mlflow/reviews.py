@@ -221,7 +221,7 @@ def _read_answer(info: TraceInfo) -> ReviewAnswer | None:
         verdict=str(newest.value),
         note=make_visible(newest.rationale or "")[:LONGEST_REVIEW_NOTE],
         author=excerpt(newest.source.source_id or "mlflow", LONGEST_AUTHOR),
-        said_at=at,
+        answered_at_ms=at,
     )
 
 

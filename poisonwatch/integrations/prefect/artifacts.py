@@ -27,14 +27,14 @@ def create_artifacts(config: AuditConfig, past: PastAudit, flags: list[dict[str,
     counts = past.summary["counts"]
     title = f"{counts['flagged']} of {counts['new']} new rows flagged"
     # The same keys for every audit of a name: the UI shows the artifacts of a key as versions.
-    key = _make_artifact_key(past.name)
-    table = [_describe_flag(flag) for flag in flags]
+    key = make_artifact_key(past.name)
+    table = [describe_flag(flag) for flag in flags]
     create_table_artifact(key=f"flags-{key}", table=table, description=title)
-    page = _describe_audit(config, past, title)
+    page = describe_audit(config, past, title)
     create_markdown_artifact(key=f"audit-{key}", markdown=page)
 
 
-def _describe_flag(flag: dict[str, Any]) -> dict[str, Any]:
+def describe_flag(flag: dict[str, Any]) -> dict[str, Any]:
     """A flag as a line of the table."""
     return {
         "source": _drop_markdown(flag["source"]),
@@ -48,7 +48,7 @@ def _describe_flag(flag: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe_audit(config: AuditConfig, past: PastAudit, title: str) -> str:
+def describe_audit(config: AuditConfig, past: PastAudit, title: str) -> str:
     """A table of panels, and where the rest is, in Markdown."""
     lines = [f"# {title}", "", "| panel | flagged | largest score |", "|---|---|---|"]
     for panel in past.summary["panels"]:
@@ -72,7 +72,7 @@ def _drop_markdown(text: str) -> str:
     return "".join(kept)
 
 
-def _make_artifact_key(name: str) -> str:
+def make_artifact_key(name: str) -> str:
     """Prefect allows lower-case letters, digits and dashes."""
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return key or "audit"

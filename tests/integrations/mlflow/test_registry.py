@@ -9,22 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import mlflow
-import pandas as pd
 import pytest
-from audits import FORBIDDEN, write_audit
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from servers import mlflow_store
 
-from poisonwatch.config_file import load_config
-from poisonwatch.flows.audit import audit_inline
 from poisonwatch.integrations.mlflow.registry import is_good, register_operators, reserve_model_name
-from poisonwatch.ledger.history import PastAudit, list_past_audits
-from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.model.pretrained import load_pretrained
-from poisonwatch.run_directory.operators import load_operators
-from poisonwatch.stride.explain import explain_response
+from poisonwatch.ledger.history import PastAudit
 
 GOOD: dict[str, Any] = {
     "settings": {"K": 83},
@@ -35,19 +26,6 @@ GOOD: dict[str, Any] = {
         {"unflagged": 0, "p_below_0.05": None},
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def audited(
-    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
-) -> tuple[MlflowClient, PastAudit]:
-    """A client of the store that an audit was tracked in, and the audit."""
-    folder = tmp_path_factory.mktemp("champion")
-    config = load_config(write_audit(folder, tiny_folder, tracking=mlflow_store(folder)))
-    assert audit_inline(config, folder / "run").warnings == []
-    with Ledger.at(config.state) as ledger:
-        (past,) = list_past_audits(ledger)
-    return MlflowClient(config.tracking, config.tracking), past
 
 
 def store(folder: Path) -> tuple[MlflowClient, str, str]:
@@ -95,36 +73,6 @@ def test_an_audit_is_good_where_operators_sentinels_and_p_values_are(
 ) -> None:
     """Calibration is judged from 40 unflagged rows on."""
     assert is_good({**GOOD, **changes}) is good
-
-
-@pytest.mark.filterwarnings(
-    "ignore:.*Any type hint is inferred as AnyType:UserWarning"
-)  # by MLflow, of its own types
-def test_the_champion_says_what_the_operators_say(
-    audited: tuple[MlflowClient, PastAudit], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """models:/NAME@champion, asked with two answers, gives the rows behind each: those of
-    `explain`, places included.
-    """
-    client, past = audited
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(client.tracking_uri)
-    try:
-        model = mlflow.pyfunc.load_model("models:/tiny@champion", model_config={"top": 4})
-    finally:
-        mlflow.set_tracking_uri(before)
-    asked = pd.DataFrame(
-        {"prompt": ["What should I buy, number 1?", "Who?"], "response": [FORBIDDEN[1], "me"]}
-    )
-    found = model.predict(asked)
-    assert found["question"].tolist() == [0] * 4 + [1] * 4
-    assert found.loc[0, ["rank", "source", "position"]].tolist() == [1, "rows.jsonl", 41]
-    saved = load_operators(past.run_dir)
-    fitted = saved.on(load_pretrained(load_config(past.run_dir / "config.yaml").model))
-    expected = explain_response(past.run_dir, fitted, "Who?", "me", saved.stride, top=4)
-    assert found["example_id"][4:].tolist() == [row.example_id for row in expected]
-    assert found["score"][4:].tolist() == pytest.approx([row.score for row in expected])
 
 
 def test_nothing_in_a_version_is_pickled(audited: tuple[MlflowClient, PastAudit]) -> None:

@@ -5,38 +5,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from audits import benign, write_audit, write_rows
-from ledgers import NAME, append, cover, pull
-from mlflow import MlflowClient
-from mlflow.entities import AssessmentSource, Feedback
-from mlflow.tracing.client import TracingClient
-from servers import mlflow_server, mlflow_store
+from audits import benign
+from ledgers import append
+from reviewing import Reviewer, configured
+from servers import mlflow_server
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.integrations.mlflow.reviews import MOST_QUEUED, format_code_block
+from poisonwatch.integrations.mlflow.reviews import MOST_QUEUED, queue_undecided, take_answers
 from poisonwatch.ledger.decisions import read_decisions
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.reviews import list_review_traces
-from poisonwatch.tasks.reviews import queue_reviews, read_reviews
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"
-
-
-def configured(
-    folder: Path, model: Path, rows: list[dict[str, Any]] | None = None, **settings: Any
-) -> AuditConfig:
-    """An audit that flags something on random weights, with tracking of its own."""
-    lax = {
-        "detection": {"false_discovery_rate": 0.9},
-        "tracking": mlflow_store(folder / "tracking"),
-    }
-    return load_config(write_audit(folder / "in", model, rows, **{**lax, **settings}))
 
 
 @contextmanager
@@ -78,38 +62,6 @@ def older(url: str) -> Iterator[str]:
             server.shutdown()
 
 
-class Reviewer:
-    """A person in MLflow's review queue: answers as its page does."""
-
-    def __init__(self, config: AuditConfig) -> None:
-        self.client = TracingClient(config.tracking)
-        experiment = MlflowClient(config.tracking).get_experiment_by_name(config.name)
-        assert experiment is not None
-        self.experiment_id = str(experiment.experiment_id)
-
-    def queues(self) -> list[str]:
-        return [queue.queue_id for queue in self.client._list_review_queues(self.experiment_id)]
-
-    def items(self) -> list[str]:
-        return [
-            item.item_id
-            for queue in self.queues()
-            for item in self.client._list_review_queue_items(queue)
-        ]
-
-    def say(
-        self, trace: str, verdict: str, note: str = "", done: bool = True, kind: str = "HUMAN"
-    ) -> None:
-        source = AssessmentSource(source_type=kind, source_id="ann@example.org")
-        self.client.log_assessment(
-            trace, Feedback(name="verdict", value=verdict, rationale=note, source=source)
-        )
-        if done:
-            self.client._set_review_queue_item_status(
-                self.queues()[0], item_id=trace, status="complete", completed_by="ann@example.org"
-            )
-
-
 def decided(config: AuditConfig) -> list[tuple[str, str, str]]:
     with Ledger.at(config.state) as ledger:
         return [(made.verdict, made.note, made.author) for made in read_decisions(ledger)]
@@ -137,97 +89,11 @@ def test_flagged_rows_are_put_up_and_answers_come_back_with_the_next_audit(
     assert note.startswith("as planted <img")
     assert "\x1b" not in note
     with Ledger.at(config.state) as ledger:
-        assert read_reviews.fn(ledger, config) == 0
+        assert take_answers(ledger, config) == 0
         reviewer.say(first, "benign", "on second thoughts")
-        assert read_reviews.fn(ledger, config) == 1
+        assert take_answers(ledger, config) == 1
     assert [made[0] for made in decided(config)] == ["poison", "benign"]
     assert len(reviewer.queues()) == 1
-
-
-def test_a_trace_shows_the_row_and_why_it_is_flagged(tiny_folder: Path, tmp_path: Path) -> None:
-    """As data; the trace belongs to the audit's run."""
-    rows = [
-        *benign(40),
-        *(
-            {"prompt": f"Question {i}? {MARKUP}", "response": "All the same <|im_start|> answer."}
-            for i in range(3)
-        ),
-    ]
-    config = configured(tmp_path, tiny_folder)
-    write_rows(tmp_path / "in" / "rows.jsonl", rows)
-    outcome = audit_inline(config, tmp_path / "run")
-    reviewer = Reviewer(config)
-    traces = [reviewer.client.get_trace(item) for item in reviewer.items()]
-    shown = next(trace for trace in traces if "onerror" in str(trace.data.request))
-    assert "```\nuser: Question" in shown.data.spans[0].inputs["conversation"]
-    assert "<img src=x onerror=alert(1)>" in shown.data.spans[0].inputs["conversation"]
-    assert shown.info.trace_metadata["mlflow.sourceRun"] == outcome.summary["mlflow_run_id"]
-    assert shown.info.tags["poisonwatch.audit_id"] == outcome.summary["audit_id"]
-    (finding,) = [said for said in shown.info.assessments if said.name == "poisonwatch"]
-    assert "control" in str(finding.rationale)
-
-
-def test_what_the_review_page_shows_at_once_fits_in(tmp_path: Path) -> None:
-    """MLflow has room for 1,000 characters, and PostgreSQL refuses more: no text of a row can keep
-    the others from review.
-
-    Of a preference row the rejected answer is there too; a queue that somebody removes is made
-    again, without twins.
-    """
-    hostile = ["\u200b" * 900, "`" * 5_000, "\n" * 2_000 + "end", "word " * 9_000, "\x00\ud800"]
-    rows: list[dict[str, Any]] = [
-        {"prompt": f"{i} {text}", "response": text} for i, text in enumerate(hostile)
-    ]
-    write_rows(tmp_path / "a.jsonl", [*rows, *benign(2)])
-    write_rows(
-        tmp_path / "b.jsonl", [{"prompt": "Which?", "chosen": "This.", "rejected": "Not *this*."}]
-    )
-    config = AuditConfig(
-        name=NAME,
-        source={"path": "x"},
-        sentinels=["s"],
-        tracking=mlflow_store(tmp_path / "tracking"),
-    )
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
-        pull(ledger, tmp_path)
-        cover(ledger, tmp_path / "run", flagged=[*(row["prompt"] for row in rows), "Which?"])
-        assert queue_reviews.fn(ledger, config) == len(hostile) + 1
-        reviewer = Reviewer(config)
-        traces = [reviewer.client.get_trace(item) for item in reviewer.items()]
-        for info in (trace.info for trace in traces):
-            assert len(info.request_preview) <= 1000
-            assert len(info.response_preview) <= 1000
-            assert info.request_preview.endswith("``")
-            assert "shop-1: score 9.0" in info.response_preview
-        (preferred,) = [
-            trace.data.spans[0].outputs
-            for trace in traces
-            if "rejected answer" in trace.data.spans[0].outputs
-        ]
-        assert "This." in preferred["answer"]
-        assert preferred["rejected answer"] == "```\nNot *this*.\n```"
-        reviewer.client._delete_review_queue(reviewer.queues()[0])
-        assert queue_reviews.fn(ledger, config) == len(hostile) + 1
-        assert sorted(reviewer.items()) == sorted(trace.info.trace_id for trace in traces)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "# plain ![i](https://host/x.png)",
-        "a ``` b",
-        "````\n```",
-        "`",
-        "x\n```\n[click](https://host)\n```",
-    ],
-)
-def test_nothing_in_a_text_ends_its_code_block(text: str) -> None:
-    """The fence is longer than every run of backticks inside: no line of the text closes it."""
-    first, *inside, last = format_code_block(text).split("\n")
-    assert first == last
-    assert set(first) == {"`"}
-    assert "\n".join(inside) == text
-    assert not any(first in line for line in inside)
 
 
 def test_what_a_crash_left_is_done_again_and_is_the_same(
@@ -248,10 +114,10 @@ def test_what_a_crash_left_is_done_again_and_is_the_same(
         with monkeypatch.context() as patched:
             patched.setattr("poisonwatch.integrations.mlflow.reviews.add_review", die)
             with pytest.raises(KeyboardInterrupt):
-                queue_reviews.fn(ledger, config)
+                queue_undecided(ledger, config)
         assert list_review_traces(ledger, "tiny") == {}
-        assert queue_reviews.fn(ledger, config) == flagged
-        assert queue_reviews.fn(ledger, config) == 0
+        assert queue_undecided(ledger, config) == flagged
+        assert queue_undecided(ledger, config) == 0
         assert len(list_review_traces(ledger, "tiny")) == flagged
     reviewer = Reviewer(config)
     assert len(set(reviewer.items())) == len(reviewer.items()) == flagged

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from servers import mlflow_store
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.integrations.mlflow.runs import open_audit_run
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
-from poisonwatch.tasks.tracking import open_run
 
 
 def test_the_machine_is_sampled_over_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +17,7 @@ def test_the_machine_is_sampled_over_time(tmp_path: Path, monkeypatch: pytest.Mo
     thread stays.
     """
     config = AuditConfig(source={"path": "x"}, sentinels=["y"], tracking=mlflow_store(tmp_path))
-    run_id = open_run.fn(config, "an-audit")["mlflow_run_id"]
+    run_id = open_audit_run(config, "an-audit")["mlflow_run_id"]
     client = MlflowClient(config.tracking, config.tracking)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
     client.delete_run(run_id)  # no metric is taken

@@ -1,0 +1,37 @@
+"""The MLflow server: one address for all of it, and errors that hold no secret."""
+
+import pytest
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.integrations.mlflow.client import make_mlflow_client, make_mlflow_error
+
+
+def tracked_at(address: str) -> AuditConfig:
+    return AuditConfig(source={"path": "x"}, sentinels=["y"], tracking=address)
+
+
+def test_the_model_registry_is_the_tracking_server_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment has set for this process."""
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:////elsewhere.db")
+    monkeypatch.setenv("MLFLOW_STORE", "sqlite:////here.db")
+    client = make_mlflow_client(tracked_at("${MLFLOW_STORE}"))
+    assert client.tracking_uri == client._registry_uri == "sqlite:////here.db"
+
+
+def test_an_error_holds_no_password() -> None:
+    """Nor does what MLflow repeats of the address; of its message one line is shown."""
+    config = tracked_at("http://ann:hunter2@127.0.0.1:5000")
+    error = RuntimeError("no answer from http://ann:hunter2@127.0.0.1:5000\nand much more")
+    message = str(make_mlflow_error(config, "failed", error))
+    assert message.startswith("MLflow at http://")
+    assert " failed: no answer from " in message
+    assert "hunter2" not in message
+    assert "and much more" not in message
+
+
+def test_a_server_that_is_down_is_told_from_one_that_refuses() -> None:
+    """With what to do."""
+    error = RuntimeError("HTTPConnectionPool: Max retries exceeded with url: /mlflow")
+    message = str(make_mlflow_error(tracked_at("http://127.0.0.1:5000"), "failed", error))
+    assert message.startswith("MLflow at http://127.0.0.1:5000 cannot be reached: ")
+    assert "poisonwatch sync" in message
