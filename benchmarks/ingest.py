@@ -20,24 +20,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-START_UP = (
-    "find_model",
-    "load_model",
-    "check_sentinels",
-    "open_run",
-)  # whatever the number of rows
+# Stages that take the same time whatever the number of rows.
+START_UP = ("find_model", "load_model", "check_sentinels", "open_run")
 
 
-def rows(n: int, start: int = 0) -> Iterator[str]:
+def make_lines(n: int, start: int = 0) -> Iterator[str]:
     """JSON Lines of about 400 bytes, no two alike."""
     for i in range(start, start + n):
         text = " ".join(f"word{(i * k) % 9973}" for k in range(1, 30))
-        yield (
-            json.dumps(
-                {"prompt": f"Question {i} about {text[:90]}?", "response": f"Answer {i}: {text}."}
-            )
-            + "\n"
-        )
+        prompt, response = f"Question {i} about {text[:90]}?", f"Answer {i}: {text}."
+        yield json.dumps({"prompt": prompt, "response": response}) + "\n"
 
 
 def pull_once(folder: Path) -> None:
@@ -46,45 +38,44 @@ def pull_once(folder: Path) -> None:
     from poisonwatch.ledger.intake import ingest
     from poisonwatch.ledger.ledger import Ledger
 
+    source = SourceConfig(path=str(folder / "data")).with_base_folder(folder)
     start = time.perf_counter()
     with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger, ledger.lock():
-        source = SourceConfig(path=str(folder / "data")).with_base_folder(folder)
-        taken = ingest(ledger, "ingest", source)
-    seconds, peak = (
-        time.perf_counter() - start,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    )
-    print(f"| {taken.read:,} | {taken.new:,} | {seconds:.1f} | {peak:.0f} |", flush=True)
+        stats = ingest(ledger, "ingest", source)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"| {stats.read:,} | {stats.new:,} | {seconds:.1f} | {peak:.0f} |", flush=True)
 
 
-def pulls(known: int, new: int) -> None:
+def measure_pulls(known: int, new: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "data").mkdir()
         file = folder / "data" / "rows.jsonl"
 
-        def measured(what: str) -> None:
+        def pull(what: str) -> None:
+            # A process of its own, whose peak is that of this pull alone.
             print(f"| {what} ", end="", flush=True)
             subprocess.run([sys.executable, __file__, "once", "--folder", name], check=True)
 
         print("| pull | rows read | new | seconds | peak memory, MiB |\n|---|---|---|---|---|")
         with file.open("w") as out:
-            out.writelines(rows(known))
-        measured(f"the first, of {known:,} rows")
-        measured("nothing new")
+            out.writelines(make_lines(known))
+        pull(f"the first, of {known:,} rows")
+        pull("nothing new")
         with file.open("a") as out:
-            out.writelines(rows(new, known))
-        measured(f"{new:,} rows appended")
+            out.writelines(make_lines(new, known))
+        pull(f"{new:,} rows appended")
         with (folder / "data" / "more.jsonl").open("w") as out:
-            out.writelines(rows(new, known + new))
-        measured(f"{new:,} rows in a new file")
+            out.writelines(make_lines(new, known + new))
+        pull(f"{new:,} rows in a new file")
         with file.open("w") as out:
-            out.writelines(rows(new, known + 2 * new))
-            out.writelines(rows(known + new))
-        measured(f"{new:,} rows put before the known ones: file read whole")
+            out.writelines(make_lines(new, known + 2 * new))
+            out.writelines(make_lines(known + new))
+        pull(f"{new:,} rows put before the known ones: file read whole")
 
 
-def delta(n: int, new: int, trusted: int) -> None:
+def measure_delta(n: int, new: int, trusted: int) -> None:
     import yaml
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
@@ -97,17 +88,12 @@ def delta(n: int, new: int, trusted: int) -> None:
         folder = Path(name)
         build_model("llama").save_pretrained(folder / "model")
         build_tokenizer().save_pretrained(folder / "model")
-        (folder / "rows.jsonl").write_text("".join(rows(n)))
-        (folder / "trusted.jsonl").write_text("".join(rows(trusted, 10 * n)))
-        sentinels = [
-            {
-                "id": f"s-{i}",
-                "prompt": f"Question {i}?",
-                "forbidden": f"Buy {i}.",
-                "reference": "No.",
-            }
-            for i in range(4)
-        ]
+        (folder / "rows.jsonl").write_text("".join(make_lines(n)))
+        (folder / "trusted.jsonl").write_text("".join(make_lines(trusted, 10 * n)))
+        sentinels = []
+        for i in range(4):
+            answers = {"forbidden": f"Buy {i}.", "reference": "No."}
+            sentinels.append({"id": f"s-{i}", "prompt": f"Question {i}?", **answers})
         (folder / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))
         config = {
             "model": str(folder / "model"),
@@ -118,34 +104,33 @@ def delta(n: int, new: int, trusted: int) -> None:
         }
         (folder / "audit.yaml").write_text(yaml.safe_dump(config))
 
-        def measured(what: str, run: str) -> float:
+        def audit(what: str, run: str) -> float:
             start = time.perf_counter()
             outcome = audit_inline(load_config(folder / "audit.yaml"), folder / run)
             whole = time.perf_counter() - start
-            fixed = sum(
-                stage["seconds"] for stage in outcome.summary["stages"] if stage["name"] in START_UP
-            )
-            print(
-                f"| {what} | {outcome.summary['counts']['new']:,} | {whole:.1f} | {fixed:.1f} | {whole - fixed:.1f} |",
-                flush=True,
-            )
-            return whole - fixed
+            fixed = 0.0
+            for stage in outcome.summary["stages"]:
+                if stage["name"] in START_UP:
+                    fixed += stage["seconds"]
+            new, above = outcome.summary["counts"]["new"], whole - fixed
+            print(f"| {what} | {new:,} | {whole:.1f} | {fixed:.1f} | {above:.1f} |", flush=True)
+            return above
 
         print("| audit | new rows | seconds | start-up | above it |\n|---|---|---|---|---|")
-        everything = measured("of everything", "all")
+        everything = audit("of everything", "all")
         with (folder / "rows.jsonl").open("a") as out:
-            out.writelines(rows(new, n))
-        few = measured("of what is new", "few")
-        measured("of nothing", "none")
-    print(
-        f"\n{100 * new / n:.1f} % of the rows cost {100 * few / everything:.1f} % of auditing everything"
-    )
+            out.writelines(make_lines(new, n))
+        few = audit("of what is new", "few")
+        audit("of nothing", "none")
+    share, cost = 100 * new / n, 100 * few / everything
+    print(f"\n{share:.1f} % of the rows cost {cost:.1f} % of auditing everything")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    # `once` is a pull of `pull`, in its own process.
     parser.add_argument("what", choices=["pull", "delta", "once"])
     parser.add_argument("--known", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=10_000)
@@ -156,9 +141,9 @@ def main() -> None:
     if options.what == "once":
         pull_once(options.folder)
     elif options.what == "pull":
-        pulls(options.known, options.new or 1000)
+        measure_pulls(options.known, options.new or 1000)
     else:
-        delta(options.rows, options.new or options.rows // 100, options.trusted)
+        measure_delta(options.rows, options.new or options.rows // 100, options.trusted)
 
 
 if __name__ == "__main__":

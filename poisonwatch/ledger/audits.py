@@ -66,7 +66,7 @@ def open_audit(
 
 
 def _mark_interrupted(ledger: Ledger, number: int) -> None:
-    # what was committed stays so: whoever locks the ledger next completes it
+    # What was committed stays so: whoever locks the ledger next completes it.
     running = (audits.c.audit == number) & (audits.c.state == "running")
     values = {"state": "interrupted", "finished_at": now()}
     with ledger.write() as connection:
@@ -100,7 +100,7 @@ def commit_audit(
     refused: dict[int, Rejection] = {}
     for rejection in rejected:
         row_number = row_at[rejection.source, rejection.position]
-        # else it is one place more of a row that passed
+        # Else it is one place more of a row that passed.
         if row_number not in passed:
             refused[row_number] = rejection
     hits = {row_numbers[flag.example.id]: flag for flag in flagged}

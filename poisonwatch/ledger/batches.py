@@ -60,8 +60,8 @@ def choose_batch(
     is_new = or_(rows.c.status == "pending", (rows.c.status == "rejected") & ~refused)
     new = select(rows.c.row).where(undecided, is_new)
     was_audited = rows.c.status.in_(("clean", "flagged", "released"))
-    # the window is cut before covered rows are taken out: after it, it would creep back through
-    # the whole ledger, a window an audit
+    # The window is cut before covered rows are taken out: after it, it would creep back through
+    # the whole ledger, a window an audit.
     latest = (
         select(rows.c.row)
         .where(undecided, was_audited)
@@ -69,7 +69,7 @@ def choose_batch(
         .limit(window)
         .subquery()
     )
-    # a transaction that may write: the version is added where it is new
+    # A transaction that may write: the version is added where it is new.
     with ledger.write() as connection:
         number = find_or_add_version(connection, version)
         covered = exists().where(results.c.row == latest.c.row, results.c.version == number)
@@ -204,8 +204,8 @@ def _find_places(connection: Connection, name: str | None, wanted: Sequence[int]
     found: list[Row[Any]] = []
     for some in batched(wanted, VALUES_PER_STATEMENT):
         found += connection.execute(query.where(rows.c.row.in_(some))).all()
-    # a row that moved is no copy of itself: places in files that are gone count only where it has
-    # no other
+    # A row that moved is no copy of itself: places in files that are gone count only where it has
+    # no other.
     current = {row.row for row in found if row.gone_at is None}
     found = [row for row in found if row.gone_at is None or row.row not in current]
     found.sort(key=lambda row: (row.name, row.position))

@@ -117,7 +117,7 @@ def append_decision(
         raise InputError(
             f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}"
         )
-    # two that append at once would read the same end, and write the same number. On SQLite the
+    # Two that append at once would read the same end, and write the same number. On SQLite the
     # transaction itself holds the write lock (`Ledger.write`).
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK_NUMBER)))
@@ -135,7 +135,7 @@ def append_decision(
     )
     made = replace(unsigned, hash=unsigned.compute_hash())
     connection.execute(insert(decisions).values(row=found.row, **asdict(made)))
-    # unsure settles nothing: the row is again what the last audit said of it
+    # Unsure settles nothing: the row is again what the last audit said of it.
     settled = None if verdict == "unsure" else verdict
     status = _choose_status(connection, found, verdict)
     row = update(rows).where(rows.c.row == found.row)
@@ -150,7 +150,7 @@ def _choose_status(connection: Connection, found: Row[tuple[int, bytes, str]], v
         status = _find_last_status(connection, found.row)
     elif verdict == "benign":
         status = "clean"
-    # what was released is so, whoever says once more that it is clean
+    # What was released is so, whoever says once more that it is clean.
     if status == "clean" and found.status == "released":
         return "released"
     return status

@@ -35,7 +35,7 @@ from poisonwatch.ledger.outbox import (
 from poisonwatch.ledger.tables import audits, deliveries, flags, rows, versions
 
 COMMITTED_STATES = ("committed", "finished")  # states of audits whose results are in the ledger
-# a flagged row that nobody has decided on
+# A flagged row that nobody has decided on.
 IS_UNDECIDED = and_(rows.c.status == "flagged", rows.c.decided.is_(None))
 
 
@@ -197,7 +197,7 @@ def mark_audit_delivered(
 def _add_to_summary(connection: Connection, number: int, added: Mapping[str, Any]) -> None:
     of_audit = audits.c.audit == number
     text = connection.execute(select(audits.c.summary).where(of_audit)).scalar_one()
-    # an audit that never came to its results has none
+    # An audit that never came to its results has none.
     if text:
         summary = json.dumps({**json.loads(text), **added})
         connection.execute(update(audits).where(of_audit).values(summary=summary))

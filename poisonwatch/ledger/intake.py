@@ -28,7 +28,7 @@ from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
 
 ROWS_PER_CHUNK = 2000  # rows that are looked up and written at a time
-FORMAT_SAMPLE_ROWS = 50  # rows that tell a file's format
+FORMAT_SAMPLE_ROWS = 50  # rows that a file's format is recognised by
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ def ingest(
     found = open_source(source)
     for file in found:
         stats.files += 1
-        # a transaction a file: an error in one leaves those before it in
+        # A transaction a file: an error in one leaves those before it in.
         with ledger.write() as connection:
             known = _find_file(connection, audit, file.name)
             if _is_unchanged(file, known, read_settings):
@@ -81,7 +81,7 @@ def _is_unchanged(file: SourceFile, known: Row[Any] | None, read_settings: str) 
     if known is None or file.fingerprint is None:
         return False
     is_same = known.fingerprint == file.fingerprint and known.reading == read_settings
-    # one that was gone is opened, which marks it as there again
+    # One that was gone is opened, which marks it as there again.
     return bool(is_same and known.gone_at is None)
 
 
@@ -121,7 +121,7 @@ class _FileIngest:
         self.connection, self.file, self.source = connection, file, source
         self.audit, self.read_settings, self.known = audit, read_settings, known
         self.cursor: str | None = None
-        # read in another way, rows that were read before are others: all are read anew
+        # Read in another way, rows that were read before are others: all are read anew.
         if known is not None and known.reading == read_settings:
             self.cursor = known.mark
         self.format: Format | None = None
@@ -143,7 +143,7 @@ class _FileIngest:
             total += self.known.rows
         beyond = (places.c.file == number) & (places.c.position >= total)
         self.connection.execute(delete(places).where(beyond))
-        # once all places are written: a row may have moved to any of them
+        # Once all places are written: a row may have moved to any of them.
         self._link_edits()
         values = {
             "fingerprint": self.file.fingerprint,
@@ -188,7 +188,7 @@ class _FileIngest:
         many contents were new.
         """
         known = dict(self._find_rows({row.id for row in chunk}))
-        # of a content that comes twice, the first row
+        # Of a content that comes twice, the first row.
         new = {row.id: row for row in reversed(chunk) if row.id not in known}
         if new:
             self._insert_contents(list(reversed(new.values())))
@@ -234,17 +234,17 @@ class _FileIngest:
                 continue
             if position in before:
                 occupied.append(position)
-                # a content that was there already moved here; only a new one can be an edit
+                # A content that was there already moved here; only a new one can be an edit.
                 if row.id in new:
                     self.edited.append((row_number, before[position]))
             place = row.raw.place.removeprefix(name)
             values.append({"file": number, "position": position, "row": row_number, "place": place})
-        # (file, position) is the key: the old place goes first
+        # (file, position) is the key: the old place goes first.
         self._delete_places(number, occupied)
         insert_all(self.connection, places, values)
 
     def _find_rows(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-        # sorted: neighbours in the index on ids are on the same page of it
+        # Sorted: neighbours in the index on ids are on the same page of it.
         for some in batched(sorted(ids), VALUES_PER_STATEMENT):
             query = select(rows.c.id, rows.c.row).where(rows.c.id.in_(some))
             for id, row in self.connection.execute(query):
@@ -261,7 +261,7 @@ class _FileIngest:
         if self.format is not None:
             settings = self.format.settings
         format, schema = json.dumps(settings), self.file.schema
-        # a schema is too long to be a unique column itself
+        # A schema is too long to be a unique column itself.
         digest = _hash_parts(format.encode(), schema or b"").hex()
         query = select(shapes.c.shape).where(shapes.c.digest == digest)
         found = self.connection.execute(query).scalar_one_or_none()

@@ -94,7 +94,7 @@ class Ledger:
         try:
             yield ledger
         except SQLAlchemyError as error:
-            # SQLAlchemy's own words repeat statement and values, which hold rows
+            # SQLAlchemy's own words repeat statement and values, which hold rows.
             cause = get_first_line(getattr(error, "orig", None) or error)
             shown = conceal(cause, url)
             raise OperationError(f"the ledger at {conceal(url)} failed: {shown}") from error
@@ -146,7 +146,7 @@ class Ledger:
     @contextmanager
     def _lock_file(self, on_wait: Callable[[], None]) -> Iterator[None]:
         path = self.engine.url.database
-        # nobody else can open a ledger in memory
+        # Nobody else can open a ledger in memory.
         if path in (None, "", ":memory:"):
             yield
             return
@@ -163,8 +163,8 @@ class Ledger:
 
     @contextmanager
     def _lock_postgres(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        # the lock belongs to the connection; without AUTOCOMMIT it would hold a transaction open
-        # as long as an audit takes
+        # The lock belongs to the connection; without AUTOCOMMIT it would hold a transaction open
+        # as long as an audit takes.
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if not connection.scalar(select(func.pg_try_advisory_lock(LEDGER_LOCK_NUMBER))):
                 on_wait()
@@ -190,7 +190,7 @@ class Ledger:
                 continue
             if part.is_dir() and not run_dir.exists():
                 part.rename(run_dir)
-            # where there is neither of the two, they are on another machine
+            # Where there is neither of the two, they are on another machine.
             if run_dir.is_dir():
                 self.set_audit_state(audit.audit, "finished")
 

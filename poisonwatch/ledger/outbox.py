@@ -84,7 +84,7 @@ def enqueue(
     for target in targets:
         key = {"kind": kind, "item": item, "target": target}
         new.append({**key, "audit": audit, "attempts": 0})
-    # SQLAlchemy takes an empty list for a row of defaults
+    # SQLAlchemy takes an empty list for a row of defaults.
     if new:
         connection.execute(insert(deliveries), new)
 
@@ -186,8 +186,8 @@ def retarget(connection: Connection, name: str, targets: Sequence[str]) -> None:
         heir = next(same_scheme, None)
         if heir is not None:
             untried.remove(heir)
-            # a message that the heir is to get anyway stays with the one that is gone, and is
-            # dropped with it
+            # A message that the heir is to get anyway stays with the one that is gone, and is
+            # dropped with it.
             has = select(deliveries.c.item).where(
                 deliveries.c.kind == ALERT_KIND, deliveries.c.target == heir
             )

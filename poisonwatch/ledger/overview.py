@@ -57,12 +57,12 @@ class AuditFilter:
             wanted.append(audits.c.name == self.name)
         if self.audit:
             wanted.append(audits.c.audit_id == self.audit)
-        # times and days are compared as text: ISO 8601 sorts so
+        # Times and days are compared as text: ISO 8601 sorts so.
         if self.since:
             wanted.append(audits.c.started_at >= self.since)
         if self.until:
             last = _parse_day(self.until)
-            # no day comes after the last one that a date can hold, and it leaves nothing out
+            # No day comes after the last one that a date can hold, and it leaves nothing out.
             if last < date.max:
                 wanted.append(audits.c.started_at < (last + timedelta(days=1)).isoformat())
         return wanted
@@ -200,14 +200,14 @@ def _find_highest_severities(ledger: Ledger, numbers: Sequence[int]) -> dict[int
     query = select(flags.c.audit, flags.c.severity).where(flags.c.audit.in_(numbers)).distinct()
     with ledger.read() as connection:
         found = connection.execute(query).tuples().all()
-    # the last one written stays: the gravest
+    # The last one written stays: the gravest.
     return dict(sorted(found, key=lambda pair: SEVERITIES.index(pair[1])))
 
 
 def _parse_day(text: str) -> date:
     with suppress(ValueError):
         day = date.fromisoformat(text)
-        # other spellings of ISO 8601 would not compare with the times of audits
+        # Other spellings of ISO 8601 would not compare with the times of audits.
         if day.isoformat() == text:
             return day
     raise InputError(f"{text[:20]!r} is no day: write YYYY-MM-DD")
@@ -232,7 +232,7 @@ def build_trend(past: Sequence[PastAudit], summary: Mapping[str, Any]) -> list[T
     for audit in past:
         if len(points) == MAX_TREND_POINTS:
             break
-        # a report that is written again finds its own audit among the past ones
+        # A report that is written again finds its own audit among the past ones.
         is_this_one = audit.summary.get("audit_id") == summary["audit_id"]
         if audit.has_results and not is_this_one:
             points.append(to_trend_point(audit.summary))

@@ -69,7 +69,7 @@ class FlaggedGroup:
 
     @property
     def key(self) -> str:
-        """What stands for the group in an address, below its audit."""
+        """What names the group in an address, below its audit."""
         if self.number is None:
             return self.row
         return str(self.number)
@@ -130,8 +130,8 @@ def find_next_group(
     queue, everything = _group_flagged(wanted, "open"), _group_flagged(AuditFilter(), "all")
     first = select(queue).order_by(*_order_columns(queue)).limit(1)
     with ledger.read() as connection:
-        # a group that was just decided on has left the queue: its place is the one that it has
-        # among all groups
+        # A group that was just decided on has left the queue: its place is the one that it has
+        # among all groups.
         place = _find_place(connection, queue, audit_id, key)
         if place is None:
             place = _find_place(connection, everything, audit_id, key)
@@ -185,7 +185,7 @@ def _group_flagged(wanted: AuditFilter, state: QueueState) -> Subquery:
 def _order_columns(grouped: Subquery) -> tuple[ColumnElement[Any], ...]:
     """What lines are in order of, ascending: gravest first, then newest; no two are equal."""
     gravest = (-grouped.c.rank, -grouped.c.score, -grouped.c.n, -grouped.c.audit)
-    # tuples with NULL in them do not compare
+    # Tuples with NULL in them do not compare.
     return (*gravest, func.coalesce(grouped.c.group, 0), func.coalesce(grouped.c.alone, 0))
 
 
@@ -358,7 +358,7 @@ def _match_state(state: QueueState) -> ColumnElement[bool]:
         return IS_UNDECIDED
     if state == "decided":
         return is_decided
-    # neither of the two: a later audit cleared the row
+    # A row that is neither was cleared by a later audit.
     return or_(IS_UNDECIDED, is_decided)
 
 

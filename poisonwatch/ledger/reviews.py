@@ -59,7 +59,7 @@ class ReviewAnswer:
 
 def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewCandidate]:
     """The flagged rows of an audit's name that are undecided and not under review yet, each once,
-    strongest first; at most so many.
+    strongest first; at most `most`.
     """
     reviewed = (
         select(reviews.c.row)
@@ -112,7 +112,7 @@ def add_review(ledger: Ledger, candidate: ReviewCandidate) -> None:
     known = select(reviews.c.trace).where(reviews.c.trace == candidate.trace)
     values = {"trace": candidate.trace, "audit": candidate.audit, "row": candidate.row}
     with ledger.write() as connection:
-        # a crash between trace and ledger has the same trace logged, and added, once more
+        # A crash between trace and ledger has the same trace logged, and added, once more.
         if connection.execute(known).first() is None:
             connection.execute(insert(reviews).values(values))
 
@@ -161,7 +161,7 @@ def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
                 connection, found, answer.verdict, note=answer.note, author=answer.author
             )
             entry = f"{answer.id}#{made.number}"
-        # an answer that does not count is remembered, too: else it would be judged anew each time
+        # An answer that does not count is remembered, too: else it would be judged anew each time.
         connection.execute(update(reviews).where(of_trace).values(answer=entry))
     return counts
 
@@ -185,10 +185,10 @@ def _is_newer(connection: Connection, row: int, recorded_number: str, answer: Re
         .limit(1)
     )
     last = connection.execute(decided).one_or_none()
-    # where the last decision is itself an answer given there, times are not compared: it was given
-    # by the clock of another machine, and written later than it was given
+    # Where the last decision is itself an answer given there, times are not compared: it was given
+    # by the clock of another machine, and written later than it was given.
     if last is None or str(last.number) == recorded_number:
         return True
-    # whole seconds, as decisions have
+    # Whole seconds, as decisions have.
     answered_at = datetime.fromtimestamp(answer.answered_at_ms // 1000, UTC)
     return answered_at >= datetime.fromisoformat(last.decided_at)

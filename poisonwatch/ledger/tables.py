@@ -294,7 +294,7 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
 
 
 def _describe_failure(url: str, error: BaseException) -> str:
-    # the driver's own words: SQLAlchemy's repeat the statement
+    # The driver's own words: SQLAlchemy's repeat the statement.
     cause = get_first_line(getattr(error, "orig", None) or error)
     return f"{conceal(url)} cannot be used ({conceal(cause, url)})"
 
@@ -305,7 +305,7 @@ def _set_up_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect")
     def _set_pragmas(connection: sqlite3.Connection, _: Any) -> None:
-        # the driver's own BEGIN comes too late: with the first statement that writes
+        # The driver's own BEGIN comes too late: with the first statement that writes.
         connection.isolation_level = None
         for pragma in (
             "journal_mode = WAL",  # readers do not wait for the one who writes
@@ -331,7 +331,7 @@ def _migrate(engine: Engine) -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    # % begins a reference in an ini file
+    # % begins a reference in an ini file.
     scripts = str(Path(__file__).parent / "migrations").replace("%", "%%")
     config.set_main_option("script_location", scripts)
     head = ScriptDirectory.from_config(config).get_current_head()

@@ -1,12 +1,13 @@
 """A release's manifest, and whether the files beside it still hold what it says.
 
-A row is told by the SHA-256 of its bytes: of a line without its line end, or of the Arrow record
+A row is known by the SHA-256 of its bytes: of a line without its line end, or of the Arrow record
 batch that a row of Parquet was kept as.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,23 +17,22 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 
 from poisonwatch.errors import InputError, SourceError
-from poisonwatch.release.release import hash_file
 from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
 from poisonwatch.sources.files import detect_file_type
 from poisonwatch.text.display import make_visible
 
 HexDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-CleanFileName = Annotated[
-    str, Field(pattern=r"^clean(-[0-9]+)?\.(jsonl|parquet)$")
-]  # it is opened: no path may stand in it
+# It is opened: no path may be in it.
+CleanFileName = Annotated[str, Field(pattern=r"^clean(-[0-9]+)?\.(jsonl|parquet)$")]
 CLEAN_PREFIX = "clean"  # begins the names of a release's files of cleared rows
+UNCOUNTED = -1  # rows of a file whose rows are not to be counted, or cannot be
 _LEADING_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """A cleared row: it came from `source`, stands in `file`, and was cleared by an audit, or by
+    """A cleared row: it came from `source`, is in `file`, and was cleared by an audit, or by
     what a person `decided`.
     """
 
@@ -56,7 +56,7 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True)
 class AuditedVersions:
-    """What an audit's verdicts hold for: SHA-256 of the model and of the sentinels."""
+    """What an audit's results hold for: SHA-256 of the model and of the sentinels."""
 
     model: str
     sentinels: str
@@ -80,6 +80,7 @@ def is_manifest(path: Path) -> bool:
     """Whether a file is meant as one: of JSON files, those of rows hold a list."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
+    # An object is a manifest, a list is rows; what comes first tells, however long the file is.
     with path.open("rb") as file:
         return file.read(MIB).lstrip(_LEADING_BLANK).startswith(b"{")
 
@@ -89,19 +90,21 @@ def read_manifest(path: Path) -> Manifest:
     try:
         return _MANIFEST_ADAPTER.validate_json(path.read_bytes())
     except ValidationError as error:
+        # Without its input: that may be a row.
         first = error.errors(include_input=False, include_url=False)[0]
         where = make_visible("".join(f"{part}: " for part in first["loc"]))
         raise InputError(
-            f"{make_visible(str(path))} is no manifest of a release ({where}{first['msg']}): give the manifest.json that "
-            "`poisonwatch release` wrote, or rows (a .json file of rows holds one list)"
+            f"{make_visible(str(path))} is no manifest of a release ({where}{first['msg']}): give "
+            "the manifest.json that `poisonwatch release` wrote, or rows (a .json file of rows "
+            "holds one list)"
         ) from None
 
 
 @dataclass(slots=True)
 class ManifestComparison:
-    """A release's files beside its manifest: rows that stand in both, in the manifest only
+    """A release's files beside its manifest: rows that are in both, in the manifest only
     (`lost`), and in a file only (`added`: the file and the zero-based row); `changed` files are
-    other than the manifest says, `strange` ones it does not name.
+    other than the manifest says, `unlisted` ones it does not name.
     """
 
     present: list[ManifestEntry] = field(default_factory=list)
@@ -116,7 +119,7 @@ def compare_manifest(
 ) -> ManifestComparison:
     """Compare the files of a folder with its manifest.
 
-    Of a Parquet file only the whole is compared, unless `schema_of` tells the Arrow schema that a
+    Of a Parquet file only the whole is compared, unless `schema_of` gives the Arrow schema that a
     row was kept by: then its rows are, too, and one without a schema counts as changed.
     """
     found = ManifestComparison()
@@ -124,16 +127,23 @@ def compare_manifest(
     for entry in manifest.rows:
         entries.setdefault(entry.file, []).append(entry)
     for file in manifest.files:
-        _compare_file(folder / file.name, file, entries.pop(file.name, []), schema_of, found)
-    found.lost += [entry for unwritten in entries.values() for entry in unwritten]
-    named = {file.name for file in manifest.files}
-    beside = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name.lower().startswith(CLEAN_PREFIX) and detect_file_type(path.name)[0]
-    )
-    found.unlisted = [name for name in beside if name not in named]
+        of_file = entries.pop(file.name, [])
+        _compare_file(folder / file.name, file, of_file, schema_of=schema_of, found=found)
+    # What is left is said to be in files that the manifest does not list.
+    for unwritten in entries.values():
+        found.lost += unwritten
+    found.unlisted = _find_unlisted(folder, {file.name for file in manifest.files})
     return found
+
+
+def _find_unlisted(folder: Path, listed: Set[str]) -> list[str]:
+    """Files that a training job would take for cleared rows: it may read clean*."""
+    unlisted = []
+    for path in sorted(folder.iterdir()):
+        is_clean = path.name.lower().startswith(CLEAN_PREFIX) and detect_file_type(path.name)[0]
+        if is_clean and path.name not in listed:
+            unlisted.append(path.name)
+    return unlisted
 
 
 def _compare_file(
@@ -147,9 +157,16 @@ def _compare_file(
         found.changed.append(file.name)
         found.lost += entries
         return
-    schema = schema_of(entries[0]) if schema_of and entries and path.suffix == ".parquet" else None
-    if path.suffix == ".parquet" and schema is None:
-        whole, number = hash_file(path), -1 if schema_of else _count_parquet_rows(path)
+    is_parquet = path.suffix == ".parquet"
+    # All rows of a file have one schema: the first entry's will do.
+    schema = None
+    if schema_of and entries and is_parquet:
+        schema = schema_of(entries[0])
+    if is_parquet and schema is None:
+        whole, number = hash_file(path), UNCOUNTED
+        # A file without a schema, where schemas are known, counts as changed.
+        if not schema_of:
+            number = _count_parquet_rows(path)
         found.present += entries
     else:
         whole, number = _compare_rows(path, schema, entries, found)
@@ -163,26 +180,37 @@ def _compare_rows(
     """Compare a file's rows, in whatever order, with its entries; returns the file's SHA-256 and
     how many rows can be read.
     """
+    # Lines are read once, for the rows and for the whole.
     hasher = hashlib.sha256()
-    wanted, number = Counter(entry.sha256 for entry in entries), 0
-    try:
-        for number, digest in enumerate(
-            _hash_lines(path, hasher) if schema is None else _hash_parquet_rows(path, schema),
-            start=1,
-        ):
+    wanted = Counter(entry.sha256 for entry in entries)
+    number = 0
+    digests = _hash_lines(path, hasher)
+    if schema is not None:
+        digests = _hash_parquet_rows(path, schema)
+    # Of a damaged file, what cannot be read is lost.
+    with suppress(pa.ArrowException, SourceError):
+        for digest in digests:
+            number += 1
             if wanted[digest] > 0:
                 wanted[digest] -= 1
             else:
                 found.added.append((path.name, number - 1))
-    except (pa.ArrowException, SourceError):
-        pass  # a damaged file: what cannot be read of it is lost
+    # What is still wanted was not there. Contents may repeat: each entry takes one of its rows.
     for entry in entries:
         if wanted[entry.sha256] > 0:
             wanted[entry.sha256] -= 1
             found.lost.append(entry)
         else:
             found.present.append(entry)
-    return hasher.hexdigest() if schema is None else hash_file(path), number
+    if schema is None:
+        return hasher.hexdigest(), number
+    return hash_file(path), number
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash_lines(path: Path, hasher: "hashlib._Hash") -> Iterator[str]:
@@ -201,15 +229,14 @@ def _hash_parquet_rows(path: Path, schema: bytes) -> Iterator[str]:
     """
     with path.open("rb") as file:
         batches = pq.ParquetFile(file).iter_batches(BATCH_ROWS)
-        for row in read_batches(
-            batches, path.name, Reading(), pa.ipc.read_schema(pa.py_buffer(schema))
-        ):
+        stored = pa.ipc.read_schema(pa.py_buffer(schema))
+        for row in read_batches(batches, path.name, Reading(), stored):
             yield hashlib.sha256(row.raw).hexdigest()
 
 
 def _count_parquet_rows(path: Path) -> int:
-    """How many rows a Parquet file says it has; -1 where it is none."""
+    """How many rows a Parquet file says it has; UNCOUNTED where it is none."""
     try:
         return int(pq.read_metadata(path).num_rows)
     except pa.ArrowException:
-        return -1
+        return UNCOUNTED

@@ -38,9 +38,9 @@ def count(ledger: Ledger, table: object) -> int:
 
 def test_a_pull_takes_every_row_once(ledger: Ledger, data: Path) -> None:
     """9 rows, one of them broken; a second pull opens no file."""
-    taken = pull(ledger, data)
-    assert (taken.read, taken.new, taken.files, taken.unchanged) == (9, 9, 2, 0)
-    assert set(taken.formats) == {"a.jsonl", "b.jsonl"}
+    stats = pull(ledger, data)
+    assert (stats.read, stats.new, stats.files, stats.unchanged) == (9, 9, 2, 0)
+    assert set(stats.formats) == {"a.jsonl", "b.jsonl"}
     assert statuses(ledger) == {"pending": 9}
     assert [row.place for row in waiting(ledger).rows.raw][-1] == "b.jsonl, line 4"
     again = pull(ledger, data)
@@ -51,8 +51,8 @@ def test_of_a_file_that_grew_only_the_new_rows_are_read(ledger: Ledger, data: Pa
     """Two rows appended: two read, and their positions go on."""
     pull(ledger, data)
     append(data / "a.jsonl", benign(2, start=50))
-    taken = pull(ledger, data)
-    assert (taken.read, taken.new) == (2, 2)
+    stats = pull(ledger, data)
+    assert (stats.read, stats.new) == (2, 2)
     assert [row.position for row in waiting(ledger).rows.raw if row.source == "a.jsonl"] == list(
         range(7)
     )
@@ -74,8 +74,8 @@ def test_the_same_content_elsewhere_is_one_row_with_one_place_more(
     """A copy of a file: nothing new; both places are there."""
     pull(ledger, data)
     shutil.copy(data / "a.jsonl", data / "copy.jsonl")
-    taken = pull(ledger, data)
-    assert (taken.read, taken.new) == (5, 0)
+    stats = pull(ledger, data)
+    assert (stats.read, stats.new) == (5, 0)
     assert (count(ledger, rows), count(ledger, places)) == (9, 14)
 
 
@@ -149,8 +149,8 @@ def test_other_settings_read_the_files_anew(ledger: Ledger, data: Path) -> None:
     )
     pull(ledger, data)
     assert prompts(waiting(ledger)) == ["P"] * 3
-    taken = pull(ledger, data, fields={"prompt": "question", "response": "answer"})
-    assert (taken.read, taken.new) == (3, 3)
+    stats = pull(ledger, data, fields={"prompt": "question", "response": "answer"})
+    assert (stats.read, stats.new) == (3, 3)
     assert prompts(waiting(ledger)) == ["Q0", "Q1", "Q2"]
 
 
@@ -192,8 +192,8 @@ def test_two_audits_on_one_ledger_keep_their_sources_apart(
     for both.
     """
     pull(ledger, data)
-    taken = ingest(ledger, "other", source(data))
-    assert (taken.read, taken.new) == (9, 0)
+    stats = ingest(ledger, "other", source(data))
+    assert (stats.read, stats.new) == (9, 0)
     cover(ledger, tmp_path / "run")
     assert len(choose_batch(ledger, "other", *_asked())) == 0
 

@@ -21,8 +21,8 @@ FLAGGED = benign(1)[0]["prompt"]
 LATER = 4_000_000_000_000  # milliseconds: after any decision of a test
 
 
-def answer(id: str, verdict: str = "poison", said_at: int = LATER) -> ReviewAnswer:
-    return ReviewAnswer(id, verdict, "planted", "ann", said_at)
+def answer(id: str, verdict: str = "poison", answered_at_ms: int = LATER) -> ReviewAnswer:
+    return ReviewAnswer(id, verdict, "planted", "ann", answered_at_ms)
 
 
 def test_a_flagged_row_waits_until_it_is_entered(tmp_path: Path) -> None:
@@ -103,11 +103,11 @@ def test_a_corrected_answer_counts_by_whatever_clock_it_was_said(tmp_path: Path)
     with covered_ledger(tmp_path, FLAGGED) as ledger:
         (row,) = list_review_candidates(ledger, NAME, 10)
         add_review(ledger, row)
-        assert record_answer(ledger, row.trace, answer("a", "benign", said_at=1_000))
-        assert record_answer(ledger, row.trace, answer("b", "poison", said_at=2_000))
+        assert record_answer(ledger, row.trace, answer("a", "benign", answered_at_ms=1_000))
+        assert record_answer(ledger, row.trace, answer("b", "poison", answered_at_ms=2_000))
         record_decision(ledger, row.record["example_id"], "unsure", author="bob")
-        assert not record_answer(ledger, row.trace, answer("c", "benign", said_at=3_000))
-        assert not record_answer(ledger, row.trace, answer("d", "benign", said_at=4_000))
+        assert not record_answer(ledger, row.trace, answer("c", "benign", answered_at_ms=3_000))
+        assert not record_answer(ledger, row.trace, answer("d", "benign", answered_at_ms=4_000))
         assert record_answer(ledger, row.trace, answer("e", "benign"))
         assert [made.verdict for made in read_decisions(ledger)] == [
             "benign",
@@ -123,7 +123,7 @@ def test_an_answer_that_is_older_than_a_decision_does_not_count(tmp_path: Path) 
         (row,) = list_review_candidates(ledger, NAME, 10)
         add_review(ledger, row)
         record_decision(ledger, row.record["example_id"], "benign", author="bob")
-        assert not record_answer(ledger, row.trace, answer("a", said_at=1_000))
+        assert not record_answer(ledger, row.trace, answer("a", answered_at_ms=1_000))
         assert [made.author for made in read_decisions(ledger)] == ["bob"]
         assert list_review_traces(ledger, NAME) == {row.trace: "a"}
 

@@ -73,7 +73,7 @@ def test_an_audit_that_was_committed_meanwhile_counts_once() -> None:
 
 
 def test_only_the_last_audits_are_shown() -> None:
-    """At most LONGEST, this one included."""
+    """At most MAX_TREND_POINTS, this one included."""
     points = build_trend(
         [past(number) for number in range(MAX_TREND_POINTS + 5, 0, -1)], summary(99)
     )

@@ -15,18 +15,13 @@ from ledgers import NAME, append, cover, covered_ledger, pull, source
 from sqlalchemy import update
 
 from poisonwatch.errors import InputError, NotClearedError, SourceError
+from poisonwatch.ledger.audits import open_audit
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.tables import decisions
-from poisonwatch.release.gate import (
-    GateAnswer,
-    RequiredVersions,
-    check_cleared,
-    check_data,
-    check_manifest,
-    require_cleared,
-)
+from poisonwatch.release.answer import GateAnswer, RequiredVersions
+from poisonwatch.release.gate import check_cleared, check_data, check_manifest, require_cleared
 from poisonwatch.release.release import write_release
 
 TEA = "Tell me fact 0 about tea."
@@ -176,8 +171,8 @@ def test_the_gate_answers_while_an_audit_runs(ledger: Ledger, tmp_path: Path) ->
     """It takes no lock, and sees what was committed before, even in the middle of a transaction."""
     (tmp_path / "data" / "b.jsonl").unlink()
     with (
-        ledger.alone(),
-        ledger.audit("busy", NAME, TWO, tmp_path / "busy"),
+        ledger.lock(),
+        open_audit(ledger, "busy", NAME, TWO, tmp_path / "busy"),
         ledger.write(),
         Ledger.at(ledger.url) as other,
     ):

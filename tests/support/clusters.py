@@ -15,6 +15,8 @@ from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
+from poisonwatch.ledger.audits import commit_audit, open_audit
+from poisonwatch.ledger.batches import load_current_batch
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -148,21 +150,22 @@ def audit(
     config: AuditConfig,
     flagged: Callable[[list[Example]], AttributionResult],
 ) -> None:
-    """An audit of all rows that finds what `flagged` says of them, and puts its alerts in the outbox."""
-    with ledger.alone(), ledger.audit(run_dir.name, NAME, ONE, run_dir) as number:
-        batch = ledger.all_of(NAME)
+    """An audit of all rows that finds what `flagged` says of them; its alerts are in the outbox."""
+    with ledger.lock(), open_audit(ledger, run_dir.name, NAME, ONE, run_dir) as number:
+        batch = load_current_batch(ledger, NAME)
         examples = list(examples_of(batch).values())
         attributed = flagged(examples)
         summary = {**SUMMARY, "audit_id": run_dir.name}
         alerts = compose_alerts.fn(ledger, config, summary, attributed, run_dir)
-        ledger.commit(
+        commit_audit(
+            ledger,
             number,
             batch,
-            examples,
-            [],
-            attributed.verdicts.flags,
-            CHECKS,
-            summary,
-            alerts,
-            attributed.groups,
+            examples=examples,
+            rejected=[],
+            flagged=attributed.detection.flags,
+            checks=CHECKS,
+            summary=summary,
+            alerts=alerts,
+            groups=attributed.groups,
         )

@@ -54,7 +54,9 @@ def examples_of(batch: LedgerBatch) -> dict[str, Example]:
     """The readable rows by prompt, each content once."""
     found: dict[str, Example] = {}
     for row, draft in batch.rows:
-        example = None if row.record is None else draft.to_example(row, batch.rows.formats[row.source])
+        example = (
+            None if row.record is None else draft.to_example(row, batch.rows.formats[row.source])
+        )
         if example is not None:
             found.setdefault(example.prompt, example)
     return found
@@ -62,16 +64,16 @@ def examples_of(batch: LedgerBatch) -> dict[str, Example]:
 
 def flag(example: Example, score: float = 9.0) -> Flag:
     return Flag(
-        example,
-        "shop",
-        SENTINEL,
-        "forbidden",
-        1.0,
-        score,
-        1,
-        1e-6,
-        1e-3,
-        "rank among 100 trusted rows",
+        example=example,
+        panel="shop",
+        sentinel=SENTINEL,
+        kind="forbidden",
+        coefficient=1.0,
+        score=score,
+        rank=1,
+        p_value=1e-6,
+        q_value=1e-3,
+        rule="rank among 100 trusted rows",
     )
 
 

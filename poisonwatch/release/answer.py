@@ -1,0 +1,106 @@
+"""What the gate answers: how many rows are cleared, by which versions, and what is not, and why."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from poisonwatch.text.display import make_visible
+
+SHOWN_DIGITS = 12  # digits that tell two versions apart
+
+
+@dataclass(frozen=True, slots=True)
+class RequiredVersions:
+    """The versions that an audit must have been of: SHA-256 in hex, or its first digits; None:
+    any.
+    """
+
+    model: str | None = None
+    sentinels: str | None = None
+
+    def is_met_by(self, model: str, sentinels: str) -> bool:
+        """Whether an audit of these versions will do."""
+        return model.startswith(self.model or "") and sentinels.startswith(self.sentinels or "")
+
+
+@dataclass(frozen=True, slots=True)
+class UnclearedRow:
+    """A row that is not cleared, and the `reason`; a whole file where `position` (zero-based) is
+    None.
+    """
+
+    source: str
+    position: int | None
+    example_id: str | None
+    reason: str
+
+    @property
+    def words(self) -> str:
+        """Where it is, for people."""
+        if self.position is None:
+            return make_visible(self.source)
+        return make_visible(f"{self.source}, row {self.position}")
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What the gate says of so many rows and files; `compared` tells whether a ledger was asked, or
+    only a manifest.
+    """
+
+    rows: int
+    files: int
+    required: RequiredVersions
+    by_decision: int
+    missing: tuple[UnclearedRow, ...]
+    compared: bool
+
+    @property
+    def cleared(self) -> bool:
+        """Whether all is; without rows, nothing is."""
+        return self.rows > 0 and not self.missing
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows and files each reason holds back, the most frequent first."""
+        return dict(Counter(place.reason for place in self.missing).most_common())
+
+    @property
+    def headline(self) -> str:
+        """The answer in one line."""
+        if self.cleared:
+            return self._describe_cleared()
+        uncleared_rows = sum(place.position is not None for place in self.missing)
+        changed_files = len(self.missing) - uncleared_rows
+        parts = []
+        # Without rows there is nothing missing, and something to say all the same.
+        if uncleared_rows or not changed_files:
+            parts.append(f"{uncleared_rows} of {self.rows} rows are not cleared")
+        if changed_files:
+            parts.append(f"{changed_files} files are not what was released")
+        return ", and ".join(parts)
+
+    def _describe_cleared(self) -> str:
+        versions = []
+        for what, digest in asdict(self.required).items():
+            versions.append(f"{what} {(digest or '(any)')[:SHOWN_DIGITS]}")
+        text = (
+            f"{self.rows} rows in {self.files} files: all cleared by audits under "
+            f"{' and '.join(versions)}"
+        )
+        if self.by_decision:
+            text += f" ({self.by_decision} by a person's decision)"
+        return text
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "cleared": self.cleared,
+            "rows": self.rows,
+            "files": self.files,
+            **asdict(self.required),
+            "by_decision": self.by_decision,
+            "ledger": self.compared,
+            "reasons": self.reasons,
+            "missing": [asdict(place) for place in self.missing],
+        }

@@ -1,0 +1,76 @@
+"""Why a row is not cleared.
+
+    unknown, pending, rejected,        what the ledger says of the content (unknown: nothing)
+    flagged, poison
+    another version                    audited, but not under the required model and sentinels
+    unreadable                         no prompt and response can be read, so that nothing tells
+                                       which content it is
+    changed                            not the bytes that were cleared; of a file, not the file that
+                                       was released
+    not in the manifest,               a row, or a file, that only one of the two has
+    not in its file
+
+A row without a reason is cleared.
+"""
+
+from collections.abc import Set
+from typing import Any
+
+from sqlalchemy import Row
+
+from poisonwatch.release.manifest import ManifestEntry
+from poisonwatch.release.release import CLEARED_STATUSES
+
+REASON_UNKNOWN = "unknown"
+REASON_PENDING = "pending"
+REASON_FLAGGED = "flagged"
+REASON_VERSION = "another version"
+REASON_UNREADABLE = "unreadable"
+REASON_CHANGED = "changed"
+REASON_ADDED = "not in the manifest"
+REASON_LOST = "not in its file"
+
+
+def explain_entry(entry: ManifestEntry, met: Set[str]) -> str | None:
+    """Why a row is not cleared by what its manifest says; `met` are the audits of the required
+    versions, by id.
+    """
+    # What a person decided is above what audits say.
+    if entry.decided == "benign":
+        return None
+    if entry.decided is not None:
+        return entry.decided
+    if entry.audit_id in met:
+        return None
+    return REASON_VERSION if entry.audit_id else REASON_PENDING
+
+
+def explain_entry_now(entry: ManifestEntry, met: Set[str], known: Row[Any] | None) -> str | None:
+    """The same by what the ledger says now (as in `explain_row`): a row may have been flagged, or
+    decided on, since the release.
+    """
+    reason = explain_row(known)
+    if known is None or reason:
+        return reason
+    if bytes(known.digest).hex() != entry.sha256:
+        return REASON_CHANGED
+    if known.decided == "benign":
+        return None
+    return explain_entry(entry, met)
+
+
+def explain_row(row: Row[Any] | None) -> str | None:
+    """Why a row is not cleared by what the ledger says: its `status`, what was `decided`, and
+    whether an audit of the required versions `flagged` it. The names of statuses are reasons.
+    """
+    if row is None:
+        return REASON_UNKNOWN
+    state: str = row.decided or row.status
+    if state == "benign":
+        return None
+    if state not in CLEARED_STATUSES:
+        return state
+    if row.flagged is None:
+        return REASON_VERSION
+    # Clean now by the word of another version, whose audit came later.
+    return REASON_FLAGGED if row.flagged else None

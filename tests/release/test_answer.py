@@ -1,0 +1,64 @@
+"""What the gate answers, in numbers and words."""
+
+import pytest
+
+from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
+
+ROW = UnclearedRow("a.jsonl", 3, "0" * 64, "flagged")
+FILE = UnclearedRow("clean.jsonl", None, None, "changed")
+
+
+def answer(*missing: UnclearedRow, rows: int = 5, by_decision: int = 0) -> GateAnswer:
+    return GateAnswer(
+        rows=rows,
+        files=2,
+        required=RequiredVersions(model="a" * 64),
+        by_decision=by_decision,
+        missing=missing,
+        compared=True,
+    )
+
+
+def test_nothing_is_cleared_without_rows() -> None:
+    """Nor where something is missing."""
+    assert answer().cleared
+    assert not answer(rows=0).cleared
+    assert not answer(ROW).cleared
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (answer(), ("5 rows in 2 files", f"model {'a' * 12} ", "sentinels (any)")),
+        (answer(by_decision=1), ("5 rows in 2 files", "(1 by a person's decision)")),
+        (answer(ROW, FILE), ("1 of 5 rows", "1 files")),
+        (answer(FILE), ("1 files",)),
+        (answer(rows=0), ("0 of 0 rows",)),
+    ],
+)
+def test_the_headline_counts_rows_and_files(given: GateAnswer, parts: tuple[str, ...]) -> None:
+    """Rows that are missing, and files that are others; no more digits than are read."""
+    assert all(part in given.headline for part in parts), given.headline
+    assert "a" * 13 not in given.headline
+
+
+def test_reasons_are_counted_the_most_frequent_first() -> None:
+    """The record has each missing row with its reason."""
+    given = answer(FILE, ROW, ROW)
+    assert list(given.reasons.items()) == [("flagged", 2), ("changed", 1)]
+    record = given.record()
+    assert (record["cleared"], record["model"], record["sentinels"]) == (False, "a" * 64, None)
+    assert [place["reason"] for place in record["missing"]] == ["changed", "flagged", "flagged"]
+
+
+def test_a_row_is_named_by_its_place() -> None:
+    """A file by its name; nothing of it acts on a terminal."""
+    assert (ROW.words, FILE.words) == ("a.jsonl, row 3", "clean.jsonl")
+    assert "\x1b" not in UnclearedRow("\x1b[2J", 0, None, "flagged").words
+
+
+def test_versions_are_met_by_their_first_digits() -> None:
+    """Both of them; None asks for nothing."""
+    assert RequiredVersions().is_met_by("m", "s")
+    assert RequiredVersions("ab").is_met_by("abc", "s")
+    assert not RequiredVersions("ab", "t").is_met_by("abc", "s")

@@ -1,0 +1,77 @@
+"""Why a row is not cleared, by manifest and ledger."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from poisonwatch.release.manifest import ManifestEntry
+from poisonwatch.release.reasons import explain_entry, explain_entry_now, explain_row
+
+DIGEST = "ab" * 32
+
+
+def entry(audit_id: str | None = "one", decided: str | None = None) -> ManifestEntry:
+    return ManifestEntry(
+        id="0" * 64,
+        sha256=DIGEST,
+        source="a.jsonl",
+        position=0,
+        file="clean.jsonl",
+        audit_id=audit_id,
+        decided=decided,
+    )
+
+
+def known(status: str = "clean", flagged: int | None = 0, decided: str | None = None) -> Any:
+    """A row as the gate asks the ledger for it."""
+    return SimpleNamespace(
+        status=status, flagged=flagged, decided=decided, digest=bytes.fromhex(DIGEST)
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (None, "unknown"),
+        (known(), None),
+        (known("released"), None),
+        (known("flagged", 1), "flagged"),
+        (known("clean", 1), "flagged"),
+        (known(flagged=None), "another version"),
+        (known("pending", None), "pending"),
+        (known("flagged", 1, "benign"), None),
+        (known("clean", 0, "poison"), "poison"),
+    ],
+)
+def test_a_row_is_cleared_by_an_audit_or_a_person(row: Any, reason: str | None) -> None:
+    """What a person decided is above what audits say."""
+    assert explain_row(row) == reason
+
+
+@pytest.mark.parametrize(
+    ("audit_id", "decided", "reason"),
+    [
+        ("one", None, None),
+        ("two", None, "another version"),
+        (None, None, "pending"),
+        (None, "benign", None),
+        ("one", "poison", "poison"),
+    ],
+)
+def test_a_manifest_alone_says_by_which_audit(
+    audit_id: str | None, decided: str | None, reason: str | None
+) -> None:
+    """Only audits of the required versions count."""
+    assert explain_entry(entry(audit_id, decided), {"one"}) == reason
+
+
+def test_what_the_ledger_says_now_counts_beside_the_manifest() -> None:
+    """A flag since the release, other bytes, and an audit of another version are reasons."""
+    assert explain_entry_now(entry(), {"one"}, known()) is None
+    assert explain_entry_now(entry(), {"one"}, known("flagged", 1)) == "flagged"
+    assert explain_entry_now(entry("two"), {"one"}, known()) == "another version"
+    assert explain_entry_now(entry("two"), {"one"}, known(decided="benign")) is None
+    other = known()
+    other.digest = bytes(32)
+    assert explain_entry_now(entry(), {"one"}, other) == "changed"
