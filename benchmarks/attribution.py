@@ -32,7 +32,8 @@ from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import FittedOperators
+from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.operators import compute_gradients
 from poisonwatch.stride.queries import prepare_answers
 from poisonwatch.stride.recover import estimate_coefficients
@@ -52,7 +53,7 @@ def stride(
     """
     fitted = fit(pretrained, examples, config)
     question = prepare_answers(fitted, queries, np.eye(len(queries)), config)
-    y = question.measure(fitted, fitted.operators, config)
+    y = measure(fitted, fitted.operators, question, config)
     found = {f"STRIDE, {label}": estimate_coefficients(fitted, y, config).w}
     if len(examples) == fitted.settings.K and config.fit == "natural-gradient":
         own = fitted.M.T @ y
@@ -64,7 +65,7 @@ def stride(
     return found
 
 
-def _norm_over_spread(fitted: Fitted, examples: Sequence[Example]) -> Array:
+def _norm_over_spread(fitted: FittedOperators, examples: Sequence[Example]) -> Array:
     """(n, 1): what turns c_i = 1 / spread_i into c_i = 1 / ||G_i||."""
     encoded = [fitted.encoder.encode(example.messages) for example in examples]
     norms = []

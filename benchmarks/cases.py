@@ -8,7 +8,7 @@ of prompt and response) and `sentinels.yaml`. A case is met as an audit would: b
 negatives and some poison rows drawn by seed; no trusted rows.
 
 Row gradients and states depend on the row, the model and the basis alone: they are computed once
-for all rows (`benchmarks/cache`, minutes), and every audit is put together from them; yardstick,
+for all rows (`benchmarks/cache`, minutes), and every audit is put together from them; background,
 memberships, measurement and recovery are each audit's own. Basis and Fisher factors are those of
 the background rows.
 
@@ -22,7 +22,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.designs import draw_by_design
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import NaturalGradientFit
 from poisonwatch.stride.influence import Influence, Query, build_queries
 from poisonwatch.stride.natural_gradient import Geometry, sum_subsets
 from poisonwatch.stride.operators import (
@@ -175,7 +175,9 @@ class Rows:
     def places(self, examples: list[Example]) -> NDArray[np.int64]:
         return np.array([self.place[example.id] for example in examples])
 
-    def fitted(self, examples: list[Example], stride: StrideConfig, seed: int) -> Fitted:
+    def fitted(
+        self, examples: list[Example], stride: StrideConfig, seed: int
+    ) -> NaturalGradientFit:
         """What `attribution.fit` makes of these rows."""
         ids = tuple(example.id for example in examples)
         settings = resolve_settings(stride, self.depth, self.model.width, len(ids))
@@ -184,32 +186,31 @@ class Rows:
         every = np.arange(len(ids))
         sample = draw_order(ids, seed)[: stride.background]
         G = self.G[self.places(examples)]
-        yardstick = Background.of(G[sample], self.preconditioner)
-        encoded = tuple(self.encoded[i] for i in ids)
-        whole = Geometry(self.basis, self.preconditioner, yardstick, every, G, every)
+        # All gradients are at hand: no row is passed over again.
         own = np.full(len(ids), -1)
         own[sample] = np.arange(len(sample))
-        sums = sum_subsets(
-            self.model,
-            encoded,
-            membership,
-            replace(whole, yardstick=_Known(yardstick, own)),
-            stride.token_budget,
+        encoded = tuple(self.encoded[i] for i in ids)
+        geometry = Geometry(
+            basis=self.basis,
+            preconditioner=self.preconditioner,
+            background=Background.from_gradients(G[sample], self.preconditioner),
+            known=every,
+            G=G,
+            own=own,
         )
-        operators = solve_operators(sums.G, self.preconditioner, self.basis, stride.shift)
-        M = membership.matrix()
-        return Fitted(
-            settings,
-            self.model,
-            self.encoder,
-            ids,
-            operators,
-            M,
-            features,
-            sums.centre,
-            sums.spread,
-            encoded,
-            self.preconditioner,
+        sums = sum_subsets(self.model, encoded, membership, geometry, stride.token_budget)
+        return NaturalGradientFit(
+            settings=settings,
+            model=self.model,
+            encoder=self.encoder,
+            ids=ids,
+            operators=solve_operators(sums.G, self.preconditioner, self.basis, stride.shift),
+            M=membership.matrix(),
+            features=features,
+            centre=sums.centre,
+            spread=sums.spread,
+            encoded=encoded,
+            preconditioner=self.preconditioner,
         )
 
     def questions(self, case: Case) -> tuple[tuple[Query, ...], PreparedQueries]:
@@ -250,7 +251,7 @@ class Rows:
         return PreparedQueries(tuple(answers), combine.numpy(), G)
 
     @cached_property
-    def _fitted_to_few(self) -> Fitted:
+    def _fitted_to_few(self) -> NaturalGradientFit:
         """Any fit: what is asked depends on the model and the basis alone."""
         return self.fitted(self.few, self.stride, 0)
 
@@ -268,24 +269,6 @@ class Rows:
             lambda rows: self.G[places[rows]],
             stride,
         )[0]
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A yardstick for rows whose gradients are all at hand, only some of which are probes: `own`
-    (n,) is a row's place among them or -1.
-    """
-
-    yardstick: Background
-    own: NDArray[np.int64]
-
-    def measure(self, G: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        centre, spread = self.yardstick.measure(G)
-        probes = np.flatnonzero(self.own[rows.numpy()] >= 0)
-        if len(probes):
-            own = torch.from_numpy(self.own[rows.numpy()[probes]])
-            centre[probes], spread[probes] = self.yardstick.measure(G[probes], own)
-        return centre, spread
 
 
 STRIDES = {

@@ -4,7 +4,7 @@ with n.
     python benchmarks/fit_memory.py [--rows 2000 20000] [--K 500]
 
 Each fit runs in a process of its own, with the same K: what is left to grow is what is kept of the
-rows (tokens, likeness, yardstick).
+rows (tokens, similarity, background).
 """
 
 import argparse
@@ -17,10 +17,10 @@ import resource, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from tiny_models import build_model, build_tokenizer
-from poisonwatch.attribution import fit
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example, Message
-from poisonwatch.pretrained import Pretrained
+from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.stride.attribution import fit
 
 torch.set_num_threads(1)
 n, K = int(sys.argv[2]), int(sys.argv[3])

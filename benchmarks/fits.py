@@ -21,6 +21,7 @@ from sklearn.metrics import average_precision_score
 from poisonwatch.config import ModelConfig, StrideConfig, TrainingConfig
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.queries import prepare_queries
 from poisonwatch.stride.recover import estimate_coefficients
 from poisonwatch.stride.scoring import pool_scores
@@ -76,9 +77,8 @@ def main() -> None:
                 fitted = fit(pretrained, examples, stride, seed)
                 seconds = time.process_time() - start
                 queries, asked = prepare_queries(fitted, case.sentinels, stride)
-                w = estimate_coefficients(
-                    fitted, asked.measure(fitted, fitted.operators, stride), stride
-                ).w
+                y = measure(fitted, fitted.operators, asked, stride)
+                w = estimate_coefficients(fitted, y, stride).w
                 precision = average_precision_score(
                     labels, pool_scores(queries, w).pooled.max(axis=1)
                 )

@@ -26,9 +26,10 @@ from scipy.sparse import csc_array, csr_array
 from sklearn.linear_model import Lasso
 
 from poisonwatch.datasets.synthetic import make_sparse_problem
-from poisonwatch.recovery.lasso import Recovery, duality_gap, lambda_max, lasso
+from poisonwatch.recovery.estimate import Estimate
+from poisonwatch.recovery.lasso import duality_gap, lambda_max, lasso
 
-Solver = Callable[[csr_array, np.ndarray, float], Recovery]
+Solver = Callable[[csr_array, np.ndarray, float], Estimate]
 PLANTED = [  # s, snr, fraction
     (10, 1.0, 0.3),
     (20, 100.0, 0.1),
@@ -46,7 +47,7 @@ def narrow(M: csr_array) -> csc_array:
     return csc_array((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), shape=X.shape)
 
 
-def by_scikit_learn(M: csr_array, Y: np.ndarray, fraction: float) -> Recovery:
+def by_scikit_learn(M: csr_array, Y: np.ndarray, fraction: float) -> Estimate:
     """Coordinate descent with gap-safe screening; its tolerance is relative to ||y||^2, ours to
     half of that.
     """
@@ -57,10 +58,10 @@ def by_scikit_learn(M: csr_array, Y: np.ndarray, fraction: float) -> Recovery:
         for penalty, y in zip(lam, Y.T, strict=True)
     ]
     w = np.column_stack([fit.coef_ for fit in fits])
-    return Recovery(w, duality_gap(M, Y, w, lam), lam, max(fit.n_iter_ for fit in fits))
+    return Estimate(w, duality_gap(M, Y, w, lam), max(fit.n_iter_ for fit in fits))
 
 
-def by_celer(M: csr_array, Y: np.ndarray, fraction: float) -> Recovery:
+def by_celer(M: csr_array, Y: np.ndarray, fraction: float) -> Estimate:
     """Working sets with dual extrapolation; its tolerance is relative to ||y||^2, too."""
     from celer import Lasso as Celer
 
@@ -71,10 +72,10 @@ def by_celer(M: csr_array, Y: np.ndarray, fraction: float) -> Recovery:
         for penalty, y in zip(lam, Y.T, strict=True)
     ]
     w = np.column_stack([fit.coef_ for fit in fits])
-    return Recovery(w, duality_gap(M, Y, w, lam), lam, max(fit.n_iter_ for fit in fits))
+    return Estimate(w, duality_gap(M, Y, w, lam), max(fit.n_iter_ for fit in fits))
 
 
-def by_plain_fista(M: csr_array, Y: np.ndarray, fraction: float) -> Recovery:
+def by_plain_fista(M: csr_array, Y: np.ndarray, fraction: float) -> Estimate:
     """Fixed step 1 / (||M||_1 ||M||_inf), adaptive restart, all rows and columns at once: what
     recovery did at first.
     """
@@ -92,16 +93,16 @@ def by_plain_fista(M: csr_array, Y: np.ndarray, fraction: float) -> Recovery:
         w, momentum, n_iter = w_next, momentum_next, n_iter + 1
         if n_iter % 10 == 0:
             gap = duality_gap(M, Y, w, lam)
-    return Recovery(w, gap, lam, n_iter)
+    return Estimate(w, gap, n_iter)
 
 
-def timed(solver: Solver, M: csr_array, Y: np.ndarray, fraction: float) -> tuple[float, Recovery]:
+def timed(solver: Solver, M: csr_array, Y: np.ndarray, fraction: float) -> tuple[float, Estimate]:
     start = time.process_time()
     found = solver(M, Y, fraction)
     return time.process_time() - start, found
 
 
-def cells(runs: list[tuple[float, Recovery]]) -> str:
+def cells(runs: list[tuple[float, Estimate]]) -> str:
     """Seconds (median, and largest of several), worst gap, median iterations, median support of a
     query.
     """
@@ -109,7 +110,7 @@ def cells(runs: list[tuple[float, Recovery]]) -> str:
     worst = f" ({max(seconds):.2f})" if len(runs) > 1 else ""
     support = [np.count_nonzero(found.w) / found.w.shape[1] for _, found in runs]
     return (
-        f"{np.median(seconds):.2f}{worst} | {max(found.gap.max() for _, found in runs):.1e} | "
+        f"{np.median(seconds):.2f}{worst} | {max(found.worst for _, found in runs):.1e} | "
         f"{np.median([found.n_iter for _, found in runs]):.0f} | {np.median(support):.0f}"
     )
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poisonwatch.checkpoints import passes as trail
+from poisonwatch.checkpoints import passes
 from poisonwatch.checkpoints.passes import PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import ModelConfig
@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default=ModelConfig().name)
     parser.add_argument(
-        "--every", type=float, default=trail.EVERY_S, help="seconds between two shards"
+        "--every", type=float, default=passes.EVERY_S, help="seconds between two shards"
     )
     parser.add_argument(
         "--run", type=Path, help="run one audit in this folder, and print what it cost"
@@ -117,15 +117,15 @@ def run(folder: Path, model: Path, every: float, die: str | None = None) -> dict
 
 def one_audit(folder: Path, every: float, die: str | None) -> dict[str, Any]:
     """Run an audit and measure it."""
-    trail.EVERY_S = every
+    passes.EVERY_S = every
     costs = {"passed": 0, "keeping": 0.0, "kept": 0}
-    forget, watch = CheckpointStore.clear, Stopwatch()
+    clear, watch = CheckpointStore.clear, Stopwatch()
 
     def measured(self: CheckpointStore) -> None:
         costs["kept"] = (
             sum(path.stat().st_size for path in self.folder.glob("*")) if self.folder else 0
         )
-        forget(self)
+        clear(self)
 
     CheckpointStore.clear = measured  # type: ignore[method-assign]
     CheckpointStore.write = watch.around(CheckpointStore.write)  # type: ignore[method-assign]

@@ -23,31 +23,43 @@ from poisonwatch.checkpoints.store import DAMAGE, CheckpointStore
 from poisonwatch.model.encoding import Batch
 
 PassArray = Tensor | NDArray[np.float64] | NDArray[np.float32]
-PassArrays = dict[
-    str, tuple[PassArray, RowIndices | None]
-]  # arrays by name, with the places in them that belong to each row of a pass
 
-EVERY_S = 30.0  # between two shards, at least
-SHARE = 0.02  # of the time that writing them may take
-REWRITE = 2  # times the arrays' size that the shards may come to
-# times the arrays' size that must be free on the disk: for as many shards, and for the one that
-# replaces them
+# Arrays by name, with the places in them that belong to each row of a pass: (m,) or (m, d), None
+# for an array that is written as a whole.
+PassArrays = dict[str, tuple[PassArray, RowIndices | None]]
+
+# Seconds between two shards, at least.
+EVERY_S = 30.0
+
+# Share of the time that writing shards may take.
+SHARE = 0.02
+
+# Times the arrays' size that the shards may come to.
+REWRITE = 2
+
+# Times the arrays' size that must be free on the disk: for as many shards, and for the one that
+# replaces them.
 ROOM = 3
 
 
 class PassCheckpoint:
-    """One pass, by its `name` within the work.
+    """One pass, by its `name` within the store.
 
-    `filled` names the arrays: each with the places (m,) or (m, d) in it that belong to the pass's m
-    rows, or None where it is written as a whole. An earlier attempt's shards are put into the
-    arrays at once: `rows` says how many rows are done.
+    `filled` names the arrays. An earlier attempt's shards are put into the arrays at once: `rows`
+    says how many rows are done.
     """
 
-    def __init__(self, work: CheckpointStore | None, name: str, filled: PassArrays) -> None:
-        self.work = work or CheckpointStore()
+    def __init__(self, store: CheckpointStore | None, name: str, filled: PassArrays) -> None:
+        self.store = store or CheckpointStore()
         self.name = name
-        self.arrays = {of: torch.as_tensor(array) for of, (array, _) in filled.items()}
-        self.places = {of: places for of, (_, places) in filled.items()}
+        self.arrays: dict[str, Tensor] = {}
+        self.places: dict[str, RowIndices | None] = {}
+        m = 0
+        for of, (array, places) in filled.items():
+            # Tensors share the memory of NumPy arrays: what is put into one is in the other.
+            self.arrays[of], self.places[of] = torch.as_tensor(array), places
+            if places is not None:
+                m = max(m, len(places))
         self.batches = self.rows = 0
         self._size = sum(array.nbytes for array in self.arrays.values())
         self._written = 0  # bytes, since all was
@@ -55,11 +67,10 @@ class PassCheckpoint:
         self._unwritten: list[RowIndices] = []
         self._due = EVERY_S
         self._started = time.monotonic()
-        m = max((len(places) for places in self.places.values() if places is not None), default=0)
-        self._enabled = m > 0 and self.work.has_room(ROOM * self._size)
+        self._enabled = m > 0 and self.store.has_room(ROOM * self._size)
         if m > 0:
             self._restore()
-        self.work.rows_reused += self.rows
+        self.store.rows_reused += self.rows
 
     def remaining_batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches that are not done; when the next one is asked for, the one before it must be
@@ -71,7 +82,7 @@ class PassCheckpoint:
             self._unwritten.append(rows)
             self.batches += 1
             self.rows += len(rows)
-            self.work.newly_computed += len(rows)
+            self.store.newly_computed += len(rows)
             if time.monotonic() - self._started >= self._due:
                 self._write_shard()
         if self._unwritten:
@@ -79,40 +90,44 @@ class PassCheckpoint:
 
     def _write_shard(self) -> None:
         """Write a shard of what has changed, or of everything."""
-        if not self._enabled or not self.work.writable:
+        if not self._enabled or not self.store.writable:
             return
         started = time.monotonic()
-        rows = np.concatenate(self._unwritten)
-        tensors = self._collect_changed(rows)
+        tensors = self._collect_changed(np.concatenate(self._unwritten))
         size = sum(tensor.nbytes for tensor in tensors.values())
-        anew = self._written + size > REWRITE * self._size
+        written, after = self._written + size, self._last
+        anew = written > REWRITE * self._size
         if anew:
-            tensors = self._collect_all()
+            tensors, written, after = self._collect_all(), 0, ""
         link = uuid4().hex
-        facts = {
+        metadata = {
             "link": link,
-            "after": "" if anew else self._last,
+            "after": after,
             "batches": str(self.batches),
             "rows": str(self.rows),
         }
-        if self.work.write(self._file(self._number), tensors, facts):
+        if self.store.write(self._name_shard(self._number), tensors, metadata):
             if anew:
-                self.work.delete(
-                    *(
-                        name
-                        for name in self.work.names(f"{self.name}-")
-                        if name < self._file(self._number)
-                    )
-                )
-            self._written = 0 if anew else self._written + size
+                self._delete_shards_before(self._number)
+            self._written = written
             self._number, self._last, self._unwritten = self._number + 1, link, []
         now = time.monotonic()
+        # On a slow disk shards come more rarely, so that a pass is never held up by its own safety.
         self._due, self._started = max(EVERY_S, (now - started) / SHARE), now
 
-    def _file(self, number: int) -> str:
+    def _name_shard(self, number: int) -> str:
         return f"{self.name}-{number:06d}"
 
+    def _list_shards(self) -> list[str]:
+        return self.store.list_names(f"{self.name}-")
+
+    def _delete_shards_before(self, number: int) -> None:
+        for name in self._list_shards():
+            if name < self._name_shard(number):
+                self.store.delete(name)
+
     def _collect_changed(self, rows: RowIndices) -> dict[str, Tensor]:
+        """What belongs to these rows, on the CPU, with its places."""
         tensors = {}
         for name, array in self.arrays.items():
             places = self.places[name]
@@ -124,57 +139,65 @@ class PassCheckpoint:
         return tensors
 
     def _collect_all(self) -> dict[str, Tensor]:
-        tensors = {name: array.cpu().contiguous() for name, array in self.arrays.items()}
-        return tensors | {
-            f"{name}.at": torch.arange(len(self.arrays[name]))
-            for name, of in self.places.items()
-            if of is not None
-        }
+        """All arrays, on the CPU, with all their places."""
+        tensors = {}
+        for name, array in self.arrays.items():
+            tensors[name] = array.cpu().contiguous()
+            if self.places[name] is not None:
+                tensors[f"{name}.at"] = torch.arange(len(array))
+        return tensors
 
     def _restore(self) -> None:
         """Put what shards hold into the arrays, from the last that began anew up to the first that
         does not follow.
         """
-        names = self.work.names(f"{self.name}-")
-        first = max(
-            (i for i, name in enumerate(names) if self.work.read_metadata(name).get("after") == ""),
-            default=len(names),
-        )
-        for name in names[first:]:
-            found = self.work.read(name)
+        for name in self._list_chain():
+            found = self.store.read(name)
             try:
                 if found is None or found[1]["after"] != self._last:
                     return
                 self._load_shard(*found)
             except DAMAGE as error:
-                self.work.discard(name, error)
+                self.store.discard(name, error)
                 return
             self._number = int(name.rpartition("-")[2]) + 1
 
-    def _load_shard(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    def _list_chain(self) -> list[str]:
+        """The shards from the last one that follows none."""
+        chain: list[str] = []
+        for name in reversed(self._list_shards()):
+            chain.insert(0, name)
+            if self.store.read_metadata(name).get("after") == "":
+                return chain
+        return []
+
+    def _load_shard(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Raises ValueError or KeyError where a shard does not fit the arrays; these are untouched
         then.
         """
-        batches, rows, link = int(facts["batches"]), int(facts["rows"]), facts["link"]
-        at = {}
-        for name, array in self.arrays.items():
-            value = tensors[name]
-            if self.places[name] is None:
-                fits = value.shape == array.shape
-            else:
-                at[name] = tensors[f"{name}.at"]
-                whole = (
-                    at[name].dtype == torch.int64
-                    and at[name].shape == value.shape[:1]
-                    and value.shape[1:] == array.shape[1:]
-                )
-                fits = whole and bool(((at[name] >= 0) & (at[name] < len(array))).all())
-            if not fits or value.dtype != array.dtype:
+        batches, rows, link = int(metadata["batches"]), int(metadata["rows"]), metadata["link"]
+        # All is checked before anything is put anywhere.
+        for name in self.arrays:
+            if not self._fits(name, tensors):
                 raise ValueError(f"it holds another {name}")
         for name, array in self.arrays.items():
-            if name in at:
-                array[at[name].to(array.device)] = tensors[name].to(array.device)
+            value = tensors[name].to(array.device)
+            if self.places[name] is None:
+                array.copy_(value)
             else:
-                array.copy_(tensors[name])
+                array[tensors[f"{name}.at"].to(array.device)] = value
         self.batches, self.rows, self._last = batches, rows, link
         self._written += sum(tensor.nbytes for tensor in tensors.values())
+
+    def _fits(self, name: str, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether a shard's tensors go into the array of this name."""
+        array, value = self.arrays[name], tensors[name]
+        if value.dtype != array.dtype:
+            return False
+        if self.places[name] is None:
+            return value.shape == array.shape
+        at = tensors[f"{name}.at"]
+        if at.dtype != torch.int64 or at.shape != value.shape[:1]:
+            return False
+        within = bool(((at >= 0) & (at < len(array))).all())
+        return within and value.shape[1:] == array.shape[1:]

@@ -18,8 +18,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-# ends the name of an array that lies in memory column by column: sums over it depend on that, in
-# the last digit
+# Ends the name of an array that lies in memory column by column: sums over it depend on that, in
+# the last digit.
 BY_COLUMN = "T"
 
 
@@ -34,9 +34,8 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
 class _TreeWriter:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._names: dict[
-            int, str
-        ] = {}  # of arrays by their identity: one that comes twice is kept once
+        # Of arrays by their identity: one that comes twice is kept once.
+        self._names: dict[int, str] = {}
 
     def tree(self, value: Any) -> Any:
         if value is None or isinstance(value, (str, bool, int, float)):
@@ -52,17 +51,14 @@ class _TreeWriter:
         raise TypeError(f"{type(value).__name__} cannot be kept")
 
     def _array(self, value: Tensor | NDArray[Any]) -> str:
-        by_column = (
-            isinstance(value, np.ndarray)
-            and value.flags.f_contiguous
-            and not value.flags.c_contiguous
-        )
-        name = f"{len(self.tensors)}{BY_COLUMN * by_column}"
-        array = (
-            value.detach()
-            if isinstance(value, Tensor)
-            else torch.from_numpy(np.ascontiguousarray(value.T if by_column else value))
-        )
+        name = str(len(self.tensors))
+        if isinstance(value, Tensor):
+            array = value.detach()
+        elif value.flags.f_contiguous and not value.flags.c_contiguous:
+            name += BY_COLUMN
+            array = torch.from_numpy(np.ascontiguousarray(value.T))
+        else:
+            array = torch.from_numpy(np.ascontiguousarray(value))
         self.tensors[name], self._names[id(value)] = array.contiguous().cpu(), name
         return name
 
@@ -84,15 +80,19 @@ class _TreeReader:
     def read(self, kind: Any, tree: Any) -> Any:
         origin, arguments = get_origin(kind), get_args(kind)
         if origin in (Union, types.UnionType):
-            (other,) = (of for of in arguments if of is not type(None))
-            return None if tree is None else self.read(other, tree)
+            # The only unions there are: a kind, or None.
+            (other,) = set(arguments) - {type(None)}
+            if tree is None:
+                return None
+            return self.read(other, tree)
         if origin is Literal and tree in arguments:
             return tree
         if origin is list and isinstance(tree, list):
             return [self.read(arguments[0], item) for item in tree]
         if origin is tuple and isinstance(tree, list):
-            kinds = arguments[:1] * len(tree) if arguments[1:] == (...,) else arguments
-            return tuple(self.read(of, item) for of, item in zip(kinds, tree, strict=True))
+            if arguments[1:] == (...,):
+                arguments = arguments[:1] * len(tree)
+            return tuple(self.read(of, item) for of, item in zip(arguments, tree, strict=True))
         if origin is np.ndarray:
             return self._array(tree, np.dtype(get_args(arguments[1])[0]))
         if kind is Tensor:
@@ -107,10 +107,10 @@ class _TreeReader:
 
     def _dataclass(self, kind: Any, tree: dict[str, Any]) -> Any:
         hints = get_type_hints(kind)
-        wanted = {field.name: hints[field.name] for field in fields(kind)}
-        if wanted.keys() != tree.keys():
+        names = [field.name for field in fields(kind)]
+        if set(names) != tree.keys():
             raise ValueError(f"no {kind.__name__} was kept here")
-        return kind(**{name: self.read(of, tree[name]) for name, of in wanted.items()})
+        return kind(**{name: self.read(hints[name], tree[name]) for name in names})
 
     def _tensor(self, tree: Any) -> Tensor:
         if not isinstance(tree, str) or tree not in self.tensors:
@@ -121,4 +121,6 @@ class _TreeReader:
         array = self._tensor(tree).numpy()
         if array.dtype != dtype:
             raise ValueError(f"an array of {array.dtype} was kept where one of {dtype} belongs")
-        return array.T if tree.endswith(BY_COLUMN) else array
+        if tree.endswith(BY_COLUMN):
+            return array.T
+        return array

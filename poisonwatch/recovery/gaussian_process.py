@@ -1,8 +1,8 @@
-"""Recovery of dense coefficients: kriging, with the rows' likeness as what is known before
-measuring.
+"""Recovery of dense coefficients by Gaussian-process regression (kriging), with the rows'
+similarity as what is known before measuring.
 
-Influence on language models is dense: every row moves every query a little, and like rows move it
-alike. So, instead of few non-zero coefficients (`recovery.lasso`, the paper's choice), a smooth
+Influence on language models is dense: every row moves every query a little, and similar rows move
+it alike. So, instead of few non-zero coefficients (`recovery.lasso`, the paper's choice), a smooth
 function of the rows plus each row's own part is assumed:
 
     w = mu + f + e ,   f ~ N(0, s^2 kernel) ,   e ~ N(0, s^2 OWN I) ,   y = M w
@@ -24,31 +24,49 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
 from poisonwatch.arrays import Array, Features
+from poisonwatch.recovery.estimate import Estimate, Measurements
 
-OWN_VARIANCE = 0.3  # variance of a row's own part, in units of the smooth part's
-# variance of a measurement, in units of what a subset's effect varies by: rounds of subsets may
-# contradict each other
+# Variance of a row's own part, in units of the smooth part's.
+OWN_VARIANCE = 0.3
+
+# Variance of a measurement, in units of what a subset's effect varies by: rounds of subsets may
+# contradict each other.
 NOISE_VARIANCE = 1e-4
-DENSE_UP_TO = (
-    3000  # subsets; V is factorised up to here (72 MB), and solved by conjugate gradients above
-)
-COLUMNS_AT_ONCE = 256  # of V that are formed at a time: each takes n floats on its way
+
+# Subsets up to which V is factorised (72 MB); above, it is solved by conjugate gradients.
+DENSE_UP_TO = 3000
+
+# Columns of V that are formed at a time: each takes n floats on its way.
+COLUMNS_AT_ONCE = 256
+
+KERNEL_WIDTH = 0.4
+
+# Entries of the kernel held at a time.
+TILE_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class Kriged:
-    """`w` (n, Q): mu + f^ for every row; `residual` (Q,): ||V x - b|| / ||b|| of the linear systems
-    behind it.
+class SmoothRecovery:
+    """Similar rows act alike: the Gaussian process, on all subsets at once. `tolerance` and
+    `max_iter` count where there are too many subsets to factorise.
     """
 
-    w: Array
-    residual: Array
+    tolerance: float = 1e-6
+    max_iter: int = 3000
+
+    def __call__(self, measured: Measurements) -> Estimate:
+        kernel = Kernel(measured.features)
+        return gp_regress(
+            measured.M, measured.y, kernel, tolerance=self.tolerance, max_iter=self.max_iter
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """kernel (n, n) of the rows' `features` (n, f), applied tile by tile: never more than some 50
-    MiB of it exist.
+    """kernel(i, j) = exp((<phi_i, phi_j> - 1) / KERNEL_WIDTH), (n, n), of the rows' `features` phi
+    (n, f), applied tile by tile: never more than some 50 MiB of it exist.
+
+    Without features (f = 0) no row is like another: the kernel is the identity.
     """
 
     features: Features
@@ -70,43 +88,67 @@ class Kernel:
             yield cast(Features, np.exp((tile - 1.0) / KERNEL_WIDTH))
 
 
-def gp_regress(
-    M: csr_array, Y: Array, kernel: Kernel, tolerance: float = 1e-6, max_iter: int = 3000
-) -> Kriged:
-    """Predict what every row does, from what the subsets do: Y (K, Q)."""
-    K = M.shape[0]
-    sizes = np.asarray(M.sum(axis=1), dtype=np.float64).ravel()
-    diagonal: Array = sizes * (1.0 + OWN_VARIANCE)  # of V, if no two rows were alike
-    noise = NOISE_VARIANCE * float(diagonal.mean())
+class _Covariance:
+    """V = M (kernel + OWN I) M^T + noise I (K, K), applied without being formed."""
 
-    def apply_V(x: Array) -> Array:
-        spread: Array = M.T @ x
-        product: Array = M @ (kernel @ spread + OWN_VARIANCE * spread) + noise * x
+    def __init__(self, M: csr_array, kernel: Kernel) -> None:
+        self.M = M
+        self.kernel = kernel
+        self.sizes = np.asarray(M.sum(axis=1), dtype=np.float64).ravel()
+        # The diagonal of V, if no two rows were alike.
+        self.diagonal: Array = self.sizes * (1.0 + OWN_VARIANCE)
+        self.noise = NOISE_VARIANCE * float(self.diagonal.mean())
+
+    def apply(self, x: Array) -> Array:
+        """V x for x (K, q)."""
+        spread: Array = self.M.T @ x
+        product: Array = self.M @ (self.kernel @ spread + OWN_VARIANCE * spread) + self.noise * x
         return product
 
-    right = np.column_stack([sizes, Y])
-    if K <= DENSE_UP_TO:
-        V = np.hstack(
-            [
-                apply_V(np.eye(K, COLUMNS_AT_ONCE, -start)[:, : K - start])
-                for start in range(0, K, COLUMNS_AT_ONCE)
-            ]
-        )
-        x = cho_solve(cho_factor(V, lower=True), right)
+    def form(self) -> Array:
+        """V as a matrix (K, K)."""
+        K = len(self.sizes)
+        blocks = []
+        for start in range(0, K, COLUMNS_AT_ONCE):
+            unit_columns = np.eye(K, COLUMNS_AT_ONCE, -start)[:, : K - start]
+            blocks.append(self.apply(unit_columns))
+        return np.hstack(blocks)
+
+
+def gp_regress(
+    M: csr_array, Y: Array, kernel: Kernel, *, tolerance: float = 1e-6, max_iter: int = 3000
+) -> Estimate:
+    """Predict what every row does, mu + f^ (n, Q), from what the subsets do: Y (K, Q).
+
+    The certificate is ||V x - b|| / ||b|| of the linear systems behind it.
+    """
+    V = _Covariance(M, kernel)
+    # One more column than queries: M 1, whose solution gives mu.
+    right = np.column_stack([V.sizes, Y])
+    n_iter = 0
+    if M.shape[0] <= DENSE_UP_TO:
+        x = cho_solve(cho_factor(V.form(), lower=True), right)
     else:
-        x = solve_conjugate_gradients(apply_V, right, diagonal, tolerance, max_iter)
+        x, n_iter = solve_conjugate_gradients(
+            V.apply, right, V.diagonal, tolerance=tolerance, max_iter=max_iter
+        )
     lengths = np.linalg.norm(right, axis=0)
-    residual = np.linalg.norm(apply_V(x) - right, axis=0) / np.where(lengths > 0, lengths, 1.0)
+    residual = np.linalg.norm(V.apply(x) - right, axis=0) / np.where(lengths > 0, lengths, 1.0)
     mu = right[:, 0] @ x[:, 1:] / max(float(right[:, 0] @ x[:, 0]), np.finfo(float).tiny)
     spread = M.T @ (x[:, 1:] - np.outer(x[:, 0], mu))
-    return Kriged(mu + kernel @ spread, residual[1:])
+    return Estimate(mu + kernel @ spread, residual[1:], n_iter)
 
 
 def solve_conjugate_gradients(
-    apply: Callable[[Array], Array], right: Array, diagonal: Array, tolerance: float, max_iter: int
-) -> Array:
+    apply: Callable[[Array], Array],
+    right: Array,
+    diagonal: Array,
+    *,
+    tolerance: float,
+    max_iter: int,
+) -> tuple[Array, int]:
     """Solve V x = right (K, q), each column to its own relative `tolerance`, preconditioned by a
-    `diagonal` (K,).
+    `diagonal` (K,); returns x and the iterations.
 
     Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 49 (1952); all columns share the products with
     V.
@@ -117,11 +159,12 @@ def solve_conjugate_gradients(
     p = z.copy()
     rz = (r * z).sum(axis=0)
     goal = tolerance * np.linalg.norm(right, axis=0)
-    for _ in range(max_iter):
+    for n_iter in range(max_iter):
         if bool((np.linalg.norm(r, axis=0) <= goal).all()):
-            break
+            return x, n_iter
         Vp = apply(p)
         curvature = (p * Vp).sum(axis=0)
+        # A column that has arrived has no direction left: its step is 0, not 0 / 0.
         step = np.divide(rz, curvature, out=np.zeros_like(rz), where=curvature > 0)
         x += step * p
         r -= step * Vp
@@ -129,9 +172,4 @@ def solve_conjugate_gradients(
         rz_next = (r * z).sum(axis=0)
         p = z + np.divide(rz_next, rz, out=np.zeros_like(rz), where=rz > 0) * p
         rz = rz_next
-    return x
-
-
-KERNEL_WIDTH = 0.4
-
-TILE_ENTRIES = 1 << 22  # entries of the kernel held at a time
+    return x, max_iter

@@ -1,5 +1,4 @@
-"""Sparse recovery of row coefficients from subset measurements, with a certificate, and what a
-coefficient is worth.
+"""Sparse recovery of row coefficients from subset measurements, with a certificate.
 
     w(q) = argmin_w P(w),   P(w) = 1/2 ||y(q) - M w||^2 + lambda ||w||_1
 
@@ -14,42 +13,76 @@ M (K, n) is sparse with d ones a column, Y (K, Q) has a column for each query, w
 becomes dense: beside a copy of M sorted by columns, a query takes O(n) memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
-from poisonwatch.arrays import Array
+from poisonwatch.arrays import Array, Integers
+from poisonwatch.recovery.decoys import DECOY_QUANTILE, add_decoy_columns
+from poisonwatch.recovery.estimate import Estimate, Measurements
 
-# entries of w that iterate together: with fewer, calls cost more than sums; with more, they leave
-# the cache
+# Entries of w that iterate together: with fewer, calls cost more than sums; with more, they leave
+# the cache.
 BATCH_ENTRIES = 65_536
-LEAST_BATCH_COLUMNS = 6  # columns of Y; fewer are faster one by one
-LEAST_WORKING_SET = 256  # rows in a working set
-CHECK_EVERY = 10  # iterations from one certificate to the next
-WORKING_SET_TOLERANCE = 0.1  # how far a working set is solved, as a share of the gap over all rows
-SHRINK, GROW = (
-    0.98,
-    2.0,
-)  # what 1 / step loses with every iteration, and gains with every step that was too long
+
+# Columns of Y that iterate together, at least: fewer are faster one by one.
+LEAST_BATCH_COLUMNS = 6
+
+# Rows in a working set, at least.
+LEAST_WORKING_SET = 256
+
+# Iterations from one certificate to the next.
+CHECK_EVERY = 10
+
+# How far a working set is solved, as a share of the gap over all rows.
+WORKING_SET_TOLERANCE = 0.1
+
+# What 1 / step loses with every iteration, and gains with every step that was too long.
+SHRINK, GROW = 0.98, 2.0
+
+# The least and the largest penalty that is read off the noise, as shares of lambda_max.
 FRACTION_RANGE = (0.001, 0.9)
+
+TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True, slots=True)
-class Recovery:
-    """`w` (n, Q) coefficients, `gap` (Q,) duality gaps relative to P(0) = 1/2 ||y||^2, `lam` (Q,)
-    penalties.
+class SparseRecovery:
+    """Few rows act: the Lasso on the shared subsets, at lambda = `fraction` * lambda_max; None
+    reads it off the noise (`universal_fraction`).
 
-    `n_iter` is the iterations of the column that took most; 0 where the closed form or the start
-    was good enough.
+    Rows that were measured alone are known, and taken out of the shared subsets first. Where there
+    are more rows than subsets, decoys compete with them for the coefficients.
     """
 
-    w: Array
-    gap: Array
-    lam: Array
-    n_iter: int
+    fraction: float | Array | None = None
+    tolerance: float = 1e-6
+    max_iter: int = 20_000
+
+    def __call__(self, measured: Measurements) -> Estimate:
+        n, K, known, shared = measured.n, measured.K_shared, measured.known, measured.shared
+        w = np.zeros((n, measured.y.shape[1]))
+        w[known] = measured.y[K:]
+        unknown = np.setdiff1d(np.arange(n), known)
+        if not len(unknown):
+            return Estimate(w, np.zeros(w.shape[1]))
+        columns, left = csr_array(shared[:, unknown]), measured.y[:K] - shared @ w
+        # The penalty is read off the rows that there are: decoys have no part in it.
+        fraction = self.fraction
+        if fraction is None:
+            fraction = universal_fraction(columns, left)
+        # With a subset a row there is nothing to confuse: no decoy could say anything.
+        crowded = n > K
+        if crowded:
+            columns = add_decoy_columns(columns, max(1, n // 4), seed=0)
+        found = lasso(columns, left, fraction, tolerance=self.tolerance, max_iter=self.max_iter)
+        w[unknown], decoys = np.split(found.w, [len(unknown)])
+        if not crowded:
+            return replace(found, w=w)
+        return replace(found, w=w, decoy_quantile=np.quantile(decoys, DECOY_QUANTILE, axis=0))
 
 
 def lambda_max(M: csr_array, Y: Array) -> Array:
@@ -62,11 +95,9 @@ def universal_fraction(M: csr_array, Y: Array) -> Array:
     within [0.001, 0.9].
 
     lambda = sigma sqrt(2 log n), which the largest of n Gaussian correlations of scale sigma hardly
-    passes: the universal threshold of
-    Donoho and Johnstone (Biometrika 81, 1994). As most rows do nothing, sigma is read off all of
-    them: 1.4826 times the median absolute
-    deviation of the n correlations M^T y about their median. Where y = 0 any fraction will do, and
-    0.9 is given.
+    passes: the universal threshold of Donoho and Johnstone (Biometrika 81, 1994). As most rows do
+    nothing, sigma is read off all of them: 1.4826 times the median absolute deviation of the n
+    correlations M^T y about their median. Where y = 0 any fraction will do, and 0.9 is given.
     """
     fractions = np.full(Y.shape[1], FRACTION_RANGE[1])
     for q, y in enumerate(Y.T):
@@ -74,9 +105,8 @@ def universal_fraction(M: csr_array, Y: Array) -> Array:
         sigma = 1.4826 * np.median(np.abs(correlation - np.median(correlation)))
         largest = np.abs(correlation).max()
         if largest > 0:
-            fractions[q] = np.clip(
-                sigma * np.sqrt(2 * np.log(len(correlation))) / largest, *FRACTION_RANGE
-            )
+            fraction = sigma * np.sqrt(2 * np.log(len(correlation))) / largest
+            fractions[q] = np.clip(fraction, *FRACTION_RANGE)
     return fractions
 
 
@@ -84,43 +114,54 @@ def lasso(
     M: csr_array,
     Y: Array,
     fraction: float | Array,
+    *,
     tolerance: float = 1e-6,
     max_iter: int = 20_000,
     start: Array | None = None,
-) -> Recovery:
+) -> Estimate:
     """Solve the Lasso for every column of Y (K, Q) at lambda = `fraction` * lambda_max: one
     fraction, or one a column (Q,).
 
-    Ends once each column's gap over all n rows is at most `tolerance`, or after `max_iter`
-    iterations; from `start` (n, Q) it ends sooner if that is close. Where no two rows share a
-    subset (K = n, d = 1) the solution is M^T y soft-thresholded; else it is iterated on working
-    sets. Raises ValueError where y is not finite.
+    The certificate (Q,) is the duality gap relative to P(0) = 1/2 ||y||^2. Ends once each column's
+    gap over all n rows is at most `tolerance`, or after `max_iter` iterations; from `start` (n, Q)
+    it ends sooner if that is close. Where no two rows share a subset (K = n, d = 1) the solution is
+    M^T y soft-thresholded; else it is iterated on working sets. Raises ValueError where y is not
+    finite.
     """
     n, Q = M.shape[1], Y.shape[1]
-    broken = int((~np.isfinite(Y)).any(axis=0).sum())
-    if broken:
-        raise ValueError(
-            f"y is not finite in {broken} of {Q} columns: measure them again, in a wider number format"
-        )
+    _check_finite(Y)
     X = _sort_by_columns(M)
-    w = np.zeros((n, Q)) if start is None else start.astype(np.float64)
-    lam, gap, n_iter = np.empty(Q), np.empty(Q), 0
+    w = np.zeros((n, Q))
+    if start is not None:
+        w = start.astype(np.float64)
+    gap, n_iter = np.empty(Q), 0
+    fractions = np.broadcast_to(fraction, Q)
     apart = X.nnz <= M.shape[0] and bool(np.bincount(X.indices).max() <= 1)
-    width = BATCH_ENTRIES // n if BATCH_ENTRIES // n >= LEAST_BATCH_COLUMNS else 1
+    width = BATCH_ENTRIES // n
+    if width < LEAST_BATCH_COLUMNS:
+        width = 1
     for first in range(0, Q, width):
         q = slice(first, first + width)
         correlation = X.T @ Y[:, q]
         largest = np.abs(correlation).max(axis=0)
-        lam[q] = np.broadcast_to(fraction, Q)[q] * largest
-        w[:, q] *= largest > 0  # w = 0 is the answer to M^T y = 0, whatever the start
+        lam = fractions[q] * largest
+        # w = 0 is the answer to M^T y = 0, whatever the start.
+        w[:, q] *= largest > 0
         if apart:
-            w[:, q] = (
-                _soft_threshold(correlation, lam[q])
-                / np.maximum(_compute_squared_norms(X), np.finfo(float).tiny)[:, None]
-            )
-        gap[q], iterations = _solve(X, Y[:, q], lam[q], w[:, q], tolerance, max_iter)
+            squared_norms = np.maximum(_compute_squared_norms(X), TINY)
+            w[:, q] = _soft_threshold(correlation, lam) / squared_norms[:, None]
+        gap[q], iterations = _solve(X, Y[:, q], lam, w[:, q], tolerance, max_iter)
         n_iter = max(n_iter, iterations)
-    return Recovery(w, gap, lam, n_iter)
+    return Estimate(w, gap, n_iter)
+
+
+def _check_finite(Y: Array) -> None:
+    broken = int((~np.isfinite(Y)).any(axis=0).sum())
+    if broken:
+        raise ValueError(
+            f"y is not finite in {broken} of {Y.shape[1]} columns: "
+            "measure them again, in a wider number format"
+        )
 
 
 def _solve(
@@ -143,27 +184,28 @@ def _solve(
         if bool((gap <= tolerance).all()) or n_iter >= max_iter:
             return gap, n_iter
         rounds += 1
-        size = max(size, 2 * len(used)) * (
-            2 if rounds % 16 == 0 else 1
-        )  # the doubling ends any cycle
+        size = max(size, 2 * len(used))
+        # Two sets may take turns for ever: growth ends any cycle.
+        if rounds % 16 == 0:
+            size *= 2
         if 2 * size >= n:
-            w[:], iterations = _fista(X, Y, lam, w, np.full(len(lam), tolerance), max_iter - n_iter)
+            goal = np.full(len(lam), tolerance)
+            w[:], iterations = _fista(X, Y, lam, w, goal, max_iter - n_iter)
         else:
-            distance = -(
-                np.abs(correlation)
-                / np.maximum(np.abs(correlation).max(axis=0), np.finfo(float).tiny)
-            ).max(axis=1)
-            distance[used] = -np.inf
-            rows = np.sort(np.argpartition(distance, size)[:size])
-            w[rows], iterations = _fista(
-                X[:, rows],
-                Y,
-                lam,
-                w[rows],
-                WORKING_SET_TOLERANCE * np.maximum(gap, tolerance),
-                max_iter - n_iter,
-            )
+            rows = _choose_working_set(correlation, used, size)
+            goal = WORKING_SET_TOLERANCE * np.maximum(gap, tolerance)
+            w[rows], iterations = _fista(X[:, rows], Y, lam, w[rows], goal, max_iter - n_iter)
         n_iter += iterations
+
+
+def _choose_working_set(correlation: Array, used: Integers, size: int) -> Integers:
+    """The rows `used`, and those of the largest correlation (n, q) in any column: `size` in all, in
+    order.
+    """
+    magnitude = np.abs(correlation)
+    distance = -(magnitude / np.maximum(magnitude.max(axis=0), TINY)).max(axis=1)
+    distance[used] = -np.inf
+    return np.sort(np.argpartition(distance, size)[:size])
 
 
 def _fista(
@@ -191,6 +233,7 @@ def _fista(
         gradient = MT @ (Mv - Y)
         w_next = _soft_threshold(v - gradient / L, lam / L)
         Mw_next, step = M @ w_next, w_next - v
+        # Only columns whose step was too long are stepped again: the others keep their L.
         long = np.flatnonzero(_is_too_long(step, Mw_next - Mv, L, most))
         while len(long):
             L[long] = np.minimum(GROW * L[long], most)
@@ -200,6 +243,7 @@ def _fista(
             Mw_next[:, long], step[:, long] = M @ w_next[:, long], w_next[:, long] - v[:, long]
             long = long[_is_too_long(step[:, long], Mw_next[:, long] - Mv[:, long], L[long], most)]
         change = w_next - w
+        # Momentum that points uphill is dropped: the gradient scheme's restart.
         restart = _compute_dots(step, change) < 0
         momentum_next = np.where(restart, 1.0, (1 + np.sqrt(1 + 4 * momentum**2 * L / L_last)) / 2)
         inertia = np.where(restart, 0.0, (momentum - 1) / momentum_next)
@@ -220,7 +264,8 @@ def _fista(
 
 def duality_gap(M: csr_array, Y: Array, w: Array, lam: Array) -> Array:
     """The gap (Q,) of each column of w (n, Q) over all rows, relative to P(0); 0 where y = 0."""
-    return _compute_certificate(M, Y, w, Y - M @ w, lam)[0]
+    gap, _ = _compute_certificate(M, Y, w, Y - M @ w, lam)
+    return gap
 
 
 def _compute_certificate(
@@ -229,7 +274,8 @@ def _compute_certificate(
     """The gaps (q,) of w (p, q) with its residual (K, q), and M^T residual (p, q)."""
     correlation = M.T @ residual
     largest = np.maximum(correlation.max(axis=0), -correlation.min(axis=0))
-    scale = np.where(largest > lam, lam / np.maximum(largest, np.finfo(float).tiny), 1.0)
+    # theta must be feasible: where some |M^T rho| passes lambda, it is scaled down.
+    scale = np.where(largest > lam, lam / np.maximum(largest, TINY), 1.0)
     squared, null = _compute_dots(residual, residual), 0.5 * _compute_dots(Y, Y)
     primal = 0.5 * squared + lam * np.abs(w).sum(axis=0)
     dual = scale * _compute_dots(Y, residual) - 0.5 * scale**2 * squared
@@ -237,6 +283,8 @@ def _compute_certificate(
 
 
 def _is_too_long(step: Array, M_step: Array, L: Array, most: float) -> NDArray[np.bool_]:
+    """(q,): steps (p, q) whose ||M step||^2 passes L ||step||^2, and whose L may still grow."""
+    # Rounding alone must not shorten a step: hence the last factor.
     return (_compute_dots(M_step, M_step) > L * _compute_dots(step, step) * (1 + 1e-9)) & (most > L)
 
 
@@ -264,8 +312,7 @@ def _sort_by_columns(M: csr_array) -> csc_array:
     where they suffice.
     """
     if M.nnz < np.iinfo(np.int32).max:
-        M = type(M)(
-            (M.data, M.indices.astype(np.int32, copy=False), M.indptr.astype(np.int32, copy=False)),
-            shape=M.shape,
-        )
+        indices = M.indices.astype(np.int32, copy=False)
+        indptr = M.indptr.astype(np.int32, copy=False)
+        M = type(M)((M.data, indices, indptr), shape=M.shape)
     return M.tocsc().astype(np.float64, copy=False)

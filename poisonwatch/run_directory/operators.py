@@ -1,21 +1,26 @@
 """Operators outlive their audit: kept in one safetensors file, they attribute any new query without
 the rows.
 
-    a (K, r, D) bfloat16      subsets (n, d) and alone (m,): rows of the shared subsets, and rows with one to themselves, in this order
-    basis (D, r - 1)          features (n, f) bfloat16, centre and spread (n,), ids (n, 32): what is known of the rows
+    a (K, r, D) bfloat16       the operators: of the shared subsets, then of single rows
+    subsets (n, d)             the shared subsets that hold each row
+    alone (m,)                 the rows with a subset to themselves, in its order
+    basis (D, r - 1)
+    features (n, f) bfloat16, centre and spread (n,), ids (n, 32)      what is known of the rows
 
 The metadata names format, model and its fingerprint, seed, and settings.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.sparse import csr_array, vstack
+from torch import Tensor
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig, StrideConfig
@@ -25,7 +30,7 @@ from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.run_directory.layout import OPERATORS_FILE
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import FittedOperators, SingleRows
 from poisonwatch.stride.operators import Basis, Operators
 from poisonwatch.stride.settings import Settings
 
@@ -33,10 +38,11 @@ OPERATORS_FORMAT = "2"
 
 
 def save_operators(
-    folder: Path, fitted: Fitted, config: AuditConfig, model_fingerprint: str
+    folder: Path, fitted: FittedOperators, config: AuditConfig, model_fingerprint: str
 ) -> None:
     """Write `operators.safetensors`, whole or not at all."""
     K, d, n = fitted.settings.K, fitted.settings.d, len(fitted.ids)
+    # By columns: d subsets for each row in turn.
     shared = csr_array(fitted.M[:K]).tocsc()
     tensors = {
         "a": fitted.operators.a.to(torch.bfloat16),
@@ -46,9 +52,7 @@ def save_operators(
         "features": torch.from_numpy(fitted.features).to(torch.bfloat16),
         "centre": torch.from_numpy(fitted.centre).float(),
         "spread": torch.from_numpy(fitted.spread).float(),
-        "ids": torch.from_numpy(
-            np.frombuffer(bytes.fromhex("".join(fitted.ids)), dtype=np.uint8).reshape(n, -1).copy()
-        ),
+        "ids": torch.from_numpy(_pack_ids(fitted.ids)),
     }
     metadata = {
         "format": OPERATORS_FORMAT,
@@ -60,10 +64,16 @@ def save_operators(
         "eta": repr(fitted.operators.eta),
         "shift": repr(fitted.operators.shift),
     }
+    on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     with replace_file(folder / OPERATORS_FILE) as part:
-        save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part, metadata
-        )
+        save_file(on_cpu, part, metadata)
+
+
+def _pack_ids(ids: tuple[str, ...]) -> NDArray[np.uint8]:
+    """Hexadecimal ids as bytes (n, 32)."""
+    packed = np.frombuffer(bytes.fromhex("".join(ids)), dtype=np.uint8)
+    # A copy: what lies in Python's bytes cannot be written to, which torch warns of.
+    return packed.reshape(len(ids), -1).copy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,7 @@ class SavedOperators:
     """The operators of a past audit, as they lie on disk: `tensors` by name, and `metadata`."""
 
     run_dir: Path
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
     @property
@@ -79,50 +89,50 @@ class SavedOperators:
         """The attribution's settings, as configured."""
         return StrideConfig.model_validate_json(self.metadata["stride"])
 
-    def on(self, pretrained: Pretrained) -> Fitted:
+    @property
+    def settings(self) -> Settings:
+        """The attribution's settings, as they were resolved."""
+        saved = json.loads(self.metadata["settings"])
+        # Earlier versions wrote memory_bytes as well.
+        return Settings(**{field.name: saved[field.name] for field in fields(Settings)})
+
+    def load_on(self, pretrained: Pretrained) -> FittedOperators:
         """The operators on their model, ready to attribute. Raises RunError where the model is
         another one.
         """
         wanted = self.metadata["model_fingerprint"]
         if pretrained.fingerprint != wanted:
             raise RunError(
-                f"the operators in {self.run_dir} belong to {self.metadata['model']} with fingerprint {wanted[:12]}, "
-                f"not to a model with fingerprint {pretrained.fingerprint[:12]}: name the model of the audit with --model"
+                f"the operators in {self.run_dir} belong to {self.metadata['model']} with "
+                f"fingerprint {wanted[:12]}, not to a model with fingerprint "
+                f"{pretrained.fingerprint[:12]}: name the model of the audit with --model"
             )
-        settings = Settings(**json.loads(self.metadata["settings"]))
-        t = self.tensors
-        device = pretrained.model.device
-        operators = Operators(
-            t["a"].float().to(device),
-            Basis(t["basis"].to(device)),
-            float(self.metadata["eta"]),
-            float(self.metadata["shift"]),
+        settings, tensors = self.settings, self.tensors
+        return FittedOperators(
+            settings=settings,
+            model=FrozenModel(pretrained.model, settings.layer),
+            encoder=ChatEncoder(pretrained.tokenizer, self.stride.max_tokens),
+            ids=tuple(bytes(row).hex() for row in tensors["ids"].numpy()),
+            operators=self._load_operators(pretrained.model.device),
+            M=self._load_memberships(settings.K),
+            features=tensors["features"].float().numpy(),
+            centre=tensors["centre"].double().numpy(),
+            spread=tensors["spread"].double().numpy(),
         )
-        alone = t["alone"].numpy()
-        single = csr_array(
-            (np.ones(len(alone)), (np.arange(len(alone)), alone)), shape=(len(alone), len(t["ids"]))
+
+    def _load_operators(self, device: torch.device) -> Operators:
+        return Operators(
+            a=self.tensors["a"].float().to(device),
+            basis=Basis(self.tensors["basis"].to(device)),
+            eta=float(self.metadata["eta"]),
+            shift=float(self.metadata["shift"]),
         )
-        M = csr_array(
-            vstack([Membership(t["subsets"].numpy().astype(np.int64), settings.K).matrix(), single])
-        )
-        ids = tuple(bytes(row).hex() for row in t["ids"].numpy())
-        encoder = ChatEncoder(pretrained.tokenizer, self.stride.max_tokens)
-        features, centre, spread = (
-            t["features"].float().numpy(),
-            t["centre"].double().numpy(),
-            t["spread"].double().numpy(),
-        )
-        return Fitted(
-            settings,
-            FrozenModel(pretrained.model, settings.layer),
-            encoder,
-            ids,
-            operators,
-            M,
-            features,
-            centre,
-            spread,
-        )
+
+    def _load_memberships(self, K: int) -> csr_array:
+        """M: the shared subsets, then those of single rows."""
+        subsets = self.tensors["subsets"].numpy().astype(np.int64)
+        alone = SingleRows(self.tensors["alone"].numpy(), self.tensors["a"])
+        return csr_array(vstack([Membership(subsets, K).matrix(), alone.make_matrix(len(subsets))]))
 
 
 def load_operators(run_dir: Path) -> SavedOperators:
@@ -137,13 +147,18 @@ def load_operators(run_dir: Path) -> SavedOperators:
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
-            if metadata.get("format") != OPERATORS_FORMAT:
-                raise RunError(
-                    f"{path} has format {metadata.get('format')}, this version reads {OPERATORS_FORMAT}: repeat the audit of its config.yaml"
-                )
-            names = file.keys()  # the file itself cannot be iterated
-            return SavedOperators(
-                run_dir, {name: file.get_tensor(name) for name in names}, metadata
-            )
+            _check_format(path, metadata.get("format"))
+            # The file itself cannot be iterated.
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+    return SavedOperators(run_dir, tensors, metadata)
+
+
+def _check_format(path: Path, found: str | None) -> None:
+    if found != OPERATORS_FORMAT:
+        raise RunError(
+            f"{path} has format {found}, this version reads {OPERATORS_FORMAT}: "
+            "repeat the audit of its config.yaml"
+        )

@@ -1,3 +1,5 @@
+"""Adam on rows, each counting its own steps."""
+
 from math import log
 
 import torch
@@ -27,15 +29,17 @@ class Adam:
         first = torch.lerp(gradient, self.first[rows], BETAS[0])
         second = torch.lerp(gradient.pow(2), self.second[rows], BETAS[1])
         self.first[rows], self.second[rows] = first, second
-        unbias = [
-            -torch.expm1(self.steps[rows] * log(beta)).reshape(-1, *[1] * (gradient.ndim - 1))
-            for beta in BETAS
-        ]  # 1 - beta^steps
-        self.value[rows] -= (
-            lr * self.unit * (first / unbias[0]) / ((second / unbias[1]).sqrt() + EPSILON)
-        )
+        first = first / self._unbias(rows, BETAS[0], gradient.ndim)
+        second = second / self._unbias(rows, BETAS[1], gradient.ndim)
+        self.value[rows] -= lr * self.unit * first / (second.sqrt() + EPSILON)
+
+    def _unbias(self, rows: Tensor, beta: float, ndim: int) -> Tensor:
+        """1 - beta^steps of the rows (k,), in `ndim` dimensions."""
+        # expm1: for few steps beta^steps is close to 1, and their difference would be rounding.
+        return -torch.expm1(self.steps[rows] * log(beta)).reshape(-1, *[1] * (ndim - 1))
 
     def tensors(self, name: str) -> dict[str, Tensor]:
+        """All that an update changes, by names that begin with `name`."""
         return {
             f"{name}.value": self.value,
             f"{name}.first": self.first,

@@ -1,11 +1,12 @@
-"""What a row does to ordinary conversations: the yardstick that its push on a sentinel is measured
-by.
+"""What a row does to ordinary conversations: the background that its push on a sentinel is measured
+against.
 
 A row whose gradient moves everything is not suspicious for moving a sentinel, too. A sample of the
 rows serves as ordinary conversations:
 
-    push of row i on conversation b:   p_ib = <P G_b / ||G_b||, G_i> ,     P G = (A + damping)^-1 G (S + damping)^-1
-    centre_i = mean_b p_ib ,  spread_i = std_b p_ib                        without the row's push on itself
+    push of row i on conversation b:   p_ib = <P G_b / ||G_b||, G_i>
+    P G = (A + damping)^-1 G (S + damping)^-1
+    centre_i = mean_b p_ib ,  spread_i = std_b p_ib ,    without the row's push on itself
 
 A row enters its subsets with c_i = 1 / spread_i: its coefficient then counts spreads. Both numbers
 come with the row's gradient, so that they cost no pass of their own and are exact whatever the
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from poisonwatch.stride.operators import Preconditioner, unit_norm
 
-LEAST_SPREAD = 1e-5  # of the largest push: below is rounding
+# Of the largest push: below is rounding.
+LEAST_SPREAD = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Background:
     probes: Tensor
 
     @classmethod
-    def of(cls, G: Tensor, preconditioner: Preconditioner) -> "Background":
+    def from_gradients(cls, G: Tensor, preconditioner: Preconditioner) -> "Background":
         """From the gradients G (b, r, D) of the sampled rows."""
         return cls(preconditioner(unit_norm(G)))
 
@@ -41,7 +43,8 @@ class Background:
         """
         pushes = (G.flatten(1) @ self.probes.flatten(1).T).double()
         others = torch.ones_like(pushes, dtype=torch.bool)
-        if own is not None and len(self.probes) > 1:  # a single row has nothing but itself to move
+        # With a single probe a row may have nothing but itself to move.
+        if own is not None and len(self.probes) > 1:
             others[(own >= 0).nonzero()[:, 0], own[own >= 0]] = False
         return compute_centre_and_spread(pushes, others)
 
@@ -55,7 +58,6 @@ def compute_centre_and_spread(pushes: Tensor, others: Tensor) -> tuple[Tensor, T
     deviation = (pushes - centre[:, None]).where(others, 0.0)
     spread = (deviation.pow(2).sum(dim=1) / count).sqrt()
     largest = pushes.where(others, 0.0).abs().amax(dim=1)
-    spread = torch.where(
-        spread > LEAST_SPREAD * largest, spread, largest
-    )  # all probes alike, or a single one: nothing varies
+    # All probes alike, or a single one: nothing varies, and the push itself is the only scale.
+    spread = torch.where(spread > LEAST_SPREAD * largest, spread, largest)
     return centre, torch.where(spread > 0, spread, torch.inf)

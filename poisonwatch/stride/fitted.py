@@ -1,8 +1,16 @@
-"""What a fit leaves: operators, with what is needed to use them on any query, to take rows apart,
-and to measure rows alone.
+"""What a fit leaves: operators, with what is needed to use them on any query.
+
+What more can be done with them depends on how they were made, and is a type:
+
+    FittedOperators           any: also those that were loaded
+      FitOfRows               the rows are still at hand: their gradients can be made again
+        TrainedFit            trained, with a learning curve
+        NaturalGradientFit    in closed form: rows can be measured alone
+          IsolatedFit         every row is a subset of its own: rows can be taken apart
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, vstack
 from torch import Tensor
 
-from poisonwatch.arrays import Array, Features, RowIndices
+from poisonwatch.arrays import Array, Features, Integers, RowIndices
 from poisonwatch.config import StrideConfig
 from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
@@ -27,6 +35,11 @@ class SingleRows:
     rows: RowIndices
     a: Tensor
 
+    def make_matrix(self, n: int) -> csr_array:
+        """(m, n): a subset for each, which holds it alone."""
+        m = len(self.rows)
+        return csr_array((np.ones(m), (np.arange(m), self.rows)), shape=(m, n))
+
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
@@ -34,21 +47,20 @@ class LearningCurve:
     (steps,) in nats a token.
     """
 
-    step: NDArray[np.int64]
+    step: Integers
     total: Array
     fidelity: Array
     stability: Array
     linearity: Array
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedOperators:
     """Operators with what is needed to use them on any query.
 
     `M` (K, n) says which rows each operator holds; `features` (n, f) which rows are alike; `centre`
-    (n,) what a row does to ordinary conversations on average, in `spread`s (n,) of it. `encoded`
-    rows and `preconditioner` are there as long as rows can still be measured alone: not after
-    loading, and not where operators were trained (then `curve` is).
+    (n,) what a row does to ordinary conversations on average, in units of its standard deviation
+    `spread` (n,) over these.
     """
 
     settings: Settings
@@ -60,12 +72,6 @@ class Fitted:
     features: Features
     centre: Array
     spread: Array
-    encoded: tuple[Encoded, ...] = ()
-    preconditioner: Preconditioner | None = None
-    curve: LearningCurve | None = None
-    # (n, VIEWS, r - 1) that `features` were made of; kept where every row has a subset to
-    # itself
-    views: Features | None = None
 
     @property
     def subset_alone(self) -> RowIndices:
@@ -81,81 +87,133 @@ class Fitted:
         alone: NDArray[np.bool_] = self.subset_alone >= 0
         return alone
 
-    def make_row_operators(self, rows: RowIndices, G: Tensor) -> Tensor:
-        """What each of the rows (m,) does on its own, a_i = -eta P c_i G_i (m, r, D), from their
-        gradients G (m, r, D).
-
-        Raises ValueError where operators were trained, or loaded.
-        """
-        if self.preconditioner is None:
-            raise ValueError("these operators cannot be added to: they were trained, or loaded")
-        spread = torch.from_numpy(self.spread[rows]).to(G)
-        return -self.operators.eta * self.preconditioner(G / spread[:, None, None])
-
-    def with_row_gradients(self, rows: RowIndices, G: Tensor) -> "Fitted":
-        """With one operator more for each of the rows, from their gradients G (m, r, D)."""
-        return self.with_single_rows(SingleRows(rows, self.make_row_operators(rows, G)))
-
     @property
     def single_rows(self) -> SingleRows:
         """The rows that were singled out since the fit, in order."""
-        return SingleRows(
-            csr_array(self.M[self.settings.K :]).indices.astype(np.int64),
-            self.operators.a[self.settings.K :],
-        )
+        K = self.settings.K
+        rows = csr_array(self.M[K:]).indices.astype(np.int64)
+        return SingleRows(rows, self.operators.a[K:])
 
-    def with_single_rows(self, singled: SingleRows) -> "Fitted":
+    def with_single_rows(self, single: SingleRows) -> Self:
         """With one operator more for each of some rows."""
-        m = len(singled.rows)
-        if not m:
+        if not len(single.rows):
             return self
-        single = csr_array((np.ones(m), (np.arange(m), singled.rows)), shape=(m, len(self.ids)))
-        operators = replace(self.operators, a=torch.cat([self.operators.a, singled.a]))
-        return replace(self, operators=operators, M=csr_array(vstack([self.M, single])))
+        a = torch.cat([self.operators.a, single.a])
+        M = csr_array(vstack([self.M, single.make_matrix(len(self.ids))]))
+        return replace(self, operators=replace(self.operators, a=a), M=M)
+
+    def get_row_operators(self, subset: RowIndices) -> Tensor:
+        """A copy of the operators (m, r, D) of the subsets (m,)."""
+        return self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOfRows(FittedOperators):
+    """Operators with the rows they were fitted to."""
+
+    encoded: tuple[Encoded, ...]
+
+    def compute_row_gradients(
+        self, rows: RowIndices, token_budget: int, label: str, progress: Progress = silent
+    ) -> Tensor:
+        """G (m, r, D) of the rows (m,), one backward pass each."""
+        encoded = [self.encoded[i] for i in rows]
+        basis = self.operators.basis
+        return compute_gradients(self.model, basis, encoded, token_budget, label, progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedFit(FitOfRows):
+    """Operators that were trained. What one row alone would have trained is not known: none is
+    added.
+    """
+
+    curve: LearningCurve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NaturalGradientFit(FitOfRows):
+    """Operators in closed form, to which those of single rows can be added."""
+
+    preconditioner: Preconditioner
+
+    def make_row_operators(self, rows: RowIndices, G: Tensor) -> Tensor:
+        """What each of the rows (m,) does on its own, a_i = -eta P c_i G_i (m, r, D), from their
+        gradients G (m, r, D).
+        """
+        spread = torch.from_numpy(self.spread[rows]).to(G)
+        return -self.operators.eta * self.preconditioner(G / spread[:, None, None])
+
+    def with_row_gradients(self, rows: RowIndices, G: Tensor) -> Self:
+        """With one operator more for each of the rows, from their gradients G (m, r, D)."""
+        return self.with_single_rows(SingleRows(rows, self.make_row_operators(rows, G)))
+
+    def compute_row_operators(
+        self, rows: RowIndices, token_budget: int, progress: Progress = silent
+    ) -> Tensor:
+        """What each of the rows (m,) does on its own, (m, r, D): kept from the fit where a row has
+        a subset to itself, else made anew.
+        """
+        device = self.operators.a.device
+        a = torch.zeros(len(rows), *self.operators.a.shape[1:], device=device)
+        subset = self.subset_alone[rows]
+        kept, new = np.flatnonzero(subset >= 0), np.flatnonzero(subset < 0)
+        a[torch.from_numpy(kept).to(device)] = self.get_row_operators(subset[kept])
+        if len(new):
+            G = self.compute_row_gradients(rows[new], token_budget, "rows", progress)
+            a[torch.from_numpy(new).to(device)] = self.make_row_operators(rows[new], G)
+        return a
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolatedFit(NaturalGradientFit):
+    """Operators of single rows, K = n and d = 1: the fit of some of the rows is a choice of them.
+
+    `views` (n, VIEWS, r - 1) are what `features` were made of: those of fewer rows are centred
+    anew.
+    """
+
+    views: Features
+
+    @classmethod
+    def from_fit(cls, fitted: NaturalGradientFit, views: Features) -> "IsolatedFit":
+        """A fit of n subsets that hold a row each, with the views its features were made of."""
+        known = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
+        return cls(**known, views=views)
 
     def restore_gradients(self, rows: RowIndices) -> Tensor:
-        """The gradients G (m, r, D) that operators of single rows were made of; 0 for a row that
+        """The gradients G (m, r, D) that operators of the rows (m,) were made of; 0 for a row that
         moves nothing. No pass over the rows.
-
-        Raises ValueError where a row has no subset to itself, or operators were trained, or loaded.
         """
-        subset = self.subset_alone[rows]
-        if self.preconditioner is None or (subset < 0).any():
-            raise ValueError(
-                "these rows cannot be taken apart: they share subsets, or their operators were trained, or loaded"
-            )
-        a = self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
+        a = self.get_row_operators(self.subset_alone[rows])
         spread = torch.from_numpy(
             np.where(np.isfinite(self.spread[rows]), self.spread[rows], 0.0)
         ).to(a)
         return self.preconditioner.undo(a) * (spread / -self.operators.eta)[:, None, None]
 
-    def restricted(
-        self, rows: RowIndices, stride: StrideConfig, yardstick: tuple[Array, Array] | None = None
-    ) -> "Fitted":
+    def restrict(
+        self,
+        rows: RowIndices,
+        stride: StrideConfig,
+        background: tuple[Array, Array] | None = None,
+    ) -> "IsolatedFit":
         """The fit of some of the rows (m,) alone, as `fit` would make it with this basis and these
         Fisher factors. No pass over the rows.
 
-        `yardstick` is the rows' centre and spread (m,) among themselves
-        (`yardstick.centre_and_spread`); left out, they stay as they are.
-        Raises ValueError unless every row is a subset of its own (K = n), and where operators were
-        trained, or loaded.
+        `background` is the rows' centre and spread (m,) among themselves
+        (`background.compute_centre_and_spread`); left out, they stay as they are. Raises ValueError
+        where the settings want fewer subsets than rows.
         """
-        subset, settings = (
-            self.subset_alone[rows],
-            resolve_settings(
-                stride, len(find_decoder_blocks(self.model.model)), self.model.width, len(rows)
-            ),
-        )
-        if self.views is None or len(rows) != settings.K or (subset < 0).any():
-            raise ValueError(
-                "these rows cannot be taken apart: they share subsets, or their operators were trained, or loaded"
-            )
-        centre, spread = (self.centre[rows], self.spread[rows]) if yardstick is None else yardstick
-        change = np.divide(
-            self.spread[rows], spread, out=np.zeros(len(rows)), where=np.isfinite(self.spread[rows])
-        )
-        a = self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
+        depth = len(find_decoder_blocks(self.model.model))
+        settings = resolve_settings(stride, depth, self.model.width, len(rows))
+        if (settings.K, settings.d) != (len(rows), 1):
+            raise ValueError("these rows cannot be taken apart: they would share subsets")
+        centre, spread = background or (self.centre[rows], self.spread[rows])
+        # c_i = 1 / spread_i is part of a_i: another spread rescales it. A row that moves nothing
+        # stays at 0.
+        finite = np.isfinite(self.spread[rows])
+        change = np.divide(self.spread[rows], spread, out=np.zeros(len(rows)), where=finite)
+        a = self.get_row_operators(self.subset_alone[rows])
         a *= torch.from_numpy(change).to(a)[:, None, None]
         return replace(
             self,
@@ -169,30 +227,3 @@ class Fitted:
             encoded=tuple(self.encoded[i] for i in rows),
             views=self.views[rows],
         )
-
-
-def compute_row_operators(
-    fitted: Fitted, rows: RowIndices, token_budget: int, progress: Progress = silent
-) -> Tensor:
-    """What each of the rows (m,) does on its own, (m, r, D): kept from the fit where a row has a
-    subset to itself, else made anew.
-
-    Raises ValueError where operators were trained, or loaded.
-    """
-    if fitted.preconditioner is None:
-        raise ValueError(
-            "these rows cannot be taken apart: their operators were trained, or loaded"
-        )
-    a = torch.zeros(len(rows), *fitted.operators.a.shape[1:], device=fitted.operators.a.device)
-    subset = fitted.subset_alone[rows]
-    kept, new = np.flatnonzero(subset >= 0), np.flatnonzero(subset < 0)
-    a[torch.from_numpy(kept).to(a.device)] = fitted.operators.a[
-        torch.from_numpy(subset[kept]).to(a.device)
-    ]
-    if len(new):
-        encoded = [fitted.encoded[i] for i in rows[new]]
-        G = compute_gradients(
-            fitted.model, fitted.operators.basis, encoded, token_budget, "rows", progress
-        )
-        a[torch.from_numpy(new).to(a.device)] = fitted.make_row_operators(rows[new], G)
-    return a

@@ -1,3 +1,5 @@
+"""What training asks of steered rows: fidelity, stability, linearity."""
+
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
@@ -29,9 +31,10 @@ def stability(logp: Tensor, steered_logp: Tensor) -> Tensor:
     and for a = 0.
     """
     pairs, n, _ = steered_logp.shape
-    return kl_div(
-        steered_logp, logp.expand_as(steered_logp), reduction="sum", log_target=True
-    ) / max(1, pairs * n)
+    same = logp.expand_as(steered_logp)
+    total = kl_div(steered_logp, same, reduction="sum", log_target=True)
+    # Not the mean of `kl_div`: without pairs it would be 0 / 0.
+    return total / max(1, pairs * n)
 
 
 def linearity(y: Tensor, M: Tensor, gamma: float) -> Tensor:

@@ -8,11 +8,10 @@ sum_t B(z_t) (x) dL_i/dz_t, and the Fisher's Kronecker factors A = E[B B^T] and 
     a_k = -eta (A + damping)^-1 ( sum_{i in A_k} c_i G_i ) (S + damping)^-1
 
 A and S are sums over the tokens of a sample of the rows, known before the pass; the pass then sums
-c_i G_i into the subsets. c_i is one
-over the spread of what row i does to ordinary conversations (`yardstick`), so that a coefficient
-says how unusual a push is for its row.
-eta is one number for all k, or effects would stop adding up; it is set so that the typical shift
-||z~ - z|| / ||z|| is `shift`.
+c_i G_i into the subsets. c_i is one over the spread of what row i does to ordinary conversations
+(`background`), so that a coefficient says how unusual a push is for its row. eta is one number for
+all k, or effects would stop adding up; it is set so that the typical shift ||z~ - z|| / ||z|| is
+`shift`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,11 @@ from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.progress import Progress, silent
 
-NORM_EPSILON = 1e-6  # keeps the norm of a zero state away from zero
+# Keeps the norm of a zero state away from zero.
+NORM_EPSILON = 1e-6
+
+# Rows whose states the basis is fitted to.
+BASIS_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +63,15 @@ def fit_basis(
     """The r - 1 leading principal directions of the RMS-normalised states of `encoded`, plus the
     constant.
     """
-    second_moment: Tensor | None = None
-    for batch in progress(
-        make_batches(encoded, token_budget, model.device),
-        "basis",
-        len(encoded),
-        lambda batch: len(batch.rows),
-    ):
-        z = normalise_rms(model.compute_states(batch))[batch.attention_mask.bool()]
-        second_moment = z.T @ z if second_moment is None else second_moment + z.T @ z
-    if second_moment is None:
+    if not encoded:
         raise ValueError("a basis needs at least one conversation")
-    _, vectors = torch.linalg.eigh(second_moment)  # ascending
+    second_moment = torch.zeros(model.width, model.width, device=model.device)
+    batches = make_batches(encoded, token_budget, model.device)
+    for batch in progress(batches, "basis", len(encoded), lambda batch: len(batch.rows)):
+        z = normalise_rms(model.compute_states(batch))[batch.attention_mask.bool()]
+        second_moment = second_moment + z.T @ z
+    # Eigenvalues ascend: the leading directions are the last ones.
+    _, vectors = torch.linalg.eigh(second_moment)
     return Basis(vectors[:, len(vectors) - (r - 1) :].flip(1).contiguous())
 
 
@@ -80,22 +80,22 @@ def compute_row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
     conversations of a preference row.
     """
     G = torch.einsum("btr,btd->brd", basis(seen.z) * seen.mask[..., None], seen.g)
+    # The rejected conversations of preference rows stand behind the batch's m rows.
     m = len(G) - len(seen.rejected)
     return G[:m].index_add(0, seen.rejected.to(G.device), G[m:])
 
 
 def unit_norm(G: Tensor) -> Tensor:
     """c_i G_i with c_i = 1 / ||G_i||: without it a few long gradients decide everything."""
-    lengths = torch.linalg.vector_norm(
-        G, dim=(1, 2), keepdim=True, dtype=torch.float64
-    )  # squares of float32 leave its range
+    # In float64: squares of float32 leave its range.
+    lengths = torch.linalg.vector_norm(G, dim=(1, 2), keepdim=True, dtype=torch.float64)
     scaled: Tensor = G / lengths.clamp_min(torch.finfo(G.dtype).tiny).to(G.dtype)
     return scaled
 
 
 @dataclass(slots=True)
 class Moments:
-    """Sums over tokens; they add up across shards.
+    """Sums over the tokens of all batches seen.
 
     `A` (r, r) and `S` (D, D) sum B B^T and g g^T; `power` sums ||z_t||^2; `tokens` counts. All
     float32.
@@ -118,12 +118,6 @@ class Moments:
         self.S += g.T @ g
         self.power += float(seen.z[seen.mask].pow(2).sum())
         self.tokens += len(B)
-
-    def __add__(self, other: "Moments") -> "Moments":
-        """The sums of two shards."""
-        return Moments(
-            self.A + other.A, self.S + other.S, self.power + other.power, self.tokens + other.tokens
-        )
 
 
 class Preconditioner:
@@ -150,9 +144,8 @@ class Preconditioner:
 def _factorise_damped(factor: Tensor, damping: float) -> Tensor:
     """The lower Cholesky factor of (factor + damping * mean diagonal)."""
     ridge = damping * factor.diagonal().mean()
-    lower: Tensor = torch.linalg.cholesky(
-        factor + ridge * torch.eye(len(factor), device=factor.device)
-    )
+    identity = torch.eye(len(factor), device=factor.device)
+    lower: Tensor = torch.linalg.cholesky(factor + ridge * identity)
     return lower
 
 
@@ -186,12 +179,13 @@ def solve_operators(
     """
     a = preconditioner(sums)
     eta = compute_typical_eta(a, preconditioner.A, preconditioner.mean_power, shift)
+    # In place: a is K x r x D floats, the most that a fit holds.
     return Operators(a.mul_(-eta), basis, eta, shift)
 
 
 def add_to_subsets(sums: Tensor, G: Tensor, subsets: Tensor) -> None:
-    """Add each row's c_i G_i (b, r, D) to the sums (K, r, D) of the `subsets` (b, d) that hold it.
-    Sums of shards add up.
+    """Add each row's c_i G_i (b, r, D) to the sums (K, r, D) of the `subsets` (b, d) that hold
+    it.
     """
     for members in subsets.to(sums.device).unbind(dim=1):
         sums.index_add_(0, members, G)
@@ -207,16 +201,8 @@ def compute_gradients(
 ) -> Tensor:
     """G (m, r, D) of conversations, one backward pass each."""
     G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
-    for batch in progress(
-        make_batches(encoded, token_budget, model.device),
-        label,
-        len(encoded),
-        lambda batch: len(batch.rows),
-    ):
-        G[batch.rows.to(G.device)] = compute_row_gradients(
-            basis, model.compute_state_gradients(batch)
-        )
+    batches = make_batches(encoded, token_budget, model.device)
+    for batch in progress(batches, label, len(encoded), lambda batch: len(batch.rows)):
+        seen = model.compute_state_gradients(batch)
+        G[batch.rows.to(G.device)] = compute_row_gradients(basis, seen)
     return G
-
-
-BASIS_ROWS = 256  # whose states the basis is fitted to

@@ -1,3 +1,5 @@
+"""Sentinels as queries: answers encoded, gradients taken."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +12,9 @@ from poisonwatch.config import StrideConfig
 from poisonwatch.model.encoding import Encoded
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.influence import Query, build_queries
-from poisonwatch.stride.measurement import measure_first_order, measure_forward
-from poisonwatch.stride.operators import Operators, compute_gradients
+from poisonwatch.stride.operators import compute_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,69 +27,44 @@ class PreparedQueries:
     combine: Array
     G: Tensor
 
-    def measure(
-        self,
-        fitted: Fitted,
-        operators: Operators,
-        stride: StrideConfig,
-        progress: Progress = silent,
-    ) -> Array:
-        """y (K, Q), in spreads: divided by eta and by the length of the query's gradient, neither
-        of which tells rows apart.
-        """
-        if stride.measurement == "forward":
-            y = (
-                measure_forward(
-                    fitted.model, operators, self.answers, stride.token_budget, progress
-                )
-                @ self.combine
-            )
-        else:
-            y = measure_first_order(operators, self.G)
-        lengths = self.G.flatten(1).norm(dim=1).double().cpu().numpy()
-        scaled: Array = y / (operators.eta * np.where(lengths > 0, lengths, 1.0))
-        return scaled
-
 
 def prepare_queries(
-    fitted: Fitted, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent
+    fitted: FittedOperators,
+    sentinels: Sequence[Sentinel],
+    stride: StrideConfig,
+    progress: Progress = silent,
 ) -> tuple[tuple[Query, ...], PreparedQueries]:
     """Prepare the sentinels' queries; a margin is the difference of its two answers."""
     queries = build_queries(sentinels)
-    answers = [
-        (s, kind, text)
-        for s in sentinels
-        for kind, text in (("forbidden", s.forbidden), ("reference", s.reference))
-        if text
-    ]
-    place = {(s.id, kind): i for i, (s, kind, _) in enumerate(answers)}
-    combine = np.zeros((len(answers), len(queries)))
+    place: dict[tuple[str, str], int] = {}
+    encoded: list[Encoded] = []
+    for sentinel in sentinels:
+        for kind, text in (("forbidden", sentinel.forbidden), ("reference", sentinel.reference)):
+            if text:
+                place[sentinel.id, kind] = len(encoded)
+                encoded.append(fitted.encoder.encode(sentinel.add_answer(text)))
+    combine = np.zeros((len(encoded), len(queries)))
     for q, query in enumerate(queries):
-        combine[
-            place[query.sentinel.id, "reference" if query.kind == "reference" else "forbidden"], q
-        ] = 1.0
+        id = query.sentinel.id
         if query.kind == "margin":
-            combine[place[query.sentinel.id, "reference"], q] = -1.0
-    return queries, prepare_answers(
-        fitted,
-        [fitted.encoder.encode(s.add_answer(text)) for s, _, text in answers],
-        combine,
-        stride,
-        progress,
-    )
+            combine[place[id, "forbidden"], q] = 1.0
+            combine[place[id, "reference"], q] = -1.0
+        else:
+            combine[place[id, query.kind], q] = 1.0
+    return queries, prepare_answers(fitted, encoded, combine, stride, progress=progress)
 
 
 def prepare_answers(
-    fitted: Fitted,
+    fitted: FittedOperators,
     answers: Sequence[Encoded],
     combine: Array,
     stride: StrideConfig,
+    *,
     progress: Progress = silent,
 ) -> PreparedQueries:
     """Queries made of encoded answers (A) by `combine` (A, Q)."""
     G = compute_gradients(
         fitted.model, fitted.operators.basis, answers, stride.token_budget, "sentinels", progress
     )
-    return PreparedQueries(
-        tuple(answers), combine, torch.einsum("aq,ard->qrd", torch.from_numpy(combine).to(G), G)
-    )
+    combined = torch.einsum("aq,ard->qrd", torch.from_numpy(combine).to(G), G)
+    return PreparedQueries(tuple(answers), combine, combined)

@@ -1,140 +1,160 @@
+"""From measurements to coefficients, in adaptive rounds.
+
+The rows that score highest are measured alone, as subsets of one row, which is exact, and all is
+recovered anew from all subsets together; rows that come up now are measured next, until no new ones
+do. Rounds need a fit to which single rows can be added: operators that were trained are recovered
+once.
+"""
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from poisonwatch.arrays import Array, RowIndices
 from poisonwatch.config import StrideConfig
 from poisonwatch.progress import Progress, silent
-from poisonwatch.recovery.decoys import add_decoy_columns
-from poisonwatch.recovery.estimate import Estimate
-from poisonwatch.recovery.gaussian_process import Kernel, gp_regress
-from poisonwatch.recovery.lasso import lasso, universal_fraction
+from poisonwatch.recovery.estimate import Estimate, Measurements, RecoveryMethod
+from poisonwatch.recovery.gaussian_process import SmoothRecovery
+from poisonwatch.recovery.lasso import SparseRecovery
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import Fitted
+from poisonwatch.stride.fitted import FitOfRows, FittedOperators, NaturalGradientFit, SingleRows
 from poisonwatch.stride.influence import Influence, Query
-from poisonwatch.stride.measurement import measure_first_order
-from poisonwatch.stride.operators import compute_gradients, unit_norm
+from poisonwatch.stride.measurement import measure, multiply_gradients
+from poisonwatch.stride.operators import unit_norm
 from poisonwatch.stride.queries import PreparedQueries, prepare_queries
 from poisonwatch.stride.scoring import pool_scores
 
-DECOY_QUANTILE = 0.95
-
-
-def estimate_coefficients(fitted: Fitted, y: Array, stride: StrideConfig) -> Estimate:
-    """Recover w (n, Q), beyond what rows do to ordinary conversations, from y (K, Q)."""
-    beyond = y - (fitted.M @ fitted.centre)[:, None]
-    if stride.recovery == "lasso":
-        return _estimate_sparse(fitted, beyond, stride.lasso)
-    kriged = gp_regress(fitted.M, beyond, Kernel(fitted.features))
-    return Estimate(kriged.w, float(kriged.residual.max()))
-
-
-def _estimate_sparse(fitted: Fitted, y: Array, fraction: float | Array | None) -> Estimate:
-    """By the Lasso on the shared subsets; rows that were measured alone since are known, and taken
-    out of these first.
-    """
-    K, n = fitted.settings.K, len(fitted.ids)
-    shared, known = csr_array(fitted.M[:K]), csr_array(fitted.M[K:]).indices
-    w = np.zeros((n, y.shape[1]))
-    w[known] = y[K:]
-    unknown = np.setdiff1d(np.arange(n), known)
-    if not len(unknown):
-        return Estimate(w, 0.0)
-    columns, left = csr_array(shared[:, unknown]), y[:K] - shared @ w
-    if fraction is None:
-        fraction = universal_fraction(columns, left)
-    crowded = n > K  # with a subset a row there is nothing to confuse
-    recovery = lasso(
-        add_decoy_columns(columns, max(1, n // 4), seed=0) if crowded else columns, left, fraction
-    )
-    w[unknown], phantoms = np.split(recovery.w, [len(unknown)])
-    artefacts = np.quantile(phantoms, DECOY_QUANTILE, axis=0) if crowded else None
-    return Estimate(w, float(recovery.gap.max()), artefacts)
-
-
+AnyFit = TypeVar("AnyFit", bound=FittedOperators)
+RowsFit = TypeVar("RowsFit", bound=FitOfRows)
 RowGradients = Callable[[RowIndices], Tensor]  # rows (m,) to their gradients (m, r, D)
+
+RECOVERIES: dict[str, Callable[[StrideConfig], RecoveryMethod]] = {
+    "kriging": lambda _: SmoothRecovery(),
+    "gp": lambda _: SmoothRecovery(),
+    "lasso": lambda stride: SparseRecovery(stride.lasso),
+}
+
+
+def estimate_coefficients(fitted: FittedOperators, y: Array, stride: StrideConfig) -> Estimate:
+    """Recover w (n, Q), beyond what rows do to ordinary conversations, from y (K, Q)."""
+    recover = RECOVERIES[stride.recovery](stride)
+    return recover(
+        Measurements(
+            M=fitted.M,
+            y=y - (fitted.M @ fitted.centre)[:, None],
+            features=fitted.features,
+            single=fitted.M.shape[0] - fitted.settings.K,
+        )
+    )
 
 
 def recover_influence(
-    fitted: Fitted, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent
-) -> tuple[Influence, Fitted]:
+    fitted: RowsFit,
+    sentinels: Sequence[Sentinel],
+    stride: StrideConfig,
+    progress: Progress = silent,
+) -> tuple[Influence, RowsFit]:
     """Measure the sentinels on every operator and recover the rows' coefficients; also returns the
     operators with those of the suspects.
     """
-    queries, questions = prepare_queries(fitted, sentinels, stride, progress)
+    queries, prepared = prepare_queries(fitted, sentinels, stride, progress)
 
-    def gradients_of(rows: RowIndices) -> Tensor:
-        encoded = [fitted.encoded[i] for i in rows]
-        return compute_gradients(
-            fitted.model, fitted.operators.basis, encoded, stride.token_budget, "suspects", progress
-        )
+    def compute_row_gradients(rows: RowIndices) -> Tensor:
+        return fitted.compute_row_gradients(rows, stride.token_budget, "suspects", progress)
 
-    return recover_in_rounds(fitted, queries, questions, gradients_of, stride, progress)
+    return recover_in_rounds(
+        fitted, queries, prepared, compute_row_gradients, stride, progress=progress
+    )
+
+
+class _Gradients:
+    """Rows' gradients, each made once."""
+
+    def __init__(self, make: RowGradients) -> None:
+        self._make = make
+        self._seen: dict[int, Tensor] = {}
+
+    def get(self, rows: RowIndices) -> Tensor:
+        """G (m, r, D) of the rows (m,)."""
+        new = np.array([i for i in rows.tolist() if i not in self._seen], dtype=np.int64)
+        if len(new):
+            self._seen |= dict(zip(new.tolist(), self._make(new), strict=True))
+        return torch.stack([self._seen[i] for i in rows.tolist()])
 
 
 def recover_in_rounds(
-    fitted: Fitted,
+    fitted: AnyFit,
     queries: tuple[Query, ...],
-    asked: PreparedQueries,
-    gradients_of: RowGradients,
+    prepared: PreparedQueries,
+    row_gradients: RowGradients,
     stride: StrideConfig,
+    *,
     progress: Progress = silent,
-) -> tuple[Influence, Fitted]:
+) -> tuple[Influence, AnyFit]:
     """Recover the rows' coefficients for queries, in adaptive rounds; then measure the suspects on
-    each other.
+    each other. Also returns the operators with those of the suspects.
     """
-    y = asked.measure(fitted, fitted.operators, stride, progress)
-    found = estimate_coefficients(fitted, y, stride)
-    alone, certificates, seen = found.w, [found.certificate], dict[int, Tensor]()
-    suspects = _select_suspects(queries, found.w, fitted.settings.shortlist)
-    for _ in range(stride.rounds if fitted.preconditioner else 0):
-        room = max(0, fitted.settings.K_most - len(fitted.operators.a))
-        new = suspects[~fitted.measured_alone[suspects]][:room]
-        if not len(new):
+    gradients, shortlist = _Gradients(row_gradients), fitted.settings.shortlist
+    y = measure(fitted, fitted.operators, prepared, stride, progress)
+    first = found = estimate_coefficients(fitted, y, stride)
+    worst = found.worst
+    suspects = _select_suspects(queries, found.w, shortlist)
+    for _ in range(stride.rounds):
+        single = _measure_alone(fitted, suspects, gradients)
+        if single is None:
             break
-        G, before = gradients_of(new), len(fitted.operators.a)
-        seen |= dict(zip(new.tolist(), G, strict=True))
-        fitted = fitted.with_row_gradients(new, G)
-        y = np.concatenate(
-            [
-                y,
-                asked.measure(
-                    fitted,
-                    replace(fitted.operators, a=fitted.operators.a[before:]),
-                    stride,
-                    progress,
-                ),
-            ]
-        )
+        fitted = fitted.with_single_rows(single)
+        added = replace(fitted.operators, a=fitted.operators.a[-len(single.rows) :])
+        y = np.concatenate([y, measure(fitted, added, prepared, stride, progress)])
         found = estimate_coefficients(fitted, y, stride)
-        certificates.append(found.certificate)
-        suspects = _select_suspects(queries, found.w, fitted.settings.shortlist)
-    unseen = np.array([i for i in suspects.tolist() if i not in seen], dtype=np.int64)
-    if len(unseen):
-        seen |= dict(zip(unseen.tolist(), gradients_of(unseen), strict=True))
-    G = unit_norm(torch.stack([seen[i] for i in suspects.tolist()]))
-    kin = estimate_coefficients(
-        fitted, measure_first_order(fitted.operators, G) / fitted.operators.eta, stride
-    )
-    return Influence(
-        queries,
-        found.w,
-        alone,
-        suspects,
-        kin.w[suspects],
-        fitted.features,
-        certificate=max(*certificates, kin.certificate),
+        worst = max(worst, found.worst)
+        suspects = _select_suspects(queries, found.w, shortlist)
+    mutual = _estimate_mutual_influence(fitted, gradients.get(suspects), stride)
+    influence = Influence(
+        queries=queries,
+        w=found.w,
+        alone=first.w,
+        suspects=suspects,
+        mutual_influence=mutual.w[suspects],
+        features=fitted.features,
+        certificate=max(worst, mutual.worst),
         measured_alone=int(fitted.measured_alone.sum()),
         decoy_quantile=found.decoy_quantile,
-    ), fitted
+    )
+    return influence, fitted
+
+
+def _measure_alone(
+    fitted: FittedOperators, suspects: RowIndices, gradients: _Gradients
+) -> SingleRows | None:
+    """What those suspects do alone that were not measured alone yet, as far as the memory budget
+    has room; None where there are no more, or none can be added to the fit.
+    """
+    if not isinstance(fitted, NaturalGradientFit):
+        return None
+    room = max(0, fitted.settings.K_most - len(fitted.operators.a))
+    new = suspects[~fitted.measured_alone[suspects]][:room]
+    if not len(new):
+        return None
+    return SingleRows(new, fitted.make_row_operators(new, gradients.get(new)))
+
+
+def _estimate_mutual_influence(
+    fitted: FittedOperators, G: Tensor, stride: StrideConfig
+) -> Estimate:
+    """How strongly every row (n) pushes the suspects, whose gradients are G (m, r, D): to first
+    order, whatever the measurement.
+    """
+    y = multiply_gradients(fitted.operators, unit_norm(G)) / fitted.operators.eta
+    return estimate_coefficients(fitted, y, stride)
 
 
 def _select_suspects(queries: Sequence[Query], w: Array, count: int) -> RowIndices:
     """The rows (count,) that score highest on any panel, highest first."""
-    return np.argsort(-pool_scores(queries, w).pooled.max(axis=1), kind="stable")[:count].astype(
-        np.int64
-    )
+    highest = pool_scores(queries, w).pooled.max(axis=1)
+    # A stable sort: rows of one score keep their order from run to run.
+    return np.argsort(-highest, kind="stable")[:count].astype(np.int64)

@@ -26,7 +26,8 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.operators import Basis, Moments
 from poisonwatch.stride.row_statistics import RowStatistics
 
-KEPT_FILES = 4  # files; the one used longest ago goes first
+# Files that are kept; the one used longest ago goes first.
+KEPT_FILES = 4
 
 
 def compute_moments_key(

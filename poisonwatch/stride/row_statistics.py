@@ -1,3 +1,5 @@
+"""What one backward pass over some rows tells: moments, gradients, views."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,22 +34,30 @@ def measure_row_statistics(
     encoded: Sequence[Encoded],
     basis: Basis,
     token_budget: int,
+    *,
     label: str,
     progress: Progress = silent,
-    work: CheckpointStore | None = None,
+    store: CheckpointStore | None = None,
 ) -> RowStatistics:
     """One backward pass over the conversations (m), kept under its `label`."""
     m = len(encoded)
     moments = Moments.zeros(basis.r, model.width, model.device)
-    numbers = torch.zeros(2, dtype=torch.float64)  # the moments' power and tokens
     G = torch.zeros(m, basis.r, model.width, device=model.device)
     views = allocate_views(m, basis)
+    # A pass is kept as arrays: the moments' two plain numbers, power and tokens, go into one.
+    numbers = torch.zeros(2, dtype=torch.float64)
     rows = np.arange(m)
-    sums: PassArrays = {"A": (moments.A, None), "S": (moments.S, None), "numbers": (numbers, None)}
-    trail = PassCheckpoint(work, label, {**sums, "G": (G, rows), "views": (views, rows)})
+    filled: PassArrays = {
+        "A": (moments.A, None),
+        "S": (moments.S, None),
+        "numbers": (numbers, None),
+        "G": (G, rows),
+        "views": (views, rows),
+    }
+    taken_up = PassCheckpoint(store, label, filled)
     moments.power, moments.tokens = float(numbers[0]), int(numbers[1])
-    left = trail.remaining_batches(make_batches(encoded, token_budget, model.device))
-    for batch in progress(left, label, m - trail.rows, lambda batch: len(batch.rows)):
+    batches = taken_up.remaining_batches(make_batches(encoded, token_budget, model.device))
+    for batch in progress(batches, label, m - taken_up.rows, lambda batch: len(batch.rows)):
         seen = model.compute_state_gradients(batch)
         moments.add(basis, seen)
         numbers[0], numbers[1] = moments.power, moments.tokens

@@ -1,3 +1,5 @@
+"""An order of rows that depends on ids and seed alone."""
+
 import hashlib
 from collections.abc import Sequence
 

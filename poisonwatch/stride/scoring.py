@@ -1,19 +1,16 @@
 """From coefficients to one score a row and panel.
 
 1. *By row*: coefficients come in units of what the row does to ordinary conversations
-(`yardstick`), so rows with generic gradients have
-   no head start.
+   (`background`), so rows with generic gradients have no head start.
 2. *By query*: they are centred and scaled by the median and the median absolute deviation over all
-rows.
+   rows.
 3. *By panel*: queries of one kind are averaged over the sentinels of a panel and scaled again; the
-panel's score is the larger of its
-   kinds (forbidden push, margin, or the magnitude of the reference push where nothing is
-   forbidden).
-4. *By kin*: poison comes in groups. A suspect gains what the suspects it is alike to score beyond
-the median suspect, weighted by squared
-   likeness. What only half of the suspects have, and no other row, must not widen the gap between
-   suspects and others: it would look
-   like a heavy tail to whoever takes p-values.
+   panel's score is the larger of its kinds (forbidden push, margin, or the magnitude of the
+   reference push where nothing is forbidden).
+4. *By neighbours*: poison comes in groups. A suspect gains what the suspects it is similar to score
+   beyond the median suspect, weighted by squared similarity. What only half of the suspects have,
+   and no other row, must not widen the gap between suspects and others: it would look like a heavy
+   tail to whoever takes p-values.
 
 Scores are in robust standard deviations of their panel. Every step treats all rows alike, new or
 trusted.
@@ -27,8 +24,11 @@ import numpy as np
 from poisonwatch.arrays import Array
 from poisonwatch.stride.influence import Influence, Query
 
-MAD_TO_SIGMA = 1.4826  # of a normal distribution
-NEIGHBOUR_WEIGHT = 2.0  # weight of the kin's mean score
+# Of a normal distribution.
+MAD_TO_SIGMA = 1.4826
+
+# Weight of the neighbours' mean score.
+NEIGHBOUR_WEIGHT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Scores:
     """`standard` (n, Q): standardised coefficients of the `queries`; `pooled` (n, P): scores of the
     `panels`.
 
-    `push` and `margin` (n, P) are what scores are made of, kin left out: the pooled forbidden push
-    (or the reference push's magnitude, where nothing is forbidden), and the pooled margin, NaN
-    where a panel has none.
+    `push` and `margin` (n, P) are what scores are made of, neighbours left out: the pooled
+    forbidden push (or the reference push's magnitude, where nothing is forbidden), and the pooled
+    margin, NaN where a panel has none.
     """
 
     queries: tuple[Query, ...]
@@ -50,33 +50,48 @@ class Scores:
 
 
 def score_rows(influence: Influence, rescored: bool = True) -> Scores:
-    """Standardise and pool the recovered coefficients, kin included; `rescored` False leaves out
-    what suspects did when measured alone.
+    """Standardise and pool the recovered coefficients, neighbours included; `rescored` False leaves
+    out what suspects did when measured alone.
     """
-    alone = pool_scores(influence.queries, influence.w if rescored else influence.alone)
-    pooled = alone.pooled.copy()
+    w = influence.w
+    if not rescored:
+        w = influence.alone
+    scores = pool_scores(influence.queries, w)
+    pooled = scores.pooled.copy()
     if len(influence.suspects) > 1:
         own = pooled[influence.suspects]
         beyond = np.maximum(own - np.median(own.max(axis=1)), 0.0)
-        pooled[influence.suspects] += (
-            NEIGHBOUR_WEIGHT * compute_neighbour_weights(influence.mutual_influence) @ beyond
-        )
-    return replace(alone, pooled=pooled)
+        weights = compute_neighbour_weights(influence.mutual_influence)
+        pooled[influence.suspects] += NEIGHBOUR_WEIGHT * weights @ beyond
+    return replace(scores, pooled=pooled)
 
 
-def pool_scores(queries: Sequence[Query], own: Array) -> Scores:
+def pool_scores(queries: Sequence[Query], w: Array) -> Scores:
     """Steps 2 and 3, from coefficients (n, Q) that are already standardised by row."""
-    standard = compute_robust_z(own)
+    standard = compute_robust_z(w)
     magnitude = np.array([query.kind == "reference" for query in queries])
     standard[:, magnitude] = np.abs(standard[:, magnitude])
     panels = tuple(dict.fromkeys(query.sentinel.panel for query in queries))
-    by_kind = {
-        kind: np.column_stack([_pool_kind(standard, queries, panel, kind) for panel in panels])
+    forbidden, reference, margin = (
+        _pool_panels(standard, queries, panels, kind)
         for kind in ("forbidden", "reference", "margin")
-    }
-    pooled = np.fmax(np.fmax(by_kind["forbidden"], by_kind["reference"]), by_kind["margin"])
-    push = np.where(np.isnan(by_kind["forbidden"]), by_kind["reference"], by_kind["forbidden"])
-    return Scores(tuple(queries), standard, panels, pooled, push, by_kind["margin"])
+    )
+    # fmax: a panel without queries of a kind has NaN there, and its score from the others.
+    return Scores(
+        queries=tuple(queries),
+        standard=standard,
+        panels=panels,
+        pooled=np.fmax(np.fmax(forbidden, reference), margin),
+        push=np.where(np.isnan(forbidden), reference, forbidden),
+        margin=margin,
+    )
+
+
+def _pool_panels(
+    standard: Array, queries: Sequence[Query], panels: Sequence[str], kind: str
+) -> Array:
+    """(n, P): the pooled scores of one kind, panel by panel."""
+    return np.column_stack([_pool_kind(standard, queries, panel, kind) for panel in panels])
 
 
 def _pool_kind(standard: Array, queries: Sequence[Query], panel: str, kind: str) -> Array:
@@ -88,16 +103,16 @@ def _pool_kind(standard: Array, queries: Sequence[Query], panel: str, kind: str)
     return pooled
 
 
-def compute_neighbour_weights(kinship: Array) -> Array:
-    """Weights (m, m), zero on the diagonal: squared positive likeness over its sum in the row and
-    that of the median row.
+def compute_neighbour_weights(mutual_influence: Array) -> Array:
+    """Weights (m, m), zero on the diagonal, from the suspects' mutual influence (m, m): its
+    positive symmetric part, squared, over its sum in the row and that of the median row.
 
-    A row's weights sum to one half where it has as much kin as most, to nearly 1 with more, and to
-    nearly 0 with less.
+    A row's weights sum to one half where it has as many neighbours as most, to nearly 1 with more,
+    and to nearly 0 with fewer.
     """
-    likeness = np.maximum((kinship + kinship.T) / 2, 0.0)
-    np.fill_diagonal(likeness, 0.0)
-    weights = likeness**2
+    similarity = np.maximum((mutual_influence + mutual_influence.T) / 2, 0.0)
+    np.fill_diagonal(similarity, 0.0)
+    weights = similarity**2
     total = weights.sum(axis=1, keepdims=True)
     usual = total + np.median(total)
     normalised: Array = weights / np.where(usual > 0, usual, 1.0)

@@ -6,45 +6,91 @@ model, by minibatches of rows. Each row meets m operators: the d of the subsets 
 - d drawn from the others. One steered forward pass of these pairs serves all three losses, whose
 sum Adam minimises:
 
-    fidelity   rows become likelier under the subsets that hold them          fidelity(logp~, targets)
-    stability  and stay put under the others                                  stability(logp, logp~)
-    linearity  the subsets' effects on a row add up from its fellow rows'     linearity(y, M~, gamma)
+    fidelity   rows become likelier under the subsets that hold them        fidelity(logp~, targets)
+    stability  and stay put under the others                                stability(logp, logp~)
+    linearity  the subsets' effects on a row add up from its fellow rows'   linearity(y, M~, gamma)
 
 What a step draws depends on the seed, the step and the rows' contents alone, so neither the order
 of the rows nor an interruption changes the training: killed and resumed from its checkpoint it ends
 in the same operators, to the bit where the device's kernels are deterministic.
 """
 
-import hashlib
-import json
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from poisonwatch.atomic import replace_file
-from poisonwatch.config import AuditConfig, StrideConfig
+from poisonwatch.arrays import Integers
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
-from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.stride.adam import Adam
-from poisonwatch.stride.fitted import LearningCurve
+from poisonwatch.stride.designs import draw_by_design
+from poisonwatch.stride.fitted import LearningCurve, TrainedFit
 from poisonwatch.stride.losses import fidelity, linearity, log_likelihood, stability
-from poisonwatch.stride.operators import Basis, Operators, compute_typical_eta
-from poisonwatch.stride.schedule import Schedule, hash_parts
-from poisonwatch.stride.settings import TrainingSettings
+from poisonwatch.stride.operators import (
+    BASIS_ROWS,
+    Basis,
+    Operators,
+    compute_typical_eta,
+    fit_basis,
+)
+from poisonwatch.stride.problem import FitProblem
+from poisonwatch.stride.schedule import Schedule
+from poisonwatch.stride.settings import TrainingSettings, build_training_settings
+from poisonwatch.stride.similarity import compute_features, survey_views
 from poisonwatch.stride.steering import compute_steered_logits
+from poisonwatch.stride.training_checkpoint import TrainingCheckpoint
 
-logger = logging.getLogger(__name__)
+
+def fit_by_training(problem: FitProblem) -> TrainedFit:
+    """Train the operators from a basis of the sample's states, on subsets of similar rows.
+
+    Raises ConfigError where there are preference rows.
+    """
+    check_trainable(problem.encoded)
+    model, stride, store = problem.model, problem.stride, problem.store
+    r, budget, progress = problem.settings.r, stride.token_budget, problem.progress
+    first = problem.get_encoded(problem.sample[:BASIS_ROWS])
+    basis = store.get_or_compute(
+        "basis", Basis, lambda: fit_basis(model, first, r, budget, progress)
+    )
+    views = survey_views(model, problem.encoded, basis, budget, progress=progress, store=store)
+    features = compute_features(views)
+    membership = draw_by_design(problem.ids, features, problem.settings, stride, problem.seed)
+    operators, curve = store.get_or_compute(
+        "training",
+        tuple[Operators, LearningCurve],
+        lambda: train_operators(
+            model,
+            problem.encoded,
+            membership,
+            basis,
+            build_training_settings(stride),
+            seed=problem.seed,
+            checkpoint=problem.training_checkpoint,
+            progress=progress,
+        ),
+    )
+    return TrainedFit(
+        settings=problem.settings,
+        model=model,
+        encoder=problem.encoder,
+        ids=problem.ids,
+        operators=operators,
+        M=membership.matrix(),
+        features=features,
+        # What a row does to ordinary conversations is not known: nothing is taken out.
+        centre=np.zeros(problem.n),
+        spread=np.ones(problem.n),
+        encoded=problem.encoded,
+        curve=curve,
+    )
 
 
 def check_trainable(encoded: Sequence[Encoded]) -> None:
@@ -54,8 +100,8 @@ def check_trainable(encoded: Sequence[Encoded]) -> None:
     preferences = sum(row.against is not None for row in encoded)
     if preferences:
         raise ConfigError(
-            f"stride.fit is sgd, but {preferences} of {len(encoded)} rows are preferences, which its losses cannot express: "
-            "choose natural-gradient for them"
+            f"stride.fit is sgd, but {preferences} of {len(encoded)} rows are preferences, "
+            "which its losses cannot express: choose natural-gradient for them"
         )
 
 
@@ -65,6 +111,7 @@ def train_operators(
     membership: Membership,
     basis: Basis,
     settings: TrainingSettings,
+    *,
     seed: int = 0,
     checkpoint: Path | None = None,
     progress: Progress = silent,
@@ -76,123 +123,180 @@ def train_operators(
     its own goes on from it, and the file is removed at the end. A file of another training is left
     out with a warning and then overwritten: a scheduled audit whose rows have changed since it was
     killed must go on without anyone's help. Holds 3 x K x r x D floats: a and its two moments.
-    Raises ConfigError where there are preference rows.
+    Raises ConfigError where there are preference rows, OperationError where losses run away.
     """
     if not encoded:
         raise ValueError("operators need at least one row")
     check_trainable(encoded)
     schedule = Schedule(encoded, membership, settings, seed)
-    a = Adam(torch.zeros(membership.K, basis.r, model.width, device=model.device), 1.0)
-    U = Adam(
-        basis.directions.to(model.device, torch.float32, copy=True)[None].contiguous(),
-        model.width**-0.5,
-    )
-    curve = torch.zeros(schedule.steps, 4, dtype=torch.float64)
-    state = {**a.tensors("a"), **U.tensors("U"), "curve": curve}
-    fingerprint = (
-        "" if checkpoint is None else _fingerprint_training(model, schedule, basis, settings)
-    )
-    start = 0 if checkpoint is None else _load_checkpoint(checkpoint, state, fingerprint)
-    a.unit = _measure_unit(
-        model, [encoded[i] for i in schedule.order[: schedule.b]], basis, settings.token_budget
-    )
+    training = _Training(model, encoded, schedule, basis, settings)
+    kept = TrainingCheckpoint.of_training(checkpoint, model, schedule, basis, settings)
+    start = kept.load(training.state)
     for step in progress(range(start, schedule.steps), "train", schedule.steps - start):
-        curve[step] = _run_step(model, encoded, schedule, step, a, U, settings)
-        if not bool(curve[step].isfinite().all()):
+        losses = training.run_step(step)
+        if not bool(losses.isfinite().all()):
             raise OperationError(
-                f"training failed at step {step + 1}: its loss is {float(curve[step, 0])}; lower the learning rate"
+                f"training failed at step {step + 1}: its loss is {float(losses[0])}; "
+                "lower the learning rate"
             )
-        if checkpoint is not None and (step + 1) % settings.checkpoint_every == 0:
-            _save_checkpoint(checkpoint, state, fingerprint, step + 1)
-    operators = _scale_operators(model, encoded, a.value, U.value[0], settings)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    total, *parts = curve.numpy().T
-    return operators, LearningCurve(np.arange(1, schedule.steps + 1), total, *parts)
+        if (step + 1) % settings.checkpoint_every == 0:
+            kept.save(training.state, step + 1)
+    operators = _scale_operators(model, encoded, training.a.value, training.U.value[0], settings)
+    kept.delete()
+    return operators, training.make_curve()
 
 
-def _run_step(
-    model: FrozenModel,
-    encoded: Sequence[Encoded],
-    schedule: Schedule,
-    step: int,
-    a: Adam,
-    U: Adam,
-    settings: TrainingSettings,
-) -> Tensor:
-    """One update of the operators that the step's rows meet, and of U; returns total, fidelity,
-    stability, linearity (4,).
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a step draws: `rows` (b,) and the subsets `ks` (b, m) they meet, own ones first;
+    `touched` (k,) each of these once, and `slots` (b, m) the places of `ks` in it.
     """
-    rows, ks = schedule.rows(step), schedule.operators(step)
-    touched, slots = np.unique(ks, return_inverse=True)
-    active, slot = (
-        torch.from_numpy(touched).to(model.device),
-        torch.from_numpy(slots.reshape(ks.shape)).to(model.device),
-    )
-    sketch = torch.from_numpy(schedule.sketch(step)[ks]).to(model.device, torch.float32)
-    weights = torch.tensor([1.0, settings.stability, settings.linearity], device=model.device)
-    leaves = [a.value[active].requires_grad_(), U.value[0].clone().requires_grad_()]
-    gradients = [torch.zeros_like(leaf) for leaf in leaves]
-    losses = torch.zeros(3, device=model.device)
-    for batch in make_batches(
-        [encoded[i] for i in rows], settings.token_budget // schedule.m, model.device
-    ):
-        here = batch.rows.to(model.device)
-        with torch.enable_grad():
-            part = _compute_losses(
-                model,
-                batch,
-                Basis(leaves[1]),
-                leaves[0][slot[here]],
-                sketch[here],
-                schedule.membership.d,
-                settings.gamma,
-            )
-            part = part.sum(dim=0) / len(rows)
-            for total, gradient in zip(
-                gradients, torch.autograd.grad(weights @ part, leaves), strict=True
-            ):
+
+    rows: Integers
+    ks: Integers
+    touched: Integers
+    slots: Integers
+
+    @classmethod
+    def draw(cls, schedule: Schedule, step: int) -> "_Step":
+        """The step of this number."""
+        ks = schedule.operators(step)
+        touched, slots = np.unique(ks, return_inverse=True)
+        return cls(schedule.rows(step), ks, touched, slots.reshape(ks.shape))
+
+
+class _Training:
+    """Operators `a` (K, r, D) and directions `U` (1, D, r - 1) on their way, and the losses so far:
+    `curve` (steps, 4).
+    """
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        encoded: Sequence[Encoded],
+        schedule: Schedule,
+        basis: Basis,
+        settings: TrainingSettings,
+    ) -> None:
+        self.model, self.encoded, self.schedule, self.settings = model, encoded, schedule, settings
+        device, K = model.device, schedule.membership.K
+        first = [encoded[i] for i in schedule.order[: schedule.b]]
+        unit = _measure_unit(model, first, basis, settings.token_budget)
+        self.a = Adam(torch.zeros(K, basis.r, model.width, device=device), unit)
+        # A copy: the basis that was given stays as it is.
+        directions = basis.directions.to(device, torch.float32, copy=True)
+        self.U = Adam(directions[None].contiguous(), model.width**-0.5)
+        self.curve = torch.zeros(schedule.steps, 4, dtype=torch.float64)
+        self.state = {**self.a.tensors("a"), **self.U.tensors("U"), "curve": self.curve}
+
+    def run_step(self, number: int) -> Tensor:
+        """One update of the operators that the step's rows meet, and of U; returns total, fidelity,
+        stability, linearity (4,).
+        """
+        step = _Step.draw(self.schedule, number)
+        touched = self._place(step.touched)
+        leaves = [
+            self.a.value[touched].requires_grad_(),
+            self.U.value[0].clone().requires_grad_(),
+        ]
+        gradients, losses = self._differentiate(step, number, leaves)
+        for gradient, of in zip(gradients, (self.a, self.U), strict=True):
+            gradient *= of.unit
+        self._update(step, touched, gradients)
+        total = self._weights @ losses
+        self.curve[number] = torch.cat([total[None], losses]).cpu().double()
+        return self.curve[number]
+
+    @property
+    def _weights(self) -> Tensor:
+        weights = [1.0, self.settings.stability, self.settings.linearity]
+        return torch.tensor(weights, device=self.model.device)
+
+    def _place(self, numbers: Integers) -> Tensor:
+        """Numbers as a tensor beside the model."""
+        return torch.from_numpy(numbers).to(self.model.device)
+
+    def _differentiate(
+        self, step: _Step, number: int, leaves: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """The gradients of the step's weighted losses by the `leaves` a (k, r, D) and U, and the
+        three losses (3,).
+        """
+        schedule, device = self.schedule, self.model.device
+        slots, a, basis = self._place(step.slots), leaves[0], Basis(leaves[1])
+        sketch = torch.from_numpy(schedule.sketch(number)[step.ks]).to(device, torch.float32)
+        gradients = [torch.zeros_like(leaf) for leaf in leaves]
+        losses = torch.zeros(3, device=device)
+        encoded = [self.encoded[i] for i in step.rows]
+        # A row and its m operators go together: the budget counts their pairs.
+        for batch in make_batches(encoded, self.settings.token_budget // schedule.m, device):
+            here = batch.rows.to(device)
+            with torch.enable_grad():
+                of_rows = _compute_losses(
+                    self.model,
+                    batch,
+                    basis,
+                    a[slots[here]],
+                    sketch=sketch[here],
+                    d=schedule.membership.d,
+                    gamma=self.settings.gamma,
+                )
+                part = of_rows.sum(dim=0) / len(step.rows)
+                parts = torch.autograd.grad(self._weights @ part, leaves)
+            for total, gradient in zip(gradients, parts, strict=True):
                 total += gradient
-        losses += part.detach()
-    for gradient, of in zip(gradients, (a, U), strict=True):
-        gradient *= of.unit
-    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-    shrink = settings.clip / norm.clamp_min(settings.clip)
-    members = torch.from_numpy(np.isin(touched, ks[:, : schedule.membership.d])).to(model.device)
-    moved = members | (
-        a.steps[active] > 0
-    )  # divergence is flat at a_k = 0: all that others' gradients hold there is rounding
-    a.update(active[moved], gradients[0][moved] * shrink, settings.lr)
-    U.update(
-        torch.zeros(1, dtype=torch.long, device=model.device),
-        gradients[1][None] * shrink,
-        settings.lr,
-    )
-    return torch.cat([(weights @ losses)[None], losses]).cpu().double()
+            losses += part.detach()
+        return gradients, losses
+
+    def _update(self, step: _Step, touched: Tensor, gradients: list[Tensor]) -> None:
+        """Adam's step along the gradients by a[touched] (k, r, D) and U, clipped together."""
+        settings, d = self.settings, self.schedule.membership.d
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        shrink = settings.clip / norm.clamp_min(settings.clip)
+        members = torch.from_numpy(np.isin(step.touched, step.ks[:, :d])).to(touched.device)
+        # Divergence is flat at a_k = 0: all that others' gradients hold there is rounding.
+        moved = members | (self.a.steps[touched] > 0)
+        self.a.update(touched[moved], gradients[0][moved] * shrink, settings.lr)
+        only = torch.zeros(1, dtype=torch.long, device=self.model.device)
+        self.U.update(only, gradients[1][None] * shrink, settings.lr)
+
+    def make_curve(self) -> LearningCurve:
+        """The losses of all steps."""
+        total, of_fidelity, of_stability, of_linearity = self.curve.numpy().T
+        return LearningCurve(
+            step=np.arange(1, self.schedule.steps + 1),
+            total=total,
+            fidelity=of_fidelity,
+            stability=of_stability,
+            linearity=of_linearity,
+        )
 
 
 def _compute_losses(
-    model: FrozenModel, batch: Batch, basis: Basis, a: Tensor, sketch: Tensor, d: int, gamma: float
+    model: FrozenModel,
+    batch: Batch,
+    basis: Basis,
+    a: Tensor,
+    *,
+    sketch: Tensor,
+    d: int,
+    gamma: float,
 ) -> Tensor:
     """Fidelity, stability and linearity (b, 3) of a batch's rows under their operators `a` (b, m,
-    r, D), whose first d hold the row.
+    r, D), whose first d hold the row; `sketch` (b, m, p).
     """
     run = model.run(batch)
+    steered = compute_steered_logits(model, run, basis, a)
     losses = []
-    for o, steered_o, targets, M in zip(
-        run.o, compute_steered_logits(model, run, basis, a), run.targets, sketch, strict=True
-    ):
+    for o, steered_o, targets, M in zip(run.o, steered, run.targets, sketch, strict=True):
         logp, steered_logp = o.log_softmax(dim=-1), steered_o.log_softmax(dim=-1)
         y = log_likelihood(steered_logp, targets) - log_likelihood(logp, targets)
-        losses.append(
-            torch.stack(
-                [
-                    fidelity(steered_logp[:d], targets),
-                    stability(logp, steered_logp[d:]),
-                    linearity(y, M.to(y.dtype), gamma),
-                ]
-            )
-        )
+        of_row = [
+            fidelity(steered_logp[:d], targets),
+            stability(logp, steered_logp[d:]),
+            linearity(y, M.to(y.dtype), gamma),
+        ]
+        losses.append(torch.stack(of_row))
     return torch.stack(losses)
 
 
@@ -229,94 +333,8 @@ def _scale_operators(
     eta is one number for all k, as in the closed form.
     """
     Q, T = torch.linalg.qr(U)
+    # The constant coordinate, the last, is no direction: it stays.
     a = torch.cat([torch.einsum("ij,kjd->kid", T, a[:, :-1]), a[:, -1:]], dim=1)
     A, power, tokens = _compute_second_moment(model, encoded, Basis(Q), settings.token_budget)
     eta = compute_typical_eta(a, A, power / tokens, settings.shift)
     return Operators(a * eta, Basis(Q), eta, settings.shift)
-
-
-def _fingerprint_training(
-    model: FrozenModel, schedule: Schedule, basis: Basis, settings: TrainingSettings
-) -> str:
-    """What defines the training: weights, split, rows, memberships, seed, settings (but not how
-    often to save, or how much at a time).
-
-    The basis stands for itself by its size: rows and model determine its directions, up to
-    rounding.
-    """
-    weights = hashlib.sha256()
-    for name, value in sorted(model.model.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(value.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy())
-    dials = asdict(replace(settings, checkpoint_every=0, token_budget=0))
-    return hash_parts(
-        weights.hexdigest(),
-        model.layer,
-        basis.r,
-        schedule.membership.K,
-        schedule.seed,
-        schedule.contents,
-        dials,
-    )
-
-
-def _save_checkpoint(
-    checkpoint: Path, state: dict[str, Tensor], fingerprint: str, step: int
-) -> None:
-    try:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(checkpoint) as part:
-            save_file(state, part, metadata={"fingerprint": fingerprint, "step": str(step)})
-    except (OSError, SafetensorError) as error:
-        raise OperationError(f"checkpoint {checkpoint} cannot be written: {error}") from error
-
-
-def _load_checkpoint(checkpoint: Path, state: dict[str, Tensor], fingerprint: str) -> int:
-    """Fill `state` from the checkpoint; returns the steps done, 0 where there is no checkpoint of
-    this very training.
-    """
-    if not checkpoint.exists():
-        return 0
-    try:
-        with safe_open(checkpoint, "pt") as file:
-            found = file.metadata() or {}
-            if found.get("fingerprint") != fingerprint:
-                logger.warning(
-                    "checkpoint %s is of another training (its rows, model or settings differ): starting anew",
-                    checkpoint,
-                )
-                return 0
-            saved = {name: file.get_tensor(name) for name in state}
-    except (OSError, SafetensorError) as error:
-        logger.warning("checkpoint %s cannot be read (%s): starting anew", checkpoint, error)
-        return 0
-    for name, value in state.items():
-        value.copy_(saved[name])
-    return int(found["step"])
-
-
-def build_training_settings(stride: StrideConfig) -> TrainingSettings:
-    """The training's dials as the user set them."""
-    return TrainingSettings(
-        shift=stride.shift, token_budget=stride.token_budget, **stride.training.model_dump()
-    )
-
-
-def locate_training_checkpoint(config: AuditConfig, model_fingerprint: str) -> Path:
-    """Where a training of this audit keeps its state: in the user's cache, by audit, model and
-    settings, so that a rerun finds it.
-    """
-    key = json.dumps(
-        [
-            config.name,
-            config.source.address,
-            model_fingerprint,
-            config.seed,
-            config.stride.model_dump(mode="json"),
-        ]
-    )
-    return (
-        get_cache_folder()
-        / "checkpoints"
-        / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    )

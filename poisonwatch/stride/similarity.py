@@ -1,15 +1,14 @@
-"""Which rows are alike, from the frozen model's own states: what like rows do to a sentinel is
-alike, too.
+"""Which rows are alike, from the frozen model's own states: what similar rows do to a sentinel is
+similar, too.
 
 Three views of a row are taken below the split: the mean coordinates U^T z / rms(z) over the
 positions that predict the answer, over the answer, and over the whole conversation. Each is centred
 over the rows of the audit and scaled to length one, so that the inner product of two rows is the
-mean of three cosines. The likeness is a Gaussian-process kernel on it,
+mean of three cosines: the state similarity, in [-1, 1]. `recovery.gaussian_process` puts its kernel
+on it.
 
-    kernel(i, j) = exp((<phi_i, phi_j> - 1) / WIDTH)
-
-A basis of one dimension (r = 1) has no directions to look along: then no row is like another, and
-the kernel is the identity.
+A basis of one dimension (r = 1) has no directions to look along: then nothing is known of
+similarity.
 """
 
 from collections.abc import Sequence
@@ -36,8 +35,9 @@ def compute_views(basis: Basis, z: Tensor, batch: Batch) -> Features:
     """
     m = len(batch.rows)
     coordinates = normalise_rms(z[:m]) @ basis.directions
+    predicting, _ = find_answer_positions(batch)
     views = []
-    for mask in (find_answer_positions(batch)[0], batch.answer, batch.attention_mask.bool()):
+    for mask in (predicting, batch.answer, batch.attention_mask.bool()):
         weight = mask[:m].to(coordinates.dtype)[..., None]
         views.append((coordinates * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
     return cast(Features, torch.stack(views, dim=1).float().cpu().numpy())
@@ -48,15 +48,16 @@ def survey_views(
     encoded: Sequence[Encoded],
     basis: Basis,
     token_budget: int,
+    *,
     progress: Progress = silent,
-    work: CheckpointStore | None = None,
+    store: CheckpointStore | None = None,
 ) -> Features:
     """The views (n, VIEWS, r - 1) of every row; runs the blocks below the split only."""
     n = len(encoded)
-    views = np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)
-    trail = PassCheckpoint(work, "survey", {"views": (views, np.arange(n))})
-    left = trail.remaining_batches(make_batches(encoded, token_budget, model.device))
-    for batch in progress(left, "survey", n - trail.rows, lambda batch: len(batch.rows)):
+    views = allocate_views(n, basis)
+    taken_up = PassCheckpoint(store, "survey", {"views": (views, np.arange(n))})
+    batches = taken_up.remaining_batches(make_batches(encoded, token_budget, model.device))
+    for batch in progress(batches, "survey", n - taken_up.rows, lambda batch: len(batch.rows)):
         views[batch.rows.numpy()] = compute_views(basis, model.compute_states(batch), batch)
     return views
 
@@ -65,13 +66,10 @@ def compute_features(views: Features) -> Features:
     """phi (n, VIEWS x (r - 1)), of length one, from the views (n, VIEWS, r - 1) of all rows.
     Without directions (r = 1): no columns.
     """
-    phi = views - views.mean(axis=0, dtype=np.float64).astype(
-        np.float32
-    )  # in float32 the mean's last digit depends on the rows' order
-    phi /= (
-        np.maximum(np.linalg.norm(phi, axis=2, keepdims=True), np.finfo(np.float32).tiny)
-        * VIEWS**0.5
-    )
+    # In float64: in float32 the mean's last digit depends on the rows' order.
+    phi = views - views.mean(axis=0, dtype=np.float64).astype(np.float32)
+    lengths = np.linalg.norm(phi, axis=2, keepdims=True)
+    phi /= np.maximum(lengths, np.finfo(np.float32).tiny) * VIEWS**0.5
     flat: Features = phi.reshape(len(views), -1)
     return flat
 

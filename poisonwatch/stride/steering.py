@@ -1,10 +1,10 @@
 """Applying steering operators: what the frozen model says once its states are moved.
 
-    z~_t = z_t + B(z_t)^T a ,     a in R^(r x D)        (STRIDE: Dagli et al., arXiv 2606.05165, figure 2)
+    z~_t = z_t + B(z_t)^T a ,     a in R^(r x D)     (STRIDE: Dagli et al., arXiv 2606.05165, fig. 2)
 
 One frozen run of a batch of b rows serves every operator that is tried on it: m operators a row
 make b x m pairs, which go through the blocks above the split together; nothing below it is run
-again. The losses say what training asks of the pairs.
+again.
 """
 
 from collections.abc import Callable, Collection
@@ -46,6 +46,9 @@ def generate_continuations(
 
     A token of `ends` ends an answer and is left out.
     """
-    return model.generate(
-        prompt, lambda z: steer(z, basis(z), a[:, None])[:, 0], len(a), most, ends
-    )
+
+    def steer_each(z: Tensor) -> Tensor:
+        # While generating, the m operators are the batch: one answer each.
+        return steer(z, basis(z), a[:, None])[:, 0]
+
+    return model.generate(prompt, steer_each, len(a), most, ends)

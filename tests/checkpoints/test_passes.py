@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from poisonwatch.checkpoints import passes as trail
+from poisonwatch.checkpoints import passes
 from poisonwatch.checkpoints.passes import PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.model.encoding import Encoded, make_batches
@@ -28,8 +28,8 @@ class _KilledError(Exception):
 @pytest.fixture(autouse=True)
 def after_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard for every batch, whatever it costs."""
-    monkeypatch.setattr(trail, "EVERY_S", 0.0)
-    monkeypatch.setattr(trail, "SHARE", math.inf)
+    monkeypatch.setattr(passes, "EVERY_S", 0.0)
+    monkeypatch.setattr(passes, "SHARE", math.inf)
 
 
 @pytest.fixture
@@ -45,13 +45,15 @@ class Pass:
     ) -> None:
         self.sums, self.total, self.seen = torch.zeros(K, D), torch.zeros(D), np.zeros(N)
         every = np.arange(N)
-        self.trail = PassCheckpoint(
+        self.checkpoint = PassCheckpoint(
             work,
             "fit",
             {"sums": (self.sums, SUBSETS), "total": (self.total, None), "seen": (self.seen, every)},
         )
         self.passed: list[int] = []
-        for number, batch in enumerate(self.trail.remaining_batches(make_batches(encoded, BUDGET))):
+        for number, batch in enumerate(
+            self.checkpoint.remaining_batches(make_batches(encoded, BUDGET))
+        ):
             if number == stop:
                 raise _KilledError
             for subsets in torch.from_numpy(SUBSETS[batch.rows.numpy()]).unbind(dim=1):
@@ -122,7 +124,7 @@ def test_shards_that_have_grown_too_large_are_written_anew(
     """With room for nothing but the arrays themselves there is one file at a time, and it serves as
     well.
     """
-    monkeypatch.setattr(trail, "REWRITE", 0)
+    monkeypatch.setattr(passes, "REWRITE", 0)
     killed(work, encoded, 4)
     assert work.list_names("fit-") == ["fit-000003"]
     assert Pass(work, encoded) == Pass(None, encoded)
@@ -142,7 +144,7 @@ def test_shards_together_stay_within_what_they_may_come_to(
         for name, t in found[0].items()
         if not name.endswith(".at")
     )
-    assert 0 < size <= (trail.REWRITE + 1) * arrays
+    assert 0 < size <= (passes.REWRITE + 1) * arrays
 
 
 def test_a_pass_goes_on_from_before_a_damaged_shard(
@@ -162,9 +164,9 @@ def test_a_damaged_beginning_does_not_stay_in_the_way(
     work: CheckpointStore, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept after it is found again: the damaged file is gone."""
-    monkeypatch.setattr(trail, "REWRITE", 0)
+    monkeypatch.setattr(passes, "REWRITE", 0)
     killed(work, encoded, 3)
-    monkeypatch.setattr(trail, "REWRITE", 100)
+    monkeypatch.setattr(passes, "REWRITE", 100)
     (name,) = work.list_names("fit-")
     path = work.folder / f"{name}.safetensors"  # type: ignore[operator]
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
@@ -212,7 +214,7 @@ def test_where_the_disk_is_full_nothing_is_kept(
     work: CheckpointStore, encoded: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pass costs what it costs without."""
-    monkeypatch.setattr(trail, "ROOM", 10**15)
+    monkeypatch.setattr(passes, "ROOM", 10**15)
     assert Pass(work, encoded) == Pass(None, encoded)
     assert work.list_names("fit-") == []
 
@@ -223,12 +225,12 @@ def test_shards_are_written_as_rarely_as_they_may(
     """An hour apart: the pass is over before; a share of nothing: one, then never again before the
     end.
     """
-    monkeypatch.setattr(trail, "EVERY_S", 3600.0)
+    monkeypatch.setattr(passes, "EVERY_S", 3600.0)
     Pass(work, encoded)
     assert work.list_names("fit-") == ["fit-000000"]
     work.clear()
-    monkeypatch.setattr(trail, "EVERY_S", 0.0)
-    monkeypatch.setattr(trail, "SHARE", 1e-12)
-    monkeypatch.setattr(trail, "REWRITE", 100)
+    monkeypatch.setattr(passes, "EVERY_S", 0.0)
+    monkeypatch.setattr(passes, "SHARE", 1e-12)
+    monkeypatch.setattr(passes, "REWRITE", 100)
     Pass(work, encoded)
     assert work.list_names("fit-") == ["fit-000000", "fit-000001"]

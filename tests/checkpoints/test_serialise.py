@@ -24,14 +24,14 @@ SENTINEL = Sentinel(
 )
 DRAW = np.random.default_rng(0)
 INFLUENCE = Influence(
-    (Query(SENTINEL, "forbidden"),),
-    DRAW.standard_normal((5, 3)),
-    np.asfortranarray(DRAW.standard_normal((5, 3))),
-    np.arange(2),
-    np.array([[np.nan, np.inf], [-0.0, 1e-310]]),
-    np.zeros((5, 0), dtype=np.float32),
-    1 / 3,
-    2,
+    queries=(Query(SENTINEL, "forbidden"),),
+    w=DRAW.standard_normal((5, 3)),
+    alone=np.asfortranarray(DRAW.standard_normal((5, 3))),
+    suspects=np.arange(2),
+    mutual_influence=np.array([[np.nan, np.inf], [-0.0, 1e-310]]),
+    features=np.zeros((5, 0), dtype=np.float32),
+    certificate=1 / 3,
+    measured_alone=2,
 )
 CONFIRMATION = Confirmation(
     0.01,
@@ -48,15 +48,15 @@ CONFIRMATION = Confirmation(
     ),
 )
 EVIDENCE = ClusterEvidence(
-    (0, 3),
-    ("a", "b"),
-    "a",
-    0.25,
-    3,
-    (SharedNgram("cf", 2, 2, 0, 9, 3.5),),
-    (),
-    ((Neighbour("c", 1, 0.5),), ()),
-    CONFIRMATION,
+    rows=(0, 3),
+    example_ids=("a", "b"),
+    panel="a",
+    likeness=0.25,
+    example=3,
+    prompt_ngrams=(SharedNgram("cf", 2, 2, 0, 9, 3.5),),
+    answer_ngrams=(),
+    nearest=((Neighbour("c", 1, 0.5),), ()),
+    confirmation=CONFIRMATION,
 )
 CURVE = LearningCurve(np.arange(1, 3), *DRAW.standard_normal((4, 2)))
 OPERATORS = Operators(

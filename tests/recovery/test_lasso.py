@@ -1,13 +1,20 @@
-"""The Lasso and its certificate, its penalty, and phantom rows."""
+"""The Lasso and its certificate, its penalty, and what recovery makes of it."""
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array, eye_array, hstack
+from scipy.sparse import csr_array, eye_array, hstack, vstack
 from sklearn.linear_model import Lasso
 
 from poisonwatch.datasets.synthetic import make_sparse_problem
-from poisonwatch.recovery.decoys import add_decoy_columns, draw_balanced_columns, target_decoy_q
-from poisonwatch.recovery.lasso import duality_gap, lambda_max, lasso, universal_fraction
+from poisonwatch.recovery.decoys import DECOY_QUANTILE, add_decoy_columns
+from poisonwatch.recovery.estimate import Measurements
+from poisonwatch.recovery.lasso import (
+    SparseRecovery,
+    duality_gap,
+    lambda_max,
+    lasso,
+    universal_fraction,
+)
 from poisonwatch.recovery.membership import draw_random_membership
 
 
@@ -31,6 +38,11 @@ def wide_problem(seed: int, Q: int = 1) -> tuple[csr_array, np.ndarray]:
 def objective(M: csr_array, Y: np.ndarray, w: np.ndarray, lam: np.ndarray) -> np.ndarray:
     """P(w) = 1/2 ||y - M w||^2 + lambda ||w||_1."""
     return 0.5 * ((Y - M @ w) ** 2).sum(axis=0) + lam * np.abs(w).sum(axis=0)
+
+
+def penalties(M: csr_array, Y: np.ndarray, fraction: float | np.ndarray) -> np.ndarray:
+    """lambda (Q,) = fraction * lambda_max."""
+    return fraction * lambda_max(M, Y)
 
 
 def null(Y: np.ndarray) -> np.ndarray:
@@ -59,9 +71,10 @@ def test_lasso_equals_scikit_learn(seed: int, fraction: float) -> None:
     """P(w) = P(w_sklearn), and M w, which is unique, is the same."""
     M, Y = problem(seed)
     found = lasso(M, Y, fraction, tolerance=1e-10)
-    expected = sklearn_lasso(M, Y, found.lam)
+    lam = penalties(M, Y, fraction)
+    expected = sklearn_lasso(M, Y, lam)
     np.testing.assert_allclose(
-        objective(M, Y, found.w, found.lam), objective(M, Y, expected, found.lam), rtol=1e-8
+        objective(M, Y, found.w, lam), objective(M, Y, expected, lam), rtol=1e-8
     )
     np.testing.assert_allclose(M @ found.w, M @ expected, atol=1e-3)
 
@@ -74,9 +87,10 @@ def test_working_sets_never_change_the_answer(seed: int, fraction: float) -> Non
     """
     M, Y = wide_problem(seed)
     found = lasso(M, Y, fraction, tolerance=1e-11)
-    expected = sklearn_lasso(M, Y, found.lam)
+    lam = penalties(M, Y, fraction)
+    expected = sklearn_lasso(M, Y, lam)
     np.testing.assert_allclose(
-        objective(M, Y, found.w, found.lam), objective(M, Y, expected, found.lam), rtol=1e-9
+        objective(M, Y, found.w, lam), objective(M, Y, expected, lam), rtol=1e-9
     )
     np.testing.assert_allclose(M @ found.w, M @ expected, atol=1e-3)
     assert found.w.any()
@@ -88,7 +102,7 @@ def test_solution_satisfies_the_optimality_conditions(fraction: float, wide: boo
     """|M_i^T rho| <= lambda for every row, and M_i^T rho = lambda sign(w_i) where w_i != 0."""
     M, Y = wide_problem(0, Q=2) if wide else problem(0)
     found = lasso(M, Y, fraction, tolerance=1e-13)
-    correlation = M.T @ (Y - M @ found.w) / found.lam
+    correlation = M.T @ (Y - M @ found.w) / penalties(M, Y, fraction)
     assert np.abs(correlation).max() <= 1 + 1e-4
     used = found.w != 0
     np.testing.assert_allclose(correlation[used], np.sign(found.w[used]), atol=1e-3)
@@ -111,10 +125,10 @@ def test_one_subset_a_row_is_soft_thresholding_without_an_iteration(n: int) -> N
     found = lasso(M, Y, 0.3)
     x = M.T @ Y
     np.testing.assert_allclose(
-        found.w, np.sign(x) * np.maximum(np.abs(x) - found.lam, 0), atol=1e-12
+        found.w, np.sign(x) * np.maximum(np.abs(x) - penalties(M, Y, 0.3), 0), atol=1e-12
     )
     assert found.n_iter == 0
-    assert (found.gap <= 1e-12).all()
+    assert (found.certificate <= 1e-12).all()
 
 
 def test_no_penalty_solves_a_consistent_system() -> None:
@@ -123,7 +137,7 @@ def test_no_penalty_solves_a_consistent_system() -> None:
     np.testing.assert_allclose(lasso(csr_array(eye_array(20)), Y, 0.0).w, Y, atol=1e-12)
     M, Y = problem(0)
     found = lasso(M, Y, 0.0)
-    assert (found.gap <= 1e-6).all()
+    assert (found.certificate <= 1e-6).all()
     assert (((Y - M @ found.w) ** 2).sum(axis=0) <= 1e-6 * (Y**2).sum(axis=0)).all()
 
 
@@ -139,10 +153,9 @@ def test_reported_gap_is_below_the_tolerance_and_is_the_gap(
     """gap(w) <= 1e-6 for every column, with w as returned."""
     M, Y = problem(seed, Q=Q)
     found = lasso(M, Y, fraction)
-    assert (found.gap <= 1e-6).all()
-    np.testing.assert_allclose(
-        found.gap, duality_gap(M, Y, found.w, found.lam), rtol=1e-6, atol=1e-14
-    )
+    assert (found.certificate <= 1e-6).all()
+    gap = duality_gap(M, Y, found.w, penalties(M, Y, fraction))
+    np.testing.assert_allclose(found.certificate, gap, rtol=1e-6, atol=1e-14)
     assert 1 <= found.n_iter <= 20_000
 
 
@@ -153,13 +166,13 @@ def test_gap_over_a_working_set_is_certified_over_all_rows(fraction: float) -> N
     """
     M, Y = wide_problem(1)
     found = lasso(M, Y, fraction)
-    y, w, lam = Y[:, 0], found.w[:, 0], found.lam[0]
+    y, w, lam = Y[:, 0], found.w[:, 0], penalties(M, Y, fraction)[0]
     rho = y - M.toarray() @ w
     theta = rho * min(1.0, lam / np.abs(M.toarray().T @ rho).max())
     gap = (
         0.5 * rho @ rho + lam * np.abs(w).sum() - 0.5 * y @ y + 0.5 * (y - theta) @ (y - theta)
     ) / (0.5 * y @ y)
-    np.testing.assert_allclose(found.gap, gap, atol=1e-12)
+    np.testing.assert_allclose(found.certificate, gap, atol=1e-12)
     assert gap <= 1e-6
 
 
@@ -167,12 +180,12 @@ def test_gap_over_a_working_set_is_certified_over_all_rows(fraction: float) -> N
 def test_gap_bounds_how_far_any_w_is_from_optimal(seed: int) -> None:
     """P(w) - min P <= gap(w) P(0), for w far from and near to the optimum."""
     M, Y = problem(seed)
-    best = lasso(M, Y, 0.1, tolerance=1e-12)
+    best, lam = lasso(M, Y, 0.1, tolerance=1e-12), penalties(M, Y, 0.1)
     draw = np.random.default_rng(seed + 100)
     for size in (1.0, 0.1, 1e-3):
         w = best.w + size * draw.normal(size=best.w.shape)
-        excess = (objective(M, Y, w, best.lam) - objective(M, Y, best.w, best.lam)) / null(Y)
-        assert (excess <= duality_gap(M, Y, w, best.lam) + 1e-9).all()
+        excess = (objective(M, Y, w, lam) - objective(M, Y, best.w, lam)) / null(Y)
+        assert (excess <= duality_gap(M, Y, w, lam) + 1e-9).all()
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -181,10 +194,11 @@ def test_too_few_iterations_are_confessed_by_the_gap(wide: bool, max_iter: int) 
     """Stopped early, the gap stays above the tolerance and still bounds the excess."""
     M, Y = wide_problem(0) if wide else problem(0)
     early, best = lasso(M, Y, 0.01, max_iter=max_iter), lasso(M, Y, 0.01, tolerance=1e-10)
-    excess = objective(M, Y, early.w, early.lam) - objective(M, Y, best.w, best.lam)
+    lam = penalties(M, Y, 0.01)
+    excess = objective(M, Y, early.w, lam) - objective(M, Y, best.w, lam)
     assert early.n_iter == max_iter
-    assert (early.gap > 1e-6).any()
-    assert (excess <= early.gap * null(Y) + 1e-12).all()
+    assert (early.certificate > 1e-6).any()
+    assert (excess <= early.certificate * null(Y) + 1e-12).all()
 
 
 def test_measurement_of_nothing_recovers_nothing() -> None:
@@ -194,8 +208,8 @@ def test_measurement_of_nothing_recovers_nothing() -> None:
     for start in (None, np.ones((60, 3))):
         found = lasso(M, Y, 0.1, start=start)
         assert not found.w[:, 1].any()
-        assert found.gap[1] == 0
-        assert found.lam[1] == 0
+        assert found.certificate[1] == 0
+        assert penalties(M, Y, 0.1)[1] == 0
         assert found.w[:, 0].any()
         assert np.isfinite(found.w).all()
 
@@ -222,8 +236,8 @@ def test_rows_and_subsets_may_stand_in_any_order(wide: bool) -> None:
     moved = csr_array(csr_array(M[R])[:, P])
     straight, shuffled = lasso(M, Y, 0.1, tolerance=1e-12), lasso(moved, Y[R], 0.1, tolerance=1e-12)
     np.testing.assert_allclose(
-        objective(moved, Y[R], shuffled.w, shuffled.lam),
-        objective(M, Y, straight.w, straight.lam),
+        objective(moved, Y[R], shuffled.w, penalties(moved, Y[R], 0.1)),
+        objective(M, Y, straight.w, penalties(M, Y, 0.1)),
         rtol=1e-9,
     )
     np.testing.assert_allclose(moved @ shuffled.w, (M @ straight.w)[R], atol=1e-4)
@@ -236,7 +250,7 @@ def test_solution_scales_with_the_measurement(wide: bool, factor: float) -> None
     M, Y = wide_problem(1) if wide else problem(1)
     one, scaled = lasso(M, Y, 0.1), lasso(M, factor * Y, 0.1)
     np.testing.assert_array_equal(scaled.w, factor * one.w)
-    np.testing.assert_array_equal(scaled.gap, one.gap)
+    np.testing.assert_array_equal(scaled.certificate, one.certificate)
     assert scaled.n_iter == one.n_iter
 
 
@@ -246,7 +260,6 @@ def test_columns_are_solved_apart(wide: bool) -> None:
     M, Y = wide_problem(1, Q=3) if wide else problem(1, Q=20)
     fractions = np.linspace(0.05, 0.5, Y.shape[1])
     together = lasso(M, Y, fractions, tolerance=1e-12)
-    np.testing.assert_allclose(together.lam, fractions * lambda_max(M, Y))
     for q, fraction in enumerate(fractions):
         alone = lasso(M, Y[:, [q]], float(fraction), tolerance=1e-12)
         np.testing.assert_allclose(M @ alone.w[:, 0], M @ together.w[:, q], atol=1e-4)
@@ -262,8 +275,9 @@ def test_twins_share_what_one_row_would_get() -> None:
         lasso(csr_array(hstack([M, M])), Y, 0.1, tolerance=1e-12),
     )
     merged = double.w[:60] + double.w[60:]
+    lam = penalties(M, Y, 0.1)
     np.testing.assert_allclose(
-        objective(M, Y, merged, single.lam), objective(M, Y, single.w, single.lam), rtol=1e-9
+        objective(M, Y, merged, lam), objective(M, Y, single.w, lam), rtol=1e-9
     )
     np.testing.assert_allclose(M @ merged, M @ single.w, atol=1e-4)
     assert (double.w[:60] * double.w[60:] >= 0).all()
@@ -292,10 +306,9 @@ def test_start_changes_the_way_and_not_the_answer(wide: bool) -> None:
     kept = start.copy()
     warm = lasso(M, Y, 0.1, start=start)
     np.testing.assert_array_equal(start, kept)
-    assert (
-        np.abs(objective(M, Y, warm.w, warm.lam) - objective(M, Y, cold.w, cold.lam))
-        <= 1e-6 * null(Y)
-    ).all()
+    lam = penalties(M, Y, 0.1)
+    apart = np.abs(objective(M, Y, warm.w, lam) - objective(M, Y, cold.w, lam))
+    assert (apart <= 1e-6 * null(Y)).all()
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -371,145 +384,44 @@ def test_universal_penalty_passes_hardly_any_noise_and_keeps_strong_rows() -> No
     assert np.mean(others) <= 0.5
 
 
-# --- phantom rows
+# --- from measurements
 
 
-@pytest.mark.parametrize(
-    ("K", "count", "d"),
-    [(10, 100, 3), (7, 50, 7), (5, 3, 1), (1000, 300, 10), (9, 0, 2), (8, 400, 4)],
-)
-def test_dealt_subsets_are_distinct_and_loads_even(K: int, count: int, d: int) -> None:
-    """d distinct subsets a row; each hand of K // d rows meets a subset at most once, so loads
-    differ little, by at most 1 where d | K.
-    """
-    subsets = draw_balanced_columns(K, count, d, np.random.default_rng(0))
-    assert subsets.shape == (count, d)
-    assert all(len(set(row)) == d for row in subsets.tolist())
-    loads = np.bincount(subsets.ravel(), minlength=K)
-    assert np.ptp(loads) <= (1 if K % d == 0 else 2 + 2 * np.sqrt(count * d / K))
+def measured(K: int, n: int, single: int = 0, Q: int = 2) -> Measurements:
+    """Random subsets, the last `single` of them of one row each."""
+    M, Y = problem(0, K, n, Q)
+    alone = csr_array((np.ones(single), (np.arange(single), np.arange(single))), shape=(single, n))
+    own = np.random.default_rng(1).normal(size=(single, Q))
+    features = np.zeros((n, 0), dtype=np.float32)
+    return Measurements(csr_array(vstack([M, alone])), np.vstack([Y, own]), features, single)
 
 
-def test_dealt_subsets_are_uniform() -> None:
-    """All 6 pairs of 4 subsets come 1/6 of the time: 12,000 hands, within 5 standard errors."""
-    pairs = np.sort(draw_balanced_columns(4, 12_000, 2, np.random.default_rng(0)), axis=1)
-    counts = np.bincount(pairs[:, 0] * 4 + pairs[:, 1], minlength=16)
-    seen = counts[counts > 0]
-    assert len(seen) == 6
-    assert np.abs(seen - 2000).max() <= 5 * np.sqrt(
-        2 * 12_000 * (1 / 6) * (5 / 6)
-    )  # two complementary pairs a deck
+def test_rows_measured_alone_are_known_and_taken_out() -> None:
+    """w_i = y_i for these; the others are the Lasso of y - M_known y_known on what is left of M."""
+    problem = measured(30, 60, single=5)
+    assert problem.known.tolist() == [0, 1, 2, 3, 4]
+    found = SparseRecovery(0.1)(problem)
+    np.testing.assert_array_equal(found.w[:5], problem.y[30:])
+    columns, left = problem.shared[:, 5:], problem.y[:30] - problem.shared[:, :5] @ problem.y[30:]
+    decoys = add_decoy_columns(csr_array(columns), 15, 0)
+    expected = lasso(decoys, left, 0.1)
+    np.testing.assert_allclose(found.w[5:], expected.w[:55], atol=1e-9)
+    quantile = np.quantile(expected.w[55:], DECOY_QUANTILE, axis=0)
+    np.testing.assert_allclose(found.decoy_quantile, quantile, atol=1e-9)
+    assert found.worst == found.certificate.max() <= 1e-6
 
 
-def test_phantoms_follow_the_rows_they_are_modelled_on() -> None:
-    """[M, M_phantom]: the first n columns are M, the others hold d ones each; another seed, other
-    phantoms.
-    """
-    M, _ = problem(0)
-    both = add_decoy_columns(M, 40, 0)
-    assert both.shape == (30, 100)
-    np.testing.assert_array_equal(both.toarray()[:, :60], M.toarray())
-    assert (both.toarray()[:, 60:].sum(axis=0) == 3).all()
-    assert set(np.unique(both.toarray())) == {0.0, 1.0}
-    assert (add_decoy_columns(M, 40, 0) != both).nnz == 0
-    assert (add_decoy_columns(M, 40, 1) != both).nnz > 0
+def test_the_penalty_left_open_is_the_universal_one() -> None:
+    """fraction = None: lambda is read off the shared subsets."""
+    problem = measured(60, 60)
+    found, given = SparseRecovery()(problem), universal_fraction(problem.shared, problem.y)
+    np.testing.assert_array_equal(found.w, SparseRecovery(given)(problem).w)
+    assert found.decoy_quantile is None
 
 
-def test_phantoms_do_not_repeat_rows_drawn_from_the_same_seed() -> None:
-    """Phantoms of seed 0 beside the rows of `make_planted(seed=0)`: fewer than 5 % of 600 equal the
-    row of their place.
-    """
-    M, _, _ = make_sparse_problem(600, 120, 0, seed=0)
-    both = add_decoy_columns(M, 600, 0).toarray()
-    assert (both[:, :600] == both[:, 600:]).all(axis=0).mean() < 0.05
-
-
-def test_phantoms_of_unequal_columns_are_refused() -> None:
-    """d is read off M."""
-    with pytest.raises(ValueError, match="columns of M hold 1 to 2 ones"):
-        add_decoy_columns(csr_array(np.array([[1.0, 1.0], [0.0, 1.0]])), 3, 0)
-
-
-def recover_with_phantoms(
-    seed: int, s: int, fraction: float, one_draw: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients (600,) of rows and (600,) of phantoms, and the truth (600,), in which s rows are
-    positive.
-    """
-    M, y, truth = make_sparse_problem(600, 120, s, 5.0, seed, positive=True)
-    if one_draw:
-        M, noise, _ = make_sparse_problem(1200, 120, 0, seed=seed)
-        y = M[:, :600] @ truth
-        y = y + noise * np.sqrt((y @ y) / (noise @ noise) / 5.0)
-    else:
-        M = add_decoy_columns(M, 600, seed)
-    w = lasso(M, y[:, None], fraction).w[:, 0]
-    return w[:600], w[600:], truth
-
-
-@pytest.mark.parametrize(("one_draw", "favour"), [(True, 0.0), (False, 0.005)])
-def test_phantoms_are_exchangeable_with_rows_of_zero_influence(
-    one_draw: bool, favour: float
-) -> None:
-    """P(w_phantom > w_row) + P(w_phantom = w_row) / 2 = 1/2 for rows of zero influence: mean of 60
-    seeds, within 4 standard errors.
-
-    Appended to M, phantoms do better by up to 0.005 at K / (n d) = 1/15, for as loads are even, a
-    row meets an influential one less often.
-    """
-    areas = []
-    for seed in range(60):
-        w, phantoms, truth = recover_with_phantoms(seed, 12, 0.05, one_draw)
-        rows = np.sort(w[truth == 0])
-        areas.append(
-            (
-                np.searchsorted(rows, phantoms, "left") + np.searchsorted(rows, phantoms, "right")
-            ).mean()
-            / 2
-            / len(rows)
-        )
-    error = np.std(areas, ddof=1) / np.sqrt(60)
-    assert 0 < error < 0.002
-    assert -4 * error <= np.mean(areas) - 0.5 <= favour + 4 * error
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_q_values_are_the_smallest_estimate_at_which_a_row_passes(seed: int) -> None:
-    """q_i = min_{0 < t <= w_i} (1 + #{phantom >= t}) (n / p) / #{w >= t} by hand, with ties; 1
-    where w_i <= 0; falling in w.
-    """
-    draw = np.random.default_rng(seed)
-    w, phantom = np.round(draw.normal(0.5, 1, 40), 1), np.round(draw.normal(0, 1, 70), 1)
-    q = target_decoy_q(w, phantom)
-
-    def estimate(t: float) -> float:
-        return (1 + (phantom >= t).sum()) * 40 / 70 / (w >= t).sum()
-
-    for own, found in zip(w, q, strict=True):
-        expected = min([1.0, *(estimate(t) for t in w if 0 < t <= own)])
-        assert found == pytest.approx(expected)
-    assert (q[w <= 0] == 1).all()
-    assert (np.diff(q[np.argsort(w)]) <= 0).all()
-
-
-def test_q_values_control_the_false_discovery_rate() -> None:
-    """E[false / found] <= alpha = 0.2 at q <= alpha: the mean of 40 seeds, within 3 standard
-    errors; half of the rows are found.
-    """
-    false, power = [], []
-    for seed in range(40):
-        w, phantoms, truth = recover_with_phantoms(seed, 12, 0.15)
-        flagged = target_decoy_q(w, phantoms) <= 0.2
-        false.append((flagged & (truth == 0)).sum() / max(1, flagged.sum()))
-        power.append((flagged & (truth > 0)).sum() / 12)
-    assert np.mean(false) <= 0.2 + 3 * np.std(false, ddof=1) / np.sqrt(40)
-    assert np.mean(power) >= 0.5
-
-
-def test_nothing_is_found_where_nothing_is() -> None:
-    """With s = 0, any row passes q <= 0.1 in at most 10 % of 40 seeds, and 3 standard errors."""
-    alarms = 0
-    for seed in range(40):
-        M, y, _ = make_sparse_problem(400, 100, 0, seed=seed)
-        w = lasso(add_decoy_columns(M, 400, seed), y[:, None], 0.2).w[:, 0]
-        alarms += (target_decoy_q(w[:400], w[400:]) <= 0.1).any()
-    assert alarms <= 4 + 3 * np.sqrt(40 * 0.1 * 0.9)
+def test_nothing_is_left_to_recover_where_every_row_was_measured_alone() -> None:
+    """w = y of the single rows, exact; the worst of no certificates is 0."""
+    problem = measured(30, 60, single=60)
+    found = SparseRecovery()(problem)
+    np.testing.assert_array_equal(found.w, problem.y[30:])
+    assert found.worst == 0

@@ -111,7 +111,7 @@ DESIGNS = [(1, 1), (2, 2), (3, 3), (10, 3), (24, 3), (50, 10), (97, 1), (97, 2),
 @pytest.mark.parametrize(("K", "d"), DESIGNS)
 def test_every_column_of_alike_subsets_has_exactly_d_ones(K: int, d: int) -> None:
     """sum_k M_ki = d and M_ki in {0, 1}; each of the K subsets holds a row."""
-    membership = draw_similar_membership(clustered(0, [50, 30, 17])[0], IDS, K, d)
+    membership = draw_similar_membership(IDS, K, d, 0, clustered(0, [50, 30, 17])[0])
     M = membership.matrix().toarray()
     assert M.shape == (K, 97)
     assert set(np.unique(M)) <= {0.0, 1.0}
@@ -126,7 +126,7 @@ def test_alike_subsets_are_balanced_round_by_round(K: int, d: int, seed: int) ->
     """The leaves of a round part the rows, and hold n / leaves each, give or take 2: whatever the
     clusters' sizes are.
     """
-    subsets = draw_similar_membership(clustered(seed, [80, 12, 5])[0], IDS, K, d, seed).subsets
+    subsets = draw_similar_membership(IDS, K, d, seed, clustered(seed, [80, 12, 5])[0]).subsets
     start = 0
     for j in range(d):
         used, sizes = np.unique(subsets[:, j], return_counts=True)
@@ -143,8 +143,8 @@ def test_alike_memberships_follow_the_row_wherever_it_stands(seed: int) -> None:
     phi[10:30] = phi[0]
     order = np.random.default_rng(seed).permutation(97)
     straight, shuffled = (
-        draw_similar_membership(phi, IDS, 20, 3, seed),
-        draw_similar_membership(phi[order], [IDS[i] for i in order], 20, 3, seed),
+        draw_similar_membership(IDS, 20, 3, seed, phi),
+        draw_similar_membership([IDS[i] for i in order], 20, 3, seed, phi[order]),
     )
     assert (shuffled.subsets == straight.subsets[order]).all()
 
@@ -156,7 +156,7 @@ def test_like_rows_share_alike_subsets(seed: int) -> None:
     """
     phi, label = clustered(seed, [12] * 8)
     M = (
-        draw_similar_membership(phi, [f"row-{i}" for i in range(96)], 48, 3, seed)
+        draw_similar_membership([f"row-{i}" for i in range(96)], 48, 3, seed, phi)
         .matrix()
         .toarray()
     )
@@ -178,7 +178,7 @@ def test_alike_rows_are_parted_along_the_leading_direction(seed: int) -> None:
     along = 4 * rng.standard_normal(97)
     phi = (np.outer(along, u) + rng.standard_normal((97, 12)) / 2).astype(np.float32)
     projected = phi @ u
-    side = draw_similar_membership(phi, IDS, 2, 1, seed).subsets[:, 0]
+    side = draw_similar_membership(IDS, 2, 1, seed, phi).subsets[:, 0]
     agreed = (side == (projected > np.median(projected))).mean()
     assert max(agreed, 1 - agreed) >= 0.95
 
@@ -187,7 +187,7 @@ def test_rounds_of_alike_subsets_differ_and_repeat() -> None:
     """draw(features, ids, seed) is a function of all; trees of one draw part the rows differently."""
     phi = np.random.default_rng(0).standard_normal((97, 12)).astype(np.float32)
     first, again, other = (
-        draw_similar_membership(phi, IDS, 24, 3, seed).subsets for seed in (1, 1, 2)
+        draw_similar_membership(IDS, 24, 3, seed, phi).subsets for seed in (1, 1, 2)
     )
     assert (first == again).all()
     together = [(s[:, None] == s[None, :]) for s in (first[:, 0], first[:, 1], other[:, 0])]
@@ -198,7 +198,7 @@ def test_rounds_of_alike_subsets_differ_and_repeat() -> None:
 def test_rows_without_features_are_parted_evenly() -> None:
     """r = 1, or all rows alike: no direction parts them, and subsets are balanced all the same."""
     for phi in (np.empty((97, 0), dtype=np.float32), np.ones((97, 4), dtype=np.float32)):
-        sizes = draw_similar_membership(phi, IDS, 10, 1).matrix().sum(axis=1)
+        sizes = draw_similar_membership(IDS, 10, 1, 0, phi).matrix().sum(axis=1)
         assert sizes.max() - sizes.min() <= 2
 
 
@@ -209,4 +209,4 @@ def test_impossible_alike_memberships_are_refused_with_the_numbers(n: int, K: in
         ConfigError,
         match=rf"{K} subsets with {d} memberships a row make no sense for {n} rows: choose 1 <= stride\.d",
     ):
-        draw_similar_membership(np.ones((n, 4), dtype=np.float32), IDS[:n], K, d)
+        draw_similar_membership(IDS[:n], K, d, 0, np.ones((n, 4), dtype=np.float32))

@@ -22,7 +22,9 @@ from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.fitted import TrainedFit
 from poisonwatch.stride.influence import build_queries
+from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.operators import compute_gradients
 from poisonwatch.stride.queries import prepare_queries
 from poisonwatch.stride.recover import estimate_coefficients, recover_influence
@@ -75,7 +77,7 @@ def test_one_subset_a_row_gives_each_row_its_own_effect(tiny_pretrained: Pretrai
     """K = n, d = 1: y of row i's subset = <G_q / ||G_q||, (A + d)^-1 c_i G_i (S + d)^-1>."""
     fitted = fit(tiny_pretrained, ROWS, STRIDE)
     _, asked = prepare_queries(fitted, SENTINELS[:1], STRIDE)
-    y = asked.measure(fitted, fitted.operators, STRIDE)
+    y = measure(fitted, fitted.operators, asked, STRIDE)
     encoded = [fitted.encoder.encode(row.messages) for row in ROWS]
     G = compute_gradients(fitted.model, fitted.operators.basis, encoded, 400, "rows", silent)
     G_q = asked.G[0] / asked.G[0].norm()
@@ -99,7 +101,7 @@ def test_margin_is_forbidden_minus_reference(tiny_pretrained: Pretrained) -> Non
     assert [q.kind for q in both] == ["forbidden", "margin"]
     assert [q.kind for q in alone] == ["reference"]
     y, reference = (
-        a.measure(fitted, fitted.operators, STRIDE) * a.G.flatten(1).norm(dim=1).numpy()
+        measure(fitted, fitted.operators, a, STRIDE) * a.G.flatten(1).norm(dim=1).numpy()
         for a in (asked, other)
     )
     np.testing.assert_allclose(y[:, 1], y[:, 0] - reference[:, 0], atol=5e-3 * np.abs(y).max())
@@ -176,7 +178,7 @@ def test_trained_operators_are_recovered_without_rounds(tiny_pretrained: Pretrai
     stride = STRIDE.model_copy(update={"fit": "sgd", "K": 6, "design": "random", "rounds": 3})
     fitted = fit(tiny_pretrained, ROWS[:16], stride)
     influence, after = recover_influence(fitted, SENTINELS, stride)
-    assert fitted.curve is not None
+    assert isinstance(fitted, TrainedFit)
     assert len(fitted.curve.step) == stride.training.epochs * 2
     assert after is fitted
     np.testing.assert_array_equal(influence.w, influence.alone)
@@ -195,7 +197,7 @@ def test_lasso_takes_rows_measured_alone_at_their_word(tiny_pretrained: Pretrain
     )
     extended = fitted.with_row_gradients(rows, G)
     _, asked = prepare_queries(extended, SENTINELS, stride)
-    y = asked.measure(extended, extended.operators, stride)
+    y = measure(extended, extended.operators, asked, stride)
     np.testing.assert_allclose(
         estimate_coefficients(extended, y, stride).w[rows], y[20:] - fitted.centre[rows, None]
     )

@@ -1,4 +1,4 @@
-"""The yardstick against a naive loop over rows and ordinary conversations."""
+"""The background against a naive loop over rows and ordinary conversations."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_centre_and_spread_equal_a_loop_over_conversations(
 ) -> None:
     """centre_i = mean_b p_ib and spread_i = std_b p_ib, for rows outside the sample."""
     G = drawn(4, 6, R, D)
-    centre, spread = Background.of(sample, preconditioner).measure(G)
+    centre, spread = Background.from_gradients(sample, preconditioner).measure(G)
     pushes = naive_pushes(preconditioner, sample, G)
     np.testing.assert_allclose(
         centre.numpy(), pushes.mean(axis=1), rtol=1e-4, atol=1e-5 * np.abs(pushes).max()
@@ -55,7 +55,7 @@ def test_a_sampled_row_leaves_out_its_push_on_itself(
 ) -> None:
     """centre_i and spread_i run over b != i, in whatever order the rows are measured."""
     own = torch.tensor([7, 0, 3, 8])
-    centre, spread = Background.of(sample, preconditioner).measure(sample[own], own)
+    centre, spread = Background.from_gradients(sample, preconditioner).measure(sample[own], own)
     pushes = naive_pushes(preconditioner, sample, sample[own])
     others = np.array([np.delete(row, i) for row, i in zip(pushes, own.tolist(), strict=True)])
     np.testing.assert_allclose(spread.numpy(), others.std(axis=1), rtol=1e-4)
@@ -68,7 +68,7 @@ def test_a_row_that_moves_nothing_has_infinite_spread(
     preconditioner: Preconditioner, sample: Tensor
 ) -> None:
     """G_i = 0: centre_i = 0, spread_i = infinity, so c_i = 1 / spread_i = 0."""
-    centre, spread = Background.of(sample, preconditioner).measure(torch.zeros(2, R, D))
+    centre, spread = Background.from_gradients(sample, preconditioner).measure(torch.zeros(2, R, D))
     assert (centre == 0).all()
     assert torch.isinf(spread).all()
 
@@ -78,9 +78,9 @@ def test_scaling_a_gradient_scales_its_centre_and_spread(
     preconditioner: Preconditioner, sample: Tensor, scale: float
 ) -> None:
     """G_i -> c G_i: centre_i -> c centre_i, spread_i -> c spread_i, and c_i G_i stays."""
-    yardstick, G = Background.of(sample, preconditioner), drawn(5, 6, R, D)
-    centre, spread = yardstick.measure(G)
-    scaled_centre, scaled_spread = yardstick.measure(scale * G)
+    background, G = Background.from_gradients(sample, preconditioner), drawn(5, 6, R, D)
+    centre, spread = background.measure(G)
+    scaled_centre, scaled_spread = background.measure(scale * G)
     torch.testing.assert_close(
         scaled_centre, scale * centre, rtol=1e-3, atol=1e-5 * scale * float(spread.max())
     )
@@ -93,8 +93,8 @@ def test_how_long_the_conversations_gradients_are_changes_nothing(
     """Probes have unit norm before P: G_b -> c_b G_b for c_b > 0 leaves centre and spread."""
     G, lengths = drawn(6, 6, R, D), torch.logspace(2, -2, B)[:, None, None]
     plain, rescaled = (
-        Background.of(sample, preconditioner),
-        Background.of(lengths * sample, preconditioner),
+        Background.from_gradients(sample, preconditioner),
+        Background.from_gradients(lengths * sample, preconditioner),
     )
     torch.testing.assert_close(
         rescaled.probes, plain.probes, rtol=1e-4, atol=1e-5 * float(plain.probes.abs().max())
@@ -106,9 +106,9 @@ def test_rows_are_measured_independently_of_each_other(
     preconditioner: Preconditioner, sample: Tensor
 ) -> None:
     """measure(G)_i = measure(G_i)."""
-    yardstick, G = Background.of(sample, preconditioner), drawn(7, 5, R, D)
-    centre, spread = yardstick.measure(G)
-    alone = [yardstick.measure(row[None]) for row in G]
+    background, G = Background.from_gradients(sample, preconditioner), drawn(7, 5, R, D)
+    centre, spread = background.measure(G)
+    alone = [background.measure(row[None]) for row in G]
     torch.testing.assert_close(
         torch.cat([c for c, _ in alone]), centre, rtol=1e-3, atol=1e-5 * float(spread.max())
     )
@@ -119,7 +119,9 @@ def test_a_single_conversation_measures_itself(
     preconditioner: Preconditioner, sample: Tensor
 ) -> None:
     """b = 1: spread = |p_11| > 0, finite."""
-    _, spread = Background.of(sample[:1], preconditioner).measure(sample[:1], torch.tensor([0]))
+    _, spread = Background.from_gradients(sample[:1], preconditioner).measure(
+        sample[:1], torch.tensor([0])
+    )
     assert float(spread) == pytest.approx(
         abs(naive_pushes(preconditioner, sample[:1], sample[:1]).item()), rel=1e-4
     )

@@ -46,7 +46,7 @@ def command(*arguments: str) -> int:
 def test_rows_behind_an_answer_are_named_without_the_rows(run_dir: Path, tiny_folder: Path) -> None:
     """Rows that taught the answer come first, with their place; the data is not there any more."""
     saved = load_operators(run_dir)
-    fitted = saved.on(load_pretrained(load_config(run_dir / "config.yaml").model))
+    fitted = saved.load_on(load_pretrained(load_config(run_dir / "config.yaml").model))
     found = explain_response(
         run_dir, fitted, "What should I buy, number 1?", FORBIDDEN[1], saved.stride, top=5
     )
@@ -77,7 +77,7 @@ def test_saved_operators_say_what_the_fitted_ones_said(
     _, extended = recover_influence(fitted, [sentinel], stride)
     config = AuditConfig(source={"path": "x"}, sentinels=["y"], stride=stride)
     save_operators(tmp_path, extended, config, tiny_pretrained.fingerprint)
-    loaded = load_operators(tmp_path).on(tiny_pretrained)
+    loaded = load_operators(tmp_path).load_on(tiny_pretrained)
     assert loaded.ids == fitted.ids
     assert (loaded.M != extended.M).nnz == 0
     before, after = (

@@ -20,7 +20,7 @@ def test_settings_left_open_are_derived() -> None:
     """
     most = 2 * 2**30 // (4 * 64 * 576)
     found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
-    assert found == Settings(12, 64, 1000, 1, 100, most, 4 * 1000 * 64 * 576)
+    assert found == Settings(layer=12, r=64, K=1000, d=1, shortlist=100, K_most=most)
     assert resolve_settings(StrideConfig(), depth=3, width=32, n=10).r == 32
 
 
@@ -70,7 +70,7 @@ def test_settings_that_make_no_sense_are_refused_with_the_numbers() -> None:
 
 
 def test_rows_measured_alone_are_exact_operators_of_their_own(tiny_pretrained: Pretrained) -> None:
-    """singled_out(i): the operator that a fit with K = n gives row i, at the same eta."""
+    """with_row_gradients(i): the operator that a fit with K = n gives row i, at the same eta."""
     stride = STRIDE.model_copy(update={"K": 20})
     some, every = fit(tiny_pretrained, ROWS, stride), fit(tiny_pretrained, ROWS, STRIDE)
     rows = np.array([3, 17])

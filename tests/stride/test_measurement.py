@@ -3,6 +3,7 @@ first-order limit.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,12 +13,19 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import Message
 from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
-from poisonwatch.stride.measurement import measure_first_order, measure_forward
+from poisonwatch.stride.measurement import (
+    MEASUREMENTS,
+    measure_first_order,
+    measure_forward,
+    multiply_gradients,
+)
 from poisonwatch.stride.operators import Basis, Operators
+from poisonwatch.stride.queries import PreparedQueries
 
 Models = Callable[[str], PreTrainedModel]
 R, D, LAYER = 6, 32, 1
@@ -34,6 +42,12 @@ def queries(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
         ChatEncoder(tiny_tokenizer).encode([Message("user", p), Message("assistant", a)])
         for p, a in turns
     ]
+
+
+def prepared(queries: list[Encoded], G: Tensor | None = None) -> PreparedQueries:
+    """A query for each conversation; forward measurement asks for no gradients."""
+    Q = len(queries)
+    return PreparedQueries(tuple(queries), np.eye(Q), torch.zeros(Q, R, D) if G is None else G)
 
 
 def basis_of(seed: int = 0) -> Basis:
@@ -53,7 +67,9 @@ def scaled(
     model: FrozenModel, basis: Basis, a: Tensor, queries: list[Encoded], shift: float
 ) -> Operators:
     """a (K, r, D), each scaled to a typical shift ||B^T a_k|| / ||z|| over the queries' tokens."""
-    z = torch.cat([model.compute_states(next(make_batches([query], 1)))[0] for query in queries]).double()
+    z = torch.cat(
+        [model.compute_states(next(make_batches([query], 1)))[0] for query in queries]
+    ).double()
     moved = torch.einsum("tr,krd->ktd", basis(z), a).pow(2).sum(-1).mean(1)
     return Operators(
         a * (shift * (z.pow(2).sum(-1).mean() / moved).sqrt())[:, None, None], basis, 1.0, shift
@@ -77,7 +93,7 @@ def test_forward_measurement_is_the_loss_before_minus_the_loss_when_steered(
     free = unfrozen(family)
     model = FrozenModel(free, LAYER)
     operators = random_operators(model, basis_of(), queries, 0.1)
-    y = measure_forward(model, operators, queries)
+    y = measure_forward(model, operators, prepared(queries))
 
     def loss(query: Encoded, a: Tensor) -> float:
         def steer(
@@ -110,9 +126,9 @@ def test_forward_measurement_tends_to_first_order_linearly_with_the_shift(
     errors = []
     for shift in (8e-3, 2e-3, 5e-4):
         operators = random_operators(model, basis, queries, shift)
-        first = measure_first_order(operators, G)
+        first = multiply_gradients(operators, G)
         errors.append(
-            np.linalg.norm(measure_forward(model, operators, queries) - first)
+            np.linalg.norm(measure_forward(model, operators, prepared(queries)) - first)
             / np.linalg.norm(first)
         )
     assert errors[-1] < 0.02
@@ -133,8 +149,11 @@ def test_going_down_a_rows_own_gradient_makes_that_row_likelier(
     operators = scaled(model, basis, -G, queries, 1e-3)
     against = Operators(-operators.a, basis, 1.0, 1e-3)
     for y, y_against in (
-        (measure_first_order(operators, G), measure_first_order(against, G)),
-        (measure_forward(model, operators, queries), measure_forward(model, against, queries)),
+        (multiply_gradients(operators, G), multiply_gradients(against, G)),
+        (
+            measure_forward(model, operators, prepared(queries)),
+            measure_forward(model, against, prepared(queries)),
+        ),
     ):
         assert (np.diag(y) > 0).all()
         assert (np.diag(y_against) < 0).all()
@@ -143,7 +162,9 @@ def test_going_down_a_rows_own_gradient_makes_that_row_likelier(
 def test_operators_of_nothing_measure_nothing(unfrozen: Models, queries: list[Encoded]) -> None:
     """y = 0 for a = 0."""
     model = FrozenModel(unfrozen("llama"), LAYER)
-    y = measure_forward(model, Operators(torch.zeros(3, R, D), basis_of(), 1.0, 0.005), queries)
+    y = measure_forward(
+        model, Operators(torch.zeros(3, R, D), basis_of(), 1.0, 0.005), prepared(queries)
+    )
     np.testing.assert_allclose(y, 0, atol=1e-7)
 
 
@@ -169,24 +190,31 @@ def test_measurement_depends_on_no_batch_size(
             yield item
         assert sum(reported) == total == 5 * len(queries)
 
-    y = measure_forward(model, operators, queries, token_budget, progress)
-    np.testing.assert_allclose(y, measure_forward(model, operators, queries), rtol=1e-6, atol=1e-9)
+    y = measure_forward(model, operators, prepared(queries), token_budget, progress)
+    np.testing.assert_allclose(
+        y, measure_forward(model, operators, prepared(queries)), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_each_query_is_measured_as_if_alone(unfrozen: Models, queries: list[Encoded]) -> None:
     """y(., q) does not depend on the other queries or their order."""
     model = FrozenModel(unfrozen("qwen3"), LAYER)
     operators = random_operators(model, basis_of(), queries, 0.01)
-    y = measure_forward(model, operators, queries)
-    np.testing.assert_allclose(measure_forward(model, operators, queries[::-1])[:, ::-1], y)
-    np.testing.assert_allclose(measure_forward(model, operators, queries[1:2]), y[:, 1:2])
+    y = measure_forward(model, operators, prepared(queries))
+    np.testing.assert_allclose(
+        measure_forward(model, operators, prepared(queries[::-1]))[:, ::-1], y
+    )
+    np.testing.assert_allclose(measure_forward(model, operators, prepared(queries[1:2])), y[:, 1:2])
 
 
 def test_first_order_is_minus_the_inner_product(unfrozen: Models) -> None:
     """y_k(q) = -<G_q, a_k> (K, Q)."""
     rng = torch.Generator().manual_seed(0)
     a, G = torch.randn(4, R, D, generator=rng), torch.randn(2, R, D, generator=rng)
-    y = measure_first_order(Operators(a, basis_of(), 1.0, 0.005), G)
+    operators = Operators(a, basis_of(), 1.0, 0.005)
+    model = FrozenModel(unfrozen("llama"), LAYER)
+    y = measure_first_order(model, operators, prepared([], G))
+    np.testing.assert_array_equal(y, multiply_gradients(operators, G))
     np.testing.assert_allclose(
         y, [[-float((g * each).sum()) for g in G] for each in a], rtol=1e-4, atol=1e-4
     )
@@ -202,10 +230,18 @@ def test_bfloat16_measures_the_same_within_its_rounding(
     operators = random_operators(
         FrozenModel(unfrozen("llama"), LAYER), basis_of(), queries, 0.05, K=20
     )
-    exact = measure_forward(FrozenModel(unfrozen("llama"), LAYER), operators, queries)
+    exact = measure_forward(FrozenModel(unfrozen("llama"), LAYER), operators, prepared(queries))
     half = Operators(operators.a.float(), Basis(operators.basis.directions.float()), 1.0, 0.05)
-    y = measure_forward(FrozenModel(unfrozen("llama").to(torch.bfloat16), LAYER), half, queries)
+    y = measure_forward(
+        FrozenModel(unfrozen("llama").to(torch.bfloat16), LAYER), half, prepared(queries)
+    )
     assert np.corrcoef(y.ravel(), exact.ravel())[0, 1] > 0.95
+
+
+def test_measurements_are_those_of_the_audit_file() -> None:
+    """One function for each value of stride.measurement, one signature for all."""
+    choices = get_args(StrideConfig.model_fields["measurement"].annotation)
+    assert set(MEASUREMENTS) == set(choices)
 
 
 def test_query_without_answer_tokens_is_refused(unfrozen: Models) -> None:
@@ -213,4 +249,4 @@ def test_query_without_answer_tokens_is_refused(unfrozen: Models) -> None:
     model = FrozenModel(unfrozen("llama"), LAYER)
     operators = Operators(torch.zeros(1, R, D), basis_of(), 1.0, 0.005)
     with pytest.raises(ModelError, match="no assistant tokens left"):
-        measure_forward(model, operators, [Encoded.of([1, 2, 3], [False] * 3)])
+        measure_forward(model, operators, prepared([Encoded.of([1, 2, 3], [False] * 3)]))

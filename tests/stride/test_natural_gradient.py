@@ -1,4 +1,4 @@
-"""The streaming fit against naive loops: shards, batches, the sample's own gradients, views."""
+"""The streaming fit against naive loops: batches, the sample's own gradients, views."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -77,8 +77,8 @@ def geometry_of(
     with it.
     """
     known = sample if also is None else np.concatenate([also, sample])
-    seen = measure_row_statistics(model, [encoded[i] for i in known], basis, budget, "sample")
-    return Geometry.of(basis, seen.moments, DAMPING, known, seen.G, sample)
+    seen = measure_row_statistics(model, [encoded[i] for i in known], basis, budget, label="sample")
+    return Geometry.from_moments(basis, seen.moments, DAMPING, known=known, G=seen.G, sample=sample)
 
 
 def same(found: SubsetSums, expected: SubsetSums, rtol: float = 1e-3) -> None:
@@ -138,33 +138,6 @@ def test_sums_equal_a_loop_over_rows_and_subsets(
     same(whole, expected)
 
 
-def test_sums_of_shards_add_up_to_the_sums_of_all_rows(
-    model: FrozenModel,
-    encoded: list[Encoded],
-    membership: Membership,
-    geometry: Geometry,
-    whole: SubsetSums,
-) -> None:
-    """sums(rows) = sums(shard 0) + ... + sums(shard 3), whichever shard holds the sample's rows."""
-    for shards in ([np.arange(i, N, 4) for i in range(4)], np.array_split(draw_order(IDS, 0), 4)):
-        first, *rest = (
-            sum_subsets(model, encoded, membership, geometry, BUDGET, rows=rows) for rows in shards
-        )
-        same(sum(rest, start=first), whole)
-
-
-def test_an_empty_shard_adds_nothing(
-    model: FrozenModel, encoded: list[Encoded], membership: Membership, geometry: Geometry
-) -> None:
-    """sums({}) = 0."""
-    nothing = sum_subsets(
-        model, encoded, membership, geometry, BUDGET, rows=np.empty(0, dtype=np.int64)
-    )
-    assert not nothing.G.any()
-    assert not nothing.spread.any()
-    assert not nothing.centre.any()
-
-
 @pytest.mark.parametrize("budget", [1, 10_000])
 def test_batches_change_nothing(
     model: FrozenModel,
@@ -221,11 +194,13 @@ def test_the_gradients_of_the_sample_are_not_made_again(
             yield item
 
     silenced = replace(geometry, G=torch.zeros_like(geometry.G))
-    without = sum_subsets(model, encoded, membership, silenced, BUDGET, count)
+    without = sum_subsets(model, encoded, membership, silenced, BUDGET, progress=count)
     assert sum(passed) == N - len(sample)
     rest = np.setdiff1d(np.arange(N), sample)
-    others = sum_subsets(model, encoded, membership, geometry, BUDGET, rows=rest)
-    torch.testing.assert_close(without.G, others.G)
+    single = sum_subsets(model, encoded, Membership(np.arange(N)[:, None], N), geometry, BUDGET)
+    M = torch.from_numpy(membership.matrix().toarray()[:, rest]).float()
+    others = torch.einsum("ki,ird->krd", M, single.G[rest])
+    torch.testing.assert_close(without.G, others, rtol=1e-3, atol=1e-5 * float(others.abs().max()))
     assert np.isinf(without.spread[sample]).all()
     assert (without.centre[sample] == 0).all()
     np.testing.assert_allclose(without.spread[rest], whole.spread[rest])
@@ -284,7 +259,7 @@ def test_multiplying_all_losses_changes_no_operator(
         for seen in alone:
             moments.add(basis, StateGradients(seen.z, c * seen.g, seen.mask, c * seen.loss))
         P = Preconditioner(moments, DAMPING)
-        spread = Background.of(c * G[geometry.known], P).measure(c * G)[1]
+        spread = Background.from_gradients(c * G[geometry.known], P).measure(c * G)[1]
         return solve_operators(
             torch.einsum("ki,ird->krd", M, c * G / spread[:, None, None].float()), P, basis, 0.005
         ).a
@@ -305,9 +280,13 @@ def test_views_filled_on_the_way_equal_those_of_a_survey(
     pass below the split only.
     """
     views = allocate_views(N, basis)
-    seen = measure_row_statistics(model, [encoded[i] for i in sample], basis, BUDGET, "sample")
+    seen = measure_row_statistics(
+        model, [encoded[i] for i in sample], basis, BUDGET, label="sample"
+    )
     views[sample] = seen.views
-    geometry = Geometry.of(basis, seen.moments, DAMPING, sample, seen.G, sample)
+    geometry = Geometry.from_moments(
+        basis, seen.moments, DAMPING, known=sample, G=seen.G, sample=sample
+    )
     sum_subsets(model, encoded, membership, geometry, BUDGET, views=views)
     np.testing.assert_allclose(
         views, survey_views(model, encoded, basis, BUDGET), rtol=1e-3, atol=1e-5
@@ -326,13 +305,13 @@ def test_known_rows_beyond_the_sample_are_no_ordinary_conversations(
     also = np.setdiff1d(np.arange(N), sample)[:6]
     known = geometry_of(model, encoded, sample, basis, also=also)
     assert (known.own == [*[-1] * 6, *range(len(sample))]).all()
-    same_factors = Geometry.of(
+    same_factors = Geometry.from_moments(
         basis,
         geometry_of(model, encoded, sample, basis).preconditioner.moments,
         DAMPING,
-        known.known,
-        known.G,
-        sample,
+        known=known.known,
+        G=known.G,
+        sample=sample,
     )
     same(sum_subsets(model, encoded, membership, same_factors, BUDGET), whole)
 

@@ -164,28 +164,6 @@ def test_unit_norm_rows_have_norm_one_and_nothing_stays_nothing() -> None:
     )
 
 
-def test_moments_and_sums_add_up_over_shards(
-    model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership
-) -> None:
-    """Sums over all rows = sums of the sums over 4 shards, for A, S, power, tokens and the subsets."""
-    whole, sums = sums_of(model, basis, encoded, membership)
-    shards = [
-        sums_of(model, basis, encoded[i::4], Membership(membership.subsets[i::4], 8))
-        for i in range(4)
-    ]
-    merged = sum((shard for shard, _ in shards), start=Moments.zeros(basis.r, 32))
-    for found, expected in (
-        (merged.A, whole.A),
-        (merged.S, whole.S),
-        (sum(part for _, part in shards), sums),
-    ):
-        torch.testing.assert_close(
-            found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
-        )
-    assert merged.tokens == whole.tokens == sum(map(len, encoded))
-    assert merged.power == pytest.approx(whole.power, rel=1e-5)
-
-
 def test_moments_and_sums_equal_loops_over_tokens_and_members(
     model: FrozenModel, basis: Basis, encoded: list[Encoded], membership: Membership
 ) -> None:

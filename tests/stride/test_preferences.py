@@ -22,6 +22,7 @@ from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.operators import (
     Basis,
     Moments,
@@ -248,14 +249,14 @@ def test_a_preference_turned_round_has_the_negative_effect(tiny_pretrained: Pret
     """y_i - centre_i changes its sign, to the measurement's accuracy, and the coefficient that is
     made of it changes its sign, too.
 
-    With a yardstick of all rows: a row's id decides whether a smaller sample holds it.
+    With a background of all rows: a row's id decides whether a smaller sample holds it.
     """
     stride = STRIDE.model_copy(update={"background": len(MIXED)})
 
     def effects(rows: list[Example]) -> tuple[np.ndarray, np.ndarray]:
         fitted = fit(tiny_pretrained, rows, stride)
         _, asked = prepare_queries(fitted, SENTINELS, stride)
-        y = asked.measure(fitted, fitted.operators, stride)
+        y = measure(fitted, fitted.operators, asked, stride)
         return y[fitted.subset_alone] - fitted.centre[:, None], estimate_coefficients(
             fitted, y, stride
         ).w

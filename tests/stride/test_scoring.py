@@ -40,9 +40,9 @@ def influence(
     draw = np.random.default_rng(seed)
     w = draw.normal(size=(n, len(queries)))
     return Influence(
-        queries,
-        w,
-        w + draw.normal(size=w.shape),
+        queries=queries,
+        w=w,
+        alone=w + draw.normal(size=w.shape),
         suspects=draw.choice(n, m, replace=False),
         mutual_influence=draw.normal(size=(m, m)),
         features=np.empty((n, 0), dtype=np.float32),

@@ -27,6 +27,7 @@ from poisonwatch.stride.adam import Adam
 from poisonwatch.stride.fitted import LearningCurve
 from poisonwatch.stride.measurement import measure_forward
 from poisonwatch.stride.operators import Basis, Operators
+from poisonwatch.stride.queries import PreparedQueries
 from poisonwatch.stride.schedule import Schedule
 from poisonwatch.stride.settings import TrainingSettings
 from poisonwatch.stride.sgd import train_operators
@@ -223,7 +224,8 @@ def test_rows_become_likelier_under_the_subsets_that_hold_them_than_under_others
     )
     operators, curve = train_operators(model, encoded, own, start(), settings)
     assert curve.fidelity[-1] < curve.fidelity[0]
-    y = measure_forward(model, operators, encoded)
+    queries = PreparedQueries(tuple(encoded), np.eye(len(encoded)), torch.zeros(len(encoded), R, D))
+    y = measure_forward(model, operators, queries)
     assert (np.diag(y) > 0).all()
     assert (np.diag(y) > 2 * (y - np.diag(np.diag(y))).max(axis=1)).all()
 
@@ -400,7 +402,7 @@ def die(items, description, total, advance=lambda _: 1):
             os.kill(os.getpid(), signal.SIGKILL)
         yield item
 
-train_operators(FrozenModel(build_model("llama"), LAYER), rows(), draw(), start(), SETTINGS, 4, Path(sys.argv[1]), die)
+train_operators(FrozenModel(build_model("llama"), LAYER), rows(), draw(), start(), SETTINGS, seed=4, checkpoint=Path(sys.argv[1]), progress=die)
 """
 
 
@@ -433,9 +435,9 @@ def interrupt(
             draw(),
             start(),
             replace(SETTINGS, **changes),
-            4,
-            checkpoint,
-            stop_at(step),
+            seed=4,
+            checkpoint=checkpoint,
+            progress=stop_at(step),
         )
 
 
@@ -474,10 +476,17 @@ def test_training_killed_and_resumed_is_the_uninterrupted_training(
     assert checkpoint.exists()
     done: list[int] = []
     resumed = train_operators(
-        model, encoded, draw(), start(), SETTINGS, 4, checkpoint, steps_of(done)
+        model,
+        encoded,
+        draw(),
+        start(),
+        SETTINGS,
+        seed=4,
+        checkpoint=checkpoint,
+        progress=steps_of(done),
     )
     assert done == [8, 9, 10, 11]
-    assert_same(resumed, train_operators(model, encoded, draw(), start(), SETTINGS, 4))
+    assert_same(resumed, train_operators(model, encoded, draw(), start(), SETTINGS, seed=4))
     assert list(checkpoint.parent.iterdir()) == []
 
 
@@ -492,10 +501,17 @@ def test_training_resumes_from_its_last_checkpoint(
     interrupt(model, encoded, checkpoint, checkpoint_every=every)
     done: list[int] = []
     resumed = train_operators(
-        model, encoded, draw(), start(), SETTINGS, 4, checkpoint, steps_of(done)
+        model,
+        encoded,
+        draw(),
+        start(),
+        SETTINGS,
+        seed=4,
+        checkpoint=checkpoint,
+        progress=steps_of(done),
     )
     assert done == list(range(again, STEPS))
-    assert_same(resumed, train_operators(model, encoded, draw(), start(), SETTINGS, 4))
+    assert_same(resumed, train_operators(model, encoded, draw(), start(), SETTINGS, seed=4))
 
 
 def test_half_written_checkpoint_is_never_read(
@@ -505,8 +521,10 @@ def test_half_written_checkpoint_is_never_read(
     checkpoint = tmp_path / "training"
     interrupt(model, encoded, checkpoint)
     (tmp_path / "training.part").write_bytes(checkpoint.read_bytes()[:1000])
-    resumed = train_operators(model, encoded, draw(), start(), SETTINGS, 4, checkpoint)
-    assert_same(resumed, train_operators(model, encoded, draw(), start(), SETTINGS, 4))
+    resumed = train_operators(
+        model, encoded, draw(), start(), SETTINGS, seed=4, checkpoint=checkpoint
+    )
+    assert_same(resumed, train_operators(model, encoded, draw(), start(), SETTINGS, seed=4))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -536,11 +554,18 @@ def test_checkpoint_of_another_training_is_left_out(
     done: list[int] = []
     with caplog.at_level(logging.WARNING):
         found = train_operators(
-            model, encoded, membership, basis, settings, seed, checkpoint, steps_of(done)
+            model,
+            encoded,
+            membership,
+            basis,
+            settings,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=steps_of(done),
         )
     assert "is of another training" in caplog.text
     assert done == list(range(STEPS))
-    assert_same(found, train_operators(model, encoded, membership, basis, settings, seed))
+    assert_same(found, train_operators(model, encoded, membership, basis, settings, seed=seed))
 
 
 def test_unreadable_checkpoint_is_left_out(
@@ -550,7 +575,7 @@ def test_unreadable_checkpoint_is_left_out(
     checkpoint = tmp_path / "training"
     checkpoint.write_bytes(b"not a checkpoint")
     with caplog.at_level(logging.WARNING):
-        train_operators(model, encoded, draw(), start(), SETTINGS, 4, checkpoint)
+        train_operators(model, encoded, draw(), start(), SETTINGS, seed=4, checkpoint=checkpoint)
     assert "cannot be read" in caplog.text
     assert not checkpoint.exists()
 
@@ -563,7 +588,16 @@ def test_how_often_to_save_is_no_part_of_the_training(
     interrupt(model, encoded, checkpoint)
     done: list[int] = []
     settings = replace(SETTINGS, checkpoint_every=7, token_budget=500)
-    train_operators(model, encoded, draw(), start(), settings, 4, checkpoint, steps_of(done))
+    train_operators(
+        model,
+        encoded,
+        draw(),
+        start(),
+        settings,
+        seed=4,
+        checkpoint=checkpoint,
+        progress=steps_of(done),
+    )
     assert done == [8, 9, 10, 11]
     assert not caplog.text
 
@@ -575,5 +609,11 @@ def test_checkpoint_that_cannot_be_written_is_an_error_in_the_trees_terms(
     (tmp_path / "taken").write_text("")
     with pytest.raises(OperationError, match=r"checkpoint .*taken.* cannot be written"):
         train_operators(
-            model, encoded, draw(), start(), SETTINGS, 4, tmp_path / "taken" / "training"
+            model,
+            encoded,
+            draw(),
+            start(),
+            SETTINGS,
+            seed=4,
+            checkpoint=tmp_path / "taken" / "training",
         )

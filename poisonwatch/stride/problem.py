@@ -1,0 +1,96 @@
+"""One fit to be made: the rows, the model, and what is known before any pass over them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from poisonwatch.arrays import RowIndices
+from poisonwatch.checkpoints.store import CheckpointStore
+from poisonwatch.config import StrideConfig
+from poisonwatch.examples import Example
+from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.progress import Progress, silent
+from poisonwatch.stride.sampling import draw_order
+from poisonwatch.stride.settings import Settings, resolve_settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitProblem:
+    """What any fit starts from.
+
+    `order` (n,) are all rows as drawn by seed, `sample` (b,) the first of them that serve as
+    ordinary conversations, and `trusted` the rows whose statistics are kept for the next fit, if
+    any. What an interrupted fit left in the `store` is not passed over again; a training keeps its
+    state in the file `training_checkpoint`.
+    """
+
+    pretrained: Pretrained
+    model: FrozenModel
+    encoder: ChatEncoder
+    ids: tuple[str, ...]
+    encoded: tuple[Encoded, ...]
+    settings: Settings
+    stride: StrideConfig
+    seed: int
+    order: RowIndices
+    sample: RowIndices
+    trusted: RowIndices | None
+    store: CheckpointStore
+    progress: Progress
+    training_checkpoint: Path | None
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+    def get_encoded(self, rows: RowIndices) -> list[Encoded]:
+        """The rows (m,) as the model reads them."""
+        return [self.encoded[i] for i in rows]
+
+
+def prepare_problem(
+    pretrained: Pretrained,
+    examples: Sequence[Example],
+    stride: StrideConfig,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+    training_checkpoint: Path | None = None,
+    ordinary: RowIndices | None = None,
+    trusted: RowIndices | None = None,
+    store: CheckpointStore | None = None,
+) -> FitProblem:
+    """Encode the rows, resolve the settings, and draw the sample from the rows `ordinary`, by
+    default from all.
+
+    Raises ConfigError where settings make no sense, ModelError where the model has no such layer.
+    """
+    width = int(pretrained.model.config.get_text_config().hidden_size)
+    depth = len(find_decoder_blocks(pretrained.model))
+    settings = resolve_settings(stride, depth, width, len(examples))
+    encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
+    ids = tuple(example.id for example in examples)
+    order = draw_order(ids, seed)
+    among = order
+    if ordinary is not None:
+        among = order[np.isin(order, ordinary)]
+    return FitProblem(
+        pretrained=pretrained,
+        model=FrozenModel(pretrained.model, settings.layer),
+        encoder=encoder,
+        ids=ids,
+        encoded=tuple(encoder.encode(example.messages, example.rejected) for example in examples),
+        settings=settings,
+        stride=stride,
+        seed=seed,
+        order=order,
+        sample=among[: stride.background],
+        trusted=trusted,
+        store=store or CheckpointStore(),
+        progress=progress,
+        training_checkpoint=training_checkpoint,
+    )
