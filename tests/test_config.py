@@ -103,8 +103,7 @@ def test_every_setting_explains_itself() -> None:
 
 def test_trainings_have_one_set_of_defaults() -> None:
     """What an audit file leaves out is what the library does by itself."""
-    from poisonwatch.stride.settings import TrainingSettings
-    from poisonwatch.stride.sgd import build_training_settings
+    from poisonwatch.stride.settings import TrainingSettings, build_training_settings
 
     assert build_training_settings(StrideConfig()) == TrainingSettings()
 
