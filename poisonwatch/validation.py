@@ -135,6 +135,7 @@ def find_role_problem(roles: Sequence[str]) -> str | None:
         return "there are no turns"
     if roles[0] not in ("system", "user"):
         return f"turn 1 is {roles[0]}: a conversation begins with system or user"
+    # People count turns from 1, and the first has none before it.
     for turn, (before, role) in enumerate(pairwise(roles), start=2):
         if role == "system":
             return f"turn {turn} is system, which may only come first"

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from browsing import asking
@@ -204,7 +205,9 @@ def explained(folder: Path) -> dict[str, Any]:
     """Which rows push QUESTION, by the operators of the first audit, numbers to 6 digits."""
     pretrained = load_pretrained(load_config(folder / "audit.yaml").model)
     saved = load_operators(folder / "run")
-    found = explain_response(folder / "run", saved.on(pretrained), *QUESTION, saved.stride, top=5)
+    found = explain_response(
+        folder / "run", saved.load_on(pretrained), *QUESTION, saved.stride, top=5
+    )
     of_rows = [
         {**asdict(row), "coefficient": digits(row.coefficient), "score": digits(row.score)}
         for row in found
@@ -343,3 +346,29 @@ def test_the_next_audit_goes_on_and_tells_what_was_owed(
     left = opened(before, owed)
     assert (left["alerts"], left["mlflow"], left["by_audit"]) == ([], [], {})
     assert json.loads((before / "run" / "summary.json").read_text())["mlflow_run_id"]
+
+
+def test_the_run_replays_from_its_own_config(before: Path) -> None:
+    """Its file has the names and flat keys of then; the rows are those of the first audit."""
+    text = (before / "run" / "config.yaml").read_text().replace(ONCE, str(before.resolve()))
+    settings = yaml.safe_load(text)
+    assert {"decision", "replays", "version", "git_commit"} <= settings.keys()
+    assert settings["source"]["relative_to"] == str(before.resolve())
+    settings |= {"tracking": mlflow_store(before), "alerts": []}
+    (before / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    config = load_config(before / "run" / "config.yaml")
+    assert config.replay.audit_id == settings["replays"]
+    assert config.detection.false_discovery_rate == settings["decision"]["false_discovery_rate"]
+    audit_inline(config, before / "replay")
+    then, now = (
+        set(pd.read_parquet(before / name / "scores.parquet")["example_id"])
+        for name in ("run", "replay")
+    )
+    # The row that was called benign since is a trusted one now.
+    with Ledger.existing(config.state) as ledger:
+        benign = {each.example_id for each in read_decisions(ledger) if each.verdict == "benign"}
+    assert benign & then
+    assert now == then - benign
+    written = yaml.safe_load((before / "replay" / "config.yaml").read_text())
+    assert not {"decision", "replays", "version", "git_commit"} & written.keys()
+    assert written["replay"]["folder"] == str(before.resolve())
