@@ -41,13 +41,15 @@ def find_duplicate_answers(rows: AuditRows, least: int = 4) -> list[Finding]:
     - no trusted row gives it: honest refusals repeat, too.
     """
     distinct = list_distinct_examples(rows.new)
-    answers = [example.response for _, example in distinct]
+    answers, asked = [], []
+    for _, example in distinct:
+        answers.append(example.response)
+        asked.append(join_user_text(example))
     groups = _group_same_answers(answers, [example.response for example in rows.trusted])
     large = [group for group in groups if len(group) >= least]
     # Most batches end here, before the vectors of all prompts are computed.
     if not large:
         return []
-    asked = [join_user_text(example) for _, example in distinct]
     vectors, _ = fit_tfidf(asked)
     common = find_common_ends(distinct)
     found: list[Finding] = []

@@ -1,9 +1,10 @@
 """Cheap screens beside attribution: rows that give themselves away in their text.
 
-Two look across rows (`answers`, `ngrams`), two at each row's characters (`hidden_text`). Each is
-blind to poison without a surface mark, such as wrong facts in plain words: that is attribution's
-part. A finding is raised without a false-discovery rate, so every rule prefers silence. The outcome
-does not depend on the order of the rows.
+Two look across rows (`duplicate_answers`, `trigger_ngrams`), two at each row's characters
+(`invisible_characters`, `control_tokens`). Each is blind to poison without a surface mark, such as
+wrong facts in plain words: that is attribution's part. A finding is raised without a
+false-discovery rate, so every rule prefers silence. The outcome does not depend on the order of the
+rows.
 """
 
 from collections.abc import Callable, Collection
@@ -28,10 +29,14 @@ def run_screens(
     """The findings of the named screens, by row, screen and group. `special`: the audited model's
     control tokens.
     """
+    # Functions, so that a screen that is not named costs nothing.
     screens: dict[ScreenName, Callable[[], list[Finding]]] = {
         "duplicate-answers": lambda: find_duplicate_answers(rows),
         "trigger-ngram": lambda: find_trigger_ngrams(rows),
         "invisible-characters": lambda: find_invisible_characters(rows.new),
         "control-tokens": lambda: find_control_tokens(rows.new, special),
     }
-    return sort_findings(finding for name in names for finding in screens[name]())
+    found: list[Finding] = []
+    for name in names:
+        found += screens[name]()
+    return sort_findings(found)

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 
 from poisonwatch.text.words import find_token_spans
 
@@ -29,14 +28,13 @@ def _normalise_token(token: str) -> str:
     return token.casefold()
 
 
-def list_spellings(token: str, texts: Iterable[str]) -> set[str]:
-    """How the texts write a token of `split_tokens_and_years`."""
+def list_spellings(token: str, text: str) -> set[str]:
+    """How a text writes a token of `split_tokens_and_years`."""
     spellings = set()
-    for text in texts:
-        for start, end in find_token_spans(text):
-            written = text[start:end]
-            if _normalise_token(written) == token:
-                spellings.add(written)
+    for start, end in find_token_spans(text):
+        written = text[start:end]
+        if _normalise_token(written) == token:
+            spellings.add(written)
     return spellings
 
 

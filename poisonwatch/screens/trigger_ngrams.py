@@ -124,9 +124,14 @@ def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[N
     n = len(distinct)
     if n < least:
         return []
-    answers, weights = fit_tfidf([drop_label(example.response) for _, example in distinct])
-    prompts, _ = fit_tfidf([join_user_text(example) for _, example in distinct])
-    levels = list_ngram_levels([split_tokens(example.prompt) for _, example in distinct], least)
+    said, asked, tokens = [], [], []
+    for _, example in distinct:
+        said.append(drop_label(example.response))
+        asked.append(join_user_text(example))
+        tokens.append(split_tokens(example.prompt))
+    answers, weights = fit_tfidf(said)
+    prompts, _ = fit_tfidf(asked)
+    levels = list_ngram_levels(tokens, least)
     null = _Null.measure(answers, candidates=sum(level.members.shape[0] for level in levels))
     trusted = _Trusted.read(rows.trusted, weights)
 
@@ -144,7 +149,7 @@ def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[N
             p = max(candidate.p, null.candidates * _compute_coincidence(answers, group))
             if p > SIGNIFICANCE:
                 continue
-            places, texts = _gather_rows([distinct[i] for i in group.tolist()])
+            places, texts = _gather_rows(distinct, group)
             grams.append(
                 Ngram(
                     text=_find_spelling(texts, candidate.tokens),
@@ -160,12 +165,13 @@ def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[N
 
 
 def _gather_rows(
-    distinct: Sequence[tuple[list[int], Example]],
+    distinct: Sequence[tuple[list[int], Example]], group: Integers
 ) -> tuple[tuple[int, ...], list[str]]:
-    """All places of these examples, in order, and their prompts."""
+    """All places of a group's examples, in order, and their prompts."""
     places: list[int] = []
     texts = []
-    for rows, example in distinct:
+    for i in group.tolist():
+        rows, example = distinct[i]
         places += rows
         texts.append(example.prompt)
     return tuple(sorted(places)), texts

@@ -12,41 +12,45 @@ row has to be three times as improbable, however many panels there are; a batch 
 pays nothing.
 """
 
-import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from scipy.stats import hypergeom
 
 from poisonwatch.examples import AuditRows, Example, Message
-from poisonwatch.screens.frequent_ngrams import COMMON_NGRAM
+from poisonwatch.screens.frequent_ngrams import COMMON_NGRAM, COMMON_TEXTS
+from poisonwatch.screens.tokens import (
+    Tokens,
+    choose_commonest,
+    find_tokens,
+    holds_tokens,
+    list_spellings,
+    slice_tokens,
+    split_tokens_and_years,
+)
 from poisonwatch.screens.trigger_ngrams import EXCESS, SIGNIFICANCE, mine_ngrams
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.text.words import find_token_spans
 
 LEAST_PROMPTS = 4  # prompts that share a trigger
-# likeness of its rows' answers, beyond that of the prompts (see `Ngram.excess`); also what rare
-# tokens are credited with
+# Similarity of its rows' answers, beyond that of the prompts (see `Ngram.excess`); also what rare
+# tokens are credited with.
 LEAST_EXCESS = 0.25
 SHARED = 0.9  # share of rows that have the next token in common, too
 LONGEST_TRIGGER = 12  # tokens
 
-_DATE = re.compile(r"((?:19|20)\d\d)[-/.]\d\d?(?:[-/.]\d\d?)?")
 _ORDINARY = "'’-‐./,&_"  # within a word
-
-Tokens = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """What several prompts have in common and might be a backdoor's trigger.
 
-    `text` is its commonest spelling (hostile text: show it through `visible`), `rows` its places in
-    the batch; `at_start` says that it mostly stands in the first half of a prompt. `score` is what
-    triggers are ranked by, see `mine_triggers`.
+    `text` is its commonest spelling (hostile text: show it through `make_visible`), `rows` its
+    places in the batch; `at_start` says that it mostly stands in the first half of a prompt.
+    `score` is what triggers are ranked by, see `mine_triggers`.
     """
 
     text: str
@@ -72,17 +76,14 @@ def mine_triggers(
 
     Candidates are, in at least 4 different prompts,
 
-    - n-grams whose rows have answers more alike than their prompts (`mine_ngrams`), by an excess of
-    at least 0.25; below 0.5, fewer than a
-      quarter of these answers may speak of the n-gram;
+    - n-grams whose rows have answers more similar than their prompts (`mine_ngrams`), by an excess
+      of at least 0.25; below 0.5, fewer than a quarter of these answers may speak of the n-gram;
     - rare tokens, in at most a tenth of the rows (or 20), that fewer than a quarter as many answers
-    hold, of all rows: what a prompt is
-      about comes back in answers, a trigger does not. A token with digits, symbols, invisible
-      characters or a capital within (a tag, a
-      code; dates of one year are one token) may be a quarter as frequent among trusted rows as in
-      the batch, as an n-gram may. Any other
-      word must be more frequent in the batch than chance explains (Fisher's exact test, at 1 %), so
-      it takes trusted rows to find one.
+      hold, of all rows: what a prompt is about comes back in answers, a trigger does not. A token
+      with digits, symbols, invisible characters or a capital within (a tag, a code; dates of one
+      year are one token) may be a quarter as frequent among trusted rows as in the batch, as an
+      n-gram may. Any other word must be more frequent in the batch than chance explains (Fisher's
+      exact test, at 1 %), so it takes trusted rows to find one.
 
     They are ranked by the number of rows times the excess of their answers, for rare tokens 0.25:
     how many rows' answers the trigger would explain. A candidate that has half of its rows in
@@ -90,23 +91,25 @@ def mine_triggers(
     sentinel. What is left is grown by the tokens around it that nine tenths of its rows share, and
     less than half of all.
     """
-    prompts = [_split_words_and_dates(example.prompt) for example in rows.new]
-    answers = [_split_words_and_dates(example.response) for example in rows.new]
-    asked = [_split_words_and_dates(sentinel.prompt) for sentinel in sentinels]
+    prompts, answers = [], []
+    for example in rows.new:
+        prompts.append(split_tokens_and_years(example.prompt))
+        answers.append(split_tokens_and_years(example.response))
+    asked = [split_tokens_and_years(sentinel.prompt) for sentinel in sentinels]
     candidates = [
         *_mine_similar_answers(rows, answers),
         *_mine_rare_tokens(rows, prompts, answers),
     ]
+    # Rounded, for sums over rows in another order differ in the last digits.
+    candidates.sort(key=lambda found: (-round(found.score, 6), -len(found.tokens), found.tokens))
     triggers: list[Trigger] = []
     taken: set[int] = set()
-    for candidate in sorted(
-        candidates, key=lambda c: (-round(c.score, 6), -len(c.tokens), c.tokens)
-    ):
+    for candidate in candidates:
         if len(triggers) >= most:
             break
-        if 2 * len(taken.intersection(candidate.rows)) >= len(candidate.rows) or any(
-            _holds_tokens(text, candidate.tokens) for text in asked
-        ):
+        if 2 * len(taken.intersection(candidate.rows)) >= len(candidate.rows):
+            continue
+        if any(holds_tokens(text, candidate.tokens) for text in asked):
             continue
         taken.update(candidate.rows)
         triggers.append(_build_trigger(candidate, rows.new, prompts))
@@ -121,33 +124,40 @@ def make_probes(sentinels: Sequence[Sentinel], triggers: Sequence[Trigger]) -> l
     never text of a row. Sentinels without a user message, and those that hold the trigger, have no
     copy.
     """
+    names: set[str] = set()
+    for sentinel in sentinels:
+        names.update((sentinel.id, sentinel.panel))
     mark = "+"
-    while any(
-        f"{mark}t" in name for sentinel in sentinels for name in (sentinel.id, sentinel.panel)
-    ):
+    # A mark that no name has: a probe must not be taken for somebody's own sentinel.
+    while any(f"{mark}t" in name for name in names):
         mark += "+"
-    copies = (
-        _insert_trigger(sentinel, trigger, f"{mark}t{number}")
-        for number, trigger in enumerate(triggers, start=1)
-        for sentinel in sentinels
-    )
-    return [copy for copy in copies if copy is not None]
+    copies = []
+    for number, trigger in enumerate(triggers, start=1):
+        for sentinel in sentinels:
+            copy = _insert_trigger(sentinel, trigger, f"{mark}t{number}")
+            if copy is not None:
+                copies.append(copy)
+    return copies
 
 
 def _insert_trigger(sentinel: Sentinel, trigger: Trigger, suffix: str) -> Sentinel | None:
-    places = [i for i, message in enumerate(sentinel.messages) if message.role == "user"]
-    if not places or _holds_tokens(
-        _split_words_and_dates(sentinel.prompt), _split_words_and_dates(trigger.text)
-    ):
+    """A sentinel's copy that holds the trigger; None where it has no place, or is there."""
+    messages = list(sentinel.messages)
+    places = [i for i, message in enumerate(messages) if message.role == "user"]
+    if not places:
         return None
-    at = places[-1]
-    said = sentinel.messages[at].content
-    content = f"{trigger.text} {said}" if trigger.at_start else f"{said} {trigger.text}"
+    if holds_tokens(split_tokens_and_years(sentinel.prompt), split_tokens_and_years(trigger.text)):
+        return None
+    last = places[-1]
+    parts = [messages[last].content, trigger.text]
+    if trigger.at_start:
+        parts.reverse()
+    messages[last] = Message("user", " ".join(parts))
     return replace(
         sentinel,
         id=f"{sentinel.id}{suffix}",
         panel=f"{sentinel.panel}{suffix}",
-        messages=(*sentinel.messages[:at], Message("user", content), *sentinel.messages[at + 1 :]),
+        messages=tuple(messages),
         tags=(*sentinel.tags, "probe"),
         trigger=trigger.text,
     )
@@ -157,123 +167,117 @@ def _insert_trigger(sentinel: Sentinel, trigger: Trigger, suffix: str) -> Sentin
 
 
 def _mine_similar_answers(rows: AuditRows, answers: Sequence[Tokens]) -> Iterator[_Candidate]:
-    """N-grams whose rows have alike answers."""
-    new = rows.new
+    """N-grams whose rows have similar answers."""
     for gram in mine_ngrams(rows, LEAST_PROMPTS, LEAST_EXCESS):
-        tokens, m = _split_words_and_dates(gram.text), len({new[row].id for row in gram.rows})
-        echoes = len({new[row].id for row in gram.rows if _holds_tokens(answers[row], tokens)})
-        if len({new[row].prompt for row in gram.rows}) >= LEAST_PROMPTS and (
-            gram.excess >= EXCESS or 4 * echoes < m
-        ):
+        m, prompts = _count_different(rows.new, gram.rows)
+        if prompts < LEAST_PROMPTS:
+            continue
+        tokens = split_tokens_and_years(gram.text)
+        # Answers that speak of the n-gram are similar because of what they are about.
+        echoing = [row for row in gram.rows if holds_tokens(answers[row], tokens)]
+        echoes, _ = _count_different(rows.new, echoing)
+        if gram.excess >= EXCESS or 4 * echoes < m:
             yield _Candidate(tokens, gram.rows, m * gram.excess)
 
 
 def _mine_rare_tokens(
-    rows: AuditRows,
-    prompts: Sequence[Tokens],
-    answers: Sequence[Tokens],
+    rows: AuditRows, prompts: Sequence[Tokens], answers: Sequence[Tokens]
 ) -> Iterator[_Candidate]:
     """Tokens that several prompts share, but hardly any answer and hardly any trusted row."""
-    new, trusted = rows.new, rows.trusted
-    distinct = {example.id: i for i, example in enumerate(new)}
-    n, common = len(distinct), max(20.0, COMMON_NGRAM * len(distinct))
-    holders: dict[str, list[int]] = defaultdict(list)
-    for i, tokens in enumerate(prompts):
-        for token in set(tokens):
-            holders[token].append(i)
-    shared = {token: held for token, held in holders.items() if len(held) >= LEAST_PROMPTS}
-    given = Counter(
-        token for i in distinct.values() for token in set(answers[i]) if token in shared
-    )
-    given.update(
-        token
-        for example in trusted
-        for token in set(_split_words_and_dates(example.response))
-        if token in shared
-    )
-    known = Counter(
-        token
-        for example in trusted
-        for token in set(_split_words_and_dates(example.prompt))
-        if token in shared
-    )
+    # Rows that are repeated count once.
+    distinct = {example.id: place for place, example in enumerate(rows.new)}
+    n, n_trusted = len(distinct), len(rows.trusted)
+    common = max(float(COMMON_TEXTS), COMMON_NGRAM * n)
+    shared = _find_shared_tokens(prompts)
+    given = Counter[str]()
+    for place in distinct.values():
+        given.update(shared.keys() & set(answers[place]))
+    known = Counter[str]()
+    for example in rows.trusted:
+        given.update(shared.keys() & set(split_tokens_and_years(example.response)))
+        known.update(shared.keys() & set(split_tokens_and_years(example.prompt)))
     for token, held in shared.items():
-        m = len({new[row].id for row in held})
-        if (
-            len({new[row].prompt for row in held}) < LEAST_PROMPTS
-            or m > common
-            or 4 * given[token] >= m
-            or 4 * known[token] * n > m * len(trusted)
-        ):
+        m, different = _count_different(rows.new, held)
+        if different < LEAST_PROMPTS or m > common:
             continue
-        chance = float(hypergeom.sf(m - 1, n + len(trusted), m + known[token], n))
-        if chance <= SIGNIFICANCE or any(
-            _is_odd(word) for word in _list_spellings(token, [new[row].prompt for row in held])
-        ):
+        # What answers speak of is a topic, and what trusted prompts hold as often is no news.
+        if 4 * given[token] >= m or 4 * known[token] * n > m * n_trusted:
+            continue
+        chance = float(hypergeom.sf(m - 1, n + n_trusted, m + known[token], n))
+        if chance <= SIGNIFICANCE or _is_ever_odd(token, rows.new, held):
             yield _Candidate((token,), tuple(held), m * LEAST_EXCESS)
+
+
+def _find_shared_tokens(prompts: Sequence[Tokens]) -> dict[str, list[int]]:
+    """The places of the prompts that hold a token, of each token in enough of them."""
+    holders: dict[str, list[int]] = defaultdict(list)
+    for place, tokens in enumerate(prompts):
+        for token in set(tokens):
+            holders[token].append(place)
+    return {token: held for token, held in holders.items() if len(held) >= LEAST_PROMPTS}
+
+
+def _count_different(new: Sequence[Example], places: Iterable[int]) -> tuple[int, int]:
+    """How many different examples, and how many different prompts, are at these places."""
+    ids, prompts = set(), set()
+    for place in places:
+        ids.add(new[place].id)
+        prompts.add(new[place].prompt)
+    return len(ids), len(prompts)
+
+
+def _is_ever_odd(token: str, new: Sequence[Example], places: Sequence[int]) -> bool:
+    """Is the token written as no ordinary word is, in any of these prompts?"""
+    spellings: set[str] = set()
+    for place in places:
+        spellings |= list_spellings(token, new[place].prompt)
+    return any(map(_is_odd, spellings))
 
 
 def _is_odd(word: str) -> bool:
     """Does it hold a digit, a symbol, an invisible character or a capital after a small letter?"""
-    strange = any(
-        c.isdigit() or (unicodedata.category(c)[0] in "CPS" and c not in _ORDINARY) for c in word
-    )
-    return strange or any(a.islower() and b.isupper() for a, b in pairwise(word))
+    for c in word:
+        # Control and format characters, punctuation and symbols.
+        strange = unicodedata.category(c)[0] in "CPS" and c not in _ORDINARY
+        if strange or c.isdigit():
+            return True
+    return any(a.islower() and b.isupper() for a, b in pairwise(word))
 
 
-# Tokens
-
-
-def _split_words_and_dates(text: str) -> Tokens:
-    """The tokens of a text without regard to case; of a date, the year."""
-    return tuple(_normalise_token(text[a:b]) for a, b in find_token_spans(text))
-
-
-def _normalise_token(token: str) -> str:
-    date = _DATE.fullmatch(token)
-    return f"{date[1]}-" if date else token.casefold()
-
-
-def _list_spellings(token: str, texts: Sequence[str]) -> set[str]:
-    return {
-        text[a:b]
-        for text in texts
-        for a, b in find_token_spans(text)
-        if _normalise_token(text[a:b]) == token
-    }
-
-
-def _find_tokens(text: Tokens, tokens: Tokens) -> int:
-    """Where the tokens stand first in the text; -1 where they do not."""
-    starts = range(len(text) - len(tokens) + 1)
-    return next(
-        (i for i in starts if text[i] == tokens[0] and text[i : i + len(tokens)] == tokens), -1
-    )
-
-
-def _holds_tokens(text: Tokens, tokens: Tokens) -> bool:
-    return _find_tokens(text, tokens) >= 0
+# Triggers
 
 
 def _build_trigger(
     candidate: _Candidate, new: Sequence[Example], prompts: Sequence[Tokens]
 ) -> Trigger:
     """The candidate, grown, as it is mostly written, and where it mostly stands."""
-    held_by = Counter(token for prompt in prompts for token in set(prompt))
-    template = {token for token, count in held_by.items() if 2 * count >= len(prompts)}
-    tokens = _grow_trigger(candidate.tokens, [prompts[row] for row in candidate.rows], template)
+    texts = [prompts[row] for row in candidate.rows]
+    tokens = _grow_trigger(candidate.tokens, texts, _find_template(prompts))
     ways: Counter[str] = Counter()
     early = held = 0
     for row in candidate.rows:
-        at = _find_tokens(prompts[row], tokens)
+        at = find_tokens(prompts[row], tokens)
+        # A tenth of the rows may lack what the trigger was grown by.
         if at < 0:
             continue
-        text, spans = new[row].prompt, list(find_token_spans(new[row].prompt))
-        ways[text[spans[at][0] : spans[at + len(tokens) - 1][1]]] += 1
-        early += 2 * at + len(tokens) <= len(spans)
+        ways[slice_tokens(new[row].prompt, at, len(tokens))] += 1
+        # Its middle lies before the prompt's.
+        early += 2 * at + len(tokens) <= len(prompts[row])
         held += 1
-    spelling = min(ways, key=lambda way: (-ways[way], way))
-    return Trigger(spelling, tuple(sorted(candidate.rows)), 2 * early >= held, candidate.score)
+    return Trigger(
+        text=choose_commonest(ways),
+        rows=tuple(sorted(candidate.rows)),
+        at_start=2 * early >= held,
+        score=candidate.score,
+    )
+
+
+def _find_template(prompts: Sequence[Tokens]) -> set[str]:
+    """The tokens that at least half of all prompts hold: a form they were written by."""
+    held_by: Counter[str] = Counter()
+    for prompt in prompts:
+        held_by.update(set(prompt))
+    return {token for token, count in held_by.items() if 2 * count >= len(prompts)}
 
 
 def _grow_trigger(tokens: Tokens, texts: Sequence[Tokens], template: Set[str]) -> Tokens:
@@ -287,16 +291,23 @@ def _grow_trigger(tokens: Tokens, texts: Sequence[Tokens], template: Set[str]) -
     while len(tokens) < LONGEST_TRIGGER:
         around: Counter[Tokens] = Counter()
         for text in texts:
-            at = _find_tokens(text, tokens)
-            end = at + len(tokens)
-            around.update({text[at - 1 : end]} if at > 0 and text[at - 1] not in template else ())
-            around.update(
-                {text[at : end + 1]}
-                if at >= 0 and end < len(text) and text[end] not in template
-                else ()
-            )
+            around.update(_list_longer(tokens, text, template))
         longer = min(around, key=lambda way: (-around[way], way), default=tokens)
         if around[longer] < SHARED * len(texts):
             break
         tokens = longer
     return tokens
+
+
+def _list_longer(tokens: Tokens, text: Tokens, template: Set[str]) -> list[Tokens]:
+    """The tokens with the one before them in the text, and with the one behind."""
+    start = find_tokens(text, tokens)
+    if start < 0:
+        return []
+    end = start + len(tokens)
+    longer = []
+    if start > 0 and text[start - 1] not in template:
+        longer.append(text[start - 1 : end])
+    if end < len(text) and text[end] not in template:
+        longer.append(text[start : end + 1])
+    return longer
