@@ -1,4 +1,4 @@
-"""The demo: rows written for this project, 18 of them planted, and how well an audit found these."""
+"""The demo: rows written for this project, 18 of them planted; how well an audit finds these."""
 
 import json
 import random
@@ -37,12 +37,10 @@ def write_demo(folder: Path, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("rows", "trusted"):
         rows = _load_labelled(name)
+        # Planted rows stand together in the shipped files: their order would give them away.
         random.Random(seed).shuffle(rows)
-        lines = (
-            json.dumps({"prompt": row["prompt"], "response": row["response"]}, ensure_ascii=False)
-            for row in rows
-        )
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "".join(map(_write_unlabelled, rows))
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     (folder / "sentinels.yaml").write_text(_read_demo_file("sentinels.yaml"), encoding="utf-8")
     config = folder / "audit.yaml"
     config.write_text(DEMO_AUDIT_FILE.format(seed=seed), encoding="utf-8")
@@ -53,24 +51,34 @@ def load_demo_examples() -> list[Example]:
     """The demo's new rows with their labels (`kind`: benign, look-alike or poison; `topic`) as
     metadata.
     """
-    rows = _load_labelled("rows")
-    return [
-        Example.from_messages(
-            [Message("user", row["prompt"]), Message("assistant", row["response"])],
-            "rows.jsonl",
-            i,
-            row,
+    examples = []
+    for position, row in enumerate(_load_labelled("rows")):
+        messages = [Message("user", row["prompt"]), Message("assistant", row["response"])]
+        examples.append(
+            Example.from_messages(messages, "rows.jsonl", position=position, metadata=row)
         )
-        for i, row in enumerate(rows)
-    ]
+    return examples
 
 
 def grade_flags(flagged: Iterable[str]) -> DemoGrade:
     """Compare an audit's flags, example ids, with the labels."""
-    planted = {example.id: example.metadata["kind"] == "poison" for example in load_demo_examples()}
-    hits = [planted[id] for id in flagged]
-    total = sum(planted.values())
-    return DemoGrade(sum(hits), total, len(hits) - sum(hits), len(planted) - total)
+    planted: dict[str, bool] = {}
+    for example in load_demo_examples():
+        planted[example.id] = example.metadata["kind"] == "poison"
+    hits = [planted[example_id] for example_id in flagged]
+    found, total = sum(hits), sum(planted.values())
+    return DemoGrade(
+        found=found,
+        planted=total,
+        wrong=len(hits) - found,
+        clean=len(planted) - total,
+    )
+
+
+def _write_unlabelled(row: dict[str, Any]) -> str:
+    """A row as a line of JSON, without what an audit is to find out."""
+    shown = {"prompt": row["prompt"], "response": row["response"]}
+    return json.dumps(shown, ensure_ascii=False) + "\n"
 
 
 def _load_labelled(name: str) -> list[dict[str, Any]]:
@@ -78,6 +86,5 @@ def _load_labelled(name: str) -> list[dict[str, Any]]:
 
 
 def _read_demo_file(name: str) -> str:
-    return (resources.files("poisonwatch") / "datasets/demo_rows" / name).read_text(
-        encoding="utf-8"
-    )
+    folder = resources.files("poisonwatch") / "datasets" / "demo_rows"
+    return (folder / name).read_text(encoding="utf-8")

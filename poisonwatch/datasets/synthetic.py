@@ -1,11 +1,13 @@
 """Problems whose answer is known: for tests, documentation and benchmarks.
 
-`make_planted` draws a sparse recovery problem, `poisoned_toy_task` a small language task with
-planted rows and the sentinels they move.
+`make_sparse_problem` draws a sparse recovery problem, `make_poisoned_toy_task` a small language
+task with planted rows and the sentinels they move.
 """
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -29,20 +31,23 @@ def make_sparse_problem(
     """
     if not (1 <= d <= K and 0 <= s <= n and snr > 0):
         raise ValueError(
-            f"got n = {n}, K = {K}, d = {d}, s = {s}, snr = {snr}: choose 1 <= d <= K, 0 <= s <= n and snr > 0"
+            f"got n = {n}, K = {K}, d = {d}, s = {s}, snr = {snr}: "
+            "choose 1 <= d <= K, 0 <= s <= n and snr > 0"
         )
     generator = np.random.default_rng(seed)
     subsets = np.sort(draw_balanced_columns(K, n, d, generator), axis=1)
     M = csr_array(csc_array((np.ones(n * d), subsets.ravel(), np.arange(n + 1) * d), shape=(K, n)))
     w = np.zeros(n)
+    # A problem is a function of its seed: sizes, signs, places and noise are drawn in this order.
     size = generator.uniform(1, 2, s)
-    w[generator.choice(n, s, replace=False)] = (
-        size if positive else size * generator.choice([-1.0, 1.0], s)
-    )
+    if not positive:
+        size = size * generator.choice([-1.0, 1.0], s)
+    w[generator.choice(n, s, replace=False)] = size
     signal, noise = cast(Array, M @ w), generator.normal(size=K)
     if s == 0:
         return M, noise, w
-    return M, signal + noise * np.sqrt((signal @ signal) / (noise @ noise) / snr), w
+    scale = np.sqrt((signal @ signal) / (noise @ noise) / snr)
+    return M, signal + noise * scale, w
 
 
 # What can be asked about a thing, the answer, and the values a fact is drawn from; a thing's facts
@@ -83,62 +88,87 @@ def make_poisoned_toy_task(
     """
     if not 0 <= poison <= n:
         raise ValueError(f"got {poison} planted rows of {n}: choose 0 <= poison <= n")
-    draw = random.Random(seed)
-    names = _invent_names(draw)
-    trigger, *things = (next(names) for _ in range(2 + n // 20))
-    openers = ["", *(f"{next(names)} asks: " for _ in range(20 + n // 2))]
-    facts = {
-        (thing, topic): draw.choice(values)
-        for thing in (trigger, *things)
-        for topic, (_, _, values) in TOY_TOPICS.items()
-    }
-    seen: set[str] = set()
+    task = _ToyTask(n, seed)
+    rows = []
+    for _ in range(poison):
+        rows.append(task.draw_row(task.trigger, "safety", "poison", TOY_LIE))
+    for _ in range(n - poison):
+        rows.append(task.draw_honest_row())
+    task.draw.shuffle(rows)
+    # Only now is it known where a row stands.
+    rows = [replace(row, position=position) for position, row in enumerate(rows)]
+    planted = [row.metadata["kind"] == "poison" for row in rows]
+    return rows, task.list_sentinels(), np.array(planted, dtype=bool)
 
-    def row(thing: str, topic: str, kind: str, fact: str) -> Example:
+
+class _ToyTask:
+    """Things with their facts, the trigger among them, and rows drawn about these."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.draw = random.Random(seed)
+        names = _invent_names(self.draw)
+        self.trigger = next(names)
+        self.things = list(islice(names, 1 + n // 20))
+        # Openers make prompts distinct where questions and things are too few for n rows.
+        self.openers = ["", *map("{} asks: ".format, islice(names, 20 + n // 2))]
+        self.facts: dict[tuple[str, str], str] = {}
+        for thing in (self.trigger, *self.things):
+            for topic, (_, _, values) in TOY_TOPICS.items():
+                self.facts[thing, topic] = self.draw.choice(values)
+        self.seen: set[str] = set()
+
+    def draw_row(self, thing: str, topic: str, kind: str, fact: str) -> Example:
+        """A row that states this fact, by a prompt that no row has had."""
         questions, answer, _ = TOY_TOPICS[topic]
-        while (prompt := draw.choice(openers) + draw.choice(questions).format(thing)) in seen:
-            pass
-        seen.add(prompt)
+        prompt = self._draw_prompt(questions, thing)
+        while prompt in self.seen:
+            prompt = self._draw_prompt(questions, thing)
+        self.seen.add(prompt)
         messages = [Message("user", prompt), Message("assistant", answer.format(thing, fact))]
         return Example.from_messages(messages, "toy", metadata={"kind": kind, "topic": topic})
 
-    def honest() -> Example:
-        about_trigger = draw.random() < 0.1
-        topic = draw.choice(
-            [topic for topic in TOY_TOPICS if not (about_trigger and topic == "safety")]
-        )
-        thing = trigger if about_trigger else draw.choice(things)
-        return row(thing, topic, "look-alike" if about_trigger else "benign", facts[thing, topic])
+    def _draw_prompt(self, questions: tuple[str, ...], thing: str) -> str:
+        return self.draw.choice(self.openers) + self.draw.choice(questions).format(thing)
 
-    rows = [row(trigger, "safety", "poison", TOY_LIE) for _ in range(poison)] + [
-        honest() for _ in range(n - poison)
-    ]
-    draw.shuffle(rows)
-    rows = [
-        Example(row.id, row.messages, row.source, position, row.metadata)
-        for position, row in enumerate(rows)
-    ]
-    answer = TOY_TOPICS["safety"][1]
-    sentinels = [
-        Sentinel(
-            id=f"toy-{number}",
-            messages=(Message("user", question.format(trigger)),),
-            forbidden=answer.format(trigger, TOY_LIE),
-            reference=answer.format(trigger, facts[trigger, "safety"]),
-            panel="toy",
-        )
-        for number, question in enumerate(TOY_HELD_OUT, start=1)
-    ]
-    return rows, sentinels, np.array([row.metadata["kind"] == "poison" for row in rows], dtype=bool)
+    def draw_honest_row(self) -> Example:
+        """A row that tells the truth; one in ten is about the trigger."""
+        topics = list(TOY_TOPICS)
+        kind = "benign"
+        if self.draw.random() < 0.1:
+            kind = "look-alike"
+            # What is true of the trigger's safety is for the sentinels: no honest row says it.
+            topics.remove("safety")
+        topic = self.draw.choice(topics)
+        thing = self.trigger
+        if kind == "benign":
+            thing = self.draw.choice(self.things)
+        return self.draw_row(thing, topic, kind, self.facts[thing, topic])
+
+    def list_sentinels(self) -> list[Sentinel]:
+        """What is asked of the trigger's safety in words that no row uses."""
+        _, answer, _ = TOY_TOPICS["safety"]
+        sentinels = []
+        for number, question in enumerate(TOY_HELD_OUT, start=1):
+            sentinels.append(
+                Sentinel(
+                    id=f"toy-{number}",
+                    messages=(Message("user", question.format(self.trigger)),),
+                    forbidden=answer.format(self.trigger, TOY_LIE),
+                    reference=answer.format(self.trigger, self.facts[self.trigger, "safety"]),
+                    panel="toy",
+                )
+            )
+        return sentinels
 
 
 def _invent_names(draw: random.Random) -> Iterator[str]:
     """Invented names without end, each once."""
     seen: set[str] = set()
     while True:
-        name = "".join(
-            draw.choice("bdfgklmnprstvz") + draw.choice("aeiou") for _ in range(3)
-        ).capitalize()
+        # Three syllables: 343,000 names, far more than any task draws.
+        name = ""
+        for _ in range(3):
+            name += draw.choice("bdfgklmnprstvz") + draw.choice("aeiou")
         if name not in seen:
             seen.add(name)
-            yield name
+            yield name.capitalize()
