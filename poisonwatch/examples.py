@@ -44,13 +44,14 @@ class Example:
         metadata: Mapping[str, Any] | None = None,
         rejected: Sequence[Message] = (),
     ) -> "Example":
+        """The example of these messages, with its id."""
         return cls(
-            compute_content_id(messages, rejected),
-            tuple(messages),
-            source,
-            position,
-            metadata or {},
-            tuple(rejected),
+            id=compute_content_id(messages, rejected),
+            messages=tuple(messages),
+            source=source,
+            position=position,
+            metadata=metadata or {},
+            rejected=tuple(rejected),
         )
 
     @property
@@ -80,16 +81,26 @@ def compute_content_id(messages: Sequence[Message], rejected: Sequence[Message] 
     as \\n, no white space around a text, roles in lower case.
     """
 
-    def normalise(text: str) -> str:
-        return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
-
-    chosen, other = (
-        [{"content": normalise(m.content), "role": m.role.strip().lower()} for m in of]
-        for of in (messages, rejected)
-    )
-    content = {"chosen": chosen, "rejected": other} if other else chosen
+    chosen, other = _normalise_messages(messages), _normalise_messages(rejected)
+    # An ordinary row is a plain list: its id is older than preference rows, and stays.
+    content: object = chosen
+    if other:
+        content = {"chosen": chosen, "rejected": other}
     canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    # Half of a surrogate pair is no UTF-8, but rows have it, and must have an id.
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _normalise_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages without what does not change what they say; keys are in the order of the hash."""
+    return [
+        {"content": _normalise_text(message.content), "role": message.role.strip().lower()}
+        for message in messages
+    ]
+
+
+def _normalise_text(text: str) -> str:
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 class Sliceable(Protocol):

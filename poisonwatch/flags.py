@@ -1,6 +1,6 @@
 """A flagged row with its reasons, in memory and as a line of `flags.jsonl`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,20 +14,18 @@ PUSH_PHRASES = {
     "reference": "moves the reference answer",
 }
 SEVERITIES = ("low", "medium", "high")
-WEAK_SCORE, STRONG_SCORE = (
-    6.0,
-    15.0,
-)  # scores: a push below lowers a sentinel's severity by one step, one above raises it
+# A push below the first lowers a sentinel's severity by one step, one above the second raises it.
+WEAK_SCORE, STRONG_SCORE = 6.0, 15.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
     """A flagged row with its reasons: the panel it pushes most anomalously, and that panel's
     sentinel it pushes most.
 
-    `score` is in robust standard deviations of the panel, `coefficient` in spreads (see
-    `Influence`), `rank` 1-based among the new rows. `findings` are what screens found in it; where
-    `by_attribution` is False, they alone flagged it.
+    `score` is in robust standard deviations of the panel, `coefficient` in background standard
+    deviations (see `Influence`), `rank` 1-based among the new rows. `findings` are what screens
+    found in it; where `by_attribution` is False, they alone flagged it.
     """
 
     example: Example
@@ -48,6 +46,7 @@ class Flag:
         """The sentinel's severity, a step less for a weak push and a step more for a strong one;
         "medium" where only a screen speaks.
         """
+        # A screen's finding says nothing of the sentinel that the flag names beside it.
         if not self.by_attribution:
             return "medium"
         step = (self.score >= STRONG_SCORE) - (self.score < WEAK_SCORE)
@@ -64,25 +63,31 @@ class Flag:
         """Why the row is flagged, attribution first; row text only as short excerpts that are made
         visible.
         """
-        found = [f"{finding.screen}: {finding.reason}" for finding in self.findings]
-        return [self.reason, *found] if self.by_attribution else found
+        reasons = [self.reason] if self.by_attribution else []
+        for finding in self.findings:
+            reasons.append(f"{finding.screen}: {finding.reason}")
+        return reasons
 
     @property
     def reason(self) -> str:
         """What attribution says of the row in one sentence, free of row text."""
-        probed = (
-            " when its prompt holds the mined trigger" if self.sentinel.trigger is not None else ""
-        )
+        # Not the trigger itself: it is text of the rows.
+        probed = ""
+        if self.sentinel.trigger is not None:
+            probed = " when its prompt holds the mined trigger"
         return (
             f"{self.push} on panel {self.panel}, most on sentinel {self.sentinel.id}{probed}: "
-            f"score {self.score:.1f} (rank {self.rank}), p = {self.p_value:.2g}, q = {self.q_value:.2g} by {self.rule}"
+            f"score {self.score:.1f} (rank {self.rank}), p = {self.p_value:.2g}, "
+            f"q = {self.q_value:.2g} by {self.rule}"
         )
 
 
 def make_flag_record(flag: Flag) -> dict[str, Any]:
     """A flag as written to `flags.jsonl`."""
     example = flag.example
-    return {
+    by = ["stride"] if flag.by_attribution else []
+    by += sorted({finding.screen for finding in flag.findings})
+    record: dict[str, Any] = {
         "example_id": example.id,
         "source": example.source,
         "position": example.position,
@@ -95,24 +100,26 @@ def make_flag_record(flag: Flag) -> dict[str, Any]:
         "coefficient": flag.coefficient,
         "p_value": flag.p_value,
         "q_value": flag.q_value,
-        "by": (["stride"] if flag.by_attribution else [])
-        + sorted({finding.screen for finding in flag.findings}),
+        "by": by,
         "reasons": flag.reasons,
-        "messages": [asdict(message) for message in example.messages],
-        **(
-            {"rejected": [asdict(message) for message in example.rejected]}
-            if example.rejected
-            else {}
-        ),
+        "messages": list(map(asdict, example.messages)),
     }
+    # Only preference rows have it, and only their lines.
+    if example.rejected:
+        record["rejected"] = list(map(asdict, example.rejected))
+    return record
 
 
 def read_flagged_example(record: Mapping[str, Any]) -> Example:
     """The row of a line of `flags.jsonl`."""
-    messages, rejected = (
-        tuple(Message(**message) for message in record.get(key, ()))
-        for key in ("messages", "rejected")
-    )
     return Example(
-        record["example_id"], messages, record["source"], record["position"], rejected=rejected
+        id=record["example_id"],
+        messages=_read_messages(record.get("messages", ())),
+        source=record["source"],
+        position=record["position"],
+        rejected=_read_messages(record.get("rejected", ())),
     )
+
+
+def _read_messages(records: Iterable[Mapping[str, str]]) -> tuple[Message, ...]:
+    return tuple(Message(**record) for record in records)

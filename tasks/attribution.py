@@ -1,12 +1,14 @@
-"""Rows to coefficients to verdicts."""
+"""Rows to coefficients to flags, a library call a task.
+
+The library's modules are imported whole: tasks are called like the functions that they call.
+"""
 
 import numpy as np
 from prefect import task
 
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig, DetectionConfig, ModelConfig, ScreenName, StrideConfig
-from poisonwatch.detection import clusters as evidence
-from poisonwatch.detection import detect as verdicts
+from poisonwatch.detection import clusters, detect
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import LEAST_TRUSTED
@@ -17,16 +19,16 @@ from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.screens import screen as screens
-from poisonwatch.screens import triggers as probes
+from poisonwatch.screens import triggers
 from poisonwatch.screens.finding import Finding
-from poisonwatch.sentinels import checks as health
+from poisonwatch.sentinels import checks
 from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride import attribution
-from poisonwatch.stride import recover as recovery
-from poisonwatch.stride.fitted import Fitted, SingleRows
+from poisonwatch.stride import recover as influence_recovery
+from poisonwatch.stride.fitted import FitOfRows, SingleRows
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.sgd import locate_training_checkpoint
+from poisonwatch.stride.training_checkpoint import locate_training_checkpoint
 from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
 
 
@@ -44,25 +46,23 @@ def load_model(config: ModelConfig, found: ModelFiles | None = None) -> Pretrain
 
 @task(**PLAIN)
 def check_sentinels(
-    model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig, work: CheckpointStore
+    model: Pretrained, sentinels: list[Sentinel], stride: StrideConfig, store: CheckpointStore
 ) -> list[SentinelProblem]:
     """Find sentinels that cannot tell anything."""
-    return work.get_or_compute_stage(
-        "check_sentinels",
-        list[SentinelProblem],
-        lambda: health.find_sentinel_problems(
+
+    def find_problems() -> list[SentinelProblem]:
+        return checks.find_sentinel_problems(
             model, sentinels, stride.max_tokens, stride.token_budget
-        ),
-    )
+        )
+
+    return store.get_or_compute_stage("check_sentinels", list[SentinelProblem], find_problems)
 
 
 @task(**PLAIN)
 def add_probes(sentinels: list[Sentinel], rows: AuditRows, most: int) -> list[Sentinel]:
     """The sentinels, and copies of them that hold a trigger mined from the new rows."""
-    return [
-        *sentinels,
-        *probes.make_probes(sentinels, probes.mine_triggers(rows, most, sentinels)),
-    ]
+    mined = triggers.mine_triggers(rows, most, sentinels)
+    return [*sentinels, *triggers.make_probes(sentinels, mined)]
 
 
 @task(**PLAIN)
@@ -71,81 +71,89 @@ def fit_operators(
     rows: AuditRows,
     config: AuditConfig,
     progress: Progress,
-    work: CheckpointStore,
-) -> Fitted:
+    store: CheckpointStore,
+) -> FitOfRows:
     """Fit the steering operators to new and trusted rows; a fit that was interrupted goes on from
     its last shard, or checkpoint.
 
     What enough trusted rows set is kept for the next audit.
     """
-    checkpoint = (
-        locate_training_checkpoint(config, model.fingerprint)
-        if config.stride.fit == "sgd"
-        else None
-    )
-    # Fewer trusted rows join the bulk of the batch when p-values are taken, and do so here, too.
-    trusted = np.array(rows.trusted_places) if len(rows.trusted) >= LEAST_TRUSTED else None
+    # A training goes on from a file of its own, a closed form from what is in the store.
+    checkpoint = None
+    if config.stride.fit == "sgd":
+        checkpoint = locate_training_checkpoint(config, model.fingerprint)
+    # Fewer trusted rows do not stand alone here, as they do not where p-values are taken.
+    trusted = None
+    if len(rows.trusted) >= LEAST_TRUSTED:
+        trusted = np.array(rows.trusted_places)
     fitted = attribution.fit(
         model,
         rows.all,
         config.stride,
-        config.seed,
-        progress,
-        checkpoint,
+        seed=config.seed,
+        progress=progress,
+        checkpoint=checkpoint,
         trusted=trusted,
-        work=work,
+        store=store,
     )
-    work.report_reuse("fit_operators")
+    store.report_reuse("fit_operators")
     return fitted
 
 
 @task(**PLAIN)
 def recover(
-    fitted: Fitted,
+    fitted: FitOfRows,
     sentinels: list[Sentinel],
     config: AuditConfig,
     progress: Progress,
-    work: CheckpointStore,
-) -> tuple[Influence, Fitted]:
+    store: CheckpointStore,
+) -> tuple[Influence, FitOfRows]:
     """Measure the sentinels and recover every row's coefficients, suspects alone."""
 
-    def recovered() -> tuple[Influence, SingleRows]:
-        influence, after = recovery.recover_influence(fitted, sentinels, config.stride, progress)
+    def recover_all() -> tuple[Influence, SingleRows]:
+        influence, after = influence_recovery.recover_influence(
+            fitted, sentinels, config.stride, progress
+        )
+        # Of the fit only what is new is kept: the rest is there when the audit goes on.
         return influence, after.single_rows
 
-    influence, singled = work.get_or_compute_stage(
-        "recover", tuple[Influence, SingleRows], recovered
+    influence, single = store.get_or_compute_stage(
+        "recover", tuple[Influence, SingleRows], recover_all
     )
-    return influence, fitted.with_single_rows(singled)
+    return influence, fitted.with_single_rows(single)
 
 
 @task(**PLAIN)
 def screen(rows: AuditRows, model: Pretrained, names: list[ScreenName]) -> list[Finding]:
     """Look for rows that give themselves away in their text."""
-    return screens.run_screens(
-        rows, [str(token) for token in model.tokenizer.all_special_tokens], names
-    )
+    special = list(map(str, model.tokenizer.all_special_tokens))
+    return screens.run_screens(rows, special, names)
 
 
 @task(**PLAIN)
 def gather_evidence(
-    fitted: Fitted,
+    fitted: FitOfRows,
     influence: Influence,
-    verdicts: Detection,
+    detection: Detection,
     sentinels: list[Sentinel],
     config: AuditConfig,
     progress: Progress,
-    work: CheckpointStore,
+    store: CheckpointStore,
 ) -> tuple[ClusterEvidence, ...]:
     """Group the flagged rows, and steer the model with each group."""
-    seed, budget = config.seed, config.stride.token_budget
-    return work.get_or_compute_stage(
-        "gather_evidence",
-        tuple[ClusterEvidence, ...],
-        lambda: evidence.gather_cluster_evidence(
-            fitted, influence, verdicts, sentinels, progress, seed, budget
-        ),
-    )
+
+    def gather() -> tuple[ClusterEvidence, ...]:
+        return clusters.gather_cluster_evidence(
+            fitted,
+            influence,
+            detection,
+            sentinels,
+            progress=progress,
+            seed=config.seed,
+            token_budget=config.stride.token_budget,
+        )
+
+    return store.get_or_compute_stage("gather_evidence", tuple[ClusterEvidence, ...], gather)
 
 
 @task(**PLAIN)
@@ -153,4 +161,4 @@ def judge(
     influence: Influence, rows: AuditRows, config: DetectionConfig, findings: list[Finding]
 ) -> Detection:
     """Flag the new rows that are anomalous, and those that screens found."""
-    return verdicts.flag_rows(influence, rows, config, findings)
+    return detect.flag_rows(influence, rows, config, findings)

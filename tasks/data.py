@@ -38,6 +38,7 @@ def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -
     """The rows to be audited: what no audit has covered; `again`, all; those of the run that the
     configuration replays.
     """
+    # A replay audits the rows of its run, whatever came since.
     if config.replay.audit_id:
         replayed = load_audited_batch(ledger, config.replay.audit_id)
         if replayed is not None:
@@ -66,8 +67,9 @@ def validate(rows: SourceRows, config: AuditConfig, ledger: Ledger | None = None
             facts,
             known=partial(find_audited_ids, ledger),
             earlier=mix,
+            # The rows at hand may be among those that passed before.
             accepted=max(sum(mix.values()) - len(rows), 0),
-        )  # these may be among them
+        )
     return check_rows(rows, config.validation, facts)
 
 
@@ -80,18 +82,17 @@ def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example
     """
     if not new:
         return Validation.empty()
-    read = (
-        check_rows(sources.read_source(config.reference), config.validation)
-        if config.reference
-        else Validation.empty()
-    )
+    read = Validation.empty()
+    if config.reference:
+        read = check_rows(sources.read_source(config.reference), config.validation)
     new_ids = {example.id for example in new}
-    trusted = list(
-        {
-            example.id: example
-            for example in [*read.examples, *benign]
-            if example.id not in new_ids
-        }.values()
-    )
-    drawn = draw_order([example.id for example in trusted], config.seed)[: config.reference_rows]
-    return Validation([trusted[i] for i in sorted(drawn.tolist())], read.rejected, read.checks)
+    trusted: dict[str, Example] = {}
+    for example in [*read.examples, *benign]:
+        # A row that is audited cannot vouch for itself.
+        if example.id not in new_ids:
+            trusted[example.id] = example
+    ids = list(trusted)
+    # The draw goes by ids, and what is drawn stays in the order of the source.
+    drawn = draw_order(ids, config.seed)[: config.reference_rows]
+    sample = [trusted[ids[i]] for i in sorted(drawn.tolist())]
+    return Validation(sample, read.rejected, read.checks)

@@ -17,6 +17,7 @@ from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.reports.validation_report import write_validation
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.operators import save_operators
+from poisonwatch.stride.fitted import TrainedFit
 from poisonwatch.tasks.options import PLAIN
 from poisonwatch.validation import Validation
 
@@ -35,6 +36,7 @@ def record(
     The ledger knows the earlier audits of the name.
     """
     detection = found.detection
+    # Through the module: a test stops a run between two of its files.
     runs.write_config(folder, config, summary["audit_id"])
     runs.write_summary(folder, summary)
     runs.write_sentinels(folder, detection)
@@ -46,11 +48,11 @@ def record(
     runs.write_nearest(folder, found.evidence, detection.rows.trusted)
     runs.write_rejected(folder, valid.rejected)
     write_plots(folder, detection)
-    if found.fitted is not None and found.fitted.curve is not None:
+    # With nothing new, nothing was fitted; and a closed form has no learning curve.
+    if isinstance(found.fitted, TrainedFit):
         runs.write_learning_curve(folder, found.fitted.curve)
     if found.fitted is not None:
         save_operators(folder, found.fitted, config, summary["model"]["fingerprint"])
-    rejected = [asdict(rejection) for rejection in valid.rejected]
     pages = {
         "dashboard": make_dashboard_url(config, summary["audit_id"]),
         "MLflow": make_mlflow_run_url(
@@ -60,10 +62,10 @@ def record(
     report = render_report(
         summary,
         detection,
-        rejected,
-        found.evidence,
-        list_previous_audits(ledger, config.name),
-        pages,
+        rejected=list(map(asdict, valid.rejected)),
+        evidence=found.evidence,
+        past=list_previous_audits(ledger, config.name),
+        pages=pages,
     )
     (folder / "report.html").write_text(report, encoding="utf-8")
     write_validation(folder, valid, summary["name"])

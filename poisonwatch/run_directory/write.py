@@ -1,9 +1,9 @@
 """What an audit leaves behind, file by file. Which folder it goes to, and how it is read again, are
-`run_dirs` and `readback`.
+`layout` and `read`.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, make_flag_record
 from poisonwatch.run_directory.provenance import read_git_commit
+from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import LearningCurve
 
 
@@ -42,71 +43,85 @@ def write_config(folder: Path, config: AuditConfig, audit_id: str | None = None)
     )
 
 
-def write_scores(folder: Path, verdicts: Detection) -> None:
+def write_scores(folder: Path, detection: Detection) -> None:
     """`scores.parquet`: one line for every new row and sentinel; score, p and q are those of the
     sentinel's panel.
     """
-    n, S = verdicts.coefficients.shape
-    panel_of = [verdicts.panels.index(sentinel.panel) for sentinel in verdicts.sentinels]
-
-    def by_row(values: Iterable[Any]) -> list[Any]:
-        return [value for value in values for _ in range(S)]
-
-    table = pa.table(
-        {
-            "example_id": by_row(e.id for e in verdicts.examples),
-            "source": by_row(e.source for e in verdicts.examples),
-            "position": pa.array(by_row(e.position for e in verdicts.examples), pa.int64()),
-            "sentinel_id": [s.id for s in verdicts.sentinels] * n,
-            "panel": [s.panel for s in verdicts.sentinels] * n,
-            "coefficient": verdicts.coefficients.ravel(),
-            "score": verdicts.scores[:, panel_of].ravel(),
-            "p_value": verdicts.p[:, panel_of].ravel(),
-            "q_value": verdicts.q[:, panel_of].ravel(),
-        }
-    )
-    pq.write_table(table, folder / "scores.parquet", compression="zstd")
+    new, sentinels = detection.rows.new, detection.sentinels
+    panel_of = [detection.panels.index(sentinel.panel) for sentinel in sentinels]
+    table = _build_pairs(new, sentinels) | {
+        "coefficient": detection.coefficients.ravel(),
+        "score": detection.scores[:, panel_of].ravel(),
+        "p_value": detection.p[:, panel_of].ravel(),
+        "q_value": detection.q[:, panel_of].ravel(),
+    }
+    _write_parquet(folder / "scores.parquet", table)
 
 
-def write_coefficients(folder: Path, verdicts: Detection) -> None:
+def write_coefficients(folder: Path, detection: Detection) -> None:
     """`coefficients.parquet`: for every new row and sentinel, from recovery alone and after
     suspects were measured alone.
     """
-    n, S = verdicts.coefficients.shape
-    table = pa.table(
-        {
-            "example_id": [example.id for example in verdicts.examples for _ in range(S)],
-            "sentinel_id": [sentinel.id for sentinel in verdicts.sentinels] * n,
-            "recovered": verdicts.recovered.ravel(),
-            "rescored": verdicts.coefficients.ravel(),
-        }
-    )
-    pq.write_table(table, folder / "coefficients.parquet", compression="zstd")
+    pairs = _build_pairs(detection.rows.new, detection.sentinels)
+    table = {
+        "example_id": pairs["example_id"],
+        "sentinel_id": pairs["sentinel_id"],
+        "recovered": detection.recovered.ravel(),
+        "rescored": detection.coefficients.ravel(),
+    }
+    _write_parquet(folder / "coefficients.parquet", table)
 
 
-def write_sentinels(folder: Path, verdicts: Detection) -> None:
+def write_sentinels(folder: Path, detection: Detection) -> None:
     """`sentinels.jsonl`: the sentinels as they were asked, probes among them, one a line."""
-    write_jsonl(folder / "sentinels.jsonl", map(asdict, verdicts.sentinels))
+    write_jsonl(folder / "sentinels.jsonl", map(asdict, detection.sentinels))
 
 
 def write_trusted(folder: Path, detection: Detection) -> None:
     """`trusted.parquet`: what new rows were compared with, one line for every trusted row and
     sentinel.
     """
-    n, S = detection.reference_coefficients.shape
-    panel_of = [detection.panels.index(sentinel.panel) for sentinel in detection.sentinels]
-    table = pa.table(
-        {
-            "example_id": pa.array(
-                [example.id for example in detection.rows.trusted for _ in range(S)], pa.string()
-            ),
-            "sentinel_id": pa.array([s.id for s in detection.sentinels] * n, pa.string()),
-            "panel": pa.array([s.panel for s in detection.sentinels] * n, pa.string()),
-            "coefficient": detection.reference_coefficients.ravel(),
-            "score": detection.reference_scores[:, panel_of].ravel(),
-        }
-    )
-    pq.write_table(table, folder / "trusted.parquet", compression="zstd")
+    sentinels = detection.sentinels
+    panel_of = [detection.panels.index(sentinel.panel) for sentinel in sentinels]
+    pairs = _build_pairs(detection.rows.trusted, sentinels)
+    table = {
+        "example_id": pairs["example_id"],
+        "sentinel_id": pairs["sentinel_id"],
+        "panel": pairs["panel"],
+        "coefficient": detection.reference_coefficients.ravel(),
+        "score": detection.reference_scores[:, panel_of].ravel(),
+    }
+    _write_parquet(folder / "trusted.parquet", table)
+
+
+def _build_pairs(examples: Sequence[Example], sentinels: Sequence[Sentinel]) -> dict[str, pa.Array]:
+    """What is known of each pair of an example and a sentinel, the sentinels of an example in
+    turn: the order of an array (n, S), row by row.
+    """
+    columns: dict[str, list[Any]] = {
+        "example_id": [],
+        "source": [],
+        "position": [],
+        "sentinel_id": [],
+        "panel": [],
+    }
+    for example in examples:
+        for sentinel in sentinels:
+            columns["example_id"].append(example.id)
+            columns["source"].append(example.source)
+            columns["position"].append(example.position)
+            columns["sentinel_id"].append(sentinel.id)
+            columns["panel"].append(sentinel.panel)
+    # Without a type, a column of no row would be one of nulls.
+    pairs = {}
+    for name, values in columns.items():
+        kind = pa.int64() if name == "position" else pa.string()
+        pairs[name] = pa.array(values, kind)
+    return pairs
+
+
+def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    pq.write_table(pa.table(dict(columns)), path, compression="zstd")
 
 
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
@@ -118,21 +133,20 @@ def write_nearest(
     folder: Path, evidence: Sequence[ClusterEvidence], trusted: Sequence[Example]
 ) -> None:
     """`nearest.jsonl`: the trusted rows that the evidence names, each once, with their text."""
-    places = sorted(
-        {near.place for group in evidence for of_row in group.nearest for near in of_row}
-    )
-    write_jsonl(
-        folder / "nearest.jsonl", map(_build_trusted_record, (trusted[place] for place in places))
-    )
+    places: set[int] = set()
+    for group in evidence:
+        for neighbours in group.nearest:
+            places.update(neighbour.place for neighbour in neighbours)
+    named = (trusted[place] for place in sorted(places))
+    write_jsonl(folder / "nearest.jsonl", map(_build_trusted_record, named))
 
 
 def _build_trusted_record(example: Example) -> dict[str, Any]:
-    messages = [asdict(message) for message in example.messages]
     return {
         "example_id": example.id,
         "source": example.source,
         "position": example.position,
-        "messages": messages,
+        "messages": list(map(asdict, example.messages)),
     }
 
 
@@ -150,13 +164,14 @@ def write_flags(folder: Path, flags: Sequence[Flag]) -> None:
 
 def write_learning_curve(folder: Path, curve: LearningCurve) -> None:
     """`learning_curve.csv`: the losses of every step of a training, in nats a token."""
-    table = pa.table(
-        {
-            name: getattr(curve, name)
-            for name in ("step", "total", "fidelity", "stability", "linearity")
-        }
-    )
-    csv.write_csv(table, folder / "learning_curve.csv")
+    columns = {
+        "step": curve.step,
+        "total": curve.total,
+        "fidelity": curve.fidelity,
+        "stability": curve.stability,
+        "linearity": curve.linearity,
+    }
+    csv.write_csv(pa.table(columns), folder / "learning_curve.csv")
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -117,7 +117,7 @@ def test_affinity_is_the_mean_of_similarity_and_mutual_influence() -> None:
     influence = Influence(
         queries=(),
         w=np.zeros((60, 0)),
-        alone=np.zeros((60, 0)),
+        first_pass=np.zeros((60, 0)),
         suspects=suspects,
         mutual_influence=kinship,
         features=phi,
@@ -328,7 +328,18 @@ def flagging(influence: Influence, rows: Sequence[int], new: Sequence[Example] =
     """The verdicts of an audit, with these rows flagged whatever their scores."""
     verdicts = flag_rows(influence, AuditRows(tuple(new), tuple(TRUSTED)), DetectionConfig())
     flags = [
-        Flag(new[i], "shop", SENTINELS[0], "forbidden", 1.0, 9.0, k, 0.001, 0.01, "by hand")
+        Flag(
+            example=new[i],
+            panel="shop",
+            sentinel=SENTINELS[0],
+            kind="forbidden",
+            coefficient=1.0,
+            score=9.0,
+            rank=k,
+            p_value=0.001,
+            q_value=0.01,
+            rule="by hand",
+        )
         for k, i in enumerate(rows, start=1)
     ]
     return replace(verdicts, flags=tuple(flags))
@@ -403,7 +414,7 @@ def evidence_of(
     pushed = replace(
         influence,
         w=influence.w[moved],
-        alone=influence.alone[moved],
+        first_pass=influence.first_pass[moved],
         features=influence.features[moved],
         suspects=suspects,
     )

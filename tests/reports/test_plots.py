@@ -52,16 +52,16 @@ def build_detection(
             scores[i, j] = planted + len(rows) - rank
             flags.append(
                 Flag(
-                    examples[i],
-                    panel,
-                    sentinels[j],
-                    "forbidden",
-                    0.3,
-                    float(scores[i, j]),
-                    rank,
-                    1e-6,
-                    1e-4,
-                    "rank",
+                    example=examples[i],
+                    panel=panel,
+                    sentinel=sentinels[j],
+                    kind="forbidden",
+                    coefficient=0.3,
+                    score=float(scores[i, j]),
+                    rank=rank,
+                    p_value=1e-6,
+                    q_value=1e-4,
+                    rule="rank",
                 )
             )
     ones = np.ones_like(scores)

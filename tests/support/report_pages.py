@@ -48,16 +48,16 @@ def build_flag(
     guard = Sentinel(messages=(Message("user", prompt),), panel=panel, **fields)
     example = Example.from_messages(row, source, 7)
     return Flag(
-        example,
-        panel,
-        guard,
-        "forbidden",
-        0.31,
-        12.3,
-        1,
-        2.3e-9,
-        1.3e-6,
-        "rank among 186 trusted rows",
+        example=example,
+        panel=panel,
+        sentinel=guard,
+        kind="forbidden",
+        coefficient=0.31,
+        score=12.3,
+        rank=1,
+        p_value=2.3e-9,
+        q_value=1.3e-6,
+        rule="rank among 186 trusted rows",
     )
 
 
