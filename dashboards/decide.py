@@ -68,10 +68,11 @@ def _find_next_waiting(rows: Sequence[FlaggedRow], example_id: str) -> int:
     """The place of the next row that waits for a verdict after this one, from the start again
     behind the last; this row's own, where none does.
     """
-    own = next(k for k, row in enumerate(rows) if row.example_id == example_id)
-    for k in [*range(own + 1, len(rows)), *range(own)]:
-        if rows[k].is_open:
-            return k
+    own = [row.example_id for row in rows].index(example_id)
+    following: list[int] = [*range(own + 1, len(rows)), *range(own)]
+    for place in following:
+        if rows[place].is_open:
+            return place
     return own
 
 
