@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 SETTINGS = {"one subset a row (default)": 1.0, "K = n/2": 0.5}
 BACKGROUND, HARD, POISON = range(3)
-ARRAYS = ("w", "alone", "suspects", "mutual_influence", "features")
+ARRAYS = ("w", "first_pass", "suspects", "mutual_influence", "features")
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def scorers(
             yield (
                 f"STRIDE, {name}: recovery alone",
                 audit,
-                judged(replace(influence, w=influence.alone), audit, decision),
+                judged(replace(influence, w=influence.first_pass), audit, decision),
             )
             name += ": re-scored"
         rescored = judged(influence, audit, decision)

@@ -59,8 +59,8 @@ def compute_checkpoint_key(
         ],
         "settings": config.model_dump(mode="json", include=settings),
         "sentinels": [asdict(sentinel) for sentinel in sentinels],
-        "new": [_describe_row(example) for example in rows.new],
-        "trusted": [_describe_row(example) for example in rows.trusted],
+        "new": list(map(_describe_row, rows.new)),
+        "trusted": list(map(_describe_row, rows.trusted)),
     }
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 

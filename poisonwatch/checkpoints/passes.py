@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonwatch.arrays import RowIndices
-from poisonwatch.checkpoints.store import DAMAGE, CheckpointStore
+from poisonwatch.checkpoints.store import DAMAGE, CheckpointStore, count_bytes
 from poisonwatch.model.encoding import Batch
 
 PassArray = Tensor | NDArray[np.float64] | NDArray[np.float32]
@@ -61,7 +61,7 @@ class PassCheckpoint:
             if places is not None:
                 m = max(m, len(places))
         self.batches = self.rows = 0
-        self._size = sum(array.nbytes for array in self.arrays.values())
+        self._size = count_bytes(self.arrays)
         self._written = 0  # bytes, since all was
         self._number, self._last = 0, ""
         self._unwritten: list[RowIndices] = []
@@ -94,7 +94,7 @@ class PassCheckpoint:
             return
         started = time.monotonic()
         tensors = self._collect_changed(np.concatenate(self._unwritten))
-        size = sum(tensor.nbytes for tensor in tensors.values())
+        size = count_bytes(tensors)
         written, after = self._written + size, self._last
         anew = written > REWRITE * self._size
         if anew:
@@ -187,7 +187,7 @@ class PassCheckpoint:
             else:
                 array[tensors[f"{name}.at"].to(array.device)] = value
         self.batches, self.rows, self._last = batches, rows, link
-        self._written += sum(tensor.nbytes for tensor in tensors.values())
+        self._written += count_bytes(tensors)
 
     def _fits(self, name: str, tensors: Mapping[str, Tensor]) -> bool:
         """Whether a shard's tensors go into the array of this name."""

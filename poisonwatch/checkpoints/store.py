@@ -45,6 +45,11 @@ FREE_SPACE_FACTOR = 2  # times a file's size that must be free on the disk for i
 DAMAGE = (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError)
 
 
+def count_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """What the tensors' numbers take, in memory and in a file."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
 def ignore(_: str) -> None:
     """Tell nobody."""
 
@@ -160,7 +165,7 @@ class CheckpointStore:
         failure nothing more is kept.
         """
         path = self._locate(name)
-        size = sum(tensor.nbytes for tensor in tensors.values())
+        size = count_bytes(tensors)
         if path is None or not self.has_room(FREE_SPACE_FACTOR * size):
             return False
         try:
@@ -187,7 +192,9 @@ class CheckpointStore:
         try:
             with safe_open(path, "pt") as file:
                 facts = dict(file.metadata() or {})
-                tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118  (no iteration otherwise)
+                # The file itself cannot be iterated.
+                names = file.keys()
+                tensors = {of: file.get_tensor(of) for of in names}
             if facts.pop("checksum", None) != str(_compute_checksum(tensors, facts)):
                 raise ValueError("its checksum is another")
         # A checkpoint only ever saves time, so nothing that is wrong with one ends an audit.

@@ -102,7 +102,7 @@ def flag_rows(
 
     sentinels, primary = _find_primary_queries(influence)
     coefficients, reference_coefficients = rows.split(influence.w[:, primary])
-    recovered, _ = rows.split(influence.alone[:, primary])
+    recovered, _ = rows.split(influence.first_pass[:, primary])
     detection = Detection(
         rows=rows,
         sentinels=sentinels,

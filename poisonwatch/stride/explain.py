@@ -64,6 +64,7 @@ def explain_response(
     ModelError where the response is empty.
     """
     w = attribute_conversation(fitted, prompt, response, stride, progress=progress)
+    # As audits score, but for panels and neighbours: one conversation has neither.
     scores = compute_robust_z(w[:, None])[:, 0]
     places = _read_places(run_dir)
     explained = []

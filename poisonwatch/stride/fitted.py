@@ -77,6 +77,7 @@ class FittedOperators:
     def subset_alone(self) -> RowIndices:
         """(n,): the subset that holds this row and no other; -1 where there is none."""
         single = np.flatnonzero(np.asarray(self.M.sum(axis=1)).ravel() == 1)
+        # Where a row stands alone twice the later subset counts: both hold the same operator.
         subset = np.full(len(self.ids), -1)
         subset[csr_array(self.M[single]).indices] = single
         return subset
@@ -96,6 +97,7 @@ class FittedOperators:
 
     def with_single_rows(self, single: SingleRows) -> Self:
         """With one operator more for each of some rows."""
+        # Nothing is copied for nothing: a is the largest array of an audit.
         if not len(single.rows):
             return self
         a = torch.cat([self.operators.a, single.a])
@@ -104,6 +106,7 @@ class FittedOperators:
 
     def get_row_operators(self, subset: RowIndices) -> Tensor:
         """A copy of the operators (m, r, D) of the subsets (m,)."""
+        # Indexing by a tensor copies: callers change what they get in place.
         return self.operators.a[torch.from_numpy(subset).to(self.operators.a.device)]
 
 
@@ -159,6 +162,7 @@ class NaturalGradientFit(FitOfRows):
         subset = self.subset_alone[rows]
         kept, new = np.flatnonzero(subset >= 0), np.flatnonzero(subset < 0)
         a[torch.from_numpy(kept).to(device)] = self.get_row_operators(subset[kept])
+        # The basis and the factors are the fit's, so that new operators stand beside old ones.
         if len(new):
             G = self.compute_row_gradients(rows[new], token_budget, "rows", progress)
             a[torch.from_numpy(new).to(device)] = self.make_row_operators(rows[new], G)
@@ -186,6 +190,7 @@ class IsolatedFit(NaturalGradientFit):
         moves nothing. No pass over the rows.
         """
         a = self.get_row_operators(self.subset_alone[rows])
+        # Such a row has an infinite spread, and a = 0: their product must not be NaN.
         spread = torch.from_numpy(
             np.where(np.isfinite(self.spread[rows]), self.spread[rows], 0.0)
         ).to(a)

@@ -23,6 +23,7 @@ def build_queries(sentinels: Sequence[Sentinel]) -> tuple[Query, ...]:
     """
     queries = []
     for sentinel in sentinels:
+        # A push on the only answer given: neither way of moving it is forbidden.
         if not sentinel.forbidden:
             queries.append(Query(sentinel, "reference"))
             continue
@@ -38,19 +39,19 @@ class Influence:
     answer likelier.
 
     `w` (n, Q) for the `queries` counts background standard deviations: how far beyond its push on
-    ordinary conversations a row pushes the query, in units of how much the former varies. `alone`
-    (n, Q) is the same before suspects were measured alone; equal to w where every row is a subset
-    of its own. `suspects` (m,) are the rows that score highest, `mutual_influence` (m, m) how
-    strongly they push each other, in the same unit. `features` (n, f) say which rows are alike
-    (`similarity`; f = 0 where nothing is known). `certificate` is the worst of the recoveries'
-    (`recovery.estimate`), `measured_alone` counts the rows that were, and `decoy_quantile` (Q,) is
-    the 95 % quantile of decoy coefficients: what recovery makes of rows that do not exist (Lasso
-    only).
+    ordinary conversations a row pushes the query, in units of how much the former varies.
+    `first_pass` (n, Q) is the same before suspects were measured alone; equal to w where every row
+    is a subset of its own. `suspects` (m,) are the rows that score highest, `mutual_influence`
+    (m, m) how strongly they push each other, in the same unit. `features` (n, f) say which rows are
+    alike (`similarity`; f = 0 where nothing is known). `certificate` is the worst of the
+    recoveries' (`recovery.estimate`), `measured_alone` counts the rows that were, and
+    `decoy_quantile` (Q,) is the 95 % quantile of decoy coefficients: what recovery makes of rows
+    that do not exist (Lasso only).
     """
 
     queries: tuple[Query, ...]
     w: Array
-    alone: Array
+    first_pass: Array
     suspects: RowIndices
     mutual_influence: Array
     features: Features

@@ -83,6 +83,7 @@ def measure(
     """
     by = MEASUREMENTS[stride.measurement]
     y = by(fitted.model, operators, queries, stride.token_budget, progress)
+    # A query that nothing moves has a gradient of length 0: 0 / 1, not 0 / 0.
     lengths = queries.G.flatten(1).norm(dim=1).double().cpu().numpy()
     scaled: Array = y / (operators.eta * np.where(lengths > 0, lengths, 1.0))
     return scaled
@@ -130,6 +131,7 @@ def _split_operators(
     time as the budget holds.
     """
     for q, item in enumerate(encoded):
+        # Conversations alone, operators in chunks: there are few of the former, many of the latter.
         run = model.run(next(make_batches([item], 1, model.device)))
         m = max(1, token_budget // len(item))
         for start in range(0, K, m):

@@ -304,6 +304,7 @@ def _add_known_rows(sums: SubsetSums, subsets: Tensor, geometry: Geometry) -> No
     """Take in the rows whose gradients are known, in their own order: sums depend on it in the last
     digit.
     """
+    # Known rows stand in the order they were drawn in.
     by_row = np.argsort(geometry.known, kind="stable")
     for at in np.array_split(by_row, max(1, -(-len(by_row) // KNOWN_AT_ONCE))):
         if not len(at):

@@ -128,6 +128,7 @@ class Preconditioner:
     def __init__(self, moments: Moments, damping: float) -> None:
         self.moments = moments
         self.A = moments.A / moments.tokens
+        # Factorised once: every row and every subset is preconditioned by them.
         self._A = _factorise_damped(self.A, damping)
         self._S = _factorise_damped(moments.S / moments.tokens, damping)
         self.mean_power = moments.power / moments.tokens
@@ -143,6 +144,7 @@ class Preconditioner:
 
 def _factorise_damped(factor: Tensor, damping: float) -> Tensor:
     """The lower Cholesky factor of (factor + damping * mean diagonal)."""
+    # Relative to the mean diagonal, or damping would depend on the model's scale.
     ridge = damping * factor.diagonal().mean()
     identity = torch.eye(len(factor), device=factor.device)
     lower: Tensor = torch.linalg.cholesky(factor + ridge * identity)
@@ -187,6 +189,7 @@ def add_to_subsets(sums: Tensor, G: Tensor, subsets: Tensor) -> None:
     """Add each row's c_i G_i (b, r, D) to the sums (K, r, D) of the `subsets` (b, d) that hold
     it.
     """
+    # One membership at a time: d copies of the batch's gradients would take d times their memory.
     for members in subsets.to(sums.device).unbind(dim=1):
         sums.index_add_(0, members, G)
 

@@ -36,6 +36,7 @@ def prepare_queries(
 ) -> tuple[tuple[Query, ...], PreparedQueries]:
     """Prepare the sentinels' queries; a margin is the difference of its two answers."""
     queries = build_queries(sentinels)
+    # Where an answer stands that two queries may need: each is run once.
     place: dict[tuple[str, str], int] = {}
     encoded: list[Encoded] = []
     for sentinel in sentinels:
@@ -63,6 +64,7 @@ def prepare_answers(
     progress: Progress = silent,
 ) -> PreparedQueries:
     """Queries made of encoded answers (A) by `combine` (A, Q)."""
+    # Gradients add up as losses do: a margin needs no pass of its own.
     G = compute_gradients(
         fitted.model, fitted.operators.basis, answers, stride.token_budget, "sentinels", progress
     )

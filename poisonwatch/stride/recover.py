@@ -30,7 +30,9 @@ from poisonwatch.stride.scoring import pool_scores
 
 AnyFit = TypeVar("AnyFit", bound=FittedOperators)
 RowsFit = TypeVar("RowsFit", bound=FitOfRows)
-RowGradients = Callable[[RowIndices], Tensor]  # rows (m,) to their gradients (m, r, D)
+
+# Rows (m,) to their gradients (m, r, D).
+RowGradients = Callable[[RowIndices], Tensor]
 
 RECOVERIES: dict[str, Callable[[StrideConfig], RecoveryMethod]] = {
     "kriging": lambda _: SmoothRecovery(),
@@ -41,6 +43,8 @@ RECOVERIES: dict[str, Callable[[StrideConfig], RecoveryMethod]] = {
 
 def estimate_coefficients(fitted: FittedOperators, y: Array, stride: StrideConfig) -> Estimate:
     """Recover w (n, Q), beyond what rows do to ordinary conversations, from y (K, Q)."""
+    # What is known exactly, the background, is taken out of y first: recovery need not find it
+    # again, and cannot shrink it.
     recover = RECOVERIES[stride.recovery](stride)
     return recover(
         Measurements(
@@ -108,6 +112,7 @@ def recover_in_rounds(
         if single is None:
             break
         fitted = fitted.with_single_rows(single)
+        # Only what is new is measured: y of the other subsets stands.
         added = replace(fitted.operators, a=fitted.operators.a[-len(single.rows) :])
         y = np.concatenate([y, measure(fitted, added, prepared, stride, progress)])
         found = estimate_coefficients(fitted, y, stride)
@@ -117,7 +122,7 @@ def recover_in_rounds(
     influence = Influence(
         queries=queries,
         w=found.w,
-        alone=first.w,
+        first_pass=first.w,
         suspects=suspects,
         mutual_influence=mutual.w[suspects],
         features=fitted.features,
@@ -136,6 +141,7 @@ def _measure_alone(
     """
     if not isinstance(fitted, NaturalGradientFit):
         return None
+    # Suspects come highest first: where there is no room for all, the best are measured.
     room = max(0, fitted.settings.K_most - len(fitted.operators.a))
     new = suspects[~fitted.measured_alone[suspects]][:room]
     if not len(new):
@@ -149,6 +155,7 @@ def _estimate_mutual_influence(
     """How strongly every row (n) pushes the suspects, whose gradients are G (m, r, D): to first
     order, whatever the measurement.
     """
+    # In unit norm, as queries are: a long gradient is no stronger tie.
     y = multiply_gradients(fitted.operators, unit_norm(G)) / fitted.operators.eta
     return estimate_coefficients(fitted, y, stride)
 

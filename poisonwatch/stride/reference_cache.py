@@ -36,6 +36,7 @@ def compute_moments_key(
     """SHA-256 of all that the statistics depend on: `ids` of the trusted rows in the order in which
     they were drawn.
     """
+    # Of the settings only those that these rows see: another damping or shift needs no new pass.
     shaping = {
         "version": __version__,
         "model": pretrained.fingerprint,
@@ -58,7 +59,10 @@ def load_row_statistics(key: str, device: torch.device) -> RowStatistics | None:
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             numbers = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iteration otherwise)
+            # The file itself cannot be iterated.
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        # Files are cleared away by when they were used last.
         os.utime(path)
     except (OSError, SafetensorError):
         return None

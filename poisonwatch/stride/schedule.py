@@ -70,6 +70,7 @@ class Schedule:
         every step.
         """
         generator = self._make_generator("sketch", step)
+        # A row's draw goes with its content, not with its place.
         R = np.empty((self.n, self.p))
         R[self.order] = generator.standard_normal((self.n, self.p)) / self.p**0.5
         sketch: Array = self.M @ R
@@ -84,6 +85,7 @@ class Schedule:
 
 
 def _hash_content(row: Encoded, subsets: Integers) -> str:
+    # With the subsets: another membership is another training.
     return hash_parts(
         np.asarray(row.input_ids, dtype=np.int64).tobytes(),
         np.asarray(row.answer, dtype=np.bool_).tobytes(),

@@ -55,11 +55,12 @@ def score_rows(influence: Influence, rescored: bool = True) -> Scores:
     """
     w = influence.w
     if not rescored:
-        w = influence.alone
+        w = influence.first_pass
     scores = pool_scores(influence.queries, w)
     pooled = scores.pooled.copy()
     if len(influence.suspects) > 1:
         own = pooled[influence.suspects]
+        # Beyond the median suspect: what all suspects share is no evidence for one of them.
         beyond = np.maximum(own - np.median(own.max(axis=1)), 0.0)
         weights = compute_neighbour_weights(influence.mutual_influence)
         pooled[influence.suspects] += NEIGHBOUR_WEIGHT * weights @ beyond
@@ -70,6 +71,7 @@ def pool_scores(queries: Sequence[Query], w: Array) -> Scores:
     """Steps 2 and 3, from coefficients (n, Q) that are already standardised by row."""
     standard = compute_robust_z(w)
     magnitude = np.array([query.kind == "reference" for query in queries])
+    # Where nothing is forbidden, a push either way is a change of behaviour.
     standard[:, magnitude] = np.abs(standard[:, magnitude])
     panels = tuple(dict.fromkeys(query.sentinel.panel for query in queries))
     forbidden, reference, margin = (
@@ -111,6 +113,7 @@ def compute_neighbour_weights(mutual_influence: Array) -> Array:
     and to nearly 0 with fewer.
     """
     similarity = np.maximum((mutual_influence + mutual_influence.T) / 2, 0.0)
+    # A row is no neighbour of its own.
     np.fill_diagonal(similarity, 0.0)
     weights = similarity**2
     total = weights.sum(axis=1, keepdims=True)
@@ -128,5 +131,6 @@ def compute_robust_z(x: Array) -> Array:
     """
     centred: Array = x - np.median(x, axis=0)
     scale = MAD_TO_SIGMA * np.median(np.abs(centred), axis=0)
+    # A sparse recovery leaves most rows at 0, and so their median deviation.
     scale = np.where(scale > 0, scale, centred.std(axis=0))
     return centred / np.where(scale > 0, scale, np.inf)

@@ -6,8 +6,10 @@ from poisonwatch.config import StrideConfig, TrainingConfig
 from poisonwatch.errors import ConfigError
 from poisonwatch.text.words import plural
 
-SHORTLIST_RANGE = (32, 512)  # least and most suspects; a tenth of the rows between
+# Least and most suspects; a tenth of the rows between.
+SHORTLIST_RANGE = (32, 512)
 
+# What the user may set has its default in one place, beside its description.
 _TRAINING = TrainingConfig()
 
 
@@ -33,6 +35,7 @@ def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Se
     """
     r = min(stride.r, width)
     bytes_per_operator = 4 * r * width
+    # The budget is for operators alone: they are the largest arrays of an audit.
     most = int(stride.memory_gb * 2**30 // bytes_per_operator)
     if most < 2:
         raise ConfigError(
@@ -58,6 +61,7 @@ def _resolve_shortlist(stride: StrideConfig, n: int) -> int:
 def _resolve_subsets(stride: StrideConfig, n: int, most: int, shortlist: int) -> int:
     """K: as given, one subset a row, or what leaves room for the suspects of every round."""
     K = stride.K
+    # One subset a row leaves nothing to recover: it is taken wherever there is room.
     if K is None and n <= most:
         K = n
     if K is None:

@@ -142,6 +142,7 @@ def train_operators(
         if (step + 1) % settings.checkpoint_every == 0:
             kept.save(training.state, step + 1)
     operators = _scale_operators(model, encoded, training.a.value, training.U.value[0], settings)
+    # Last of all: until here a kill costs nothing.
     kept.delete()
     return operators, training.make_curve()
 
@@ -181,6 +182,7 @@ class _Training:
         self.model, self.encoded, self.schedule, self.settings = model, encoded, schedule, settings
         device, K = model.device, schedule.membership.K
         first = [encoded[i] for i in schedule.order[: schedule.b]]
+        # By the first rows of a fixed order: where rows stand must not matter.
         unit = _measure_unit(model, first, basis, settings.token_budget)
         self.a = Adam(torch.zeros(K, basis.r, model.width, device=device), unit)
         # A copy: the basis that was given stays as it is.
@@ -195,11 +197,13 @@ class _Training:
         """
         step = _Step.draw(self.schedule, number)
         touched = self._place(step.touched)
+        # Copies of what is touched: gradients of all K operators would be as large as these.
         leaves = [
             self.a.value[touched].requires_grad_(),
             self.U.value[0].clone().requires_grad_(),
         ]
         gradients, losses = self._differentiate(step, number, leaves)
+        # In units of each, so that one clip and one learning rate fit both.
         for gradient, of in zip(gradients, (self.a, self.U), strict=True):
             gradient *= of.unit
         self._update(step, touched, gradients)
@@ -224,6 +228,7 @@ class _Training:
         """
         schedule, device = self.schedule, self.model.device
         slots, a, basis = self._place(step.slots), leaves[0], Basis(leaves[1])
+        # Drawn anew in every step: over many steps its noise averages out.
         sketch = torch.from_numpy(schedule.sketch(number)[step.ks]).to(device, torch.float32)
         gradients = [torch.zeros_like(leaf) for leaf in leaves]
         losses = torch.zeros(3, device=device)

@@ -38,6 +38,7 @@ def compute_views(basis: Basis, z: Tensor, batch: Batch) -> Features:
     predicting, _ = find_answer_positions(batch)
     views = []
     for mask in (predicting, batch.answer, batch.attention_mask.bool()):
+        # Rejected conversations stand behind the m rows.
         weight = mask[:m].to(coordinates.dtype)[..., None]
         views.append((coordinates * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0))
     return cast(Features, torch.stack(views, dim=1).float().cpu().numpy())
@@ -68,6 +69,7 @@ def compute_features(views: Features) -> Features:
     """
     # In float64: in float32 the mean's last digit depends on the rows' order.
     phi = views - views.mean(axis=0, dtype=np.float64).astype(np.float32)
+    # Rows that do not differ from the mean have length 0, and stay there.
     lengths = np.linalg.norm(phi, axis=2, keepdims=True)
     phi /= np.maximum(lengths, np.finfo(np.float32).tiny) * VIEWS**0.5
     flat: Features = phi.reshape(len(views), -1)

@@ -1,6 +1,6 @@
 """Applying steering operators: what the frozen model says once its states are moved.
 
-    z~_t = z_t + B(z_t)^T a ,     a in R^(r x D)     (STRIDE: Dagli et al., arXiv 2606.05165, fig. 2)
+    z~_t = z_t + B(z_t)^T a ,   a in R^(r x D)    (STRIDE: Dagli et al., arXiv 2606.05165, figure 2)
 
 One frozen run of a batch of b rows serves every operator that is tried on it: m operators a row
 make b x m pairs, which go through the blocks above the split together; nothing below it is run

@@ -65,6 +65,7 @@ class TrainingCheckpoint:
         except (OSError, SafetensorError) as error:
             logger.warning("checkpoint %s cannot be read (%s): starting anew", self.path, error)
             return 0
+        # Into the tensors that are there: the optimiser holds them already.
         for name, value in state.items():
             value.copy_(saved[name])
         return int(metadata["step"])
@@ -98,6 +99,7 @@ def fingerprint_training(
     The basis stands for itself by its size: rows and model determine its directions, up to
     rounding.
     """
+    # Sorted: the order of a state dict is its implementation's.
     weights = hashlib.sha256()
     for name, value in sorted(model.model.state_dict().items()):
         weights.update(name.encode())

@@ -26,7 +26,7 @@ DRAW = np.random.default_rng(0)
 INFLUENCE = Influence(
     queries=(Query(SENTINEL, "forbidden"),),
     w=DRAW.standard_normal((5, 3)),
-    alone=np.asfortranarray(DRAW.standard_normal((5, 3))),
+    first_pass=np.asfortranarray(DRAW.standard_normal((5, 3))),
     suspects=np.arange(2),
     mutual_influence=np.array([[np.nan, np.inf], [-0.0, 1e-310]]),
     features=np.zeros((5, 0), dtype=np.float32),
@@ -96,7 +96,7 @@ def same(one: Any, other: Any) -> bool:
         (list[SentinelProblem], [SentinelProblem("a", "says nothing")]),
         (tuple[Influence, SingleRows], (INFLUENCE, SingleRows(np.arange(2), torch.ones(2, 3, 4)))),
         (Influence, replace(INFLUENCE, decoy_quantile=np.ones(3))),
-        (Influence, replace(INFLUENCE, alone=INFLUENCE.w)),
+        (Influence, replace(INFLUENCE, first_pass=INFLUENCE.w)),
         (
             tuple[ClusterEvidence, ...],
             (EVIDENCE, replace(EVIDENCE, confirmation=None, unconfirmed="too few")),

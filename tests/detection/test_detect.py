@@ -52,7 +52,7 @@ def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
     return Influence(
         queries=build_queries(SENTINELS),
         w=w,
-        alone=w,
+        first_pass=w,
         suspects=none,
         mutual_influence=np.empty((0, 0)),
         features=np.empty((n, 0), dtype=np.float32),

@@ -13,7 +13,6 @@ from attributions import (
     audit,
     close,
     example,
-    sentinel,
 )
 
 from poisonwatch.config import StrideConfig
@@ -22,12 +21,9 @@ from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.fitted import TrainedFit
-from poisonwatch.stride.influence import build_queries
 from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.operators import compute_gradients
 from poisonwatch.stride.queries import prepare_queries
-from poisonwatch.stride.recover import estimate_coefficients, recover_influence
 from poisonwatch.stride.scoring import score_rows
 
 
@@ -50,7 +46,7 @@ def test_results_do_not_depend_on_the_batch_size(
         for t in (16, 100_000)
     )
     assert close(small.w, large.w)
-    assert close(small.alone, large.alone)
+    assert close(small.first_pass, large.first_pass)
 
 
 @each_design
@@ -91,37 +87,6 @@ def test_one_subset_a_row_gives_each_row_its_own_effect(tiny_pretrained: Pretrai
     assert fitted.measured_alone.all()
 
 
-def test_margin_is_forbidden_minus_reference(tiny_pretrained: Pretrained) -> None:
-    """||G_m|| y(margin) = ||G_f|| y(forbidden) - ||G_r|| y(reference)."""
-    fitted = fit(tiny_pretrained, ROWS, STRIDE)
-    (both, asked), (alone, other) = (
-        prepare_queries(fitted, [s], STRIDE)
-        for s in (SENTINELS[1], replace(SENTINELS[1], forbidden=None))
-    )
-    assert [q.kind for q in both] == ["forbidden", "margin"]
-    assert [q.kind for q in alone] == ["reference"]
-    y, reference = (
-        measure(fitted, fitted.operators, a, STRIDE) * a.G.flatten(1).norm(dim=1).numpy()
-        for a in (asked, other)
-    )
-    np.testing.assert_allclose(y[:, 1], y[:, 0] - reference[:, 0], atol=5e-3 * np.abs(y).max())
-
-
-def test_queries_are_what_each_sentinel_allows_to_measure() -> None:
-    """forbidden -> forbidden; both -> forbidden, margin; reference alone -> reference."""
-    asked = [
-        sentinel("a"),
-        sentinel("b", reference="Yes."),
-        sentinel("c", forbidden=None, reference="Yes."),
-    ]
-    assert [(q.sentinel.id, q.kind) for q in build_queries(asked)] == [
-        ("a", "forbidden"),
-        ("b", "forbidden"),
-        ("b", "margin"),
-        ("c", "reference"),
-    ]
-
-
 def test_both_measurements_find_the_same_rows(tiny_pretrained: Pretrained) -> None:
     """forward -> first-order as shift -> 0: coefficients correlate above .99 at a shift of 0.1 %."""
     first, second = (
@@ -130,77 +95,6 @@ def test_both_measurements_find_the_same_rows(tiny_pretrained: Pretrained) -> No
     )
     for q in range(first.w.shape[1]):
         assert np.corrcoef(first.w[:, q], second.w[:, q])[0, 1] > 0.99
-
-
-def test_adaptive_rounds_end_when_no_new_suspect_turns_up(tiny_pretrained: Pretrained) -> None:
-    """After enough rounds every suspect was measured alone; with none, recovery alone is the
-    result.
-    """
-    stride = STRIDE.model_copy(update={"K": 20, "shortlist": 5, "rounds": 20})
-    influence = audit(tiny_pretrained, ROWS, stride)
-    assert 5 <= influence.measured_alone < 40
-    fitted = fit(tiny_pretrained, ROWS, stride)
-    _, extended = recover_influence(fitted, SENTINELS, stride)
-    assert extended.measured_alone[influence.suspects].all()
-    none = audit(tiny_pretrained, ROWS, stride.model_copy(update={"rounds": 0}))
-    np.testing.assert_array_equal(none.w, none.alone)
-    np.testing.assert_array_equal(none.alone, influence.alone)
-
-
-def test_measuring_every_row_alone_gives_what_one_subset_a_row_gives(
-    tiny_pretrained: Pretrained,
-) -> None:
-    """shortlist = n: recovery from shared subsets and single rows together = recovery with K = n."""
-    fewer = audit(
-        tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20, "shortlist": 40, "rounds": 1})
-    )
-    every = audit(tiny_pretrained, ROWS, STRIDE)
-    for q in range(every.w.shape[1]):
-        assert np.corrcoef(fewer.w[:, q], every.w[:, q])[0, 1] > 0.95
-
-
-def test_lasso_reports_what_it_makes_of_rows_that_do_not_exist(tiny_pretrained: Pretrained) -> None:
-    """Phantom coefficients exist where subsets are shared, and only with the Lasso; the gap
-    certifies the solution.
-    """
-    lasso = audit(tiny_pretrained, ROWS, STRIDE.model_copy(update=DESIGNS["lasso"] | {"rounds": 0}))
-    assert lasso.decoy_quantile is not None
-    assert np.isfinite(lasso.decoy_quantile).all()
-    assert lasso.certificate <= 1e-6
-    assert (
-        audit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"recovery": "lasso"})).decoy_quantile
-        is None
-    )
-
-
-def test_trained_operators_are_recovered_without_rounds(tiny_pretrained: Pretrained) -> None:
-    """fit: sgd gives a learning curve, and coefficients from recovery alone."""
-    stride = STRIDE.model_copy(update={"fit": "sgd", "K": 6, "design": "random", "rounds": 3})
-    fitted = fit(tiny_pretrained, ROWS[:16], stride)
-    influence, after = recover_influence(fitted, SENTINELS, stride)
-    assert isinstance(fitted, TrainedFit)
-    assert len(fitted.curve.step) == stride.training.epochs * 2
-    assert after is fitted
-    np.testing.assert_array_equal(influence.w, influence.alone)
-    assert np.isfinite(influence.w).all()
-
-
-def test_lasso_takes_rows_measured_alone_at_their_word(tiny_pretrained: Pretrained) -> None:
-    """w_i = y_i - centre_i, without shrinkage, for every row with a subset of its own beside the
-    shared ones.
-    """
-    stride = STRIDE.model_copy(update=DESIGNS["lasso"])
-    fitted = fit(tiny_pretrained, ROWS, stride)
-    rows = np.array([3, 17, 31])
-    G = compute_gradients(
-        fitted.model, fitted.operators.basis, [fitted.encoded[i] for i in rows], 400, "rows", silent
-    )
-    extended = fitted.with_row_gradients(rows, G)
-    _, asked = prepare_queries(extended, SENTINELS, stride)
-    y = measure(extended, extended.operators, asked, stride)
-    np.testing.assert_allclose(
-        estimate_coefficients(extended, y, stride).w[rows], y[20:] - fitted.centre[rows, None]
-    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"K": 20}], ids=["K=n", "K<n"])
@@ -238,15 +132,6 @@ def test_rows_that_give_the_forbidden_answer_score_above_all_others(
     assert set(np.argsort(-pooled)[:4]) == {10, 11, 12, 13}
     assert (influence.w[10:14, 0] > 0).all()
     assert set(influence.suspects[:4]) == {10, 11, 12, 13}
-
-
-def test_estimate_takes_out_what_rows_do_to_ordinary_conversations(
-    tiny_pretrained: Pretrained,
-) -> None:
-    """y = M centre gives w = 0."""
-    fitted = fit(tiny_pretrained, ROWS, STRIDE.model_copy(update={"K": 20}))
-    found = estimate_coefficients(fitted, (fitted.M @ fitted.centre)[:, None], STRIDE)
-    np.testing.assert_allclose(found.w, 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

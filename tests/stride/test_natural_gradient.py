@@ -91,14 +91,6 @@ def same(found: SubsetSums, expected: SubsetSums, rtol: float = 1e-3) -> None:
     )
 
 
-def test_drawn_order_follows_the_row_wherever_it_stands() -> None:
-    """ids[order(ids)] is the same list for every order of the ids; seeds differ."""
-    shuffled = [IDS[i] for i in np.random.default_rng(0).permutation(N)]
-    assert [IDS[i] for i in draw_order(IDS, 3)] == [shuffled[i] for i in draw_order(shuffled, 3)]
-    assert sorted(draw_order(IDS, 3)) == list(range(N))
-    assert (draw_order(IDS, 3) != draw_order(IDS, 4)).any()
-
-
 def test_the_sample_alone_sets_the_geometry(
     geometry: Geometry, alone: list[StateGradients], sample: np.ndarray, basis: Basis
 ) -> None:

@@ -42,7 +42,7 @@ def influence(
     return Influence(
         queries=queries,
         w=w,
-        alone=w + draw.normal(size=w.shape),
+        first_pass=w + draw.normal(size=w.shape),
         suspects=draw.choice(n, m, replace=False),
         mutual_influence=draw.normal(size=(m, m)),
         features=np.empty((n, 0), dtype=np.float32),
@@ -77,10 +77,11 @@ def test_robust_z_of_a_sparse_column_counts_standard_deviations() -> None:
 
 
 def test_scores_from_recovery_alone_leave_out_rescoring() -> None:
-    """score(rescored=False) pools `alone`, score() pools w."""
+    """score(rescored=False) pools `first_pass`, score() pools w."""
     plain = influence(0, m=0)
     np.testing.assert_array_equal(
-        score_rows(plain, rescored=False).pooled, score_rows(replace(plain, w=plain.alone)).pooled
+        score_rows(plain, rescored=False).pooled,
+        score_rows(replace(plain, w=plain.first_pass)).pooled,
     )
     assert not np.allclose(score_rows(plain, rescored=False).pooled, score_rows(plain).pooled)
 

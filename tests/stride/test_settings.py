@@ -1,0 +1,62 @@
+"""What is derived for a fit from the model and the number of rows."""
+
+import pytest
+
+from poisonwatch.config import StrideConfig
+from poisonwatch.errors import ConfigError
+from poisonwatch.stride.settings import Settings, resolve_settings
+
+
+def test_settings_left_open_are_derived() -> None:
+    """layer = 2/5 of the depth; r <= D; K = n, d = 1 while n operators fit the memory; a tenth of
+    the rows is shortlisted.
+    """
+    most = 2 * 2**30 // (4 * 64 * 576)
+    found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
+    assert found == Settings(layer=12, r=64, K=1000, d=1, shortlist=100, K_most=most)
+    assert resolve_settings(StrideConfig(), depth=3, width=32, n=10).r == 32
+
+
+@pytest.mark.parametrize(("n", "shortlist"), [(10, 10), (100, 32), (1000, 100), (100_000, 512)])
+def test_shortlist_is_a_tenth_within_bounds(n: int, shortlist: int) -> None:
+    """min(n, clip(n / 10, 32, 512))."""
+    assert resolve_settings(StrideConfig(), depth=3, width=32, n=n).shortlist == shortlist
+
+
+def test_settings_stay_within_the_memory_budget() -> None:
+    """Past the budget: K < n subsets, d = 3, and room for the suspects of every round: 4 (K +
+    rounds shortlist) r D <= memory.
+    """
+    settings = resolve_settings(StrideConfig(memory_gb=0.5), depth=30, width=576, n=100_000)
+    assert settings.K < 100_000
+    assert settings.d == 3
+    assert settings.K_most * 4 * 64 * 576 <= 0.5 * 2**30
+    assert settings.K + min(3 * settings.shortlist, settings.K_most // 4) == settings.K_most
+
+
+def test_settings_given_are_kept() -> None:
+    """What the user says stands."""
+    found = resolve_settings(
+        StrideConfig(layer=7, r=8, K=50, d=2, shortlist=5), depth=30, width=576, n=100
+    )
+    assert (found.layer, found.r, found.K, found.d, found.shortlist) == (7, 8, 50, 2, 5)
+    assert resolve_settings(StrideConfig(K=100), depth=30, width=576, n=100).d == 1
+    assert resolve_settings(StrideConfig(K=2), depth=30, width=576, n=100).d == 2
+
+
+def test_settings_that_make_no_sense_are_refused_with_the_numbers() -> None:
+    """K > n, d > K, and a memory budget below two operators."""
+    with pytest.raises(
+        ConfigError,
+        match=r"stride\.K is 41, but there are only 40 rows: choose at most 40, or leave it out",
+    ):
+        resolve_settings(StrideConfig(K=41), depth=3, width=32, n=40)
+    with pytest.raises(
+        ConfigError,
+        match=r"stride\.d is 9, but there are only 8 subsets: choose at most 8, or leave it out",
+    ):
+        resolve_settings(StrideConfig(K=8, d=9), depth=3, width=32, n=40)
+    with pytest.raises(
+        ConfigError, match=r"stride\.memory_gb is 1e-06, less than two operators take: raise it"
+    ):
+        resolve_settings(StrideConfig(memory_gb=1e-6), depth=3, width=32, n=40)
