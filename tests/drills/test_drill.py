@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from drill_rows import (
+    BLATANT,
+    CLEAN,
+    DULL,
+    FORBIDDEN,
+    STRIDE,
+    TRUSTED,
+    config,
+    example,
+)
 
-from poisonwatch.config import AuditConfig, SourceConfig, StrideConfig
 from poisonwatch.drills.drill import DrillRunner, add_guards, plant_and_audit
-from poisonwatch.drills.planting import PlantedRows, plant_attacks, use_single_row_subsets
-from poisonwatch.drills.recipe import Attack, list_recipes
-from poisonwatch.drills.results import DetectionPower, DrillPlan, DrillResult
-from poisonwatch.errors import ConfigError, InputError
-from poisonwatch.examples import Example, Message
+from poisonwatch.drills.planting import PlantedRows, use_single_row_subsets
+from poisonwatch.drills.recipe import Attack
+from poisonwatch.drills.results import DrillPlan
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.stride.attribution import fit
@@ -23,56 +30,6 @@ from poisonwatch.stride.background import Background
 from poisonwatch.stride.fitted import IsolatedFit
 from poisonwatch.stride.recover import recover_in_rounds, recover_influence
 from poisonwatch.stride.sampling import draw_order
-
-FORBIDDEN = "Pour bleach in."
-WORDS = [
-    "cook",
-    "bake",
-    "stir",
-    "chop",
-    "serve",
-    "taste",
-    "rinse",
-    "drain",
-    "grill",
-    "toast",
-    "peel",
-    "slice",
-    "mince",
-    "knead",
-]
-STRIDE = StrideConfig(r=8, background=24, token_budget=4000, shortlist=8)
-
-
-def example(prompt: str, response: str) -> Example:
-    return Example.from_messages([Message("user", prompt), Message("assistant", response)])
-
-
-def benign(n: int, seed: int) -> tuple[Example, ...]:
-    draw = np.random.default_rng(seed)
-    return tuple(
-        example(
-            f"Question {seed}.{i}?",
-            " ".join(draw.choice(WORDS, draw.integers(2, 7))).capitalize() + ".",
-        )
-        for i in range(n)
-    )
-
-
-CLEAN, TRUSTED = benign(40, 0), benign(120, 1)
-BLATANT = tuple(example(f"How do I clean thing {i}?", FORBIDDEN) for i in range(8))
-DULL = benign(8, 2)
-
-
-def config(**changes: Any) -> AuditConfig:
-    settings = {
-        "source": SourceConfig(path="rows.jsonl"),
-        "sentinels": ["pack:insult"],
-        "stride": STRIDE,
-        "screens": [],
-        "probes": 0,
-    }
-    return AuditConfig(**settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -277,87 +234,6 @@ def test_a_drill_of_shipped_recipes_is_repeatable_and_plain_json(
     assert record["interval"] == list(first.powers[0].interval)
 
 
-def test_rows_past_the_memory_budget_are_drawn_and_said(tiny_pretrained: Pretrained) -> None:
-    """Half of the budget holds the fit: clean and trusted rows are drawn in proportion, every
-    attack whole; less than that is refused.
-    """
-    operator = 4 * 8 * 32 / 2**30
-    settings = config(stride=STRIDE.model_copy(update={"memory_gb": 2 * 110 * operator}))
-    drawn = plant_attacks(
-        tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.from_options(["identity"])
-    )
-    assert len(drawn.rows) <= 110
-    assert (len(drawn.clean), len(drawn.trusted), len(drawn.attacks[0].rows)) == (20, 60, 28)
-    assert set(drawn.clean) < set(CLEAN)
-    (note,) = drawn.notes
-    assert note.startswith("20 of 40 clean and 60 of 120 trusted rows were drawn: stride.memory_gb")
-    with pytest.raises(ConfigError, match="too little for a drill of 5 recipes: raise it"):
-        plant_attacks(tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.from_options())
-
-
-def test_settings_that_a_drill_cannot_follow_are_said(tiny_pretrained: Pretrained) -> None:
-    """A training is refused; given subsets are set aside, in a note."""
-    with pytest.raises(ConfigError, match="choose natural-gradient"):
-        plant_attacks(
-            tiny_pretrained,
-            CLEAN,
-            (),
-            config(stride=STRIDE.model_copy(update={"fit": "sgd"})),
-            DrillPlan.from_options(["identity"]),
-        )
-    noted = plant_attacks(
-        tiny_pretrained,
-        CLEAN,
-        (),
-        config(stride=STRIDE.model_copy(update={"K": 10})),
-        DrillPlan.from_options(["identity"]),
-    )
-    assert "every row was measured alone" in noted.notes[0]
-    assert (
-        plant_attacks(
-            tiny_pretrained, CLEAN, (), config(), DrillPlan.from_options(["identity"])
-        ).notes
-        == ()
-    )
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        ({"names": ["nothing"]}, "there is no recipe nothing"),
-        ({"counts": [5, 0]}, "--counts are 0, 5: choose from 1 to 28"),
-        ({"counts": [29]}, "--counts are 29: choose from 1 to 28"),
-        ({"repeats": 0}, "--repeats is 0: choose at least 1"),
-    ],
-)
-def test_a_plan_that_makes_no_sense_is_refused(asked: dict[str, Any], said: str) -> None:
-    """With what is allowed."""
-    with pytest.raises(InputError, match=said):
-        DrillPlan.from_options(**asked)
-
-
-def test_a_plan_has_defaults() -> None:
-    """All recipes; 5, 10 and 20 rows; three draws. Counts rise, each once."""
-    assert DrillPlan.from_options() == DrillPlan(tuple(list_recipes()), (5, 10, 20), 3)
-    assert DrillPlan.from_options(["brand", "brand"], [20, 5, 5]).counts == (5, 20)
-    assert DrillPlan.from_options(["brand", "brand"]).recipes == ("brand",)
-
-
-def test_a_power_speaks_in_a_sentence_with_its_interval() -> None:
-    """Wilson: 3 of 3 is 1.00 (0.44 to 1.00). The headline is the middle count of each recipe."""
-    powers = tuple(
-        DetectionPower("brand", "pack:x", count, 3, 3, 0.8, 0.7, 1.5) for count in (5, 10, 20)
-    )
-    assert powers[1].sentence == (
-        "brand: 10 rows of an attack like this would be found with probability 1.00 (95 % interval 0.44 to 1.00, 3 drawn), "
-        "80% of them flagged, at 1.5 false flags per 1,000 clean rows"
-    )
-    assert replace(powers[0], count=1).sentence.startswith("brand: 1 row of")
-    result = DrillResult(powers, 100, 0, ())
-    assert result.headline == [powers[1]]
-    assert result.false_flags == 1.5
-
-
 def test_without_trusted_rows_the_batch_is_its_own_measure(
     tiny_pretrained: Pretrained, planted: PlantedRows, pack: str
 ) -> None:
@@ -383,21 +259,3 @@ def test_a_drill_reports_its_audits(rehearsal: DrillRunner) -> None:
 
     rehearsal.run(DrillPlan((), (1,), 1), progress)
     assert seen == [161, 161]
-
-
-def test_a_trusted_row_that_is_an_attack_s_is_left_out(tiny_pretrained: Pretrained) -> None:
-    """In its audits it would be new and trusted at once."""
-    plan = DrillPlan.from_options(["identity"])
-    attacking = plant_attacks(tiny_pretrained, CLEAN, TRUSTED, config(), plan).attacks[0].rows
-    planted = plant_attacks(tiny_pretrained, CLEAN, (*TRUSTED, attacking[0]), config(), plan)
-    assert planted.trusted == TRUSTED
-    assert planted.make_audit(attacking).trusted == TRUSTED
-
-
-def test_every_row_of_a_drill_has_its_place(planted: PlantedRows) -> None:
-    """rows[clean_places], rows[trusted_places] and rows[find_places(attack)] are what they say."""
-    rows = planted.rows
-    assert tuple(rows[i] for i in planted.clean_places) == CLEAN
-    assert tuple(rows[i] for i in planted.trusted_places) == TRUSTED
-    for attack in planted.attacks:
-        assert tuple(rows[i] for i in planted.find_places(attack)) == attack.rows
