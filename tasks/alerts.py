@@ -27,6 +27,7 @@ def compose_alerts(
     run_dir: Path,
 ) -> list[Alert]:
     """What people are to be notified of: an audit's flags that they were not notified of before."""
+    # Before the audit is committed: its own alerts are not among them yet.
     with ledger.read() as connection:
         notified_ids = outbox.list_notified_ids(connection, config.name)
     return compose_messages(config, summary, found, run_dir, notified_ids)

@@ -94,7 +94,7 @@ def test_an_upload_that_broke_off_is_finished_by_the_next(
     class Blocker(Reporter):
         """Puts a file where the run's folder for the report will be, while the audit runs."""
 
-        def rows(self, *args: Any) -> None:
+        def note_rows(self, *args: Any, **more: Any) -> None:
             blocked = artifacts / runs_of(config)[-1].info.run_id / "artifacts" / "report"
             blocked.parent.mkdir(parents=True)
             blocked.write_text("in the way")
@@ -152,7 +152,7 @@ def test_an_interrupted_audit_s_run_says_so(tiny_folder: Path, tmp_path: Path) -
     class Interrupted(Reporter):
         """Somebody presses Ctrl-C."""
 
-        def rows(self, *args: Any) -> None:
+        def note_rows(self, *args: Any, **more: Any) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -211,7 +211,7 @@ def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
         class Stopper(Reporter):
             """Stops the server while the audit runs."""
 
-            def rows(self, *args: Any) -> None:
+            def note_rows(self, *args: Any, **more: Any) -> None:
                 server.close()
 
         outcome = audit_inline(config, tmp_path / "run", Stopper(quiet=True))
