@@ -58,7 +58,7 @@ def test_compact_json_gives_the_record_back(record: dict[str, object]) -> None:
 
 
 def test_row_beyond_the_limit_keeps_its_digest_only() -> None:
-    """At LONGEST bytes it is whole; one byte more and its SHA-256 stands for it."""
+    """At MAX_ROW_BYTES bytes it is whole; one byte more and its SHA-256 stands for it."""
     longest = RawRow("a", 0, "a, row 1", {}, raw=b"x" * MAX_ROW_BYTES)
     assert limit_size(longest) is longest
     longer = RawRow("a", 0, "a, row 1", {}, raw=b"x" * (MAX_ROW_BYTES + 1))

@@ -108,7 +108,7 @@ def test_as_many_as_can_be_have_a_partner(seed: int) -> None:
 
 
 def test_a_huge_text_is_marked_up_to_its_first_words() -> None:
-    """200,000 words that all differ: MOST of them are one marked piece, the rest is one that is
+    """200,000 words that all differ: MAX_COMPARED of them are one marked piece, the rest is one that is
     not.
     """
     words = [f"x{number}" for number in range(200_000)]
@@ -137,7 +137,7 @@ def test_texts_made_to_be_slow_are_marked_as_any() -> None:
 
 
 def test_what_both_begin_and_end_with_is_aligned_however_long() -> None:
-    """Only what lies between counts towards MOST."""
+    """Only what lies between counts towards MAX_COMPARED."""
     long = [str(number) for number in range(3 * MAX_COMPARED)]
     assert align_sequences([*long, "a", *long], [*long, "b", "c", *long]) == {
         **{place: place for place in range(len(long))},
