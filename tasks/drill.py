@@ -49,7 +49,7 @@ def rehearse(rehearsal: DrillRunner, plan: DrillPlan, progress: Progress) -> Dri
 @task(**PLAIN)
 def record_drill(folder: Path, config: AuditConfig, report: Mapping[str, Any]) -> None:
     """Write the run directory's files."""
-    # A drill has no scores to explain: its settings and its report are all that replays need.
+    # The settings stand beside the report: it can be done again as it was.
     runs.write_config(folder, config)
     (folder / "drill.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
