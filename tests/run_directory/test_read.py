@@ -74,15 +74,15 @@ def test_the_heat_map_is_the_report_s(audited: AuditOutcome, tmp_path: Path) -> 
     place = {example.id: i for i, example in enumerate(audited.verdicts.examples)}
     groups = [
         ClusterEvidence(
-            tuple(place[id] for id in g["example_ids"]),
-            tuple(g["example_ids"]),
-            g["panel"],
-            1.0,
-            0,
-            (),
-            (),
-            (),
-            None,
+            rows=tuple(place[id] for id in g["example_ids"]),
+            example_ids=tuple(g["example_ids"]),
+            panel=g["panel"],
+            likeness=1.0,
+            example=0,
+            prompt_ngrams=(),
+            answer_ngrams=(),
+            nearest=(),
+            confirmation=None,
         )
         for g in readback.read_evidence(audited.run_dir)
     ]
