@@ -6,6 +6,7 @@ chance.
 """
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.random import Generator
 from scipy.sparse import csc_array, csr_array, hstack
 
@@ -18,7 +19,9 @@ DECOY_STREAM = 0x9A7
 DECOY_QUANTILE = 0.95
 
 
-def draw_balanced_columns(K: int, count: int, d: int, generator: Generator) -> Integers:
+def draw_balanced_columns(
+    K: int, count: int, d: int, generator: Generator
+) -> Int64[Integers, "count d"]:
     """Subsets (count, d) for `count` rows, d distinct ones each, loads even: shuffled decks of the
     K subsets are dealt out d at a time.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float32, Float64
 from scipy.sparse import csr_array
 
 from poisonwatch.arrays import Array, Features, Integers
@@ -22,8 +23,8 @@ class Measurements:
     """
 
     M: csr_array
-    y: Array
-    features: Features
+    y: Float64[Array, "K Q"]
+    features: Float32[Features, "n f"]
     single: int = 0
 
     @property
@@ -57,10 +58,10 @@ class Estimate:
     not exist, where there were any.
     """
 
-    w: Array
-    certificate: Array
+    w: Float64[Array, "n Q"]
+    certificate: Float64[Array, " Q"]
     n_iter: int = 0
-    decoy_quantile: Array | None = None
+    decoy_quantile: Float64[Array, " Q"] | None = None
 
     @property
     def worst(self) -> float:

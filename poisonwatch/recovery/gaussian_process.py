@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from jaxtyping import Float64
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
@@ -75,7 +76,7 @@ class Kernel:
     def n(self) -> int:
         return len(self.features)
 
-    def __matmul__(self, v: Array) -> Array:
+    def __matmul__(self, v: Float64[Array, "n q"]) -> Float64[Array, "n q"]:
         """kernel @ v for v (n, q)."""
         if not self.features.size:
             return v
@@ -116,7 +117,12 @@ class _Covariance:
 
 
 def gp_regress(
-    M: csr_array, Y: Array, kernel: Kernel, *, tolerance: float = 1e-6, max_iter: int = 3000
+    M: csr_array,
+    Y: Float64[Array, "K Q"],
+    kernel: Kernel,
+    *,
+    tolerance: float = 1e-6,
+    max_iter: int = 3000,
 ) -> Estimate:
     """Predict what every row does, mu + f^ (n, Q), from what the subsets do: Y (K, Q).
 
@@ -141,12 +147,12 @@ def gp_regress(
 
 def solve_conjugate_gradients(
     apply: Callable[[Array], Array],
-    right: Array,
-    diagonal: Array,
+    right: Float64[Array, "K q"],
+    diagonal: Float64[Array, " K"],
     *,
     tolerance: float,
     max_iter: int,
-) -> tuple[Array, int]:
+) -> tuple[Float64[Array, "K q"], int]:
     """Solve V x = right (K, q), each column to its own relative `tolerance`, preconditioned by a
     `diagonal` (K,); returns x and the iterations.
 

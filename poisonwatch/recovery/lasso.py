@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
@@ -85,12 +86,12 @@ class SparseRecovery:
         return replace(found, w=w, decoy_quantile=np.quantile(decoys, DECOY_QUANTILE, axis=0))
 
 
-def lambda_max(M: csr_array, Y: Array) -> Array:
+def lambda_max(M: csr_array, Y: Float64[Array, "K Q"]) -> Float64[Array, " Q"]:
     """The smallest penalty at which w = 0: ||M^T y||_inf for each column of Y (K, Q)."""
     return cast(Array, np.abs(M.T @ Y).max(axis=0))
 
 
-def universal_fraction(M: csr_array, Y: Array) -> Array:
+def universal_fraction(M: csr_array, Y: Float64[Array, "K Q"]) -> Float64[Array, " Q"]:
     """A penalty for each column of Y (K, Q) from its own noise: a fraction (Q,) of lambda_max,
     within [0.001, 0.9].
 
@@ -112,12 +113,12 @@ def universal_fraction(M: csr_array, Y: Array) -> Array:
 
 def lasso(
     M: csr_array,
-    Y: Array,
-    fraction: float | Array,
+    Y: Float64[Array, "K Q"],
+    fraction: float | Float64[Array, " Q"],
     *,
     tolerance: float = 1e-6,
     max_iter: int = 20_000,
-    start: Array | None = None,
+    start: Float64[Array, "n Q"] | None = None,
 ) -> Estimate:
     """Solve the Lasso for every column of Y (K, Q) at lambda = `fraction` * lambda_max: one
     fraction, or one a column (Q,).
@@ -262,7 +263,12 @@ def _fista(
     return found, n_iter
 
 
-def duality_gap(M: csr_array, Y: Array, w: Array, lam: Array) -> Array:
+def duality_gap(
+    M: csr_array,
+    Y: Float64[Array, "K Q"],
+    w: Float64[Array, "n Q"],
+    lam: Float64[Array, " Q"],
+) -> Float64[Array, " Q"]:
     """The gap (Q,) of each column of w (n, Q) over all rows, relative to P(0); 0 where y = 0."""
     gap, _ = _compute_certificate(M, Y, w, Y - M @ w, lam)
     return gap

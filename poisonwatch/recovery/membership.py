@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import Float32
 from scipy.sparse import csr_array
 
 from poisonwatch.arrays import Features, Integers, RowIndices
@@ -87,7 +88,7 @@ def draw_random_membership(
 
 
 def draw_similar_membership(
-    ids: Sequence[str], K: int, d: int, seed: int, features: Features
+    ids: Sequence[str], K: int, d: int, seed: int, features: Float32[Features, "n f"]
 ) -> Membership:
     """Draw subsets of similar rows: d rounds, each a balanced random projection tree over
     `features` (n, f) with its share of the K leaves.

@@ -3,6 +3,7 @@
 from math import log
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -23,7 +24,9 @@ class Adam:
         self.second = torch.zeros_like(value)
         self.steps = torch.zeros(len(value), device=value.device)
 
-    def update(self, rows: Tensor, gradient: Tensor, lr: float) -> None:
+    def update(
+        self, rows: Int64[Tensor, " k"], gradient: Float[Tensor, " k *rest"], lr: float
+    ) -> None:
         """One step of the given distinct `rows` (k,) along `gradient` (k, ...), itself in units."""
         self.steps[rows] += 1
         first = torch.lerp(gradient, self.first[rows], BETAS[0])

@@ -16,6 +16,7 @@ number of subsets.
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from poisonwatch.stride.operators import Preconditioner, unit_norm
@@ -31,11 +32,15 @@ class Background:
     probes: Tensor
 
     @classmethod
-    def from_gradients(cls, G: Tensor, preconditioner: Preconditioner) -> "Background":
+    def from_gradients(
+        cls, G: Float[Tensor, "b r D"], preconditioner: Preconditioner
+    ) -> "Background":
         """From the gradients G (b, r, D) of the sampled rows."""
         return cls(preconditioner(unit_norm(G)))
 
-    def measure(self, G: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def measure(
+        self, G: Float[Tensor, "m r D"], own: Int64[Tensor, " m"] | None = None
+    ) -> tuple[Float64[Tensor, " m"], Float64[Tensor, " m"]]:
         """Centre and spread (m,) of the pushes of rows with gradients G (m, r, D).
 
         `own` (m,) is the place of a row among the probes, whose push is left out, and -1 for a row
@@ -49,7 +54,9 @@ class Background:
         return compute_centre_and_spread(pushes, others)
 
 
-def compute_centre_and_spread(pushes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+def compute_centre_and_spread(
+    pushes: Float64[Tensor, "m b"], others: Bool[Tensor, "m b"]
+) -> tuple[Float64[Tensor, " m"], Float64[Tensor, " m"]]:
     """Mean and standard deviation (m,) of the pushes (m, b) on the conversations that are `others`
     (m, b) to a row; infinite for 0.
     """

@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, vstack
 from torch import Tensor
@@ -118,7 +119,7 @@ class FitOfRows(FittedOperators):
 
     def compute_row_gradients(
         self, rows: RowIndices, token_budget: int, label: str, progress: Progress = silent
-    ) -> Tensor:
+    ) -> Float[Tensor, "m r D"]:
         """G (m, r, D) of the rows (m,), one backward pass each."""
         encoded = [self.encoded[i] for i in rows]
         basis = self.operators.basis
@@ -140,20 +141,22 @@ class NaturalGradientFit(FitOfRows):
 
     preconditioner: Preconditioner
 
-    def make_row_operators(self, rows: RowIndices, G: Tensor) -> Tensor:
+    def make_row_operators(
+        self, rows: Int64[RowIndices, " m"], G: Float[Tensor, "m r D"]
+    ) -> Float[Tensor, "m r D"]:
         """What each of the rows (m,) does on its own, a_i = -eta P c_i G_i (m, r, D), from their
         gradients G (m, r, D).
         """
         spread = torch.from_numpy(self.spread[rows]).to(G)
         return -self.operators.eta * self.preconditioner(G / spread[:, None, None])
 
-    def with_row_gradients(self, rows: RowIndices, G: Tensor) -> Self:
+    def with_row_gradients(self, rows: Int64[RowIndices, " m"], G: Float[Tensor, "m r D"]) -> Self:
         """With one operator more for each of the rows, from their gradients G (m, r, D)."""
         return self.with_single_rows(SingleRows(rows, self.make_row_operators(rows, G)))
 
     def compute_row_operators(
-        self, rows: RowIndices, token_budget: int, progress: Progress = silent
-    ) -> Tensor:
+        self, rows: Int64[RowIndices, " m"], token_budget: int, progress: Progress = silent
+    ) -> Float[Tensor, "m r D"]:
         """What each of the rows (m,) does on its own, (m, r, D): kept from the fit where a row has
         a subset to itself, else made anew.
         """
@@ -185,7 +188,7 @@ class IsolatedFit(NaturalGradientFit):
         known = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
         return cls(**known, views=views)
 
-    def restore_gradients(self, rows: RowIndices) -> Tensor:
+    def restore_gradients(self, rows: Int64[RowIndices, " m"]) -> Float[Tensor, "m r D"]:
         """The gradients G (m, r, D) that operators of the rows (m,) were made of; 0 for a row that
         moves nothing. No pass over the rows.
         """

@@ -1,11 +1,14 @@
 """What training asks of steered rows: fidelity, stability, linearity."""
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import kl_div
 
 
-def log_likelihood(logp: Tensor, targets: Tensor) -> Tensor:
+def log_likelihood(
+    logp: Float[Tensor, "*pairs n V"], targets: Int64[Tensor, " n"]
+) -> Float[Tensor, " *pairs"]:
     """1/n sum_t logp[..., t, y_t] in nats a token: log-probabilities `logp` (..., n, V) and answer
     tokens `targets` (n,) to (...).
     """
@@ -13,7 +16,7 @@ def log_likelihood(logp: Tensor, targets: Tensor) -> Tensor:
     return logp.gather(-1, index)[..., 0].mean(dim=-1)
 
 
-def fidelity(logp: Tensor, targets: Tensor) -> Tensor:
+def fidelity(logp: Float[Tensor, "pairs n V"], targets: Int64[Tensor, " n"]) -> Float[Tensor, ""]:
     """-1/|pairs| sum_pairs 1/n sum_t log softmax(o~_t)[y_t], over pairs of a row with the subsets
     that hold it.
 
@@ -23,7 +26,9 @@ def fidelity(logp: Tensor, targets: Tensor) -> Tensor:
     return -log_likelihood(logp, targets).mean()
 
 
-def stability(logp: Tensor, steered_logp: Tensor) -> Tensor:
+def stability(
+    logp: Float[Tensor, "n V"], steered_logp: Float[Tensor, "pairs n V"]
+) -> Float[Tensor, ""]:
     """1/|pairs| sum_pairs 1/n sum_t KL( softmax(o_t) || softmax(o~_t) ), over pairs of a row with
     subsets that do not hold it.
 
@@ -37,7 +42,7 @@ def stability(logp: Tensor, steered_logp: Tensor) -> Tensor:
     return total / max(1, pairs * n)
 
 
-def linearity(y: Tensor, M: Tensor, gamma: float) -> Tensor:
+def linearity(y: Float[Tensor, " m"], M: Float[Tensor, "m p"], gamma: float) -> Float[Tensor, ""]:
     """|| M~ (M~^T M~ + gamma I)^-1 M~^T y - y ||^2: what no sum of rows' effects explains of the
     subsets' effects `y` (m,) on one row.
 

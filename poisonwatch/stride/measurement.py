@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -43,7 +44,7 @@ def measure_first_order(
     queries: PreparedQueries,
     token_budget: int = 2048,  # noqa: ARG001
     progress: Progress = silent,  # noqa: ARG001
-) -> Array:
+) -> Float64[Array, "K Q"]:
     """y (K, Q) from the queries' gradients: y_k(q) = -<G_q, a_k>. One backward pass a query,
     whatever K is.
     """
@@ -56,7 +57,7 @@ def measure_forward(
     queries: PreparedQueries,
     token_budget: int = 2048,
     progress: Progress = silent,
-) -> Array:
+) -> Float64[Array, "K Q"]:
     """y (K, Q) by applying each of the K operators to each of the queries' answers: y_k(q) =
     Loss(o_q) - Loss(o~_{q,k}).
     """
@@ -77,7 +78,7 @@ def measure(
     queries: PreparedQueries,
     stride: StrideConfig,
     progress: Progress = silent,
-) -> Array:
+) -> Float64[Array, "K Q"]:
     """y (K, Q) of `operators`, by the configured measurement, in background standard deviations:
     divided by eta and by the length of the query's gradient, neither of which tells rows apart.
     """
@@ -89,7 +90,7 @@ def measure(
     return scaled
 
 
-def multiply_gradients(operators: Operators, G: Tensor) -> Array:
+def multiply_gradients(operators: Operators, G: Float[Tensor, "Q r D"]) -> Float64[Array, "K Q"]:
     """-<G_q, a_k> (K, Q) of all operators and the gradients `G` (Q, r, D)."""
     y: Array = -(operators.a.flatten(1) @ G.flatten(1).T).cpu().double().numpy()
     return y
@@ -101,7 +102,7 @@ def measure_steered_losses(
     encoded: Sequence[Encoded],
     token_budget: int = 2048,
     progress: Progress = silent,
-) -> Array:
+) -> Float64[Array, "losses Q"]:
     """Losses (1 + K, Q) of the Q conversations in nats a token: of the model as it is, then under
     each of the K operators.
 

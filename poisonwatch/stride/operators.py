@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from poisonwatch.model.encoding import Encoded, make_batches
@@ -43,12 +44,12 @@ class Basis:
     def r(self) -> int:
         return int(self.directions.shape[1]) + 1
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Float[Tensor, "*b D"]) -> Float[Tensor, "*b r"]:
         """B(z): states (..., D) to coordinates (..., r)."""
         return torch.cat([normalise_rms(z) @ self.directions, torch.ones_like(z[..., :1])], dim=-1)
 
 
-def normalise_rms(z: Tensor) -> Tensor:
+def normalise_rms(z: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
     """z / sqrt(mean(z^2)) over the last dimension."""
     return z * torch.rsqrt(z.pow(2).mean(dim=-1, keepdim=True) + NORM_EPSILON)
 
@@ -75,7 +76,7 @@ def fit_basis(
     return Basis(vectors[:, len(vectors) - (r - 1) :].flip(1).contiguous())
 
 
-def compute_row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
+def compute_row_gradients(basis: Basis, seen: StateGradients) -> Float[Tensor, "m r D"]:
     """G_i = sum_t B(z_t) (x) g_t, (m, r, D), over the real tokens of each row: of both
     conversations of a preference row.
     """
@@ -85,7 +86,7 @@ def compute_row_gradients(basis: Basis, seen: StateGradients) -> Tensor:
     return G[:m].index_add(0, seen.rejected.to(G.device), G[m:])
 
 
-def unit_norm(G: Tensor) -> Tensor:
+def unit_norm(G: Float[Tensor, "m r D"]) -> Float[Tensor, "m r D"]:
     """c_i G_i with c_i = 1 / ||G_i||: without it a few long gradients decide everything."""
     # In float64: squares of float32 leave its range.
     lengths = torch.linalg.vector_norm(G, dim=(1, 2), keepdim=True, dtype=torch.float64)
@@ -133,11 +134,11 @@ class Preconditioner:
         self._S = _factorise_damped(moments.S / moments.tokens, damping)
         self.mean_power = moments.power / moments.tokens
 
-    def __call__(self, G: Tensor) -> Tensor:
+    def __call__(self, G: Float[Tensor, "*m r D"]) -> Float[Tensor, "*m r D"]:
         """Precondition G (..., r, D)."""
         return torch.cholesky_solve(torch.cholesky_solve(G, self._A).mT, self._S).mT
 
-    def undo(self, preconditioned: Tensor) -> Tensor:
+    def undo(self, preconditioned: Float[Tensor, "*m r D"]) -> Float[Tensor, "*m r D"]:
         """The G (..., r, D) that became `preconditioned`."""
         return self._A @ (self._A.mT @ preconditioned @ self._S) @ self._S.mT
 
@@ -163,7 +164,9 @@ class Operators:
     shift: float
 
 
-def compute_typical_eta(a: Tensor, A: Tensor, mean_power: float, shift: float) -> float:
+def compute_typical_eta(
+    a: Float[Tensor, "K r D"], A: Float[Tensor, "r r"], mean_power: float, shift: float
+) -> float:
     """What scales a (K, r, D) to a typical relative shift: the root of shift^2 mean_t ||z||^2 /
     mean_{k,t} ||B_t^T a_k||^2.
 
@@ -174,7 +177,7 @@ def compute_typical_eta(a: Tensor, A: Tensor, mean_power: float, shift: float) -
 
 
 def solve_operators(
-    sums: Tensor, preconditioner: Preconditioner, basis: Basis, shift: float
+    sums: Float[Tensor, "K r D"], preconditioner: Preconditioner, basis: Basis, shift: float
 ) -> Operators:
     """a_k from the subsets' sums of c_i G_i (K, r, D), scaled to the wanted typical ||z~ - z|| /
     ||z||.
@@ -185,7 +188,9 @@ def solve_operators(
     return Operators(a.mul_(-eta), basis, eta, shift)
 
 
-def add_to_subsets(sums: Tensor, G: Tensor, subsets: Tensor) -> None:
+def add_to_subsets(
+    sums: Float[Tensor, "K r D"], G: Float[Tensor, "b r D"], subsets: Int64[Tensor, "b d"]
+) -> None:
     """Add each row's c_i G_i (b, r, D) to the sums (K, r, D) of the `subsets` (b, d) that hold
     it.
     """
@@ -201,7 +206,7 @@ def compute_gradients(
     token_budget: int,
     label: str,
     progress: Progress,
-) -> Tensor:
+) -> Float[Tensor, "m r D"]:
     """G (m, r, D) of conversations, one backward pass each."""
     G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
     batches = make_batches(encoded, token_budget, model.device)

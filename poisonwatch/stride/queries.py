@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from poisonwatch.arrays import Array
@@ -24,8 +25,8 @@ class PreparedQueries:
     """
 
     answers: tuple[Encoded, ...]
-    combine: Array
-    G: Tensor
+    combine: Float64[Array, "A Q"]
+    G: Float[Tensor, "Q r D"]
 
 
 def prepare_queries(
@@ -58,7 +59,7 @@ def prepare_queries(
 def prepare_answers(
     fitted: FittedOperators,
     answers: Sequence[Encoded],
-    combine: Array,
+    combine: Float64[Array, "A Q"],
     stride: StrideConfig,
     *,
     progress: Progress = silent,

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from poisonwatch.arrays import Array, RowIndices
@@ -41,7 +42,9 @@ RECOVERIES: dict[str, Callable[[StrideConfig], RecoveryMethod]] = {
 }
 
 
-def estimate_coefficients(fitted: FittedOperators, y: Array, stride: StrideConfig) -> Estimate:
+def estimate_coefficients(
+    fitted: FittedOperators, y: Float64[Array, "K Q"], stride: StrideConfig
+) -> Estimate:
     """Recover w (n, Q), beyond what rows do to ordinary conversations, from y (K, Q)."""
     # What is known exactly, the background, is taken out of y first: recovery need not find it
     # again, and cannot shrink it.

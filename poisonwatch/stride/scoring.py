@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float64
 
 from poisonwatch.arrays import Array
 from poisonwatch.stride.influence import Influence, Query
@@ -67,7 +68,7 @@ def score_rows(influence: Influence, rescored: bool = True) -> Scores:
     return replace(scores, pooled=pooled)
 
 
-def pool_scores(queries: Sequence[Query], w: Array) -> Scores:
+def pool_scores(queries: Sequence[Query], w: Float64[Array, "n Q"]) -> Scores:
     """Steps 2 and 3, from coefficients (n, Q) that are already standardised by row."""
     standard = compute_robust_z(w)
     magnitude = np.array([query.kind == "reference" for query in queries])
@@ -105,7 +106,9 @@ def _pool_kind(standard: Array, queries: Sequence[Query], panel: str, kind: str)
     return pooled
 
 
-def compute_neighbour_weights(mutual_influence: Array) -> Array:
+def compute_neighbour_weights(
+    mutual_influence: Float64[Array, "m m"],
+) -> Float64[Array, "m m"]:
     """Weights (m, m), zero on the diagonal, from the suspects' mutual influence (m, m): its
     positive symmetric part, squared, over its sum in the row and that of the median row.
 
@@ -122,7 +125,7 @@ def compute_neighbour_weights(mutual_influence: Array) -> Array:
     return normalised
 
 
-def compute_robust_z(x: Array) -> Array:
+def compute_robust_z(x: Float64[Array, "n Q"]) -> Float64[Array, "n Q"]:
     """Columns minus their median, in units of 1.4826 median absolute deviations; 0 where a column
     is constant.
 

@@ -16,6 +16,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from poisonwatch.arrays import Features
@@ -29,7 +30,9 @@ from poisonwatch.stride.operators import Basis, normalise_rms
 VIEWS = 3
 
 
-def compute_views(basis: Basis, z: Tensor, batch: Batch) -> Features:
+def compute_views(
+    basis: Basis, z: Float[Tensor, "b T D"], batch: Batch
+) -> Float32[Features, "m views directions"]:
     """The three mean coordinates (m, VIEWS, r - 1) of a batch's rows from states z (b, T, D);
     rejected conversations do not count.
     """
@@ -52,7 +55,7 @@ def survey_views(
     *,
     progress: Progress = silent,
     store: CheckpointStore | None = None,
-) -> Features:
+) -> Float32[Features, "n views directions"]:
     """The views (n, VIEWS, r - 1) of every row; runs the blocks below the split only."""
     n = len(encoded)
     views = allocate_views(n, basis)
@@ -63,7 +66,9 @@ def survey_views(
     return views
 
 
-def compute_features(views: Features) -> Features:
+def compute_features(
+    views: Float32[Features, "n views directions"],
+) -> Float32[Features, "n views*directions"]:
     """phi (n, VIEWS x (r - 1)), of length one, from the views (n, VIEWS, r - 1) of all rows.
     Without directions (r = 1): no columns.
     """
@@ -76,6 +81,6 @@ def compute_features(views: Features) -> Features:
     return flat
 
 
-def allocate_views(n: int, basis: Basis) -> Features:
+def allocate_views(n: int, basis: Basis) -> Float32[Features, "n views directions"]:
     """Room for the views of n rows."""
     return np.zeros((n, VIEWS, basis.r - 1), dtype=np.float32)

@@ -10,6 +10,7 @@ again.
 from collections.abc import Callable, Collection
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from poisonwatch.model.frozen import ForwardPass, FrozenModel
@@ -17,7 +18,9 @@ from poisonwatch.model.frozen import ForwardPass, FrozenModel
 Coordinates = Callable[[Tensor], Tensor]  # B: states (..., D) to coordinates (..., r)
 
 
-def steer(z: Tensor, B: Tensor, a: Tensor) -> Tensor:
+def steer(
+    z: Float[Tensor, "b T D"], B: Float[Tensor, "b T r"], a: Float[Tensor, "b m r D"]
+) -> Float[Tensor, "b m T D"]:
     """z~ = z + B^T a: states `z` (b, T, D), coordinates `B` (b, T, r) and operators `a` (b, m, r,
     D) to states (b, m, T, D).
     """
@@ -25,7 +28,7 @@ def steer(z: Tensor, B: Tensor, a: Tensor) -> Tensor:
 
 
 def compute_steered_logits(
-    model: FrozenModel, run: ForwardPass, basis: Coordinates, a: Tensor
+    model: FrozenModel, run: ForwardPass, basis: Coordinates, a: Float[Tensor, "b m r D"]
 ) -> tuple[Tensor, ...]:
     """The logits o~ of every row of `run` under its own m operators `a` (b, m, r, D): b tensors (m,
     n_i, V), at its answer tokens.
@@ -36,8 +39,8 @@ def compute_steered_logits(
 def generate_continuations(
     model: FrozenModel,
     basis: Coordinates,
-    a: Tensor,
-    prompt: Tensor,
+    a: Float[Tensor, "m r D"],
+    prompt: Int64[Tensor, " T"],
     most: int,
     ends: Collection[int] = (),
 ) -> list[list[int]]:

@@ -1,5 +1,9 @@
 """What goes into a recovery and comes out of it, whichever recovery it is."""
 
+import subprocess
+import sys
+
+import jaxtyping
 import numpy as np
 import pytest
 from scipy.sparse import csr_array, vstack
@@ -48,3 +52,24 @@ def test_the_worst_certificate_is_the_largest() -> None:
     """max_q; 0 where nothing was asked."""
     assert Estimate(np.zeros((3, 2)), np.array([0.1, 0.3])).worst == 0.3
     assert Estimate(np.zeros((3, 0)), np.zeros(0)).worst == 0.0
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    """One certificate for each query: two for one are refused here, as annotated."""
+    with pytest.raises(jaxtyping.TypeCheckError, match="certificate"):
+        Estimate(np.zeros((3, 1)), np.zeros(2))
+
+
+def test_shapes_cost_an_audit_nothing() -> None:
+    """Outside of tests nothing checks them: beartype is not even imported, and what scores is
+    written in needs no PyTorch.
+    """
+    code = "import sys, {}; print([name for name in ('beartype', 'torch') if name in sys.modules])"
+    for module, loaded in (
+        ("recovery.lasso", []),
+        ("stride.influence", []),
+        ("stride.attribution", ["torch"]),
+    ):
+        command = [sys.executable, "-c", code.format(f"poisonwatch.{module}")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(loaded)

@@ -46,8 +46,9 @@ def queries(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
 
 def prepared(queries: list[Encoded], G: Tensor | None = None) -> PreparedQueries:
     """A query for each conversation; forward measurement asks for no gradients."""
-    Q = len(queries)
-    return PreparedQueries(tuple(queries), np.eye(Q), torch.zeros(Q, R, D) if G is None else G)
+    if G is None:
+        G = torch.zeros(len(queries), R, D)
+    return PreparedQueries(tuple(queries), np.eye(len(queries), len(G)), G)
 
 
 def basis_of(seed: int = 0) -> Basis:
