@@ -118,12 +118,12 @@ def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: b
 
 
 def judged(influence: Influence, audit: Audit, decision: DetectionConfig) -> Found:
-    verdicts = flag_rows(influence, audit.rows, decision)
-    flagged = {flag.example.id for flag in verdicts.flags}
+    detection = flag_rows(influence, audit.rows, decision)
+    flagged = {flag.example.id for flag in detection.flags}
     return Found(
-        verdicts.scores.max(axis=1),
+        detection.scores.max(axis=1),
         np.array([e.id in flagged for e in audit.rows.new]),
-        verdicts.p.min(axis=1),
+        detection.p.min(axis=1),
     )
 
 

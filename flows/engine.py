@@ -27,13 +27,13 @@ class AuditOutcome:
     """What an audit found, where it is, and what went wrong beside it (a tracking server or an
     alert target that was down).
 
-    Where the audit was done by an earlier attempt, `verdicts` (what detection found) and `rejected`
+    Where the audit was done by an earlier attempt, `detection` (what was found) and `rejected`
     are empty: they are in the run directory.
     """
 
     run_dir: Path
     summary: Mapping[str, Any]
-    verdicts: Detection
+    detection: Detection
     rejected: list[Rejection]
     warnings: list[str]
 

@@ -146,7 +146,7 @@ def test_operators_are_saved_with_what_identifies_them(audited: tuple[Path, Audi
     assert saved.tensors["a"].shape == (83, 32, 32)
     assert saved.tensors["subsets"].shape == (83, 1)
     assert {bytes(row).hex() for row in saved.tensors["ids"].numpy()} >= {
-        e.id for e in outcome.verdicts.examples
+        e.id for e in outcome.detection.examples
     }
     assert saved.metadata["model_fingerprint"] == outcome.summary["model"]["fingerprint"]
     assert outcome.summary["settings"]["K"] == 83
@@ -317,10 +317,10 @@ def test_the_flow_gives_what_the_inline_engine_gives(
     } <= names
     assert set(artifacts) == {"flags-tiny-audit", "audit-tiny-audit"}
     table: Any = artifacts["flags-tiny-audit"].data
-    assert len(json.loads(table)) == len(outcome.verdicts.flags)
+    assert len(json.loads(table)) == len(outcome.detection.flags)
     assert all(
         flag.example.response not in str(artifact.data)
-        for flag in outcome.verdicts.flags
+        for flag in outcome.detection.flags
         for artifact in artifacts.values()
     )
 

@@ -138,7 +138,7 @@ def test_a_run_without_a_deployment_waits_in_its_process(
     outcome: AuditOutcome = done[0].result()
     assert [verdict for verdict, _, author in verdicts(config) if author == "prefect"] == [
         "benign"
-    ] * len(outcome.verdicts.flags)
+    ] * len(outcome.detection.flags)
 
 
 def test_nobody_s_answer_leaves_the_rows_in_quarantine(
@@ -147,7 +147,7 @@ def test_nobody_s_answer_leaves_the_rows_in_quarantine(
     """After `pause_hours` the run goes on, and nothing was decided."""
     config = write_audit(tmp_path, tiny_folder, on_flag="pause", pause_hours=1 / 3600, **LAX)
     outcome = audit(str(config), str(tmp_path / "run"))
-    assert outcome.verdicts.flags
+    assert outcome.detection.flags
     assert verdicts(config) == []
     with Ledger.at(load_config(config).state) as ledger:
-        assert count_by_status(ledger, "tiny")["flagged"] == len(outcome.verdicts.flags)
+        assert count_by_status(ledger, "tiny")["flagged"] == len(outcome.detection.flags)

@@ -28,7 +28,7 @@ def test_a_whole_audit_tells_of_each_cluster_once(
         write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.99}, alerts=[url])
     )
     outcome = audit_inline(config, tmp_path / "one")
-    flagged = {flag.example.id for flag in outcome.verdicts.flags}
+    flagged = {flag.example.id for flag in outcome.detection.flags}
     assert outcome.warnings == []
     told = list(receiver.received)
     assert told
@@ -36,7 +36,7 @@ def test_a_whole_audit_tells_of_each_cluster_once(
     with Ledger.at(config.state) as ledger, ledger.read() as connection:
         assert len(connection.execute(select(flags.c.row)).all()) == len(flagged)
     again = audit_inline(config, tmp_path / "two", again=True)
-    assert {flag.example.id for flag in again.verdicts.flags} == flagged
+    assert {flag.example.id for flag in again.detection.flags} == flagged
     assert receiver.received == told
 
 

@@ -68,7 +68,7 @@ def test_calibration_leaves_out_rows_that_any_panel_or_screen_flagged(
     )
     outcome = audit_inline(config, tmp_path / "run")
     (panel,) = outcome.summary["panels"]
-    flagged = {flag.example.id for flag in outcome.verdicts.flags}
+    flagged = {flag.example.id for flag in outcome.detection.flags}
     p = (
         pd.read_parquet(tmp_path / "run" / "scores.parquet")
         .drop_duplicates("example_id")
@@ -102,7 +102,7 @@ def test_an_audit_takes_what_came_since_the_last_one(tmp_path: Path, tiny_folder
     audit_inline(load_config(path), tmp_path / "one")
     append(tmp_path / "rows.jsonl", benign(2, start=500))
     second = audit_inline(load_config(path), tmp_path / "two")
-    assert [e.position for e in second.verdicts.examples] == [43, 44]
+    assert [e.position for e in second.detection.examples] == [43, 44]
     assert (
         audit_inline(load_config(tmp_path / "two" / "config.yaml"), tmp_path / "replay").summary[
             "counts"

@@ -27,29 +27,29 @@ def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Audi
 
 def test_coefficients_are_those_of_the_verdicts(audited: AuditOutcome) -> None:
     """The row's own, all new rows', and the trusted rows'; none where sentinel or row is not there."""
-    verdicts = audited.verdicts
-    for i, flag in enumerate(verdicts.flags):
-        s = verdicts.sentinels.index(flag.sentinel)
+    detection = audited.detection
+    for i, flag in enumerate(detection.flags):
+        s = detection.sentinels.index(flag.sentinel)
         read = readback.read_coefficients(audited.run_dir, flag.sentinel.id, flag.example.id)
         assert read is not None, i
-        assert np.array_equal(read.new, verdicts.coefficients[:, s])
-        assert np.array_equal(read.trusted, verdicts.reference_coefficients[:, s])
-        assert read.own == verdicts.coefficients[verdicts.examples.index(flag.example), s]
-    assert readback.read_coefficients(audited.run_dir, "nothing", verdicts.examples[0].id) is None
-    assert readback.read_coefficients(audited.run_dir, verdicts.sentinels[0].id, "0" * 64) is None
+        assert np.array_equal(read.new, detection.coefficients[:, s])
+        assert np.array_equal(read.trusted, detection.reference_coefficients[:, s])
+        assert read.own == detection.coefficients[detection.examples.index(flag.example), s]
+    assert readback.read_coefficients(audited.run_dir, "nothing", detection.examples[0].id) is None
+    assert readback.read_coefficients(audited.run_dir, detection.sentinels[0].id, "0" * 64) is None
 
 
 def test_trusted_rows_have_a_line_for_each_sentinel(audited: AuditOutcome) -> None:
     """As new rows have in scores.parquet, without p and q."""
     table = pq.read_table(audited.run_dir / "trusted.parquet")
-    assert table.num_rows == 40 * len(audited.verdicts.sentinels)
+    assert table.num_rows == 40 * len(audited.detection.sentinels)
     assert table.column_names == ["example_id", "sentinel_id", "panel", "coefficient", "score"]
 
 
 def test_sentinels_come_back_as_they_were_asked(audited: AuditOutcome) -> None:
     """Probes and all."""
     assert readback.read_asked_sentinels(audited.run_dir) == {
-        sentinel.id: sentinel for sentinel in audited.verdicts.sentinels
+        sentinel.id: sentinel for sentinel in audited.detection.sentinels
     }
 
 
@@ -71,7 +71,7 @@ def test_the_nearest_trusted_rows_come_back_with_their_text(audited: AuditOutcom
 
 def test_the_heat_map_is_the_report_s(audited: AuditOutcome, tmp_path: Path) -> None:
     """The same sentinels in the same order, the same means."""
-    place = {example.id: i for i, example in enumerate(audited.verdicts.examples)}
+    place = {example.id: i for i, example in enumerate(audited.detection.examples)}
     groups = [
         ClusterEvidence(
             rows=tuple(place[id] for id in g["example_ids"]),
@@ -86,7 +86,7 @@ def test_the_heat_map_is_the_report_s(audited: AuditOutcome, tmp_path: Path) -> 
         )
         for g in readback.read_evidence(audited.run_dir)
     ]
-    wanted, read = build_heat_map(audited.verdicts, groups), read_heat_map(audited.run_dir)
+    wanted, read = build_heat_map(audited.detection, groups), read_heat_map(audited.run_dir)
     assert wanted is not None
     assert read is not None
     assert (read.sentinels, read.panels) == (wanted.sentinels, wanted.panels)
@@ -96,10 +96,10 @@ def test_the_heat_map_is_the_report_s(audited: AuditOutcome, tmp_path: Path) -> 
 def test_the_summary_says_how_far_each_sentinel_was_pushed(audited: AuditOutcome) -> None:
     """The largest coefficient of a new row."""
     summary = json.loads((audited.run_dir / "summary.json").read_text())
-    largest = audited.verdicts.coefficients.max(axis=0).tolist()
+    largest = audited.detection.coefficients.max(axis=0).tolist()
     assert list(summary["largest_coefficients"].values()) == largest
     assert list(summary["largest_coefficients"]) == [
-        sentinel.id for sentinel in audited.verdicts.sentinels
+        sentinel.id for sentinel in audited.detection.sentinels
     ]
 
 

@@ -301,7 +301,7 @@ def test_an_audit_probes_with_the_planted_trigger(tiny_folder: Path, tmp_path: P
         f"shop-{i}{suffix}" for i in range(3) for suffix in ("", "+t1")
     }
     assert set(scores["panel"]) == {"shop", "shop+t1"}
-    assert {s.trigger for s in outcome.verdicts.sentinels} == {None, "[[ship]]"}
+    assert {s.trigger for s in outcome.detection.sentinels} == {None, "[[ship]]"}
     assert "add_probes" in [stage["name"] for stage in outcome.summary["stages"]]
     flags = [
         json.loads(line) for line in (tmp_path / "run" / "flags.jsonl").read_text().splitlines()

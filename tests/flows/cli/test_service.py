@@ -56,7 +56,7 @@ def test_history_lists_audits_newest_first(
         "finished",
         "finished",
     )
-    assert newest["flagged"] == newest["undecided"] == len(second.verdicts.flags)
+    assert newest["flagged"] == newest["undecided"] == len(second.detection.flags)
     assert lines[1]["largest_score"] == max(
         panel["largest_score"] for panel in first.summary["panels"]
     )
@@ -135,7 +135,7 @@ def test_sync_gives_what_servers_missed(
         )
         receiver.answer = 500
         outcome = audit_inline(load_config(config), tmp_path / "run")
-        assert outcome.verdicts.flags
+        assert outcome.detection.flags
         assert len(outcome.warnings) == 2  # MLflow, and the receiver
         assert run("sync", str(config)) == 1
         receiver.answer, before = 200, len(receiver.received)

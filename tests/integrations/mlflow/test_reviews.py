@@ -78,7 +78,7 @@ def test_flagged_rows_are_put_up_and_answers_come_back_with_the_next_audit(
     assert outcome.warnings == []
     reviewer = Reviewer(config)
     first, second, third = reviewer.items()[:3]
-    assert len(reviewer.items()) == len(outcome.verdicts.flags)
+    assert len(reviewer.items()) == len(outcome.detection.flags)
     reviewer.say(first, "poison", f"as planted {MARKUP} \x1b[31m")
     reviewer.say(second, "benign", done=False)
     reviewer.say(third, "benign", kind="LLM_JUDGE")
@@ -104,7 +104,7 @@ def test_what_a_crash_left_is_done_again_and_is_the_same(
     """
     config = configured(tmp_path, tiny_folder, review=False)
     outcome = audit_inline(config, tmp_path / "run")
-    flagged = len(outcome.verdicts.flags)
+    flagged = len(outcome.detection.flags)
     config = config.model_copy(update={"review": True})
 
     def die(*_: object) -> None:
@@ -139,10 +139,10 @@ def test_without_flags_or_with_review_off_there_is_no_queue(
         detection={"false_discovery_rate": 1e-9},
         screens=[],
     )
-    assert audit_inline(quiet, tmp_path / "a").verdicts.flags == ()
+    assert audit_inline(quiet, tmp_path / "a").detection.flags == ()
     assert Reviewer(quiet).queues() == []
     off = configured(tmp_path / "off", tiny_folder, review=False)
-    assert audit_inline(off, tmp_path / "b").verdicts.flags
+    assert audit_inline(off, tmp_path / "b").detection.flags
     assert Reviewer(off).queues() == []
 
 
@@ -153,7 +153,7 @@ def test_a_server_that_knows_no_queues_is_said_to_be_too_old(
     with mlflow_server(tmp_path / "server") as url, older(url) as old:
         config = configured(tmp_path, tiny_folder, tracking=old)
         outcome = audit_inline(config, tmp_path / "run")
-    assert outcome.verdicts.flags
+    assert outcome.detection.flags
     (trouble,) = outcome.warnings
     assert (
         trouble

@@ -219,7 +219,7 @@ def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
         trouble.startswith(f"MLflow at {tracking} cannot be reached: ")
         for trouble in outcome.warnings
     ] == [True]
-    assert outcome.summary["counts"]["flagged"] == len(outcome.verdicts.flags) > 0
+    assert outcome.summary["counts"]["flagged"] == len(outcome.detection.flags) > 0
     with Ledger.at(config.state) as ledger:
         with pytest.raises(OperationError, match="cannot be reached"):
             upload_pending(ledger, config)

@@ -73,8 +73,8 @@ def test_events_tell_what_happened_and_hold_no_row_text(
     } <= set(found)
     payload = found["poisonwatch.poison.flagged"]["payload"]
     assert payload["audit_id"] == outcome.summary["audit_id"]
-    assert payload["flagged"] == len(outcome.verdicts.flags)
-    assert payload["example_ids"] == [flag.example.id for flag in outcome.verdicts.flags]
+    assert payload["flagged"] == len(outcome.detection.flags)
+    assert payload["example_ids"] == [flag.example.id for flag in outcome.detection.flags]
     assert payload["mlflow_run_id"] == outcome.summary["mlflow_run_id"]
     assert found["poisonwatch.data.rejected"]["payload"]["places"] == [
         {"source": "rows.jsonl", "position": 43}
@@ -85,7 +85,7 @@ def test_events_tell_what_happened_and_hold_no_row_text(
     ]
     assert related == [f"prefect.flow-run.{payload['flow_run_id']}"]
     assert not [
-        flag for flag in outcome.verdicts.flags if flag.example.response in json.dumps(found)
+        flag for flag in outcome.detection.flags if flag.example.response in json.dumps(found)
     ]
     emit_events(told)
     assert len(emitted(client, "telling", len(told))) == len(told)
