@@ -113,7 +113,9 @@ def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: b
         path.with_suffix(".part").rename(path)
     stored = np.load(path)
     return Influence(
-        asked[0], **{key: stored[key] for key in ARRAYS}, certificate=float(stored["certificate"])
+        queries=asked[0],
+        certificate=float(stored["certificate"]),
+        **{key: stored[key] for key in ARRAYS},
     )
 
 
