@@ -17,6 +17,7 @@ from ledgers import append
 from sqlalchemy import select
 
 from poisonwatch.config_file import load_config
+from poisonwatch.flows import audit as audit_flow
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import Engine
 from poisonwatch.ledger.ledger import Ledger
@@ -70,7 +71,7 @@ def audit_killed_at(config: Path, run_dir: Path, when: str, what: str) -> None:
 
 
 def _arm(run_dir: Path, when: str, what: str) -> None:
-    call, commit, rename = Engine.__call__, Ledger.commit, Path.rename
+    call, commit, rename = Engine.__call__, audit_flow.commit_audit, Path.rename
 
     def stage(self: Engine, task: Any, *args: Any) -> Any:
         if task.name != what:
@@ -83,8 +84,8 @@ def _arm(run_dir: Path, when: str, what: str) -> None:
         die()  # it took fewer calls
         return result
 
-    def committed(self: Ledger, *args: Any) -> None:
-        commit(self, *args)
+    def committed(*args: Any, **settings: Any) -> None:
+        commit(*args, **settings)
         if what == "commit":
             die()
 
@@ -95,7 +96,7 @@ def _arm(run_dir: Path, when: str, what: str) -> None:
         return result
 
     Engine.__call__ = stage  # type: ignore[method-assign]
-    Ledger.commit = committed  # type: ignore[method-assign]
+    audit_flow.commit_audit = committed
     Path.rename = renamed  # type: ignore[method-assign]
 
 
