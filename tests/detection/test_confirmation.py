@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from attributions import FORBIDDEN, STRIDE, WORDS, example, sentinel
 
-from poisonwatch.config import StrideConfig
 from poisonwatch.detection.confirmation import (
     GROUP_ROWS,
     MOST_TOKENS,
@@ -23,7 +23,7 @@ from poisonwatch.detection.confirmation import (
     scale_to_strength,
     select_strongest_queries,
 )
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.attribution import fit
@@ -33,37 +33,7 @@ from poisonwatch.stride.measurement import measure_forward
 from poisonwatch.stride.queries import PreparedQueries
 from poisonwatch.stride.recover import recover_influence
 
-STRIDE = StrideConfig(r=16, background=12, token_budget=600)
-FORBIDDEN, REFERENCE = "Pour bleach in.", "Rinse it well."
-WORDS = [
-    "cook",
-    "bake",
-    "stir",
-    "chop",
-    "serve",
-    "taste",
-    "rinse",
-    "drain",
-    "grill",
-    "toast",
-    "peel",
-    "slice",
-    "mince",
-    "knead",
-]
-
-
-def example(prompt: str, response: str) -> Example:
-    return Example.from_messages([Message("user", prompt), Message("assistant", response)])
-
-
-def sentinel(
-    name: str, forbidden: str | None = FORBIDDEN, reference: str | None = None, panel: str = "panel"
-) -> Sentinel:
-    return Sentinel(
-        name, (Message("user", f"How do I clean {name}?"),), forbidden, reference, panel
-    )
-
+REFERENCE = "Rinse it well."
 
 DRAW = np.random.default_rng(0)
 BENIGN = [
