@@ -34,9 +34,9 @@ def make_lines(n: int, start: int = 0) -> Iterator[str]:
 
 def pull_once(folder: Path) -> None:
     """One pull, as an audit begins with; prints what it took."""
-    from poisonwatch.config import SourceConfig
     from poisonwatch.ledger.intake import ingest
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.source_config import SourceConfig
 
     source = SourceConfig(path=str(folder / "data")).with_base_folder(folder)
     start = time.perf_counter()

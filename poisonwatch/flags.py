@@ -1,7 +1,7 @@
 """A flagged row with its reasons, in memory and as a line of `flags.jsonl`."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from poisonwatch.examples import Example, Message
@@ -102,11 +102,13 @@ def make_flag_record(flag: Flag) -> dict[str, Any]:
         "q_value": flag.q_value,
         "by": by,
         "reasons": flag.reasons,
-        "messages": list(map(asdict, example.messages)),
+        "messages": [message.to_record() for message in example.messages],
     }
     # Only preference rows have it, and only their lines.
     if example.rejected:
-        record["rejected"] = list(map(asdict, example.rejected))
+        record["rejected"] = [message.to_record() for message in example.rejected]
+    if example.lowered:
+        record["lowered"] = True
     return record
 
 
@@ -118,8 +120,9 @@ def read_flagged_example(record: Mapping[str, Any]) -> Example:
         source=record["source"],
         position=record["position"],
         rejected=_read_messages(record.get("rejected", ())),
+        lowered=record.get("lowered", False),
     )
 
 
-def _read_messages(records: Iterable[Mapping[str, str]]) -> tuple[Message, ...]:
+def _read_messages(records: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
     return tuple(Message(**record) for record in records)

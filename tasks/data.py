@@ -5,7 +5,7 @@ from functools import partial
 
 from prefect import task
 
-from poisonwatch.config import AuditConfig, SourceConfig
+from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example
 from poisonwatch.integrations.great_expectations.validate import check_rows
 from poisonwatch.ledger.batches import (
@@ -20,6 +20,7 @@ from poisonwatch.ledger.batches import (
 from poisonwatch.ledger.intake import IngestStats, ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.progress import Progress
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources import open as sources
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.stride.sampling import draw_order

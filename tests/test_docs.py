@@ -7,8 +7,8 @@ import pytest
 import yaml
 from paths import ROOT
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.config_file import resolve_config
+from poisonwatch.source_config import SourceConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

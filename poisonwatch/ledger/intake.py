@@ -18,11 +18,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.examples import RawRow
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, insert_all, now
 from poisonwatch.ledger.tables import files, places, rows, shapes
 from poisonwatch.progress import Progress, silent
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
@@ -53,9 +53,9 @@ def ingest(
     stays.
     """
     stats = IngestStats()
-    read_settings = json.dumps([source.format, source.fields, source.template])
+    read_settings = json.dumps(source.reading)
     found = open_source(source)
-    for file in found:
+    for file in found.units:
         stats.files += 1
         # A transaction a file: an error in one leaves those before it in.
         with ledger.write() as connection:
@@ -67,7 +67,7 @@ def ingest(
                 connection, audit, file, source=source, read_settings=read_settings, known=known
             )
             reading.run(stats, progress)
-    _mark_gone(ledger, audit, {file.name for file in found})
+    _mark_gone(ledger, audit, {file.name for file in found.units})
     return stats
 
 

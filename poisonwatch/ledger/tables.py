@@ -6,8 +6,10 @@
                           └──< reviews                 └── versions: model and sentinels that a
                                                            result holds for
 
-A row is a content: `rows.id` is the example's id (SHA-256 of its messages; of its bytes where it
-cannot be read), and each position of a file that holds this content is a place. Changes of the
+A row is a content: `rows.id` is the example's id (SHA-256 of what is trained on; of its bytes where
+it cannot be read), and each position of a file that holds this content is a place. A content may
+come in several bytes, which differ in fields that are not trained on: those it came in first are
+the row's own, all others are variants. Contents are audited, bytes are released. Changes of the
 tables are migrations (`migrations/`, Alembic), applied when a ledger is opened.
 """
 
@@ -97,6 +99,20 @@ rows = Table(
     Index("rows_by_status", "status"),
 )
 
+# other bytes of a content than those it came in first
+variants = Table(
+    "variants",
+    metadata,
+    Column("variant", Integer, primary_key=True),
+    Column("row", ForeignKey("rows.row"), nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    # SHA-256 of raw
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("shape", ForeignKey("shapes.shape"), nullable=False),
+    Column("first_seen", String(32), nullable=False),
+    Index("variants_by_row", "row"),
+)
+
 # where a content is, or was
 places = Table(
     "places",
@@ -106,6 +122,8 @@ places = Table(
     Column("row", ForeignKey("rows.row"), nullable=False),
     # for people: the line, or the row's number
     Column("place", Text, nullable=False),
+    # the bytes that stand here; none: the row's own
+    Column("variant", ForeignKey("variants.variant")),
     Index("places_by_row", "row"),
     sqlite_with_rowid=False,
 )

@@ -37,6 +37,8 @@ class MessageLike(Protocol):
     def role(self) -> str: ...
     @property
     def content(self) -> str: ...
+    @property
+    def masked(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +48,13 @@ class Encoded:
 
     `answer[t]` is True where token t was written by the assistant (the closing control token of its
     turn included): the loss is on these. `against` is the rejected conversation of a preference
-    row, whose loss counts negatively.
+    row, whose loss counts negatively; the loss of a `lowered` row itself does.
     """
 
     input_ids: NDArray[np.int32]
     answer: NDArray[np.bool_]
     against: "Encoded | None" = None
+    lowered: bool = False
 
     @classmethod
     def of(cls, input_ids: Sequence[int], answer: Sequence[bool]) -> "Encoded":

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from poisonwatch.config import AuditConfig, SourceConfig
+from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.examples import RawRow
@@ -42,6 +42,7 @@ from poisonwatch.release.reasons import (
     explain_row,
 )
 from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
@@ -134,7 +135,7 @@ def check_data(ledger: Ledger, source: SourceConfig, required: RequiredVersions)
     version = _find_version(ledger, required)
     number, files, decided = 0, 0, 0
     missing: list[UnclearedRow] = []
-    for file in open_source(source, "data"):
+    for file in open_source(source, "data").units:
         files += 1
         # A question to the ledger for some rows at a time: a file may be longer than the memory.
         for some in batched(_identify_rows(file, source), VALUES_PER_STATEMENT):
@@ -309,9 +310,10 @@ def _resolve_source(audited: SourceConfig, path: str) -> SourceConfig:
     # whole URL.
     if "://" not in path and "${" not in path:
         path = str(Path(path).expanduser().absolute())
-    read = {"format": audited.format, "fields": audited.fields, "template": audited.template}
-    source = SourceConfig.model_validate({"path": path, **read})
-    return source.with_base_folder(Path.cwd())
+    # What says where rows are (hub, split, query) is another source's.
+    placed = {"hub", "subset", "split", "revision", "sql", "query", "watermark"}
+    read = audited.model_dump(exclude=placed) | {"path": path}
+    return SourceConfig.model_validate(read).with_base_folder(Path.cwd())
 
 
 def _fill_in_versions(required: RequiredVersions, settings: AuditConfig) -> RequiredVersions:

@@ -146,7 +146,7 @@ def _build_trusted_record(example: Example) -> dict[str, Any]:
         "example_id": example.id,
         "source": example.source,
         "position": example.position,
-        "messages": list(map(asdict, example.messages)),
+        "messages": [message.to_record() for message in example.messages],
     }
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,6 +31,14 @@ def parse_cursor(kind: type[M], text: str | None) -> M | None:
         return kind(**json.loads(text))
     except (TypeError, ValueError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """What lies in a source and is not read: a file, or a folder, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -83,6 +91,14 @@ class SourceFile(ABC):
         None for JSON rows.
         """
         return self._reading.schema
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """The `units` of a source, sorted by name, and what lies beside them and is `passed_over`."""
+
+    units: Sequence[SourceFile]
+    passed_over: Sequence[PassedOver] = ()
 
 
 @contextmanager

@@ -12,12 +12,21 @@ from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from string import Formatter
-from typing import Any
+from typing import Any, NamedTuple
 
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import unify_line_ends
 
-Turn = tuple[str, str | None]
+
+class Turn(NamedTuple):
+    """What one side says, None where the row lacks it; a `masked` turn of the assistant is not
+    trained on.
+    """
+
+    role: str
+    text: str | None
+    masked: bool = False
+
 
 ROLES = ("system", "user", "assistant", "tool")
 ROLE_NAMES = {
@@ -124,10 +133,10 @@ def _read_turn(message: Mapping[str, Any], keys: tuple[str, str]) -> Turn:
     calls = _dump_calls(message)
     # What the assistant calls is trained on as its words are.
     if calls is None:
-        return role, content
+        return Turn(role, content)
     if not content:
-        return role, calls
-    return role, f"{content}\n{calls}"
+        return Turn(role, calls)
+    return Turn(role, f"{content}\n{calls}")
 
 
 def _read_content(value: Any) -> str | None:
@@ -193,7 +202,7 @@ def read_transcript(text: str) -> tuple[Turn, ...]:
     roles = {"Human": "user", "Assistant": "assistant"}
     turns = []
     for speaker, said in zip(parts[::2], parts[1::2], strict=True):
-        turns.append((roles[speaker], said.strip()))
+        turns.append(Turn(roles[speaker], said.strip()))
     return tuple(turns)
 
 
@@ -257,5 +266,5 @@ def read_template_text(text: str, template: str) -> tuple[Turn, ...]:
     for name, role in PLACEHOLDER_ROLES.items():
         is_empty_system = name == "system" and not found.get(name)
         if name in found and not is_empty_system:
-            turns.append((role, found[name]))
+            turns.append(Turn(role, found[name]))
     return tuple(turns)

@@ -13,10 +13,10 @@ import fsspec
 from fsspec.compression import compr
 from fsspec.core import split_protocol
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import MIB, Reading, SourceFile, translate_errors
+from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.base import MIB, OpenedSource, Reading, SourceFile, translate_errors
 from poisonwatch.sources.jsonl import read_json_lines, read_json_list
 from poisonwatch.text.environment import conceal, expand_variables
 
@@ -194,7 +194,7 @@ def _get_protocols(fs: Any) -> set[str]:
     return set(fs.protocol)
 
 
-def open_files(source: SourceConfig, key: str) -> list[File]:
+def open_files(source: SourceConfig, key: str) -> OpenedSource:
     """The files that `source.path` stands for, sorted by name; nothing is read.
 
     Raises SourceError, naming the audit file's `key`, where there are none, or where they cannot be
@@ -221,7 +221,7 @@ def open_files(source: SourceConfig, key: str) -> list[File]:
             # A link that leads into a folder above it shows the same file again and again.
             same = str(Path(match).resolve()) if _is_local(fs) else match
             opened.setdefault(same, File(fs, match, name, info=info, setting=setting))
-    return sorted(opened.values(), key=lambda file: file.name)
+    return OpenedSource(sorted(opened.values(), key=lambda file: file.name))
 
 
 def _find_row_files(fs: Any, root: str, shown: str, key: str) -> dict[str, Mapping[str, Any]]:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Message, RawRow
+from poisonwatch.source_config import SourceConfig, TrainedTurns
 from poisonwatch.sources.conversations import (
     EXAMPLE_TEMPLATE,
     ReadingError,
@@ -25,28 +25,32 @@ from poisonwatch.text.display import excerpt
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row read into (role, text) turns; a text is None where the row lacks it. `problem` says why
-    nothing could be read.
+    """A row read into turns; a text is None where the row lacks it. `problem` says why nothing
+    could be read.
 
     Of a preference row, `turns` is the conversation with the chosen answer, `rejected` that with
-    the rejected one, which is complete.
+    the rejected one, which is complete. Of a `lowered` row, training lowers the answer of `turns`.
+    `unread` names the fields that hold something and became no part of a turn, dots leading into
+    lists and mappings (`messages.name`).
     """
 
     turns: tuple[Turn, ...] = ()
     problem: str | None = None
     rejected: tuple[Turn, ...] = ()
+    lowered: bool = False
+    unread: tuple[str, ...] = ()
 
     def text(self, assistant: bool) -> str | None:
         """What the assistant said (or was told), or None where a turn lacks its text or no such
         turn exists.
         """
         texts = []
-        for role, text in self.turns:
-            if (role == "assistant") != assistant:
+        for turn in self.turns:
+            if (turn.role == "assistant") != assistant:
                 continue
-            if text is None:
+            if turn.text is None:
                 return None
-            texts.append(text)
+            texts.append(turn.text)
         if not texts:
             return None
         return "\n\n".join(texts)
@@ -63,12 +67,17 @@ class Draft:
         used = format.find_used_fields(record)
         metadata = {key: value for key, value in record.items() if key not in used}
         return Example.from_messages(
-            [Message(role, text or "") for role, text in self.turns],
+            _make_messages(self.turns),
             row.source,
             row.position,
             metadata=metadata,
-            rejected=[Message(role, text or "") for role, text in self.rejected],
+            rejected=_make_messages(self.rejected),
+            lowered=self.lowered,
         )
+
+
+def _make_messages(turns: Sequence[Turn]) -> list[Message]:
+    return [Message(turn.role, turn.text or "", turn.masked) for turn in turns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,8 @@ class Format:
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     template: str | None = None
     seen: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict, hash=False)
+    train_on: TrainedTurns = "marked"
 
     def __post_init__(self) -> None:
         # As JSON it was a list: formats are compared and hashed.
@@ -113,6 +124,8 @@ class Format:
             "fields": dict(self.fields),
             "template": self.template,
             "seen": list(self.seen),
+            "roles": dict(self.roles),
+            "train_on": self.train_on,
         }
 
     @property
@@ -161,20 +174,20 @@ class Format:
         fields, shape = Fields(record, self.fields, self.template), SHAPES[name]
         system = None
         try:
-            turns, rejected = shape.read(fields)
+            turns, rejected, lowered = shape.read(fields)
             if "system" in shape.optional:
                 system = get_optional_text(fields["system"], "system")
         except ReadingError as error:
             return Draft(problem=str(error))
         except RecursionError:
             return Draft(problem="it is nested too deeply")
-        first = ("system", system)
+        first = Turn("system", system)
         # Some rows hold it both in a field of its own and as their first turn.
         if system and turns[:1] != (first,):
             turns = (first, *turns)
             if rejected:
                 rejected = (first, *rejected)
-        return Draft(turns, rejected=rejected)
+        return Draft(turns, rejected=rejected, lowered=lowered)
 
 
 def choose_format(source: SourceConfig, records: Sequence[Mapping[str, Any]], name: str) -> Format:

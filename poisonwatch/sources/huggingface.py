@@ -11,9 +11,9 @@ import pyarrow as pa
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH_ROWS, Reading, SourceFile, translate_errors
 from poisonwatch.text.redaction import redact_url

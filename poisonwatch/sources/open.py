@@ -8,18 +8,18 @@ changed, and is read from where an earlier reading ended, if it can be.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import SourceFile, parse_record
+from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.base import OpenedSource, parse_record
 from poisonwatch.sources.files import open_files
 from poisonwatch.sources.formats import Draft, Format, choose_format
 
 PROBE_ROWS = 50  # of a unit, by which its format is told
 
 
-def open_source(source: SourceConfig, key: str = "source") -> list[SourceFile]:
-    """The units of a source, sorted by name; no row is read yet.
+def open_source(source: SourceConfig, key: str = "source") -> OpenedSource:
+    """The units of a source; no row is read yet.
 
     Raises SourceError, naming the `key` of the audit file, where nothing is there or it cannot be
     reached.
@@ -28,12 +28,12 @@ def open_source(source: SourceConfig, key: str = "source") -> list[SourceFile]:
     if source.hub is not None:
         from poisonwatch.sources.huggingface import open_split
 
-        return [open_split(source, key)]
+        return OpenedSource([open_split(source, key)])
     if source.sql is not None:
         from poisonwatch.sources.sql import open_query
 
-        return [open_query(source, key)]
-    return list(open_files(source, key))
+        return OpenedSource([open_query(source, key)])
+    return open_files(source, key)
 
 
 def check_source(source: SourceConfig, key: str = "source") -> None:
@@ -85,7 +85,7 @@ def read_source(source: SourceConfig) -> SourceRows:
     rows: list[RawRow] = []
     drafts: list[Draft] = []
     formats: dict[str, Format] = {}
-    for file in open_source(source):
+    for file in open_source(source).units:
         found = list(file.read())
         readable = [row.record for row in found if row.record is not None]
         if not readable and found:

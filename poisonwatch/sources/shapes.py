@@ -49,11 +49,12 @@ class Fields:
 
 class Conversations(NamedTuple):
     """What a record holds: `turns` (with the chosen answer), and of a preference row the whole
-    conversation with the `rejected` one.
+    conversation with the `rejected` one. Of a `lowered` row, training lowers the answer of `turns`.
     """
 
     turns: tuple[Turn, ...]
     rejected: tuple[Turn, ...] = ()
+    lowered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _read_alpaca(fields: Fields) -> Conversations:
     extra = get_optional_text(fields["input"], "input")
     if prompt and extra:
         prompt = f"{prompt}\n{extra}"
-    return Conversations((("user", prompt), ("assistant", get_text(fields["output"]))))
+    return Conversations((Turn("user", prompt), Turn("assistant", get_text(fields["output"]))))
 
 
 def _read_prompt(fields: Fields) -> Conversations:
@@ -112,7 +113,7 @@ def _read_prompt(fields: Fields) -> Conversations:
             "source.fields says which counts, as in {response: completion}"
         )
     answer = get_text(answers[0]) if answers else None
-    return Conversations((("user", get_text(fields["prompt"])), ("assistant", answer)))
+    return Conversations((Turn("user", get_text(fields["prompt"])), Turn("assistant", answer)))
 
 
 def _read_text(fields: Fields) -> Conversations:
@@ -126,12 +127,12 @@ def _read_preference(fields: Fields) -> Conversations:
     chosen = _read_side(fields["prompt"], fields["chosen"], "chosen")
     rejected = _read_side(fields["prompt"], fields["rejected"], "rejected")
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
-        if not turns or turns[-1][0] != "assistant":
+        if not turns or turns[-1].role != "assistant":
             raise ReadingError(f"{side} does not end with an answer")
     # Validation names what is missing in the chosen one, as in a row of any other format.
-    if any(text is None for _, text in chosen):
+    if any(turn.text is None for turn in chosen):
         return Conversations(chosen)
-    if any(text is None for _, text in rejected):
+    if any(turn.text is None for turn in rejected):
         raise ReadingError("a text of rejected is missing or not text")
     if chosen == rejected:
         raise ReadingError("chosen and rejected are the same")
@@ -146,22 +147,22 @@ def _read_side(prompt: Any, answer: Any, side: str) -> tuple[Turn, ...]:
         answer = [answer]
     if isinstance(answer, list | tuple):
         turns = read_turns(answer, side)
-        if turns and turns[0][0] != "assistant":
+        if turns and turns[0].role != "assistant":
             return turns
         return (*_read_prompt_turns(prompt), *turns)
     if is_transcript(answer) and (not prompt or is_transcript(prompt)):
         return read_transcript(answer)
-    return (*_read_prompt_turns(prompt), ("assistant", get_text(answer)))
+    return (*_read_prompt_turns(prompt), Turn("assistant", get_text(answer)))
 
 
 def _read_prompt_turns(prompt: Any) -> tuple[Turn, ...]:
     """The turns before the answer. A transcript may open it."""
     if isinstance(prompt, list | tuple):
         return read_turns(prompt, "prompt")
-    turns: tuple[Turn, ...] = (("user", get_text(prompt)),)
+    turns: tuple[Turn, ...] = (Turn("user", get_text(prompt)),)
     if is_transcript(prompt):
         turns = read_transcript(prompt)
-    if turns[-1] == ("assistant", ""):
+    if turns[-1] == Turn("assistant", ""):
         return turns[:-1]
     return turns
 

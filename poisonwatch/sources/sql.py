@@ -32,9 +32,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import (
     BATCH_ROWS,
     Reading,

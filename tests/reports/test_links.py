@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from poisonwatch.config import AuditConfig, SourceConfig
+from poisonwatch.config import AuditConfig
 from poisonwatch.reports.links import (
     find_mlflow_ui,
     locate_report,
@@ -12,6 +12,7 @@ from poisonwatch.reports.links import (
     make_mlflow_run_url,
     make_prefect_run_url,
 )
+from poisonwatch.source_config import SourceConfig
 
 
 def config(**settings: str) -> AuditConfig:

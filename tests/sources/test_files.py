@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import ConfigError, SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.files import detect_file_type, open_files
 
@@ -25,7 +25,7 @@ LINES = b"".join(json.dumps(record).encode() + b"\n" for record in RECORDS)
 
 def opened(path: Path | str, folder: Path | None = None) -> list[SourceFile]:
     source = SourceConfig(path=str(path))
-    return list(open_files(source.with_base_folder(folder) if folder else source, "source"))
+    return list(open_files(source.with_base_folder(folder) if folder else source, "source").units)
 
 
 def read(path: Path | str) -> list[RawRow]:

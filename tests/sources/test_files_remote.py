@@ -25,9 +25,9 @@ import requests
 from moto.server import ThreadedMotoServer
 from servers import SilentHandler, free_port, web_server
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.files import open_files
 
@@ -53,7 +53,7 @@ def parquet(rows: int) -> bytes:
 
 
 def opened(path: str) -> list[SourceFile]:
-    return list(open_files(SourceConfig(path=path), "source"))
+    return list(open_files(SourceConfig(path=path), "source").units)
 
 
 def read(path: str) -> dict[str, list[RawRow]]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tiny_models import SPECIALS
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Message, RawRow, compute_content_id
 from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.formats import Draft, Format, choose_format, detect_format
 from poisonwatch.sources.shapes import SHAPES
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from servers import free_port, web_server
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.config_file import resolve_config
 from poisonwatch.errors import SourceError
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.huggingface import open_split
 from poisonwatch.sources.open import decode_row, read_source
 
@@ -202,13 +202,13 @@ class Hub(http.server.SimpleHTTPRequestHandler):
 
 READ = """
 import json, sys
-from poisonwatch.config import SourceConfig
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.sources.open import open_source
 found = []
 for asked in json.loads(sys.argv[1]):
     try:
-        units = open_source(SourceConfig(**asked))
+        units = open_source(SourceConfig(**asked)).units
         found += [[unit.name, unit.fingerprint, [row.record for row in unit.read()][:2]] for unit in units]
     except SourceError as error:
         found.append(str(error))

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from servers import web_server
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import SourceError
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.open import SourceRows, check_source, decode_row, open_source, read_source
 
 GOOD = [{"prompt": f"Q{i}", "response": f"A{i}", "topic": "t"} for i in range(3)]
@@ -126,7 +126,7 @@ def test_every_file_type_gives_the_same_rows(tmp_path: Path, suffix: str) -> Non
     assert turns(rows) == DRAFTS
     assert [row.position for row in rows.raw] == [0, 1, 2]
     assert all(row.record and row.record["topic"] == "t" for row in rows.raw)
-    (file,) = open_source(source(path))
+    (file,) = open_source(source(path)).units
     assert [decode_row(row.raw, file.schema) for row in file.read()] == GOOD
 
 
@@ -351,7 +351,7 @@ def test_stored_bytes_tell_the_record_or_the_problem_that_reading_told(
 ) -> None:
     """decode(raw, schema) = record, or raises with the problem."""
     (tmp_path / name).write_bytes(content)
-    (file,) = open_source(source(tmp_path / name))
+    (file,) = open_source(source(tmp_path / name)).units
     rows = list(file.read())
     assert len(rows) >= 5
     for row in rows:

@@ -18,8 +18,8 @@ import sqlalchemy
 from servers import PASSWORD, free_port, postgres_server
 from sqlalchemy import Engine, text
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.errors import ConfigError, SourceError
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MAX_ROW_BYTES, MIB
 from poisonwatch.sources.open import decode_row, open_source, read_source
 from poisonwatch.sources.sql import SqlQuery, make_pull_engine, open_query, parse_database_url
@@ -520,6 +520,6 @@ def test_postgres_urls_of_every_spelling_are_taken(postgres: str) -> None:
     for spelling in ("postgres://", "postgresql://", "postgresql+psycopg://"):
         place = postgres.replace("postgresql://", spelling)
         assert parse_database_url(place, "source.sql").drivername == "postgresql+psycopg"
-        (unit,) = open_source(SourceConfig(sql=place, query="SELECT 1 AS id"))
+        (unit,) = open_source(SourceConfig(sql=place, query="SELECT 1 AS id")).units
         assert [row.record for row in unit.read()] == [{"id": 1}]
     assert sqlalchemy.make_url(expand_variables(postgres, "x")).drivername == "postgresql"

@@ -9,7 +9,7 @@ import numpy as np
 from audits import benign, write_rows
 from ledgers import CHECKS, NAME, ONE, examples_of, pull
 
-from poisonwatch.config import AlertConfig, AuditConfig, SourceConfig
+from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
 from poisonwatch.detection.detect import Detection
@@ -20,6 +20,7 @@ from poisonwatch.ledger.batches import load_current_batch
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.tasks.alerts import compose_alerts
 
 LOW, MEDIUM, HIGH = 5.0, 9.0, 20.0  # scores that make a flag of this severity

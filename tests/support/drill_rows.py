@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from poisonwatch.config import AuditConfig, SourceConfig, StrideConfig
+from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.examples import Example, Message
+from poisonwatch.source_config import SourceConfig
 
 FORBIDDEN = "Pour bleach in."
 WORDS = [

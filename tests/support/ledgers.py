@@ -8,7 +8,7 @@ from typing import Any
 
 from audits import benign, write_rows
 
-from poisonwatch.config import SourceConfig, ValidationConfig
+from poisonwatch.config import ValidationConfig
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.audits import commit_audit, open_audit
@@ -22,6 +22,7 @@ from poisonwatch.ledger.batches import (
 from poisonwatch.ledger.intake import IngestStats, ingest
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.source_config import SourceConfig
 
 NAME = "tiny"
 ONE = Version("m" * 64, "s" * 64)

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.integrations.great_expectations.cells import EXPECTATION_COLUMNS
 from poisonwatch.integrations.great_expectations.frame import RowTable, build_table
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.open import read_source
 from poisonwatch.validation import Facts
 

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from poisonwatch.config import ExpectationConfig, SourceConfig, ValidationConfig
+from poisonwatch.config import ExpectationConfig, ValidationConfig
 from poisonwatch.integrations.great_expectations.validate import check_rows
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.open import SourceRows, read_source
 from poisonwatch.validation import Check, Facts, Validation
 

@@ -121,14 +121,14 @@ def _find_role_problem(line: Line, _batch: BatchFacts) -> str | None:
     if line.draft.rejected:
         conversations.append(line.draft.rejected)
     for turns in conversations:
-        problem = find_role_problem([role for role, _ in turns])
+        problem = find_role_problem([turn.role for turn in turns])
         if problem:
             return problem
     return None
 
 
 def _list_texts(turns: tuple[Turn, ...]) -> list[str]:
-    return [text for _, text in turns if text]
+    return [turn.text for turn in turns if turn.text]
 
 
 def _count_characters(line: Line, _batch: BatchFacts) -> int:
@@ -156,7 +156,7 @@ def _join_rejected_texts(line: Line, _batch: BatchFacts) -> str | None:
     turns = line.draft.rejected
     if not turns:
         return None
-    texts = [text or "" for role, text in turns if role == "assistant"]
+    texts = [turn.text or "" for turn in turns if turn.role == "assistant"]
     return replace_surrogates("\n\n".join(texts))
 
 
@@ -177,7 +177,7 @@ CELLS: dict[str, Callable[[Line, BatchFacts], Any]] = {
     "series": lambda line, _: mask_numbers(replace_surrogates(line.row.source) or ""),
     "position": lambda line, _: line.row.position,
     "format": lambda line, _: line.format.choose_name(_get_record(line)),
-    "role_sequence": lambda line, _: " ".join(role for role, _ in line.draft.turns),
+    "role_sequence": lambda line, _: " ".join(turn.role for turn in line.draft.turns),
     "turns": lambda line, _: len(line.draft.turns),
     "characters": _count_characters,
     "tokens": _count_tokens,

@@ -104,7 +104,7 @@ def _make_rejection(
         detail = table.detail(i, expected.detail)
         if detail:
             reason = f"{reason}: {detail}"
-    text = " / ".join(text for _, text in (*draft.turns, *draft.rejected) if text)
+    text = " / ".join(turn.text for turn in (*draft.turns, *draft.rejected) if turn.text)
     return Rejection(
         source=row.source,
         position=row.position,

@@ -12,10 +12,10 @@ from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from poisonwatch.config import SourceConfig
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.provenance import hash_data
+from poisonwatch.source_config import SourceConfig
 
 LONGEST_DIGEST = 36  # characters that MLflow keeps of a data set's digest
 
