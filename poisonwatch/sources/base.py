@@ -35,10 +35,13 @@ def parse_cursor(kind: type[M], text: str | None) -> M | None:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """What lies in a source and is not read: a file, or a folder, and why."""
+    """What lies in a source and is not read: a file, or a folder, and why. `may_hold_rows` says
+    whether a trainer that is given the folder could read rows out of it.
+    """
 
     name: str
     reason: str
+    may_hold_rows: bool = False
 
 
 @dataclass(slots=True)
