@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ MAX_ROW_BYTES = 16 * MIB
 # A library may quote a whole row where it says why it failed.
 MAX_REASON_CHARACTERS = 300
 BATCH_ROWS = 1000  # rows that are in memory at a time
+MAX_BATCH_BYTES = 64 * MIB  # of rows that are in memory at a time
 _BOM = b"\xef\xbb\xbf"
 
 M = TypeVar("M")
@@ -202,3 +203,22 @@ def limit_size(row: RawRow) -> RawRow:
         row.place,
         problem=describe_too_long(hashlib.sha256(row.raw).hexdigest()),
     )
+
+
+def batch_by_size(
+    rows: Iterable[RawRow], max_rows: int, max_bytes: int = MAX_BATCH_BYTES
+) -> Iterator[list[RawRow]]:
+    """The rows in order, at most `max_rows` at a time and at most `max_bytes` of `raw`; one that is
+    longer comes alone.
+    """
+    batch: list[RawRow] = []
+    size = 0
+    for row in rows:
+        is_full = len(batch) >= max_rows or size + len(row.raw) > max_bytes
+        if batch and is_full:
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += len(row.raw)
+    if batch:
+        yield batch

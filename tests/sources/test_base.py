@@ -8,6 +8,7 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import (
     MAX_ROW_BYTES,
+    batch_by_size,
     dump_compact,
     limit_size,
     make_json_row,
@@ -103,3 +104,24 @@ def test_own_errors_pass_through() -> None:
         translate_errors("a cannot be read", lambda text: text),
     ):
         raise SourceError("mine")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ([], []),
+        ([1, 1, 1, 1], [[1, 1, 1], [1]]),
+        ([6, 4, 1], [[6, 4], [1]]),
+        ([6, 5, 1], [[6], [5, 1]]),
+        ([1, 20, 1], [[1], [20], [1]]),
+        ([0, 0, 0], [[0, 0, 0]]),
+    ],
+)
+def test_batches_are_bounded_in_rows_and_in_bytes(
+    sizes: list[int], batches: list[list[int]]
+) -> None:
+    """At most 3 rows and 10 bytes, in order; a longer row comes alone."""
+    rows = [RawRow("a", i, "a", raw=b"x" * size) for i, size in enumerate(sizes)]
+    found = list(batch_by_size(rows, max_rows=3, max_bytes=10))
+    assert [[len(row.raw) for row in batch] for batch in found] == batches
+    assert [row for batch in found for row in batch] == rows
