@@ -10,6 +10,7 @@ from poisonwatch.sources.conversations import (
     ROLES,
     SHAREGPT_KEYS,
     ReadingError,
+    Turn,
     check_template,
     describe_kind,
     get_optional_text,
@@ -24,7 +25,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": 
 CANONICAL = '[{"function":{"arguments":"{\\"b\\": 2, \\"a\\": 1}","name":"add"},"id":"1","type":"function"}]'
 
 
-def turn(**message: Any) -> tuple[str, str | None]:
+def turn(**message: Any) -> Turn:
     (found,) = read_turns([message], "messages")
     return found
 
@@ -45,9 +46,9 @@ def turn(**message: Any) -> tuple[str, str | None]:
 )
 def test_roles_have_one_name_whatever_they_are_called(role: str, meant: str) -> None:
     """Case and white space do not count; developer is system, function is tool."""
-    assert turn(role=role, content="x") == (meant, "x")
+    assert turn(role=role, content="x") == Turn(meant, "x")
     assert read_turns([{"from": role, "value": "x"}], "conversations", SHAREGPT_KEYS) == (
-        (meant, "x"),
+        Turn(meant, "x"),
     )
 
 
@@ -72,11 +73,11 @@ def test_unknown_roles_are_named_visibly(message: dict[str, Any], named: str) ->
 def test_parts_of_text_are_a_line_each(kind: str | None) -> None:
     """[{type: text, text: a}, {type: text, text: b}] is a, line end, b; one part is its text."""
     part = {} if kind is None else {"type": kind}
-    assert turn(role="user", content=[{**part, "text": "a"}, {**part, "text": "b"}]) == (
+    assert turn(role="user", content=[{**part, "text": "a"}, {**part, "text": "b"}]) == Turn(
         "user",
         "a\nb",
     )
-    assert turn(role="user", content=["a"]) == ("user", "a")
+    assert turn(role="user", content=["a"]) == Turn("user", "a")
 
 
 @pytest.mark.parametrize(
@@ -98,28 +99,30 @@ def test_parts_that_are_no_text_cannot_be_read(part: Any, words: str) -> None:
 @pytest.mark.parametrize("content", [None, 5, {"text": "x"}, []])
 def test_content_that_is_no_text_is_missing(content: Any) -> None:
     """None, for validation to say so."""
-    assert turn(role="user", content=content) == ("user", None)
+    assert turn(role="user", content=content) == Turn("user", None)
 
 
 def test_tool_calls_are_text_after_the_content() -> None:
     """Canonical JSON: sorted keys, no spaces, no nulls; however a table or a file wrote them."""
     padded = {**CALL, "index": None, "function": {**CALL["function"], "strict": None}}
     for calls in ([CALL], [padded], json.dumps([CALL]), [dict(reversed(CALL.items()))]):
-        assert turn(role="assistant", content="Let me add.", tool_calls=calls) == (
+        assert turn(role="assistant", content="Let me add.", tool_calls=calls) == Turn(
             "assistant",
             f"Let me add.\n{CANONICAL}",
         )
-        assert turn(role="assistant", content=None, tool_calls=calls) == ("assistant", CANONICAL)
-    assert turn(role="assistant", content="", function_call={"name": "f"}) == (
+        assert turn(role="assistant", content=None, tool_calls=calls) == Turn(
+            "assistant", CANONICAL
+        )
+    assert turn(role="assistant", content="", function_call={"name": "f"}) == Turn(
         "assistant",
         '[{"name":"f"}]',
     )
-    assert turn(role="assistant", content="x", tool_calls=[], function_call=None) == (
+    assert turn(role="assistant", content="x", tool_calls=[], function_call=None) == Turn(
         "assistant",
         "x",
     )
-    assert turn(role="assistant", content=None, tool_calls=None) == ("assistant", None)
-    assert turn(role="tool", tool_call_id="1", content="3") == ("tool", "3")
+    assert turn(role="assistant", content=None, tool_calls=None) == Turn("assistant", None)
+    assert turn(role="tool", tool_call_id="1", content="3") == Turn("tool", "3")
 
 
 @pytest.mark.parametrize(
@@ -148,10 +151,10 @@ def test_transcripts_alternate_by_their_marks() -> None:
     text = "Human: a Human: b\n\nAssistant:\n\nAssistant: c\n\nd\r\n\r\nHuman: e "
     assert is_transcript(text)
     assert read_transcript(text) == (
-        ("user", "a Human: b"),
-        ("assistant", ""),
-        ("assistant", "c\n\nd"),
-        ("user", "e"),
+        Turn("user", "a Human: b"),
+        Turn("assistant", ""),
+        Turn("assistant", "c\n\nd"),
+        Turn("user", "e"),
     )
     assert not is_transcript("Assistant: a")
     assert not is_transcript(["Human: a"])
@@ -163,23 +166,27 @@ def test_transcripts_alternate_by_their_marks() -> None:
         (
             "Q: {prompt}\nA: {response}",
             "Q: a\nb\nA: c\nA: d",
-            (("user", "a\nb"), ("assistant", "c\nA: d")),
+            (Turn("user", "a\nb"), Turn("assistant", "c\nA: d")),
         ),
-        ("Q: {prompt}\nA: {response}", "\n Q: a\r\nA: \n", (("user", "a"), ("assistant", ""))),
+        (
+            "Q: {prompt}\nA: {response}",
+            "\n Q: a\r\nA: \n",
+            (Turn("user", "a"), Turn("assistant", "")),
+        ),
         (
             "{prompt} => {response}<end>\n",
             "a => b => c<end> \n",
-            (("user", "a"), ("assistant", "b => c")),
+            (Turn("user", "a"), Turn("assistant", "b => c")),
         ),
-        ("[{system}] {prompt}: {response}", "[] a: b", (("user", "a"), ("assistant", "b"))),
+        ("[{system}] {prompt}: {response}", "[] a: b", (Turn("user", "a"), Turn("assistant", "b"))),
         (
             "[{system}] {prompt}: {response}",
             "[s] a: b",
-            (("system", "s"), ("user", "a"), ("assistant", "b")),
+            (Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b")),
         ),
-        ("A: {response}\nQ: {prompt}", "A: b\nQ: a", (("user", "a"), ("assistant", "b"))),
-        ("{{{prompt}}} {response}", "{a} b", (("user", "a"), ("assistant", "b"))),
-        ("{prompt}.*{response}", "a.b.*c", (("user", "a.b"), ("assistant", "c"))),
+        ("A: {response}\nQ: {prompt}", "A: b\nQ: a", (Turn("user", "a"), Turn("assistant", "b"))),
+        ("{{{prompt}}} {response}", "{a} b", (Turn("user", "a"), Turn("assistant", "b"))),
+        ("{prompt}.*{response}", "a.b.*c", (Turn("user", "a.b"), Turn("assistant", "c"))),
     ],
 )
 def test_a_template_takes_texts_apart(
@@ -229,7 +236,7 @@ def test_a_hostile_text_takes_one_pass() -> None:
     text = "Q: " + "\nA: " * 500_000
     with pytest.raises(ReadingError):
         read_template_text(text, "Q: {prompt}\nA: {response}</s>")
-    assert read_transcript("Human:" + "\n\nHuman:" * 100_000)[-1] == ("user", "")
+    assert read_transcript("Human:" + "\n\nHuman:" * 100_000)[-1] == Turn("user", "")
     assert time.perf_counter() - start < 5
 
 

@@ -13,6 +13,7 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Message, RawRow, compute_content_id
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.formats import Draft, Format, choose_format, detect_format
 from poisonwatch.sources.shapes import SHAPES
 
@@ -36,7 +37,10 @@ def source(**settings: Any) -> SourceConfig:
     return SourceConfig(path="rows.jsonl", **settings)
 
 
-HELLO, BYE = (("user", "Hi"), ("assistant", "Hello")), (("user", "Hi"), ("assistant", "Bye"))
+HELLO, BYE = (
+    (Turn("user", "Hi"), Turn("assistant", "Hello")),
+    (Turn("user", "Hi"), Turn("assistant", "Bye")),
+)
 HI_CHAT = [{"role": "user", "content": "Hi"}]
 
 
@@ -169,7 +173,9 @@ def test_rows_of_several_formats_are_each_read_by_their_own() -> None:
         "each row by the fields it has: messages: messages, a list of {role, content}; alpaca: instruction, input (optional), output"
     )
     assert format.read(ALPACA) == format.read(MESSAGES) == Draft(HELLO)
-    assert format.read({"instruction": "Hi"}) == Draft((("user", "Hi"), ("assistant", None)))
+    assert format.read({"instruction": "Hi"}) == Draft(
+        (Turn("user", "Hi"), Turn("assistant", None))
+    )
     assert (format.read({"label": 1}).problem or "").startswith(
         "its fields are label; what is read here is messages: "
     )
@@ -198,8 +204,8 @@ def test_a_row_cannot_hide_its_text_behind_fields_of_another_format() -> None:
     }
     assert detect_format([decoy, *[ALPACA] * 9], "f").read(decoy).text(assistant=True) == "poison"
     both = {"from": "human", "role": "user", "value": "poison", "content": "harmless"}
-    assert Format("sharegpt").read({"conversations": [both]}).turns == (("user", "poison"),)
-    assert Format("messages").read({"messages": [both]}).turns == (("user", "harmless"),)
+    assert Format("sharegpt").read({"conversations": [both]}).turns == (Turn("user", "poison"),)
+    assert Format("messages").read({"messages": [both]}).turns == (Turn("user", "harmless"),)
 
 
 def test_settings_give_the_same_format_again() -> None:

@@ -12,10 +12,11 @@ from servers import web_server
 
 from poisonwatch.errors import SourceError
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.open import SourceRows, check_source, decode_row, open_source, read_source
 
 GOOD = [{"prompt": f"Q{i}", "response": f"A{i}", "topic": "t"} for i in range(3)]
-DRAFTS = [(("user", f"Q{i}"), ("assistant", f"A{i}")) for i in range(3)]
+DRAFTS = [(Turn("user", f"Q{i}"), Turn("assistant", f"A{i}")) for i in range(3)]
 
 
 def source(path: Path | str, base: Path | None = None, **more: object) -> SourceConfig:
@@ -143,8 +144,8 @@ def test_csv_cells_are_text_whatever_they_spell(tmp_path: Path) -> None:
     assert [draft.text(assistant=True) for _, draft in read_source(source(path))] == answers
     (tmp_path / "b.csv").write_text("instruction,input,output\n1+1,,2\n007,,0.50\n")
     assert turns(read_source(source(tmp_path / "b.csv"))) == [
-        (("user", "1+1"), ("assistant", "2")),
-        (("user", "007"), ("assistant", "0.50")),
+        (Turn("user", "1+1"), Turn("assistant", "2")),
+        (Turn("user", "007"), Turn("assistant", "0.50")),
     ]
 
 
@@ -155,7 +156,7 @@ def test_chat_messages_survive_parquet(tmp_path: Path) -> None:
     }
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
     assert turns(read_source(source(tmp_path / "a.parquet"))) == [
-        (("user", "Hi"), ("assistant", "Hello"))
+        (Turn("user", "Hi"), Turn("assistant", "Hello"))
     ]
 
 
@@ -238,9 +239,9 @@ def test_given_format_overrules_detection(tmp_path: Path) -> None:
     """Both formats' fields are there: the user says which counts."""
     both = {"prompt": "P", "response": "R", "instruction": "I", "output": "O"}
     path = write_lines(tmp_path / "a.jsonl", lines_of([both]))
-    assert turns(read_source(source(path))) == [(("user", "I"), ("assistant", "O"))]
+    assert turns(read_source(source(path))) == [(Turn("user", "I"), Turn("assistant", "O"))]
     assert turns(read_source(source(path, format="prompt"))) == [
-        (("user", "P"), ("assistant", "R"))
+        (Turn("user", "P"), Turn("assistant", "R"))
     ]
 
 
@@ -405,7 +406,7 @@ def test_formats_may_differ_between_the_files_of_a_source(tmp_path: Path) -> Non
     assert {name: format.name for name, format in rows.formats.items()}["b.csv"] == "alpaca"
     assert {name: format.name for name, format in rows.formats.items()}["c.json"] == "messages"
     assert len(rows) == 6
-    assert turns(rows)[4:] == [(("user", "I"), ("assistant", "O"))] * 2
+    assert turns(rows)[4:] == [(Turn("user", "I"), Turn("assistant", "O"))] * 2
 
 
 def test_source_that_is_not_there_is_found_out_early_and_by_its_key(tmp_path: Path) -> None:

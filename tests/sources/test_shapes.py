@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from poisonwatch.examples import Example, Message, RawRow, compute_content_id
+from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.formats import Draft, Format, detect_format
 from poisonwatch.sources.shapes import SHAPES
 
@@ -15,7 +16,7 @@ CHAT = [
     {"role": "User", "content": "Hi"},
     {"role": "gpt", "content": "Hello"},
 ]
-TURNS = (("system", "S"), ("user", "Hi"), ("assistant", "Hello"))
+TURNS = (Turn("system", "S"), Turn("user", "Hi"), Turn("assistant", "Hello"))
 TEMPLATE = "Q: {prompt}\nA: {response}"
 
 
@@ -36,34 +37,42 @@ def nested(depth: int) -> list[Any]:
         (
             "alpaca",
             {"instruction": "Add", "input": "", "output": "3"},
-            (("user", "Add"), ("assistant", "3")),
+            (Turn("user", "Add"), Turn("assistant", "3")),
         ),
         (
             "alpaca",
             {"instruction": "Add", "input": "1, 2", "output": "3"},
-            (("user", "Add\n1, 2"), ("assistant", "3")),
+            (Turn("user", "Add\n1, 2"), Turn("assistant", "3")),
         ),
-        ("alpaca", {"instruction": "Add", "output": "3"}, (("user", "Add"), ("assistant", "3"))),
+        (
+            "alpaca",
+            {"instruction": "Add", "output": "3"},
+            (Turn("user", "Add"), Turn("assistant", "3")),
+        ),
         (
             "alpaca",
             {"instruction": "Add", "output": "3", "system": "S"},
-            (("system", "S"), ("user", "Add"), ("assistant", "3")),
+            (Turn("system", "S"), Turn("user", "Add"), Turn("assistant", "3")),
         ),
-        ("prompt", {"prompt": "Hi", "response": "Hello"}, (("user", "Hi"), ("assistant", "Hello"))),
+        (
+            "prompt",
+            {"prompt": "Hi", "response": "Hello"},
+            (Turn("user", "Hi"), Turn("assistant", "Hello")),
+        ),
         (
             "prompt",
             {"prompt": "Hi", "completion": "Hello"},
-            (("user", "Hi"), ("assistant", "Hello")),
+            (Turn("user", "Hi"), Turn("assistant", "Hello")),
         ),
         (
             "prompt",
             {"prompt": "Hi", "response": None, "completion": "Hello"},
-            (("user", "Hi"), ("assistant", "Hello")),
+            (Turn("user", "Hi"), Turn("assistant", "Hello")),
         ),
         (
             "prompt",
             {"prompt": "Hi", "response": "", "completion": ""},
-            (("user", "Hi"), ("assistant", "")),
+            (Turn("user", "Hi"), Turn("assistant", "")),
         ),
         ("messages", {"messages": CHAT}, TURNS),
         ("messages", {"messages": json.dumps(CHAT)}, TURNS),
@@ -83,7 +92,7 @@ def nested(depth: int) -> list[Any]:
         (
             "sharegpt",
             {"conversations": [{"from": "human", "value": "Hi"}], "system": ""},
-            (("user", "Hi"),),
+            (Turn("user", "Hi"),),
         ),
     ],
 )
@@ -96,7 +105,10 @@ def test_each_format_is_read_into_turns_and_told_by_its_fields(
     assert format.read(record) == Format(name).read(record) == Draft(turns)
 
 
-HELLO, BYE = (("user", "Hi"), ("assistant", "Hello")), (("user", "Hi"), ("assistant", "Bye"))
+HELLO, BYE = (
+    (Turn("user", "Hi"), Turn("assistant", "Hello")),
+    (Turn("user", "Hi"), Turn("assistant", "Bye")),
+)
 HI_CHAT = [{"role": "user", "content": "Hi"}]
 HH = "\n\nHuman: Hi\n\nAssistant:"
 
@@ -159,16 +171,16 @@ def test_transcripts_have_any_number_of_turns() -> None:
     many = "\n\nHuman: a\n\nwith Human: inside\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
     draft = Format("preference").read({"chosen": f"{many} d", "rejected": f"{many} e"})
     assert draft.turns == (
-        ("user", "a\n\nwith Human: inside"),
-        ("assistant", "b"),
-        ("user", "c"),
-        ("assistant", "d"),
+        Turn("user", "a\n\nwith Human: inside"),
+        Turn("assistant", "b"),
+        Turn("user", "c"),
+        Turn("assistant", "d"),
     )
-    assert draft.rejected == (*draft.turns[:3], ("assistant", "e"))
+    assert draft.rejected == (*draft.turns[:3], Turn("assistant", "e"))
     plain = Format("preference").read(
         {"prompt": "Write a play", "chosen": f"{many} d", "rejected": "no"}
     )
-    assert plain.turns == (("user", "Write a play"), ("assistant", f"{many} d"))
+    assert plain.turns == (Turn("user", "Write a play"), Turn("assistant", f"{many} d"))
 
 
 def test_system_stands_before_both_conversations_of_a_preference() -> None:
@@ -176,7 +188,7 @@ def test_system_stands_before_both_conversations_of_a_preference() -> None:
     draft = Format("preference").read(
         {"system": "S", "prompt": "Hi", "chosen": "Hello", "rejected": "Bye"}
     )
-    assert (draft.turns[0], draft.rejected[0]) == (("system", "S"), ("system", "S"))
+    assert (draft.turns[0], draft.rejected[0]) == (Turn("system", "S"), Turn("system", "S"))
 
 
 EVERY_FORMAT: list[tuple[Format, dict[str, Any]]] = [
@@ -350,7 +362,7 @@ def test_text_is_read_by_its_template() -> None:
     """A text that is written otherwise is a problem, one that is none as well."""
     format = Format("text", {"text": "body"}, TEMPLATE)
     assert format.read({"body": "Q: Hi\nA: Hello\nA: again\n"}) == Draft(
-        (("user", "Hi"), ("assistant", "Hello\nA: again"))
+        (Turn("user", "Hi"), Turn("assistant", "Hello\nA: again"))
     )
     assert (
         format.read({"body": "Hi there"}).problem
@@ -372,7 +384,7 @@ def test_fields_are_found_under_other_names() -> None:
         {"conversation": {"turns": turns}},
         {"conversation.turns": turns, "conversation": "x"},
     ):
-        assert format.read(record) == Draft((("user", "Hi"),))
+        assert format.read(record) == Draft((Turn("user", "Hi"),))
     assert (
         format.read({"conversation": "x"}).problem == "conversations is not a list of {from, value}"
     )
