@@ -23,7 +23,7 @@ from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, ins
 from poisonwatch.ledger.tables import files, places, rows, shapes
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import SourceFile
+from poisonwatch.sources.base import PassedOver, SourceFile
 from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
 
@@ -35,13 +35,20 @@ FORMAT_SAMPLE_ROWS = 50  # rows that a file's format is recognised by
 class IngestStats:
     """What a pull met: `read` rows, of which `new` were never seen; `unchanged` files were not
     opened. `formats` in words, by file.
+
+    `variants` are bytes that were never seen, of contents that were; `copies` are rows of these
+    files whose bytes stand at an earlier place of the source, too. `passed_over` lies in the source
+    and is not read.
     """
 
     read: int = 0
     new: int = 0
+    variants: int = 0
+    copies: int = 0
     files: int = 0
     unchanged: int = 0
     formats: dict[str, str] = field(default_factory=dict)
+    passed_over: Sequence[PassedOver] = ()
 
 
 def ingest(
@@ -55,6 +62,7 @@ def ingest(
     stats = IngestStats()
     read_settings = json.dumps(source.reading)
     found = open_source(source)
+    stats.passed_over = found.passed_over
     for file in found.units:
         stats.files += 1
         # A transaction a file: an error in one leaves those before it in.
