@@ -20,6 +20,7 @@ LONG_SHARE = 0.1
 EXAMPLE_CHARACTERS = 60
 NAME_CHARACTERS = 60
 FIELDS_SHOWN = 8
+MAX_NAMES = 1000
 _DEEPEST = 20
 
 
@@ -54,22 +55,46 @@ class _Count:
             self.example = _make_example(values[0])
 
 
+class UnreadCounter:
+    """Counts unread fields while rows pass by, but for those in `ignore`, and what lies within
+    them.
+    """
+
+    def __init__(self, ignore: Collection[str] = ()) -> None:
+        self._ignore = frozenset(ignore)
+        self._counts: dict[str, _Count] = {}
+        self._rows = 0
+
+    def add(self, record: Mapping[str, Any] | None, unread: Sequence[str]) -> None:
+        """A row: what stands in it, and the names of its unread fields."""
+        self._rows += 1
+        for name in unread:
+            if _is_ignored(name, self._ignore):
+                continue
+            # Rows whose every key is another must not fill the memory.
+            if name not in self._counts and len(self._counts) >= MAX_NAMES:
+                continue
+            values = list(_find_values(record, name))
+            self._counts.setdefault(name, _Count()).add(values)
+
+    def list_fields(self) -> list[UnreadField]:
+        """The unread fields of the rows so far, those of most rows first."""
+        found: list[UnreadField] = []
+        for name, count in self._counts.items():
+            share = count.rows / self._rows
+            found.append(UnreadField(name, count.rows, share, count.example, count.long_rows))
+        # A stable sort: fields of as many rows stay in the order of the rows.
+        return sorted(found, key=lambda field: -field.rows)
+
+
 def count_unread(rows: SourceRows, ignore: Collection[str] = ()) -> list[UnreadField]:
     """The unread fields of some rows, those of most rows first; without those in `ignore`, and what
     lies within them.
     """
-    counts: dict[str, _Count] = {}
+    counter = UnreadCounter(ignore)
     for row, draft in rows:
-        for name in draft.unread:
-            if not _is_ignored(name, ignore):
-                values = list(_find_values(row.record, name))
-                counts.setdefault(name, _Count()).add(values)
-    found: list[UnreadField] = []
-    for name, count in counts.items():
-        share = count.rows / len(rows)
-        found.append(UnreadField(name, count.rows, share, count.example, count.long_rows))
-    # A stable sort: fields of as many rows stay in the order of the rows.
-    return sorted(found, key=lambda field: -field.rows)
+        counter.add(row.record, draft.unread)
+    return counter.list_fields()
 
 
 def describe_unread(fields: Sequence[UnreadField]) -> str:
