@@ -5,8 +5,8 @@ A content is one row of the ledger. It may stand at several places, and in sever
 in fields that are not trained on: a release writes the bytes of every place, and the gate clears
 bytes as often as they stand.
 
-    select_placed_rows(name)            each place of an audit's source, in order, with its bytes
-    load_known_bytes(connection, ids)   the bytes that contents are known in, and how often
+    select_placed_rows(name)     each place of an audit's source, in order, with its bytes
+    load_known_bytes(...)        whether contents are known in these bytes, and how often
 """
 
 from collections import defaultdict
@@ -15,7 +15,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, null, select
 
-from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched
 from poisonwatch.ledger.row_bytes import BytesKey, describe_columns
 from poisonwatch.ledger.tables import files, places, rows, shapes, variants
 
@@ -56,45 +55,49 @@ def select_placed_rows(name: str) -> Select[Any]:
 
 
 def load_known_bytes(
-    connection: Connection, ids: Collection[str]
+    connection: Connection, ids: Collection[str], digests: Collection[bytes]
 ) -> dict[str, dict[BytesKey, int]]:
-    """The bytes that contents (example ids) are known in, by `row_bytes.identify_bytes`, with the
-    number of places that hold them; contents that the ledger has not are left out.
+    """Of the bytes with these SHA-256, those that the contents with these example ids are known in:
+    by id and `row_bytes.identify_bytes`, the number of places that hold them. At most
+    VALUES_PER_STATEMENT of either.
 
     Of several audits' sources, the one that holds them most often counts. Where no file that is
     there holds them, those that are gone count; bytes that were seen and stand nowhere count once.
     """
+    found = _find_bytes(connection, ids, digests)
+    columns_of = _load_columns(connection, {row.shape for row in found})
+    counts = _count_places(connection, {row.row for row in found})
     known: dict[str, dict[BytesKey, int]] = {}
-    columns_of: dict[int, bytes] = {}
-    for some in batched(sorted(ids), VALUES_PER_STATEMENT):
-        found = _find_bytes(connection, some)
-        _add_columns(connection, {row.shape for row in found} - columns_of.keys(), columns_of)
-        counts = _count_places(connection, {row.row for row in found})
-        for row in found:
-            key = bytes(row.digest), columns_of[row.shape]
-            of_content = known.setdefault(bytes(row.id).hex(), {})
-            of_content[key] = max(1, counts[row.row, row.variant])
+    for row in found:
+        key = bytes(row.digest), columns_of[row.shape]
+        of_content = known.setdefault(bytes(row.id).hex(), {})
+        of_content[key] = max(1, counts[row.row, row.variant])
     return known
 
 
-def _find_bytes(connection: Connection, ids: Iterable[str]) -> list[Row[Any]]:
-    """All bytes of these contents: their own (`variant` is None), and the others."""
-    wanted = rows.c.id.in_([bytes.fromhex(id) for id in ids])
+def _find_bytes(
+    connection: Connection, ids: Iterable[str], digests: Iterable[bytes]
+) -> list[Row[Any]]:
+    """These bytes of these contents: their own (`variant` is None), and others."""
+    of_content = rows.c.id.in_([bytes.fromhex(id) for id in set(ids)])
+    wanted = set(digests)
     columns = rows.c.id, rows.c.row, rows.c.digest, rows.c.shape
-    own = select(*columns, null().label("variant")).where(wanted)
+    own = select(*columns, null().label("variant")).where(of_content, rows.c.digest.in_(wanted))
     others = (
         select(rows.c.id, rows.c.row, variants.c.digest, variants.c.shape, variants.c.variant)
         .join(rows, rows.c.row == variants.c.row)
-        .where(wanted)
+        .where(variants.c.digest.in_(wanted), of_content)
     )
     return [*connection.execute(own).all(), *connection.execute(others).all()]
 
 
-def _add_columns(connection: Connection, numbers: set[int], columns_of: dict[int, bytes]) -> None:
-    for some in batched(sorted(numbers), VALUES_PER_STATEMENT):
-        query = select(shapes.c.shape, shapes.c.schema).where(shapes.c.shape.in_(some))
-        for number, schema in connection.execute(query).tuples():
-            columns_of[number] = describe_columns(schema)
+def _load_columns(connection: Connection, numbers: Collection[int]) -> dict[int, bytes]:
+    """The columns of these shapes."""
+    query = select(shapes.c.shape, shapes.c.schema).where(shapes.c.shape.in_(numbers))
+    columns_of = {}
+    for number, schema in connection.execute(query).tuples():
+        columns_of[number] = describe_columns(schema)
+    return columns_of
 
 
 def _count_places(

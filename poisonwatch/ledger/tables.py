@@ -111,6 +111,7 @@ variants = Table(
     Column("shape", ForeignKey("shapes.shape"), nullable=False),
     Column("first_seen", String(32), nullable=False),
     Index("variants_by_row", "row"),
+    Index("variants_by_digest", "digest"),
 )
 
 # where a content is, or was
@@ -124,7 +125,8 @@ places = Table(
     Column("place", Text, nullable=False),
     # the bytes that stand here; none: the row's own
     Column("variant", ForeignKey("variants.variant")),
-    Index("places_by_row", "row"),
+    # with the variant: how often bytes stand is answered from it alone
+    Index("places_by_row", "row", "variant"),
     sqlite_with_rowid=False,
 )
 

@@ -21,5 +21,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("variant"),
     )
     op.create_index("variants_by_row", "variants", ["row"], unique=False)
+    op.create_index("variants_by_digest", "variants", ["digest"], unique=False)
     # SQLite has no ALTER that adds a foreign key to a table; a column with a reference it takes.
     op.execute("ALTER TABLE places ADD COLUMN variant INTEGER REFERENCES variants (variant)")
+    op.drop_index("places_by_row", table_name="places")
+    op.create_index("places_by_row", "places", ["row", "variant"], unique=False)
