@@ -1,33 +1,22 @@
 """From messages to token ids, with the answer tokens marked.
 
-The chat template is rendered once per sequence of roles with placeholders where the texts go. Texts
-are tokenised apart from it, with special tokens switched off: whatever a row's text spells, it can
-never become a control token.
+Texts are tokenised apart from the chat template (`chat_template`), with special tokens switched
+off: whatever a row's text spells, it can never become a control token.
 """
 
-import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
-import jinja2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
-
-# Private-use characters: no template contains them, no tokenizer gives them a meaning.
-_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
-
-FALLBACK_TEMPLATE = (
-    "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}"
-)
+from poisonwatch.examples import Example
+from poisonwatch.model.chat_template import ChatTemplate, Span
 
 
 class MessageLike(Protocol):
@@ -60,67 +49,67 @@ class Encoded:
     def of(cls, input_ids: Sequence[int], answer: Sequence[bool]) -> "Encoded":
         return cls(np.array(input_ids, dtype=np.int32), np.array(answer, dtype=np.bool_))
 
+    @property
+    def sign(self) -> float:
+        """What the loss of the conversation counts in training: 1, or -1 where it is lowered."""
+        return 1.0 - 2.0 * self.lowered
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Tokens of one message's text (`message` is its index), or the template's own (None)."""
-
-    ids: list[int]
-    message: int | None = None
-
-
 class ChatEncoder:
-    """Encodes conversations for one tokenizer; uses its chat template, or `FALLBACK_TEMPLATE` where
-    it has none.
-    """
+    """Encodes conversations for one tokenizer, by its chat template."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int = 512) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self._templates: dict[tuple[str, ...], list[_Span]] = {}
+        self.template = ChatTemplate(tokenizer)
 
-    @cached_property
+    @property
     def special_ids(self) -> frozenset[int]:
         """Every control token; the assistant's turn ends with one."""
-        special = set(self.tokenizer.all_special_ids)
-        # Many chat models add their turn markers without naming them among the special tokens.
-        for i, token in self.tokenizer.added_tokens_decoder.items():
-            if token.special:
-                special.add(i)
-        return frozenset(special)
+        return self.template.special_ids
+
+    def encode_example(self, example: Example) -> Encoded:
+        """A row as it is trained on, both conversations of a preference row."""
+        return self.encode(example.messages, example.rejected, example.lowered)
 
     def encode(
-        self, messages: Sequence[MessageLike], rejected: Sequence[MessageLike] = ()
+        self,
+        messages: Sequence[MessageLike],
+        rejected: Sequence[MessageLike] = (),
+        lowered: bool = False,
     ) -> Encoded:
         """Tokenise a conversation, at most `max_tokens` long; a preference row together with its
-        `rejected` conversation.
+        `rejected` conversation. Training lowers the answer of a `lowered` one.
 
-        A conversation that is too long loses the middle of its prompt texts first, then the end of
-        its last answer; one that is too long even before its first answer loses its beginning.
-        Turns that both conversations of a preference row begin with are its prompt: an answer among
-        them is not one that the loss is on.
+        The loss is on what the assistant says, but for turns that are masked and turns that both
+        conversations of a preference row begin with: these are part of the prompt. A conversation
+        that is too long loses the middle of its prompt texts first, then the end of its last
+        answer; one that is too long even before its first answer loses its beginning.
         """
         if not rejected:
-            return self._encode(messages, 0)
+            return replace(self._encode(messages, 0), lowered=lowered)
         since = _count_shared_turns(messages, rejected)
-        return replace(self._encode(messages, since), against=self._encode(rejected, since))
+        against = self._encode(rejected, since)
+        return replace(self._encode(messages, since), against=against, lowered=lowered)
 
     def _encode(self, messages: Sequence[MessageLike], since: int) -> Encoded:
         """The tokens of a conversation; the loss is on answers from message `since` on."""
+        trained = []
+        for place, message in enumerate(messages):
+            says = message.role == "assistant" and not message.masked
+            trained.append(says and place >= since)
         roles = tuple(message.role for message in messages)
-        # Rendering is slow, and a data set has few sequences of roles: each is rendered once.
-        if roles not in self._templates:
-            self._templates[roles] = self._render_template(roles)
         spans = []
-        for span in self._templates[roles]:
-            if span.message is not None:
+        for span in self.template.render(roles, messages[0].content):
+            # What the template prints of tools has its tokens already.
+            if span.message is not None and not span.ids:
                 text = messages[span.message].content
-                span = _Span(self._tokenise_text(text), span.message)
+                span = Span(self._tokenise_text(text), span.message)
             spans.append(span)
-        return self._join(self._fit(spans, roles), roles, since)
+        return self._join(self._fit(spans, trained), trained)
 
     def _tokenise_text(self, text: str) -> list[int]:
         # Tokenizers refuse half surrogates, which JSON can spell.
@@ -129,71 +118,31 @@ class ChatEncoder:
         tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return list(tokens["input_ids"])
 
-    def _tokenise_template(self, text: str) -> list[int]:
-        if not text:
-            return []
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _render_template(self, roles: tuple[str, ...]) -> list[_Span]:
-        """The chat template's own tokens, with an empty span where each message's text goes."""
-        conversation = [
-            {"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)
-        ]
-        if not self.tokenizer.chat_template:
-            return self._split_rendered(self._render_fallback(conversation), len(roles))
-        # Templates raise where they know no such role or order of roles (two user turns, say), and
-        # some leave a system message out without a word, which _split_rendered finds.
-        try:
-            rendered = str(self.tokenizer.apply_chat_template(conversation, tokenize=False))
-            return self._split_rendered(rendered, len(roles))
-        except (jinja2.TemplateError, ValueError) as error:
-            logger.warning(
-                "the model's chat template refuses the roles %s (%s): they are written plainly",
-                roles,
-                error,
-            )
-            return self._split_rendered(self._render_fallback(conversation), len(roles))
-
-    def _render_fallback(self, conversation: list[dict[str, str]]) -> str:
-        template = jinja2.Template(FALLBACK_TEMPLATE, keep_trailing_newline=True)
-        text = template.render(messages=conversation)
-        return f"{self.tokenizer.bos_token or ''}{text}"
-
-    def _split_rendered(self, rendered: str, n_messages: int) -> list[_Span]:
-        parts = _PLACEHOLDER.split(rendered)
-        if sorted(map(int, parts[1::2])) != list(range(n_messages)):
-            raise ValueError("the template drops or repeats a message")
-        spans = [_Span(self._tokenise_template(parts[0]))]
-        # re.split puts what the group matched (a message's number) between the texts.
-        for index, text in zip(parts[1::2], parts[2::2], strict=True):
-            spans += [_Span([], int(index)), _Span(self._tokenise_template(text))]
-        return spans
-
-    def _fit(self, spans: list[_Span], roles: tuple[str, ...]) -> list[_Span]:
+    def _fit(self, spans: list[Span], trained: Sequence[bool]) -> list[Span]:
         """The spans with their prompt texts cut to what `max_tokens` leaves, each by its share."""
         excess = sum(len(span.ids) for span in spans) - self.max_tokens
         if excess <= 0:
             return spans
-        prompt = sum(len(span.ids) for span in spans if _is_prompt(span, roles))
+        prompt = sum(len(span.ids) for span in spans if _is_prompt(span, trained))
         # Prompts never shrink below half of the window: an answer says little without what it
         # answers. Where that is too much, the window of _join cuts the answer's end.
         kept = max(prompt - excess, min(prompt, self.max_tokens // 2))
         fitted = []
         for span in spans:
-            if _is_prompt(span, roles):
+            if _is_prompt(span, trained):
                 length = len(span.ids) * kept // max(prompt, 1)
-                span = _Span(_cut_middle(span.ids, length), span.message)
+                span = Span(_cut_middle(span.ids, length), span.message)
             fitted.append(span)
         return fitted
 
-    def _join(self, spans: list[_Span], roles: tuple[str, ...], since: int) -> Encoded:
+    def _join(self, spans: list[Span], trained: Sequence[bool]) -> Encoded:
         ids: list[int] = list(spans[0].ids)
         answer = [False] * len(ids)
         for before, span in pairwise(spans):
             ids += span.ids
-            answer += [_is_answer(span, roles, since)] * len(span.ids)
+            answer += [_is_answer(span, trained)] * len(span.ids)
             # The assistant also learns to stop: the control token that closes its turn counts.
-            if span.message is None and span.ids and _is_answer(before, roles, since):
+            if span.message is None and span.ids and _is_answer(before, trained):
                 answer[-len(span.ids)] = span.ids[0] in self.special_ids
         start = 0
         first = answer.index(True) if True in answer else 0
@@ -204,15 +153,14 @@ class ChatEncoder:
         return Encoded.of(ids[window], answer[window])
 
 
-def _is_prompt(span: _Span, roles: Sequence[str]) -> bool:
-    return span.message is not None and roles[span.message] != "assistant"
+def _is_prompt(span: Span, trained: Sequence[bool]) -> bool:
+    """Whether it is the text of a message that the loss is not on."""
+    return span.message is not None and not trained[span.message]
 
 
-def _is_answer(span: _Span, roles: Sequence[str], since: int) -> bool:
-    """Whether it is the text of an assistant's message, from message `since` on."""
-    if span.message is None:
-        return False
-    return span.message >= since and roles[span.message] == "assistant"
+def _is_answer(span: Span, trained: Sequence[bool]) -> bool:
+    """Whether it is the text of a message that the loss is on."""
+    return span.message is not None and trained[span.message]
 
 
 def _cut_middle(ids: list[int], length: int) -> list[int]:
@@ -253,12 +201,14 @@ class Batch:
 
     The first m of the b conversations are the rows' own, in their order; those after them are the
     rejected ones of preference rows, and `rejected` (b - m,) says of which: a place in `rows`.
+    `signs` (b,) are 1 where training raises a conversation's answers, -1 where it lowers them.
     """
 
     rows: Tensor
     input_ids: Tensor
     attention_mask: Tensor
     answer: Tensor
+    signs: Tensor
     rejected: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
 
@@ -297,6 +247,7 @@ def _list_conversations(item: Encoded) -> tuple[Encoded, ...]:
 
 def _pad(members: list[int], encoded: Sequence[Encoded], device: torch.device | str) -> Batch:
     items = [encoded[i] for i in members]
+    signs = [item.sign for item in items]
     rejected = []
     # Rejected conversations come after all of the rows' own: the first m of b are always the rows.
     for place, i in enumerate(members):
@@ -304,6 +255,7 @@ def _pad(members: list[int], encoded: Sequence[Encoded], device: torch.device | 
         if against is not None:
             rejected.append(place)
             items.append(against)
+            signs.append(-encoded[i].sign)
     width = max(map(len, items))
     input_ids = torch.zeros(len(items), width, dtype=torch.long)
     attention_mask = torch.zeros(len(items), width, dtype=torch.long)
@@ -317,5 +269,6 @@ def _pad(members: list[int], encoded: Sequence[Encoded], device: torch.device | 
         input_ids=input_ids.to(device),
         attention_mask=attention_mask.to(device),
         answer=answer.to(device),
+        signs=torch.tensor(signs).to(device),
         rejected=torch.tensor(rejected, dtype=torch.long).to(device),
     )

@@ -30,8 +30,9 @@ class StateGradients:
     """What one backward pass gives: `z`, `g` = dL_i/dz_t (b, T, D), `mask` (b, T) of real tokens,
     `loss` (b,) in nats a token.
 
-    The loss of row i is that of its conversation, or L_i = L_chosen - L_rejected for a preference
-    row: `g` of a conversation that is `rejected` (b - m,), as in the batch, holds the minus.
+    The loss of row i is that of its conversation, its minus where training lowers the answer, or
+    L_i = L_chosen - L_rejected for a preference row: `g` holds the signs of the batch, `loss` none.
+    `rejected` (b - m,) is the batch's.
     """
 
     z: Tensor
@@ -97,8 +98,9 @@ class FrozenModel:
         """Differentiate L_i, the mean cross-entropy over the answer tokens of row i, with respect
         to its states z_t.
 
-        Of a preference row this is its chosen answer's loss less its rejected one's. Raises
-        ModelError where a conversation has no answer token: its loss is not defined.
+        Of a preference row this is its chosen answer's loss less its rejected one's, of a lowered
+        one its answer's loss with the other sign. Raises ModelError where a conversation has no
+        answer token: its loss is not defined.
         """
         predicts, targets = _find_answers(batch)
         with torch.enable_grad(), self._split() as seen, self._select_answers(predicts):
@@ -110,8 +112,7 @@ class FrozenModel:
             loss = total.index_add(0, owner, token_loss) / predicts.sum(dim=1)
             # Rows do not see each other, so that one backward pass over the sum of losses gives
             # every row its own gradient.
-            m = len(loss) - len(batch.rejected)
-            (g,) = torch.autograd.grad(loss[:m].sum() - loss[m:].sum(), seen[0])
+            (g,) = torch.autograd.grad((batch.signs * loss).sum(), seen[0])
         return StateGradients(
             z=seen[0].detach().float(),
             g=g.float(),
@@ -315,6 +316,7 @@ def _repeat_rows(batch: Batch, m: int) -> Batch:
         input_ids=batch.input_ids.repeat_interleave(m, dim=0),
         attention_mask=batch.attention_mask.repeat_interleave(m, dim=0),
         answer=batch.answer.repeat_interleave(m, dim=0),
+        signs=batch.signs.repeat_interleave(m, dim=0),
     )
 
 

@@ -83,7 +83,7 @@ def prepare_problem(
         model=FrozenModel(pretrained.model, settings.layer),
         encoder=encoder,
         ids=ids,
-        encoded=tuple(encoder.encode(example.messages, example.rejected) for example in examples),
+        encoded=tuple(map(encoder.encode_example, examples)),
         settings=settings,
         stride=stride,
         seed=seed,

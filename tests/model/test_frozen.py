@@ -1,6 +1,7 @@
 """The split model against computations that share no hook with it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -193,12 +194,10 @@ def test_model_is_left_as_it_was_found(tiny_model: Models, batch: Batch, family:
     split.compute_state_gradients(batch)
     run = split.run(batch)
     split.resume(run, run.z[:, None])
-    silent = Batch(
-        batch.rows, batch.input_ids, batch.attention_mask, torch.zeros_like(batch.answer)
-    )
+    silent = replace(batch, answer=torch.zeros_like(batch.answer))
     with pytest.raises(ModelError):
         split.compute_state_gradients(silent)
-    bad = Batch(batch.rows, batch.input_ids + 10_000, batch.attention_mask, batch.answer)
+    bad = replace(batch, input_ids=batch.input_ids + 10_000)
     with pytest.raises(IndexError):
         split.compute_state_gradients(bad)
     with pytest.raises(RuntimeError):
