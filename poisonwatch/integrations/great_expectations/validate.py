@@ -35,27 +35,43 @@ def check_rows(
     larger share of the rows than `max_rejected_share` fails, no row is left of some, or an
     expectation of severity stop fails.
     """
+    found, refusal = try_rows(rows, validation, facts)
+    if refusal is not None:
+        raise refusal
+    return found
+
+
+def try_rows(
+    rows: SourceRows,
+    validation: ValidationConfig,
+    facts: Facts = Facts(),  # noqa: B008  (it is frozen)
+) -> tuple[Validation, SourceError | None]:
+    """Validate every row, and say what an audit would stop with; None where it would go on.
+
+    Raises ConfigError where an expectation of the user's cannot be evaluated.
+    """
     suite = build_suite(validation, facts)
     table = _build_table(rows, suite, validation, facts)
     results = [*evaluate([READABLE], table.problems), *evaluate(suite, table.readable)]
     failed = _find_first_failures([READABLE, *suite], results)
     rejected = [_make_rejection(rows, table, i, failed[i]) for i in sorted(failed)]
+    refusal = None
     if rejected:
         reasons = [expected.reason for expected in failed.values()]
         earlier = min(facts.accepted, MOST_EARLIER_COUNTED)
         most_share = validation.max_rejected_share
-        _raise_if_too_many_fail(
+        refusal = _find_too_many(
             reasons, rejected[0], n=len(rows), earlier=earlier, most_share=most_share
         )
     checks = [check for check, _ in results]
     # After the shares: a batch of broken rows fails most of what stops an audit, too.
-    _raise_on_stop(checks)
+    refusal = refusal or _find_stop(checks)
     examples = _list_passed(table, failed)
     if len(examples) + len(rejected) != len(rows):
         raise RuntimeError(
             f"{len(rows)} rows became {len(examples)} examples and {len(rejected)} rejections"
         )
-    return Validation(examples, rejected, checks)
+    return Validation(examples, rejected, checks), refusal
 
 
 def _build_table(
@@ -116,16 +132,16 @@ def _make_rejection(
     )
 
 
-def _raise_if_too_many_fail(
+def _find_too_many(
     failed: Sequence[str], first: Rejection, n: int, earlier: int, most_share: float
-) -> None:
-    """Raises SourceError where too many of n rows are rejected for the reasons `failed`, `first`
-    first; `earlier` rows that passed before count beside them.
+) -> SourceError | None:
+    """An error where too many of n rows are rejected for the reasons `failed`, `first` first;
+    `earlier` rows that passed before count beside them.
     """
     share = len(failed) / (n + earlier)
     none_is_left = len(failed) == n + earlier
     if share <= most_share and not none_is_left:
-        return
+        return None
     limit = f"more than validation.max_rejected_share ({most_share:.0%}) allows"
     if none_is_left:
         limit = "and none is left"
@@ -134,17 +150,18 @@ def _raise_if_too_many_fail(
         beside = f", beside {earlier} that passed before,"
     reasons = Counter(failed).most_common(REASONS_SHOWN)
     most_often = "; ".join(f"{excerpt(reason, 100)} ({count})" for reason, count in reasons)
-    raise SourceError(
+    return SourceError(
         f"{len(failed)} of {n} rows{beside} ({share:.0%}) fail validation, {limit}; "
         f"the first is {first.place}: {excerpt(first.reason, 200)}; most often: {most_often}"
     )
 
 
-def _raise_on_stop(checks: Sequence[Check]) -> None:
-    """Raises SourceError where an expectation that stops the audit fails."""
+def _find_stop(checks: Sequence[Check]) -> SourceError | None:
+    """An error where an expectation that stops the audit fails."""
     for check in checks:
         if check.severity == "stop" and not check.passed:
-            raise SourceError(
+            return SourceError(
                 f"validation stops the audit: {excerpt(check.failure_message, 400)}: "
                 f"look at the rows, or give {check.expectation} the severity warn"
             )
+    return None
