@@ -62,10 +62,11 @@ class Example:
         metadata: Mapping[str, Any] | None = None,
         rejected: Sequence[Message] = (),
         lowered: bool = False,
+        id: str | None = None,
     ) -> "Example":
-        """The example of these messages, with its id."""
+        """The example of these messages, with its id, unless it has one already."""
         return cls(
-            id=compute_content_id(messages, rejected, lowered),
+            id=id or compute_content_id(messages, rejected, lowered),
             messages=tuple(messages),
             source=source,
             position=position,
@@ -88,6 +89,12 @@ class Example:
     def rejected_response(self) -> str:
         """Everything the assistant says in the rejected conversation; empty where there is none."""
         return _join_assistant_turns(self.rejected)
+
+    @property
+    def all_messages(self) -> tuple[Message, ...]:
+        """The messages of both conversations; what they have in common, once."""
+        only_rejected = [message for message in self.rejected if message not in self.messages]
+        return (*self.messages, *only_rejected)
 
 
 def _join_assistant_turns(messages: Sequence[Message]) -> str:
@@ -199,7 +206,8 @@ class RawRow:
 
     `place` names it for people: the file and, where there are lines, the one-based line. `raw` is
     what stands in the source: the line's bytes in JSON Lines, else the record as compact JSON, or
-    (columnar files) as an Arrow record batch of one row without its schema.
+    (columnar files) as an Arrow record batch of one row without its schema. A row out of the ledger
+    has its `content_id` from there: earlier versions may have read less of it.
     """
 
     source: str
@@ -208,6 +216,7 @@ class RawRow:
     record: Mapping[str, Any] | None = None
     problem: str | None = None
     raw: bytes = b""
+    content_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Rows out of the ledger: those that an audit takes, and what earlier audits say of others.
 
-Rows are stored as the bytes that they came as. Here they are read again by the format, and for
-columnar files the Arrow schema, that they were read with the first time (`shapes`).
+Rows are stored as the bytes that they came as. Here those that stand at each place are read again
+by the format, and for columnar files the Arrow schema, that they came in with (`shapes`).
 """
 
 import hashlib
@@ -21,7 +21,17 @@ from poisonwatch.ledger.ledger import (
     batched,
     find_or_add_version,
 )
-from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows, shapes
+from poisonwatch.ledger.placed_rows import PLACED_RAW, PLACED_SHAPE
+from poisonwatch.ledger.tables import (
+    audits,
+    files,
+    places,
+    rejections,
+    results,
+    rows,
+    shapes,
+    variants,
+)
 from poisonwatch.sources.formats import Draft, Format
 from poisonwatch.sources.open import SourceRows, decode_row
 
@@ -194,10 +204,11 @@ def _load_rows(connection: Connection, name: str | None, wanted: Sequence[int]) 
 
 def _find_places(connection: Connection, name: str | None, wanted: Sequence[int]) -> list[Row[Any]]:
     query: Select[Any] = (
-        select(*(rows.c[name] for name in ("row", "raw", "problem", "shape")))
+        select(rows.c.row, rows.c.id, rows.c.problem, PLACED_RAW, PLACED_SHAPE)
         .add_columns(places.c.position, places.c.place, files.c.name, files.c.gone_at)
         .join_from(places, rows, places.c.row == rows.c.row)
         .join(files, files.c.file == places.c.file)
+        .outerjoin(variants, variants.c.variant == places.c.variant)
     )
     if name is not None:
         query = query.where(files.c.audit == name)
@@ -213,16 +224,21 @@ def _find_places(connection: Connection, name: str | None, wanted: Sequence[int]
 
 
 def _decode(row: Row[Any], schema: bytes | None) -> RawRow:
-    record = None
-    if row.problem is None:
-        record = decode_row(row.raw, schema)
+    record, problem = None, row.problem
+    if problem is None:
+        try:
+            record = decode_row(row.raw, schema)
+        except ValueError as error:
+            # An earlier version read it.
+            problem = str(error)
     return RawRow(
         row.name,
         row.position,
         place=f"{row.name}, {row.place}",
         record=record,
-        problem=row.problem,
+        problem=problem,
         raw=row.raw,
+        content_id=bytes(row.id).hex(),
     )
 
 

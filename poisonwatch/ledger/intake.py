@@ -5,6 +5,7 @@ added is read; of one that changed, only what differs is written. A file goes in
 all, in one transaction.
 
     the same content at another place     one row with one place more
+    a known content in other bytes        one variant more of its row, which is not audited again
     other content at a place              a new row; it replaces the old one, if that is nowhere
                                           else any more
     a file that is gone                   its rows and places stay, and it is marked
@@ -12,18 +13,22 @@ all, in one transaction.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from array import array
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from poisonwatch.examples import RawRow
+from poisonwatch.ledger.copies import FileReading, count_copies
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, insert_all, now
 from poisonwatch.ledger.tables import files, places, rows, shapes
+from poisonwatch.ledger.variants import KnownRow, VariantKey, VariantTable, hash_raw
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import PassedOver, SourceFile
+from poisonwatch.sources.base import PassedOver, SourceFile, batch_by_size
 from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
 
@@ -59,10 +64,10 @@ def ingest(
     Raises SourceError where the source cannot be found or read: what was read of other files
     stays.
     """
-    stats = IngestStats()
     read_settings = json.dumps(source.reading)
     found = open_source(source)
-    stats.passed_over = found.passed_over
+    stats = IngestStats(passed_over=found.passed_over)
+    readings: list[FileReading] = []
     for file in found.units:
         stats.files += 1
         # A transaction a file: an error in one leaves those before it in.
@@ -74,8 +79,12 @@ def ingest(
             reading = _FileIngest(
                 connection, audit, file, source=source, read_settings=read_settings, known=known
             )
-            reading.run(stats, progress)
+            readings.append(reading.run(stats, progress))
     _mark_gone(ledger, audit, {file.name for file in found.units})
+    # Where all that was read was new, nothing can be a copy.
+    if stats.read > stats.new + stats.variants:
+        with ledger.read() as connection:
+            stats.copies = count_copies(connection, audit, readings)
     return stats
 
 
@@ -105,11 +114,18 @@ def _mark_gone(ledger: Ledger, audit: str, names: Set[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _IncomingRow:
-    """A row on its way in: its content's id, and whether it could be read."""
+    """A row on its way in: its content's id, the SHA-256 of its bytes, and whether it could be
+    read.
+    """
 
     raw: RawRow
     id: bytes
+    digest: bytes
     problem: str | None
+
+
+# What stands at a place: the number of a row, and of a variant where it is not the row's own bytes.
+_Placed = tuple[int, int | None]
 
 
 class _FileIngest:
@@ -133,22 +149,34 @@ class _FileIngest:
         if known is not None and known.reading == read_settings:
             self.cursor = known.mark
         self.format: Format | None = None
-        self.edited: list[tuple[int, int]] = []  # the new row, and what was there before
+        # Pairs: the new row, and what was there before. Of millions of rows, each may be one.
+        self.edited = array("q")
 
-    def run(self, stats: IngestStats, progress: Progress) -> None:
-        """Read the file and write what is new."""
+    @cached_property
+    def variants(self) -> VariantTable:
+        """Known once the first row is read."""
+        return VariantTable(self.connection, self.file.schema, self._find_or_add_shape)
+
+    def run(self, stats: IngestStats, progress: Progress) -> FileReading:
+        """Read the file and write what is new; returns what was read."""
         number = self._find_or_add_file()
         count = 0
-        chunks = batched(self.file.read(self.cursor), ROWS_PER_CHUNK)
+        chunks = batch_by_size(self.file.read(self.cursor), ROWS_PER_CHUNK)
         for chunk in progress(chunks, "pull", None, len):
             count += len(chunk)
             stats.new += self._write(number, [self._identify(row, chunk) for row in chunk])
         stats.read += count
+        stats.variants += self.variants.added
         if self.format is not None:
             stats.formats[self.file.name] = self.format.explanation
-        total = count
+        start = 0
         if self.known is not None and self.file.continued:
-            total += self.known.rows
+            start = self.known.rows
+        self._finish(number, start + count)
+        return FileReading(number, self.file.name, start, count)
+
+    def _finish(self, number: int, total: int) -> None:
+        """The file is read, and has `total` rows."""
         beyond = (places.c.file == number) & (places.c.position >= total)
         self.connection.execute(delete(places).where(beyond))
         # Once all places are written: a row may have moved to any of them.
@@ -178,31 +206,50 @@ class _FileIngest:
 
     def _identify(self, row: RawRow, chunk: Sequence[RawRow]) -> _IncomingRow:
         """The row by its content; by its bytes where it has none that can be read."""
+        digest = hash_raw(row.raw)
         if row.record is None:
             problem = row.problem or ""
             id = _hash_parts(b"unreadable", row.raw, problem.encode())
-            return _IncomingRow(row, id, row.problem)
+            return _IncomingRow(row, id, digest, row.problem)
         if self.format is None:
             readable = [other.record for other in chunk if other.record is not None]
             sample = readable[:FORMAT_SAMPLE_ROWS]
             self.format = choose_format(self.source, sample, self.file.name)
         example = self.format.read(row.record).to_example(row, self.format)
         if example is None:
-            return _IncomingRow(row, _hash_parts(b"incomplete", row.raw), None)
-        return _IncomingRow(row, bytes.fromhex(example.id), None)
+            return _IncomingRow(row, _hash_parts(b"incomplete", row.raw), digest, None)
+        return _IncomingRow(row, bytes.fromhex(example.id), digest, None)
 
     def _write(self, number: int, chunk: list[_IncomingRow]) -> int:
-        """Insert contents that are not there, and places that are not as they were; returns how
-        many contents were new.
+        """Insert contents and variants that are not there, and places that are not as they were;
+        returns how many contents were new.
         """
-        known = dict(self._find_rows({row.id for row in chunk}))
+        known = self._find_rows({row.id for row in chunk})
         # Of a content that comes twice, the first row.
         new = {row.id: row for row in reversed(chunk) if row.id not in known}
         if new:
             self._insert_contents(list(reversed(new.values())))
-            known |= dict(self._find_rows(set(new)))
-        self._move_places(number, chunk, known, new.keys())
+            known |= self._find_rows(set(new))
+        placed = self._find_or_add_variants(chunk, known)
+        self._move_places(number, chunk, placed, new.keys())
         return len(new)
+
+    def _find_or_add_variants(
+        self, chunk: Sequence[_IncomingRow], known: Mapping[bytes, KnownRow]
+    ) -> list[_Placed]:
+        """What stands at the place of each row."""
+        wanted: dict[VariantKey, bytes] = {}
+        for row in chunk:
+            content = known[row.id]
+            if not self.variants.is_own(content, row.digest):
+                wanted.setdefault((content.row, row.digest), row.raw.raw)
+        # The row's own bytes are none of them.
+        found = self.variants.find_or_add(wanted)
+        placed = []
+        for row in chunk:
+            content = known[row.id]
+            placed.append((content.row, found.get((content.row, row.digest))))
+        return placed
 
     def _insert_contents(self, new: Sequence[_IncomingRow]) -> None:
         shape, first_seen = self._find_or_add_shape(), now()
@@ -211,7 +258,7 @@ class _FileIngest:
             value = {
                 "id": row.id,
                 "raw": row.raw.raw,
-                "digest": hashlib.sha256(row.raw.raw).digest(),
+                "digest": row.digest,
                 "shape": shape,
                 "problem": row.problem,
                 "status": "pending",
@@ -224,39 +271,52 @@ class _FileIngest:
         self,
         number: int,
         chunk: Sequence[_IncomingRow],
-        known: Mapping[bytes, int],
+        placed: Sequence[_Placed],
         new: Collection[bytes],
     ) -> None:
-        """Write the places of a chunk that are not as they were. `known` are the numbers of its
-        rows by id, `new` the ids that the ledger had not.
+        """Write the places of a chunk that are not as they were. `placed` is what stands at each,
+        `new` the ids that the ledger had not.
         """
-        span = places.c.position.between(chunk[0].raw.position, chunk[-1].raw.position)
-        query = select(places.c.position, places.c.row).where(places.c.file == number, span)
-        before = dict(self.connection.execute(query).tuples().all())
+        before = self._find_placed(number, chunk[0].raw.position, chunk[-1].raw.position)
         name = f"{self.file.name}, "
         occupied: list[int] = []
         values = []
-        for row in chunk:
-            position, row_number = row.raw.position, known[row.id]
-            if before.get(position) == row_number:
+        for row, here in zip(chunk, placed, strict=True):
+            position = row.raw.position
+            there = before.get(position)
+            if there == here:
                 continue
-            if position in before:
+            if there is not None:
                 occupied.append(position)
                 # A content that was there already moved here; only a new one can be an edit.
                 if row.id in new:
-                    self.edited.append((row_number, before[position]))
+                    self.edited.extend((here[0], there[0]))
             place = row.raw.place.removeprefix(name)
-            values.append({"file": number, "position": position, "row": row_number, "place": place})
+            value = {"file": number, "position": position, "place": place}
+            values.append(value | {"row": here[0], "variant": here[1]})
         # (file, position) is the key: the old place goes first.
         self._delete_places(number, occupied)
         insert_all(self.connection, places, values)
 
-    def _find_rows(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    def _find_placed(self, number: int, first: int, last: int) -> dict[int, _Placed]:
+        """What stands at the positions of a file from `first` to `last`."""
+        span = places.c.position.between(first, last)
+        columns = places.c.position, places.c.row, places.c.variant
+        query = select(*columns).where(places.c.file == number, span)
+        found = {}
+        for position, row, variant in self.connection.execute(query).tuples():
+            found[position] = row, variant
+        return found
+
+    def _find_rows(self, ids: Collection[bytes]) -> dict[bytes, KnownRow]:
+        columns = rows.c.id, rows.c.row, rows.c.digest, rows.c.shape
+        found = {}
         # Sorted: neighbours in the index on ids are on the same page of it.
         for some in batched(sorted(ids), VALUES_PER_STATEMENT):
-            query = select(rows.c.id, rows.c.row).where(rows.c.id.in_(some))
-            for id, row in self.connection.execute(query):
-                yield bytes(id), row
+            query = select(*columns).where(rows.c.id.in_(some))
+            for id, row, digest, shape in self.connection.execute(query).tuples():
+                found[bytes(id)] = KnownRow(row, bytes(digest), shape)
+        return found
 
     def _delete_places(self, number: int, positions: Sequence[int]) -> None:
         for some in batched(positions, VALUES_PER_STATEMENT):
@@ -281,7 +341,8 @@ class _FileIngest:
 
     def _link_edits(self) -> None:
         """A new row replaces what was in its place before, unless that only moved."""
-        for some in batched(self.edited, VALUES_PER_STATEMENT):
+        numbers = iter(self.edited)
+        for some in batched(zip(numbers, numbers, strict=True), VALUES_PER_STATEMENT):
             old = [before for _, before in some]
             query = select(places.c.row).where(places.c.row.in_(old)).distinct()
             moved = set(self.connection.execute(query).scalars())

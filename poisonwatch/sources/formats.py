@@ -73,6 +73,7 @@ class Draft:
             metadata=metadata,
             rejected=_make_messages(self.rejected),
             lowered=self.lowered,
+            id=row.content_id,
         )
 
 

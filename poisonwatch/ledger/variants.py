@@ -1,0 +1,94 @@
+"""Other bytes of contents than those they came in first: found, or added.
+
+Most contents are known in one way only, and their digest says so: the table `variants` is asked
+only for rows whose bytes are not those of the row itself.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, select
+
+from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched, insert_all, now
+from poisonwatch.ledger.row_bytes import describe_columns
+from poisonwatch.ledger.tables import shapes, variants
+
+# The row that has the content, and SHA-256 of the bytes.
+VariantKey = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """A content as the ledger has it: its number, and the bytes it came in first."""
+
+    row: int
+    digest: bytes
+    shape: int
+
+
+@dataclass(slots=True)
+class VariantTable:
+    """The variants of rows that a file with this Arrow `schema` holds. `find_shape` gives the
+    number of its shape.
+    """
+
+    connection: Connection
+    schema: bytes | None
+    find_shape: Callable[[], int]
+    added: int = 0
+    _has_same_columns: dict[int, bool] = field(default_factory=dict)  # by shape
+
+    def is_own(self, known: KnownRow, digest: bytes) -> bool:
+        """Whether bytes of this file, with this digest, are those that a content came in first."""
+        return known.digest == digest and self._is_same(known.shape)
+
+    def find_or_add(self, wanted: Mapping[VariantKey, bytes]) -> dict[VariantKey, int]:
+        """The numbers of these bytes among the variants."""
+        if not wanted:
+            return {}
+        found = self._find(wanted)
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            self._add(missing, wanted)
+            self.added += len(missing)
+            found |= self._find(missing)
+        return found
+
+    def _find(self, wanted: Collection[VariantKey]) -> dict[VariantKey, int]:
+        columns = variants.c.row, variants.c.digest, variants.c.variant, variants.c.shape
+        found: dict[VariantKey, int] = {}
+        for some in batched(sorted({digest for _, digest in wanted}), VALUES_PER_STATEMENT):
+            query = select(*columns).where(variants.c.digest.in_(some))
+            for row, digest, variant, shape in self.connection.execute(query).tuples():
+                if self._is_same(shape):
+                    found[row, bytes(digest)] = variant
+        return found
+
+    def _add(self, keys: Collection[VariantKey], raw_of: Mapping[VariantKey, bytes]) -> None:
+        shape, first_seen = self.find_shape(), now()
+        values = []
+        for row, digest in keys:
+            value = {
+                "row": row,
+                "raw": raw_of[row, digest],
+                "digest": digest,
+                "shape": shape,
+                "first_seen": first_seen,
+            }
+            values.append(value)
+        insert_all(self.connection, variants, values)
+
+    def _is_same(self, shape: int) -> bool:
+        """Whether the columns of a shape are those of this file."""
+        if shape not in self._has_same_columns:
+            query = select(shapes.c.schema).where(shapes.c.shape == shape)
+            schema = self.connection.execute(query).scalar_one()
+            same = describe_columns(schema) == describe_columns(self.schema)
+            self._has_same_columns[shape] = same
+        return self._has_same_columns[shape]
+
+
+def hash_raw(raw: bytes) -> bytes:
+    """SHA-256 of a row's bytes."""
+    return hashlib.sha256(raw).digest()
