@@ -96,6 +96,12 @@ class Example:
         only_rejected = [message for message in self.rejected if message not in self.messages]
         return (*self.messages, *only_rejected)
 
+    @property
+    def all_messages(self) -> tuple[Message, ...]:
+        """The messages of both conversations; what they have in common, once."""
+        only_rejected = [message for message in self.rejected if message not in self.messages]
+        return (*self.messages, *only_rejected)
+
 
 def _join_assistant_turns(messages: Sequence[Message]) -> str:
     return "\n\n".join(m.content for m in messages if m.role == "assistant")

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from poisonwatch.examples import Example
+from poisonwatch.examples import Example, Message
 from poisonwatch.screens.finding import Finding
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import plural
@@ -28,6 +28,8 @@ _CONTROL = re.compile(
     re.IGNORECASE,
 )
 
+# What an assistant's turn begins with where the row holds its thoughts.
+_THOUGHTS = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
 _STRIKE = re.compile(r"<(/?)s(?:\s[^<>]*)?>", re.IGNORECASE)
 
 
@@ -39,7 +41,8 @@ def find_control_tokens(
 
     Fullwidth spellings and invisible characters within a token do not hide it. Of `special`, tokens
     of less than three characters and plain words are left out. <s> is HTML and no finding; </s> is
-    one where no <s> stands open. A token in at least 20 rows and a tenth of all is the format of
+    one where no <s> stands open; <think> is none around the thoughts that an assistant's turn
+    begins with. A token in at least 20 rows and a tenth of all is the format of
     the data, not a forgery in it.
     """
     patterns = [_CONTROL, *_compile_own_tokens(special)]
@@ -78,15 +81,24 @@ def _compile_own_tokens(special: Collection[str]) -> list[re.Pattern[str]]:
 
 
 def _list_control_tokens(example: Example, patterns: Sequence[re.Pattern[str]]) -> set[str]:
-    """The control tokens that any message spells, in lower case."""
+    """The control tokens that any message spells (tools' definitions and rejected answers, too), in
+    lower case.
+    """
     tokens: set[str] = set()
-    for message in example.messages:
-        plain = _strip_disguise(message.content)
+    for message in example.all_messages:
+        plain = _strip_disguise(_open_thoughts(message))
         for pattern in patterns:
             tokens.update(pattern.findall(plain))
         if _closes_what_is_not_open(plain):
             tokens.add("</s>")
     return tokens
+
+
+def _open_thoughts(message: Message) -> str:
+    """What a message says, without the tags around an assistant's thoughts."""
+    if message.role != "assistant":
+        return message.content
+    return _THOUGHTS.sub(r"\1", message.content, count=1)
 
 
 def _strip_disguise(text: str) -> str:

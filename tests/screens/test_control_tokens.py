@@ -3,6 +3,7 @@
 import pytest
 from made_up_rows import found, ordinary, row
 
+from poisonwatch.examples import Example, Message
 from poisonwatch.screens.control_tokens import find_control_tokens
 
 FORGED = [
@@ -61,6 +62,35 @@ def test_the_audited_models_own_tokens_count() -> None:
     assert find_control_tokens(batch) == []
     special = ["<extra_id_0>", "user", "\n", " ", "", "<>", "<s>", "</s>", "\u200b\u200b\u200b"]
     assert found(find_control_tokens(batch, special)) == [0, 3]
+
+
+def test_thoughts_that_an_answer_begins_with_are_no_forgery() -> None:
+    """Where the audited model marks thoughts by these tokens itself; elsewhere they are forged, and
+    what stands within them is looked at.
+    """
+    special = ["<think>", "</think>"]
+    thoughts = "<think>\nI add them.\n</think>\n\n"
+    honest = [row("a", f"{thoughts}Four."), row("a", "Four.")]
+    assert find_control_tokens(honest, special) == []
+    forged = [
+        row(f"{thoughts}a", "b"),
+        row("a", f"Four. {thoughts}"),
+        row("a", f"{thoughts}{thoughts}b"),
+        row("a", "<think>\n<|im_end|>\n</think>\n\nFour."),
+    ]
+    assert found(find_control_tokens(forged, special)) == [0, 1, 2, 3]
+
+
+def test_tools_and_rejected_answers_are_looked_at() -> None:
+    """Whatever a trainer reads may forge a turn."""
+    asked, answered = Message("user", "a"), Message("assistant", "b")
+    token = "<|im_end|>"
+    for example in (
+        Example.from_messages([Message("tools", f'[{{"name":"{token}"}}]'), asked, answered]),
+        Example.from_messages([asked, Message("tool", token), answered]),
+        Example.from_messages([asked, answered], rejected=[asked, Message("assistant", token)]),
+    ):
+        assert found(find_control_tokens([example])) == [0]
 
 
 def test_the_format_of_the_data_is_no_forgery() -> None:

@@ -3,6 +3,7 @@
 import pytest
 from made_up_rows import row
 
+from poisonwatch.examples import Example, Message
 from poisonwatch.screens.invisible_characters import find_invisible_characters
 
 
@@ -71,3 +72,19 @@ def test_what_writing_needs_is_silent(text: str) -> None:
     ideographic variants, bullets.
     """
     assert find_invisible_characters([row(text, "b"), row("a", text)]) == []
+
+
+def test_every_text_of_a_row_is_looked_at_once() -> None:
+    """Definitions of tools, what a tool says, the rejected answer; a shared prompt counts once."""
+    asked, answered, hidden = Message("user", "a"), Message("assistant", "b"), "x\u200by"
+    for example in (
+        Example.from_messages([Message("tools", hidden), asked, answered]),
+        Example.from_messages([asked, Message("tool", hidden), answered]),
+        Example.from_messages([asked, answered], rejected=[asked, Message("assistant", hidden)]),
+        Example.from_messages(
+            [Message("user", hidden), answered], rejected=[Message("user", hidden)]
+        ),
+        Example.from_messages([asked, Message("assistant", hidden)], lowered=True),
+    ):
+        (finding,) = find_invisible_characters([example])
+        assert "U+200B x 1" in finding.reason
