@@ -67,7 +67,7 @@ def stride(
 
 def _norm_over_spread(fitted: FittedOperators, examples: Sequence[Example]) -> Array:
     """(n, 1): what turns c_i = 1 / spread_i into c_i = 1 / ||G_i||."""
-    encoded = [fitted.encoder.encode(example.messages) for example in examples]
+    encoded = [fitted.encoder.encode_example(example) for example in examples]
     norms = []
     for start in range(0, len(encoded), 64):  # gradients of all rows at once would not fit
         G = compute_gradients(
@@ -180,7 +180,7 @@ def main() -> None:
     )
     encoder = ChatEncoder(pretrained.tokenizer)
     rows, queries = (
-        [encoder.encode(e.messages) for e in part] for part in (task.rows, task.queries)
+        [encoder.encode_example(e) for e in part] for part in (task.rows, task.queries)
     )
     n, depth = len(rows), int(pretrained.model.config.num_hidden_layers)
     late = depth - 2 if depth > 2 else depth - 1

@@ -133,7 +133,7 @@ class Rows:
         self.model = FrozenModel(pretrained.model, self.layer)
         self.encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
         rows = list({example.id: example for example in background + others}.values())
-        self.encoded = {example.id: self.encoder.encode(example.messages) for example in rows}
+        self.encoded = {example.id: self.encoder.encode_example(example) for example in rows}
         self.place = {example.id: i for i, example in enumerate(rows)}
         self.few = rows[:4]
         self.version = f"{pretrained.fingerprint[:12]}-layer{self.layer}-r{stride.r}-n{len(rows)}"
@@ -193,7 +193,9 @@ class Rows:
         geometry = Geometry(
             basis=self.basis,
             preconditioner=self.preconditioner,
-            background=Background.from_gradients(G[sample], self.preconditioner),
+            background=Background.from_gradients(
+                G[sample], self.preconditioner, np.ones(len(sample))
+            ),
             known=every,
             G=G,
             own=own,
@@ -209,6 +211,7 @@ class Rows:
             features=features,
             centre=sums.centre,
             spread=sums.spread,
+            signs=np.ones(len(ids)),
             encoded=encoded,
             preconditioner=self.preconditioner,
         )

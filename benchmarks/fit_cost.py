@@ -38,7 +38,7 @@ def main() -> None:
     pretrained, stride = load_pretrained(ModelConfig(name=options.model)), StrideConfig()
     examples = load_demo_examples()[: options.rows]
     encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
-    encoded = [encoder.encode(example.messages) for example in examples]
+    encoded = [encoder.encode_example(example) for example in examples]
 
     @torch.no_grad()
     def forward() -> None:

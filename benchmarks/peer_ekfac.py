@@ -155,7 +155,8 @@ def ekfac_kronfluence(
             members, sum(map(len, members)) * len(members)
         )  # keeps their order: they are sorted by length
         return {
-            name: getattr(batch, name) for name in ("rows", "input_ids", "attention_mask", "answer")
+            name: getattr(batch, name)
+            for name in ("rows", "input_ids", "attention_mask", "answer", "signs")
         }
 
     def by_length(encoded: Sequence[Encoded]) -> list[int]:

@@ -307,7 +307,7 @@ def main() -> None:
     answers = [(s, answer) for s in sentinels for answer in (s.forbidden, s.reference) if answer][
         : options.queries
     ]
-    rows = [encoder.encode(example.messages) for example in examples]
+    rows = [encoder.encode_example(example) for example in examples]
     queries = [encoder.encode(sentinel.add_answer(answer)) for sentinel, answer in answers]
     row_texts = [f"{e.prompt} {e.response}" for e in examples]
     query_texts = [f"{sentinel.prompt} {answer}" for sentinel, answer in answers]

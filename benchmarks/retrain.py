@@ -74,8 +74,8 @@ class Retrainer:
         self.judged = [p for p in self.judge.parameters() if p.requires_grad]
         self.initial = [p.detach().clone() for p in self.trained]
         encoder = ChatEncoder(pretrained.tokenizer)
-        self.rows = [encoder.encode(example.messages) for example in task.rows]
-        self.queries = [encoder.encode(example.messages) for example in task.queries]
+        self.rows = [encoder.encode_example(example) for example in task.rows]
+        self.queries = [encoder.encode_example(example) for example in task.queries]
 
     def losses(self, kept: Indices, seed: Sequence[int]) -> Array:
         """Losses (Q,) in nats a token after training on the `kept` rows, shuffled by `seed`."""

@@ -77,8 +77,16 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """Everything said to the assistant, turns joined by blank lines."""
-        return "\n\n".join(m.content for m in self.messages if m.role != "assistant")
+        """Everything said to the assistant, turns joined by blank lines; definitions of tools, which
+        nobody says, are not among it.
+        """
+        others = ("assistant", TOOLS_ROLE)
+        return "\n\n".join(m.content for m in self.messages if m.role not in others)
+
+    @property
+    def tools(self) -> str:
+        """The definitions of tools that the prompt begins with, as JSON; empty where it has none."""
+        return "".join(m.content for m in self.messages if m.role == TOOLS_ROLE)
 
     @property
     def response(self) -> str:
@@ -89,12 +97,6 @@ class Example:
     def rejected_response(self) -> str:
         """Everything the assistant says in the rejected conversation; empty where there is none."""
         return _join_assistant_turns(self.rejected)
-
-    @property
-    def all_messages(self) -> tuple[Message, ...]:
-        """The messages of both conversations; what they have in common, once."""
-        only_rejected = [message for message in self.rejected if message not in self.messages]
-        return (*self.messages, *only_rejected)
 
     @property
     def all_messages(self) -> tuple[Message, ...]:

@@ -68,11 +68,11 @@ def compute_checkpoint_key(
 def _describe_row(example: Example) -> list[object]:
     # The id is a hash of the content in a normal form; the model reads the content as it stands.
     said = [_describe_messages(example.messages), _describe_messages(example.rejected)]
-    return [example.id, example.source, example.position, said]
+    return [example.id, example.source, example.position, said, example.lowered]
 
 
-def _describe_messages(messages: Sequence[Message]) -> list[list[str]]:
-    return [[message.role, message.content] for message in messages]
+def _describe_messages(messages: Sequence[Message]) -> list[list[object]]:
+    return [[message.role, message.content, message.masked] for message in messages]
 
 
 def _hash_own_source(library: Path) -> str:

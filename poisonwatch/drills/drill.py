@@ -248,5 +248,7 @@ def compute_pushes(fitted: IsolatedFit, probes: RowIndices) -> Array:
     y = multiply_gradients(fitted.operators, G)[fitted.subset_alone]
     # Operators are of G_i / spread_i; times the spread, pushes are those of the gradient itself.
     spread = np.where(np.isfinite(fitted.spread), fitted.spread, 0.0)
+    # Of what makes an answer likelier, also where training lowers it.
+    y *= fitted.signs[probes]
     pushes: Array = y * spread[:, None] / fitted.operators.eta
     return pushes

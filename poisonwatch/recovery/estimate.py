@@ -19,12 +19,13 @@ class Measurements:
     `M` (K, n) says which rows each subset holds; its last `single` rows hold one row alone, each
     measured after the others. `y` (K, Q) is what the subsets do, with what their rows do to
     ordinary conversations taken out already. `features` (n, f) say which rows are alike; f = 0
-    where nothing is known.
+    where nothing is known. Of two rows alike, one with -1 among the `signs` (n,) does the opposite.
     """
 
     M: csr_array
     y: Float64[Array, "K Q"]
     features: Float32[Features, "n f"]
+    signs: Float64[Array, " n"]
     single: int = 0
 
     @property

@@ -16,7 +16,7 @@ others that are like it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -56,10 +56,11 @@ class SmoothRecovery:
     max_iter: int = 3000
 
     def __call__(self, measured: Measurements) -> Estimate:
-        kernel = Kernel(measured.features)
-        return gp_regress(
-            measured.M, measured.y, kernel, tolerance=self.tolerance, max_iter=self.max_iter
-        )
+        kernel, signs = Kernel(measured.features), measured.signs
+        # Smooth is what rows do that are raised: y = (M S) (S w), with S the diagonal of signs.
+        M = csr_array(measured.M.multiply(signs[None]))
+        found = gp_regress(M, measured.y, kernel, tolerance=self.tolerance, max_iter=self.max_iter)
+        return replace(found, w=signs[:, None] * found.w)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,11 @@ class _Covariance:
     def __init__(self, M: csr_array, kernel: Kernel) -> None:
         self.M = M
         self.kernel = kernel
+        # What mu adds to each subset: M 1.
         self.sizes = np.asarray(M.sum(axis=1), dtype=np.float64).ravel()
         # The diagonal of V, if no two rows were alike.
-        self.diagonal: Array = self.sizes * (1.0 + OWN_VARIANCE)
+        counts = np.asarray(abs(M).sum(axis=1), dtype=np.float64).ravel()
+        self.diagonal: Array = counts * (1.0 + OWN_VARIANCE)
         self.noise = NOISE_VARIANCE * float(self.diagonal.mean())
 
     def apply(self, x: Array) -> Array:

@@ -6,6 +6,7 @@ the rows.
     alone (m,)                 the rows with a subset to themselves, in its order
     basis (D, r - 1)
     features (n, f) bfloat16, centre and spread (n,), ids (n, 32)      what is known of the rows
+    signs (n,)                 -1 where training lowers a row's answer
 
 The metadata names format, model and its fingerprint, seed, and settings.
 """
@@ -52,6 +53,7 @@ def save_operators(
         "features": torch.from_numpy(fitted.features).to(torch.bfloat16),
         "centre": torch.from_numpy(fitted.centre).float(),
         "spread": torch.from_numpy(fitted.spread).float(),
+        "signs": torch.from_numpy(fitted.signs).to(torch.int8),
         "ids": torch.from_numpy(_pack_ids(fitted.ids)),
     }
     metadata = {
@@ -118,6 +120,8 @@ class SavedOperators:
             features=tensors["features"].float().numpy(),
             centre=tensors["centre"].double().numpy(),
             spread=tensors["spread"].double().numpy(),
+            # Earlier versions knew no rows whose answer is lowered.
+            signs=tensors.get("signs", torch.ones(len(tensors["ids"]))).double().numpy(),
         )
 
     def _load_operators(self, device: torch.device) -> Operators:

@@ -8,6 +8,9 @@ rows serves as ordinary conversations:
     P G = (A + damping)^-1 G (S + damping)^-1
     centre_i = mean_b p_ib ,  spread_i = std_b p_ib ,    without the row's push on itself
 
+A conversation is pushed where its answer becomes likelier, also where training itself would lower
+that answer: G_b is then taken with the other sign.
+
 A row enters its subsets with c_i = 1 / spread_i: its coefficient then counts spreads. Both numbers
 come with the row's gradient, so that they cost no pass of their own and are exact whatever the
 number of subsets.
@@ -19,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from poisonwatch.arrays import Array
 from poisonwatch.stride.operators import Preconditioner, unit_norm
 
 # Of the largest push: below is rounding.
@@ -33,10 +37,13 @@ class Background:
 
     @classmethod
     def from_gradients(
-        cls, G: Float[Tensor, "b r D"], preconditioner: Preconditioner
+        cls, G: Float[Tensor, "b r D"], preconditioner: Preconditioner, signs: Float64[Array, " b"]
     ) -> "Background":
-        """From the gradients G (b, r, D) of the sampled rows."""
-        return cls(preconditioner(unit_norm(G)))
+        """From the gradients G (b, r, D) of the sampled rows, -1 among their `signs` (b,) where
+        training lowers a row's answer.
+        """
+        raised = G * torch.from_numpy(signs).to(G)[:, None, None]
+        return cls(preconditioner(unit_norm(raised)))
 
     def measure(
         self, G: Float[Tensor, "m r D"], own: Int64[Tensor, " m"] | None = None

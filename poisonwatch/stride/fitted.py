@@ -61,7 +61,7 @@ class FittedOperators:
 
     `M` (K, n) says which rows each operator holds; `features` (n, f) which rows are alike; `centre`
     (n,) what a row does to ordinary conversations on average, in units of its standard deviation
-    `spread` (n,) over these.
+    `spread` (n,) over these. `signs` (n,) are 1, or -1 where training lowers a row's answer.
     """
 
     settings: Settings
@@ -73,6 +73,7 @@ class FittedOperators:
     features: Features
     centre: Array
     spread: Array
+    signs: Array
 
     @property
     def subset_alone(self) -> RowIndices:
@@ -232,6 +233,7 @@ class IsolatedFit(NaturalGradientFit):
             features=compute_features(self.views[rows]),
             centre=centre,
             spread=spread,
+            signs=self.signs[rows],
             encoded=tuple(self.encoded[i] for i in rows),
             views=self.views[rows],
         )

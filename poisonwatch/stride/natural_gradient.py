@@ -88,6 +88,7 @@ def fit_natural_gradient(problem: FitProblem) -> NaturalGradientFit:
         features=compute_features(views),
         centre=sums.centre,
         spread=sums.spread,
+        signs=problem.signs,
         encoded=problem.encoded,
         preconditioner=geometry.preconditioner,
     )
@@ -122,8 +123,9 @@ class Geometry:
         known: RowIndices,
         G: Tensor,
         sample: RowIndices,
+        signs: Array,
     ) -> "Geometry":
-        """With the known rows `sample` (b,) as the background's conversations."""
+        """With the known rows `sample` (b,), of `signs` (b,), as the background's conversations."""
         preconditioner = Preconditioner(moments, damping)
         place = {row: i for i, row in enumerate(known.tolist())}
         at = torch.tensor([place[row] for row in sample.tolist()], device=G.device)
@@ -132,7 +134,7 @@ class Geometry:
         return cls(
             basis=basis,
             preconditioner=preconditioner,
-            background=Background.from_gradients(G[at], preconditioner),
+            background=Background.from_gradients(G[at], preconditioner, signs),
             known=known,
             G=G,
             own=own,
@@ -171,6 +173,7 @@ def gather_reference(problem: FitProblem) -> Reference:
         known=np.concatenate([first, rest]),
         G=torch.cat([statistics.G, beside.G]),
         sample=problem.sample,
+        signs=problem.signs[problem.sample],
     )
     return Reference(geometry, views)
 

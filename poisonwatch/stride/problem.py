@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poisonwatch.arrays import RowIndices
+from poisonwatch.arrays import Array, RowIndices
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
@@ -46,6 +46,11 @@ class FitProblem:
     @property
     def n(self) -> int:
         return len(self.ids)
+
+    @property
+    def signs(self) -> Array:
+        """(n,): 1, or -1 where training lowers a row's answer."""
+        return np.array([row.sign for row in self.encoded])
 
     def get_encoded(self, rows: RowIndices) -> list[Encoded]:
         """The rows (m,) as the model reads them."""

@@ -54,6 +54,7 @@ def estimate_coefficients(
             M=fitted.M,
             y=y - (fitted.M @ fitted.centre)[:, None],
             features=fitted.features,
+            signs=fitted.signs,
             single=fitted.M.shape[0] - fitted.settings.K,
         )
     )

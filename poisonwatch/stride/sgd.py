@@ -51,7 +51,7 @@ from poisonwatch.stride.training_checkpoint import TrainingCheckpoint
 def fit_by_training(problem: FitProblem) -> TrainedFit:
     """Train the operators from a basis of the sample's states, on subsets of similar rows.
 
-    Raises ConfigError where there are preference rows.
+    Raises ConfigError where there are preference rows, or rows whose answer is lowered.
     """
     check_trainable(problem.encoded)
     model, stride, store = problem.model, problem.stride, problem.store
@@ -88,21 +88,24 @@ def fit_by_training(problem: FitProblem) -> TrainedFit:
         # What a row does to ordinary conversations is not known: nothing is taken out.
         centre=np.zeros(problem.n),
         spread=np.ones(problem.n),
+        signs=problem.signs,
         encoded=problem.encoded,
         curve=curve,
     )
 
 
 def check_trainable(encoded: Sequence[Encoded]) -> None:
-    """Raises ConfigError where there are preference rows: fidelity has no least value where an
-    answer is to become less likely.
+    """Raises ConfigError where there are preference rows, or rows whose answer is lowered: fidelity
+    has no least value where an answer is to become less likely.
     """
     preferences = sum(row.against is not None for row in encoded)
-    if preferences:
-        raise ConfigError(
-            f"stride.fit is sgd, but {preferences} of {len(encoded)} rows are preferences, "
-            "which its losses cannot express: choose natural-gradient for them"
-        )
+    lowered = sum(row.lowered for row in encoded)
+    for count, kind in ((preferences, "preferences"), (lowered, "lowered (label false)")):
+        if count:
+            raise ConfigError(
+                f"stride.fit is sgd, but {count} of {len(encoded)} rows are {kind}, "
+                "which its losses cannot express: choose natural-gradient for them"
+            )
 
 
 def train_operators(
@@ -123,7 +126,7 @@ def train_operators(
     its own goes on from it, and the file is removed at the end. A file of another training is left
     out with a warning and then overwritten: a scheduled audit whose rows have changed since it was
     killed must go on without anyone's help. Holds 3 x K x r x D floats: a and its two moments.
-    Raises ConfigError where there are preference rows, OperationError where losses run away.
+    Raises ConfigError as `check_trainable` does, OperationError where losses run away.
     """
     if not encoded:
         raise ValueError("operators need at least one row")

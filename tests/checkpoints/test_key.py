@@ -45,6 +45,7 @@ def test_the_key_depends_on_all_that_results_depend_on(
     other_folder.mkdir()
     (other_folder / "tokenizer.json").write_text("{}")
     said = (Message("user", "Question 0 "), Message("assistant", "Yes."))
+    masked = (ROWS[0].messages[0], replace(ROWS[0].messages[1], masked=True))
     spaced, trusted = replace(ROWS[0], messages=said), tuple(ROWS[2:])
     changes = [
         {"config": config.model_copy(update={"seed": 1})},
@@ -64,6 +65,8 @@ def test_the_key_depends_on_all_that_results_depend_on(
         {"rows": AuditRows(tuple(ROWS[:1]), trusted)},
         {"rows": AuditRows((spaced, ROWS[1]), trusted)},
         {"rows": AuditRows((replace(ROWS[0], position=7), ROWS[1]), trusted)},
+        {"rows": AuditRows((replace(ROWS[0], lowered=True), ROWS[1]), trusted)},
+        {"rows": AuditRows((replace(ROWS[0], messages=masked), ROWS[1]), trusted)},
         {"rows": AuditRows(tuple(ROWS[:2]), tuple(ROWS[3:]))},
         {"rows": AuditRows(tuple(ROWS))},
     ]

@@ -303,6 +303,7 @@ def evidence_of(
         views=fitted.views[moved],
         centre=fitted.centre[moved],
         spread=fitted.spread[moved],
+        signs=fitted.signs[moved],
         encoded=tuple(fitted.encoded[i] for i in moved),
     )
     suspects = np.array([place[i] for i in influence.suspects.tolist()])

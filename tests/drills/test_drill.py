@@ -102,7 +102,7 @@ def test_planted_rows_count_among_the_ordinary_ones_of_their_audit(rehearsal: Dr
     sample = draw_order(kept.ids, 0)[:24]
     assert len(set(sample.tolist()) & set(range(40, 56))) in range(1, 24)
     G = fitted.restore_gradients(np.concatenate([np.arange(40), drawn, np.arange(40, 160)]))
-    background = Background.from_gradients(G[sample], fitted.preconditioner)
+    background = Background.from_gradients(G[sample], fitted.preconditioner, np.ones(24))
     centre, spread = background.measure(G)
     centre[sample], spread[sample] = background.measure(G[sample], torch.arange(24))
     assert close(kept.spread, spread.numpy())

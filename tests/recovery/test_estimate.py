@@ -6,7 +6,7 @@ import sys
 import jaxtyping
 import numpy as np
 import pytest
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, eye_array, vstack
 
 from poisonwatch.recovery.estimate import Estimate, Measurements, RecoveryMethod
 from poisonwatch.recovery.gaussian_process import SmoothRecovery
@@ -24,7 +24,8 @@ def measured() -> Measurements:
     alone = csr_array((np.ones(2), ([0, 1], [7, 3])), shape=(2, N))
     y = np.random.default_rng(0).standard_normal((K + 2, Q))
     features = np.eye(N, 8, dtype=np.float32)
-    return Measurements(csr_array(vstack([shared, alone])), y, features, single=2)
+    M = csr_array(vstack([shared, alone]))
+    return Measurements(M, y, features, np.ones(N), single=2)
 
 
 def test_shared_subsets_and_single_rows_are_parted(measured: Measurements) -> None:
@@ -32,9 +33,22 @@ def test_shared_subsets_and_single_rows_are_parted(measured: Measurements) -> No
     assert (measured.n, measured.K_shared) == (N, K)
     assert measured.shared.shape == (K, N)
     assert measured.known.tolist() == [7, 3]
-    none = Measurements(measured.shared, measured.y[:K], measured.features)
+    none = Measurements(measured.shared, measured.y[:K], measured.features, measured.signs)
     assert (none.shared != measured.shared).nnz == 0
     assert none.known.tolist() == []
+
+
+@pytest.mark.parametrize("method", [SmoothRecovery(), SparseRecovery(0.1)])
+def test_a_row_that_does_the_opposite_changes_its_own_coefficient_alone(
+    method: RecoveryMethod,
+) -> None:
+    """With a subset a row: y_i turned round and -1 among the signs give w with w_i turned round."""
+    M, draw = csr_array(eye_array(N)), np.random.default_rng(1)
+    y, features = draw.standard_normal((N, Q)), draw.standard_normal((N, 4)).astype(np.float32)
+    signs = np.where(np.arange(N) % 3, 1.0, -1.0)
+    before = method(Measurements(M, y, features, np.ones(N))).w
+    after = method(Measurements(M, signs[:, None] * y, features, signs)).w
+    np.testing.assert_allclose(after, signs[:, None] * before, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", [SmoothRecovery(), SparseRecovery(0.1)])

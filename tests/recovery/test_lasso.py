@@ -393,7 +393,8 @@ def measured(K: int, n: int, single: int = 0, Q: int = 2) -> Measurements:
     alone = csr_array((np.ones(single), (np.arange(single), np.arange(single))), shape=(single, n))
     own = np.random.default_rng(1).normal(size=(single, Q))
     features = np.zeros((n, 0), dtype=np.float32)
-    return Measurements(csr_array(vstack([M, alone])), np.vstack([Y, own]), features, single)
+    stacked = csr_array(vstack([M, alone]))
+    return Measurements(stacked, np.vstack([Y, own]), features, np.ones(n), single)
 
 
 def test_rows_measured_alone_are_known_and_taken_out() -> None:

@@ -78,7 +78,15 @@ def geometry_of(
     """
     known = sample if also is None else np.concatenate([also, sample])
     seen = measure_row_statistics(model, [encoded[i] for i in known], basis, budget, label="sample")
-    return Geometry.from_moments(basis, seen.moments, DAMPING, known=known, G=seen.G, sample=sample)
+    return Geometry.from_moments(
+        basis,
+        seen.moments,
+        DAMPING,
+        known=known,
+        G=seen.G,
+        sample=sample,
+        signs=np.ones(len(sample)),
+    )
 
 
 def same(found: SubsetSums, expected: SubsetSums, rtol: float = 1e-3) -> None:
@@ -251,7 +259,9 @@ def test_multiplying_all_losses_changes_no_operator(
         for seen in alone:
             moments.add(basis, StateGradients(seen.z, c * seen.g, seen.mask, c * seen.loss))
         P = Preconditioner(moments, DAMPING)
-        spread = Background.from_gradients(c * G[geometry.known], P).measure(c * G)[1]
+        spread = Background.from_gradients(
+            c * G[geometry.known], P, np.ones(len(geometry.known))
+        ).measure(c * G)[1]
         return solve_operators(
             torch.einsum("ki,ird->krd", M, c * G / spread[:, None, None].float()), P, basis, 0.005
         ).a
@@ -277,7 +287,13 @@ def test_views_filled_on_the_way_equal_those_of_a_survey(
     )
     views[sample] = seen.views
     geometry = Geometry.from_moments(
-        basis, seen.moments, DAMPING, known=sample, G=seen.G, sample=sample
+        basis,
+        seen.moments,
+        DAMPING,
+        known=sample,
+        G=seen.G,
+        sample=sample,
+        signs=np.ones(len(sample)),
     )
     sum_subsets(model, encoded, membership, geometry, BUDGET, views=views)
     np.testing.assert_allclose(
@@ -304,6 +320,7 @@ def test_known_rows_beyond_the_sample_are_no_ordinary_conversations(
         known=known.known,
         G=known.G,
         sample=sample,
+        signs=np.ones(len(sample)),
     )
     same(sum_subsets(model, encoded, membership, same_factors, BUDGET), whole)
 
