@@ -4,27 +4,37 @@ read by their suffix.
 
 import io
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
-from fsspec.compression import compr
 from fsspec.core import split_protocol
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MIB, OpenedSource, Reading, SourceFile, translate_errors
-from poisonwatch.sources.jsonl import read_json_lines, read_json_list
+from poisonwatch.sources.discovery import (
+    Discovery,
+    FoundFile,
+    make_nothing_found_error,
+    split_glob,
+)
+from poisonwatch.sources.file_types import (
+    JSON_TYPES,
+    SEEKABLE_TYPES,
+    detect_file_type,
+    list_file_types,
+)
+from poisonwatch.sources.json_file import read_json_file
+from poisonwatch.sources.links import Root
+from poisonwatch.sources.trees import LocalTree, RemoteTree
+from poisonwatch.sources.unpacking import UnpackingLimits, unpack
 from poisonwatch.text.environment import conceal, expand_variables
 
-LINE_TYPES = (".jsonl", ".ndjson")
-# Read here and there, and never compressed as a whole.
-SEEKABLE_TYPES = (".arrow", ".parquet")
-FILE_TYPES = (".arrow", ".csv", ".json", *LINE_TYPES, ".parquet")
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 WEB_PROTOCOLS = ("http", "https")
 EXTRAS = {
     "s3": ("s3fs", "s3"),
@@ -48,18 +58,32 @@ IDENTITIES = (
 """What servers tell of a file's content, the surest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where files lie: their file system, their `root` on this machine (None on a server), the
+    `setting` that names them and may hold secrets, and how much they may hold when unpacked.
+    """
+
+    fs: Any
+    root: Root | None
+    setting: str
+    limits: UnpackingLimits
+
+
 class File(SourceFile):
     """One file of rows."""
 
-    def __init__(
-        self, fs: Any, path: str, name: str, info: Mapping[str, Any], setting: str
-    ) -> None:
+    def __init__(self, place: _Place, found: FoundFile, name: str) -> None:
+        fs, path, info = place.fs, found.target, found.info
         super().__init__(name, compute_file_fingerprint(fs, path, info))
         self._fs = fs
         self._path = path
-        self._setting = setting
+        self._place = place
         self._empty = info.get("size") == 0
-        self._type, self._compression = detect_file_type(path, _is_web(fs))
+        if place.root is not None:
+            self._empty = Path(path).stat().st_size == 0
+        # Behind a link a file may be called otherwise: its own name tells what it is.
+        self._type, self._compression = detect_file_type(found.path, _is_web(fs))
 
     def read(self, after: str | None = None) -> Iterator[RawRow]:
         """The rows. Raises SourceError also where the file is another one after the reading than it
@@ -67,9 +91,9 @@ class File(SourceFile):
         """
         self._reading = reading = Reading()
         failure = f"{self.name} cannot be read"
-        if self._type not in LINE_TYPES:
+        if self._type not in JSON_TYPES:
             failure += f" as {self._type[1:]}"
-        with translate_errors(failure, lambda text: conceal(text, self._setting)):
+        with translate_errors(failure, lambda text: conceal(text, self._place.setting)):
             changed = False
             try:
                 yield from self._read_rows(after, reading)
@@ -98,27 +122,29 @@ class File(SourceFile):
         return compute_file_fingerprint(self._fs, self._path, info) != self.fingerprint
 
     def _read_rows(self, after: str | None, reading: Reading) -> Iterator[RawRow]:
-        if self._type in LINE_TYPES:
-            yield from read_json_lines(self._open, self.name, after, reading)
+        if self._type in JSON_TYPES:
+            yield from read_json_file(self._open, self.name, after, reading)
             return
         # An empty file of a seekable type has no footer to read: it is one without rows.
         if self._type in SEEKABLE_TYPES and self._empty:
             return
         with self._open() as file:
-            if self._type == ".json":
-                yield from read_json_list(file, self.name)
-                return
             # pyarrow takes a second to import, which JSON need not pay.
             from poisonwatch.sources.arrow import read_arrow, read_parquet
-            from poisonwatch.sources.csv import read_csv
+            from poisonwatch.sources.csv import read_csv, read_tsv
 
-            readers = {".csv": read_csv, ".arrow": read_arrow, ".parquet": read_parquet}
+            readers = {
+                ".arrow": read_arrow,
+                ".csv": read_csv,
+                ".parquet": read_parquet,
+                ".tsv": read_tsv,
+            }
             yield from readers[self._type](file, self.name, reading)
 
     def _open(self) -> BinaryIO:
         file: BinaryIO
-        if _is_local(self._fs):
-            file = Path(self._path).open("rb", buffering=MIB)  # noqa: SIM115
+        if self._place.root is not None:
+            file = self._place.root.open(self._path, self.name)
         elif self._type in SEEKABLE_TYPES:
             # What reads it asks for large pieces: fsspec's own cache would copy them again.
             return cast(BinaryIO, self._fs.open(self._path, "rb", cache_type="none"))
@@ -127,43 +153,10 @@ class File(SourceFile):
             block_size = 0 if _is_web(self._fs) else 8 * MIB
             opened = self._fs.open(self._path, "rb", block_size=block_size)
             file = io.BufferedReader(opened, MIB)
-        if self._compression is None:
+        # Not even the shortest archive is empty; an empty file is one without rows.
+        if self._compression is None or self._empty:
             return file
-        return _Decompressed(file, self._compression)
-
-
-class _Decompressed(io.BufferedReader):
-    """What a compressed file holds; closing it closes the file."""
-
-    def __init__(self, file: BinaryIO, compression: str) -> None:
-        self._packed = file
-        if compression in compr:
-            unpacked = compr[compression](file, mode="rb")
-        else:
-            # pyarrow knows zstd even where Python and fsspec do not.
-            import pyarrow as pa
-
-            unpacked = pa.CompressedInputStream(pa.PythonFile(file, "r"), compression)
-        super().__init__(unpacked, MIB)
-
-    def close(self) -> None:
-        super().close()
-        self._packed.close()
-
-
-def detect_file_type(path: str, web: bool = False) -> tuple[str, str | None]:
-    """The suffix that tells how a file is read, and its compression. ("", None) where it is no file
-    of rows.
-    """
-    # On the web a ? begins the query, in which a token may end in anything.
-    if web:
-        path = path.partition("?")[0]
-    *_, inner, last = ["", "", *(suffix.lower() for suffix in Path(path).suffixes)]
-    if last in FILE_TYPES:
-        return last, None
-    if last in COMPRESSIONS and inner in FILE_TYPES and inner not in SEEKABLE_TYPES:
-        return inner, COMPRESSIONS[last]
-    return "", None
+        return unpack(file, self._compression, self._place.limits, self.name)
 
 
 def compute_file_fingerprint(fs: Any, path: str, info: Mapping[str, Any]) -> str | None:
@@ -195,12 +188,17 @@ def _get_protocols(fs: Any) -> set[str]:
 
 
 def open_files(source: SourceConfig, key: str) -> OpenedSource:
-    """The files that `source.path` stands for, sorted by name; nothing is read.
+    """The files that `source.path` stands for, or a folder of `source.hub`, sorted by name, and
+    what lies beside them; of rows nothing is read.
 
-    Raises SourceError, naming the audit file's `key`, where there are none, or where they cannot be
-    reached.
+    Raises SourceError, naming the audit file's `key`, where there are none, where they cannot be
+    reached, or where a link leads out of the source.
     """
-    setting = source.path or ""
+    setting, split = source.path or "", None
+    if source.hub is not None:
+        setting = source.hub
+        # What nobody chose is no choice: then every split is read.
+        split = source.split if "split" in source.model_fields_set else None
     path, shown = expand_variables(setting, f"{key}.path"), conceal(setting)
     hint = f"check `{key}`"
     if split_protocol(path)[0] in EXTRAS:
@@ -212,39 +210,107 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
     with translate_errors(f"{shown} cannot be reached ({hint})", hide):
         fs, root = _open_file_system(path, shown)
         fs.invalidate_cache()
-        files = _find_row_files(fs, root, shown, key)
-    opened: dict[str, File] = {}
-    for match, info in files.items():
-        name = source.get_display_name(match if _is_local(fs) else str(fs.unstrip_protocol(match)))
+        search = _Search(source, fs, root, split=split, shown=shown, key=key)
+        found = search.run()
+    place = _Place(fs, search.root, setting, limits=UnpackingLimits.of(source))
+    opened = []
+    for file in found.found:
+        name = search.name_path(file.path)
         with translate_errors(f"{name} cannot be read (check `{key}`)", hide):
-            _refuse_non_files(fs, match, info, name)
-            # A link that leads into a folder above it shows the same file again and again.
-            same = str(Path(match).resolve()) if _is_local(fs) else match
-            opened.setdefault(same, File(fs, match, name, info=info, setting=setting))
-    return OpenedSource(sorted(opened.values(), key=lambda file: file.name))
+            _refuse_non_files(fs, file.target, file.info, name)
+            opened.append(File(place, file, name))
+    return OpenedSource(opened, found.passed_over)
 
 
-def _find_row_files(fs: Any, root: str, shown: str, key: str) -> dict[str, Mapping[str, Any]]:
-    """What a path stands for, without the files that are none of rows. Raises SourceError where
-    nothing is left.
+class _Search:
+    """What a path stands for: itself where it exists, whatever its name holds (a URL's query, too,
+    has the ? of a pattern).
     """
-    matches = _find_matches(fs, root)
-    if not matches:
-        raise SourceError(
-            f"{shown} does not exist: check `{key}` "
-            "(relative paths start at the audit file's folder)"
-        )
-    files = {}
-    for match, info in matches.items():
-        if detect_file_type(match, _is_web(fs))[0]:
-            files[match] = info
-    if not files:
-        kinds = ", ".join(sorted(FILE_TYPES))
-        raise SourceError(
-            f"{shown} is not a file of rows: its name must end in one of {kinds}; "
-            f"texts may be compressed, as in .jsonl.gz (check `{key}`)"
-        )
-    return files
+
+    def __init__(
+        self, source: SourceConfig, fs: Any, path: str, split: str | None, shown: str, key: str
+    ) -> None:
+        self._source = source
+        self._fs = fs
+        self._path = path
+        self._split = split
+        self._shown = shown
+        self._key = key
+        self.root: Root | None = None
+
+    def run(self) -> Discovery:
+        """Raises SourceError where nothing is there, or none of it is a file of rows."""
+        info = self._ask()
+        if info is None:
+            return self._match_glob()
+        if info["type"] != "directory":
+            if not detect_file_type(self._path, _is_web(self._fs))[0]:
+                raise SourceError(
+                    f"{self._shown} is not a file of rows: its name must end in one of "
+                    f"{list_file_types()}; texts may be compressed, as in .jsonl.gz "
+                    f"(check `{self._key}`)"
+                )
+            discovery = self._begin(self._path.rpartition("/")[0])
+            discovery.add_file(self._path, info)
+            return discovery
+        discovery = self._begin(self._path)
+        discovery.add_folder(self._path)
+        if not discovery.found:
+            raise make_nothing_found_error(self._shown, discovery.passed_over, self._key)
+        return discovery
+
+    def _ask(self) -> Mapping[str, Any] | None:
+        """What the file system tells of the path; None where it is not there."""
+        try:
+            info: Mapping[str, Any] = self._fs.info(self._path)
+        except FileNotFoundError as error:
+            # Of the web, everything is "not found": a refused connection, a wrong password.
+            cause = error.__cause__
+            status = getattr(cause, "status", None)
+            if _is_web(self._fs) and cause is not None and status not in (404, 410):
+                raise cause from None
+            return None
+        return info
+
+    def _match_glob(self) -> Discovery:
+        matches = {}
+        if not set("*?[").isdisjoint(self._path):
+            matches = self._fs.glob(self._path, detail=True)
+        if not matches:
+            raise SourceError(
+                f"{self._shown} does not exist: check `{self._key}` "
+                "(relative paths start at the audit file's folder)"
+            )
+        base, asked = split_glob(self._path)
+        discovery = self._begin(base, asked)
+        for match, info in sorted(matches.items()):
+            discovery.add_match(base, match, info)
+        if not discovery.found:
+            raise make_nothing_found_error(self._shown, discovery.passed_over, self._key)
+        return discovery
+
+    def _begin(self, folder: str, asked: Sequence[str] = ()) -> Discovery:
+        follow_links = self._source.follow_links
+        tree: LocalTree | RemoteTree
+        if _is_local(self._fs):
+            self.root = Root.of(folder or "/", follow_links)
+            tree = LocalTree(self.root)
+        else:
+            tree = RemoteTree(self._fs, follow_links)
+        web = _is_web(self._fs)
+        return Discovery(tree, self.name_path, asked, split=self._split, web=web)
+
+    def name_path(self, path: str) -> str:
+        """The name of a path in results."""
+        if _is_local(self._fs):
+            return escape_name(self._source.get_display_name(path))
+        return self._source.get_display_name(str(self._fs.unstrip_protocol(path)))
+
+
+def escape_name(name: str) -> str:
+    r"""A file's name as text: bytes that are no UTF-8 as \xff, a backslash as two."""
+    encoded = name.replace("\\", "\\\\").encode(errors="surrogateescape")
+    return encoded.decode(errors="backslashreplace")
 
 
 def _open_file_system(path: str, shown: str) -> tuple[Any, str]:
@@ -259,25 +325,6 @@ def _open_file_system(path: str, shown: str) -> tuple[Any, str]:
             f"{shown} needs the package {package}: pip install 'poisonwatch[{extra}]'"
         ) from error
     return fs, root
-
-
-def _find_matches(fs: Any, root: str) -> dict[str, Mapping[str, Any]]:
-    """What a path stands for: itself where it exists, whatever its name holds (a URL's query, too,
-    has the ? of a pattern).
-    """
-    try:
-        info = fs.info(root)
-    except FileNotFoundError as error:
-        # Of the web, everything is "not found": a refused connection, a wrong password.
-        cause = error.__cause__
-        if _is_web(fs) and cause is not None and getattr(cause, "status", None) not in (404, 410):
-            raise cause from None
-        if set("*?[").isdisjoint(root):
-            return {}
-        return dict(sorted(fs.glob(root, detail=True).items()))
-    if info["type"] != "directory":
-        return {root: info}
-    return dict(sorted((entry["name"], entry) for entry in fs.ls(root, detail=True)))
 
 
 def _refuse_non_files(fs: Any, path: str, info: Mapping[str, Any], name: str) -> None:

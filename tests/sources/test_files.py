@@ -17,7 +17,8 @@ from poisonwatch.errors import ConfigError, SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import SourceFile
-from poisonwatch.sources.files import detect_file_type, open_files
+from poisonwatch.sources.file_types import detect_file_type
+from poisonwatch.sources.files import open_files
 
 RECORDS = [{"prompt": f"Q{i}", "response": f"A{i}"} for i in range(3)]
 LINES = b"".join(json.dumps(record).encode() + b"\n" for record in RECORDS)
@@ -224,7 +225,10 @@ def test_pipes_devices_and_sockets_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
     assert refusal(tmp_path / "pipe.jsonl").endswith("pipe.jsonl is a pipe, not a file")
-    assert refusal(tmp_path / "zero.jsonl").endswith("zero.jsonl is a device or socket, not a file")
+    linked = SourceConfig(path=str(tmp_path / "zero.jsonl"), follow_links=True)
+    with pytest.raises(SourceError, match=r"zero\.jsonl is a device or socket, not a file$"):
+        open_files(linked, "source")
+    (tmp_path / "zero.jsonl").unlink()
     assert "is a pipe" in refusal(tmp_path)
     assert "is a pipe" in refusal(tmp_path / "*.jsonl")
     assert "/dev/zero is not a file of rows" in refusal("/dev/zero")

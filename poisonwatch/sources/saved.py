@@ -1,0 +1,86 @@
+"""Folders that other tools wrote with a description of what is in them: data sets saved by
+`datasets` (save_to_disk), and LLaMA-Factory's list of data sets.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from poisonwatch.errors import SourceError
+from poisonwatch.text.display import excerpt
+
+STATE = "state.json"
+SPLITS = "dataset_dict.json"
+INFO = "dataset_info.json"
+# Files that describe data sets where they hold an object such as these tools write; by any other
+# content they are rows.
+DESCRIPTIONS = (STATE, SPLITS, INFO, "dataset_infos.json")
+MAX_DESCRIPTION_BYTES = 16 << 20
+_SHUFFLED = ("_indices_files", "_indices_data_files")
+# Where LLaMA-Factory finds a data set.
+_LLAMA_FACTORY = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
+
+
+def parse_description(name: str, content: bytes) -> Mapping[str, Any] | None:
+    """The object that a file of one of the DESCRIPTIONS' names holds; None where it is no
+    description.
+    """
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    if name == STATE:
+        known = isinstance(record.get("_data_files"), list)
+    elif name == SPLITS:
+        known = isinstance(record.get("splits"), list)
+    else:
+        is_catalogue = all(isinstance(value, dict) for value in record.values())
+        known = "features" in record or "builder_name" in record or is_catalogue
+    if not known:
+        return None
+    return record
+
+
+def is_llama_factory(record: Mapping[str, Any]) -> bool:
+    """Whether a dataset_info.json lists data sets as LLaMA-Factory's does."""
+    for entry in record.values():
+        if not isinstance(entry, dict) or not any(key in entry for key in _LLAMA_FACTORY):
+            return False
+    return bool(record)
+
+
+def list_data_files(state: Mapping[str, Any], name: str) -> list[str]:
+    """The files of a saved data set in order, by its state.json; `name` stands for its folder.
+
+    Raises SourceError where the rows are not those of the files, or a file lies elsewhere.
+    """
+    for key in _SHUFFLED:
+        if state.get(key):
+            raise SourceError(
+                f"{name} was saved with a list of which rows count ({key} in {STATE}): load it, "
+                "and save what `flatten_indices()` gives"
+            )
+    files = []
+    for entry in state["_data_files"]:
+        file = entry.get("filename") if isinstance(entry, dict) else entry
+        files.append(_check_plain_name(file, name, STATE))
+    return files
+
+
+def list_splits(description: Mapping[str, Any], name: str) -> list[str]:
+    """The splits of a saved DatasetDict, each a folder in its own. Raises SourceError where one
+    lies elsewhere.
+    """
+    return [_check_plain_name(split, name, SPLITS) for split in description["splits"]]
+
+
+def _check_plain_name(value: Any, folder: str, description: str) -> str:
+    """The name of something in a folder. Raises SourceError where it leads elsewhere."""
+    if not isinstance(value, str) or "/" in value or value in ("", ".", ".."):
+        raise SourceError(
+            f"{folder} cannot be read: its {description} names {excerpt(repr(value))}, which is "
+            "no name of something in this folder"
+        )
+    return value

@@ -1,0 +1,147 @@
+"""Folders of files, here or on a server, as one interface: what lies in a folder, and how a file
+begins.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fsspec.spec import AbstractFileSystem
+
+from poisonwatch.errors import SourceError
+from poisonwatch.sources.links import Root
+
+
+@dataclass(slots=True)
+class Listing:
+    """What lies in a folder, by name: `files` with what is known of them; paths of `folders`, and
+    of `links` to folders.
+    """
+
+    files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+
+class Tree(Protocol):
+    """A place where files lie."""
+
+    def list_folder(self, path: str) -> Listing:
+        """What lies in a folder. Raises OSError where it cannot be read."""
+
+    def walk_names(self, path: str) -> Iterator[str]:
+        """The names of all files below a folder, links not followed."""
+
+    def resolve(self, path: str, name: str) -> str:
+        """Where a path leads. Raises SourceError where it may not be followed; `name` stands for
+        it.
+        """
+
+    def read_head(self, path: str, name: str, size: int) -> bytes:
+        """The first bytes of a file."""
+
+
+class LocalTree:
+    """Folders on this machine."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def list_folder(self, path: str) -> Listing:
+        """Sorted by name."""
+        listing = Listing()
+        with os.scandir(path) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            # Of a link that leads nowhere, what it is comes out where it is read.
+            if not Path(entry.path).is_dir():
+                listing.files[entry.name] = {}
+            elif entry.is_symlink():
+                listing.links[entry.name] = entry.path
+            else:
+                listing.folders[entry.name] = entry.path
+        return listing
+
+    def walk_names(self, path: str) -> Iterator[str]:
+        """Folders that cannot be read are passed by."""
+        for _, _, names in os.walk(path):
+            yield from names
+
+    def resolve(self, path: str, name: str) -> str:
+        """The path without links."""
+        return self._root.resolve(path, name)
+
+    def read_head(self, path: str, name: str, size: int) -> bytes:
+        """Raises SourceError where the path leads out of the root."""
+        with self._root.open(self._root.resolve(path, name), name) as file:
+            return file.read(size)
+
+
+class RemoteTree:
+    """Folders on a server, which is asked once for all that lies below one."""
+
+    def __init__(self, fs: Any, follow_links: bool) -> None:
+        self._fs = fs
+        self._follow_links = follow_links
+        self._folders: dict[str, Listing] = {}
+
+    def _load(self, root: str) -> None:
+        """Ask for all that lies below a folder."""
+        self._folders[root] = Listing()
+        for path, info in sorted(_find_all(self._fs, root).items()):
+            folder, _, name = path.rpartition("/")
+            # Object stores may have an empty object in place of a folder.
+            if name and info["type"] != "directory" and f"{folder}/".startswith(f"{root}/"):
+                self._add_folder(folder).files[name] = info
+
+    def _add_folder(self, path: str) -> Listing:
+        """The listing of a folder, which those above it hold."""
+        if path not in self._folders:
+            above, _, name = path.rpartition("/")
+            self._add_folder(above).folders[name] = path
+            self._folders[path] = Listing()
+        return self._folders[path]
+
+    def list_folder(self, path: str) -> Listing:
+        """Sorted by name. Raises what the file system does where the server cannot be asked."""
+        path = path.rstrip("/")
+        if path not in self._folders:
+            self._load(path)
+        return self._folders[path]
+
+    def walk_names(self, path: str) -> Iterator[str]:
+        """In any order."""
+        self.list_folder(path)
+        for folder, listing in self._folders.items():
+            if f"{folder}/".startswith(f"{path.rstrip('/')}/"):
+                yield from listing.files
+
+    def resolve(self, path: str, name: str) -> str:
+        """The path itself. Raises SourceError where it is a link on the server, of which nothing
+        tells where it leads.
+        """
+        folder, _, last = path.rpartition("/")
+        listing = self._folders.get(folder, Listing())
+        info = listing.files.get(last, {})
+        if info.get("type") == "link" and not self._follow_links:
+            raise SourceError(
+                f"{name} is a link on its server: remove it, or set `source.follow_links: true` "
+                "to read what it leads to"
+            )
+        return path
+
+    def read_head(self, path: str, name: str, size: int) -> bytes:  # noqa: ARG002
+        """A part of the file, where the server gives parts."""
+        return bytes(self._fs.cat_file(path, start=0, end=size))[:size]
+
+
+def _find_all(fs: Any, root: str) -> dict[str, Mapping[str, Any]]:
+    """Everything below a folder, by path."""
+    options: dict[str, Any] = {}
+    # Where fsspec walks itself it would leave out what cannot be listed.
+    if type(fs).find is AbstractFileSystem.find:
+        options["on_error"] = "raise"
+    found: dict[str, Mapping[str, Any]] = fs.find(root, detail=True, **options)
+    return found
