@@ -22,7 +22,13 @@ EXIT_INTERRUPTED = 130
 
 # The modules of commands, below `poisonwatch`: each public function with an example is a command.
 # By their names, since flows and dashboards do not import each other.
-MODULES = ("flows.cli.audit", "flows.cli.ledger", "flows.cli.service", "dashboards.command")
+MODULES = (
+    "flows.cli.check",
+    "flows.cli.audit",
+    "flows.cli.ledger",
+    "flows.cli.service",
+    "dashboards.command",
+)
 
 app = App(
     name="poisonwatch",

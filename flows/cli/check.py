@@ -1,0 +1,168 @@
+"""`poisonwatch check`: how a source is understood, before anything is audited. No model is loaded
+and no ledger is opened.
+"""
+
+import json as json_format
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config, resolve_config
+from poisonwatch.errors import InputError, SourceError
+from poisonwatch.source_config import FormatName, TrainedTurns
+
+AUDIT_FILE_SUFFIXES = (".yaml", ".yml")
+
+
+def check(
+    source: Annotated[
+        str,
+        Parameter(
+            help="A file, folder, glob or URL of rows; or an audit file (YAML), whose `source` and "
+            "`validation` are taken."
+        ),
+    ],
+    /,
+    *,
+    hub: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="SOURCE is a data set on the Hugging Face hub, such as tatsu-lab/alpaca.",
+        ),
+    ] = False,
+    format: Annotated[
+        FormatName | None, Parameter(help="Row format. Default: read off the field names.")
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            help="What fields are called here, as in prompt=question response=answer.",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        Parameter(help="How prompt and response stand in a text, as in 'Q: {prompt}\\nA: ...'."),
+    ] = None,
+    roles: Annotated[
+        list[str] | None,
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            help="What roles are called here, as in bing=assistant.",
+        ),
+    ] = None,
+    train_on: Annotated[
+        TrainedTurns | None,
+        Parameter(help="Turns that the trainer's loss is on. Default: marked."),
+    ] = None,
+    rows: Annotated[int, Parameter(help="How many sample rows are shown.")] = 3,
+    json: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Print all of it as one JSON object."),
+    ] = False,
+) -> None:
+    """Read rows and say how they are understood: format, roles, what is trained, what is left over,
+    what would be rejected, and what an audit would take.
+
+    Example: `poisonwatch check my-audit/data --rows 2`
+    """
+    if rows < 0:
+        raise InputError(f"--rows is {rows}: ask for none or more")
+    given = {
+        "format": format,
+        "fields": _parse_pairs("--fields", fields),
+        "template": template,
+        "roles": _parse_pairs("--roles", roles),
+        "train_on": train_on,
+    }
+    changes = {name: value for name, value in given.items() if value}
+    config = build_settings(source, hub, changes)
+    # below the settings: a mistake in them must not wait for what reads rows
+    from poisonwatch.flows.cli.check_page import CheckPage
+    from poisonwatch.flows.cli.check_steps import (
+        describe_survey,
+        estimate_effort,
+        list_advice,
+        validate,
+    )
+    from poisonwatch.sources.survey import survey_source
+
+    page = CheckPage(quiet=json)
+    survey = survey_source(config.source, config.stride.max_tokens, rows, page.progress)
+    page.show_source(config.source.address, survey)
+    page.show_samples(survey.samples)
+    # Great Expectations takes seconds to import: what is known already is read meanwhile
+    with page.waiting("validating ..."):
+        validated = validate(config, survey)
+    page.show_validation(survey, validated)
+    effort = estimate_effort(config, survey)
+    page.show_effort(effort)
+    advice = list_advice(config, survey, validated)
+    page.show_advice(advice)
+    if json:
+        found = describe_survey(survey)
+        found |= {"validation": asdict(validated), "effort": asdict(effort), "advice": advice}
+        print(json_format.dumps(found))
+    if validated.refusal is not None:
+        raise SourceError(validated.refusal)
+
+
+def build_settings(source: str, hub: bool, changes: dict[str, Any]) -> AuditConfig:
+    """The settings by which `source` is read: those of the audit file that it is, or the defaults.
+    `changes` of the section `source` go before them.
+
+    Raises ConfigError.
+    """
+    if hub:
+        return _resolve({"hub": source} | changes)
+    if not source.endswith(AUDIT_FILE_SUFFIXES):
+        config = _resolve({"path": source} | changes)
+        # `source` heads the page: what lies below it is named from there on
+        named = config.source.with_base_folder(_find_folder(Path(source).absolute()))
+        return config.model_copy(update={"source": named})
+    config = load_config(source)
+    given = config.source.model_dump(exclude_defaults=True)
+    changed = _resolve(_merge(given, changes)).source
+    folder = config.replay.folder or Path(source).resolve().parent
+    return config.model_copy(update={"source": changed.with_base_folder(folder)})
+
+
+def _resolve(source: dict[str, Any]) -> AuditConfig:
+    """An audit of this source, all else as by default."""
+    # An audit needs sentinels; nothing here asks any.
+    settings = {"source": source, "sentinels": ["pack:refusal-erosion"]}
+    return resolve_config(settings, Path.cwd(), "the command line")
+
+
+def _find_folder(path: Path) -> Path:
+    """The folder that a path names, or its file is in, or that its pattern is looked for in."""
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def _merge(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with changes; names of fields and roles are added to those that are there."""
+    merged = given | changes
+    for name in ("fields", "roles"):
+        if name in given and name in changes:
+            merged[name] = given[name] | changes[name]
+    return merged
+
+
+def _parse_pairs(option: str, pairs: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE pairs of an option. Raises InputError where one is none."""
+    parsed = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"{option} got {pair}: write NAME=VALUE, as in prompt=question")
+        parsed[name] = value
+    return parsed
