@@ -3,10 +3,10 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from poisonwatch.errors import PoisonwatchError, SourceError
 from poisonwatch.examples import RawRow
@@ -15,11 +15,11 @@ from poisonwatch.text.display import excerpt, get_first_line
 MIB = 1 << 20
 # A row that is longer is passed over in pieces, so that a broken file cannot fill the memory.
 MAX_ROW_BYTES = 16 * MIB
+EXCERPT_CHARACTERS = 1000  # of such a row, that are kept
 # A library may quote a whole row where it says why it failed.
 MAX_REASON_CHARACTERS = 300
 BATCH_ROWS = 1000  # rows that are in memory at a time
 MAX_BATCH_BYTES = 64 * MIB  # of rows that are in memory at a time
-_BOM = b"\xef\xbb\xbf"
 
 M = TypeVar("M")
 
@@ -138,71 +138,25 @@ def describe_cause(error: BaseException) -> str:
 
 
 def describe_too_long(digest: str) -> str:
-    """The problem of a row that is not kept: its SHA-256 stands for it."""
+    """The problem of a row of which only the beginning is kept: its SHA-256 stands for it."""
     return f"longer than {MAX_ROW_BYTES // MIB} MiB (SHA-256 {digest})"
 
 
-def parse_record(raw: bytes) -> Mapping[str, Any]:
-    """The record of a JSON row.
-
-    Raises ValueError with the row's problem.
+def make_long_row(name: str, position: int, place: str, start: bytes, digest: str) -> RawRow:
+    """What is kept of a row that is too long: its first EXCERPT_CHARACTERS characters, and the
+    SHA-256 `digest` of all of it.
     """
-    text = raw.removeprefix(_BOM)
-    try:
-        record = json.loads(text.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(describe_not_utf8(error)) from None
-    except RecursionError:
-        raise ValueError("not JSON (too deep)") from None
-    except ValueError as error:
-        raise ValueError(f"not JSON ({describe_json_error(error)})") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"a JSON {type(record).__name__}, not an object")
-    return record
-
-
-def describe_json_error(error: ValueError) -> str:
-    """What is wrong with a JSON text, without the text."""
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg
-    # A number with thousands of digits, which Python refuses to convert.
-    return str(error)
-
-
-def describe_not_utf8(error: UnicodeDecodeError) -> str:
-    """The problem of a row with undecodable bytes; the first of them is counted from 1."""
-    return f"not UTF-8 (byte {error.start + 1})"
-
-
-def make_json_row(name: str, position: int, place: str, raw: bytes) -> RawRow:
-    """A row of JSON bytes, or what is wrong with it."""
-    try:
-        return RawRow(name, position, place, parse_record(raw), raw=raw)
-    except ValueError as error:
-        return RawRow(name, position, place, problem=str(error), raw=raw)
-
-
-def dump_compact(record: Any, default: Callable[[Any], Any] | None = None) -> bytes:
-    """A record as compact JSON; half surrogates, which JSON can escape and UTF-8 cannot hold, stay
-    escaped.
-    """
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=default)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(record, separators=(",", ":"), default=default).encode()
+    text = start[: 4 * EXCERPT_CHARACTERS].decode(errors="replace")
+    raw = text[:EXCERPT_CHARACTERS].encode()
+    return RawRow(name, position, place, problem=describe_too_long(digest), raw=raw)
 
 
 def limit_size(row: RawRow) -> RawRow:
     """The row itself, or in place of one that is too long its problem."""
     if len(row.raw) <= MAX_ROW_BYTES:
         return row
-    return RawRow(
-        row.source,
-        row.position,
-        row.place,
-        problem=describe_too_long(hashlib.sha256(row.raw).hexdigest()),
-    )
+    digest = hashlib.sha256(row.raw).hexdigest()
+    return make_long_row(row.source, row.position, row.place, row.raw, digest)
 
 
 def batch_by_size(

@@ -20,10 +20,10 @@ from poisonwatch.sources.base import (
     MAX_ROW_BYTES,
     MIB,
     Reading,
-    describe_not_utf8,
     describe_too_long,
     limit_size,
 )
+from poisonwatch.sources.encodings import describe_not_utf8
 from poisonwatch.sources.jsonl import strip_line_end
 from poisonwatch.text.words import plural
 
@@ -74,6 +74,11 @@ def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
             yield from _convert_records(gathered, schema, name, position)
             position, size, gathered = position + len(gathered), 0, []
     yield from _convert_records(gathered, schema, name, position)
+
+
+def read_tsv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
+    """The rows of a CSV file whose cells are separated by tabs."""
+    yield from read_csv(file, name, reading)
 
 
 def _convert_records(
@@ -131,7 +136,7 @@ class _Records:
             try:
                 raw.decode()
             except UnicodeDecodeError as error:
-                return _Record(raw, cells, describe_not_utf8(error))
+                return _Record(raw, cells, describe_not_utf8(raw, error))
             # Blank lines are no records.
             if cells:
                 return _Record(raw, cells)

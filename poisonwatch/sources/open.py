@@ -11,9 +11,10 @@ from typing import Any
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import OpenedSource, parse_record
+from poisonwatch.sources.base import OpenedSource
 from poisonwatch.sources.files import open_files
 from poisonwatch.sources.formats import Draft, Format, choose_format
+from poisonwatch.sources.json_row import parse_record
 
 PROBE_ROWS = 50  # of a unit, by which its format is told
 
@@ -26,9 +27,9 @@ def open_source(source: SourceConfig, key: str = "source") -> OpenedSource:
     """
     # Each kind is imported where it is needed: it brings a package that takes a second to import.
     if source.hub is not None:
-        from poisonwatch.sources.huggingface import open_split
+        from poisonwatch.sources.huggingface import open_hub
 
-        return OpenedSource([open_split(source, key)])
+        return open_hub(source, key)
     if source.sql is not None:
         from poisonwatch.sources.sql import open_query
 

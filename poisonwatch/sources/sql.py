@@ -39,12 +39,11 @@ from poisonwatch.sources.base import (
     BATCH_ROWS,
     Reading,
     SourceFile,
-    dump_compact,
     limit_size,
-    make_json_row,
     parse_cursor,
     translate_errors,
 )
+from poisonwatch.sources.json_row import dump_compact, make_json_row
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.environment import conceal, expand_variables
 

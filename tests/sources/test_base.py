@@ -1,4 +1,4 @@
-"""What every unit of a source has in common: JSON rows, bounds, errors."""
+"""What every unit of a source has in common: bounds, errors."""
 
 import hashlib
 
@@ -7,65 +7,26 @@ import pytest
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import (
+    EXCERPT_CHARACTERS,
     MAX_ROW_BYTES,
     batch_by_size,
-    dump_compact,
     limit_size,
-    make_json_row,
-    parse_record,
     translate_errors,
 )
 
 
-@pytest.mark.parametrize(
-    ("raw", "problem"),
-    [
-        (b'{"a": "\xff"}', "not UTF-8 (byte 8)"),
-        (b'{"a": 1', "not JSON ("),
-        (b'{"a": "x\x00"}', "not JSON (Invalid control character at)"),
-        (b"[" * 100_000, "not JSON (too deep)"),
-        (b'{"a": ' + b"1" * 5000 + b"}", "not JSON (Exceeds the limit"),
-        (b"[1]", "a JSON list, not an object"),
-        (b"null", "a JSON NoneType, not an object"),
-    ],
-)
-def test_json_that_is_no_row_has_a_problem(raw: bytes, problem: str) -> None:
-    """parse raises with the very text that the row carries; the row keeps its bytes."""
-    with pytest.raises(ValueError, match=r".") as caught:
-        parse_record(raw)
-    row = make_json_row("a", 3, "a, line 4", raw)
-    assert row.problem == str(caught.value)
-    assert str(caught.value).startswith(problem)
-    assert (row.raw, row.record, row.position) == (raw, None, 3)
-
-
-def test_byte_order_mark_is_no_part_of_the_record() -> None:
-    """It stays in the row's bytes."""
-    raw = b'\xef\xbb\xbf{"a": "\xc3\xa9"}'
-    assert parse_record(raw) == {"a": "é"}
-    assert make_json_row("a", 0, "a", raw).raw == raw
-
-
-@pytest.mark.parametrize(
-    "record", [{"a": "红 é"}, {"a": "\ud800 half"}, {"a": [1.5, None, True, {"b": "\x00"}]}, {}]
-)
-def test_compact_json_gives_the_record_back(record: dict[str, object]) -> None:
-    """parse(compact(r)) = r, half surrogates included; text is not escaped where UTF-8 holds it."""
-    raw = dump_compact(record)
-    assert parse_record(raw) == record
-    assert b", " not in raw
-    if record == {"a": "红 é"}:
-        assert raw == '{"a":"红 é"}'.encode()
-
-
-def test_row_beyond_the_limit_keeps_its_digest_only() -> None:
+def test_row_beyond_the_limit_keeps_its_digest_and_its_beginning() -> None:
     """At MAX_ROW_BYTES bytes it is whole; one byte more and its SHA-256 stands for it."""
     longest = RawRow("a", 0, "a, row 1", {}, raw=b"x" * MAX_ROW_BYTES)
     assert limit_size(longest) is longest
     longer = RawRow("a", 0, "a, row 1", {}, raw=b"x" * (MAX_ROW_BYTES + 1))
     digest = hashlib.sha256(longer.raw).hexdigest()
     assert limit_size(longer) == RawRow(
-        "a", 0, "a, row 1", problem=f"longer than 16 MiB (SHA-256 {digest})"
+        "a",
+        0,
+        "a, row 1",
+        problem=f"longer than 16 MiB (SHA-256 {digest})",
+        raw=b"x" * EXCERPT_CHARACTERS,
     )
 
 
