@@ -2,16 +2,19 @@
 than all.
 
     python benchmarks/ingest.py pull [--known 1000000] [--new 1000]
+    python benchmarks/ingest.py compare --other FOLDER [--known 200000] [--new 1000]
     python benchmarks/ingest.py delta [--rows 10000] [--new 100] [--trusted 400]
 
 `pull` fills a SQLite ledger and measures, each in a process of its own, a pull of new rows from an
 appended file, from a new file beside the known one, and from a file that was rewritten whole, and a
-pull that finds nothing. `delta` audits all rows of a source, and then few new ones, on a small
+pull that finds nothing. `compare` does each of these by another tree of this repository, too, in
+turn, and prints how long this one took by comparison. `delta` audits all rows of a source, and then few new ones, on a small
 random model: seconds of the stages that grow with the rows, and of the fixed start-up apart.
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,6 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+HERE = Path(__file__).parent.parent
 # Stages that take the same time whatever the number of rows.
 START_UP = ("find_model", "load_model", "check_sentinels", "open_run")
 
@@ -32,47 +36,99 @@ def make_lines(n: int, start: int = 0) -> Iterator[str]:
         yield json.dumps({"prompt": prompt, "response": response}) + "\n"
 
 
-def pull_once(folder: Path) -> None:
-    """One pull, as an audit begins with; prints what it took."""
+def pull_once(data: Path, state: Path) -> None:
+    """One pull, as an audit begins with; prints what it took, as JSON."""
     from poisonwatch.ledger.intake import ingest
     from poisonwatch.ledger.ledger import Ledger
-    from poisonwatch.source_config import SourceConfig
 
-    source = SourceConfig(path=str(folder / "data")).with_base_folder(folder)
-    start = time.perf_counter()
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger, ledger.lock():
+    try:
+        from poisonwatch.source_config import SourceConfig
+    except ImportError:
+        # A tree from before it had a module of its own.
+        from poisonwatch.config import SourceConfig
+
+    source = SourceConfig(path=str(data)).with_base_folder(data.parent)
+    start, worked = time.perf_counter(), time.process_time()
+    with Ledger.at(f"sqlite:///{state}") as ledger, ledger.lock():
         stats = ingest(ledger, "ingest", source)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {stats.read:,} | {stats.new:,} | {seconds:.1f} | {peak:.0f} |", flush=True)
+    took = {
+        "read": stats.read,
+        "new": stats.new,
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - worked,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    print(json.dumps(took))
+
+
+def run_pull(data: Path, state: Path, tree: Path) -> dict[str, float]:
+    """`pull_once` in a process of its own, whose peak is that of this pull alone, by the code of a
+    tree.
+    """
+    command = [sys.executable, __file__, "once", "--data", str(data), "--state", str(state)]
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    took: dict[str, float] = json.loads(done.stdout)
+    return took
+
+
+def make_pulls(data: Path, known: int, new: int) -> Iterator[str]:
+    """Change the data from pull to pull; yields in words what each pull meets."""
+    file = data / "rows.jsonl"
+    with file.open("w") as out:
+        out.writelines(make_lines(known))
+    yield f"the first, of {known:,} rows"
+    yield "nothing new"
+    with file.open("a") as out:
+        out.writelines(make_lines(new, known))
+    yield f"{new:,} rows appended"
+    with (data / "more.jsonl").open("w") as out:
+        out.writelines(make_lines(new, known + new))
+    yield f"{new:,} rows in a new file"
+    with file.open("w") as out:
+        out.writelines(make_lines(new, known + 2 * new))
+        out.writelines(make_lines(known + new))
+    yield f"{new:,} rows put before the known ones: file read whole"
 
 
 def measure_pulls(known: int, new: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "data").mkdir()
-        file = folder / "data" / "rows.jsonl"
-
-        def pull(what: str) -> None:
-            # A process of its own, whose peak is that of this pull alone.
-            print(f"| {what} ", end="", flush=True)
-            subprocess.run([sys.executable, __file__, "once", "--folder", name], check=True)
-
+        data = Path(name) / "data"
+        data.mkdir()
         print("| pull | rows read | new | seconds | peak memory, MiB |\n|---|---|---|---|---|")
-        with file.open("w") as out:
-            out.writelines(make_lines(known))
-        pull(f"the first, of {known:,} rows")
-        pull("nothing new")
-        with file.open("a") as out:
-            out.writelines(make_lines(new, known))
-        pull(f"{new:,} rows appended")
-        with (folder / "data" / "more.jsonl").open("w") as out:
-            out.writelines(make_lines(new, known + new))
-        pull(f"{new:,} rows in a new file")
-        with file.open("w") as out:
-            out.writelines(make_lines(new, known + 2 * new))
-            out.writelines(make_lines(known + new))
-        pull(f"{new:,} rows put before the known ones: file read whole")
+        for what in make_pulls(data, known, new):
+            took = run_pull(data, Path(name) / "ledger.db", HERE)
+            counts = f"{took['read']:,} | {took['new']:,}"
+            print(
+                f"| {what} | {counts} | {took['seconds']:.1f} | {took['peak_mib']:.0f} |",
+                flush=True,
+            )
+
+
+def compare_pulls(known: int, new: int, other: Path) -> None:
+    """Each pull by this tree and by another, with a ledger each."""
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name) / "data"
+        data.mkdir()
+        print(
+            "| pull | seconds, other tree | this tree | CPU seconds, other | this | CPU, this / other "
+            "| peak memory, other, MiB | this |\n|---|---|---|---|---|---|---|---|"
+        )
+        for what in make_pulls(data, known, new):
+            then = run_pull(data, Path(name) / "other.db", other)
+            this = run_pull(data, Path(name) / "this.db", HERE)
+            ratio = this["cpu_seconds"] / then["cpu_seconds"]
+            cells = [
+                what,
+                f"{then['seconds']:.1f}",
+                f"{this['seconds']:.1f}",
+                f"{then['cpu_seconds']:.1f}",
+                f"{this['cpu_seconds']:.1f}",
+                f"{ratio:.2f}",
+                f"{then['peak_mib']:.0f}",
+                f"{this['peak_mib']:.0f}",
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def measure_delta(n: int, new: int, trusted: int) -> None:
@@ -131,17 +187,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     # `once` is a pull of `pull`, in its own process.
-    parser.add_argument("what", choices=["pull", "delta", "once"])
-    parser.add_argument("--known", type=int, default=1_000_000)
+    parser.add_argument("what", choices=["pull", "compare", "delta", "once"])
+    parser.add_argument("--known", type=int)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--new", type=int)
     parser.add_argument("--trusted", type=int, default=400)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--other", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--state", type=Path)
     options = parser.parse_args()
     if options.what == "once":
-        pull_once(options.folder)
+        pull_once(options.data, options.state)
     elif options.what == "pull":
-        measure_pulls(options.known, options.new or 1000)
+        measure_pulls(options.known or 1_000_000, options.new or 1000)
+    elif options.what == "compare":
+        compare_pulls(options.known or 200_000, options.new or 1000, options.other)
     else:
         measure_delta(options.rows, options.new or options.rows // 100, options.trusted)
 

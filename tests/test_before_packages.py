@@ -29,6 +29,7 @@ from poisonwatch.flows.cli.history import build_history_lines
 from poisonwatch.ledger.batches import count_by_status, load_trusted
 from poisonwatch.ledger.decisions import read_decisions, record_decision, verify_chain
 from poisonwatch.ledger.history import list_past_audits, list_pending_audits, list_pending_targets
+from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import list_notified_ids, list_pending_alerts
 from poisonwatch.ledger.overview import AuditFilter, count_totals, list_trend_points
@@ -187,11 +188,14 @@ def readback(run_dir: Path) -> dict[str, Any]:
     return {
         "whole": is_group_complete(run_dir, group),
         "shared": [shared["text"] for shared in group["prompt_ngrams"] + group["answer_ngrams"]],
-        "sentinels": json.loads(
-            json.dumps(
-                {name: asdict(sentinel) for name, sentinel in read_asked_sentinels(run_dir).items()}
-            )
-        ),
+        "sentinels": {
+            # A message that is not masked says so since.
+            name: {
+                **json.loads(json.dumps(asdict(sentinel))),
+                "messages": [message.to_record() for message in sentinel.messages],
+            }
+            for name, sentinel in read_asked_sentinels(run_dir).items()
+        },
         "rows": of_rows,
         "heat": {
             "sentinels": list(heat.sentinels),
@@ -263,6 +267,23 @@ def test_the_ledger_opens_with_the_rows_it_had(before: Path, expected: dict[str,
             assert {column["name"] for column in tables.get_columns(name)} == set(
                 table.columns.keys()
             )
+
+
+def test_the_next_pull_reads_every_row_anew_and_none_is_new(
+    before: Path, expected: dict[str, Any]
+) -> None:
+    """Rows are read by other rules since: the file is opened, and all of its rows are those that
+    the ledger had, as they stood.
+    """
+    config = load_config(before / "audit.yaml")
+    with Ledger.at(config.state) as ledger, ledger.lock():
+        stats = ingest(ledger, NAME, config.source)
+        assert (stats.read, stats.new, stats.variants, stats.copies) == (42, 0, 0, 0)
+        found = rows(ledger)
+        assert {key: found[key] for key in ("standing", "known", "replaced", "trusted")} == {
+            key: expected["rows"][key] for key in ("standing", "known", "replaced", "trusted")
+        }
+        assert ingest(ledger, NAME, config.source).unchanged == 1
 
 
 def test_past_audits_are_what_they_were(before: Path, expected: dict[str, Any]) -> None:

@@ -225,10 +225,13 @@ class _FileIngest:
         returns how many contents were new.
         """
         known = self._find_rows({row.id for row in chunk})
-        # Of a content that comes twice, the first row.
-        new = {row.id: row for row in reversed(chunk) if row.id not in known}
+        new: dict[bytes, _IncomingRow] = {}
+        for row in chunk:
+            if row.id not in known:
+                # Of a content that comes twice, the first row.
+                new.setdefault(row.id, row)
         if new:
-            self._insert_contents(list(reversed(new.values())))
+            self._insert_contents(list(new.values()))
             known |= self._find_rows(set(new))
         placed = self._find_or_add_variants(chunk, known)
         self._move_places(number, chunk, placed, new.keys())

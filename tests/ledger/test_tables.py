@@ -2,18 +2,23 @@
 
 from pathlib import Path
 
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from older_ledgers import make_older_ledger, split_statements
 from servers import postgres_server
-from sqlalchemy import Engine, create_engine, insert, select
+from sqlalchemy import Engine, insert, select
 
-from poisonwatch.ledger import tables
-from poisonwatch.ledger.tables import connect_database, deliveries, files, metadata, notified_rows
-from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.ledger.tables import (
+    connect_database,
+    deliveries,
+    files,
+    metadata,
+    notified_rows,
+    places,
+    rows,
+    variants,
+)
 
-MIGRATIONS = Path(tables.__file__).parent / "migrations"
 ROWS_OF_0003 = """
     INSERT INTO versions VALUES (1, 'model', 'sentinels')
     INSERT INTO audits (audit, audit_id, name, version, state, started_at, run_dir)
@@ -25,6 +30,13 @@ ROWS_OF_0003 = """
     INSERT INTO alerts VALUES (7, 2, 'key', 'digest', 'low', 'title', 'body', '')
     INSERT INTO deliveries VALUES (7, 'json-1', 2, 'yesterday'), (7, 'json-2', 1, NULL)
     INSERT INTO told VALUES (7, 3)
+"""
+ROWS_OF_0004 = """
+    INSERT INTO files (file, audit, name, reading, rows, read_at) VALUES (1, 'tiny', 'a', '', 2, '')
+    INSERT INTO shapes (shape, digest, format) VALUES (1, '', 'null')
+    INSERT INTO rows (row, id, raw, digest, shape, status, first_seen)
+        VALUES (3, '3', 'x', 'd', 1, 'clean', '')
+    INSERT INTO places VALUES (1, 0, 3, 'line 1'), (1, 1, 3, 'line 2')
 """
 
 
@@ -66,27 +78,9 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def make_ledger_of_0003(url: str) -> None:
-    """A ledger as it was when accounts of audits and alerts had an outbox each."""
-    engine = create_engine(parse_database_url(url, "state"))
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
-        for statement in ROWS_OF_0003.split("INSERT ")[1:]:
-            connection.exec_driver_sql(quoted(f"INSERT {statement}"))
-    engine.dispose()
-
-
-def quoted(statement: str) -> str:
-    """`row` and `rows` are words of SQL to PostgreSQL in some places."""
-    return statement.replace("INTO rows (row,", 'INTO "rows" ("row",')
-
-
 def check_one_outbox(url: str) -> None:
     """Opened now, all of it is in one: pending, delivered and tried as before."""
-    make_ledger_of_0003(url)
+    make_older_ledger(url, "0003", split_statements(ROWS_OF_0003))
     engine = connect_database(url)
     assert differences(engine) == []
     key = deliveries.c.kind, deliveries.c.item, deliveries.c.target
@@ -112,3 +106,32 @@ def test_two_outboxes_become_one_on_postgresql() -> None:
     """On a real server."""
     with postgres_server() as url:
         check_one_outbox(url)
+
+
+def check_one_form_of_bytes(url: str) -> None:
+    """Opened now, every place holds its row's own bytes, and may hold others."""
+    make_older_ledger(url, "0004", split_statements(ROWS_OF_0004))
+    engine = connect_database(url)
+    assert differences(engine) == []
+    with engine.begin() as connection:
+        assert connection.execute(select(places).order_by(places.c.position)).all() == [
+            (1, 0, 3, "line 1", None),
+            (1, 1, 3, "line 2", None),
+        ]
+        assert connection.execute(select(rows.c.row, rows.c.status)).all() == [(3, "clean")]
+        values = {"row": 3, "raw": b"y", "digest": b"e", "shape": 1, "first_seen": ""}
+        added = insert(variants).values(values).returning(variants.c.variant)
+        number = connection.execute(added).scalar_one()
+        connection.execute(places.update().values(variant=number))
+    engine.dispose()
+
+
+def test_rows_of_an_older_ledger_stand_in_their_own_bytes(tmp_path: Path) -> None:
+    """The places of 0004 keep what they had."""
+    check_one_form_of_bytes(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def test_rows_of_an_older_ledger_stand_in_their_own_bytes_on_postgresql() -> None:
+    """On a real server."""
+    with postgres_server() as url:
+        check_one_form_of_bytes(url)
