@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from poisonwatch.release.reasons import REASON_NOT_READ
 from poisonwatch.text.display import make_visible
 
 SHOWN_DIGITS = 12  # digits that tell two versions apart
@@ -26,13 +27,14 @@ class RequiredVersions:
 @dataclass(frozen=True, slots=True)
 class UnclearedRow:
     """A row that is not cleared, and the `reason`; a whole file where `position` (zero-based) is
-    None.
+    None. `problem` is what kept it from being read.
     """
 
     source: str
     position: int | None
     example_id: str | None
     reason: str
+    problem: str | None = None
 
     @property
     def words(self) -> str:
@@ -41,11 +43,25 @@ class UnclearedRow:
             return make_visible(self.source)
         return make_visible(f"{self.source}, row {self.position}")
 
+    @property
+    def account(self) -> str:
+        """Where it is, and what kept it from being read."""
+        if self.problem is None:
+            return self.words
+        return f"{self.words}: {make_visible(self.problem)}"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; `problem` only where there is one."""
+        record = asdict(self)
+        if self.problem is None:
+            del record["problem"]
+        return record
+
 
 @dataclass(frozen=True, slots=True)
 class GateAnswer:
     """What the gate says of so many rows and files; `compared` tells whether a ledger was asked, or
-    only a manifest.
+    only a manifest. Besides, so many files were `passed_over`, which no trainer takes for rows.
     """
 
     rows: int
@@ -54,6 +70,7 @@ class GateAnswer:
     by_decision: int
     missing: tuple[UnclearedRow, ...]
     compared: bool
+    passed_over: int = 0
 
     @property
     def cleared(self) -> bool:
@@ -71,13 +88,16 @@ class GateAnswer:
         if self.cleared:
             return self._describe_cleared()
         uncleared_rows = sum(place.position is not None for place in self.missing)
-        changed_files = len(self.missing) - uncleared_rows
+        unread_files = sum(place.reason == REASON_NOT_READ for place in self.missing)
+        changed_files = len(self.missing) - uncleared_rows - unread_files
         parts = []
         # Without rows there is nothing missing, and something to say all the same.
-        if uncleared_rows or not changed_files:
+        if uncleared_rows or not (changed_files or unread_files):
             parts.append(f"{uncleared_rows} of {self.rows} rows are not cleared")
         if changed_files:
             parts.append(f"{changed_files} files are not what was released")
+        if unread_files:
+            parts.append(f"{unread_files} files or folders were not read")
         return ", and ".join(parts)
 
     def _describe_cleared(self) -> str:
@@ -93,8 +113,8 @@ class GateAnswer:
         return text
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
+        """As JSON; `passed_over` only where something was."""
+        record: dict[str, Any] = {
             "cleared": self.cleared,
             "rows": self.rows,
             "files": self.files,
@@ -102,5 +122,8 @@ class GateAnswer:
             "by_decision": self.by_decision,
             "ledger": self.compared,
             "reasons": self.reasons,
-            "missing": [asdict(place) for place in self.missing],
+            "missing": [place.record() for place in self.missing],
         }
+        if self.passed_over:
+            record["passed_over"] = self.passed_over
+        return record

@@ -1,51 +1,31 @@
 """The gate: whether exactly these rows are cleared, asked by a training job just before it trains
 on them.
 
-A row is cleared by an audit under the required model and sentinels that did not flag it, unless it
-is in quarantine now; or by a person who called it benign. Everything else is a reason (`reasons`).
+A content is cleared by an audit under the required model and sentinels that did not flag it, unless
+it is in quarantine now; or by a person who called it benign. A row is cleared where its content is,
+its bytes are those that stand in the source, and they come no more often than there. Everything
+else is a reason (`reasons`).
 
 The ledger is only read, and no lock is taken: the gate answers while an audit runs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import Row, select
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError, NotClearedError
-from poisonwatch.examples import RawRow
 from poisonwatch.ledger.decisions import MIN_ID_DIGITS, verify_chain
-from poisonwatch.ledger.intake import FORMAT_SAMPLE_ROWS, ROWS_PER_CHUNK
-from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex
-from poisonwatch.ledger.tables import results, rows, shapes, versions
 from poisonwatch.model.files import find_model_files
 from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
-from poisonwatch.release.manifest import (
-    ManifestComparison,
-    ManifestEntry,
-    compare_manifest,
-    is_manifest,
-    read_manifest,
-)
-from poisonwatch.release.reasons import (
-    REASON_ADDED,
-    REASON_CHANGED,
-    REASON_LOST,
-    REASON_UNREADABLE,
-    explain_entry,
-    explain_entry_now,
-    explain_row,
-)
+from poisonwatch.release.data_check import check_data
+from poisonwatch.release.known_rows import KnownRows
+from poisonwatch.release.manifest import CLEAN_PREFIX, is_manifest
+from poisonwatch.release.manifest_check import check_manifest
 from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import SourceFile
-from poisonwatch.sources.formats import Format, choose_format
-from poisonwatch.sources.open import open_source
 from poisonwatch.text.display import excerpt, make_visible
 
 MAX_NAMED_ROWS = 3  # rows that an error names
@@ -82,11 +62,16 @@ def check_cleared(
     with Ledger.existing(settings.state) as ledger:
         # A decision counts as one only in a chain that nobody tampered with.
         verify_chain(ledger)
-        answers = [check_manifest(path, required, ledger) for path in manifests]
+        known = KnownRows(ledger, required)
+        answers = [check_manifest(path, required, known) for path in manifests]
+        # A file that is given twice, or with its manifest, is there once.
+        seen: set[str] = set()
+        for manifest in manifests:
+            seen |= {str(file.resolve()) for file in manifest.parent.glob(f"{CLEAN_PREFIX}*")}
         for path in data:
             source = _resolve_source(settings.source, path)
-            answers.append(check_data(ledger, source, required))
-    return _combine_answers(answers, required)
+            answers.append(check_data(known, source, seen))
+    return _combine_answers(answers, known.required)
 
 
 def _split_paths(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
@@ -95,9 +80,10 @@ def _split_paths(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     """
     manifests: list[Path] = []
     data: list[str] = []
-    for path in paths:
+    for path in dict.fromkeys(paths):
         if is_manifest(Path(path)):
-            manifests.append(Path(path))
+            if not any(Path(path).samefile(other) for other in manifests):
+                manifests.append(Path(path))
             continue
         inside = Path(path) / "manifest.json"
         if inside.is_file():
@@ -122,184 +108,12 @@ def require_cleared(
     if not answer.cleared:
         reasons = ", ".join(f"{count} {reason}" for reason, count in answer.reasons.items())
         first = answer.missing[:MAX_NAMED_ROWS]
-        named = ", ".join(excerpt(place.words, MAX_ROW_NAME_CHARS) for place in first)
+        named = ", ".join(excerpt(place.account, MAX_ROW_NAME_CHARS) for place in first)
         raise NotClearedError(
             f"{answer.headline} ({reasons}), such as {named}: audit them, decide on them, or train "
             "without them"
         )
     return answer.rows
-
-
-def check_data(ledger: Ledger, source: SourceConfig, required: RequiredVersions) -> GateAnswer:
-    """Ask a ledger for every row of a source. Raises SourceError where it cannot be read."""
-    version = _find_version(ledger, required)
-    number, files, decided = 0, 0, 0
-    missing: list[UnclearedRow] = []
-    for file in open_source(source, "data").units:
-        files += 1
-        # A question to the ledger for some rows at a time: a file may be longer than the memory.
-        for some in batched(_identify_rows(file, source), VALUES_PER_STATEMENT):
-            ledger_rows = _load_ledger_rows(ledger, (id for _, id in some if id), version)
-            number += len(some)
-            for row, id in some:
-                known = None
-                reason: str | None = REASON_UNREADABLE
-                if id:
-                    known = ledger_rows.get(id)
-                    reason = explain_row(known)
-                decided += known is not None and known.decided == "benign"
-                if reason:
-                    missing.append(UnclearedRow(row.source, row.position, id, reason=reason))
-    return GateAnswer(
-        rows=number,
-        files=files,
-        required=_complete_digits(version, required),
-        by_decision=decided,
-        missing=tuple(missing),
-        compared=True,
-    )
-
-
-def check_manifest(
-    path: Path, required: RequiredVersions, ledger: Ledger | None = None
-) -> GateAnswer:
-    """Compare a manifest with the files beside it, and its rows with what a ledger says of them
-    now.
-
-    Without a ledger the answer is worth what the manifest is. Raises InputError where it is none.
-    """
-    manifest = read_manifest(path)
-    version, schema_of = None, None
-    if ledger is not None:
-        version, schema_of = _find_version(ledger, required), partial(_find_schema, ledger)
-    compared = compare_manifest(path.parent, manifest, schema_of)
-    missing = _list_differences(compared)
-    # Audits whose word counts, by id.
-    met: set[str] = set()
-    for audit_id, cover in manifest.audits.items():
-        if required.is_met_by(cover.model, cover.sentinels):
-            met.add(audit_id)
-    decided = 0
-    shapes_of: dict[str, set[int]] = {}  # by file
-    for some in batched(compared.present, VALUES_PER_STATEMENT):
-        ledger_rows = {}
-        if ledger is not None:
-            ledger_rows = _load_ledger_rows(ledger, (entry.id for entry in some), version)
-        for entry in some:
-            known = ledger_rows.get(entry.id)
-            if ledger is None:
-                reason = explain_entry(entry, met)
-            else:
-                reason = explain_entry_now(entry, met, known)
-            # What the rows of a file were kept by.
-            if known:
-                shapes_of.setdefault(entry.file, set()).add(known.shape)
-            if reason:
-                missing.append(_place_entry(entry, reason))
-            elif (known or entry).decided == "benign":
-                decided += 1
-    # By another schema than a row was kept by, its bytes say something else; a release never puts
-    # two into one file.
-    for name, numbers in shapes_of.items():
-        if len(numbers) > 1:
-            missing.append(UnclearedRow(name, None, None, reason=REASON_CHANGED))
-    return GateAnswer(
-        rows=len(compared.present) + len(compared.lost) + len(compared.added),
-        files=len(manifest.files),
-        required=_complete_digits(version, required),
-        by_decision=decided,
-        missing=tuple(missing),
-        compared=ledger is not None,
-    )
-
-
-def _list_differences(compared: ManifestComparison) -> list[UnclearedRow]:
-    """What files and manifest do not agree on."""
-    places: list[UnclearedRow] = []
-    for name in compared.changed:
-        places.append(UnclearedRow(name, None, None, reason=REASON_CHANGED))
-    for name in compared.unlisted:
-        places.append(UnclearedRow(name, None, None, reason=REASON_ADDED))
-    for name, position in compared.added:
-        places.append(UnclearedRow(name, position, None, reason=REASON_ADDED))
-    for entry in compared.lost:
-        places.append(_place_entry(entry, REASON_LOST))
-    return places
-
-
-def _place_entry(entry: ManifestEntry, reason: str) -> UnclearedRow:
-    return UnclearedRow(entry.source, entry.position, entry.id, reason=reason)
-
-
-def _load_ledger_rows(
-    ledger: Ledger, ids: Iterable[str], version: Row[Any] | None
-) -> dict[str, Row[Any]]:
-    """What a ledger knows of at most VALUES_PER_STATEMENT contents, and whether an audit of the
-    version `flagged` them (None: there was none).
-    """
-    # No result is of version NULL.
-    number = version.version if version else None
-    here = (results.c.row == rows.c.row) & (results.c.version == number)
-    columns = rows.c.id, rows.c.digest, rows.c.shape, rows.c.status, rows.c.decided
-    wanted = [bytes.fromhex(id) for id in set(ids)]
-    query = select(*columns, results.c.flagged).outerjoin(results, here)
-    with ledger.read() as connection:
-        found = connection.execute(query.where(rows.c.id.in_(wanted)))
-        return {bytes(row.id).hex(): row for row in found}
-
-
-def _find_version(ledger: Ledger, required: RequiredVersions) -> Row[Any] | None:
-    """The version that is required; None where nothing was audited under it. Raises InputError
-    where it is one of several.
-    """
-    found = []
-    with ledger.read() as connection:
-        for row in connection.execute(select(versions)):
-            if required.is_met_by(row.model, row.sentinels):
-                found.append(row)
-    if len(found) > 1:
-        raise InputError(
-            f"{len(found)} versions of model and sentinels in the ledger are like the required "
-            "one: give more of their digits"
-        )
-    return next(iter(found), None)
-
-
-def _complete_digits(version: Row[Any] | None, required: RequiredVersions) -> RequiredVersions:
-    if version is None:
-        return required
-    return RequiredVersions(version.model, version.sentinels)
-
-
-def _find_schema(ledger: Ledger, entry: ManifestEntry) -> bytes | None:
-    """The Arrow schema by which a content is kept, if the ledger knows it."""
-    query = (
-        select(shapes.c.schema)
-        .join(rows, rows.c.shape == shapes.c.shape)
-        .where(rows.c.id == bytes.fromhex(entry.id))
-    )
-    with ledger.read() as connection:
-        return connection.execute(query).scalar_one_or_none()
-
-
-def _identify_rows(file: SourceFile, source: SourceConfig) -> Iterator[tuple[RawRow, str | None]]:
-    """Each row of a file with its content's id (None: it cannot be read), by the format that the
-    first rows have, as in an audit.
-    """
-    format: Format | None = None
-    for chunk in batched(file.read(), ROWS_PER_CHUNK):
-        readable = [row.record for row in chunk if row.record is not None]
-        if format is None and readable:
-            format = choose_format(source, readable[:FORMAT_SAMPLE_ROWS], file.name)
-        for row in chunk:
-            yield row, _identify_row(row, format)
-
-
-def _identify_row(row: RawRow, format: Format | None) -> str | None:
-    if format is None or row.record is None:
-        return None
-    example = format.read(row.record).to_example(row, format)
-    return example.id if example else None
 
 
 def _resolve_source(audited: SourceConfig, path: str) -> SourceConfig:
@@ -358,4 +172,5 @@ def _combine_answers(answers: Sequence[GateAnswer], required: RequiredVersions) 
         by_decision=sum(answer.by_decision for answer in answers),
         missing=tuple(missing),
         compared=all(answer.compared for answer in answers),
+        passed_over=sum(answer.passed_over for answer in answers),
     )

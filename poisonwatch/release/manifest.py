@@ -5,6 +5,8 @@ batch that a row of Parquet was kept as.
 """
 
 import hashlib
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
@@ -19,14 +21,20 @@ from pydantic import Field, TypeAdapter, ValidationError
 from poisonwatch.errors import InputError, SourceError
 from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
-from poisonwatch.sources.files import detect_file_type
+from poisonwatch.sources.file_types import detect_file_type
 from poisonwatch.text.display import make_visible
 
 HexDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # It is opened: no path may be in it.
 CleanFileName = Annotated[str, Field(pattern=r"^clean(-[0-9]+)?\.(jsonl|parquet)$")]
 CLEAN_PREFIX = "clean"  # begins the names of a release's files of cleared rows
+# 1: a row for each content; 2: one for each place, and counts of places.
+MANIFEST_VERSION = 2
 UNCOUNTED = -1  # rows of a file whose rows are not to be counted, or cannot be
+MANIFEST_NAME = "manifest.json"
+# What stands beside the cleared rows, and is not to be trained on.
+ACCOUNTS = (MANIFEST_NAME, "quarantine.jsonl", "rejected.jsonl")
+_MANIFEST_START = re.compile(rb'\{\s*"manifest"\s*:')
 _LEADING_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
@@ -66,7 +74,7 @@ class AuditedVersions:
 class Manifest:
     """What `release` wrote; `audits` by their ids."""
 
-    manifest: Literal[1]
+    manifest: Literal[1, 2]
     audits: dict[str, AuditedVersions]
     files: list[ManifestFile]
     rows: list[ManifestEntry]
@@ -77,12 +85,15 @@ SchemaLookup = Callable[[ManifestEntry], bytes | None]
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file is meant as one: of JSON files, those of rows hold a list."""
+    """Whether a JSON file is meant as one, and not as rows."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
-    # An object is a manifest, a list is rows; what comes first tells, however long the file is.
+    # An object may be a row, too: a manifest has its name, or begins with its version.
     with path.open("rb") as file:
-        return file.read(MIB).lstrip(_LEADING_BLANK).startswith(b"{")
+        start = file.read(MIB).lstrip(_LEADING_BLANK)
+    return bool(_MANIFEST_START.match(start)) or (
+        path.name == MANIFEST_NAME and start.startswith(b"{")
+    )
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -137,13 +148,20 @@ def compare_manifest(
 
 
 def _find_unlisted(folder: Path, listed: Set[str]) -> list[str]:
-    """Files that a training job would take for cleared rows: it may read clean*."""
+    """Files that a trainer could take for cleared rows, wherever below the folder, hidden ones,
+    too; and folders that links lead to, whatever is in them.
+    """
     unlisted = []
-    for path in sorted(folder.iterdir()):
-        is_clean = path.name.lower().startswith(CLEAN_PREFIX) and detect_file_type(path.name)[0]
-        if is_clean and path.name not in listed:
-            unlisted.append(path.name)
-    return unlisted
+    for parent, folders, files in os.walk(folder):
+        here = Path(parent).relative_to(folder)
+        for name in files:
+            shown = str(here / name)
+            if shown not in listed and shown not in ACCOUNTS and detect_file_type(name)[0]:
+                unlisted.append(shown)
+        for name in folders:
+            if (folder / here / name).is_symlink():
+                unlisted.append(str(here / name))
+    return sorted(unlisted)
 
 
 def _compare_file(

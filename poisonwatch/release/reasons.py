@@ -3,10 +3,12 @@
     unknown, pending, rejected,        what the ledger says of the content (unknown: nothing)
     flagged, poison
     another version                    audited, but not under the required model and sentinels
-    unreadable                         no prompt and response can be read, so that nothing tells
-                                       which content it is
-    changed                            not the bytes that were cleared; of a file, not the file that
-                                       was released
+    unreadable                         no prompt and response can be read, or a trainer could read
+                                       others: nothing tells which content it is
+    changed                            not the bytes that stand in the source for this content; of a
+                                       file, not the file that was released
+    repeated                           these bytes are there more often than in the source
+    not read                           a file, or a folder, that a trainer may take for rows
     not in the manifest,               a row, or a file, that only one of the two has
     not in its file
 
@@ -14,12 +16,13 @@ A row without a reason is cleared.
 """
 
 from collections.abc import Set
-from typing import Any
-
-from sqlalchemy import Row
+from typing import TYPE_CHECKING
 
 from poisonwatch.release.manifest import ManifestEntry
 from poisonwatch.release.release import CLEARED_STATUSES
+
+if TYPE_CHECKING:
+    from poisonwatch.release.known_rows import KnownRow
 
 REASON_UNKNOWN = "unknown"
 REASON_PENDING = "pending"
@@ -27,6 +30,8 @@ REASON_FLAGGED = "flagged"
 REASON_VERSION = "another version"
 REASON_UNREADABLE = "unreadable"
 REASON_CHANGED = "changed"
+REASON_REPEATED = "repeated"
+REASON_NOT_READ = "not read"
 REASON_ADDED = "not in the manifest"
 REASON_LOST = "not in its file"
 
@@ -45,21 +50,21 @@ def explain_entry(entry: ManifestEntry, met: Set[str]) -> str | None:
     return REASON_VERSION if entry.audit_id else REASON_PENDING
 
 
-def explain_entry_now(entry: ManifestEntry, met: Set[str], known: Row[Any] | None) -> str | None:
+def explain_entry_now(entry: ManifestEntry, met: Set[str], known: "KnownRow | None") -> str | None:
     """The same by what the ledger says now (as in `explain_row`): a row may have been flagged, or
     decided on, since the release.
     """
     reason = explain_row(known)
     if known is None or reason:
         return reason
-    if bytes(known.digest).hex() != entry.sha256:
+    if known.find_digest(bytes.fromhex(entry.sha256)) is None:
         return REASON_CHANGED
     if known.decided == "benign":
         return None
     return explain_entry(entry, met)
 
 
-def explain_row(row: Row[Any] | None) -> str | None:
+def explain_row(row: "KnownRow | None") -> str | None:
     """Why a row is not cleared by what the ledger says: its `status`, what was `decided`, and
     whether an audit of the required versions `flagged` it. The names of statuses are reasons.
     """

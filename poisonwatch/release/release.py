@@ -1,115 +1,129 @@
-"""Release: the rows that audits cleared, as they came in, with a manifest that says who cleared
-what.
+"""Release: the rows that audits cleared, as they stand in the source now, with a manifest that says
+who cleared what.
 
-    in = clean + quarantined + rejected     distinct rows, in the source now, that were audited
+    in = clean + quarantined + rejected + dropped     places of the source whose rows were audited
+
+Every place counts, so a copy is released as often as it stands in the source, unless copies are
+dropped. A content is cleared once, in whatever bytes it comes; each place gives the bytes that
+stand there.
 """
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Executable, Select, Subquery, func, select, update
+from sqlalchemy import Connection, Executable, Subquery, case, func, select, update
 
 from poisonwatch import __version__
 from poisonwatch.atomic import get_part_path, write_jsonl
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import verify_chain
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, now
+from poisonwatch.ledger.placed_rows import select_placed_rows
 from poisonwatch.ledger.queries import select_last_audits
 from poisonwatch.ledger.tables import (
     audits,
     files,
     flags,
-    places,
     rejections,
     results,
     rows,
     shapes,
     versions,
 )
-from poisonwatch.release.manifest import hash_file
+from poisonwatch.release.manifest import MANIFEST_VERSION, hash_file
 from poisonwatch.release.writers import CleanSplit, RowKind
 
 CLEARED_STATUSES = ("clean", "released")
 QUARANTINED_STATUSES = ("flagged", "poison")
+# How the settings begin that a file was read with since the bytes of all its places are kept.
+KEPT_BYTES_PREFIX = '{"rules":'
+
+Duplicates = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseCounts:
-    """Distinct rows; `pending` ones were pulled and not audited yet, and are in none of the
-    others.
+    """Places of the source, by what became of their rows; `pending` ones were pulled and not
+    audited yet, and are in none of the others.
+
+    `dropped` places are cleared and left out: copies of an earlier place's bytes. Of all audited
+    places, `copies` have the bytes of an earlier one, and `contents` are distinct.
     """
 
-    clean: int
-    quarantined: int
-    rejected: int
-    pending: int
+    clean: int = 0
+    quarantined: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    pending: int = 0
+    copies: int = 0
+    contents: int = 0
 
     @property
     def total(self) -> int:
-        """Rows that were audited."""
-        return self.clean + self.quarantined + self.rejected
+        """Places whose rows were audited."""
+        return self.clean + self.quarantined + self.rejected + self.dropped
 
     def record(self) -> dict[str, int]:
         """As it is in the manifest."""
-        return {
-            "in": self.total,
-            "clean": self.clean,
-            "quarantined": self.quarantined,
-            "rejected": self.rejected,
-            "pending": self.pending,
-        }
+        return {"in": self.total, **asdict(self)}
 
 
-def write_release(ledger: Ledger, name: str, folder: Path) -> ReleaseCounts:
+def write_release(
+    ledger: Ledger, name: str, folder: Path, duplicates: Duplicates = "keep"
+) -> ReleaseCounts:
     """Write the clean split, the manifest, and what is held back into a new folder; the clean rows
     count as released from then on.
 
-        clean.jsonl, clean.parquet     rows byte by byte as they came; a second format or schema
-                                       goes to clean-2, and so on
+        clean.jsonl, clean.parquet     rows byte by byte as they stand in the source, in its order;
+                                       what cannot be in one file with them goes to clean-2, and so
+                                       on
         manifest.json                  counts, SHA-256 of the files and of every row, the audit that
                                        cleared it
         quarantine.jsonl               flagged and poisonous rows, with what is said of them
         rejected.jsonl                 rows that failed validation, with the expectation
 
+    With `duplicates` "drop", of cleared places with the same bytes only the first is written.
     Raises InputError where the folder is there, no row was audited yet, or the decisions were
     tampered with.
     """
     chain = verify_chain(ledger)
     with ledger.write() as connection:
-        counts = _write_files(connection, name, folder, chain)
-        clean = _select_current_rows(name).where(rows.c.status == "clean")
-        numbers = [row.row for row in connection.execute(clean)]
-        for some in batched(numbers, VALUES_PER_STATEMENT):
-            released = update(rows).where(rows.c.row.in_(some)).values(status="released")
-            connection.execute(released)
+        counts = _write_files(connection, name, folder, duplicates, chain=chain)
+        _mark_released(connection, name)
         # Before the transaction ends: a crash between the two is mended by releasing again.
         get_part_path(folder).rename(folder)
     return counts
 
 
-def preview_release(ledger: Ledger, name: str, folder: Path) -> ReleaseCounts:
+def preview_release(
+    ledger: Ledger, name: str, folder: Path, duplicates: Duplicates = "keep"
+) -> ReleaseCounts:
     """Write what `write_release` would, and change nothing in the ledger. Raises InputError as it
     does.
     """
     chain = verify_chain(ledger)
     with ledger.read() as connection:
-        counts = _write_files(connection, name, folder, chain)
+        counts = _write_files(connection, name, folder, duplicates, chain=chain)
     get_part_path(folder).rename(folder)
     return counts
 
 
-def count_release(ledger: Ledger, name: str) -> ReleaseCounts:
+def count_release(ledger: Ledger, name: str, duplicates: Duplicates = "keep") -> ReleaseCounts:
     """What a release would come to."""
     with ledger.read() as connection:
-        return _count_rows(connection, name)
+        return _count_rows(connection, name, duplicates)
 
 
 def _write_files(
-    connection: Connection, name: str, folder: Path, chain: tuple[int, str]
+    connection: Connection,
+    name: str,
+    folder: Path,
+    duplicates: Duplicates,
+    chain: tuple[int, str],
 ) -> ReleaseCounts:
     """The files of a release, in `<folder>.part`. `chain` is the number of decisions and the last
     one's hash.
@@ -120,66 +134,73 @@ def _write_files(
     part = get_part_path(folder)
     # What a release left that crashed.
     shutil.rmtree(part, ignore_errors=True)
-    counts = _count_rows(connection, name)
+    counts = _count_rows(connection, name, duplicates)
     if not counts.total:
         raise InputError(
             f"the ledger holds no audited row of {name}: run `poisonwatch audit` first"
         )
     part.mkdir(parents=True)
     header = {
-        "manifest": 1,
+        "manifest": MANIFEST_VERSION,
         "name": name,
         "created": now(),
         "version": __version__,
+        "duplicates": duplicates,
         "counts": counts.record(),
         # A chain that was cut off after them is found out by it.
         "decisions": {"number": chain[0], "hash": chain[1]},
     }
-    _write_clean(connection, name, part, header)
+    _write_clean(connection, _select_released(name, duplicates), part, header)
     write_jsonl(part / "quarantine.jsonl", _read_quarantined(connection, name))
     write_jsonl(part / "rejected.jsonl", _read_rejected(connection, name))
     return counts
 
 
-def _select_current_rows(name: str) -> Select[Any]:
-    """Rows that are in an audit's source now, each at its first place, in the order of files and
-    positions.
+def _mark_released(connection: Connection, name: str) -> None:
+    at = _select_places(name, "drop")
+    clean = select(at.c.row).where(at.c.status == "clean", at.c.fate == "clean")
+    for some in batched(connection.execute(clean).scalars().all(), VALUES_PER_STATEMENT):
+        released = update(rows).where(rows.c.row.in_(some)).values(status="released")
+        connection.execute(released)
+
+
+def _select_places(name: str, duplicates: Duplicates) -> Subquery:
+    """Every place of the source now (`select_placed_rows`), in no order, with the `fate` of its
+    row: one of the counts.
     """
-    nth = func.row_number().over(
-        partition_by=places.c.row, order_by=(files.c.name, places.c.position)
+    at = select_placed_rows(name).order_by(None).subquery()
+    is_cleared = at.c.status.in_(CLEARED_STATUSES)
+    is_dropped = at.c.nth > 1
+    if duplicates == "keep":
+        # Of copies that were read before all bytes were kept, nobody knows how they differ.
+        one_for_all = select(files.c.name).where(
+            files.c.audit == name, ~files.c.reading.startswith(KEPT_BYTES_PREFIX)
+        )
+        is_dropped &= at.c.name.in_(one_for_all)
+    fate = case(
+        # Bytes that no parser reads are in no release, whatever was decided on them.
+        (is_cleared & at.c.problem.is_not(None), "rejected"),
+        (is_cleared & is_dropped, "dropped"),
+        (is_cleared, "clean"),
+        (at.c.status.in_(QUARANTINED_STATUSES), "quarantined"),
+        else_=at.c.status,
     )
-    ranked = (
-        select(places.c.row, files.c.name, places.c.position, nth.label("nth"))
-        .join(files, files.c.file == places.c.file)
-        .where(files.c.audit == name, files.c.gone_at.is_(None))
-        .subquery()
-    )
-    return (
-        select(rows, ranked.c.name, ranked.c.position)
-        .join(ranked, ranked.c.row == rows.c.row)
-        .where(ranked.c.nth == 1)
-        .order_by(ranked.c.name, ranked.c.position)
-    )
+    return select(at, fate.label("fate")).subquery()
 
 
-def _select_by_status(name: str, statuses: Sequence[str]) -> Subquery:
-    """The current rows of these statuses, in no order: what they are joined to is ordered."""
-    return _select_current_rows(name).where(rows.c.status.in_(statuses)).order_by(None).subquery()
-
-
-def _count_rows(connection: Connection, name: str) -> ReleaseCounts:
-    current = _select_current_rows(name).order_by(None).subquery()
-    query = select(current.c.status, func.count()).group_by(current.c.status)
+def _count_rows(connection: Connection, name: str, duplicates: Duplicates) -> ReleaseCounts:
+    at = _select_places(name, duplicates)
+    query = select(at.c.fate, func.count()).group_by(at.c.fate)
     found: dict[str, int] = dict(connection.execute(query).tuples().all())
-    return ReleaseCounts(
-        clean=sum(found.get(status, 0) for status in CLEARED_STATUSES),
-        quarantined=sum(found.get(status, 0) for status in QUARANTINED_STATUSES),
-        rejected=found.get("rejected", 0),
-        pending=found.get("pending", 0),
-    )
+    copies = func.count(case((at.c.nth > 1, 1)))
+    audited = select(copies, func.count(at.c.row.distinct())).where(at.c.fate != "pending")
+    copied, contents = connection.execute(audited).one()
+    return ReleaseCounts(**found, copies=copied, contents=contents)
 
 
-def _write_clean(connection: Connection, name: str, folder: Path, header: dict[str, Any]) -> None:
+def _write_clean(
+    connection: Connection, released: Executable, folder: Path, header: dict[str, Any]
+) -> None:
     """The clean split by format and schema, and the manifest beside it, a row a line."""
     kinds: dict[int, RowKind] = {}
     for shape in connection.execute(select(shapes)):
@@ -191,7 +212,7 @@ def _write_clean(connection: Connection, name: str, folder: Path, header: dict[s
     lines_path = folder / "rows.part"
     is_first = True
     with CleanSplit(folder) as split, lines_path.open("w", encoding="ascii") as lines:
-        for row in connection.execute(_select_cleared(name)):
+        for row in connection.execute(released):
             entry = {
                 "id": bytes(row.id).hex(),
                 "sha256": bytes(row.digest).hex(),
@@ -222,15 +243,18 @@ def _write_clean(connection: Connection, name: str, folder: Path, header: dict[s
     lines_path.unlink()
 
 
-def _select_cleared(name: str) -> Executable:
-    """The cleared rows in order, each with the id of the last audit that it passed."""
+def _select_released(name: str, duplicates: Duplicates) -> Executable:
+    """The places that are released, in order, with the bytes that stand there, each with the id of
+    the last audit that its row passed.
+    """
     last = select_last_audits(results)
-    current = _select_by_status(name, CLEARED_STATUSES)
+    at = _select_places(name, duplicates)
     query = (
-        select(current, audits.c.audit_id)
-        .outerjoin(last, last.c.row == current.c.row)
+        select(at, audits.c.audit_id)
+        .outerjoin(last, last.c.row == at.c.row)
         .outerjoin(audits, audits.c.audit == last.c.audit)
-        .order_by(current.c.name, current.c.position)
+        .where(at.c.fate == "clean")
+        .order_by(at.c.name, at.c.position)
     )
     # Rows hold their bytes: never all of them at a time.
     return query.execution_options(yield_per=VALUES_PER_STATEMENT)
@@ -265,11 +289,12 @@ def _read_quarantined(connection: Connection, name: str) -> Iterator[dict[str, A
         .join(last, (last.c.row == flags.c.row) & (last.c.audit == flags.c.audit))
         .subquery()
     )
-    current = _select_by_status(name, QUARANTINED_STATUSES)
+    at = _select_places(name, "keep")
     query = (
-        select(current, last_flag.c.record)
-        .outerjoin(last_flag, last_flag.c.row == current.c.row)
-        .order_by(current.c.name, current.c.position)
+        select(at.c.id, at.c.name, at.c.position, at.c.status, at.c.decided, last_flag.c.record)
+        .outerjoin(last_flag, last_flag.c.row == at.c.row)
+        .where(at.c.fate == "quarantined")
+        .order_by(at.c.name, at.c.position)
     )
     for row in connection.execute(query):
         record = {"example_id": bytes(row.id).hex()}
@@ -287,11 +312,12 @@ def _read_rejected(connection: Connection, name: str) -> Iterator[dict[str, Any]
         .join(last, (last.c.row == rejections.c.row) & (last.c.audit == rejections.c.audit))
         .subquery()
     )
-    current = _select_by_status(name, ("rejected",))
+    at = _select_places(name, "keep")
     query = (
-        select(current, why.c.expectation, why.c.reason)
-        .join(why, why.c.row == current.c.row)
-        .order_by(current.c.name, current.c.position)
+        select(at.c.id, at.c.name, at.c.position, why.c.expectation, why.c.reason)
+        .join(why, why.c.row == at.c.row)
+        .where(at.c.fate == "rejected")
+        .order_by(at.c.name, at.c.position)
     )
     for row in connection.execute(query):
         yield {

@@ -1,0 +1,217 @@
+"""What a ledger knows of rows that somebody holds: their contents, their bytes, and how often they
+stand in its sources.
+
+Bytes of a content count where they stand in a source now; those of a content that no source holds
+any more, where they stood last; those of one that stands nowhere, if they were ever pulled. So an
+edit of a field that is not trained on takes the bytes before it out, and leaves the content
+cleared.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, case, exists, func, select, true
+
+from poisonwatch.errors import InputError
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.row_bytes import BytesKey, describe_columns
+from poisonwatch.ledger.tables import files, places, results, rows, shapes, variants, versions
+from poisonwatch.release.answer import RequiredVersions
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBytes:
+    """Bytes of a content (`row`) that were pulled: the row's own, or a `variant`'s. `stands` says
+    whether they count (see above); `schema` is the Arrow schema by which they are read.
+    """
+
+    row: int
+    variant: int | None
+    digest: bytes
+    schema: bytes | None
+    stands: bool
+
+    @property
+    def key(self) -> BytesKey:
+        """What is equal for rows of these bytes (`identify_bytes`)."""
+        return self.digest, describe_columns(self.schema)
+
+    @property
+    def number(self) -> int:
+        """Names these bytes, and no others."""
+        if self.variant is None:
+            return self.row
+        return -self.variant
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """A content as the ledger has it, with the `versions` of its bytes that were asked for.
+    `flagged` is what an audit of the required version said; None where there was none.
+    """
+
+    row: int
+    status: str
+    decided: str | None
+    flagged: int | None
+    versions: list[KnownBytes] = field(default_factory=list)
+
+    def find_digest(self, digest: bytes) -> KnownBytes | None:
+        """Its bytes with this SHA-256 that count."""
+        for known in self.versions:
+            if known.digest == digest and known.stands:
+                return known
+        return None
+
+    def find_bytes(self, key: BytesKey) -> KnownBytes | None:
+        """The same, read by the same columns."""
+        for known in self.versions:
+            if known.key == key and known.stands:
+                return known
+        return None
+
+
+class KnownRows:
+    """A ledger that is asked about rows, under the version that is `required`: rows are cleared by
+    audits of it.
+
+    `version` is its number, None where nothing was audited under it. Raises InputError where it is
+    one of several.
+    """
+
+    def __init__(self, ledger: Ledger, required: RequiredVersions) -> None:
+        self.ledger = ledger
+        version = _find_version(ledger, required)
+        self.version: int | None = None
+        self.required = required
+        if version is not None:
+            self.version = version.version
+            self.required = RequiredVersions(version.model, version.sentinels)
+        self._met: Counter[int] = Counter()  # rows that were met, by their bytes' number
+        self._schemas: dict[int, bytes | None] = {}  # by shape
+        self._allowed: dict[int, int] = {}  # places, of bytes that were met more than once
+
+    def find_schema(self, id: str, digest: bytes) -> bytes | None:
+        """The Arrow schema by which bytes with this SHA-256 are read, if they are a content's."""
+        for content in self.load([id], [digest]).values():
+            for known in content.versions:
+                if known.digest == digest:
+                    return known.schema
+        return None
+
+    def load(self, ids: Collection[str], digests: Collection[bytes]) -> dict[str, KnownRow]:
+        """The contents with these ids (hex), in their own bytes and in those with these SHA-256; at
+        most VALUES_PER_STATEMENT of either.
+        """
+        found: dict[str, KnownRow] = {}
+        by_number: dict[int, KnownRow] = {}
+        with self.ledger.read() as connection:
+            for row in connection.execute(_select_rows(ids, self.version)):
+                known = KnownRow(row.row, row.status, row.decided, row.flagged)
+                known.versions.append(self._make_bytes(row, None))
+                found[bytes(row.id).hex()] = by_number[row.row] = known
+            for variant in connection.execute(_select_variants(digests)):
+                # Other contents, read by other settings, may have the same bytes.
+                content = by_number.get(variant.row)
+                if content is not None:
+                    content.versions.append(self._make_bytes(variant, variant.variant))
+        return found
+
+    def _make_bytes(self, row: Row[Any], variant: int | None) -> KnownBytes:
+        schema, stands = self._get_schema(row.shape), bool(row.stands)
+        return KnownBytes(row.row, variant, bytes(row.digest), schema, stands)
+
+    def _get_schema(self, shape: int) -> bytes | None:
+        # An audit that runs beside this may add shapes at any time.
+        if shape not in self._schemas:
+            query = select(shapes.c.schema).where(shapes.c.shape == shape)
+            with self.ledger.read() as connection:
+                self._schemas[shape] = connection.execute(query).scalar_one()
+        return self._schemas[shape]
+
+    def is_surplus(self, met: KnownBytes) -> bool:
+        """Count a row with these bytes: whether that is once more than they stand in any audit's
+        source.
+        """
+        self._met[met.number] += 1
+        # Bytes that were cleared may be there once, wherever they stand now.
+        if self._met[met.number] == 1:
+            return False
+        if met.number not in self._allowed:
+            self._allowed[met.number] = self._count_places(met)
+        return self._met[met.number] > self._allowed[met.number]
+
+    def _count_places(self, known: KnownBytes) -> int:
+        """The places of these bytes in the source of the audit that has most: of files that are
+        there, else of those that are gone.
+        """
+        is_gone = files.c.gone_at.is_not(None)
+        at = (places.c.row == known.row) & places.c.variant.is_not_distinct_from(known.variant)
+        query = (
+            select(is_gone.label("is_gone"), func.count())
+            .select_from(places)
+            .join(files, files.c.file == places.c.file)
+            .where(at)
+            .group_by(files.c.audit, is_gone)
+        )
+        most = {False: 0, True: 0}
+        with self.ledger.read() as connection:
+            for gone, count in connection.execute(query):
+                most[bool(gone)] = max(most[bool(gone)], count)
+        return most[False] or most[True]
+
+
+def _select_rows(ids: Collection[str], version: int | None) -> Select[Any]:
+    """The contents with these ids, and what the audit of a version said of them."""
+    # No result is of version NULL.
+    audited = (results.c.row == rows.c.row) & (results.c.version == version)
+    wanted = rows.c.id.in_([bytes.fromhex(id) for id in set(ids)])
+    stands = _check_places(rows.c.row, places.c.variant.is_(None))
+    columns = rows.c.row, rows.c.id, rows.c.digest, rows.c.shape, rows.c.status, rows.c.decided
+    return select(*columns, results.c.flagged, stands).outerjoin(results, audited).where(wanted)
+
+
+def _select_variants(digests: Collection[bytes]) -> Select[Any]:
+    """The variants with these digests."""
+    stands = _check_places(variants.c.row, places.c.variant == variants.c.variant)
+    columns = variants.c.row, variants.c.variant, variants.c.digest, variants.c.shape
+    return select(*columns, stands).where(variants.c.digest.in_(set(digests)))
+
+
+def _check_places(row: ColumnElement[int], are_these: ColumnElement[bool]) -> ColumnElement[int]:
+    """1 where bytes count: they stand in a source, or, where no bytes of their row do, stood in one
+    last, or, where none did, were pulled once.
+    """
+
+    def stand(these: ColumnElement[bool], now: ColumnElement[bool]) -> ColumnElement[bool]:
+        at = (places.c.row == row) & (files.c.file == places.c.file)
+        return exists().where(at, these, now)
+
+    is_here = files.c.gone_at.is_(None)
+    answer = case(
+        (stand(are_these, is_here), 1),
+        (stand(true(), is_here), 0),
+        (stand(are_these, true()), 1),
+        (stand(true(), true()), 0),
+        else_=1,
+    )
+    return answer.label("stands")
+
+
+def _find_version(ledger: Ledger, required: RequiredVersions) -> Row[Any] | None:
+    """The version that is required; None where nothing was audited under it. Raises InputError
+    where it is one of several.
+    """
+    found = []
+    with ledger.read() as connection:
+        for row in connection.execute(select(versions)):
+            if required.is_met_by(row.model, row.sentinels):
+                found.append(row)
+    if len(found) > 1:
+        raise InputError(
+            f"{len(found)} versions of model and sentinels in the ledger are like the required "
+            "one: give more of their digits"
+        )
+    return next(iter(found), None)

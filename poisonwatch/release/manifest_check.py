@@ -1,0 +1,129 @@
+"""The gate on a release: its manifest against the files beside it, and its rows against what a
+ledger says of them now.
+"""
+
+from collections.abc import Sequence, Set
+from functools import partial
+from pathlib import Path
+
+from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched
+from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
+from poisonwatch.release.known_rows import KnownRow, KnownRows
+from poisonwatch.release.manifest import (
+    ManifestComparison,
+    ManifestEntry,
+    SchemaLookup,
+    compare_manifest,
+    read_manifest,
+)
+from poisonwatch.release.reasons import (
+    REASON_ADDED,
+    REASON_CHANGED,
+    REASON_LOST,
+    REASON_REPEATED,
+    explain_entry,
+    explain_entry_now,
+)
+
+
+def check_manifest(
+    path: Path, required: RequiredVersions, known: KnownRows | None = None
+) -> GateAnswer:
+    """Compare a manifest with the files beside it, and its rows with what a ledger says of them
+    now.
+
+    Without a ledger the answer is worth what the manifest is. Raises InputError where it is none.
+    """
+    manifest = read_manifest(path)
+    schema_of: SchemaLookup | None = None
+    if known is not None:
+        schema_of, required = partial(_find_schema, known), known.required
+    compared = compare_manifest(path.parent, manifest, schema_of)
+    missing = _list_differences(compared)
+    # Audits whose word counts, by id.
+    met: set[str] = set()
+    for audit_id, cover in manifest.audits.items():
+        if required.is_met_by(cover.model, cover.sentinels):
+            met.add(audit_id)
+    decided = 0
+    columns_of: dict[str, set[bytes]] = {}  # by file
+    for entries in batched(compared.present, VALUES_PER_STATEMENT):
+        contents = _load_contents(known, entries)
+        for entry in entries:
+            content = contents.get(entry.id)
+            columns_of.setdefault(entry.file, set()).update(_find_columns(entry, content))
+            reason = _explain(entry, content, met, known)
+            if reason:
+                missing.append(_place_entry(entry, reason))
+            elif (content or entry).decided == "benign":
+                decided += 1
+    # By other columns than a row was kept by, its bytes say something else; a release never puts
+    # two into one file.
+    for name, columns in columns_of.items():
+        if len(columns) > 1:
+            missing.append(UnclearedRow(name, None, None, reason=REASON_CHANGED))
+    return GateAnswer(
+        rows=len(compared.present) + len(compared.lost) + len(compared.added),
+        files=len(manifest.files),
+        required=required,
+        by_decision=decided,
+        missing=tuple(missing),
+        compared=known is not None,
+    )
+
+
+def _explain(
+    entry: ManifestEntry, content: KnownRow | None, met: Set[str], known: KnownRows | None
+) -> str | None:
+    """Why a row of a manifest is not cleared, by the ledger if there is one."""
+    if known is None:
+        return explain_entry(entry, met)
+    reason = explain_entry_now(entry, met, content)
+    if content is None or reason:
+        return reason
+    found = content.find_digest(bytes.fromhex(entry.sha256))
+    if found and known.is_surplus(found):
+        return REASON_REPEATED
+    return None
+
+
+def _find_columns(entry: ManifestEntry, content: KnownRow | None) -> set[bytes]:
+    """The columns by which a row's bytes are read; none where the ledger does not know them."""
+    if content is None:
+        return set()
+    found = content.find_digest(bytes.fromhex(entry.sha256))
+    if found is None:
+        return set()
+    _, columns = found.key
+    return {columns}
+
+
+def _find_schema(known: KnownRows, entry: ManifestEntry) -> bytes | None:
+    return known.find_schema(entry.id, bytes.fromhex(entry.sha256))
+
+
+def _load_contents(
+    known: KnownRows | None, entries: Sequence[ManifestEntry]
+) -> dict[str, KnownRow]:
+    if known is None:
+        return {}
+    ids = [entry.id for entry in entries]
+    return known.load(ids, [bytes.fromhex(entry.sha256) for entry in entries])
+
+
+def _list_differences(compared: ManifestComparison) -> list[UnclearedRow]:
+    """What files and manifest do not agree on."""
+    places: list[UnclearedRow] = []
+    for name in compared.changed:
+        places.append(UnclearedRow(name, None, None, reason=REASON_CHANGED))
+    for name in compared.unlisted:
+        places.append(UnclearedRow(name, None, None, reason=REASON_ADDED))
+    for name, position in compared.added:
+        places.append(UnclearedRow(name, position, None, reason=REASON_ADDED))
+    for entry in compared.lost:
+        places.append(_place_entry(entry, REASON_LOST))
+    return places
+
+
+def _place_entry(entry: ManifestEntry, reason: str) -> UnclearedRow:
+    return UnclearedRow(entry.source, entry.position, entry.id, reason=reason)
