@@ -34,8 +34,8 @@ class SourceConfig(Section):
     """A data set on the Hugging Face hub, such as tatsu-lab/alpaca."""
     subset: str | None = None
     """hub: the data set's configuration."""
-    split: str = "train"
-    """hub: the split."""
+    split: str | None = None
+    """hub: the split; train by default, and all of them of a folder that `datasets` saved."""
     revision: str | None = None
     """hub: commit, branch or tag."""
     sql: str | None = None
@@ -59,7 +59,7 @@ class SourceConfig(Section):
     ignore: list[str] = Field([])
     """Fields that are not read and need not be told of, such as id."""
     follow_links: bool = False
-    """path: follow links that lead out of the folder they are in."""
+    """Follow links that lead out of the folder that the source is."""
     max_unpacked_gb: float = Field(64.0, gt=0)
     """path: largest file, unpacked; a packed or dictionary-encoded file can hold a thousand times
     its size.

@@ -188,17 +188,13 @@ def _get_protocols(fs: Any) -> set[str]:
 
 
 def open_files(source: SourceConfig, key: str) -> OpenedSource:
-    """The files that `source.path` stands for, or a folder of `source.hub`, sorted by name, and
-    what lies beside them; of rows nothing is read.
+    """The files that `source.path` stands for, or `source.hub` where that is a folder that
+    `datasets` saved, sorted by name, and what lies beside them; no row is read.
 
     Raises SourceError, naming the audit file's `key`, where there are none, where they cannot be
     reached, or where a link leads out of the source.
     """
-    setting, split = source.path or "", None
-    if source.hub is not None:
-        setting = source.hub
-        # What nobody chose is no choice: then every split is read.
-        split = source.split if "split" in source.model_fields_set else None
+    setting = source.path or source.hub or ""
     path, shown = expand_variables(setting, f"{key}.path"), conceal(setting)
     hint = f"check `{key}`"
     if split_protocol(path)[0] in EXTRAS:
@@ -210,7 +206,7 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
     with translate_errors(f"{shown} cannot be reached ({hint})", hide):
         fs, root = _open_file_system(path, shown)
         fs.invalidate_cache()
-        search = _Search(source, fs, root, split=split, shown=shown, key=key)
+        search = _Search(source, fs, root, shown=shown, key=key)
         found = search.run()
     place = _Place(fs, search.root, setting, limits=UnpackingLimits.of(source))
     opened = []
@@ -227,13 +223,10 @@ class _Search:
     has the ? of a pattern).
     """
 
-    def __init__(
-        self, source: SourceConfig, fs: Any, path: str, split: str | None, shown: str, key: str
-    ) -> None:
+    def __init__(self, source: SourceConfig, fs: Any, path: str, shown: str, key: str) -> None:
         self._source = source
         self._fs = fs
         self._path = path
-        self._split = split
         self._shown = shown
         self._key = key
         self.root: Root | None = None
@@ -298,7 +291,7 @@ class _Search:
         else:
             tree = RemoteTree(self._fs, follow_links)
         web = _is_web(self._fs)
-        return Discovery(tree, self.name_path, asked, split=self._split, web=web)
+        return Discovery(tree, self.name_path, asked, split=self._source.split, web=web)
 
     def name_path(self, path: str) -> str:
         """The name of a path in results."""

@@ -15,9 +15,22 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.arrow import read_batches
-from poisonwatch.sources.base import BATCH_ROWS, Reading, SourceFile, translate_errors
+from poisonwatch.sources.base import (
+    BATCH_ROWS,
+    OpenedSource,
+    PassedOver,
+    Reading,
+    SourceFile,
+    translate_errors,
+)
+from poisonwatch.sources.discovery import Discovery
+from poisonwatch.sources.files import escape_name, open_files
+from poisonwatch.sources.links import Root
+from poisonwatch.sources.saved import is_saved
+from poisonwatch.sources.trees import LocalTree
 from poisonwatch.text.redaction import redact_url
 
+DEFAULT_SPLIT = "train"
 COMMIT_TIMEOUT_SECONDS = 30.0  # that the hub may take to tell a commit
 
 
@@ -56,13 +69,72 @@ class HubSplit(SourceFile):
         if not self._is_folder:
             commit = self.fingerprint
         return datasets.load_dataset(
-            source.hub, name=source.subset, split=source.split, revision=commit, streaming=True
+            source.hub,
+            name=source.subset,
+            split=source.split or DEFAULT_SPLIT,
+            revision=commit,
+            streaming=True,
         )
 
 
 def _iterate_batches(split: datasets.IterableDataset) -> Iterator[pa.RecordBatch]:
     for table in split.with_format("arrow").iter(BATCH_ROWS):
         yield from table.to_batches()
+
+
+def open_hub(source: SourceConfig, key: str) -> OpenedSource:
+    """What a source names on the hub or in a folder like one there: a split; of a folder that
+    `datasets` saved, its files.
+
+    Raises what `open_split` does, and SourceError where a link leads out of the folder.
+    """
+    folder = Path(source.hub or "")
+    if not folder.is_dir():
+        return OpenedSource([open_split(source, key)])
+    if is_saved(folder):
+        return open_files(source, key)
+    split = open_split(source, key)
+    place = source.get_display_name(str(folder))
+    with translate_errors(f"{place} cannot be reached (check `{key}`)", redact_url):
+        return OpenedSource([split], _find_passed_over(source, folder))
+
+
+def _find_passed_over(source: SourceConfig, folder: Path) -> list[PassedOver]:
+    """What lies in a folder that `datasets` reads none of its splits from."""
+
+    def name_path(path: str) -> str:
+        return escape_name(source.get_display_name(path))
+
+    discovery = Discovery(LocalTree(Root.of(str(folder), source.follow_links)), name_path)
+    discovery.add_folder(str(folder))
+    read = _list_files_read(source, folder)
+    # What is wrong with the folder as a whole is told where it is read.
+    if read is None:
+        return discovery.passed_over
+    names = {name_path(path) for path in read}
+    passed_over = [one for one in discovery.passed_over if one.name not in names]
+    for file in discovery.found:
+        name = name_path(file.path)
+        if name not in names:
+            reason = "`datasets` takes no split from it"
+            passed_over.append(PassedOver(name, reason, may_hold_rows=True))
+    return sorted(passed_over, key=lambda one: one.name)
+
+
+def _list_files_read(source: SourceConfig, folder: Path) -> list[str] | None:
+    """The files that `datasets` reads splits from; None where it cannot tell."""
+    datasets.disable_progress_bars()
+    try:
+        builder = datasets.load_dataset_builder(str(folder), name=source.subset)
+    except Exception:
+        return None
+    paths = []
+    for files in (builder.config.data_files or {}).values():
+        for path in files:
+            # `datasets` names them without the links on the way to the folder.
+            if Path(path).is_relative_to(folder.resolve()):
+                paths.append(str(folder / Path(path).relative_to(folder.resolve())))
+    return paths
 
 
 def open_split(source: SourceConfig, key: str) -> HubSplit:
@@ -76,7 +148,7 @@ def open_split(source: SourceConfig, key: str) -> HubSplit:
     place = f"hf://datasets/{hub}"
     if folder.is_dir():
         place = source.get_display_name(hub)
-    name = "/".join(filter(None, (place, source.subset, source.split)))
+    name = "/".join(filter(None, (place, source.subset, source.split or DEFAULT_SPLIT)))
     with translate_errors(f"{place} cannot be reached (check `{key}`)", redact_url):
         if folder.is_dir():
             return HubSplit(source, name, _compute_folder_fingerprint(folder))

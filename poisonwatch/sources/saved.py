@@ -4,6 +4,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from poisonwatch.errors import SourceError
@@ -19,6 +20,18 @@ MAX_DESCRIPTION_BYTES = 16 << 20
 _SHUFFLED = ("_indices_files", "_indices_data_files")
 # Where LLaMA-Factory finds a data set.
 _LLAMA_FACTORY = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `datasets` saved a data set, or several splits of one, in a folder on this
+    machine.
+    """
+    for name in (STATE, SPLITS):
+        path = folder / name
+        if path.is_file():
+            with path.open("rb") as file:
+                return parse_description(name, file.read(MAX_DESCRIPTION_BYTES)) is not None
+    return False
 
 
 def parse_description(name: str, content: bytes) -> Mapping[str, Any] | None:

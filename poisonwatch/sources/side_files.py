@@ -11,18 +11,72 @@ HIDDEN = (".", "_")  # begin the names that are passed over
 TOOL_FOLDERS = (".cache", ".git", ".hg", ".ipynb_checkpoints", ".svn", "__macosx", "__pycache__")
 APPLE_DOUBLE = b"\x00\x05\x16\x07"  # begins the files that macOS puts beside others, as ._name
 
-_TEMPORARY = ("~$*", "#*#", "*~", "*.tmp", "*.temp", "*.part", "*.partial", "*.crdownload")
-_TEMPORARY += ("*.swp", "*.swo", "*.download", "*.incomplete", "*.lock", "*.aria2")
-_SIDE_NAMES = ("readme*", "license*", "licence*", "copying*", "notice*", "changelog*", "citation*")
-_SIDE_NAMES += ("requirements*.txt", "dockerfile", "makefile", "sha256sums*", "md5sums*")
+_TEMPORARY = [
+    "~$*",
+    "#*#",
+    "*~",
+    "*.tmp",
+    "*.temp",
+    "*.part",
+    "*.partial",
+    "*.crdownload",
+    "*.swp",
+    "*.swo",
+]
+_TEMPORARY += ["*.download", "*.incomplete", "*.lock", "*.aria2"]
+# What stands beside rows as prose, with no suffix or one of text.
+_PROSE = [
+    "readme*",
+    "license*",
+    "licence*",
+    "copying*",
+    "notice*",
+    "changelog*",
+    "citation*",
+    "authors*",
+]
+_PROSE += ["requirements*", "dockerfile", "makefile", "sha256sums*", "md5sums*"]
 # What Git, macOS, Spark and Hadoop leave in folders of data.
-_SIDE_NAMES += (".git*", ".ds_store", "thumbs.db", "desktop.ini", "_success", "_started_*")
-_SIDE_NAMES += ("_committed_*", "_metadata", "_common_metadata", ".*.crc")
-_DOCUMENTS = (".md", ".rst", ".pdf", ".tex", ".bib", ".html", ".yaml", ".yml", ".toml", ".ini")
-_DOCUMENTS += (".cfg", ".py", ".pyc", ".pyi", ".sh", ".ipynb", ".log", ".crc", ".sha256", ".md5")
-_DOCUMENTS += (".sig", ".asc", ".metadata", ".dvc")
-_MEDIA = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".ico")
-_MEDIA += (".mp3", ".wav", ".flac", ".ogg", ".mp4", ".webm", ".mkv", ".avi", ".mov")
+_SIDE_FILES = [
+    ".git*",
+    ".ds_store",
+    "thumbs.db",
+    "desktop.ini",
+    "_success",
+    "_started_*",
+    "_committed_*",
+]
+_SIDE_FILES += ["_metadata", "_common_metadata", ".*.crc"]
+_DOCUMENTS = [
+    ".md",
+    ".rst",
+    ".pdf",
+    ".tex",
+    ".bib",
+    ".html",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".ini",
+    ".cfg",
+    ".py",
+    ".pyc",
+    ".pyi",
+]
+_DOCUMENTS += [
+    ".sh",
+    ".ipynb",
+    ".log",
+    ".crc",
+    ".sha256",
+    ".md5",
+    ".sig",
+    ".asc",
+    ".metadata",
+    ".dvc",
+]
+_MEDIA = [".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".ico"]
+_MEDIA += [".mp3", ".wav", ".flac", ".ogg", ".mp4", ".webm", ".mkv", ".avi", ".mov"]
 
 Passing = tuple[str, bool]
 """Why a file is passed over, and whether a trainer could read rows out of it."""
@@ -37,7 +91,7 @@ def explain_name(name: str, asked: Sequence[str] = (), web: bool = False) -> Pas
     if _matches(lowered, _TEMPORARY):
         return "a temporary file", is_row_type
     suffix = PurePosixPath(lowered).suffix
-    if not is_row_type and (_matches(lowered, _SIDE_NAMES) or suffix in _DOCUMENTS + _MEDIA):
+    if not is_row_type and _is_side_file(lowered, suffix):
         return "a side file", False
     if is_hidden(name, asked):
         # Without a suffix it is a setting of some tool: no trainer knows how to read it.
@@ -47,6 +101,12 @@ def explain_name(name: str, asked: Sequence[str] = (), web: bool = False) -> Pas
     if not suffix:
         return f"its name ends in none of {list_file_types()}", True
     return f"{suffix} is not read, only {list_file_types()}", True
+
+
+def _is_side_file(lowered: str, suffix: str) -> bool:
+    if suffix in ("", ".txt") and _matches(lowered, _PROSE):
+        return True
+    return suffix in _DOCUMENTS + _MEDIA or _matches(lowered, _SIDE_FILES)
 
 
 def is_hidden(name: str, asked: Sequence[str] = ()) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from poisonwatch.errors import SourceError
@@ -139,9 +140,20 @@ class RemoteTree:
 
 def _find_all(fs: Any, root: str) -> dict[str, Mapping[str, Any]]:
     """Everything below a folder, by path."""
-    options: dict[str, Any] = {}
-    # Where fsspec walks itself it would leave out what cannot be listed.
-    if type(fs).find is AbstractFileSystem.find:
-        options["on_error"] = "raise"
-    found: dict[str, Mapping[str, Any]] = fs.find(root, detail=True, **options)
+    if _lists_at_once(type(fs)):
+        return dict(fs.find(root, detail=True))
+    found: dict[str, Mapping[str, Any]] = {}
+    # Where fsspec walks, it leaves out folders that cannot be listed.
+    folders = [root]
+    while folders:
+        for info in fs.ls(folders.pop(), detail=True):
+            found[info["name"]] = info
+            if info["type"] == "directory":
+                folders.append(info["name"])
     return found
+
+
+def _lists_at_once(kind: type) -> bool:
+    """Whether servers of a kind list what lies in folders below a folder, too."""
+    own = getattr(kind, "_find", None) or kind.find  # type: ignore[attr-defined]
+    return own not in (AbstractFileSystem.find, AsyncFileSystem._find)

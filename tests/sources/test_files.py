@@ -17,7 +17,6 @@ from poisonwatch.errors import ConfigError, SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import SourceFile
-from poisonwatch.sources.file_types import detect_file_type
 from poisonwatch.sources.files import open_files
 
 RECORDS = [{"prompt": f"Q{i}", "response": f"A{i}"} for i in range(3)]
@@ -38,29 +37,6 @@ def refusal(path: Path | str) -> str:
         read(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("a.jsonl", (".jsonl", None)),
-        ("a.b.NDJSON.GZ", (".ndjson", "gzip")),
-        ("a.json.zst", (".json", "zstd")),
-        ("a.csv.bz2", (".csv", "bz2")),
-        ("a.jsonl.xz", (".jsonl", "xz")),
-        ("a.parquet", (".parquet", None)),
-        ("a.parquet.gz", ("", None)),
-        ("a.gz", ("", None)),
-        ("jsonl", ("", None)),
-        (".jsonl", ("", None)),
-        ("a.txt", ("", None)),
-    ],
-)
-def test_suffix_tells_how_a_file_is_read(path: str, kind: tuple[str, str | None]) -> None:
-    """Texts may be compressed as a whole; columnar files are compressed inside. Case does not
-    matter.
-    """
-    assert detect_file_type(path) == kind
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
@@ -284,7 +260,7 @@ def test_names_and_errors_show_the_variable_and_not_its_value(
     monkeypatch.setenv("FOLDER", str(tmp_path / "hunter2"))
     (tmp_path / "hunter2").mkdir()
     (tmp_path / "hunter2" / "a.jsonl").write_bytes(LINES)
-    (tmp_path / "hunter2" / "b.json").write_bytes(b"{}")
+    (tmp_path / "hunter2" / "b.json").write_bytes(b"[")
     assert [file.name for file in opened("${FOLDER}/*.jsonl")] == ["${FOLDER}/a.jsonl"]
     for path in ("${FOLDER}/none.jsonl", "${FOLDER}/b.json", "${FOLDER}/a.jsonl/x.jsonl"):
         message = refusal(path)

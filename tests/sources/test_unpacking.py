@@ -1,0 +1,80 @@
+"""Packed files give all that is in them, up to limits."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+from collections.abc import Callable
+
+import pyarrow as pa
+import pytest
+
+from poisonwatch.errors import SourceError
+from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.base import MIB
+from poisonwatch.sources.unpacking import FREE_BYTES, UnpackingLimits, unpack
+
+LIMITS = UnpackingLimits(gigabytes=64, ratio=200)
+
+
+def pack_zstd(content: bytes) -> bytes:
+    return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+PACKERS = {"gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zstd": pack_zstd}
+KINDS = pytest.mark.parametrize(("kind", "pack"), PACKERS.items(), ids=PACKERS)
+Pack = Callable[[bytes], bytes]
+
+
+@KINDS
+def test_all_members_of_an_archive_are_read(kind: str, pack: Pack) -> None:
+    """unpack(pack(a) + pack(b)) = a + b; closing it closes the file."""
+    first, second = os.urandom(2 * MIB), b"second"
+    packed = io.BytesIO(pack(first) + pack(second))
+    file = unpack(packed, kind, LIMITS, "a")
+    assert file.read() == first + second
+    file.close()
+    assert packed.closed
+
+
+def test_frames_of_zstd_that_hold_no_data_are_skipped() -> None:
+    """As pzstd writes them between others."""
+    skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+    packed = skipped + pack_zstd(b"a") + skipped + pack_zstd(b"b")
+    assert unpack(io.BytesIO(packed), "zstd", LIMITS, "a").read() == b"ab"
+
+
+@KINDS
+def test_an_archive_that_is_cut_off_is_an_error(kind: str, pack: Pack) -> None:
+    """In its middle, near its end, and in a later member."""
+    first, second = pack(os.urandom(2 * MIB)), pack(b"second")
+    for end in (len(first) // 2, len(first) - 3, len(first) + 6):
+        cut = io.BytesIO((first + second)[:end])
+        with pytest.raises((OSError, EOFError), match=r"(?i)truncated|before the end"):
+            unpack(cut, kind, LIMITS, "a").read()
+
+
+@KINDS
+def test_what_grows_beyond_measure_is_given_up(kind: str, pack: Pack) -> None:
+    """Zeros come down to a thousandth: the first 64 MiB are free, the rest has a limit, which the
+    error names.
+    """
+    bomb = pack(bytes(FREE_BYTES + MIB))
+    assert len(unpack(io.BytesIO(bomb), kind, UnpackingLimits(64, 1e7), "a").read()) > FREE_BYTES
+    with pytest.raises(SourceError, match=r"^a grows more than 200 times .*max_unpacked_ratio"):
+        unpack(io.BytesIO(bomb), kind, LIMITS, "a").read()
+    with pytest.raises(SourceError, match=r"^a holds more than 0\.001 GB .*max_unpacked_gb"):
+        unpack(io.BytesIO(bomb), kind, UnpackingLimits(0.001, 1e7), "a").read()
+
+
+def test_a_little_may_grow_as_it_likes() -> None:
+    """Below 64 MiB the ratio does not matter."""
+    packed = gzip.compress(bytes(FREE_BYTES - MIB))
+    assert len(unpack(io.BytesIO(packed), "gzip", LIMITS, "a").read()) == FREE_BYTES - MIB
+
+
+def test_limits_are_the_sources() -> None:
+    """By their settings."""
+    source = SourceConfig(path="a", max_unpacked_gb=2, max_unpacked_ratio=30)
+    assert UnpackingLimits.of(source) == UnpackingLimits(2, 30)
