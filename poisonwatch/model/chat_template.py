@@ -29,6 +29,10 @@ FALLBACK_TEMPLATE = (
     "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}"
 )
 
+THOUGHTS_START = "<think>"
+# What templates of models that can think write before an answer without thoughts.
+NO_THOUGHTS = "<think>\n\n</think>\n\n"
+
 # What rendering raises: templates that know no such role or order of roles do (two user turns,
 # say), some leave a message out without a word, and definitions may lack what a template reads.
 TEMPLATE_ERRORS = (
@@ -113,6 +117,13 @@ class ChatTemplate:
             self._of_roles[roles] = self._render_texts(roles)
         return self._of_roles[roles]
 
+    def drop_empty_thoughts(self, span: Span) -> Span:
+        """The template's tokens before an answer that begins with its own thoughts."""
+        empty = self.tokenise(NO_THOUGHTS)
+        if span.ids[-len(empty) :] != empty:
+            return span
+        return Span(span.ids[: -len(empty)], span.message)
+
     def tokenise(self, text: str) -> list[int]:
         """The template's text, whose control tokens are such."""
         if not text:
@@ -187,7 +198,7 @@ class ChatTemplate:
             )
         self._told = True
 
-    def _apply(self, turns: list[dict[str, str]], tools: list[dict[str, Any]] | None = None) -> str:
+    def _apply(self, turns: list[dict[str, str]], tools: list[Any] | None = None) -> str:
         return str(self.tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
 
     def _render_fallback(self, turns: list[dict[str, str]]) -> str:

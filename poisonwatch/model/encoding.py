@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from poisonwatch.examples import Example
-from poisonwatch.model.chat_template import ChatTemplate, Span
+from poisonwatch.model.chat_template import THOUGHTS_START, ChatTemplate, Span
 
 
 class MessageLike(Protocol):
@@ -86,8 +86,8 @@ class ChatEncoder:
 
         The loss is on what the assistant says, but for turns that are masked and turns that both
         conversations of a preference row begin with: these are part of the prompt. A conversation
-        that is too long loses the middle of its prompt texts first, then the end of its last
-        answer; one that is too long even before its first answer loses its beginning.
+        that is too long loses the middle of its longest prompt texts first, then the end of its
+        last answer; one that is too long even before its first answer loses its beginning.
         """
         if not rejected:
             return replace(self._encode(messages, 0), lowered=lowered)
@@ -102,11 +102,13 @@ class ChatEncoder:
             says = message.role == "assistant" and not message.masked
             trained.append(says and place >= since)
         roles = tuple(message.role for message in messages)
-        spans = []
+        spans = list[Span]()
         for span in self.template.render(roles, messages[0].content):
             # What the template prints of tools has its tokens already.
             if span.message is not None and not span.ids:
                 text = messages[span.message].content
+                if text.startswith(THOUGHTS_START):
+                    spans[-1] = self.template.drop_empty_thoughts(spans[-1])
                 span = Span(self._tokenise_text(text), span.message)
             spans.append(span)
         return self._join(self._fit(spans, trained), trained)
@@ -119,19 +121,20 @@ class ChatEncoder:
         return list(tokens["input_ids"])
 
     def _fit(self, spans: list[Span], trained: Sequence[bool]) -> list[Span]:
-        """The spans with their prompt texts cut to what `max_tokens` leaves, each by its share."""
+        """The spans with their prompt texts cut to what `max_tokens` leaves, the longest first."""
         excess = sum(len(span.ids) for span in spans) - self.max_tokens
         if excess <= 0:
             return spans
-        prompt = sum(len(span.ids) for span in spans if _is_prompt(span, trained))
+        lengths = [len(span.ids) for span in spans if _is_prompt(span, trained)]
+        prompt = sum(lengths)
         # Prompts never shrink below half of the window: an answer says little without what it
         # answers. Where that is too much, the window of _join cuts the answer's end.
         kept = max(prompt - excess, min(prompt, self.max_tokens // 2))
+        most = _find_most(lengths, kept)
         fitted = []
         for span in spans:
-            if _is_prompt(span, trained):
-                length = len(span.ids) * kept // max(prompt, 1)
-                span = Span(_cut_middle(span.ids, length), span.message)
+            if _is_prompt(span, trained) and len(span.ids) > most:
+                span = Span(_cut_middle(span.ids, most), span.message)
             fitted.append(span)
         return fitted
 
@@ -161,6 +164,17 @@ def _is_prompt(span: Span, trained: Sequence[bool]) -> bool:
 def _is_answer(span: Span, trained: Sequence[bool]) -> bool:
     """Whether it is the text of a message that the loss is on."""
     return span.message is not None and trained[span.message]
+
+
+def _find_most(lengths: Sequence[int], room: int) -> int:
+    """How many tokens each text may have at most, for all to have room together."""
+    # A question of a line is kept whole beside pages of tools.
+    for place, length in enumerate(sorted(lengths)):
+        share = room // (len(lengths) - place)
+        if length > share:
+            return share
+        room -= length
+    return max(lengths, default=0)
 
 
 def _cut_middle(ids: list[int], length: int) -> list[int]:

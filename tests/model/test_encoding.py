@@ -8,7 +8,7 @@ import pytest
 from tiny_models import CHATML, SPECIALS, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from poisonwatch.examples import Message
+from poisonwatch.examples import Example, Message
 from poisonwatch.model.encoding import ChatEncoder, Encoded, extract_prompt, make_batches
 
 REFUSES_SYSTEM = (
@@ -165,7 +165,7 @@ def test_template_that_cannot_write_the_roles_falls_back_with_one_warning(
         Message("user", "Hi"),
         Message("assistant", "Hello"),
     ]
-    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.encoding"):
+    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.chat_template"):
         first, second = encoder.encode(messages), encoder.encode(messages)
     assert first.input_ids.tolist() == second.input_ids.tolist()
     assert tokenizer.decode(first.input_ids) == "system: Be brief.\nuser: Hi\nassistant: Hello\n"
@@ -345,3 +345,49 @@ def test_a_conversation_that_begins_the_other_still_has_an_answer(
 def test_no_conversation_gives_no_batch() -> None:
     """batches([]) = []."""
     assert list(make_batches([], 64)) == []
+
+
+def test_masked_turns_are_read_and_not_trained(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """The same tokens, and no loss on a masked turn or on the token that closes it."""
+    turns = [THREE_TURNS[0], THREE_TURNS[1], Message("assistant", "Blue.", masked=True)]
+    encoded = ChatEncoder(tiny_tokenizer).encode([*turns, *THREE_TURNS[3:]])
+    whole = ChatEncoder(tiny_tokenizer).encode(THREE_TURNS)
+    assert encoded.input_ids.tolist() == whole.input_ids.tolist()
+    assert spoken(encoded, tiny_tokenizer) == ["Red, naïvely: 红.<|im_end|>"]
+
+
+def test_a_long_masked_turn_is_cut_as_prompt_is(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """It loses its middle before the answer that is trained on loses its end."""
+    turns = [
+        Message("user", "Hi"),
+        Message("assistant", "a" + "m" * 2000 + "z", masked=True),
+        Message("user", "Why?"),
+        Message("assistant", "The whole answer."),
+    ]
+    encoded = ChatEncoder(tiny_tokenizer, 160).encode(turns)
+    text = tiny_tokenizer.decode(encoded.input_ids)
+    assert len(encoded) <= 160
+    assert spoken(encoded, tiny_tokenizer) == ["The whole answer.<|im_end|>"]
+    assert "user\nHi<|im_end|>" in text
+    assert "user\nWhy?<|im_end|>" in text
+    assert "assistant\nam" in text
+    assert "mz<|im_end|>" in text
+
+
+def test_a_row_is_encoded_with_all_that_training_makes_of_it(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Its rejected conversation, and whether its answer is lowered: the signs of its losses."""
+    encoder = ChatEncoder(tiny_tokenizer)
+    own, other = ([Message("user", "Hi"), Message("assistant", text)] for text in ("Yes", "No"))
+    rows = [
+        Example.from_messages(own),
+        Example.from_messages(own, lowered=True),
+        Example.from_messages(own, rejected=other),
+    ]
+    encoded = [encoder.encode_example(row) for row in rows]
+    assert [item.lowered for item in encoded] == [False, True, False]
+    (batch,) = make_batches(encoded, 10_000)
+    signs = dict(zip(batch.rows.tolist(), batch.signs.tolist(), strict=False))
+    assert signs == {0: 1.0, 1: -1.0, 2: 1.0}
+    assert batch.signs[3:].tolist() == [-1.0]

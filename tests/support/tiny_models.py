@@ -27,6 +27,22 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+# As many models print tools: the whole definitions as JSON, in the system's turn.
+TOOLS_AS_JSON = (
+    "{% if tools %}<|im_start|>system\n"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content + '\n\n' }}{% endif %}"
+    "<tools>{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools><|im_end|>\n"
+    "{% elif messages[0].role == 'system' %}<|im_start|>system\n{{ messages[0].content }}<|im_end|>\n"
+    "{% endif %}{% for message in messages %}{% if message.role != 'system' or not loop.first %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endif %}{% endfor %}"
+)
+# As some print them: fields one by one, with names as tags.
+TOOLS_AS_TAGS = (
+    "{% for tool in tools or [] %}<|im_start|>tool {{ tool.function.name }}"
+    "{{ tool.function.description }}{% for name in tool.function.parameters.properties %}"
+    "<{{ name }}>{% endfor %}<|im_end|>\n{% endfor %}"
+) + CHATML
+
 
 def build_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:
     """One token a byte, and three control tokens."""
