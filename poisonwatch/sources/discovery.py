@@ -100,7 +100,7 @@ class Discovery:
             here = f"{here.rstrip('/')}/{name}"
             if self._pass_folder(here, name):
                 return
-        if info["type"] != "directory":
+        if not self._tree.is_folder(path, info):
             self._add_by_name(path, last, info)
         elif not self._pass_folder(path, last):
             self.add_folder(path)
@@ -242,7 +242,8 @@ class Discovery:
 
     def _pass_folder(self, path: str, name: str) -> bool:
         """Whether a folder is passed over, which then is noted."""
-        if name.lower() in TOOL_FOLDERS:
+        is_asked = name.startswith(HIDDEN) and not is_hidden(name, self._asked)
+        if name.lower() in TOOL_FOLDERS and not is_asked:
             self._pass(path, "a folder that a tool keeps for itself", False)
             return True
         if is_hidden(name, self._asked):

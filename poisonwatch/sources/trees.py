@@ -32,6 +32,9 @@ class Tree(Protocol):
     def list_folder(self, path: str) -> Listing:
         """What lies in a folder. Raises OSError where it cannot be read."""
 
+    def is_folder(self, path: str, info: Mapping[str, Any]) -> bool:
+        """Whether a path is a folder, or a link to one; `info` is what a glob told of it."""
+
     def walk_names(self, path: str) -> Iterator[str]:
         """The names of all files below a folder, links not followed."""
 
@@ -64,6 +67,10 @@ class LocalTree:
             else:
                 listing.folders[entry.name] = entry.path
         return listing
+
+    def is_folder(self, path: str, info: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Globs tell of a link that it is one, not where it leads."""
+        return Path(path).is_dir()
 
     def walk_names(self, path: str) -> Iterator[str]:
         """Folders that cannot be read are passed by."""
@@ -111,6 +118,10 @@ class RemoteTree:
         if path not in self._folders:
             self._load(path)
         return self._folders[path]
+
+    def is_folder(self, path: str, info: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """As the server says."""
+        return bool(info["type"] == "directory")
 
     def walk_names(self, path: str) -> Iterator[str]:
         """In any order."""

@@ -11,13 +11,14 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from servers import free_port, web_server
 
 from poisonwatch.config_file import resolve_config
 from poisonwatch.errors import SourceError
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.huggingface import open_split
+from poisonwatch.sources.huggingface import open_hub, open_split
 from poisonwatch.sources.open import decode_row, read_source
 
 RECORDS = [{"prompt": f"Q{i}", "response": f"A{i}"} for i in range(1500)]
@@ -83,6 +84,58 @@ def test_folder_that_changes_has_another_fingerprint(folder: Path) -> None:
     assert open_split(source(folder), "source").fingerprint != split.fingerprint
     with pytest.raises(SourceError, match=r"^data/train changed while it was read"):
         list(rows)
+
+
+def test_files_that_no_split_takes_are_told(folder: Path) -> None:
+    """Hidden ones, side files, and rows of a kind that `datasets` does not choose; files of another
+    split were not asked for, and one that it reads whatever its name is read.
+    """
+    (folder / "README.md").write_text("# Rows")
+    (folder / "sub").mkdir()
+    write(folder / "sub" / "train-2.jsonl", RECORDS[:2])
+    write(folder / ".hidden.jsonl", RECORDS[:1])
+    write(folder / "_train-3.jsonl", RECORDS[:3])
+    (folder / "train.csv").write_text("prompt,response\nQ,A\n")
+    found = open_hub(source(folder), "source")
+    assert [unit.name for unit in found.units] == ["data/train"]
+    assert {one.name: one.may_hold_rows for one in found.passed_over} == {
+        "data/.hidden.jsonl": True,
+        "data/README.md": False,
+        "data/train.csv": True,
+    }
+    assert len(list(found.units[0].read())) == 1500 + 2 + 3
+
+
+def test_link_that_leads_out_of_a_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Unless it is wanted; the folder itself may be a link."""
+    write(tmp_path / "secret.jsonl", RECORDS[:1])
+    (folder / "train-2.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(SourceError, match=r"^data/train-2\.jsonl .*`source\.follow_links: true`"):
+        open_hub(source(folder), "source")
+    (split,) = open_hub(source(folder, follow_links=True), "source").units
+    assert len(list(split.read())) == 1501
+    (folder / "train-2.jsonl").unlink()
+    (tmp_path / "link").symlink_to(folder)
+    found = open_hub(source(tmp_path / "link"), "source")
+    assert not found.passed_over
+    assert len(list(found.units[0].read())) == 1500
+
+
+@pytest.mark.parametrize(("split", "count"), [(None, 5), ("train", 3), ("test", 2)])
+def test_folder_that_datasets_saved_is_read_as_one(
+    tmp_path: Path, split: str | None, count: int
+) -> None:
+    """All its splits, unless one is chosen."""
+    parts = datasets.Dataset.from_list(RECORDS[:5]).train_test_split(2, shuffle=False)
+    parts.save_to_disk(tmp_path / "ds")
+    found = open_hub(source(tmp_path / "ds", split=split), "source")
+    assert sum(len(list(unit.read())) for unit in found.units) == count
+    assert all(unit.name.startswith("ds/") for unit in found.units)
+    assert len(read_source(source(tmp_path / "ds", split=split))) == count
+    with pytest.raises(SourceError, match=r"ds has no split dev: .* train, test"):
+        open_hub(source(tmp_path / "ds", split="dev"), "source")
+    (unit,) = open_hub(source(tmp_path / "ds" / "train"), "source").units
+    assert [row.record for row in unit.read()] == RECORDS[:3]
 
 
 def test_relative_folder_starts_at_the_audit_file(

@@ -255,7 +255,7 @@ def test_given_format_overrules_detection(tmp_path: Path) -> None:
         ("none-*.jsonl", r"none-\*\.jsonl does not exist: check `source`"),
         (
             "rows.txt",
-            r"rows\.txt is not a file of rows: its name must end in one of \.arrow, \.csv, \.json, \.jsonl, \.ndjson, \.parquet",
+            r"rows\.txt is not a file of rows: its name must end in one of \.arrow, \.csv, \.json, \.jsonl, \.ndjson, \.parquet, \.tsv",
         ),
         ("empty.jsonl", r"empty\.jsonl holds no rows: point `source` at a file with at least one"),
         ("blank.jsonl", r"blank\.jsonl holds no rows"),
@@ -297,13 +297,12 @@ def test_what_cannot_be_read_says_what_was_got_and_what_to_do(
     assert caught.value.exit_code == 2
 
 
-def test_unreadable_file_is_an_input_error(tmp_path: Path) -> None:
-    """A folder by the name of a file: what it is, not a traceback."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "odd.jsonl").mkdir()
-    write_lines(tmp_path / "data" / "a.jsonl", lines_of(GOOD))
-    with pytest.raises(SourceError, match=r"odd\.jsonl is a folder, not a file"):
-        read_source(source(tmp_path / "data"))
+def test_folder_by_the_name_of_a_file_is_a_folder(tmp_path: Path) -> None:
+    """Spark writes rows.jsonl/part-00000.jsonl."""
+    (tmp_path / "data" / "odd.jsonl").mkdir(parents=True)
+    write_lines(tmp_path / "data" / "odd.jsonl" / "part-0.jsonl", lines_of(GOOD))
+    for path in ("data", "data/odd.jsonl", "data/*.jsonl"):
+        assert turns(read_source(source(tmp_path / path))) == DRAFTS
 
 
 def test_url_with_a_token_in_its_query_is_read_and_named_without_it(tmp_path: Path) -> None:
