@@ -8,12 +8,12 @@ sources, its languages, a mean) cannot say which rows are wrong: it warns, or st
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from poisonwatch.examples import Example, Rejection
+from poisonwatch.examples import TOOLS_ROLE, Example, Rejection
 
 Severity = Literal["reject", "warn", "stop", "note"]
 """What follows when an expectation fails: its rows are kept out, people are told, the audit stops,
@@ -22,13 +22,16 @@ or it is only counted.
 
 # English text under vocabularies of 49,000 to 150,000; other scripts may take twice as many tokens.
 BYTES_PER_TOKEN = 4
+FIRST_ROLES = ("system", "user", "assistant")
 NEXT_ROLES = {
-    "system": ("user",),
+    "system": ("system", "user", "assistant"),
     "user": ("assistant",),
-    "assistant": ("user", "tool"),
-    "tool": ("assistant", "tool"),
+    "assistant": ("user", "assistant", "tool"),
+    "tool": ("user", "assistant", "tool"),
 }
-"""Roles, and what may follow each."""
+"""Roles, and what may follow each: what most trainers take. A system text and a developer's, an
+answer and then a call, and a greeting before the first question are common.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """A validated batch: every row of it is among the `examples` or the `rejected`, in order."""
+    """A validated batch: every row of it is among the `examples` or the `rejected`, in order, or is
+    one of the `copies`.
+
+    A copy has the content of an earlier row of the batch, or its bytes where it cannot be read; the
+    bytes of `identical` ones are an earlier row's, too. A copy is no failure.
+    """
 
     examples: list[Example]
     rejected: list[Rejection]
     checks: list[Check]
+    copies: int = 0
+    identical: int = 0
 
     @classmethod
     def empty(cls) -> "Validation":
@@ -75,7 +85,7 @@ class Validation:
 
     @property
     def rows(self) -> int:
-        return len(self.examples) + len(self.rejected)
+        return len(self.examples) + len(self.rejected) + self.copies
 
     @property
     def warnings(self) -> list[str]:
@@ -85,8 +95,12 @@ class Validation:
 
     def to_record(self) -> dict[str, Any]:
         """As written to `validation.json`."""
-        counts = {"rows": self.rows, "passed": len(self.examples), "rejected": len(self.rejected)}
-        return counts | {
+        return {
+            "rows": self.rows,
+            "passed": len(self.examples),
+            "rejected": len(self.rejected),
+            "copies": self.copies,
+            "identical": self.identical,
             "warnings": self.warnings,
             "checks": [asdict(check) for check in self.checks],
         }
@@ -108,7 +122,8 @@ class Facts:
     `known` are ids of examples that were seen before, or a function that picks them from a set of
     ids; `earlier` are the rows by source of past audits; `accepted` rows of the source passed
     before, beside which a few bad ones are few; beyond `max_tokens` the encoder clips a
-    conversation; `count_tokens` is the tokenizer's, where there is one.
+    conversation; `count_tokens` is the tokenizer's, where there is one; of unread fields those in
+    `ignore` are not warned of.
     """
 
     known: Set[str] | Callable[[Set[str]], Set[str]] = frozenset()
@@ -116,6 +131,7 @@ class Facts:
     accepted: int = 0
     max_tokens: int | None = None
     count_tokens: Callable[[str], int] = estimate_tokens
+    ignore: Collection[str] = ()
 
     def select_known(self, ids: Set[str]) -> Set[str]:
         """The ids that were seen before."""
@@ -128,22 +144,28 @@ class Facts:
 def find_role_problem(roles: Sequence[str]) -> str | None:
     """What is wrong with the order of a conversation's roles; None where nothing is.
 
-    system only at the beginning, then the user; user and assistant alternate; tool after the
-    assistant; the assistant last.
+    Definitions of tools, then system, only at the beginning; tool after the assistant; no two turns
+    of the user's in a row; the assistant last.
     """
-    if not roles:
+    turns = roles
+    # They are no turn of anybody's: people count those after them.
+    if turns and turns[0] == TOOLS_ROLE:
+        turns = turns[1:]
+    if not turns:
         return "there are no turns"
-    if roles[0] not in ("system", "user"):
-        return f"turn 1 is {roles[0]}: a conversation begins with system or user"
+    if turns[0] not in FIRST_ROLES:
+        allowed = ", ".join(FIRST_ROLES[:-1])
+        return f"turn 1 is {turns[0]}: a conversation begins with {allowed} or {FIRST_ROLES[-1]}"
     # People count turns from 1, and the first has none before it.
-    for turn, (before, role) in enumerate(pairwise(roles), start=2):
-        if role == "system":
-            return f"turn {turn} is system, which may only come first"
-        if role not in NEXT_ROLES[before]:
-            allowed = " or ".join(NEXT_ROLES[before])
-            return f"turn {turn} is {role} after {before}: after {before} comes {allowed}"
-    if roles[-1] != "assistant":
-        return f"the last turn is {roles[-1]}, not assistant"
+    for turn, (before, role) in enumerate(pairwise(turns), start=2):
+        if role in NEXT_ROLES[before]:
+            continue
+        if role in ("system", TOOLS_ROLE):
+            return f"turn {turn} is {role}, which may only come first"
+        allowed = " or ".join(NEXT_ROLES[before])
+        return f"turn {turn} is {role} after {before}: after {before} comes {allowed}"
+    if turns[-1] != "assistant":
+        return f"the last turn is {turns[-1]}, not assistant"
     return None
 
 

@@ -61,7 +61,7 @@ def validate(rows: SourceRows, config: AuditConfig, ledger: Ledger | None = None
     """Split rows into examples and rejections, by what the ledger knows of earlier ones; raises
     SourceError where too many fail.
     """
-    facts = Facts(max_tokens=config.stride.max_tokens)
+    facts = Facts(max_tokens=config.stride.max_tokens, ignore=config.source.ignore)
     if ledger is not None:
         mix = count_passed_by_file(ledger, config.name)
         facts = replace(
@@ -85,7 +85,8 @@ def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example
         return Validation.empty()
     read = Validation.empty()
     if config.reference:
-        read = check_rows(sources.read_source(config.reference), config.validation)
+        facts = Facts(ignore=config.reference.ignore)
+        read = check_rows(sources.read_source(config.reference), config.validation, facts)
     new_ids = {example.id for example in new}
     trusted: dict[str, Example] = {}
     for example in [*read.examples, *benign]:
@@ -96,4 +97,4 @@ def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example
     # The draw goes by ids, and what is drawn stays in the order of the source.
     drawn = draw_order(ids, config.seed)[: config.reference_rows]
     sample = [trusted[ids[i]] for i in sorted(drawn.tolist())]
-    return Validation(sample, read.rejected, read.checks)
+    return replace(read, examples=sample)

@@ -28,10 +28,19 @@ from poisonwatch.validation import (
         "user assistant user assistant",
         "user assistant tool assistant",
         "user assistant tool tool assistant",
+        "user assistant assistant",
+        "user assistant tool user assistant",
+        "system system user assistant",
+        "assistant user assistant",
+        "system assistant",
+        "tools user assistant",
+        "tools system user assistant tool assistant",
     ],
 )
 def test_roles_in_order_are_no_problem(roles: str) -> None:
-    """With and without system, one turn or many, tools called one by one or together."""
+    """With and without system, one turn or many, tools called one by one or together; an answer
+    before a call, a developer's text beside the system's, a greeting first: most trainers take it.
+    """
     assert find_role_problem(roles.split()) is None
 
 
@@ -39,33 +48,31 @@ def test_roles_in_order_are_no_problem(roles: str) -> None:
     ("roles", "problem"),
     [
         ("", "there are no turns"),
-        ("assistant", "turn 1 is assistant: a conversation begins with system or user"),
-        ("tool assistant", "turn 1 is tool: a conversation begins with system or user"),
-        ("system system user assistant", "turn 2 is system, which may only come first"),
-        ("system assistant", "turn 2 is assistant after system: after system comes user"),
+        ("tools", "there are no turns"),
+        ("tool assistant", "turn 1 is tool: a conversation begins with system, user or assistant"),
+        ("tools tools", "turn 1 is tools: a conversation begins with system, user or assistant"),
+        ("user assistant system assistant", "turn 3 is system, which may only come first"),
+        ("user assistant tools assistant", "turn 3 is tools, which may only come first"),
         (
-            "user assistant assistant",
-            "turn 3 is assistant after assistant: after assistant comes user or tool",
+            "system tool assistant",
+            "turn 2 is tool after system: after system comes system or user or assistant",
         ),
+        ("tools user tool assistant", "turn 2 is tool after user: after user comes assistant"),
         ("user user assistant", "turn 2 is user after user: after user comes assistant"),
-        (
-            "user assistant tool user assistant",
-            "turn 4 is user after tool: after tool comes assistant or tool",
-        ),
         ("user assistant tool", "the last turn is tool, not assistant"),
         ("system", "the last turn is system, not assistant"),
     ],
 )
 def test_roles_out_of_order_name_the_turn(roles: str, problem: str) -> None:
-    """In words, counted from 1."""
+    """In words, counted from 1; definitions of tools are no turn."""
     assert find_role_problem(roles.split()) == problem
 
 
 def test_every_order_of_up_to_five_roles_follows_the_rule() -> None:
-    """No problem exactly where: system? (user assistant (tool+ assistant)*)+."""
+    """No problem exactly where: system* (user? assistant tool*)* user? assistant."""
     import re
 
-    rule = re.compile(r"s?(ua(t+a)*)+")
+    rule = re.compile(r"s*(u?at*)*u?a")
     for n in range(1, 6):
         for roles in product(("system", "user", "assistant", "tool"), repeat=n):
             assert (find_role_problem(roles) is None) == bool(
@@ -150,12 +157,13 @@ def test_warnings_are_what_failed_without_keeping_rows_out() -> None:
 
 
 def test_the_record_adds_up_and_is_json() -> None:
-    """rows = passed + rejected; the checks with every field by name."""
+    """rows = passed + rejected + copies; the checks with every field by name."""
     example = Example.from_messages([Message("user", "x")])
     record = Validation(
-        [example, example], [Rejection("s", 0, "s, line 1", "e", "r", "")], [check()]
+        [example, example], [Rejection("s", 0, "s, line 1", "e", "r", "")], [check()], 4, 3
     ).to_record()
-    assert (record["rows"], record["passed"], record["rejected"]) == (3, 2, 1)
+    assert (record["rows"], record["passed"], record["rejected"]) == (7, 2, 1)
+    assert (record["copies"], record["identical"]) == (4, 3)
     assert json.loads(json.dumps(record)) == record
     assert set(record["checks"][0]) == {
         "expectation",

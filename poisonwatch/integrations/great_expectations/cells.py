@@ -2,42 +2,62 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from poisonwatch.examples import Example, RawRow
+from poisonwatch.examples import TOOLS_ROLE, Example, RawRow
 from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.formats import Draft, Format
-from poisonwatch.sources.shapes import SHAPES, Fields
+from poisonwatch.text.display import excerpt
+from poisonwatch.text.invisible import describe_characters, find_hidden
 from poisonwatch.text.language import LanguageDetector
+from poisonwatch.text.words import plural
 from poisonwatch.validation import Facts, find_role_problem, mask_numbers
 
 # Beside these, `record.NAME` is the row's own field NAME. A cell is empty where there is nothing.
 EXPECTATION_COLUMNS = {
-    "prompt": "everything said to the assistant, turns joined by blank lines",
-    "response": "everything the assistant says",
+    "prompt": "everything said to the assistant, turns joined by blank lines; definitions of tools "
+    "come first",
+    "response": "everything the assistant says, its reasoning and tool calls, too",
     "rejected": "of a preference row, everything the assistant says in the rejected conversation",
     "source": "the file, table or data set",
     "series": "the source, its numbers replaced by #",
     "position": "the zero-based row in its source",
+    "label": "what training does with the answer: raised or lowered",
+    "tools": "the definitions of tools, as JSON",
     "format": "the name of the row format",
     "role_sequence": "the roles in order, as in 'system user assistant'",
     "turns": "how many turns",
+    "masked": "how many of the assistant's turns are not trained",
+    "untrained": "why no turn is trained, where none is",
     "characters": "length of all texts together",
     "tokens": "the same in tokens, of the longer conversation of a preference row; "
     "an estimate where no tokenizer is loaded yet",
     "language": "ISO 639 code by the beginning of prompt and response; needs the extra `languages`",
-    "copy_of": "the place of the first row with the same messages",
-    "lacks": "fields of the format that the row does not have",
+    "copy_of": "the place of the first row with the same content",
+    "lacks": "fields of the format that the row does not have, and those that it has",
+    "unread": "names of the fields that hold something and are not read",
     "role_problem": "what is wrong with the order of roles",
-    "known": "whether the same messages were seen before",
+    "known": "whether the same content was seen before",
+    "prompt_control": "control characters of the prompt by code point, as in U+0000 x 1",
+    "response_control": "the same of the response",
+    "rejected_control": "the same of the rejected response",
+    "prompt_hidden": "invisible characters that hide something in the prompt, by code point",
+    "response_hidden": "the same of the response",
+    "rejected_hidden": "the same of the rejected response",
 }
 
 RECORD_PREFIX = "record."
-NUMBERS = {"position", "turns", "characters", "tokens"}
+NUMBERS = {"position", "turns", "masked", "characters", "tokens"}
 REPLACEMENT = "\ufffd"  # what broken Unicode turns into
 SURROGATES = re.compile(r"[\ud800-\udfff]")
+# C0 and C1 without white space: line ends, tabs, form feeds and vertical tabs of source code and
+# slides.
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+FIELDS_SHOWN = 8
+LONGEST_FIELD = 40
 LANGUAGE_CHARACTERS = 150  # characters of a text that tell its language
 
 
@@ -57,11 +77,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class BatchFacts:
-    """What cells tell beyond their own row: by example id the `first` line with its messages, the
-    ids that are `known` from before, and how tokens are counted and languages told.
+    """What cells tell beyond their own row: by the number of a copy the row that came `first` with
+    its content, the ids that are `known` from before, and how tokens are counted and languages
+    told.
     """
 
-    first: Mapping[str, Line]
+    first: Mapping[int, RawRow]
     known: Set[str]
     facts: Facts
     language: LanguageDetector | None
@@ -86,13 +107,11 @@ def _get_record(line: Line) -> Mapping[str, Any]:
 
 
 def _find_copy(line: Line, batch: BatchFacts) -> str | None:
-    """The place of an earlier row with the same messages."""
-    if line.example is None:
+    """The place of an earlier row with the same content."""
+    first = batch.first.get(line.number)
+    if first is None:
         return None
-    first = batch.first[line.example.id]
-    if first is line:
-        return None
-    return replace_surrogates(first.row.place)
+    return replace_surrogates(first.place)
 
 
 def _is_known(line: Line, batch: BatchFacts) -> bool:
@@ -100,18 +119,54 @@ def _is_known(line: Line, batch: BatchFacts) -> bool:
 
 
 def _describe_missing_fields(line: Line, _batch: BatchFacts) -> str | None:
-    """The fields that a row's format asks for and it lacks, by the names they have here."""
+    """What an incomplete row lacks: fields of its format, or the text of a turn."""
     if line.example is not None:
         return None
-    record, names = _get_record(line), line.format.fields
-    shape, fields = line.format.choose_name(record), Fields(record, names)
-    missing: list[str] = []
-    for alternatives in SHAPES[shape].required:
-        if all(fields[field] is None for field in alternatives):
-            missing.append(" or ".join(names.get(field, field) for field in alternatives))
-    if not missing:
+    return replace_surrogates(line.format.describe_missing(_get_record(line), line.draft))
+
+
+def _list_fields(record: Mapping[str, Any]) -> str:
+    """The names of the fields of a row, which may be hostile."""
+    names = [excerpt(str(name), LONGEST_FIELD) for name in record]
+    if len(names) > FIELDS_SHOWN:
+        names[FIELDS_SHOWN:] = [plural(len(names) - FIELDS_SHOWN, "other")]
+    return ", ".join(names) or "none"
+
+
+def _find_no_training(line: Line, _batch: BatchFacts) -> str | None:
+    """Why no turn of either conversation is trained; None where one is, or there is none."""
+    answers = [turn for turn in _list_turns(line) if turn.role == "assistant"]
+    if not answers or not all(turn.masked for turn in answers):
         return None
-    return replace_surrogates(f"{shape} rows need {' and '.join(missing)}")
+    turns = plural(len(answers), "turn of the assistant is", "turns of the assistant are")
+    return f"{turns} marked as not trained, or left out by source.train_on"
+
+
+def _list_turns(line: Line) -> list[Turn]:
+    """The turns of both conversations, what they have in common once."""
+    turns = line.draft.turns
+    return [*turns, *(turn for turn in line.draft.rejected if turn not in turns)]
+
+
+def _find_tools(line: Line, _batch: BatchFacts) -> str | None:
+    for turn in line.draft.turns:
+        if turn.role == TOOLS_ROLE:
+            return replace_surrogates(turn.text)
+    return None
+
+
+def _count_masked(line: Line, _batch: BatchFacts) -> int:
+    return sum(turn.role == "assistant" and turn.masked for turn in line.draft.turns)
+
+
+def _list_unread(line: Line, _batch: BatchFacts) -> str | None:
+    return replace_surrogates(", ".join(line.draft.unread)) or None
+
+
+def _get_label(line: Line, _batch: BatchFacts) -> str:
+    if line.draft.lowered:
+        return "lowered"
+    return "raised"
 
 
 def _find_role_problem(line: Line, _batch: BatchFacts) -> str | None:
@@ -127,8 +182,34 @@ def _find_role_problem(line: Line, _batch: BatchFacts) -> str | None:
     return None
 
 
-def _list_texts(turns: tuple[Turn, ...]) -> list[str]:
+def _list_texts(turns: Iterable[Turn]) -> list[str]:
     return [turn.text for turn in turns if turn.text]
+
+
+def _select_texts(line: Line, column: str) -> list[str]:
+    """The texts that a column of texts is about, by turn; of the prompt, those of both
+    conversations.
+    """
+    if column == "prompt":
+        return _list_texts(turn for turn in _list_turns(line) if turn.role != "assistant")
+    turns = line.draft.turns
+    if column == "rejected":
+        turns = line.draft.rejected
+    return _list_texts(turn for turn in turns if turn.role == "assistant")
+
+
+def _make_finder(
+    column: str, find: Callable[[str], Iterable[str]]
+) -> Callable[[Line, BatchFacts], str | None]:
+    """What is found in the texts of a column, by code point."""
+
+    def find_characters(line: Line, _batch: BatchFacts) -> str | None:
+        found: Counter[str] = Counter()
+        for text in _select_texts(line, column):
+            found.update(find(text))
+        return describe_characters(found) or None
+
+    return find_characters
 
 
 def _count_characters(line: Line, _batch: BatchFacts) -> int:
@@ -145,10 +226,13 @@ def _count_tokens(line: Line, batch: BatchFacts) -> int:
 def _tell_language(line: Line, batch: BatchFacts) -> str | None:
     if batch.language is None:
         return None
-    # Of both texts a beginning: a long prompt would leave the response unread.
-    prompt = (line.draft.text(assistant=False) or "")[:LANGUAGE_CHARACTERS]
-    response = (line.draft.text(assistant=True) or "")[:LANGUAGE_CHARACTERS]
-    return batch.language(f"{prompt}\n{response}")
+    # Of both texts a beginning: a long prompt would leave the response unread. Definitions of tools
+    # are in no language.
+    spoken = [turn for turn in line.draft.turns if turn.role != TOOLS_ROLE]
+    prompt = _list_texts(turn for turn in spoken if turn.role != "assistant")
+    response = _list_texts(turn for turn in spoken if turn.role == "assistant")
+    beginnings = ["\n\n".join(texts)[:LANGUAGE_CHARACTERS] for texts in (prompt, response)]
+    return batch.language("\n".join(beginnings))
 
 
 def _join_rejected_texts(line: Line, _batch: BatchFacts) -> str | None:
@@ -176,14 +260,22 @@ CELLS: dict[str, Callable[[Line, BatchFacts], Any]] = {
     "source": lambda line, _: replace_surrogates(line.row.source),
     "series": lambda line, _: mask_numbers(replace_surrogates(line.row.source) or ""),
     "position": lambda line, _: line.row.position,
+    "label": _get_label,
+    "tools": _find_tools,
     "format": lambda line, _: line.format.choose_name(_get_record(line)),
     "role_sequence": lambda line, _: " ".join(turn.role for turn in line.draft.turns),
     "turns": lambda line, _: len(line.draft.turns),
+    "masked": _count_masked,
+    "untrained": _find_no_training,
     "characters": _count_characters,
     "tokens": _count_tokens,
     "language": _tell_language,
     "copy_of": _find_copy,
     "lacks": _describe_missing_fields,
+    "unread": _list_unread,
     "role_problem": _find_role_problem,
     "known": _is_known,
 }
+for _column in ("prompt", "response", "rejected"):
+    CELLS[f"{_column}_control"] = _make_finder(_column, CONTROL.findall)
+    CELLS[f"{_column}_hidden"] = _make_finder(_column, find_hidden)

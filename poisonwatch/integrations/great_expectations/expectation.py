@@ -19,14 +19,15 @@ ROW_EXPECTATIONS = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnM
 class AuditExpectation:
     """An expectation, what it means to fail it, and what follows.
 
-    `detail` is the column that says more about a failing row; `setting` the place of an expectation
-    of the user's in the audit file.
+    `detail` is the column that says more about a failing row, and `remedy` what lets such a row
+    pass; `setting` is the place of an expectation of the user's in the audit file.
     """
 
     expectation: Expectation
     reason: str
     severity: Severity = "reject"
     detail: str | None = None
+    remedy: str | None = None
     setting: str | None = None
 
     @property

@@ -1,6 +1,6 @@
 """Rows as the table that expectations speak about."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import pandas as pd
@@ -26,13 +26,21 @@ class RowTable:
     with the columns asked for of the others.
 
     `_row` is a row's number in both. `examples` has an entry for every row, None where it is
-    incomplete.
+    incomplete; `first` has the number of the first row with its content, its own where there is
+    none before it; the bytes of `identical` rows stood earlier in the batch, too.
     """
 
     problems: pd.DataFrame
     readable: pd.DataFrame
     examples: list[Example | None]
     lines: Mapping[int, int]  # a row's line in `readable`
+    first: Sequence[int]
+    identical: int
+
+    @property
+    def copies(self) -> int:
+        """How many rows have the content of an earlier one."""
+        return sum(first != i for i, first in enumerate(self.first))
 
     def detail(self, row: int, column: str) -> str | None:
         """What a column says about a row."""
@@ -54,19 +62,43 @@ def build_table(
     """
     lines = _read_lines(rows)
     examples: list[Example | None] = [None] * len(rows)
-    first: dict[str, Line] = {}
+    ids: set[str] = set()
     for line in lines:
         examples[line.number] = line.example
         if line.example is not None:
-            first.setdefault(line.example.id, line)
+            ids.add(line.example.id)
+    first, identical = _find_copies(rows, examples)
+    earlier = {i: rows.raw[other] for i, other in enumerate(first) if other != i}
     # All ids at once: the ledger is asked once a batch.
-    batch = BatchFacts(first, facts.select_known(first.keys()), facts, language)
+    batch = BatchFacts(earlier, facts.select_known(ids), facts, language)
     return RowTable(
         problems=_build_problems(rows),
         readable=_build_readable(lines, columns, batch),
         examples=examples,
         lines={line.number: place for place, line in enumerate(lines)},
+        first=first,
+        identical=identical,
     )
+
+
+def _find_copies(rows: SourceRows, examples: Sequence[Example | None]) -> tuple[list[int], int]:
+    """By row the number of the first with its content, and how many repeat the bytes of an earlier
+    row of that content.
+    """
+    first: list[int] = []
+    of_content: dict[Hashable, int] = {}
+    seen: set[Hashable] = set()
+    identical = 0
+    for i, (row, example) in enumerate(zip(rows.raw, examples, strict=True)):
+        content: Hashable = (row.source, row.problem, row.raw)
+        if example is not None:
+            content = example.id
+        first.append(of_content.setdefault(content, i))
+        # Arrow's bytes do not hold the names of columns.
+        written = (content, row.raw, tuple(row.record or ()))
+        identical += written in seen
+        seen.add(written)
+    return first, identical
 
 
 def _read_lines(rows: SourceRows) -> list[Line]:

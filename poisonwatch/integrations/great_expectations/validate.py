@@ -11,8 +11,10 @@ from poisonwatch.integrations.great_expectations.expectation import AuditExpecta
 from poisonwatch.integrations.great_expectations.frame import RowTable, build_table
 from poisonwatch.integrations.great_expectations.suite import READABLE, build_suite
 from poisonwatch.sources.open import SourceRows
+from poisonwatch.sources.unread import count_unread, describe_long, select_long
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.language import make_language_detector
+from poisonwatch.text.words import plural
 from poisonwatch.validation import Check, Facts, Validation
 
 EXCERPT_CHARACTERS = 400
@@ -29,7 +31,7 @@ def check_rows(
     facts: Facts = Facts(),  # noqa: B008  (it is frozen)
 ) -> Validation:
     """Validate every row: which pass, which are rejected and why, and what came of every
-    expectation.
+    expectation. Copies are counted, and count neither as rows that fail nor beside them.
 
     Raises ConfigError where an expectation of the user's cannot be evaluated, SourceError where a
     larger share of the rows than `max_rejected_share` fails, no row is left of some, or an
@@ -54,24 +56,28 @@ def try_rows(
     table = _build_table(rows, suite, validation, facts)
     results = [*evaluate([READABLE], table.problems), *evaluate(suite, table.readable)]
     failed = _find_first_failures([READABLE, *suite], results)
-    rejected = [_make_rejection(rows, table, i, failed[i]) for i in sorted(failed)]
+    refused = _choose_refused(table, failed)
+    rejected = [_make_rejection(rows, table, i, failed[i]) for i in sorted(refused.values())]
     refusal = None
     if rejected:
-        reasons = [expected.reason for expected in failed.values()]
+        reasons = [failed[i].reason for i in refused.values()]
         earlier = min(facts.accepted, MOST_EARLIER_COUNTED)
         most_share = validation.max_rejected_share
         refusal = _find_too_many(
-            reasons, rejected[0], n=len(rows), earlier=earlier, most_share=most_share
+            reasons, rejected[0], table, earlier=earlier, most_share=most_share
         )
     checks = [check for check, _ in results]
     # After the shares: a batch of broken rows fails most of what stops an audit, too.
     refusal = refusal or _find_stop(checks)
-    examples = _list_passed(table, failed)
-    if len(examples) + len(rejected) != len(rows):
+    examples = _list_passed(table, refused)
+    checks += _check_unread(rows, facts)
+    found = Validation(examples, rejected, checks, table.copies, table.identical)
+    if found.rows != len(rows):
         raise RuntimeError(
-            f"{len(rows)} rows became {len(examples)} examples and {len(rejected)} rejections"
+            f"{len(rows)} rows became {len(examples)} examples, {len(rejected)} rejections and "
+            f"{table.copies} copies"
         )
-    return Validation(examples, rejected, checks), refusal
+    return found, refusal
 
 
 def _build_table(
@@ -96,18 +102,53 @@ def _find_first_failures(
     """For each row that is rejected, the first expectation that rejects it."""
     failed: dict[int, AuditExpectation] = {}
     for expected, (_, failing) in zip(suite, results, strict=True):
-        if expected.severity == "reject":
-            for row in failing:
-                failed.setdefault(row, expected)
+        # Being a copy is no failure of the content, whoever asks.
+        if expected.severity != "reject" or "copy_of" in expected.columns:
+            continue
+        for row in failing:
+            failed.setdefault(row, expected)
     return failed
 
 
-def _list_passed(table: RowTable, failed: Mapping[int, AuditExpectation]) -> list[Example]:
+def _choose_refused(table: RowTable, failed: Mapping[int, AuditExpectation]) -> dict[int, int]:
+    """By the first row of each content that is refused, the row whose failure is told: the first
+    that fails.
+
+    Copies differ in fields that are not read. Where the user's expectations are about these, one
+    that fails refuses the content: it would be released at every place.
+    """
+    refused: dict[int, int] = {}
+    for i in sorted(failed):
+        refused.setdefault(table.first[i], i)
+    return refused
+
+
+def _list_passed(table: RowTable, refused: Mapping[int, int]) -> list[Example]:
+    """Of each content that is not refused, the first row."""
     passed: list[Example] = []
     for i, example in enumerate(table.examples):
-        if example is not None and i not in failed:
+        if example is not None and table.first[i] == i and i not in refused:
             passed.append(example)
     return passed
+
+
+def _check_unread(rows: SourceRows, facts: Facts) -> list[Check]:
+    """A warning for every field that is not read and may hold what is trained on."""
+    fields = select_long(count_unread(rows, facts.ignore), len(rows))
+    found: list[Check] = []
+    for field in fields:
+        check = Check(
+            expectation="expect_long_text_to_be_read",
+            column=None,
+            severity="warn",
+            passed=False,
+            failing=None,
+            share=None,
+            reason=describe_long(field),
+            observed=f"as in {field.example}",
+        )
+        found.append(check)
+    return found
 
 
 def _make_rejection(
@@ -120,6 +161,8 @@ def _make_rejection(
         detail = table.detail(i, expected.detail)
         if detail:
             reason = f"{reason}: {detail}"
+    if expected.remedy:
+        reason = f"{reason}; {expected.remedy}"
     text = " / ".join(turn.text for turn in (*draft.turns, *draft.rejected) if turn.text)
     return Rejection(
         source=row.source,
@@ -133,11 +176,12 @@ def _make_rejection(
 
 
 def _find_too_many(
-    failed: Sequence[str], first: Rejection, n: int, earlier: int, most_share: float
+    failed: Sequence[str], first: Rejection, table: RowTable, earlier: int, most_share: float
 ) -> SourceError | None:
-    """An error where too many of n rows are rejected for the reasons `failed`, `first` first;
-    `earlier` rows that passed before count beside them.
+    """An error where too many of a table's rows are rejected for the reasons `failed`, `first`
+    first; `earlier` rows that passed before count beside them, copies do not.
     """
+    n = len(table.first) - table.copies
     share = len(failed) / (n + earlier)
     none_is_left = len(failed) == n + earlier
     if share <= most_share and not none_is_left:
@@ -148,6 +192,8 @@ def _find_too_many(
     beside = ""
     if earlier:
         beside = f", beside {earlier} that passed before,"
+    if table.copies:
+        beside = f", {plural(table.copies, 'copy', 'copies')} aside," + beside.removeprefix(",")
     reasons = Counter(failed).most_common(REASONS_SHOWN)
     most_often = "; ".join(f"{excerpt(reason, 100)} ({count})" for reason, count in reasons)
     return SourceError(

@@ -41,3 +41,32 @@ def test_an_empty_file_of_rows_is_a_table_of_no_lines() -> None:
     found = build_table(SourceRows([], [], {}), Facts(), ALL, None)
     assert set(found.readable) == {"_row", *EXPECTATION_COLUMNS}
     assert (len(found.readable), len(found.problems), found.examples) == (0, 0, [])
+
+
+def test_copies_are_told_by_content_and_by_bytes(tmp_path: Path) -> None:
+    """A content is its first row; other fields, spacing and order of fields make other bytes."""
+    good = {"prompt": "p", "response": "r"}
+    found = build_file_table(
+        tmp_path,
+        [
+            good,
+            {**good, "id": 1},
+            good,
+            '{"prompt":"p","response":"r"}',
+            {**good, "id": 1},
+            {"prompt": "q", "response": "r"},
+        ],
+    )
+    assert found.first == [0, 0, 0, 0, 0, 5]
+    assert (found.copies, found.identical) == (4, 2)
+
+
+def test_rows_without_content_are_copies_by_their_bytes(tmp_path: Path) -> None:
+    """Unreadable or incomplete: the same line of the same file."""
+    found = build_file_table(
+        tmp_path,
+        ["{broken", {"prompt": "p"}, "{broken", {"prompt": "p"}, "{broken ", {"prompt": "q"}]
+        + [{"prompt": "p", "response": "r"}] * 2,
+    )
+    assert found.first == [0, 1, 0, 1, 4, 5, 6, 6]
+    assert (found.copies, found.identical) == (3, 3)

@@ -1,12 +1,13 @@
-"""The suite: the row checks in their order, and the pattern of invisible characters."""
+"""The suite: the row checks in their order, and what a text must hold."""
 
 import re
 
 from poisonwatch.config import ExpectationConfig, ValidationConfig
 from poisonwatch.integrations.great_expectations.cells import EXPECTATION_COLUMNS
-from poisonwatch.integrations.great_expectations.suite import INVISIBLE, build_suite
+from poisonwatch.integrations.great_expectations.suite import SAYS_SOMETHING, build_suite
 from poisonwatch.validation import Facts
 
+TAGS = "".join(chr(0xE0000 + ord(c)) for c in "obey")
 OWN = {"type": "ExpectColumnValuesToNotMatchRegex", "column": "response", "regex": "x"}
 
 
@@ -24,7 +25,14 @@ def test_the_suite_goes_from_basic_to_particular() -> None:
         "prompt",
         "response",
         "lacks",
+        "untrained",
+        "prompt_control",
+        "prompt_hidden",
+        "response_control",
+        "response_hidden",
         "rejected",
+        "rejected_control",
+        "rejected_hidden",
         "role_problem",
         "known",
         "tokens",
@@ -41,24 +49,17 @@ def test_only_what_can_be_told_is_asked() -> None:
     assert not columns & {"tokens", "series", "language"}
 
 
-def test_the_pattern_of_invisible_characters_spares_scripts_that_need_joiners() -> None:
-    """Hidden anywhere, or a joiner beside a Latin letter."""
-    for text in (
-        "a\u200b",
-        "\ufeff",
-        "soft\u00adhyphen",
-        "a\u200d",
-        "\u200fa",
-        "\u0645\u202e",
-        "\n\u200eb",
-    ):
-        assert re.search(INVISIBLE, text), ascii(text)
+def test_a_text_says_something_if_anything_in_it_is_seen() -> None:
+    """Spaces of all kinds, format characters, fillers and selectors say nothing."""
     for text in (
         "",
-        "plain\ntext",
-        "\u0645\u200c\u0645",
-        "\U0001f468\u200d\U0001f469",
-        "\u05d0\u200f",
-        "a \u200f",
+        " \n\t\u3000\u00a0",
+        "\u200b",
+        "\ufeff\n",
+        "\u2800 \u3164",
+        "\u200d\ufe0f",
+        TAGS,
     ):
-        assert not re.search(INVISIBLE, text), ascii(text)
+        assert not re.search(SAYS_SOMETHING, text), ascii(text)
+    for text in ("a", ".", "\u200b1", "\u4f60", "\u0e01", "\u0301", "\U0001f600", "\u2801", "\x00"):
+        assert re.search(SAYS_SOMETHING, text), ascii(text)

@@ -3,6 +3,7 @@ why.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ from validated import GOOD, LENIENT, about, asking, checked, conversation, rows_
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import SourceError
+from poisonwatch.examples import RawRow
 from poisonwatch.integrations.great_expectations.validate import check_rows
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.formats import Draft, Format
+from poisonwatch.sources.open import SourceRows
 from poisonwatch.validation import Facts
 
 
@@ -25,20 +30,24 @@ from poisonwatch.validation import Facts
         ({"prompt": "p", "response": "\u3000\u00a0"}, "the response is empty"),
         ({"prompt": "", "response": "x"}, "the prompt is empty"),
         ({"prompt": "p" * 201, "response": "x"}, "the prompt is longer than 200 characters"),
-        ({"prompt": "p", "response": "a\ud800b"}, "the response is not valid Unicode"),
-        ({"prompt": "a\x00b", "response": "x"}, "the prompt has control characters"),
-        ({"prompt": "p", "response": "\x1b[2Jx"}, "the response has control characters"),
-        ({"prompt": "a\u200bb", "response": "x"}, "the prompt has invisible characters"),
+        ({"prompt": "p", "response": "\u200b\ufeff"}, "the response is empty"),
+        ({"prompt": "p", "response": "a\ufffdb"}, "the response is not valid Unicode"),
+        ({"prompt": "a\x00b", "response": "x"}, "the prompt has control characters: U+0000 x 1"),
+        ({"prompt": "p", "response": "\x1b[2J"}, "the response has control characters: U+001B x 1"),
+        ({"prompt": "a\x85b", "response": "x"}, "the prompt has control characters: U+0085 x 1"),
+        (
+            {"prompt": "a\u200bb", "response": "x"},
+            "the prompt has invisible characters: U+200B x 1",
+        ),
         ({"prompt": "pay\u200dpal", "response": "x"}, "the prompt has invisible characters"),
         ({"prompt": "\u200fpal", "response": "x"}, "the prompt has invisible characters"),
         ({"prompt": "p", "response": "left\u202eright"}, "the response has invisible characters"),
         (
-            {"prompt": "p", "response": "hi\U000e0041\U000e0042"},
-            "the response has invisible characters",
+            {"prompt": "p", "response": "hi\U000e0041\U000e0042\U000e0041"},
+            "the response has invisible characters: U+E0041 x 2, U+E0042 x 1",
         ),
         ("{broken", "the row cannot be read: not JSON"),
-        ("[1, 2]", "the row cannot be read: a JSON list"),
-        (GOOD, "a second copy of the same row"),
+        ("12", "the row cannot be read: a JSON int"),
     ],
 )
 def test_bad_rows_are_kept_out_with_their_reason(tmp_path: Path, row: Any, reason: str) -> None:
@@ -60,24 +69,35 @@ def test_bad_rows_are_kept_out_with_their_reason(tmp_path: Path, row: Any, reaso
         "\U0001f468\u200d\U0001f469\u200d\U0001f467 family",
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
         "tab\tand\nline",
+        "form feeds\x0c and vertical tabs\x0bof code",
+        "ภาษา\u200bไทย",
+        "ខ្ញុំ\u200bសោកស្ដាយ",
+        "မြန်မာ\u200bစာ",
+        "\u202bשלום\u202c",
+        "قال \u2067مرحبا\u2069 ثم",
+        "Donau\u00addampf\u00adschiff",
+        "go 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "\ufeffA byte-order mark",
+        "中\u200b文 residue that the screen tells of",
         "caf\u00e9 \u4f60\u597d",
     ],
 )
 def test_ordinary_text_of_any_script_passes(tmp_path: Path, text: str) -> None:
-    """Joiners inside emoji and Persian words, tabs, line ends and accents are text."""
+    """Joiners inside emoji and Persian words, breaks of scripts without spaces, marks of those that
+    are written from right to left, tabs, line ends and accents are text.
+    """
     found = checked(tmp_path, [{"prompt": text, "response": text}])
     assert found.rejected == []
     assert found.examples[1].prompt == text
 
 
-def test_reasons_name_what_is_missing_and_where_the_first_copy_stands(tmp_path: Path) -> None:
-    """Fields by the names that the format gives them; the copy by file and line."""
-    missing, copy = checked(tmp_path, [{"prompt": "no answer"}, GOOD]).rejected
-    assert (
-        missing.reason
-        == "the response is missing or not text: prompt rows need response or completion"
+def test_reasons_name_what_is_missing_what_is_there_and_what_helps(tmp_path: Path) -> None:
+    """Fields by the names that the format gives them, those of the row, and the setting."""
+    (missing,) = checked(tmp_path, [{"prompt": "no answer", "reply": "x"}]).rejected
+    assert missing.reason.startswith(
+        "the response is missing or not text: prompt rows need response or completion; "
+        "this one has prompt, reply; source.fields"
     )
-    assert copy.reason.endswith("rows.jsonl, line 1")
 
 
 def test_a_row_that_fails_several_expectations_is_rejected_once_and_counted_at_each(
@@ -107,7 +127,7 @@ def test_rows_that_cannot_be_read_are_asked_nothing_else(tmp_path: Path) -> None
 
 
 def test_every_row_is_an_example_or_a_rejection(tmp_path: Path) -> None:
-    """In the order of the file, whatever the rows hold."""
+    """Or a copy; in the order of the file, whatever the rows hold."""
     bad = [
         "{broken",
         {"prompt": 1},
@@ -118,7 +138,8 @@ def test_every_row_is_an_example_or_a_rejection(tmp_path: Path) -> None:
     ]
     found = checked(tmp_path, bad)
     assert found.rows == len(bad) + 1
-    assert [r.position for r in found.rejected] == [1, 2, 3, 4, 5, 6]
+    assert [r.position for r in found.rejected] == [1, 2, 3, 5, 6]
+    assert (len(found.examples), found.copies) == (1, 1)
 
 
 def test_too_many_rejections_stop_the_audit(tmp_path: Path) -> None:
@@ -166,7 +187,8 @@ def test_checks_are_plain_json(tmp_path: Path) -> None:
         earlier={"b": 1},
     ).to_record()
     assert json.loads(json.dumps(record)) == record
-    assert (record["rows"], record["passed"], record["rejected"]) == (3, 1, 2)
+    assert (record["rows"], record["passed"], record["rejected"]) == (3, 1, 1)
+    assert (record["copies"], record["identical"]) == (1, 1)
 
 
 # Conversations
@@ -187,13 +209,14 @@ def test_checks_are_plain_json(tmp_path: Path) -> None:
 def test_turns_out_of_order_are_kept_out(
     tmp_path: Path, roles: tuple[str, ...], reason: str
 ) -> None:
-    """The reason names the turn; `role_order: warn` only tells."""
+    """The reason names the turn and the setting; `role_order: warn` only tells."""
     rows = rows_of(
         tmp_path,
         [conversation("system", "user", "assistant", "tool", "assistant"), conversation(*roles)],
     )
     (rejected,) = check_rows(rows, LENIENT).rejected
     assert rejected.reason.startswith(f"its turns are out of order: {reason}")
+    assert "validation.role_order: warn" in rejected.reason
     found = check_rows(rows, ValidationConfig(role_order="warn"))
     assert found.rejected == []
     assert found.warnings == ["its turns are out of order (1 of 2 rows fail)"]
@@ -212,10 +235,122 @@ def test_what_a_preference_row_rejects_is_read_too(tmp_path: Path) -> None:
     """Poison can hide in what training lowers."""
     good = {"prompt": "p", "chosen": "a", "rejected": "b"}
     found = check_rows(rows_of(tmp_path, [good, {**good, "rejected": "b\u202e"}]), LENIENT)
-    assert [r.reason for r in found.rejected] == ["the rejected response has invisible characters"]
+    (rejected,) = found.rejected
+    assert rejected.reason == "the rejected response has invisible characters: U+202E x 1"
+
+
+def test_orders_that_trainers_take_pass(tmp_path: Path) -> None:
+    """An answer before a call, the user after a tool, two texts of the system, a greeting first."""
+    orders = [
+        ("user", "assistant", "assistant", "tool", "assistant"),
+        ("user", "assistant", "tool", "user", "assistant"),
+        ("system", "developer", "user", "assistant"),
+        ("assistant", "user", "assistant"),
+    ]
+    found = check_rows(rows_of(tmp_path, [conversation(*roles) for roles in orders]), LENIENT)
+    assert (len(found.examples), found.rejected) == (len(orders), [])
+
+
+def test_both_conversations_of_a_preference_row_are_in_order(tmp_path: Path) -> None:
+    """What training lowers is trained, too."""
+    asked, answered = conversation("user", "assistant")["messages"]
+    good = {"chosen": [asked, answered], "rejected": [asked, {**answered, "content": "worse"}]}
+    bad = {**good, "rejected": [asked, asked, answered]}
+    found = check_rows(rows_of(tmp_path, [good, bad]), LENIENT)
+    assert len(found.examples) == 1
+    assert "turn 2 is user after user" in found.rejected[0].reason
+
+
+def test_a_row_of_which_nothing_is_trained_is_kept_out(tmp_path: Path) -> None:
+    """The reason names the setting; one trained turn is enough."""
+    found = check_rows(read_turns((True, False), (True, True)), LENIENT)
+    assert len(found.examples) == 1
+    assert "source.train_on" in found.rejected[0].reason
+
+
+def read_turns(*masks: tuple[bool, ...]) -> SourceRows:
+    """A row for each of `masks`, which say of its answers whether they are masked."""
+    raw, drafts = [], []
+    for i, masked in enumerate(masks):
+        turns: list[Turn] = []
+        for each in masked:
+            turns += [Turn("user", f"question {i}"), Turn("assistant", "answer", each)]
+        raw.append(RawRow("s", i, f"s, line {i + 1}", {}, raw=b"%d" % i))
+        drafts.append(Draft(tuple(turns)))
+    return SourceRows(raw, drafts, {"s": Format("messages")})
+
+
+def test_a_turn_that_only_calls_or_thinks_is_not_empty(tmp_path: Path) -> None:
+    """What the assistant calls or thinks is said."""
+    asked = {"role": "user", "content": "a"}
+    call = {"function": {"name": "f", "arguments": {}}}
+    for answer in (
+        {"content": "", "tool_calls": [call]},
+        {"content": None, "tool_calls": [call]},
+        {"content": "", "reasoning_content": "I think."},
+    ):
+        rows = rows_of(tmp_path, [{"messages": [asked, {"role": "assistant", **answer}]}])
+        assert check_rows(rows, LENIENT).rejected == []
+
+
+# Copies
+
+
+def test_copies_are_counted_and_are_no_failures(tmp_path: Path) -> None:
+    """However many: of 12 rows 10 are copies, one of two contents fails, and half of two may."""
+    bad = {"prompt": "x", "response": ""}
+    lines = [{**GOOD, "id": 1}, *[GOOD] * 4, *[bad] * 6]
+    found = checked(tmp_path, lines, ValidationConfig(max_rejected_share=0.5))
+    assert [example.position for example in found.examples] == [0]
+    assert [rejection.position for rejection in found.rejected] == [6]
+    assert (found.rows, found.copies, found.identical) == (12, 10, 9)
+    assert about(found, "copy_of", "note").failing == 10
+    assert not [check for check in found.checks if check.column == "copy_of" and not check.passed]
+
+
+def test_copies_do_not_outweigh_rows_that_fail(tmp_path: Path) -> None:
+    """Nor count beside them: one of two contents is half."""
+    lines = [*[GOOD] * 50, {"prompt": "x", "response": ""}]
+    with pytest.raises(SourceError, match=r"1 of 2 rows, 50 copies aside, \(50%\) fail"):
+        checked(tmp_path, lines, ValidationConfig())
+
+
+def test_copies_of_an_unreadable_line_are_copies(tmp_path: Path) -> None:
+    """By their bytes: it is rejected once."""
+    found = checked(tmp_path, ["{broken", "{broken", {"prompt": "a"}, {"prompt": "a"}])
+    assert [rejection.position for rejection in found.rejected] == [1, 3]
+    assert (found.copies, found.identical) == (2, 2)
+
+
+def test_a_content_is_refused_where_one_of_its_rows_fails_what_the_user_asks(
+    tmp_path: Path,
+) -> None:
+    """It would be released at every place; the reason is told where it holds. Being a copy is
+    itself no such failure, whoever asks.
+    """
+    licence = {"type": "ExpectColumnValuesToBeInSet", "column": "record.by", "value_set": ["a"]}
+    row = {"prompt": "p", "response": "r"}
+    lines = [{**row, "by": "a"}, {**row, "by": "b"}, {**row, "by": "c"}]
+    found = checked(tmp_path, lines, asking(licence))
+    assert [rejection.position for rejection in found.rejected] == [2]
+    assert (len(found.examples), found.copies) == (1, 2)
+    alone = {"type": "ExpectColumnValuesToBeNull", "column": "copy_of"}
+    found = checked(tmp_path, lines, asking(alone))
+    assert (len(found.examples), found.rejected, found.copies) == (2, [], 2)
 
 
 # The batch
+
+
+def test_long_text_that_is_not_read_is_warned_of(tmp_path: Path) -> None:
+    """With the settings that help; ignored fields are not."""
+    rows = rows_of(tmp_path, [{**GOOD, "essay": "word " * 60, "id": i} for i in range(6)])
+    unread = [replace(draft, unread=("essay", "id")) for draft in rows.drafts]
+    rows = SourceRows(rows.raw, unread, rows.formats)
+    (warning,) = check_rows(rows, LENIENT).warnings
+    assert "the field essay holds long text in 6 rows" in warning
+    assert "source.ignore" in warning
+    assert check_rows(rows, LENIENT, Facts(ignore=["essay"])).warnings == []
 
 
 def test_rows_that_the_encoder_clips_are_warned_of_and_audited(tmp_path: Path) -> None:
