@@ -1,21 +1,31 @@
-"""Turns of a conversation, read from whatever a row holds: lists of messages, transcripts, texts
-with a template.
+"""Turns of a conversation, read from whatever a row holds: lists of messages, of pairs, of texts.
 
 A turn is a role and its text; the text is None where the row lacks it, so that validation can say
 so. What cannot be read at all is `ReadingError`, in words that stand behind "the row cannot be
 read".
 """
 
-import json
-import re
-from collections.abc import Mapping
-from functools import cache
-from itertools import pairwise
-from string import Formatter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from poisonwatch.text.display import excerpt
-from poisonwatch.text.words import unify_line_ends
+from poisonwatch.sources.contents import (
+    Content,
+    list_calls,
+    join_speech,
+    read_content,
+    read_result,
+)
+from poisonwatch.sources.roles import read_role
+from poisonwatch.sources.values import (
+    ReadingError,
+    get_answer_text,
+    get_text,
+    get_truth,
+    is_missing,
+    is_nothing,
+    parse_json_text,
+)
 
 
 class Turn(NamedTuple):
@@ -28,243 +38,279 @@ class Turn(NamedTuple):
     masked: bool = False
 
 
-ROLES = ("system", "user", "assistant", "tool")
-ROLE_NAMES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "developer": "system",
-    "function": "tool",
-    "observation": "tool",
-}
-"""What roles are called elsewhere."""
-
-MESSAGE_KEYS, SHAREGPT_KEYS = ("role", "content"), ("from", "value")
-
-PLACEHOLDER_ROLES = {"system": "system", "prompt": "user", "response": "assistant"}
-EXAMPLE_TEMPLATE = r"Q: {prompt}\nA: {response}"
-
-_KIND_NAMES = {
-    bool: "a truth value",
-    int: "a number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    tuple: "a list",
-    type(None): "null",
-}
-_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+ROLE_KEYS = ("role", "from", "speaker", "author")
+CONTENT_KEYS = ("content", "value", "parts", "text", "message", "utterance")
+THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thoughts", "thought")
+CALL_KEYS = ("tool_calls", "function_calls", "function_call")
+TOOL_KEYS = ("tools", "functions")
+# Trained unless false or 0, and the other way round.
+TRAINED_KEYS = (
+    "weight",
+    "train",
+    "loss",
+    "training",
+    "trainable",
+    "loss_weight",
+    "loss_scale",
+    "output_with_loss",
+)
+MASKED_KEYS = ("mask", "masked")
+PAIR_PROMPTS = ("input", "prompt", "instruction", "question", "query", "human", "user")
+PAIR_ANSWERS = ("output", "response", "completion", "answer", "assistant", "bot", "gpt")
 
 
-class ReadingError(ValueError):
-    """A row that cannot be read, and why."""
+@dataclass(slots=True)
+class MessageReader:
+    """How the messages of one row are read: what `roles` are called here beside the usual names,
+    and which keys hold role and content, the first that holds something. `unread` gathers the names
+    of what is left over, `tools` definitions of tools that stand in messages.
+    """
+
+    roles: Mapping[str, str] = field(default_factory=dict)
+    role_keys: tuple[str, ...] = ROLE_KEYS
+    content_keys: tuple[str, ...] = CONTENT_KEYS
+    unread: dict[str, None] = field(default_factory=dict)
+    tools: dict[str, Any] = field(default_factory=dict)
+
+    def read_turns(self, value: Any, name: str, texts: bool = False) -> tuple[Turn, ...]:
+        """The turns of the field `name`: a list of messages, of pairs or, with `texts`, of what two
+        sides say by turns; each of them, and the list, may be JSON in a text.
+
+        Raises ReadingError.
+        """
+        listed = parse_json_text(value)
+        if not isinstance(listed, list | tuple):
+            raise self._make_error(name)
+        # One text alone is nobody's turn.
+        if texts and len(listed) > 1 and all(_is_plain_text(item) for item in listed):
+            return _alternate(listed)
+        turns: list[Turn] = []
+        for item in listed:
+            turns += self._read_item(item, name)
+        return tuple(_join_segments(turns, listed))
+
+    def read_message(self, message: Mapping[str, Any], name: str, role: str) -> list[Turn]:
+        """The turns of one message, which is of this role where it does not say so."""
+        role_key = self._find_key(message, self.role_keys)
+        if role_key is not None:
+            role = read_role(message[role_key], self.roles)
+        return self._read_speech(message, name, role, role_key)
+
+    def _read_item(self, item: Any, name: str) -> list[Turn]:
+        if isinstance(item, str):
+            # Arrow's JSON type writes every message as a text.
+            item = parse_json_text(item)
+        if isinstance(item, list | tuple) and len(item) == 2:
+            return self._read_two(item, name)
+        if not isinstance(item, Mapping):
+            raise self._make_error(name)
+        role_key = self._find_key(item, self.role_keys)
+        if role_key is not None:
+            role = read_role(item[role_key], self.roles)
+            return self._read_speech(item, name, role, role_key)
+        answer_key = self._find_key(item, PAIR_ANSWERS)
+        if answer_key is not None:
+            return self._read_pair(item, name, answer_key)
+        if _is_segment(item):
+            self._note(item, name, {"label", "text"})
+            role = "assistant" if get_truth(item["label"]) else "user"
+            return [Turn(role, item["text"])]
+        return self._read_speech(item, name, read_role(None, self.roles), None)
+
+    def _read_speech(
+        self, message: Mapping[str, Any], name: str, role: str, role_key: str | None
+    ) -> list[Turn]:
+        content_key = self._find_key(message, self.content_keys)
+        value = None
+        if content_key is not None:
+            value = message[content_key]
+        # Most messages are nothing but this.
+        if isinstance(value, str) and len(message) == 2 and role_key is not None:
+            return [Turn(role, value)]
+        used = {role_key, content_key}
+        content = self._read_value(value, role)
+        if content_key is not None:
+            for key in content.unread:
+                self.unread[f"{name}.{content_key}.{key}"] = None
+        if key := self._find_key(message, CALL_KEYS):
+            _read_calls(message[key], key, content)
+            used.add(key)
+        for key in TOOL_KEYS:
+            if not is_nothing(message.get(key)):
+                self.tools[f"{name}.{key}"] = message[key]
+                used.add(key)
+        masked = False
+        if role == "assistant":
+            self._read_assistant(message, content, used)
+            masked = _read_masks(message, used)
+        self._note(message, name, used)
+        return self._make_turns(role, content, masked)
+
+    def _read_value(self, value: Any, role: str) -> Content:
+        if role == "tool":
+            text = read_result(value)
+        elif role == "assistant":
+            text = get_answer_text(value)
+        else:
+            text = None
+        if text is None:
+            return read_content(value)
+        return Content([text])
+
+    def _read_assistant(
+        self, message: Mapping[str, Any], content: Content, used: set[str | None]
+    ) -> None:
+        """What only an assistant has: thoughts, and refusals."""
+        for key in THOUGHT_KEYS:
+            thought = message.get(key)
+            if is_nothing(thought) or key in used:
+                continue
+            texts = _read_thoughts(thought)
+            if texts is None:
+                continue
+            # Some servers give the same thoughts twice.
+            if not content.thoughts:
+                content.thoughts += texts
+            if content.thoughts == texts:
+                used.add(key)
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal and not content.text:
+            content.texts = [refusal]
+            used.add("refusal")
+
+    def _make_turns(self, role: str, content: Content, masked: bool) -> list[Turn]:
+        turns = [Turn("tool", result) for result in content.results]
+        text = join_speech(content.thoughts, content.text, content.calls)
+        # A message that only hands over what tools gave back says nothing itself.
+        if text is not None or not turns:
+            turns.append(Turn(role, text, masked))
+        return turns
+
+    def _read_two(self, pair: Sequence[Any], name: str) -> list[Turn]:
+        prompt, answer = pair
+        if isinstance(prompt, Mapping) or isinstance(answer, Mapping):
+            raise self._make_error(name)
+        texts = []
+        for text in (prompt, answer):
+            if not is_missing(text) and not isinstance(text, str):
+                raise self._make_error(name)
+            texts.append(get_text(text))
+        return [Turn("user", texts[0]), Turn("assistant", texts[1])]
+
+    def _read_pair(self, pair: Mapping[str, Any], name: str, answer_key: str) -> list[Turn]:
+        """A mapping of what is asked and what is answered."""
+        used: set[str | None] = {answer_key}
+        turns = []
+        if isinstance(system := pair.get("system"), str) and system:
+            turns.append(Turn("system", system))
+            used.add("system")
+        prompt_key = self._find_key(pair, PAIR_PROMPTS)
+        asked = Turn("user", None)
+        if prompt_key is not None:
+            asked = Turn("user", read_content(pair[prompt_key]).text)
+            used.add(prompt_key)
+        turns.append(asked)
+        content = self._read_value(pair[answer_key], "assistant")
+        self._read_assistant(pair, content, used)
+        masked = _read_masks(pair, used)
+        self._note(pair, name, used)
+        return [*turns, *self._make_turns("assistant", content, masked)]
+
+    @staticmethod
+    def _find_key(message: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+        """The first of these keys that holds something, else the first that is not missing."""
+        empty = None
+        for key in keys:
+            value = message.get(key)
+            if not is_nothing(value):
+                return key
+            if empty is None and not is_missing(value):
+                empty = key
+        return empty
+
+    def _note(
+        self, message: Mapping[str, Any], name: str, used: set[str] | set[str | None]
+    ) -> None:
+        for key, value in message.items():
+            if key not in used and not is_nothing(value):
+                self.unread[f"{name}.{key}"] = None
+
+    def _make_error(self, name: str) -> ReadingError:
+        keys = f"{self.role_keys[0]}, {self.content_keys[0]}"
+        return ReadingError(f"{name} is not a list of {{{keys}}}")
 
 
-def get_text(value: Any) -> str | None:
-    """The value where it is text."""
+def _is_plain_text(item: Any) -> bool:
+    return isinstance(item, str) and parse_json_text(item) is item
+
+
+def _alternate(texts: Sequence[str]) -> tuple[Turn, ...]:
+    turns = []
+    for place, text in enumerate(texts):
+        turns.append(Turn(("user", "assistant")[place % 2], text))
+    return tuple(turns)
+
+
+def _is_segment(item: Any) -> bool:
+    """Is it {label, text}, of which training is on those whose label is true?"""
+    if not isinstance(item, Mapping) or not isinstance(item.get("text"), str):
+        return False
+    return get_truth(item.get("label")) is not None
+
+
+def _join_segments(turns: list[Turn], listed: Sequence[Any]) -> list[Turn]:
+    """The turns; of segments, those next to each other and of one side are one."""
+    if not listed or not _is_segment(parse_json_text(listed[0])):
+        return turns
+    joined: list[Turn] = []
+    for turn in turns:
+        if joined and joined[-1].role == turn.role:
+            turn = Turn(turn.role, (joined.pop().text or "") + (turn.text or ""))
+        joined.append(turn)
+    return joined
+
+
+def _read_calls(value: Any, key: str, content: Content) -> None:
+    # Some write calls as code.
+    if key == "function_calls" and isinstance(parse_json_text(value), str):
+        content.texts.append(value)
+        return
+    content.calls += list_calls(value)
+
+
+def _read_thoughts(value: Any) -> list[str] | None:
+    """Thoughts in a field of their own, a text or parts; None where they are none."""
+    if isinstance(value, list | tuple):
+        try:
+            content = read_content(value)
+        except ReadingError:
+            return None
+        return content.thoughts + content.texts
     if isinstance(value, str):
-        return value
+        return [value]
     return None
 
 
-def get_optional_text(value: Any, field: str) -> str | None:
-    """The text of a field that may be missing or empty. Raises ReadingError where it is there and
-    is not text.
-    """
-    if value is not None and not isinstance(value, str):
-        raise ReadingError(f"{field} is {describe_kind(value)}, not text")
-    return value or None
+def _read_masks(message: Mapping[str, Any], used: set[str | None]) -> bool:
+    """Is a turn marked as one that is not trained on? Marks that are read are `used`."""
+    masked = False
+    for keys, meaning in ((TRAINED_KEYS, False), (MASKED_KEYS, True)):
+        for key in keys:
+            mark = message.get(key)
+            if mark is None or key in used:
+                continue
+            truth = _read_mark(mark)
+            if truth is None:
+                continue
+            used.add(key)
+            masked = masked or truth == meaning
+    return masked
 
 
-def describe_kind(value: Any) -> str:
-    """What a value is, for people: JSON's names where it has one."""
-    if isinstance(value, Mapping):
-        return "an object"
-    return _KIND_NAMES.get(type(value), f"a {type(value).__name__}")
-
-
-def read_turns(value: Any, field: str, keys: tuple[str, str] = MESSAGE_KEYS) -> tuple[Turn, ...]:
-    """The turns of a list of mappings that call role and text as `keys` do, or else as the other
-    format does; it may be JSON in a text.
-
-    Raises ReadingError.
-    """
-    listed = _parse_json_text(value)
-    if not _is_list_of_mappings(listed):
-        raise ReadingError(f"{field} is not a list of {{{', '.join(keys)}}}")
-    other = MESSAGE_KEYS if keys == SHAREGPT_KEYS else SHAREGPT_KEYS
-    turns = []
-    for message in listed:
-        # Merged data sets mix the two.
-        used = keys
-        if message.get(keys[0]) is None:
-            used = other
-        turns.append(_read_turn(message, used))
-    return tuple(turns)
-
-
-def _is_list_of_mappings(value: Any) -> bool:
-    if not isinstance(value, list | tuple):
-        return False
-    return all(isinstance(item, Mapping) for item in value)
-
-
-def _parse_json_text(value: Any) -> Any:
-    """Tables without lists hold them as JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def _read_turn(message: Mapping[str, Any], keys: tuple[str, str]) -> Turn:
-    role = (get_text(message.get(keys[0])) or "").strip().lower()
-    role = ROLE_NAMES.get(role, role)
-    if role not in ROLES:
-        raise ReadingError(
-            f"unknown role '{excerpt(role, 40)}'; roles are system, user, assistant and tool"
-        )
-    content = _read_content(message.get(keys[1]))
-    calls = _dump_calls(message)
-    # What the assistant calls is trained on as its words are.
-    if calls is None:
-        return Turn(role, content)
-    if not content:
-        return Turn(role, calls)
-    return Turn(role, f"{content}\n{calls}")
-
-
-def _read_content(value: Any) -> str | None:
-    """A text, or the texts of a list of {type: text, text}, a line each."""
-    if not isinstance(value, list | tuple) or not value:
-        return get_text(value)
-    return "\n".join(map(_read_part, value))
-
-
-def _read_part(part: Any) -> str:
-    kind, text = None, part
-    if isinstance(part, Mapping):
-        kind, text = part.get("type"), part.get("text")
-    if isinstance(text, str) and kind in (None, "text", "input_text", "output_text"):
-        return text
-    problem = "a content has a part that is not text"
-    if isinstance(kind, str):
-        problem += f", but {excerpt(kind, 40)}"
-    raise ReadingError(problem)
-
-
-def _dump_calls(message: Mapping[str, Any]) -> str | None:
-    """The tool calls of a message as canonical JSON: sorted keys, no spaces, nothing that is
-    null.
-    """
-    calls = message.get("tool_calls")
-    # What OpenAI's interface had before it knew of several calls.
-    if not calls and message.get("function_call"):
-        calls = [message["function_call"]]
-    if not calls:
-        return None
-    calls = _parse_json_text(calls)
-    if not isinstance(calls, list | tuple):
-        raise ReadingError(f"tool_calls is {describe_kind(calls)}, not a list")
-    try:
-        return json.dumps(
-            _drop_nulls(calls), ensure_ascii=False, sort_keys=True, separators=(",", ":")
-        )
-    except (TypeError, ValueError):
-        raise ReadingError("tool_calls is not JSON") from None
-
-
-def _drop_nulls(value: Any) -> Any:
-    """Tables give every record all keys, null where it has none."""
-    if isinstance(value, Mapping):
-        return {key: _drop_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_drop_nulls(item) for item in value]
-    return value
-
-
-def is_transcript(text: Any) -> bool:
-    """Is it a dialogue in one text, as in Anthropic's HH:
-    "\\n\\nHuman: ...\\n\\nAssistant: ..."?
-    """
-    return isinstance(text, str) and text.lstrip().startswith("Human:")
-
-
-def read_transcript(text: str) -> tuple[Turn, ...]:
-    """The turns of a transcript, without white space around them."""
-    # Some begin without the blank line that stands before every other speaker.
-    _, *parts = _SPEAKER.split("\n\n" + unify_line_ends(text).lstrip())
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns = []
-    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
-        turns.append(Turn(roles[speaker], said.strip()))
-    return tuple(turns)
-
-
-@cache
-def _parse_template(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A template's literal pieces, and the placeholders between them. Raises ValueError where it
-    makes no sense.
-    """
-    literals = [""]
-    names: list[str] = []
-    for literal, name, spec, conversion in Formatter().parse(unify_line_ends(template).strip()):
-        literals[-1] += literal
-        if name is None:
-            continue
-        if name not in PLACEHOLDER_ROLES or spec or conversion:
-            raise ValueError(f"{{{name}}} is not one of {{system}}, {{prompt}} and {{response}}")
-        names.append(name)
-        literals.append("")
-    if len(set(names)) < len(names) or not {"prompt", "response"} <= set(names):
-        raise ValueError("it must hold {prompt} and {response}, once each")
-    # Nothing would tell where the first of the two ends.
-    if not all(literals[1:-1]):
-        raise ValueError("something must stand between two placeholders")
-    return tuple(literals), tuple(names)
-
-
-def check_template(template: str) -> None:
-    """Raises ValueError, saying why, where a template makes no sense."""
-    _parse_template(template)
-
-
-def read_template_text(text: str, template: str) -> tuple[Turn, ...]:
-    """The turns of a text that a template describes. Raises ReadingError where it is another text.
-
-    A placeholder ends where the piece after it first occurs, the last one at the end: one pass,
-    whatever the text. White space around the whole text does not count.
-    """
-    literals, names = _parse_template(template)
-    rest = unify_line_ends(text).lstrip()
-    if not rest.startswith(literals[0]):
-        raise ReadingError(
-            f"the text does not begin as the template does: '{excerpt(literals[0], 40)}'"
-        )
-    rest = rest[len(literals[0]) :]
-    found = {}
-    for name, (_, after) in zip(names[:-1], pairwise(literals[:-1]), strict=True):
-        found[name], separator, rest = rest.partition(after)
-        if not separator:
-            raise ReadingError(
-                f"the text lacks what the template has after {{{name}}}: '{excerpt(after, 40)}'"
-            )
-    # What the template ends with is looked for at the end alone: a response may hold it, too.
-    rest = rest.rstrip()
-    if not rest.endswith(literals[-1]):
-        raise ReadingError(
-            f"the text does not end as the template does: '{excerpt(literals[-1], 40)}'"
-        )
-    found[names[-1]] = rest[: len(rest) - len(literals[-1])]
-    turns: list[Turn] = []
-    # In the order of a conversation, whatever the template's.
-    for name, role in PLACEHOLDER_ROLES.items():
-        is_empty_system = name == "system" and not found.get(name)
-        if name in found and not is_empty_system:
-            turns.append(Turn(role, found[name]))
-    return tuple(turns)
+def _read_mark(mark: Any) -> bool | None:
+    """0 and 1 are marks, too; another weight is none, for it cannot be kept to."""
+    if isinstance(mark, int | float) and mark in (0, 1):
+        return bool(mark)
+    if isinstance(mark, str) and mark.strip() in ("0", "1"):
+        return mark.strip() == "1"
+    return get_truth(mark)

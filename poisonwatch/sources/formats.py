@@ -4,23 +4,30 @@ A row is read into messages field by field (poisonwatch/sources/shapes.py); only
 becomes an Example. Which format rows have is told by their first ones, or by the user.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Message, RawRow
 from poisonwatch.source_config import SourceConfig, TrainedTurns
-from poisonwatch.sources.conversations import (
-    EXAMPLE_TEMPLATE,
-    ReadingError,
-    Turn,
-    check_template,
-    get_optional_text,
+from poisonwatch.sources.answers import choose_trained, read_label
+from poisonwatch.sources.conversations import MessageReader, Turn
+from poisonwatch.sources.fields import Fields, Names
+from poisonwatch.sources.probing import (
+    MARK,
+    count_formats,
+    find_format,
+    find_json_fields,
+    find_names,
+    list_candidates,
+    make_fields_error,
 )
-from poisonwatch.sources.shapes import SHAPES, Fields, explain_format
+from poisonwatch.sources.shapes import SHAPES, explain_format
+from poisonwatch.sources.transcripts import EXAMPLE_TEMPLATE, check_template
+from poisonwatch.sources.values import ReadingError
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.words import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Draft:
             return None
         return "\n\n".join(texts)
 
-    def to_example(self, row: RawRow, format: "Format") -> Example | None:
+    def to_example(self, row: RawRow, _format: "Format | None" = None) -> Example | None:
         """The finished record of a complete row; None where it has a problem, or its prompt or
         response is missing.
         """
@@ -64,8 +71,7 @@ class Draft:
         if self.text(assistant=False) is None or self.text(assistant=True) is None:
             return None
         record = row.record or {}
-        used = format.find_used_fields(record)
-        metadata = {key: value for key, value in record.items() if key not in used}
+        metadata = {name: record[name] for name in self.unread if name in record}
         return Example.from_messages(
             _make_messages(self.turns),
             row.source,
@@ -84,12 +90,13 @@ def _make_messages(turns: Sequence[Turn]) -> list[Message]:
 @dataclass(frozen=True, slots=True)
 class Format:
     """How records are read: by the format `name`, whose `fields` may be called otherwise here, text
-    by a `template`.
+    by a `template`, `roles` by their own names, and which turns are trained (`train_on`).
 
-    `seen` are the formats of the first rows, where nobody said which it is. Then a row that `name`
-    does not fit is read by what fits it. A row that has the fields of `name` is read by these,
-    whatever others it has: no row can hide what is trained on behind something else. Raises
-    SourceError where name, fields and template do not go together.
+    The first rows tell the rest. `seen` are their formats, where nobody said which it is: then a
+    row that `name` does not fit is read by what fits it. `met` is what fields are called in them
+    (None where no rows were looked at), `as_json` names fields whose texts are JSON. A row that has
+    the fields of `name` is read by these, whatever others it has: no row can hide what is trained
+    on behind something else. Raises SourceError where name, fields and template do not go together.
     """
 
     name: str
@@ -98,17 +105,21 @@ class Format:
     seen: tuple[str, ...] = ()
     roles: Mapping[str, str] = field(default_factory=dict, hash=False)
     train_on: TrainedTurns = "marked"
+    met: Mapping[str, str] | None = field(default=None, hash=False)
+    as_json: tuple[str, ...] = ()
+    _names: Names = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # As JSON it was a list: formats are compared and hashed.
+        # As JSON they were lists: formats are compared and hashed.
         object.__setattr__(self, "seen", tuple(self.seen))
+        object.__setattr__(self, "as_json", tuple(self.as_json))
         if self.name not in SHAPES:
             raise SourceError(
                 f"the row format is {excerpt(self.name, 40)}, not one of {', '.join(SHAPES)}"
             )
         allowed = SHAPES[self.name].names
         if not self.fields.keys() <= set(allowed):
-            raise _make_fields_error(self.fields, f"{self.name} rows have {', '.join(allowed)}")
+            raise make_fields_error(self.fields, f"{self.name} rows have {', '.join(allowed)}")
         if self.template is not None and self.name != "text":
             raise SourceError(
                 f"a template says how text rows are read, and the row format is {self.name}: "
@@ -116,10 +127,15 @@ class Format:
             )
         if self.name == "text":
             _check_template(self.template)
+        names = Names(tuple(self.fields.items()), tuple((self.met or {}).items()))
+        object.__setattr__(self, "_names", names)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The format as plain JSON: Format(**settings) is the same again."""
+        met = self.met
+        if met is not None:
+            met = dict(met)
         return {
             "name": self.name,
             "fields": dict(self.fields),
@@ -127,68 +143,119 @@ class Format:
             "seen": list(self.seen),
             "roles": dict(self.roles),
             "train_on": self.train_on,
+            "met": met,
+            "as_json": list(self.as_json),
         }
 
     @property
     def explanation(self) -> str:
         """In words, for people."""
+        words = self._words
         if len(self.seen) > 1:
-            return f"each row by the fields it has: {self._words}"
-        return self._words
+            words = f"each row by the fields it has: {words}"
+        if beside := explain_facets(self.met or {}):
+            words += f"; with {beside}"
+        if self.train_on != "marked":
+            words += f"; trained on {self.train_on} turns"
+        return words
 
     @property
     def _words(self) -> str:
         names = self.seen or (self.name,)
-        return "; ".join(explain_format(name, self.fields, self.template) for name in names)
-
-    def find_used_fields(self, record: Mapping[str, Any]) -> frozenset[str]:
-        """The top-level fields of a record that become messages; the others are metadata."""
-        return self._list_paths(self.choose_name(record))
-
-    def _list_paths(self, name: str) -> frozenset[str]:
-        found: set[str] = set()
-        for each in SHAPES[name].names:
-            path = self.fields.get(each, each)
-            # A path with dots is a field of that name, or leads through the field before the dot.
-            found |= {path, path.partition(".")[0]}
-        return frozenset(found)
+        called = {**(self.met or {}), **self.fields}
+        return "; ".join(explain_format(name, called, self.template) for name in names)
 
     def choose_name(self, record: Mapping[str, Any]) -> str:
         """The name of the format that a record is read by."""
-        fields = Fields(record, self.fields)
-        # Its own format goes first: no row can hide what is trained on behind other fields.
-        if not self.seen or SHAPES[self.name].fits(fields):
+        return self._choose_name(Fields(record, self._names))
+
+    def _choose_name(self, fields: Fields) -> str:
+        if not self.seen:
             return self.name
-        for name in (*self.seen, *_list_candidates(self.fields)):
-            if SHAPES[name].fits(fields):
-                return name
-        return self.name
+        # Its own format goes first: no row can hide what is trained on behind other fields.
+        names = dict.fromkeys((self.name, *self.seen, *list_candidates(self.fields)))
+        return find_format(fields, tuple(names)) or self.name
 
     def read(self, record: Mapping[str, Any]) -> Draft:
         """Read one record; what is missing or not text becomes None, or a `problem` where there is
         more to say.
         """
-        name = self.choose_name(record)
-        if not self._list_paths(name) & record.keys():
-            names = _format_names(record)
-            return Draft(problem=f"its fields are {names}; what is read here is {self._words}")
-        fields, shape = Fields(record, self.fields, self.template), SHAPES[name]
-        system = None
+        fields = Fields(record, self._names, template=self.template, as_json=self.as_json)
+        name = self._choose_name(fields)
+        shape = SHAPES[name]
+        fields.reader = self._make_reader(name)
+        if not any(fields.has_key(each) for group in shape.required for each in group):
+            return Draft(
+                problem=f"its fields are {list_names(record)}; what is read here is "
+                f"{self._words}; {_FIELDS_HINT}"
+            )
         try:
-            turns, rejected, lowered = shape.read(fields)
-            if "system" in shape.optional:
-                system = get_optional_text(fields["system"], "system")
+            turns, rejected = shape.read(fields)
+            lowered = self._is_lowered(fields, name)
+            if not rejected:
+                turns = choose_trained(turns, self.train_on)
         except ReadingError as error:
             return Draft(problem=str(error))
         except RecursionError:
             return Draft(problem="it is nested too deeply")
-        first = Turn("system", system)
-        # Some rows hold it both in a field of its own and as their first turn.
-        if system and turns[:1] != (first,):
-            turns = (first, *turns)
-            if rejected:
-                rejected = (first, *rejected)
-        return Draft(turns, rejected=rejected, lowered=lowered)
+        unread = fields.list_unread((*turns, *rejected))
+        return Draft(turns, rejected=rejected, lowered=lowered, unread=unread)
+
+    def _is_lowered(self, fields: Fields, name: str) -> bool:
+        """Does training lower the answer? Where the first rows have no labels, a later one says
+        nothing.
+        """
+        if "label" not in SHAPES[name].optional:
+            return False
+        if self.met is not None and "label" not in self.met and "label" not in self.fields:
+            return False
+        return read_label(fields)
+
+    def _make_reader(self, name: str) -> MessageReader:
+        role, content = SHAPES[name].message_fields
+        keys = self._names.list_paths(role), self._names.list_paths(content)
+        return MessageReader(self.roles, *keys)
+
+    def describe_missing(self, record: Mapping[str, Any], draft: Draft) -> str | None:
+        """What an incomplete row lacks, in words: fields of its format, or the text of a turn."""
+        fields = Fields(record, self._names)
+        name = self._choose_name(fields)
+        missing = []
+        for alternatives in SHAPES[name].list_missing(fields):
+            missing.append(" or ".join(self.fields.get(each, each) for each in alternatives))
+        if missing:
+            return (
+                f"{name} rows need {' and '.join(missing)}; this one has {list_names(record)}; "
+                f"{_FIELDS_HINT}"
+            )
+        for place, turn in enumerate(draft.turns, start=1):
+            if turn.text is None:
+                return f"turn {place} of {len(draft.turns)} ({turn.role}) has no text"
+        return None
+
+
+_SHOWN_NAMES = 8
+_FIELDS_HINT = (
+    "source.fields says what other fields are, as in {prompt: question, response: answer}"
+)
+_FACETS = {
+    "system": "{} as system",
+    "tools": "{} as tools",
+    "history": "{} as earlier turns",
+    "context": "{}",
+    "reasoning": "{} as thoughts",
+    "label": "{} (false: training lowers the answer)",
+    MARK: "turns not trained where {} says so",
+}
+
+
+def explain_facets(met: Mapping[str, str]) -> str:
+    """What stands beside the conversation, and what it is taken for."""
+    found = []
+    for name, words in _FACETS.items():
+        if name in met:
+            found.append(words.format(met[name]).replace(f"{name} as {name}", name))
+    return ", ".join(found)
 
 
 def choose_format(source: SourceConfig, records: Sequence[Mapping[str, Any]], name: str) -> Format:
@@ -198,8 +265,10 @@ def choose_format(source: SourceConfig, records: Sequence[Mapping[str, Any]], na
     Raises SourceError where they tell none, or what the user says does not go together.
     """
     if source.format == "auto":
-        return detect_format(records, name, source.fields, source.template)
-    return Format(source.format, source.fields, source.template)
+        format = detect_format(records, name, source.fields, source.template)
+    else:
+        format = _look_at(records, Format(source.format, source.fields, source.template))
+    return replace(format, roles=source.roles, train_on=source.train_on)
 
 
 def detect_format(
@@ -216,62 +285,41 @@ def detect_format(
     fields = fields or {}
     if template is not None:
         return Format("text", fields, template)
-    candidates = _list_candidates(fields)
-
+    candidates = list_candidates(fields)
     # Where no single record is complete, what all of them have together tells; a field without a
     # value is a field.
     together: dict[str, Any] = {}
     for record in records:
-        together |= dict.fromkeys(record, True)
-    counts = _count_formats(records, candidates, fields)
-    counts = counts or _count_formats([together], candidates, fields)
+        together |= dict.fromkeys(record, "x")
+    names = Names(tuple(fields.items()))
+    counts = count_formats(records, candidates, names)
+    counts = counts or count_formats([together], candidates, names)
     if counts:
         seen = tuple(each for each in SHAPES if each in counts)
-        return Format(max(candidates, key=counts.__getitem__), fields, seen=seen)
+        found = max(candidates, key=counts.__getitem__)
+        return _look_at(records, Format(found, fields, seen=seen))
     readable = "; ".join(explain_format(each, fields) for each in SHAPES)
     raise SourceError(
-        f"{name}: rows have the fields {_format_names(together)}; readable formats are {readable}; "
-        "source.fields says what other fields are, as in {prompt: question, response: answer}, "
-        "source.template how a text is read"
+        f"{name}: rows have the fields {list_names(together)}; readable formats are {readable}; "
+        f"{_FIELDS_HINT}, source.template how a text is read"
     )
 
 
-def _count_formats(
-    records: Sequence[Mapping[str, Any]], candidates: Sequence[str], fields: Mapping[str, str]
-) -> Counter[str]:
-    """How many records have each format, by the first candidate that fits."""
-    counts: Counter[str] = Counter()
-    for record in records:
-        for name in candidates:
-            if SHAPES[name].fits(Fields(record, fields)):
-                counts[name] += 1
-                break
-    return counts
+def _look_at(records: Sequence[Mapping[str, Any]], format: Format) -> Format:
+    """The format, with what the first rows call their fields."""
+    names = Names(tuple(format.fields.items()))
+    formats = format.seen or (format.name,)
+    met = find_names(records, formats, names)
+    return replace(format, met=met, as_json=find_json_fields(records, names))
 
 
-def _list_candidates(fields: Mapping[str, str]) -> tuple[str, ...]:
-    """Formats that can be told by their fields, and have those that are mapped. Preference rows
-    often hold messages, too: they go first.
-
-    Raises SourceError where no format has the mapped fields.
-    """
-    found = [name for name, shape in SHAPES.items() if fields.keys() <= set(shape.names)]
-    if not found:
-        allowed = [f"{name} has {', '.join(shape.names)}" for name, shape in SHAPES.items()]
-        raise _make_fields_error(fields, "; ".join(allowed))
-    # A text could be anything: only a template, or the user, makes rows texts.
-    if "text" in found:
-        found.remove("text")
-    return tuple(sorted(found, key=lambda name: name != "preference"))
-
-
-def _format_names(record: Mapping[str, Any]) -> str:
+def list_names(record: Mapping[str, Any]) -> str:
     """The names of some fields, which may be hostile."""
-    return ", ".join(excerpt(key, 40) for key in sorted(map(str, record))[:8]) or "(none)"
-
-
-def _make_fields_error(fields: Mapping[str, str], allowed: str) -> SourceError:
-    return SourceError(f"source.fields names {', '.join(sorted(fields))}, but {allowed}")
+    names = list(map(str, record))
+    shown = [excerpt(name, 40) for name in names[:_SHOWN_NAMES]]
+    if len(names) > _SHOWN_NAMES:
+        shown.append(plural(len(names) - _SHOWN_NAMES, "other"))
+    return ", ".join(shown) or "(none)"
 
 
 def _check_template(template: str | None) -> None:

@@ -1,119 +1,134 @@
 """The formats that rows may have: which fields each asks of a record, and which turns they are.
 
-What is missing stays missing (None), so that validation can say so.
+A row is what a trainer conditions on (tools, system, history, prompt) and what it trains on (an
+answer, or a chosen and a rejected one). What is missing stays missing (None), so that validation
+can say so.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from poisonwatch.sources.conversations import (
+from poisonwatch.sources.answers import (
+    add_reasoning,
+    choose_answer,
+    read_answer,
+    unmask_shared,
+)
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields
+from poisonwatch.sources.prompts import (
+    read_history,
+    read_prompt_turns,
+    read_system,
+    read_tools,
+)
+from poisonwatch.sources.transcripts import (
     EXAMPLE_TEMPLATE,
-    SHAREGPT_KEYS,
-    ReadingError,
-    Turn,
-    describe_kind,
-    get_optional_text,
-    get_text,
     is_transcript,
     read_template_text,
     read_transcript,
-    read_turns,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """A record by the names of a format's fields: `names` says what some of them are called in it,
-    dots reaching into mappings.
-    """
-
-    record: Mapping[str, Any]
-    names: Mapping[str, str]
-    template: str | None = None
-
-    def __getitem__(self, name: str) -> Any:
-        """What the record holds there; None where it holds nothing."""
-        path = self.names.get(name, name)
-        # A field whose own name has dots goes before a way into mappings.
-        if path in self.record:
-            return self.record[path]
-        found: Any = self.record
-        for part in path.split("."):
-            if not isinstance(found, Mapping):
-                return None
-            found = found.get(part)
-        return found
+from poisonwatch.sources.values import ReadingError, describe_kind, is_nothing
 
 
 class Conversations(NamedTuple):
     """What a record holds: `turns` (with the chosen answer), and of a preference row the whole
-    conversation with the `rejected` one. Of a `lowered` row, training lowers the answer of `turns`.
+    conversation with the `rejected` one.
     """
 
     turns: tuple[Turn, ...]
     rejected: tuple[Turn, ...] = ()
-    lowered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a format asks of a record: `required` fields, each with its alternatives, and `optional`
-    ones; `words` explain it.
+    ones; `words` explain it. What the system says stands in one of `system`;
+    messages call role and content as `message_fields` do.
     """
 
     words: str
-    read: Callable[[Fields], Conversations]
+    read_turns: Callable[[Fields], Conversations]
     required: tuple[tuple[str, ...], ...]
-    optional: tuple[str, ...] = ("system",)
+    optional: tuple[str, ...] = ()
+    system: tuple[str, ...] = ("system",)
+    message_fields: tuple[str, str] = MESSAGE_FIELDS
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every field."""
-        return (*chain.from_iterable(self.required), *self.optional)
+        fields = (*chain.from_iterable(self.required), *self.optional)
+        if not self.optional:
+            return fields
+        return (*fields, *self.message_fields)
 
-    def fits(self, fields: Fields) -> bool:
-        """Does a record have all that is required?"""
-        return all(self._has_any(fields, names) for names in self.required)
+    def read(self, fields: Fields) -> Conversations:
+        """Every turn of a record. Raises ReadingError."""
+        turns, rejected = self.read_turns(fields)
+        first: list[Turn] = []
+        if "tools" in self.optional:
+            first += read_tools(fields)
+        if "system" in self.optional:
+            system = read_system(fields, self.system)
+            # Some rows hold it both in a field of its own and as their first turn.
+            if turns[:1] != system:
+                first += system
+        if rejected:
+            rejected = (*first, *rejected)
+        return Conversations((*first, *turns), rejected)
 
-    @staticmethod
-    def _has_any(fields: Fields, names: tuple[str, ...]) -> bool:
-        return any(fields[name] is not None for name in names)
+    def fits(self, fields: Fields, own_names: bool = False) -> bool:
+        """Does a record have all that is required, and not all of it as empty cells? With
+        `own_names`, under no alias.
+        """
+        has_any = False
+        for alternatives in self.required:
+            paths = [fields.find(name, own_names) for name in alternatives]
+            values = [fields.get(path) for path in paths if path is not None]
+            if not values:
+                return False
+            has_any = has_any or any(value != "" for value in values)
+        return has_any
+
+    def list_missing(self, fields: Fields) -> list[tuple[str, ...]]:
+        """What is required and not there: for each, its alternatives."""
+        missing = []
+        for alternatives in self.required:
+            if all(fields.find(name) is None for name in alternatives):
+                missing.append(alternatives)
+        return missing
+
+
+def _read_list(fields: Fields, name: str) -> tuple[Turn, ...]:
+    path = fields.get_path(name)
+    return fields.reader.read_turns(fields[name], path, texts=True)
 
 
 def _read_messages(fields: Fields) -> Conversations:
-    return Conversations(read_turns(fields["messages"], "messages"))
+    return Conversations(_read_list(fields, "messages"))
 
 
 def _read_sharegpt(fields: Fields) -> Conversations:
-    return Conversations(read_turns(fields["conversations"], "conversations", SHAREGPT_KEYS))
+    return Conversations(_read_list(fields, "conversations"))
 
 
 def _read_alpaca(fields: Fields) -> Conversations:
-    prompt = get_text(fields["instruction"])
-    extra = get_optional_text(fields["input"], "input")
-    if prompt and extra:
-        prompt = f"{prompt}\n{extra}"
-    return Conversations((Turn("user", prompt), Turn("assistant", get_text(fields["output"]))))
+    history = read_history(fields)
+    prompt = read_prompt_turns(fields, "instruction")
+    answer = add_reasoning(fields, read_answer(fields, "output"))
+    return Conversations((*history, *prompt, *answer))
 
 
 def _read_prompt(fields: Fields) -> Conversations:
-    names = ("response", "completion")
-    # What the user mapped counts alone.
-    mapped = [name for name in names if name in fields.names]
-    answers = []
-    for name in mapped or names:
-        if fields[name] is not None:
-            answers.append(fields[name])
-    # A row must not show one and train the other.
-    if answers[1:] and answers[0] != answers[1]:
-        raise ReadingError(
-            "its response and its completion differ; "
-            "source.fields says which counts, as in {response: completion}"
-        )
-    answer = get_text(answers[0]) if answers else None
-    return Conversations((Turn("user", get_text(fields["prompt"])), Turn("assistant", answer)))
+    history = read_history(fields)
+    answer = read_answer(fields, choose_answer(fields))
+    prompt = []
+    for turn in read_prompt_turns(fields, "prompt"):
+        # Where both sides are messages, training is on the completion's alone.
+        prompt.append(turn._replace(masked=turn.role == "assistant"))
+    return Conversations((*history, *prompt, *add_reasoning(fields, answer)))
 
 
 def _read_text(fields: Fields) -> Conversations:
@@ -124,8 +139,8 @@ def _read_text(fields: Fields) -> Conversations:
 
 
 def _read_preference(fields: Fields) -> Conversations:
-    chosen = _read_side(fields["prompt"], fields["chosen"], "chosen")
-    rejected = _read_side(fields["prompt"], fields["rejected"], "rejected")
+    chosen = _read_chosen(fields)
+    rejected = _read_side(fields, "rejected", chosen)
     for side, turns in (("chosen", chosen), ("rejected", rejected)):
         if not turns or turns[-1].role != "assistant":
             raise ReadingError(f"{side} does not end with an answer")
@@ -136,72 +151,130 @@ def _read_preference(fields: Fields) -> Conversations:
         raise ReadingError("a text of rejected is missing or not text")
     if chosen == rejected:
         raise ReadingError("chosen and rejected are the same")
-    return Conversations(chosen, rejected)
+    _use_copies(fields, chosen)
+    return Conversations(*unmask_shared(chosen, rejected))
 
 
-def _read_side(prompt: Any, answer: Any, side: str) -> tuple[Turn, ...]:
+def _read_chosen(fields: Fields) -> tuple[Turn, ...]:
+    """The conversation that ends with the chosen answer: where only a rejected one is named, it is
+    what the row would train on without that.
+    """
+    if is_nothing(fields.peek("chosen")):
+        for name in LISTS:
+            if not is_nothing(fields.peek(name)):
+                return _read_list(fields, name)
+        if fields.find("chosen") is None and fields.find("response") is not None:
+            return _read_side(fields, "response")
+    return _read_side(fields, "chosen")
+
+
+def _read_side(fields: Fields, side: str, chosen: tuple[Turn, ...] = ()) -> tuple[Turn, ...]:
     """The conversation that ends with one `side`'s answer; what it begins with stands in the
     answer's own field, or in the prompt's.
     """
-    if isinstance(answer, Mapping):
-        answer = [answer]
-    if isinstance(answer, list | tuple):
-        turns = read_turns(answer, side)
-        if turns and turns[0].role != "assistant":
-            return turns
-        return (*_read_prompt_turns(prompt), *turns)
-    if is_transcript(answer) and (not prompt or is_transcript(prompt)):
+    answer, prompt = fields.peek(side), fields.peek("prompt")
+    if is_transcript(answer) and (is_nothing(prompt) or is_transcript(prompt)):
+        fields.use(side)
         return read_transcript(answer)
-    return (*_read_prompt_turns(prompt), Turn("assistant", get_text(answer)))
+    turns = read_answer(fields, side)
+    if turns and turns[0].role != "assistant":
+        return turns
+    return (*_read_before(fields, chosen or turns), *turns)
 
 
-def _read_prompt_turns(prompt: Any) -> tuple[Turn, ...]:
-    """The turns before the answer. A transcript may open it."""
-    if isinstance(prompt, list | tuple):
-        return read_turns(prompt, "prompt")
-    turns: tuple[Turn, ...] = (Turn("user", get_text(prompt)),)
-    if is_transcript(prompt):
-        turns = read_transcript(prompt)
-    if turns[-1] == Turn("assistant", ""):
+def _read_before(fields: Fields, chosen: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns before the answer: without the chosen one, where they end with it, and without what
+    a transcript opens it with.
+    """
+    history = read_history(fields)
+    if is_nothing(fields.peek("prompt")):
+        for name in LISTS:
+            if is_nothing(fields.peek(name)):
+                continue
+            turns = _read_list(fields, name)
+            if chosen and turns[-1:] == chosen[-1:]:
+                turns = turns[:-1]
+            return (*history, *turns)
+        # The prompt may be the last of the earlier turns.
+        if history:
+            return history
+    return (*history, *_read_opening(fields))
+
+
+def _read_opening(fields: Fields) -> tuple[Turn, ...]:
+    """The turns of the prompt, without the beginning of an answer."""
+    turns = read_prompt_turns(fields, "prompt", transcripts=True)
+    if turns[-1:] == (Turn("assistant", ""),):
         return turns[:-1]
     return turns
 
 
+def _use_copies(fields: Fields, chosen: tuple[Turn, ...]) -> None:
+    """Note fields that hold nothing but what the chosen conversation holds, too."""
+    for name in (*LISTS, "prompt"):
+        if is_nothing(fields.peek(name)) or fields.get_path(name) in fields.used:
+            continue
+        copied = replace(fields, reader=replace(fields.reader, unread={}), used=set())
+        try:
+            turns = _read_begun(copied, name)
+        except ReadingError:
+            continue
+        if turns and turns == chosen[: len(turns)]:
+            fields.use(name)
+
+
+def _read_begun(fields: Fields, name: str) -> tuple[Turn, ...]:
+    if name == "prompt":
+        return _read_opening(fields)
+    return _read_list(fields, name)
+
+
+_FACETS = ("system", "tools")
+_BESIDE_PROMPT = ("context", "history", *_FACETS)
+
 SHAPES = {
     "messages": Shape(
-        "{messages}, a list of {{role, content}}", _read_messages, required=(("messages",),)
+        "{messages}, a list of {{{role}, {content}}}",
+        _read_messages,
+        required=(("messages",),),
+        optional=(*_FACETS, "context", "label"),
+        system=("system", "context"),
     ),
     "sharegpt": Shape(
-        "{conversations}, a list of {{from, value}}",
+        "{conversations}, a list of {{{from}, {value}}}",
         _read_sharegpt,
         required=(("conversations",),),
+        optional=(*_FACETS, "context", "label"),
+        system=("system", "context"),
+        message_fields=SHAREGPT_FIELDS,
     ),
     "alpaca": Shape(
         "{instruction}, {input} (optional), {output}",
         _read_alpaca,
         required=(("instruction",), ("output",)),
-        optional=("input", "system"),
+        optional=("input", *_BESIDE_PROMPT, "reasoning", "label"),
     ),
     "prompt": Shape(
         "{prompt} and {response} (or {completion})",
         _read_prompt,
         required=(("prompt",), ("response", "completion")),
+        optional=("input", *_BESIDE_PROMPT, "reasoning", "label"),
     ),
     "preference": Shape(
-        "{chosen} and {rejected}, as answers to {prompt} or as lists of {{role, content}}",
+        "{chosen} and {rejected}, as answers to {prompt} or as lists of {{{role}, {content}}}",
         _read_preference,
-        required=(("chosen",), ("rejected",)),
-        optional=("prompt", "system"),
+        required=(("chosen", *LISTS, "response"), ("rejected",)),
+        optional=("prompt", "input", *_BESIDE_PROMPT),
     ),
     "text": Shape("{text}, by {template}", _read_text, required=(("text",),), optional=()),
 }
-"""The formats by name. `system` is a first turn that stands in a field of its own."""
+"""The formats by name."""
 
 
-def explain_format(name: str, fields: Mapping[str, str], template: str | None = None) -> str:
+def explain_format(name: str, called: Mapping[str, str], template: str | None = None) -> str:
     """A format in words, by what its fields are called here."""
     shape = SHAPES[name]
-    names = {each: fields.get(each, each) for each in shape.names}
+    names = {each: called.get(each, each) for each in shape.names}
     if template is None:
         names["template"] = f"a template such as '{EXAMPLE_TEMPLATE}'"
     else:

@@ -1,28 +1,24 @@
-"""Turns from messages, transcripts and templates."""
+"""Turns from lists of messages, however these are written."""
 
 import json
-import time
 from typing import Any
 
 import pytest
 
-from poisonwatch.sources.conversations import (
-    ROLES,
-    SHAREGPT_KEYS,
-    ReadingError,
-    Turn,
-    check_template,
-    describe_kind,
-    get_optional_text,
-    get_text,
-    is_transcript,
-    read_template_text,
-    read_transcript,
-    read_turns,
-)
+from poisonwatch.sources.conversations import CONTENT_KEYS, ROLE_KEYS, MessageReader, Turn
+from poisonwatch.sources.roles import ROLES
+from poisonwatch.sources.values import ReadingError
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"b": 2, "a": 1}'}}
 CANONICAL = '[{"function":{"arguments":"{\\"b\\": 2, \\"a\\": 1}","name":"add"},"id":"1","type":"function"}]'
+
+
+def read_turns(value: Any, name: str, **settings: Any) -> tuple[Turn, ...]:
+    return MessageReader(**settings).read_turns(value, name)
+
+
+def sharegpt() -> dict[str, Any]:
+    return {"role_keys": ("from", *ROLE_KEYS), "content_keys": ("value", *CONTENT_KEYS)}
 
 
 def turn(**message: Any) -> Turn:
@@ -47,7 +43,7 @@ def turn(**message: Any) -> Turn:
 def test_roles_have_one_name_whatever_they_are_called(role: str, meant: str) -> None:
     """Case and white space do not count; developer is system, function is tool."""
     assert turn(role=role, content="x") == Turn(meant, "x")
-    assert read_turns([{"from": role, "value": "x"}], "conversations", SHAREGPT_KEYS) == (
+    assert read_turns([{"from": role, "value": "x"}], "conversations", **sharegpt()) == (
         Turn(meant, "x"),
     )
 
@@ -64,7 +60,8 @@ def test_roles_have_one_name_whatever_they_are_called(role: str, meant: str) -> 
 def test_unknown_roles_are_named_visibly(message: dict[str, Any], named: str) -> None:
     """No guess, and no control character in the words."""
     with pytest.raises(
-        ReadingError, match=rf"^unknown role {named}; roles are system, user, assistant and tool$"
+        ReadingError,
+        match=rf"^unknown role {named}; roles are system, user, assistant and tool; source.roles says",
     ):
         read_turns([message], "messages")
 
@@ -143,115 +140,4 @@ def test_tool_calls_that_are_none_cannot_be_read(calls: Any, words: str) -> None
 def test_what_is_no_list_of_messages_cannot_be_read(value: Any) -> None:
     """The words name the field, and what is asked of it."""
     with pytest.raises(ReadingError, match=r"^turns is not a list of \{from, value\}$"):
-        read_turns(value, "turns", SHAREGPT_KEYS)
-
-
-def test_transcripts_alternate_by_their_marks() -> None:
-    """ "\\n\\nHuman:" and "\\n\\nAssistant:" begin turns, in any order; marks inside a line do not."""
-    text = "Human: a Human: b\n\nAssistant:\n\nAssistant: c\n\nd\r\n\r\nHuman: e "
-    assert is_transcript(text)
-    assert read_transcript(text) == (
-        Turn("user", "a Human: b"),
-        Turn("assistant", ""),
-        Turn("assistant", "c\n\nd"),
-        Turn("user", "e"),
-    )
-    assert not is_transcript("Assistant: a")
-    assert not is_transcript(["Human: a"])
-
-
-@pytest.mark.parametrize(
-    ("template", "text", "turns"),
-    [
-        (
-            "Q: {prompt}\nA: {response}",
-            "Q: a\nb\nA: c\nA: d",
-            (Turn("user", "a\nb"), Turn("assistant", "c\nA: d")),
-        ),
-        (
-            "Q: {prompt}\nA: {response}",
-            "\n Q: a\r\nA: \n",
-            (Turn("user", "a"), Turn("assistant", "")),
-        ),
-        (
-            "{prompt} => {response}<end>\n",
-            "a => b => c<end> \n",
-            (Turn("user", "a"), Turn("assistant", "b => c")),
-        ),
-        ("[{system}] {prompt}: {response}", "[] a: b", (Turn("user", "a"), Turn("assistant", "b"))),
-        (
-            "[{system}] {prompt}: {response}",
-            "[s] a: b",
-            (Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b")),
-        ),
-        ("A: {response}\nQ: {prompt}", "A: b\nQ: a", (Turn("user", "a"), Turn("assistant", "b"))),
-        ("{{{prompt}}} {response}", "{a} b", (Turn("user", "a"), Turn("assistant", "b"))),
-        ("{prompt}.*{response}", "a.b.*c", (Turn("user", "a.b"), Turn("assistant", "c"))),
-    ],
-)
-def test_a_template_takes_texts_apart(
-    template: str, text: str, turns: tuple[tuple[str, str], ...]
-) -> None:
-    """A placeholder ends where the next piece first occurs; pieces are text, not patterns; the
-    order of turns is that of a conversation.
-    """
-    assert read_template_text(text, template) == turns
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a => b</s>", "does not begin as the template does: '<s>'"),
-        ("<s>a b</s>", r"lacks what the template has after \{prompt\}: '=>'"),
-        ("<s>a => b", "does not end as the template does: '</s>'"),
-    ],
-)
-def test_a_text_that_a_template_does_not_describe_cannot_be_read(text: str, words: str) -> None:
-    """The words say where they part."""
-    with pytest.raises(ReadingError, match=f"^the text {words}$"):
-        read_template_text(text, "<s>{prompt} => {response}</s>")
-
-
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("Q: {prompt}", r"it must hold \{prompt\} and \{response\}, once each"),
-        ("{prompt} {response} {prompt}", "once each"),
-        ("{prompt}{response}", "something must stand between two placeholders"),
-        ("{prompt} {response} {x}", r"\{x\} is not one of \{system\}, \{prompt\} and \{response\}"),
-        ("{prompt!r} {response}", "is not one of"),
-        ("{prompt.x} {response}", r"\{prompt\.x\} is not one of"),
-        ("{prompt} {response", "expected '}'"),
-    ],
-)
-def test_templates_that_make_no_sense_are_refused(template: str, words: str) -> None:
-    """Why."""
-    with pytest.raises(ValueError, match=words):
-        check_template(template)
-
-
-def test_a_hostile_text_takes_one_pass() -> None:
-    """No pattern to blow up: 2 MB of separators in well under a second."""
-    start = time.perf_counter()
-    text = "Q: " + "\nA: " * 500_000
-    with pytest.raises(ReadingError):
-        read_template_text(text, "Q: {prompt}\nA: {response}</s>")
-    assert read_transcript("Human:" + "\n\nHuman:" * 100_000)[-1] == Turn("user", "")
-    assert time.perf_counter() - start < 5
-
-
-def test_kinds_have_plain_names() -> None:
-    """What a value is, in words."""
-    values = [None, True, 1, 1.5, "x", [], {}, b"x"]
-    assert list(map(describe_kind, values)) == [
-        "null",
-        "a truth value",
-        "a number",
-        "a number",
-        "text",
-        "a list",
-        "an object",
-        "a bytes",
-    ]
-    assert [get_text(value) for value in ("x", "", 1)] == ["x", "", None]
-    assert [get_optional_text(value, "system") for value in ("x", "", None)] == ["x", None, None]
+        read_turns(value, "turns", **sharegpt())

@@ -121,7 +121,9 @@ def test_the_loss_is_on_what_the_assistant_says_alone(
 
 
 def test_other_fields_are_metadata() -> None:
-    """metadata = the record's fields that did not become messages; place and id come along."""
+    """metadata = the record's fields that hold something and became no message; place and id come
+    along.
+    """
     record = {"prompt": "Hi", "response": "Hello", "topic": "x", "messages": []}
     format = Format("prompt")
     example = format.read(record).to_example(
@@ -131,7 +133,7 @@ def test_other_fields_are_metadata() -> None:
     assert (example.source, example.position, dict(example.metadata)) == (
         "f.jsonl",
         4,
-        {"topic": "x", "messages": []},
+        {"topic": "x"},
     )
     assert example.messages == (Message("user", "Hi"), Message("assistant", "Hello"))
     assert example.id == compute_content_id(example.messages)
@@ -179,8 +181,6 @@ def test_rows_of_several_formats_are_each_read_by_their_own() -> None:
     assert (format.read({"label": 1}).problem or "").startswith(
         "its fields are label; what is read here is messages: "
     )
-    assert {"instruction", "output"} <= format.find_used_fields(ALPACA)
-    assert format.find_used_fields(MESSAGES) == {"messages", "system"}
 
 
 def test_a_row_of_a_format_that_the_first_rows_did_not_show_is_read_where_nobody_said_otherwise() -> (
@@ -223,7 +223,7 @@ def test_what_the_user_says_overrules_detection() -> None:
     """format, fields and template come from the audit file; mapped fields tell the format, too."""
     both = {**ALPACA, **MESSAGES}
     assert choose_format(source(), [both], "f").name == "messages"
-    assert choose_format(source(format="alpaca"), [both], "f") == Format("alpaca")
+    assert choose_format(source(format="alpaca"), [both], "f").name == "alpaca"
     assert (
         choose_format(
             source(fields={"prompt": "a", "response": "b"}), [{"a": "x", "b": "y", **MESSAGES}], "f"
@@ -236,7 +236,7 @@ def test_what_the_user_says_overrules_detection() -> None:
 @pytest.mark.parametrize(
     ("record", "named"),
     [
-        ({"text": "x", "label": 1}, "label, text"),
+        ({"text": "x", "label": 1}, "text, label"),
         ({}, r"\(none\)"),
         ({"prompt": "x"}, "prompt"),
         ({"\x1b[2J": 1}, ""),
@@ -275,7 +275,7 @@ def test_unknown_fields_are_named_with_what_is_readable(record: dict[str, Any], 
         ),
         (
             {"fields": {"promt": "q"}},
-            "source.fields names promt, but messages has messages, system; sharegpt has",
+            "source.fields names promt, but messages has messages, system, .*; sharegpt has",
         ),
         (
             {"format": "alpaca", "fields": {"prompt": "q"}},
@@ -374,6 +374,7 @@ def test_whatever_a_row_holds_it_is_an_example_or_has_words_for_why_not(seed: in
                     "user",
                     "assistant",
                     "tool",
+                    "tools",
                 }
 
 

@@ -18,6 +18,7 @@ CHAT = [
 ]
 TURNS = (Turn("system", "S"), Turn("user", "Hi"), Turn("assistant", "Hello"))
 TEMPLATE = "Q: {prompt}\nA: {response}"
+HINT = "; source.fields says what other fields are, as in {prompt: question, response: answer}"
 
 
 def read(record: Mapping[str, Any], format: Format) -> Example | None:
@@ -247,11 +248,11 @@ def test_the_same_conversation_has_the_same_id_in_every_format() -> None:
 @pytest.mark.parametrize(
     ("name", "record", "prompt", "response"),
     [
-        ("alpaca", {"input": "x", "output": "3"}, None, "3"),
+        ("alpaca", {"input": "", "output": "3"}, None, "3"),
         ("alpaca", {"instruction": "Add"}, "Add", None),
-        ("alpaca", {"instruction": "Add", "output": 3}, "Add", None),
+        ("alpaca", {"instruction": "Add", "output": float("nan")}, "Add", None),
         ("prompt", {"prompt": None, "response": "Hello"}, None, "Hello"),
-        ("prompt", {"prompt": ["Hi"]}, None, None),
+        ("prompt", {"prompt": 5}, None, None),
         ("messages", {"messages": [{"role": "user", "content": "Hi"}]}, "Hi", None),
         (
             "messages",
@@ -267,7 +268,7 @@ def test_the_same_conversation_has_the_same_id_in_every_format() -> None:
             "x",
         ),
         ("preference", {"chosen": "a", "rejected": "b"}, None, "a"),
-        ("preference", {"prompt": "Hi", "chosen": 3, "rejected": "b"}, "Hi", None),
+        ("preference", {"prompt": "Hi", "chosen": None, "rejected": "b"}, "Hi", None),
         ("preference", {"prompt": HH, "chosen": None, "rejected": "b"}, "Hi", None),
     ],
 )
@@ -287,12 +288,14 @@ def test_what_is_missing_or_no_text_stays_missing(
         (
             "messages",
             {},
-            "its fields are (none); what is read here is messages: messages, a list of {role, content}",
+            "its fields are (none); what is read here is messages: messages, a list of {role, content}"
+            + HINT,
         ),
         (
             "alpaca",
             {"messages": []},
-            "its fields are messages; what is read here is alpaca: instruction, input (optional), output",
+            "its fields are messages; what is read here is alpaca: instruction, input (optional), output"
+            + HINT,
         ),
         ("messages", {"messages": None}, "messages is not a list of {role, content}"),
         ("messages", {"messages": "Hi"}, "messages is not a list of {role, content}"),
@@ -371,25 +374,23 @@ def test_text_is_read_by_its_template() -> None:
     assert format.read({"body": 5}).problem == "text is a number, not text"
     assert format.read({"text": "Q: Hi\nA: Hello"}).problem == (
         r"its fields are text; what is read here is text: body, by the template 'Q: {prompt}\nA: {response}'"
+        + HINT
     )
 
 
 def test_fields_are_found_under_other_names() -> None:
-    """names[field] = path, whose dots reach into mappings unless there is such a field; what is used
-    are the top-level names.
-    """
+    """names[field] = path, whose dots reach into mappings unless there is such a field."""
     format = Format("sharegpt", {"conversations": "conversation.turns"})
     turns = [{"from": "human", "value": "Hi"}]
-    for record in (
-        {"conversation": {"turns": turns}},
-        {"conversation.turns": turns, "conversation": "x"},
+    for record, unread in (
+        ({"conversation": {"turns": turns}}, ()),
+        ({"conversation.turns": turns, "conversation": "x"}, ("conversation",)),
+        ({"conversation": {"turns": turns, "id": 1}}, ("conversation.id",)),
     ):
-        assert format.read(record) == Draft((Turn("user", "Hi"),))
+        assert format.read(record) == Draft((Turn("user", "Hi"),), unread=unread)
     assert (
         format.read({"conversation": "x"}).problem == "conversations is not a list of {from, value}"
     )
-    used = format.find_used_fields({"conversation": {"turns": turns}})
-    assert used == {"conversation", "conversation.turns", "system"}
     assert format.explanation == "sharegpt: conversation.turns, a list of {from, value}"
 
 

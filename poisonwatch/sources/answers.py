@@ -1,0 +1,107 @@
+"""What training is on: an answer, alone or in turns, the chosen and the rejected one of a
+preference, and which turns of the assistant the loss is on.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+from poisonwatch.source_config import TrainedTurns
+from poisonwatch.sources.contents import add_thoughts
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.fields import Fields
+from poisonwatch.sources.values import (
+    ReadingError,
+    get_answer_text,
+    get_truth,
+    is_nothing,
+)
+
+# Beside an answer, `reasoning` may say whether to think, or how much.
+_SWITCHES = ("", "on", "off", "true", "false", "yes", "no", "low", "medium", "high", "none")
+
+
+def read_answer(fields: Fields, name: str) -> tuple[Turn, ...]:
+    """The turns of the answer field `name`: a text, one message, or a list of them."""
+    value = fields.read_side(name)
+    path = fields.get_path(name)
+    if isinstance(value, Mapping):
+        return tuple(fields.reader.read_message(value, path, "assistant"))
+    if isinstance(value, list | tuple):
+        return fields.reader.read_turns(value, path)
+    return (Turn("assistant", get_answer_text(value)),)
+
+
+def choose_answer(fields: Fields) -> str:
+    """Which of response and completion is the answer; where both say the same, both are read.
+
+    Raises ReadingError where they differ.
+    """
+    mapped = dict(fields.names.mapped)
+    both = ("response", "completion")
+    # What the user mapped counts alone.
+    names = [name for name in both if name in mapped] or list(both)
+    found = [name for name in names if not is_nothing(fields.peek_own(name))]
+    # A row must not show one and train the other.
+    if found[1:] and fields.peek_own(found[0]) != fields.peek_own(found[1]):
+        raise ReadingError(
+            "its response and its completion differ; "
+            "source.fields says which counts, as in {response: completion}"
+        )
+    for name in found:
+        fields.use(name)
+    return (found or names)[0]
+
+
+def add_reasoning(fields: Fields, answer: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """An answer of one turn, after the thoughts that stand in a field of their own."""
+    thought = fields.peek("reasoning")
+    if not isinstance(thought, str) or thought.strip().lower() in _SWITCHES:
+        return answer
+    if len(answer) != 1 or answer[0].text is None:
+        return answer
+    fields.use("reasoning")
+    return (answer[0]._replace(text=add_thoughts([thought], answer[0].text)),)
+
+
+def read_label(fields: Fields) -> bool:
+    """Does training lower the answer of this row, as where its label is false?"""
+    truth = get_truth(fields.peek("label"))
+    if truth is None:
+        return False
+    fields.use("label")
+    return not truth
+
+
+def unmask_shared(
+    chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]
+) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+    """Both conversations without marks on the turns that they begin with: a preference trains on
+    what differs.
+    """
+    pairs = zip(chosen, rejected, strict=False)
+    shared = len(list(takewhile(lambda pair: pair[0][:2] == pair[1][:2], pairs)))
+    sides = []
+    for turns in (chosen, rejected):
+        begun = [turn._replace(masked=False) for turn in turns[:shared]]
+        sides.append((*begun, *turns[shared:]))
+    return sides[0], sides[1]
+
+
+def choose_trained(turns: Sequence[Turn], train_on: TrainedTurns) -> tuple[Turn, ...]:
+    """The turns, masked as the trainer masks them.
+
+    Raises ReadingError where no turn of the assistant is trained.
+    """
+    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    chosen = list(turns)
+    for place in answers:
+        if train_on == "all":
+            chosen[place] = turns[place]._replace(masked=False)
+        if train_on == "last":
+            chosen[place] = turns[place]._replace(masked=place != answers[-1])
+    if answers and all(chosen[place].masked for place in answers):
+        raise ReadingError(
+            "no turn of its assistant is trained on: all are marked so (weight 0, train: false or "
+            "their like); source.train_on: all trains them whatever their marks"
+        )
+    return tuple(chosen)

@@ -1,0 +1,125 @@
+"""What stands before an answer: definitions of tools, the system's words, earlier turns, the prompt
+with what belongs to it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from poisonwatch.examples import TOOLS_ROLE
+from poisonwatch.sources.contents import read_content
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.fields import Fields
+from poisonwatch.sources.transcripts import is_transcript, read_transcript
+from poisonwatch.sources.values import (
+    ReadingError,
+    dump_canonical,
+    get_optional_text,
+    get_text,
+    is_nothing,
+    parse_json_text,
+)
+
+
+def read_tools(fields: Fields) -> tuple[Turn, ...]:
+    """The definitions of tools, as canonical JSON (a text that is none, as it stands); no turn
+    where there are none.
+    """
+    path, value = _find_tools(fields)
+    parsed = parse_json_text(value)
+    if isinstance(parsed, list | tuple):
+        # Arrow's JSON type writes every definition as a text.
+        parsed = [parse_json_text(item) for item in parsed]
+    if not isinstance(parsed, str | list | Mapping):
+        return ()
+    fields.used.add(path)
+    fields.reader.unread.pop(path, None)
+    if not parsed:
+        return ()
+    if isinstance(parsed, str):
+        return (Turn(TOOLS_ROLE, parsed),)
+    try:
+        return (Turn(TOOLS_ROLE, dump_canonical(parsed)),)
+    except (TypeError, ValueError):
+        raise ReadingError(f"{path} is not JSON") from None
+
+
+def _find_tools(fields: Fields) -> tuple[str, Any]:
+    """Where tools are defined: in a field, beside the messages of a prompt, or in a message."""
+    in_messages = fields.reader.tools
+    for path in in_messages:
+        fields.reader.unread[path] = None
+    value = fields.peek("tools")
+    if not is_nothing(value):
+        return fields.get_path("tools"), value
+    request = fields.peek("prompt")
+    if isinstance(request, Mapping) and not is_nothing(request.get("tools")):
+        return f"{fields.get_path('prompt')}.tools", request["tools"]
+    return next(iter(in_messages.items()), ("", None))
+
+
+def read_system(fields: Fields, names: tuple[str, ...]) -> tuple[Turn, ...]:
+    """What the system says in a field of its own, the first of these that holds something.
+
+    Raises ReadingError where it is no text.
+    """
+    for name in names:
+        value = parse_json_text(fields.peek(name))
+        if is_nothing(value):
+            continue
+        if isinstance(value, list | tuple | Mapping):
+            text = read_content(value).text
+            # What only looked like JSON is a text.
+            text = text or get_text(fields.peek(name))
+        elif name == "system":
+            text = get_optional_text(value, fields.get_path(name))
+        else:
+            text = get_text(value)
+        if text:
+            fields.use(name)
+            return (Turn("system", text),)
+    return ()
+
+
+def read_history(fields: Fields) -> tuple[Turn, ...]:
+    """Earlier turns in a field of their own."""
+    value = parse_json_text(fields.peek("history"))
+    if not isinstance(value, list | tuple):
+        return ()
+    path = fields.use("history")
+    return fields.reader.read_turns(value, path, texts=True)
+
+
+def read_prompt_turns(fields: Fields, name: str, transcripts: bool = False) -> tuple[Turn, ...]:
+    """The turns of the prompt field `name`: messages, or a text and what belongs to it; with
+    `transcripts`, a dialogue in one text, too.
+    """
+    value = fields.read_side(name)
+    path = fields.get_path(name)
+    if isinstance(value, Mapping):
+        return _read_request(fields, value, path)
+    if isinstance(value, list | tuple):
+        return fields.reader.read_turns(value, path, texts=True)
+    if transcripts and is_transcript(value):
+        return read_transcript(value)
+    prompt = get_text(value)
+    added = []
+    # Alpaca's input, and Dolly's context.
+    if path.lower() == "instruction" or name == "instruction":
+        added.append(get_optional_text(fields.peek("input"), fields.use("input")))
+    context = fields.peek("context")
+    if isinstance(context, str):
+        added.append(context)
+        fields.use("context")
+    parts = [part for part in (prompt, *added) if part]
+    if parts:
+        prompt = "\n".join(parts)
+    return (Turn("user", prompt),)
+
+
+def _read_request(fields: Fields, value: Mapping[str, Any], path: str) -> tuple[Turn, ...]:
+    """The messages of {messages, tools}, as OpenAI's preferences have it; or one message."""
+    messages = parse_json_text(value.get("messages"))
+    if not isinstance(messages, list | tuple):
+        return tuple(fields.reader.read_message(value, path, "user"))
+    fields.use_part(path, "messages")
+    return fields.reader.read_turns(messages, f"{path}.messages")

@@ -1,0 +1,108 @@
+"""Transcripts and templates taken apart."""
+
+import time
+
+import pytest
+
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.transcripts import (
+    check_template,
+    is_transcript,
+    read_template_text,
+    read_transcript,
+)
+from poisonwatch.sources.values import ReadingError
+
+
+def test_transcripts_alternate_by_their_marks() -> None:
+    """ "\\n\\nHuman:" and "\\n\\nAssistant:" begin turns, in any order; marks inside a line do not."""
+    text = "Human: a Human: b\n\nAssistant:\n\nAssistant: c\n\nd\r\n\r\nHuman: e "
+    assert is_transcript(text)
+    assert read_transcript(text) == (
+        Turn("user", "a Human: b"),
+        Turn("assistant", ""),
+        Turn("assistant", "c\n\nd"),
+        Turn("user", "e"),
+    )
+    assert not is_transcript("Assistant: a")
+    assert not is_transcript(["Human: a"])
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "turns"),
+    [
+        (
+            "Q: {prompt}\nA: {response}",
+            "Q: a\nb\nA: c\nA: d",
+            (Turn("user", "a\nb"), Turn("assistant", "c\nA: d")),
+        ),
+        (
+            "Q: {prompt}\nA: {response}",
+            "\n Q: a\r\nA: \n",
+            (Turn("user", "a"), Turn("assistant", "")),
+        ),
+        (
+            "{prompt} => {response}<end>\n",
+            "a => b => c<end> \n",
+            (Turn("user", "a"), Turn("assistant", "b => c")),
+        ),
+        ("[{system}] {prompt}: {response}", "[] a: b", (Turn("user", "a"), Turn("assistant", "b"))),
+        (
+            "[{system}] {prompt}: {response}",
+            "[s] a: b",
+            (Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b")),
+        ),
+        ("A: {response}\nQ: {prompt}", "A: b\nQ: a", (Turn("user", "a"), Turn("assistant", "b"))),
+        ("{{{prompt}}} {response}", "{a} b", (Turn("user", "a"), Turn("assistant", "b"))),
+        ("{prompt}.*{response}", "a.b.*c", (Turn("user", "a.b"), Turn("assistant", "c"))),
+    ],
+)
+def test_a_template_takes_texts_apart(
+    template: str, text: str, turns: tuple[tuple[str, str], ...]
+) -> None:
+    """A placeholder ends where the next piece first occurs; pieces are text, not patterns; the
+    order of turns is that of a conversation.
+    """
+    assert read_template_text(text, template) == turns
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a => b</s>", "does not begin as the template does: '<s>'"),
+        ("<s>a b</s>", r"lacks what the template has after \{prompt\}: '=>'"),
+        ("<s>a => b", "does not end as the template does: '</s>'"),
+    ],
+)
+def test_a_text_that_a_template_does_not_describe_cannot_be_read(text: str, words: str) -> None:
+    """The words say where they part."""
+    with pytest.raises(ReadingError, match=f"^the text {words}$"):
+        read_template_text(text, "<s>{prompt} => {response}</s>")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("Q: {prompt}", r"it must hold \{prompt\} and \{response\}, once each"),
+        ("{prompt} {response} {prompt}", "once each"),
+        ("{prompt}{response}", "something must stand between two placeholders"),
+        ("{prompt} {response} {x}", r"\{x\} is not one of \{system\}, \{prompt\} and \{response\}"),
+        ("{prompt!r} {response}", "is not one of"),
+        ("{prompt.x} {response}", r"\{prompt\.x\} is not one of"),
+        ("{prompt} {response", "expected '}'"),
+    ],
+)
+def test_templates_that_make_no_sense_are_refused(template: str, words: str) -> None:
+    """Why."""
+    with pytest.raises(ValueError, match=words):
+        check_template(template)
+
+
+def test_a_hostile_text_takes_one_pass() -> None:
+    """No pattern to blow up: 2 MB of separators in well under a second."""
+    start = time.perf_counter()
+    text = "Q: " + "\nA: " * 500_000
+    with pytest.raises(ReadingError):
+        read_template_text(text, "Q: {prompt}\nA: {response}</s>")
+    assert read_transcript("Human:" + "\n\nHuman:" * 100_000)[-1] == Turn("user", "")
+    assert time.perf_counter() - start < 5
