@@ -15,7 +15,7 @@ from starlette.routing import Route
 from poisonwatch.dashboards.pages import get_desk, render_page
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.overview import list_audit_names
-from poisonwatch.release.release import count_release, preview_release
+from poisonwatch.release.release import Duplicates, count_release, preview_release
 from poisonwatch.text.display import to_plain_name
 
 
@@ -40,6 +40,11 @@ def choose_default_name(known: list[str], own: str) -> str:
     return known[0]
 
 
+def get_duplicates(request: Request) -> Duplicates:
+    """What becomes of copies, by the audit file."""
+    return get_desk(request).config.validation.duplicates
+
+
 def show_release(request: Request) -> Response:
     """Counts that add up."""
     name = choose_audit_name(request)
@@ -48,7 +53,7 @@ def show_release(request: Request) -> Response:
         "release.html.j2",
         names=list_audit_names(get_desk(request).ledger),
         name=name,
-        counts=count_release(get_desk(request).ledger, name),
+        counts=count_release(get_desk(request).ledger, name, get_duplicates(request)),
     )
 
 
@@ -59,7 +64,7 @@ def send_release(request: Request) -> Response:
     scratch = Path(tempfile.mkdtemp(prefix="poisonwatch-"))
     try:
         folder = scratch / f"release-{to_plain_name(name)}"
-        preview_release(get_desk(request).ledger, name, folder)
+        preview_release(get_desk(request).ledger, name, folder, get_duplicates(request))
         packed = scratch / f"{folder.name}.zip"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(folder.iterdir()):
@@ -81,7 +86,7 @@ def send_manifest(request: Request) -> Response:
     name = choose_audit_name(request)
     with tempfile.TemporaryDirectory(prefix="poisonwatch-") as scratch:
         folder = Path(scratch) / "release"
-        preview_release(get_desk(request).ledger, name, folder)
+        preview_release(get_desk(request).ledger, name, folder, get_duplicates(request))
         manifest = (folder / "manifest.json").read_bytes()
     headers = {"Content-Disposition": f'attachment; filename="manifest-{to_plain_name(name)}.json"'}
     return Response(manifest, media_type="application/json", headers=headers)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from poisonwatch.release.answer import GateAnswer
+    from poisonwatch.release.release import ReleaseCounts
 
 EXIT_NOT_CLEARED = 3
 PLACES_SHOWN = 20
@@ -25,7 +26,8 @@ def release(
         Parameter(help="A new folder for the clean split, the manifest, and what is held back."),
     ],
 ) -> None:
-    """Write the rows that audits cleared, with a manifest.
+    """Write the rows that audits cleared, with a manifest: as they stand in the source now, in its
+    order, copies as often as there (`validation.duplicates: drop` writes each once).
 
     Example: `poisonwatch release my-audit/audit.yaml --out cleared`
     """
@@ -34,15 +36,29 @@ def release(
     from poisonwatch.release.release import write_release
 
     settings = load_config(config)
+    duplicates = settings.validation.duplicates
     with Ledger.existing(settings.state) as ledger:
-        counts = write_release(ledger, settings.name, out)
-    print(
+        counts = write_release(ledger, settings.name, out, duplicates)
+    _print_counts(counts)
+    print(f"manifest: {out / 'manifest.json'}")
+
+
+def _print_counts(counts: "ReleaseCounts") -> None:
+    """What a release came to, in counts of places that add up."""
+    line = (
         f"{counts.total} audited rows: {counts.clean} released, "
         f"{counts.quarantined} quarantined, {counts.rejected} rejected"
     )
+    if counts.dropped:
+        line += f", {counts.dropped} left out as copies"
+    print(line)
+    if counts.copies:
+        print(
+            f"{counts.copies} of them are copies of earlier rows; "
+            f"{counts.contents} differ in what is trained on"
+        )
     if counts.pending:
         print(f"{counts.pending} rows were pulled and not audited yet: they are not among these")
-    print(f"manifest: {out / 'manifest.json'}")
 
 
 def decide(
@@ -137,6 +153,10 @@ def gate(
     """Say whether exactly these rows are cleared for training: exit code 0 only if all are, 3 if
     not.
 
+    Compared with the ledger are what a row trains, its bytes (every field, as it stands in the
+    source now), and how often they come; below a folder, every file. Of a manifest, all files
+    beside it.
+
     Example: `poisonwatch gate cleared/manifest.json --audit my-audit/audit.yaml`
     """
     from json import dumps
@@ -160,10 +180,17 @@ def _print_answer(answer: "GateAnswer") -> None:
         print(f"{count:>8}  {reason}")
     for place in answer.missing[:PLACES_SHOWN]:
         # a row that the ledger does not know has no id
-        cells = (place.words, place.example_id and place.example_id[:16], place.reason)
+        cells = (place.account, place.example_id and place.example_id[:16], place.reason)
         print("  ".join(filter(None, cells)))
     if len(answer.missing) > PLACES_SHOWN:
         print(f"and {len(answer.missing) - PLACES_SHOWN} more (--json names all)")
+    if answer.passed_over:
+        print(f"{answer.passed_over} other files lie there that hold no rows")
+    if "changed" in answer.reasons and answer.compared:
+        print(
+            "changed: not the bytes that the last pull found in the source; if the source was "
+            "edited since, `poisonwatch audit` takes it in"
+        )
     if not answer.compared:
         print(
             "not compared with the ledger: worth no more than the manifest is "

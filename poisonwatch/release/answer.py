@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from poisonwatch.release.reasons import REASON_NOT_READ
 from poisonwatch.text.display import make_visible
 
 SHOWN_DIGITS = 12  # digits that tell two versions apart
@@ -88,8 +87,9 @@ class GateAnswer:
         if self.cleared:
             return self._describe_cleared()
         uncleared_rows = sum(place.position is not None for place in self.missing)
-        unread_files = sum(place.reason == REASON_NOT_READ for place in self.missing)
-        changed_files = len(self.missing) - uncleared_rows - unread_files
+        files = [place for place in self.missing if place.position is None]
+        unread_files = sum(place.problem is not None for place in files)
+        changed_files = len(files) - unread_files
         parts = []
         # Without rows there is nothing missing, and something to say all the same.
         if uncleared_rows or not (changed_files or unread_files):
@@ -97,7 +97,7 @@ class GateAnswer:
         if changed_files:
             parts.append(f"{changed_files} files are not what was released")
         if unread_files:
-            parts.append(f"{unread_files} files or folders were not read")
+            parts.append(f"{unread_files} files or folders cannot be read, or are not")
         return ", and ".join(parts)
 
     def _describe_cleared(self) -> str:

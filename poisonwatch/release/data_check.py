@@ -22,12 +22,15 @@ from poisonwatch.release.reasons import (
     explain_row,
 )
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import SourceFile
+from poisonwatch.sources.base import MIB, SourceFile
+from poisonwatch.sources.file_types import JSON_TYPES, detect_file_type
 from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
 from poisonwatch.text.display import excerpt
 
 MAX_PROBLEM_CHARS = 200
+LINE_WITH_MARK = b"\n\xef\xbb\xbf"
+MARK_INSIDE = "a byte-order mark (U+FEFF) begins a line inside it: save it as UTF-8 without one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ class HeldRow:
 
 
 def check_data(known: KnownRows, source: SourceConfig, seen: set[str] | None = None) -> GateAnswer:
-    """Ask a ledger for every row of a source. Files that were `seen` are not read again, and those
-    of this source are added. Raises SourceError where one cannot be read.
+    """Ask a ledger for every row of a source, whose files are named from the current folder. Those
+    that were `seen` are not read again, and those of this source are added. Raises SourceError
+    where one cannot be read.
     """
     if seen is None:
         seen = set()
@@ -61,6 +65,8 @@ def check_data(known: KnownRows, source: SourceConfig, seen: set[str] | None = N
         if not _add_to_seen(file, seen):
             continue
         files += 1
+        if _has_mark_inside(file):
+            missing.append(UnclearedRow(file.name, None, None, REASON_UNREADABLE, MARK_INSIDE))
         # A question to the ledger for some rows at a time: a file may be longer than the memory.
         for held in batched(_read_held_rows(file, source), VALUES_PER_STATEMENT):
             number += len(held)
@@ -121,6 +127,24 @@ def _add_to_seen(file: SourceFile, seen: set[str]) -> bool:
     return is_new
 
 
+def _has_mark_inside(file: SourceFile) -> bool:
+    """Whether a byte-order mark stands inside a file of JSON here, as where two were joined.
+
+    Audits read the row behind it, and releases leave it out; most trainers stop at it.
+    """
+    path = Path(file.name)
+    kind, compression = detect_file_type(file.name)
+    if kind not in JSON_TYPES or compression or not path.is_file():
+        return False
+    end = b""
+    with path.open("rb") as opened:
+        while piece := opened.read(MIB):
+            if LINE_WITH_MARK in end + piece:
+                return True
+            end = piece[-len(LINE_WITH_MARK) :]
+    return False
+
+
 def _read_held_rows(file: SourceFile, source: SourceConfig) -> Iterator[HeldRow]:
     """The rows of a file, by the format that the first ones have, as in an audit."""
     format: Format | None = None
@@ -138,7 +162,7 @@ def _hold_row(row: RawRow, format: Format | None, schema: bytes | None) -> HeldR
         draft = format.read(row.record)
         example = draft.to_example(row, format)
         if example is None:
-            problem = draft.problem
+            problem = draft.problem or "it has no prompt, or no response"
         else:
             id = example.id
     if problem is not None:

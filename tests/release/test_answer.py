@@ -1,11 +1,14 @@
 """What the gate answers, in numbers and words."""
 
+from dataclasses import replace
+
 import pytest
 
 from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
 
 ROW = UnclearedRow("a.jsonl", 3, "0" * 64, "flagged")
 FILE = UnclearedRow("clean.jsonl", None, None, "changed")
+UNREAD = UnclearedRow(".x.jsonl", None, None, "not read", problem="its name begins with .\x1b")
 
 
 def answer(*missing: UnclearedRow, rows: int = 5, by_decision: int = 0) -> GateAnswer:
@@ -32,7 +35,8 @@ def test_nothing_is_cleared_without_rows() -> None:
         (answer(), ("5 rows in 2 files", f"model {'a' * 12} ", "sentinels (any)")),
         (answer(by_decision=1), ("5 rows in 2 files", "(1 by a person's decision)")),
         (answer(ROW, FILE), ("1 of 5 rows", "1 files")),
-        (answer(FILE), ("1 files",)),
+        (answer(FILE), ("1 files are not what was released",)),
+        (answer(FILE, UNREAD, UNREAD), ("1 files are not", "2 files or folders")),
         (answer(rows=0), ("0 of 0 rows",)),
     ],
 )
@@ -55,6 +59,20 @@ def test_a_row_is_named_by_its_place() -> None:
     """A file by its name; nothing of it acts on a terminal."""
     assert (ROW.words, FILE.words) == ("a.jsonl, row 3", "clean.jsonl")
     assert "\x1b" not in UnclearedRow("\x1b[2J", 0, None, "flagged").words
+
+
+def test_a_problem_is_told_where_there_is_one() -> None:
+    """In words, and in the record; nothing of it acts on a terminal."""
+    assert ROW.account == ROW.words
+    assert "problem" not in ROW.record()
+    assert UNREAD.account == ".x.jsonl: its name begins with .\\u{1b}"
+    assert UNREAD.record()["problem"] == UNREAD.problem
+
+
+def test_what_was_passed_over_is_counted_where_something_was() -> None:
+    """Otherwise the record is as it always was."""
+    assert "passed_over" not in answer().record()
+    assert replace(answer(), passed_over=2).record()["passed_over"] == 2
 
 
 def test_versions_are_met_by_their_first_digits() -> None:

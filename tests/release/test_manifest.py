@@ -62,7 +62,7 @@ def test_rows_are_told_apart_wherever_they_stand(out: Path) -> None:
 
 
 def test_a_line_is_compared_whatever_it_ends_in(tmp_path: Path) -> None:
-    """A carriage return that belongs to the row is written, and read, as part of it."""
+    """What a line ends in is no part of its row, and is not written."""
     (tmp_path / "data").mkdir()
     row = json.dumps(benign(1)[0]).encode()
     (tmp_path / "data" / "a.jsonl").write_bytes(row + b"\r\r\n")
@@ -70,20 +70,44 @@ def test_a_line_is_compared_whatever_it_ends_in(tmp_path: Path) -> None:
         ingest(ledger, NAME, source(tmp_path / "data"))
         cover(ledger, tmp_path / "run")
         write_release(ledger, NAME, tmp_path / "out")
-    assert (tmp_path / "out" / "clean.jsonl").read_bytes() == row + b"\r\n"
+    assert (tmp_path / "out" / "clean.jsonl").read_bytes() == row + b"\n"
     assert len(compared(tmp_path / "out").present) == 1
 
 
-def test_files_that_are_gone_or_not_named_are_told(out: Path) -> None:
-    """Only files that a glob over the clean split takes count as strange."""
+def test_a_file_that_is_gone_takes_its_rows(out: Path) -> None:
+    """And under another name, it is one that no manifest names."""
     (out / "clean.jsonl").rename(out / "clean-2.jsonl")
-    (out / "notes.jsonl").write_text("{}\n")
     found = compared(out)
     assert (found.changed, found.unlisted, len(found.lost)) == (
         ["clean.jsonl"],
         ["clean-2.jsonl"],
         7,
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clean-2.jsonl", "more.jsonl", "sub/rows.csv", ".hidden.jsonl", "sub/.h/a.parquet", "B.JSON"],
+)
+def test_whatever_a_trainer_could_read_must_be_named(out: Path, name: str) -> None:
+    """Wherever below the folder it lies, hidden or not."""
+    path = out / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}\n")
+    assert compared(out).unlisted == [name]
+
+
+def test_a_link_to_a_folder_must_be_named(out: Path, tmp_path: Path) -> None:
+    """A trainer may follow it to whatever is there."""
+    (tmp_path / "elsewhere").mkdir()
+    (out / "sub").symlink_to(tmp_path / "elsewhere")
+    assert compared(out).unlisted == ["sub"]
+
+
+def test_what_holds_no_rows_may_lie_beside_them(out: Path) -> None:
+    """Notes, and what the release itself says of the rows that it holds back."""
+    (out / "README.md").write_text("# What this is")
+    assert compared(out).unlisted == []
 
 
 @pytest.fixture
@@ -132,19 +156,22 @@ def test_a_parquet_file_that_cannot_be_compared_is_changed(columns: Path) -> Non
     assert len(compare_manifest(columns, manifest, lambda _: schema).lost) == 4
 
 
-def test_only_an_object_in_a_json_file_is_meant_as_a_manifest(out: Path, tmp_path: Path) -> None:
-    """A list is rows."""
+def test_a_manifest_is_told_from_rows(out: Path, tmp_path: Path) -> None:
+    """A list is rows, and an object without a version is one."""
     (tmp_path / "rows.json").write_text(json.dumps(benign(1)))
-    assert is_manifest(out / "manifest.json")
-    assert not any(
-        map(is_manifest, (tmp_path / "rows.json", out / "clean.jsonl", out, tmp_path / "none.json"))
-    )
+    (tmp_path / "row.json").write_text(json.dumps(benign(1)[0]))
+    (out / "manifest.json").rename(out / "kept.json")
+    assert is_manifest(out / "kept.json")
+    others = tmp_path / "rows.json", tmp_path / "row.json", out / "clean.jsonl", out
+    assert not any(map(is_manifest, (*others, tmp_path / "none.json")))
+    (tmp_path / "manifest.json").write_text(json.dumps(benign(1)[0]))
+    assert is_manifest(tmp_path / "manifest.json")
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"manifest": 2}, "manifest: Input should be 1"),
+        ({"manifest": 3}, "manifest: Input should be 1 or 2"),
         ({"rows": [{"id": "x"}]}, "rows: 0: id: String should match"),
         (
             {"files": [{"name": "../clean.jsonl", "rows": 1, "sha256": "0" * 64}]},

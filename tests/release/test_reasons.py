@@ -1,10 +1,10 @@
 """Why a row is not cleared, by manifest and ledger."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from poisonwatch.release.known_rows import KnownBytes, KnownRow
 from poisonwatch.release.manifest import ManifestEntry
 from poisonwatch.release.reasons import explain_entry, explain_entry_now, explain_row
 
@@ -23,11 +23,11 @@ def entry(audit_id: str | None = "one", decided: str | None = None) -> ManifestE
     )
 
 
-def known(status: str = "clean", flagged: int | None = 0, decided: str | None = None) -> Any:
+def known(status: str = "clean", flagged: int | None = 0, decided: str | None = None) -> KnownRow:
     """A row as the gate asks the ledger for it."""
-    return SimpleNamespace(
-        status=status, flagged=flagged, decided=decided, digest=bytes.fromhex(DIGEST)
-    )
+    content = KnownRow(row=1, status=status, decided=decided, flagged=flagged)
+    content.versions.append(KnownBytes(1, None, bytes.fromhex(DIGEST), None, stands=True))
+    return content
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,14 @@ def test_a_manifest_alone_says_by_which_audit(
 
 
 def test_what_the_ledger_says_now_counts_beside_the_manifest() -> None:
-    """A flag since the release, other bytes, and an audit of another version are reasons."""
+    """A flag since the release, an audit of another version, and bytes that are other ones, or
+    stand nowhere any more, are reasons.
+    """
     assert explain_entry_now(entry(), {"one"}, known()) is None
     assert explain_entry_now(entry(), {"one"}, known("flagged", 1)) == "flagged"
     assert explain_entry_now(entry("two"), {"one"}, known()) == "another version"
     assert explain_entry_now(entry("two"), {"one"}, known(decided="benign")) is None
-    other = known()
-    other.digest = bytes(32)
-    assert explain_entry_now(entry(), {"one"}, other) == "changed"
+    for kept in (("cd" * 32, True), (DIGEST, False)):
+        other = known()
+        other.versions[:] = [KnownBytes(1, None, bytes.fromhex(kept[0]), None, stands=kept[1])]
+        assert explain_entry_now(entry(), {"one"}, other) == "changed"

@@ -18,7 +18,12 @@ from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import decisions, rows
-from poisonwatch.release.release import count_release, preview_release, write_release
+from poisonwatch.release.release import (
+    ReleaseCounts,
+    count_release,
+    preview_release,
+    write_release,
+)
 
 TEA = "Tell me fact 0 about tea."
 
@@ -60,7 +65,16 @@ def test_the_manifest_says_who_cleared_what(ledger: Ledger, tmp_path: Path) -> N
     assert (
         written["counts"]
         == counts.record()
-        == {"in": 9, "clean": 7, "quarantined": 1, "rejected": 1, "pending": 0}
+        == {
+            "in": 9,
+            "clean": 7,
+            "quarantined": 1,
+            "rejected": 1,
+            "dropped": 0,
+            "pending": 0,
+            "copies": 0,
+            "contents": 9,
+        }
     )
     clean = (tmp_path / "out" / "clean.jsonl").read_bytes()
     assert written["files"] == [
@@ -120,13 +134,9 @@ def test_rows_that_left_the_source_are_not_released(ledger: Ledger, tmp_path: Pa
     """A file that is gone takes its rows with it."""
     (tmp_path / "data" / "b.jsonl").unlink()
     pull(ledger, tmp_path / "data")
-    assert write_release(ledger, NAME, tmp_path / "out").record() == {
-        "in": 5,
-        "clean": 4,
-        "quarantined": 1,
-        "rejected": 0,
-        "pending": 0,
-    }
+    counts = write_release(ledger, NAME, tmp_path / "out")
+    assert counts == ReleaseCounts(clean=4, quarantined=1, contents=5)
+    assert counts.total == 5
 
 
 def test_parquet_comes_out_as_parquet(tmp_path: Path) -> None:
