@@ -307,7 +307,7 @@ class _FileIngest:
         columns = places.c.position, places.c.row, places.c.variant
         query = select(*columns).where(places.c.file == number, span)
         found = {}
-        for position, row, variant in self.connection.execute(query).tuples():
+        for position, row, variant in self.connection.execute(query).tuples().all():
             found[position] = row, variant
         return found
 
@@ -317,7 +317,7 @@ class _FileIngest:
         # Sorted: neighbours in the index on ids are on the same page of it.
         for some in batched(sorted(ids), VALUES_PER_STATEMENT):
             query = select(*columns).where(rows.c.id.in_(some))
-            for id, row, digest, shape in self.connection.execute(query).tuples():
+            for id, row, digest, shape in self.connection.execute(query).tuples().all():
                 found[bytes(id)] = KnownRow(row, bytes(digest), shape)
         return found
 

@@ -7,6 +7,7 @@ only for rows whose bytes are not those of the row itself.
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -18,8 +19,7 @@ from poisonwatch.ledger.tables import shapes, variants
 VariantKey = tuple[int, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRow:
+class KnownRow(NamedTuple):
     """A content as the ledger has it: its number, and the bytes it came in first."""
 
     row: int
