@@ -1,6 +1,7 @@
 """The table of checks, read back with a parser as a browser would."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,16 @@ def test_the_outcome_counts_rows() -> None:
     )
     assert Page(render_validation(Validation.empty(), "a")).within("outcome") == "No rows"
     assert "Nothing was asked." in Page(render_validation(Validation.empty(), "a")).text
+
+
+def test_copies_are_shown_where_there_are_any() -> None:
+    """A tile, and how many have the same bytes; they count among the rows, not as rejected."""
+    found = replace(validation(check()), copies=1204, identical=1000)
+    page = Page(render_validation(found, "a"))
+    assert page.within("outcome") == "1 of 1,213 rows rejected"
+    assert "copies1,204" in page.text
+    assert "1,000 of 1,204 copies" in page.text
+    assert "has the content of" not in Page(render_validation(validation(), "a")).text
 
 
 def test_long_texts_keep_both_ends() -> None:

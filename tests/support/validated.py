@@ -25,11 +25,16 @@ def asking(*expectations: dict[str, Any], **settings: Any) -> ValidationConfig:
     )
 
 
-def rows_of(folder: Path, lines: list[Any], name: str = "rows.jsonl") -> SourceRows:
-    """The rows of a file with these records, or lines as they are."""
-    (folder / name).write_text(
+def write_lines(path: Path, lines: list[Any]) -> None:
+    """A file of these records, or lines as they are."""
+    path.write_text(
         "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
     )
+
+
+def rows_of(folder: Path, lines: list[Any], name: str = "rows.jsonl") -> SourceRows:
+    """The rows of a file with these records, or lines as they are."""
+    write_lines(folder / name, lines)
     return read_source(SourceConfig(path=str(folder / name)))
 
 

@@ -88,7 +88,11 @@ def test_a_preference_row_has_the_tokens_of_its_longer_conversation(tmp_path: Pa
             {"format": "prompt", "fields": {"prompt": "question", "response": "a"}},
             "prompt rows need a or completion; this one has question; source.fields says",
         ),
-        ({"prompt": 7, "response": "x"}, {"format": "prompt"}, None),
+        (
+            {"prompt": 7, "response": "x"},
+            {"format": "prompt"},
+            "turn 1 of 2 (user) has no text",
+        ),
     ],
 )
 def test_incomplete_rows_tell_the_fields_that_they_lack(

@@ -8,12 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from validated import GOOD, LENIENT, about, asking, checked, conversation, rows_of
+from ledgers import CHECKS, NAME, ONE, pull, statuses, waiting
+from validated import (
+    GOOD,
+    LENIENT,
+    about,
+    asking,
+    checked,
+    conversation,
+    rows_of,
+    write_lines,
+)
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.integrations.great_expectations.validate import check_rows
+from poisonwatch.ledger.audits import commit_audit, open_audit
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.formats import Draft, Format
 from poisonwatch.sources.open import SourceRows
@@ -320,6 +332,33 @@ def test_copies_of_an_unreadable_line_are_copies(tmp_path: Path) -> None:
     found = checked(tmp_path, ["{broken", "{broken", {"prompt": "a"}, {"prompt": "a"}])
     assert [rejection.position for rejection in found.rejected] == [1, 3]
     assert (found.copies, found.identical) == (2, 2)
+
+
+def test_an_audit_of_copies_leaves_no_row_waiting(tmp_path: Path) -> None:
+    """Each content has a status after it, however often and in how many files it stands."""
+    (tmp_path / "data").mkdir()
+    bad = {"prompt": "x", "response": ""}
+    lines = [GOOD, {**GOOD, "id": 1}, bad, bad, {"prompt": "a"}, "{broken", "{broken", GOOD]
+    for name in ("a.jsonl", "b.jsonl"):
+        write_lines(tmp_path / "data" / name, lines)
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        pull(ledger, tmp_path / "data")
+        batch = waiting(ledger)
+        found = check_rows(batch.rows, LENIENT)
+        assert found.rows == 2 * len(lines)
+        with ledger.lock(), open_audit(ledger, "run", NAME, ONE, tmp_path / "run") as number:
+            commit_audit(
+                ledger,
+                number,
+                batch,
+                examples=found.examples,
+                rejected=found.rejected,
+                flagged=[],
+                checks=CHECKS,
+                summary={},
+            )
+        assert statuses(ledger) == {"clean": 1, "rejected": 3}
+        assert len(waiting(ledger)) == 0
 
 
 def test_a_content_is_refused_where_one_of_its_rows_fails_what_the_user_asks(
