@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -167,8 +168,11 @@ def compute_file_fingerprint(fs: Any, path: str, info: Mapping[str, Any]) -> str
         status = Path(path).stat()
         return f"{status.st_size}-{status.st_mtime_ns}"
     for key in IDENTITIES:
-        if info.get(key):
-            identity = str(info[key]).strip('"')
+        if told := info.get(key):
+            # A time comes as another type in listings than of one file.
+            if isinstance(told, datetime):
+                told = told.timestamp()
+            identity = str(told).strip('"')
             return identity and f"{info.get('size')}-{identity}"
     return None
 

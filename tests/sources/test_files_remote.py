@@ -444,3 +444,66 @@ def test_google_storage_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         )
         assert "gs://rows/data/none.jsonl does not exist" in refusal("gs://rows/data/none.jsonl")
     cloud.clear_instance_cache()
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """A file system in memory, with a folder of folders."""
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/hub/data/train-0.jsonl", LINES)
+    fs.pipe("/hub/data/year=2024/a.jsonl.gz", gzip.compress(LINES))
+    fs.pipe("/hub/.git/b.jsonl", LINES)
+    fs.pipe("/hub/_c.parquet", parquet(1))
+    fs.pipe("/hub/._d.jsonl", b"\x00\x05\x16\x07 of macOS")
+    fs.pipe("/hub/README.md", b"# Rows")
+    yield fs
+    fs.rm("/hub", recursive=True)
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize("path", ["memory://hub", "memory://hub/", "memory://hub/*"])
+def test_folders_of_a_server_are_read_with_all_below_them(path: str) -> None:
+    """As folders here are: what is hidden is passed over, and told."""
+    found = open_files(SourceConfig(path=path), "source")
+    assert [unit.name for unit in found.units] == [
+        "memory:///hub/data/train-0.jsonl",
+        "memory:///hub/data/year=2024/a.jsonl.gz",
+    ]
+    assert [len(list(unit.read())) for unit in found.units] == [3, 3]
+    assert {one.name: one.may_hold_rows for one in found.passed_over} == {
+        "memory:///hub/._d.jsonl": False,
+        "memory:///hub/.git": False,
+        "memory:///hub/README.md": False,
+        "memory:///hub/_c.parquet": True,
+    }
+
+
+def test_saved_data_set_on_a_server_is_read_by_its_state(memory: Any) -> None:
+    """Its description is fetched, and only what it names is rows."""
+    file = io.BytesIO()
+    table = pa.Table.from_pylist(RECORDS)
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    memory.pipe("/hub/saved/b.arrow", file.getvalue())
+    memory.pipe("/hub/saved/cache-1.arrow", file.getvalue())
+    memory.pipe("/hub/saved/state.json", b'{"_data_files": [{"filename": "b.arrow"}]}')
+    assert list(read("memory://hub/saved")) == ["memory:///hub/saved/b.arrow"]
+    memory.rm("/hub/saved/b.arrow")
+    assert "hub/saved is not complete" in refusal("memory://hub/saved")
+
+
+@pytest.mark.usefixtures("credentials")
+def test_s3_folders_are_read_with_all_below_them(client: Any) -> None:
+    """One listing tells; an empty object in place of a folder is none of its files."""
+    client.put_object(Bucket="rows", Key="deep/", Body=b"")
+    client.put_object(Bucket="rows", Key="deep/year=2024/a.jsonl", Body=LINES)
+    client.put_object(Bucket="rows", Key="deep/.b.jsonl", Body=LINES)
+    found = open_files(SourceConfig(path="s3://rows/deep"), "source")
+    assert [unit.name for unit in found.units] == ["s3://rows/deep/year=2024/a.jsonl"]
+    assert [one.name for one in found.passed_over] == ["s3://rows/deep/.b.jsonl"]
+
+
+def test_packed_file_of_a_server_has_the_same_limits(memory: Any) -> None:
+    """Zeros come down to a thousandth."""
+    memory.pipe("/hub/data/bomb.csv.gz", gzip.compress(b"prompt\n" + bytes(70 << 20)))
+    assert "`source.max_unpacked_ratio`" in refusal("memory://hub/data/bomb.csv.gz")
