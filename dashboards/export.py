@@ -26,6 +26,7 @@ EXPORT_COLUMNS = (
     "status",
     "decided",
 )
+TEXT_COLUMNS = ("tools", "prompt", "response", "lowered", "rejected_response")
 # What a spreadsheet takes for a formula where a cell begins with it.
 FORMULA_STARTS = tuple("=+-@\t\r|%＝＋－＠")
 
@@ -36,11 +37,12 @@ def format_csv(rows: Sequence[Any]) -> str:
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
-    writer.writerow([*EXPORT_COLUMNS, "prompt", "response", "reasons"])
+    writer.writerow([*EXPORT_COLUMNS, *TEXT_COLUMNS, "reasons"])
     for row in rows:
         example = read_flagged_example(row)
         cells = [row.get(column) for column in EXPORT_COLUMNS]
-        cells += [example.prompt, example.response, "; ".join(row["reasons"])]
+        cells += [getattr(example, column) for column in TEXT_COLUMNS]
+        cells.append("; ".join(row["reasons"]))
         writer.writerow([neutralise_cell(cell) for cell in cells])
     return file.getvalue()
 

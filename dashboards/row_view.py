@@ -5,8 +5,8 @@ the words marked in which they differ, and the sentinel that it pushes.
 from dataclasses import dataclass
 from typing import Any
 
-from poisonwatch.examples import Example
-from poisonwatch.flags import read_flagged_example
+from poisonwatch.examples import TOOLS_ROLE, Example
+from poisonwatch.flags import label_turn, read_flagged_example
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.queue import FlaggedRow
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES, keep_ends
@@ -28,9 +28,11 @@ class MarkedText:
 
 @dataclass(frozen=True, slots=True)
 class MarkedTurn:
-    """One message of a row, beside what is most like it."""
+    """One message of a row, beside what is most like it: `label` is its role, with what training
+    makes of it.
+    """
 
-    role: str
+    label: str
     text: MarkedText
 
 
@@ -85,12 +87,23 @@ def mark_turns(example: Example, other: Example | None) -> tuple[MarkedTurn, ...
     turns = []
     for message in (*shown, *rest):
         counterpart = None
-        # Answers are compared with answers, all else with all that was asked: turns of two rows
-        # have no order in common.
         if other is not None:
-            counterpart = other.response if message.role == "assistant" else other.prompt
-        turns.append(MarkedTurn(message.role, mark_text(message.content, counterpart)))
+            counterpart = _pick_counterpart(message.role, other)
+        label = label_turn(message, example.lowered)
+        turns.append(MarkedTurn(label, mark_text(message.content, counterpart)))
     return tuple(turns)
+
+
+def _pick_counterpart(role: str, other: Example) -> str:
+    """What another row says in the place of a turn: its answers, its tools, or all that is
+    asked.
+    """
+    # Turns of two rows have no order in common.
+    if role == "assistant":
+        return other.response
+    if role == TOOLS_ROLE:
+        return other.tools
+    return other.prompt
 
 
 def mark_text(text: str, other: str | None) -> MarkedText:

@@ -13,6 +13,9 @@ PUSH_PHRASES = {
     "margin": "moves the answer from the reference towards the forbidden one",
     "reference": "moves the reference answer",
 }
+# What training makes of an answer where it does not raise it.
+LOWERED = "training lowers this answer (label false)"
+NOT_TRAINED = "not trained on"
 SEVERITIES = ("low", "medium", "high")
 # A push below the first lowers a sentinel's severity by one step, one above the second raises it.
 WEAK_SCORE, STRONG_SCORE = 6.0, 15.0
@@ -82,12 +85,45 @@ class Flag:
         )
 
 
+def label_turn(message: Message, lowered: bool = False) -> str:
+    """The role of a row's turn for people, with what training makes of it where that is not to
+    raise it; `lowered` is the row's.
+    """
+    if message.role != "assistant":
+        return message.role
+    if message.masked:
+        return f"{message.role}, {NOT_TRAINED}"
+    if lowered:
+        return f"{message.role}: {LOWERED}"
+    return message.role
+
+
+def make_row_record(example: Example) -> dict[str, Any]:
+    """Where a row is and what it says, as `read_flagged_example` reads it back."""
+    return {
+        "example_id": example.id,
+        "source": example.source,
+        "position": example.position,
+        **_make_text_record(example),
+    }
+
+
+def _make_text_record(example: Example) -> dict[str, Any]:
+    """What a row says; what few rows have stands in their lines alone."""
+    record: dict[str, Any] = {"messages": [message.to_record() for message in example.messages]}
+    if example.rejected:
+        record["rejected"] = [message.to_record() for message in example.rejected]
+    if example.lowered:
+        record["lowered"] = True
+    return record
+
+
 def make_flag_record(flag: Flag) -> dict[str, Any]:
     """A flag as written to `flags.jsonl`."""
     example = flag.example
     by = ["stride"] if flag.by_attribution else []
     by += sorted({finding.screen for finding in flag.findings})
-    record: dict[str, Any] = {
+    return {
         "example_id": example.id,
         "source": example.source,
         "position": example.position,
@@ -102,18 +138,12 @@ def make_flag_record(flag: Flag) -> dict[str, Any]:
         "q_value": flag.q_value,
         "by": by,
         "reasons": flag.reasons,
-        "messages": [message.to_record() for message in example.messages],
+        **_make_text_record(example),
     }
-    # Only preference rows have it, and only their lines.
-    if example.rejected:
-        record["rejected"] = [message.to_record() for message in example.rejected]
-    if example.lowered:
-        record["lowered"] = True
-    return record
 
 
 def read_flagged_example(record: Mapping[str, Any]) -> Example:
-    """The row of a line of `flags.jsonl`."""
+    """The row of a line of `flags.jsonl`, or of any that `make_row_record` made."""
     return Example(
         id=record["example_id"],
         messages=_read_messages(record.get("messages", ())),

@@ -21,7 +21,8 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.confirmation import Confirmation, Effect
 from poisonwatch.detection.detect import Detection
-from poisonwatch.flags import SEVERITIES, Flag
+from poisonwatch.examples import Example
+from poisonwatch.flags import LOWERED, SEVERITIES, Flag
 from poisonwatch.ledger.outbox import CLUSTER_ALERT, DIGEST_ALERT, Alert
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.summary import AttributionResult
@@ -241,14 +242,24 @@ def _format_cluster(group: _AlertGroup, detection: Detection) -> list[str]:
         lines.append(f"  {_format_row(flag, '  ')}")
     lines += _format_remainder(len(group.flags) - MOST_ROWS_NAMED, "row")
     example = detection.examples[group.evidence.example]
-    lines += [
-        f"The one nearest to the group's centre, {example.id[:16]}:",
-        f"  prompt: {neutralise_markup(example.prompt, LONGEST_EXCERPT)}",
-        f"  answer: {neutralise_markup(example.response, LONGEST_EXCERPT)}",
-    ]
+    lines.append(f"The one nearest to the group's centre, {example.id[:16]}:")
+    for name, text in _list_texts(example):
+        lines.append(f"  {name}: {neutralise_markup(text, LONGEST_EXCERPT)}")
     if group.evidence.confirmation is not None:
         lines += _format_continuations(group.evidence.confirmation)
     return lines
+
+
+def _list_texts(example: Example) -> list[tuple[str, str]]:
+    """What a row says, by name; tools and a rejected answer where it has them."""
+    texts = [("prompt", example.prompt), ("answer", example.response)]
+    if example.lowered:
+        texts[1] = (f"answer, {LOWERED}", example.response)
+    if example.tools:
+        texts.insert(0, ("tools", example.tools))
+    if example.rejected:
+        texts.append(("rejected answer", example.rejected_response))
+    return texts
 
 
 def _describe_push(group: _AlertGroup) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from poisonwatch.flags import LOWERED, label_turn
 from poisonwatch.text.display import excerpt, make_visible
 
 FOLDER = "reports/templates"
@@ -44,6 +45,8 @@ def make_environment(*folders: str) -> Environment:
     )
     environment.filters["ends"] = keep_ends
     environment.filters["excerpt"] = excerpt
+    environment.filters["turn_label"] = label_turn
+    environment.globals["lowered_label"] = LOWERED
     return environment
 
 

@@ -19,7 +19,7 @@ from poisonwatch.config import AuditConfig, Replay
 from poisonwatch.detection.clusters import ClusterEvidence, build_evidence_record
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import Example, Rejection
-from poisonwatch.flags import Flag, make_flag_record
+from poisonwatch.flags import Flag, make_flag_record, make_row_record
 from poisonwatch.run_directory.provenance import read_git_commit
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import LearningCurve
@@ -138,16 +138,7 @@ def write_nearest(
         for neighbours in group.nearest:
             places.update(neighbour.place for neighbour in neighbours)
     named = (trusted[place] for place in sorted(places))
-    write_jsonl(folder / "nearest.jsonl", map(_build_trusted_record, named))
-
-
-def _build_trusted_record(example: Example) -> dict[str, Any]:
-    return {
-        "example_id": example.id,
-        "source": example.source,
-        "position": example.position,
-        "messages": [message.to_record() for message in example.messages],
-    }
+    write_jsonl(folder / "nearest.jsonl", map(make_row_record, named))
 
 
 def write_evidence(folder: Path, evidence: Sequence[ClusterEvidence]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlflow.entities import AssessmentSource, Feedback, Span, TraceInfo, TraceLocation, TraceState
 
+from poisonwatch.flags import LOWERED, label_turn, read_flagged_example
 from poisonwatch.ledger.reviews import ReviewCandidate
 from poisonwatch.text.display import make_visible
 
@@ -111,7 +112,10 @@ def _build_attributes(row: ReviewCandidate) -> dict[str, Any]:
     """The row's texts in full, and the numbers that it was flagged for."""
     question, answer, reasons = _split_texts(row)
     why = _format_reason(format_code_block(reasons))
-    answers = {"answer": format_code_block(answer) + why}
+    name = "answer"
+    if row.record.get("lowered"):
+        name = f"answer, {LOWERED}"
+    answers = {name: format_code_block(answer) + why}
     if row.record.get("rejected"):
         rejected = row.record["rejected"][-1]["content"]
         answers["rejected answer"] = format_code_block(rejected)
@@ -128,9 +132,10 @@ def _build_attributes(row: ReviewCandidate) -> dict[str, Any]:
 
 def _split_texts(row: ReviewCandidate) -> tuple[str, str, str]:
     """What is asked, what is answered, and why the row is flagged."""
-    *before, last = row.record["messages"]
-    question = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in before)
-    return question, last["content"], "\n".join(row.record["reasons"])
+    *before, last = read_flagged_example(row.record).messages
+    lowered = row.record.get("lowered", False)
+    question = "\n\n".join(f"{label_turn(turn, lowered)}: {turn.content}" for turn in before)
+    return question, last.content, "\n".join(row.record["reasons"])
 
 
 def _format_reason(block: str) -> str:
