@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from poisonwatch.flags import read_flagged_example
+from poisonwatch.flags import LOWERED, read_flagged_example
 from poisonwatch.text.display import excerpt, make_visible
 
 ROWS_SHOWN = 30
@@ -144,13 +144,16 @@ def _build_flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
     table.add_column("text", overflow="fold", ratio=2, min_width=14)
     for flag in flags:
         example = read_flagged_example(flag)
+        text = excerpt(f"{example.prompt} / {example.response}", 70)
+        if example.lowered:
+            text = f"{text} ({LOWERED})"
         cells = (
             f"{example.source}, {example.position}",
             flag["panel"],
             f"{flag['score']:.1f}",
             f"{flag['q_value']:.2g}",
             _describe_reasons(flag),
-            excerpt(f"{example.prompt} / {example.response}", 70),
+            text,
         )
         # rows are hostile: neither their markup nor their escapes may reach the terminal
         table.add_row(*[Text(make_visible(cell)) for cell in cells])
