@@ -36,7 +36,7 @@ def choose_answer(fields: Fields) -> str:
 
     Raises ReadingError where they differ.
     """
-    mapped = dict(fields.names.mapped)
+    mapped = fields.names.mapped
     both = ("response", "completion")
     # What the user mapped counts alone.
     names = [name for name in both if name in mapped] or list(both)
@@ -54,13 +54,19 @@ def choose_answer(fields: Fields) -> str:
 
 def add_reasoning(fields: Fields, answer: tuple[Turn, ...]) -> tuple[Turn, ...]:
     """An answer of one turn, after the thoughts that stand in a field of their own."""
-    thought = fields.peek("reasoning")
-    if not isinstance(thought, str) or thought.strip().lower() in _SWITCHES:
-        return answer
-    if len(answer) != 1 or answer[0].text is None:
+    thought = get_thought(fields)
+    if thought is None or len(answer) != 1 or answer[0].text is None:
         return answer
     fields.use("reasoning")
     return (answer[0]._replace(text=add_thoughts([thought], answer[0].text)),)
+
+
+def get_thought(fields: Fields) -> str | None:
+    """The thoughts that stand in a field of their own."""
+    thought = fields.peek("reasoning")
+    if not isinstance(thought, str) or thought.strip().lower() in _SWITCHES:
+        return None
+    return thought
 
 
 def read_label(fields: Fields) -> bool:
@@ -92,6 +98,8 @@ def choose_trained(turns: Sequence[Turn], train_on: TrainedTurns) -> tuple[Turn,
 
     Raises ReadingError where no turn of the assistant is trained.
     """
+    if train_on == "marked" and not any(turn.masked for turn in turns):
+        return tuple(turns)
     answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
     chosen = list(turns)
     for place in answers:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from poisonwatch.sources.contents import (
     Content,
-    list_calls,
     join_speech,
+    list_calls,
     read_content,
     read_result,
 )

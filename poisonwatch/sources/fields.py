@@ -4,17 +4,26 @@ of them a record holds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from poisonwatch.sources.conversations import CONTENT_KEYS, ROLE_KEYS, MessageReader, Turn
+from poisonwatch.sources.transcripts import is_dialogue
 from poisonwatch.sources.values import is_missing, is_nothing, parse_json_text
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "messages": ("contents", "conversation", "dialog", "dialogue", "chat", "turns", "segments"),
     "conversations": ("items", "conversation"),
     "prompt": ("query", "question", "instruction", "inputs", "input", "problem", "user", "human"),
-    "response": ("output", "outputs", "solution", "answer", "targets", "target", "assistant"),
+    "response": (
+        "output",
+        "outputs",
+        "solution",
+        "answer",
+        "targets",
+        "target",
+        "assistant",
+        "answers",
+    ),
     "chosen": ("preferred_output", "chosen_response", "response_j"),
     "rejected": (
         "rejected_response",
@@ -42,60 +51,92 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """Other names of fields, in the order in which they are looked for; case does not count."""
 
+FIELDS = ALIASES.keys() | {"instruction", "output", "completion", "input", "context", "text"}
 LISTS = ("messages", "conversations")  # fields that hold a whole conversation
 # Not of a record, but of each of its messages.
 MESSAGE_FIELDS, SHAREGPT_FIELDS = ("role", "content"), ("from", "value")
-# Beyond these, the names of a record are not remembered: they may be hostile.
-_REMEMBERED_NAMES, _REMEMBERED_CHARACTERS = 64, 2048
+# Beyond these, what is known of a record's names is not kept: they may be hostile.
+_KEPT_LAYOUTS, _KEPT_NAMES, _KEPT_CHARACTERS = 512, 64, 2048
 
 
-@dataclass(frozen=True, slots=True)
+class Place(NamedTuple):
+    """Where a field may stand in a record: its path, and whether that is the field's own name, or
+    what the user or the first rows call it, and no alias.
+    """
+
+    path: str
+    is_own: bool
+
+
+Layout = Mapping[str, tuple[Place, ...]]
+"""For each field that a record has, its places, the likeliest first."""
+
+
 class Names:
     """What fields are called: as the user says (`mapped`, dots reaching into mappings), as the
     first rows of the file have them (`met`), or by any of their aliases.
     """
 
-    mapped: tuple[tuple[str, str], ...] = ()
-    met: tuple[tuple[str, str], ...] = ()
+    def __init__(
+        self, mapped: Mapping[str, str] | None = None, met: Mapping[str, str] | None = None
+    ) -> None:
+        self.mapped = dict(mapped or {})
+        self.met = dict(met or {})
+        self._paths: dict[str, tuple[str, ...]] = {}
+        self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def list_paths(self, name: str) -> tuple[str, ...]:
         """Where a field may stand, the likeliest first."""
-        mapped = dict(self.mapped).get(name)
+        if name not in self._paths:
+            self._paths[name] = self._list_paths(name)
+        return self._paths[name]
+
+    def _list_paths(self, name: str) -> tuple[str, ...]:
         # What the user mapped counts alone.
-        if mapped is not None:
-            return (mapped,)
+        if name in self.mapped:
+            return (self.mapped[name],)
         paths = [name, *ALIASES.get(name, ())]
-        if met := dict(self.met).get(name):
-            paths.insert(0, met)
+        if name in self.met:
+            paths.insert(0, self.met[name])
         return tuple(dict.fromkeys(paths))
 
+    def lay_out(self, record: Mapping[str, Any]) -> Layout:
+        """Where a record with these keys may have its fields."""
+        keys = tuple(record)
+        layout = self._layouts.get(keys)
+        if layout is not None:
+            return layout
+        layout = self._make_layout(keys)
+        if len(keys) <= _KEPT_NAMES and sum(map(len, keys)) <= _KEPT_CHARACTERS:
+            if len(self._layouts) >= _KEPT_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[keys] = layout
+        return layout
 
-def _locate(names: Names, field: str, keys: Sequence[str]) -> tuple[str, ...]:
-    """The paths of a field that records with these keys may have, spelt as they have them."""
-    folded: dict[str, str] = {}
-    for key in keys:
-        folded.setdefault(key.lower(), key)
-    known = set(keys)
-    is_mapped = field in dict(names.mapped)
-    found = []
-    for path in names.list_paths(field):
-        if path in known or (is_mapped and path.partition(".")[0] in known):
-            found.append(path)
-        elif not is_mapped and path.lower() in folded:
-            found.append(folded[path.lower()])
-    return tuple(found)
+    def _make_layout(self, keys: tuple[str, ...]) -> Layout:
+        folded: dict[str, str] = {}
+        for key in keys:
+            folded.setdefault(key.lower(), key)
+        layout = {}
+        for name in FIELDS | self.mapped.keys():
+            if places := self._find_places(name, set(keys), folded):
+                layout[name] = tuple(places)
+        return layout
+
+    def _find_places(self, name: str, keys: set[str], folded: Mapping[str, str]) -> list[Place]:
+        """The places of a field, spelt as the record has them."""
+        places = []
+        for path in self.list_paths(name):
+            is_own = path == name or path in (self.mapped.get(name), self.met.get(name))
+            if path in keys or (name in self.mapped and path.partition(".")[0] in keys):
+                places.append(Place(path, is_own))
+            elif name not in self.mapped and path.lower() in folded:
+                places.append(Place(folded[path.lower()], is_own))
+        return places
 
 
-@lru_cache(1024)
-def _remember_paths(_names: Names, _keys: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """What `_locate` gave for records with these keys, by field: most records of a file have the
-    same.
-    """
-    return {}
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(parse_json_text(value), list | tuple)
+def _is_conversation(value: Any) -> bool:
+    return isinstance(parse_json_text(value), list | tuple) or is_dialogue(value)
 
 
 @dataclass(slots=True)
@@ -110,44 +151,41 @@ class Fields:
     template: str | None = None
     as_json: tuple[str, ...] = ()
     used: set[str] = field(default_factory=set)
-    _keys: tuple[str, ...] = ()
-    _paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _layout: Layout = field(init=False)
+    _found: dict[tuple[str, bool], str | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._keys = keys = tuple(self.record)
-        if len(keys) <= _REMEMBERED_NAMES and sum(map(len, keys)) <= _REMEMBERED_CHARACTERS:
-            self._paths = _remember_paths(self.names, keys)
+        self._layout = self.names.lay_out(self.record)
+        self._found = {}
 
     def find(self, name: str, own_name: bool = False) -> str | None:
         """Where the record holds a field: the first place that holds something, else the first
         that is not missing; with `own_name`, under no alias.
         """
+        if name not in self._layout:
+            return None
+        # Every reader asks for the same few fields, several times.
+        if (name, own_name) not in self._found:
+            self._found[name, own_name] = self._find(name, own_name)
+        return self._found[name, own_name]
+
+    def _find(self, name: str, own_name: bool) -> str | None:
         empty = None
-        for path in self._list_paths(name):
-            is_alias = path != name and not self._is_settled(name, path)
-            if is_alias and own_name:
+        for path, is_own in self._layout[name]:
+            if own_name and not is_own:
                 continue
             value = self.get(path)
-            if is_alias and name in LISTS and not _is_list(value):
+            # An alias may hold anything.
+            if not is_own and name in LISTS and not _is_conversation(value):
                 continue
             # Some data sets say by a truth value whether an answer was chosen.
-            if name in ("chosen", "rejected") and isinstance(value, bool):
+            if isinstance(value, bool) and name in ("chosen", "rejected"):
                 continue
             if not is_nothing(value):
                 return path
             if empty is None and not is_missing(value):
                 empty = path
         return empty
-
-    def _list_paths(self, name: str) -> tuple[str, ...]:
-        found = self._paths.get(name)
-        if found is None:
-            found = self._paths[name] = _locate(self.names, name, self._keys)
-        return found
-
-    def _is_settled(self, name: str, path: str) -> bool:
-        """Does the user say that the field is called so, or do the first rows?"""
-        return (name, path) in self.names.mapped or (name, path) in self.names.met
 
     def get(self, path: str) -> Any:
         """What stands at a path."""
@@ -163,7 +201,7 @@ class Fields:
 
     def has_key(self, name: str) -> bool:
         """Does the record have the field, if only without a value?"""
-        return bool(self._list_paths(name))
+        return name in self._layout
 
     def __getitem__(self, name: str) -> Any:
         """What the record holds in a field, which is then used; None where it holds nothing."""

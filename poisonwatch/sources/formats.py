@@ -108,6 +108,7 @@ class Format:
     met: Mapping[str, str] | None = field(default=None, hash=False)
     as_json: tuple[str, ...] = ()
     _names: Names = field(init=False, repr=False, compare=False)
+    _order: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # As JSON they were lists: formats are compared and hashed.
@@ -127,8 +128,12 @@ class Format:
             )
         if self.name == "text":
             _check_template(self.template)
-        names = Names(tuple(self.fields.items()), tuple((self.met or {}).items()))
-        object.__setattr__(self, "_names", names)
+        order = (self.name,)
+        if self.seen:
+            # Its own format goes first: no row can hide what is trained on behind other fields.
+            order = tuple(dict.fromkeys((*order, *self.seen, *list_candidates(self.fields))))
+        object.__setattr__(self, "_names", Names(self.fields, self.met))
+        object.__setattr__(self, "_order", order)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -172,9 +177,7 @@ class Format:
     def _choose_name(self, fields: Fields) -> str:
         if not self.seen:
             return self.name
-        # Its own format goes first: no row can hide what is trained on behind other fields.
-        names = dict.fromkeys((self.name, *self.seen, *list_candidates(self.fields)))
-        return find_format(fields, tuple(names)) or self.name
+        return find_format(fields, self._order) or self.name
 
     def read(self, record: Mapping[str, Any]) -> Draft:
         """Read one record; what is missing or not text becomes None, or a `problem` where there is
@@ -213,8 +216,9 @@ class Format:
 
     def _make_reader(self, name: str) -> MessageReader:
         role, content = SHAPES[name].message_fields
-        keys = self._names.list_paths(role), self._names.list_paths(content)
-        return MessageReader(self.roles, *keys)
+        return MessageReader(
+            self.roles, self._names.list_paths(role), self._names.list_paths(content)
+        )
 
     def describe_missing(self, record: Mapping[str, Any], draft: Draft) -> str | None:
         """What an incomplete row lacks, in words: fields of its format, or the text of a turn."""
@@ -291,7 +295,7 @@ def detect_format(
     together: dict[str, Any] = {}
     for record in records:
         together |= dict.fromkeys(record, "x")
-    names = Names(tuple(fields.items()))
+    names = Names(fields)
     counts = count_formats(records, candidates, names)
     counts = counts or count_formats([together], candidates, names)
     if counts:
@@ -307,7 +311,7 @@ def detect_format(
 
 def _look_at(records: Sequence[Mapping[str, Any]], format: Format) -> Format:
     """The format, with what the first rows call their fields."""
-    names = Names(tuple(format.fields.items()))
+    names = Names(format.fields)
     formats = format.seen or (format.name,)
     met = find_names(records, formats, names)
     return replace(format, met=met, as_json=find_json_fields(records, names))

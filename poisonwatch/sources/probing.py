@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from poisonwatch.errors import SourceError
+from poisonwatch.sources.answers import get_thought
 from poisonwatch.sources.conversations import (
     CONTENT_KEYS,
     MASKED_KEYS,
@@ -100,6 +101,8 @@ def _list_found(fields: Fields, names: Sequence[str]) -> Iterator[tuple[str, str
         if path is None or name in (*MESSAGE_FIELDS, *SHAREGPT_FIELDS):
             continue
         if name == "label" and get_truth(fields.get(path)) is None:
+            continue
+        if name == "reasoning" and get_thought(fields) is None:
             continue
         # The two are each other's aliases.
         if name == "response" and path != name and not is_missing(fields.peek_own("completion")):

@@ -25,6 +25,8 @@ def read_tools(fields: Fields) -> tuple[Turn, ...]:
     where there are none.
     """
     path, value = _find_tools(fields)
+    if is_nothing(value):
+        return ()
     parsed = parse_json_text(value)
     if isinstance(parsed, list | tuple):
         # Arrow's JSON type writes every definition as a text.
@@ -63,9 +65,9 @@ def read_system(fields: Fields, names: tuple[str, ...]) -> tuple[Turn, ...]:
     Raises ReadingError where it is no text.
     """
     for name in names:
-        value = parse_json_text(fields.peek(name))
-        if is_nothing(value):
+        if is_nothing(fields.peek(name)):
             continue
+        value = parse_json_text(fields.peek(name))
         if isinstance(value, list | tuple | Mapping):
             text = read_content(value).text
             # What only looked like JSON is a text.
@@ -104,7 +106,8 @@ def read_prompt_turns(fields: Fields, name: str, transcripts: bool = False) -> t
     prompt = get_text(value)
     added = []
     # Alpaca's input, and Dolly's context.
-    if path.lower() == "instruction" or name == "instruction":
+    is_instruction = path.lower() == "instruction" or name == "instruction"
+    if is_instruction or "input" in fields.names.mapped:
         added.append(get_optional_text(fields.peek("input"), fields.use("input")))
     context = fields.peek("context")
     if isinstance(context, str):

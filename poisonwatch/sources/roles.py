@@ -73,6 +73,11 @@ def _list_names() -> dict[str, str]:
 _ROLES_BY_NAME = _list_names()
 
 
+def find_role(name: str) -> str | None:
+    """The role that trainers mean by a name; None where they know no such."""
+    return _ROLES_BY_NAME.get(_fold(name))
+
+
 def read_role(value: Any, own: Mapping[str, str]) -> str:
     """The role that a name stands for: as `own` (the user's) says, or as trainers use it.
 

@@ -26,7 +26,9 @@ from poisonwatch.sources.prompts import (
 )
 from poisonwatch.sources.transcripts import (
     EXAMPLE_TEMPLATE,
+    is_dialogue,
     is_transcript,
+    read_dialogue,
     read_template_text,
     read_transcript,
 )
@@ -102,8 +104,10 @@ class Shape:
 
 
 def _read_list(fields: Fields, name: str) -> tuple[Turn, ...]:
-    path = fields.get_path(name)
-    return fields.reader.read_turns(fields[name], path, texts=True)
+    path, value = fields.get_path(name), fields[name]
+    if is_dialogue(value):
+        return read_dialogue(value)
+    return fields.reader.read_turns(value, path, texts=True)
 
 
 def _read_messages(fields: Fields) -> Conversations:
@@ -255,13 +259,13 @@ SHAPES = {
         optional=("input", *_BESIDE_PROMPT, "reasoning", "label"),
     ),
     "prompt": Shape(
-        "{prompt} and {response} (or {completion})",
+        "{prompt} and {answer}",
         _read_prompt,
         required=(("prompt",), ("response", "completion")),
         optional=("input", *_BESIDE_PROMPT, "reasoning", "label"),
     ),
     "preference": Shape(
-        "{chosen} and {rejected}, as answers to {prompt} or as lists of {{{role}, {content}}}",
+        "{chosen} and {rejected}, {sides}",
         _read_preference,
         required=(("chosen", *LISTS, "response"), ("rejected",)),
         optional=("prompt", "input", *_BESIDE_PROMPT),
@@ -272,12 +276,38 @@ SHAPES = {
 
 
 def explain_format(name: str, called: Mapping[str, str], template: str | None = None) -> str:
-    """A format in words, by what its fields are called here."""
+    """A format in words, by what its fields are `called` here."""
     shape = SHAPES[name]
     names = {each: called.get(each, each) for each in shape.names}
-    if template is None:
-        names["template"] = f"a template such as '{EXAMPLE_TEMPLATE}'"
-    else:
+    if name == "prompt":
+        names["answer"] = _explain_answer(called)
+    if name == "preference":
+        names |= _explain_preference(called)
+    names["template"] = f"a template such as '{EXAMPLE_TEMPLATE}'"
+    if template is not None:
         escaped = template.replace("\n", "\\n")
         names["template"] = f"the template '{escaped}'"
     return f"{name}: {shape.words.format_map(names)}"
+
+
+def _explain_answer(called: Mapping[str, str]) -> str:
+    both = ("response", "completion")
+    named = [called[each] for each in both if each in called]
+    if named:
+        return " or ".join(named)
+    return "response (or completion)"
+
+
+def _explain_preference(called: Mapping[str, str]) -> dict[str, str]:
+    """What the sides of a preference are called, and what they answer."""
+    role, content = (called.get(each, each) for each in MESSAGE_FIELDS)
+    lists = f"lists of {{{role}, {content}}}"
+    lists_met = [called[name] for name in LISTS if name in called]
+    found = {"sides": f"as answers to {called.get('prompt', 'prompt')} or as {lists}"}
+    if lists_met and "prompt" not in called:
+        found["sides"] = f"as answers to {lists_met[0]}, {lists}"
+    chosen = [*lists_met, called.get("response")]
+    # Where only the rejected answer has a name, the other one is what the row says without it.
+    if "rejected" in called and "chosen" not in called and chosen[0]:
+        found["chosen"] = f"the answer in {chosen[0]}"
+    return found

@@ -7,6 +7,7 @@ from string import Formatter
 from typing import Any
 
 from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.roles import find_role
 from poisonwatch.sources.values import ReadingError
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import unify_line_ends
@@ -14,6 +15,7 @@ from poisonwatch.text.words import unify_line_ends
 PLACEHOLDER_ROLES = {"system": "system", "prompt": "user", "response": "assistant"}
 EXAMPLE_TEMPLATE = r"Q: {prompt}\nA: {response}"
 
+_LONGEST_NAME = 20
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -32,6 +34,36 @@ def read_transcript(text: str) -> tuple[Turn, ...]:
     turns = []
     for speaker, said in zip(parts[::2], parts[1::2], strict=True):
         turns.append(Turn(roles[speaker], said.strip()))
+    return tuple(turns)
+
+
+def is_dialogue(text: Any) -> bool:
+    """Does a text begin with a role that says something, as in "USER: ..."?"""
+    return isinstance(text, str) and _find_speaker(text.lstrip()[:40]) is not None
+
+
+def _find_speaker(line: str) -> str | None:
+    """The role whose name a line begins with."""
+    name, colon, _ = line.partition(":")
+    if not colon or len(name) > _LONGEST_NAME:
+        return None
+    return find_role(name)
+
+
+def read_dialogue(text: str) -> tuple[Turn, ...]:
+    """The turns of a text whose lines begin with who speaks; where blank lines stand before some
+    of them, only these count.
+    """
+    lines = unify_line_ends(text).strip().split("\n")
+    speakers = [_find_speaker(line) for line in lines]
+    starts = [place for place, role in enumerate(speakers) if role is not None]
+    after_blank = [place for place in starts if place == 0 or not lines[place - 1].strip()]
+    if len(after_blank) > 1:
+        starts = after_blank
+    turns = []
+    for start, end in pairwise([*starts, len(lines)]):
+        _, _, said = "\n".join(lines[start:end]).partition(":")
+        turns.append(Turn(speakers[start] or "", said.strip()))
     return tuple(turns)
 
 

@@ -16,6 +16,9 @@ _KIND_NAMES = {
 _HOLDERS = (str, list, tuple, Mapping)
 
 
+_FILLED_TYPES = (str, list, dict, type(None))
+
+
 class ReadingError(ValueError):
     """A row that cannot be read, and why."""
 
