@@ -151,7 +151,8 @@ def _read_held_rows(file: SourceFile, source: SourceConfig) -> Iterator[HeldRow]
     for chunk in batched(file.read(), ROWS_PER_CHUNK):
         readable = [row.record for row in chunk if row.record is not None]
         if format is None and readable:
-            format = choose_format(source, readable[:FORMAT_SAMPLE_ROWS], file.name)
+            settled = file.settle(source)
+            format = choose_format(settled, readable[:FORMAT_SAMPLE_ROWS], file.name)
         for row in chunk:
             yield _hold_row(row, format, file.schema)
 

@@ -13,13 +13,13 @@ from typing import Any
 from poisonwatch.errors import SourceError
 from poisonwatch.sources.base import PassedOver
 from poisonwatch.sources.file_types import detect_file_type, list_file_types
+from poisonwatch.sources.llama_factory import Settings, is_catalogue, read_catalogue
 from poisonwatch.sources.saved import (
     DESCRIPTIONS,
     INFO,
     MAX_DESCRIPTION_BYTES,
     SPLITS,
     STATE,
-    is_llama_factory,
     list_data_files,
     list_splits,
     parse_description,
@@ -36,8 +36,8 @@ from poisonwatch.sources.trees import Listing, Tree
 
 MAX_NAMED = 3  # things passed over that an error names
 _CATALOGUE = (
-    "LLaMA-Factory's list of data sets: what it says of columns and tags, say in "
-    "`source.format`, `source.fields` and `source.roles`"
+    "LLaMA-Factory's list of data sets: its columns and tags say how they are read, unless "
+    "`source.format` or `source.fields` does"
 )
 _DESCRIPTION = "describes a data set and holds no rows"
 
@@ -45,13 +45,14 @@ _DESCRIPTION = "describes a data set and holds no rows"
 @dataclass(frozen=True, slots=True)
 class FoundFile:
     """A file of rows: its `path` as it was found, where that leads (`target`), what the file system
-    tells of it, and by what it is sorted.
+    tells of it, by what it is sorted, and the `settings` by which its folder says it is read.
     """
 
     path: str
     target: str
     info: Mapping[str, Any]
     order: tuple[str, int]
+    settings: Settings | None = None
 
 
 class Discovery:
@@ -75,6 +76,7 @@ class Discovery:
         self._split = split
         self._web = web
         self._walked: set[str] = set()  # folders, without links
+        self._settings: dict[str, Settings] = {}  # by the path of a file or folder
         self._found: dict[str, FoundFile] = {}
         self._passed_over: dict[str, PassedOver] = {}
 
@@ -133,14 +135,16 @@ class Discovery:
             return []
         if SPLITS in described:
             return self._add_splits(folder, listing, described[SPLITS])
+        for name, record in described.items():
+            reason = _DESCRIPTION
+            if name == INFO and is_catalogue(record):
+                reason = _CATALOGUE
+                for file, settings in read_catalogue(record).items():
+                    self._settings[_join(folder, file.strip("/"))] = settings
+            self._pass(_join(folder, name), reason, False)
         for name, info in listing.files.items():
-            path = _join(folder, name)
             if name not in described:
-                self._add_by_name(path, name, info)
-            elif name == INFO and is_llama_factory(described[name]):
-                self._pass(path, _CATALOGUE, False)
-            else:
-                self._pass(path, _DESCRIPTION, False)
+                self._add_by_name(_join(folder, name), name, info)
         below = []
         for name, path in (listing.folders | listing.links).items():
             if not self._pass_folder(path, name):
@@ -234,7 +238,16 @@ class Discovery:
         # another file is a file of its own, as for whoever trains on the folder.
         folder, _, name = path.rpartition("/")
         same = _join(self._tree.resolve(folder or "/", self._name(folder)), name)
-        self._found.setdefault(same, FoundFile(path, target, info, order))
+        found = FoundFile(path, target, info, order, settings=self._find_settings(path))
+        self._found.setdefault(same, found)
+
+    def _find_settings(self, path: str) -> Settings | None:
+        """How a file is read, as the folder of the data set says that it is or lies in."""
+        while self._settings and path:
+            if path in self._settings:
+                return self._settings[path]
+            path = path.rpartition("/")[0]
+        return None
 
     def _pass(self, path: str, reason: str, may_hold_rows: bool) -> None:
         name = self._name(path)

@@ -85,6 +85,15 @@ class File(SourceFile):
             self._empty = Path(path).stat().st_size == 0
         # Behind a link a file may be called otherwise: its own name tells what it is.
         self._type, self._compression = detect_file_type(found.path, _is_web(fs))
+        self._settings = found.settings
+
+    def settle(self, source: SourceConfig) -> SourceConfig:
+        """By LLaMA-Factory's list of data sets, where that names the file."""
+        if self._settings is None or source.format != "auto" or source.fields or source.template:
+            return source
+        # The user's roles go first.
+        roles = {**self._settings["roles"], **source.roles}
+        return source.model_copy(update={**self._settings, "roles": roles})
 
     def read(self, after: str | None = None) -> Iterator[RawRow]:
         """The rows. Raises SourceError also where the file is another one after the reading than it

@@ -1,5 +1,5 @@
-"""Folders that other tools wrote with a description of what is in them: data sets saved by
-`datasets` (save_to_disk), and LLaMA-Factory's list of data sets.
+"""Data sets that `datasets` saved (save_to_disk), each a folder with a description of what is in
+it.
 """
 
 import json
@@ -18,8 +18,6 @@ INFO = "dataset_info.json"
 DESCRIPTIONS = (STATE, SPLITS, INFO, "dataset_infos.json")
 MAX_DESCRIPTION_BYTES = 16 << 20
 _SHUFFLED = ("_indices_files", "_indices_data_files")
-# Where LLaMA-Factory finds a data set.
-_LLAMA_FACTORY = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
 
 
 def is_saved(folder: Path) -> bool:
@@ -54,14 +52,6 @@ def parse_description(name: str, content: bytes) -> Mapping[str, Any] | None:
     if not known:
         return None
     return record
-
-
-def is_llama_factory(record: Mapping[str, Any]) -> bool:
-    """Whether a dataset_info.json lists data sets as LLaMA-Factory's does."""
-    for entry in record.values():
-        if not isinstance(entry, dict) or not any(key in entry for key in _LLAMA_FACTORY):
-            return False
-    return bool(record)
 
 
 def list_data_files(state: Mapping[str, Any], name: str) -> list[str]:

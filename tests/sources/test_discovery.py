@@ -260,7 +260,7 @@ def test_saved_data_set_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
 
 def test_descriptions_of_data_sets_are_no_rows(tmp_path: Path) -> None:
-    """LLaMA-Factory's list says which settings say the same."""
+    """LLaMA-Factory's list is one of them."""
     put(tmp_path, "a.jsonl", "dataset_infos.json/b.jsonl")
     catalogue = {"a": {"file_name": "a.jsonl", "columns": {"prompt": "prompt"}}}
     put(tmp_path, "dataset_info.json", content=json.dumps(catalogue).encode())

@@ -7,7 +7,6 @@ import pytest
 
 from poisonwatch.errors import SourceError
 from poisonwatch.sources.saved import (
-    is_llama_factory,
     is_saved,
     list_data_files,
     list_splits,
@@ -36,14 +35,6 @@ def test_content_tells_a_description_from_rows(name: str, content: object, descr
     assert found == (content if describes else None)
     assert parse_description(name, b"{") is None
     assert parse_description(name, b"\xff") is None
-
-
-def test_catalogue_of_llama_factory_is_told_from_a_description_by_datasets() -> None:
-    """Each of its entries says where the data are."""
-    assert is_llama_factory({"a": {"file_name": "a.json"}, "b": {"hf_hub_url": "x/y"}})
-    assert not is_llama_factory({"default": {"features": {}}})
-    assert not is_llama_factory({"features": None})
-    assert not is_llama_factory({})
 
 
 def test_files_and_splits_lie_in_the_folder_itself() -> None:

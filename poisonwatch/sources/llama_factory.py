@@ -1,0 +1,89 @@
+"""LLaMA-Factory's dataset_info.json: which files of its folder are data sets, and what their fields
+and roles are called.
+
+The names are those of its data/README.md; what a data set leaves out has LLaMA-Factory's default.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
+# Fields of a format here, and the columns that give their names there.
+_COMMON = {"system": "system", "history": "history", "label": "kto_tag"}
+_ALPACA = {"instruction": "prompt", "input": "query", "output": "response", **_COMMON}
+_PAIR = {"chosen": "chosen", "rejected": "rejected", "system": "system"}
+_ALPACA_PAIR = {"prompt": "prompt", "input": "query", "history": "history", **_PAIR}
+_SHAREGPT = {"conversations": "messages", "system": "system", "tools": "tools", "label": "kto_tag"}
+_SHAREGPT_PAIR = {"conversations": "messages", "tools": "tools", **_PAIR}
+_ROLES = {
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "observation_tag": "tool",
+    "function_tag": "assistant",
+    "system_tag": "system",
+}
+
+Settings = dict[str, Any]
+"""What an audit file says of rows: `format`, `fields` and `roles`."""
+
+
+def is_catalogue(record: Mapping[str, Any]) -> bool:
+    """Whether the object of a dataset_info.json lists data sets, each with its place."""
+    for entry in record.values():
+        if not isinstance(entry, dict) or not any(key in entry for key in _PLACES):
+            return False
+    return bool(record)
+
+
+def read_catalogue(record: Mapping[str, Any]) -> dict[str, Settings]:
+    """How the files (or folders) of the catalogue's folder are to be read, by their paths in it.
+
+    Left out is what two data sets read in different ways, and what lies elsewhere.
+    """
+    found: dict[str, Settings] = {}
+    disputed = set()
+    for entry in record.values():
+        file = entry.get("file_name")
+        if not isinstance(file, str):
+            continue
+        settings = read_entry(entry)
+        if settings is None or found.setdefault(file, settings) != settings:
+            disputed.add(file)
+    return {file: settings for file, settings in found.items() if file not in disputed}
+
+
+def read_entry(entry: Mapping[str, Any]) -> Settings | None:
+    """How one data set is to be read; None where it is described in a way that is not known."""
+    columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
+    if not _is_names(columns) or not _is_names(tags):
+        return None
+    formatting, ranking = entry.get("formatting") or "alpaca", bool(entry.get("ranking"))
+    if formatting == "alpaca":
+        names = _ALPACA_PAIR if ranking else _ALPACA
+        defaults = {"prompt": "instruction", "query": "input", "response": "output"}
+        fields = _map_fields(names, {**defaults, **columns})
+        return {"format": "preference" if ranking else "alpaca", "fields": fields, "roles": {}}
+    if formatting not in ("sharegpt", "openai"):
+        return None
+    names = _SHAREGPT_PAIR if ranking else _SHAREGPT
+    fields = _map_fields(names, {"messages": "conversations", **columns})
+    role, content = ("role", "content") if ranking else ("from", "value")
+    defaults = {"role_tag": "from", "content_tag": "value"}
+    if formatting == "openai":
+        defaults = {"role_tag": "role", "content_tag": "content"}
+    tags = {**defaults, **tags}
+    fields |= {role: tags["role_tag"], content: tags["content_tag"]}
+    roles = {tags[tag]: role for tag, role in _ROLES.items() if tag in tags}
+    return {"format": "preference" if ranking else "sharegpt", "fields": fields, "roles": roles}
+
+
+def _map_fields(names: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, str]:
+    """What fields are called, of those that have a column."""
+    return {field: columns[column] for field, column in names.items() if column in columns}
+
+
+def _is_names(value: Any) -> bool:
+    """Whether this maps texts to texts."""
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(text, str) for pair in value.items() for text in pair)
