@@ -28,9 +28,10 @@ from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.model.files import ModelFiles
-from poisonwatch.reports.summary import AttributionResult, summarise
+from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
 from poisonwatch.sentinels.sentinel import Sentinel, compute_sentinels_version, load_sentinels
+from poisonwatch.sources.unread import count_unread
 from poisonwatch.tasks.alerts import compose_alerts, deliver
 from poisonwatch.tasks.attribution import (
     add_probes,
@@ -83,12 +84,23 @@ def run_audit_stages(
                 valid = engine(validate, batch.rows, config, ledger)
                 benign = load_trusted(ledger, config.name)
                 reference = engine(pull_reference, config, valid.examples, benign)
-                reporter.note_rows(ingested, len(batch), valid, reference=reference)
+                unread = count_unread(batch.rows, config.source.ignore)
+                reporter.note_rows(ingested, len(batch), valid, reference=reference, unread=unread)
                 rows = AuditRows(tuple(valid.examples), tuple(reference.examples))
                 found = attribute(config, files, sentinels, rows, engine, reporter)
                 counts = _count_rows(ingested, batch, valid, reference)
                 costs = engine.clock.costs
-                summary = summarise(config, audit_id, version, counts, found, costs) | tracked
+                source = describe_source(ingested, batch.rows, unread)
+                summary = summarise(
+                    config,
+                    audit_id,
+                    version,
+                    counts=counts,
+                    source=source,
+                    attributed=found,
+                    stages=costs,
+                )
+                summary |= tracked
                 engine(record, ledger, folder, config, summary, found, valid)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
             # Alerts are committed with the results, and sent later: none is lost, or sent for an
@@ -145,6 +157,8 @@ def _count_rows(
         "rejected": len(valid.rejected),
         "reference": len(reference.examples),
         "read": ingested.read,
+        "copies": ingested.copies,
+        "variants": ingested.variants,
     }
 
 

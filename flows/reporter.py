@@ -3,7 +3,7 @@
 Results are on stdout, where another program may read them (`flows/cli/terminal.py`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
@@ -23,6 +23,8 @@ from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.flows import interrupt
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.sentinels.checks import SentinelProblem
+from poisonwatch.sources.survey import describe_copies, describe_passed_over
+from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible
 from poisonwatch.validation import Validation
 
@@ -86,11 +88,15 @@ class Reporter:
         self.note("another audit is at work on this ledger: waiting for it to end ...")
 
     def note_rows(
-        self, ingested: IngestStats, chosen: int, valid: Validation, reference: Validation
+        self,
+        ingested: IngestStats,
+        chosen: int,
+        valid: Validation,
+        reference: Validation,
+        unread: Sequence[UnreadField] = (),
     ) -> None:
-        """What was pulled, how it was read, and what there is to audit."""
-        for name, format in ingested.formats.items():
-            self.note(f"{name}: read as {format}")
+        """What was pulled, how it was read and what was left over, and what there is to audit."""
+        self.note_source(ingested, unread)
         seen = f"{ingested.read} rows read, {ingested.new} never seen before"
         if ingested.unchanged:
             seen += f", {ingested.unchanged} of {ingested.files} files unchanged"
@@ -100,6 +106,19 @@ class Reporter:
         # with nothing to audit, nobody is compared with trusted rows
         if chosen:
             self.note_trusted(reference)
+
+    def note_source(self, ingested: IngestStats, unread: Sequence[UnreadField]) -> None:
+        """How the files that were opened are read, what of the rows is not read, and what beside
+        them was passed over.
+        """
+        for name, format in ingested.formats.items():
+            self.note(f"{name}: read as {format}")
+        if unread:
+            self.note(f"unread fields: {describe_unread(unread)}")
+        if ingested.passed_over:
+            self.note(f"passed over: {describe_passed_over(ingested.passed_over)}")
+        if ingested.copies:
+            self.note(describe_copies(ingested.copies))
 
     def note_trusted(self, reference: Validation) -> None:
         """A line on stderr where trusted rows were rejected, and where those that are left are too

@@ -102,7 +102,7 @@ class CheckPage:
         text = f"about {_round(tokens.total)}, {_round(tokens.trained)} of them trained"
         text += f"; longest row {_round(tokens.longest)} ({tokens.longest_place})"
         if tokens.overlong:
-            text += f"; {plural(tokens.overlong, 'row')} too long to be audited whole"
+            text += f"; {_count_rows(tokens.overlong)} too long to be audited whole"
         self._entry("tokens", text)
 
     def show_samples(self, samples: Sequence[SampleRow]) -> None:
@@ -150,14 +150,14 @@ class CheckPage:
         self._print(Text(""))
         if not validated.checked:
             return
-        of = f"{validated.checked:,} rows"
+        of = _count_rows(validated.checked)
         if validated.checked < survey.rows:
             of = f"the first {of}"
         rejected = sum(group.rows for group in validated.rejected)
         self._entry("validation", f"{rejected:,} of {of} would be rejected")
         for group in validated.rejected[:REJECTIONS_SHOWN]:
             reason, place = excerpt(group.reason, 200), excerpt(group.place, 80)
-            self._entry("", f"{plural(group.rows, 'row')}, the first {place}: {reason}")
+            self._entry("", f"{_count_rows(group.rows)}, the first {place}: {reason}")
         for warning in validated.warnings:
             self._entry("warning", warning, style="yellow")
 
@@ -170,8 +170,9 @@ class CheckPage:
         if not advice:
             return
         self._print(Text(""))
-        for sentence in advice:
-            self._entry("what helps", sentence, style="yellow")
+        for number, sentence in enumerate(advice):
+            label = "what helps" if number == 0 else ""
+            self._entry(label, sentence, style="yellow")
 
     def _entry(self, label: str, text: str, style: str = "dim") -> None:
         """A label, and beside it a text of one or more lines."""
@@ -192,7 +193,7 @@ def describe_effort(effort: Effort) -> str:
     model = effort.model.rpartition("/")[2]
     if effort.seconds is None:
         return f"nothing tells the size of {model}: how long it takes is not known"
-    rows = plural(effort.rows, "row")
+    rows = _count_rows(effort.rows)
     if effort.trusted:
         rows += f" and {effort.trusted:,} trusted ones"
     cores = plural(effort.cores, "core")
@@ -268,6 +269,12 @@ def _list_formats(survey: Survey) -> list[str]:
     if len(files) == 1:
         return list(files)
     return [f"{format} ({name_some(names)})" for format, names in files.items()]
+
+
+def _count_rows(count: int) -> str:
+    if count == 1:
+        return "1 row"
+    return f"{count:,} rows"
 
 
 def _round(count: int) -> str:

@@ -11,7 +11,6 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Rejection
 from poisonwatch.model.effort import count_parameters, estimate_seconds, has_gpu, measure_gflops
 from poisonwatch.sources.survey import Survey, list_trained, name_some, survey_source
-from poisonwatch.sources.unread import warn_of_long
 from poisonwatch.text.words import plural
 from poisonwatch.validation import Facts, Validation
 
@@ -48,7 +47,7 @@ def validate(config: AuditConfig, survey: Survey) -> Validated:
         return Validated(refusal=problems[0])
     from poisonwatch.integrations.great_expectations.validate import try_rows
 
-    facts = Facts(max_tokens=config.stride.max_tokens)
+    facts = Facts(max_tokens=config.stride.max_tokens, ignore=frozenset(config.source.ignore))
     found, refusal = try_rows(survey.kept, config.validation, facts)
     if refusal is not None:
         problems = [*problems, str(refusal)]
@@ -114,7 +113,7 @@ def estimate_effort(config: AuditConfig, survey: Survey) -> Effort:
 
 def list_advice(config: AuditConfig, survey: Survey, validated: Validated) -> list[str]:
     """What would help, a sentence each: a setting, or something to look at."""
-    advice = warn_of_long(survey.unread, survey.rows)
+    advice: list[str] = []
     within_reach = [each.name for each in survey.passed_over if each.may_hold_rows]
     if within_reach:
         advice.append(
@@ -131,7 +130,7 @@ def list_advice(config: AuditConfig, survey: Survey, validated: Validated) -> li
     failed = {group.expectation for group in validated.rejected}
     if any("role_problem" in expectation for expectation in failed):
         advice.append("validation.role_order: warn lets turns pass that are out of order")
-    if any("LengthsToBeBetween" in expectation for expectation in failed):
+    if any("value_lengths" in expectation for expectation in failed):
         advice.append("validation.max_characters says how long a prompt or an answer may be")
     return advice
 

@@ -13,14 +13,21 @@ from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
+from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
 from poisonwatch.sentinels.checks import SentinelProblem
+from poisonwatch.sources.open import SourceRows
+from poisonwatch.sources.unread import UnreadField
 from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.influence import Influence
+from poisonwatch.text.display import excerpt
 
 CALIBRATION_LEVEL = 0.05
+NAME_CHARACTERS = 200
+FILES_NAMED = 5  # of those that are read alike
+PASSED_OVER_NAMED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,12 @@ def summarise(
     audit_id: str,
     version: Version,
     counts: Mapping[str, int],
+    source: Mapping[str, Any],
     attributed: AttributionResult,
     stages: Sequence[StageCost],
 ) -> dict[str, Any]:
     """`summary.json` without MLflow's ids, which are known last. `counts` are of rows: pulled,
-    rejected, reference, ...
+    rejected, reference, ...; `source` is `describe_source`'s.
 
     Each panel says how its p-values turned out (`calibration`): over the new rows that nothing
     flagged, they should be uniform.
@@ -66,6 +74,7 @@ def summarise(
         "audit_id": audit_id,
         **describe_origin(config),
         "counts": {**counts, "new": len(detection.examples), "flagged": len(detection.flags)},
+        "source": dict(source),
         "model": {"name": config.model.name, "fingerprint": version.model},
         "sentinels": version.sentinels,
         "data_fingerprint": hash_data(example.id for example in detection.examples),
@@ -80,6 +89,40 @@ def summarise(
         # The keys are there from the start: a reader need not ask whether MLflow was at hand.
         "mlflow_run_id": None,
         "mlflow_experiment_id": None,
+    }
+
+
+def describe_source(
+    ingested: IngestStats, rows: SourceRows, unread: Sequence[UnreadField]
+) -> dict[str, Any]:
+    """The section `source` of summary.json: how rows are read and what is left over of those of the
+    audit, and what the pull before it met.
+
+    Names and examples are excerpts: they are the rows' own, and not to be trusted.
+    """
+    words = {name: format.explanation for name, format in rows.formats.items()}
+    files: dict[str, list[str]] = {}
+    for name, format in (words | ingested.formats).items():
+        files.setdefault(format, []).append(name)
+    formats = []
+    for format, names in files.items():
+        shown = [excerpt(name, NAME_CHARACTERS) for name in names[:FILES_NAMED]]
+        formats.append({"format": format, "files": len(names), "such_as": shown})
+    fields = []
+    for each in unread:
+        fields.append(asdict(each) | {"name": excerpt(each.name, NAME_CHARACTERS)})
+    passed_over = []
+    for left in ingested.passed_over[:PASSED_OVER_NAMED]:
+        passed_over.append(
+            {"name": excerpt(left.name, NAME_CHARACTERS), "reason": excerpt(left.reason)}
+        )
+    return {
+        "formats": formats,
+        "unread": fields,
+        "passed_over": passed_over,
+        "passed_over_count": len(ingested.passed_over),
+        "copies": ingested.copies,
+        "variants": ingested.variants,
     }
 
 

@@ -13,8 +13,15 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.detection.detect import Detection
 from poisonwatch.flows.audit import audit_inline
+from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
-from poisonwatch.reports.summary import AttributionResult, compute_calibration, summarise
+from poisonwatch.reports.summary import (
+    AttributionResult,
+    compute_calibration,
+    describe_source,
+    summarise,
+)
+from poisonwatch.sources.open import SourceRows
 
 
 def test_a_summary_without_new_rows_is_whole() -> None:
@@ -25,9 +32,10 @@ def test_a_summary_without_new_rows_is_whole() -> None:
         config,
         "an-id",
         Version("m" * 64, "s" * 64),
-        counts,
-        AttributionResult(Detection.empty(config.detection)),
-        [],
+        counts=counts,
+        source=describe_source(IngestStats(), SourceRows([], [], {}), []),
+        attributed=AttributionResult(Detection.empty(config.detection)),
+        stages=[],
     )
     assert summary["counts"] == {"pulled": 0, "rejected": 0, "reference": 3, "new": 0, "flagged": 0}
     assert (summary["panels"], summary["settings"], summary["recovery"]) == ([], {}, {})

@@ -27,6 +27,7 @@ from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import flags
 from poisonwatch.reports.links import make_dashboard_url
+from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import to_plain_name
 
 # Operators are left out: they may take hundreds of megabytes, and go to the registered model.
@@ -53,7 +54,7 @@ FLAG_COLUMNS = (
     "p_value",
     "q_value",
 )
-TEXT_COLUMNS = ("prompt", "response", "reason")
+TEXT_COLUMNS = ("tools", "prompt", "response", "lowered", "rejected_response", "reason")
 PANELS_SHOWN = 40
 
 
@@ -128,6 +129,11 @@ def _compute_costs(summary: Mapping[str, Any]) -> dict[str, float]:
     values: dict[str, float] = {}
     for name, count in summary["counts"].items():
         values[f"rows_{name}"] = count
+    # Summaries of earlier versions say nothing of their source.
+    source = summary.get("source")
+    if source:
+        values["fields_unread"] = len(source["unread"])
+        values["files_passed_over"] = source["passed_over_count"]
     for stage in summary["stages"]:
         values[f"seconds.{stage['name']}"] = stage["seconds"]
         values[f"peak_memory_mb.{stage['name']}"] = stage["peak_memory_mb"]
@@ -171,6 +177,9 @@ def _build_tags(
     tags: dict[str, str] = {}
     if "source" in settings:
         tags["poisonwatch.source"] = AuditConfig.model_validate(settings).source.address
+    if summary.get("source"):
+        unread = [UnreadField(**field) for field in summary["source"]["unread"]]
+        tags["poisonwatch.unread_fields"] = describe_unread(unread) or "none"
     return tags | {
         MLFLOW_RUN_NOTE: _describe_audit(summary, dashboard),
         "poisonwatch.version": summary["version"],
@@ -218,8 +227,11 @@ def _log_flags(client: MlflowClient, run_id: str, path: Path) -> None:
     for record in read_jsonl(path):
         example = read_flagged_example(record)
         shown = {name: record[name] for name in FLAG_COLUMNS}
+        shown["tools"] = example.tools
         shown["prompt"] = example.prompt
         shown["response"] = example.response
+        shown["lowered"] = example.lowered
+        shown["rejected_response"] = example.rejected_response
         shown["reason"] = "; ".join(record["reasons"])
         records.append(shown)
     table = pd.DataFrame(records, columns=[*FLAG_COLUMNS, *TEXT_COLUMNS])

@@ -209,6 +209,7 @@ def test_init_writes_files_that_load_and_never_overwrites(
 COMMANDS = {
     "alert-test",
     "audit",
+    "check",
     "dashboard",
     "decide",
     "decisions",
