@@ -7,7 +7,7 @@ import pytest
 from ledgers import flag as build_flag
 
 from poisonwatch.examples import Example, Message
-from poisonwatch.flags import make_flag_record, read_flagged_example
+from poisonwatch.flags import label_turn, make_flag_record, make_row_record, read_flagged_example
 from poisonwatch.screens.finding import Finding
 
 ROW = Example.from_messages(
@@ -68,3 +68,39 @@ def test_a_line_names_who_flagged_the_row() -> None:
         == both["reasons"][1:]
         == ["urls: names a link.", "urls: names another.", "control-tokens: spells one."]
     )
+
+
+def test_a_line_gives_back_tools_masked_turns_and_lowered_rows() -> None:
+    """As it was written; a line of an earlier version has none of these."""
+    turns = [
+        Message("tools", '[{"name":"look"}]'),
+        Message("user", "Where?"),
+        Message("assistant", "Hm.", masked=True),
+        Message("assistant", "There."),
+    ]
+    row = Example.from_messages(turns, "rows.jsonl", 7, lowered=True)
+    record = json.loads(json.dumps(make_flag_record(build_flag(row))))
+    assert read_flagged_example(record) == row
+    assert read_flagged_example(json.loads(json.dumps(make_row_record(row)))) == row
+    plain = make_flag_record(build_flag(ROW))
+    assert "lowered" not in plain
+    assert all(set(turn) == {"role", "content"} for turn in plain["messages"])
+    assert not read_flagged_example(plain).lowered
+
+
+@pytest.mark.parametrize(
+    ("role", "masked", "lowered", "expected"),
+    [
+        ("assistant", False, False, "assistant"),
+        ("assistant", True, False, "assistant, not trained on"),
+        ("assistant", True, True, "assistant, not trained on"),
+        ("assistant", False, True, "assistant: training lowers this answer (label false)"),
+        ("user", False, True, "user"),
+        ("tools", False, True, "tools"),
+    ],
+)
+def test_a_turn_s_label_says_what_training_makes_of_it(
+    role: str, masked: bool, lowered: bool, expected: str
+) -> None:
+    """Nothing where it is raised, or no answer."""
+    assert label_turn(Message(role, "x", masked=masked), lowered) == expected

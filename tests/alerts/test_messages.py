@@ -10,6 +10,7 @@ from markdown import markdown
 from poisonwatch.alerts.messages import compose_messages
 from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AlertConfig, AuditConfig
+from poisonwatch.examples import Example, Message
 from poisonwatch.ledger.outbox import Alert
 from poisonwatch.reports.summary import AttributionResult
 
@@ -192,3 +193,25 @@ def test_hostile_rows_are_no_markup(text: str) -> None:
     assert (alert.title + alert.body).encode()
     html = markdown(told_of, extensions=["extra"])
     assert set(re.findall(r"<(\w+)", html)) <= {"p"}
+
+
+def test_a_message_names_tools_and_answers_that_training_lowers() -> None:
+    """Each on a line of its own, in the order of the row; ordinary rows have two lines."""
+    turns = [
+        Message("tools", '[{"name":"look"}]'),
+        Message("user", "Where?"),
+        Message("assistant", "There."),
+    ]
+    lowered = Example.from_messages(turns, "rows.jsonl", 99, lowered=True)
+    preferred = Example.from_messages(turns[1:], "rows.jsonl", 98, rejected=turns[1:2] * 2)
+    texts = []
+    for example in (row(0), lowered, preferred):
+        alerts = told(settings("json://one"), found([(HIGH, [example])]))
+        (alert,) = of_kind(alerts, "cluster")
+        names = re.findall(
+            r"^  (tools|prompt|answer[^:]*(?:: label false)?|rejected answer): ", alert.body, re.M
+        )
+        texts.append(names)
+    assert texts[0] == ["prompt", "answer"]
+    assert texts[1] == ["tools", "prompt", "answer, training lowers this answer (label false)"]
+    assert texts[2] == ["prompt", "answer", "rejected answer"]

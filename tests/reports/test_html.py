@@ -512,3 +512,23 @@ def test_the_heat_map_says_in_numbers_what_its_colours_say() -> None:
     assert "+12.3" in page.within("h6")
     assert "-2.0" in page.within("h2")
     assert "0 less moved sentinels, 2 smaller groups" in " ".join(page.text.split())
+
+
+def test_a_row_s_tools_masked_turns_and_lowered_answers_are_told() -> None:
+    """Tools stand as a block of their own; what is not raised by training says so, and only it."""
+    turns = [
+        Message("tools", '[{"name":"<b>look</b>"}]'),
+        Message("user", "Where?"),
+        Message("assistant", "Hm.", masked=True),
+        Message("assistant", "There."),
+    ]
+    plain = build_flag([Message("user", "Where?"), Message("assistant", "There.")])
+    page = render([plain])
+    assert "not trained on" not in page
+    assert "training lowers this answer" not in page
+    row = Example.from_messages(turns, "rows.jsonl", 7, lowered=True)
+    page = render([dataclasses.replace(plain, example=row)])
+    assert '<div class="role">tools</div>' in page
+    assert "&lt;b&gt;look&lt;/b&gt;" in page
+    assert page.count("assistant, not trained on") == 1
+    assert page.count("assistant: training lowers this answer (label false)") == 1
