@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from poisonwatch.errors import InputError, SourceError
 from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
-from poisonwatch.sources.file_types import detect_file_type
+from poisonwatch.sources.side_files import explain_name
 from poisonwatch.text.display import make_visible
 
 HexDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -156,12 +156,17 @@ def _find_unlisted(folder: Path, listed: Set[str]) -> list[str]:
         here = Path(parent).relative_to(folder)
         for name in files:
             shown = str(here / name)
-            if shown not in listed and shown not in ACCOUNTS and detect_file_type(name)[0]:
+            if shown not in listed and shown not in ACCOUNTS and _may_hold_rows(name):
                 unlisted.append(shown)
         for name in folders:
             if (folder / here / name).is_symlink():
                 unlisted.append(str(here / name))
     return sorted(unlisted)
+
+
+def _may_hold_rows(name: str) -> bool:
+    passing = explain_name(name)
+    return passing is None or passing[1]
 
 
 def _compare_file(

@@ -87,7 +87,15 @@ def test_a_file_that_is_gone_takes_its_rows(out: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["clean-2.jsonl", "more.jsonl", "sub/rows.csv", ".hidden.jsonl", "sub/.h/a.parquet", "B.JSON"],
+    [
+        "clean-2.jsonl",
+        "more.jsonl",
+        "sub/rows.csv",
+        ".hidden.jsonl",
+        "sub/.h/a.parquet",
+        "B.JSON",
+        "a.txt",
+    ],
 )
 def test_whatever_a_trainer_could_read_must_be_named(out: Path, name: str) -> None:
     """Wherever below the folder it lies, hidden or not."""

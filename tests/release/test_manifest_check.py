@@ -202,3 +202,42 @@ def test_columns_cannot_trade_places(tmp_path: Path) -> None:
         )
         assert reasons(tmp_path / "out") == {}
         assert reasons(tmp_path / "out", ledger) == {"changed": 1}
+
+
+def test_an_entry_is_held_to_the_bytes_that_stand_in_the_source(tmp_path: Path) -> None:
+    """All bytes of a content that stand there are known; those that an edit took out are others."""
+    rows = [benign(1)[0] | {"score": number} for number in range(3)]
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data" / "a.jsonl", rows)
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        pull(ledger, tmp_path / "data")
+        cover(ledger, tmp_path / "run", version=ONE)
+        write_release(ledger, NAME, tmp_path / "out")
+        assert reasons(tmp_path / "out", ledger) == {}
+        write_rows(tmp_path / "data" / "a.jsonl", [*rows[:2], rows[2] | {"score": 9}])
+        pull(ledger, tmp_path / "data")
+        assert reasons(tmp_path / "out", ledger) == {"changed": 1}
+        assert reasons(tmp_path / "out") == {}
+
+
+def test_a_forged_manifest_cannot_repeat_a_row(cleared_ledger: Ledger, out: Path) -> None:
+    """File and manifest agree on a hundred copies of a cleared row, of which the source has one."""
+    first, *_ = entries(out)
+    line = (out / "clean.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (out / "clean.jsonl").write_bytes(line * 100)
+    digest = hashlib.sha256(line * 100).hexdigest()
+    rewrite(
+        out,
+        rows=[first] * 100,
+        files=[{"name": "clean.jsonl", "rows": 100, "sha256": digest}],
+    )
+    assert reasons(out) == {}
+    assert reasons(out, cleared_ledger) == {"repeated": 99}
+
+
+def test_a_manifest_of_an_earlier_version_is_still_checked(
+    cleared_ledger: Ledger, out: Path
+) -> None:
+    """It counted contents, and named the same of each row."""
+    rewrite(out, manifest=1, counts={"in": 9, "clean": 7, "quarantined": 1, "rejected": 1})
+    assert reasons(out, cleared_ledger) == reasons(out) == {}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.tables import decisions, rows
+from poisonwatch.ledger.tables import decisions, files, places, rows
 from poisonwatch.release.release import (
     ReleaseCounts,
     count_release,
@@ -213,3 +214,117 @@ def test_a_preview_is_the_release_and_changes_nothing(ledger: Ledger, tmp_path: 
     }
     with pytest.raises(InputError, match="already exists"):
         preview_release(ledger, NAME, tmp_path / "preview")
+
+
+@contextmanager
+def released(folder: Path, content: bytes, **settings: Any) -> Iterator[tuple[Ledger, Path]]:
+    """A source of this one file, all clean, and the folder of its release."""
+    (folder / "data").mkdir()
+    (folder / "data" / "a.jsonl").write_bytes(content)
+    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        pull(ledger, folder / "data")
+        cover(ledger, folder / "run")
+        write_release(ledger, NAME, folder / "out", **settings)
+        yield ledger, folder / "out"
+
+
+def dump_lines(rows: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def test_a_copy_stands_in_the_release_as_often_as_in_the_source(tmp_path: Path) -> None:
+    """In order; the counts are of places, and say how many are copies."""
+    one, three, other = benign(3)
+    content = dump_lines([three, one, three, three, other])
+    with released(tmp_path, content) as (ledger, out):
+        assert (out / "clean.jsonl").read_bytes() == content
+        counts = count_release(ledger, NAME)
+        assert counts == ReleaseCounts(clean=5, copies=2, contents=3)
+        assert manifest(out)["counts"] == counts.record()
+        assert [row["position"] for row in manifest(out)["rows"]] == [0, 1, 2, 3, 4]
+
+
+def test_copies_are_dropped_where_the_audit_file_says_so(tmp_path: Path) -> None:
+    """Of equal bytes the first stays; counts add up with what was left out."""
+    one, three = benign(2)
+    edited = three | {"score": 1}
+    content = dump_lines([three, one, edited, three, edited])
+    with released(tmp_path, content, duplicates="drop") as (ledger, out):
+        assert (out / "clean.jsonl").read_bytes() == dump_lines([three, one, edited])
+        counts = count_release(ledger, NAME, "drop")
+        assert counts == ReleaseCounts(clean=3, dropped=2, copies=2, contents=2)
+        assert counts.total == manifest(out)["counts"]["in"] == 5
+        assert manifest(out)["duplicates"] == "drop"
+
+
+def test_rows_that_differ_in_what_is_not_trained_on_are_all_released(tmp_path: Path) -> None:
+    """Five pictures with one question and answer: one content, and no copies."""
+    content = dump_lines([benign(1)[0] | {"images": [f"{i}.png"]} for i in range(5)])
+    with released(tmp_path, content) as (ledger, out):
+        assert (out / "clean.jsonl").read_bytes() == content
+        assert count_release(ledger, NAME) == ReleaseCounts(clean=5, contents=1)
+
+
+def test_the_release_follows_the_source(tmp_path: Path) -> None:
+    """After a pull, without an audit: the bytes that stand there now, in the order of now."""
+    before = [row | {"score": 1} for row in benign(3)]
+    after = [row | {"score": 2} for row in reversed(before)]
+    with released(tmp_path, dump_lines(before)) as (ledger, _):
+        (tmp_path / "data" / "a.jsonl").write_bytes(dump_lines(after))
+        pull(ledger, tmp_path / "data")
+        write_release(ledger, NAME, tmp_path / "again")
+        assert (tmp_path / "again" / "clean.jsonl").read_bytes() == dump_lines(after)
+        assert [row["sha256"] for row in manifest(tmp_path / "again")["rows"]] == [
+            hashlib.sha256(json.dumps(row).encode()).hexdigest() for row in after
+        ]
+
+
+def test_no_row_of_a_file_begins_with_a_mark(tmp_path: Path) -> None:
+    """Two files with one: each row is written without."""
+    with released(tmp_path, b"\xef\xbb\xbf" + dump_lines(benign(1))) as (ledger, _):
+        later = b"\xef\xbb\xbf" + dump_lines(benign(1, start=5))
+        (tmp_path / "data" / "b.jsonl").write_bytes(later)
+        pull(ledger, tmp_path / "data")
+        cover(ledger, tmp_path / "more")
+        write_release(ledger, NAME, tmp_path / "again")
+        written = (tmp_path / "again" / "clean.jsonl").read_bytes()
+        assert written == dump_lines([*benign(1), *benign(1, start=5)])
+
+
+def test_what_is_held_back_counts_at_every_place(tmp_path: Path) -> None:
+    """A flagged row three times is three rows in quarantine."""
+    (tmp_path / "data").mkdir()
+    rows = [*benign(1), *benign(2), *benign(1)]
+    (tmp_path / "data" / "a.jsonl").write_bytes(dump_lines(rows) + b"{no\n{no\n")
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        pull(ledger, tmp_path / "data")
+        cover(ledger, tmp_path / "run", flagged=[TEA])
+        counts = write_release(ledger, NAME, tmp_path / "out", "drop")
+    assert counts == ReleaseCounts(clean=1, quarantined=3, rejected=2, copies=3, contents=3)
+    assert [row["position"] for row in lines(tmp_path / "out" / "quarantine.jsonl")] == [0, 1, 3]
+    assert [row["position"] for row in lines(tmp_path / "out" / "rejected.jsonl")] == [4, 5]
+
+
+def test_bytes_that_cannot_be_read_are_never_released(ledger: Ledger, tmp_path: Path) -> None:
+    """Whatever a person decides on a broken line: a file that holds it could not be read."""
+    record_decision(ledger, "b.jsonl:3", "benign")
+    counts = write_release(ledger, NAME, tmp_path / "out")
+    assert (counts.clean, counts.rejected) == (7, 1)
+    assert b"{not json" not in (tmp_path / "out" / "clean.jsonl").read_bytes()
+
+
+def test_copies_of_which_only_one_was_kept_are_released_once(tmp_path: Path) -> None:
+    """Earlier versions kept one place's bytes for all places of a content: until the next pull,
+    only these are released.
+    """
+    rows = [benign(1)[0] | {"id": number} for number in range(3)]
+    with released(tmp_path, dump_lines(rows)) as (ledger, _):
+        with ledger.write() as connection:
+            connection.execute(update(files).values(reading='{"format": "auto"}'))
+            connection.execute(update(places).values(variant=None))
+        counts = write_release(ledger, NAME, tmp_path / "again")
+        assert (counts.clean, counts.dropped) == (1, 2)
+        assert (tmp_path / "again" / "clean.jsonl").read_bytes() == dump_lines(rows[:1])
+        pull(ledger, tmp_path / "data")
+        write_release(ledger, NAME, tmp_path / "later")
+        assert (tmp_path / "later" / "clean.jsonl").read_bytes() == dump_lines(rows)
