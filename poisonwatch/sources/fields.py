@@ -24,11 +24,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "assistant",
         "answers",
     ),
-    "chosen": ("preferred_output", "chosen_response", "response_j"),
+    "chosen": ("preferred_output", "chosen_response", "chosen_conversations", "response_j"),
     "rejected": (
         "rejected_response",
         "rejected_messages",
         "non_preferred_output",
+        "rejected_conversations",
         "response_k",
     ),
     "system": ("system_prompt", "system_message", "systemInstruction", "system_instruction"),
@@ -217,6 +218,10 @@ class Fields:
         """Note that, of what stands at a path, a part alone is read."""
         self.used.discard(path)
         self.used.add(f"{path}.{part}")
+
+    def is_used(self, path: str) -> bool:
+        """Is what stands at a path read, if only in part?"""
+        return any(used == path or used.startswith(path + ".") for used in self.used)
 
     def read_side(self, name: str) -> Any:
         """What a side of the conversation holds, which is then used: parsed where this file has

@@ -216,7 +216,7 @@ def _read_opening(fields: Fields) -> tuple[Turn, ...]:
 def _use_copies(fields: Fields, chosen: tuple[Turn, ...]) -> None:
     """Note fields that hold nothing but what the chosen conversation holds, too."""
     for name in (*LISTS, "prompt"):
-        if is_nothing(fields.peek(name)) or fields.get_path(name) in fields.used:
+        if is_nothing(fields.peek(name)) or fields.is_used(fields.get_path(name)):
             continue
         copied = replace(fields, reader=replace(fields.reader, unread={}), used=set())
         try:
