@@ -5,7 +5,6 @@ by the format, and for columnar files the Arrow schema, that they came in with (
 """
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from poisonwatch.ledger.ledger import (
     find_or_add_version,
 )
 from poisonwatch.ledger.placed_rows import PLACED_RAW, PLACED_SHAPE
+from poisonwatch.ledger.shapes import parse_format
 from poisonwatch.ledger.tables import (
     audits,
     files,
@@ -190,7 +190,7 @@ def _load_rows(connection: Connection, name: str | None, wanted: Sequence[int]) 
     found = _find_places(connection, name, wanted)
     readers = {}
     for shape in connection.execute(select(shapes)):
-        readers[shape.shape] = _parse_format(shape.format), shape.schema
+        readers[shape.shape] = parse_format(shape.format), shape.schema
     raw, drafts, formats = [], [], {}
     for row in found:
         format, schema = readers[row.shape]
@@ -258,11 +258,3 @@ def _read_examples(found: SourceRows) -> dict[str, Example]:
         if example is not None:
             examples[example.id] = example
     return examples
-
-
-def _parse_format(settings: str) -> Format | None:
-    """The format of a shape; none where no row of its file could be read."""
-    stored = json.loads(settings)
-    if stored is None:
-        return None
-    return Format(**stored)

@@ -24,7 +24,8 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from poisonwatch.examples import RawRow
 from poisonwatch.ledger.copies import FileReading, count_copies
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, insert_all, now
-from poisonwatch.ledger.tables import files, places, rows, shapes
+from poisonwatch.ledger.shapes import find_or_add_shape, load_format
+from poisonwatch.ledger.tables import files, places, rows
 from poisonwatch.ledger.variants import KnownRow, VariantKey, VariantTable, hash_raw
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
@@ -64,12 +65,13 @@ def ingest(
     Raises SourceError where the source cannot be found or read: what was read of other files
     stays.
     """
-    read_settings = json.dumps(source.reading)
     found = open_source(source)
     stats = IngestStats(passed_over=found.passed_over)
     readings: list[FileReading] = []
     for file in found.units:
         stats.files += 1
+        settled = file.settle(source)
+        read_settings = json.dumps(settled.reading)
         # A transaction a file: an error in one leaves those before it in.
         with ledger.write() as connection:
             known = _find_file(connection, audit, file.name)
@@ -77,7 +79,7 @@ def ingest(
                 stats.unchanged += 1
                 continue
             reading = _FileIngest(
-                connection, audit, file, source=source, read_settings=read_settings, known=known
+                connection, audit, file, source=settled, read_settings=read_settings, known=known
             )
             readings.append(reading.run(stats, progress))
     _mark_gone(ledger, audit, {file.name for file in found.units})
@@ -169,14 +171,16 @@ class _FileIngest:
         stats.variants += self.variants.added
         if self.format is not None:
             stats.formats[self.file.name] = self.format.explanation
-        start = 0
+        start, shape = 0, None
         if self.known is not None and self.file.continued:
-            start = self.known.rows
-        self._finish(number, start + count)
+            start, shape = self.known.rows, self.known.shape
+        if self.format is not None:
+            shape = self._find_or_add_shape()
+        self._finish(number, start + count, shape)
         return FileReading(number, self.file.name, start, count)
 
-    def _finish(self, number: int, total: int) -> None:
-        """The file is read, and has `total` rows."""
+    def _finish(self, number: int, total: int, shape: int | None) -> None:
+        """The file is read, has `total` rows, and they were read by this shape."""
         beyond = (places.c.file == number) & (places.c.position >= total)
         self.connection.execute(delete(places).where(beyond))
         # Once all places are written: a row may have moved to any of them.
@@ -188,6 +192,7 @@ class _FileIngest:
             "rows": total,
             "read_at": now(),
             "gone_at": None,
+            "shape": shape,
         }
         self.connection.execute(update(files).where(files.c.file == number).values(values))
 
@@ -212,13 +217,23 @@ class _FileIngest:
             id = _hash_parts(b"unreadable", row.raw, problem.encode())
             return _IncomingRow(row, id, digest, row.problem)
         if self.format is None:
-            readable = [other.record for other in chunk if other.record is not None]
-            sample = readable[:FORMAT_SAMPLE_ROWS]
-            self.format = choose_format(self.source, sample, self.file.name)
+            self.format = self._find_earlier_format() or self._choose_format(chunk)
         example = self.format.read(row.record).to_example(row, self.format)
         if example is None:
             return _IncomingRow(row, _hash_parts(b"incomplete", row.raw), digest, None)
         return _IncomingRow(row, bytes.fromhex(example.id), digest, None)
+
+    def _find_earlier_format(self) -> Format | None:
+        """The format of the rows before these, if this reading goes on after them. By their first
+        rows alone, the new ones might be read as others than when the file is read whole.
+        """
+        if self.known is None or not self.file.continued:
+            return None
+        return load_format(self.connection, self.known.shape)
+
+    def _choose_format(self, chunk: Sequence[RawRow]) -> Format:
+        readable = [row.record for row in chunk if row.record is not None]
+        return choose_format(self.source, readable[:FORMAT_SAMPLE_ROWS], self.file.name)
 
     def _write(self, number: int, chunk: list[_IncomingRow]) -> int:
         """Insert contents and variants that are not there, and places that are not as they were;
@@ -327,20 +342,7 @@ class _FileIngest:
             self.connection.execute(delete(places).where(here))
 
     def _find_or_add_shape(self) -> int:
-        """The number of this file's format and schema, by which stored bytes are read again."""
-        settings = None
-        if self.format is not None:
-            settings = self.format.settings
-        format, schema = json.dumps(settings), self.file.schema
-        # A schema is too long to be a unique column itself.
-        digest = _hash_parts(format.encode(), schema or b"").hex()
-        query = select(shapes.c.shape).where(shapes.c.digest == digest)
-        found = self.connection.execute(query).scalar_one_or_none()
-        if found is None:
-            values = {"digest": digest, "format": format, "schema": schema}
-            added = insert(shapes).values(values).returning(shapes.c.shape)
-            found = self.connection.execute(added).scalar_one()
-        return int(found)
+        return find_or_add_shape(self.connection, self.format, self.file.schema)
 
     def _link_edits(self) -> None:
         """A new row replaces what was in its place before, unless that only moved."""

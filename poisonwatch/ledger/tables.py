@@ -62,6 +62,8 @@ files = Table(
     Column("read_at", String(32), nullable=False),
     # since when the source has it no more
     Column("gone_at", String(32)),
+    # how its rows were read: one that grows is read on as it began
+    Column("shape", ForeignKey("shapes.shape")),
     UniqueConstraint("audit", "name"),
 )
 

@@ -1,5 +1,6 @@
 """Which rows an audit takes, and what earlier audits say of others."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,3 +156,28 @@ def test_rows_are_found_by_their_ids(ledger: Ledger) -> None:
         id: example.messages for id, example in known.items()
     }
     assert load_examples(ledger, []) == {}
+
+
+def test_rows_are_audited_as_they_stand(ledger: Ledger, tmp_path: Path) -> None:
+    """A content in three forms: each place is read by its own bytes, all under one id; once it is
+    covered an edit of them changes what stands there, and nothing else.
+    """
+    (row,) = benign(1, start=80)
+    forms = [row | {"score": score} for score in (1, 2, 3)]
+    write_rows(tmp_path / "data" / "c.jsonl", forms)
+    pull(ledger, tmp_path / "data")
+    batch = waiting(ledger)
+    found = [(raw, draft) for raw, draft in batch.rows if raw.source == "c.jsonl"]
+    assert [raw.record for raw, _ in found] == forms
+    assert all(raw.raw == json.dumps(raw.record).encode() for raw, _ in found)
+    assert len(set(batch.numbers[-3:])) == 1
+    ids = {draft.to_example(raw, batch.rows.formats[raw.source]).id for raw, draft in found}
+    assert len(ids) == 1
+    cover(ledger, tmp_path / "one")
+    write_rows(tmp_path / "data" / "c.jsonl", [row | {"score": 4}])
+    pull(ledger, tmp_path / "data")
+    assert len(waiting(ledger)) == 0
+    current = load_current_batch(ledger, NAME)
+    assert [raw.record for raw in current.rows.raw if raw.source == "c.jsonl"] == [
+        row | {"score": 4}
+    ]

@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audits import benign, write_rows
@@ -17,6 +18,9 @@ from poisonwatch.ledger.batches import choose_batch
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import files, places, rows
+from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.base import MAX_ROW_BYTES, MIB
+from poisonwatch.sources.open import open_source
 
 
 @pytest.fixture
@@ -183,6 +187,50 @@ def test_parquet_rows_go_in_and_come_out(ledger: Ledger, tmp_path: Path) -> None
     assert ingest(ledger, NAME, config).new == 4
     assert [row.record for row in waiting(ledger).rows.raw] == benign(4)
     assert ingest(ledger, NAME, config).unchanged == 1
+
+
+def test_a_pull_says_what_it_passed_over(ledger: Ledger, data: Path) -> None:
+    """Files that lie in the source and are not read."""
+    (data / "notes.txt").write_text("no rows")
+    config = SourceConfig(path=str(data)).with_base_folder(data)
+    stats = ingest(ledger, NAME, config)
+    assert stats.passed_over == open_source(config).passed_over
+    assert any("notes.txt" in passed.name for passed in stats.passed_over)
+
+
+def test_a_row_that_is_too_long_leaves_little_in_the_ledger(ledger: Ledger, data: Path) -> None:
+    """Its digest tells it from others; its bytes are not kept."""
+    with (data / "c.jsonl").open("w") as file:
+        for letter in "xyx":
+            file.write(json.dumps({"prompt": letter * (MAX_ROW_BYTES + 1), "response": ""}) + "\n")
+    stats = pull(ledger, data)
+    assert (stats.read, stats.new, stats.copies) == (12, 11, 1)
+    with ledger.read() as connection:
+        size = connection.execute(select(func.sum(func.length(rows.c.raw)))).scalar_one()
+    assert size < MIB
+
+
+def test_rows_are_held_by_their_bytes(ledger: Ledger, data: Path) -> None:
+    """Of rows of 8 MiB, eight are looked up at a time, and no more."""
+    with (data / "c.jsonl").open("w") as file:
+        for i in range(20):
+            row = {"prompt": f"{i}", "response": "x" * (8 * MIB - 64)}
+            file.write(json.dumps(row) + "\n")
+    chunks = _count_rows_of_chunks(ledger, data)
+    assert sum(chunks) == 29
+    assert chunks[2:] == [8, 8, 4]
+
+
+def _count_rows_of_chunks(ledger: Ledger, data: Path) -> list[int]:
+    seen: list[int] = []
+
+    def watch(chunks: Iterable[Any], name: str, total: int | None, measure: Any) -> Iterator[Any]:
+        for chunk in chunks:
+            seen.append(measure(chunk))
+            yield chunk
+
+    ingest(ledger, NAME, source(data), watch)
+    return seen
 
 
 def test_two_audits_on_one_ledger_keep_their_sources_apart(

@@ -1,0 +1,42 @@
+"""How the bytes of rows are read again: the format, and the Arrow schema of columnar files, as they
+are in the ledger.
+"""
+
+import hashlib
+import json
+
+from sqlalchemy import Connection, insert, select
+
+from poisonwatch.ledger.tables import shapes
+from poisonwatch.sources.formats import Format
+
+
+def find_or_add_shape(connection: Connection, format: Format | None, schema: bytes | None) -> int:
+    """The number of a format (None: no row of the file could be read) and a schema."""
+    settings = None
+    if format is not None:
+        settings = format.settings
+    text = json.dumps(settings)
+    # A schema is too long to be a unique column itself.
+    digest = hashlib.sha256(b"\0".join((text.encode(), schema or b""))).hexdigest()
+    query = select(shapes.c.shape).where(shapes.c.digest == digest)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        values = {"digest": digest, "format": text, "schema": schema}
+        added = insert(shapes).values(values).returning(shapes.c.shape)
+        found = connection.execute(added).scalar_one()
+    return int(found)
+
+
+def load_format(connection: Connection, shape: int | None) -> Format | None:
+    """The format of a shape, if there is any."""
+    query = select(shapes.c.format).where(shapes.c.shape == shape)
+    return parse_format(connection.execute(query).scalar_one_or_none() or "null")
+
+
+def parse_format(settings: str) -> Format | None:
+    """The format of a shape; None where no row of its file could be read."""
+    stored = json.loads(settings)
+    if stored is None:
+        return None
+    return Format(**stored)
