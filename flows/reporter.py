@@ -23,7 +23,7 @@ from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.flows import interrupt
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.sentinels.checks import SentinelProblem
-from poisonwatch.sources.survey import describe_copies, describe_passed_over
+from poisonwatch.sources.survey import describe_copies, describe_passed_over, name_some
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible
 from poisonwatch.validation import Validation
@@ -111,8 +111,11 @@ class Reporter:
         """How the files that were opened are read, what of the rows is not read, and what beside
         them was passed over.
         """
+        names: dict[str, list[str]] = {}
         for name, format in ingested.formats.items():
-            self.note(f"{name}: read as {format}")
+            names.setdefault(format, []).append(name)
+        for format, files in names.items():
+            self.note(f"{name_some(files)}: read as {format}")
         if unread:
             self.note(f"unread fields: {describe_unread(unread)}")
         if ingested.passed_over:

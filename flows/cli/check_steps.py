@@ -47,7 +47,7 @@ def validate(config: AuditConfig, survey: Survey) -> Validated:
         return Validated(refusal=problems[0])
     from poisonwatch.integrations.great_expectations.validate import try_rows
 
-    facts = Facts(max_tokens=config.stride.max_tokens, ignore=frozenset(config.source.ignore))
+    facts = Facts(max_tokens=config.stride.max_tokens, ignore=config.source.ignore)
     found, refusal = try_rows(survey.kept, config.validation, facts)
     if refusal is not None:
         problems = [*problems, str(refusal)]

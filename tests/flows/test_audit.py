@@ -19,6 +19,7 @@ from prefect.testing.utilities import prefect_test_harness
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.engine import AuditOutcome
+from poisonwatch.flows.reporter import Reporter
 from poisonwatch.run_directory.operators import load_operators
 
 FILES = {
@@ -344,6 +345,50 @@ def test_the_mlflow_store_is_a_plain_sqlite_file(audited: tuple[Path, AuditOutco
         names = {row[0] for row in store.execute("select name from experiments")}
     store.close()
     assert "tiny" in names
+
+
+def test_what_an_audit_did_not_read_is_told_everywhere(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unread fields, files that were passed over, and copies: on stderr, in the summary, in the
+    report and in MLflow; of an audit without new rows nothing that is not so.
+    """
+    config = load_config(write_audit(tmp_path, tiny_folder, source="data"))
+    rows = [row | {"score": 0.5, "[b]\x1b": i} for i, row in enumerate(benign(40))]
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data" / "a.jsonl", [*rows, rows[0]])
+    write_rows(tmp_path / "data" / ".hidden.jsonl", rows)
+    outcome = audit_inline(config, tmp_path / "run", Reporter())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "\x1b" not in said
+    assert "a.jsonl: read as prompt" in said
+    assert "unread fields: score (41 rows" in said
+    assert "passed over: data/.hidden.jsonl" in said
+    assert "1 row is a copy" in said
+    source = outcome.summary["source"]
+    unread = {field["name"]: field["rows"] for field in source["unread"]}
+    assert unread == {"score": 41, "[b]\\u{1b}": 41}
+    assert [each["name"] for each in source["passed_over"]] == ["data/.hidden.jsonl"]
+    assert (source["copies"], outcome.summary["counts"]["copies"]) == (1, 1)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "How rows were read" in report
+    assert "<code>score</code></bdi> in 41 rows, as <bdi>0.5</bdi>" in report
+    assert "data/.hidden.jsonl" in report
+    assert "\x1b" not in report
+    run = MlflowClient(config.tracking).get_run(outcome.summary["mlflow_run_id"])
+    assert run.data.metrics["rows_copies"] == 1
+    assert run.data.metrics["fields_unread"] == 2
+    assert run.data.metrics["files_passed_over"] == 1
+    assert run.data.tags["poisonwatch.unread_fields"].startswith("score (41 rows")
+
+    again = audit_inline(config, tmp_path / "second", Reporter())
+    said = capsys.readouterr().err
+    assert "0 to audit" in said
+    assert not any(word in said for word in ("unread", "copy", "copies", "read as"))
+    assert again.summary["source"]["unread"] == again.summary["source"]["formats"] == []
+    report = (tmp_path / "second" / "report.html").read_text()
+    assert "data/.hidden.jsonl" in report
+    assert not any(word in report for word in ("unread fields", "read as", "copies</dt>"))
 
 
 def test_rows_of_a_database_are_tracked_too(tiny_folder: Path, tmp_path: Path) -> None:
