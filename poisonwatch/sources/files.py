@@ -28,12 +28,13 @@ from poisonwatch.sources.file_types import (
     JSON_TYPES,
     SEEKABLE_TYPES,
     detect_file_type,
+    escape_name,
     list_file_types,
 )
 from poisonwatch.sources.json_file import read_json_file
 from poisonwatch.sources.links import Root
 from poisonwatch.sources.trees import LocalTree, RemoteTree
-from poisonwatch.sources.unpacking import UnpackingLimits, unpack
+from poisonwatch.sources.unpacking import UnpackingLimits, limit_rows, unpack
 from poisonwatch.text.environment import conceal, expand_variables
 
 WEB_PROTOCOLS = ("http", "https")
@@ -80,9 +81,9 @@ class File(SourceFile):
         self._fs = fs
         self._path = path
         self._place = place
-        self._empty = info.get("size") == 0
+        self._size = info.get("size")  # bytes, or None where a server does not tell
         if place.root is not None:
-            self._empty = Path(path).stat().st_size == 0
+            self._size = Path(path).stat().st_size
         # Behind a link a file may be called otherwise: its own name tells what it is.
         self._type, self._compression = detect_file_type(found.path, _is_web(fs))
         self._settings = found.settings
@@ -136,7 +137,7 @@ class File(SourceFile):
             yield from read_json_file(self._open, self.name, after, reading)
             return
         # An empty file of a seekable type has no footer to read: it is one without rows.
-        if self._type in SEEKABLE_TYPES and self._empty:
+        if self._type in SEEKABLE_TYPES and self._size == 0:
             return
         with self._open() as file:
             # pyarrow takes a second to import, which JSON need not pay.
@@ -149,7 +150,10 @@ class File(SourceFile):
                 ".parquet": read_parquet,
                 ".tsv": read_tsv,
             }
-            yield from readers[self._type](file, self.name, reading)
+            rows = readers[self._type](file, self.name, reading)
+            if self._type in SEEKABLE_TYPES:
+                rows = limit_rows(rows, self._size, self._place.limits, self.name)
+            yield from rows
 
     def _open(self) -> BinaryIO:
         file: BinaryIO
@@ -164,7 +168,7 @@ class File(SourceFile):
             opened = self._fs.open(self._path, "rb", block_size=block_size)
             file = io.BufferedReader(opened, MIB)
         # Not even the shortest archive is empty; an empty file is one without rows.
-        if self._compression is None or self._empty:
+        if self._compression is None or self._size == 0:
             return file
         return unpack(file, self._compression, self._place.limits, self.name)
 
@@ -308,15 +312,9 @@ class _Search:
 
     def name_path(self, path: str) -> str:
         """The name of a path in results."""
-        if _is_local(self._fs):
-            return escape_name(self._source.get_display_name(path))
-        return self._source.get_display_name(str(self._fs.unstrip_protocol(path)))
-
-
-def escape_name(name: str) -> str:
-    r"""A file's name as text: bytes that are no UTF-8 as \xff, a backslash as two."""
-    encoded = name.replace("\\", "\\\\").encode(errors="surrogateescape")
-    return encoded.decode(errors="backslashreplace")
+        if not _is_local(self._fs):
+            path = str(self._fs.unstrip_protocol(path))
+        return escape_name(self._source.get_display_name(path))
 
 
 def _open_file_system(path: str, shown: str) -> tuple[Any, str]:

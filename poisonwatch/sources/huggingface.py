@@ -24,7 +24,8 @@ from poisonwatch.sources.base import (
     translate_errors,
 )
 from poisonwatch.sources.discovery import Discovery
-from poisonwatch.sources.files import escape_name, open_files
+from poisonwatch.sources.file_types import escape_name
+from poisonwatch.sources.files import open_files
 from poisonwatch.sources.links import Root
 from poisonwatch.sources.saved import is_saved
 from poisonwatch.sources.trees import LocalTree

@@ -4,17 +4,19 @@ import bz2
 import gzip
 import io
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from poisonwatch.errors import SourceError
+from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MIB
 
 GB = 10**9
 # So much may come out of any file, however small it is.
 FREE_BYTES = 64 * MIB
+ROW_FRAME_BYTES = 1024  # that a short row may take when it is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,42 @@ class UnpackingLimits:
     def of(cls, source: SourceConfig) -> "UnpackingLimits":
         """Those that a source sets."""
         return cls(source.max_unpacked_gb, source.max_unpacked_ratio)
+
+    def check_size(self, size: int, name: str) -> None:
+        """Raises SourceError where so many bytes are too many."""
+        if size > self.gigabytes * GB:
+            raise SourceError(
+                f"{name} holds more than {self.gigabytes:g} GB when it is unpacked: raise "
+                "`source.max_unpacked_gb`, or split it"
+            )
+
+    def check_ratio(self, size: int, packed: int, name: str) -> None:
+        """Raises SourceError where so many bytes came out of too few."""
+        if size > FREE_BYTES and size > packed * self.ratio:
+            raise SourceError(
+                f"{name} grows more than {self.ratio:g} times when it is unpacked "
+                f"({size // MIB} MiB so far): raise `source.max_unpacked_ratio` if it is really so "
+                "repetitive"
+            )
+
+
+def limit_rows(
+    rows: Iterable[RawRow], packed: int | None, limits: UnpackingLimits, name: str
+) -> Iterator[RawRow]:
+    """The rows of a file that packs its columns itself into `packed` bytes (None: nobody knows).
+
+    Raises SourceError where they go beyond the limits: a dictionary can stand for a text in any
+    number of rows.
+    """
+    size = beyond = 0
+    for row in rows:
+        size += len(row.raw)
+        limits.check_size(size, name)
+        # What every row is kept with says nothing of the file.
+        beyond += max(0, len(row.raw) - ROW_FRAME_BYTES)
+        if packed is not None:
+            limits.check_ratio(beyond, packed, name)
+        yield row
 
 
 def unpack(
@@ -62,24 +100,10 @@ class _Unpacked(io.RawIOBase):
         piece = self._unpacked.read(len(buffer))
         size = len(piece)
         self._size += size
-        self._check_limits()
+        self._limits.check_size(self._size, self._name)
+        self._limits.check_ratio(self._size, self._packed.size, self._name)
         buffer[:size] = piece
         return size
-
-    def _check_limits(self) -> None:
-        limits = self._limits
-        if self._size > limits.gigabytes * GB:
-            raise SourceError(
-                f"{self._name} holds more than {limits.gigabytes:g} GB when it is unpacked: raise "
-                "`source.max_unpacked_gb`, or split it"
-            )
-        ratio = self._size / max(self._packed.size, 1)
-        if self._size > FREE_BYTES and ratio > limits.ratio:
-            raise SourceError(
-                f"{self._name} grows more than {limits.ratio:g} times when it is unpacked "
-                f"({self._size // MIB} MiB so far): raise `source.max_unpacked_ratio` if it is "
-                "really so repetitive"
-            )
 
     def close(self) -> None:
         if not self.closed:

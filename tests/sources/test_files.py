@@ -62,6 +62,41 @@ def test_compressed_files_give_the_same_rows_and_grow_like_others(
     assert longer.continued
 
 
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.tsv.zst", "a.json.bz2", "a.jsonl.xz"])
+def test_empty_packed_file_has_no_rows(tmp_path: Path, name: str) -> None:
+    """Not even the shortest archive is empty: nobody wrote one yet."""
+    (tmp_path / name).touch()
+    assert read(tmp_path / name) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv.gz", gzip.compress(b"prompt,response\nQ0,A0\nQ1,A1\n")),
+        ("a.tsv.zst", pa.Codec("zstd").compress(b"prompt\tresponse\nQ0\tA0\n", asbytes=True)),
+        ("a.json.bz2", bz2.compress(json.dumps(RECORDS[:2]).encode())),
+    ],
+)
+def test_every_type_of_text_may_be_packed(tmp_path: Path, name: str, content: bytes) -> None:
+    """As a whole."""
+    (tmp_path / name).write_bytes(content)
+    rows = read(tmp_path / name)
+    assert [row.record for row in rows] == RECORDS[: len(rows)]
+
+
+def test_texts_that_a_dictionary_repeats_beyond_measure_are_refused(tmp_path: Path) -> None:
+    """A few KiB of Parquet that stand for 100 MB of rows: the error names the setting, which
+    works.
+    """
+    column = pa.array(["x" * 100_000]).dictionary_encode().take(pa.array([0] * 1000))
+    pq.write_table(pa.table({"prompt": column, "response": column}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    assert "`source.max_unpacked_ratio`" in refusal(tmp_path / "a.parquet")
+    source = SourceConfig(path=str(tmp_path / "a.parquet"), max_unpacked_ratio=1e6)
+    (file,) = open_files(source, "source").units
+    assert sum(1 for _ in file.read()) == 1000
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_truncated_compressed_files_are_refused(tmp_path: Path, suffix: str) -> None:
     """Rows that were still to come are not lost in silence."""

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from poisonwatch.errors import SourceError
+from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MIB
-from poisonwatch.sources.unpacking import FREE_BYTES, UnpackingLimits, unpack
+from poisonwatch.sources.unpacking import FREE_BYTES, UnpackingLimits, limit_rows, unpack
 
 LIMITS = UnpackingLimits(gigabytes=64, ratio=200)
 
@@ -78,3 +79,16 @@ def test_limits_are_the_sources() -> None:
     """By their settings."""
     source = SourceConfig(path="a", max_unpacked_gb=2, max_unpacked_ratio=30)
     assert UnpackingLimits.of(source) == UnpackingLimits(2, 30)
+
+
+def test_rows_that_a_dictionary_stands_for_have_the_same_limits() -> None:
+    """Short rows may be many, whatever few bytes they come from; long ones may not."""
+    short = [RawRow("a", i, f"a, row {i}", raw=bytes(1000)) for i in range(70_000)]
+    assert len(list(limit_rows(short, 1000, LIMITS, "a"))) == 70_000
+    with pytest.raises(SourceError, match=r"^a holds more than 0\.05 GB"):
+        list(limit_rows(short, 1000, UnpackingLimits(0.05, 200), "a"))
+    long = [RawRow("a", i, f"a, row {i}", raw=bytes(MIB)) for i in range(66)]
+    with pytest.raises(SourceError, match=r"^a grows more than 200 times"):
+        list(limit_rows(long, MIB // 4, LIMITS, "a"))
+    assert len(list(limit_rows(long, MIB, LIMITS, "a"))) == 66
+    assert len(list(limit_rows(long, None, LIMITS, "a"))) == 66
