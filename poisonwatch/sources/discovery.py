@@ -130,7 +130,8 @@ class Discovery:
     def _add_listing(self, folder: str, listing: Listing) -> list[str]:
         """The files of one folder. Returns the folders and links in it that are to be read."""
         described = self._read_descriptions(folder, listing)
-        if STATE in described:
+        # One that names no files says nothing of those that are there.
+        if STATE in described and described[STATE]["_data_files"]:
             self._add_saved(folder, listing, described[STATE])
             return []
         if SPLITS in described:
@@ -208,12 +209,16 @@ class Discovery:
         for name in listing.files:
             if name in used:
                 continue
-            # `datasets` keeps what `map` and `filter` gave beside the data.
-            is_cache = name in DESCRIPTIONS or name.startswith(("cache-", "tmp"))
+            path = _join(folder, name)
             passing = explain_name(name)
-            reason = "beside a saved data set, and none of its files"
-            may_hold_rows = not is_cache and (passing is None or passing[1])
-            self._pass(_join(folder, name), reason, may_hold_rows)
+            if name in DESCRIPTIONS:
+                self._pass(path, _DESCRIPTION, False)
+            # `datasets` keeps what `map` and `filter` gave beside the data.
+            elif name.startswith(("cache-", "tmp")) and name.endswith(".arrow"):
+                self._pass(path, "what `datasets` keeps of earlier work", False)
+            else:
+                may_hold_rows = passing is None or passing[1]
+                self._pass(path, "beside a saved data set, and none of its files", may_hold_rows)
         for name, path in (listing.folders | listing.links).items():
             if name not in used and not self._pass_folder(path, name):
                 self._pass(path, "beside a saved data set", self._may_hold_rows(path))

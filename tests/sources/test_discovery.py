@@ -229,6 +229,15 @@ def test_saved_data_set_is_read_where_it_stands(tmp_path: Path) -> None:
     }
 
 
+def test_description_that_names_no_files_says_nothing_of_those_there(tmp_path: Path) -> None:
+    """They are read as anywhere."""
+    put(tmp_path, "ds/state.json", content=b'{"_data_files": []}')
+    put(tmp_path, "ds/dataset_info.json", content=b'{"features": {}}')
+    assert "ds/state.json (describes a data set" in refusal(tmp_path / "ds", tmp_path)
+    put(tmp_path, "ds/a.jsonl")
+    assert names_of(find(tmp_path, tmp_path)) == ["ds/a.jsonl"]
+
+
 def test_saved_splits_are_all_read(tmp_path: Path) -> None:
     """Each by its folder."""
     save(tmp_path / "ds", "train", "test")
