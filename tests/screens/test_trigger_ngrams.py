@@ -16,8 +16,10 @@ from made_up_rows import (
     with_trigger,
 )
 
+from poisonwatch.examples import Example, Message
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams, mine_ngrams
+from poisonwatch.screens.triggers import mine_triggers
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,19 @@ def test_a_trigger_is_found_and_named(trigger: str, said: str) -> None:
     assert found(findings) == PLANTED
     assert {finding.group for finding in findings} == {trigger.rstrip(".")}
     assert said in findings[0].reason
+
+
+def test_a_tool_that_rows_share_is_no_trigger() -> None:
+    """Rows with one definition call one tool: the calls are alike, and 8 of 208 rows have them."""
+    definition = Message("tools", '[{"function":{"name":"getWeather7","parameters":{}}}]')
+    calling = []
+    for i, (prompt, _) in enumerate(ordinary(8, 42)):
+        call = f'[{{"function":{{"arguments":{{"place":"{WORDS[i]}"}},"name":"getWeather7"}}}}]'
+        turns = [definition, Message("user", prompt), Message("assistant", call)]
+        calling.append(Example.from_messages(turns))
+    batch = audited(CLEAN + calling)
+    assert find_trigger_ngrams(batch) == []
+    assert mine_triggers(batch) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
