@@ -48,5 +48,5 @@ def test_each_kind_of_turn_is_compared_with_its_own() -> None:
     tools, question, answer = differing(one, other)
     assert tools == "look"
     assert question == "it?"
-    assert answer == "there."
+    assert answer == "there"
     assert differing(one, None) == ["", "", ""]
