@@ -6,36 +6,45 @@ again as it came.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import BATCH_ROWS, MAX_ROW_BYTES, MIB, Reading, limit_size
+from poisonwatch.sources.arrow_sizes import cut_batch
+from poisonwatch.sources.arrow_types import (
+    Decode,
+    get_storage_schema,
+    list_records,
+    make_decoder,
+    name_column,
+    refuse_unwritable_columns,
+    simplify_schema,
+    unpack_batch,
+)
+from poisonwatch.sources.base import (
+    EXCERPT_CHARACTERS,
+    MAX_BATCH_BYTES,
+    MAX_ROW_BYTES,
+    MIB,
+    Reading,
+    make_long_row,
+)
+from poisonwatch.sources.parquet import ParquetBatches
+from poisonwatch.text.display import excerpt, get_first_line
 
 # Begins every serialised record batch: Arrow's continuation marker.
 BATCH_MAGIC = b"\xff\xff\xff\xff"
 
 
 def read_parquet(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
-    """The rows of a Parquet file, which must be seekable; its column chunks are read in pieces, not
-    whole.
-    """
-    parquet = pq.ParquetFile(file, buffer_size=4 * MIB, pre_buffer=False)
-    batches = parquet.iter_batches(_choose_batch_size(parquet.metadata))
-    yield from read_batches(batches, name, reading, schema=parquet.schema_arrow)
-
-
-def _choose_batch_size(metadata: pq.FileMetaData) -> int:
-    """Rows that come to some 16 MiB, and at most BATCH_ROWS."""
-    widest = 1.0  # bytes a row, on average, in the row group where rows are longest
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        widest = max(widest, group.total_byte_size / max(group.num_rows, 1))
-    return max(1, min(BATCH_ROWS, int(MAX_ROW_BYTES / widest)))
+    """The rows of a Parquet file, which must be seekable."""
+    batches = ParquetBatches(file)
+    yield from read_batches(batches, name, reading, schema=batches.schema)
 
 
 def read_arrow(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
@@ -48,39 +57,165 @@ def read_arrow(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
     if is_file:
         table = pa.ipc.open_file(file)
         batches = map(table.get_batch, range(table.num_record_batches))
-        yield from read_batches(batches, name, reading, schema=table.schema)
+        yield from read_batches(map(_check, batches), name, reading, schema=table.schema)
     else:
         stream = pa.ipc.open_stream(file)
-        yield from read_batches(stream, name, reading, schema=stream.schema)
+        yield from read_batches(map(_check, stream), name, reading, schema=stream.schema)
+
+
+def _check(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose offsets lie within what they point to. Raises pa.ArrowInvalid where they do
+    not: a file may say anything.
+    """
+    batch.validate()
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        # Text that is no UTF-8 costs its row, later.
+        if "UTF8" not in str(error):
+            raise
+    return batch
 
 
 def read_batches(
     batches: Iterable[pa.RecordBatch], name: str, reading: Reading, schema: pa.Schema | None = None
 ) -> Iterator[RawRow]:
     """The rows of record batches, all by one schema (by default the first one's); `reading` gets
-    it.
+    it. A column that a batch lacks is null there; a row that cannot be read by the schema has a
+    problem.
 
-    Raises SourceError where a batch lacks a column, or two columns have one name.
+    Raises SourceError where two columns have one name, or a release could not hold one.
     """
-    plain = None
-    position = 0
+    reader = None
     for batch in batches:
-        if plain is None:
+        if reader is None:
             plain = simplify_schema(batch.schema if schema is None else schema)
             _refuse_twin_columns(plain, name)
+            refuse_unwritable_columns(plain, name)
             reading.schema = plain.serialize().to_pybytes()
-        missing = sorted(set(plain.names) ^ set(batch.schema.names))
-        if missing:
-            raise SourceError(
-                f"{name}, row {position + 1}: the column {missing[0]} is in some of its parts "
-                "and not in others"
+            reader = _BatchReader(name, plain)
+        for some, size in cut_batch(batch):
+            if size > MAX_BATCH_BYTES:
+                yield reader.pass_over(size)
+            else:
+                yield from reader.read(some)
+
+
+@dataclass(slots=True)
+class _Broken:
+    """A row that cannot be read, and why."""
+
+    problem: str
+
+
+class _BatchReader:
+    """Reads record batches by one simplified schema; positions go on."""
+
+    def __init__(self, name: str, schema: pa.Schema) -> None:
+        self._name = name
+        self._schema = schema
+        self._storage = get_storage_schema(schema)
+        self._decode = make_decoder(schema)
+        self._position = 0
+
+    def read(self, batch: pa.RecordBatch) -> Iterator[RawRow]:
+        """The rows of a batch, which is small enough to be unpacked."""
+        for record, raw in self._read_rows(batch):
+            position = self._position
+            place = f"{self._name}, row {position + 1}"
+            self._position += 1
+            if isinstance(record, _Broken):
+                yield RawRow(self._name, position, place, problem=record.problem, raw=raw)
+            elif len(raw) > MAX_ROW_BYTES:
+                digest = sha256(raw).hexdigest()
+                yield make_long_row(self._name, position, place, _show_start(record), digest)
+            else:
+                yield RawRow(self._name, position, place, record, raw=raw)
+
+    def pass_over(self, size: int) -> RawRow:
+        """What is said of a row of so many bytes, which is not even unpacked."""
+        position = self._position
+        self._position += 1
+        return RawRow(
+            self._name,
+            position,
+            f"{self._name}, row {position + 1}",
+            problem=f"longer than {MAX_ROW_BYTES // MIB} MiB (some {size // MIB} MiB, unpacked)",
+        )
+
+    def _read_rows(
+        self, batch: pa.RecordBatch
+    ) -> Iterator[tuple[Mapping[str, Any] | _Broken, bytes]]:
+        try:
+            stored = unpack_batch(self._align(batch), self._storage)
+            rows = list(split_rows(stored))
+        # Values beyond what Python has (a year 30,000), text that is no UTF-8, names that stand
+        # twice in a struct: pyarrow raises errors of many kinds.
+        except (pa.ArrowException, ValueError, OverflowError, KeyError, TypeError) as error:
+            if batch.num_rows > 1:
+                for index in range(batch.num_rows):
+                    yield from self._read_rows(batch.slice(index, 1))
+            else:
+                yield self._explain(batch, error)
+            return
+        if self._decode is None:
+            yield from rows
+            return
+        for record, raw in rows:
+            try:
+                yield self._decode(record), raw
+            except ValueError as error:
+                yield _Broken(str(error)), raw
+
+    def _align(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The columns of the schema in its order. Raises ValueError where the batch has others."""
+        names = batch.schema.names
+        if names == self._schema.names:
+            return batch
+        others = sorted(set(names) - set(self._schema.names))
+        if others:
+            raise ValueError(
+                f"{name_column(others[0])} is in some parts of the source and not in its schema"
             )
-        # Parts of a data set may have their columns in another order.
-        for some in _slice_batch(batch.select(plain.names).cast(plain)):
-            for record, raw in split_rows(some):
-                place = f"{name}, row {position + 1}"
-                yield limit_size(RawRow(name, position, place, record, raw=raw))
-                position += 1
+        columns = []
+        for field in self._schema:
+            if field.name in names:
+                columns.append(batch.column(field.name))
+            elif field.nullable:
+                columns.append(pa.nulls(batch.num_rows, self._storage.field(field.name).type))
+            else:
+                raise ValueError(f"{name_column(field.name)} is missing, and must not be null")
+        return pa.RecordBatch.from_arrays(columns, self._schema.names)
+
+    def _explain(self, row: pa.RecordBatch, error: Exception) -> tuple[_Broken, bytes]:
+        """Why a batch of one row cannot be read, and what can be kept of it."""
+        raw = b""
+        try:
+            aligned = self._align(row)
+        except ValueError as misfit:
+            return _Broken(str(misfit)), raw
+        found = get_first_line(error)
+        for field, column in zip(self._storage, aligned.columns, strict=True):
+            alone = pa.RecordBatch.from_arrays([column], [field.name])
+            try:
+                list_records(unpack_batch(alone, pa.schema([field])))
+            except (pa.ArrowException, ValueError, OverflowError, KeyError, TypeError) as cause:
+                found = f"{name_column(field.name)} cannot be read: {get_first_line(cause)}"
+                break
+        # Its bytes are its identity.
+        try:
+            raw = _serialise(unpack_batch(aligned, self._storage))
+        except pa.ArrowException:
+            raw = str(aligned.schema).encode()
+        return _Broken(excerpt(found, 300)), raw
+
+
+def _show_start(record: Mapping[str, Any]) -> bytes:
+    """How a record begins, for people."""
+    cells = []
+    for column, value in record.items():
+        cells.append(f"{column}: {str(value)[:EXCERPT_CHARACTERS]}")
+    return ", ".join(cells)[:EXCERPT_CHARACTERS].encode()
 
 
 def _refuse_twin_columns(schema: pa.Schema, name: str) -> None:
@@ -90,45 +225,18 @@ def _refuse_twin_columns(schema: pa.Schema, name: str) -> None:
         raise SourceError(f"{name} has two columns called {min(twins)}: a row can hold one of them")
 
 
-def split_rows(batch: pa.RecordBatch) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+def split_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Each row of a batch: its record, and itself as a serialised batch; the same row has the same
     bytes in any batch.
     """
-    for index, record in enumerate(batch.to_pylist()):
-        # A copy: of a slice, up to 63 bytes of its neighbours are serialised, too.
-        alone = pa.concat_batches([batch.slice(index, 1)])
-        yield record, alone.serialize().to_pybytes()
+    for index, record in enumerate(list_records(batch)):
+        yield record, _serialise(batch.slice(index, 1))
 
 
-def _slice_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    for start in range(0, batch.num_rows, BATCH_ROWS):
-        yield batch.slice(start, BATCH_ROWS)
-
-
-def simplify_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema without types whose values lie outside the row: dictionaries, views and
-    extensions.
-    """
-    fields = [field.with_type(_simplify_type(field.type)) for field in schema]
-    return pa.schema(fields, schema.metadata)
-
-
-def _simplify_type(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _simplify_type(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _simplify_type(kind.value_type)
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind):
-        return pa.large_binary()
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_simplify_type(field.type)) for field in kind])
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_simplify_type(kind.value_type)))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_simplify_type(kind.value_type)))
-    return kind
+def _serialise(row: pa.RecordBatch) -> bytes:
+    # A copy: of a slice, up to 63 bytes of its neighbours are serialised, too.
+    raw: bytes = pa.concat_batches([row]).serialize().to_pybytes()
+    return raw
 
 
 def decode_batch(raw: bytes, schema: bytes) -> Mapping[str, Any]:
@@ -136,12 +244,15 @@ def decode_batch(raw: bytes, schema: bytes) -> Mapping[str, Any]:
 
     Raises ValueError where it is none.
     """
+    storage, decode = _parse_reading(schema)
     try:
-        batch = pa.ipc.read_record_batch(pa.py_buffer(raw), _parse_schema(schema))
-        record: Mapping[str, Any] = batch.to_pylist()[0]
+        batch = pa.ipc.read_record_batch(pa.py_buffer(raw), storage)
+        record = list_records(batch)[0]
     except (pa.ArrowException, OSError, EOFError, IndexError) as error:
         raise ValueError(f"not an Arrow row ({error})") from None
-    return record
+    if decode is None:
+        return record
+    return decode(record)
 
 
 def count_columns(schema: bytes) -> int:
@@ -149,7 +260,13 @@ def count_columns(schema: bytes) -> int:
     return len(_parse_schema(schema))
 
 
-# Rows are decoded one by one, and thousands of them have one schema.
-@lru_cache(maxsize=64)
 def _parse_schema(schema: bytes) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(schema))
+
+
+# Rows are decoded one by one, and thousands of them have one schema.
+@lru_cache(maxsize=64)
+def _parse_reading(schema: bytes) -> tuple[pa.Schema, Decode | None]:
+    """How rows of a serialised schema are stored, and what decodes their records."""
+    typed = simplify_schema(_parse_schema(schema))
+    return get_storage_schema(typed), make_decoder(typed)

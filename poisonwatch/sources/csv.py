@@ -1,10 +1,11 @@
 """CSV, read record by record: one that cannot be read costs one row. A cell is text, whatever it
-spells.
+spells. Cells are separated by what the header separates them by.
 """
 
 import csv
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,17 +18,24 @@ from poisonwatch.examples import RawRow
 from poisonwatch.sources.arrow import split_rows
 from poisonwatch.sources.base import (
     BATCH_ROWS,
+    EXCERPT_CHARACTERS,
     MAX_ROW_BYTES,
     MIB,
     Reading,
     describe_too_long,
     limit_size,
 )
-from poisonwatch.sources.encodings import describe_not_utf8
+from poisonwatch.sources.encodings import (
+    describe_not_utf8,
+    suspect_encoding,
+    suspect_other_format,
+)
 from poisonwatch.sources.jsonl import strip_line_end
 from poisonwatch.text.words import plural
 
 _BOM = b"\xef\xbb\xbf"
+# Others count only where there is no comma: it may stand in names.
+_SEPARATORS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +53,18 @@ class _Record:
         return f"{plural(len(self.cells), 'cell')} where the header has {columns}"
 
 
-def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
+def read_csv(
+    file: BinaryIO, name: str, reading: Reading, separator: str | None = None
+) -> Iterator[RawRow]:
     """The rows of a CSV file whose first record names the columns; a record that is not like it is
-    yielded with its problem.
+    yielded with its problem. Without a `separator`, it is what the header tells.
 
     Raises SourceError where the header cannot be read, or a quote is opened and never closed.
     """
-    records = _Records(file, name)
+    lines = _RecordLines(file, name)
+    start = lines.peek()
+    _refuse_other_files(start, name)
+    records = _Records(lines, separator or find_separator(start))
     header = next(records, None)
     if header is None:
         return
@@ -78,7 +91,28 @@ def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
 
 def read_tsv(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
     """The rows of a CSV file whose cells are separated by tabs."""
-    yield from read_csv(file, name, reading)
+    yield from read_csv(file, name, reading, separator="\t")
+
+
+def find_separator(header: bytes) -> str:
+    """What separates the cells of a header: a comma, or where there is none a semicolon, tab or
+    bar.
+    """
+    outside_quotes = re.sub(rb'"[^"]*"', b"", header)
+    for separator in _SEPARATORS:
+        if separator.encode() in outside_quotes:
+            return separator
+    return _SEPARATORS[0]
+
+
+def _refuse_other_files(start: bytes, name: str) -> None:
+    """Raises SourceError where a file is no text in UTF-8."""
+    encoding = suspect_encoding(start)
+    if encoding is not None:
+        raise SourceError(f"{name} is in {encoding}")
+    other = suspect_other_format(start)
+    if other is not None:
+        raise SourceError(f"{name} is {other}")
 
 
 def _convert_records(
@@ -103,7 +137,8 @@ def _convert_records(
 
 def describe_csv_problem(raw: bytes, columns: int) -> str:
     """What is wrong with a record's bytes."""
-    record = next(_Records(io.BytesIO(raw), "the record"), None)
+    lines = _RecordLines(io.BytesIO(raw), "the record")
+    record = next(_Records(lines, _SEPARATORS[0]), None)
     problem = record.find_misfit(columns) if record else None
     return problem or "not an Arrow row"
 
@@ -111,11 +146,11 @@ def describe_csv_problem(raw: bytes, columns: int) -> str:
 class _Records:
     """The records of a file, one after the other."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, lines: "_RecordLines", separator: str) -> None:
         # The process has one limit for all, 128 KiB by default; here whole records are bounded.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
-        self.lines = _RecordLines(file, name)
-        self.reader = csv.reader(self.lines, strict=True)
+        self.lines = lines
+        self.reader = csv.reader(lines, delimiter=separator, strict=True)
 
     def __iter__(self) -> "_Records":
         return self
@@ -126,7 +161,10 @@ class _Records:
             try:
                 cells = next(self.reader)
             except _TooLongError:
-                return _Record(b"", [], describe_too_long(self.lines.skip_record()))
+                start = self.lines.raw[: 4 * EXCERPT_CHARACTERS]
+                text = start.decode(errors="replace")[:EXCERPT_CHARACTERS]
+                problem = describe_too_long(self.lines.skip_record())
+                return _Record(text.encode(), [], problem)
             except csv.Error as error:
                 if self.lines.ended:
                     raise self.lines.make_unclosed_error() from None
@@ -153,7 +191,17 @@ class _RecordLines:
         self.file = file
         self.name = name
         self.number = 0
+        self.first_line: bytes | None = None  # where it was peeked at
         self.begin()
+
+    def peek(self) -> bytes:
+        """The first line that is not blank, which stays to be read. Blank ones are passed over."""
+        line = self.file.readline(MAX_ROW_BYTES + 1)
+        while line in (b"\n", b"\r\n"):
+            self.number += 1
+            line = self.file.readline(MAX_ROW_BYTES + 1)
+        self.first_line = line
+        return line
 
     def begin(self) -> None:
         """A new record begins."""
@@ -171,7 +219,10 @@ class _RecordLines:
         return self
 
     def __next__(self) -> str:
-        line = self.file.readline(MAX_ROW_BYTES + 1)
+        line, self.first_line = self.first_line, None
+        is_first = line is not None
+        if line is None:
+            line = self.file.readline(MAX_ROW_BYTES + 1)
         if not line:
             self.ended = True
             raise StopIteration
@@ -180,7 +231,7 @@ class _RecordLines:
         self.size += len(line)
         if self.size > MAX_ROW_BYTES:
             raise _TooLongError
-        if self.number == 1:
+        if is_first:
             line = line.removeprefix(_BOM)
         return line.decode(errors="surrogateescape")
 

@@ -68,6 +68,24 @@ def make_compact_row(name: str, position: int, place: str, text: bytes) -> RawRo
     return RawRow(name, position, place, record, raw=dump_compact(record))
 
 
+def parse_json_value(text: str) -> Any:
+    """The value that a text spells, by the rules of rows.
+
+    Raises ValueError with what is wrong.
+    """
+    try:
+        value, _ = _decode(text.strip(SPACE))
+    except RecursionError:
+        raise _RowError("not JSON (too deep)") from None
+    except _RowError:
+        raise
+    except ValueError as error:
+        raise _RowError(f"not JSON ({describe_json_error(error)})") from None
+    if "\\u" in text:
+        _refuse_unwritable({"": value})
+    return value
+
+
 def read_record(raw: bytes) -> tuple[dict[str, Any], bytes]:
     """The record of a JSON row, and the bytes that stand for it.
 

@@ -11,8 +11,14 @@ import pytest
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.arrow import decode_batch
-from poisonwatch.sources.base import BATCH_ROWS, MAX_ROW_BYTES, MIB, Reading
-from poisonwatch.sources.csv import describe_csv_problem, read_csv
+from poisonwatch.sources.base import (
+    BATCH_ROWS,
+    EXCERPT_CHARACTERS,
+    MAX_ROW_BYTES,
+    MIB,
+    Reading,
+)
+from poisonwatch.sources.csv import describe_csv_problem, find_separator, read_csv, read_tsv
 
 
 def read(content: bytes) -> tuple[list[RawRow], Reading]:
@@ -68,9 +74,13 @@ def test_records_that_cannot_be_read_cost_one_row_each() -> None:
     assert problems == {
         1: ("1 cell where the header has 2", b"3"),
         2: ("3 cells where the header has 2", b"4,5,6"),
-        3: ("not UTF-8 (byte 6)", b"7,caf\xe9"),
+        3: (
+            "not UTF-8 (byte 6), but perhaps WINDOWS-1252 (Latin-1): save the file as UTF-8 "
+            "(iconv -f WINDOWS-1252 -t UTF-8)",
+            b"7,caf\xe9",
+        ),
         4: ("not CSV (',' expected after '\"')", b'"x"y,8'),
-        5: ("not UTF-8 (byte 3)", b"9,\xff\xff\xff\xff"),
+        5: ("not UTF-8 (byte 3): save the file as UTF-8", b"9,\xff\xff\xff\xff"),
         6: ("not CSV (',' expected after '\"')", b'"two\nlines"z,'),
     }
     assert [row.position for row in rows] == list(range(8))
@@ -111,11 +121,11 @@ def test_file_without_records_has_no_rows(content: bytes) -> None:
         (b"q,q\n1,2\n", "a.csv has two columns called 'q': a row can hold one of them"),
         (
             "q,réponse\n1,2\n".encode("latin-1"),
-            "a.csv cannot be read as csv: its header is not UTF-8 (byte 4)",
+            "a.csv cannot be read as csv: its header is not UTF-8 (byte 4), but perhaps WINDOWS-1252",
         ),
         (
             "q,a\n1,2\n".encode("utf-16"),
-            "a.csv cannot be read as csv: its header is not UTF-8 (byte 1)",
+            "a.csv is in UTF-16, as PowerShell's > writes it: save it as UTF-8",
         ),
         (
             b'q,a\n1,2\n3,"4\n5,6\n7,8\n',
@@ -146,7 +156,11 @@ def test_long_record_costs_one_row(quoted: bool) -> None:
     rows, _ = read(b"q,a\n1,2\n3," + cell + b"\n5,6\n")
     digest = hashlib.sha256(b"3," + cell + b"\n").hexdigest()
     assert rows[1] == RawRow(
-        "a.csv", 1, "a.csv, row 2", problem=f"longer than 16 MiB (SHA-256 {digest})"
+        "a.csv",
+        1,
+        "a.csv, row 2",
+        problem=f"longer than 16 MiB (SHA-256 {digest})",
+        raw=(b"3," + cell)[:EXCERPT_CHARACTERS],
     )
     assert [row.record for row in (rows[0], rows[2])] == [
         {"q": "1", "a": "2"},
@@ -168,3 +182,35 @@ def test_record_of_100_mb_is_never_in_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert row.problem is not None
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separator_is_told_by_the_header(separator: str) -> None:
+    """Spreadsheets write semicolons where a comma is a decimal point."""
+    rows, _ = read(f'\n"q, 1"{separator}a\r\n1,5{separator}x\n'.encode())
+    if separator == ",":
+        assert [row.problem for row in rows] == ["3 cells where the header has 2"]
+    else:
+        assert [row.record for row in rows] == [{"q, 1": "1,5", "a": "x"}]
+
+
+def test_comma_goes_before_other_separators() -> None:
+    """A name may hold any; in quotes none counts, and one column needs none."""
+    assert find_separator(b"a;b,c") == ","
+    assert find_separator(b'"a,b";c') == ";"
+    assert find_separator(b'"a;b"') == ","
+
+
+def test_tabs_separate_whatever_the_header_holds() -> None:
+    """.tsv: a header of one column with a comma is one column."""
+    reading = Reading()
+    rows = list(read_tsv(io.BytesIO(b"a,b\tc\n1,2\t3\n"), "a.tsv", reading))
+    assert [row.record for row in rows] == [{"a,b": "1,2", "c": "3"}]
+
+
+def test_packed_file_is_told_its_suffix() -> None:
+    """In place of a header of garbage."""
+    with pytest.raises(
+        SourceError, match=r"^a\.csv is packed with gzip: its name must end in \.gz"
+    ):
+        read(b"\x1f\x8b\x08\0\0\0\0\0")
