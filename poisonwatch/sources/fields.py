@@ -206,11 +206,17 @@ class Fields:
 
     def __getitem__(self, name: str) -> Any:
         """What the record holds in a field, which is then used; None where it holds nothing."""
-        return self.get(self.use(name))
+        path = self.find(name)
+        if path is None:
+            return None
+        self.used.add(path)
+        return self.get(path)
 
     def use(self, name: str) -> str:
-        """Note that a field is read; where it stands."""
-        path = self.get_path(name)
+        """Note that a field is read; what it is called here."""
+        path = self.find(name)
+        if path is None:
+            return name
         self.used.add(path)
         return path
 

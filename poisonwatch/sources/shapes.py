@@ -47,8 +47,10 @@ class Conversations(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a format asks of a record: `required` fields, each with its alternatives, and `optional`
-    ones; `words` explain it. What the system says stands in one of `system`;
-    messages call role and content as `message_fields` do.
+    ones; `words` explain it.
+
+    What the system says stands in one of `system`; messages call role and content as
+    `message_fields` do; a record whose field `filled` is empty is of another format.
     """
 
     words: str
@@ -57,6 +59,7 @@ class Shape:
     optional: tuple[str, ...] = ()
     system: tuple[str, ...] = ("system",)
     message_fields: tuple[str, str] = MESSAGE_FIELDS
+    filled: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,6 +88,8 @@ class Shape:
         """Does a record have all that is required, and not all of it as empty cells? With
         `own_names`, under no alias.
         """
+        if self.filled and fields.peek(self.filled) in (None, ""):
+            return False
         has_any = False
         for alternatives in self.required:
             paths = [fields.find(name, own_names) for name in alternatives]
@@ -269,6 +274,7 @@ SHAPES = {
         _read_preference,
         required=(("chosen", *LISTS, "response"), ("rejected",)),
         optional=("prompt", "input", *_BESIDE_PROMPT),
+        filled="rejected",
     ),
     "text": Shape("{text}, by {template}", _read_text, required=(("text",),), optional=()),
 }

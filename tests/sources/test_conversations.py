@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.sources.conversations import CONTENT_KEYS, ROLE_KEYS, MessageReader, Turn
+from poisonwatch.sources.conversations import (
+    CONTENT_KEYS,
+    ROLE_KEYS,
+    TRAINED_KEYS,
+    MessageReader,
+    Turn,
+)
 from poisonwatch.sources.roles import ROLES
 from poisonwatch.sources.values import ReadingError
 
@@ -141,3 +147,120 @@ def test_what_is_no_list_of_messages_cannot_be_read(value: Any) -> None:
     """The words name the field, and what is asked of it."""
     with pytest.raises(ReadingError, match=r"^turns is not a list of \{from, value\}$"):
         read_turns(value, "turns", **sharegpt())
+
+
+def trained(**marks: Any) -> tuple[bool, tuple[str, ...]]:
+    """Is a turn of the assistant with these marks trained on, and what of it is unread?"""
+    reader = MessageReader()
+    (found,) = reader.read_turns([{"role": "assistant", "content": "a", **marks}], "m")
+    return not found.masked, tuple(reader.unread)
+
+
+@pytest.mark.parametrize("key", TRAINED_KEYS)
+def test_marks_say_whether_a_turn_is_trained(key: str) -> None:
+    """0, false, and the same as text; a mark that cannot be kept to is unread."""
+    for mark, wanted in ((0, False), (1, True), (False, False), ("false", False), (1.0, True)):
+        assert trained(**{key: mark}) == (wanted, ())
+    assert trained(**{key: None}) == (True, ())
+    for other in (0.5, "some", -1):
+        assert trained(**{key: other}) == (True, (f"m.{key}",))
+    assert trained(masked=True) == (False, ())
+    assert trained(weight=1, train=False) == (False, ())
+
+
+def test_marks_on_others_than_the_assistant_are_unread() -> None:
+    """They say nothing that could be kept to."""
+    reader = MessageReader()
+    reader.read_turns([{"role": "user", "content": "a", "train": True}], "m")
+    assert list(reader.unread) == ["m.train"]
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "unread"),
+    [
+        ({"content": "a", "reasoning_content": "t"}, "<think>\nt\n</think>\n\na", ()),
+        ({"content": None, "thinking": "t"}, "<think>\nt\n</think>\n\n", ()),
+        ({"content": "a", "reasoning": "t", "reasoning_content": "t"}, "<think>\nt\n</think>\n\na", ()),
+        ({"content": "a", "reasoning_content": "t", "reasoning": "u"}, "<think>\nt\n</think>\n\na", ("m.reasoning",)),
+        ({"content": "a", "reasoning": {"effort": 1}}, "a", ("m.reasoning",)),
+        ({"content": "<think>\nt\n</think>\n\na", "thought": "t"}, "<think>\nt\n</think>\n\na", ()),
+        ({"content": None, "refusal": "no"}, "no", ()),
+        ({"content": "", "refusal": "no"}, "no", ()),
+        ({"content": "a", "refusal": "no"}, "a", ("m.refusal",)),
+        ({"content": "a", "function_calls": "f(x)"}, "a\nf(x)", ()),
+        ({"content": 9}, "9", ()),
+        ({"content": None}, None, ()),
+        ({"content": "a", "name": "x", "id": None, "tags": []}, "a", ("m.name",)),
+    ],
+)  # fmt: skip
+def test_an_assistants_turn_is_everything_that_it_says(
+    message: dict[str, Any], text: str | None, unread: tuple[str, ...]
+) -> None:
+    """Thoughts, text, refusals; a text is missing where there is none of them."""
+    reader = MessageReader()
+    assert reader.read_turns([{"role": "assistant", **message}], "m") == (Turn("assistant", text),)
+    assert tuple(reader.unread) == unread
+
+
+def test_thoughts_of_others_are_unread() -> None:
+    """No template would show them."""
+    reader = MessageReader()
+    reader.read_turns([{"role": "user", "content": "a", "thinking": "t"}], "m")
+    assert list(reader.unread) == ["m.thinking"]
+
+
+U, A = Turn("user", "q"), Turn("assistant", "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "turns"),
+    [
+        ([{"speaker": "user", "text": "q"}, {"author": "bot", "content": "a"}], (U, A)),
+        ([{"role": "user", "message": "q"}, {"role": "model", "parts": [{"text": "a"}]}], (U, A)),
+        ([["q", "a"], ["q", "a"]], (U, A, U, A)),
+        ([["q", None]], (U, Turn("assistant", None))),
+        ([{"human": "q", "assistant": "a"}], (U, A)),
+        ([{"system": "s", "input": "q", "output": "a"}], (Turn("system", "s"), U, A)),
+        ([{"input": "q", "output": "a", "output_with_loss": False}], (U, A._replace(masked=True))),
+        (["q", "a", "q"], (U, A, U)),
+        (['{"role": "user", "content": "q"}', '{"role": "bot", "content": "a"}'], (U, A)),
+        ('[["q", "a"]]', (U, A)),
+        (
+            [
+                {"label": False, "text": "q"},
+                {"label": True, "text": "a"},
+                {"label": "true", "text": "b"},
+            ],
+            (U, Turn("assistant", "ab")),
+        ),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "tool_result", "content": "3"}, {"type": "text", "text": "q"}],
+                }
+            ],
+            (Turn("tool", "3"), U),
+        ),
+        ([{"role": "tool", "content": {"b": 1, "a": None}}], (Turn("tool", '{"b":1}'),)),
+    ],
+)  # fmt: skip
+def test_conversations_are_lists_of_many_kinds(value: Any, turns: tuple[Turn, ...]) -> None:
+    """Messages, pairs, texts by turns, segments; all of it, or each item, as JSON in a text."""
+    assert MessageReader().read_turns(value, "m", texts=True) == turns
+
+
+@pytest.mark.parametrize("value", [["q", 5], [["a", "b", "c"]], [[{"x": 1}, "b"]], [["a", 5]]])
+def test_lists_of_something_else_cannot_be_read(value: Any) -> None:
+    """No guess."""
+    with pytest.raises(ReadingError, match=r"^m is not a list of \{role, content\}$"):
+        MessageReader().read_turns(value, "m", texts=True)
+    with pytest.raises(ReadingError):
+        MessageReader().read_turns(["q", "a"], "chosen")
+
+
+def test_tools_in_messages_are_found() -> None:
+    """Where they stand, too."""
+    reader = MessageReader()
+    reader.read_turns([{"role": "system", "content": "s", "functions": "[1]"}], "m")
+    assert reader.tools == {"m.functions": "[1]"}

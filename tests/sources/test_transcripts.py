@@ -7,7 +7,9 @@ import pytest
 from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.transcripts import (
     check_template,
+    is_dialogue,
     is_transcript,
+    read_dialogue,
     read_template_text,
     read_transcript,
 )
@@ -106,3 +108,65 @@ def test_a_hostile_text_takes_one_pass() -> None:
         read_template_text(text, "Q: {prompt}\nA: {response}</s>")
     assert read_transcript("Human:" + "\n\nHuman:" * 100_000)[-1] == Turn("user", "")
     assert time.perf_counter() - start < 5
+
+
+Q = "Q: {prompt}\nA: {response}"
+CHATML = (
+    "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n"
+    "<|im_start|>assistant\n{response}<|im_end|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "said"),
+    [
+        (Q, "Q: a\nA: b\nQ: c\nA: d", "abcd"),
+        (Q, "Q: a\nA: b\n\n Q: c\nA: d\n", "abcd"),
+        (Q, "Q: a\nA: FAQ: b\nA: c", ["a", "FAQ: b\nA: c"]),
+        (Q, "Q: a\nA: b\nQ: no answer", ["a", "b\nQ: no answer"]),
+        (Q, "Q: a\nA: b\nQ: no answer\nQ: c\nA: d", ["a", "b\nQ: no answer", "c", "d"]),
+        (Q, "Q: a\nA: \nQ: c\nA: d", ["a", "", "c", "d"]),
+        ("<u>{prompt}<b>{response}<e>", "<u>a<b>b<e><u>c<b>d<e>", "abcd"),
+        ("<u>{prompt}<b>{response}<e>", "<u>a<b>b<u>c<b>d<e>", ["a", "b<u>c<b>d"]),
+        ("{prompt} => {response}<e>", "a => b<e>\nc => d<e>", "abcd"),
+        ("{prompt} => {response}", "a => b\nc => d", ["a", "b\nc => d"]),
+        (
+            CHATML,
+            CHATML.format(system="s", prompt="a", response="b")
+            + CHATML[CHATML.index("\n<|im_start|>user") :].format(prompt="c", response="d"),
+            "sabcd",
+        ),
+    ],
+)
+def test_where_prompt_and_response_come_again_they_are_turns(
+    template: str, text: str, said: list[str] | str
+) -> None:
+    """After the template's end, or at a line's beginning where it has none; no text is lost."""
+    turns = read_template_text(text, template)
+    assert [turn.text for turn in turns] == list(said)
+    roles = [turn.role for turn in turns if turn.role != "system"]
+    assert roles == ["user", "assistant"] * (len(roles) // 2)
+
+
+def test_a_dialogue_says_who_speaks() -> None:
+    """At the beginning of lines; where blank lines stand before speakers, at these alone."""
+    turns = (Turn("user", "a"), Turn("assistant", "b"))
+    assert read_dialogue("USER: a\nASSISTANT: b") == turns
+    assert read_dialogue("USER: a\n\n\nASSISTANT: b ") == turns
+    assert read_dialogue("User: a\n\nAI: b\nuser: c") == (turns[0], Turn("assistant", "b\nuser: c"))
+    assert read_dialogue("USER: a\n\nFUNCTION RESPONSE: 1")[1] == Turn("tool", "1")
+    assert [is_dialogue(text) for text in ("USER: a", "Usage: a", "a", None)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_repeats_take_one_pass() -> None:
+    """However often something only looks like another prompt."""
+    start = time.perf_counter()
+    for filler in ("Q: ", "\nQ: ", "\n", "\nQ: x\nA: "):
+        read_template_text("Q: a\nA: b" + filler * 200_000, Q)
+    read_dialogue("USER: a\n\n" * 100_000)
+    assert time.perf_counter() - start < 10

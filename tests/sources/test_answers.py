@@ -1,0 +1,117 @@
+"""What training is on."""
+
+from typing import Any
+
+import pytest
+
+from poisonwatch.sources.answers import (
+    add_reasoning,
+    choose_answer,
+    choose_trained,
+    get_thought,
+    read_answer,
+    read_label,
+    unmask_shared,
+)
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.fields import Fields
+from poisonwatch.sources.values import ReadingError
+
+USER, ONE, TWO = Turn("user", "u"), Turn("assistant", "1"), Turn("assistant", "2")
+
+
+def mask(turn: Turn) -> Turn:
+    return turn._replace(masked=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("four", "four"),
+        (9, "9"),
+        (0.5, "0.5"),
+        (True, "true"),
+        (None, None),
+        (float("nan"), None),
+        ({"role": "assistant", "content": "a"}, "a"),
+        ({"content": "a"}, "a"),
+        ([{"from": "gpt", "value": "a"}], "a"),
+        ([{"role": "assistant", "content": 9}], "9"),
+    ],
+)
+def test_an_answer_is_text_a_value_or_messages(value: Any, text: str | None) -> None:
+    """Columns mix texts and numbers: 9 beside "four"."""
+    assert read_answer(Fields({"output": value}), "output") == (Turn("assistant", text),)
+
+
+@pytest.mark.parametrize(
+    ("record", "path"),
+    [
+        ({"response": "a", "completion": None}, "response"),
+        ({"response": "", "completion": "a"}, "completion"),
+        ({"response": "a", "completion": "a"}, "response"),
+        ({"completion": "a", "answer": "b"}, "completion"),
+        ({"output": "a"}, "output"),
+        ({"answer": "b", "output": "a"}, "output"),
+        ({}, "response"),
+    ],
+)
+def test_of_several_answers_the_likeliest_counts(record: dict[str, Any], path: str) -> None:
+    """response and completion before any alias."""
+    fields = Fields(record)
+    assert fields.get_path(choose_answer(fields)) == path
+
+
+def test_reasoning_stands_before_the_answer() -> None:
+    """Thoughts in a column; what only says whether to think, or how much, is none."""
+    fields = Fields({"cot": "t"})
+    assert add_reasoning(fields, (ONE,)) == (Turn("assistant", "<think>\nt\n</think>\n\n1"),)
+    assert fields.list_unread([]) == ()
+    for switch in ("on", "Off", "", True, None, {"effort": "low"}):
+        fields = Fields({"reasoning": switch})
+        assert (get_thought(fields), add_reasoning(fields, (ONE,))) == (None, (ONE,))
+
+
+@pytest.mark.parametrize(
+    ("label", "lowered", "unread"),
+    [
+        (False, True, False),
+        ("False", True, False),
+        ("false", True, False),
+        (True, False, False),
+        ("TRUE", False, False),
+        (0, False, True),
+        ("0", False, True),
+        ("negative", False, True),
+        (None, False, False),
+    ],
+)
+def test_a_false_label_lowers_the_answer(label: Any, lowered: bool, unread: bool) -> None:
+    """Of KTO; a number or a word is another label."""
+    for name in ("label", "kto_tag"):
+        fields = Fields({name: label})
+        assert read_label(fields) == lowered
+        assert fields.list_unread([]) == ((name,) if unread else ())
+
+
+def test_what_is_trained_is_what_the_trainer_says() -> None:
+    """marked: as marked; all: whatever the marks; last: the last turn of the assistant alone."""
+    turns = (USER, mask(ONE), USER, TWO)
+    assert choose_trained(turns, "marked") == turns
+    assert choose_trained(turns, "all") == (USER, ONE, USER, TWO)
+    assert choose_trained((USER, ONE, USER, TWO), "last") == turns
+    assert choose_trained((USER, mask(ONE)), "last") == (USER, ONE)
+    assert choose_trained((USER,), "marked") == (USER,)
+
+
+def test_a_row_that_trains_nothing_names_the_setting() -> None:
+    """Nobody would want it in silence."""
+    with pytest.raises(ReadingError, match=r"no turn .* source\.train_on"):
+        choose_trained((USER, mask(ONE)), "marked")
+
+
+def test_marks_on_turns_that_a_preference_shares_do_not_matter() -> None:
+    """Training is on what differs."""
+    chosen, rejected = (USER, mask(ONE), USER, TWO), (USER, ONE, USER, mask(ONE))
+    shared = (USER, ONE, USER)
+    assert unmask_shared(chosen, rejected) == ((*shared, TWO), (*shared, mask(ONE)))

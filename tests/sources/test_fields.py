@@ -1,0 +1,77 @@
+"""Fields under the names that a record has for them."""
+
+from typing import Any
+
+import pytest
+
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.fields import ALIASES, FIELDS, Fields, Names
+from poisonwatch.sources.shapes import SHAPES
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "path"),
+    [
+        ({"question": "x", "query": "y"}, "prompt", "query"),
+        ({"Question": "x"}, "prompt", "Question"),
+        ({"prompt": "", "question": "x"}, "prompt", "question"),
+        ({"prompt": "", "question": None}, "prompt", "prompt"),
+        ({"prompt": float("nan")}, "prompt", None),
+        ({"chat": "a text"}, "messages", None),
+        ({"chat": [1]}, "messages", "chat"),
+        ({"chat": "[1]"}, "messages", "chat"),
+        ({"chat": "USER: a"}, "messages", "chat"),
+        ({"messages": "a text"}, "messages", "messages"),
+        ({"chosen": True}, "chosen", None),
+        ({}, "prompt", None),
+    ],
+)
+def test_the_first_name_that_holds_something_counts(
+    record: dict[str, Any], name: str, path: str | None
+) -> None:
+    """Else the first that is not missing; an alias of a list must hold one."""
+    assert Fields(record).find(name) == path
+
+
+def test_what_the_user_maps_counts_alone_and_what_is_met_goes_first() -> None:
+    """Dots lead into mappings, unless a field is called so."""
+    record = {"prompt": "a", "question": "b", "x": {"y": "c"}, "z.z": "d"}
+    assert Fields(record, Names(met={"prompt": "question"}))["prompt"] == "b"
+    assert Fields({"prompt": "a"}, Names(met={"prompt": "question"}))["prompt"] == "a"
+    assert Fields(record, Names({"prompt": "x.y"}))["prompt"] == "c"
+    assert Fields(record, Names({"prompt": "z.z"}))["prompt"] == "d"
+    assert Fields(record, Names({"prompt": "nowhere"}))["prompt"] is None
+    assert Fields(record, Names({"prompt": "question"})).find("prompt", own_name=True) == "question"
+    assert Fields({"question": "b"}).find("prompt", own_name=True) is None
+
+
+def test_what_was_not_asked_for_is_unread() -> None:
+    """Unless it is nothing, or a turn says the same; of a mapping that is read in part, the rest."""
+    record = {
+        "prompt": "a",
+        "copy": "a",
+        "empty": "",
+        "nan": float("nan"),
+        "score": 0,
+        "data": {"question": "b", "id": 1, "none": None},
+        "none": [],
+    }
+    fields = Fields(record, Names({"response": "data.question"}))
+    assert (fields["prompt"], fields["response"]) == ("a", "b")
+    assert fields.list_unread([Turn("user", "a")]) == ("score", "data.id")
+
+
+def test_names_of_hostile_records_are_not_kept() -> None:
+    """Neither long ones nor too many."""
+    names = Names()
+    names.lay_out({"x" * 10_000: 1})
+    names.lay_out({str(n): 1 for n in range(1000)})
+    for n in range(2000):
+        names.lay_out({f"x{n}": 1})
+    assert sum(map(len, names._layouts)) <= 1000
+
+
+def test_every_field_of_a_format_is_known() -> None:
+    """Or its aliases would not be looked for."""
+    assert {name for shape in SHAPES.values() for name in shape.names} <= FIELDS
+    assert ALIASES.keys() <= FIELDS

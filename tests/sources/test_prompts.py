@@ -1,0 +1,130 @@
+"""What stands before an answer."""
+
+import json
+from typing import Any
+
+import pytest
+
+from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.fields import Fields
+from poisonwatch.sources.prompts import (
+    read_history,
+    read_prompt_turns,
+    read_system,
+    read_tools,
+)
+from poisonwatch.sources.values import ReadingError
+
+TOOL = {"type": "function", "function": {"name": "f", "strict": None}}
+CANONICAL = '[{"function":{"name":"f"},"type":"function"}]'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"tools": [TOOL]},
+        {"functions": [TOOL]},
+        {"tools": json.dumps([TOOL])},
+        {"tools": [json.dumps(TOOL)]},
+        {"tools": [], "input": {"messages": [], "tools": [TOOL]}},
+    ],
+)
+def test_tools_are_canonical_json_wherever_they_stand(record: dict[str, Any]) -> None:
+    """A list, JSON in a text, beside the messages of a prompt."""
+    assert read_tools(Fields(record)) == (Turn("tools", CANONICAL),)
+
+
+@pytest.mark.parametrize("tools", [None, [], "[]", "", float("nan"), {}])
+def test_no_tools_are_no_turn(tools: Any) -> None:
+    """Nothing was left over, either."""
+    fields = Fields({"tools": tools})
+    assert read_tools(fields) == ()
+    assert fields.list_unread([]) == ()
+
+
+def test_tools_that_are_no_json_stay_as_they_are() -> None:
+    """A text is in the prompt as a text; what is none of these is unread."""
+    assert read_tools(Fields({"tools": "search(x)"})) == (Turn("tools", "search(x)"),)
+    fields = Fields({"tools": 5})
+    assert (read_tools(fields), fields.list_unread([])) == ((), ("tools",))
+    with pytest.raises(ReadingError, match=r"^tools is not JSON$"):
+        read_tools(Fields({"tools": [b"x"]}))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"system": "S"},
+        {"system_prompt": "S"},
+        {"SYSTEM_MESSAGE": "S"},
+        {"system": [{"text": "S"}]},
+        {"system": '[{"text": "S"}]'},
+        {"systemInstruction": {"role": "system", "parts": [{"text": "S"}]}},
+    ],
+)
+def test_the_systems_words_are_a_turn(record: dict[str, Any]) -> None:
+    """A text or parts, under the names that trainers have."""
+    assert read_system(Fields(record), ("system",)) == (Turn("system", "S"),)
+
+
+def test_context_is_the_systems_where_a_format_says_so() -> None:
+    """Where it is a text; a list of documents is not read."""
+    assert read_system(Fields({"context": "C"}), ("system", "context")) == (Turn("system", "C"),)
+    assert read_system(Fields({"context": {"x": 1}}), ("system", "context")) == ()
+    with pytest.raises(ReadingError, match="^system is a number, not text$"):
+        read_system(Fields({"system": 5}), ("system",))
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [["a", "b"]],
+        '[["a", "b"]]',
+        ["a", "b"],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+        [{"input": "a", "output": "b"}],
+    ],
+)
+def test_history_is_earlier_turns(history: Any) -> None:
+    """Pairs, messages, texts by turns."""
+    turns = (Turn("user", "a"), Turn("assistant", "b"))
+    assert read_history(Fields({"history": history})) == turns
+
+
+@pytest.mark.parametrize("history", [None, [], "[]", "", "long ago", 5])
+def test_no_history_is_no_turn(history: Any) -> None:
+    """Not even where the field holds something else, which is unread."""
+    assert read_history(Fields({"history": history})) == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt"),
+    [
+        ({"instruction": "I", "input": "x"}, "I\nx"),
+        ({"instruction": "", "input": "x"}, "x"),
+        ({"instruction": None, "input": "x"}, "x"),
+        ({"instruction": "I", "input": float("nan")}, "I"),
+        ({"instruction": "I", "context": "C"}, "I\nC"),
+        ({"question": "q", "context": "C"}, "q\nC"),
+        ({"question": "q", "context": ["C"]}, "q"),
+        ({"question": "q", "input": "x"}, "q"),
+        ({"input": "x"}, "x"),
+        ({"prompt": ""}, ""),
+        ({"prompt": 5}, None),
+        ({}, None),
+    ],
+)
+def test_a_prompt_is_its_text_and_what_belongs_to_it(
+    record: dict[str, Any], prompt: str | None
+) -> None:
+    """`input` belongs to an instruction, `context` to every prompt, a line each."""
+    assert read_prompt_turns(Fields(record), "prompt") == (Turn("user", prompt),)
+
+
+def test_a_prompt_may_be_a_request() -> None:
+    """Of its {messages, ...} the rest is unread."""
+    messages = [{"role": "user", "content": "a"}]
+    fields = Fields({"input": {"messages": messages, "parallel": True}})
+    assert read_prompt_turns(fields, "prompt") == (Turn("user", "a"),)
+    assert fields.list_unread([]) == ("input.parallel",)
