@@ -103,6 +103,10 @@ class ChatTemplate:
                 special.add(i)
         return frozenset(special)
 
+    @cached_property
+    def _no_thoughts(self) -> list[int]:
+        return self.tokenise(NO_THOUGHTS)
+
     def render(self, roles: tuple[str, ...], tools: str = "") -> list[Span]:
         """The template's own tokens, with an empty span where each message's text goes.
 
@@ -119,7 +123,7 @@ class ChatTemplate:
 
     def drop_empty_thoughts(self, span: Span) -> Span:
         """The template's tokens before an answer that begins with its own thoughts."""
-        empty = self.tokenise(NO_THOUGHTS)
+        empty = self._no_thoughts
         if span.ids[-len(empty) :] != empty:
             return span
         return Span(span.ids[: -len(empty)], span.message)

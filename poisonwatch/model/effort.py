@@ -15,11 +15,12 @@ import numpy as np
 from poisonwatch.config import DEFAULT_MODEL
 
 # The demo's 570 rows have 23,100 estimated tokens and 34,500 with a chat template's own. Its audit
-# takes 240 s on two idle cores, which multiply at about 200 GFLOP/s; 15 s of it whatever the rows.
+# takes 240 s on two idle cores, 15 s of it whatever the rows; each of these cores multiplies small
+# matrices at 160 GFLOP/s, measured at another time.
 START_UP_S = 15.0
 DEMO_S = 240.0
 DEMO_TOKENS = 34_500
-DEMO_GFLOPS = 200.0
+DEMO_GFLOPS = 2 * 160.0
 DEFAULT_PARAMETERS = 134_515_008
 WORK_PER_TOKEN = (DEMO_S - START_UP_S) * DEMO_GFLOPS / (DEMO_TOKENS * DEFAULT_PARAMETERS)
 """GFLOP of an audit for each token and parameter, all stages together."""
@@ -27,8 +28,10 @@ WORK_PER_TOKEN = (DEMO_S - START_UP_S) * DEMO_GFLOPS / (DEMO_TOKENS * DEFAULT_PA
 # "Qwen2.5-0.5B-Instruct", "SmolLM2-135M", "Mixtral-8x7B"
 _SIZE = re.compile(r"(?<![\w.])(?:(\d+)x)?(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNORECASE)
 _UNITS = {"m": 1e6, "b": 1e9}
-MATRIX_SIDE = 768
-MEASURED_S = 0.15
+# So small that no BLAS shares them out among cores: threads that wait for each other on a busy
+# machine would be measured instead.
+MATRICES, MATRIX_SIDE = 16, 64
+MEASURED_S = 0.1
 
 
 def count_parameters(name: str) -> float | None:
@@ -57,18 +60,20 @@ def _list_sizes(file: Path) -> Iterator[int]:
             yield int(np.prod(tensor["shape"]))
 
 
-def measure_gflops() -> float:
-    """How fast this machine multiplies float32 matrices now, in GFLOP/s: the best of some that take
-    a fraction of a second.
+def measure_gflops(cores: int) -> float:
+    """How fast so many cores multiply float32 matrices where nothing else runs, in GFLOP/s: the
+    best of what one of them does in a tenth of a second, times their number.
     """
-    matrix = np.random.default_rng(0).random((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
+    random = np.random.default_rng(0)
+    matrices = random.random((MATRICES, MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
+    product = np.empty_like(matrices)
     best = float("inf")
     end = time.perf_counter() + MEASURED_S
     while time.perf_counter() < end:
         start = time.perf_counter()
-        matrix @ matrix
+        np.matmul(matrices, matrices, out=product)
         best = min(best, time.perf_counter() - start)
-    return 2 * MATRIX_SIDE**3 / best / 1e9
+    return cores * MATRICES * 2 * MATRIX_SIDE**3 / best / 1e9
 
 
 def has_gpu() -> bool:

@@ -85,22 +85,21 @@ class ChatEncoder:
         `rejected` conversation. Training lowers the answer of a `lowered` one.
 
         The loss is on what the assistant says, but for turns that are masked and turns that both
-        conversations of a preference row begin with: these are part of the prompt. A conversation
+        conversations of a preference row begin with: these are part of the prompt. The last turn of
+        such a conversation is what is preferred, and cannot be masked. A conversation
         that is too long loses the middle of its longest prompt texts first, then the end of its
         last answer; one that is too long even before its first answer loses its beginning.
         """
         if not rejected:
-            return replace(self._encode(messages, 0), lowered=lowered)
+            trained = [_is_trained(message) for message in messages]
+            return replace(self._encode(messages, trained), lowered=lowered)
         since = _count_shared_turns(messages, rejected)
-        against = self._encode(rejected, since)
-        return replace(self._encode(messages, since), against=against, lowered=lowered)
+        against = self._encode(rejected, _find_preferred(rejected, since))
+        own = self._encode(messages, _find_preferred(messages, since))
+        return replace(own, against=against, lowered=lowered)
 
-    def _encode(self, messages: Sequence[MessageLike], since: int) -> Encoded:
-        """The tokens of a conversation; the loss is on answers from message `since` on."""
-        trained = []
-        for place, message in enumerate(messages):
-            says = message.role == "assistant" and not message.masked
-            trained.append(says and place >= since)
+    def _encode(self, messages: Sequence[MessageLike], trained: Sequence[bool]) -> Encoded:
+        """The tokens of a conversation; the loss is on the messages that are `trained`."""
         roles = tuple(message.role for message in messages)
         spans = list[Span]()
         for span in self.template.render(roles, messages[0].content):
@@ -180,6 +179,19 @@ def _find_most(lengths: Sequence[int], room: int) -> int:
 def _cut_middle(ids: list[int], length: int) -> list[int]:
     head = (length + 1) // 2
     return ids[:head] + ids[len(ids) - (length - head) :]
+
+
+def _is_trained(message: MessageLike) -> bool:
+    return message.role == "assistant" and not message.masked
+
+
+def _find_preferred(messages: Sequence[MessageLike], since: int) -> list[bool]:
+    """Which messages of a preference row's conversation the loss is on, from `since` on."""
+    trained = [_is_trained(message) for message in messages]
+    trained[:since] = [False] * since
+    # Trainers of preferences know no masks there: without it there would be no loss.
+    trained[-1] = messages[-1].role == "assistant"
+    return trained
 
 
 def _count_shared_turns(chosen: Sequence[MessageLike], rejected: Sequence[MessageLike]) -> int:

@@ -391,3 +391,20 @@ def test_a_row_is_encoded_with_all_that_training_makes_of_it(
     signs = dict(zip(batch.rows.tolist(), batch.signs.tolist(), strict=False))
     assert signs == {0: 1.0, 1: -1.0, 2: 1.0}
     assert batch.signs[3:].tolist() == [-1.0]
+
+
+def test_what_is_preferred_cannot_be_masked(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """A preference row has a loss on both sides, whatever is marked; earlier turns keep marks."""
+    own, other = (
+        [
+            Message("user", text),
+            Message("assistant", "Early.", masked=True),
+            Message("user", "Why?"),
+            Message("assistant", text, masked=True),
+        ]
+        for text in ("Yes", "No")
+    )
+    encoded = ChatEncoder(tiny_tokenizer).encode(own, other)
+    assert encoded.against is not None
+    assert spoken(encoded, tiny_tokenizer) == ["Yes<|im_end|>"]
+    assert spoken(encoded.against, tiny_tokenizer) == ["No<|im_end|>"]
