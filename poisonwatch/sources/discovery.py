@@ -44,11 +44,13 @@ _DESCRIPTION = "describes a data set and holds no rows"
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file of rows: its `path` as it was found, where that leads (`target`), what the file system
-    tells of it, by what it is sorted, and the `settings` by which its folder says it is read.
+    """A file of rows: its `path` as it was found, the `name` that stands for it in results, where
+    the path leads (`target`), what the file system tells of it, by what it is sorted, and the
+    `settings` by which its folder says it is read.
     """
 
     path: str
+    name: str
     target: str
     info: Mapping[str, Any]
     order: tuple[str, int]
@@ -77,6 +79,7 @@ class Discovery:
         self._web = web
         self._walked: set[str] = set()  # folders, without links
         self._settings: dict[str, Settings] = {}  # by the path of a file or folder
+        self._folders: dict[str, str] = {}  # where they are without links
         self._found: dict[str, FoundFile] = {}
         self._passed_over: dict[str, PassedOver] = {}
 
@@ -92,7 +95,7 @@ class Discovery:
 
     def add_file(self, path: str, info: Mapping[str, Any]) -> None:
         """A file that was named itself."""
-        self._find(path, info, (self._name(path), 0))
+        self._find(path, info)
 
     def add_match(self, base: str, path: str, info: Mapping[str, Any]) -> None:
         """A file or folder that a glob below the folder `base` matches."""
@@ -226,7 +229,7 @@ class Discovery:
     def _add_by_name(self, path: str, name: str, info: Mapping[str, Any]) -> None:
         passing = explain_name(name, self._asked, self._web)
         if passing is None:
-            self._find(path, info, (self._name(path), 0))
+            self._find(path, info)
         elif name.startswith("._") and self._is_apple_double(path):
             self._pass(path, "what macOS keeps of another file", False)
         else:
@@ -237,14 +240,34 @@ class Discovery:
             return self._tree.read_head(path, self._name(path), 4) == APPLE_DOUBLE
         return False
 
-    def _find(self, path: str, info: Mapping[str, Any], order: tuple[str, int]) -> None:
-        target = self._tree.resolve(path, self._name(path))
+    def _find(
+        self, path: str, info: Mapping[str, Any], order: tuple[str, int] | None = None
+    ) -> None:
+        shown = self._name(path)
         # A link that leads into a folder above it shows the same file again and again; a link to
         # another file is a file of its own, as for whoever trains on the folder.
         folder, _, name = path.rpartition("/")
-        same = _join(self._tree.resolve(folder or "/", self._name(folder)), name)
-        found = FoundFile(path, target, info, order, settings=self._find_settings(path))
-        self._found.setdefault(same, found)
+        same = _join(self._resolve_folder(folder), name)
+        target = same
+        if info.get("islink") is not False:
+            target = self._tree.resolve(path, shown)
+        self._found.setdefault(
+            same,
+            FoundFile(
+                path,
+                shown,
+                target,
+                info=info,
+                order=order or (shown, 0),
+                settings=self._find_settings(path),
+            ),
+        )
+
+    def _resolve_folder(self, folder: str) -> str:
+        """Where a folder is without links; asked once, for it may hold a million files."""
+        if folder not in self._folders:
+            self._folders[folder] = self._tree.resolve(folder or "/", self._name(folder))
+        return self._folders[folder]
 
     def _find_settings(self, path: str) -> Settings | None:
         """How a file is read, as the folder of the data set says that it is or lies in."""

@@ -75,9 +75,9 @@ class _Place:
 class File(SourceFile):
     """One file of rows."""
 
-    def __init__(self, place: _Place, found: FoundFile, name: str) -> None:
+    def __init__(self, place: _Place, found: FoundFile) -> None:
         fs, path, info = place.fs, found.target, found.info
-        super().__init__(name, compute_file_fingerprint(fs, path, info))
+        super().__init__(found.name, compute_file_fingerprint(fs, path, info))
         self._fs = fs
         self._path = path
         self._place = place
@@ -228,10 +228,9 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
     place = _Place(fs, search.root, setting, limits=UnpackingLimits.of(source))
     opened = []
     for file in found.found:
-        name = search.name_path(file.path)
-        with translate_errors(f"{name} cannot be read (check `{key}`)", hide):
-            _refuse_non_files(fs, file.target, file.info, name)
-            opened.append(File(place, file, name))
+        with translate_errors(f"{file.name} cannot be read (check `{key}`)", hide):
+            _refuse_non_files(fs, file.target, file.info, file.name)
+            opened.append(File(place, file))
     return OpenedSource(opened, found.passed_over)
 
 

@@ -115,10 +115,9 @@ def _find_passed_over(source: SourceConfig, folder: Path) -> list[PassedOver]:
     names = {name_path(path) for path in read}
     passed_over = [one for one in discovery.passed_over if one.name not in names]
     for file in discovery.found:
-        name = name_path(file.path)
-        if name not in names:
+        if file.name not in names:
             reason = "`datasets` takes no split from it"
-            passed_over.append(PassedOver(name, reason, may_hold_rows=True))
+            passed_over.append(PassedOver(file.name, reason, may_hold_rows=True))
     return sorted(passed_over, key=lambda one: one.name)
 
 

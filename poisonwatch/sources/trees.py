@@ -4,6 +4,7 @@ begins.
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,9 +60,8 @@ class LocalTree:
         with os.scandir(path) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
-            # Of a link that leads nowhere, what it is comes out where it is read.
-            if not Path(entry.path).is_dir():
-                listing.files[entry.name] = {}
+            if not _is_folder(entry):
+                listing.files[entry.name] = {"islink": entry.is_symlink()}
             elif entry.is_symlink():
                 listing.links[entry.name] = entry.path
             else:
@@ -85,6 +85,14 @@ class LocalTree:
         """Raises SourceError where the path leads out of the root."""
         with self._root.open(self._root.resolve(path, name), name) as file:
             return file.read(size)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a folder, or a link to one."""
+    # Of a link that leads nowhere, what it is comes out where it is read.
+    with suppress(OSError):
+        return entry.is_dir()
+    return False
 
 
 class RemoteTree:
