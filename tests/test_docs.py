@@ -27,7 +27,7 @@ def test_the_tour_names_places_that_exist() -> None:
     for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         named |= set(
             re.findall(
-                r"`((?:poisonwatch|tasks|flows|dashboards|tests|benchmarks)/[\w./-]*)`", text
+                r"`((?:poisonwatch|tasks|flows|dashboards|tests|benchmarks|docs)/[\w./-]*)`", text
             )
         )
     assert len(named) >= 50
@@ -83,8 +83,17 @@ def test_every_dependency_is_pinned() -> None:
     assert "torch==2.13.0" in lines
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "file", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*"))]
+)
 def test_local_links_lead_somewhere(file: str) -> None:
     """Relative links name files of the repository."""
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / file).read_text(encoding="utf-8")):
-        assert (ROOT / target).exists(), target
+        assert ((ROOT / file).parent / target).exists(), target
+
+
+def test_readme_leads_to_every_page_of_the_docs() -> None:
+    """A page that nothing leads to is not read."""
+    pages = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")]
+    assert pages
+    assert [page for page in pages if f"({page})" not in README] == []

@@ -236,7 +236,9 @@ def init(
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)
     config, sentinels = targets.values()
-    print(f"wrote {config} and {sentinels}; edit both, then: poisonwatch audit {config}")
+    print(f"wrote {config} and {sentinels}; edit both, then:")
+    print(f"  poisonwatch check {config}    # how your rows are understood, without a model")
+    print(f"  poisonwatch audit {config}")
 
 
 def packs() -> None:

@@ -198,6 +198,7 @@ def describe_effort(effort: Effort) -> str:
         rows += f" and {effort.trusted:,} trusted ones"
     cores = plural(effort.cores, "core")
     text = f"about {describe_seconds(effort.seconds)} for {rows}, with {model} on {cores}"
+    text += " that do nothing else"
     if effort.gpu:
         text += "; a GPU takes a small part of that"
     return f"{text} (an estimate, right within a factor of two or three)"

@@ -98,14 +98,15 @@ def estimate_effort(config: AuditConfig, survey: Survey) -> Effort:
         tokens += reference.tokens.audited
         trusted = reference.complete
     parameters = count_parameters(config.model.name)
+    cores = os.cpu_count() or 1
     seconds = None
     if parameters is not None:
-        seconds = estimate_seconds(tokens, parameters, measure_gflops())
+        seconds = estimate_seconds(tokens, parameters, measure_gflops(cores))
     return Effort(
         model=config.model.name,
         rows=survey.complete,
         trusted=trusted,
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores,
         gpu=has_gpu(),
         seconds=seconds,
     )

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from paths import ROOT
 
+from poisonwatch.datasets.demo import write_demo
 from poisonwatch.flows.cli.app import main
 
 GOOD = [{"prompt": f"Name river {i}.", "response": f"River {i} is the Rhine."} for i in range(9)]
@@ -53,6 +55,21 @@ def test_a_source_that_is_fine_exits_0_and_is_told_of_whole(
     ):
         assert said in printed.out, said
     assert printed.err == ""
+
+
+def test_the_readme_shows_what_is_printed_of_the_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line by line, but for the estimate, which is of another machine."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.split("poisonwatch check poisonwatch-demo/audit.yaml --rows 1`):")[1]
+    shown = block.split("```")[1].strip("\n").splitlines()
+    config = write_demo(tmp_path / "poisonwatch-demo")
+    assert check(config, "--rows", 1) == 0
+    _address, *printed = capsys.readouterr().out.splitlines()
+    (estimate,) = (place for place, line in enumerate(shown) if "an audit" in line)
+    assert printed[:estimate] == shown[:estimate]
+    assert printed[estimate].startswith("  an audit      about")
 
 
 def test_json_is_one_object_that_holds_all_of_it(
