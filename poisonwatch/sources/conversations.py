@@ -127,24 +127,29 @@ class MessageReader:
         # Most messages are nothing but this.
         if isinstance(value, str) and len(message) == 2 and role_key is not None:
             return [Turn(role, value)]
-        used = {role_key, content_key}
+        used: set[str | None] = {role_key, content_key}
         content = self._read_value(value, role)
-        if content_key is not None:
-            for key in content.unread:
-                self.unread[f"{name}.{content_key}.{key}"] = None
-        if key := self._find_key(message, CALL_KEYS):
-            _read_calls(message[key], key, content)
-            used.add(key)
-        for key in TOOL_KEYS:
-            if not is_nothing(message.get(key)):
-                self.tools[f"{name}.{key}"] = message[key]
-                used.add(key)
+        for key in content.unread:
+            self.unread[f"{name}.{content_key}.{key}"] = None
+        self._read_calls_and_tools(message, name, content, used)
         masked = False
         if role == "assistant":
             self._read_assistant(message, content, used)
             masked = _read_masks(message, used)
         self._note(message, name, used)
         return self._make_turns(role, content, masked)
+
+    def _read_calls_and_tools(
+        self, message: Mapping[str, Any], name: str, content: Content, used: set[str | None]
+    ) -> None:
+        call_key = self._find_key(message, CALL_KEYS)
+        if call_key is not None and not is_nothing(message[call_key]):
+            _read_calls(message[call_key], call_key, content)
+            used.add(call_key)
+        for key in TOOL_KEYS:
+            if not is_nothing(message.get(key)):
+                self.tools[f"{name}.{key}"] = message[key]
+                used.add(key)
 
     def _read_value(self, value: Any, role: str) -> Content:
         if role == "tool":

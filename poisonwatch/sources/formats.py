@@ -128,7 +128,7 @@ class Format:
             )
         if self.name == "text":
             _check_template(self.template)
-        order = (self.name,)
+        order: tuple[str, ...] = (self.name,)
         if self.seen:
             # Its own format goes first: no row can hide what is trained on behind other fields.
             order = tuple(dict.fromkeys((*order, *self.seen, *list_candidates(self.fields))))

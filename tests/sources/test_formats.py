@@ -219,6 +219,70 @@ def test_settings_give_the_same_format_again() -> None:
         assert hash(format) == hash(Format(**format.settings))
 
 
+def test_settings_of_older_versions_still_load() -> None:
+    """Rows that were stored with them are read by what they say."""
+    old = {"name": "prompt", "fields": {"prompt": "q"}, "template": None, "seen": ["prompt"]}
+    row = {"q": "Hi", "response": "Hello", "label": False}
+    draft = Format(**old).read(row)
+    assert (draft.turns, draft.lowered) == (HELLO, True)
+
+
+def test_roles_and_trained_turns_are_the_users_to_say() -> None:
+    """source.roles and source.train_on reach every row, and stay with the format."""
+    chat = [*HI_CHAT, {"role": "narrator", "content": "Hello", "weight": 0}, *HI_CHAT, *said("Bye")]
+    record = {"messages": [*chat]}
+    settings = {"roles": {"narrator": "assistant"}}
+    for train_on, masked in (("marked", [1, 0]), ("all", [0, 0]), ("last", [1, 0])):
+        format = choose_format(source(train_on=train_on, **settings), [record], "f")
+        format = Format(**json.loads(json.dumps(format.settings)))
+        turns = [turn for turn in format.read(record).turns if turn.role == "assistant"]
+        assert [turn.masked for turn in turns] == masked
+    alone = {"messages": chat[:2]}
+    assert "source.train_on" in (Format("messages", **settings).read(alone).problem or "")
+    assert "source.roles" in (Format("messages").read(alone).problem or "")
+
+
+def test_what_a_row_lacks_is_said_by_field_or_by_turn() -> None:
+    """Beside the fields that it has, and the setting that says what these are."""
+    format = Format("prompt", {"response": "a"})
+    row = {"prompt": "Hi", "b": 1}
+    words = format.describe_missing(row, format.read(row)) or ""
+    assert words.startswith(
+        "prompt rows need a or completion; this one has prompt, b; source.fields"
+    )
+    for content in (None, 5, [], {"text": "x"}):
+        row = {"messages": [*HI_CHAT, *said("Hello"), {"role": "user", "content": content}]}
+        draft = Format("messages").read(row)
+        assert draft.text(assistant=False) is None
+        assert "turn 3 of 3 (user)" in (Format("messages").describe_missing(row, draft) or "")
+    assert Format("prompt").describe_missing(ROW, Format("prompt").read(ROW)) is None
+
+
+ROW = {"prompt": "Hi", "response": "Hello"}
+
+
+def test_the_explanation_names_what_stands_beside() -> None:
+    """By the names that it has in this file."""
+    row = {
+        "query": "q",
+        "response": "a",
+        "system_prompt": "s",
+        "functions": [1],
+        "history": [["a", "b"]],
+        "cot": "t",
+        "kto_tag": True,
+    }
+    assert detect_format([row], "f").explanation == (
+        "prompt: query and response; with system_prompt as system, functions as tools, "
+        "history as earlier turns, cot as thoughts, kto_tag (false: training lowers the answer)"
+    )
+    marked = {"messages": [*HI_CHAT, {**said("a")[0], "weight": 1}]}
+    assert "weight" in detect_format([marked], "f").explanation
+    mapped = {"answers": "q", "replies": "a", **MESSAGES}
+    fields = {"prompt": "answers", "response": "replies"}
+    assert detect_format([mapped], "f", fields).explanation == "prompt: answers and replies"
+
+
 def test_what_the_user_says_overrules_detection() -> None:
     """format, fields and template come from the audit file; mapped fields tell the format, too."""
     both = {**ALPACA, **MESSAGES}
