@@ -23,11 +23,13 @@ _SWITCHES = ("", "on", "off", "true", "false", "yes", "no", "low", "medium", "hi
 def read_answer(fields: Fields, name: str) -> tuple[Turn, ...]:
     """The turns of the answer field `name`: a text, one message, or a list of them."""
     value = fields.read_side(name)
+    if isinstance(value, str):
+        return (Turn("assistant", value),)
     path = fields.get_path(name)
-    if isinstance(value, Mapping):
-        return tuple(fields.reader.read_message(value, path, "assistant"))
     if isinstance(value, list | tuple):
         return fields.reader.read_turns(value, path)
+    if isinstance(value, Mapping):
+        return tuple(fields.reader.read_message(value, path, "assistant"))
     return (Turn("assistant", get_answer_text(value)),)
 
 

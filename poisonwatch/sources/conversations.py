@@ -258,9 +258,9 @@ def _alternate(texts: Sequence[str]) -> tuple[Turn, ...]:
 
 def _is_segment(item: Any) -> bool:
     """Is it {label, text}, of which training is on those whose label is true?"""
-    if not isinstance(item, Mapping) or not isinstance(item.get("text"), str):
+    if not isinstance(item, Mapping) or "label" not in item:
         return False
-    return get_truth(item.get("label")) is not None
+    return isinstance(item.get("text"), str) and get_truth(item["label"]) is not None
 
 
 def _join_segments(turns: list[Turn], listed: Sequence[Any]) -> list[Turn]:

@@ -153,7 +153,7 @@ class Fields:
     as_json: tuple[str, ...] = ()
     used: set[str] = field(default_factory=set)
     _layout: Layout = field(init=False)
-    _found: dict[tuple[str, bool], str | None] = field(init=False)
+    _found: dict[str, str | None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._layout = self.names.lay_out(self.record)
@@ -163,18 +163,19 @@ class Fields:
         """Where the record holds a field: the first place that holds something, else the first
         that is not missing; with `own_name`, under no alias.
         """
-        if name not in self._layout:
+        places = self._layout.get(name)
+        if places is None:
             return None
+        if own_name:
+            return self._find(name, [place for place in places if place.is_own])
         # Every reader asks for the same few fields, several times.
-        if (name, own_name) not in self._found:
-            self._found[name, own_name] = self._find(name, own_name)
-        return self._found[name, own_name]
+        if name not in self._found:
+            self._found[name] = self._find(name, places)
+        return self._found[name]
 
-    def _find(self, name: str, own_name: bool) -> str | None:
+    def _find(self, name: str, places: Sequence[Place]) -> str | None:
         empty = None
-        for path, is_own in self._layout[name]:
-            if own_name and not is_own:
-                continue
+        for path, is_own in places:
             value = self.get(path)
             # An alias may hold anything.
             if not is_own and name in LISTS and not _is_conversation(value):
@@ -260,17 +261,19 @@ class Fields:
         """The fields that hold something and were not used. One whose text is a turn's was read,
         if elsewhere.
         """
-        said = None
+        said: set[str | None] = set()
         unread = []
         for key, value in self.record.items():
             if key in self.used or is_nothing(value):
                 continue
             if isinstance(value, str):
-                if said is None:
-                    said = {turn.text for turn in turns}
+                said = said or {turn.text for turn in turns}
                 if value in said:
                     continue
-            unread += self._list_unread_below(key, value)
+            if isinstance(value, Mapping):
+                unread += self._list_unread_below(key, value)
+            else:
+                unread.append(key)
         return (*unread, *self.reader.unread)
 
     def _list_unread_below(self, path: str, value: Any) -> list[str]:

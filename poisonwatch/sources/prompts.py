@@ -50,11 +50,11 @@ def _find_tools(fields: Fields) -> tuple[str, Any]:
     in_messages = fields.reader.tools
     for path in in_messages:
         fields.reader.unread[path] = None
-    value = fields.peek("tools")
-    if not is_nothing(value):
-        return fields.get_path("tools"), value
+    if fields.has_key("tools") and not is_nothing(fields.peek("tools")):
+        return fields.get_path("tools"), fields.peek("tools")
     request = fields.peek("prompt")
-    if isinstance(request, Mapping) and not is_nothing(request.get("tools")):
+    is_text = isinstance(request, str) or request is None
+    if not is_text and isinstance(request, Mapping) and not is_nothing(request.get("tools")):
         return f"{fields.get_path('prompt')}.tools", request["tools"]
     return next(iter(in_messages.items()), ("", None))
 
@@ -65,7 +65,7 @@ def read_system(fields: Fields, names: tuple[str, ...]) -> tuple[Turn, ...]:
     Raises ReadingError where it is no text.
     """
     for name in names:
-        if is_nothing(fields.peek(name)):
+        if not fields.has_key(name) or is_nothing(fields.peek(name)):
             continue
         value = parse_json_text(fields.peek(name))
         if isinstance(value, list | tuple | Mapping):
@@ -84,6 +84,8 @@ def read_system(fields: Fields, names: tuple[str, ...]) -> tuple[Turn, ...]:
 
 def read_history(fields: Fields) -> tuple[Turn, ...]:
     """Earlier turns in a field of their own."""
+    if not fields.has_key("history"):
+        return ()
     value = parse_json_text(fields.peek("history"))
     if not isinstance(value, list | tuple):
         return ()
@@ -97,26 +99,30 @@ def read_prompt_turns(fields: Fields, name: str, transcripts: bool = False) -> t
     """
     value = fields.read_side(name)
     path = fields.get_path(name)
-    if isinstance(value, Mapping):
-        return _read_request(fields, value, path)
     if isinstance(value, list | tuple):
         return fields.reader.read_turns(value, path, texts=True)
+    if isinstance(value, Mapping):
+        return _read_request(fields, value, path)
     if transcripts and is_transcript(value):
         return read_transcript(value)
-    prompt = get_text(value)
+    return (Turn("user", _join_prompt(fields, name, path, get_text(value))),)
+
+
+def _join_prompt(fields: Fields, name: str, path: str, prompt: str | None) -> str | None:
+    """A prompt's text and what belongs to it, a line each."""
     added = []
     # Alpaca's input, and Dolly's context.
     is_instruction = path.lower() == "instruction" or name == "instruction"
-    if is_instruction or "input" in fields.names.mapped:
+    if fields.has_key("input") and (is_instruction or "input" in fields.names.mapped):
         added.append(get_optional_text(fields.peek("input"), fields.use("input")))
     context = fields.peek("context")
     if isinstance(context, str):
         added.append(context)
         fields.use("context")
     parts = [part for part in (prompt, *added) if part]
-    if parts:
-        prompt = "\n".join(parts)
-    return (Turn("user", prompt),)
+    if not parts:
+        return prompt
+    return "\n".join(parts)
 
 
 def _read_request(fields: Fields, value: Mapping[str, Any], path: str) -> tuple[Turn, ...]:

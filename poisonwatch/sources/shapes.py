@@ -93,10 +93,10 @@ class Shape:
         has_any = False
         for alternatives in self.required:
             paths = [fields.find(name, own_names) for name in alternatives]
-            values = [fields.get(path) for path in paths if path is not None]
-            if not values:
+            found = [path for path in paths if path is not None]
+            if not found:
                 return False
-            has_any = has_any or any(value != "" for value in values)
+            has_any = has_any or any(fields.get(path) != "" for path in found)
         return has_any
 
     def list_missing(self, fields: Fields) -> list[tuple[str, ...]]:
