@@ -91,7 +91,10 @@ class Discovery:
     @property
     def passed_over(self) -> list[PassedOver]:
         """The rest, sorted by name."""
-        return sorted(self._passed_over.values(), key=lambda one: one.name)
+        # A glob may ask for what the folder around it would pass over.
+        found = {file.name for file in self._found.values()}
+        rest = [one for one in self._passed_over.values() if one.name not in found]
+        return sorted(rest, key=lambda one: one.name)
 
     def add_file(self, path: str, info: Mapping[str, Any]) -> None:
         """A file that was named itself."""
@@ -160,12 +163,14 @@ class Discovery:
         for name in DESCRIPTIONS:
             if name not in listing.files:
                 continue
-            path = _join(folder, name)
-            content = self._tree.read_head(path, self._name(path), MAX_DESCRIPTION_BYTES)
-            record = parse_description(name, content)
+            record = self._read_description(_join(folder, name), name)
             if record is not None:
                 found[name] = record
         return found
+
+    def _read_description(self, path: str, name: str) -> Mapping[str, Any] | None:
+        content = self._tree.read_head(path, self._name(path), MAX_DESCRIPTION_BYTES)
+        return parse_description(name, content)
 
     def _add_saved(self, folder: str, listing: Listing, state: Mapping[str, Any]) -> None:
         """A folder that Dataset.save_to_disk wrote: the files that its state.json names."""
@@ -228,7 +233,9 @@ class Discovery:
 
     def _add_by_name(self, path: str, name: str, info: Mapping[str, Any]) -> None:
         passing = explain_name(name, self._asked, self._web)
-        if passing is None:
+        if name in DESCRIPTIONS and self._read_description(path, name) is not None:
+            self._pass(path, _DESCRIPTION, False)
+        elif passing is None:
             self._find(path, info)
         elif name.startswith("._") and self._is_apple_double(path):
             self._pass(path, "what macOS keeps of another file", False)

@@ -37,6 +37,9 @@ from poisonwatch.sources.trees import LocalTree, RemoteTree
 from poisonwatch.sources.unpacking import UnpackingLimits, limit_rows, unpack
 from poisonwatch.text.environment import conceal, expand_variables
 
+# Begins what Git leaves in place of a large file that it did not fetch.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MAX_POINTER_BYTES = 1024
 WEB_PROTOCOLS = ("http", "https")
 EXTRAS = {
     "s3": ("s3fs", "s3"),
@@ -132,7 +135,19 @@ class File(SourceFile):
             info = self._fs.info(self._path)
         return compute_file_fingerprint(self._fs, self._path, info) != self.fingerprint
 
+    def _refuse_pointer(self) -> None:
+        """Raises SourceError where Git holds a file's place: its rows were never fetched."""
+        if self._place.root is None or not 0 < (self._size or 0) <= MAX_POINTER_BYTES:
+            return
+        with self._place.root.open(self._path, self.name) as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise SourceError(
+                    f"{self.name} is a pointer of Git LFS, and the file itself is not here: "
+                    "fetch it (git lfs pull)"
+                )
+
     def _read_rows(self, after: str | None, reading: Reading) -> Iterator[RawRow]:
+        self._refuse_pointer()
         if self._type in JSON_TYPES:
             yield from read_json_file(self._open, self.name, after, reading)
             return

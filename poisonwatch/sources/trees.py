@@ -109,8 +109,11 @@ class RemoteTree:
         for path, info in sorted(_find_all(self._fs, root).items()):
             folder, _, name = path.rpartition("/")
             # Object stores may have an empty object in place of a folder.
-            if name and info["type"] != "directory" and f"{folder}/".startswith(f"{root}/"):
-                self._add_folder(folder).files[name] = info
+            if not name or info["type"] == "directory":
+                continue
+            if not f"{folder}/".startswith(f"{root}/"):
+                raise SourceError(f"its server lists {path!a} in {root!a}, which is another folder")
+            self._add_folder(folder).files[name] = info
 
     def _add_folder(self, path: str) -> Listing:
         """The listing of a folder, which those above it hold."""

@@ -229,6 +229,16 @@ def test_saved_data_set_is_read_where_it_stands(tmp_path: Path) -> None:
     }
 
 
+def test_glob_reads_what_it_matches_of_a_saved_data_set(tmp_path: Path) -> None:
+    """But for its descriptions, which hold no rows however they are found."""
+    save(tmp_path / "ds")
+    put(tmp_path / "ds", "extra.jsonl")
+    for path in ("ds/*", "**"):
+        found = find(tmp_path / path, tmp_path)
+        assert names_of(found) == ["ds/data-00000-of-00001.arrow", "ds/extra.jsonl"]
+        assert passed(found) == {"ds/dataset_info.json": False, "ds/state.json": False}
+
+
 def test_description_that_names_no_files_says_nothing_of_those_there(tmp_path: Path) -> None:
     """They are read as anywhere."""
     put(tmp_path, "ds/state.json", content=b'{"_data_files": []}')

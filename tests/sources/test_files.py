@@ -125,6 +125,14 @@ def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
     assert "a.parquet cannot be read as parquet: " in refusal(tmp_path / "a.parquet")
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv.gz", ".json"])
+def test_pointer_of_git_lfs_is_not_the_file(tmp_path: Path, suffix: str) -> None:
+    """What is missing, and how it comes."""
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n"
+    (tmp_path / f"a{suffix}").write_text(pointer)
+    assert "(git lfs pull)" in refusal(tmp_path / f"a{suffix}")
+
+
 def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     """Bytes in the middle that are others."""
     pq.write_table(
