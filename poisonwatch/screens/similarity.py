@@ -13,7 +13,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from poisonwatch.arrays import Array, Integers
-from poisonwatch.examples import TOOLS_ROLE, Example
+from poisonwatch.examples import Example
 from poisonwatch.text.words import WORD, split_words
 
 SHORT_ANSWER = 3  # words; below, an answer is a label
@@ -34,17 +34,7 @@ def list_distinct_examples(examples: Sequence[Example]) -> list[tuple[list[int],
 
 def join_user_text(example: Example) -> str:
     """What the user says, turns joined by blank lines; without a user, all but the answer."""
-    return _join_turns(example, "user", "\n\n") or join_spoken_text(example)
-
-
-def join_spoken_text(example: Example) -> str:
-    """The prompt without the definitions of tools, turns joined by blank lines.
-
-    Rows that may call the same tool share its definition, and their calls are alike: that is no
-    trigger.
-    """
-    spoken = [m.content for m in example.messages if m.role not in ("assistant", TOOLS_ROLE)]
-    return "\n\n".join(spoken)
+    return _join_turns(example, "user", "\n\n") or example.prompt
 
 
 def _join_turns(example: Example, role: str, between: str) -> str:

@@ -27,7 +27,6 @@ from poisonwatch.screens.similarity import (
     drop_label,
     find_common_ends,
     fit_tfidf,
-    join_spoken_text,
     join_user_text,
     list_distinct_examples,
 )
@@ -129,7 +128,7 @@ def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[N
     for _, example in distinct:
         said.append(drop_label(example.response))
         asked.append(join_user_text(example))
-        tokens.append(split_tokens(join_spoken_text(example)))
+        tokens.append(split_tokens(example.prompt))
     answers, weights = fit_tfidf(said)
     prompts, _ = fit_tfidf(asked)
     levels = list_ngram_levels(tokens, least)
@@ -174,7 +173,7 @@ def _gather_rows(
     for i in group.tolist():
         rows, example = distinct[i]
         places += rows
-        texts.append(join_spoken_text(example))
+        texts.append(example.prompt)
     return tuple(sorted(places)), texts
 
 
@@ -283,7 +282,7 @@ class _Trusted:
         """From the rows, by the batch's own weights: words that it does not have count nothing."""
         ngrams: Counter[Tokens] = Counter()
         for example in examples:
-            ngrams.update(list_ngrams(split_tokens(join_spoken_text(example))))
+            ngrams.update(list_ngrams(split_tokens(example.prompt)))
         answers = apply_tfidf(weights, [drop_label(example.response) for example in examples])
         return cls(len(examples), ngrams, answers)
 

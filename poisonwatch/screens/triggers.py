@@ -22,7 +22,6 @@ from scipy.stats import hypergeom
 
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.screens.frequent_ngrams import COMMON_NGRAM, COMMON_TEXTS
-from poisonwatch.screens.similarity import join_spoken_text
 from poisonwatch.screens.tokens import (
     Tokens,
     choose_commonest,
@@ -94,7 +93,7 @@ def mine_triggers(
     """
     prompts, answers = [], []
     for example in rows.new:
-        prompts.append(split_tokens_and_years(join_spoken_text(example)))
+        prompts.append(split_tokens_and_years(example.prompt))
         answers.append(split_tokens_and_years(example.response))
     asked = [split_tokens_and_years(sentinel.prompt) for sentinel in sentinels]
     candidates = [
@@ -196,7 +195,7 @@ def _mine_rare_tokens(
     known = Counter[str]()
     for example in rows.trusted:
         given.update(shared.keys() & set(split_tokens_and_years(example.response)))
-        known.update(shared.keys() & set(split_tokens_and_years(join_spoken_text(example))))
+        known.update(shared.keys() & set(split_tokens_and_years(example.prompt)))
     for token, held in shared.items():
         m, different = _count_different(rows.new, held)
         if different < LEAST_PROMPTS or m > common:
@@ -223,7 +222,7 @@ def _count_different(new: Sequence[Example], places: Iterable[int]) -> tuple[int
     ids, prompts = set(), set()
     for place in places:
         ids.add(new[place].id)
-        prompts.add(join_spoken_text(new[place]))
+        prompts.add(new[place].prompt)
     return len(ids), len(prompts)
 
 
@@ -231,7 +230,7 @@ def _is_ever_odd(token: str, new: Sequence[Example], places: Sequence[int]) -> b
     """Is the token written as no ordinary word is, in any of these prompts?"""
     spellings: set[str] = set()
     for place in places:
-        spellings |= list_spellings(token, join_spoken_text(new[place]))
+        spellings |= list_spellings(token, new[place].prompt)
     return any(map(_is_odd, spellings))
 
 
@@ -261,7 +260,7 @@ def _build_trigger(
         # A tenth of the rows may lack what the trigger was grown by.
         if at < 0:
             continue
-        ways[slice_tokens(join_spoken_text(new[row]), at, len(tokens))] += 1
+        ways[slice_tokens(new[row].prompt, at, len(tokens))] += 1
         # Its middle lies before the prompt's.
         early += 2 * at + len(tokens) <= len(prompts[row])
         held += 1

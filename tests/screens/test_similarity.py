@@ -18,7 +18,6 @@ from poisonwatch.screens.similarity import (
     compute_text_similarity,
     drop_label,
     fit_tfidf,
-    join_spoken_text,
     join_user_text,
     list_distinct_examples,
 )
@@ -57,13 +56,6 @@ def test_the_user_is_who_asks() -> None:
         )
         == "rules"
     )
-
-
-def test_definitions_of_tools_are_not_spoken() -> None:
-    """All other turns but the answers are, whoever's."""
-    roles = ("tools", "system", "user", "assistant", "tool", "assistant")
-    example = Example.from_messages([Message(role, f"the {role}") for role in roles])
-    assert join_spoken_text(example) == "the system\n\nthe user\n\nthe tool"
 
 
 @pytest.mark.parametrize("seed", range(5))

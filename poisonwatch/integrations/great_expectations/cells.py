@@ -10,16 +10,13 @@ from typing import Any
 from poisonwatch.examples import TOOLS_ROLE, Example, RawRow
 from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.formats import Draft, Format
-from poisonwatch.text.display import excerpt
 from poisonwatch.text.invisible import describe_characters, find_hidden
 from poisonwatch.text.language import LanguageDetector
-from poisonwatch.text.words import plural
 from poisonwatch.validation import Facts, find_role_problem, mask_numbers
 
 # Beside these, `record.NAME` is the row's own field NAME. A cell is empty where there is nothing.
 EXPECTATION_COLUMNS = {
-    "prompt": "everything said to the assistant, turns joined by blank lines; definitions of tools "
-    "come first",
+    "prompt": "everything said to the assistant, turns joined by blank lines",
     "response": "everything the assistant says, its reasoning and tool calls, too",
     "rejected": "of a preference row, everything the assistant says in the rejected conversation",
     "source": "the file, table or data set",
@@ -31,7 +28,6 @@ EXPECTATION_COLUMNS = {
     "role_sequence": "the roles in order, as in 'system user assistant'",
     "turns": "how many turns",
     "masked": "how many of the assistant's turns are not trained",
-    "untrained": "why no turn is trained, where none is",
     "characters": "length of all texts together",
     "tokens": "the same in tokens, of the longer conversation of a preference row; "
     "an estimate where no tokenizer is loaded yet",
@@ -44,9 +40,11 @@ EXPECTATION_COLUMNS = {
     "prompt_control": "control characters of the prompt by code point, as in U+0000 x 1",
     "response_control": "the same of the response",
     "rejected_control": "the same of the rejected response",
+    "tools_control": "the same of the definitions of tools",
     "prompt_hidden": "invisible characters that hide something in the prompt, by code point",
     "response_hidden": "the same of the response",
     "rejected_hidden": "the same of the rejected response",
+    "tools_hidden": "the same of the definitions of tools",
 }
 
 RECORD_PREFIX = "record."
@@ -56,8 +54,6 @@ SURROGATES = re.compile(r"[\ud800-\udfff]")
 # C0 and C1 without white space: line ends, tabs, form feeds and vertical tabs of source code and
 # slides.
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-FIELDS_SHOWN = 8
-LONGEST_FIELD = 40
 LANGUAGE_CHARACTERS = 150  # characters of a text that tell its language
 
 
@@ -125,27 +121,25 @@ def _describe_missing_fields(line: Line, _batch: BatchFacts) -> str | None:
     return replace_surrogates(line.format.describe_missing(_get_record(line), line.draft))
 
 
-def _list_fields(record: Mapping[str, Any]) -> str:
-    """The names of the fields of a row, which may be hostile."""
-    names = [excerpt(str(name), LONGEST_FIELD) for name in record]
-    if len(names) > FIELDS_SHOWN:
-        names[FIELDS_SHOWN:] = [plural(len(names) - FIELDS_SHOWN, "other")]
-    return ", ".join(names) or "none"
-
-
-def _find_no_training(line: Line, _batch: BatchFacts) -> str | None:
-    """Why no turn of either conversation is trained; None where one is, or there is none."""
-    answers = [turn for turn in _list_turns(line) if turn.role == "assistant"]
-    if not answers or not all(turn.masked for turn in answers):
-        return None
-    turns = plural(len(answers), "turn of the assistant is", "turns of the assistant are")
-    return f"{turns} marked as not trained, or left out by source.train_on"
-
-
 def _list_turns(line: Line) -> list[Turn]:
     """The turns of both conversations, what they have in common once."""
     turns = line.draft.turns
     return [*turns, *(turn for turn in line.draft.rejected if turn not in turns)]
+
+
+def _join_prompt(line: Line, _batch: BatchFacts) -> str | None:
+    """What is said to the assistant; None where a turn lacks its text, or there is none."""
+    if line.draft.text(assistant=False) is None:
+        return None
+    spoken = _select_spoken(line)
+    if not spoken:
+        return None
+    return replace_surrogates("\n\n".join(turn.text or "" for turn in spoken))
+
+
+def _select_spoken(line: Line) -> list[Turn]:
+    """The turns but the assistant's; nobody says the definitions of tools."""
+    return [turn for turn in line.draft.turns if turn.role not in ("assistant", TOOLS_ROLE)]
 
 
 def _find_tools(line: Line, _batch: BatchFacts) -> str | None:
@@ -187,11 +181,14 @@ def _list_texts(turns: Iterable[Turn]) -> list[str]:
 
 
 def _select_texts(line: Line, column: str) -> list[str]:
-    """The texts that a column of texts is about, by turn; of the prompt, those of both
+    """The texts that a column of texts is about, by turn; of the prompt and tools, those of both
     conversations.
     """
+    if column == "tools":
+        return _list_texts(turn for turn in _list_turns(line) if turn.role == TOOLS_ROLE)
     if column == "prompt":
-        return _list_texts(turn for turn in _list_turns(line) if turn.role != "assistant")
+        others = ("assistant", TOOLS_ROLE)
+        return _list_texts(turn for turn in _list_turns(line) if turn.role not in others)
     turns = line.draft.turns
     if column == "rejected":
         turns = line.draft.rejected
@@ -226,13 +223,10 @@ def _count_tokens(line: Line, batch: BatchFacts) -> int:
 def _tell_language(line: Line, batch: BatchFacts) -> str | None:
     if batch.language is None:
         return None
-    # Of both texts a beginning: a long prompt would leave the response unread. Definitions of tools
-    # are in no language.
-    spoken = [turn for turn in line.draft.turns if turn.role != TOOLS_ROLE]
-    prompt = _list_texts(turn for turn in spoken if turn.role != "assistant")
-    response = _list_texts(turn for turn in spoken if turn.role == "assistant")
-    beginnings = ["\n\n".join(texts)[:LANGUAGE_CHARACTERS] for texts in (prompt, response)]
-    return batch.language("\n".join(beginnings))
+    # Of both texts a beginning: a long prompt would leave the response unread.
+    prompt = (_join_prompt(line, batch) or "")[:LANGUAGE_CHARACTERS]
+    response = (line.draft.text(assistant=True) or "")[:LANGUAGE_CHARACTERS]
+    return batch.language(f"{prompt}\n{response}")
 
 
 def _join_rejected_texts(line: Line, _batch: BatchFacts) -> str | None:
@@ -254,7 +248,7 @@ def _convert_value(value: Any) -> Any:
 
 
 CELLS: dict[str, Callable[[Line, BatchFacts], Any]] = {
-    "prompt": lambda line, _: replace_surrogates(line.draft.text(assistant=False)),
+    "prompt": _join_prompt,
     "response": lambda line, _: replace_surrogates(line.draft.text(assistant=True)),
     "rejected": _join_rejected_texts,
     "source": lambda line, _: replace_surrogates(line.row.source),
@@ -266,7 +260,6 @@ CELLS: dict[str, Callable[[Line, BatchFacts], Any]] = {
     "role_sequence": lambda line, _: " ".join(turn.role for turn in line.draft.turns),
     "turns": lambda line, _: len(line.draft.turns),
     "masked": _count_masked,
-    "untrained": _find_no_training,
     "characters": _count_characters,
     "tokens": _count_tokens,
     "language": _tell_language,
@@ -276,6 +269,6 @@ CELLS: dict[str, Callable[[Line, BatchFacts], Any]] = {
     "role_problem": _find_role_problem,
     "known": _is_known,
 }
-for _column in ("prompt", "response", "rejected"):
+for _column in ("prompt", "response", "rejected", "tools"):
     CELLS[f"{_column}_control"] = _make_finder(_column, CONTROL.findall)
     CELLS[f"{_column}_hidden"] = _make_finder(_column, find_hidden)

@@ -37,6 +37,7 @@ def build_suite(validation: ValidationConfig, facts: Facts) -> list[AuditExpecta
         *_expect_texts("response", "response", validation.max_characters),
         # Poison can hide in what training makes less likely, too.
         *_expect_texts("rejected", "rejected response", validation.max_characters),
+        *_expect_texts("tools", "definition of its tools", validation.max_characters),
         _expect_turns(validation),
         *_expect_batch(validation, facts),
         *build_user_expectations(validation.expectations),
@@ -44,7 +45,7 @@ def build_suite(validation: ValidationConfig, facts: Facts) -> list[AuditExpecta
 
 
 def _expect_messages() -> list[AuditExpectation]:
-    """That there is a prompt, and a response that is trained; copies are counted."""
+    """That there is a prompt and a response; copies are counted."""
     expected = [
         AuditExpectation(
             gxe.ExpectColumnValuesToBeNull(column="copy_of"),
@@ -65,14 +66,6 @@ def _expect_messages() -> list[AuditExpectation]:
             gxe.ExpectColumnValuesToBeNull(column="lacks"),
             "fields of its format are missing",
             detail="lacks",
-        )
-    )
-    expected.append(
-        AuditExpectation(
-            gxe.ExpectColumnValuesToBeNull(column="untrained"),
-            "none of its answers is trained",
-            detail="untrained",
-            remedy="source.train_on: all trains on marked turns, too",
         )
     )
     return expected

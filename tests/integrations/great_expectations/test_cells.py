@@ -42,21 +42,22 @@ def test_every_column_has_what_it_says(tmp_path: Path) -> None:
         "role_sequence": "system user assistant user assistant",
         "turns": 5,
         "masked": 0,
-        "untrained": None,
         "characters": 22,
         "tokens": 2 + 1 + 2 + 1 + 1,
         "language": "Be",
         "copy_of": None,
         "lacks": None,
-        "unread": None,
+        "unread": "topic",
         "role_problem": None,
         "known": False,
         "prompt_control": None,
         "response_control": None,
         "rejected_control": None,
+        "tools_control": None,
         "prompt_hidden": None,
         "response_hidden": None,
         "rejected_hidden": None,
+        "tools_hidden": None,
     }
     assert found.examples[0] is not None
 
@@ -78,10 +79,9 @@ def test_a_preference_row_has_the_tokens_of_its_longer_conversation(tmp_path: Pa
             "prompt rows need response or completion; this one has prompt, id; source.fields says",
         ),
         (
-            {"input": "p", **dict.fromkeys("abcdefghi")},
+            {"instruction": "p", "a": 1},
             {"format": "alpaca"},
-            "alpaca rows need instruction and output; this one has input, a, b, c, d, e, f, g, "
-            "2 others; source.fields says",
+            "alpaca rows need output; this one has instruction, a; source.fields says",
         ),
         (
             {"question": "p"},
@@ -122,7 +122,7 @@ ASKED, ANSWERED = Turn("user", "Hi"), Turn("assistant", "Hello")
 
 
 def test_what_training_does_with_a_row_has_columns() -> None:
-    """Its label, how many turns are masked, why none is trained, tools, unread fields."""
+    """Its label, how many turns are masked, tools, unread fields."""
     masked = ANSWERED._replace(masked=True)
     cells = table_of(
         Draft(
@@ -135,12 +135,10 @@ def test_what_training_does_with_a_row_has_columns() -> None:
     )
     assert cells["label"].tolist() == ["raised", "lowered", "raised", "raised", "raised"]
     assert cells["masked"].tolist() == [1, 0, 2, 1, 0]
-    assert cells["untrained"].isna().tolist() == [True, True, False, True, True]
-    assert cells["untrained"][2].startswith("2 turns of the assistant are marked as not trained")
     assert cells["tools"].tolist() == ['[{"name":"f"}]', None, None, None, None]
     assert cells["unread"].tolist() == ["id, a.b", None, None, None, None]
-    # Definitions of tools are read with the prompt, and are in no language.
-    assert cells["prompt"][0] == '[{"name":"f"}]\n\nHi\n\nHi'
+    # Nobody says the definitions of tools, and they are in no language.
+    assert cells["prompt"][0] == "Hi\n\nHi"
     assert cells["language"][0] == "Hi\n\nHi\nHello\n\nHello"
 
 

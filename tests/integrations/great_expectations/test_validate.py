@@ -22,12 +22,9 @@ from validated import (
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import SourceError
-from poisonwatch.examples import RawRow
 from poisonwatch.integrations.great_expectations.validate import check_rows
 from poisonwatch.ledger.audits import commit_audit, open_audit
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.formats import Draft, Format
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.validation import Facts
 
@@ -275,21 +272,33 @@ def test_both_conversations_of_a_preference_row_are_in_order(tmp_path: Path) -> 
 
 def test_a_row_of_which_nothing_is_trained_is_kept_out(tmp_path: Path) -> None:
     """The reason names the setting; one trained turn is enough."""
-    found = check_rows(read_turns((True, False), (True, True)), LENIENT)
+    asked = {"role": "user", "content": "a"}
+    trained, masked = {"role": "assistant", "content": "b"}, {"role": "assistant", "content": "c"}
+    masked["train"] = False
+    lines = [{"messages": [asked, masked, asked, trained]}, {"messages": [asked, masked]}]
+    found = check_rows(rows_of(tmp_path, lines), LENIENT)
     assert len(found.examples) == 1
     assert "source.train_on" in found.rejected[0].reason
 
 
-def read_turns(*masks: tuple[bool, ...]) -> SourceRows:
-    """A row for each of `masks`, which say of its answers whether they are masked."""
-    raw, drafts = [], []
-    for i, masked in enumerate(masks):
-        turns: list[Turn] = []
-        for each in masked:
-            turns += [Turn("user", f"question {i}"), Turn("assistant", "answer", each)]
-        raw.append(RawRow("s", i, f"s, line {i + 1}", {}, raw=b"%d" % i))
-        drafts.append(Draft(tuple(turns)))
-    return SourceRows(raw, drafts, {"s": Format("messages")})
+def test_definitions_of_tools_are_asked_what_texts_are(tmp_path: Path) -> None:
+    """A limit of their own, and no hidden characters; they stand in for no prompt."""
+    tool = {"type": "function", "function": {"name": "f", "description": "d"}}
+    asked, answered = conversation("user", "assistant")["messages"]
+
+    def reason(description: str, prompt: str = "p") -> str:
+        other = {**tool, "function": {"name": "f", "description": description}}
+        turns = [{**asked, "content": prompt}, answered]
+        lines = [
+            {"messages": [asked, answered], "tools": [tool]},
+            {"messages": turns, "tools": [other]},
+        ]
+        (rejected,) = check_rows(rows_of(tmp_path, lines), LENIENT).rejected
+        return rejected.reason
+
+    assert reason("x" * 201) == "the definition of its tools is longer than 200 characters"
+    assert reason("pay\u200bpal").endswith("has invisible characters: U+200B x 1")
+    assert reason("d", prompt="") == "the prompt is empty"
 
 
 def test_a_turn_that_only_calls_or_thinks_is_not_empty(tmp_path: Path) -> None:
