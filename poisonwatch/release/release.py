@@ -15,7 +15,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Executable, Subquery, case, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    ScalarSelect,
+    Subquery,
+    Table,
+    case,
+    func,
+    select,
+    update,
+)
 
 from poisonwatch import __version__
 from poisonwatch.atomic import get_part_path, write_jsonl
@@ -23,7 +34,6 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import verify_chain
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, now
 from poisonwatch.ledger.placed_rows import select_placed_rows
-from poisonwatch.ledger.queries import select_last_audits
 from poisonwatch.ledger.tables import (
     audits,
     files,
@@ -247,17 +257,30 @@ def _select_released(name: str, duplicates: Duplicates) -> Executable:
     """The places that are released, in order, with the bytes that stand there, each with the id of
     the last audit that its row passed.
     """
-    last = select_last_audits(results)
     at = _select_places(name, duplicates)
     query = (
         select(at, audits.c.audit_id)
-        .outerjoin(last, last.c.row == at.c.row)
-        .outerjoin(audits, audits.c.audit == last.c.audit)
+        .select_from(at)
+        .outerjoin(audits, audits.c.audit == _select_last_audit(results, at))
         .where(at.c.fate == "clean")
         .order_by(at.c.name, at.c.position)
     )
     # Rows hold their bytes: never all of them at a time.
     return query.execution_options(yield_per=VALUES_PER_STATEMENT)
+
+
+def _is_last(table: Table, at: Subquery) -> ColumnElement[bool]:
+    """Whether this is what the last audit wrote of a place's row: of flags or rejections."""
+    return (table.c.row == at.c.row) & (table.c.audit == _select_last_audit(table, at))
+
+
+def _select_last_audit(table: Table, at: Subquery) -> ScalarSelect[int]:
+    """The last audit that wrote one of these on a place's row: of flags, results or rejections."""
+    # For each row on its own, from an index: joined to all last audits, rows would be compared with
+    # each of them.
+    of_row = table.alias()
+    last = select(func.max(of_row.c.audit)).where(of_row.c.row == at.c.row)
+    return last.correlate(at).scalar_subquery()
 
 
 def _describe_audits(
@@ -283,16 +306,11 @@ def _read_quarantined(connection: Connection, name: str) -> Iterator[dict[str, A
     """Lines of quarantine.jsonl: the last flag of each row; its id alone where a person called a
     row poison that no audit flagged.
     """
-    last = select_last_audits(flags)
-    last_flag = (
-        select(flags.c.row, flags.c.record)
-        .join(last, (last.c.row == flags.c.row) & (last.c.audit == flags.c.audit))
-        .subquery()
-    )
     at = _select_places(name, "keep")
     query = (
-        select(at.c.id, at.c.name, at.c.position, at.c.status, at.c.decided, last_flag.c.record)
-        .outerjoin(last_flag, last_flag.c.row == at.c.row)
+        select(at.c.id, at.c.name, at.c.position, at.c.status, at.c.decided, flags.c.record)
+        .select_from(at)
+        .outerjoin(flags, _is_last(flags, at))
         .where(at.c.fate == "quarantined")
         .order_by(at.c.name, at.c.position)
     )
@@ -306,16 +324,11 @@ def _read_quarantined(connection: Connection, name: str) -> Iterator[dict[str, A
 
 def _read_rejected(connection: Connection, name: str) -> Iterator[dict[str, Any]]:
     """Lines of rejected.jsonl, each with the last reason."""
-    last = select_last_audits(rejections)
-    why = (
-        select(rejections)
-        .join(last, (last.c.row == rejections.c.row) & (last.c.audit == rejections.c.audit))
-        .subquery()
-    )
     at = _select_places(name, "keep")
     query = (
-        select(at.c.id, at.c.name, at.c.position, why.c.expectation, why.c.reason)
-        .join(why, why.c.row == at.c.row)
+        select(at.c.id, at.c.name, at.c.position, rejections.c.expectation, rejections.c.reason)
+        .select_from(at)
+        .join(rejections, _is_last(rejections, at))
         .where(at.c.fate == "rejected")
         .order_by(at.c.name, at.c.position)
     )
