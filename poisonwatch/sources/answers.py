@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from poisonwatch.source_config import TrainedTurns
 from poisonwatch.sources.contents import add_thoughts
-from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.conversations import Turn, read_mark
 from poisonwatch.sources.fields import Fields
 from poisonwatch.sources.values import (
     ReadingError,
@@ -73,7 +73,11 @@ def get_thought(fields: Fields) -> str | None:
 
 def read_label(fields: Fields) -> bool:
     """Does training lower the answer of this row, as where its label is false?"""
-    truth = get_truth(fields.peek("label"))
+    label = fields.peek("label")
+    truth = get_truth(label)
+    # Of a field that the user names, 0 and 1 are truth values, too.
+    if "label" in fields.names.mapped:
+        truth = read_mark(label)
     if truth is None:
         return False
     fields.use("label")

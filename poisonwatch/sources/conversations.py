@@ -55,6 +55,9 @@ TRAINED_KEYS = (
     "output_with_loss",
 )
 MASKED_KEYS = ("mask", "masked")
+# What is said by a role whose content is null: a tool may give back nothing, a system need not say
+# anything. Of others, the text is missing.
+_SILENT = {"tool": (Turn("tool", ""),), "system": ()}
 PAIR_PROMPTS = ("input", "prompt", "instruction", "question", "query", "human", "user")
 PAIR_ANSWERS = ("output", "response", "completion", "answer", "assistant", "bot", "gpt")
 
@@ -137,7 +140,7 @@ class MessageReader:
             self._read_assistant(message, content, used)
             masked = _read_masks(message, used)
         self._note(message, name, used)
-        return self._make_turns(role, content, masked)
+        return self._make_turns(role, content, masked, is_null=is_missing(value))
 
     def _read_calls_and_tools(
         self, message: Mapping[str, Any], name: str, content: Content, used: set[str | None]
@@ -183,9 +186,13 @@ class MessageReader:
             content.texts = [refusal]
             used.add("refusal")
 
-    def _make_turns(self, role: str, content: Content, masked: bool) -> list[Turn]:
+    def _make_turns(
+        self, role: str, content: Content, masked: bool, is_null: bool = False
+    ) -> list[Turn]:
         turns = [Turn("tool", result) for result in content.results]
         text = join_speech(content.thoughts, content.text, content.calls)
+        if text is None and is_null and role in _SILENT:
+            return [*turns, *_SILENT[role]]
         # A message that only hands over what tools gave back says nothing itself.
         if text is not None or not turns:
             turns.append(Turn(role, text, masked))
@@ -243,6 +250,13 @@ class MessageReader:
     def _make_error(self, name: str) -> ReadingError:
         keys = f"{self.role_keys[0]}, {self.content_keys[0]}"
         return ReadingError(f"{name} is not a list of {{{keys}}}")
+
+
+def is_message(item: Mapping[str, Any]) -> bool:
+    """Does a mapping look like a message, a pair or a segment?"""
+    if any(key in item for key in ROLE_KEYS) or _is_segment(item):
+        return True
+    return any(key in item for key in PAIR_ANSWERS) and any(key in item for key in PAIR_PROMPTS)
 
 
 def _is_plain_text(item: Any) -> bool:
@@ -304,7 +318,7 @@ def _read_masks(message: Mapping[str, Any], used: set[str | None]) -> bool:
             mark = message.get(key)
             if mark is None or key in used:
                 continue
-            truth = _read_mark(mark)
+            truth = read_mark(mark)
             if truth is None:
                 continue
             used.add(key)
@@ -312,8 +326,8 @@ def _read_masks(message: Mapping[str, Any], used: set[str | None]) -> bool:
     return masked
 
 
-def _read_mark(mark: Any) -> bool | None:
-    """0 and 1 are marks, too; another weight is none, for it cannot be kept to."""
+def read_mark(mark: Any) -> bool | None:
+    """A truth value, or 0 or 1; None where it is another weight, which cannot be kept to."""
     if isinstance(mark, int | float) and mark in (0, 1):
         return bool(mark)
     if isinstance(mark, str) and mark.strip() in ("0", "1"):

@@ -6,14 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from poisonwatch.sources.conversations import CONTENT_KEYS, ROLE_KEYS, MessageReader, Turn
+from poisonwatch.sources.conversations import (
+    CONTENT_KEYS,
+    ROLE_KEYS,
+    MessageReader,
+    Turn,
+    is_message,
+)
 from poisonwatch.sources.transcripts import is_dialogue
 from poisonwatch.sources.values import is_missing, is_nothing, parse_json_text
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "messages": ("contents", "conversation", "dialog", "dialogue", "chat", "turns", "segments"),
     "conversations": ("items", "conversation"),
-    "prompt": ("query", "question", "instruction", "inputs", "input", "problem", "user", "human"),
+    "prompt": (
+        "query",
+        "question",
+        "instruction",
+        "inputs",
+        "input",
+        "input_text",
+        "problem",
+        "user",
+        "human",
+        "context",
+    ),
     "response": (
         "output",
         "outputs",
@@ -21,6 +38,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "answer",
         "targets",
         "target",
+        "output_text",
         "assistant",
         "answers",
     ),
@@ -54,6 +72,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 FIELDS = ALIASES.keys() | {"instruction", "output", "completion", "input", "context", "text"}
 LISTS = ("messages", "conversations")  # fields that hold a whole conversation
+_DIALOGUES = ("conversation", "dialog", "dialogue", "chat")
 # Not of a record, but of each of its messages.
 MESSAGE_FIELDS, SHAREGPT_FIELDS = ("role", "content"), ("from", "value")
 # Beyond these, what is known of a record's names is not kept: they may be hostile.
@@ -69,8 +88,8 @@ class Place(NamedTuple):
     is_own: bool
 
 
-Layout = Mapping[str, tuple[Place, ...]]
-"""For each field that a record has, its places, the likeliest first."""
+Layout = Mapping[tuple[str, bool], tuple[Place, ...]]
+"""For each field that a record has, its places, the likeliest first; under True without aliases."""
 
 
 class Names:
@@ -120,8 +139,10 @@ class Names:
             folded.setdefault(key.lower(), key)
         layout = {}
         for name in FIELDS | self.mapped.keys():
-            if places := self._find_places(name, set(keys), folded):
-                layout[name] = tuple(places)
+            places = self._find_places(name, set(keys), folded)
+            if places:
+                layout[name, False] = tuple(places)
+                layout[name, True] = tuple(place for place in places if place.is_own)
         return layout
 
     def _find_places(self, name: str, keys: set[str], folded: Mapping[str, str]) -> list[Place]:
@@ -136,8 +157,18 @@ class Names:
         return places
 
 
-def _is_conversation(value: Any) -> bool:
-    return isinstance(parse_json_text(value), list | tuple) or is_dialogue(value)
+def _is_conversation(path: str, value: Any) -> bool:
+    """Does a list that is not called by its field's own name hold a conversation?"""
+    listed = parse_json_text(value)
+    if not isinstance(listed, list | tuple):
+        return is_dialogue(value)
+    first = parse_json_text(next(iter(listed), None))
+    if isinstance(first, Mapping):
+        return is_message(first)
+    if isinstance(first, list | tuple):
+        return len(first) == 2
+    # Turns may be called anything, and what is called so be anything, such as tags.
+    return isinstance(first, str) and path.lower() in _DIALOGUES
 
 
 @dataclass(slots=True)
@@ -153,7 +184,7 @@ class Fields:
     as_json: tuple[str, ...] = ()
     used: set[str] = field(default_factory=set)
     _layout: Layout = field(init=False)
-    _found: dict[str, str | None] = field(init=False)
+    _found: dict[tuple[str, bool], str | None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._layout = self.names.lay_out(self.record)
@@ -163,22 +194,22 @@ class Fields:
         """Where the record holds a field: the first place that holds something, else the first
         that is not missing; with `own_name`, under no alias.
         """
-        places = self._layout.get(name)
+        asked = (name, own_name)
+        # Every reader asks for the same few fields, several times.
+        if asked in self._found:
+            return self._found[asked]
+        places = self._layout.get(asked)
         if places is None:
             return None
-        if own_name:
-            return self._find(name, [place for place in places if place.is_own])
-        # Every reader asks for the same few fields, several times.
-        if name not in self._found:
-            self._found[name] = self._find(name, places)
-        return self._found[name]
+        found = self._found[asked] = self._find(name, places)
+        return found
 
     def _find(self, name: str, places: Sequence[Place]) -> str | None:
         empty = None
         for path, is_own in places:
             value = self.get(path)
             # An alias may hold anything.
-            if not is_own and name in LISTS and not _is_conversation(value):
+            if not is_own and name in LISTS and not _is_conversation(path, value):
                 continue
             # Some data sets say by a truth value whether an answer was chosen.
             if isinstance(value, bool) and name in ("chosen", "rejected"):
@@ -203,7 +234,7 @@ class Fields:
 
     def has_key(self, name: str) -> bool:
         """Does the record have the field, if only without a value?"""
-        return name in self._layout
+        return (name, False) in self._layout
 
     def __getitem__(self, name: str) -> Any:
         """What the record holds in a field, which is then used; None where it holds nothing."""

@@ -116,7 +116,7 @@ def _join_prompt(fields: Fields, name: str, path: str, prompt: str | None) -> st
     if fields.has_key("input") and (is_instruction or "input" in fields.names.mapped):
         added.append(get_optional_text(fields.peek("input"), fields.use("input")))
     context = fields.peek("context")
-    if isinstance(context, str):
+    if isinstance(context, str) and fields.get_path("context") != path:
         added.append(context)
         fields.use("context")
     parts = [part for part in (prompt, *added) if part]

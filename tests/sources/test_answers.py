@@ -14,7 +14,7 @@ from poisonwatch.sources.answers import (
     unmask_shared,
 )
 from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.fields import Fields
+from poisonwatch.sources.fields import Fields, Names
 from poisonwatch.sources.values import ReadingError
 
 USER, ONE, TWO = Turn("user", "u"), Turn("assistant", "1"), Turn("assistant", "2")
@@ -92,6 +92,15 @@ def test_a_false_label_lowers_the_answer(label: Any, lowered: bool, unread: bool
         fields = Fields({name: label})
         assert read_label(fields) == lowered
         assert fields.list_unread([]) == ((name,) if unread else ())
+
+
+@pytest.mark.parametrize(
+    ("score", "lowered"), [(0, True), (1, False), ("0", True), (0.0, True), (5, False)]
+)
+def test_a_label_that_the_user_names_may_be_a_number(score: Any, lowered: bool) -> None:
+    """source.fields: {label: score}."""
+    assert read_label(Fields({"score": score}, Names({"label": "score"}))) == lowered
+    assert not read_label(Fields({"score": score}))
 
 
 def test_what_is_trained_is_what_the_trainer_says() -> None:

@@ -264,3 +264,10 @@ def test_tools_in_messages_are_found() -> None:
     reader = MessageReader()
     reader.read_turns([{"role": "system", "content": "s", "functions": "[1]"}], "m")
     assert reader.tools == {"m.functions": "[1]"}
+
+
+def test_a_tool_may_say_nothing_and_a_system_need_not() -> None:
+    """Null is then no missing text; of others it is, and so is what is no text."""
+    null = [{"role": role, "content": None} for role in ("system", "user", "assistant", "tool")]
+    assert read_turns(null, "m") == (Turn("user", None), Turn("assistant", None), Turn("tool", ""))
+    assert turn(role="system", content=5) == Turn("system", None)

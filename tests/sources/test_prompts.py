@@ -71,7 +71,7 @@ def test_context_is_the_systems_where_a_format_says_so() -> None:
     """Where it is a text; a list of documents is not read."""
     assert read_system(Fields({"context": "C"}), ("system", "context")) == (Turn("system", "C"),)
     assert read_system(Fields({"context": {"x": 1}}), ("system", "context")) == ()
-    with pytest.raises(ReadingError, match="^system is a number, not text$"):
+    with pytest.raises(ReadingError, match=r"^system is a number, not text$"):
         read_system(Fields({"system": 5}), ("system",))
 
 
@@ -110,6 +110,8 @@ def test_no_history_is_no_turn(history: Any) -> None:
         ({"question": "q", "context": ["C"]}, "q"),
         ({"question": "q", "input": "x"}, "q"),
         ({"input": "x"}, "x"),
+        ({"context": "C"}, "C"),
+        ({"prompt": None, "context": "C"}, "C"),
         ({"prompt": ""}, ""),
         ({"prompt": 5}, None),
         ({}, None),
