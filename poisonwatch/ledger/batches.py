@@ -254,7 +254,7 @@ def _read_examples(found: SourceRows) -> dict[str, Example]:
     for row, draft in found:
         if row.record is None:
             continue
-        example = draft.to_example(row, found.formats[row.source])
+        example = draft.to_example(row)
         if example is not None:
             examples[example.id] = example
     return examples

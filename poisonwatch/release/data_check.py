@@ -161,7 +161,7 @@ def _hold_row(row: RawRow, format: Format | None, schema: bytes | None) -> HeldR
     id, problem = None, row.problem
     if format is not None and row.record is not None:
         draft = format.read(row.record)
-        example = draft.to_example(row, format)
+        example = draft.to_example(row)
         if example is None:
             problem = draft.problem or "it has no prompt, or no response"
         else:

@@ -84,7 +84,7 @@ def find_names(
         name = find_format(fields, formats)
         if name is None:
             continue
-        for field, path in _list_found(fields, SHAPES[name].names):
+        for field, path in _list_found(fields, SHAPES[name]):
             counts[field][path] += 1
         for field, key in _list_message_keys(fields, SHAPES[name]):
             counts[field][key] += 1
@@ -95,10 +95,15 @@ def find_names(
     return found
 
 
-def _list_found(fields: Fields, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name in names:
+def _list_found(fields: Fields, shape: Shape) -> Iterator[tuple[str, str]]:
+    """The fields that a record has, and where; of those that are optional, the ones that hold
+    something.
+    """
+    for name in shape.names:
         path = fields.find(name)
         if path is None or name in (*MESSAGE_FIELDS, *SHAREGPT_FIELDS):
+            continue
+        if name in shape.optional and is_nothing(fields.get(path)):
             continue
         if name == "label" and get_truth(fields.get(path)) is None:
             continue

@@ -171,7 +171,7 @@ def test_rows_are_audited_as_they_stand(ledger: Ledger, tmp_path: Path) -> None:
     assert [raw.record for raw, _ in found] == forms
     assert all(raw.raw == json.dumps(raw.record).encode() for raw, _ in found)
     assert len(set(batch.numbers[-3:])) == 1
-    ids = {draft.to_example(raw, batch.rows.formats[raw.source]).id for raw, draft in found}
+    ids = {draft.to_example(raw).id for raw, draft in found}
     assert len(ids) == 1
     cover(ledger, tmp_path / "one")
     write_rows(tmp_path / "data" / "c.jsonl", [row | {"score": 4}])

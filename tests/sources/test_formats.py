@@ -30,7 +30,7 @@ HOSTILE = [
 
 
 def read(record: Mapping[str, Any], format: Format) -> Example | None:
-    return format.read(record).to_example(RawRow("f.jsonl", 0, "f.jsonl, line 1", record), format)
+    return format.read(record).to_example(RawRow("f.jsonl", 0, "f.jsonl, line 1", record))
 
 
 def source(**settings: Any) -> SourceConfig:
@@ -126,9 +126,7 @@ def test_other_fields_are_metadata() -> None:
     """
     record = {"prompt": "Hi", "response": "Hello", "topic": "x", "messages": []}
     format = Format("prompt")
-    example = format.read(record).to_example(
-        RawRow("f.jsonl", 4, "f.jsonl, line 6", record), format
-    )
+    example = format.read(record).to_example(RawRow("f.jsonl", 4, "f.jsonl, line 6", record))
     assert example is not None
     assert (example.source, example.position, dict(example.metadata)) == (
         "f.jsonl",

@@ -22,7 +22,7 @@ HINT = "; source.fields says what other fields are, as in {prompt: question, res
 
 
 def read(record: Mapping[str, Any], format: Format) -> Example | None:
-    return format.read(record).to_example(RawRow("f.jsonl", 0, "f.jsonl, line 1", record), format)
+    return format.read(record).to_example(RawRow("f.jsonl", 0, "f.jsonl, line 1", record))
 
 
 def nested(depth: int) -> list[Any]:

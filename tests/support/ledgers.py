@@ -55,9 +55,7 @@ def examples_of(batch: LedgerBatch) -> dict[str, Example]:
     """The readable rows by prompt, each content once."""
     found: dict[str, Example] = {}
     for row, draft in batch.rows:
-        example = (
-            None if row.record is None else draft.to_example(row, batch.rows.formats[row.source])
-        )
+        example = None if row.record is None else draft.to_example(row)
         if example is not None:
             found.setdefault(example.prompt, example)
     return found

@@ -107,9 +107,7 @@ def _read_lines(rows: SourceRows) -> list[Line]:
     for number, (row, draft) in enumerate(rows):
         if draft.problem is None:
             format = rows.formats[row.source]
-            lines.append(
-                Line(number, row, draft, format=format, example=draft.to_example(row, format))
-            )
+            lines.append(Line(number, row, draft, format=format, example=draft.to_example(row)))
     return lines
 
 
