@@ -47,7 +47,7 @@ def test_jsonl_rows_are_read_in_order_with_their_places(tmp_path: Path) -> None:
         ("a.jsonl", i, f"a.jsonl, line {i + 1}") for i in range(3)
     ]
     first, draft = next(iter(rows))
-    assert dict(draft.to_example(first, rows.formats["a.jsonl"]).metadata) == {"topic": "t"}
+    assert dict(draft.to_example(first).metadata) == {"topic": "t"}
     assert len(rows) == 3
 
 
@@ -263,7 +263,7 @@ def test_given_format_overrules_detection(tmp_path: Path) -> None:
         ("broken.arrow", r"broken\.arrow cannot be read as arrow: "),
         (
             "unknown.jsonl",
-            r"unknown\.jsonl: rows have the fields label, text; readable formats are messages: ",
+            r"unknown\.jsonl: rows have the fields text, label; readable formats are messages: ",
         ),
         (
             "latin.csv",
