@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+)
 
 from poisonwatch.ledger.tables import files, places
 
@@ -54,5 +63,7 @@ def _count_in_file(
 
 def _is_any(column: ColumnElement[int], numbers: Sequence[int]) -> ColumnElement[bool]:
     # In the statement itself: a source may have more files than a statement takes values.
-    listed = bindparam("numbers", value=list(numbers), expanding=True, literal_execute=True)
+    listed: BindParameter[list[int]] = bindparam(
+        "numbers", value=list(numbers), expanding=True, literal_execute=True
+    )
     return column.in_(listed)

@@ -17,13 +17,20 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from poisonwatch.examples import RawRow
 from poisonwatch.ledger.copies import FileReading, count_copies
-from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, insert_all, now
+from poisonwatch.ledger.ledger import (
+    VALUES_PER_STATEMENT,
+    Ledger,
+    batched,
+    insert_all,
+    now,
+    reserve_numbers,
+)
 from poisonwatch.ledger.shapes import find_or_add_shape, load_format
 from poisonwatch.ledger.tables import files, places, rows
 from poisonwatch.ledger.variants import KnownRow, VariantKey, VariantTable, hash_raw
@@ -114,8 +121,7 @@ def _mark_gone(ledger: Ledger, audit: str, names: Set[str]) -> None:
         connection.execute(update(files).where(files.c.file.in_(gone)).values(gone_at=now()))
 
 
-@dataclass(frozen=True, slots=True)
-class _IncomingRow:
+class _IncomingRow(NamedTuple):
     """A row on its way in: its content's id, the SHA-256 of its bytes, and whether it could be
     read.
     """
@@ -218,7 +224,7 @@ class _FileIngest:
             return _IncomingRow(row, id, digest, row.problem)
         if self.format is None:
             self.format = self._find_earlier_format() or self._choose_format(chunk)
-        example = self.format.read(row.record).to_example(row, self.format)
+        example = self.format.read(row.record).to_example(row)
         if example is None:
             return _IncomingRow(row, _hash_parts(b"incomplete", row.raw), digest, None)
         return _IncomingRow(row, bytes.fromhex(example.id), digest, None)
@@ -246,8 +252,7 @@ class _FileIngest:
                 # Of a content that comes twice, the first row.
                 new.setdefault(row.id, row)
         if new:
-            self._insert_contents(list(new.values()))
-            known |= self._find_rows(set(new))
+            known |= self._insert_contents(list(new.values()))
         placed = self._find_or_add_variants(chunk, known)
         self._move_places(number, chunk, placed, new.keys())
         return len(new)
@@ -269,11 +274,14 @@ class _FileIngest:
             placed.append((content.row, found.get((content.row, row.digest))))
         return placed
 
-    def _insert_contents(self, new: Sequence[_IncomingRow]) -> None:
+    def _insert_contents(self, new: Sequence[_IncomingRow]) -> dict[bytes, KnownRow]:
         shape, first_seen = self._find_or_add_shape(), now()
+        numbers = reserve_numbers(self.connection, rows.c.row, len(new))
+        inserted = {}
         values = []
-        for row in new:
+        for row, number in zip(new, numbers, strict=True):
             value = {
+                "row": number,
                 "id": row.id,
                 "raw": row.raw.raw,
                 "digest": row.digest,
@@ -283,7 +291,9 @@ class _FileIngest:
                 "first_seen": first_seen,
             }
             values.append(value)
+            inserted[row.id] = KnownRow(number, row.digest, shape)
         self.connection.execute(insert(rows), values)
+        return inserted
 
     def _move_places(
         self,

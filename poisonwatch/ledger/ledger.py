@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Column, Connection, Table, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.atomic import get_part_path
@@ -56,6 +56,21 @@ def insert_all(connection: Connection, table: Table, values: Sequence[dict[str, 
     """Insert these rows, if any: SQLAlchemy takes an empty list for a row of defaults."""
     if values:
         connection.execute(insert(table), values)
+
+
+def reserve_numbers(connection: Connection, column: Column[int], count: int) -> Sequence[int]:
+    """Numbers for so many new rows of a table, whose key is `column`, in a transaction that writes:
+    known beforehand, they need not be looked up.
+    """
+    if connection.dialect.name == "postgresql":
+        sequence = func.pg_get_serial_sequence(f'"{column.table.name}"', column.name)
+        series = func.generate_series(1, count).table_valued("n")
+        return (
+            connection.execute(select(func.nextval(sequence)).select_from(series)).scalars().all()
+        )
+    # The transaction holds the write lock (`Ledger.write`).
+    last = connection.execute(select(func.max(column))).scalar_one() or 0
+    return range(last + 1, last + 1 + count)
 
 
 @dataclass(frozen=True, slots=True)
