@@ -48,26 +48,30 @@ class KnownBytes:
 
 @dataclass(frozen=True, slots=True)
 class KnownRow:
-    """A content as the ledger has it, with the `versions` of its bytes that were asked for.
-    `flagged` is what an audit of the required version said; None where there was none.
+    """A content as the ledger has it, with the `versions` of its bytes that were asked for, by
+    SHA-256. `flagged` is what an audit of the required version said; None where there was none.
     """
 
     row: int
     status: str
     decided: str | None
     flagged: int | None
-    versions: list[KnownBytes] = field(default_factory=list)
+    versions: dict[bytes, list[KnownBytes]] = field(default_factory=dict)
+
+    def add(self, known: KnownBytes) -> None:
+        """Add bytes of this content."""
+        self.versions.setdefault(known.digest, []).append(known)
 
     def find_digest(self, digest: bytes) -> KnownBytes | None:
         """Its bytes with this SHA-256 that count."""
-        for known in self.versions:
-            if known.digest == digest and known.stands:
+        for known in self.versions.get(digest, []):
+            if known.stands:
                 return known
         return None
 
     def find_bytes(self, key: BytesKey) -> KnownBytes | None:
         """The same, read by the same columns."""
-        for known in self.versions:
+        for known in self.versions.get(key[0], []):
             if known.key == key and known.stands:
                 return known
         return None
@@ -96,9 +100,8 @@ class KnownRows:
     def find_schema(self, id: str, digest: bytes) -> bytes | None:
         """The Arrow schema by which bytes with this SHA-256 are read, if they are a content's."""
         for content in self.load([id], [digest]).values():
-            for known in content.versions:
-                if known.digest == digest:
-                    return known.schema
+            for known in content.versions.get(digest, []):
+                return known.schema
         return None
 
     def load(self, ids: Collection[str], digests: Collection[bytes]) -> dict[str, KnownRow]:
@@ -110,13 +113,13 @@ class KnownRows:
         with self.ledger.read() as connection:
             for row in connection.execute(_select_rows(ids, self.version)):
                 known = KnownRow(row.row, row.status, row.decided, row.flagged)
-                known.versions.append(self._make_bytes(row, None))
+                known.add(self._make_bytes(row, None))
                 found[bytes(row.id).hex()] = by_number[row.row] = known
             for variant in connection.execute(_select_variants(digests)):
                 # Other contents, read by other settings, may have the same bytes.
                 content = by_number.get(variant.row)
                 if content is not None:
-                    content.versions.append(self._make_bytes(variant, variant.variant))
+                    content.add(self._make_bytes(variant, variant.variant))
         return found
 
     def _make_bytes(self, row: Row[Any], variant: int | None) -> KnownBytes:

@@ -26,7 +26,7 @@ def entry(audit_id: str | None = "one", decided: str | None = None) -> ManifestE
 def known(status: str = "clean", flagged: int | None = 0, decided: str | None = None) -> KnownRow:
     """A row as the gate asks the ledger for it."""
     content = KnownRow(row=1, status=status, decided=decided, flagged=flagged)
-    content.versions.append(KnownBytes(1, None, bytes.fromhex(DIGEST), None, stands=True))
+    content.add(KnownBytes(1, None, bytes.fromhex(DIGEST), None, stands=True))
     return content
 
 
@@ -76,5 +76,6 @@ def test_what_the_ledger_says_now_counts_beside_the_manifest() -> None:
     assert explain_entry_now(entry("two"), {"one"}, known(decided="benign")) is None
     for kept in (("cd" * 32, True), (DIGEST, False)):
         other = known()
-        other.versions[:] = [KnownBytes(1, None, bytes.fromhex(kept[0]), None, stands=kept[1])]
+        other.versions.clear()
+        other.add(KnownBytes(1, None, bytes.fromhex(kept[0]), None, stands=kept[1]))
         assert explain_entry_now(entry(), {"one"}, other) == "changed"
