@@ -28,6 +28,7 @@ from poisonwatch.sources.file_types import escape_name
 from poisonwatch.sources.files import open_files
 from poisonwatch.sources.links import Root
 from poisonwatch.sources.saved import is_saved
+from poisonwatch.sources.side_files import TOOL_FOLDERS
 from poisonwatch.sources.trees import LocalTree
 from poisonwatch.text.redaction import redact_url
 
@@ -185,8 +186,12 @@ def _ask_for_commit(source: SourceConfig, place: str, key: str) -> str:
 def _compute_folder_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        # What Git or a download keeps for itself changes without the data.
+        if any(part.lower() in TOOL_FOLDERS for part in below.parts):
+            continue
         status = path.stat()
-        line = f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0"
+        line = f"{below}\0{status.st_size}\0{status.st_mtime_ns}\0"
         # A file's name may be bytes that are no UTF-8.
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -78,6 +78,9 @@ def test_folder_that_changes_has_another_fingerprint(folder: Path) -> None:
     """Any of its files; also while it is read."""
     split = open_split(source(folder), "source")
     assert open_split(source(folder), "source").fingerprint == split.fingerprint
+    (folder / ".git").mkdir()
+    write(folder / ".git" / "index", RECORDS[:1])
+    assert open_split(source(folder), "source").fingerprint == split.fingerprint
     rows = split.read()
     next(rows)
     write(folder / "train-1.jsonl", RECORDS[:3])
