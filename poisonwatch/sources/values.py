@@ -93,7 +93,8 @@ def parse_json_text(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    # Too deep to be parsed, it is a text like any other.
+    except (ValueError, RecursionError):
         return value
 
 

@@ -14,6 +14,7 @@ from poisonwatch.examples import Example, Message, RawRow, compute_content_id
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.conversations import Turn
+from poisonwatch.sources.fields import ALIASES
 from poisonwatch.sources.formats import Draft, Format, choose_format, detect_format
 from poisonwatch.sources.shapes import SHAPES
 
@@ -438,6 +439,29 @@ def test_whatever_a_row_holds_it_is_an_example_or_has_words_for_why_not(seed: in
                     "tool",
                     "tools",
                 }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_the_first_rows_hold_they_tell_a_format_or_none(seed: int) -> None:
+    """Never another exception than SourceError, and what was told reads each of them."""
+    draw = random.Random(seed)
+    names = sorted({*ALIASES, *chain(*ALIASES.values()), "completion", "x"})
+    deep = ["[" * 100_000, '{"a":' * 100_000]
+    for _ in range(300):
+        records = []
+        for _ in range(draw.randrange(1, 4)):
+            chosen = draw.sample(names, draw.randrange(1, 6))
+            records.append({name: draw.choice([hostile(draw), *deep]) for name in chosen})
+        try:
+            format = detect_format(records, "f")
+        except SourceError:
+            continue
+        assert Format(**format.settings) == format
+        assert len(format.explanation) < 2000
+        for record in records:
+            draft = format.read(record)
+            assert (draft.problem or "").isprintable()
+            format.describe_missing(record, draft)
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, *SPECIALS, "x" * 100_000, "\n\nHuman:" * 1000])

@@ -352,7 +352,11 @@ def test_what_is_missing_or_no_text_stays_missing(
             {"messages": [{"role": "assistant", "tool_calls": nested(100_000)}]},
             "it is nested too deeply",
         ),
-        ("messages", {"messages": "[" * 100_000}, "it is nested too deeply"),
+        (
+            "messages",
+            {"messages": "[" * 100_000},
+            "messages is not a list of {role, content}",
+        ),
     ],
 )
 def test_rows_that_cannot_be_read_say_why(name: str, record: dict[str, Any], problem: str) -> None:
