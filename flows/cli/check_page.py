@@ -92,7 +92,7 @@ class CheckPage:
         if survey.copies:
             self._entry("copies", describe_copies(survey.copies))
         if survey.variants:
-            text = f"{survey.variants:,} more say what another row says, in other bytes"
+            text = f"{_count_rows(survey.variants)} of what an earlier one says, in other bytes"
             self._entry("variants", text)
 
     def _show_tokens(self, survey: Survey) -> None:
