@@ -158,7 +158,7 @@ class Format:
         words = self._words
         if len(self.seen) > 1:
             words = f"each row by the fields it has: {words}"
-        if beside := explain_facets(self.met or {}):
+        if beside := explain_facets({**(self.met or {}), **self.fields}):
             words += f"; with {beside}"
         if self.train_on != "marked":
             words += f"; trained on {self.train_on} turns"
@@ -257,7 +257,8 @@ def explain_facets(met: Mapping[str, str]) -> str:
     """What stands beside the conversation, and what it is taken for."""
     found = []
     for name, words in _FACETS.items():
-        if name in met:
+        # A prompt may be called context.
+        if name in met and met[name] != met.get("prompt"):
             found.append(words.format(met[name]).replace(f"{name} as {name}", name))
     return ", ".join(found)
 

@@ -188,12 +188,12 @@ def _read_side(fields: Fields, side: str, chosen: tuple[Turn, ...] = ()) -> tupl
     turns = read_answer(fields, side)
     if turns and turns[0].role != "assistant":
         return turns
-    return (*_read_before(fields, chosen or turns), *turns)
+    return (*_read_before(fields, chosen or turns, len(turns)), *turns)
 
 
-def _read_before(fields: Fields, chosen: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """The turns before the answer: without the chosen one, where they end with it, and without what
-    a transcript opens it with.
+def _read_before(fields: Fields, chosen: tuple[Turn, ...], count: int) -> tuple[Turn, ...]:
+    """The turns before an answer of `count` turns: without the chosen one, where they end with it,
+    and without what a transcript opens it with.
     """
     history = read_history(fields)
     if is_nothing(fields.peek("prompt")):
@@ -202,12 +202,22 @@ def _read_before(fields: Fields, chosen: tuple[Turn, ...]) -> tuple[Turn, ...]:
                 continue
             turns = _read_list(fields, name)
             if chosen and turns[-1:] == chosen[-1:]:
-                turns = turns[:-1]
+                turns = _cut_answer(turns, count)
             return (*history, *turns)
         # The prompt may be the last of the earlier turns.
         if history:
             return history
     return (*history, *_read_opening(fields))
+
+
+def _cut_answer(turns: tuple[Turn, ...], count: int) -> tuple[Turn, ...]:
+    """The turns without the last one, or where another answer has several, those that the user's
+    last one is followed by.
+    """
+    end = len(turns) - 1
+    while count > 1 and end > 0 and turns[end - 1].role != "user":
+        end -= 1
+    return turns[:end]
 
 
 def _read_opening(fields: Fields) -> tuple[Turn, ...]:

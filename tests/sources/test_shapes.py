@@ -412,3 +412,70 @@ def test_of_response_and_completion_the_named_one_counts(
     """A row that has both must not show one and train the other."""
     record = record or {"prompt": "a", "response": "b", "completion": "c"}
     assert Format("prompt", fields).read(record).text(assistant=True) == answer
+
+
+SYSTEM, USER = {"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}
+CALL = {"role": "tool_call", "content": "{}"}
+RESULT = {"role": "tool_response", "content": "3"}
+
+
+@pytest.mark.parametrize(
+    ("record", "chosen", "rejected"),
+    [
+        ({"messages": [USER, *said("a")], "rejected_response": "b"}, "Hi a", "Hi b"),
+        ({"messages": [USER, *said("a"), USER, *said("b")], "rejected_response": "c"},
+            "Hi a Hi b", "Hi a Hi c"),
+        ({"messages": [USER, CALL, RESULT, *said("a")], "rejected_response": "b"},
+            "Hi {} 3 a", "Hi {} 3 b"),
+        ({"messages": [USER, CALL, RESULT, *said("a")],
+            "rejected_response": [CALL, RESULT, *said("b")]}, "Hi {} 3 a", "Hi {} 3 b"),
+        ({"messages": [USER, *said("a")], "rejected_messages": [USER, *said("b")]}, "Hi a", "Hi b"),
+        ({"query": "Hi", "response": "a", "rejected_response": "b"}, "Hi a", "Hi b"),
+        ({"query": "Hi", "response": "a", "rejected_response": "b", "history": [["x", "y"]]},
+            "x y Hi a", "x y Hi b"),
+        ({"messages": [USER], "chosen": said("a")[0], "rejected": said("b")[0]}, "Hi a", "Hi b"),
+        ({"messages": [SYSTEM, USER, *said("a")], "chosen": "a", "rejected": "b"},
+            "S Hi a", "S Hi b"),
+        ({"messages": [USER, *said("x"), USER], "chosen": "a", "rejected": "b"},
+            "Hi x Hi a", "Hi x Hi b"),
+        ({"conversations": [{"from": "human", "value": "Hi"}], "chosen": {"value": "a"},
+            "rejected": {"from": "gpt", "value": "b"}}, "Hi a", "Hi b"),
+        ({"instruction": "Hi", "input": "x", "chosen": "a", "rejected": "b"}, "Hi\nx a", "Hi\nx b"),
+        ({"question": "Hi", "system": "S", "chosen": "a", "rejected": "b"}, "S Hi a", "S Hi b"),
+        ({"context_messages": [USER], "chosen": said("a"), "rejected": said("b")}, "Hi a", "Hi b"),
+        ({"input": {"messages": [USER]}, "preferred_output": said("a"),
+            "non_preferred_output": said("b")}, "Hi a", "Hi b"),
+        ({"input": {"messages": [USER], "tools": [1]}, "preferred_output": said("a"),
+            "non_preferred_output": said("b")}, "[1] Hi a", "[1] Hi b"),
+        ({"chosen": json.dumps([USER, *said("a")]), "rejected": json.dumps([USER, *said("b")])},
+            "Hi a", "Hi b"),
+        ({"prompt": "Hi", "chosen": 9, "rejected": "b"}, "Hi 9", "Hi b"),
+    ],
+)  # fmt: skip
+def test_preferences_of_every_trainer_are_read_with_their_prompts(
+    record: dict[str, Any], chosen: str, rejected: str
+) -> None:
+    """The prompt in a text, in messages, in the conversation that the chosen answer ends."""
+    format = detect_format([record], "f")
+    draft = format.read(record)
+    assert (format.name, draft.problem, draft.unread) == ("preference", None, ())
+    assert " ".join(turn.text or "" for turn in draft.turns) == chosen
+    assert " ".join(turn.text or "" for turn in draft.rejected) == rejected
+    assert [draft.turns[-1].role, draft.rejected[-1].role] == ["assistant"] * 2
+
+
+def test_a_list_that_repeats_what_is_chosen_is_read() -> None:
+    """As some data sets have it beside prompt, chosen and rejected; one that says else is told."""
+    row = {"chosen": [USER, *said("a")], "rejected": [USER, *said("b")], "prompt": "Hi"}
+    same, other = {"messages": [USER, *said("a")]}, {"messages": [USER, *said("x")]}
+    assert Format("preference").read(row | same).unread == ()
+    assert Format("preference").read(row | other).unread == ("messages",)
+    assert Format("preference").read(row | {"prompt": "Bye"}).unread == ("prompt",)
+
+
+def test_a_prompt_in_messages_is_not_trained_on() -> None:
+    """Beside a completion, training is on that alone, unless the user says otherwise."""
+    record = {"prompt": [USER, *said("x"), USER], "completion": said("a")}
+    assert [turn.masked for turn in Format("prompt").read(record).turns] == [0, 1, 0, 0]
+    every = Format("prompt", train_on="all").read(record)
+    assert not any(turn.masked for turn in every.turns)
