@@ -152,6 +152,13 @@ def test_an_audit_s_page_leads_to_its_report_and_back(client: TestClient, config
     assert client.get("/static/..%2Fapp.py").status_code == 404
 
 
+def test_an_audit_s_page_says_how_its_rows_were_read(client: TestClient) -> None:
+    """As the summary of the run does."""
+    text = client.get(audit_page(client)).text
+    facts = text.split("<h2>How rows were read</h2>")[1].split("</section>")[0]
+    assert "<dt>read as</dt><dd>prompt: prompt and response" in facts
+
+
 def test_a_verdict_on_a_row_goes_into_the_chain_and_can_be_undone(
     client: TestClient, config: Path
 ) -> None:
