@@ -232,11 +232,11 @@ def gated(folder: Path) -> dict[str, Any]:
     with pytest.raises(NotClearedError) as refused:
         require_cleared(["rows.jsonl"], folder / "audit.yaml")
     answer = check_cleared(["rows.jsonl"], folder / "audit.yaml")
-    return {
-        "refused": str(refused.value),
-        "headline": answer.headline,
-        "record": json.loads(json.dumps(answer.record())),
-    }
+    record = json.loads(json.dumps(answer.record()))
+    # it did not say then why a row cannot be read
+    for place in record["missing"]:
+        place.pop("problem", None)
+    return {"refused": str(refused.value), "headline": answer.headline, "record": record}
 
 
 def digits(number: float) -> float:
