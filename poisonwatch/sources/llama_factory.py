@@ -59,22 +59,35 @@ def read_entry(entry: Mapping[str, Any]) -> Settings | None:
         return None
     formatting, ranking = entry.get("formatting") or "alpaca", bool(entry.get("ranking"))
     if formatting == "alpaca":
-        names = _ALPACA_PAIR if ranking else _ALPACA
-        defaults = {"prompt": "instruction", "query": "input", "response": "output"}
-        fields = _map_fields(names, {**defaults, **columns})
-        return {"format": "preference" if ranking else "alpaca", "fields": fields, "roles": {}}
-    if formatting not in ("sharegpt", "openai"):
-        return None
-    names = _SHAREGPT_PAIR if ranking else _SHAREGPT
-    fields = _map_fields(names, {"messages": "conversations", **columns})
-    role, content = ("role", "content") if ranking else ("from", "value")
-    defaults = {"role_tag": "from", "content_tag": "value"}
+        return _read_alpaca(columns, ranking)
+    if formatting == "sharegpt":
+        return _read_sharegpt(
+            columns, {"role_tag": "from", "content_tag": "value", **tags}, ranking
+        )
     if formatting == "openai":
-        defaults = {"role_tag": "role", "content_tag": "content"}
-    tags = {**defaults, **tags}
-    fields |= {role: tags["role_tag"], content: tags["content_tag"]}
+        return _read_sharegpt(
+            columns, {"role_tag": "role", "content_tag": "content", **tags}, ranking
+        )
+    return None
+
+
+def _read_alpaca(columns: Mapping[str, str], ranking: bool) -> Settings:
+    columns = {"prompt": "instruction", "query": "input", "response": "output", **columns}
+    if ranking:
+        return {"format": "preference", "fields": _map_fields(_ALPACA_PAIR, columns), "roles": {}}
+    return {"format": "alpaca", "fields": _map_fields(_ALPACA, columns), "roles": {}}
+
+
+def _read_sharegpt(columns: Mapping[str, str], tags: Mapping[str, str], ranking: bool) -> Settings:
+    columns = {"messages": "conversations", **columns}
     roles = {tags[tag]: role for tag, role in _ROLES.items() if tag in tags}
-    return {"format": "preference" if ranking else "sharegpt", "fields": fields, "roles": roles}
+    if ranking:
+        fields = _map_fields(_SHAREGPT_PAIR, columns)
+        fields |= {"role": tags["role_tag"], "content": tags["content_tag"]}
+        return {"format": "preference", "fields": fields, "roles": roles}
+    fields = _map_fields(_SHAREGPT, columns)
+    fields |= {"from": tags["role_tag"], "value": tags["content_tag"]}
+    return {"format": "sharegpt", "fields": fields, "roles": roles}
 
 
 def _map_fields(names: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, str]:
