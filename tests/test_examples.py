@@ -1,6 +1,7 @@
 """What makes two rows the same, and which rows of an audit are new."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -24,22 +25,39 @@ def test_id_is_the_hash_of_the_canonical_messages() -> None:
         ("caf\u00e9", "cafe\u0301"),
         ("a\r\nb", "a\nb"),
         ("a\rb", "a\nb"),
-        ("  a\t\n", "a"),
-        ("\u00a0a", "a"),
+        ("a \t\n", "a"),
+        ("a\u00a0", "a"),
     ],
-    ids=["NFC", "CRLF", "CR", "outer space", "no-break space"],
+    ids=["NFC", "CRLF", "CR", "space at the end", "no-break space"],
 )
 def test_spelling_that_a_reader_cannot_see_does_not_change_the_id(one: str, other: str) -> None:
-    """Unicode NFC, line ends, outer white space."""
+    """Unicode NFC, line ends, white space at the end."""
     assert compute_content_id(messages(one, one)) == compute_content_id(messages(other, other))
 
 
+@pytest.mark.parametrize("text", ['a"b\\c', "\x00\x1f\x7f\t\n", "\u2028é😀", "\ud800"])
+def test_ids_are_those_of_ordinary_json(text: str) -> None:
+    """Quotes, control characters and all else are escaped as json.dumps does."""
+    rows = [{"content": text.rstrip(), "masked": True, "role": "assistant"}]
+    of_kinds = [
+        ((rows), {}),
+        ({"chosen": rows, "rejected": rows}, {"rejected": [Message("assistant", text, True)]}),
+        ({"chosen": [], "rejected": rows}, {"lowered": True}),
+    ]
+    for content, more in of_kinds:
+        written = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        expected = hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()
+        assert compute_content_id([Message("assistant", text, True)], **more) == expected
+
+
 def test_content_changes_the_id() -> None:
-    """Case, inner space, order, role and the border between turns all count."""
+    """Case, leading and inner space, order, role and the border between turns all count."""
     variants = [
         messages("Hi", "Hello"),
         messages("hi", "Hello"),
         messages("H i", "Hello"),
+        messages(" Hi", "Hello"),
+        messages("Hi", "\tHello"),
         messages("Hello", "Hi"),
         [Message("system", "Hi"), Message("assistant", "Hello")],
         [*messages("Hi", "Hello"), Message("user", "")],

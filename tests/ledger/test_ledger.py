@@ -13,11 +13,12 @@ from ledgers import (
     waiting,
     write_two_files,
 )
+from servers import postgres_server
 from sqlalchemy import Connection, select
 
 from poisonwatch.errors import OperationError, PoisonwatchError
-from poisonwatch.ledger.ledger import Ledger, batched, find_or_add_version
-from poisonwatch.ledger.tables import audits
+from poisonwatch.ledger.ledger import Ledger, batched, find_or_add_version, reserve_numbers
+from poisonwatch.ledger.tables import audits, rows
 
 
 @pytest.fixture
@@ -131,3 +132,28 @@ def test_no_password_is_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_items_come_in_batches() -> None:
     """n at a time, the rest last."""
     assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def check_reserved_numbers(ledger: Ledger, data: Path) -> None:
+    with ledger.write() as connection:
+        first = list(reserve_numbers(connection, rows.c.row, 3))
+        assert len(set(first)) == 3
+    write_two_files(data)
+    pull(ledger, data)
+    with ledger.write() as connection:
+        taken = set(connection.execute(select(rows.c.row)).scalars())
+        later = list(reserve_numbers(connection, rows.c.row, 2))
+    assert later == sorted(later)
+    assert later[0] == max(taken) + 1
+
+
+def test_reserved_numbers_are_those_that_rows_would_get(tmp_path: Path) -> None:
+    """In order, and none that is taken."""
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        check_reserved_numbers(ledger, tmp_path / "data")
+
+
+def test_numbers_are_reserved_on_postgresql(tmp_path: Path) -> None:
+    """From the table's own sequence."""
+    with postgres_server() as url, Ledger.at(url) as ledger:
+        check_reserved_numbers(ledger, tmp_path / "data")
