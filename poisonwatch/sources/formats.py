@@ -62,7 +62,7 @@ class Draft:
             return None
         return "\n\n".join(texts)
 
-    def to_example(self, row: RawRow, _format: "Format | None" = None) -> Example | None:
+    def to_example(self, row: RawRow) -> Example | None:
         """The finished record of a complete row; None where it has a problem, or its prompt or
         response is missing.
         """
