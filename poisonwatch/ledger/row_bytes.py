@@ -31,6 +31,8 @@ def describe_columns(schema: bytes | None) -> bytes:
     import pyarrow as pa
 
     parsed = pa.ipc.read_schema(pa.py_buffer(schema))
-    columns = parsed.to_string(show_field_metadata=False, show_schema_metadata=False)
+    columns = "\n".join(str(column) for column in parsed)
+    # What a list's values are called is no part of a row, and another in Arrow than in Parquet.
+    columns = columns.replace("list<element: ", "list<item: ")
     metadata = parsed.metadata or {}
     return b"\0".join((columns.encode(), metadata.get(_READING_METADATA, b"")))

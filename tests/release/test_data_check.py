@@ -1,11 +1,14 @@
 """The gate on rows: what is cleared and what is not, and why, on ledgers without a model."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 from audits import benign, write_rows
 from gates import NEEDED, ONE, TWO, ask_folder, ask_rows
@@ -13,8 +16,11 @@ from ledgers import NAME, append, cover, pull
 
 from poisonwatch.ledger.audits import open_audit
 from poisonwatch.ledger.decisions import record_decision
+from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.release.answer import GateAnswer, RequiredVersions
+from poisonwatch.release.release import write_release
+from poisonwatch.source_config import SourceConfig
 
 
 @contextmanager
@@ -271,3 +277,21 @@ def test_a_mark_at_the_beginning_is_no_part_of_a_row(
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + LINE + b"\n")
     assert ask_folder(cleared_ledger, tmp_path / "train").cleared
+
+
+def test_the_files_of_a_release_are_cleared_on_their_own(tmp_path: Path) -> None:
+    """Lists of an Arrow file are written to Parquet, which calls their values by another name."""
+    rows = [row | {"tags": [["a"], []]} for row in benign(2)]
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        ingest(ledger, NAME, SourceConfig(path=str(tmp_path / "a.arrow")))
+        cover(ledger, tmp_path / "run", version=ONE)
+        write_release(ledger, NAME, tmp_path / "out")
+        (tmp_path / "train").mkdir()
+        shutil.copy(tmp_path / "out" / "clean.parquet", tmp_path / "train")
+        assert ask_folder(ledger, tmp_path / "train").cleared
+        edited = pd.read_parquet(tmp_path / "train" / "clean.parquet").assign(tags=[[["b"]], [[]]])
+        edited.to_parquet(tmp_path / "train" / "clean.parquet")
+        assert ask_folder(ledger, tmp_path / "train").reasons == {"changed": 2}
