@@ -183,10 +183,13 @@ class Format:
         """Read one record; what is missing or not text becomes None, or a `problem` where there is
         more to say.
         """
-        fields = Fields(record, self._names, template=self.template, as_json=self.as_json)
+        reader = MessageReader(self.roles)
+        fields = Fields(record, self._names, reader, self.template, self.as_json)
         name = self._choose_name(fields)
         shape = SHAPES[name]
-        fields.reader = self._make_reader(name)
+        role, content = shape.message_fields
+        reader.role_keys = self._names.list_paths(role)
+        reader.content_keys = self._names.list_paths(content)
         if not any(fields.has_key(each) for group in shape.required for each in group):
             return Draft(
                 problem=f"its fields are {list_names(record)}; what is read here is "
@@ -213,12 +216,6 @@ class Format:
         if self.met is not None and "label" not in self.met and "label" not in self.fields:
             return False
         return read_label(fields)
-
-    def _make_reader(self, name: str) -> MessageReader:
-        role, content = SHAPES[name].message_fields
-        return MessageReader(
-            self.roles, self._names.list_paths(role), self._names.list_paths(content)
-        )
 
     def describe_missing(self, record: Mapping[str, Any], draft: Draft) -> str | None:
         """What an incomplete row lacks, in words: fields of its format, or the text of a turn."""
