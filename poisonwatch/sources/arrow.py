@@ -247,12 +247,12 @@ def decode_batch(raw: bytes, schema: bytes) -> Mapping[str, Any]:
     storage, decode = _parse_reading(schema)
     try:
         batch = pa.ipc.read_record_batch(pa.py_buffer(raw), storage)
-        record = list_records(batch)[0]
+        record: Mapping[str, Any] = list_records(batch)[0]
     except (pa.ArrowException, OSError, EOFError, IndexError) as error:
         raise ValueError(f"not an Arrow row ({error})") from None
-    if decode is None:
-        return record
-    return decode(record)
+    if decode is not None:
+        record = decode(record)
+    return record
 
 
 def count_columns(schema: bytes) -> int:

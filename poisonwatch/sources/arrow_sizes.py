@@ -43,10 +43,12 @@ def _measure(array: pa.Array) -> Sizes:
     if pa.types.is_dictionary(kind):
         # Of an index that is missing, any value will do.
         values = np.append(_measure(array.dictionary), 0)
-        return values[array.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)]
+        places = array.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
+        taken: Sizes = np.take(values, places)
+        return taken
     if pa.types.is_run_end_encoded(kind):
-        places = np.arange(array.offset, array.offset + len(array))
-        runs = np.searchsorted(array.run_ends.to_numpy(), places, side="right")
+        rows = np.arange(array.offset, array.offset + len(array))
+        runs = np.searchsorted(array.run_ends.to_numpy(), rows, side="right")
         return _measure(array.values)[runs]
     if pa.types.is_struct(kind):
         sizes = np.zeros(len(array), np.int64)
@@ -56,7 +58,8 @@ def _measure(array: pa.Array) -> Sizes:
     if pa.types.is_fixed_size_list(kind):
         start = array.offset * kind.list_size
         inner = _measure(array.values)[start : start + len(array) * kind.list_size]
-        return inner.reshape(len(array), kind.list_size).sum(axis=1)
+        sums: Sizes = inner.reshape(len(array), kind.list_size).sum(axis=1)
+        return sums
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         first = array.offsets.to_numpy().astype(np.int64)
         return _sum_between(array.values, first, first + array.sizes.to_numpy())
@@ -82,7 +85,7 @@ def _measure_texts(array: pa.Array) -> Sizes:
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if is_text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         lengths = pc.binary_length(array).fill_null(0)
-        return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
     width = _WORD_BYTES
     if pa.types.is_fixed_size_binary(kind):
         width = kind.byte_width

@@ -165,7 +165,7 @@ def read_list_text(text: bytes, name: str, position: int, place: str) -> list[Ra
         END_FINDER.decode(decoded)
     except (ValueError, RecursionError):
         return None
-    rows = []
+    rows: list[RawRow] = []
     at = _pass_space(decoded, 1)
     while not decoded.startswith("]", at):
         _, end = END_FINDER.raw_decode(decoded, at)

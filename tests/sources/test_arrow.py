@@ -271,7 +271,7 @@ def test_names_that_stand_twice_in_a_struct_cost_each_row() -> None:
     assert "the column 's' cannot be read" in str(rows[0].problem)
 
 
-MIXED = [
+MIXED: list[dict[str, Any]] = [
     {"answer": "你好", "messages": [{"role": "user", "content": "é"}], "n": 1},
     {"answer": 9, "messages": [{"role": "user", "content": [{"type": "text"}], "w": 0}], "n": 2},
     {"answer": ["a", {"b": None}], "messages": None, "n": 3},
@@ -287,7 +287,7 @@ def mixed_table() -> pa.Table:
     for record in MIXED:
         messages = record["messages"]
         if messages is not None:
-            messages = [json.dumps(message) for message in messages]  # type: ignore[attr-defined]
+            messages = [json.dumps(message) for message in messages]
         answer = record["answer"] and json.dumps(record["answer"])
         texts.append({"answer": answer, "messages": messages, "n": record["n"]})
     columns = pa.Table.from_pylist(texts, get_storage_schema(JSON_SCHEMA))

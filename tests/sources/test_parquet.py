@@ -33,7 +33,7 @@ def peak(file: io.BytesIO) -> tuple[int, int]:
         pa.set_memory_pool(before)
 
 
-BOMBS = {
+BOMBS: dict[str, dict[str, list[Any]]] = {
     "flat": {"a": [TEXT] * 200},
     "nested": {"a": [[{"role": "user", "content": TEXT}]] * 200},
     "in one row": {"a": [[TEXT] * 400, *[["y"]] * 100]},

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 
 from poisonwatch.errors import ConfigError, SourceError
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import MAX_ROW_BYTES, MIB
+from poisonwatch.sources.base import EXCERPT_CHARACTERS, MAX_ROW_BYTES, MIB
 from poisonwatch.sources.open import decode_row, open_source, read_source
 from poisonwatch.sources.sql import SqlQuery, make_pull_engine, open_query, parse_database_url
 from poisonwatch.text.environment import expand_variables
@@ -330,7 +330,9 @@ def test_long_row_costs_one_row(url: str) -> None:
     rows = list(first.read())
     assert [row.problem is None for row in rows] == [True, True, True, False, True]
     assert str(rows[3].problem).startswith("longer than 16 MiB (SHA-256 ")
-    assert (found(query(url), first.cursor), rows[3].raw) == ([], b"")
+    assert found(query(url), first.cursor) == []
+    assert rows[3].raw.startswith(b'{"id":5,"prompt":"xxx')
+    assert len(rows[3].raw) == EXCERPT_CHARACTERS
 
 
 def test_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
