@@ -27,7 +27,9 @@ def release(
     ],
 ) -> None:
     """Write the rows that audits cleared, with a manifest: as they stand in the source now, in its
-    order, copies as often as there (`validation.duplicates: drop` writes each once).
+    order, copies as often as there.
+
+    With `validation.duplicates: drop` in the audit file, copies are written once.
 
     Example: `poisonwatch release my-audit/audit.yaml --out cleared`
     """
