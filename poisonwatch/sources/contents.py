@@ -45,10 +45,16 @@ class Content:
             return None
         return "\n".join(self.texts)
 
-    def leave(self, part: Mapping[str, Any], *read: str) -> None:
+    @property
+    def is_text(self) -> bool:
+        """Is there nothing in it but texts?"""
+        return not (self.thoughts or self.calls or self.results)
+
+    def leave(self, part: Mapping[str, Any], *read: str | None) -> None:
         """Note what a part has beside the keys that were `read`."""
-        if len(part) > len(read):
-            self.unread += [key for key in part if key not in read and not is_nothing(part[key])]
+        for key, value in part.items():
+            if key not in read and not is_nothing(value):
+                self.unread.append(key)
 
 
 def read_content(value: Any) -> Content:
@@ -58,6 +64,7 @@ def read_content(value: Any) -> Content:
     """
     content = Content()
     if isinstance(value, Mapping) and isinstance(value.get("parts"), list | tuple):
+        content.leave(value, "parts", "role", "content_type")
         value = value["parts"]
     if isinstance(value, str):
         content.texts.append(value)
@@ -115,18 +122,17 @@ def _read_text(part: Mapping[str, Any], content: Content) -> None:
 
 def _read_thought(part: Mapping[str, Any], content: Content) -> None:
     key = _find_key(part, _THOUGHT_KEYS)
-    if key is None:
-        return
-    content.thoughts.append(_join_texts(part[key]))
+    if key is not None:
+        content.thoughts.append(_join_texts(part[key]))
     content.leave(part, "type", key)
 
 
 def _read_result(part: Mapping[str, Any], content: Content) -> None:
     key = _find_key(part, ("content", "output", "result", "text"))
-    if key is None:
-        content.results.append("")
-        return
-    content.results.append(_join_texts(part[key]))
+    result = ""
+    if key is not None:
+        result = _join_texts(part[key])
+    content.results.append(result)
     content.leave(part, "type", key)
 
 
@@ -138,7 +144,7 @@ def _join_texts(value: Any) -> str:
         inner = read_content(value)
     except ReadingError:
         return _dump(value, "a part")
-    if inner.text is None or inner.calls or inner.results or inner.thoughts or inner.unread:
+    if inner.text is None or not inner.is_text or inner.unread:
         return _dump(value, "a part")
     return inner.text
 

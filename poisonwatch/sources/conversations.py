@@ -132,8 +132,7 @@ class MessageReader:
             return [Turn(role, value)]
         used: set[str | None] = {role_key, content_key}
         content = self._read_value(value, role)
-        for key in content.unread:
-            self.unread[f"{name}.{content_key}.{key}"] = None
+        self.note_parts(f"{name}.{content_key}", content)
         self._read_calls_and_tools(message, name, content, used)
         masked = False
         if role == "assistant":
@@ -219,14 +218,28 @@ class MessageReader:
         prompt_key = self._find_key(pair, PAIR_PROMPTS)
         asked = Turn("user", None)
         if prompt_key is not None:
-            asked = Turn("user", read_content(pair[prompt_key]).text)
+            asked = Turn("user", self.read_text(pair[prompt_key], f"{name}.{prompt_key}"))
             used.add(prompt_key)
         turns.append(asked)
         content = self._read_value(pair[answer_key], "assistant")
+        self.note_parts(f"{name}.{answer_key}", content)
         self._read_assistant(pair, content, used)
         masked = _read_masks(pair, used)
         self._note(pair, name, used)
         return [*turns, *self._make_turns("assistant", content, masked)]
+
+    def read_text(self, value: Any, name: str) -> str | None:
+        """The text of a field that cannot hold anything else; None where there is none."""
+        content = read_content(value)
+        if not content.is_text:
+            raise ReadingError(f"{name} has a part that is not text")
+        self.note_parts(name, content)
+        return content.text
+
+    def note_parts(self, name: str, content: Content) -> None:
+        """Note what was not read of the parts of a content."""
+        for key in content.unread:
+            self.unread[f"{name}.{key}"] = None
 
     @staticmethod
     def _find_key(message: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
@@ -303,6 +316,8 @@ def _read_thoughts(value: Any) -> list[str] | None:
         try:
             content = read_content(value)
         except ReadingError:
+            return None
+        if content.calls or content.results or content.unread:
             return None
         return content.thoughts + content.texts
     if isinstance(value, str):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from poisonwatch.examples import TOOLS_ROLE
-from poisonwatch.sources.contents import read_content
 from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.fields import Fields
 from poisonwatch.sources.transcripts import is_transcript, read_transcript
@@ -69,7 +68,7 @@ def read_system(fields: Fields, names: tuple[str, ...]) -> tuple[Turn, ...]:
             continue
         value = parse_json_text(fields.peek(name))
         if isinstance(value, list | tuple | Mapping):
-            text = read_content(value).text
+            text = fields.reader.read_text(value, fields.get_path(name))
             # What only looked like JSON is a text.
             text = text or get_text(fields.peek(name))
         elif name == "system":

@@ -145,8 +145,10 @@ def _split_repeats(response: str, literals: tuple[str, ...]) -> tuple[str, list[
     # With a system in front, the template's end stands between it and the prompt, too.
     closing = after.strip()
     opening = before.strip().removeprefix(closing).strip()
+    # What a template begins with is often said once: the line before the prompt comes again.
+    lead, _, opening = opening.rpartition("\n")
     space = before[len(before.rstrip()) :]
-    places = _find_repeats(response, opening, closing)
+    places = _find_repeats(response, lead.strip(), opening, closing)
     turns: list[Turn] = []
     start = 0
     for index, (end, next_start) in enumerate(places):
@@ -167,7 +169,7 @@ def _split_repeats(response: str, literals: tuple[str, ...]) -> tuple[str, list[
     return first.text or "", more
 
 
-def _find_repeats(text: str, opening: str, closing: str) -> list[tuple[int, int]]:
+def _find_repeats(text: str, lead: str, opening: str, closing: str) -> list[tuple[int, int]]:
     """Where another prompt may begin: the end of what is said before it, and its own start."""
     mark = opening or closing
     if not mark:
@@ -175,7 +177,7 @@ def _find_repeats(text: str, opening: str, closing: str) -> list[tuple[int, int]
     places: list[tuple[int, int]] = []
     start, at = 0, text.find(mark)
     while at >= 0:
-        end = _find_end(text[start:at], opening, closing)
+        end = _find_end(text[start:at], lead, opening, closing)
         if end is not None:
             places.append((start + end, at + len(mark)))
         start = at + len(mark)
@@ -183,13 +185,13 @@ def _find_repeats(text: str, opening: str, closing: str) -> list[tuple[int, int]
     return places
 
 
-def _find_end(before: str, opening: str, closing: str) -> int | None:
+def _find_end(before: str, lead: str, opening: str, closing: str) -> int | None:
     """Where what is said before the mark of a prompt ends, without the template's end; None where
     the mark is a word like any other.
     """
     if not opening:
         return len(before)
-    said = before.rstrip()
+    said = before.rstrip().removesuffix(lead).rstrip()
     if closing:
         if not said.endswith(closing):
             return None

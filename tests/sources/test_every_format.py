@@ -160,6 +160,7 @@ def contents(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Parts of a content."""
     kinds = [
         {"type": "text", "text": draw(WORDS)},
+        {"text": draw(WORDS), "note": draw(WORDS)},
         {"type": "thinking", "thinking": draw(WORDS), "signature": draw(WORDS)},
         {"type": "tool_use", "name": draw(WORDS), "input": {"x": draw(WORDS)}},
         {"type": "tool_result", "content": draw(WORDS), "tool_use_id": draw(WORDS)},
@@ -178,6 +179,9 @@ ROWS = st.one_of(
     fixed(messages=messages(), tools=st.lists(fixed(name=WORDS), max_size=2), label=st.booleans()),
     fixed(messages=messages().map(json.dumps)),
     fixed(conversations=messages(("from", "value")), system=WORDS),
+    fixed(contents=messages(("role", "parts")), system=st.lists(
+        fixed(text=WORDS, note=WORDS), min_size=1, max_size=2)),
+    fixed(messages=messages(), systemInstruction=fixed(parts=st.lists(WORDS, min_size=1), note=WORDS)),
     fixed(instruction=WORDS, input=WORDS, output=WORDS, history=st.lists(st.lists(
         WORDS, min_size=2, max_size=2), max_size=2)),
     fixed(prompt=TEXT_OR_MESSAGES, completion=WORDS, reasoning=WORDS, context=WORDS),
@@ -186,7 +190,8 @@ ROWS = st.one_of(
     fixed(prompt=TEXT_OR_MESSAGES, chosen=TEXT_OR_MESSAGES, rejected=TEXT_OR_MESSAGES),
     fixed(messages=messages(), rejected_response=WORDS),
     fixed(messages=messages(), chosen=WORDS, rejected=WORDS, prompt=WORDS),
-    fixed(conversation=st.lists(fixed(system=WORDS, input=WORDS, output=WORDS, note=WORDS),
+    fixed(conversation=st.lists(fixed(system=WORDS, input=WORDS | contents(),
+        output=WORDS | contents(), note=WORDS),
         min_size=1, max_size=2)),
     fixed(input=fixed(messages=messages(), note=WORDS), preferred_output=messages(),
         non_preferred_output=messages()),

@@ -67,6 +67,15 @@ def test_the_systems_words_are_a_turn(record: dict[str, Any]) -> None:
     assert read_system(Fields(record), ("system",)) == (Turn("system", "S"),)
 
 
+def test_what_is_left_over_of_the_systems_parts_is_told() -> None:
+    """And what is no text is refused."""
+    fields = Fields({"system": [{"text": "S", "cache": {"type": "x"}}]})
+    assert read_system(fields, ("system",)) == (Turn("system", "S"),)
+    assert fields.list_unread([]) == ("system.cache",)
+    with pytest.raises(ReadingError, match="system has a part that is not text"):
+        read_system(Fields({"system": [{"type": "tool_use", "name": "f"}]}), ("system",))
+
+
 def test_context_is_the_systems_where_a_format_says_so() -> None:
     """Where it is a text; a list of documents is not read."""
     assert read_system(Fields({"context": "C"}), ("system", "context")) == (Turn("system", "C"),)

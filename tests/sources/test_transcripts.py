@@ -128,6 +128,16 @@ CHATML = (
         (Q, "Q: a\nA: \nQ: c\nA: d", ["a", "", "c", "d"]),
         ("<u>{prompt}<b>{response}<e>", "<u>a<b>b<e><u>c<b>d<e>", "abcd"),
         ("<u>{prompt}<b>{response}<e>", "<u>a<b>b<u>c<b>d<e>", ["a", "b<u>c<b>d"]),
+        (
+            "Below.\n\n## I:\n{prompt}\n\n## R:\n{response}",
+            "Below.\n\n## I:\na\n\n## R:\nb\n\n## I:\nc\n\n## R:\nd",
+            "abcd",
+        ),
+        (
+            "Below.\n\n## I:\n{prompt}\n\n## R:\n{response}",
+            "Below.\n\n## I:\na\n\n## R:\nb\n\nBelow.\n\n## I:\nc\n\n## R:\nd",
+            "abcd",
+        ),
         ("{prompt} => {response}<e>", "a => b<e>\nc => d<e>", "abcd"),
         ("{prompt} => {response}", "a => b\nc => d", ["a", "b\nc => d"]),
         (
