@@ -1,0 +1,35 @@
+"""What a person is told of a source while an audit is at work."""
+
+import pytest
+
+from poisonwatch.flows.reporter import Reporter
+from poisonwatch.ledger.intake import IngestStats
+from poisonwatch.sources.base import PassedOver
+from poisonwatch.validation import Validation
+
+
+def test_files_that_are_read_alike_are_told_of_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a format, the first few files by name; hostile names are inert."""
+    files = {f"part-{i}.jsonl": "prompt: prompt and response" for i in range(100)}
+    ingested = IngestStats(read=100, new=100, files=101, formats=files | {"\x1b[31m": "messages"})
+    ingested.passed_over = [PassedOver(f".{i}", "hidden") for i in range(9)]
+    Reporter().note_rows(ingested, 100, Validation.empty(), reference=Validation.empty())
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    read, other, passed_over, counts = said.splitlines()
+    assert read == (
+        "part-0.jsonl, part-1.jsonl, part-2.jsonl and 97 more: read as prompt: prompt and response"
+    )
+    assert other.startswith("\\u{1b}[31m: read as")
+    assert passed_over.endswith("and 6 more")
+    assert counts.startswith("100 rows read, 100 never seen before")
+
+
+def test_of_a_pull_without_rows_nothing_is_said_but_that(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No format, no field, no copy."""
+    ingested = IngestStats(files=3, unchanged=3)
+    Reporter().note_rows(ingested, 0, Validation.empty(), reference=Validation.empty())
+    (only,) = capsys.readouterr().err.splitlines()
+    assert only.endswith("3 of 3 files unchanged; 0 to audit")
