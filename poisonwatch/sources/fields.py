@@ -4,6 +4,7 @@ of them a record holds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 from poisonwatch.sources.conversations import (
@@ -71,6 +72,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 """Other names of fields, in the order in which they are looked for; case does not count."""
 
 FIELDS = ALIASES.keys() | {"instruction", "output", "completion", "input", "context", "text"}
+_KNOWN_NAMES = {name.lower() for name in chain(FIELDS, *ALIASES.values())}
 LISTS = ("messages", "conversations")  # fields that hold a whole conversation
 _DIALOGUES = ("conversation", "dialog", "dialogue", "chat")
 # Not of a record, but of each of its messages.
@@ -289,15 +291,15 @@ class Fields:
         return self.find(name) or name
 
     def list_unread(self, turns: Sequence[Turn]) -> tuple[str, ...]:
-        """The fields that hold something and were not used. One whose text is a turn's was read,
-        if elsewhere.
+        """The fields that hold something and were not used. One by a name that formats know whose
+        text is a turn's was read, if elsewhere.
         """
         said: set[str | None] = set()
         unread = []
         for key, value in self.record.items():
             if key in self.used or is_nothing(value):
                 continue
-            if isinstance(value, str):
+            if isinstance(value, str) and key.lower() in _KNOWN_NAMES:
                 said = said or {turn.text for turn in turns}
                 if value in said:
                     continue

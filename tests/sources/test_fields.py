@@ -54,10 +54,13 @@ def test_what_the_user_maps_counts_alone_and_what_is_met_goes_first() -> None:
 
 
 def test_what_was_not_asked_for_is_unread() -> None:
-    """Unless it is nothing, or a turn says the same; of a mapping that is read in part, the rest."""
+    """Unless it is nothing, or a field that formats know says what a turn does; of a mapping that is
+    read in part, the rest.
+    """
     record = {
         "prompt": "a",
-        "copy": "a",
+        "question": "a",
+        "id": "a",
         "empty": "",
         "nan": float("nan"),
         "score": 0,
@@ -66,7 +69,7 @@ def test_what_was_not_asked_for_is_unread() -> None:
     }
     fields = Fields(record, Names({"response": "data.question"}))
     assert (fields["prompt"], fields["response"]) == ("a", "b")
-    assert fields.list_unread([Turn("user", "a")]) == ("score", "data.id")
+    assert fields.list_unread([Turn("user", "a")]) == ("id", "score", "data.id")
 
 
 def test_names_of_hostile_records_are_not_kept() -> None:
