@@ -7,9 +7,10 @@ and Infinity, which Python writes, are null, and the row's bytes say so.
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import orjson
 
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.encodings import describe_not_utf8, suspect_encoding
@@ -21,8 +22,6 @@ SPACE = " \t\r\n"
 MAX_DEPTH = 63
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**64 - 1
 _SAFE_DIGITS = 18  # an integer of so many is small enough in any case
-# What text.encode() or a schema cannot hold, written as escapes: half of a pair, and NUL.
-_RISKY_ESCAPE = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 _MAX_NAME_CHARACTERS = 60
 
 
@@ -81,7 +80,7 @@ def parse_json_value(text: str) -> Any:
         raise
     except ValueError as error:
         raise _RowError(f"not JSON ({describe_json_error(error)})") from None
-    if "\\u" in text:
+    if "\\u" in text and not _is_writable(value):
         _refuse_unwritable({"": value})
     return value
 
@@ -122,22 +121,25 @@ def _read_object(raw: bytes) -> tuple[dict[str, Any], bool]:
     # Lists and objects that open are counted before their depth is measured, which takes longer.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _measure_depth(record) > MAX_DEPTH:
         raise _RowError(f"lists and objects stand more than {MAX_DEPTH} deep in each other")
-    if b"\\u" in raw and _RISKY_ESCAPE.search(raw):
+    if b"\\u" in raw and not _is_writable(record):
         _refuse_unwritable(record)
     return record, has_nothings
 
 
 def _decode(text: str) -> tuple[Any, bool]:
     try:
-        return _decode_all(_STRICT, text), False
+        record, end = _STRICT.raw_decode(text)
     except _NonFiniteError:
-        pass
+        record = _decode_all(_LENIENT, text)
+        _refuse_large_numbers(record)
+        return record, True
     except _NumberError:
         # Where it stands is looked for only now.
         _refuse_large_numbers(_decode_all(_LENIENT, text))
-    record = _decode_all(_LENIENT, text)
-    _refuse_large_numbers(record)
-    return record, True
+        raise
+    if end != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return record, False
 
 
 def _decode_all(decoder: json.JSONDecoder, text: str) -> Any:
@@ -222,14 +224,23 @@ def _refuse_unwritable(record: Mapping[str, Any]) -> None:
         if "\0" in name:
             raise _RowError(f"the name of {_name_field(path)} holds the character NUL")
         for text in (name, value):
-            if isinstance(text, str) and not _is_writable(text):
+            if isinstance(text, str) and not _is_utf8(text):
                 raise _RowError(
                     f"{_name_field(path)} holds half of a surrogate pair, which is no character: "
                     "UTF-8 cannot hold it"
                 )
 
 
-def _is_writable(text: str) -> bool:
+def _is_writable(record: Any) -> bool:
+    """Whether nothing in a record needs to be looked at more closely; this takes little time."""
+    try:
+        return b"\\u0000" not in orjson.dumps(record)
+    # Half of a surrogate pair, or nested more deeply than orjson writes.
+    except orjson.JSONEncodeError:
+        return False
+
+
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

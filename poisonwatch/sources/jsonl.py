@@ -60,7 +60,7 @@ def read_json_lines(
             if len(raw) > MAX_ROW_BYTES:
                 size, digest, line = _read_rest(line, file, hasher)
                 cursor.bytes += size
-                rows = iter([make_long_row(name, cursor.rows, place, raw, digest)])
+                rows = [make_long_row(name, cursor.rows, place, raw, digest)]
             else:
                 rows = _read_line(raw, name, cursor.rows, place)
             # The last line may have no end yet: whoever writes it may go on.
@@ -74,16 +74,17 @@ def read_json_lines(
         file.close()
 
 
-def _read_line(raw: bytes, name: str, position: int, place: str) -> Iterator[RawRow]:
+def _read_line(raw: bytes, name: str, position: int, place: str) -> list[RawRow]:
     """The row of a line, those of one that is a list, or none of one that is blank."""
-    text = raw.strip(_BLANK)
-    if text.startswith(b"["):
-        rows = read_list_text(text, name, position, place)
-        if rows is not None:
-            yield from rows
-            return
-    if text:
-        yield make_json_row(name, position, place, raw)
+    if not raw.startswith(b"{"):
+        text = raw.strip(_BLANK)
+        if not text:
+            return []
+        if text.startswith(b"["):
+            rows = read_list_text(text, name, position, place)
+            if rows is not None:
+                return rows
+    return [make_json_row(name, position, place, raw)]
 
 
 def strip_line_end(line: bytes) -> bytes:
