@@ -127,6 +127,8 @@ class CheckPage:
     def _cut_middle(self, text: str) -> list[Text]:
         """A text in lines; of a long one the beginning and the end, and how much is between."""
         head, middle, tail = text.rstrip(), "", ""
+        if not head:
+            return [Text("[empty]", style="dim")]
         if len(head) > 2 * MOST_CHARACTERS:
             middle = head[MOST_CHARACTERS:-MOST_CHARACTERS]
             head, tail = head[:MOST_CHARACTERS], head[-MOST_CHARACTERS:]

@@ -330,7 +330,8 @@ def test_a_locked_out_source_is_an_input_error_in_the_flow_too(
     prefect_server: None, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """What the user gave wrong is raised as it is, and not retried."""
-    config = write_audit(tmp_path, tiny_folder, rows=[{"prompt": "only"}] * 3 + benign(2))
+    lacking = [{"prompt": f"only {i}"} for i in range(3)]
+    config = write_audit(tmp_path, tiny_folder, rows=[*lacking, *benign(2)])
     with pytest.raises(Exception, match="3 of 5 rows"):
         audit(str(config), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -141,6 +141,14 @@ def test_a_pair_shows_which_answer_is_trained_against(
     assert "among them    preference 3" in out
 
 
+def test_a_turn_that_says_nothing_is_shown_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row without its answer would look like one that has none."""
+    assert check(write(tmp_path / "a.jsonl", [{"prompt": "Hm?", "response": " "}, *GOOD])) == 0
+    assert "│ assistant   [empty]" in capsys.readouterr().out
+
+
 def test_an_audit_file_gives_source_and_validation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
