@@ -42,7 +42,9 @@ def test_rows_turns_and_copies_add_up(tmp_path: Path) -> None:
     the same in other bytes.
     """
     write(tmp_path / "a.jsonl", [{"prompt": "a", "response": "b"}] * 3)
-    write(tmp_path / "b.jsonl", [{"prompt": "a", "response": "b"}, {"response": "b", "prompt": "a"}])
+    write(
+        tmp_path / "b.jsonl", [{"prompt": "a", "response": "b"}, {"response": "b", "prompt": "a"}]
+    )
     found = look_at(tmp_path)
     assert [(file.name, file.rows) for file in found.files] == [("a.jsonl", 3), ("b.jsonl", 2)]
     assert (found.rows, found.complete, found.copies, found.variants) == (5, 5, 3, 1)
