@@ -25,11 +25,7 @@ from poisonwatch.sources.base import (
     describe_too_long,
     limit_size,
 )
-from poisonwatch.sources.encodings import (
-    describe_not_utf8,
-    suspect_encoding,
-    suspect_other_format,
-)
+from poisonwatch.sources.encodings import describe_not_utf8, refuse_other_files
 from poisonwatch.sources.jsonl import strip_line_end
 from poisonwatch.text.words import plural
 
@@ -63,7 +59,7 @@ def read_csv(
     """
     lines = _RecordLines(file, name)
     start = lines.peek()
-    _refuse_other_files(start, name)
+    refuse_other_files(start, name)
     records = _Records(lines, separator or find_separator(start))
     header = next(records, None)
     if header is None:
@@ -103,16 +99,6 @@ def find_separator(header: bytes) -> str:
         if separator.encode() in outside_quotes:
             return separator
     return _SEPARATORS[0]
-
-
-def _refuse_other_files(start: bytes, name: str) -> None:
-    """Raises SourceError where a file is no text in UTF-8."""
-    encoding = suspect_encoding(start)
-    if encoding is not None:
-        raise SourceError(f"{name} is in {encoding}")
-    other = suspect_other_format(start)
-    if other is not None:
-        raise SourceError(f"{name} is {other}")
 
 
 def _convert_records(

@@ -3,6 +3,8 @@
 import codecs
 import re
 
+from poisonwatch.errors import SourceError
+
 # The longer marks first: UTF-32's begins with UTF-16's.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -69,6 +71,16 @@ def suspect_other_format(start: bytes) -> str | None:
         if start.startswith(magic):
             return f"no text: its name must end in {suffix}"
     return None
+
+
+def refuse_other_files(start: bytes, name: str) -> None:
+    """Raises SourceError where a file that begins so is no text in UTF-8."""
+    encoding = suspect_encoding(start)
+    if encoding is not None:
+        raise SourceError(f"{name} is in {encoding}")
+    other = suspect_other_format(start)
+    if other is not None:
+        raise SourceError(f"{name} is {other}")
 
 
 def describe_not_utf8(raw: bytes, error: UnicodeDecodeError) -> str:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import MIB, Reading
-from poisonwatch.sources.encodings import suspect_encoding, suspect_other_format
+from poisonwatch.sources.encodings import refuse_other_files
 from poisonwatch.sources.json_row import SPACE
 from poisonwatch.sources.json_values import (
     BOM_CHARACTER,
@@ -33,7 +32,7 @@ def read_json_file(
     file = start()
     try:
         head = file.read(HEAD_BYTES)
-        _refuse_other_files(head, name)
+        refuse_other_files(head, name)
         layout = choose_layout(head)
         opened = io.BufferedReader(_Replayed(head, file), MIB)
         if layout.is_lines:
@@ -45,16 +44,6 @@ def read_json_file(
             yield from read_json_values(opened, name)
     finally:
         file.close()
-
-
-def _refuse_other_files(head: bytes, name: str) -> None:
-    """Raises SourceError where a file is no text in UTF-8."""
-    encoding = suspect_encoding(head)
-    if encoding is not None:
-        raise SourceError(f"{name} is in {encoding}")
-    other = suspect_other_format(head)
-    if other is not None:
-        raise SourceError(f"{name} is {other}")
 
 
 @dataclass(frozen=True, slots=True)
