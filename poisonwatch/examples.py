@@ -77,15 +77,15 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """Everything said to the assistant, turns joined by blank lines; definitions of tools, which
-        nobody says, are not among it.
+        """Everything said to the assistant, turns joined by blank lines; without the definitions of
+        tools, which nobody says.
         """
         others = ("assistant", TOOLS_ROLE)
         return "\n\n".join(m.content for m in self.messages if m.role not in others)
 
     @property
     def tools(self) -> str:
-        """The definitions of tools that the prompt begins with, as JSON; empty where it has none."""
+        """The definitions of tools that the prompt begins with, as JSON; empty without any."""
         return "".join(m.content for m in self.messages if m.role == TOOLS_ROLE)
 
     @property

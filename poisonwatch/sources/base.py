@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from poisonwatch.errors import PoisonwatchError, SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.source_config import SourceConfig
 from poisonwatch.text.display import excerpt, get_first_line
 
 MIB = 1 << 20
@@ -76,6 +77,12 @@ class SourceFile(ABC):
         stands there unchanged, only the rows beyond it are yielded, with positions going on;
         otherwise all rows, from position 0. Raises SourceError where the unit cannot be read.
         """
+
+    def settle(self, source: SourceConfig) -> SourceConfig:
+        """The settings by which this unit of a source is read: where the user leaves them open,
+        what stands beside it may say more.
+        """
+        return source
 
     @property
     def cursor(self) -> str | None:

@@ -96,7 +96,7 @@ def read_source(source: SourceConfig) -> SourceRows:
             )
         if not found:
             continue
-        format = choose_format(source, readable[:PROBE_ROWS], file.name)
+        format = choose_format(file.settle(source), readable[:PROBE_ROWS], file.name)
         formats[file.name] = format
         for row in found:
             rows.append(row)

@@ -239,7 +239,8 @@ class _Reading:
         records = [row.record for row in rows if row.record is not None]
         if not records:
             return None
-        format = choose_format(self.source, records[:PROBE_ROWS], file.name)
+        settled = file.settle(self.source)
+        format = choose_format(settled, records[:PROBE_ROWS], file.name)
         self.kept.formats[file.name] = format
         return format
 
@@ -248,7 +249,7 @@ class _Reading:
         example: Example | None = None
         if row.record is not None and format is not None:
             draft = format.read(row.record)
-            example = draft.to_example(row, format)
+            example = draft.to_example(row)
         # Of a row that is too long to be kept, the problem holds the digest.
         digest = _hash(row.raw or (row.problem or "").encode(), schema or b"")
         self.digests.append(digest)
