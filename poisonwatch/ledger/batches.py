@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, or_
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.examples import Example, RawRow
+from poisonwatch.formats.format import Draft, Format
 from poisonwatch.ledger.ledger import (
     VALUES_PER_STATEMENT,
     Ledger,
@@ -32,7 +33,6 @@ from poisonwatch.ledger.tables import (
     shapes,
     variants,
 )
-from poisonwatch.sources.formats import Draft, Format
 from poisonwatch.sources.open import SourceRows, decode_row
 
 MIX_AUDITS = 10  # whose rows tell what a source usually holds

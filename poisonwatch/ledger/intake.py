@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from poisonwatch.examples import RawRow
+from poisonwatch.formats.format import Format, choose_format
 from poisonwatch.ledger.copies import FileReading, count_copies
 from poisonwatch.ledger.ledger import (
     VALUES_PER_STATEMENT,
@@ -37,7 +38,6 @@ from poisonwatch.ledger.variants import KnownRow, VariantKey, VariantTable, hash
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import PassedOver, SourceFile, batch_by_size
-from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
 
 ROWS_PER_CHUNK = 2000  # rows that are looked up and written at a time

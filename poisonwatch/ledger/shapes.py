@@ -7,8 +7,8 @@ import json
 
 from sqlalchemy import Connection, insert, select
 
+from poisonwatch.formats.format import Format
 from poisonwatch.ledger.tables import shapes
-from poisonwatch.sources.formats import Format
 
 
 def find_or_add_shape(connection: Connection, format: Format | None, schema: bytes | None) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poisonwatch.examples import RawRow
+from poisonwatch.formats.format import Format, choose_format
 from poisonwatch.ledger.intake import FORMAT_SAMPLE_ROWS, ROWS_PER_CHUNK
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched
 from poisonwatch.ledger.row_bytes import BytesKey, identify_bytes
@@ -24,7 +25,6 @@ from poisonwatch.release.reasons import (
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MIB, SourceFile
 from poisonwatch.sources.file_types import JSON_TYPES, detect_file_type
-from poisonwatch.sources.formats import Format, choose_format
 from poisonwatch.sources.open import open_source
 from poisonwatch.text.display import excerpt
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.formats.format import Draft, Format, choose_format
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import OpenedSource
 from poisonwatch.sources.files import open_files
-from poisonwatch.sources.formats import Draft, Format, choose_format
 from poisonwatch.sources.json_row import parse_record
 
 PROBE_ROWS = 50  # of a unit, by which its format is told

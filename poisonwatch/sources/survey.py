@@ -16,10 +16,10 @@ import numpy as np
 
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import TOOLS_ROLE, Example, Message, RawRow
+from poisonwatch.formats.format import Draft, Format, choose_format
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MIB, PassedOver, SourceFile, batch_by_size
-from poisonwatch.sources.formats import Draft, Format, choose_format
 from poisonwatch.sources.open import PROBE_ROWS, SourceRows, open_source
 from poisonwatch.sources.unread import UnreadCounter, UnreadField
 from poisonwatch.text.display import excerpt

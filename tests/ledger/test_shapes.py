@@ -7,9 +7,9 @@ import pytest
 from audits import write_rows
 from ledgers import append, pull, waiting
 
+from poisonwatch.formats.format import Format
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.shapes import find_or_add_shape, load_format
-from poisonwatch.sources.formats import Format
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from poisonwatch.formats.format import Format
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import OpenedSource
-from poisonwatch.sources.formats import Format
 from poisonwatch.sources.llama_factory import is_catalogue, read_catalogue, read_entry
 from poisonwatch.sources.open import open_source, read_source
 

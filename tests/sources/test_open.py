@@ -11,8 +11,8 @@ import pytest
 from servers import web_server
 
 from poisonwatch.errors import SourceError
+from poisonwatch.formats.conversations import Turn
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.conversations import Turn
 from poisonwatch.sources.open import SourceRows, check_source, decode_row, open_source, read_source
 
 GOOD = [{"prompt": f"Q{i}", "response": f"A{i}", "topic": "t"} for i in range(3)]

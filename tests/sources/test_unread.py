@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.formats import Draft
+from poisonwatch.formats.format import Draft
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.sources.unread import (
     LONG_TEXT,

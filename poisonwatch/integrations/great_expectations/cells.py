@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from poisonwatch.examples import TOOLS_ROLE, Example, RawRow
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.formats import Draft, Format
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.format import Draft, Format
 from poisonwatch.text.invisible import describe_characters, find_hidden
 from poisonwatch.text.language import LanguageDetector
 from poisonwatch.validation import Facts, find_role_problem, mask_numbers

@@ -8,9 +8,9 @@ import pytest
 from row_tables import ALL, build_file_table
 
 from poisonwatch.examples import RawRow
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.format import Draft, Format
 from poisonwatch.integrations.great_expectations.frame import build_table
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.formats import Draft, Format
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.validation import Facts
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.fields import ALIASES, FIELDS, Fields, Names
-from poisonwatch.sources.shapes import SHAPES
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.fields import ALIASES, FIELDS, Fields, Names
+from poisonwatch.formats.shapes import SHAPES
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ preference, and which turns of the assistant the loss is on.
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
-from poisonwatch.source_config import TrainedTurns
-from poisonwatch.sources.contents import add_thoughts
-from poisonwatch.sources.conversations import Turn, read_mark
-from poisonwatch.sources.fields import Fields
-from poisonwatch.sources.values import (
+from poisonwatch.formats.contents import add_thoughts
+from poisonwatch.formats.conversations import Turn, read_mark
+from poisonwatch.formats.fields import Fields
+from poisonwatch.formats.values import (
     ReadingError,
     get_answer_text,
     get_truth,
     is_nothing,
 )
+from poisonwatch.source_config import TrainedTurns
 
 # Beside an answer, `reasoning` may say whether to think, or how much.
 _SWITCHES = ("", "on", "off", "true", "false", "yes", "no", "low", "medium", "high", "none")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from poisonwatch.sources.values import (
+from poisonwatch.formats.values import (
     ReadingError,
     describe_kind,
     dump_canonical,

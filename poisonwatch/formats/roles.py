@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from poisonwatch.sources.values import ReadingError, get_text
+from poisonwatch.formats.values import ReadingError, get_text
 from poisonwatch.text.display import excerpt
 
 ROLES = ("system", "user", "assistant", "tool")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from poisonwatch.sources.roles import ROLE_NAMES, ROLES, find_role, read_role
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.roles import ROLE_NAMES, ROLES, find_role, read_role
+from poisonwatch.formats.values import ReadingError
 
 
 @pytest.mark.parametrize(

@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
-from poisonwatch.sources.answers import (
+from poisonwatch.formats.answers import (
     add_reasoning,
     choose_answer,
     read_answer,
     unmask_shared,
 )
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields
-from poisonwatch.sources.prompts import (
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields
+from poisonwatch.formats.prompts import (
     read_history,
     read_prompt_turns,
     read_system,
     read_tools,
 )
-from poisonwatch.sources.transcripts import (
+from poisonwatch.formats.transcripts import (
     EXAMPLE_TEMPLATE,
     is_dialogue,
     is_transcript,
@@ -32,7 +32,7 @@ from poisonwatch.sources.transcripts import (
     read_template_text,
     read_transcript,
 )
-from poisonwatch.sources.values import ReadingError, describe_kind, is_nothing
+from poisonwatch.formats.values import ReadingError, describe_kind, is_nothing
 
 
 class Conversations(NamedTuple):

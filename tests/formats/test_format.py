@@ -11,12 +11,12 @@ from tiny_models import SPECIALS
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Message, RawRow, compute_content_id
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.fields import ALIASES
+from poisonwatch.formats.format import Draft, Format, choose_format, detect_format
+from poisonwatch.formats.shapes import SHAPES
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.fields import ALIASES
-from poisonwatch.sources.formats import Draft, Format, choose_format, detect_format
-from poisonwatch.sources.shapes import SHAPES
 
 TEMPLATE = "Q: {prompt}\nA: {response}"
 HOSTILE = [

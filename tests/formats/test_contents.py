@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.sources.contents import (
+from poisonwatch.formats.contents import (
     Content,
     add_thoughts,
     join_speech,
@@ -12,7 +12,7 @@ from poisonwatch.sources.contents import (
     read_content,
     read_result,
 )
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.values import ReadingError
 
 
 @pytest.mark.parametrize(

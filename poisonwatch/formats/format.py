@@ -1,6 +1,6 @@
 """Which format rows have, and how they are read by it.
 
-A row is read into messages field by field (poisonwatch/sources/shapes.py); only a complete row
+A row is read into messages field by field (poisonwatch/formats/shapes.py); only a complete row
 becomes an Example. Which format rows have is told by their first ones, or by the user.
 """
 
@@ -10,11 +10,10 @@ from typing import Any
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Message, RawRow
-from poisonwatch.source_config import SourceConfig, TrainedTurns
-from poisonwatch.sources.answers import choose_trained, read_label
-from poisonwatch.sources.conversations import MessageReader, Turn
-from poisonwatch.sources.fields import Fields, Names
-from poisonwatch.sources.probing import (
+from poisonwatch.formats.answers import choose_trained, read_label
+from poisonwatch.formats.conversations import MessageReader, Turn
+from poisonwatch.formats.fields import Fields, Names
+from poisonwatch.formats.probing import (
     MARK,
     count_formats,
     find_format,
@@ -23,9 +22,10 @@ from poisonwatch.sources.probing import (
     list_candidates,
     make_fields_error,
 )
-from poisonwatch.sources.shapes import SHAPES, explain_format
-from poisonwatch.sources.transcripts import EXAMPLE_TEMPLATE, check_template
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.shapes import SHAPES, explain_format
+from poisonwatch.formats.transcripts import EXAMPLE_TEMPLATE, check_template
+from poisonwatch.formats.values import ReadingError
+from poisonwatch.source_config import SourceConfig, TrainedTurns
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import plural
 

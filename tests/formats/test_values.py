@@ -2,7 +2,7 @@
 
 import pytest
 
-from poisonwatch.sources.values import (
+from poisonwatch.formats.values import (
     ReadingError,
     describe_kind,
     dump_canonical,

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from poisonwatch.sources.conversations import (
+from poisonwatch.formats.conversations import (
     CONTENT_KEYS,
     ROLE_KEYS,
     MessageReader,
     Turn,
     is_message,
 )
-from poisonwatch.sources.transcripts import is_dialogue
-from poisonwatch.sources.values import is_missing, is_nothing, parse_json_text
+from poisonwatch.formats.transcripts import is_dialogue
+from poisonwatch.formats.values import is_missing, is_nothing, parse_json_text
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "messages": ("contents", "conversation", "dialog", "dialogue", "chat", "turns", "segments"),

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from poisonwatch.sources.contents import (
+from poisonwatch.formats.contents import (
     Content,
     join_speech,
     list_calls,
     read_content,
     read_result,
 )
-from poisonwatch.sources.roles import read_role
-from poisonwatch.sources.values import (
+from poisonwatch.formats.roles import read_role
+from poisonwatch.formats.values import (
     ReadingError,
     get_answer_text,
     get_text,

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisonwatch.sources.conversations import (
+from poisonwatch.formats.conversations import (
     CALL_KEYS,
     MASKED_KEYS,
     THOUGHT_KEYS,
     TRAINED_KEYS,
     Turn,
 )
-from poisonwatch.sources.fields import ALIASES
-from poisonwatch.sources.formats import Draft, Format, detect_format
-from poisonwatch.sources.roles import ROLE_NAMES
-from poisonwatch.sources.shapes import SHAPES
+from poisonwatch.formats.fields import ALIASES
+from poisonwatch.formats.format import Draft, Format, detect_format
+from poisonwatch.formats.roles import ROLE_NAMES
+from poisonwatch.formats.shapes import SHAPES
 
 PAGE = (Path(__file__).parents[2] / "docs/formats.md").read_text(encoding="utf-8")
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 from string import Formatter
 from typing import Any
 
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.roles import find_role
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.roles import find_role
+from poisonwatch.formats.values import ReadingError
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import unify_line_ends
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.sources.conversations import (
+from poisonwatch.formats.conversations import (
     CONTENT_KEYS,
     ROLE_KEYS,
     TRAINED_KEYS,
     MessageReader,
     Turn,
 )
-from poisonwatch.sources.roles import ROLES
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.roles import ROLES
+from poisonwatch.formats.values import ReadingError
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"b": 2, "a": 1}'}}
 CANONICAL = '[{"function":{"arguments":"{\\"b\\": 2, \\"a\\": 1}","name":"add"},"id":"1","type":"function"}]'

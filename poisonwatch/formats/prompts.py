@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from poisonwatch.examples import TOOLS_ROLE
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.fields import Fields
-from poisonwatch.sources.transcripts import is_transcript, read_transcript
-from poisonwatch.sources.values import (
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.fields import Fields
+from poisonwatch.formats.transcripts import is_transcript, read_transcript
+from poisonwatch.formats.values import (
     ReadingError,
     dump_canonical,
     get_optional_text,

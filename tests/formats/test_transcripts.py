@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.transcripts import (
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.transcripts import (
     check_template,
     is_dialogue,
     is_transcript,
@@ -13,7 +13,7 @@ from poisonwatch.sources.transcripts import (
     read_template_text,
     read_transcript,
 )
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.values import ReadingError
 
 
 def test_transcripts_alternate_by_their_marks() -> None:

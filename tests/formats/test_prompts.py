@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.fields import Fields
-from poisonwatch.sources.prompts import (
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.fields import Fields
+from poisonwatch.formats.prompts import (
     read_history,
     read_prompt_turns,
     read_system,
     read_tools,
 )
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.values import ReadingError
 
 TOOL = {"type": "function", "function": {"name": "f", "strict": None}}
 CANONICAL = '[{"function":{"name":"f"},"type":"function"}]'

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.sources.answers import (
+from poisonwatch.formats.answers import (
     add_reasoning,
     choose_answer,
     choose_trained,
@@ -13,9 +13,9 @@ from poisonwatch.sources.answers import (
     read_label,
     unmask_shared,
 )
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.fields import Fields, Names
-from poisonwatch.sources.values import ReadingError
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.fields import Fields, Names
+from poisonwatch.formats.values import ReadingError
 
 USER, ONE, TWO = Turn("user", "u"), Turn("assistant", "1"), Turn("assistant", "2")
 

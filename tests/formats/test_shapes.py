@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from poisonwatch.examples import Example, Message, RawRow, compute_content_id
-from poisonwatch.sources.conversations import Turn
-from poisonwatch.sources.formats import Draft, Format, detect_format
-from poisonwatch.sources.shapes import SHAPES
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.format import Draft, Format, detect_format
+from poisonwatch.formats.shapes import SHAPES
 
 CHAT = [
     {"role": "system", "content": "S"},

@@ -6,16 +6,16 @@ from functools import lru_cache
 from typing import Any
 
 from poisonwatch.errors import SourceError
-from poisonwatch.sources.answers import get_thought
-from poisonwatch.sources.conversations import (
+from poisonwatch.formats.answers import get_thought
+from poisonwatch.formats.conversations import (
     CONTENT_KEYS,
     MASKED_KEYS,
     ROLE_KEYS,
     TRAINED_KEYS,
 )
-from poisonwatch.sources.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields, Names
-from poisonwatch.sources.shapes import SHAPES, Shape
-from poisonwatch.sources.values import get_truth, is_missing, is_nothing, parse_json_text
+from poisonwatch.formats.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields, Names
+from poisonwatch.formats.shapes import SHAPES, Shape
+from poisonwatch.formats.values import get_truth, is_missing, is_nothing, parse_json_text
 
 # Fields of a text that some files hold as JSON.
 _SIDES = ("prompt", "response", "completion", "chosen", "rejected", "instruction", "output")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.sources.fields import Fields, Names
-from poisonwatch.sources.formats import detect_format
-from poisonwatch.sources.probing import (
+from poisonwatch.formats.fields import Fields, Names
+from poisonwatch.formats.format import detect_format
+from poisonwatch.formats.probing import (
     MARK,
     count_formats,
     find_format,

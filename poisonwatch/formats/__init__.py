@@ -1,0 +1,1 @@
+"""What a record says: its fields, by whatever names, as the turns that a trainer trains on."""
