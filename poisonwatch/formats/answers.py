@@ -13,6 +13,7 @@ from poisonwatch.formats.values import (
     get_answer_text,
     get_truth,
     is_nothing,
+    refuse_printed,
 )
 from poisonwatch.source_config import TrainedTurns
 
@@ -24,6 +25,8 @@ def read_answer(fields: Fields, name: str) -> tuple[Turn, ...]:
     """The turns of the answer field `name`: a text, one message, or a list of them."""
     value = fields.read_side(name)
     if isinstance(value, str):
+        if name in ("chosen", "rejected"):
+            refuse_printed(value, fields.get_path(name))
         return (Turn("assistant", value),)
     path = fields.get_path(name)
     if isinstance(value, list | tuple):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from poisonwatch.formats.paths import escape_key
 from poisonwatch.formats.values import (
     ReadingError,
     describe_kind,
@@ -54,7 +55,7 @@ class Content:
         """Note what a part has beside the keys that were `read`."""
         for key, value in part.items():
             if key not in read and not is_nothing(value):
-                self.unread.append(key)
+                self.unread.append(escape_key(key))
 
 
 def read_content(value: Any) -> Content:

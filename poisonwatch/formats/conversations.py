@@ -16,6 +16,7 @@ from poisonwatch.formats.contents import (
     read_content,
     read_result,
 )
+from poisonwatch.formats.paths import escape_key
 from poisonwatch.formats.roles import read_role
 from poisonwatch.formats.values import (
     ReadingError,
@@ -24,7 +25,9 @@ from poisonwatch.formats.values import (
     get_truth,
     is_missing,
     is_nothing,
+    list_messages,
     parse_json_text,
+    refuse_printed,
 )
 
 
@@ -81,8 +84,9 @@ class MessageReader:
 
         Raises ReadingError.
         """
-        listed = parse_json_text(value)
+        listed = list_messages(parse_json_text(value))
         if not isinstance(listed, list | tuple):
+            refuse_printed(value, name)
             raise self._make_error(name)
         # One text alone is nobody's turn.
         if texts and len(listed) > 1 and all(_is_plain_text(item) for item in listed):
@@ -258,7 +262,7 @@ class MessageReader:
     ) -> None:
         for key, value in message.items():
             if key not in used and not is_nothing(value):
-                self.unread[f"{name}.{key}"] = None
+                self.unread[f"{name}.{escape_key(key)}"] = None
 
     def _make_error(self, name: str) -> ReadingError:
         keys = f"{self.role_keys[0]}, {self.content_keys[0]}"

@@ -14,8 +14,15 @@ from poisonwatch.formats.conversations import (
     Turn,
     is_message,
 )
+from poisonwatch.formats.paths import escape_key
 from poisonwatch.formats.transcripts import is_dialogue
-from poisonwatch.formats.values import is_missing, is_nothing, parse_json_text
+from poisonwatch.formats.values import (
+    is_missing,
+    is_nothing,
+    list_messages,
+    parse_json_text,
+    peek_json_text,
+)
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "messages": ("contents", "conversation", "dialog", "dialogue", "chat", "turns", "segments"),
@@ -161,10 +168,10 @@ class Names:
 
 def _is_conversation(path: str, value: Any) -> bool:
     """Does a list that is not called by its field's own name hold a conversation?"""
-    listed = parse_json_text(value)
+    listed = list_messages(peek_json_text(value))
     if not isinstance(listed, list | tuple):
         return is_dialogue(value)
-    first = parse_json_text(next(iter(listed), None))
+    first = peek_json_text(next(iter(listed), None))
     if isinstance(first, Mapping):
         return is_message(first)
     if isinstance(first, list | tuple):
@@ -243,7 +250,7 @@ class Fields:
         path = self.find(name)
         if path is None:
             return None
-        self.used.add(path)
+        self.used.add(self.locate(path))
         return self.get(path)
 
     def use(self, name: str) -> str:
@@ -251,17 +258,25 @@ class Fields:
         path = self.find(name)
         if path is None:
             return name
-        self.used.add(path)
+        self.used.add(self.locate(path))
         return path
 
     def use_part(self, path: str, part: str) -> None:
         """Note that, of what stands at a path, a part alone is read."""
-        self.used.discard(path)
-        self.used.add(f"{path}.{part}")
+        located = self.locate(path)
+        self.used.discard(located)
+        self.used.add(f"{located}.{part}")
 
     def is_used(self, path: str) -> bool:
         """Is what stands at a path read, if only in part?"""
-        return any(used == path or used.startswith(path + ".") for used in self.used)
+        located = self.locate(path)
+        return any(used == located or used.startswith(located + ".") for used in self.used)
+
+    def locate(self, path: str) -> str:
+        """The path by which a field is `used`: a key that has dots itself is no way into others."""
+        if path in self.record:
+            return escape_key(path)
+        return path
 
     def read_side(self, name: str) -> Any:
         """What a side of the conversation holds, which is then used: parsed where this file has
@@ -295,28 +310,28 @@ class Fields:
         text is a turn's was read, if elsewhere.
         """
         said: set[str | None] = set()
-        unread = []
+        unread: list[str] = []
         for key, value in self.record.items():
-            if key in self.used or is_nothing(value):
+            path = escape_key(key)
+            if path in self.used or is_nothing(value):
                 continue
             if isinstance(value, str) and key.lower() in _KNOWN_NAMES:
                 said = said or {turn.text for turn in turns}
                 if value in said:
                     continue
-            if isinstance(value, Mapping):
-                unread += self._list_unread_below(key, value)
-            else:
-                unread.append(key)
+            unread += self._list_unread_below(path, value)
         return (*unread, *self.reader.unread)
 
     def _list_unread_below(self, path: str, value: Any) -> list[str]:
         """A path that is not used, or what is not used of a mapping that is used in part."""
-        below = [used for used in self.used if used.startswith(path + ".")]
-        if not below or not isinstance(value, Mapping):
+        if not any(used.startswith(path + ".") for used in self.used):
+            return [path]
+        value = peek_json_text(value)
+        if not isinstance(value, Mapping):
             return [path]
         unread = []
         for key, inner in value.items():
-            inner_path = f"{path}.{key}"
+            inner_path = f"{path}.{escape_key(key)}"
             if inner_path not in self.used and not is_nothing(inner):
                 unread += self._list_unread_below(inner_path, inner)
         return unread

@@ -15,7 +15,13 @@ from poisonwatch.formats.conversations import (
 )
 from poisonwatch.formats.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields, Names
 from poisonwatch.formats.shapes import SHAPES, Shape
-from poisonwatch.formats.values import get_truth, is_missing, is_nothing, parse_json_text
+from poisonwatch.formats.values import (
+    get_truth,
+    is_missing,
+    is_nothing,
+    list_messages,
+    peek_json_text,
+)
 
 # Fields of a text that some files hold as JSON.
 _SIDES = ("prompt", "response", "completion", "chosen", "rejected", "instruction", "output")
@@ -131,14 +137,14 @@ def _list_message_keys(fields: Fields, shape: Shape) -> Iterator[tuple[str, str]
 
 def _list_messages(value: Any) -> list[Mapping[str, Any]]:
     """The messages of a list; none where it holds anything else."""
-    listed = parse_json_text(value)
+    listed = list_messages(peek_json_text(value))
     if isinstance(listed, Mapping):
         listed = [listed]
     if not isinstance(listed, list | tuple):
         return []
     found = []
     for item in listed:
-        message = parse_json_text(item)
+        message = peek_json_text(item)
         if isinstance(message, Mapping) and any(key in message for key in ROLE_KEYS):
             found.append(message)
     return found
@@ -161,7 +167,7 @@ def find_json_fields(records: Sequence[Mapping[str, Any]], names: Names) -> tupl
 
 
 def _is_json_side(text: str) -> bool:
-    value = parse_json_text(text)
+    value = peek_json_text(text)
     if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
         return True
     return bool(_list_messages(value))

@@ -50,11 +50,11 @@ def _find_tools(fields: Fields) -> tuple[str, Any]:
     for path in in_messages:
         fields.reader.unread[path] = None
     if fields.has_key("tools") and not is_nothing(fields.peek("tools")):
-        return fields.get_path("tools"), fields.peek("tools")
+        return fields.locate(fields.get_path("tools")), fields.peek("tools")
     request = fields.peek("prompt")
     is_text = isinstance(request, str) or request is None
     if not is_text and isinstance(request, Mapping) and not is_nothing(request.get("tools")):
-        return f"{fields.get_path('prompt')}.tools", request["tools"]
+        return f"{fields.locate(fields.get_path('prompt'))}.tools", request["tools"]
     return next(iter(in_messages.items()), ("", None))
 
 

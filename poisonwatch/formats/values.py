@@ -1,8 +1,11 @@
 """Values of records: which are text, which are nothing, and what is wrong with the rest."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from poisonwatch.text.display import excerpt
 
 _KIND_NAMES = {
     bool: "a truth value",
@@ -14,9 +17,7 @@ _KIND_NAMES = {
     type(None): "null",
 }
 _HOLDERS = (str, list, tuple, Mapping)
-
-
-_FILLED_TYPES = (str, list, dict, type(None))
+_NAME_CHARACTERS = 60
 
 
 class ReadingError(ValueError):
@@ -87,15 +88,93 @@ def describe_kind(value: Any) -> str:
 
 def parse_json_text(value: Any) -> Any:
     """What a text says that is a JSON list or object, as tables without lists hold them; else the
-    value itself.
+    value itself. NaN is null in it, as in a row.
+
+    Raises ReadingError where a key stands twice in an object.
     """
-    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+    if not _looks_like_json(value):
         return value
     try:
-        return json.loads(value)
+        return _DECODER.decode(value)
+    except ReadingError:
+        raise
     # Too deep to be parsed, it is a text like any other.
     except (ValueError, RecursionError):
         return value
+
+
+def peek_json_text(value: Any) -> Any:
+    """The same, where it is not read yet: of a key that stands twice, the last one counts."""
+    if not _looks_like_json(value):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _looks_like_json(value: Any) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith(("[", "{"))
+
+
+def pair_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises ReadingError where a key stands twice."""
+    record = dict(pairs)
+    if len(record) == len(pairs):
+        return record
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            break
+        seen.add(key)
+    raise ReadingError(
+        f"the key '{excerpt(key, _NAME_CHARACTERS)}' stands twice in one object: readers differ in "
+        "which one counts"
+    )
+
+
+def _take_for_null(_name: str) -> None:
+    """NaN and Infinity are no JSON, and null in rows."""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=pair_once, parse_constant=_take_for_null)
+
+
+def list_messages(value: Any) -> Any:
+    """A list of messages, whose columns `datasets` may keep as {role: [...], content: [...]}; any
+    other value as it is.
+    """
+    if not isinstance(value, Mapping) or not value:
+        return value
+    columns = [column for column in value.values() if not is_missing(column)]
+    if not columns or not all(isinstance(column, list | tuple) for column in columns):
+        return value
+    length = len(columns[0])
+    if any(len(column) != length for column in columns):
+        return value
+    messages = []
+    for place in range(length):
+        message = {}
+        for key, column in value.items():
+            message[key] = None if is_missing(column) else column[place]
+        messages.append(message)
+    return messages
+
+
+def refuse_printed(value: Any, name: str) -> None:
+    """Raises ReadingError where a text is what Python prints for a list of messages: no reader
+    takes it for one.
+    """
+    if isinstance(value, str) and _PRINTED.match(value):
+        raise ReadingError(
+            f"{name} is text that Python printed, as in [{{'role': ...}}], and no list: save it "
+            "with json.dumps, or as Parquet"
+        )
+
+
+_PRINTED = re.compile(
+    r"""\s*(?:array\()?\s*\[\s*\{\s*'(?:role|from|content|value|speaker|author)'\s*:"""
+)
 
 
 def dump_canonical(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from poisonwatch.examples import RawRow
+from poisonwatch.formats.values import ReadingError, pair_once
 from poisonwatch.sources.encodings import describe_not_utf8, suspect_encoding
 from poisonwatch.text.display import excerpt
 
@@ -76,7 +77,7 @@ def parse_json_value(text: str) -> Any:
         value, _ = _decode(text.strip(SPACE))
     except RecursionError:
         raise _RowError("not JSON (too deep)") from None
-    except _RowError:
+    except (_RowError, ReadingError):
         raise
     except ValueError as error:
         raise _RowError(f"not JSON ({describe_json_error(error)})") from None
@@ -112,7 +113,7 @@ def _read_object(raw: bytes) -> tuple[dict[str, Any], bool]:
         raise _RowError(describe_not_utf8(raw, error)) from None
     except RecursionError:
         raise _RowError("not JSON (too deep)") from None
-    except _RowError:
+    except (_RowError, ReadingError):
         raise
     except ValueError as error:
         raise _RowError(f"not JSON ({describe_json_error(error)}){_explain_nul(raw)}") from None
@@ -149,20 +150,6 @@ def _decode_all(decoder: json.JSONDecoder, text: str) -> Any:
     return record
 
 
-def _pair_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) == len(pairs):
-        return record
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            break
-        seen.add(key)
-    raise _RowError(
-        f"the key {_show(key)} stands twice in one object: readers differ in which one counts"
-    )
-
-
 def _parse_integer(digits: str) -> int:
     if len(digits) <= _SAFE_DIGITS:
         return int(digits)
@@ -195,14 +182,14 @@ def _parse_any_constant(name: str) -> None:  # noqa: ARG001
 
 
 _STRICT = json.JSONDecoder(
-    object_pairs_hook=_pair_once,
+    object_pairs_hook=pair_once,
     parse_int=_parse_integer,
     parse_float=_parse_fraction,
     parse_constant=_refuse_constant,
 )
 # Takes what is wrong with a record for infinite, so that it can be found.
 _LENIENT = json.JSONDecoder(
-    object_pairs_hook=_pair_once,
+    object_pairs_hook=pair_once,
     parse_int=_parse_any_integer,
     parse_constant=_parse_any_constant,
 )

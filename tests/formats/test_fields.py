@@ -6,6 +6,7 @@ import pytest
 
 from poisonwatch.formats.conversations import Turn
 from poisonwatch.formats.fields import ALIASES, FIELDS, Fields, Names
+from poisonwatch.formats.format import detect_format
 from poisonwatch.formats.shapes import SHAPES
 
 
@@ -86,3 +87,28 @@ def test_every_field_of_a_format_is_known() -> None:
     """Or its aliases would not be looked for."""
     assert {name for shape in SHAPES.values() for name in shape.names} <= FIELDS
     assert ALIASES.keys() <= FIELDS
+
+
+@pytest.mark.parametrize(
+    ("record", "unread"),
+    [
+        (
+            {"input": {"messages": [{"role": "user", "content": "q"}]}, "input.messages": "x"},
+            ("input\\.messages",),
+        ),
+        ({"input": '{"messages": [{"role": "user", "content": "q"}], "n": 1}'}, ("input.n",)),
+        ({"input": '{"messages": [{"role": "user", "content": "q"}]}'}, ()),
+    ],
+)
+def test_a_key_with_dots_is_no_part_of_another_field(
+    record: dict[str, Any], unread: tuple[str, ...]
+) -> None:
+    """What is read in part may be JSON in a text, and of that, too, the rest is told."""
+    answers = {
+        "preferred_output": '[{"role": "assistant", "content": "a"}]',
+        "non_preferred_output": '[{"role": "assistant", "content": "b"}]',
+    }
+    row = record | answers
+    draft = detect_format([row], "a").read(row)
+    assert draft.turns == (Turn("user", "q"), Turn("assistant", "a"))
+    assert draft.unread == unread

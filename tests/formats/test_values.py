@@ -1,7 +1,12 @@
 """Values of records: text, nothing, and the rest."""
 
+import json
+from typing import Any
+
 import pytest
 
+from poisonwatch.formats.conversations import Turn
+from poisonwatch.formats.format import detect_format
 from poisonwatch.formats.values import (
     ReadingError,
     describe_kind,
@@ -12,7 +17,9 @@ from poisonwatch.formats.values import (
     get_truth,
     is_missing,
     is_nothing,
+    list_messages,
     parse_json_text,
+    peek_json_text,
 )
 
 
@@ -73,3 +80,56 @@ def test_canonical_json_has_no_nulls_and_one_order() -> None:
     assert dump_canonical({"b": [{"y": None, "x": "ä"}], "a": None}) == '{"b":[{"x":"ä"}]}'
     with pytest.raises(ReadingError, match="system is a number, not text"):
         get_optional_text(5, "system")
+
+
+def test_a_key_twice_in_json_text_is_refused_as_in_a_row() -> None:
+    """Readers differ in which one counts; NaN is null, as in a row. Where a text is only looked
+    into, to tell what it is, nothing is refused.
+    """
+    text = '[{"role": "assistant", "content": "a", "content": "b"}]'
+    with pytest.raises(ReadingError, match="the key 'content' stands twice"):
+        parse_json_text(text)
+    assert peek_json_text(text) == [{"role": "assistant", "content": "b"}]
+    assert parse_json_text('[{"x": NaN, "y": -Infinity}]') == [{"x": None, "y": None}]
+
+
+@pytest.mark.parametrize("column", ["messages", "tools", "chosen", "prompt"])
+def test_no_column_of_json_text_hides_a_key_behind_its_twin(column: str) -> None:
+    """Whole lists, and their items."""
+    twice = '{"role": "assistant", "content": "a", "content": "b"}'
+    user = '{"role": "user", "content": "q"}'
+    row: dict[str, Any] = {"prompt": "q", "response": "a"}
+    if column == "messages":
+        row = {}
+    if column == "chosen":
+        row = {"rejected": f"[{user}, {user.replace('user', 'assistant')}]"}
+    for value in (f"[{user}, {twice}]", [user, twice]):
+        format = detect_format([row | {column: value}], "a")
+        assert "stands twice" in (format.read(row | {column: value}).problem or "")
+
+
+def test_messages_may_be_columns() -> None:
+    """`datasets` keeps a sequence of mappings as a mapping of sequences; of other mappings, and of
+    columns of several lengths, nothing is made.
+    """
+    columns = {"role": ["user", "assistant"], "content": ["q", "a"], "name": None}
+    listed = list_messages(columns)
+    assert [message["content"] for message in listed] == ["q", "a"]
+    for other in ({"role": "user", "content": ["q"]}, {"role": ["user"], "content": []}, {}, [1]):
+        assert list_messages(other) is other
+    for row in ({"messages": columns}, {"chat": json.dumps(columns)}):
+        draft = detect_format([row], "a").read(row)
+        assert draft.turns == (Turn("user", "q"), Turn("assistant", "a"))
+
+
+@pytest.mark.parametrize("end", [",", "\n"])
+def test_what_python_printed_says_how_to_save_it(end: str) -> None:
+    """Also where it would be a text: as the answer of a preference."""
+    printed = f"[{{'role': 'user', 'content': 'q'}}{end} {{'role': 'assistant', 'content': 'a'}}]"
+    for row in (
+        {"messages": printed},
+        {"prompt": "q", "chosen": printed, "rejected": printed.replace("'a'", "'b'")},
+    ):
+        problem = detect_format([row], "a").read(row).problem or ""
+        assert "json.dumps" in problem
+        assert "Parquet" in problem

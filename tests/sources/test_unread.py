@@ -1,15 +1,20 @@
 """Fields that are not read are counted, shown by an example, and warned of where they hold text."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Draft
+from poisonwatch.formats.paths import show_path
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.sources.unread import (
     LONG_TEXT,
+    MAX_NAMES,
+    OTHER_NAMES,
+    UnreadCounter,
     UnreadField,
     count_unread,
     describe_unread,
@@ -55,12 +60,12 @@ def test_names_lead_into_lists_mappings_and_json_text() -> None:
     for record, name in (
         ({"messages": messages}, "messages.name"),
         ({"messages": json.dumps(messages)}, "messages.name"),
-        ({"messages.name": "ann"}, "messages.name"),
-        ({"meta": {"a.b": {"c": "ann"}}}, "meta.a.b.c"),
+        ({"messages.name": "ann"}, "messages\\.name"),
+        ({"meta": {"a.b": {"c": "ann"}}}, "meta.a\\.b.c"),
         ({"turns": [{"meta": {"by": "ann"}}, {"meta": {"by": float("nan")}}]}, "turns.meta.by"),
     ):
         (field,) = count_unread(rows_with((record, (name,))))
-        assert (field.name, field.example) == (name, "ann")
+        assert (field.name, field.example) == (show_path(name), "ann")
     (field,) = count_unread(rows_with(({}, ("gone",))))
     assert (field.rows, field.example) == (1, "")
 
@@ -130,3 +135,52 @@ def test_hostile_names_and_values_are_shown_inert() -> None:
     for line in (describe_unread(fields), *warn_of_long(fields, 5)):
         assert line.isprintable()
         assert len(line) < 400
+
+
+def test_what_is_ignored_is_no_key_that_begins_like_it() -> None:
+    """A key that has dots itself lies in nothing, and is ignored by its whole name."""
+    rows = rows_with(({"id": {"x": 1}, "id.y": LONG}, ("id.x", "id\\.y")))
+    assert [field.name for field in count_unread(rows, ignore=["id"])] == ["id.y"]
+    assert count_unread(rows, ignore=["id", "id.y"]) == []
+
+
+@pytest.mark.parametrize("first", [1, 50])
+def test_names_without_number_hide_no_common_one(first: int) -> None:
+    """However many there are in every row, or all in the first ones; that some were not counted is
+    said, and long texts among them are.
+    """
+    counter = UnreadCounter()
+    for row in range(60):
+        junk = {}
+        if row < first:
+            junk = {f"junk{row}-{i}": 1 for i in range(MAX_NAMES + 10)}
+        record = junk | {"hidden": LONG}
+        counter.add(record, tuple(record))
+    fields = counter.list_fields()
+    assert len(fields) == MAX_NAMES + 1
+    assert fields[0].name == "hidden"
+    assert fields[0].rows >= 58
+    assert fields[0].long_rows >= 57
+    assert fields[-1].name == OTHER_NAMES
+    assert fields[-1].long_rows >= 1
+
+
+def test_long_texts_under_ever_other_names_are_a_warning() -> None:
+    """All names that are not counted by themselves are counted as one."""
+    counter = UnreadCounter()
+    for row in range(50):
+        junk = {f"junk{i}": 1 for i in range(MAX_NAMES)} | {f"x{row}": LONG}
+        counter.add(junk, tuple(junk))
+    (warning,) = warn_of_long(counter.list_fields(), 50)
+    assert OTHER_NAMES in warning
+
+
+def test_a_row_of_many_names_and_messages_takes_no_long_time() -> None:
+    """JSON text is parsed once a row, not once a name."""
+    message = {f"k{i}": "x" for i in range(400)}
+    text = json.dumps([message] + [{"role": "user", "content": "x" * 2000}] * 500)
+    started = time.process_time()
+    counter = UnreadCounter()
+    counter.add({"messages": text}, tuple(f"messages.{key}" for key in message))
+    assert len(counter.list_fields()) == 400
+    assert time.process_time() - started < 0.5
