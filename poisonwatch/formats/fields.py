@@ -17,6 +17,8 @@ from poisonwatch.formats.conversations import (
 from poisonwatch.formats.paths import escape_key
 from poisonwatch.formats.transcripts import is_dialogue
 from poisonwatch.formats.values import (
+    ReadingError,
+    decode_text,
     is_missing,
     is_nothing,
     list_messages,
@@ -79,7 +81,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 """Other names of fields, in the order in which they are looked for; case does not count."""
 
 FIELDS = ALIASES.keys() | {"instruction", "output", "completion", "input", "context", "text"}
-_KNOWN_NAMES = {name.lower() for name in chain(FIELDS, *ALIASES.values())}
+KNOWN_NAMES = {name.lower() for name in chain(FIELDS, *ALIASES.values())}
 LISTS = ("messages", "conversations")  # fields that hold a whole conversation
 _DIALOGUES = ("conversation", "dialog", "dialogue", "chat")
 # Not of a record, but of each of its messages.
@@ -230,16 +232,16 @@ class Fields:
         return empty
 
     def get(self, path: str) -> Any:
-        """What stands at a path."""
+        """What stands at a path; bytes as the text that they are."""
         # A field whose own name has dots goes before a way into mappings.
         if path in self.record:
-            return self.record[path]
+            return decode_text(self.record[path])
         found: Any = self.record
         for part in path.split("."):
             if not isinstance(found, Mapping):
                 return None
             found = found.get(part)
-        return found
+        return decode_text(found)
 
     def has_key(self, name: str) -> bool:
         """Does the record have the field, if only without a value?"""
@@ -281,8 +283,12 @@ class Fields:
     def read_side(self, name: str) -> Any:
         """What a side of the conversation holds, which is then used: parsed where this file has
         JSON there.
+
+        Raises ReadingError where it is bytes that are no text.
         """
         value = self[name]
+        if isinstance(value, bytes):
+            raise ReadingError(f"{self.get_path(name)} holds bytes that are not text in UTF-8")
         if name in self.as_json:
             return parse_json_text(value)
         return value
@@ -315,7 +321,7 @@ class Fields:
             path = escape_key(key)
             if path in self.used or is_nothing(value):
                 continue
-            if isinstance(value, str) and key.lower() in _KNOWN_NAMES:
+            if isinstance(value, str) and key.lower() in KNOWN_NAMES:
                 said = said or {turn.text for turn in turns}
                 if value in said:
                     continue

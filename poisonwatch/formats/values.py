@@ -39,6 +39,18 @@ def is_nothing(value: Any) -> bool:
     return is_missing(value)
 
 
+def decode_text(value: Any) -> Any:
+    """Bytes as the text that they are in UTF-8: some tables know no other type for it. Any other
+    value as it is.
+    """
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
 def get_text(value: Any) -> str | None:
     """The value where it is text."""
     if isinstance(value, str):

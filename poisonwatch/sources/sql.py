@@ -1,7 +1,8 @@
 """Rows of a SQL query, streamed. With a watermark column, a later reading takes only the rows
 beyond its last value.
 
-A row is a JSON object of its columns; what JSON has no type for becomes text (bytes: base64).
+A row is a JSON object of its columns; what JSON has no type for becomes text (bytes: what they say
+in UTF-8, or base64 where they are none).
 """
 
 import base64
@@ -255,7 +256,10 @@ def _dump_row(row: Row[Any]) -> bytes:
 
 def _convert_to_text(value: Any) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(value).decode()
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
     return str(value)
 
 

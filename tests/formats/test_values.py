@@ -9,6 +9,7 @@ from poisonwatch.formats.conversations import Turn
 from poisonwatch.formats.format import detect_format
 from poisonwatch.formats.values import (
     ReadingError,
+    decode_text,
     describe_kind,
     dump_canonical,
     get_answer_text,
@@ -133,3 +134,18 @@ def test_what_python_printed_says_how_to_save_it(end: str) -> None:
         problem = detect_format([row], "a").read(row).problem or ""
         assert "json.dumps" in problem
         assert "Parquet" in problem
+
+
+def test_bytes_are_read_as_the_text_that_they_are() -> None:
+    """Where a format asks for a text; of others the row's problem names the field."""
+    assert [decode_text(value) for value in ("红".encode(), b"\xff", "x")] == ["红", b"\xff", "x"]
+    messages = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
+    for row in (
+        {"prompt": b"q", "response": b"a"},
+        {"messages": messages.encode()},
+        {"prompt": b"q", "completion": "a"},
+    ):
+        draft = detect_format([row], "a").read(row)
+        assert draft.turns == (Turn("user", "q"), Turn("assistant", "a"))
+    row = {"prompt": "q", "response": b"\xff"}
+    assert "response holds bytes" in (detect_format([row], "a").read(row).problem or "")

@@ -525,3 +525,12 @@ def test_postgres_urls_of_every_spelling_are_taken(postgres: str) -> None:
         (unit,) = open_source(SourceConfig(sql=place, query="SELECT 1 AS id")).units
         assert [row.record for row in unit.read()] == [{"id": 1}]
     assert sqlalchemy.make_url(expand_variables(postgres, "x")).drivername == "postgresql"
+
+
+def test_bytes_are_the_text_that_they_are(tmp_path: Path) -> None:
+    """Some tables keep texts as bytes; what is no UTF-8 is base64."""
+    database = f"sqlite:///{tmp_path / 'a.db'}"
+    say(database, "CREATE TABLE rows (prompt BLOB, response BLOB, image BLOB)")
+    say(database, "INSERT INTO rows VALUES (:p, :r, :i)", p=b"q", r="红".encode(), i=b"\xff")
+    rows = read_source(SourceConfig(sql=database, query="SELECT * FROM rows"))
+    assert rows.raw[0].record == {"prompt": "q", "response": "红", "image": "/w=="}
