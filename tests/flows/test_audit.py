@@ -292,8 +292,11 @@ def test_the_flow_gives_what_the_inline_engine_gives(
     )
     outcome = audit(str(config), str(tmp_path / "flow"))
     audit_inline(load_config(config), tmp_path / "inline", again=True)
+    # Sums of many threads come in any order where other processes take their turns.
     pd.testing.assert_frame_equal(
-        *(pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("flow", "inline"))
+        *(pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("flow", "inline")),
+        rtol=1e-4,
+        atol=1e-4,
     )
     with get_client(sync_client=True) as client:
         names = {run.name.rpartition("-")[0] for run in client.read_task_runs()}

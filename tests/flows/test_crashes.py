@@ -1,5 +1,5 @@
-"""kill -9 at every boundary of every stage, and inside each: the next audit finishes, and no row is
-lost or audited twice.
+"""kill -9 at every boundary of every stage, and inside those that leave something: the next audit
+finishes, and no row is lost or audited twice.
 """
 
 import json
@@ -41,8 +41,11 @@ STAGES = (
     "record",
     "track",
 )
+# What the others do inside leaves nothing behind: a kill there is one before the next.
+LASTING = ("pull", "open_run", "fit_operators", "recover", "record", "track")
 POINTS = [
-    *((when, stage) for stage in STAGES for when in ("before", "inside")),
+    *(("before", stage) for stage in STAGES),
+    *(("inside", stage) for stage in LASTING),
     ("after", "commit"),
     ("after", "rename"),
     ("before", "deliver"),

@@ -48,7 +48,7 @@ def test_what_the_review_page_shows_at_once_fits_in(tmp_path: Path) -> None:
     Of a preference row the rejected answer is there too; a queue that somebody removes is made
     again, without twins.
     """
-    hostile = ["\u200b" * 900, "`" * 5_000, "\n" * 2_000 + "end", "word " * 9_000, "\x00\ud800"]
+    hostile = ["\u200b" * 900, "`" * 5_000, "\n" * 2_000 + "end", "word " * 9_000, "\x00\x1b[2J"]
     rows: list[dict[str, Any]] = [
         {"prompt": f"{i} {text}", "response": text} for i, text in enumerate(hostile)
     ]
