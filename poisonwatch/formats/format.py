@@ -13,6 +13,7 @@ from poisonwatch.examples import Example, Message, RawRow
 from poisonwatch.formats.answers import choose_trained, read_label
 from poisonwatch.formats.conversations import MessageReader, Turn
 from poisonwatch.formats.fields import Fields, Names
+from poisonwatch.formats.paths import split_path
 from poisonwatch.formats.probing import (
     MARK,
     count_formats,
@@ -23,7 +24,7 @@ from poisonwatch.formats.probing import (
     make_fields_error,
 )
 from poisonwatch.formats.shapes import SHAPES, explain_format
-from poisonwatch.formats.transcripts import EXAMPLE_TEMPLATE, check_template
+from poisonwatch.formats.templates import EXAMPLE_TEMPLATE, check_template
 from poisonwatch.formats.values import ReadingError
 from poisonwatch.source_config import SourceConfig, TrainedTurns
 from poisonwatch.text.display import excerpt
@@ -71,7 +72,11 @@ class Draft:
         if self.text(assistant=False) is None or self.text(assistant=True) is None:
             return None
         record = row.record or {}
-        metadata = {name: record[name] for name in self.unread if name in record}
+        metadata = {}
+        for path in self.unread:
+            key, *rest = split_path(path)
+            if not rest and key in record:
+                metadata[key] = record[key]
         return Example.from_messages(
             _make_messages(self.turns),
             row.source,

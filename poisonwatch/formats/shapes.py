@@ -24,12 +24,11 @@ from poisonwatch.formats.prompts import (
     read_system,
     read_tools,
 )
+from poisonwatch.formats.templates import EXAMPLE_TEMPLATE, read_template_text
 from poisonwatch.formats.transcripts import (
-    EXAMPLE_TEMPLATE,
     is_dialogue,
     is_transcript,
     read_dialogue,
-    read_template_text,
     read_transcript,
 )
 from poisonwatch.formats.values import ReadingError, describe_kind, is_nothing
