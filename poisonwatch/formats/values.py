@@ -1,8 +1,9 @@
 """Values of records: which are text, which are nothing, and what is wrong with the rest."""
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from poisonwatch.text.display import excerpt
@@ -18,6 +19,8 @@ _KIND_NAMES = {
 }
 _HOLDERS = (str, list, tuple, Mapping)
 _NAME_CHARACTERS = 60
+LONG_TEXT = 200  # characters from which a text may be what is trained on
+_DEEPEST = 20
 
 
 class ReadingError(ValueError):
@@ -37,6 +40,17 @@ def is_nothing(value: Any) -> bool:
     if isinstance(value, _HOLDERS):
         return not value
     return is_missing(value)
+
+
+def holds_nothing(value: Any) -> bool:
+    """Is it nothing where a list or an object belongs: false, a list of nulls, or what tables write
+    for null?
+    """
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "none", "null", "nan")
+    if isinstance(value, list | tuple):
+        return all(map(is_missing, value))
+    return value is False or is_nothing(value)
 
 
 def decode_text(value: Any) -> Any:
@@ -102,7 +116,7 @@ def parse_json_text(value: Any) -> Any:
     """What a text says that is a JSON list or object, as tables without lists hold them; else the
     value itself. NaN is null in it, as in a row.
 
-    Raises ReadingError where a key stands twice in an object.
+    Raises ReadingError where a key stands twice in an object, or a number is infinite.
     """
     if not _looks_like_json(value):
         return value
@@ -145,11 +159,22 @@ def pair_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     )
 
 
-def _take_for_null(_name: str) -> None:
-    """NaN and Infinity are no JSON, and null in rows."""
+def _parse_fraction(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ReadingError("a number in it is beyond what 64 bits hold")
+    return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=pair_once, parse_constant=_take_for_null)
+def _parse_constant(name: str) -> float | None:
+    if name == "NaN":
+        return None
+    return _parse_fraction(name)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=pair_once, parse_float=_parse_fraction, parse_constant=_parse_constant
+)
 
 
 def list_messages(value: Any) -> Any:
@@ -204,3 +229,17 @@ def _drop_nulls(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_drop_nulls(item) for item in value]
     return value
+
+
+def holds_long_text(value: Any, depth: int = 0) -> bool:
+    """Does it hold a text that could be an answer, itself or within?"""
+    if isinstance(value, str):
+        return len(value) > LONG_TEXT
+    if depth == _DEEPEST:
+        return False
+    inner: Collection[Any] = ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    return any(holds_long_text(item, depth + 1) for item in inner)

@@ -49,24 +49,27 @@ class PassedOver:
 @dataclass(slots=True)
 class Reading:
     """What is known of a reading: its `cursor` once it is complete, whether it `continued` an
-    earlier one, and the Arrow `schema`.
+    earlier one, the Arrow `schema`, and what stands `beside` the rows and is not read.
     """
 
     cursor: str | None = None
     continued: bool = False
     schema: bytes | None = None
+    beside: tuple[str, ...] = ()
 
 
 class SourceFile(ABC):
     """One unit of a source.
 
     `name` stands for it in results and holds no secret. `fingerprint` tells, without reading,
-    whether it is still the same; None where nothing cheap does.
+    whether it is still the same; None where nothing cheap does. `identity` is the same wherever
+    this unit is found, and no other's: it may be a secret. None where nothing is.
     """
 
-    def __init__(self, name: str, fingerprint: str | None) -> None:
+    def __init__(self, name: str, fingerprint: str | None, identity: str | None = None) -> None:
         self.name = name
         self.fingerprint = fingerprint
+        self.identity = identity
         self._reading = Reading()
 
     @abstractmethod
@@ -83,6 +86,12 @@ class SourceFile(ABC):
         what stands beside it may say more.
         """
         return source
+
+    def has_mark_inside(self) -> bool:
+        """Whether a byte-order mark stands inside it, as where two files of JSON were joined:
+        most trainers stop there, and audits read on.
+        """
+        return False
 
     @property
     def cursor(self) -> str | None:
@@ -102,6 +111,13 @@ class SourceFile(ABC):
         None for JSON rows.
         """
         return self._reading.schema
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """After a complete reading: the names of what stands in the unit, but in none of its
+        rows.
+        """
+        return self._reading.beside
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 import unicodedata
 from pathlib import Path
 
-JSON_TYPES = (".json", ".jsonl", ".ndjson")
+LINES_TYPES = (".jsonl", ".ndjson")
+JSON_TYPES = (".json", *LINES_TYPES)
 # Read here and there, and never compressed as a whole.
 SEEKABLE_TYPES = (".arrow", ".parquet")
 FILE_TYPES = (".arrow", ".csv", *JSON_TYPES, ".parquet", ".tsv")

@@ -8,14 +8,10 @@ from typing import Any, BinaryIO
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import MIB, Reading
 from poisonwatch.sources.encodings import refuse_other_files
+from poisonwatch.sources.file_types import LINES_TYPES, detect_file_type
+from poisonwatch.sources.json_container import find_row_list, read_json_container
 from poisonwatch.sources.json_row import SPACE
-from poisonwatch.sources.json_values import (
-    BOM_CHARACTER,
-    END_FINDER,
-    find_row_list,
-    read_json_container,
-    read_json_values,
-)
+from poisonwatch.sources.json_values import BOM_CHARACTER, END_FINDER, read_json_values
 from poisonwatch.sources.jsonl import read_json_lines
 
 HEAD_BYTES = MIB  # by which it is told how the rows stand in a file
@@ -33,13 +29,14 @@ def read_json_file(
     try:
         head = file.read(HEAD_BYTES)
         refuse_other_files(head, name)
-        layout = choose_layout(head)
+        is_lines = detect_file_type(name)[0] in LINES_TYPES
+        layout = choose_layout(head, is_lines)
         opened = io.BufferedReader(_Replayed(head, file), MIB)
         if layout.is_lines:
             again = _ReadOnce(opened, start)
             yield from read_json_lines(again, name, after, reading)
         elif layout.key is not None:
-            yield from read_json_container(opened, name, layout.key)
+            yield from read_json_container(opened, name, layout.key, reading)
         else:
             yield from read_json_values(opened, name)
     finally:
@@ -59,8 +56,10 @@ class JsonLayout:
 _LINES, _VALUES = JsonLayout(is_lines=True), JsonLayout()
 
 
-def choose_layout(head: bytes) -> JsonLayout:
-    """How the rows stand in a file that begins with these bytes."""
+def choose_layout(head: bytes, is_lines: bool = False) -> JsonLayout:
+    """How the rows stand in a file that begins with these bytes, and whose name may say that a line
+    is a row.
+    """
     text = head.decode(errors="surrogateescape").lstrip(SPACE + BOM_CHARACTER)
     line, end, rest = text.partition("\n")
     rest = rest.lstrip(SPACE)
@@ -74,7 +73,8 @@ def choose_layout(head: bytes) -> JsonLayout:
     if _is_value(line):
         is_alone = key is not None and not rest
         return JsonLayout(key=key) if is_alone else _LINES
-    if key is not None:
+    # A first line that is longer than what was read is a row.
+    if key is not None and (end or not is_lines):
         return JsonLayout(key=key)
     if end and _goes_over_lines(text, line, rest):
         return _VALUES

@@ -1,34 +1,21 @@
-"""JSON that is not a row a line: lists of rows, objects over many lines, and objects that hold a
-list of rows. In memory a row at a time; each row's bytes are those of its record as compact JSON.
+"""JSON that is not a row a line: lists of rows, and objects over many lines. In memory a row at a
+time; each row's bytes are those of its record as compact JSON.
 """
 
 import codecs
+import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
-from poisonwatch.sources.base import MAX_ROW_BYTES, MIB, limit_size
+from poisonwatch.sources.base import MAX_ROW_BYTES, MIB, limit_size, make_long_row
 from poisonwatch.sources.json_row import SPACE, describe_json_error, make_compact_row
-from poisonwatch.text.display import excerpt
 
 BOM_CHARACTER = "\ufeff"
-# Names under which an object may hold its rows; under others it is a row itself.
-ROW_LISTS = (
-    "data",
-    "train",
-    "test",
-    "validation",
-    "rows",
-    "examples",
-    "instances",
-    "samples",
-    "records",
-    "items",
-    "dataset",
-)
-_USE_LINES = "use JSON Lines, where a broken row costs no other"
+USE_LINES = "use JSON Lines, where a broken row costs no other"
 
 # Finds where a value ends, whatever its numbers are.
 END_FINDER = json.JSONDecoder(parse_int=str, parse_float=str)
@@ -45,7 +32,7 @@ def read_json_values(file: BinaryIO, name: str) -> Iterator[RawRow]:
     position = 0
     while not text.at_end:
         if text.accept("["):
-            for row in _read_list(text, position):
+            for row in read_rows(text, position):
                 position += 1
                 yield row
         elif text.accept("{", pass_over=False):
@@ -56,15 +43,17 @@ def read_json_values(file: BinaryIO, name: str) -> Iterator[RawRow]:
         text.skip(SPACE + BOM_CHARACTER)
 
 
-def _read_list(text: "TextBuffer", position: int) -> Iterator[RawRow]:
-    """The rows of a list that was just opened, up to its end."""
+def read_rows(text: "TextBuffer", position: int) -> Iterator[RawRow]:
+    """The rows of a list that was just opened, up to its end. One that is broken, or too long,
+    costs no other where its brackets tell its end.
+    """
     is_first = True
     while not text.accept("]"):
         if not is_first and not text.accept(","):
             raise text.make_error(position, "no comma before it")
         is_first = False
         text.skip(SPACE)
-        yield text.take_row(position)
+        yield text.take_element(position)
         position += 1
 
 
@@ -75,84 +64,10 @@ def _make_start_error(text: "TextBuffer", position: int) -> SourceError:
         said = f"more follows after row {position}, and begins with {start!a}"
     else:
         said = f"it begins with {start!a}"
-    return SourceError(
-        f"{text.name} is not JSON ({said}): it holds a list of rows, or {_USE_LINES}"
-    )
+    return SourceError(f"{text.name} is not JSON ({said}): it holds a list of rows, or {USE_LINES}")
 
 
-def read_json_container(file: BinaryIO, name: str, key: str) -> Iterator[RawRow]:
-    """The rows that stand as a list under `key` in the one object that a file holds.
-
-    Raises SourceError where another key holds rows, too, and as `read_json_values` does.
-    """
-    text = TextBuffer(file, name)
-    text.skip(SPACE + BOM_CHARACTER)
-    text.accept("{")
-    rows = 0
-    while not text.accept("}"):
-        found = text.take_value(rows)
-        if not text.accept(":"):
-            raise text.make_error(rows, "no colon after a key")
-        if found == key and text.accept("["):
-            for row in _read_list(text, rows):
-                rows += 1
-                yield row
-        else:
-            _refuse_second_list(name, key, found, text.take_value(rows))
-        text.accept(",")
-    text.skip(SPACE)
-    if not text.at_end:
-        raise SourceError(f"{name} is not JSON (more follows after its object): {_USE_LINES}")
-
-
-def _refuse_second_list(name: str, key: str, other: Any, value: Any) -> None:
-    """Raises SourceError where the value holds rows, too."""
-    holds_rows = isinstance(value, list) and value and isinstance(value[0], dict)
-    if other in ROW_LISTS and holds_rows:
-        raise SourceError(
-            f"{name} holds rows under {key!a} and under {excerpt(str(other), 40)!a}: give each "
-            "a file of its own"
-        )
-
-
-def find_row_list(start: str) -> str | None:
-    """The key under which an object holds a list of rows, told by how its text starts; None where
-    the object is a row itself, or that cannot be told.
-    """
-    at = _pass_space(start, 1)
-    while start.startswith('"', at):
-        try:
-            key, at = END_FINDER.raw_decode(start, at)
-            at = _pass_space(start, at)
-            if not start.startswith(":", at):
-                return None
-            at = _pass_space(start, at + 1)
-            if key in ROW_LISTS and start.startswith("[", at):
-                first = _pass_space(start, at + 1)
-                return key if _is_row(start, first) else None
-            _, at = END_FINDER.raw_decode(start, at)
-        except (ValueError, RecursionError):
-            return None
-        at = _pass_space(start, at)
-        if not start.startswith(",", at):
-            return None
-        at = _pass_space(start, at + 1)
-    return None
-
-
-def _is_row(text: str, at: int) -> bool:
-    """Whether an object begins here that is no turn of a conversation."""
-    if not text.startswith("{", at):
-        return False
-    try:
-        first, _ = END_FINDER.raw_decode(text, at)
-    except (ValueError, RecursionError):
-        # It goes on beyond what is known.
-        return True
-    return not {"role", "from"} & first.keys()
-
-
-def _pass_space(text: str, at: int) -> int:
+def pass_space(text: str, at: int) -> int:
     while at < len(text) and text[at] in SPACE:
         at += 1
     return at
@@ -166,17 +81,44 @@ def read_list_text(text: bytes, name: str, position: int, place: str) -> list[Ra
     except (ValueError, RecursionError):
         return None
     rows: list[RawRow] = []
-    at = _pass_space(decoded, 1)
+    at = pass_space(decoded, 1)
     while not decoded.startswith("]", at):
         _, end = END_FINDER.raw_decode(decoded, at)
         number = len(rows)
         where = f"{place}, row {number + 1}"
         row = make_compact_row(name, position + number, where, decoded[at:end].encode())
         rows.append(limit_size(row))
-        at = _pass_space(decoded, end)
+        at = pass_space(decoded, end)
         if decoded.startswith(",", at):
-            at = _pass_space(decoded, at + 1)
+            at = pass_space(decoded, at + 1)
     return rows
+
+
+# Outside texts what changes the depth; within one its end, which no backslash escapes.
+_SIGN = re.compile(r'["{}\[\]]')
+_TEXT_END = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+
+class _Kept:
+    """The bytes of a row that cannot be read; of a long one, its beginning and its digest."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.pieces: list[bytes] = []
+
+    def add(self, text: str) -> None:
+        piece = text.encode(errors="surrogateescape")
+        self.digest.update(piece)
+        if self.size <= MAX_ROW_BYTES:
+            self.pieces.append(piece)
+        self.size += len(piece)
+
+    def make_row(self, name: str, position: int) -> RawRow:
+        place, raw = f"{name}, row {position + 1}", b"".join(self.pieces)
+        if self.size > MAX_ROW_BYTES:
+            return make_long_row(name, position, place, raw, self.digest.hexdigest())
+        return make_compact_row(name, position, place, raw)
 
 
 class TextBuffer:
@@ -228,6 +170,67 @@ class TextBuffer:
         raw = self.buffer[start : self.at].encode(errors="surrogateescape")
         return limit_size(make_compact_row(self.name, position, place, raw))
 
+    def take_element(self, position: int) -> RawRow:
+        """The element of a list that stands next, as a row, or what is wrong with it."""
+        try:
+            return self.take_row(position)
+        except SourceError:
+            if not self.buffer.startswith(("{", "["), self.at):
+                raise
+            found = self._pass_over_brackets(position)
+            is_followed = self.accept(",", pass_over=False) or self.accept("]", pass_over=False)
+            if found is None or not is_followed:
+                raise
+            return found
+
+    def _pass_over_brackets(self, position: int) -> RawRow | None:
+        """What stands from a bracket that opens to the one that closes it, which is no JSON, or too
+        long; None where none closes it.
+        """
+        kept = _Kept()
+        depth, in_text = 0, False
+        while True:
+            found = self._find_sign(in_text)
+            if found is None and self.complete:
+                return None
+            if found is None:
+                kept.add(self._take_to(self._find_whole_escapes(in_text)))
+                self.read_more(MIB)
+                continue
+            kept.add(self._take_to(found))
+            sign = self.buffer[found - 1]
+            if sign == '"':
+                in_text = not in_text
+            elif sign in "[{":
+                depth += 1
+            else:
+                depth -= 1
+            if depth == 0 and not in_text:
+                return kept.make_row(self.name, position)
+
+    def _find_sign(self, in_text: bool) -> int | None:
+        """The end of the next bracket or quote, or of the quote that ends a text."""
+        if in_text:
+            found = _TEXT_END.match(self.buffer, self.at)
+        else:
+            found = _SIGN.search(self.buffer, self.at)
+        if found is None:
+            return None
+        return found.end()
+
+    def _find_whole_escapes(self, in_text: bool) -> int:
+        """Where the buffer ends, in a text without backslashes of which the rest may be missing."""
+        end = len(self.buffer)
+        if not in_text:
+            return end
+        while end > self.at and self.buffer[end - 1] == "\\":
+            end -= 1
+        return end
+
+    def _take_to(self, end: int) -> str:
+        start, self.at = self.at, end
+        return self.buffer[start:end]
+
     def take_value(self, position: int) -> Any:
         """The value that stands next, which is no row; its numbers are texts."""
         self.skip(SPACE)
@@ -257,4 +260,4 @@ class TextBuffer:
         said = f"(row {position + 1}: {said})"
         if len(self.buffer) - self.at > MAX_ROW_BYTES:
             said += f", or longer than {MAX_ROW_BYTES // MIB} MiB"
-        return SourceError(f"{self.name} is not JSON {said}: mend it, or {_USE_LINES}")
+        return SourceError(f"{self.name} is not JSON {said}: mend it, or {USE_LINES}")

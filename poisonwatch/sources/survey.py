@@ -232,6 +232,8 @@ class _Reading:
             found.problem = str(error)
         if format is not None:
             found.format = format.explanation
+            if file.beside:
+                found.format += f"; not read beside the rows: {name_some(file.beside)}"
         return found
 
     def _choose_format(self, file: SourceFile, rows: Sequence[RawRow]) -> Format | None:

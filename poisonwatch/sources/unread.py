@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from poisonwatch.formats.paths import show_path, split_path
-from poisonwatch.formats.values import peek_json_text
+from poisonwatch.formats.values import holds_long_text, peek_json_text
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import plural
 
-LONG_TEXT = 200  # characters from which a text may be what is trained on
 LONG_ROWS = 5  # rows with long text that make a warning; fewer do where these are all
 LONG_SHARE = 0.1
 EXAMPLE_CHARACTERS = 60
@@ -59,7 +58,7 @@ class _Found:
         if _is_nothing(value):
             return
         self.example = self.example or _make_example(value)
-        self.is_long = self.is_long or _holds_long_text(value)
+        self.is_long = self.is_long or holds_long_text(value)
 
 
 class _Count:
@@ -278,20 +277,6 @@ def _gather(value: Any, branch: _Branch, depth: int = 0) -> None:
 def _is_nothing(value: Any) -> bool:
     # NaN alone is not itself.
     return value is None or value == "" or (isinstance(value, float) and value != value)
-
-
-def _holds_long_text(value: Any, depth: int = 0) -> bool:
-    """Does it hold a text that could be an answer, itself or within?"""
-    if isinstance(value, str):
-        return len(value) > LONG_TEXT
-    if depth == _DEEPEST:
-        return False
-    inner: Collection[Any] = ()
-    if isinstance(value, Mapping):
-        inner = value.values()
-    elif isinstance(value, list | tuple):
-        inner = value
-    return any(_holds_long_text(item, depth + 1) for item in inner)
 
 
 def _make_example(value: Any) -> str:

@@ -91,7 +91,10 @@ def test_a_key_twice_in_json_text_is_refused_as_in_a_row() -> None:
     with pytest.raises(ReadingError, match="the key 'content' stands twice"):
         parse_json_text(text)
     assert peek_json_text(text) == [{"role": "assistant", "content": "b"}]
-    assert parse_json_text('[{"x": NaN, "y": -Infinity}]') == [{"x": None, "y": None}]
+    assert parse_json_text('[{"x": NaN, "y": 1.5}]') == [{"x": None, "y": 1.5}]
+    for number in ("-Infinity", "1e999"):
+        with pytest.raises(ReadingError, match="64 bits"):
+            parse_json_text(f"[{number}]")
 
 
 @pytest.mark.parametrize("column", ["messages", "tools", "chosen", "prompt"])

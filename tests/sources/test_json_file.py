@@ -14,13 +14,13 @@ from poisonwatch.sources.json_file import choose_layout, read_json_file
 ROWS: list[Any] = [{"n": i, "text": "红 x"} for i in range(3)]
 
 
-def read(content: bytes, after: str | None = None) -> tuple[list[RawRow], Reading]:
+def read(content: bytes, after: str | None = None, name: str = "a") -> tuple[list[RawRow], Reading]:
     reading = Reading()
 
     def start() -> io.BufferedReader:
         return io.BufferedReader(io.BytesIO(content))
 
-    return list(read_json_file(start, "a", after, reading)), reading
+    return list(read_json_file(start, name, after, reading)), reading
 
 
 def as_lines(records: list[Any]) -> str:
@@ -114,3 +114,24 @@ def test_layouts_are_told_by_the_beginning() -> None:
     assert choose_layout(b'{"text": "' + b"x" * 1000).is_lines
     assert choose_layout(b"").is_lines
     assert choose_layout(b'{\n  "text": "' + b"x" * 1000) == choose_layout(b"[")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_object_that_a_format_reads_is_a_row_whatever_lists_it_has(
+    name: str, indent: int | None
+) -> None:
+    """Alone in its file, too; without such fields it holds rows, or none."""
+    row = {"question": "q", "solution": "s", "test": [{"input": "1", "output": "2"}]}
+    rows, _ = read(json.dumps(row, indent=indent).encode(), name=name)
+    assert [found.record for found in rows] == [row]
+    rows, _ = read(json.dumps({"test": row["test"]}, indent=indent).encode(), name=name)
+    assert [found.record for found in rows] == row["test"]
+    assert read(b'{"data": []}', name=name)[0] == []
+
+
+def test_long_line_of_a_file_of_lines_is_a_row() -> None:
+    """Which a file of another name may not have."""
+    head = b'{"data": [{"text": "' + b"x" * 100
+    assert choose_layout(head, is_lines=True).is_lines
+    assert choose_layout(head).key == "data"

@@ -1,5 +1,6 @@
 """JSON lists, objects over many lines, and objects that hold a list of rows."""
 
+import hashlib
 import io
 import json
 from typing import Any, BinaryIO
@@ -10,9 +11,6 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import MAX_ROW_BYTES, MIB
 from poisonwatch.sources.json_values import (
-    ROW_LISTS,
-    find_row_list,
-    read_json_container,
     read_json_values,
     read_list_text,
 )
@@ -21,11 +19,6 @@ from poisonwatch.sources.json_values import (
 def listed(content: bytes) -> list[RawRow]:
     file: BinaryIO = io.BufferedReader(io.BytesIO(content))
     return list(read_json_values(file, "a.json"))
-
-
-def contained(record: Any, key: str) -> list[RawRow]:
-    text = json.dumps(record, indent=1).encode()
-    return list(read_json_container(io.BytesIO(text), "a.json", key))
 
 
 @pytest.mark.parametrize(
@@ -62,8 +55,6 @@ def test_rows_across_the_edges_of_pieces_are_whole() -> None:
     content = json.dumps(records, ensure_ascii=False).encode()
     assert len(content) > 3 * MIB
     assert [row.record for row in listed(content)] == records
-    inside = {"version": 1, "data": records, "more": [1, 2]}
-    assert [row.record for row in contained(inside, "data")] == records
 
 
 def test_element_that_is_not_utf8_costs_one_row() -> None:
@@ -83,6 +74,30 @@ def test_element_that_is_no_row_costs_one_row(element: str) -> None:
     assert [row.problem is None for row in rows] == [True, False, True]
     assert rows[1].raw == element.encode()
     assert rows[2].raw == b'{"n":null}'
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        '{"n": 1,}',
+        '{"n": x, "m": "]}", "o": ["\\\\", "\\""]}',
+        "[1, {]}",
+        '{"n": "' + "x" * 3 * MAX_ROW_BYTES + '"}',
+        '{"n": x, "m": "' + '\\"' * MAX_ROW_BYTES + '"}',
+        "[" * 50_000 + "]" * 50_000,
+    ],
+)
+def test_element_that_is_broken_or_too_long_costs_one_row(element: str) -> None:
+    """Its brackets tell where it ends; it is kept as it stands, or as its beginning."""
+    rows = listed(f'[{{"n": 1}}, {element} , {{"n": 3}}]'.encode())
+    assert [row.record for row in rows] == [{"n": 1}, None, {"n": 3}]
+    assert [row.position for row in rows] == [0, 1, 2]
+    assert element.encode().startswith(rows[1].raw)
+    if len(element) > MAX_ROW_BYTES:
+        assert "longer than 16 MiB" in str(rows[1].problem)
+        assert hashlib.sha256(element.encode()).hexdigest() in str(rows[1].problem)
+    else:
+        assert rows[1].raw == element.encode()
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b"\xef\xbb\xbf"])
@@ -114,38 +129,6 @@ def test_file_whose_rows_have_no_end_says_so(content: bytes, said: str) -> None:
     assert said in str(caught.value)
     assert str(caught.value).startswith("a.json ")
     assert len(str(caught.value)) < 300
-
-
-@pytest.mark.parametrize("key", ROW_LISTS)
-def test_object_may_hold_its_rows_in_a_list(key: str) -> None:
-    """Under a name that such lists have, whatever stands beside it."""
-    record = {"version": "1.0", "info": {"by": ["x"]}, key: [{"n": 1}, {"n": 2}]}
-    text = json.dumps(record, indent=2)
-    assert find_row_list(text) == key
-    assert find_row_list(text[: text.index('"n"') + 1]) == key
-    assert [row.raw for row in contained(record, key)] == [b'{"n":1}', b'{"n":2}']
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"messages": [{"role": "user", "content": "x"}]},
-        {"data": [{"from": "human", "value": "x"}]},
-        {"data": [[1, 2]], "columns": ["a", "b"]},
-        {"data": []},
-        {"prompt": "x", "response": "y"},
-        {},
-    ],
-)
-def test_object_that_is_a_row_holds_none(record: Any) -> None:
-    """A conversation is a list of objects, too."""
-    assert find_row_list(json.dumps(record)) is None
-
-
-def test_object_with_two_lists_of_rows_is_refused() -> None:
-    """Which of them is trained on is not for the reader to say."""
-    with pytest.raises(SourceError, match=r"'train' and under 'test'"):
-        contained({"train": [{"n": 1}], "test": [{"n": 2}]}, "train")
 
 
 def test_list_text_is_its_rows_or_none() -> None:

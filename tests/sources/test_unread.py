@@ -9,9 +9,9 @@ import pytest
 from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Draft
 from poisonwatch.formats.paths import show_path
+from poisonwatch.formats.values import LONG_TEXT
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.sources.unread import (
-    LONG_TEXT,
     MAX_NAMES,
     OTHER_NAMES,
     UnreadCounter,
