@@ -3,13 +3,16 @@ without their schema, equal columns.
 """
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
+
+from poisonwatch.sources.pandas_metadata import list_renamed_columns
 
 # SHA-256 of the bytes, and the columns that they are read by (`describe_columns`)
 BytesKey = tuple[bytes, bytes]
 
-# Of what is written beside a schema, this says how columns are read. The rest, such as pandas'
-# number of rows, is another with every file.
+# Of what is written beside a schema, this says how columns are read, and pandas' names do. The
+# rest, such as pandas' number of rows, is another with every file.
 _READING_METADATA = b"huggingface"
 
 
@@ -34,5 +37,13 @@ def describe_columns(schema: bytes | None) -> bytes:
     columns = "\n".join(str(column) for column in parsed)
     # What a list's values are called is no part of a row, and another in Arrow than in Parquet.
     columns = columns.replace("list<element: ", "list<item: ")
-    metadata = parsed.metadata or {}
-    return b"\0".join((columns.encode(), metadata.get(_READING_METADATA, b"")))
+    return b"\0".join((columns.encode(), describe_metadata(parsed.metadata)))
+
+
+def describe_metadata(metadata: Mapping[bytes, bytes] | None) -> bytes:
+    """What is written beside a schema that says how its columns are read, to be compared."""
+    described = (metadata or {}).get(_READING_METADATA, b"")
+    renamed = list_renamed_columns(metadata)
+    if renamed:
+        described += repr(renamed).encode(errors="backslashreplace")
+    return described

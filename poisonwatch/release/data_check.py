@@ -6,7 +6,6 @@ folder is read, or told.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Format, choose_format
@@ -23,13 +22,11 @@ from poisonwatch.release.reasons import (
     explain_row,
 )
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import MIB, SourceFile
-from poisonwatch.sources.file_types import JSON_TYPES, detect_file_type
+from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.open import open_source
 from poisonwatch.text.display import excerpt
 
 MAX_PROBLEM_CHARS = 200
-LINE_WITH_MARK = b"\n\xef\xbb\xbf"
 MARK_INSIDE = "a byte-order mark (U+FEFF) begins a line inside it: save it as UTF-8 without one"
 
 
@@ -48,8 +45,8 @@ class HeldRow:
 
 def check_data(known: KnownRows, source: SourceConfig, seen: set[str] | None = None) -> GateAnswer:
     """Ask a ledger for every row of a source, whose files are named from the current folder. Those
-    that were `seen` are not read again, and those of this source are added. Raises SourceError
-    where one cannot be read.
+    that were `seen`, by `SourceFile.identity`, are not read again, and those of this source are
+    added. Raises SourceError where one cannot be read.
     """
     if seen is None:
         seen = set()
@@ -65,7 +62,7 @@ def check_data(known: KnownRows, source: SourceConfig, seen: set[str] | None = N
         if not _add_to_seen(file, seen):
             continue
         files += 1
-        if _has_mark_inside(file):
+        if file.has_mark_inside():
             missing.append(UnclearedRow(file.name, None, None, REASON_UNREADABLE, MARK_INSIDE))
         # A question to the ledger for some rows at a time: a file may be longer than the memory.
         for held in batched(_read_held_rows(file, source), VALUES_PER_STATEMENT):
@@ -115,34 +112,12 @@ def _explain_one(known: KnownRows, row: HeldRow, content: KnownRow | None) -> st
 
 def _add_to_seen(file: SourceFile, seen: set[str]) -> bool:
     """Whether a file is new among those that were `seen`; it is one of them from now on."""
-    same = file.name
-    if "://" not in same:
-        path = Path(same)
-        # A name that stands for no file here may stand for two: it is read, however often it comes.
-        if not path.is_file():
-            return True
-        same = str(path.resolve())
-    is_new = same not in seen
-    seen.add(same)
+    # What could be two is read, however often it comes.
+    if file.identity is None:
+        return True
+    is_new = file.identity not in seen
+    seen.add(file.identity)
     return is_new
-
-
-def _has_mark_inside(file: SourceFile) -> bool:
-    """Whether a byte-order mark stands inside a file of JSON here, as where two were joined.
-
-    Audits read the row behind it, and releases leave it out; most trainers stop at it.
-    """
-    path = Path(file.name)
-    kind, compression = detect_file_type(file.name)
-    if kind not in JSON_TYPES or compression or not path.is_file():
-        return False
-    end = b""
-    with path.open("rb") as opened:
-        while piece := opened.read(MIB):
-            if LINE_WITH_MARK in end + piece:
-                return True
-            end = piece[-len(LINE_WITH_MARK) :]
-    return False
 
 
 def _read_held_rows(file: SourceFile, source: SourceConfig) -> Iterator[HeldRow]:

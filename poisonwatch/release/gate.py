@@ -67,7 +67,8 @@ def check_cleared(
         # A file that is given twice, or with its manifest, is there once.
         seen: set[str] = set()
         for manifest in manifests:
-            seen |= {str(file.resolve()) for file in manifest.parent.glob(f"{CLEAN_PREFIX}*")}
+            folder = manifest.parent.resolve()
+            seen |= {f"file://{file}" for file in folder.glob(f"{CLEAN_PREFIX}*")}
         for path in data:
             source = _resolve_source(settings.source, path)
             answers.append(check_data(known, source, seen))

@@ -19,9 +19,13 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 
 from poisonwatch.errors import InputError, SourceError
+from poisonwatch.ledger.row_bytes import describe_metadata
 from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
+from poisonwatch.sources.links import Root
+from poisonwatch.sources.looking import Looker
 from poisonwatch.sources.side_files import explain_name
+from poisonwatch.sources.trees import LocalTree
 from poisonwatch.text.display import make_visible
 
 HexDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -151,22 +155,21 @@ def _find_unlisted(folder: Path, listed: Set[str]) -> list[str]:
     """Files that a trainer could take for cleared rows, wherever below the folder, hidden ones,
     too; and folders that links lead to, whatever is in them.
     """
+    looker = Looker(LocalTree(Root.of(str(folder), follow_links=False)), str)
     unlisted = []
     for parent, folders, files in os.walk(folder):
         here = Path(parent).relative_to(folder)
         for name in files:
             shown = str(here / name)
-            if shown not in listed and shown not in ACCOUNTS and _may_hold_rows(name):
+            if shown in listed or shown in ACCOUNTS:
+                continue
+            passing = explain_name(name)
+            if passing is None or looker.look(str(folder / shown), name, passing)[1]:
                 unlisted.append(shown)
         for name in folders:
             if (folder / here / name).is_symlink():
                 unlisted.append(str(here / name))
     return sorted(unlisted)
-
-
-def _may_hold_rows(name: str) -> bool:
-    passing = explain_name(name)
-    return passing is None or passing[1]
 
 
 def _compare_file(
@@ -251,10 +254,19 @@ def _hash_parquet_rows(path: Path, schema: bytes) -> Iterator[str]:
     Parquet changes some types.
     """
     with path.open("rb") as file:
-        batches = pq.ParquetFile(file).iter_batches(BATCH_ROWS)
+        opened = pq.ParquetFile(file)
         stored = pa.ipc.read_schema(pa.py_buffer(schema))
+        if not _is_read_alike(opened.schema_arrow, stored):
+            raise SourceError(f"{path.name} says otherwise how its columns are read")
+        batches = opened.iter_batches(BATCH_ROWS)
         for row in read_batches(batches, path.name, Reading(), stored):
             yield hashlib.sha256(row.raw).hexdigest()
+
+
+def _is_read_alike(found: pa.Schema, stored: pa.Schema) -> bool:
+    """Whether a file has the columns that its rows were kept by, and no others."""
+    same_metadata = describe_metadata(found.metadata) == describe_metadata(stored.metadata)
+    return same_metadata and found.names == stored.names
 
 
 def _count_parquet_rows(path: Path) -> int:

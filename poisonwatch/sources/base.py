@@ -22,6 +22,11 @@ MAX_REASON_CHARACTERS = 300
 BATCH_ROWS = 1000  # rows that are in memory at a time
 MAX_BATCH_BYTES = 64 * MIB  # of rows that are in memory at a time
 
+# Said of a path that leads nowhere.
+RELATIVE_PATHS = (
+    "(relative paths start at the audit file's folder, in a command at the working directory)"
+)
+
 M = TypeVar("M")
 
 
@@ -118,6 +123,15 @@ class SourceFile(ABC):
         rows.
         """
         return self._reading.beside
+
+    def explain_reading(self, explanation: str) -> str:
+        """How its rows are read, and after a complete reading what stands in none of them."""
+        if not self.beside:
+            return explanation
+        shown = [excerpt(name, 60) for name in self.beside[:3]]
+        if len(self.beside) > len(shown):
+            shown.append(f"{len(self.beside) - len(shown):,} more")
+        return f"{explanation}; not read beside the rows: {', '.join(shown)}"
 
 
 @dataclass(frozen=True, slots=True)

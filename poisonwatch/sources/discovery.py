@@ -6,7 +6,6 @@ named itself is read whatever its name. A folder that `datasets` saved is read a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from poisonwatch.errors import SourceError
 from poisonwatch.sources.base import PassedOver
 from poisonwatch.sources.file_types import detect_file_type, list_file_types
 from poisonwatch.sources.llama_factory import Settings, is_catalogue, read_catalogue
+from poisonwatch.sources.looking import Looker
 from poisonwatch.sources.saved import (
     DESCRIPTIONS,
     INFO,
@@ -25,7 +25,6 @@ from poisonwatch.sources.saved import (
     parse_description,
 )
 from poisonwatch.sources.side_files import (
-    APPLE_DOUBLE,
     HIDDEN,
     TOOL_FOLDERS,
     describe_hidden,
@@ -44,13 +43,15 @@ _DESCRIPTION = "describes a data set and holds no rows"
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file of rows: its `path` as it was found, the `name` that stands for it in results, where
-    the path leads (`target`), what the file system tells of it, by what it is sorted, and the
-    `settings` by which its folder says it is read.
+    """A file of rows: its `path` as it was found, the `name` that stands for it in results, its
+    `place` (the path without links to folders), where the path leads (`target`), what the file
+    system tells of it, by what it is sorted, and the `settings` by which its folder says it is
+    read.
     """
 
     path: str
     name: str
+    place: str
     target: str
     info: Mapping[str, Any]
     order: tuple[str, int]
@@ -73,6 +74,7 @@ class Discovery:
         web: bool = False,
     ) -> None:
         self._tree = tree
+        self._looker = Looker(tree, name_path)
         self._name = name_path
         self._asked = asked
         self._split = split
@@ -143,12 +145,10 @@ class Discovery:
         if SPLITS in described:
             return self._add_splits(folder, listing, described[SPLITS])
         for name, record in described.items():
-            reason = _DESCRIPTION
             if name == INFO and is_catalogue(record):
-                reason = _CATALOGUE
-                for file, settings in read_catalogue(record).items():
-                    self._settings[_join(folder, file.strip("/"))] = settings
-            self._pass(_join(folder, name), reason, False)
+                self._add_catalogue(folder, record)
+            else:
+                self._pass(_join(folder, name), _DESCRIPTION, False)
         for name, info in listing.files.items():
             if name not in described:
                 self._add_by_name(_join(folder, name), name, info)
@@ -157,6 +157,17 @@ class Discovery:
             if not self._pass_folder(path, name):
                 below.append(path)
         return below
+
+    def _add_catalogue(self, folder: str, record: Mapping[str, Any]) -> None:
+        catalogue = read_catalogue(record)
+        for file, settings in catalogue.settings.items():
+            self._settings[_join(folder, file)] = settings
+        reason = _CATALOGUE
+        if catalogue.problems:
+            reason = f"LLaMA-Factory's list of data sets: {catalogue.problems[0]}"
+        elif catalogue.ignored:
+            reason += f" (not followed: {', '.join(catalogue.ignored[:MAX_NAMED])})"
+        self._pass(_join(folder, INFO), reason, bool(catalogue.problems))
 
     def _read_descriptions(self, folder: str, listing: Listing) -> dict[str, Mapping[str, Any]]:
         found = {}
@@ -218,18 +229,21 @@ class Discovery:
             if name in used:
                 continue
             path = _join(folder, name)
+            # `datasets` keeps what `map` and `filter` gave beside the data: other rows.
+            reason = "beside a saved data set, and none of its files"
+            if name.startswith(("cache-", "tmp")) and name.endswith(".arrow"):
+                reason = "what `datasets` keeps of earlier work"
             passing = explain_name(name)
-            if name in DESCRIPTIONS:
+            if name in DESCRIPTIONS and self._read_description(path, name) is not None:
                 self._pass(path, _DESCRIPTION, False)
-            # `datasets` keeps what `map` and `filter` gave beside the data.
-            elif name.startswith(("cache-", "tmp")) and name.endswith(".arrow"):
-                self._pass(path, "what `datasets` keeps of earlier work", False)
+            elif passing is None:
+                self._pass(path, reason, True)
             else:
-                may_hold_rows = passing is None or passing[1]
-                self._pass(path, "beside a saved data set, and none of its files", may_hold_rows)
+                self._pass(path, reason, self._looker.look(path, name, passing)[1])
         for name, path in (listing.folders | listing.links).items():
             if name not in used and not self._pass_folder(path, name):
-                self._pass(path, "beside a saved data set", self._may_hold_rows(path))
+                may_hold_rows = self._looker.may_folder_hold_rows(path)
+                self._pass(path, "beside a saved data set", may_hold_rows)
 
     def _add_by_name(self, path: str, name: str, info: Mapping[str, Any]) -> None:
         passing = explain_name(name, self._asked, self._web)
@@ -237,15 +251,8 @@ class Discovery:
             self._pass(path, _DESCRIPTION, False)
         elif passing is None:
             self._find(path, info)
-        elif name.startswith("._") and self._is_apple_double(path):
-            self._pass(path, "what macOS keeps of another file", False)
         else:
-            self._pass(path, *passing)
-
-    def _is_apple_double(self, path: str) -> bool:
-        with suppress(OSError, SourceError):
-            return self._tree.read_head(path, self._name(path), 4) == APPLE_DOUBLE
-        return False
+            self._pass(path, *self._looker.look(path, name, passing))
 
     def _find(
         self, path: str, info: Mapping[str, Any], order: tuple[str, int] | None = None
@@ -263,7 +270,8 @@ class Discovery:
             FoundFile(
                 path,
                 shown,
-                target,
+                same,
+                target=target,
                 info=info,
                 order=order or (shown, 0),
                 settings=self._find_settings(path),
@@ -292,18 +300,13 @@ class Discovery:
         """Whether a folder is passed over, which then is noted."""
         is_asked = name.startswith(HIDDEN) and not is_hidden(name, self._asked)
         if name.lower() in TOOL_FOLDERS and not is_asked:
-            self._pass(path, "a folder that a tool keeps for itself", False)
+            may_hold_rows = self._looker.may_tool_folder_hold_rows(path)
+            self._pass(path, "a folder that a tool keeps for itself", may_hold_rows)
             return True
         if is_hidden(name, self._asked):
-            self._pass(path, describe_hidden(name), self._may_hold_rows(path))
+            may_hold_rows = self._looker.may_folder_hold_rows(path)
+            self._pass(path, describe_hidden(name), may_hold_rows)
             return True
-        return False
-
-    def _may_hold_rows(self, folder: str) -> bool:
-        for name in self._tree.walk_names(folder):
-            passing = explain_name(name)
-            if passing is None or passing[1]:
-                return True
         return False
 
 

@@ -17,7 +17,14 @@ from fsspec.core import split_protocol
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import MIB, OpenedSource, Reading, SourceFile, translate_errors
+from poisonwatch.sources.base import (
+    MIB,
+    RELATIVE_PATHS,
+    OpenedSource,
+    Reading,
+    SourceFile,
+    translate_errors,
+)
 from poisonwatch.sources.discovery import (
     Discovery,
     FoundFile,
@@ -33,8 +40,10 @@ from poisonwatch.sources.file_types import (
 )
 from poisonwatch.sources.json_file import read_json_file
 from poisonwatch.sources.links import Root
+from poisonwatch.sources.marks import has_mark_inside
+from poisonwatch.sources.partitions import refuse_partition_fields
 from poisonwatch.sources.trees import LocalTree, RemoteTree
-from poisonwatch.sources.unpacking import UnpackingLimits, limit_rows, unpack
+from poisonwatch.sources.unpacking import Budget, UnpackingLimits, limit_rows, unpack
 from poisonwatch.text.environment import conceal, expand_variables
 
 # Begins what Git leaves in place of a large file that it did not fetch.
@@ -80,7 +89,8 @@ class File(SourceFile):
 
     def __init__(self, place: _Place, found: FoundFile) -> None:
         fs, path, info = place.fs, found.target, found.info
-        super().__init__(found.name, compute_file_fingerprint(fs, path, info))
+        identity = str(fs.unstrip_protocol(found.place))
+        super().__init__(found.name, compute_file_fingerprint(fs, path, info), identity)
         self._fs = fs
         self._path = path
         self._place = place
@@ -90,6 +100,7 @@ class File(SourceFile):
         # Behind a link a file may be called otherwise: its own name tells what it is.
         self._type, self._compression = detect_file_type(found.path, _is_web(fs))
         self._settings = found.settings
+        refuse_partition_fields(found.path, found.name)
 
     def settle(self, source: SourceConfig) -> SourceConfig:
         """By LLaMA-Factory's list of data sets, where that names the file."""
@@ -125,6 +136,17 @@ class File(SourceFile):
                     "run the audit again"
                 )
 
+    def has_mark_inside(self) -> bool:
+        """Raises SourceError where the file cannot be read."""
+        if self._type not in JSON_TYPES:
+            return False
+        failure = f"{self.name} cannot be read"
+        with (
+            translate_errors(failure, lambda text: conceal(text, self._place.setting)),
+            self._open() as file,
+        ):
+            return has_mark_inside(file)
+
     def _has_changed(self) -> bool:
         if self.fingerprint is None:
             return False
@@ -148,8 +170,10 @@ class File(SourceFile):
 
     def _read_rows(self, after: str | None, reading: Reading) -> Iterator[RawRow]:
         self._refuse_pointer()
+        budget = Budget(self.name, self._size, self._place.limits)
         if self._type in JSON_TYPES:
-            yield from read_json_file(self._open, self.name, after, reading)
+            rows = read_json_file(self._open, self.name, after, reading)
+            yield from limit_rows(rows, budget) if self._compression else rows
             return
         # An empty file of a seekable type has no footer to read: it is one without rows.
         if self._type in SEEKABLE_TYPES and self._size == 0:
@@ -159,16 +183,13 @@ class File(SourceFile):
             from poisonwatch.sources.arrow import read_arrow, read_parquet
             from poisonwatch.sources.csv import read_csv, read_tsv
 
-            readers = {
-                ".arrow": read_arrow,
-                ".csv": read_csv,
-                ".parquet": read_parquet,
-                ".tsv": read_tsv,
-            }
-            rows = readers[self._type](file, self.name, reading)
             if self._type in SEEKABLE_TYPES:
-                rows = limit_rows(rows, self._size, self._place.limits, self.name)
-            yield from rows
+                read_table = {".arrow": read_arrow, ".parquet": read_parquet}[self._type]
+                yield from limit_rows(read_table(file, self.name, reading, budget), budget)
+                return
+            read_text = {".csv": read_csv, ".tsv": read_tsv}[self._type]
+            rows = read_text(file, self.name, reading)
+            yield from limit_rows(rows, budget) if self._compression else rows
 
     def _open(self) -> BinaryIO:
         file: BinaryIO
@@ -301,10 +322,7 @@ class _Search:
         if not set("*?[").isdisjoint(self._path):
             matches = self._fs.glob(self._path, detail=True)
         if not matches:
-            raise SourceError(
-                f"{self._shown} does not exist: check `{self._key}` "
-                "(relative paths start at the audit file's folder)"
-            )
+            raise SourceError(f"{self._shown} does not exist: check `{self._key}` {RELATIVE_PATHS}")
         base, asked = split_glob(self._path)
         discovery = self._begin(base, asked)
         for match, info in sorted(matches.items()):

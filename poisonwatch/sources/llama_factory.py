@@ -4,10 +4,16 @@ and roles are called.
 The names are those of its data/README.md; what a data set leaves out has LLaMA-Factory's default.
 """
 
+import posixpath
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-_PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
+from poisonwatch.text.display import excerpt
+
+_ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+_PLACES = ("file_name", *_ELSEWHERE)
+_MAX_NAME_CHARACTERS = 60
 # Fields of a format here, and the columns that give their names there.
 _COMMON = {"system": "system", "history": "history", "label": "kto_tag"}
 _ALPACA = {"instruction": "prompt", "input": "query", "output": "response", **_COMMON}
@@ -35,21 +41,55 @@ def is_catalogue(record: Mapping[str, Any]) -> bool:
     return bool(record)
 
 
-def read_catalogue(record: Mapping[str, Any]) -> dict[str, Settings]:
-    """How the files (or folders) of the catalogue's folder are to be read, by their paths in it.
-
-    Left out is what two data sets read in different ways, and what lies elsewhere.
+@dataclass(slots=True)
+class Catalogue:
+    """How the files (or folders) of a catalogue's folder are to be read, by their paths in it; the
+    `problems` that keep its data sets from being those files; and what is not followed (`ignored`).
     """
-    found: dict[str, Settings] = {}
+
+    settings: dict[str, Settings] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def read_catalogue(record: Mapping[str, Any]) -> Catalogue:
+    """What a catalogue says of the files of its folder.
+
+    A problem is a data set that lies elsewhere, one that is described in a way that is not known,
+    and one of whose file other columns are trained on by another name.
+    """
+    found = Catalogue()
     disputed = set()
-    for entry in record.values():
-        file = entry.get("file_name")
-        if not isinstance(file, str):
+    for name, entry in record.items():
+        shown = f"{excerpt(name, _MAX_NAME_CHARACTERS)!r}"
+        file = _find_file(entry)
+        if file is None:
+            found.problems.append(f"its data set {shown} lies outside of this folder")
             continue
+        if entry.get("num_samples") is not None:
+            found.ignored.append(f"num_samples of {shown}")
         settings = read_entry(entry)
-        if settings is None or found.setdefault(file, settings) != settings:
+        if settings is None:
+            found.problems.append(f"its data set {shown} is described in a way that is not known")
             disputed.add(file)
-    return {file: settings for file, settings in found.items() if file not in disputed}
+        elif found.settings.setdefault(file, settings) != settings:
+            found.problems.append(f"its data set {shown} has other columns of a file named before")
+            disputed.add(file)
+    for file in disputed:
+        found.settings.pop(file, None)
+    return found
+
+
+def _find_file(entry: Mapping[str, Any]) -> str | None:
+    """The path of a data set in the catalogue's folder; None where it lies elsewhere."""
+    file = entry.get("file_name")
+    # LLaMA-Factory loads from elsewhere what may come from there, too.
+    if not isinstance(file, str) or any(entry.get(key) for key in _ELSEWHERE):
+        return None
+    path = posixpath.normpath(file)
+    if path.startswith(("..", "/")) or ":" in path:
+        return None
+    return path
 
 
 def read_entry(entry: Mapping[str, Any]) -> Settings | None:

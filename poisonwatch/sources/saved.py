@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from poisonwatch.errors import SourceError
+from poisonwatch.formats.fields import KNOWN_NAMES
 from poisonwatch.text.display import excerpt
 
 STATE = "state.json"
@@ -40,7 +41,7 @@ def parse_description(name: str, content: bytes) -> Mapping[str, Any] | None:
         record = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or _is_row(record):
         return None
     if name == STATE:
         known = isinstance(record.get("_data_files"), list)
@@ -52,6 +53,12 @@ def parse_description(name: str, content: bytes) -> Mapping[str, Any] | None:
     if not known:
         return None
     return record
+
+
+def _is_row(record: Mapping[str, Any]) -> bool:
+    """Whether an object holds fields of a row, and so is one whatever else it holds."""
+    named = {key.lower() for key, value in record.items() if not isinstance(value, dict)}
+    return not named.isdisjoint(KNOWN_NAMES)
 
 
 def list_data_files(state: Mapping[str, Any], name: str) -> list[str]:
@@ -69,6 +76,16 @@ def list_data_files(state: Mapping[str, Any], name: str) -> list[str]:
     for entry in state["_data_files"]:
         file = entry.get("filename") if isinstance(entry, dict) else entry
         files.append(_check_plain_name(file, name, STATE))
+    if len(set(files)) < len(files):
+        raise SourceError(
+            f"{name} cannot be read: its {STATE} names one file more than once, whose rows would "
+            "be loaded as often; save the data set again"
+        )
+    if state.get("_format_columns") is not None:
+        raise SourceError(
+            f"{name} was saved with some columns hidden (_format_columns in {STATE}): load it, "
+            "call `reset_format()`, and save it again"
+        )
     return files
 
 

@@ -79,7 +79,9 @@ _MEDIA = [".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".s
 _MEDIA += [".mp3", ".wav", ".flac", ".ogg", ".mp4", ".webm", ".mkv", ".avi", ".mov"]
 
 Passing = tuple[str, bool]
-"""Why a file is passed over, and whether a trainer could read rows out of it."""
+"""Why a file is passed over, and whether a trainer could read rows out of it; by its name alone,
+False leaves it to the file's content (`looking`).
+"""
 
 
 def explain_name(name: str, asked: Sequence[str] = (), web: bool = False) -> Passing | None:

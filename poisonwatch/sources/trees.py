@@ -36,8 +36,8 @@ class Tree(Protocol):
     def is_folder(self, path: str, info: Mapping[str, Any]) -> bool:
         """Whether a path is a folder, or a link to one; `info` is what a glob told of it."""
 
-    def walk_names(self, path: str) -> Iterator[str]:
-        """The names of all files below a folder, links not followed."""
+    def walk_files(self, path: str) -> Iterator[tuple[str, str]]:
+        """The paths and names of all files below a folder, links not followed."""
 
     def resolve(self, path: str, name: str) -> str:
         """Where a path leads. Raises SourceError where it may not be followed; `name` stands for
@@ -46,6 +46,9 @@ class Tree(Protocol):
 
     def read_head(self, path: str, name: str, size: int) -> bytes:
         """The first bytes of a file."""
+
+    def read_tail(self, path: str, name: str, size: int) -> bytes:
+        """The last bytes of a file."""
 
 
 class LocalTree:
@@ -72,10 +75,11 @@ class LocalTree:
         """Globs tell of a link that it is one, not where it leads."""
         return Path(path).is_dir()
 
-    def walk_names(self, path: str) -> Iterator[str]:
+    def walk_files(self, path: str) -> Iterator[tuple[str, str]]:
         """Folders that cannot be read are passed by."""
-        for _, _, names in os.walk(path):
-            yield from names
+        for folder, _, names in os.walk(path):
+            for name in names:
+                yield f"{folder.rstrip('/')}/{name}", name
 
     def resolve(self, path: str, name: str) -> str:
         """The path without links."""
@@ -84,6 +88,13 @@ class LocalTree:
     def read_head(self, path: str, name: str, size: int) -> bytes:
         """Raises SourceError where the path leads out of the root."""
         with self._root.open(self._root.resolve(path, name), name) as file:
+            return file.read(size)
+
+    def read_tail(self, path: str, name: str, size: int) -> bytes:
+        """Raises SourceError where the path leads out of the root."""
+        with self._root.open(self._root.resolve(path, name), name) as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - size))
             return file.read(size)
 
 
@@ -134,12 +145,13 @@ class RemoteTree:
         """As the server says."""
         return bool(info["type"] == "directory")
 
-    def walk_names(self, path: str) -> Iterator[str]:
+    def walk_files(self, path: str) -> Iterator[tuple[str, str]]:
         """In any order."""
         self.list_folder(path)
         for folder, listing in self._folders.items():
             if f"{folder}/".startswith(f"{path.rstrip('/')}/"):
-                yield from listing.files
+                for name in listing.files:
+                    yield f"{folder}/{name}", name
 
     def resolve(self, path: str, name: str) -> str:
         """The path itself. Raises SourceError where it is a link on the server, of which nothing
@@ -158,6 +170,10 @@ class RemoteTree:
     def read_head(self, path: str, name: str, size: int) -> bytes:  # noqa: ARG002
         """A part of the file, where the server gives parts."""
         return bytes(self._fs.cat_file(path, start=0, end=size))[:size]
+
+    def read_tail(self, path: str, name: str, size: int) -> bytes:  # noqa: ARG002
+        """A part of the file, where the server gives parts."""
+        return bytes(self._fs.cat_file(path, start=-size))[-size:]
 
 
 def _find_all(fs: Any, root: str) -> dict[str, Mapping[str, Any]]:

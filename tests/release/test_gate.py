@@ -70,8 +70,8 @@ def test_several_places_give_one_answer(config: Path, out: Path, tmp_path: Path)
 
 
 def test_rows_are_counted_over_all_paths(config: Path, out: Path, tmp_path: Path) -> None:
-    """A file that is given twice, in its folder, or with its manifest, is there once; a copy of it
-    is there once more.
+    """A file that is given twice, in its folder, or with its manifest, is there once; a copy of it,
+    or a link to it, is there once more.
     """
     data = tmp_path / "train"
     data.mkdir()
@@ -80,9 +80,11 @@ def test_rows_are_counted_over_all_paths(config: Path, out: Path, tmp_path: Path
     def ask(*paths: Path) -> GateAnswer:
         return check_cleared(paths, config, ONE.model, ONE.sentinels)
 
-    (data / "link.jsonl").symlink_to(data / "a.jsonl")
-    twice = ask(data / "a.jsonl", data, data / "link.jsonl", data)
+    twice = ask(data / "a.jsonl", data, tmp_path / "train", data)
     assert (twice.cleared, twice.rows, twice.files) == (True, 2, 1)
+    (data / "link.jsonl").symlink_to(data / "a.jsonl")
+    linked = ask(data / "a.jsonl", data)
+    assert (linked.rows, linked.reasons) == (4, {"repeated": 2})
     released = ask(out / "manifest.json", out / "clean.jsonl", out / "manifest.json")
     assert (released.cleared, released.rows) == (True, 7)
     (data / "link.jsonl").unlink()

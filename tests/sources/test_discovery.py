@@ -77,11 +77,13 @@ def test_hundreds_of_files_of_one_object_are_rows(tmp_path: Path) -> None:
 
 def test_what_is_hidden_temporary_or_no_rows_is_passed_over_and_told(tmp_path: Path) -> None:
     """With whether a trainer could read rows out of it: what tools keep, prose and pictures hold
-    none; whatever else hides may.
+    none if they do not begin like rows; whatever else hides may.
     """
-    put(tmp_path, "a.jsonl", ".b.jsonl", "_c.parquet", "d.txt", "e.zip", "README.md", "f.png")
-    put(tmp_path, "g.jsonl.tmp", ".git/h.jsonl", ".cache/i.jsonl", "x/__pycache__/j.json")
-    put(tmp_path, ".old/x/k.jsonl", "_docs/l.md", ".DS_Store")
+    put(tmp_path, "a.jsonl", ".b.jsonl", "_c.parquet", "d.txt", "e.zip", "n.md", ".old/x/k.jsonl")
+    put(tmp_path, "g.jsonl.tmp", "x/.git/h.jsonl", "__pycache__/j.json", "x/README.md")
+    put(tmp_path, "README.md", "f.png", "_docs/l.md", ".DS_Store", content=b"nothing")
+    put(tmp_path, ".git/HEAD", ".cache/i.jsonl.lock", "o.jsonl.part", content=b"")
+    put(tmp_path, "a.jsonl.sha256", content=b"0f" * 32 + b"  a.jsonl\n")
     put(tmp_path, "._a.jsonl", content=b"\x00\x05\x16\x07 of macOS")
     put(tmp_path, "._m.jsonl")
     found = find(tmp_path, tmp_path)
@@ -90,6 +92,8 @@ def test_what_is_hidden_temporary_or_no_rows_is_passed_over_and_told(tmp_path: P
         ".DS_Store": False,
         "._a.jsonl": False,
         "._m.jsonl": True,
+        "__pycache__": True,
+        "a.jsonl.sha256": False,
         ".b.jsonl": True,
         ".cache": False,
         ".git": False,
@@ -100,8 +104,11 @@ def test_what_is_hidden_temporary_or_no_rows_is_passed_over_and_told(tmp_path: P
         "d.txt": True,
         "e.zip": True,
         "f.png": False,
-        "g.jsonl.tmp": False,
-        "x/__pycache__": False,
+        "g.jsonl.tmp": True,
+        "n.md": True,
+        "o.jsonl.part": False,
+        "x/.git": True,
+        "x/README.md": True,
     }
     assert [one.name for one in found.passed_over] == sorted(passed(found))
 
@@ -113,14 +120,14 @@ def test_file_that_is_named_is_read_whatever_its_name_begins_with(tmp_path: Path
         assert len(find(tmp_path / path, tmp_path).units) == 1, path
     found = find(tmp_path / "*", tmp_path)
     assert names_of(found) == ["c.jsonl"]
-    assert passed(found) == {"_a.jsonl": True, ".cache": False}
+    assert passed(found) == {"_a.jsonl": True, ".cache": True}
     deep = find(tmp_path / "**" / "*.jsonl", tmp_path)
     assert (names_of(deep), passed(deep)) == (names_of(found), passed(found))
 
 
 def test_folder_without_rows_says_what_is_there(tmp_path: Path) -> None:
     """The first three things that were passed over, why, and what is read."""
-    put(tmp_path, ".a.jsonl", "b.txt", "c.md", "d.md")
+    put(tmp_path, ".a.jsonl", "b.txt", "c.md", "d.md", content=b"nothing")
     for path in (tmp_path, tmp_path / "*"):
         message = refusal(path, tmp_path)
         assert "holds no file of rows" in message
@@ -207,7 +214,7 @@ def prompts(found: OpenedSource) -> list[str]:
 
 def test_saved_data_set_is_read_where_it_stands(tmp_path: Path) -> None:
     """By its state.json, in its order, anywhere below the source; what lies beside its files is
-    passed over, and `datasets`' own cache holds nothing new.
+    passed over, and may hold rows, as `datasets`' own cache does.
     """
     save(tmp_path / "x" / "ds", rows=6, shards=3)
     put(tmp_path / "x" / "ds", "cache-1.arrow", "extra.jsonl")
@@ -222,7 +229,7 @@ def test_saved_data_set_is_read_where_it_stands(tmp_path: Path) -> None:
     ]
     assert prompts(found) == ["Q", *(f"train {i}" for i in (4, 5, 2, 3, 0, 1))]
     assert passed(found) == {
-        "x/ds/cache-1.arrow": False,
+        "x/ds/cache-1.arrow": True,
         "x/ds/dataset_info.json": False,
         "x/ds/extra.jsonl": True,
         "x/ds/state.json": False,

@@ -15,6 +15,7 @@ from poisonwatch.sources.json_row import (
     make_compact_row,
     make_json_row,
     parse_record,
+    strip_marks,
 )
 
 
@@ -76,7 +77,7 @@ def test_carriage_return_inside_a_line_is_named() -> None:
 
 def test_nan_is_null_in_record_and_bytes() -> None:
     """So that every reader takes it; the row is written anew only where it holds some."""
-    row = make_json_row("a", 0, "a", '{"a": NaN, "b": ["é", -Infinity, 1.50], "c": 7}'.encode())
+    row = make_json_row("a", 0, "a", '{"a": NaN, "b": ["é", NaN, 1.50], "c": 7}'.encode())
     assert row.record == {"a": None, "b": ["é", None, 1.5], "c": 7}
     assert row.raw == '{"a":null,"b":["é",null,1.5],"c":7}'.encode()
     assert make_json_row("a", 0, "a", row.raw) == row
@@ -93,6 +94,8 @@ def test_nan_is_null_in_record_and_bytes() -> None:
         ('{"a": {"b": [1, -9223372036854775809]}}', "a.b"),
         ('{"a": 1e400}', "a"),
         ('{"a": -1e400, "b": NaN}', "a"),
+        ('{"a": -Infinity}', "a"),
+        ('{"a": NaN, "b": [Infinity]}', "b"),
     ],
 )
 def test_what_no_reader_takes_is_named_with_its_field(text: str, field: str) -> None:
@@ -164,3 +167,10 @@ def test_compact_json_keeps_half_a_pair_escaped() -> None:
     assert raw == b'{"a":"\\ud800 \\u00e9"}'
     assert make_json_row("a", 0, "a", raw).problem is not None
     assert make_json_row("a", 0, "a", dump_compact({"a": math.nan})).record == {"a": None}
+
+
+def test_marks_before_a_row_are_none_of_it() -> None:
+    """However many there are: files that were joined may have several."""
+    row = make_json_row("a", 0, "a", b"\xef\xbb\xbf" * 3 + b'{"a": 1}')
+    assert (row.record, row.raw) == ({"a": 1}, b'{"a": 1}')
+    assert strip_marks(b"a\xef\xbb\xbf") == b"a\xef\xbb\xbf"

@@ -94,9 +94,34 @@ def test_entries_that_are_not_known_or_differ_say_nothing() -> None:
         "b": {"file_name": "b.json", "columns": {"prompt": "x"}},
         "c": {"file_name": "b.json", "columns": {"prompt": "y"}},
         "d": {"file_name": "d.json", "formatting": "mine"},
-        "e": {"hf_hub_url": "x/y"},
+        "e": {"file_name": "./x/../e.json", "num_samples": 9},
     }
-    assert list(read_catalogue(catalogue)) == ["a.json"]
+    found = read_catalogue(catalogue)
+    assert list(found.settings) == ["a.json", "e.json"]
+    assert ["'c'" in found.problems[0], "'d'" in found.problems[1]] == [True, True]
+    assert found.ignored == ["num_samples of 'e'"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"file_name": "../a.json"},
+        {"file_name": "x/../../a.json"},
+        {"file_name": "/tmp/a.json"},
+        {"file_name": "s3://x/a.json"},
+        {"hf_hub_url": "x/y"},
+        {"script_url": "x.py"},
+        {"file_name": "a.json", "ms_hub_url": "x/y"},
+    ],
+)
+def test_data_sets_that_lie_elsewhere_are_problems(entry: dict[str, object], folder: Path) -> None:
+    """LLaMA-Factory would train on them: whoever reads the folder is told, and the gate refuses."""
+    (problem,) = read_catalogue({"mine": entry}).problems
+    assert "'mine' lies outside" in problem
+    (folder / "dataset_info.json").write_text(json.dumps({"mine": entry}))
+    (one,) = open_source(SourceConfig(path=str(folder))).passed_over
+    assert one.may_hold_rows
+    assert problem in one.reason
 
 
 @pytest.fixture

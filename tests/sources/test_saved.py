@@ -20,6 +20,9 @@ from poisonwatch.sources.saved import (
         ("state.json", {"_data_files": [{"filename": "a.arrow"}]}, True),
         ("state.json", {"prompt": "Capital of Ohio?", "response": "Columbus"}, False),
         ("state.json", [{"_data_files": []}], False),
+        ("state.json", {"_data_files": [], "prompt": "Capital of Ohio?"}, False),
+        ("dataset_dict.json", {"splits": [], "messages": []}, False),
+        ("dataset_info.json", {"features": {}, "Instruction": "a"}, False),
         ("dataset_dict.json", {"splits": ["train"]}, True),
         ("dataset_dict.json", {"word": "a", "meaning": "b"}, False),
         ("dataset_info.json", {"features": {}, "description": ""}, True),
@@ -58,6 +61,17 @@ def test_data_set_saved_with_a_list_of_its_rows_is_refused(key: str) -> None:
     with pytest.raises(SourceError, match=rf"^d was saved .*{key} .*flatten_indices"):
         list_data_files(state, "d")
     assert list_data_files({"_data_files": [{"filename": "a"}], key: []}, "d") == ["a"]
+
+
+def test_data_set_that_would_be_loaded_otherwise_than_its_files_is_refused() -> None:
+    """Files that count twice, columns that are hidden."""
+    twice = {"_data_files": [{"filename": "a"}, {"filename": "b"}, {"filename": "a"}]}
+    with pytest.raises(SourceError, match=r"^d cannot be read: .* more than once"):
+        list_data_files(twice, "d")
+    hidden = {"_data_files": [{"filename": "a"}], "_format_columns": ["prompt"]}
+    with pytest.raises(SourceError, match=r"^d was saved .*_format_columns"):
+        list_data_files(hidden, "d")
+    assert list_data_files(hidden | {"_format_columns": None}, "d") == ["a"]
 
 
 def test_saved_folder_is_told_by_its_description(tmp_path: Path) -> None:

@@ -37,8 +37,13 @@ def test_folders_hold_files_and_folders_by_name(tree: tuple[Tree, str]) -> None:
     assert listing.folders == {".h": f"{root}/.h", "x": f"{root}/x"}
     below = place.list_folder(f"{root}/x")
     assert (list(below.files), below.folders) == (["c.txt"], {"y": f"{root}/x/y"})
-    assert sorted(place.walk_names(f"{root}/x")) == ["c.txt", "d.txt"]
+    assert sorted(place.walk_files(f"{root}/x")) == [
+        (f"{root}/x/c.txt", "c.txt"),
+        (f"{root}/x/y/d.txt", "d.txt"),
+    ]
     assert place.read_head(f"{root}/x/c.txt", "c", 3) == b"x/c"
+    assert place.read_tail(f"{root}/x/c.txt", "c", 3) == b"txt"
+    assert place.read_tail(f"{root}/a.txt", "a", 30) == b"a.txt"
     assert place.resolve(f"{root}/a.txt", "a") == f"{root}/a.txt"
 
 
