@@ -89,7 +89,7 @@ def get_optional_text(value: Any, field: str) -> str | None:
     """The text of a field that may be missing or empty. Raises ReadingError where it is there and
     is not text.
     """
-    if is_missing(value):
+    if is_nothing(value):
         return None
     if not isinstance(value, str):
         raise ReadingError(f"{field} is {describe_kind(value)}, not text")
@@ -116,17 +116,31 @@ def parse_json_text(value: Any) -> Any:
     """What a text says that is a JSON list or object, as tables without lists hold them; else the
     value itself. NaN is null in it, as in a row.
 
-    Raises ReadingError where a key stands twice in an object, or a number is infinite.
+    Raises ReadingError where a key stands twice in an object, a number is infinite,
+    or a text is half a surrogate pair.
     """
     if not _looks_like_json(value):
         return value
     try:
-        return _DECODER.decode(value)
+        parsed = _DECODER.decode(value)
     except ReadingError:
         raise
     # Too deep to be parsed, it is a text like any other.
     except (ValueError, RecursionError):
         return value
+    if "\\u" in value:
+        _refuse_half_surrogates(parsed)
+    return parsed
+
+
+def _refuse_half_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ReadingError(
+            "a text in it holds half of a surrogate pair, which is no character: UTF-8 cannot hold "
+            "it"
+        ) from None
 
 
 def peek_json_text(value: Any) -> Any:

@@ -17,6 +17,7 @@ from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import (
     BATCH_ROWS,
+    RELATIVE_PATHS,
     OpenedSource,
     PassedOver,
     Reading,
@@ -155,10 +156,7 @@ def open_split(source: SourceConfig, key: str) -> HubSplit:
             return HubSplit(source, name, _compute_folder_fingerprint(folder))
         # Reading the audit file made every path absolute: what is none is the name of a data set.
         if folder.is_absolute():
-            raise SourceError(
-                f"{hub} does not exist: check `{key}` "
-                "(relative paths start at the audit file's folder)"
-            )
+            raise SourceError(f"{hub} does not exist: check `{key}` {RELATIVE_PATHS}")
         return HubSplit(source, name, _ask_for_commit(source, place, key))
 
 

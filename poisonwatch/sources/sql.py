@@ -38,6 +38,7 @@ from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import (
     BATCH_ROWS,
+    RELATIVE_PATHS,
     Reading,
     SourceFile,
     limit_size,
@@ -296,9 +297,7 @@ def _refuse_missing_file(url: URL, place: str, key: str) -> None:
     # Without a name it is in memory; file: is a URI with options of SQLite's own.
     if url.database and not url.database.startswith("file:") and not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
-        raise SourceError(
-            f"{place} {what}: check `{key}.sql` (relative paths start at the audit file's folder)"
-        )
+        raise SourceError(f"{place} {what}: check `{key}.sql` {RELATIVE_PATHS}")
 
 
 def parse_database_url(setting: str, key: str) -> URL:

@@ -231,9 +231,7 @@ class _Reading:
         except PoisonwatchError as error:
             found.problem = str(error)
         if format is not None:
-            found.format = format.explanation
-            if file.beside:
-                found.format += f"; not read beside the rows: {name_some(file.beside)}"
+            found.format = file.explain_reading(format.explanation)
         return found
 
     def _choose_format(self, file: SourceFile, rows: Sequence[RawRow]) -> Format | None:

@@ -95,6 +95,9 @@ def test_a_key_twice_in_json_text_is_refused_as_in_a_row() -> None:
     for number in ("-Infinity", "1e999"):
         with pytest.raises(ReadingError, match="64 bits"):
             parse_json_text(f"[{number}]")
+    assert parse_json_text('["\\ud83d\\ude00"]') == ["😀"]
+    with pytest.raises(ReadingError, match="half of a surrogate pair"):
+        parse_json_text('["a\\ud800"]')
 
 
 @pytest.mark.parametrize("column", ["messages", "tools", "chosen", "prompt"])

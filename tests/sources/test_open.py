@@ -247,7 +247,7 @@ def test_given_format_overrules_detection(tmp_path: Path) -> None:
     [
         (
             "none.jsonl",
-            r"none\.jsonl does not exist: check `source` \(relative paths start at the audit file's folder\)",
+            r"none\.jsonl does not exist: check `source` \(relative paths start at the audit file's folder, ",
         ),
         ("none-*.jsonl", r"none-\*\.jsonl does not exist: check `source`"),
         (

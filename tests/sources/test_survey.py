@@ -161,3 +161,12 @@ def test_hostile_names_are_shown_as_inert_text() -> None:
     assert name_some(["a", "b", "c", "\x07"]) == "a, b, c and 1 more"
     assert describe_copies(1).startswith("1 row is")
     assert describe_copies(1200).startswith("1,200 rows are")
+
+
+def test_what_stands_beside_the_rows_is_told_of_its_file(tmp_path: Path) -> None:
+    """It is in none of them."""
+    record = {"definition": "d", "data": [{"prompt": "q", "completion": "a"}]}
+    (tmp_path / "rows.json").write_text(json.dumps(record))
+    (file,) = survey_source(SourceConfig(path=str(tmp_path)), 100).files
+    assert file.rows == 1
+    assert str(file.format).endswith("not read beside the rows: definition")
