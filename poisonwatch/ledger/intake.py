@@ -32,6 +32,7 @@ from poisonwatch.ledger.ledger import (
     now,
     reserve_numbers,
 )
+from poisonwatch.ledger.placed_rows import remember_last_bytes
 from poisonwatch.ledger.shapes import find_or_add_shape, load_format
 from poisonwatch.ledger.tables import files, places, rows
 from poisonwatch.ledger.variants import KnownRow, VariantKey, VariantTable, hash_raw
@@ -176,7 +177,7 @@ class _FileIngest:
         stats.read += count
         stats.variants += self.variants.added
         if self.format is not None:
-            stats.formats[self.file.name] = self.format.explanation
+            stats.formats[self.file.name] = self.file.explain_reading(self.format.explanation)
         start, shape = 0, None
         if self.known is not None and self.file.continued:
             start, shape = self.known.rows, self.known.shape
@@ -188,6 +189,7 @@ class _FileIngest:
     def _finish(self, number: int, total: int, shape: int | None) -> None:
         """The file is read, has `total` rows, and they were read by this shape."""
         beyond = (places.c.file == number) & (places.c.position >= total)
+        remember_last_bytes(self.connection, beyond)
         self.connection.execute(delete(places).where(beyond))
         # Once all places are written: a row may have moved to any of them.
         self._link_edits()
@@ -349,6 +351,7 @@ class _FileIngest:
     def _delete_places(self, number: int, positions: Sequence[int]) -> None:
         for some in batched(positions, VALUES_PER_STATEMENT):
             here = (places.c.file == number) & places.c.position.in_(some)
+            remember_last_bytes(self.connection, here)
             self.connection.execute(delete(places).where(here))
 
     def _find_or_add_shape(self) -> int:

@@ -98,6 +98,8 @@ rows = Table(
     Column("first_seen", String(32), nullable=False),
     # the content that stood here before it was edited
     Column("replaces", ForeignKey("rows.row")),
+    # a variant: the bytes that stood at the place that it had last; none: the row's own
+    Column("last_variant", Integer),
     Index("rows_by_status", "status"),
 )
 

@@ -2,9 +2,9 @@
 stand in its sources.
 
 Bytes of a content count where they stand in a source now; those of a content that no source holds
-any more, where they stood last; those of one that stands nowhere, if they were ever pulled. So an
-edit of a field that is not trained on takes the bytes before it out, and leaves the content
-cleared.
+any more, where they stood last: in files that are gone, or at the last place of a row that has
+none. So an edit of a field that is not trained on takes the bytes before it out, and leaves the
+content cleared.
 """
 
 from collections import Counter
@@ -171,21 +171,26 @@ def _select_rows(ids: Collection[str], version: int | None) -> Select[Any]:
     # No result is of version NULL.
     audited = (results.c.row == rows.c.row) & (results.c.version == version)
     wanted = rows.c.id.in_([bytes.fromhex(id) for id in set(ids)])
-    stands = _check_places(rows.c.row, places.c.variant.is_(None))
+    stood_last = rows.c.last_variant.is_(None)
+    stands = _check_places(rows.c.row, places.c.variant.is_(None), stood_last)
     columns = rows.c.row, rows.c.id, rows.c.digest, rows.c.shape, rows.c.status, rows.c.decided
     return select(*columns, results.c.flagged, stands).outerjoin(results, audited).where(wanted)
 
 
 def _select_variants(digests: Collection[bytes]) -> Select[Any]:
     """The variants with these digests."""
-    stands = _check_places(variants.c.row, places.c.variant == variants.c.variant)
+    stood_last = rows.c.last_variant == variants.c.variant
+    stands = _check_places(variants.c.row, places.c.variant == variants.c.variant, stood_last)
     columns = variants.c.row, variants.c.variant, variants.c.digest, variants.c.shape
-    return select(*columns, stands).where(variants.c.digest.in_(set(digests)))
+    query = select(*columns, stands).join(rows, rows.c.row == variants.c.row)
+    return query.where(variants.c.digest.in_(set(digests)))
 
 
-def _check_places(row: ColumnElement[int], are_these: ColumnElement[bool]) -> ColumnElement[int]:
-    """1 where bytes count: they stand in a source, or, where no bytes of their row do, stood in one
-    last, or, where none did, were pulled once.
+def _check_places(
+    row: ColumnElement[int], are_these: ColumnElement[bool], stood_last: ColumnElement[bool]
+) -> ColumnElement[int]:
+    """1 where bytes count: they stand in a source, or, where no bytes of their row do, in a file
+    that is gone, or, where none do, `stood_last`.
     """
 
     def stand(these: ColumnElement[bool], now: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -198,7 +203,8 @@ def _check_places(row: ColumnElement[int], are_these: ColumnElement[bool]) -> Co
         (stand(true(), is_here), 0),
         (stand(are_these, true()), 1),
         (stand(true(), true()), 0),
-        else_=1,
+        (stood_last, 1),
+        else_=0,
     )
     return answer.label("stands")
 

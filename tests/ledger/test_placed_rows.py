@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import NAME, pull, source
+from ledgers import NAME, pull
 from servers import postgres_server
+from sqlalchemy import select
 
-from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.placed_rows import load_known_bytes, select_placed_rows
-from poisonwatch.ledger.row_bytes import identify_bytes
+from poisonwatch.ledger.placed_rows import select_placed_rows
+from poisonwatch.ledger.tables import rows
 
 
 @pytest.fixture
@@ -28,16 +28,6 @@ def placed(ledger: Ledger, name: str = NAME) -> list[tuple[object, ...]]:
     with ledger.read() as connection:
         found = connection.execute(select_placed_rows(name)).all()
     return [(row.name, row.position, row.row, row.nth, row.nth_content) for row in found]
-
-
-def known(ledger: Ledger, *raws: bytes) -> list[int]:
-    """How often each of these bytes of ROW is known, 0 where it is not."""
-    with ledger.read() as connection:
-        (id,) = {bytes(row.id).hex() for row in connection.execute(select_placed_rows("first"))}
-        keys = [identify_bytes(raw, None) for raw in raws]
-        found = load_known_bytes(connection, [id, "0" * 64], [digest for digest, _ in keys])
-    assert found.keys() <= {id}
-    return [found.get(id, {}).get(key, 0) for key in keys]
 
 
 def line(row: Mapping[str, object]) -> bytes:
@@ -84,35 +74,21 @@ def test_files_that_are_gone_have_no_places_now(ledger: Ledger, tmp_path: Path) 
     assert [name for name, *_ in placed(ledger)] == ["b.jsonl"] * 2
 
 
-def test_bytes_are_known_as_often_as_they_stand(ledger: Ledger, tmp_path: Path) -> None:
-    """Of two audits' sources the more frequent one counts, and edits follow; a file that is gone
-    counts as long as no other holds the bytes, and what stood once counts once.
+def test_bytes_that_stood_last_are_remembered(ledger: Ledger, tmp_path: Path) -> None:
+    """Of a row that has several, at each edit, and when it goes; of one in its own, nothing is
+    to be written down.
     """
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
-    write_rows(first / "a.jsonl", [ROW, SCORED, ROW])
-    write_rows(second / "a.jsonl", [SCORED] * 3)
-    ingest(ledger, "first", source(first))
-    assert known(ledger, line(ROW), line(SCORED), line(OTHER)) == [2, 1, 0]
-    ingest(ledger, "second", source(second))
-    assert known(ledger, line(ROW), line(SCORED)) == [2, 3]
-    (second / "a.jsonl").rename(second / "b.jsonl")
-    ingest(ledger, "second", source(second))
-    assert known(ledger, line(SCORED)) == [3]
-    write_rows(second / "b.jsonl", [OTHER])
-    ingest(ledger, "second", source(second))
-    assert known(ledger, line(SCORED)) == [1]
-    write_rows(first / "a.jsonl", [ROW])
-    ingest(ledger, "first", source(first))
-    # the file of the second source that is gone holds them three times
-    assert known(ledger, line(ROW), line(SCORED)) == [1, 3]
 
+    def remembered(*written: Mapping[str, object]) -> list[tuple[int, int | None]]:
+        write_rows(tmp_path / "a.jsonl", list(written))
+        pull(ledger, tmp_path)
+        with ledger.read() as connection:
+            found = connection.execute(select(rows.c.row, rows.c.last_variant).order_by("row"))
+            return list(found.tuples())
 
-def test_bytes_that_stand_nowhere_are_known_once(ledger: Ledger, tmp_path: Path) -> None:
-    """After an edit."""
-    write_rows(tmp_path / "a.jsonl", [SCORED, SCORED])
-    ingest(ledger, "first", source(tmp_path))
-    write_rows(tmp_path / "a.jsonl", [ROW, ROW])
-    ingest(ledger, "first", source(tmp_path))
-    assert known(ledger, line(ROW), line(SCORED)) == [2, 1]
+    assert remembered(ROW, OTHER) == [(1, None), (2, None)]
+    assert remembered(SCORED, OTHER) == [(1, None), (2, None)]
+    assert remembered(OTHER) == [(1, 1), (2, None)]
+    assert remembered(SCORED, OTHER) == [(1, 1), (2, None)]
+    assert remembered(ROW, OTHER) == [(1, 1), (2, None)]
+    assert remembered() == [(1, None), (2, None)]

@@ -114,9 +114,7 @@ def test_of_two_audits_the_source_that_has_more_places_counts(
 
 
 def test_bytes_count_where_they_stand_now_or_stood_last(ledger: Ledger, tmp_path: Path) -> None:
-    """In a source; in none any more, where they stood last; where they stood nowhere, once
-    pulled.
-    """
+    """In a source; in none any more, where they stood last: what an edit superseded stays out."""
 
     def stand() -> list[bool]:
         content = load(KnownRows(ledger, NEEDED), ROW, EDITED)
@@ -129,7 +127,11 @@ def test_bytes_count_where_they_stand_now_or_stood_last(ledger: Ledger, tmp_path
     assert stand() == [False, True]
     write_rows(file, [])
     pull(ledger, tmp_path / "data")
-    assert stand() == [True, True]
+    assert stand() == [False, True]
+    for written in ([EDITED], [ROW], []):
+        write_rows(file, written)
+        pull(ledger, tmp_path / "data")
+    assert stand() == [True, False]
 
 
 def test_no_version_clears_nothing_and_two_are_one_too_many(ledger: Ledger, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def upgrade() -> None:
     op.create_index("variants_by_digest", "variants", ["digest"], unique=False)
     # SQLite has no ALTER that adds a foreign key to a table; a column with a reference it takes.
     op.execute("ALTER TABLE places ADD COLUMN variant INTEGER REFERENCES variants (variant)")
+    op.add_column("rows", sa.Column("last_variant", sa.Integer()))
     op.execute("ALTER TABLE files ADD COLUMN shape INTEGER REFERENCES shapes (shape)")
     op.drop_index("places_by_row", table_name="places")
     op.create_index("places_by_row", "places", ["row", "variant"], unique=False)
