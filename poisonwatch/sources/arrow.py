@@ -15,16 +15,20 @@ import pyarrow as pa
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.sources.arrow_messages import iterate_batches
 from poisonwatch.sources.arrow_sizes import cut_batch
 from poisonwatch.sources.arrow_types import (
     Decode,
+    count_all_columns,
     get_storage_schema,
     list_records,
     make_decoder,
     name_column,
+    refuse_many_columns,
     refuse_unwritable_columns,
     simplify_schema,
     unpack_batch,
+    widen_schema,
 )
 from poisonwatch.sources.base import (
     EXCERPT_CHARACTERS,
@@ -34,33 +38,33 @@ from poisonwatch.sources.base import (
     Reading,
     make_long_row,
 )
+from poisonwatch.sources.pandas_metadata import refuse_renamed_columns
 from poisonwatch.sources.parquet import ParquetBatches
+from poisonwatch.sources.unpacking import Budget
 from poisonwatch.text.display import excerpt, get_first_line
 
 # Begins every serialised record batch: Arrow's continuation marker.
 BATCH_MAGIC = b"\xff\xff\xff\xff"
 
 
-def read_parquet(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
-    """The rows of a Parquet file, which must be seekable."""
-    batches = ParquetBatches(file)
+def read_parquet(
+    file: BinaryIO, name: str, reading: Reading, budget: Budget | None = None
+) -> Iterator[RawRow]:
+    """The rows of a Parquet file, which must be seekable. Raises SourceError where what it unpacks
+    to goes beyond the budget.
+    """
+    batches = ParquetBatches(file, budget or Budget(name))
     yield from read_batches(batches, name, reading, schema=batches.schema)
 
 
-def read_arrow(file: BinaryIO, name: str, reading: Reading) -> Iterator[RawRow]:
+def read_arrow(
+    file: BinaryIO, name: str, reading: Reading, budget: Budget | None = None
+) -> Iterator[RawRow]:
     """The rows of a seekable Arrow file, in the file format (also known as Feather) or the stream
-    format.
+    format. Raises SourceError where what it unpacks to goes beyond the budget.
     """
-    # Both formats have the suffix .arrow; only the file format begins with its name.
-    is_file = file.read(6) == b"ARROW1"
-    file.seek(0)
-    if is_file:
-        table = pa.ipc.open_file(file)
-        batches = map(table.get_batch, range(table.num_record_batches))
-        yield from read_batches(map(_check, batches), name, reading, schema=table.schema)
-    else:
-        stream = pa.ipc.open_stream(file)
-        yield from read_batches(map(_check, stream), name, reading, schema=stream.schema)
+    schema, batches = iterate_batches(file, name, budget or Budget(name))
+    yield from read_batches(map(_check, batches), name, reading, schema=schema)
 
 
 def _check(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -84,14 +88,17 @@ def read_batches(
     it. A column that a batch lacks is null there; a row that cannot be read by the schema has a
     problem.
 
-    Raises SourceError where two columns have one name, or a release could not hold one.
+    Raises SourceError where two columns have one name, a release could not hold one, or pandas
+    would call one otherwise.
     """
     reader = None
     for batch in batches:
         if reader is None:
-            plain = simplify_schema(batch.schema if schema is None else schema)
+            plain = widen_schema(simplify_schema(batch.schema if schema is None else schema))
+            refuse_many_columns(count_all_columns(plain), name)
             _refuse_twin_columns(plain, name)
             refuse_unwritable_columns(plain, name)
+            refuse_renamed_columns(plain.metadata, name)
             reading.schema = plain.serialize().to_pybytes()
             reader = _BatchReader(name, plain)
         for some, size in cut_batch(batch):

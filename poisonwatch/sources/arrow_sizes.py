@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from poisonwatch.sources.base import BATCH_ROWS, MAX_ROW_BYTES
 
 Sizes = npt.NDArray[np.int64]  # bytes, one a row
+_MEASURED_ROWS = 64 * BATCH_ROWS  # at a time: a batch of nothing may have any number of rows
 _WORD_BYTES = 8  # that a value takes which has no length of its own, at most
 
 
@@ -19,6 +20,11 @@ def cut_batch(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
     """The rows of a batch in order, at most BATCH_ROWS at a time and about MAX_ROW_BYTES, and how
     many bytes they are unpacked; a row that is longer comes alone.
     """
+    for start in range(0, batch.num_rows, _MEASURED_ROWS):
+        yield from _cut_measured(batch.slice(start, _MEASURED_ROWS))
+
+
+def _cut_measured(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
     sizes = measure_rows(batch)
     start = 0
     while start < batch.num_rows:
@@ -71,8 +77,13 @@ def _measure(array: pa.Array) -> Sizes:
 
 def _sum_between(values: pa.Array, first: Sizes, beyond: Sizes) -> Sizes:
     """What the values take together from `first` on and before `beyond`."""
-    total = np.concatenate([[0], np.cumsum(_measure(values))])
-    sums: Sizes = total[beyond] - total[first] + _WORD_BYTES
+    if not len(first):
+        return np.zeros(0, np.int64)
+    # Others may be those of a million rows.
+    start, end = int(first.min()), int(max(first.max(), beyond.max()))
+    inner = _measure(values.slice(start, end - start))
+    total = np.concatenate([[0], np.cumsum(inner)])
+    sums: Sizes = total[beyond - start] - total[first - start] + _WORD_BYTES
     return sums
 
 

@@ -17,6 +17,7 @@ from poisonwatch.sources.json_row import parse_json_value
 from poisonwatch.text.display import excerpt
 
 Decode = Callable[[Any], Any]
+MAX_COLUMNS = 2000  # with those in structs; each takes time in every row
 
 
 def simplify_schema(schema: pa.Schema) -> pa.Schema:
@@ -24,6 +25,39 @@ def simplify_schema(schema: pa.Schema) -> pa.Schema:
     without extensions but Arrow's JSON type.
     """
     return _map_types(schema, keep_json=True)
+
+
+def widen_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema with types that `datasets` reads in place of those that it does not: short decimals
+    get 128 bits.
+    """
+    return pa.schema([_widen_field(field) for field in schema], schema.metadata)
+
+
+def _widen_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_widen(field.type))
+
+
+def _widen(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    return _rebuild(kind, _widen_field)
+
+
+def _rebuild(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
+    """A type with other fields in it."""
+    if pa.types.is_struct(kind):
+        return pa.struct([change(field) for field in kind])
+    if pa.types.is_map(kind):
+        key, item = change(kind.key_field), change(kind.item_field)
+        return pa.map_(key, item, keys_sorted=kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(change(kind.value_field), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(change(kind.value_field))
+    if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
+        return pa.large_list(change(kind.value_field))
+    return kind
 
 
 def get_storage_schema(schema: pa.Schema) -> pa.Schema:
@@ -50,23 +84,7 @@ def _simplify(kind: pa.DataType, keep_json: bool) -> pa.DataType:
         return pa.large_string()
     if pa.types.is_binary_view(kind):
         return pa.large_binary()
-    if pa.types.is_struct(kind):
-        return pa.struct([_simplify_field(field, keep_json) for field in kind])
-    if pa.types.is_map(kind):
-        item = _simplify_field(kind.item_field, keep_json)
-        key = _simplify_field(kind.key_field, keep_json)
-        return pa.map_(key, item, keys_sorted=kind.keys_sorted)
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_simplify_field(kind.value_field, keep_json), kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_list_view(kind):
-        return pa.list_(_simplify_field(kind.value_field, keep_json))
-    if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
-        return pa.large_list(_simplify_field(kind.value_field, keep_json))
-    return kind
-
-
-def _simplify_field(field: pa.Field, keep_json: bool) -> pa.Field:
-    return field.with_type(_simplify(field.type, keep_json))
+    return _rebuild(kind, lambda field: field.with_type(_simplify(field.type, keep_json)))
 
 
 def is_json(kind: pa.DataType) -> bool:
@@ -190,6 +208,26 @@ def _decode_json(text: str | None) -> Any:
     if text is None:
         return None
     return parse_json_value(text)
+
+
+def count_all_columns(schema: pa.Schema) -> int:
+    """The columns of a schema, each with those in it."""
+    waiting = [field.type for field in schema]
+    count = 0
+    while waiting:
+        kind = waiting.pop()
+        count += 1
+        waiting.extend(kind.field(index).type for index in range(kind.num_fields))
+    return count
+
+
+def refuse_many_columns(count: int, name: str) -> None:
+    """Raises SourceError where a row would have more columns than MAX_COLUMNS."""
+    if count > MAX_COLUMNS:
+        raise SourceError(
+            f"{name} has {count:,} columns, of at most {MAX_COLUMNS:,}: leave those out that "
+            "nothing is trained on"
+        )
 
 
 def refuse_unwritable_columns(schema: pa.Schema, name: str) -> None:

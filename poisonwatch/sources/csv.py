@@ -16,6 +16,7 @@ import pyarrow as pa
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.arrow import split_rows
+from poisonwatch.sources.arrow_types import refuse_many_columns
 from poisonwatch.sources.base import (
     BATCH_ROWS,
     EXCERPT_CHARACTERS,
@@ -26,12 +27,14 @@ from poisonwatch.sources.base import (
     limit_size,
 )
 from poisonwatch.sources.encodings import describe_not_utf8, refuse_other_files
-from poisonwatch.sources.jsonl import strip_line_end
+from poisonwatch.sources.json_row import strip_marks
+from poisonwatch.sources.jsonl import refuse_blank_lines, strip_line_end
 from poisonwatch.text.words import plural
 
-_BOM = b"\xef\xbb\xbf"
 # Others count only where there is no comma: it may stand in names.
 _SEPARATORS = (",", ";", "\t", "|")
+# What Excel writes before the header, and reads, where cells are separated by something else.
+_SEPARATOR_LINE = re.compile(rb"(?:\xef\xbb\xbf)?sep=([,;\t|])\r*\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +56,26 @@ def read_csv(
     file: BinaryIO, name: str, reading: Reading, separator: str | None = None
 ) -> Iterator[RawRow]:
     """The rows of a CSV file whose first record names the columns; a record that is not like it is
-    yielded with its problem. Without a `separator`, it is what the header tells.
+    yielded with its problem. Without a `separator`, it is what the header tells, or Excel's line
+    before it. Spaces around names are no part of them.
 
     Raises SourceError where the header cannot be read, or a quote is opened and never closed.
     """
     lines = _RecordLines(file, name)
     start = lines.peek()
     refuse_other_files(start, name)
+    if told := _SEPARATOR_LINE.fullmatch(start):
+        separator = told[1].decode()
+        lines.number += 1
+        start = lines.peek()
     records = _Records(lines, separator or find_separator(start))
     header = next(records, None)
     if header is None:
         return
-    columns = header.cells
     if header.problem is not None:
         raise SourceError(f"{name} cannot be read as csv: its header is {header.problem}")
+    columns = _strip_names(header.cells)
+    refuse_many_columns(len(columns), name)
     for column, count in Counter(columns).items():
         if count > 1:
             raise SourceError(
@@ -99,6 +108,16 @@ def find_separator(header: bytes) -> str:
         if separator.encode() in outside_quotes:
             return separator
     return _SEPARATORS[0]
+
+
+def _strip_names(names: list[str]) -> list[str]:
+    """The names of columns without spaces around them, as after commas; as they are where two
+    would be the same.
+    """
+    stripped = [name.strip(" ") for name in names]
+    if len(set(stripped)) < len(names):
+        return names
+    return stripped
 
 
 def _convert_records(
@@ -147,7 +166,7 @@ class _Records:
             try:
                 cells = next(self.reader)
             except _TooLongError:
-                start = self.lines.raw[: 4 * EXCERPT_CHARACTERS]
+                start = self.lines.read[: 4 * EXCERPT_CHARACTERS]
                 text = start.decode(errors="replace")[:EXCERPT_CHARACTERS]
                 problem = describe_too_long(self.lines.skip_record())
                 return _Record(text.encode(), [], problem)
@@ -161,9 +180,10 @@ class _Records:
                 raw.decode()
             except UnicodeDecodeError as error:
                 return _Record(raw, cells, describe_not_utf8(raw, error))
-            # Blank lines are no records.
             if cells:
                 return _Record(raw, cells)
+            # Blank lines are no records.
+            self.lines.count_blank()
 
 
 class _TooLongError(Exception):
@@ -177,7 +197,9 @@ class _RecordLines:
         self.file = file
         self.name = name
         self.number = 0
+        self.blank = 0
         self.first_line: bytes | None = None  # where it was peeked at
+        self.beyond = io.BytesIO()  # what was read beyond the end of a long record
         self.begin()
 
     def peek(self) -> bytes:
@@ -185,21 +207,26 @@ class _RecordLines:
         line = self.file.readline(MAX_ROW_BYTES + 1)
         while line in (b"\n", b"\r\n"):
             self.number += 1
+            self.count_blank()
             line = self.file.readline(MAX_ROW_BYTES + 1)
         self.first_line = line
         return line
 
+    def count_blank(self) -> None:
+        """One more line is blank. Raises SourceError where these are too many."""
+        self.blank += 1
+        refuse_blank_lines(self.blank, self.name)
+
     def begin(self) -> None:
         """A new record begins."""
         self.first = self.number + 1
-        self.lines_read: list[bytes] = []
-        self.size = 0
+        self.read = bytearray()
         self.ended = False
 
     @property
     def raw(self) -> bytes:
         """The current record, without its line end."""
-        return strip_line_end(b"".join(self.lines_read))
+        return strip_line_end(bytes(self.read))
 
     def __iter__(self) -> "_RecordLines":
         return self
@@ -208,37 +235,45 @@ class _RecordLines:
         line, self.first_line = self.first_line, None
         is_first = line is not None
         if line is None:
-            line = self.file.readline(MAX_ROW_BYTES + 1)
+            line = self._read_line(MAX_ROW_BYTES + 1)
         if not line:
             self.ended = True
             raise StopIteration
         self.number += 1
-        self.lines_read.append(line)
-        self.size += len(line)
-        if self.size > MAX_ROW_BYTES:
+        self.read += line
+        if len(self.read) > MAX_ROW_BYTES:
             raise _TooLongError
         if is_first:
-            line = line.removeprefix(_BOM)
+            line = strip_marks(line)
         return line.decode(errors="surrogateescape")
+
+    def _read_line(self, size: int) -> bytes:
+        line = self.beyond.readline(size)
+        if not line.endswith(b"\n"):
+            line += self.file.readline(size - len(line))
+        return line
 
     def skip_record(self) -> str:
         """Read a long record to its end, which is a line end outside quotes, in pieces; returns its
         SHA-256.
         """
         # A line end inside quotes belongs to a cell: only an even number of quotes closes them.
-        digest, quotes, last = hashlib.sha256(), 0, b""
-        for last in self.lines_read:
-            digest.update(last)
-            quotes += last.count(b'"')
-        while not last.endswith(b"\n") or quotes % 2:
-            last = self.file.readline(MIB)
-            if not last and quotes % 2:
-                raise self.make_unclosed_error()
-            if not last:
-                break
-            digest.update(last)
-            quotes += last.count(b'"')
-            self.number += last.endswith(b"\n")
+        digest = hashlib.sha256(self.read)
+        quoted = bool(self.read.count(b'"') % 2)
+        if self.read.endswith(b"\n") and not quoted:
+            return digest.hexdigest()
+        while piece := self.beyond.read(MIB) or self.file.read(MIB):
+            end = _find_record_end(piece, quoted)
+            if end is not None:
+                self.beyond = io.BytesIO(piece[end:] + self.beyond.read())
+                piece = piece[:end]
+            digest.update(piece)
+            self.number += piece.count(b"\n")
+            if end is not None:
+                return digest.hexdigest()
+            quoted ^= bool(piece.count(b'"') % 2)
+        if quoted:
+            raise self.make_unclosed_error()
         return digest.hexdigest()
 
     def make_unclosed_error(self) -> SourceError:
@@ -247,3 +282,15 @@ class _RecordLines:
             f"{self.name} cannot be read as csv: "
             f"a quote that is opened in line {self.first} or after it is never closed"
         )
+
+
+def _find_record_end(piece: bytes, quoted: bool) -> int | None:
+    """Behind the first line end outside quotes; `quoted` says whether the piece begins inside."""
+    end = 0
+    for part in piece.split(b'"'):
+        found = -1 if quoted else part.find(b"\n")
+        if found >= 0:
+            return end + found + 1
+        end += len(part) + 1
+        quoted = not quoted
+    return None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
+from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import (
     MAX_ROW_BYTES,
@@ -19,6 +20,8 @@ from poisonwatch.sources.base import (
 from poisonwatch.sources.json_row import make_json_row
 from poisonwatch.sources.json_values import read_list_text
 
+# Each takes as long as a short row, and packed a million are nothing.
+MAX_BLANK_LINES = 1_000_000
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
@@ -40,8 +43,9 @@ def read_json_lines(
     """The rows of a JSON Lines file that `start` opens; `reading` gets its cursor.
 
     The file goes on from `after` where it begins with the bytes that were read then, and these end
-    a line.
+    a line. Raises SourceError where more than MAX_BLANK_LINES lines hold no row.
     """
+    blank = 0
     cursor, hasher, file = _LinesCursor(), hashlib.sha256(), start()
     try:
         if earlier := parse_cursor(_LinesCursor, after):
@@ -65,6 +69,9 @@ def read_json_lines(
                 rows = _read_line(raw, name, cursor.rows, place)
             # The last line may have no end yet: whoever writes it may go on.
             cursor.lines += line.endswith(b"\n")
+            if not rows:
+                blank += 1
+                refuse_blank_lines(blank, name)
             for row in rows:
                 cursor.rows += 1
                 yield row
@@ -85,6 +92,12 @@ def _read_line(raw: bytes, name: str, position: int, place: str) -> list[RawRow]
             if rows is not None:
                 return rows
     return [make_json_row(name, position, place, raw)]
+
+
+def refuse_blank_lines(count: int, name: str) -> None:
+    """Raises SourceError where so many lines of a file are blank, as only a broken one has."""
+    if count > MAX_BLANK_LINES:
+        raise SourceError(f"{name} has more than {MAX_BLANK_LINES:,} blank lines: leave them out")
 
 
 def strip_line_end(line: bytes) -> bytes:

@@ -6,26 +6,41 @@ flat, the longest text that a dictionary can hold says how many rows are read at
 are nested, one row may hold it any number of times: they are read as dictionaries, if pyarrow can.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from poisonwatch.sources.arrow_types import refuse_many_columns
 from poisonwatch.sources.base import BATCH_ROWS, MAX_BATCH_BYTES, MAX_ROW_BYTES, MIB
-from poisonwatch.sources.parquet_pages import measure_longest_entry
+from poisonwatch.sources.parquet_pages import (
+    PageSizes,
+    is_near,
+    measure_longest_entry,
+    measure_pages,
+)
+from poisonwatch.sources.unpacking import Budget
 
 _PREFIXED = "DELTA_BYTE_ARRAY"
+_WORD_BYTES = 8  # that a value takes at most of which nothing is stored, such as a null
+_FAR_CHUNK_BYTES = MIB  # on a server, the footer is believed of chunks that are larger
 
 
 class ParquetBatches:
-    """The record batches of a seekable Parquet file, and its schema."""
+    """The record batches of a seekable Parquet file, and its schema.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Making them raises SourceError where what the file says of itself goes beyond the budget.
+    """
+
+    def __init__(self, file: BinaryIO, budget: Budget) -> None:
         self._file = file
+        self._budget = budget
         self._plain = self._open([])
         self._metadata = self._plain.metadata
+        refuse_many_columns(self._metadata.num_columns, budget.name)
+        self._spend()
         self.schema: pa.Schema = self._plain.schema_arrow
 
     def _open(self, dictionaries: list[str]) -> pq.ParquetFile:
@@ -33,6 +48,38 @@ class ParquetBatches:
         return pq.ParquetFile(
             self._file, buffer_size=4 * MIB, pre_buffer=False, read_dictionary=dictionaries
         )
+
+    def _spend(self) -> None:
+        """Take off the budget what will come out. Raises SourceError where that is too much."""
+        self._budget.take_rows(self._metadata.num_rows)
+        near = is_near(self._file)
+        for index in range(self._metadata.num_row_groups):
+            group = self._metadata.row_group(index)
+            together = 0  # one page of each column is unpacked at a time
+            for number in range(group.num_columns):
+                chunk = group.column(number)
+                pages = PageSizes()
+                if near or chunk.total_compressed_size <= _FAR_CHUNK_BYTES:
+                    pages = measure_pages(self._file, chunk)
+                values = _WORD_BYTES * max(chunk.num_values, pages.values)
+                stored = max(chunk.total_uncompressed_size, pages.unpacked)
+                self._budget.take(max(values, stored))
+                together += pages.largest
+            self._budget.check_piece(together, "pages")
+
+    def _refuse_many_copies(self, paths: Container[str]) -> None:
+        """Raises SourceError where texts of nested columns, once each is unpacked, are too much:
+        one row may hold all of them.
+        """
+        size = 0
+        for index in range(self._metadata.num_row_groups):
+            group = self._metadata.row_group(index)
+            for number in range(group.num_columns):
+                chunk = group.column(number)
+                if chunk.path_in_schema in paths and "." in chunk.path_in_schema:
+                    copies = measure_pages(self._file, chunk).by_dictionary
+                    size += copies * self._measure_longest_text(chunk)
+        self._budget.check(size)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         longest = self._measure_longest_texts()
@@ -46,6 +93,7 @@ class ParquetBatches:
                     read += batch.num_rows
                     yield batch
                 return
+            self._refuse_many_copies(longest)
         size = _choose_batch_size(self._metadata, longest)
         for batch in _gather(self._plain.iter_batches(size)):
             if read < batch.num_rows:

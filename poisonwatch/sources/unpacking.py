@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -17,6 +18,8 @@ GB = 10**9
 # So much may come out of any file, however small it is.
 FREE_BYTES = 64 * MIB
 ROW_FRAME_BYTES = 1024  # that a short row may take when it is kept
+ROW_BYTES = 256  # that every row counts as, at least
+MAX_PIECE_BYTES = 1024 * MIB  # that may be unpacked at a time: a batch, or a page of each column
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +52,62 @@ class UnpackingLimits:
             )
 
 
-def limit_rows(
-    rows: Iterable[RawRow], packed: int | None, limits: UnpackingLimits, name: str
-) -> Iterator[RawRow]:
-    """The rows of a file that packs its columns itself into `packed` bytes (None: nobody knows).
+class Budget:
+    """What may come out of a file of `packed` bytes (None: nobody knows); without limits, anything.
 
-    Raises SourceError where they go beyond the limits: a dictionary can stand for a text in any
-    number of rows.
+    What is taken is told before it is unpacked; taking raises SourceError beyond the limits.
+    """
+
+    def __init__(
+        self, name: str, packed: int | None = None, limits: UnpackingLimits | None = None
+    ) -> None:
+        self.name = name
+        self.packed = packed
+        self.limits = limits or UnpackingLimits(math.inf, math.inf)
+        self._size = self._rows = 0
+
+    def take(self, size: int) -> None:
+        """So many bytes more."""
+        self._size += size
+        self.check(self._size)
+
+    def take_rows(self, count: int) -> None:
+        """So many rows more, however short."""
+        self._rows += count
+        self.check_ratio(self._rows * ROW_BYTES)
+
+    def check(self, size: int) -> None:
+        """So many bytes in all."""
+        self.limits.check_size(size, self.name)
+        self.check_ratio(size)
+
+    def check_ratio(self, size: int) -> None:
+        """So many bytes in all, some of which nothing stores."""
+        if self.packed is not None:
+            self.limits.check_ratio(size, self.packed, self.name)
+
+    def check_piece(self, size: int, what: str) -> None:
+        """So many bytes that are unpacked at a time."""
+        if size > MAX_PIECE_BYTES and self.limits.gigabytes < math.inf:
+            raise SourceError(
+                f"{self.name} holds {what} of {size // MIB} MiB when it is unpacked, of at most "
+                f"{MAX_PIECE_BYTES // MIB}: write it in smaller ones"
+            )
+
+
+def limit_rows(rows: Iterable[RawRow], budget: Budget) -> Iterator[RawRow]:
+    """The rows of a packed file.
+
+    Raises SourceError where they go beyond the budget: a dictionary can stand for a text in any
+    number of rows, and a few bytes for any number of rows.
     """
     size = beyond = 0
     for row in rows:
         size += len(row.raw)
-        limits.check_size(size, name)
-        # What every row is kept with says nothing of the file.
-        beyond += max(0, len(row.raw) - ROW_FRAME_BYTES)
-        if packed is not None:
-            limits.check_ratio(beyond, packed, name)
+        budget.limits.check_size(size, budget.name)
+        # Of what every row is kept with, the file may know nothing.
+        beyond += ROW_BYTES + max(0, len(row.raw) - ROW_FRAME_BYTES)
+        budget.check_ratio(beyond)
         yield row
 
 
@@ -135,13 +178,74 @@ def _open_zstd(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"))
 
 
+class _Streams(io.RawIOBase):
+    """What several streams hold, one packed after the other. Python's own readers stop in silence
+    where what follows is none.
+    """
+
+    def __init__(self, file: BinaryIO, start: Callable[[], Any], padding: int = 0) -> None:
+        self._file = file
+        self._start = start
+        self._padding = padding  # zeros between streams come by so many; 0 where none may
+        self._decoder = start()
+        self._rest = b""  # read, and not yet unpacked
+        self._is_first = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = b""
+        while not piece and (not self._decoder.eof or self._begin_next()):
+            if self._decoder.needs_input and not self._rest:
+                self._rest = self._file.read(MIB)
+                if not self._rest:
+                    raise EOFError("Compressed file ended before the end-of-stream marker")
+            data, self._rest = self._rest, b""
+            piece = self._unpack(data, len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _begin_next(self) -> bool:
+        """Whether another stream follows."""
+        self._rest = self._decoder.unused_data or self._file.read(MIB)
+        zeros = 0
+        while self._padding and self._rest.startswith(b"\0"):
+            stripped = self._rest.lstrip(b"\0")
+            zeros += len(self._rest) - len(stripped)
+            self._rest = stripped or self._file.read(MIB)
+        if self._padding and zeros % self._padding:
+            raise OSError("the padding after its end is damaged")
+        self._is_first = False
+        if self._rest:
+            self._decoder = self._start()
+        return bool(self._rest)
+
+    def _unpack(self, data: bytes, size: int) -> bytes:
+        try:
+            piece: bytes = self._decoder.decompress(data, size)
+        except (OSError, lzma.LZMAError) as error:
+            if self._is_first:
+                raise
+            raise OSError(f"more follows after its end, which is damaged ({error})") from None
+        return piece
+
+
+def _open_bz2(file: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
+
+
+def _open_xz(file: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Streams(file, lzma.LZMADecompressor, padding=4))
+
+
 def _open_gzip(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, gzip.GzipFile(fileobj=file))
 
 
 _OPENERS: dict[str, Callable[[Any], Any]] = {
     "gzip": _open_gzip,
-    "bz2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
+    "bz2": _open_bz2,
+    "xz": _open_xz,
     "zstd": _open_zstd,
 }

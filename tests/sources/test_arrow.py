@@ -331,3 +331,27 @@ def test_bytes_that_are_no_row_say_so(raw: bytes) -> None:
     """ValueError, never a crash."""
     with pytest.raises(ValueError, match=r"^not an Arrow row"):
         decode_batch(raw, TABLE.schema.serialize().to_pybytes())
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_short_decimals_are_kept_as_long_ones(kind: str) -> None:
+    """`datasets` reads no others; nested, too."""
+    price = decimal.Decimal("1.50")
+    short = pa.array([price], pa.decimal32(5, 2))
+    nested = pa.array([[{"price": price}]], pa.list_(pa.struct([("price", pa.decimal64(12, 2))])))
+    (row,), raw_schema = read(kind, pa.table({"a": short, "b": nested}))
+    assert row.record == {"a": price, "b": [{"price": price}]}
+    assert decode_batch(row.raw, raw_schema) == row.record
+    schema = pa.ipc.read_schema(pa.py_buffer(raw_schema))
+    assert schema.field("a").type == pa.decimal128(5, 2)
+    assert schema.field("b").type.value_type.field("price").type == pa.decimal128(12, 2)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_tables_of_thousands_of_columns_are_refused(kind: str) -> None:
+    """Each takes time in every row; those in structs count."""
+    columns = {f"c{i}": pa.nulls(1, pa.int8()) for i in range(2001)}
+    struct = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    for table in (pa.table(columns), pa.table({"s": struct})):
+        with pytest.raises(SourceError, match=r"^a has 2,00[12] columns, of at most 2,000"):
+            read(kind, table)

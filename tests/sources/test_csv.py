@@ -214,3 +214,40 @@ def test_packed_file_is_told_its_suffix() -> None:
         SourceError, match=r"^a\.csv is packed with gzip: its name must end in \.gz"
     ):
         read(b"\x1f\x8b\x08\0\0\0\0\0")
+
+
+def test_line_that_tells_excel_the_separator_is_no_header() -> None:
+    """It goes before what the header tells; positions begin behind the header."""
+    rows, _ = read(b"\xef\xbb\xbfsep=;\r\nq, 1;a\r\n1,5;x\r\n")
+    assert [row.record for row in rows] == [{"q, 1": "1,5", "a": "x"}]
+    assert [row.position for row in rows] == [0]
+
+
+def test_spaces_around_names_are_no_part_of_them() -> None:
+    """Those of cells are; where two names would be the same, all stay as they are."""
+    assert [row.record for row in read(b"q, a\n1, 2\n")[0]] == [{"q": "1", "a": " 2"}]
+    assert [row.record for row in read(b"q, a,a\n1,2,3\n")[0]] == [{"q": "1", " a": "2", "a": "3"}]
+
+
+def test_header_of_thousands_of_columns_is_refused() -> None:
+    """Each takes time in every row."""
+    with pytest.raises(SourceError, match=r"^a\.csv has 2,001 columns, of at most 2,000"):
+        read(",".join(f"c{i}" for i in range(2001)).encode())
+
+
+def test_blank_lines_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the header and after it."""
+    monkeypatch.setattr("poisonwatch.sources.jsonl.MAX_BLANK_LINES", 10)
+    assert len(read(b"\n" * 5 + b"q,a\n" + b"\n" * 5 + b"1,2\n")[0]) == 1
+    with pytest.raises(SourceError, match=r"^a\.csv has more than 10 blank lines"):
+        read(b"\n" * 5 + b"q,a\n" + b"\n" * 6 + b"1,2\n")
+
+
+def test_what_follows_a_long_record_is_read_where_its_quotes_close() -> None:
+    """However many lines it has, and wherever the pieces are cut in which it is passed over."""
+    for size in (MAX_ROW_BYTES, MAX_ROW_BYTES + MIB - 5, MAX_ROW_BYTES + MIB):
+        cell = (b'a\n""' + b"x" * MIB) * (size // MIB) + b"y" * (size % MIB)
+        rows, _ = read(b'q,a\n1,"' + cell + b'"\n' + b"5,6\n" * 3)
+        digest = hashlib.sha256(b'1,"' + cell + b'"\n').hexdigest()
+        assert rows[0].problem == f"longer than 16 MiB (SHA-256 {digest})"
+        assert [row.record for row in rows[1:]] == [{"q": "5", "a": "6"}] * 3

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.sources.base import EXCERPT_CHARACTERS, MAX_ROW_BYTES, MIB, Reading
 from poisonwatch.sources.json_values import read_json_values
@@ -208,3 +209,13 @@ def test_line_with_a_carriage_return_inside_costs_one_row() -> None:
     rows, _ = read(b'{"n": 0}\r\r\n{"n":\r1}\r\n{"n": 2}\n')
     assert [row.problem is None for row in rows] == [True, False, True]
     assert rows[0].raw == b'{"n": 0}'
+
+
+def test_blank_lines_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million take as long as as many rows, and packed they are nothing."""
+    monkeypatch.setattr("poisonwatch.sources.jsonl.MAX_BLANK_LINES", 10)
+
+    rows, _ = read(b'{"a": 1}\n' + b" \n" * 10)
+    assert len(rows) == 1
+    with pytest.raises(SourceError, match=r"^a has more than 10 blank lines"):
+        read(b'{"a": 1}\n' + b"\r\n" * 11)

@@ -10,6 +10,7 @@ import pytest
 from poisonwatch.sources.arrow import read_parquet
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
 from poisonwatch.sources.parquet import ParquetBatches
+from poisonwatch.sources.unpacking import Budget
 
 TEXT = "x" * MIB
 
@@ -88,4 +89,4 @@ def test_plain_columns_come_by_the_thousand() -> None:
     file = write(
         pa.table({"a": [f"{i}" for i in range(3 * BATCH_ROWS)], "b": [1] * 3 * BATCH_ROWS})
     )
-    assert [batch.num_rows for batch in ParquetBatches(file)] == [BATCH_ROWS] * 3
+    assert [batch.num_rows for batch in ParquetBatches(file, Budget("a"))] == [BATCH_ROWS] * 3

@@ -14,7 +14,14 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MIB
-from poisonwatch.sources.unpacking import FREE_BYTES, UnpackingLimits, limit_rows, unpack
+from poisonwatch.sources.unpacking import (
+    FREE_BYTES,
+    ROW_BYTES,
+    Budget,
+    UnpackingLimits,
+    limit_rows,
+    unpack,
+)
 
 LIMITS = UnpackingLimits(gigabytes=64, ratio=200)
 
@@ -84,11 +91,39 @@ def test_limits_are_the_sources() -> None:
 def test_rows_that_a_dictionary_stands_for_have_the_same_limits() -> None:
     """Short rows may be many, whatever few bytes they come from; long ones may not."""
     short = [RawRow("a", i, f"a, row {i}", raw=bytes(1000)) for i in range(70_000)]
-    assert len(list(limit_rows(short, 1000, LIMITS, "a"))) == 70_000
+    assert len(list(limit_rows(short, Budget("a", 1000, LIMITS)))) == 70_000
     with pytest.raises(SourceError, match=r"^a holds more than 0\.05 GB"):
-        list(limit_rows(short, 1000, UnpackingLimits(0.05, 200), "a"))
+        list(limit_rows(short, Budget("a", 1000, UnpackingLimits(0.05, 200))))
     long = [RawRow("a", i, f"a, row {i}", raw=bytes(MIB)) for i in range(66)]
     with pytest.raises(SourceError, match=r"^a grows more than 200 times"):
-        list(limit_rows(long, MIB // 4, LIMITS, "a"))
-    assert len(list(limit_rows(long, MIB, LIMITS, "a"))) == 66
-    assert len(list(limit_rows(long, None, LIMITS, "a"))) == 66
+        list(limit_rows(long, Budget("a", MIB // 4, LIMITS)))
+    assert len(list(limit_rows(long, Budget("a", MIB, LIMITS)))) == 66
+    assert len(list(limit_rows(long, Budget("a", None, LIMITS)))) == 66
+
+
+def test_rows_of_next_to_nothing_have_a_limit_too() -> None:
+    """A ledger keeps each: a quarter of a million are free, more must take room in the file."""
+    row = RawRow("a", 0, "a, row 1", raw=b"{}")
+    free = FREE_BYTES // ROW_BYTES
+    assert sum(1 for _ in limit_rows([row] * free, Budget("a", 1000, LIMITS))) == free
+    with pytest.raises(SourceError, match="max_unpacked_ratio"):
+        list(limit_rows([row] * (free + 1), Budget("a", 1000, LIMITS)))
+    assert sum(1 for _ in limit_rows([row] * 500_000, Budget("a", 700_000, LIMITS))) == 500_000
+
+
+@pytest.mark.parametrize("kind", ["xz", "bz2"])
+def test_what_follows_a_stream_is_read_or_refused(kind: str) -> None:
+    """Zeros may pad streams of xz, in fours; nothing else may stand between or after them."""
+    pack = PACKERS[kind]
+    first, second = pack(b"first"), pack(b"second")
+
+    def read(packed: bytes) -> bytes:
+        return unpack(io.BytesIO(packed), kind, LIMITS, "a").read()
+
+    for junk in (b"junk that is no stream", b"\0" * 3):
+        with pytest.raises(OSError, match="after its end"):
+            read(first + junk)
+    if kind == "xz":
+        assert read(first + bytes(8) + second + bytes(4)) == b"firstsecond"
+        with pytest.raises(OSError, match="after its end"):
+            read(first + bytes(8) + b"junk that is no stream")
