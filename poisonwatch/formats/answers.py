@@ -3,16 +3,19 @@ preference, and which turns of the assistant the loss is on.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from typing import Any
 
-from poisonwatch.formats.contents import add_thoughts
-from poisonwatch.formats.conversations import Turn, read_mark
+from poisonwatch.formats.contents import add_thoughts, is_bare_call, join_speech
+from poisonwatch.formats.conversations import Turn
 from poisonwatch.formats.fields import Fields
+from poisonwatch.formats.messages import read_mark
 from poisonwatch.formats.values import (
     ReadingError,
+    describe_kind,
     get_answer_text,
     get_truth,
     is_nothing,
+    parse_json_text,
     refuse_printed,
 )
 from poisonwatch.source_config import TrainedTurns
@@ -30,10 +33,29 @@ def read_answer(fields: Fields, name: str) -> tuple[Turn, ...]:
         return (Turn("assistant", value),)
     path = fields.get_path(name)
     if isinstance(value, list | tuple):
-        return fields.reader.read_turns(value, path)
+        return _read_answers(fields, value, path)
     if isinstance(value, Mapping):
         return tuple(fields.reader.read_message(value, path, "assistant"))
     return (Turn("assistant", get_answer_text(value)),)
+
+
+def _read_answers(fields: Fields, listed: Sequence[Any], path: str) -> tuple[Turn, ...]:
+    """The turns of a list: messages, calls of tools, or the only answer in it.
+
+    Raises ReadingError where it holds several answers, or none.
+    """
+    items = [parse_json_text(item) for item in listed]
+    if items and all(isinstance(item, Mapping) and is_bare_call(item) for item in items):
+        return (Turn("assistant", join_speech([], None, items)),)
+    if all(isinstance(item, Mapping | list | tuple) for item in items):
+        return fields.reader.read_turns(listed, path)
+    if len(items) == 1 and isinstance(listed[0], str):
+        return (Turn("assistant", listed[0]),)
+    kinds = sorted({describe_kind(item) for item in items})
+    raise ReadingError(
+        f"{path} is a list of {len(items)} ({', '.join(kinds)}), not one answer or messages; "
+        "source.fields says which field is the answer, as in {response: best_answer}"
+    )
 
 
 def choose_answer(fields: Fields) -> str:
@@ -74,32 +96,29 @@ def get_thought(fields: Fields) -> str | None:
     return thought
 
 
-def read_label(fields: Fields) -> bool:
-    """Does training lower the answer of this row, as where its label is false?"""
+def read_label(fields: Fields) -> bool | None:
+    """Does training raise the answer of this row, or lower it, as where its label is false? None
+    where the label is none.
+    """
     label = fields.peek("label")
     truth = get_truth(label)
     # Of a field that the user names, 0 and 1 are truth values, too.
     if "label" in fields.names.mapped:
         truth = read_mark(label)
-    if truth is None:
-        return False
-    fields.use("label")
-    return not truth
+    if truth is not None:
+        fields.use("label")
+    return truth
 
 
-def unmask_shared(
-    chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]
-) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-    """Both conversations without marks on the turns that they begin with: a preference trains on
-    what differs.
-    """
-    pairs = zip(chosen, rejected, strict=False)
-    shared = len(list(takewhile(lambda pair: pair[0][:2] == pair[1][:2], pairs)))
-    sides = []
-    for turns in (chosen, rejected):
-        begun = [turn._replace(masked=False) for turn in turns[:shared]]
-        sides.append((*begun, *turns[shared:]))
-    return sides[0], sides[1]
+def unmask(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns without marks: trainers of preferences know none, and train on what differs."""
+    return tuple(turn._replace(masked=False) for turn in turns)
+
+
+def unmask_answer(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns without marks after the user's last one: trainers on labels train them whole."""
+    last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=-1)
+    return (*turns[: last + 1], *unmask(turns[last + 1 :]))
 
 
 def choose_trained(turns: Sequence[Turn], train_on: TrainedTurns) -> tuple[Turn, ...]:

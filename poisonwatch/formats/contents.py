@@ -11,13 +11,23 @@ from poisonwatch.formats.values import (
     ReadingError,
     describe_kind,
     dump_canonical,
+    get_answer_text,
+    is_missing,
     is_nothing,
     parse_json_text,
 )
 from poisonwatch.text.display import excerpt
 
 _TEXT_KINDS = (None, "text", "input_text", "output_text")
-_THOUGHT_KEYS = ("thinking", "reasoning", "text", "content", "summary")
+_THOUGHT_KINDS = ("thinking", "reasoning", "reasoning.text", "reasoning.summary")
+_THOUGHT_KEYS = ("thinking", "reasoning", "reasoningText", "text", "content", "summary")
+# What a model runs itself, and what comes of it, stands in its turn.
+_RUN = (
+    "executableCode",
+    "executable_code",
+    "codeExecutionResult",
+    "code_execution_result",
+)
 # Keys, or types, of parts that are calls of tools, and of parts that are what tools gave back.
 _CALLS = ("tool_use", "server_tool_use", "tool_call", "function_call", "functionCall", "toolUse")
 _RESULTS = (
@@ -59,7 +69,8 @@ class Content:
 
 
 def read_content(value: Any) -> Content:
-    """A text, or a list of texts and parts such as {type: text, text}, bare or as {parts}.
+    """A text, or a list of texts and parts such as {type: text, text}, bare or as {parts}; or one
+    part alone.
 
     Raises ReadingError where a part is an image, or anything else that cannot be read.
     """
@@ -67,6 +78,8 @@ def read_content(value: Any) -> Content:
     if isinstance(value, Mapping) and isinstance(value.get("parts"), list | tuple):
         content.leave(value, "parts", "role", "content_type")
         value = value["parts"]
+    elif isinstance(value, Mapping) and _is_part(value):
+        value = [value]
     if isinstance(value, str):
         content.texts.append(value)
     elif isinstance(value, list | tuple):
@@ -86,7 +99,7 @@ def _read_part(part: Any, content: Content) -> None:
     if not isinstance(part, Mapping):
         raise ReadingError("a content has a part that is not text")
     kind = part.get("type")
-    if kind in ("thinking", "reasoning"):
+    if isinstance(kind, str) and kind in _THOUGHT_KINDS:
         _read_thought(part, content)
     elif kind == "refusal" and isinstance(part.get("refusal"), str):
         content.texts.append(part["refusal"])
@@ -95,8 +108,14 @@ def _read_part(part: Any, content: Content) -> None:
         content.calls.append(part)
     elif isinstance(kind, str) and kind in _RESULTS:
         _read_result(part, content)
-    elif isinstance(part.get("text"), str) and _is_text_kind(kind):
-        _read_text(part, content)
+    elif (text_key := _find_text_key(part)) and _is_text_kind(kind):
+        _read_text(part, text_key, content)
+    elif kind is None and isinstance(part.get("reasoningContent"), Mapping):
+        _read_thought(part["reasoningContent"], content)
+        content.leave(part, "reasoningContent")
+    elif kind is None and (key := _find_key(part, _RUN)):
+        content.texts.append(_dump({key: part[key]}, key))
+        content.leave(part, key)
     elif kind is None and (key := _find_key(part, _CALLS)):
         content.calls.append({key: part[key]})
         content.leave(part, key)
@@ -111,14 +130,44 @@ def _is_text_kind(kind: Any) -> bool:
     return kind is None or (isinstance(kind, str) and kind in _TEXT_KINDS)
 
 
-def _read_text(part: Mapping[str, Any], content: Content) -> None:
+def _find_text_key(part: Mapping[str, Any]) -> str | None:
+    """The key of a part's text."""
+    return next((key for key in ("text", "content") if isinstance(part.get(key), str)), None)
+
+
+def _is_part(value: Mapping[str, Any]) -> bool:
+    """Is a mapping what a list of parts may hold?"""
+    kind = value.get("type")
+    if isinstance(kind, str):
+        return True
+    return _find_text_key(value) is not None
+
+
+def is_call_part(value: Mapping[str, Any]) -> bool:
+    """Is it a call of a tool, by its type?"""
+    kind = value.get("type")
+    return isinstance(kind, str) and kind in _CALLS
+
+
+def is_bare_call(value: Mapping[str, Any]) -> bool:
+    """Is it {name, arguments}, and nothing else but an id?"""
+    return {"name", "arguments"} <= value.keys() <= {"name", "arguments", "id", "type"}
+
+
+def is_result_part(value: Mapping[str, Any]) -> bool:
+    """Is it what a tool gave back, by its type?"""
+    kind = value.get("type")
+    return isinstance(kind, str) and kind in _RESULTS
+
+
+def _read_text(part: Mapping[str, Any], key: str, content: Content) -> None:
     # Gemini marks thoughts so.
     if part.get("thought") is True:
-        content.thoughts.append(part["text"])
-        content.leave(part, "type", "text", "thought")
+        content.thoughts.append(part[key])
+        content.leave(part, "type", key, "thought")
         return
-    content.texts.append(part["text"])
-    content.leave(part, "type", "text")
+    content.texts.append(part[key])
+    content.leave(part, "type", key, "role")
 
 
 def _read_thought(part: Mapping[str, Any], content: Content) -> None:
@@ -126,6 +175,27 @@ def _read_thought(part: Mapping[str, Any], content: Content) -> None:
     if key is not None:
         content.thoughts.append(_join_texts(part[key]))
     content.leave(part, "type", key)
+
+
+def read_thoughts(value: Any) -> Content | None:
+    """Thoughts in a field of their own: a text, a part, or a list of these; None for others."""
+    content = Content()
+    if isinstance(value, str):
+        content.thoughts.append(value)
+    parts = value
+    if isinstance(value, Mapping):
+        parts = [value]
+    if isinstance(parts, list | tuple):
+        for part in parts:
+            if isinstance(part, str):
+                content.thoughts.append(part)
+            elif isinstance(part, Mapping):
+                _read_thought(part, content)
+            else:
+                return None
+    if not content.thoughts:
+        return None
+    return content
 
 
 def _read_result(part: Mapping[str, Any], content: Content) -> None:
@@ -151,12 +221,14 @@ def _join_texts(value: Any) -> str:
 
 
 def read_result(value: Any) -> str | None:
-    """What a tool says: text, or an object or list as canonical JSON; None where it is nothing."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping) or (isinstance(value, list | tuple) and value):
+    """What a tool says: text, or anything else as canonical JSON; None where it is nothing."""
+    if isinstance(value, list | tuple) and not value:
+        return None
+    if isinstance(value, Mapping) and "parts" not in value and "type" not in value:
+        return _dump(value, "what a tool says")
+    if isinstance(value, Mapping | list | tuple):
         return _join_texts(value)
-    return None
+    return get_answer_text(value)
 
 
 def _find_key(part: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -191,7 +263,7 @@ def list_calls(value: Any) -> list[Any]:
     if not isinstance(calls, list | tuple):
         raise ReadingError(f"tool_calls is {describe_kind(calls)}, not a list")
     # Arrow's JSON type writes every call as a text.
-    return [parse_json_text(call) for call in calls]
+    return [parse_json_text(call) for call in calls if not is_missing(call)]
 
 
 def join_speech(thoughts: list[str], text: str | None, calls: list[Any]) -> str | None:

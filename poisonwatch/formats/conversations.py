@@ -11,24 +11,43 @@ from typing import Any, NamedTuple
 
 from poisonwatch.formats.contents import (
     Content,
+    is_call_part,
+    is_result_part,
     join_speech,
     list_calls,
     read_content,
     read_result,
+    read_thoughts,
+)
+from poisonwatch.formats.messages import (
+    CALL_KEYS,
+    CONTENT_KEYS,
+    PAIR_ANSWERS,
+    PAIR_PROMPTS,
+    ROLE_KEYS,
+    THOUGHT_KEYS,
+    TOOL_KEYS,
+    find_key,
+    find_typed_role,
+    is_segment,
+    read_masks,
+    spell_keys,
 )
 from poisonwatch.formats.paths import escape_key
-from poisonwatch.formats.roles import read_role
+from poisonwatch.formats.roles import is_role, read_role
 from poisonwatch.formats.values import (
     ReadingError,
     get_answer_text,
     get_text,
     get_truth,
+    holds_nothing,
     is_missing,
     is_nothing,
     list_messages,
     parse_json_text,
     refuse_printed,
 )
+from poisonwatch.text.display import excerpt
 
 
 class Turn(NamedTuple):
@@ -41,28 +60,9 @@ class Turn(NamedTuple):
     masked: bool = False
 
 
-ROLE_KEYS = ("role", "from", "speaker", "author")
-CONTENT_KEYS = ("content", "value", "parts", "text", "message", "utterance")
-THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thoughts", "thought")
-CALL_KEYS = ("tool_calls", "function_calls", "function_call")
-TOOL_KEYS = ("tools", "functions")
-# Trained unless false or 0, and the other way round.
-TRAINED_KEYS = (
-    "weight",
-    "train",
-    "loss",
-    "training",
-    "trainable",
-    "loss_weight",
-    "loss_scale",
-    "output_with_loss",
-)
-MASKED_KEYS = ("mask", "masked")
 # What is said by a role whose content is null: a tool may give back nothing, a system need not say
 # anything. Of others, the text is missing.
 _SILENT = {"tool": (Turn("tool", ""),), "system": ()}
-PAIR_PROMPTS = ("input", "prompt", "instruction", "question", "query", "human", "user")
-PAIR_ANSWERS = ("output", "response", "completion", "answer", "assistant", "bot", "gpt")
 
 
 @dataclass(slots=True)
@@ -77,6 +77,7 @@ class MessageReader:
     content_keys: tuple[str, ...] = CONTENT_KEYS
     unread: dict[str, None] = field(default_factory=dict)
     tools: dict[str, Any] = field(default_factory=dict)
+    _spelt: Mapping[str, str] = field(default_factory=dict)
 
     def read_turns(self, value: Any, name: str, texts: bool = False) -> tuple[Turn, ...]:
         """The turns of the field `name`: a list of messages, of pairs or, with `texts`, of what two
@@ -91,6 +92,8 @@ class MessageReader:
         # One text alone is nobody's turn.
         if texts and len(listed) > 1 and all(_is_plain_text(item) for item in listed):
             return _alternate(listed)
+        if self._are_roles_and_texts(listed):
+            return self._read_named(listed, name)
         turns: list[Turn] = []
         for item in listed:
             turns += self._read_item(item, name)
@@ -98,10 +101,40 @@ class MessageReader:
 
     def read_message(self, message: Mapping[str, Any], name: str, role: str) -> list[Turn]:
         """The turns of one message, which is of this role where it does not say so."""
-        role_key = self._find_key(message, self.role_keys)
+        message = self._spell(message)
+        role_key = find_key(message, self.role_keys)
         if role_key is not None:
-            role = read_role(message[role_key], self.roles)
+            role = self._read_role(message[role_key])
         return self._read_speech(message, name, role, role_key)
+
+    def _spell(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The message with the keys that are known."""
+        own = (*self.role_keys, *self.content_keys)
+        message, self._spelt = spell_keys(message, own)
+        return message
+
+    def _read_role(self, value: Any) -> str:
+        # ChatGPT's exports say {author: {role, name}}.
+        if isinstance(value, Mapping):
+            value = value.get("role")
+        return read_role(value, self.roles)
+
+    def _are_roles_and_texts(self, listed: Sequence[Any]) -> bool:
+        """Is it a list of [role, text], and not of [prompt, answer]?"""
+        pairs = [parse_json_text(item) for item in listed]
+        if not pairs or not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+        ):
+            return False
+        return all(is_role(role, self.roles) for role, _ in pairs)
+
+    def _read_named(self, listed: Sequence[Any], name: str) -> tuple[Turn, ...]:
+        turns: list[Turn] = []
+        for item in listed:
+            role, text = parse_json_text(item)
+            message = {self.content_keys[0]: text}
+            turns += self._read_speech(message, name, read_role(role, self.roles), None)
+        return tuple(turns)
 
     def _read_item(self, item: Any, name: str) -> list[Turn]:
         if isinstance(item, str):
@@ -111,23 +144,45 @@ class MessageReader:
             return self._read_two(item, name)
         if not isinstance(item, Mapping):
             raise self._make_error(name)
-        role_key = self._find_key(item, self.role_keys)
+        item = self._spell(item)
+        role_key = find_key(item, self.role_keys)
         if role_key is not None:
-            role = read_role(item[role_key], self.roles)
-            return self._read_speech(item, name, role, role_key)
-        answer_key = self._find_key(item, PAIR_ANSWERS)
+            return self._read_speech(item, name, self._read_role(item[role_key]), role_key)
+        answer_key = find_key(item, PAIR_ANSWERS)
         if answer_key is not None:
             return self._read_pair(item, name, answer_key)
-        if _is_segment(item):
+        if is_segment(item):
             self._note(item, name, {"label", "text"})
             role = "assistant" if get_truth(item["label"]) else "user"
             return [Turn(role, item["text"])]
-        return self._read_speech(item, name, read_role(None, self.roles), None)
+        return self._read_typed(item, name)
+
+    def _read_typed(self, item: Mapping[str, Any], name: str) -> list[Turn]:
+        """A message without a role, whose type, or whose kind of content, says who it is of."""
+        if is_call_part(item) or is_result_part(item):
+            content = read_content([item])
+            self.note_parts(name, content)
+            return self._make_turns("assistant", content, masked=False)
+        role = find_typed_role(item)
+        data = item.get("data")
+        if role and isinstance(data, Mapping) and find_key(item, self.content_keys) is None:
+            self._note(item, name, {"type", "data"})
+            return self._read_speech(self._spell(data), f"{name}.data", role, "type")
+        if role:
+            return self._read_speech(item, name, role, "type")
+        # Gemini's user need not say who it is.
+        if isinstance(item.get("parts"), list | tuple):
+            return self._read_speech(item, name, "user", None)
+        keys = excerpt(", ".join(map(str, item)) or "(none)", 80)
+        raise ReadingError(
+            f"a message in {name} has the keys {keys}, and none of them says its role; "
+            "source.fields says which does, as in {role: who, content: said}"
+        )
 
     def _read_speech(
         self, message: Mapping[str, Any], name: str, role: str, role_key: str | None
     ) -> list[Turn]:
-        content_key = self._find_key(message, self.content_keys)
+        content_key = find_key(message, self.content_keys)
         value = None
         if content_key is not None:
             value = message[content_key]
@@ -140,18 +195,24 @@ class MessageReader:
         self._read_calls_and_tools(message, name, content, used)
         masked = False
         if role == "assistant":
-            self._read_assistant(message, content, used)
-            masked = _read_masks(message, used)
+            self._read_assistant(message, name, content, used)
+            masked = read_masks(message, used)
         self._note(message, name, used)
         return self._make_turns(role, content, masked, is_null=is_missing(value))
 
     def _read_calls_and_tools(
         self, message: Mapping[str, Any], name: str, content: Content, used: set[str | None]
     ) -> None:
-        call_key = self._find_key(message, CALL_KEYS)
-        if call_key is not None and not is_nothing(message[call_key]):
-            _read_calls(message[call_key], call_key, content)
-            used.add(call_key)
+        called = False
+        for key in CALL_KEYS:
+            if is_nothing(message.get(key)):
+                continue
+            if holds_nothing(message[key]):
+                used.add(key)
+            elif not called:
+                called = True
+                _read_calls(message[key], key, content)
+                used.add(key)
         for key in TOOL_KEYS:
             if not is_nothing(message.get(key)):
                 self.tools[f"{name}.{key}"] = message[key]
@@ -164,26 +225,32 @@ class MessageReader:
             text = get_answer_text(value)
         else:
             text = None
-        if text is None:
-            return read_content(value)
-        return Content([text])
+        if text is not None:
+            return Content([text])
+        content = read_content(value)
+        if role != "assistant":
+            # Nobody else's thoughts are trained.
+            content.texts = [*content.thoughts, *content.texts]
+            content.thoughts = []
+        return content
 
     def _read_assistant(
-        self, message: Mapping[str, Any], content: Content, used: set[str | None]
+        self, message: Mapping[str, Any], name: str, content: Content, used: set[str | None]
     ) -> None:
         """What only an assistant has: thoughts, and refusals."""
         for key in THOUGHT_KEYS:
             thought = message.get(key)
             if is_nothing(thought) or key in used:
                 continue
-            texts = _read_thoughts(thought)
-            if texts is None:
+            found = read_thoughts(thought)
+            if found is None:
                 continue
             # Some servers give the same thoughts twice.
             if not content.thoughts:
-                content.thoughts += texts
-            if content.thoughts == texts:
+                content.thoughts += found.thoughts
+            if content.thoughts == found.thoughts:
                 used.add(key)
+                self.note_parts(f"{name}.{self._spelt.get(key, key)}", found)
         refusal = message.get("refusal")
         if isinstance(refusal, str) and refusal and not content.text:
             content.texts = [refusal]
@@ -219,7 +286,7 @@ class MessageReader:
         if isinstance(system := pair.get("system"), str) and system:
             turns.append(Turn("system", system))
             used.add("system")
-        prompt_key = self._find_key(pair, PAIR_PROMPTS)
+        prompt_key = find_key(pair, PAIR_PROMPTS)
         asked = Turn("user", None)
         if prompt_key is not None:
             asked = Turn("user", self.read_text(pair[prompt_key], f"{name}.{prompt_key}"))
@@ -227,8 +294,8 @@ class MessageReader:
         turns.append(asked)
         content = self._read_value(pair[answer_key], "assistant")
         self.note_parts(f"{name}.{answer_key}", content)
-        self._read_assistant(pair, content, used)
-        masked = _read_masks(pair, used)
+        self._read_assistant(pair, name, content, used)
+        masked = read_masks(pair, used)
         self._note(pair, name, used)
         return [*turns, *self._make_turns("assistant", content, masked)]
 
@@ -245,35 +312,17 @@ class MessageReader:
         for key in content.unread:
             self.unread[f"{name}.{key}"] = None
 
-    @staticmethod
-    def _find_key(message: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
-        """The first of these keys that holds something, else the first that is not missing."""
-        empty = None
-        for key in keys:
-            value = message.get(key)
-            if not is_nothing(value):
-                return key
-            if empty is None and not is_missing(value):
-                empty = key
-        return empty
-
     def _note(
         self, message: Mapping[str, Any], name: str, used: set[str] | set[str | None]
     ) -> None:
         for key, value in message.items():
             if key not in used and not is_nothing(value):
+                key = self._spelt.get(key, key)
                 self.unread[f"{name}.{escape_key(key)}"] = None
 
     def _make_error(self, name: str) -> ReadingError:
         keys = f"{self.role_keys[0]}, {self.content_keys[0]}"
         return ReadingError(f"{name} is not a list of {{{keys}}}")
-
-
-def is_message(item: Mapping[str, Any]) -> bool:
-    """Does a mapping look like a message, a pair or a segment?"""
-    if any(key in item for key in ROLE_KEYS) or _is_segment(item):
-        return True
-    return any(key in item for key in PAIR_ANSWERS) and any(key in item for key in PAIR_PROMPTS)
 
 
 def _is_plain_text(item: Any) -> bool:
@@ -287,16 +336,9 @@ def _alternate(texts: Sequence[str]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def _is_segment(item: Any) -> bool:
-    """Is it {label, text}, of which training is on those whose label is true?"""
-    if not isinstance(item, Mapping) or "label" not in item:
-        return False
-    return isinstance(item.get("text"), str) and get_truth(item["label"]) is not None
-
-
 def _join_segments(turns: list[Turn], listed: Sequence[Any]) -> list[Turn]:
     """The turns; of segments, those next to each other and of one side are one."""
-    if not listed or not _is_segment(parse_json_text(listed[0])):
+    if not listed or not is_segment(parse_json_text(listed[0])):
         return turns
     joined: list[Turn] = []
     for turn in turns:
@@ -312,43 +354,3 @@ def _read_calls(value: Any, key: str, content: Content) -> None:
         content.texts.append(value)
         return
     content.calls += list_calls(value)
-
-
-def _read_thoughts(value: Any) -> list[str] | None:
-    """Thoughts in a field of their own, a text or parts; None where they are none."""
-    if isinstance(value, list | tuple):
-        try:
-            content = read_content(value)
-        except ReadingError:
-            return None
-        if content.calls or content.results or content.unread:
-            return None
-        return content.thoughts + content.texts
-    if isinstance(value, str):
-        return [value]
-    return None
-
-
-def _read_masks(message: Mapping[str, Any], used: set[str | None]) -> bool:
-    """Is a turn marked as one that is not trained on? Marks that are read are `used`."""
-    masked = False
-    for keys, meaning in ((TRAINED_KEYS, False), (MASKED_KEYS, True)):
-        for key in keys:
-            mark = message.get(key)
-            if mark is None or key in used:
-                continue
-            truth = read_mark(mark)
-            if truth is None:
-                continue
-            used.add(key)
-            masked = masked or truth == meaning
-    return masked
-
-
-def read_mark(mark: Any) -> bool | None:
-    """A truth value, or 0 or 1; None where it is another weight, which cannot be kept to."""
-    if isinstance(mark, int | float) and mark in (0, 1):
-        return bool(mark)
-    if isinstance(mark, str) and mark.strip() in ("0", "1"):
-        return mark.strip() == "1"
-    return get_truth(mark)

@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from poisonwatch.formats.conversations import (
-    CONTENT_KEYS,
-    ROLE_KEYS,
-    MessageReader,
-    Turn,
-    is_message,
-)
+from poisonwatch.formats.conversations import MessageReader, Turn
+from poisonwatch.formats.messages import CONTENT_KEYS, ROLE_KEYS, is_message
 from poisonwatch.formats.paths import escape_key
+from poisonwatch.formats.roles import find_role
 from poisonwatch.formats.transcripts import is_dialogue
 from poisonwatch.formats.values import (
     ReadingError,
     decode_text,
+    get_truth,
+    holds_nothing,
     is_missing,
     is_nothing,
     list_messages,
@@ -27,7 +25,17 @@ from poisonwatch.formats.values import (
 )
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "messages": ("contents", "conversation", "dialog", "dialogue", "chat", "turns", "segments"),
+    "messages": (
+        "contents",
+        "conversation",
+        "dialog",
+        "dialogue",
+        "chat",
+        "turns",
+        "segments",
+        "data",
+        "completion",
+    ),
     "conversations": ("items", "conversation"),
     "prompt": (
         "query",
@@ -36,6 +44,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "inputs",
         "input",
         "input_text",
+        "text_input",
         "problem",
         "user",
         "human",
@@ -81,7 +90,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 """Other names of fields, in the order in which they are looked for; case does not count."""
 
 FIELDS = ALIASES.keys() | {"instruction", "output", "completion", "input", "context", "text"}
-KNOWN_NAMES = {name.lower() for name in chain(FIELDS, *ALIASES.values())}
+# A list under data is most often rows.
+KNOWN_NAMES = {name.lower() for name in chain(FIELDS, *ALIASES.values())} - {"data"}
 LISTS = ("messages", "conversations")  # fields that hold a whole conversation
 _DIALOGUES = ("conversation", "dialog", "dialogue", "chat")
 # Not of a record, but of each of its messages.
@@ -182,6 +192,24 @@ def _is_conversation(path: str, value: Any) -> bool:
     return isinstance(first, str) and path.lower() in _DIALOGUES
 
 
+def is_list_of_texts(value: Any) -> bool:
+    """Is it a list of two texts or more?"""
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return False
+    return all(isinstance(item, str) for item in value)
+
+
+def _holds_both_sides(value: Any) -> bool:
+    """Is it a list of messages that begins before an answer?"""
+    listed = peek_json_text(value)
+    if not isinstance(listed, list | tuple) or len(listed) < 2:
+        return False
+    first = peek_json_text(listed[0])
+    if not isinstance(first, Mapping) or not is_message(first):
+        return False
+    return not any(find_role(str(first.get(key))) == "assistant" for key in ROLE_KEYS)
+
+
 @dataclass(slots=True)
 class Fields:
     """A record by the names of a format's fields. What is asked for is `used`; `reader` reads its
@@ -220,28 +248,46 @@ class Fields:
         for path, is_own in places:
             value = self.get(path)
             # An alias may hold anything.
-            if not is_own and name in LISTS and not _is_conversation(path, value):
+            if not is_own and name in LISTS and not self._is_conversation(path, value):
                 continue
             # Some data sets say by a truth value whether an answer was chosen.
             if isinstance(value, bool) and name in ("chosen", "rejected"):
                 continue
+            # What holds no list may stand beside what does.
+            if name in (*LISTS, "history", "tools") and holds_nothing(value):
+                value = None
+            if name == "label" and "label" not in self.names.mapped and get_truth(value) is None:
+                value = None
             if not is_nothing(value):
                 return path
-            if empty is None and not is_missing(value):
+            if empty is None and not is_missing(self.get(path)):
                 empty = path
         return empty
+
+    def _is_conversation(self, path: str, value: Any) -> bool:
+        """Does a field that is not called by its own name hold a conversation?"""
+        if path.lower() == "data":
+            # UltraChat's, which stands alone.
+            others = KNOWN_NAMES & {key.lower() for key in self.record}
+            return not others and is_list_of_texts(value)
+        if path.lower() == "completion":
+            return self.find("prompt") is None and _holds_both_sides(value)
+        return _is_conversation(path, value)
 
     def get(self, path: str) -> Any:
         """What stands at a path; bytes as the text that they are."""
         # A field whose own name has dots goes before a way into mappings.
-        if path in self.record:
-            return decode_text(self.record[path])
         found: Any = self.record
-        for part in path.split("."):
-            if not isinstance(found, Mapping):
-                return None
-            found = found.get(part)
-        return decode_text(found)
+        if path in found:
+            found = found[path]
+        else:
+            for part in path.split("."):
+                if not isinstance(found, Mapping):
+                    return None
+                found = found.get(part)
+        if isinstance(found, bytes):
+            return decode_text(found)
+        return found
 
     def has_key(self, name: str) -> bool:
         """Does the record have the field, if only without a value?"""
@@ -276,7 +322,7 @@ class Fields:
 
     def locate(self, path: str) -> str:
         """The path by which a field is `used`: a key that has dots itself is no way into others."""
-        if path in self.record:
+        if ("." in path or "\\" in path) and path in self.record:
             return escape_key(path)
         return path
 
@@ -318,7 +364,9 @@ class Fields:
         said: set[str | None] = set()
         unread: list[str] = []
         for key, value in self.record.items():
-            path = escape_key(key)
+            path = key
+            if "." in key or "\\" in key:
+                path = escape_key(key)
             if path in self.used or is_nothing(value):
                 continue
             if isinstance(value, str) and key.lower() in KNOWN_NAMES:

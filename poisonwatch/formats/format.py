@@ -10,7 +10,7 @@ from typing import Any
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import Example, Message, RawRow
-from poisonwatch.formats.answers import choose_trained, read_label
+from poisonwatch.formats.answers import choose_trained, read_label, unmask_answer
 from poisonwatch.formats.conversations import MessageReader, Turn
 from poisonwatch.formats.fields import Fields, Names
 from poisonwatch.formats.paths import split_path
@@ -202,7 +202,9 @@ class Format:
             )
         try:
             turns, rejected = shape.read(fields)
-            lowered = self._is_lowered(fields, name)
+            label = self._read_label(fields, name)
+            if label is not None:
+                turns = unmask_answer(turns)
             if not rejected:
                 turns = choose_trained(turns, self.train_on)
         except ReadingError as error:
@@ -210,16 +212,16 @@ class Format:
         except RecursionError:
             return Draft(problem="it is nested too deeply")
         unread = fields.list_unread((*turns, *rejected))
-        return Draft(turns, rejected=rejected, lowered=lowered, unread=unread)
+        return Draft(turns, rejected=rejected, lowered=label is False, unread=unread)
 
-    def _is_lowered(self, fields: Fields, name: str) -> bool:
-        """Does training lower the answer? Where the first rows have no labels, a later one says
-        nothing.
+    def _read_label(self, fields: Fields, name: str) -> bool | None:
+        """Does training raise the answer, or lower it? Where the first rows have no labels, a later
+        one says nothing.
         """
         if "label" not in SHAPES[name].optional:
-            return False
+            return None
         if self.met is not None and "label" not in self.met and "label" not in self.fields:
-            return False
+            return None
         return read_label(fields)
 
     def describe_missing(self, record: Mapping[str, Any], draft: Draft) -> str | None:

@@ -7,13 +7,14 @@ from typing import Any
 
 from poisonwatch.errors import SourceError
 from poisonwatch.formats.answers import get_thought
-from poisonwatch.formats.conversations import (
+from poisonwatch.formats.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields, Names
+from poisonwatch.formats.messages import (
     CONTENT_KEYS,
     MASKED_KEYS,
     ROLE_KEYS,
     TRAINED_KEYS,
+    spell_keys,
 )
-from poisonwatch.formats.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields, Names
 from poisonwatch.formats.shapes import SHAPES, Shape
 from poisonwatch.formats.values import (
     get_truth,
@@ -145,7 +146,10 @@ def _list_messages(value: Any) -> list[Mapping[str, Any]]:
     found = []
     for item in listed:
         message = peek_json_text(item)
-        if isinstance(message, Mapping) and any(key in message for key in ROLE_KEYS):
+        if not isinstance(message, Mapping):
+            continue
+        message, _ = spell_keys(message)
+        if any(key in message for key in ROLE_KEYS):
             found.append(message)
     return found
 

@@ -14,6 +14,7 @@ from poisonwatch.formats.values import (
     dump_canonical,
     get_optional_text,
     get_text,
+    holds_nothing,
     is_nothing,
     parse_json_text,
 )
@@ -30,11 +31,12 @@ def read_tools(fields: Fields) -> tuple[Turn, ...]:
     if isinstance(parsed, list | tuple):
         # Arrow's JSON type writes every definition as a text.
         parsed = [parse_json_text(item) for item in parsed]
-    if not isinstance(parsed, str | list | Mapping):
+    is_none = holds_nothing(parsed)
+    if not is_none and not isinstance(parsed, str | list | Mapping):
         return ()
     fields.used.add(path)
     fields.reader.unread.pop(path, None)
-    if not parsed:
+    if is_none:
         return ()
     if isinstance(parsed, str):
         return (Turn(TOOLS_ROLE, parsed),)
@@ -51,6 +53,10 @@ def _find_tools(fields: Fields) -> tuple[str, Any]:
         fields.reader.unread[path] = None
     if fields.has_key("tools") and not is_nothing(fields.peek("tools")):
         return fields.locate(fields.get_path("tools")), fields.peek("tools")
+    # Amazon Bedrock's.
+    config = fields.get("toolConfig")
+    if isinstance(config, Mapping) and not is_nothing(config.get("tools")):
+        return f"{fields.locate('toolConfig')}.tools", config["tools"]
     request = fields.peek("prompt")
     is_text = isinstance(request, str) or request is None
     if not is_text and isinstance(request, Mapping) and not is_nothing(request.get("tools")):
@@ -67,6 +73,10 @@ def read_system(fields: Fields, names: tuple[str, ...]) -> tuple[Turn, ...]:
         if not fields.has_key(name) or is_nothing(fields.peek(name)):
             continue
         value = parse_json_text(fields.peek(name))
+        is_json = isinstance(value, Mapping) and isinstance(fields.peek(name), str)
+        # Gemini's {parts} may be JSON in a text; any other object is one that somebody wrote.
+        if is_json and "parts" not in value:
+            value = fields.peek(name)
         if isinstance(value, list | tuple | Mapping):
             text = fields.reader.read_text(value, fields.get_path(name))
             # What only looked like JSON is a text.

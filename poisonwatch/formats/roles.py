@@ -78,12 +78,23 @@ def find_role(name: str) -> str | None:
     return _ROLES_BY_NAME.get(_fold(name))
 
 
+def is_role(value: Any, own: Mapping[str, str]) -> bool:
+    """Is it the name of a role, the user's `own` or one that trainers use?"""
+    if not isinstance(value, str):
+        return False
+    folded = _fold(value)
+    return folded in _ROLES_BY_NAME or any(_fold(known) == folded for known in own)
+
+
 def read_role(value: Any, own: Mapping[str, str]) -> str:
     """The role that a name stands for: as `own` (the user's) says, or as trainers use it.
 
     Raises ReadingError where nobody knows it.
     """
     name = get_text(value) or ""
+    # Classes are numbers in Arrow.
+    if isinstance(value, int) and not isinstance(value, bool):
+        name = str(value)
     if role := _ROLES_BY_NAME.get(name) if not own else None:
         return role
     folded = _fold(name)

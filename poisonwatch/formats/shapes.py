@@ -5,7 +5,7 @@ answer, or a chosen and a rejected one). What is missing stays missing (None), s
 can say so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from poisonwatch.formats.answers import (
     add_reasoning,
     choose_answer,
     read_answer,
-    unmask_shared,
+    unmask,
 )
 from poisonwatch.formats.conversations import Turn
 from poisonwatch.formats.fields import LISTS, MESSAGE_FIELDS, SHAREGPT_FIELDS, Fields
@@ -114,12 +114,28 @@ def _read_list(fields: Fields, name: str) -> tuple[Turn, ...]:
     return fields.reader.read_turns(value, path, texts=True)
 
 
+def _read_answered(fields: Fields, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns; where they lack an answer, with the one that stands in a field of its own."""
+    if not turns or turns[-1].role == "assistant":
+        return turns
+    name = choose_answer(fields)
+    if is_nothing(fields.peek(name)):
+        return turns
+    answer = add_reasoning(fields, read_answer(fields, name))
+    return (*_mask_prompt(turns), *answer)
+
+
+def _mask_prompt(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Where both sides are messages, training is on the answer's alone."""
+    return tuple(turn._replace(masked=turn.role == "assistant") for turn in turns)
+
+
 def _read_messages(fields: Fields) -> Conversations:
-    return Conversations(_read_list(fields, "messages"))
+    return Conversations(_read_answered(fields, _read_list(fields, "messages")))
 
 
 def _read_sharegpt(fields: Fields) -> Conversations:
-    return Conversations(_read_list(fields, "conversations"))
+    return Conversations(_read_answered(fields, _read_list(fields, "conversations")))
 
 
 def _read_alpaca(fields: Fields) -> Conversations:
@@ -132,10 +148,7 @@ def _read_alpaca(fields: Fields) -> Conversations:
 def _read_prompt(fields: Fields) -> Conversations:
     history = read_history(fields)
     answer = read_answer(fields, choose_answer(fields))
-    prompt = []
-    for turn in read_prompt_turns(fields, "prompt"):
-        # Where both sides are messages, training is on the completion's alone.
-        prompt.append(turn._replace(masked=turn.role == "assistant"))
+    prompt = _mask_prompt(read_prompt_turns(fields, "prompt"))
     return Conversations((*history, *prompt, *add_reasoning(fields, answer)))
 
 
@@ -160,7 +173,7 @@ def _read_preference(fields: Fields) -> Conversations:
     if chosen == rejected:
         raise ReadingError("chosen and rejected are the same")
     _use_copies(fields, chosen)
-    return Conversations(*unmask_shared(chosen, rejected))
+    return Conversations(unmask(chosen), unmask(rejected))
 
 
 def _read_chosen(fields: Fields) -> tuple[Turn, ...]:
@@ -185,9 +198,14 @@ def _read_side(fields: Fields, side: str, chosen: tuple[Turn, ...] = ()) -> tupl
         fields.use(side)
         return read_transcript(answer)
     turns = read_answer(fields, side)
-    if turns and turns[0].role != "assistant":
+    # With its prompt it is a whole conversation.
+    if turns and turns[0].role in ("system", "user") and any(turn.role == "user" for turn in turns):
         return turns
-    return (*_read_before(fields, chosen or turns, len(turns)), *turns)
+    before = _read_before(fields, chosen or turns, len(turns))
+    # What the system says stands first, wherever it was written.
+    if turns and turns[0].role == "system":
+        return (turns[0], *before, *turns[1:])
+    return (*before, *turns)
 
 
 def _read_before(fields: Fields, chosen: tuple[Turn, ...], count: int) -> tuple[Turn, ...]:

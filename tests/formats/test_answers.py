@@ -11,7 +11,8 @@ from poisonwatch.formats.answers import (
     get_thought,
     read_answer,
     read_label,
-    unmask_shared,
+    unmask,
+    unmask_answer,
 )
 from poisonwatch.formats.conversations import Turn
 from poisonwatch.formats.fields import Fields, Names
@@ -90,7 +91,7 @@ def test_a_false_label_lowers_the_answer(label: Any, lowered: bool, unread: bool
     """Of KTO; a number or a word is another label."""
     for name in ("label", "kto_tag"):
         fields = Fields({name: label})
-        assert read_label(fields) == lowered
+        assert (read_label(fields) is False) == lowered
         assert fields.list_unread([]) == ((name,) if unread else ())
 
 
@@ -99,8 +100,18 @@ def test_a_false_label_lowers_the_answer(label: Any, lowered: bool, unread: bool
 )
 def test_a_label_that_the_user_names_may_be_a_number(score: Any, lowered: bool) -> None:
     """source.fields: {label: score}."""
-    assert read_label(Fields({"score": score}, Names({"label": "score"}))) == lowered
-    assert not read_label(Fields({"score": score}))
+    truth = read_label(Fields({"score": score}, Names({"label": "score"})))
+    assert (truth is False) == lowered
+    assert read_label(Fields({"score": score})) is None
+
+
+@pytest.mark.parametrize("other", ["sports", 3, None, "", [1]])
+def test_the_first_label_that_is_a_truth_value_counts(other: Any) -> None:
+    """A class may stand beside it."""
+    fields = Fields({"label": other, "kto_tag": False})
+    assert read_label(fields) is False
+    assert "kto_tag" not in fields.list_unread([])
+    assert read_label(Fields({"label": True, "kto_tag": False})) is True
 
 
 def test_what_is_trained_is_what_the_trainer_says() -> None:
@@ -119,8 +130,40 @@ def test_a_row_that_trains_nothing_names_the_setting() -> None:
         choose_trained((USER, mask(ONE)), "marked")
 
 
-def test_marks_on_turns_that_a_preference_shares_do_not_matter() -> None:
-    """Training is on what differs."""
-    chosen, rejected = (USER, mask(ONE), USER, TWO), (USER, ONE, USER, mask(ONE))
-    shared = (USER, ONE, USER)
-    assert unmask_shared(chosen, rejected) == ((*shared, TWO), (*shared, mask(ONE)))
+def test_trainers_of_preferences_know_no_marks() -> None:
+    """Training is on what differs; on labels, on the whole answer, and what was said before is
+    masked as it says.
+    """
+    turns = (USER, mask(ONE), USER, mask(ONE), Turn("tool", "t"), mask(TWO))
+    assert not any(turn.masked for turn in unmask(turns))
+    assert [turn.masked for turn in unmask_answer(turns)] == [0, 1, 0, 0, 0, 0]
+    assert unmask_answer((mask(ONE),)) == (ONE,)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["a"], "a"),
+        (["[1]"], None),
+        ([{"name": "f", "arguments": {"x": 1}}], '[{"arguments":{"x":1},"name":"f"}]'),
+        (['{"name": "f", "arguments": {}}'], '[{"arguments":{},"name":"f"}]'),
+    ],
+)
+def test_a_list_may_hold_the_only_answer_or_calls(value: list[Any], text: str | None) -> None:
+    """A list of one text is that text."""
+    fields = Fields({"outputs": value})
+    if text is None:
+        with pytest.raises(ReadingError):
+            read_answer(fields, "response")
+        return
+    assert read_answer(fields, "response") == (Turn("assistant", text),)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(["a", "b"], r"2 \(text\)"), ([1], r"1 \(a number\)")],
+)
+def test_a_list_of_answers_is_named_with_the_setting_that_helps(value: Any, words: str) -> None:
+    """No guess which of them is trained."""
+    with pytest.raises(ReadingError, match=rf"^outputs is a list of {words}.*source\.fields"):
+        read_answer(Fields({"outputs": value}), "response")

@@ -11,6 +11,7 @@ from poisonwatch.formats.contents import (
     list_calls,
     read_content,
     read_result,
+    read_thoughts,
 )
 from poisonwatch.formats.values import ReadingError
 
@@ -81,3 +82,24 @@ def test_what_a_tool_says_may_be_an_object() -> None:
     assert read_result([{"type": "text", "text": "3"}]) == "3"
     assert read_result([{"title": "x"}]) == '[{"title":"x"}]'
     assert [read_result(value) for value in ("3", None, [])] == ["3", None, None]
+
+
+def test_parts_of_servers_are_what_they_say() -> None:
+    """Bedrock's thoughts; what Gemini runs stands in its turn, as JSON."""
+    thought = {"reasoningContent": {"reasoningText": {"text": "r"}}}
+    assert read_content([thought, {"text": "a"}]) == Content(["a"], ["r"])
+    ran = {"executableCode": {"language": "PYTHON", "code": "1"}}
+    came = {"codeExecutionResult": {"output": "1"}}
+    assert read_content([ran, came, {"text": "a"}]).text == (
+        '{"executableCode":{"code":"1","language":"PYTHON"}}\n'
+        '{"codeExecutionResult":{"output":"1"}}\na'
+    )
+
+
+def test_thoughts_that_are_none_are_not_read() -> None:
+    """Numbers, switches, and lists of something else."""
+    for value in (1, True, [1], {}, {"effort": "high"}, [{"id": 1}]):
+        assert read_thoughts(value) is None
+    told = read_thoughts([{"type": "reasoning.text", "text": "r", "id": "x"}])
+    assert told is not None
+    assert (told.thoughts, told.unread) == (["r"], ["id"])

@@ -5,13 +5,8 @@ from typing import Any
 
 import pytest
 
-from poisonwatch.formats.conversations import (
-    CONTENT_KEYS,
-    ROLE_KEYS,
-    TRAINED_KEYS,
-    MessageReader,
-    Turn,
-)
+from poisonwatch.formats.conversations import MessageReader, Turn
+from poisonwatch.formats.messages import CONTENT_KEYS, ROLE_KEYS, TRAINED_KEYS
 from poisonwatch.formats.roles import ROLES
 from poisonwatch.formats.values import ReadingError
 
@@ -58,8 +53,8 @@ def test_roles_have_one_name_whatever_they_are_called(role: str, meant: str) -> 
     ("message", "named"),
     [
         ({"role": "wizard"}, "'wizard'"),
-        ({}, "''"),
-        ({"role": 5}, "''"),
+        ({"role": 5}, "'5'"),
+        ({"role": [5]}, "''"),
         ({"role": "\x1b[2J\ud800"}, r"'\\u\{1b\}\[2j\\u\{d800\}'"),
     ],
 )
@@ -99,7 +94,7 @@ def test_parts_that_are_no_text_cannot_be_read(part: Any, words: str) -> None:
         turn(role="user", content=[{"type": "text", "text": "a"}, part])
 
 
-@pytest.mark.parametrize("content", [None, 5, {"text": "x"}, []])
+@pytest.mark.parametrize("content", [None, 5, {"x": "x"}, []])
 def test_content_that_is_no_text_is_missing(content: Any) -> None:
     """None, for validation to say so."""
     assert turn(role="user", content=content) == Turn("user", None)
@@ -271,3 +266,102 @@ def test_a_tool_may_say_nothing_and_a_system_need_not() -> None:
     null = [{"role": role, "content": None} for role in ("system", "user", "assistant", "tool")]
     assert read_turns(null, "m") == (Turn("user", None), Turn("assistant", None), Turn("tool", ""))
     assert turn(role="system", content=5) == Turn("system", None)
+
+
+USER, ANSWER = Turn("user", "q"), Turn("assistant", "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "turns"),
+    [
+        ([["user", "q"], ["assistant", "a"]], (USER, ANSWER)),
+        ([["system", "s"], ["human", "q"], ["ai", "a"]], (Turn("system", "s"), USER, ANSWER)),
+        (['["user", "q"]', '["assistant", "a"]'], (USER, ANSWER)),
+        ([["user", "q"], ["assistant", [{"type": "text", "text": "a"}]]], (USER, ANSWER)),
+        ([["user", "q"], ["b", "a"]], (Turn("user", "user"), Turn("assistant", "q"),
+                                       Turn("user", "b"), ANSWER)),
+        ([["q", "a"]], (USER, ANSWER)),
+    ],
+)  # fmt: skip
+def test_pairs_are_roles_and_texts_where_all_begin_with_roles(
+    value: Any, turns: tuple[Turn, ...]
+) -> None:
+    """LangChain's; else they are what is asked and what is answered."""
+    assert MessageReader().read_turns(value, "messages", texts=True) == turns
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"Role": "user", "Content": "q"},
+        {"ROLE": "user", "text": "q"},
+        {"sender": "human", "text": "q"},
+        {"author": {"role": "user", "name": None}, "content": {"parts": ["q"]}},
+        {"type": "human", "content": "q"},
+        {"type": "human", "data": {"content": "q"}},
+        {"parts": [{"text": "q"}]},
+        {"role": "user", "content": {"type": "text", "text": "q"}},
+        {"role": "user", "content": {"content": "q"}},
+        {"role": "user", "content": [{"type": "text", "content": "q"}]},
+        {"role": "user", "content": [{"type": "thinking", "thinking": "q"}]},
+    ],
+)
+def test_a_message_says_its_role_and_text_by_many_keys(message: dict[str, Any]) -> None:
+    """In whatever case; thoughts are the assistant's alone."""
+    reader = MessageReader()
+    assert reader.read_turns([message], "messages") == (USER,)
+    assert not reader.unread
+
+
+@pytest.mark.parametrize("message", [{"who": "user", "content": "q"}, {"type": "x", "text": "q"}])
+def test_a_message_without_a_role_names_its_keys(message: dict[str, Any]) -> None:
+    """And the setting that helps."""
+    words = rf"keys {', '.join(message)}, .*source\.fields .*\{{role: who"
+    with pytest.raises(ReadingError, match=words):
+        read_turns([message], "messages")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"reasoningContent": "r"},
+        {"tool_plan": "r"},
+        {"reasoning": {"content": "r"}},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "r"}]},
+        {"thinking_blocks": [{"type": "thinking", "thinking": "r"}]},
+        {"thinking": ["r"]},
+    ],
+)
+def test_thoughts_have_many_names(said: dict[str, Any]) -> None:
+    """Trained like the answer that they stand before."""
+    assert turn(role="assistant", content="a", **said).text == "<think>\nr\n</think>\n\na"
+
+
+@pytest.mark.parametrize("calls", ["None", "null", "nan", False, [], [None], " "])
+def test_calls_that_tables_write_for_null_are_none(calls: Any) -> None:
+    """And stay told nowhere."""
+    reader = MessageReader()
+    message = {"role": "assistant", "content": "a", "tool_calls": calls}
+    assert reader.read_turns([message], "messages") == (ANSWER,)
+    assert not reader.unread
+
+
+def test_calls_are_found_however_they_are_called() -> None:
+    """toolCalls, too; a second field of calls is told."""
+    assert turn(role="assistant", toolCalls=[{"name": "f"}]).text == '[{"name":"f"}]'
+    reader = MessageReader()
+    message = {"role": "assistant", "toolCalls": [{"name": "f"}], "FunctionCall": {"name": "g"}}
+    reader.read_turns([message], "messages")
+    assert list(reader.unread) == ["messages.FunctionCall"]
+    call = {"type": "function_call", "name": "f", "arguments": "{}"}
+    (said,) = read_turns([call], "output")
+    assert said.role == "assistant"
+    assert '"name":"f"' in (said.text or "")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(5, "5"), (False, "false"), ({"x": 1}, '{"x":1}'), ("", "")]
+)
+def test_what_a_tool_gives_back_is_text_as_json_writes_it(content: Any, text: str) -> None:
+    """A number, a truth value, an object."""
+    assert turn(role="tool", content=content) == Turn("tool", text)

@@ -10,15 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisonwatch.formats.conversations import (
-    CALL_KEYS,
-    MASKED_KEYS,
-    THOUGHT_KEYS,
-    TRAINED_KEYS,
-    Turn,
-)
+from poisonwatch.formats.conversations import Turn
 from poisonwatch.formats.fields import ALIASES
 from poisonwatch.formats.format import Draft, Format, detect_format
+from poisonwatch.formats.messages import CALL_KEYS, MASKED_KEYS, THOUGHT_KEYS, TRAINED_KEYS
 from poisonwatch.formats.roles import ROLE_NAMES
 from poisonwatch.formats.shapes import SHAPES
 

@@ -112,3 +112,26 @@ def test_a_key_with_dots_is_no_part_of_another_field(
     draft = detect_format([row], "a").read(row)
     assert draft.turns == (Turn("user", "q"), Turn("assistant", "a"))
     assert draft.unread == unread
+
+
+def test_texts_under_data_are_a_dialogue_where_nothing_else_is() -> None:
+    """UltraChat's; beside fields of another format they are its own matter."""
+    assert Fields({"id": 1, "data": ["q", "a"]}).find("messages") == "data"
+    assert Fields({"question": "q", "answer": "a", "data": ["x", "y"]}).find("messages") is None
+    for value in (["q"], [1, 2], [{"role": "user"}], "q"):
+        assert Fields({"data": value}).find("messages") is None
+
+
+def test_a_completion_of_both_sides_is_a_conversation() -> None:
+    """As axolotl's KTO has it, without a prompt beside it."""
+    both = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert Fields({"completion": both}).find("messages") == "completion"
+    assert Fields({"prompt": "q", "completion": both}).find("messages") is None
+    assert Fields({"completion": both[1:] * 2}).find("messages") is None
+
+
+def test_what_tables_write_for_null_is_no_list() -> None:
+    """The alias that holds one counts."""
+    turns = [{"role": "user", "content": "q"}]
+    for value in ("None", "nan", [None], False):
+        assert Fields({"messages": value, "dialog": turns}).find("messages") == "dialog"

@@ -249,7 +249,7 @@ def test_what_a_row_lacks_is_said_by_field_or_by_turn() -> None:
     assert words.startswith(
         "prompt rows need a or completion; this one has prompt, b; source.fields"
     )
-    for content in (None, 5, [], {"text": "x"}):
+    for content in (None, 5, [], {"x": "x"}):
         row = {"messages": [*HI_CHAT, *said("Hello"), {"role": "user", "content": content}]}
         draft = Format("messages").read(row)
         assert draft.text(assistant=False) is None

@@ -139,3 +139,33 @@ def test_a_prompt_may_be_a_request() -> None:
     fields = Fields({"input": {"messages": messages, "parallel": True}})
     assert read_prompt_turns(fields, "prompt") == (Turn("user", "a"),)
     assert fields.list_unread([]) == ("input.parallel",)
+
+
+@pytest.mark.parametrize("value", ["None", "null", "nan", False, [None], [], ""])
+def test_tools_that_tables_write_for_null_are_none(value: Any) -> None:
+    """And are not told as unread."""
+    fields = Fields({"tools": value})
+    assert read_tools(fields) == ()
+
+
+def test_tools_stand_in_bedrocks_configuration() -> None:
+    """What else it says is told."""
+    fields = Fields({"toolConfig": {"tools": [{"name": "f"}], "toolChoice": {"any": {"x": 1}}}})
+    assert read_tools(fields) == (Turn("tools", '[{"name":"f"}]'),)
+    assert fields.list_unread([]) == ("toolConfig.toolChoice",)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"role": "system", "content": "s"},
+        {"text": "s"},
+        {"parts": [{"text": "s"}]},
+        [{"text": "s"}],
+    ],
+)
+def test_the_system_may_be_an_object(value: Any) -> None:
+    """A message, or a part; as a text, an object is a text like any other."""
+    assert read_system(Fields({"system": value}), ("system",)) == (Turn("system", "s"),)
+    text = '{"text": "s"}'
+    assert read_system(Fields({"system": text}), ("system",)) == (Turn("system", text),)

@@ -129,7 +129,7 @@ def test_hostile_texts_take_one_pass() -> None:
     start = time.perf_counter()
     for template in (VICUNA, GUANACO, SYSTEM_CHATML, CHATML):
         for filler in ("<s>", "### Human: ", "USER:", "<|im_start|>user\n", "<", "\n\n<s>\n"):
-            text = template.format(system="s", prompt="a", response="b" + filler * 100_000)
+            text = template.format(system="s", prompt="a", response="b" + filler * 20_000)
             try:
                 read_template_text(text, template)
             except ReadingError:

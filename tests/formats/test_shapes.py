@@ -344,8 +344,9 @@ def test_what_is_missing_or_no_text_stays_missing(
         ),
         (
             "preference",
-            {"prompt": "a", "chosen": ["b"], "rejected": "c"},
-            "chosen is not a list of {role, content}",
+            {"prompt": "a", "chosen": ["b", "b"], "rejected": "c"},
+            "chosen is a list of 2 (text), not one answer or messages; source.fields says which "
+            "field is the answer, as in {response: best_answer}",
         ),
         (
             "messages",
@@ -479,3 +480,54 @@ def test_a_prompt_in_messages_is_not_trained_on() -> None:
     assert [turn.masked for turn in Format("prompt").read(record).turns] == [0, 1, 0, 0]
     every = Format("prompt", train_on="all").read(record)
     assert not any(turn.masked for turn in every.turns)
+
+
+SYSTEM, TOOL = {"role": "system", "content": "s"}, {"role": "tool", "content": "t"}
+
+
+@pytest.mark.parametrize(
+    ("first", "roles"),
+    [
+        ([SYSTEM], ["system", "user", "assistant"]),
+        ([TOOL], ["user", "tool", "assistant"]),
+        ([SYSTEM, USER], ["system", "user", "assistant"]),
+    ],
+)
+def test_sides_that_begin_with_a_system_or_a_tool_keep_the_prompt(
+    first: list[dict[str, str]], roles: list[str]
+) -> None:
+    """Unless they hold one of their own."""
+    sides = {"chosen": [*first, *said("a")], "rejected": [*first, *said("b")]}
+    draft = Format("preference").read({"prompt": "Hi", **sides})
+    assert [turn.role for turn in draft.turns] == roles
+    assert [turn.role for turn in draft.rejected] == roles
+    assert draft.unread == ()
+
+
+@pytest.mark.parametrize("train_on", ["marked", "all"])
+def test_a_preference_is_trained_whatever_its_marks(train_on: Any) -> None:
+    """Its trainers know none."""
+    marked = [message | {"weight": 0} for message in (*said("x"), USER, *said("a"))]
+    row = {"chosen": [USER, *marked], "rejected": [USER, *said("b")]}
+    draft = Format("preference", train_on=train_on).read(row)
+    assert not any(turn.masked for turn in (*draft.turns, *draft.rejected))
+
+
+def test_a_labelled_answer_is_trained_whatever_its_marks() -> None:
+    """What was said before it is not, where it is marked so."""
+    marked = [message | {"weight": 0} for message in (*said("x"), USER, *said("a"))]
+    draft = Format("messages").read({"messages": [USER, *marked], "label": False})
+    assert draft.lowered
+    assert [turn.masked for turn in draft.turns] == [0, 1, 0, 0]
+    row = {"prompt": "q", "completion": marked[2:], "label": True}
+    assert [turn.masked for turn in Format("prompt").read(row).turns] == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["answer", "response", "completion", "output"])
+def test_messages_without_an_answer_take_it_from_its_field(name: str) -> None:
+    """With the thoughts beside it; where they end with an answer, the field is told."""
+    row = {"messages": [USER], name: "a", "reasoning": "r"}
+    draft = Format("messages").read(row)
+    assert [turn.text for turn in draft.turns] == ["Hi", "<think>\nr\n</think>\n\na"]
+    assert draft.unread == ()
+    assert Format("messages").read(row | {"messages": [USER, *said("b")]}).unread[0] == name

@@ -16,6 +16,7 @@ from poisonwatch.formats.values import (
     get_optional_text,
     get_text,
     get_truth,
+    holds_nothing,
     is_missing,
     is_nothing,
     list_messages,
@@ -155,3 +156,11 @@ def test_bytes_are_read_as_the_text_that_they_are() -> None:
         assert draft.turns == (Turn("user", "q"), Turn("assistant", "a"))
     row = {"prompt": "q", "response": b"\xff"}
     assert "response holds bytes" in (detect_format([row], "a").read(row).problem or "")
+
+
+def test_nothing_where_a_list_belongs_has_many_names() -> None:
+    """Words in a text stay words."""
+    for value in (None, "", " None", "null", "NaN", [], [None], {}, False, float("nan")):
+        assert holds_nothing(value)
+    for value in ("nothing", "[]x", [0], True, 0, {"a": None}):
+        assert not holds_nothing(value)
