@@ -35,9 +35,11 @@ def release(
     """
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.release.destination import refuse_folder_inside
     from poisonwatch.release.release import write_release
 
     settings = load_config(config)
+    refuse_folder_inside(settings.source, out)
     duplicates = settings.validation.duplicates
     with Ledger.existing(settings.state) as ledger:
         counts = write_release(ledger, settings.name, out, duplicates)

@@ -24,6 +24,7 @@ from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
 from poisonwatch.sources.links import Root
 from poisonwatch.sources.looking import Looker
+from poisonwatch.sources.saved import ACCOUNTS, MANIFEST_NAME
 from poisonwatch.sources.side_files import explain_name
 from poisonwatch.sources.trees import LocalTree
 from poisonwatch.text.display import make_visible
@@ -35,9 +36,6 @@ CLEAN_PREFIX = "clean"  # begins the names of a release's files of cleared rows
 # 1: a row for each content; 2: one for each place, and counts of places.
 MANIFEST_VERSION = 2
 UNCOUNTED = -1  # rows of a file whose rows are not to be counted, or cannot be
-MANIFEST_NAME = "manifest.json"
-# What stands beside the cleared rows, and is not to be trained on.
-ACCOUNTS = (MANIFEST_NAME, "quarantine.jsonl", "rejected.jsonl")
 _MANIFEST_START = re.compile(rb'\{\s*"manifest"\s*:')
 _LEADING_BLANK = b" \t\r\n\xef\xbb\xbf"
 

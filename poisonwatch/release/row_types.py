@@ -6,16 +6,21 @@ file is short. Types are plain values:
 
     None                                   nothing but null yet
     "text", "number", "boolean"
+    "time", "integer"                      texts and numbers that are taken for narrower types
     {field: type}                          an object
     (type,)                                a list of such items
 """
 
+import re
 from typing import Any
 
 RowType = Any
 # Of the fields that rows of one file have together: objects may be keyed by whatever.
 MAX_FIELDS = 2000
-_PLAIN = {str: "text", int: "number", float: "number", bool: "boolean", type(None): None}
+_PLAIN = {int: "integer", float: "number", bool: "boolean", type(None): None}
+_WIDER = {"time": "text", "integer": "number"}
+# What pyarrow takes for points in time: a day, or a time of one.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([ T][\d:.,]*(Z|[+-][\d:]*)?)?")
 
 
 class MixedTypesError(ValueError):
@@ -28,6 +33,8 @@ def infer_type(value: Any) -> RowType:
     Raises MixedTypesError where a list in it holds items of several.
     """
     kind = type(value)
+    if kind is str:
+        return "time" if _TIME.fullmatch(value) else "text"
     if kind in _PLAIN:
         return _PLAIN[kind]
     if kind is dict:
@@ -47,11 +54,21 @@ def merge_types(one: RowType, other: RowType) -> RowType:
         return one
     if one is None:
         return other
+    if isinstance(one, str) and isinstance(other, str):
+        return _merge_plain(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
         return _merge_objects(one, other)
     if isinstance(one, tuple) and isinstance(other, tuple):
         item = merge_types(one[0], other[0])
         return one if item is one[0] else (item,)
+    raise MixedTypesError
+
+
+def _merge_plain(one: str, other: str) -> RowType:
+    if _WIDER.get(other) == one:
+        return one
+    if _WIDER.get(one) == other:
+        return other
     raise MixedTypesError
 
 

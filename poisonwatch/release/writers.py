@@ -17,12 +17,14 @@ from poisonwatch.release.row_types import (
     infer_type,
     merge_types,
 )
-from poisonwatch.sources.base import MAX_BATCH_BYTES
+from poisonwatch.sources.base import MAX_BATCH_BYTES, MIB
 from poisonwatch.sources.json_row import parse_record
 
 ROW_GROUP_ROWS = 1000  # of a Parquet file
 # Of JSON Lines in which each field has one type; what fits none of them shares one file more.
 MAX_TYPED_FILES = 8
+# `datasets` tells the types of a file of JSON by its first 10 MiB: what is new later is in another.
+TYPING_BYTES = 8 * MIB
 RowKind = tuple[str, bytes | None]  # format, and Arrow schema of rows of columnar files
 
 
@@ -86,13 +88,19 @@ class _TypedFiles:
 
     def __init__(self) -> None:
         self._types: list[RowType] = []
+        self._sizes: list[int] = []  # bytes
 
     def choose(self, raw: bytes) -> int:
         """The number of the file for a row, from 0; MAX_TYPED_FILES for one that fits none."""
         try:
-            kind = infer_type(parse_record(raw))
+            number = self._find(infer_type(parse_record(raw)))
         except ValueError:
             return MAX_TYPED_FILES
+        if number < MAX_TYPED_FILES:
+            self._sizes[number] += len(raw) + 1
+        return number
+
+    def _find(self, kind: RowType) -> int:
         for number, known in enumerate(self._types):
             try:
                 merged = merge_types(known, kind)
@@ -100,12 +108,13 @@ class _TypedFiles:
                 continue
             if merged is known:
                 return number
-            if count_fields(merged) <= MAX_FIELDS:
+            if self._sizes[number] < TYPING_BYTES and count_fields(merged) <= MAX_FIELDS:
                 self._types[number] = merged
                 return number
         if len(self._types) == MAX_TYPED_FILES:
             return MAX_TYPED_FILES
         self._types.append(kind)
+        self._sizes.append(0)
         return len(self._types) - 1
 
 

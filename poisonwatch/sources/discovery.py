@@ -15,8 +15,11 @@ from poisonwatch.sources.file_types import detect_file_type, list_file_types
 from poisonwatch.sources.llama_factory import Settings, is_catalogue, read_catalogue
 from poisonwatch.sources.looking import Looker
 from poisonwatch.sources.saved import (
+    ACCOUNTS,
     DESCRIPTIONS,
     INFO,
+    MANIFEST_NAME,
+    MANIFEST_START,
     MAX_DESCRIPTION_BYTES,
     SPLITS,
     STATE,
@@ -149,14 +152,27 @@ class Discovery:
                 self._add_catalogue(folder, record)
             else:
                 self._pass(_join(folder, name), _DESCRIPTION, False)
+        accounts = self._find_accounts(folder, listing)
         for name, info in listing.files.items():
-            if name not in described:
+            if name in accounts:
+                self._pass(_join(folder, name), "an account of a release", True)
+            elif name not in described:
                 self._add_by_name(_join(folder, name), name, info)
         below = []
         for name, path in (listing.folders | listing.links).items():
             if not self._pass_folder(path, name):
                 below.append(path)
         return below
+
+    def _find_accounts(self, folder: str, listing: Listing) -> tuple[str, ...]:
+        """What stands beside the cleared rows in the folder of a release; nothing elsewhere."""
+        if MANIFEST_NAME not in listing.files:
+            return ()
+        path = _join(folder, MANIFEST_NAME)
+        head = self._tree.read_head(path, self._name(path), len(MANIFEST_START))
+        if head != MANIFEST_START:
+            return ()
+        return ACCOUNTS
 
     def _add_catalogue(self, folder: str, record: Mapping[str, Any]) -> None:
         catalogue = read_catalogue(record)

@@ -1,5 +1,5 @@
 """Data sets that `datasets` saved (save_to_disk), each a folder with a description of what is in
-it.
+it; and releases, whose manifest is one.
 """
 
 import json
@@ -17,6 +17,10 @@ INFO = "dataset_info.json"
 # Files that describe data sets where they hold an object such as these tools write; by any other
 # content they are rows.
 DESCRIPTIONS = (STATE, SPLITS, INFO, "dataset_infos.json")
+MANIFEST_NAME = "manifest.json"
+MANIFEST_START = b'{"manifest":'
+# What stands beside the cleared rows of a release, and is not to be trained on.
+ACCOUNTS = (MANIFEST_NAME, "quarantine.jsonl", "rejected.jsonl")
 MAX_DESCRIPTION_BYTES = 16 << 20
 _SHUFFLED = ("_indices_files", "_indices_data_files")
 

@@ -67,10 +67,23 @@ def test_types_go_together_where_pyarrow_reads_them(one: Any) -> None:
 
 def test_merging_tells_whether_anything_is_new() -> None:
     """The first type itself, where the second adds nothing."""
-    known = infer_type({"a": [{"b": 1}], "c": None, "d": "x"})
+    known = infer_type({"a": [{"b": 1.5}], "c": None, "d": "x"})
     assert merge_types(known, infer_type({"a": [], "d": None})) is known
-    assert merge_types(known, infer_type({"a": [{"b": 2.5}, None]})) is known
+    assert merge_types(known, infer_type({"a": [{"b": 2}, None]})) is known
+    assert merge_types(known, infer_type({"d": "2020-01-01 00:00:00"})) is known
     grown = merge_types(known, infer_type({"a": [{"e": "x"}], "c": True}))
     assert grown == {"a": ({"b": "number", "e": "text"},), "c": "boolean", "d": "text"}
     assert known["c"] is None
     assert count_fields(grown) == 5
+
+
+def test_narrower_types_widen() -> None:
+    """Integers to numbers, and what pyarrow takes for points in time to text."""
+    times = [
+        infer_type(text) for text in ("2020-01-01", "2020-01-01T10:00:00Z", "2020-1-1", "2020")
+    ]
+    assert times == ["time", "time", "text", "text"]
+    assert merge_types("time", "text") == merge_types("text", "time") == "text"
+    assert merge_types("integer", "number") == merge_types("number", "integer") == "number"
+    with pytest.raises(MixedTypesError):
+        merge_types("time", "integer")

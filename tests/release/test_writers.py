@@ -8,9 +8,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
+import pytest
 
 from poisonwatch.release.row_types import MAX_FIELDS
-from poisonwatch.release.writers import MAX_TYPED_FILES, ROW_GROUP_ROWS, CleanSplit
+from poisonwatch.release.writers import MAX_TYPED_FILES, ROW_GROUP_ROWS, TYPING_BYTES, CleanSplit
 
 
 def test_each_schema_has_its_file(tmp_path: Path) -> None:
@@ -76,6 +77,32 @@ def test_objects_with_any_keys_do_not_fill_the_memory(tmp_path: Path) -> None:
     """Files learn so many fields, and no more."""
     records = [{f"{i} {j}": 1 for j in range(MAX_FIELDS)} for i in range(MAX_TYPED_FILES + 2)]
     assert len(set(write_lines(tmp_path, records))) == MAX_TYPED_FILES + 1
+
+
+LATE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"x": "a"}),
+    ({"x": None}, {"x": "a"}),
+    ({"x": []}, {"x": ["a"]}),
+    ({"x": {"a": 1}}, {"x": {"a": 1, "b": 2}}),
+    ({"x": 1}, {"x": 1.5}),
+    ({"x": "2020-01-01 00:00:00"}, {"x": "never"}),
+]
+
+
+@pytest.mark.parametrize(("early", "late"), LATE)
+def test_types_that_are_new_late_begin_another_file(
+    early: dict[str, Any], late: dict[str, Any], tmp_path: Path
+) -> None:
+    """`datasets` reads both; it could not read one, whose types it tells by its beginning."""
+    text = "x" * (TYPING_BYTES // 4)
+    # More than it looks at, without the last ones.
+    records = [{"text": text, **early} for _ in range(6)]
+    names = write_lines(tmp_path, [*records, {"text": text, **late}, *records[:1]])
+    assert names == ["clean.jsonl"] * 6 + ["clean-2.jsonl", "clean.jsonl"]
+    for name, rows in (("clean.jsonl", 7), ("clean-2.jsonl", 1)):
+        cache = str(tmp_path / "cache")
+        found = datasets.Dataset.from_json(str(tmp_path / name), cache_dir=cache)
+        assert len(found) == rows
 
 
 def test_json_type_is_released_with_its_type(tmp_path: Path) -> None:

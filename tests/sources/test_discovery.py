@@ -297,6 +297,22 @@ def test_descriptions_of_data_sets_are_no_rows(tmp_path: Path) -> None:
     assert "`source.fields`" in one.reason
 
 
+def test_release_in_a_source_is_read_without_its_accounts(tmp_path: Path) -> None:
+    """They are no rows to audit; a trainer that is given the folder would take them for some."""
+    put(tmp_path, "a.jsonl", "out/clean.jsonl", "out/quarantine.jsonl", "out/rejected.jsonl")
+    put(tmp_path, "out/manifest.json", content=b'{"manifest": 2, "rows": []}')
+    put(tmp_path, "other/manifest.json", "other/rejected.jsonl")
+    found = find(tmp_path, tmp_path)
+    assert names_of(found) == [
+        "a.jsonl",
+        "other/manifest.json",
+        "other/rejected.jsonl",
+        "out/clean.jsonl",
+    ]
+    names = ("manifest.json", "quarantine.jsonl", "rejected.jsonl")
+    assert passed(found) == {f"out/{name}": True for name in names}
+
+
 def test_pipes_in_a_folder_are_refused_and_not_waited_for(tmp_path: Path) -> None:
     """By the name of a file of rows, or of a description."""
     put(tmp_path, "a.jsonl")
