@@ -1,8 +1,8 @@
 """JSON rows: what a row says, and which bytes stand for it.
 
 A row is one JSON object, as standard JSON has it, that every usual reader (pyarrow, pandas,
-datasets) reads as the same. What they read differently, or not at all, is the row's problem. NaN
-and Infinity, which Python writes, are null, and the row's bytes say so.
+datasets) reads as the same. What they read differently, or not at all, is the row's problem. NaN,
+which Python writes for nothing, is null, and the row's bytes say so.
 """
 
 import json
@@ -91,7 +91,7 @@ def read_record(raw: bytes) -> tuple[dict[str, Any], bytes]:
 
     Raises ValueError with the row's problem.
     """
-    raw = raw.removeprefix(BOM)
+    raw = strip_marks(raw)
     if b"\r" in raw:
         at = raw.index(b"\r") + 1
         raise _RowError(
@@ -104,10 +104,18 @@ def read_record(raw: bytes) -> tuple[dict[str, Any], bytes]:
     return record, raw
 
 
+def strip_marks(raw: bytes) -> bytes:
+    """The bytes without byte-order marks before them: files that were joined may have several."""
+    at = 0
+    while raw.startswith(BOM, at):
+        at += len(BOM)
+    return raw[at:]
+
+
 def _read_object(raw: bytes) -> tuple[dict[str, Any], bool]:
-    """The record, and whether it holds NaN or Infinity, which are null in it."""
+    """The record, and whether it holds NaN, which is null in it."""
     try:
-        text = raw.removeprefix(BOM).decode()
+        text = strip_marks(raw).decode()
         record, has_nothings = _decode(text.strip(SPACE))
     except UnicodeDecodeError as error:
         raise _RowError(describe_not_utf8(raw, error)) from None
@@ -177,8 +185,10 @@ def _parse_any_integer(digits: str) -> float:
         return math.inf
 
 
-def _parse_any_constant(name: str) -> None:  # noqa: ARG001
-    return None
+def _parse_any_constant(name: str) -> float | None:
+    if name == "NaN":
+        return None
+    return math.inf
 
 
 _STRICT = json.JSONDecoder(
@@ -196,7 +206,7 @@ _LENIENT = json.JSONDecoder(
 
 
 def _refuse_large_numbers(record: Any) -> None:
-    """Raises _RowError where a number is infinite, which only one that is too large can be."""
+    """Raises _RowError where a number is infinite: spelt so, or too large."""
     for path, value in _walk(record, ""):
         if isinstance(value, float) and math.isinf(value):
             raise _RowError(f"{_name_field(path)} is a number beyond what 64 bits hold")
