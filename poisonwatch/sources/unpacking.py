@@ -103,11 +103,16 @@ def limit_rows(rows: Iterable[RawRow], budget: Budget) -> Iterator[RawRow]:
     """
     size = beyond = 0
     for row in rows:
-        size += len(row.raw)
-        budget.limits.check_size(size, budget.name)
+        length = len(row.raw)
+        size += length
+        beyond += ROW_BYTES
         # Of what every row is kept with, the file may know nothing.
-        beyond += ROW_BYTES + max(0, len(row.raw) - ROW_FRAME_BYTES)
-        budget.check_ratio(beyond)
+        if length > ROW_FRAME_BYTES:
+            beyond += length - ROW_FRAME_BYTES
+        # Most files are small, and asking takes time in every row.
+        if size > FREE_BYTES or beyond > FREE_BYTES or size > budget.limits.gigabytes * GB:
+            budget.limits.check_size(size, budget.name)
+            budget.check_ratio(beyond)
         yield row
 
 

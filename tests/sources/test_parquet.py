@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from poisonwatch.errors import SourceError
 from poisonwatch.sources.arrow import read_parquet
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
 from poisonwatch.sources.parquet import ParquetBatches
-from poisonwatch.sources.unpacking import Budget
+from poisonwatch.sources.unpacking import Budget, UnpackingLimits
 
 TEXT = "x" * MIB
 
@@ -90,3 +91,90 @@ def test_plain_columns_come_by_the_thousand() -> None:
         pa.table({"a": [f"{i}" for i in range(3 * BATCH_ROWS)], "b": [1] * 3 * BATCH_ROWS})
     )
     assert [batch.num_rows for batch in ParquetBatches(file, Budget("a"))] == [BATCH_ROWS] * 3
+
+
+def read_within(file: io.BytesIO, limits: UnpackingLimits) -> int:
+    budget = Budget("a", file.getbuffer().nbytes, limits)
+    return sum(1 for _ in read_parquet(file, "a", Reading(), budget))
+
+
+NULLS = pa.nulls(10_000_000, pa.int8())
+LARGE: dict[str, tuple[pa.Table, dict[str, Any]]] = {
+    "distinct texts": (
+        pa.table({"a": [f"{i}{TEXT}" for i in range(80)]}),
+        {"dictionary_pagesize_limit": 2**31 - 1},
+    ),
+    "one text": (pa.table({"a": [TEXT * 80]}), {"use_dictionary": False}),
+    "list of texts": (pa.table({"a": [[TEXT] * 80]}), {"use_dictionary": False}),
+    "nothing in many rows": (pa.table({"a": NULLS}), {}),
+    "nothing in one row": (pa.table({"a": pa.ListArray.from_arrays([0, len(NULLS)], NULLS)}), {}),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_what_is_too_much_is_refused_before_it_is_unpacked(kind: str) -> None:
+    """By what footer and pages say of themselves; the errors name the settings."""
+    table, options = LARGE[kind]
+    file = write(table, **options)
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(SourceError, match="max_unpacked_ratio"):
+            read_within(file, UnpackingLimits(64, 200))
+        with pytest.raises(SourceError, match="max_unpacked_gb"):
+            read_within(file, UnpackingLimits(0.05, 1e9))
+        assert pool.max_memory() < 2 * MIB
+    finally:
+        pa.set_memory_pool(before)
+
+
+def test_footer_that_lies_is_found_out_by_its_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A footer may be of another file, whose pages are small."""
+    monkeypatch.setattr("poisonwatch.sources.unpacking.FREE_BYTES", MIB)
+    content = write(pa.table({"a": [TEXT * 2]}), use_dictionary=False).getvalue()
+    small = write(pa.table({"a": ["x" * 100]}), use_dictionary=False)
+    size = int.from_bytes(small.getvalue()[-8:-4], "little")
+    footer = small.getvalue()[-8 - size :]
+    with pytest.raises(SourceError, match="max_unpacked_ratio"):
+        read_within(io.BytesIO(content[:-8] + footer), UnpackingLimits(64, 20))
+
+
+def test_pages_that_are_too_large_to_be_unpacked_at_once_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of each column comes out at a time, whatever the ratio is."""
+    monkeypatch.setattr("poisonwatch.sources.unpacking.MAX_PIECE_BYTES", 3 * MIB)
+    file = write(pa.table({"a": [TEXT * 2], "b": [TEXT * 2]}), use_dictionary=False)
+    with pytest.raises(SourceError, match=r"^a holds pages of 4 MiB .* at most 3:"):
+        read_within(file, UnpackingLimits(64, 1e9))
+
+
+def test_copies_that_come_out_at_once_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pages without a dictionary stand among those with one, a row is read with all of its
+    copies.
+    """
+    monkeypatch.setattr("poisonwatch.sources.unpacking.FREE_BYTES", 8 * MIB)
+    unique = [f"{i} " + "y" * 3000 for i in range(1500)]
+    texts = [[text] for text in unique[:10]] + [["x" * 90_000] * 1500 + unique]
+    file = write(
+        pa.table({"a": [*texts, *[[text] for text in unique]]}),
+        row_group_size=10,
+        dictionary_pagesize_limit=200_000,
+        write_batch_size=16,
+    )
+    with pytest.raises(SourceError, match="max_unpacked_ratio"):
+        read_within(file, UnpackingLimits(64, 100))
+
+
+def test_honest_files_are_within_the_limits() -> None:
+    """A million short rows that are sorted and packed well, and a few that were copied often."""
+    many = pa.table({"id": list(range(1_000_000)), "a": ["yes", "no"] * 500_000})
+    batches = ParquetBatches(file := write(many), Budget("a", 4, UnpackingLimits(64, 1e9)))
+    size = file.getbuffer().nbytes
+    assert size > 1_000_000
+    assert (
+        ParquetBatches(file, Budget("a", size, UnpackingLimits(64, 200))).schema == batches.schema
+    )
+    copies = write(pa.table({"prompt": ["q" * 100] * 10_000, "response": ["a" * 500] * 10_000}))
+    assert read_within(copies, UnpackingLimits(64, 200)) == 10_000

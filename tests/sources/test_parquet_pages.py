@@ -1,13 +1,14 @@
 """Dictionary pages of Parquet files tell how long their longest text is."""
 
 import io
+import tempfile
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from poisonwatch.sources.parquet_pages import measure_longest_entry
+from poisonwatch.sources.parquet_pages import measure_longest_entry, measure_pages
 
 
 def measure(file: io.BytesIO) -> int:
@@ -38,3 +39,44 @@ def test_page_that_cannot_be_read_counts_as_all_that_is_stored() -> None:
     start = chunk.dictionary_page_offset
     broken[start : start + 40] = b"\xff" * 40
     assert measure_longest_entry(io.BytesIO(bytes(broken)), chunk) == chunk.total_uncompressed_size
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_pages_are_counted_by_their_headers(
+    compression: str, version: str, dictionary: bool, statistics: bool
+) -> None:
+    """Over many pages, of a buffer and of a file: values, and bytes as the footer has them."""
+    texts = [f"{i % 40} " + "x" * 2000 for i in range(2000)]
+    file = write(
+        texts,
+        compression=compression,
+        data_page_version=version,
+        use_dictionary=dictionary,
+        write_statistics=statistics,
+        data_page_size=50_000,
+    )
+    chunk = pq.read_metadata(file).row_group(0).column(0)
+    found = measure_pages(file, chunk)
+    assert found.values == 2000
+    assert found.by_dictionary == (2000 if dictionary else 0)
+    assert found.largest <= found.unpacked <= chunk.total_uncompressed_size
+    # The footer counts headers, too.
+    assert found.unpacked > chunk.total_uncompressed_size * 0.9
+    with tempfile.TemporaryFile() as real:
+        real.write(file.getvalue())
+        real.flush()
+        assert measure_pages(real, chunk) == found
+
+
+def test_header_that_is_none_is_an_error() -> None:
+    """Where pages are measured."""
+    file = write(["x"] * 3)
+    chunk = pq.read_metadata(file).row_group(0).column(0)
+    broken = bytearray(file.getvalue())
+    start = chunk.dictionary_page_offset
+    broken[start : start + 40] = b"\xff" * 40
+    with pytest.raises(ValueError, match="header of a page"):
+        measure_pages(io.BytesIO(bytes(broken)), chunk)
