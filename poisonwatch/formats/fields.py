@@ -8,10 +8,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from poisonwatch.formats.conversations import MessageReader, Turn
-from poisonwatch.formats.messages import CONTENT_KEYS, ROLE_KEYS, is_message
+from poisonwatch.formats.lists import holds_both_sides, holds_conversation, is_list_of_texts
+from poisonwatch.formats.messages import CONTENT_KEYS, ROLE_KEYS
 from poisonwatch.formats.paths import escape_key
-from poisonwatch.formats.roles import find_role
-from poisonwatch.formats.transcripts import is_dialogue
 from poisonwatch.formats.values import (
     ReadingError,
     decode_text,
@@ -19,7 +18,6 @@ from poisonwatch.formats.values import (
     holds_nothing,
     is_missing,
     is_nothing,
-    list_messages,
     parse_json_text,
     peek_json_text,
 )
@@ -93,7 +91,8 @@ FIELDS = ALIASES.keys() | {"instruction", "output", "completion", "input", "cont
 # A list under data is most often rows.
 KNOWN_NAMES = {name.lower() for name in chain(FIELDS, *ALIASES.values())} - {"data"}
 LISTS = ("messages", "conversations")  # fields that hold a whole conversation
-_DIALOGUES = ("conversation", "dialog", "dialogue", "chat")
+# Conversations only where no other field says more.
+_GUARDED = ("data", "completion")
 # Not of a record, but of each of its messages.
 MESSAGE_FIELDS, SHAREGPT_FIELDS = ("role", "content"), ("from", "value")
 # Beyond these, what is known of a record's names is not kept: they may be hostile.
@@ -178,38 +177,6 @@ class Names:
         return places
 
 
-def _is_conversation(path: str, value: Any) -> bool:
-    """Does a list that is not called by its field's own name hold a conversation?"""
-    listed = list_messages(peek_json_text(value))
-    if not isinstance(listed, list | tuple):
-        return is_dialogue(value)
-    first = peek_json_text(next(iter(listed), None))
-    if isinstance(first, Mapping):
-        return is_message(first)
-    if isinstance(first, list | tuple):
-        return len(first) == 2
-    # Turns may be called anything, and what is called so be anything, such as tags.
-    return isinstance(first, str) and path.lower() in _DIALOGUES
-
-
-def is_list_of_texts(value: Any) -> bool:
-    """Is it a list of two texts or more?"""
-    if not isinstance(value, list | tuple) or len(value) < 2:
-        return False
-    return all(isinstance(item, str) for item in value)
-
-
-def _holds_both_sides(value: Any) -> bool:
-    """Is it a list of messages that begins before an answer?"""
-    listed = peek_json_text(value)
-    if not isinstance(listed, list | tuple) or len(listed) < 2:
-        return False
-    first = peek_json_text(listed[0])
-    if not isinstance(first, Mapping) or not is_message(first):
-        return False
-    return not any(find_role(str(first.get(key))) == "assistant" for key in ROLE_KEYS)
-
-
 @dataclass(slots=True)
 class Fields:
     """A record by the names of a format's fields. What is asked for is `used`; `reader` reads its
@@ -248,13 +215,13 @@ class Fields:
         for path, is_own in places:
             value = self.get(path)
             # An alias may hold anything.
-            if not is_own and name in LISTS and not self._is_conversation(path, value):
+            if name in LISTS and not self._may_hold_list(name, path, is_own, value):
                 continue
             # Some data sets say by a truth value whether an answer was chosen.
             if isinstance(value, bool) and name in ("chosen", "rejected"):
                 continue
             # What holds no list may stand beside what does.
-            if name in (*LISTS, "history", "tools") and holds_nothing(value):
+            if name in ("history", "tools") and holds_nothing(value):
                 value = None
             if name == "label" and "label" not in self.names.mapped and get_truth(value) is None:
                 value = None
@@ -264,15 +231,24 @@ class Fields:
                 empty = path
         return empty
 
+    def _may_hold_list(self, name: str, path: str, is_own: bool, value: Any) -> bool:
+        """May a field hold a conversation: does it by any name but its own, or the user's?"""
+        # What tables write for null may stand beside another field that holds one.
+        if not is_nothing(value) and holds_nothing(value):
+            return False
+        is_guarded = path.lower() in _GUARDED and self.names.mapped.get(name) != path
+        if is_own and not is_guarded:
+            return True
+        return self._is_conversation(path, value)
+
     def _is_conversation(self, path: str, value: Any) -> bool:
-        """Does a field that is not called by its own name hold a conversation?"""
         if path.lower() == "data":
             # UltraChat's, which stands alone.
             others = KNOWN_NAMES & {key.lower() for key in self.record}
             return not others and is_list_of_texts(value)
         if path.lower() == "completion":
-            return self.find("prompt") is None and _holds_both_sides(value)
-        return _is_conversation(path, value)
+            return self.find("prompt") is None and holds_both_sides(value)
+        return holds_conversation(path, value)
 
     def get(self, path: str) -> Any:
         """What stands at a path; bytes as the text that they are."""

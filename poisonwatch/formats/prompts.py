@@ -96,6 +96,9 @@ def read_history(fields: Fields) -> tuple[Turn, ...]:
     if not fields.has_key("history"):
         return ()
     value = parse_json_text(fields.peek("history"))
+    if holds_nothing(value):
+        fields.use("history")
+        return ()
     if not isinstance(value, list | tuple):
         return ()
     path = fields.use("history")

@@ -27,6 +27,8 @@ _BEGINNINGS = (
     "<BOS_TOKEN>",
     "[gMASK]",
     "<sop>",
+    # Of some tokenizers it begins texts, too.
+    "<|endoftext|>",
 )
 # A shorter word or sign stands in prose, too.
 _SHORTEST_MARK = 4
@@ -67,7 +69,7 @@ class Rounds:
 
     openings: tuple[str, ...]
     middle: str
-    closing: str
+    closings: tuple[str, ...]
     ending: str
     lead: str
     space: str
@@ -80,11 +82,14 @@ class Rounds:
         closing = after.strip()
         # With a system in front, the template's end stands between it and the prompt, too.
         lead = cut_beginning(before.strip().removeprefix(closing)).strip()
+        closings = [closing]
         asked, answered = _find_role_mark(lead, closing), _find_role_mark(middle.strip(), closing)
         frame = None
         if asked and answered and asked[1:] == answered[1:]:
             frame = (asked.before, asked.after)
             lead, opening = lead[: asked.start], lead[asked.start :]
+            # A text's end may stand in the closing, which ends no round but the last.
+            closings.append(middle.strip()[: answered.start].strip())
         else:
             # What a template begins with is often said once: the line before the prompt again.
             lead, _, opening = lead.rpartition("\n")
@@ -96,14 +101,15 @@ class Rounds:
                 openings.append(outer)
         space = before[len(before.rstrip()) :]
         ending = after[: len(after) - len(after.lstrip())]
-        return cls(tuple(openings), middle, closing, ending, lead.strip(), space, frame)
+        ends = tuple(dict.fromkeys(each for each in closings if closing and each))
+        return cls(tuple(openings), middle, ends, ending, lead.strip(), space, frame)
 
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
         """What may begin a turn; `name` is that of a role."""
         wanted = [re.escape(opening) for opening in self.openings if opening]
-        if not wanted and self.closing:
-            wanted = [re.escape(self.closing)]
+        if not wanted:
+            wanted = [re.escape(closing) for closing in self.closings]
         if self.frame is not None:
             before, after = map(re.escape, self.frame)
             name = r"[A-Za-z][\w -]{0,20}"
@@ -124,7 +130,16 @@ class Rounds:
     @property
     def answer_mark(self) -> str:
         """What a response begins with."""
-        return self.middle.strip().removeprefix(self.closing).strip()
+        mark = self.middle.strip()
+        for closing in self.closings:
+            mark = mark.removeprefix(closing).strip()
+        return mark
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """Tokens that may stand before a round, and are no part of what ends one."""
+        ends = "".join(self.closings)
+        return tuple(token for token in _BEGINNINGS if token not in ends)
 
     def read_first(self, text: str, begun: str) -> tuple[list[Turn], str]:
         """A turn of another role that stands before the first prompt, and the text after it, as the
@@ -250,6 +265,9 @@ def _list_marks(text: str, rounds: Rounds) -> list[_Mark]:
         mark = _read_mark(text, start, found, rounds)
         if mark is not None:
             marks.append(mark)
+        # What ends a turn may look like the name of a role.
+        elif any(found.group() in closing for closing in rounds.closings):
+            continue
         start = found.end()
     return marks
 
@@ -261,7 +279,7 @@ def _read_mark(text: str, start: int, found: re.Match[str], rounds: Rounds) -> _
     if not any(rounds.openings):
         return _Mark(found.start(), found.end(), "user", "", kept=False, sure=True)
     end, closed, on_line = _look_before(text, start, found.start(), rounds)
-    certain = closed or (on_line and not rounds.closing)
+    certain = closed or (on_line and not rounds.closings)
     name = found.groupdict().get("name")
     if name is not None and found.group() not in rounds.openings:
         role = _find_third_role(name, certain, closed, rounds)
@@ -272,7 +290,7 @@ def _read_mark(text: str, start: int, found: re.Match[str], rounds: Rounds) -> _
     is_mark = _is_mark(opening) and not _continues_word(text, found.start())
     if not certain and not is_mark:
         return None
-    sure = certain or (not rounds.closing and not opening[0].isalnum())
+    sure = certain or (not rounds.closings and not opening[0].isalnum())
     space = rounds.get_space(opening)
     return _Mark(end, found.end(), "user", space, kept=is_mark, sure=sure)
 
@@ -308,37 +326,38 @@ def _look_before(text: str, start: int, at: int, rounds: Rounds) -> tuple[int, b
     """Where what is said before a mark ends, without the template's end; whether that stands there,
     and whether the mark begins a line.
     """
-    end = _cut_end(text, start, at)
+    end = _cut_end(text, start, at, rounds.tokens)
     if rounds.lead and text.endswith(rounds.lead, start, end):
-        end = _cut_end(text, start, end - len(rounds.lead))
+        end = _cut_end(text, start, end - len(rounds.lead), rounds.tokens)
     on_line = "\n" in text[end:at]
-    closed = bool(rounds.closing) and text.endswith(rounds.closing, start, end)
-    if closed:
-        end -= len(rounds.closing)
+    closing = next((each for each in rounds.closings if text.endswith(each, start, end)), None)
+    closed = closing is not None
+    if closing is not None:
+        end -= len(closing)
         if rounds.ending.isspace() and text.endswith(rounds.ending, start, end):
             end -= len(rounds.ending)
     elif not on_line:
         # Without a line's end, white space is part of what is said.
-        return _skip_tokens(text, start, at), closed, on_line
+        return _skip_tokens(text, start, at, rounds.tokens), closed, on_line
     return end, closed, on_line
 
 
-def _cut_end(text: str, start: int, end: int) -> int:
+def _cut_end(text: str, start: int, end: int, tokens: Sequence[str]) -> int:
     """The end without white space and tokens that begin a text."""
     while end > start:
         if text[end - 1].isspace():
             end -= 1
             continue
-        token = next((each for each in _BEGINNINGS if text.endswith(each, start, end)), None)
+        token = next((each for each in tokens if text.endswith(each, start, end)), None)
         if token is None:
             break
         end -= len(token)
     return end
 
 
-def _skip_tokens(text: str, start: int, end: int) -> int:
+def _skip_tokens(text: str, start: int, end: int, tokens: Sequence[str]) -> int:
     """The end without tokens that begin a text."""
-    cut = _cut_end(text, start, end)
-    if any(token in text[cut:end] for token in _BEGINNINGS):
+    cut = _cut_end(text, start, end, tokens)
+    if any(token in text[cut:end] for token in tokens):
         return cut
     return end

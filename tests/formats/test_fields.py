@@ -128,6 +128,10 @@ def test_a_completion_of_both_sides_is_a_conversation() -> None:
     assert Fields({"completion": both}).find("messages") == "completion"
     assert Fields({"prompt": "q", "completion": both}).find("messages") is None
     assert Fields({"completion": both[1:] * 2}).find("messages") is None
+    met, mapped = Names(met={"messages": "completion"}), Names({"messages": "completion"})
+    row = {"prompt": "q", "completion": both}
+    assert Fields(row, met).find("messages") is None
+    assert Fields(row, mapped).find("messages") == "completion"
 
 
 def test_what_tables_write_for_null_is_no_list() -> None:
@@ -135,3 +139,4 @@ def test_what_tables_write_for_null_is_no_list() -> None:
     turns = [{"role": "user", "content": "q"}]
     for value in ("None", "nan", [None], False):
         assert Fields({"messages": value, "dialog": turns}).find("messages") == "dialog"
+        assert Fields({"messages": value, "prompt": "q"}).find("messages") is None

@@ -144,8 +144,9 @@ def test_a_prompt_may_be_a_request() -> None:
 @pytest.mark.parametrize("value", ["None", "null", "nan", False, [None], [], ""])
 def test_tools_that_tables_write_for_null_are_none(value: Any) -> None:
     """And are not told as unread."""
-    fields = Fields({"tools": value})
-    assert read_tools(fields) == ()
+    fields = Fields({"tools": value, "history": value})
+    assert read_tools(fields) == read_history(fields) == ()
+    assert fields.list_unread([]) == ()
 
 
 def test_tools_stand_in_bedrocks_configuration() -> None:

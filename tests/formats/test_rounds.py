@@ -21,6 +21,7 @@ GEMMA = (
 VICUNA = "A chat. USER: {prompt} ASSISTANT: {response}</s>"
 GUANACO = "### Human: {prompt}### Assistant: {response}"
 ZEPHYR = "<|user|>\n{prompt}</s>\n<|assistant|>\n{response}</s>"
+PHI = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n{response}<|end|>\n<|endoftext|>"
 DEEPSEEK = "<｜User｜>{prompt}<｜Assistant｜>{response}<｜end▁of▁sentence｜>"
 CHATML = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{response}<|im_end|>"
 SYSTEM_CHATML = "<|im_start|>system\n{system}<|im_end|>\n" + CHATML
@@ -52,6 +53,12 @@ def end(name: str, text: str) -> str:
         (ZEPHYR, "<|user|>\na</s>\n<|assistant|>\nb</s>\n<|user|>\nc</s>\n<|assistant|>\nd</s>"),
         (DEEPSEEK, DEEPSEEK.format(prompt="a", response="b") + DEEPSEEK.format(
             prompt="c", response="d")),
+        (PHI, "<|user|>\na<|end|>\n<|assistant|>\nb<|end|>\n<|user|>\nc<|end|>\n<|assistant|>\n"
+         "d<|end|>\n<|endoftext|>"),
+        (CHATML, end("user", "a") + end("assistant", "b").strip() + "<|endoftext|>"
+         + end("user", "c") + end("assistant", "d")),
+        ("U: {prompt} A: {response}<|endoftext|>",
+         "U: a A: b<|endoftext|>U: c A: d<|endoftext|>"),
         ("USER: {prompt} ASSISTANT: {response}", "USER: a ASSISTANT: b\nUSER: c ASSISTANT: d"),
     ],
 )  # fmt: skip
