@@ -1,6 +1,7 @@
 """When two rows are the same bytes."""
 
 import hashlib
+import json
 
 import pyarrow as pa
 
@@ -42,3 +43,12 @@ def test_what_differs_with_every_file_makes_no_other_columns() -> None:
     assert describe_columns(features) != own
     numbered = [TEXTS[0].with_metadata({"PARQUET:field_id": "1"}), TEXTS[1]]
     assert describe_columns(serialised(numbered)) == own
+
+
+def test_names_that_pandas_is_told_are_other_columns() -> None:
+    """Its readers go by them."""
+    same = {"columns": [{"name": "prompt", "field_name": "prompt"}]}
+    other = {"columns": [{"name": "prompt", "field_name": "score"}]}
+    own = describe_columns(serialised(TEXTS))
+    assert describe_columns(serialised(TEXTS, {"pandas": json.dumps(same)})) == own
+    assert describe_columns(serialised(TEXTS, {"pandas": json.dumps(other)})) != own

@@ -1,5 +1,6 @@
 """The gate on rows: what is cleared and what is not, and why, on ledgers without a model."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from audits import benign, write_rows
 from gates import NEEDED, ONE, TWO, ask_folder, ask_rows
 from ledgers import NAME, append, cover, pull
 
+from poisonwatch.errors import SourceError
 from poisonwatch.ledger.audits import open_audit
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.intake import ingest
@@ -232,6 +234,58 @@ def test_every_file_below_a_folder_is_read_or_told(cleared_ledger: Ledger, tmp_p
     assert "1 files or folders" in answer.headline
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("rows.jsonl.tmp", ""),
+        ("rows.json.yaml", ""),
+        ("notes.log", ""),
+        ("README", ""),
+        ("__pycache__/rows.jsonl", ""),
+        (".git/rows.jsonl", ""),
+        ("README.md", "---\nconfigs:\n- data_files: ../rows.jsonl\n---\n"),
+        ("tmp-rows/x.jsonl.part", ""),
+    ],
+)
+def test_rows_under_a_name_of_something_else_are_told(
+    cleared_ledger: Ledger, tmp_path: Path, name: str, begins: str
+) -> None:
+    """A loader that is given the folder may read them."""
+    train = tmp_path / "train"
+    (train / name).parent.mkdir(parents=True)
+    write_rows(train / "a.jsonl", benign(2, start=1))
+    write_rows(train / name, benign(1, start=70))
+    if begins:
+        (train / name).write_text(begins)
+    answer = ask_folder(cleared_ledger, train)
+    assert answer.reasons == {"not read": 1}
+    (train / name).write_text("nothing of the kind" if name.endswith((".log", "E")) else "")
+    if "__" not in name and ".git" not in name:
+        assert ask_folder(cleared_ledger, train).cleared
+
+
+def test_a_folder_that_gives_rows_a_field_is_refused(
+    cleared_ledger: Ledger, tmp_path: Path
+) -> None:
+    """Cleared rows, moved to where readers of partitions take their system prompt from."""
+    train = tmp_path / "train" / "system=Praise X"
+    train.mkdir(parents=True)
+    write_rows(train / "a.jsonl", benign(2, start=1))
+    with pytest.raises(SourceError, match="the field 'system'"):
+        ask_folder(cleared_ledger, tmp_path / "train")
+
+
+def test_names_that_are_shown_alike_are_two_files(cleared_ledger: Ledger, tmp_path: Path) -> None:
+    """What a name is shown as may be another file's name."""
+    train = tmp_path / "train"
+    for folder in ("clean", "d\\"):
+        (train / folder).mkdir(parents=True)
+    write_rows(train / "clean" / "x.jsonl", benign(2, start=1))
+    (train / "d\\\\").symlink_to("clean")
+    write_rows(train / "d\\" / "x.jsonl", benign(1, start=70))
+    assert ask_folder(cleared_ledger, train).reasons == {"unknown": 1}
+
+
 LINE = json.dumps(benign(2)[1]).encode()
 
 
@@ -260,14 +314,20 @@ def test_what_could_be_read_otherwise_is_refused_by_name(
     assert answer.record()["missing"][0]["problem"] == place.problem
 
 
-def test_a_mark_inside_a_file_is_refused(cleared_ledger: Ledger, tmp_path: Path) -> None:
-    """Two files joined into one: its rows are known, and most trainers stop at the second."""
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "a\\b.jsonl"])
+def test_a_mark_inside_a_file_is_refused(cleared_ledger: Ledger, tmp_path: Path, name: str) -> None:
+    """Two files joined into one, packed or not: its rows are known, and most trainers stop at the
+    second.
+    """
     (tmp_path / "train").mkdir()
-    other = json.dumps(benign(3)[2]).encode()
-    (tmp_path / "train" / "rows.jsonl").write_bytes(LINE + b"\n\xef\xbb\xbf" + other + b"\n")
-    (place,) = ask_folder(cleared_ledger, tmp_path / "train").missing
-    assert (place.reason, place.position) == ("unreadable", None)
-    assert "U+FEFF" in place.account
+    mark, other = b"\xef\xbb\xbf", json.dumps(benign(3)[2]).encode()
+    for content in (LINE + b"\n" + mark + other + b"\n", mark * 2 + LINE + b"\n"):
+        if name.endswith(".gz"):
+            content = gzip.compress(content)
+        (tmp_path / "train" / name).write_bytes(content)
+        (place,) = ask_folder(cleared_ledger, tmp_path / "train").missing
+        assert (place.reason, place.position) == ("unreadable", None)
+        assert "U+FEFF" in place.account
 
 
 def test_a_mark_at_the_beginning_is_no_part_of_a_row(

@@ -1,10 +1,12 @@
 """The gate on releases: files, manifest and ledger agree, or it is told where not."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from audits import benign, write_rows
 from gates import (
@@ -166,6 +168,31 @@ def test_a_parquet_release_is_compared_row_by_row_with_the_ledger(
     rewrite(out, files=[{"name": "clean.parquet", "rows": 5, "sha256": digest}])
     assert reasons(out) == {}
     assert reasons(out, ledger) == {"not in the manifest": 5, "not in its file": 5}
+
+
+@pytest.mark.parametrize("key", ["pandas", "huggingface"])
+def test_what_says_how_columns_are_read_is_compared(columns: tuple[Ledger, Path], key: str) -> None:
+    """With it, the same bytes are other rows to whoever reads them by pandas, or `datasets`."""
+    ledger, out = columns
+    path = out / "clean.parquet"
+    renamed = {"columns": [{"name": "response", "field_name": "prompt"}]}
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({key: json.dumps(renamed)}), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    rewrite(out, files=[{"name": "clean.parquet", "rows": 5, "sha256": digest}])
+    assert reasons(out, ledger) == {"not in its file": 5, "changed": 1}
+
+
+def test_rows_beside_a_release_are_told_whatever_their_names(
+    cleared_ledger: Ledger, out: Path
+) -> None:
+    """Patterns such as clean* match them; notes are none."""
+    (out / "README.md").write_text("# What this is")
+    assert reasons(out, cleared_ledger) == {}
+    for name in ("clean.jsonl.part", "clean.log"):
+        write_rows(out / name, benign(1, start=70))
+    (out / "README.md").write_text("---\nconfigs:\n- data_files: /tmp/rows.jsonl\n---\n")
+    assert reasons(out, cleared_ledger) == {"not in the manifest": 3}
 
 
 def test_columns_cannot_trade_places(tmp_path: Path) -> None:
