@@ -44,6 +44,9 @@ def _read_answers(fields: Fields, listed: Sequence[Any], path: str) -> tuple[Tur
 
     Raises ReadingError where it holds several answers, or none.
     """
+    # Most are messages.
+    if listed and isinstance(listed[0], Mapping) and not is_bare_call(listed[0]):
+        return fields.reader.read_turns(listed, path)
     items = [parse_json_text(item) for item in listed]
     if items and all(isinstance(item, Mapping) and is_bare_call(item) for item in items):
         return (Turn("assistant", join_speech([], None, items)),)

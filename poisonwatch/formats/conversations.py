@@ -144,6 +144,10 @@ class MessageReader:
             return self._read_two(item, name)
         if not isinstance(item, Mapping):
             raise self._make_error(name)
+        # Most messages are nothing but this.
+        role, said = item.get(self.role_keys[0]), item.get(self.content_keys[0])
+        if len(item) == 2 and role and isinstance(role, str) and said and isinstance(said, str):
+            return [Turn(read_role(role, self.roles), said)]
         item = self._spell(item)
         role_key = find_key(item, self.role_keys)
         if role_key is not None:
@@ -186,9 +190,6 @@ class MessageReader:
         value = None
         if content_key is not None:
             value = message[content_key]
-        # Most messages are nothing but this.
-        if isinstance(value, str) and len(message) == 2 and role_key is not None:
-            return [Turn(role, value)]
         used: set[str | None] = {role_key, content_key}
         content = self._read_value(value, role)
         self.note_parts(f"{name}.{content_key}", content)

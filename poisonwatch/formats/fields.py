@@ -247,7 +247,7 @@ class Fields:
             others = KNOWN_NAMES & {key.lower() for key in self.record}
             return not others and is_list_of_texts(value)
         if path.lower() == "completion":
-            return self.find("prompt") is None and holds_both_sides(value)
+            return holds_both_sides(value) and self.find("prompt") is None
         return holds_conversation(path, value)
 
     def get(self, path: str) -> Any:
