@@ -86,9 +86,9 @@ def is_near(file: BinaryIO) -> bool:
 
 
 def _find_start(chunk: pq.ColumnChunkMetaData) -> int:
-    start = int(chunk.data_page_offset)
+    start: int = chunk.data_page_offset
     if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-        start = min(start, int(chunk.dictionary_page_offset))
+        start = min(start, chunk.dictionary_page_offset)
     return start
 
 
@@ -101,7 +101,7 @@ def measure_longest_entry(file: BinaryIO, chunk: pq.ColumnChunkMetaData) -> int:
         header, start = _read_page_header(file, chunk.dictionary_page_offset)
         unpacked, packed = header[_UNPACKED], header[_PACKED]
         if unpacked > MAX_BATCH_BYTES or packed > unpacked + MIB:
-            return max(unpacked, stored)
+            return max(int(unpacked), stored)
         page = _read_at(file, chunk.dictionary_page_offset + start, packed)
         if chunk.compression != "UNCOMPRESSED":
             codec = _CODECS[chunk.compression]

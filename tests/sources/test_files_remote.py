@@ -291,7 +291,8 @@ def test_web_files_are_read_whole_from_servers_that_give_no_parts(tmp_path: Path
     (tmp_path / "a.jsonl").write_bytes(LINES * 60_000)  # more than one of fsspec's pieces of 5 MiB
     (tmp_path / "b.csv").write_bytes(b"prompt,response\n" + (b"Q" * 400 + b",A\n") * 20_000)
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(LINES))
-    (tmp_path / "d.parquet").write_bytes(parquet(200_000))
+    numbers = [str(i) for i in range(300_000)]
+    pq.write_table(pa.table({"prompt": numbers, "response": numbers}), tmp_path / "d.parquet")
     with web_server(tmp_path) as url:
         (file,) = opened(f"{url}/a.jsonl")
         assert sum(1 for _ in file.read()) == 180_000

@@ -114,7 +114,7 @@ def test_rows_of_next_to_nothing_have_a_limit_too() -> None:
 @pytest.mark.parametrize("kind", ["xz", "bz2"])
 def test_what_follows_a_stream_is_read_or_refused(kind: str) -> None:
     """Zeros may pad streams of xz, in fours; nothing else may stand between or after them."""
-    pack = PACKERS[kind]
+    pack: Pack = {"bz2": bz2.compress, "xz": lzma.compress}[kind]
     first, second = pack(b"first"), pack(b"second")
 
     def read(packed: bytes) -> bytes:
