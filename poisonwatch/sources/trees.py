@@ -157,18 +157,23 @@ class RemoteTree:
         """The path itself. Raises SourceError where it is a link on the server, of which nothing
         tells where it leads.
         """
-        folder, _, last = path.rpartition("/")
-        listing = self._folders.get(folder, Listing())
-        info = listing.files.get(last, {})
-        if info.get("type") == "link" and not self._follow_links:
+        if self._find_info(path).get("type") == "link" and not self._follow_links:
             raise SourceError(
                 f"{name} is a link on its server: remove it, or set `source.follow_links: true` "
                 "to read what it leads to"
             )
         return path
 
+    def _find_info(self, path: str) -> Mapping[str, Any]:
+        """What a listing told of a file; nothing where none was asked for."""
+        folder, _, last = path.rpartition("/")
+        return self._folders.get(folder, Listing()).files.get(last, {})
+
     def read_head(self, path: str, name: str, size: int) -> bytes:  # noqa: ARG002
         """A part of the file, where the server gives parts."""
+        # Servers refuse to give a part of nothing, as of Spark's _SUCCESS.
+        if self._find_info(path).get("size") == 0:
+            return b""
         return bytes(self._fs.cat_file(path, start=0, end=size))[:size]
 
     def read_tail(self, path: str, name: str, size: int) -> bytes:  # noqa: ARG002

@@ -473,7 +473,7 @@ def test_folders_of_a_server_are_read_with_all_below_them(path: str) -> None:
     assert [len(list(unit.read())) for unit in found.units] == [3, 3]
     assert {one.name: one.may_hold_rows for one in found.passed_over} == {
         "memory:///hub/._d.jsonl": False,
-        "memory:///hub/.git": False,
+        "memory:///hub/.git": True,
         "memory:///hub/README.md": False,
         "memory:///hub/_c.parquet": True,
     }
