@@ -97,3 +97,25 @@ def test_folder_that_cannot_be_listed_is_an_error_and_not_empty() -> None:
     """Rows in it are not lost in silence."""
     with pytest.raises(PermissionError):
         RemoteTree(Locked(), follow_links=False).list_folder("/d")
+
+
+class Strict(fsspec.AbstractFileSystem):
+    """A server that gives no part of an empty file, as S3 does."""
+
+    protocol = "strict"
+
+    def find(self, path: str, *_: object, **__: object) -> dict[str, dict[str, object]]:
+        name = f"{path}/_SUCCESS"
+        return {name: {"name": name, "size": 0, "type": "file"}}
+
+    def cat_file(self, path: str, *_: object, **__: object) -> bytes:
+        raise OSError(416, "Requested Range Not Satisfiable", path)
+
+
+def test_no_part_is_asked_of_a_file_that_is_listed_as_empty() -> None:
+    """It has none."""
+    tree = RemoteTree(Strict(), follow_links=False)
+    with pytest.raises(OSError, match="Range"):
+        tree.read_head("x/_SUCCESS", "x", 9)
+    tree.list_folder("x")
+    assert tree.read_head("x/_SUCCESS", "x", 9) == b""
