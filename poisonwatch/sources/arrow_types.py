@@ -28,8 +28,8 @@ def simplify_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def widen_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema with types that `datasets` reads in place of those that it does not: short decimals
-    get 128 bits.
+    """The schema with types that `datasets` reads in place of those that it does not: decimals of
+    less than 128 bits get as many.
     """
     return pa.schema([_widen_field(field) for field in schema], schema.metadata)
 
