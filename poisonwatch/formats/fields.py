@@ -91,6 +91,9 @@ FIELDS = ALIASES.keys() | {"instruction", "output", "completion", "input", "cont
 # A list under data is most often rows.
 KNOWN_NAMES = {name.lower() for name in chain(FIELDS, *ALIASES.values())} - {"data"}
 LISTS = ("messages", "conversations")  # fields that hold a whole conversation
+# Fields that not every value can be of.
+_PARTICULAR = frozenset((*LISTS, "chosen", "rejected", "history", "tools", "label"))
+_REFUSED = object()  # stands for a value that is another field's
 # Conversations only where no other field says more.
 _GUARDED = ("data", "completion")
 # Not of a record, but of each of its messages.
@@ -201,35 +204,44 @@ class Fields:
         that is not missing; with `own_name`, under no alias.
         """
         asked = (name, own_name)
-        # Every reader asks for the same few fields, several times.
-        if asked in self._found:
-            return self._found[asked]
         places = self._layout.get(asked)
         if places is None:
             return None
-        found = self._found[asked] = self._find(name, places)
-        return found
+        # Every reader asks for the same few fields, several times.
+        if asked not in self._found:
+            self._found[asked] = self._find(name, places)
+        return self._found[asked]
 
     def _find(self, name: str, places: Sequence[Place]) -> str | None:
         empty = None
-        for path, is_own in places:
-            value = self.get(path)
-            # An alias may hold anything.
-            if name in LISTS and not self._may_hold_list(name, path, is_own, value):
+        for place in places:
+            value = self.get(place.path)
+            if name in _PARTICULAR:
+                value = self._accept(name, place, value)
+            if value is _REFUSED:
                 continue
-            # Some data sets say by a truth value whether an answer was chosen.
-            if isinstance(value, bool) and name in ("chosen", "rejected"):
-                continue
-            # What holds no list may stand beside what does.
-            if name in ("history", "tools") and holds_nothing(value):
-                value = None
-            if name == "label" and "label" not in self.names.mapped and get_truth(value) is None:
-                value = None
             if not is_nothing(value):
-                return path
-            if empty is None and not is_missing(self.get(path)):
-                empty = path
+                return place.path
+            if empty is None and not is_missing(self.get(place.path)):
+                empty = place.path
         return empty
+
+    def _accept(self, name: str, place: Place, value: Any) -> Any:
+        """What a place holds where it can be such a field's: nothing where it says nothing,
+        `_REFUSED` where it is another field.
+        """
+        # An alias may hold anything.
+        if name in LISTS and not self._may_hold_list(name, place.path, place.is_own, value):
+            return _REFUSED
+        # Some data sets say by a truth value whether an answer was chosen.
+        if isinstance(value, bool) and name in ("chosen", "rejected"):
+            return _REFUSED
+        # What holds no list may stand beside what does.
+        if name in ("history", "tools") and holds_nothing(value):
+            return None
+        if name == "label" and "label" not in self.names.mapped and get_truth(value) is None:
+            return None
+        return value
 
     def _may_hold_list(self, name: str, path: str, is_own: bool, value: Any) -> bool:
         """May a field hold a conversation: does it by any name but its own, or the user's?"""

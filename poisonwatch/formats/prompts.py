@@ -54,7 +54,7 @@ def _find_tools(fields: Fields) -> tuple[str, Any]:
     if fields.has_key("tools") and not is_nothing(fields.peek("tools")):
         return fields.locate(fields.get_path("tools")), fields.peek("tools")
     # Amazon Bedrock's.
-    config = fields.get("toolConfig")
+    config = fields.record.get("toolConfig")
     if isinstance(config, Mapping) and not is_nothing(config.get("tools")):
         return f"{fields.locate('toolConfig')}.tools", config["tools"]
     request = fields.peek("prompt")
