@@ -30,7 +30,7 @@ LINE = b'{"prompt": "Q", "response": "A"}\n'
         b"PAR1rest",
         b"ARROW1rest",
         b"\xff\xff\xff\xffrest",
-        gzip.compress(LINE),
+        gzip.compress(LINE, mtime=0),
         b"prompt,response\nQ,A\n",
         b'"Instruction"\t"Output"\r\n',
         b" " * HEAD_BYTES,
