@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := poisonwatch flows tasks dashboards benchmarks tests
 
-# A file's tests stay together: they share what takes long to start. In order of names, the slowest come early. Many wait, so three at a time keep two cores busy.
+# A file's tests stay together: they share what takes long to start. The longest come first (tests/conftest.py). Many wait, so three at a time keep two cores busy.
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check format dashboard ui clean

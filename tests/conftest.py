@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from tiny_models import build_model, build_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -20,6 +21,24 @@ torch.set_num_threads(
     # on busy cores the threads of a tiny model spend their time waiting for each other: minutes instead
     # of seconds
 )
+
+# Files that take longest, most of it waiting for servers. They begin first: the last of them would
+# run alone, with nothing to do beside it.
+LONGEST = (
+    "tests/test_deployments.py",
+    "tests/flows/cli/test_app.py",
+    "tests/flows/test_crashes.py",
+    "tests/flows/test_watch.py",
+    "tests/flows/test_resume.py",
+    "tests/test_wheel.py",
+    "tests/model/test_pretrained.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in the order of their names, but for those of the longest files."""
+    ranks = {ROOT / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

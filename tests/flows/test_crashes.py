@@ -1,5 +1,5 @@
-"""kill -9 at every boundary of every stage, and inside those that leave something: the next audit
-finishes, and no row is lost or audited twice.
+"""kill -9 before and inside every stage that leaves something behind: the next audit finishes, and no
+row is lost or audited twice.
 """
 
 import json
@@ -23,29 +23,11 @@ from poisonwatch.flows.engine import Engine
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits, files, places, results, rows
 
-STAGES = (
-    "pull",
-    "find_model",
-    "open_run",
-    "choose",
-    "validate",
-    "pull_reference",
-    "load_model",
-    "check_sentinels",
-    "screen",
-    "add_probes",
-    "fit_operators",
-    "recover",
-    "judge",
-    "gather_evidence",
-    "record",
-    "track",
-)
-# What the others do inside leaves nothing behind: a kill there is one before the next.
-LASTING = ("pull", "open_run", "fit_operators", "recover", "record", "track")
+# Stages that leave something behind. The others do not: a kill within them is one before the next of
+# these.
+STAGES = ("pull", "open_run", "fit_operators", "recover", "gather_evidence", "record", "track")
 POINTS = [
-    *(("before", stage) for stage in STAGES),
-    *(("inside", stage) for stage in LASTING),
+    *((when, stage) for stage in STAGES for when in ("before", "inside")),
     ("after", "commit"),
     ("after", "rename"),
     ("before", "deliver"),
