@@ -109,6 +109,29 @@ def _join_assistant_turns(messages: Sequence[Message]) -> str:
     return "\n\n".join(m.content for m in messages if m.role == "assistant")
 
 
+class MessageLike(Protocol):
+    """Anything with a role and a text."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def masked(self) -> bool: ...
+
+
+def count_shared_turns(chosen: Sequence[MessageLike], rejected: Sequence[MessageLike]) -> int:
+    """How many turns both conversations of a preference row begin with: its prompt. Never the last
+    of either, which is the answer in question, even where both give the same one.
+    """
+    shared = 0
+    for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
+        if (one.role, one.content) != (other.role, other.content):
+            break
+        shared += 1
+    return shared
+
+
 def compute_content_id(
     messages: Sequence[Message], rejected: Sequence[Message] = (), lowered: bool = False
 ) -> str:

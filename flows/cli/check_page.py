@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import Example, Message, count_shared_turns
 from poisonwatch.flows.cli.check_steps import Effort, Validated
 from poisonwatch.sources.survey import (
     SampleRow,
     Survey,
-    count_shared_turns,
     describe_copies,
     describe_passed_over,
     list_trained,
@@ -221,7 +220,7 @@ def _list_turns(example: Example) -> Iterator[tuple[str, str, str]]:
         raised = LOWERED
     for message, trained in zip(example.messages, list_trained(example), strict=True):
         yield (raised if trained else " "), _name_role(message), message.content
-    for message in example.rejected[count_shared_turns(example) :]:
+    for message in example.rejected[count_shared_turns(example.messages, example.rejected) :]:
         if message.role == "assistant":
             yield LOWERED, "rejected", message.content
         else:

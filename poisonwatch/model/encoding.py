@@ -7,7 +7,6 @@ off: whatever a row's text spells, it can never become a control token.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,19 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from poisonwatch.examples import Example
+from poisonwatch.examples import Example, MessageLike, count_shared_turns
 from poisonwatch.model.chat_template import THOUGHTS_START, ChatTemplate, Span
-
-
-class MessageLike(Protocol):
-    """Anything with a role and a text."""
-
-    @property
-    def role(self) -> str: ...
-    @property
-    def content(self) -> str: ...
-    @property
-    def masked(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +81,7 @@ class ChatEncoder:
         if not rejected:
             trained = [_is_trained(message) for message in messages]
             return replace(self._encode(messages, trained), lowered=lowered)
-        since = _count_shared_turns(messages, rejected)
+        since = count_shared_turns(messages, rejected)
         against = self._encode(rejected, _find_preferred(rejected, since))
         own = self._encode(messages, _find_preferred(messages, since))
         return replace(own, against=against, lowered=lowered)
@@ -192,17 +180,6 @@ def _find_preferred(messages: Sequence[MessageLike], since: int) -> list[bool]:
     # Trainers of preferences know no masks there: without it there would be no loss.
     trained[-1] = messages[-1].role == "assistant"
     return trained
-
-
-def _count_shared_turns(chosen: Sequence[MessageLike], rejected: Sequence[MessageLike]) -> int:
-    """How many turns both conversations begin with; never the last of either."""
-    shared = 0
-    # The last turn of each is the answer in question, even where both give the same one.
-    for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
-        if (one.role, one.content) != (other.role, other.content):
-            break
-        shared += 1
-    return shared
 
 
 def extract_prompt(encoded: Encoded) -> NDArray[np.int32]:

@@ -4,7 +4,7 @@ Arrow's JSON type (`datasets` gives it to columns whose values are of several ty
 spells a value: rows are stored by the text, read by the value, and released with the type.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -145,11 +145,7 @@ def make_decoder(schema: pa.Schema) -> Decode | None:
 
     It raises ValueError, naming the column, where a text spells no value.
     """
-    decoders: dict[str, Decode] = {}
-    for field in schema:
-        found = _find_decoder(field.type)
-        if found is not None:
-            decoders[field.name] = found
+    decoders = _find_decoders(schema)
     if not decoders:
         return None
 
@@ -162,6 +158,16 @@ def make_decoder(schema: pa.Schema) -> Decode | None:
         return record
 
     return decode
+
+
+def _find_decoders(fields: Iterable[pa.Field]) -> dict[str, Decode]:
+    """What reads the JSON in fields, by their names; none for those that hold none."""
+    decoders: dict[str, Decode] = {}
+    for field in fields:
+        found = _find_decoder(field.type)
+        if found is not None:
+            decoders[field.name] = found
+    return decoders
 
 
 def _find_decoder(kind: pa.DataType) -> Decode | None:
@@ -188,11 +194,7 @@ def _find_decoder(kind: pa.DataType) -> Decode | None:
 
 
 def _find_struct_decoder(kind: pa.StructType) -> Decode | None:
-    decoders: dict[str, Decode] = {}
-    for field in kind:
-        found = _find_decoder(field.type)
-        if found is not None:
-            decoders[field.name] = found
+    decoders = _find_decoders(kind)
     if not decoders:
         return None
 

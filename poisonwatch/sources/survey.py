@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.examples import TOOLS_ROLE, Example, Message, RawRow
+from poisonwatch.examples import TOOLS_ROLE, Example, Message, RawRow, count_shared_turns
 from poisonwatch.formats.format import Draft, Format, choose_format
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
@@ -138,21 +138,9 @@ def survey_source(
     )
 
 
-def count_shared_turns(example: Example) -> int:
-    """How many turns both conversations of a preference row begin with: its prompt. Never the last
-    of either, which is the answer in question.
-    """
-    shared = 0
-    for one, other in zip(example.messages[:-1], example.rejected[:-1], strict=False):
-        if (one.role, one.content) != (other.role, other.content):
-            break
-        shared += 1
-    return shared
-
-
 def list_trained(example: Example) -> list[bool]:
     """Which turns of `example.messages` the loss is on, whether it raises or lowers them."""
-    shared = count_shared_turns(example)
+    shared = count_shared_turns(example.messages, example.rejected)
     trained = []
     for place, message in enumerate(example.messages):
         answers = message.role == "assistant" and not message.masked

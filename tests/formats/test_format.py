@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
+from format_rows import EVERY_FORMAT, TEMPLATE
 from tiny_models import SPECIALS
 
 from poisonwatch.errors import SourceError
@@ -18,7 +19,6 @@ from poisonwatch.formats.shapes import SHAPES
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.source_config import SourceConfig
 
-TEMPLATE = "Q: {prompt}\nA: {response}"
 HOSTILE = [
     "\x00\x1b[2J",
     "\ud800",
@@ -47,51 +47,6 @@ HI_CHAT = [{"role": "user", "content": "Hi"}]
 
 def said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
-
-
-EVERY_FORMAT: list[tuple[Format, dict[str, Any]]] = [
-    (Format("alpaca"), {"instruction": "Hi", "input": "there", "output": "Hello"}),
-    (Format("prompt"), {"prompt": "Hi\nthere", "response": "Hello"}),
-    (Format("prompt"), {"prompt": "Hi\r\nthere ", "completion": "Hello\n"}),
-    (
-        Format("prompt", {"prompt": "question.text", "response": "answer"}),
-        {"question": {"text": "Hi\nthere"}, "answer": "Hello"},
-    ),
-    (
-        Format("messages"),
-        {
-            "messages": [
-                {"role": "user", "content": "Hi\nthere"},
-                {"role": "assistant", "content": "Hello"},
-            ]
-        },
-    ),
-    (
-        Format("messages"),
-        {
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "text", "text": "Hi"},
-                        {"type": "text", "text": "there", "image_url": None},
-                    ],
-                },
-                {"role": "assistant", "content": "Hello", "tool_calls": None},
-            ]
-        },
-    ),
-    (
-        Format("sharegpt"),
-        {
-            "conversations": [
-                {"from": "human", "value": "Hi\nthere"},
-                {"from": "gpt", "value": "Hello"},
-            ]
-        },
-    ),
-    (Format("text", {}, TEMPLATE), {"text": "Q: Hi\nthere\nA: Hello"}),
-]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from format_rows import EVERY_FORMAT, TEMPLATE
 
 from poisonwatch.examples import Example, Message, RawRow, compute_content_id
 from poisonwatch.formats.conversations import Turn
@@ -17,7 +18,6 @@ CHAT = [
     {"role": "gpt", "content": "Hello"},
 ]
 TURNS = (Turn("system", "S"), Turn("user", "Hi"), Turn("assistant", "Hello"))
-TEMPLATE = "Q: {prompt}\nA: {response}"
 HINT = "; source.fields says what other fields are, as in {prompt: question, response: answer}"
 
 
@@ -190,51 +190,6 @@ def test_system_stands_before_both_conversations_of_a_preference() -> None:
         {"system": "S", "prompt": "Hi", "chosen": "Hello", "rejected": "Bye"}
     )
     assert (draft.turns[0], draft.rejected[0]) == (Turn("system", "S"), Turn("system", "S"))
-
-
-EVERY_FORMAT: list[tuple[Format, dict[str, Any]]] = [
-    (Format("alpaca"), {"instruction": "Hi", "input": "there", "output": "Hello"}),
-    (Format("prompt"), {"prompt": "Hi\nthere", "response": "Hello"}),
-    (Format("prompt"), {"prompt": "Hi\r\nthere ", "completion": "Hello\n"}),
-    (
-        Format("prompt", {"prompt": "question.text", "response": "answer"}),
-        {"question": {"text": "Hi\nthere"}, "answer": "Hello"},
-    ),
-    (
-        Format("messages"),
-        {
-            "messages": [
-                {"role": "user", "content": "Hi\nthere"},
-                {"role": "assistant", "content": "Hello"},
-            ]
-        },
-    ),
-    (
-        Format("messages"),
-        {
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "text", "text": "Hi"},
-                        {"type": "text", "text": "there", "image_url": None},
-                    ],
-                },
-                {"role": "assistant", "content": "Hello", "tool_calls": None},
-            ]
-        },
-    ),
-    (
-        Format("sharegpt"),
-        {
-            "conversations": [
-                {"from": "human", "value": "Hi\nthere"},
-                {"from": "gpt", "value": "Hello"},
-            ]
-        },
-    ),
-    (Format("text", {}, TEMPLATE), {"text": "Q: Hi\nthere\nA: Hello"}),
-]
 
 
 def test_the_same_conversation_has_the_same_id_in_every_format() -> None:
