@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poisonwatch.arrays import Array, Features, RowIndices
+from poisonwatch.recovery.neighbours import NeighbourGraph
 from poisonwatch.sentinels.sentinel import Sentinel
 
 
@@ -43,7 +44,8 @@ class Influence:
     `first_pass` (n, Q) is the same before suspects were measured alone; equal to w where every row
     is a subset of its own. `suspects` (m,) are the rows that score highest, `mutual_influence`
     (m, m) how strongly they push each other, in the same unit. `features` (n, f) say which rows are
-    alike (`similarity`; f = 0 where nothing is known). `certificate` is the worst of the
+    alike (`similarity`; f = 0 where nothing is known), `neighbours` which are most. `certificate`
+    is the worst of the
     recoveries' (`recovery.estimate`), `measured_alone` counts the rows that were, and
     `decoy_quantile` (Q,) is the 95 % quantile of decoy coefficients: what recovery makes of rows
     that do not exist (Lasso only).
@@ -55,6 +57,7 @@ class Influence:
     suspects: RowIndices
     mutual_influence: Array
     features: Features
+    neighbours: NeighbourGraph
     certificate: float
     measured_alone: int = 0
     decoy_quantile: Array | None = None

@@ -21,6 +21,7 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery.estimate import Estimate, Measurements, RecoveryMethod
 from poisonwatch.recovery.gaussian_process import SmoothRecovery
 from poisonwatch.recovery.lasso import SparseRecovery
+from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import FitOfRows, FittedOperators, NaturalGradientFit, SingleRows
 from poisonwatch.stride.influence import Influence, Query
@@ -130,6 +131,7 @@ def recover_in_rounds(
         suspects=suspects,
         mutual_influence=mutual.w[suspects],
         features=fitted.features,
+        neighbours=find_neighbours(fitted.features),
         certificate=max(worst, mutual.worst),
         measured_alone=int(fitted.measured_alone.sum()),
         decoy_quantile=found.decoy_quantile,
