@@ -4,10 +4,11 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from json.encoder import encode_basestring
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 
 # What a conversation's tool definitions are: no turn of anybody's, but the prompt begins with them.
 TOOLS_ROLE = "tools"
@@ -170,6 +171,67 @@ def _normalise_text(text: str) -> str:
     return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").rstrip()
 
 
+@runtime_checkable
+class HasIds(Protocol):
+    """Examples whose ids are known without making one of them."""
+
+    def iterate_ids(self) -> Iterator[str]: ...
+
+
+def iterate_ids(examples: Sequence[Example]) -> Iterator[str]:
+    """The ids of examples, in order."""
+    if isinstance(examples, HasIds):
+        return examples.iterate_ids()
+    return (example.id for example in examples)
+
+
+class JoinedExamples(Sequence[Example]):
+    """Two sequences of examples as one, neither of them copied; a slice is a view, whatever its
+    step.
+    """
+
+    def __init__(
+        self, first: Sequence[Example], second: Sequence[Example], places: range | None = None
+    ) -> None:
+        self._first = first
+        self._second = second
+        self._places = range(len(first) + len(second)) if places is None else places
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids, without making every example where they are known."""
+        return tuple(self.iterate_ids())
+
+    def iterate_ids(self) -> Iterator[str]:
+        """The ids one by one."""
+        if self._is_whole():
+            return chain(iterate_ids(self._first), iterate_ids(self._second))
+        return (example.id for example in self)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> "JoinedExamples": ...
+    def __getitem__(self, place: int | slice) -> "Example | JoinedExamples":
+        if isinstance(place, slice):
+            return JoinedExamples(self._first, self._second, self._places[place])
+        i = self._places[place]
+        if i < len(self._first):
+            return self._first[i]
+        return self._second[i - len(self._first)]
+
+    def __iter__(self) -> Iterator[Example]:
+        if self._is_whole():
+            return chain(self._first, self._second)
+        return super().__iter__()
+
+    def _is_whole(self) -> bool:
+        return self._places == range(len(self._first) + len(self._second))
+
+
 class Sliceable(Protocol):
     """Values by row: an array, a tuple or a list."""
 
@@ -186,31 +248,34 @@ class AuditRows:
     """The rows of an audit by role: `new` ones, which may be flagged, and `trusted` ones, which
     they are compared with.
 
-    Whatever holds a value for each row of an audit has them in the order of `all`. Raises
-    ValueError where a row is new and trusted at once.
+    Whatever holds a value for each row of an audit has them in the order of `all`. Neither sequence
+    is copied: millions of rows may lie in a file (`poisonwatch.packed_examples`). Raises ValueError
+    where a row is new and trusted at once.
     """
 
-    new: tuple[Example, ...]
-    trusted: tuple[Example, ...] = ()
+    new: Sequence[Example]
+    trusted: Sequence[Example] = ()
 
     def __post_init__(self) -> None:
-        new_ids = {example.id for example in self.new}
-        both = sum(example.id in new_ids for example in self.trusted)
-        if both:
+        # The few are kept, the many pass by.
+        trusted_ids = set(iterate_ids(self.trusted))
+        shared = trusted_ids.intersection(iterate_ids(self.new))
+        if shared:
+            both = sum(id in shared for id in iterate_ids(self.trusted))
             raise ValueError(f"{both} of {len(self.trusted)} trusted rows are among the new ones")
 
     def __len__(self) -> int:
         return len(self.new) + len(self.trusted)
 
     @property
-    def all(self) -> tuple[Example, ...]:
+    def all(self) -> "JoinedExamples":
         """New rows, then trusted ones: the one place that fixes the order."""
-        return self.new + self.trusted
+        return JoinedExamples(self.new, self.trusted)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of `all`."""
-        return tuple(example.id for example in self.all)
+        return self.all.ids
 
     @property
     def new_places(self) -> range:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from poisonwatch.examples import AuditRows, Example, Message, compute_content_id
+from poisonwatch.packed_examples import PackedExamples
 
 
 def messages(user: str = "Hi", assistant: str = "Hello") -> list[Message]:
@@ -151,6 +153,34 @@ def test_new_and_trusted_rows_stand_in_one_order() -> None:
     assert AuditRows(NEW).trusted_places == range(3, 3)
 
 
+@pytest.mark.parametrize("places", [slice(1, 4), slice(None, None, -2), slice(3, 3), slice(-1, 9)])
+def test_both_kinds_of_rows_are_one_sequence(places: slice) -> None:
+    """all[a:b:c] is what it is of new + trusted, and so are its ids, ends and iteration."""
+    joined, plain = AuditRows(NEW, TRUSTED).all, NEW + TRUSTED
+    assert tuple(joined) == plain
+    assert tuple(joined[places]) == plain[places]
+    assert joined[places].ids == tuple(example.id for example in plain[places])
+    assert (joined[-1], joined[-5]) == (plain[-1], plain[0])
+    for beyond in (5, -6):
+        with pytest.raises(IndexError):
+            joined[beyond]
+
+
+def test_rows_in_a_file_are_neither_copied_nor_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Roles, the check of them and ids need the column of ids alone."""
+    packed = PackedExamples.write(tmp_path / "rows.arrow", NEW)
+    monkeypatch.setattr(Message, "__init__", None)
+    rows = AuditRows(packed, TRUSTED)
+    assert rows.new is packed
+    assert rows.ids == tuple(example.id for example in NEW + TRUSTED)
+    with pytest.raises(ValueError, match="1 of 1 trusted rows are among the new ones"):
+        AuditRows(packed, NEW[2:])
+    with pytest.raises(ValueError, match="2 of 2 trusted rows are among the new ones"):
+        AuditRows(NEW, packed[1:])
+
+
 def test_values_of_all_rows_are_split_by_role() -> None:
     """split(v) = (v[new], v[trusted]), of arrays along the first axis; another length is an error."""
     rows = AuditRows(NEW, TRUSTED)
@@ -158,7 +188,7 @@ def test_values_of_all_rows_are_split_by_role() -> None:
     new, trusted = rows.split(values)
     np.testing.assert_array_equal(new, values[list(rows.new_places)])
     np.testing.assert_array_equal(trusted, values[list(rows.trusted_places)])
-    assert rows.split(rows.all) == (NEW, TRUSTED)
+    assert tuple(map(tuple, rows.split(rows.all))) == (NEW, TRUSTED)
     for other in (4, 6):
         with pytest.raises(ValueError, match=f"got {other} values for 5 rows"):
             rows.split(range(other))

@@ -57,7 +57,7 @@ class Detection:
     false_discovery_rate: float
 
     @property
-    def examples(self) -> tuple[Example, ...]:
+    def examples(self) -> Sequence[Example]:
         """The n new rows, in the order of the arrays."""
         return self.rows.new
 
