@@ -210,6 +210,13 @@ def _wrap_in_list(value: Any) -> Any:
     return value
 
 
+def _check_window(window: Any) -> Any:
+    is_count = isinstance(window, int) and not isinstance(window, bool) and window >= 0
+    if not is_count and window != "all":
+        raise ValueError("give a number of rows from 0, or all")
+    return window
+
+
 class AuditConfig(Section):
     """One audit, whole."""
 
@@ -255,8 +262,8 @@ class AuditConfig(Section):
     """Where people open `poisonwatch dashboard`, for links from MLflow, Prefect, alerts."""
     review: bool = True
     """Put flagged rows into a review queue in MLflow, and read the answers back."""
-    window: int = Field(2000, ge=0)
-    """Latest rows that are audited again when model or sentinels change."""
+    window: Annotated[int | Literal["all"], BeforeValidator(_check_window)] = 2000
+    """Latest rows that are audited again when model or sentinels change, or all."""
     reference_rows: int = Field(2000, ge=0)
     """Trusted rows that an audit compares with, drawn by seed where there are more."""
     replay: Replay = Replay()

@@ -164,3 +164,16 @@ def test_names_in_results_start_at_the_audit_file(tmp_path: Path) -> None:
     replayed = resolve_config(config.to_public_dict(), tmp_path / "runs" / "one")
     for each in (config, replayed):
         assert each.source.get_display_name(str(tmp_path / "data" / "a.jsonl")) == "data/a.jsonl"
+
+
+def test_the_window_is_a_number_of_rows_or_all(tmp_path: Path) -> None:
+    """One error says what is allowed, whichever of the two was meant."""
+    for window in (0, 7, "all"):
+        config = resolve_config({**LEAST, "window": window}, tmp_path)
+        assert config.window == window
+        assert resolve_config(config.to_public_dict(), tmp_path) == config
+    for window in (-1, "ALL", 2.5, True, None):
+        with pytest.raises(
+            ConfigError, match=r"window: give a number of rows from 0, or all \(got"
+        ):
+            resolve_config({**LEAST, "window": window}, tmp_path)

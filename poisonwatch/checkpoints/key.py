@@ -6,7 +6,7 @@ would mix results of two audits, so it rather holds too much: every byte of the 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -59,10 +59,21 @@ def compute_checkpoint_key(
         ],
         "settings": config.model_dump(mode="json", include=settings),
         "sentinels": [asdict(sentinel) for sentinel in sentinels],
-        "new": list(map(_describe_row, rows.new)),
-        "trusted": list(map(_describe_row, rows.trusted)),
+        "new": _hash_rows(rows.new),
+        "trusted": _hash_rows(rows.trusted),
     }
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+
+
+def _hash_rows(examples: Iterable[Example]) -> str:
+    """SHA-256 of the rows in their order, one at a time: their text may be more than memory
+    holds.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        # JSON has no bare line end: no row can be read as two.
+        digest.update(json.dumps(_describe_row(example)).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _describe_row(example: Example) -> list[object]:

@@ -7,7 +7,7 @@ by the format, and for columnar files the Arrow schema, that they came in with (
 import hashlib
 from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, or_, select
 
@@ -57,13 +57,13 @@ def hash_checks(validation: ValidationConfig) -> str:
 
 
 def choose_batch(
-    ledger: Ledger, name: str, version: Version, checks: str, window: int
+    ledger: Ledger, name: str, version: Version, checks: str, window: int | Literal["all"]
 ) -> LedgerBatch:
     """The rows of an audit's source that are to be audited.
 
     These are the pending ones, the rejected ones whose validation settings (`checks`) are others
-    now, and, of the `window` audited ones that came last, those audited under other models or
-    sentinels only. What a person has decided on is not audited again.
+    now, and, of the `window` audited ones that came last ("all": of all), those audited under other
+    models or sentinels only. What a person has decided on is not audited again.
     """
     undecided = _match_source(name) & rows.c.decided.is_(None)
     refused = exists().where(rejections.c.row == rows.c.row, rejections.c.checks == checks)
@@ -76,7 +76,7 @@ def choose_batch(
         select(rows.c.row)
         .where(undecided, was_audited)
         .order_by(rows.c.row.desc())
-        .limit(window)
+        .limit(None if window == "all" else window)
         .subquery()
     )
     # A transaction that may write: the version is added where it is new.

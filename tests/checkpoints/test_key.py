@@ -12,6 +12,7 @@ from poisonwatch.config import AuditConfig, DetectionConfig, StrideConfig
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.sentinels.sentinel import Sentinel
 
 ROWS = [
@@ -76,6 +77,18 @@ def test_the_key_depends_on_all_that_results_depend_on(
     assert compute_checkpoint_key(**ingredients) == compute_checkpoint_key(
         **{**ingredients, "config": told_elsewhere}
     )
+
+
+def test_rows_of_a_file_have_the_key_of_the_rows_themselves(
+    ingredients: dict[str, Any], tmp_path: Path
+) -> None:
+    """Rows are hashed one by one, wherever they lie; one that moves to the other role counts."""
+    packed = PackedExamples.write(tmp_path / "rows.arrow", ROWS)
+    key = compute_checkpoint_key(**ingredients)
+    in_a_file = {**ingredients, "rows": AuditRows(packed[:2], packed[2:])}
+    assert compute_checkpoint_key(**in_a_file) == key
+    moved = {**ingredients, "rows": AuditRows(packed[:3], packed[3:])}
+    assert compute_checkpoint_key(**moved) != key
 
 
 @pytest.fixture

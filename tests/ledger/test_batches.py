@@ -76,6 +76,13 @@ def test_the_window_is_the_latest_rows_and_does_not_creep(ledger: Ledger, tmp_pa
     assert len(waiting(ledger, TWO, window=4)) == 1
 
 
+def test_the_window_may_be_all(ledger: Ledger, tmp_path: Path) -> None:
+    """Another version audits every row that passed before; afterwards none waits."""
+    cover(ledger, tmp_path / "one")
+    assert len(cover(ledger, tmp_path / "two", version=TWO, window="all")) == 8
+    assert len(waiting(ledger, TWO, window="all")) == 0
+
+
 def test_rejected_rows_wait_where_validation_has_changed(ledger: Ledger, tmp_path: Path) -> None:
     """The broken line is validated again under other settings only."""
     cover(ledger, tmp_path / "one")

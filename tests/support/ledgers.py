@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from audits import benign, write_rows
 
@@ -41,7 +41,10 @@ def pull(ledger: Ledger, folder: Path, **settings: Any) -> IngestStats:
 
 
 def waiting(
-    ledger: Ledger, version: Version = ONE, checks: str = CHECKS, window: int = 2000
+    ledger: Ledger,
+    version: Version = ONE,
+    checks: str = CHECKS,
+    window: int | Literal["all"] = 2000,
 ) -> LedgerBatch:
     return choose_batch(ledger, NAME, version, checks, window)
 
@@ -82,7 +85,7 @@ def cover(
     flagged: Iterable[str] = (),
     version: Version = ONE,
     again: bool = False,
-    window: int = 2000,
+    window: int | Literal["all"] = 2000,
 ) -> LedgerBatch:
     """An audit of what is waiting: rows that cannot be read are rejected, those with the prompts
     `flagged` flagged.
