@@ -128,8 +128,10 @@ def compute_row_q_values(p: Array) -> Array:
     rows = np.sort(np.minimum(P * p.min(axis=1), 1.0))
     raw = rows * n / np.arange(1, n + 1)
     adjusted = np.append(np.minimum.accumulate(raw[::-1])[::-1], np.inf)
-    own = np.minimum(P * p, 1.0)
-    # Rows at least as extreme: never 0, since the entry's own row is one.
-    below = np.searchsorted(rows, own, side="right")
-    q: Array = np.minimum(np.minimum(own * n / below, adjusted[below]), 1.0)
+    q = np.empty((n, P))
+    for j in range(P):
+        own = np.minimum(P * p[:, j], 1.0)
+        # Rows at least as extreme: never 0, since the entry's own row is one.
+        below = np.searchsorted(rows, own, side="right")
+        q[:, j] = np.minimum(np.minimum(own * n / below, adjusted[below]), 1.0)
     return q

@@ -25,6 +25,13 @@ def split_words(text: str) -> list[str]:
     return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
+def split_tokens(text: str) -> list[str]:
+    """The tokens of a text: what stands between spaces, without the punctuation around it unless
+    there is nothing else; a character each in CJK scripts.
+    """
+    return [token.strip(_AROUND) or token for token in _TOKEN.findall(text)]
+
+
 def find_token_spans(text: str) -> Iterator[tuple[int, int]]:
     """Where the tokens of a text stand: between spaces, without the punctuation around them unless
     there is nothing else.

@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from poisonwatch.detection.shared_ngrams import find_shared_ngrams
+from poisonwatch.detection.shared_ngrams import (
+    LONGEST_SHARED_NGRAM,
+    SharedNgramSearch,
+    find_shared_ngrams,
+)
 from poisonwatch.text.display import make_visible
 
 
@@ -107,3 +111,25 @@ def test_a_single_row_shares_nothing_and_no_text_breaks_the_count() -> None:
     (found,) = find_shared_ngrams([*twice, *texts(held=0)], [np.arange(6)])
     assert "\u202eevil\x00 trigger" in [gram.text for gram in found]
     assert "\u202e" not in make_visible(found[0].text)
+
+
+def test_counts_are_those_of_every_text() -> None:
+    """inside and outside as one finds by looking for the words in each text, n-grams of all lengths
+    included.
+    """
+    rows = texts(held=8, planted="Quiet Harbour") + [
+        f"{text} quiet harbour." if i % 7 == 0 else f"{text} quiet"
+        for i, text in enumerate(texts())
+    ]
+    search = SharedNgramSearch([rows[:8], rows[60:63]])
+    for text in rows:
+        search.count(text)
+    found = search.choose()
+    assert found == find_shared_ngrams(rows, [np.arange(8), np.arange(60, 63)])
+    padded = [f" {text.casefold().replace(',', '').replace('.', '')} " for text in rows]
+    assert any(len(gram.text.split()) > 1 for gram in found[0])
+    for gram in found[0]:
+        assert len(gram.text.split()) <= LONGEST_SHARED_NGRAM
+        holding = [f" {gram.text.casefold()} " in text for text in padded]
+        assert (gram.inside, gram.rows) == (sum(holding[:8]), 8)
+        assert (gram.outside, gram.others) == (sum(holding[8:]), len(rows) - 8)

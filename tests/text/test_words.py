@@ -1,8 +1,15 @@
 """Words and tokens."""
 
+import sys
+
 import pytest
 
-from poisonwatch.text.words import find_token_spans, normalise_words, split_words
+from poisonwatch.text.words import (
+    find_token_spans,
+    normalise_words,
+    split_tokens,
+    split_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +42,11 @@ def test_tokens_keep_what_stands_inside_them(text: str, tokens: list[str]) -> No
     else.
     """
     assert [text[a:b] for a, b in find_token_spans(text)] == tokens
+    assert split_tokens(text) == tokens
+
+
+def test_case_does_not_move_the_bounds_of_tokens() -> None:
+    """For every character c: a text that is folded has the folded tokens of the text."""
+    for code in range(sys.maxunicode + 1):
+        text = f"a{chr(code)}b, {chr(code)}"
+        assert split_tokens(text.casefold()) == [t.casefold() for t in split_tokens(text)], code
