@@ -32,6 +32,7 @@ from poisonwatch.text.display import get_first_line
 if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
     from poisonwatch.stride.explain import ExplainedRow
     from poisonwatch.stride.fitted import FittedOperators
+    from poisonwatch.stride.saved_rows import SavedRows
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ class Explainer:
     def __init__(self) -> None:
         self.questions: OrderedDict[str, Question] = OrderedDict()
         self._one_at_a_time = Lock()
-        self._loaded: tuple[Path, FittedOperators] | None = None
+        self._loaded: tuple[Path, FittedOperators | SavedRows] | None = None
 
     def ask(self, question: Question) -> None:
         """Begin to work on a question. Raises InputError where too many wait."""
@@ -136,7 +137,7 @@ class Explainer:
                 what = f"{type(error).__name__}: {get_first_line(error)}"
                 question.problem = f"this went wrong inside Poisonwatch: {what}"
 
-    def _load_fitted(self, question: Question) -> "FittedOperators":
+    def _load_fitted(self, question: Question) -> "FittedOperators | SavedRows":
         from poisonwatch.model.pretrained import load_pretrained
         from poisonwatch.run_directory.operators import load_operators
 

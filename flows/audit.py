@@ -210,7 +210,7 @@ def attribute(
     reporter.note_problems(problems)
     findings = engine(screen, rows, model, config.screens)
     sentinels = engine(add_probes, sentinels, rows, config.probes)
-    fitted = engine(fit_operators, model, rows, config, reporter.progress, store)
+    fitted = engine(fit_operators, model, rows, sentinels, config, reporter.progress, store)
     influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, store)
     detection = engine(judge, influence, rows, config.detection, findings)
     evidence = engine(

@@ -28,6 +28,7 @@ from poisonwatch.stride import attribution
 from poisonwatch.stride import recover as influence_recovery
 from poisonwatch.stride.fitted import FitOfRows, SingleRows
 from poisonwatch.stride.influence import Influence
+from poisonwatch.stride.streamed import StreamedFit
 from poisonwatch.stride.training_checkpoint import locate_training_checkpoint
 from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
 
@@ -69,12 +70,13 @@ def add_probes(sentinels: list[Sentinel], rows: AuditRows, most: int) -> list[Se
 def fit_operators(
     model: Pretrained,
     rows: AuditRows,
+    sentinels: list[Sentinel],
     config: AuditConfig,
     progress: Progress,
     store: CheckpointStore,
-) -> FitOfRows:
-    """Fit the steering operators to new and trusted rows; a fit that was interrupted goes on from
-    its last shard, or checkpoint.
+) -> FitOfRows | StreamedFit:
+    """Measure new and trusted rows on the sentinels, or fit operators to their subsets; what was
+    interrupted goes on from its last shard, or checkpoint.
 
     What enough trusted rows set is kept for the next audit.
     """
@@ -95,6 +97,7 @@ def fit_operators(
         checkpoint=checkpoint,
         trusted=trusted,
         store=store,
+        sentinels=sentinels,
     )
     store.report_reuse("fit_operators")
     return fitted
@@ -102,13 +105,16 @@ def fit_operators(
 
 @task(**PLAIN)
 def recover(
-    fitted: FitOfRows,
+    fitted: FitOfRows | StreamedFit,
     sentinels: list[Sentinel],
     config: AuditConfig,
     progress: Progress,
     store: CheckpointStore,
-) -> tuple[Influence, FitOfRows]:
+) -> tuple[Influence, FitOfRows | StreamedFit]:
     """Measure the sentinels and recover every row's coefficients, suspects alone."""
+    # Records are kept already, and come to coefficients sooner than a file of them is read.
+    if isinstance(fitted, StreamedFit):
+        return fitted.recover(progress), fitted
 
     def recover_all() -> tuple[Influence, SingleRows]:
         influence, after = influence_recovery.recover_influence(
@@ -132,7 +138,7 @@ def screen(rows: AuditRows, model: Pretrained, names: list[ScreenName]) -> list[
 
 @task(**PLAIN)
 def gather_evidence(
-    fitted: FitOfRows,
+    fitted: FitOfRows | StreamedFit,
     influence: Influence,
     detection: Detection,
     sentinels: list[Sentinel],

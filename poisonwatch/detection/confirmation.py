@@ -29,13 +29,17 @@ from poisonwatch.flags import PUSH_PHRASES
 from poisonwatch.model.encoding import extract_prompt
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import FittedOperators, NaturalGradientFit
+from poisonwatch.stride.fitted import NaturalGradientFit
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.measurement import measure_steered_losses
 from poisonwatch.stride.operators import Operators, compute_typical_eta
 from poisonwatch.stride.sampling import draw_order
-from poisonwatch.stride.scoring import pool_scores
+from poisonwatch.stride.scoring import standardise_rows
 from poisonwatch.stride.steering import generate_continuations
+from poisonwatch.stride.streamed import StreamedFit
+
+# Fits that tell what single rows do.
+SteerableFit = NaturalGradientFit | StreamedFit
 
 STRENGTH = 0.01  # typical ||z~ - z|| / ||z||
 RANDOM_GROUPS = 19  # one in twenty by chance
@@ -155,7 +159,7 @@ class RandomGroupPool:
 
 
 def draw_pool(
-    fitted: NaturalGradientFit,
+    fitted: SteerableFit,
     unflagged: RowIndices,
     seed: int = 0,
     token_budget: int = 2048,
@@ -177,21 +181,21 @@ def select_strongest_queries(
     Pushes are compared in robust standard deviations. The kind is the one whose queries are pushed
     most.
     """
-    push = pool_scores(influence.queries, influence.w).standard[rows].mean(axis=0)
+    columns = [q for q, query in enumerate(influence.queries) if query.sentinel.panel == panel]
+    queries = [influence.queries[q] for q in columns]
+    push = standardise_rows(queries, influence.w[:, columns], rows).mean(axis=0)
     by_kind: defaultdict[str, list[int]] = defaultdict(list)
     for q in sorted(range(len(push)), key=lambda q: (-push[q], q)):
-        query = influence.queries[q]
-        if query.sentinel.panel == panel:
-            by_kind[query.kind].append(q)
+        by_kind[queries[q].kind].append(q)
     # Harm is averaged over sentinels, and kinds do not add up: nats a token of one answer, or of a
     # difference of two.
     strongest = [of_kind[:MOST_CONFIRMED_SENTINELS] for of_kind in by_kind.values()]
     best = max(strongest, key=lambda of_kind: float(push[of_kind].mean()), default=[])
-    return tuple(influence.queries[q] for q in best)
+    return tuple(queries[q] for q in best)
 
 
 def confirm(
-    fitted: NaturalGradientFit,
+    fitted: SteerableFit,
     rows: RowIndices,
     pool: RandomGroupPool,
     queries: Sequence[Query],
@@ -234,7 +238,7 @@ def confirm(
 
 
 def _measure_changes(
-    fitted: NaturalGradientFit,
+    fitted: SteerableFit,
     operators: Operators,
     sentinels: Sequence[Sentinel],
     token_budget: int,
@@ -256,7 +260,7 @@ def _measure_changes(
     return changes
 
 
-def scale_to_strength(fitted: NaturalGradientFit, a: Tensor) -> Operators:
+def scale_to_strength(fitted: SteerableFit, a: Tensor) -> Operators:
     """Operators a (m, r, D), each scaled to the typical relative shift STRENGTH; one that is zero
     stays so.
     """
@@ -266,10 +270,10 @@ def scale_to_strength(fitted: NaturalGradientFit, a: Tensor) -> Operators:
         if bool(one.any()):
             one = one * compute_typical_eta(one[None], A, power, STRENGTH)
         scaled.append(one)
-    return Operators(torch.stack(scaled), fitted.operators.basis, fitted.operators.eta, STRENGTH)
+    return Operators(torch.stack(scaled), fitted.basis, fitted.eta, STRENGTH)
 
 
-def generate_replies(fitted: FittedOperators, sentinel: Sentinel, a: Tensor) -> list[str]:
+def generate_replies(fitted: SteerableFit, sentinel: Sentinel, a: Tensor) -> list[str]:
     """What the model says to a sentinel's prompt under each of m operators a (m, r, D): the greedy
     continuation, decoded.
     """
@@ -278,7 +282,7 @@ def generate_replies(fitted: FittedOperators, sentinel: Sentinel, a: Tensor) -> 
     prompt = extract_prompt(fitted.encoder.encode(sentinel.add_answer(answer)))
     replies = generate_continuations(
         fitted.model,
-        fitted.operators.basis,
+        fitted.basis,
         a,
         prompt=torch.from_numpy(prompt.astype(np.int64)),
         most=MOST_TOKENS,
@@ -287,6 +291,6 @@ def generate_replies(fitted: FittedOperators, sentinel: Sentinel, a: Tensor) -> 
     return [str(fitted.encoder.tokenizer.decode(tokens)) for tokens in replies]
 
 
-def _draw_rows(fitted: FittedOperators, rows: RowIndices, most: int, seed: int) -> RowIndices:
+def _draw_rows(fitted: SteerableFit, rows: RowIndices, most: int, seed: int) -> RowIndices:
     """At most `most` of the rows, drawn by ids and seed, in the order of the draw."""
     return rows[draw_order([fitted.ids[i] for i in rows.tolist()], seed)[:most]]

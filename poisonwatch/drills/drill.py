@@ -6,10 +6,9 @@ them is judged as any audit is. For each attack, count of planted rows, and repe
     new rows = clean rows + `count` rows of the attack, drawn by seed
     sentinels = the user's + those of the pack against the attack
 
-One fit serves all of these audits. It holds every clean, trusted and planted row as a subset of its
-own, with a basis and Fisher factors from clean and trusted rows alone; an audit's operators are
-those of its rows (`IsolatedFit.restrict`), rescaled by these rows' pushes on each other. Measured
-are first-order effects, which need no pass over the model either.
+One pass serves all of these audits. It keeps the gradient of every clean, trusted and planted row,
+with a basis and Fisher factors from clean and trusted rows alone; what an audit would measure of
+its rows follows from these, with a background of its own, and needs no pass over the model.
 """
 
 import random
@@ -35,13 +34,15 @@ from poisonwatch.screens.triggers import make_probes, mine_triggers
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.background import compute_centre_and_spread
-from poisonwatch.stride.fitted import IsolatedFit
-from poisonwatch.stride.influence import Query, build_queries
-from poisonwatch.stride.measurement import multiply_gradients
+from poisonwatch.stride.influence import Influence, Query, build_queries
+from poisonwatch.stride.measured import MeasuredRows, smooth_and_cross
 from poisonwatch.stride.operators import unit_norm
-from poisonwatch.stride.queries import PreparedQueries, prepare_queries
-from poisonwatch.stride.recover import recover_in_rounds
+from poisonwatch.stride.queries import prepare_queries
+from poisonwatch.stride.row_pass import precondition_queries
 from poisonwatch.stride.sampling import draw_order
+from poisonwatch.stride.settings import resolve_shortlist
+from poisonwatch.stride.similarity import compute_features
+from poisonwatch.stride.streamed import StreamedFit
 
 
 def plant_and_audit(
@@ -72,7 +73,7 @@ class BackgroundPushes:
 
     @classmethod
     def measure(
-        cls, fitted: IsolatedFit, ordinary: int, background: int, seed: int
+        cls, fitted: StreamedFit, ordinary: int, background: int, seed: int
     ) -> "BackgroundPushes":
         """Of a fit whose first `ordinary` rows are in every audit, with backgrounds of at most
         `background` rows.
@@ -124,42 +125,62 @@ class DrillRunner:
             progress=progress,
             ordinary=np.arange(planted.ordinary),
         )
-        # `plant_attacks` left room for a subset a row, and `use_single_row_subsets` asked for it.
-        assert isinstance(fitted, IsolatedFit)
+        # `use_single_row_subsets` asked for it, and `plant_attacks` left room for gradients.
+        assert isinstance(fitted, StreamedFit)
         self.fitted = fitted
+        self.views = fitted.table.collect_views()
         self.background = BackgroundPushes.measure(
             fitted, planted.ordinary, self.stride.background, config.seed
         )
         # One backward pass a sentinel and drill: audits share most of their sentinels.
-        self.known_gradients: dict[tuple[object, ...], Tensor] = {}
+        self.known_pushes: dict[tuple[object, ...], Array] = {}
 
-    def restrict_fit(self, drawn: RowIndices) -> IsolatedFit:
-        """What the fit of the clean rows, planted ones at the places `drawn`, and the trusted rows
-        would be, with their own background.
+    def measure_audit(
+        self, drawn: RowIndices, sentinels: Sequence[Sentinel]
+    ) -> tuple[RowIndices, MeasuredRows]:
+        """What an audit of the clean rows, planted ones at the places `drawn`, and the trusted rows
+        would measure: the places of its rows (m,) in the fit, and what they do to the sentinels.
         """
-        planted = self.planted
+        planted, measured = self.planted, self.fitted.measured
         # In the order of `PlantedRows.make_audit`.
         places = [*planted.clean_places, *drawn, *planted.trusted_places]
         rows = np.array(places, dtype=np.int64)
-        background = self.background.compute_background(rows, self.stride.background)
-        return self.fitted.restrict(rows, self.stride, background)
-
-    def prepare_sentinels(
-        self, sentinels: Sequence[Sentinel]
-    ) -> tuple[tuple[Query, ...], PreparedQueries]:
-        """The sentinels' queries, each differentiated once in a drill."""
+        centre, spread = self.background.compute_background(rows, self.stride.background)
         queries = build_queries(sentinels)
+        pushes = self.measure_pushes(queries)[rows]
+        found = MeasuredRows(
+            queries=queries,
+            effects=(pushes / spread[:, None]).astype(np.float32),
+            centre=centre,
+            spread=spread,
+            signs=measured.signs[rows],
+            features=compute_features(self.views[rows]),
+        )
+        return rows, found
+
+    def measure_pushes(self, queries: Sequence[Query]) -> Array:
+        """What every row does to the `queries` (n, Q), each measured once in a drill."""
         unknown: dict[Sentinel, None] = {}
         for query in queries:
-            if _make_gradient_key(query) not in self.known_gradients:
+            if _make_query_key(query) not in self.known_pushes:
                 unknown[query.sentinel] = None
         if unknown:
             found, prepared = prepare_queries(self.fitted, list(unknown), self.stride)
-            for query, gradient in zip(found, prepared.G, strict=True):
-                self.known_gradients[_make_gradient_key(query)] = gradient
-        G = torch.stack([self.known_gradients[_make_gradient_key(query)] for query in queries])
-        # Answers are for forward measurement, which a drill does not use.
-        return queries, PreparedQueries((), np.zeros((0, len(queries))), G)
+            probes = precondition_queries(self.fitted.preconditioner, prepared.G)
+            pushes = self.fitted.table.measure_effects(probes, np.ones(len(self.fitted.ids)))
+            for query, push in zip(found, pushes.T, strict=True):
+                self.known_pushes[_make_query_key(query)] = push
+        return np.column_stack([self.known_pushes[_make_query_key(query)] for query in queries])
+
+    def recover(self, rows: RowIndices, measured: MeasuredRows) -> Influence:
+        """The coefficients of an audit's `rows` (m,), from what they do."""
+        fitted = self.fitted
+
+        def get_gradients(suspects: RowIndices) -> Tensor:
+            return fitted.get_gradients(rows[suspects])
+
+        shortlist = resolve_shortlist(self.stride, len(rows))
+        return smooth_and_cross(measured, get_gradients, fitted.preconditioner, shortlist)
 
     def audit_with(self, attack: Attack, drawn: Sequence[int]) -> tuple[int, int, int]:
         """Flags of an audit in which rows `drawn` of the attack are planted: right ones, those by
@@ -169,13 +190,10 @@ class DrillRunner:
         places = self.planted.find_places(attack)
         attacking = [attack.rows[i] for i in drawn]
         rows = self.planted.make_audit(attacking)
-        fitted = self.restrict_fit(places.start + np.array(drawn, dtype=np.int64))
         sentinels = add_guards(self.sentinels, attack)
         sentinels += make_probes(sentinels, mine_triggers(rows, config.probes, sentinels))
-        queries, prepared = self.prepare_sentinels(sentinels)
-        influence, _ = recover_in_rounds(
-            fitted, queries, prepared, fitted.restore_gradients, self.stride
-        )
+        drawn_places = places.start + np.array(drawn, dtype=np.int64)
+        influence = self.recover(*self.measure_audit(drawn_places, sentinels))
         findings = run_screens(rows, self.special_tokens, config.screens)
         flags = flag_rows(influence, rows, config.detection, findings).flags
         right = [flag for flag in flags if flag.example in attacking]
@@ -207,8 +225,8 @@ class DrillRunner:
         return DrillResult(tuple(powers), clean, len(self.planted.trusted), self.planted.notes)
 
 
-def _make_gradient_key(query: Query) -> tuple[object, ...]:
-    """What a query's gradient depends on: not the sentinel's id, panel or severity."""
+def _make_query_key(query: Query) -> tuple[object, ...]:
+    """What a query depends on: not the sentinel's id, panel or severity."""
     sentinel = query.sentinel
     return sentinel.messages, sentinel.forbidden, sentinel.reference, query.kind
 
@@ -240,15 +258,13 @@ def add_guards(sentinels: Sequence[Sentinel], attack: Attack) -> list[Sentinel]:
     return [*sentinels, *guards]
 
 
-def compute_pushes(fitted: IsolatedFit, probes: RowIndices) -> Array:
+def compute_pushes(fitted: StreamedFit, probes: RowIndices) -> Array:
     """(n, b): what each row does to each of the rows `probes` (b,), as a `Background` measures it;
     0 for a row that moves nothing.
     """
-    G = unit_norm(fitted.restore_gradients(probes))
-    y = multiply_gradients(fitted.operators, G)[fitted.subset_alone]
-    # Operators are of G_i / spread_i; times the spread, pushes are those of the gradient itself.
-    spread = np.where(np.isfinite(fitted.spread), fitted.spread, 0.0)
+    G = unit_norm(fitted.get_gradients(probes))
     # Of what makes an answer likelier, also where training lowers it.
-    y *= fitted.signs[probes]
-    pushes: Array = y * spread[:, None] / fitted.operators.eta
-    return pushes
+    signs = torch.from_numpy(fitted.measured.signs[probes]).to(G)
+    prepared = fitted.preconditioner(G) * signs[:, None, None]
+    pushes = fitted.table.measure_effects(prepared, np.ones(len(fitted.ids)))
+    return pushes.astype(np.float64)

@@ -9,10 +9,9 @@ from poisonwatch.drills.recipe import Attack, carry_out, read_recipe
 from poisonwatch.drills.results import DrillPlan
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import AuditRows, Example
-from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.sampling import draw_order
-from poisonwatch.stride.settings import resolve_settings
+from poisonwatch.stride.settings import count_kept_gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def plant_attacks(
     plan: DrillPlan,
 ) -> PlantedRows:
     """Carry out the plan's attacks; draw as many clean and trusted rows, in proportion, as the
-    memory budget holds operators.
+    memory budget holds gradients.
 
     Raises ConfigError where operators are to be trained, or the budget is too small, InputError
     where an attack cannot be carried out.
@@ -115,18 +114,16 @@ def plant_attacks(
 
 def use_single_row_subsets(stride: StrideConfig) -> StrideConfig:
     """The settings with a subset for every row, measured to first order."""
-    return stride.model_copy(update={"K": None, "d": None, "measurement": "first-order"})
+    alone = {"K": None, "d": None, "measurement": "first-order", "recovery": "kriging"}
+    return stride.model_copy(update=alone)
 
 
 def _count_room(pretrained: Pretrained, stride: StrideConfig) -> int:
-    """How many rows the fit of a drill may hold.
-
-    Half of the budget, for beside the fit of all rows there is that of one audit; less two rows,
-    for a share of clean and one of trusted rows are each rounded up.
+    """How many rows a drill may hold the gradients of; less two, for a share of clean and one of
+    trusted rows are each rounded up.
     """
     width = int(pretrained.model.config.get_text_config().hidden_size)
-    depth = len(find_decoder_blocks(pretrained.model))
-    return resolve_settings(use_single_row_subsets(stride), depth, width, 1).K_most // 2 - 2
+    return count_kept_gradients(stride, min(stride.r, width), width) - 2
 
 
 def _draw_share(rows: Sequence[Example], share: float, seed: int) -> tuple[Example, ...]:

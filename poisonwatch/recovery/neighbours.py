@@ -8,6 +8,7 @@ costs nothing, and can crowd nobody out of the index.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -97,18 +98,25 @@ def _search(
     them; places are -1 where fewer were found.
     """
     u, f = x.shape
-    index = faiss.IndexFlatIP(f)
+    index: Any = faiss.IndexFlatIP(f)
     if u > exact_up_to:
-        cells = min(u // CELL_ROWS, MOST_CELLS)
-        index = faiss.IndexIVFFlat(index, f, cells, faiss.METRIC_INNER_PRODUCT)
-        index.cp.niter = TRAINING_ROUNDS
-        index.cp.max_points_per_centroid = TRAINING_ROWS
-        index.cp.min_points_per_centroid = 1
-        index.nprobe = CELLS_PROBED
-        index.train(x)
+        index = _train_cells(index, x)
     index.add(x)
     similarity, rows = index.search(x, k)
     return similarity, rows.astype(np.int64)
+
+
+def _train_cells(centres: Any, x: Float32[Features, "u f"]) -> Any:
+    """An inverted file around `centres`, an index that is empty yet."""
+    u, f = x.shape
+    cells = min(u // CELL_ROWS, MOST_CELLS)
+    index: Any = faiss.IndexIVFFlat(centres, f, cells, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter = TRAINING_ROUNDS
+    index.cp.max_points_per_centroid = TRAINING_ROWS
+    index.cp.min_points_per_centroid = 1
+    index.nprobe = CELLS_PROBED
+    index.train(x)
+    return index
 
 
 def _drop_self(rows: RowIndices, similarity: Features, k: int) -> NeighbourGraph:

@@ -22,6 +22,7 @@ from poisonwatch.sources.open import SourceRows
 from poisonwatch.sources.unread import UnreadField
 from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.influence import Influence
+from poisonwatch.stride.streamed import StreamedFit
 from poisonwatch.text.display import excerpt
 
 CALIBRATION_LEVEL = 0.05
@@ -39,7 +40,7 @@ class AttributionResult:
     detection: Detection
     evidence: tuple[ClusterEvidence, ...] = ()
     problems: tuple[SentinelProblem, ...] = ()
-    fitted: FittedOperators | None = None
+    fitted: FittedOperators | StreamedFit | None = None
     influence: Influence | None = None
     # What is kept until the audit is committed.
     store: CheckpointStore = field(default_factory=CheckpointStore)
@@ -180,13 +181,15 @@ def _find_largest_coefficients(detection: Detection) -> dict[str, float]:
     return dict(zip(ids, detection.coefficients.max(axis=0).tolist(), strict=True))
 
 
-def _describe_settings(config: AuditConfig, fitted: FittedOperators | None) -> dict[str, Any]:
+def _describe_settings(
+    config: AuditConfig, fitted: FittedOperators | StreamedFit | None
+) -> dict[str, Any]:
     if fitted is None:
         return {}
     derived = {
         "n": len(fitted.ids),
-        "eta": fitted.operators.eta,
-        "shift": fitted.operators.shift,
+        "eta": fitted.eta,
+        "shift": fitted.shift,
         "damping": config.stride.damping,
     }
     return asdict(fitted.settings) | derived

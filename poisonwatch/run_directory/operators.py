@@ -1,5 +1,7 @@
-"""Operators outlive their audit: kept in one safetensors file, they attribute any new query without
-the rows.
+"""What an audit measured outlives it: kept in one safetensors file, it attributes any new query
+without the rows.
+
+Of an audit that fitted operators (format 2):
 
     a (K, r, D) bfloat16       the operators: of the shared subsets, then of single rows
     subsets (n, d)             the shared subsets that hold each row
@@ -7,6 +9,11 @@ the rows.
     basis (D, r - 1)
     features (n, f) bfloat16, centre and spread (n,), ids (n, 32)      what is known of the rows
     signs (n,)                 -1 where training lowers a row's answer
+
+Of one that measured every row alone (format 3), these last two lines, the basis, and
+
+    gradients (n, r * D) bfloat16      c_i G_i; missing where they took more than stride.memory_gb
+    A (r, r), S (D, D)                 sums of the Fisher's factors over tokens
 
 The metadata names format, model and its fingerprint, seed, and settings.
 """
@@ -17,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.sparse import csr_array, vstack
@@ -32,16 +38,61 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.stride.fitted import FittedOperators, SingleRows
-from poisonwatch.stride.operators import Basis, Operators
+from poisonwatch.stride.operators import Basis, Moments, Operators, Preconditioner
+from poisonwatch.stride.records import pack_ids
+from poisonwatch.stride.saved_rows import SavedRows
 from poisonwatch.stride.settings import Settings
+from poisonwatch.stride.streamed import StreamedFit
 
 OPERATORS_FORMAT = "2"
+ROWS_FORMAT = "3"
 
 
 def save_operators(
-    folder: Path, fitted: FittedOperators, config: AuditConfig, model_fingerprint: str
+    folder: Path,
+    fitted: FittedOperators | StreamedFit,
+    config: AuditConfig,
+    model_fingerprint: str,
 ) -> None:
     """Write `operators.safetensors`, whole or not at all."""
+    if isinstance(fitted, StreamedFit):
+        tensors, numbers = _collect_rows(fitted)
+        format = ROWS_FORMAT
+    else:
+        tensors, numbers = _collect_operators(fitted)
+        format = OPERATORS_FORMAT
+    metadata = {
+        "format": format,
+        "model": config.model.name,
+        "model_fingerprint": model_fingerprint,
+        "seed": str(config.seed),
+        "settings": json.dumps(asdict(fitted.settings)),
+        "stride": config.stride.model_dump_json(),
+        **numbers,
+    }
+    on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    with replace_file(folder / OPERATORS_FILE) as part:
+        save_file(on_cpu, part, metadata)
+
+
+def _collect_rows(fitted: StreamedFit) -> tuple[dict[str, Tensor], dict[str, str]]:
+    measured, moments = fitted.measured, fitted.preconditioner.moments
+    tensors = {
+        "basis": fitted.basis.directions.float(),
+        "A": moments.A,
+        "S": moments.S,
+        "features": torch.from_numpy(measured.features).to(torch.bfloat16),
+        "centre": torch.from_numpy(measured.centre).float(),
+        "spread": torch.from_numpy(measured.spread).float(),
+        "signs": torch.from_numpy(measured.signs).to(torch.int8),
+        "ids": torch.from_numpy(pack_ids(fitted.ids).copy()),
+    }
+    if fitted.table.keeps_gradients:
+        tensors["gradients"] = fitted.table.collect_scaled_gradients(measured.spread)
+    return tensors, {"power": repr(moments.power), "tokens": str(moments.tokens)}
+
+
+def _collect_operators(fitted: FittedOperators) -> tuple[dict[str, Tensor], dict[str, str]]:
     K, d, n = fitted.settings.K, fitted.settings.d, len(fitted.ids)
     # By columns: d subsets for each row in turn.
     shared = csr_array(fitted.M[:K]).tocsc()
@@ -54,28 +105,9 @@ def save_operators(
         "centre": torch.from_numpy(fitted.centre).float(),
         "spread": torch.from_numpy(fitted.spread).float(),
         "signs": torch.from_numpy(fitted.signs).to(torch.int8),
-        "ids": torch.from_numpy(_pack_ids(fitted.ids)),
+        "ids": torch.from_numpy(pack_ids(fitted.ids).copy()),
     }
-    metadata = {
-        "format": OPERATORS_FORMAT,
-        "model": config.model.name,
-        "model_fingerprint": model_fingerprint,
-        "seed": str(config.seed),
-        "settings": json.dumps(asdict(fitted.settings)),
-        "stride": config.stride.model_dump_json(),
-        "eta": repr(fitted.operators.eta),
-        "shift": repr(fitted.operators.shift),
-    }
-    on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    with replace_file(folder / OPERATORS_FILE) as part:
-        save_file(on_cpu, part, metadata)
-
-
-def _pack_ids(ids: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Hexadecimal ids as bytes (n, 32)."""
-    packed = np.frombuffer(bytes.fromhex("".join(ids)), dtype=np.uint8)
-    # A copy: what lies in Python's bytes cannot be written to, which torch warns of.
-    return packed.reshape(len(ids), -1).copy()
+    return tensors, {"eta": repr(fitted.eta), "shift": repr(fitted.shift)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +130,9 @@ class SavedOperators:
         # Earlier versions wrote memory_bytes as well.
         return Settings(**{field.name: saved[field.name] for field in fields(Settings)})
 
-    def load_on(self, pretrained: Pretrained) -> FittedOperators:
-        """The operators on their model, ready to attribute. Raises RunError where the model is
-        another one.
+    def load_on(self, pretrained: Pretrained) -> FittedOperators | SavedRows:
+        """The operators, or the rows, on their model, ready to attribute. Raises RunError where the
+        model is another one, or the rows were too many to keep.
         """
         wanted = self.metadata["model_fingerprint"]
         if pretrained.fingerprint != wanted:
@@ -109,12 +141,14 @@ class SavedOperators:
                 f"fingerprint {wanted[:12]}, not to a model with fingerprint "
                 f"{pretrained.fingerprint[:12]}: name the model of the audit with --model"
             )
+        if self.metadata["format"] == ROWS_FORMAT:
+            return self._load_rows(pretrained)
         settings, tensors = self.settings, self.tensors
         return FittedOperators(
             settings=settings,
             model=FrozenModel(pretrained.model, settings.layer),
             encoder=ChatEncoder(pretrained.tokenizer, self.stride.max_tokens),
-            ids=tuple(bytes(row).hex() for row in tensors["ids"].numpy()),
+            ids=self._list_ids(),
             operators=self._load_operators(pretrained.model.device),
             M=self._load_memberships(settings.K),
             features=tensors["features"].float().numpy(),
@@ -122,6 +156,36 @@ class SavedOperators:
             spread=tensors["spread"].double().numpy(),
             # Earlier versions knew no rows whose answer is lowered.
             signs=tensors.get("signs", torch.ones(len(tensors["ids"]))).double().numpy(),
+        )
+
+    def _list_ids(self) -> tuple[str, ...]:
+        return tuple(bytes(row).hex() for row in self.tensors["ids"].numpy())
+
+    def _load_rows(self, pretrained: Pretrained) -> SavedRows:
+        if "gradients" not in self.tensors:
+            raise RunError(
+                f"the audit in {self.run_dir} had {len(self.tensors['ids'])} rows, whose gradients "
+                "took more than stride.memory_gb, and were not kept: ask an audit of fewer rows"
+            )
+        settings, tensors, device = self.settings, self.tensors, pretrained.model.device
+        moments = Moments(
+            tensors["A"].to(device),
+            tensors["S"].to(device),
+            float(self.metadata["power"]),
+            int(self.metadata["tokens"]),
+        )
+        return SavedRows(
+            settings=settings,
+            model=FrozenModel(pretrained.model, settings.layer),
+            encoder=ChatEncoder(pretrained.tokenizer, self.stride.max_tokens),
+            ids=self._list_ids(),
+            basis=Basis(tensors["basis"].to(device)),
+            preconditioner=Preconditioner(moments, self.stride.damping),
+            gradients=tensors["gradients"],
+            centre=tensors["centre"].double().numpy(),
+            spread=tensors["spread"].double().numpy(),
+            signs=tensors["signs"].double().numpy(),
+            features=tensors["features"].float().numpy(),
         )
 
     def _load_operators(self, device: torch.device) -> Operators:
@@ -161,8 +225,8 @@ def load_operators(run_dir: Path) -> SavedOperators:
 
 
 def _check_format(path: Path, found: str | None) -> None:
-    if found != OPERATORS_FORMAT:
+    if found not in (OPERATORS_FORMAT, ROWS_FORMAT):
         raise RunError(
-            f"{path} has format {found}, this version reads {OPERATORS_FORMAT}: "
+            f"{path} has format {found}, this version reads {OPERATORS_FORMAT} and {ROWS_FORMAT}: "
             "repeat the audit of its config.yaml"
         )

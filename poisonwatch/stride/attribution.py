@@ -1,9 +1,11 @@
-"""STRIDE from rows to operators: a choice of the fit, and a call.
+"""STRIDE from rows to influence: a choice of the fit, and a call.
 
     y_k(q) = Loss(o_q) - Loss(o~_{q,k}) ,    w(q) from y(q) = M w(q) + noise
 
-Positive means: training on this row makes the answer likelier. `recover` takes the operators from
-here to coefficients.
+Positive means: training on this row makes the answer likelier. By default every row is a subset of
+its own, measured in one stream at any number of rows (`streamed`); where settings ask for subsets
+that rows share, or for the paper's training, operators are fitted and kept, and `recover` takes
+them to coefficients.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +17,18 @@ from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
+from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import FitOfRows
 from poisonwatch.stride.natural_gradient import fit_natural_gradient
 from poisonwatch.stride.problem import FitProblem, prepare_problem
+from poisonwatch.stride.settings import measures_rows_alone
 from poisonwatch.stride.sgd import fit_by_training
+from poisonwatch.stride.streamed import (
+    ShardEngine,
+    StreamedFit,
+    fit_streamed,
+    measure_locally,
+)
 
 FITS: dict[str, Callable[[FitProblem], FitOfRows]] = {
     "natural-gradient": fit_natural_gradient,
@@ -36,14 +46,17 @@ def fit(
     ordinary: RowIndices | None = None,
     trusted: RowIndices | None = None,
     store: CheckpointStore | None = None,
-) -> FitOfRows:
-    """Fit the subsets' operators to the rows. Results do not depend on the order of the rows.
+    sentinels: Sequence[Sentinel] = (),
+    engine: ShardEngine = measure_locally,
+) -> FitOfRows | StreamedFit:
+    """Measure the rows on the sentinels, or fit operators to their subsets. Results do not depend
+    on the order of the rows.
 
     The background's conversations are drawn from the rows `ordinary`, by default from all; basis
     and Fisher factors come from these, or from the rows `trusted` where they are given, whose
-    statistics are then kept for the next fit (`reference_cache`). A training (`fit: sgd`) keeps its
-    state in the file `checkpoint` and goes on from it. What an interrupted fit left in `store` is
-    not passed over again.
+    statistics are then kept for the next fit (`reference_cache`). Shards of a streamed pass are
+    measured by the `engine`; a training (`fit: sgd`) keeps its state in the file `checkpoint` and
+    goes on from it. What an interrupted fit left in `store` is not passed over again.
     """
     problem = prepare_problem(
         pretrained,
@@ -56,4 +69,6 @@ def fit(
         trusted=trusted,
         store=store,
     )
+    if measures_rows_alone(stride, problem.n):
+        return fit_streamed(problem, sentinels, engine)
     return FITS[stride.fit](problem)

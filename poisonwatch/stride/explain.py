@@ -1,4 +1,4 @@
-"""Which rows of a past audit push a new query: from the saved operators alone, without the rows."""
+"""Which rows of a past audit push a new query: from what it saved alone, without the rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.queries import prepare_answers
 from poisonwatch.stride.recover import estimate_coefficients
+from poisonwatch.stride.saved_rows import SavedRows
 from poisonwatch.stride.scoring import compute_robust_z
 
 
@@ -34,7 +35,7 @@ class ExplainedRow:
 
 
 def attribute_conversation(
-    fitted: FittedOperators,
+    fitted: FittedOperators | SavedRows,
     prompt: str,
     response: str,
     stride: StrideConfig,
@@ -46,6 +47,8 @@ def attribute_conversation(
     """
     encoded = fitted.encoder.encode((Message("user", prompt), Message("assistant", response)))
     query = prepare_answers(fitted, [encoded], np.eye(1), stride, progress=progress)
+    if isinstance(fitted, SavedRows):
+        return fitted.attribute(query)[:, 0]
     y = measure(fitted, fitted.operators, query, stride, progress)
     w: Array = estimate_coefficients(fitted, y, stride).w[:, 0]
     return w
@@ -53,7 +56,7 @@ def attribute_conversation(
 
 def explain_response(
     run_dir: Path,
-    fitted: FittedOperators,
+    fitted: FittedOperators | SavedRows,
     prompt: str,
     response: str,
     stride: StrideConfig,

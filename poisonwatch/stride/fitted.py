@@ -6,27 +6,26 @@ What more can be done with them depends on how they were made, and is a type:
       FitOfRows               the rows are still at hand: their gradients can be made again
         TrainedFit            trained, with a learning curve
         NaturalGradientFit    in closed form: rows can be measured alone
-          IsolatedFit         every row is a subset of its own: rows can be taken apart
+
+Where every row is a subset of its own there are no operators to hold: `streamed`.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, eye_array, vstack
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, Integers, RowIndices
-from poisonwatch.config import StrideConfig
 from poisonwatch.model.encoding import ChatEncoder, Encoded
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
-from poisonwatch.stride.operators import Operators, Preconditioner, compute_gradients
-from poisonwatch.stride.settings import Settings, resolve_settings
-from poisonwatch.stride.similarity import compute_features
+from poisonwatch.stride.operators import Basis, Operators, Preconditioner, compute_gradients
+from poisonwatch.stride.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,18 @@ class FittedOperators:
     centre: Array
     spread: Array
     signs: Array
+
+    @property
+    def basis(self) -> Basis:
+        return self.operators.basis
+
+    @property
+    def eta(self) -> float:
+        return self.operators.eta
+
+    @property
+    def shift(self) -> float:
+        return self.operators.shift
 
     @property
     def subset_alone(self) -> RowIndices:
@@ -171,69 +182,3 @@ class NaturalGradientFit(FitOfRows):
             G = self.compute_row_gradients(rows[new], token_budget, "rows", progress)
             a[torch.from_numpy(new).to(device)] = self.make_row_operators(rows[new], G)
         return a
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IsolatedFit(NaturalGradientFit):
-    """Operators of single rows, K = n and d = 1: the fit of some of the rows is a choice of them.
-
-    `views` (n, VIEWS, r - 1) are what `features` were made of: those of fewer rows are centred
-    anew.
-    """
-
-    views: Features
-
-    @classmethod
-    def from_fit(cls, fitted: NaturalGradientFit, views: Features) -> "IsolatedFit":
-        """A fit of n subsets that hold a row each, with the views its features were made of."""
-        known = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
-        return cls(**known, views=views)
-
-    def restore_gradients(self, rows: Int64[RowIndices, " m"]) -> Float[Tensor, "m r D"]:
-        """The gradients G (m, r, D) that operators of the rows (m,) were made of; 0 for a row that
-        moves nothing. No pass over the rows.
-        """
-        a = self.get_row_operators(self.subset_alone[rows])
-        # Such a row has an infinite spread, and a = 0: their product must not be NaN.
-        spread = torch.from_numpy(
-            np.where(np.isfinite(self.spread[rows]), self.spread[rows], 0.0)
-        ).to(a)
-        return self.preconditioner.undo(a) * (spread / -self.operators.eta)[:, None, None]
-
-    def restrict(
-        self,
-        rows: RowIndices,
-        stride: StrideConfig,
-        background: tuple[Array, Array] | None = None,
-    ) -> "IsolatedFit":
-        """The fit of some of the rows (m,) alone, as `fit` would make it with this basis and these
-        Fisher factors. No pass over the rows.
-
-        `background` is the rows' centre and spread (m,) among themselves
-        (`background.compute_centre_and_spread`); left out, they stay as they are. Raises ValueError
-        where the settings want fewer subsets than rows.
-        """
-        depth = len(find_decoder_blocks(self.model.model))
-        settings = resolve_settings(stride, depth, self.model.width, len(rows))
-        if (settings.K, settings.d) != (len(rows), 1):
-            raise ValueError("these rows cannot be taken apart: they would share subsets")
-        centre, spread = background or (self.centre[rows], self.spread[rows])
-        # c_i = 1 / spread_i is part of a_i: another spread rescales it. A row that moves nothing
-        # stays at 0.
-        finite = np.isfinite(self.spread[rows])
-        change = np.divide(self.spread[rows], spread, out=np.zeros(len(rows)), where=finite)
-        a = self.get_row_operators(self.subset_alone[rows])
-        a *= torch.from_numpy(change).to(a)[:, None, None]
-        return replace(
-            self,
-            settings=settings,
-            ids=tuple(self.ids[i] for i in rows),
-            operators=replace(self.operators, a=a),
-            M=csr_array(eye_array(len(rows))),
-            features=compute_features(self.views[rows]),
-            centre=centre,
-            spread=spread,
-            signs=self.signs[rows],
-            encoded=tuple(self.encoded[i] for i in rows),
-            views=self.views[rows],
-        )

@@ -1,5 +1,6 @@
-"""The natural-gradient fit, streaming: a sample of the rows sets the geometry, then one pass sums
-row gradients into subsets.
+"""The natural-gradient fit of subsets that rows share: a sample of the rows sets the geometry, then
+one pass sums row gradients into subsets. Where every row is a subset of its own, `streamed` needs
+no sums.
 
     sample of b rows --> basis B, factors A and S, background
     every row, in batches of similar length --> c_i G_i added to its d subsets
@@ -23,26 +24,15 @@ from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery.membership import Membership
-from poisonwatch.stride.background import Background
 from poisonwatch.stride.designs import draw_by_design
-from poisonwatch.stride.fitted import IsolatedFit, NaturalGradientFit
+from poisonwatch.stride.fitted import NaturalGradientFit
+from poisonwatch.stride.geometry import Geometry, gather_reference
 from poisonwatch.stride.operators import (
-    BASIS_ROWS,
-    Basis,
-    Moments,
-    Preconditioner,
     add_to_subsets,
     compute_row_gradients,
-    fit_basis,
     solve_operators,
 )
 from poisonwatch.stride.problem import FitProblem
-from poisonwatch.stride.reference_cache import (
-    compute_moments_key,
-    load_row_statistics,
-    save_row_statistics,
-)
-from poisonwatch.stride.row_statistics import RowStatistics, measure_row_statistics
 from poisonwatch.stride.similarity import (
     allocate_views,
     compute_features,
@@ -55,22 +45,25 @@ KNOWN_AT_ONCE = 64
 
 
 def fit_natural_gradient(problem: FitProblem) -> NaturalGradientFit:
-    """Fit the operators in closed form; an `IsolatedFit` where every row is a subset of its own."""
+    """Fit the subsets' operators in closed form."""
     settings, stride = problem.settings, problem.stride
+    encoded = problem.encode_all()
     reference = gather_reference(problem)
-    geometry, views = reference.geometry, reference.views
+    geometry = reference.geometry
+    views = allocate_views(problem.n, geometry.basis)
+    views[geometry.known] = reference.views
     # Memberships of similar rows need to know all states first; with a subset a row, the pass over
     # the rows sees them anyway.
     unseen_views: Features | None = views
     if problem.n > settings.K:
-        complete_views(problem, reference)
+        complete_views(problem, geometry, views)
         unseen_views = None
     membership = draw_by_design(
         problem.ids, compute_features(views), settings, stride, problem.seed
     )
     sums = sum_subsets(
         problem.model,
-        problem.encoded,
+        encoded,
         membership,
         geometry,
         stride.token_budget,
@@ -78,7 +71,7 @@ def fit_natural_gradient(problem: FitProblem) -> NaturalGradientFit:
         views=unseen_views,
         store=problem.store,
     )
-    fitted = NaturalGradientFit(
+    return NaturalGradientFit(
         settings=settings,
         model=problem.model,
         encoder=problem.encoder,
@@ -88,143 +81,21 @@ def fit_natural_gradient(problem: FitProblem) -> NaturalGradientFit:
         features=compute_features(views),
         centre=sums.centre,
         spread=sums.spread,
-        signs=problem.signs,
-        encoded=problem.encoded,
+        signs=np.array([row.sign for row in encoded]),
+        encoded=encoded,
         preconditioner=geometry.preconditioner,
     )
-    if (settings.K, settings.d) == (problem.n, 1):
-        return IsolatedFit.from_fit(fitted, views)
-    return fitted
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """What is set before the pass over the rows, and the gradients `G` (m, r, D) of the rows
-    `known` (m,), which need none any more.
-
-    `own` (m,) is a known row's place among the background's conversations, -1 where it is none of
-    them.
+def complete_views(problem: FitProblem, geometry: Geometry, views: Features) -> None:
+    """Fill in the `views` (n, VIEWS, r - 1) of the rows whose gradients are not known: a pass below
+    the split only.
     """
-
-    basis: Basis
-    preconditioner: Preconditioner
-    background: Background
-    known: RowIndices
-    G: Tensor
-    own: RowIndices
-
-    @classmethod
-    def from_moments(
-        cls,
-        basis: Basis,
-        moments: Moments,
-        damping: float,
-        *,
-        known: RowIndices,
-        G: Tensor,
-        sample: RowIndices,
-        signs: Array,
-    ) -> "Geometry":
-        """With the known rows `sample` (b,), of `signs` (b,), as the background's conversations."""
-        preconditioner = Preconditioner(moments, damping)
-        place = {row: i for i, row in enumerate(known.tolist())}
-        at = torch.tensor([place[row] for row in sample.tolist()], device=G.device)
-        own = np.full(len(known), -1)
-        own[at.cpu().numpy()] = np.arange(len(sample))
-        return cls(
-            basis=basis,
-            preconditioner=preconditioner,
-            background=Background.from_gradients(G[at], preconditioner, signs),
-            known=known,
-            G=G,
-            own=own,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What the reference rows tell: the `geometry`, and the `views` (n, VIEWS, r - 1) of those rows
-    whose gradients are known; 0 for all others, yet.
-    """
-
-    geometry: Geometry
-    views: Features
-
-
-def gather_reference(problem: FitProblem) -> Reference:
-    """One pass over the sample, or over the trusted rows (kept for the next fit) and the rest of
-    the sample.
-    """
-    first = problem.sample
-    if problem.trusted is not None:
-        first = problem.order[np.isin(problem.order, problem.trusted)]
-    statistics = _load_or_measure_statistics(problem, first)
-    basis = statistics.basis
-    # Ordinary conversations are a sample of all rows: those of them that are not trusted have a
-    # part in the background, but none in basis and factors.
-    rest = np.setdiff1d(problem.sample, first)
-    beside = _measure_statistics(problem, rest, basis, "sample")
-    views = allocate_views(problem.n, basis)
-    views[first], views[rest] = statistics.views, beside.views
-    geometry = Geometry.from_moments(
-        basis,
-        statistics.moments,
-        problem.stride.damping,
-        known=np.concatenate([first, rest]),
-        G=torch.cat([statistics.G, beside.G]),
-        sample=problem.sample,
-        signs=problem.signs[problem.sample],
-    )
-    return Reference(geometry, views)
-
-
-def _load_or_measure_statistics(problem: FitProblem, rows: RowIndices) -> RowStatistics:
-    """Statistics of the rows (m,) and a basis of their states: those kept for these trusted rows,
-    or measured now, and kept where the rows are trusted.
-    """
-    if problem.trusted is None:
-        return _measure_statistics(problem, rows, _fit_first_basis(problem, rows), "sample")
-    ids = [problem.ids[i] for i in rows]
-    key = compute_moments_key(problem.pretrained, problem.stride, problem.settings.layer, ids)
-    found = load_row_statistics(key, problem.model.device)
-    if found is None:
-        found = _measure_statistics(problem, rows, _fit_first_basis(problem, rows), "trusted")
-        # The cache holds all that the pass's shards held.
-        if save_row_statistics(key, found):
-            problem.store.delete(*problem.store.list_names("trusted-"))
-    return found
-
-
-def _fit_first_basis(problem: FitProblem, rows: RowIndices) -> Basis:
-    """A basis of the first rows' states; one that an interrupted fit left."""
-    encoded = problem.get_encoded(rows[:BASIS_ROWS])
-    r, budget = problem.settings.r, problem.stride.token_budget
-    return problem.store.get_or_compute(
-        "basis", Basis, lambda: fit_basis(problem.model, encoded, r, budget, problem.progress)
-    )
-
-
-def _measure_statistics(
-    problem: FitProblem, rows: RowIndices, basis: Basis, label: str
-) -> RowStatistics:
-    return measure_row_statistics(
+    left = np.setdiff1d(np.arange(problem.n), geometry.known)
+    views[left] = survey_views(
         problem.model,
-        problem.get_encoded(rows),
-        basis,
-        problem.stride.token_budget,
-        label=label,
-        progress=problem.progress,
-        store=problem.store,
-    )
-
-
-def complete_views(problem: FitProblem, reference: Reference) -> None:
-    """Fill in the views of the rows whose gradients are not known: a pass below the split only."""
-    left = np.setdiff1d(np.arange(problem.n), reference.geometry.known)
-    reference.views[left] = survey_views(
-        problem.model,
-        problem.get_encoded(left),
-        reference.geometry.basis,
+        problem.encode(left),
+        geometry.basis,
         problem.stride.token_budget,
         progress=problem.progress,
         store=problem.store,

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from poisonwatch.arrays import Array, RowIndices
+from poisonwatch.arrays import RowIndices
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
 from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.progress import Progress, silent
+from poisonwatch.stride.records import RecordStore
 from poisonwatch.stride.sampling import draw_order
 from poisonwatch.stride.settings import Settings, resolve_settings
 
@@ -31,8 +33,8 @@ class FitProblem:
     pretrained: Pretrained
     model: FrozenModel
     encoder: ChatEncoder
+    rows: Sequence[Example]
     ids: tuple[str, ...]
-    encoded: tuple[Encoded, ...]
     settings: Settings
     stride: StrideConfig
     seed: int
@@ -47,14 +49,24 @@ class FitProblem:
     def n(self) -> int:
         return len(self.ids)
 
-    @property
-    def signs(self) -> Array:
-        """(n,): 1, or -1 where training lowers a row's answer."""
-        return np.array([row.sign for row in self.encoded])
-
-    def get_encoded(self, rows: RowIndices) -> list[Encoded]:
+    def encode(self, rows: RowIndices) -> list[Encoded]:
         """The rows (m,) as the model reads them."""
-        return [self.encoded[i] for i in rows]
+        return [self.encoder.encode_example(self.rows[i]) for i in rows.tolist()]
+
+    def get_ids(self, rows: RowIndices) -> list[str]:
+        """The ids of the rows (m,)."""
+        return [self.ids[i] for i in rows.tolist()]
+
+    def open_records(self) -> RecordStore:
+        """Where the pass's records go: beside the checkpoints, and away with them."""
+        folder = self.store.folder
+        if folder is None:
+            return RecordStore()
+        return RecordStore(folder / "records")
+
+    def encode_all(self) -> tuple[Encoded, ...]:
+        """All rows as the model reads them: for fits that need them more than once."""
+        return tuple(map(self.encoder.encode_example, self.rows))
 
 
 def prepare_problem(
@@ -69,7 +81,7 @@ def prepare_problem(
     trusted: RowIndices | None = None,
     store: CheckpointStore | None = None,
 ) -> FitProblem:
-    """Encode the rows, resolve the settings, and draw the sample from the rows `ordinary`, by
+    """Resolve the settings, and draw the sample from the rows `ordinary`, by
     default from all.
 
     Raises ConfigError where settings make no sense, ModelError where the model has no such layer.
@@ -77,8 +89,7 @@ def prepare_problem(
     width = int(pretrained.model.config.get_text_config().hidden_size)
     depth = len(find_decoder_blocks(pretrained.model))
     settings = resolve_settings(stride, depth, width, len(examples))
-    encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
-    ids = tuple(example.id for example in examples)
+    ids = _list_ids(examples)
     order = draw_order(ids, seed)
     among = order
     if ordinary is not None:
@@ -86,9 +97,9 @@ def prepare_problem(
     return FitProblem(
         pretrained=pretrained,
         model=FrozenModel(pretrained.model, settings.layer),
-        encoder=encoder,
+        encoder=ChatEncoder(pretrained.tokenizer, stride.max_tokens),
+        rows=examples,
         ids=ids,
-        encoded=tuple(map(encoder.encode_example, examples)),
         settings=settings,
         stride=stride,
         seed=seed,
@@ -99,3 +110,10 @@ def prepare_problem(
         progress=progress,
         training_checkpoint=training_checkpoint,
     )
+
+
+def _list_ids(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The rows' ids; of packed rows without making an example of each."""
+    if isinstance(examples, PackedExamples):
+        return examples.ids
+    return tuple(example.id for example in examples)

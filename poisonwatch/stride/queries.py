@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,12 +11,32 @@ from torch import Tensor
 
 from poisonwatch.arrays import Array
 from poisonwatch.config import StrideConfig
-from poisonwatch.model.encoding import Encoded
+from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.influence import Query, build_queries
-from poisonwatch.stride.operators import compute_gradients
+from poisonwatch.stride.operators import Basis, compute_gradients
+
+
+class Space(Protocol):
+    """Where queries are differentiated: what they are encoded by, the model, and the basis."""
+
+    @property
+    def model(self) -> FrozenModel: ...
+    @property
+    def encoder(self) -> ChatEncoder: ...
+    @property
+    def basis(self) -> Basis: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySpace:
+    """A `Space`, before any fit is made."""
+
+    model: FrozenModel
+    encoder: ChatEncoder
+    basis: Basis
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +51,7 @@ class PreparedQueries:
 
 
 def prepare_queries(
-    fitted: FittedOperators,
+    space: Space,
     sentinels: Sequence[Sentinel],
     stride: StrideConfig,
     progress: Progress = silent,
@@ -44,7 +65,7 @@ def prepare_queries(
         for kind, text in (("forbidden", sentinel.forbidden), ("reference", sentinel.reference)):
             if text:
                 place[sentinel.id, kind] = len(encoded)
-                encoded.append(fitted.encoder.encode(sentinel.add_answer(text)))
+                encoded.append(space.encoder.encode(sentinel.add_answer(text)))
     combine = np.zeros((len(encoded), len(queries)))
     for q, query in enumerate(queries):
         id = query.sentinel.id
@@ -53,11 +74,11 @@ def prepare_queries(
             combine[place[id, "reference"], q] = -1.0
         else:
             combine[place[id, query.kind], q] = 1.0
-    return queries, prepare_answers(fitted, encoded, combine, stride, progress=progress)
+    return queries, prepare_answers(space, encoded, combine, stride, progress=progress)
 
 
 def prepare_answers(
-    fitted: FittedOperators,
+    space: Space,
     answers: Sequence[Encoded],
     combine: Float64[Array, "A Q"],
     stride: StrideConfig,
@@ -67,7 +88,7 @@ def prepare_answers(
     """Queries made of encoded answers (A) by `combine` (A, Q)."""
     # Gradients add up as losses do: a margin needs no pass of its own.
     G = compute_gradients(
-        fitted.model, fitted.operators.basis, answers, stride.token_budget, "sentinels", progress
+        space.model, space.basis, answers, stride.token_budget, "sentinels", progress
     )
     combined = torch.einsum("aq,ard->qrd", torch.from_numpy(combine).to(G), G)
     return PreparedQueries(tuple(answers), combine, combined)

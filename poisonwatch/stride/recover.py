@@ -25,13 +25,14 @@ from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import FitOfRows, FittedOperators, NaturalGradientFit, SingleRows
 from poisonwatch.stride.influence import Influence, Query
+from poisonwatch.stride.measured import select_suspects
 from poisonwatch.stride.measurement import measure, multiply_gradients
 from poisonwatch.stride.operators import unit_norm
 from poisonwatch.stride.queries import PreparedQueries, prepare_queries
-from poisonwatch.stride.scoring import pool_scores
+from poisonwatch.stride.streamed import StreamedFit
 
 AnyFit = TypeVar("AnyFit", bound=FittedOperators)
-RowsFit = TypeVar("RowsFit", bound=FitOfRows)
+RowsFit = TypeVar("RowsFit", FitOfRows, StreamedFit)
 
 # Rows (m,) to their gradients (m, r, D).
 RowGradients = Callable[[RowIndices], Tensor]
@@ -69,7 +70,13 @@ def recover_influence(
 ) -> tuple[Influence, RowsFit]:
     """Measure the sentinels on every operator and recover the rows' coefficients; also returns the
     operators with those of the suspects.
+
+    Rows that a streamed pass measured alone are there already. Raises ValueError where that was on
+    other sentinels, and no gradients were kept.
     """
+    if isinstance(fitted, StreamedFit):
+        asked = fitted.ask(sentinels, stride, progress)
+        return asked.recover(progress), asked
     queries, prepared = prepare_queries(fitted, sentinels, stride, progress)
 
     def compute_row_gradients(rows: RowIndices) -> Tensor:
@@ -111,7 +118,7 @@ def recover_in_rounds(
     y = measure(fitted, fitted.operators, prepared, stride, progress)
     first = found = estimate_coefficients(fitted, y, stride)
     worst = found.worst
-    suspects = _select_suspects(queries, found.w, shortlist)
+    suspects = select_suspects(queries, found.w, shortlist)
     for _ in range(stride.rounds):
         single = _measure_alone(fitted, suspects, gradients)
         if single is None:
@@ -122,7 +129,7 @@ def recover_in_rounds(
         y = np.concatenate([y, measure(fitted, added, prepared, stride, progress)])
         found = estimate_coefficients(fitted, y, stride)
         worst = max(worst, found.worst)
-        suspects = _select_suspects(queries, found.w, shortlist)
+        suspects = select_suspects(queries, found.w, shortlist)
     mutual = _estimate_mutual_influence(fitted, gradients.get(suspects), stride)
     influence = Influence(
         queries=queries,
@@ -164,10 +171,3 @@ def _estimate_mutual_influence(
     # In unit norm, as queries are: a long gradient is no stronger tie.
     y = multiply_gradients(fitted.operators, unit_norm(G)) / fitted.operators.eta
     return estimate_coefficients(fitted, y, stride)
-
-
-def _select_suspects(queries: Sequence[Query], w: Array, count: int) -> RowIndices:
-    """The rows (count,) that score highest on any panel, highest first."""
-    highest = pool_scores(queries, w).pooled.max(axis=1)
-    # A stable sort: rows of one score keep their order from run to run.
-    return np.argsort(-highest, kind="stable")[:count].astype(np.int64)

@@ -26,14 +26,30 @@ class Settings:
     """Subsets that the memory budget holds, those of single suspects included."""
 
 
+def measures_rows_alone(stride: StrideConfig, n: int) -> bool:
+    """Whether each of n rows is a subset of its own, measured in one stream (`streamed`): the
+    default, whatever n. Any setting that asks for something else of the subsets' operators makes
+    them be fitted and kept.
+    """
+    closed_form = stride.fit == "natural-gradient" and stride.measurement == "first-order"
+    alone = stride.K in (None, n) and stride.d in (None, 1)
+    return closed_form and alone and stride.recovery == "kriging"
+
+
 def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Settings:
     """Derive what the user left open, from the model's depth and width D and the number of rows n.
 
-    K = n while the operators fit the memory budget: one subset a row and exact recovery. Past it,
-    as many subsets as fit beside those of the suspects, with d = 3. Raises ConfigError where a
-    given value makes no sense.
+    K = n and d = 1 where every row is measured alone, whatever the memory. Where operators are
+    kept, K = n while they fit the memory budget, and past it as many subsets as fit beside those of
+    the suspects, with d = 3. Raises ConfigError where a given value makes no sense.
     """
     r = min(stride.r, width)
+    layer = stride.layer
+    if layer is None:
+        layer = depth * 2 // 5
+    if measures_rows_alone(stride, n):
+        shortlist = resolve_shortlist(stride, n)
+        return Settings(layer=layer, r=r, K=n, d=1, shortlist=shortlist, K_most=n)
     bytes_per_operator = 4 * r * width
     # The budget is for operators alone: they are the largest arrays of an audit.
     most = int(stride.memory_gb * 2**30 // bytes_per_operator)
@@ -41,16 +57,18 @@ def resolve_settings(stride: StrideConfig, depth: int, width: int, n: int) -> Se
         raise ConfigError(
             f"stride.memory_gb is {stride.memory_gb}, less than two operators take: raise it"
         )
-    shortlist = _resolve_shortlist(stride, n)
+    shortlist = resolve_shortlist(stride, n)
     K = _resolve_subsets(stride, n, most, shortlist)
     d = _resolve_memberships(stride, n, K)
-    layer = stride.layer
-    if layer is None:
-        layer = depth * 2 // 5
     return Settings(layer=layer, r=r, K=K, d=d, shortlist=shortlist, K_most=max(most, K))
 
 
-def _resolve_shortlist(stride: StrideConfig, n: int) -> int:
+def count_kept_gradients(stride: StrideConfig, r: int, width: int) -> int:
+    """How many rows' gradients, r x D float32 each, the memory budget has room for."""
+    return int(stride.memory_gb * 2**30 // (4 * r * width))
+
+
+def resolve_shortlist(stride: StrideConfig, n: int) -> int:
     """How many suspects a round has: a tenth of the rows, within SHORTLIST_RANGE."""
     if stride.shortlist is not None:
         return min(n, stride.shortlist)

@@ -53,14 +53,15 @@ def fit_by_training(problem: FitProblem) -> TrainedFit:
 
     Raises ConfigError where there are preference rows, or rows whose answer is lowered.
     """
-    check_trainable(problem.encoded)
+    encoded = problem.encode_all()
+    check_trainable(encoded)
     model, stride, store = problem.model, problem.stride, problem.store
     r, budget, progress = problem.settings.r, stride.token_budget, problem.progress
-    first = problem.get_encoded(problem.sample[:BASIS_ROWS])
+    first = problem.encode(problem.sample[:BASIS_ROWS])
     basis = store.get_or_compute(
         "basis", Basis, lambda: fit_basis(model, first, r, budget, progress)
     )
-    views = survey_views(model, problem.encoded, basis, budget, progress=progress, store=store)
+    views = survey_views(model, encoded, basis, budget, progress=progress, store=store)
     features = compute_features(views)
     membership = draw_by_design(problem.ids, features, problem.settings, stride, problem.seed)
     operators, curve = store.get_or_compute(
@@ -68,7 +69,7 @@ def fit_by_training(problem: FitProblem) -> TrainedFit:
         tuple[Operators, LearningCurve],
         lambda: train_operators(
             model,
-            problem.encoded,
+            encoded,
             membership,
             basis,
             build_training_settings(stride),
@@ -88,8 +89,8 @@ def fit_by_training(problem: FitProblem) -> TrainedFit:
         # What a row does to ordinary conversations is not known: nothing is taken out.
         centre=np.zeros(problem.n),
         spread=np.ones(problem.n),
-        signs=problem.signs,
-        encoded=problem.encoded,
+        signs=np.array([row.sign for row in encoded]),
+        encoded=encoded,
         curve=curve,
     )
 

@@ -1,0 +1,149 @@
+"""What is set before the pass over the rows: basis, Fisher factors, and the background.
+
+    trusted rows (or a sample)  --> basis B, factors A and S
+    a sample of all rows        --> background: what ordinary conversations are pushed by
+
+The gradients of the rows that this takes are known then, and need no pass any more.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poisonwatch.arrays import Array, Features, RowIndices
+from poisonwatch.stride.background import Background
+from poisonwatch.stride.operators import (
+    BASIS_ROWS,
+    Basis,
+    Moments,
+    Preconditioner,
+    fit_basis,
+)
+from poisonwatch.stride.problem import FitProblem
+from poisonwatch.stride.reference_cache import (
+    compute_moments_key,
+    load_row_statistics,
+    save_row_statistics,
+)
+from poisonwatch.stride.row_statistics import RowStatistics, measure_row_statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What is set before the pass over the rows, and the gradients `G` (m, r, D) of the rows
+    `known` (m,), which need none any more.
+
+    `own` (m,) is a known row's place among the background's conversations, -1 where it is none of
+    them.
+    """
+
+    basis: Basis
+    preconditioner: Preconditioner
+    background: Background
+    known: RowIndices
+    G: Tensor
+    own: RowIndices
+
+    @classmethod
+    def from_moments(
+        cls,
+        basis: Basis,
+        moments: Moments,
+        damping: float,
+        *,
+        known: RowIndices,
+        G: Tensor,
+        sample: RowIndices,
+        signs: Array,
+    ) -> "Geometry":
+        """With the known rows `sample` (b,), of `signs` (b,), as the background's conversations."""
+        preconditioner = Preconditioner(moments, damping)
+        place = {row: i for i, row in enumerate(known.tolist())}
+        at = torch.tensor([place[row] for row in sample.tolist()], device=G.device)
+        own = np.full(len(known), -1)
+        own[at.cpu().numpy()] = np.arange(len(sample))
+        return cls(
+            basis=basis,
+            preconditioner=preconditioner,
+            background=Background.from_gradients(G[at], preconditioner, signs),
+            known=known,
+            G=G,
+            own=own,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the reference rows tell: the `geometry`, and the `views` (m, VIEWS, r - 1) of the rows
+    whose gradients are known.
+    """
+
+    geometry: Geometry
+    views: Features
+
+
+def gather_reference(problem: FitProblem) -> Reference:
+    """One pass over the sample, or over the trusted rows (kept for the next fit) and the rest of
+    the sample.
+    """
+    first = problem.sample
+    if problem.trusted is not None:
+        first = problem.order[np.isin(problem.order, problem.trusted)]
+    statistics = _load_or_measure_statistics(problem, first)
+    basis = statistics.basis
+    # Ordinary conversations are a sample of all rows: those of them that are not trusted have a
+    # part in the background, but none in basis and factors.
+    rest = np.setdiff1d(problem.sample, first)
+    beside = _measure_statistics(problem, rest, basis, "sample")
+    geometry = Geometry.from_moments(
+        basis,
+        statistics.moments,
+        problem.stride.damping,
+        known=np.concatenate([first, rest]),
+        G=torch.cat([statistics.G, beside.G]),
+        sample=problem.sample,
+        signs=np.array([row.sign for row in problem.encode(problem.sample)]),
+    )
+    return Reference(geometry, np.concatenate([statistics.views, beside.views]))
+
+
+def _load_or_measure_statistics(problem: FitProblem, rows: RowIndices) -> RowStatistics:
+    """Statistics of the rows (m,) and a basis of their states: those kept for these trusted rows,
+    or measured now, and kept where the rows are trusted.
+    """
+    if problem.trusted is None:
+        return _measure_statistics(problem, rows, _fit_first_basis(problem, rows), "sample")
+    ids = [problem.ids[i] for i in rows]
+    key = compute_moments_key(problem.pretrained, problem.stride, problem.settings.layer, ids)
+    found = load_row_statistics(key, problem.model.device)
+    if found is None:
+        found = _measure_statistics(problem, rows, _fit_first_basis(problem, rows), "trusted")
+        # The cache holds all that the pass's shards held.
+        if save_row_statistics(key, found):
+            problem.store.delete(*problem.store.list_names("trusted-"))
+    return found
+
+
+def _fit_first_basis(problem: FitProblem, rows: RowIndices) -> Basis:
+    """A basis of the first rows' states; one that an interrupted fit left."""
+    encoded = problem.encode(rows[:BASIS_ROWS])
+    r, budget = problem.settings.r, problem.stride.token_budget
+    return problem.store.get_or_compute(
+        "basis", Basis, lambda: fit_basis(problem.model, encoded, r, budget, problem.progress)
+    )
+
+
+def _measure_statistics(
+    problem: FitProblem, rows: RowIndices, basis: Basis, label: str
+) -> RowStatistics:
+    return measure_row_statistics(
+        problem.model,
+        problem.encode(rows),
+        basis,
+        problem.stride.token_budget,
+        label=label,
+        progress=problem.progress,
+        store=problem.store,
+    )

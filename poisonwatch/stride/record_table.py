@@ -1,0 +1,113 @@
+"""The shards of a pass as one table of n rows: columns put together, gradients looked up."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
+
+from poisonwatch.arrays import Array, Features, RowIndices
+from poisonwatch.stride.records import RecordStore, RowRecords
+from poisonwatch.stride.similarity import VIEWS
+
+
+class RecordTable:
+    """Records of rows 0 to n - 1 in `shards`, each with the rows (m,) that it holds.
+
+    Columns of every row are arrays in memory; gradients stay where they are mapped.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        shards: Sequence[tuple[RowIndices, RowRecords]],
+        store: RecordStore | None = None,
+    ) -> None:
+        self.n = n
+        # A store in a folder of its own takes its files along when it goes.
+        self._store = store
+        self._shards = shards
+        # Where each row stands: its shard, and its place there.
+        self._shard, self._place = np.full(n, -1), np.full(n, -1)
+        for number, (rows, _) in enumerate(shards):
+            self._shard[rows], self._place[rows] = number, np.arange(len(rows))
+        if (self._shard < 0).any():
+            raise ValueError(f"{int((self._shard < 0).sum())} of {n} rows have no record")
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether gradients are among the records."""
+        return all(records.gradients is not None for _, records in self._shards)
+
+    def collect_effects(self) -> Float32[Features, "n Q"]:
+        """Effects (n, Q)."""
+        Q = self._shards[0][1].effects.shape[1]
+        effects = np.empty((self.n, Q), dtype=np.float32)
+        for rows, records in self._shards:
+            effects[rows] = records.effects
+        return effects
+
+    def collect_scales(self) -> tuple[Array, Array, Array]:
+        """Centre, spread and signs, (n,) each."""
+        centre, spread, signs = np.empty(self.n), np.empty(self.n), np.empty(self.n)
+        for rows, records in self._shards:
+            centre[rows], spread[rows], signs[rows] = records.centre, records.spread, records.signs
+        return centre, spread, signs
+
+    def collect_views(
+        self, wanted: Int64[RowIndices, " m"] | None = None
+    ) -> Float32[Features, "m views directions"]:
+        """The views (m, VIEWS, r - 1) of the rows `wanted` (m,), by default of all."""
+        f = self._shards[0][1].views.shape[1]
+        views = np.empty((self.n, f), dtype=np.float32)
+        for rows, records in self._shards:
+            views[rows] = records.views
+        if wanted is not None:
+            views = views[wanted]
+        return views.reshape(len(views), VIEWS, f // VIEWS)
+
+    def get_gradients(self, rows: Int64[RowIndices, " m"]) -> Float32[Features, "m rD"]:
+        """The kept gradients (m, r * D) of some rows, a copy. Raises ValueError where none are."""
+        found = [self._get_gradient(i) for i in rows.tolist()]
+        return np.stack(found)
+
+    def _get_gradient(self, row: int) -> Features:
+        kept = self._shards[self._shard[row]][1].gradients
+        if kept is None:
+            raise ValueError("the pass kept no gradients")
+        gradient: Features = kept[self._place[row]]
+        return gradient
+
+    def measure_effects(
+        self, probes: Float[Tensor, "Q r D"], spread: Float64[Array, " n"]
+    ) -> Float32[Features, "n Q"]:
+        """Effects (n, Q) on queries that the pass did not know, from the kept gradients: `probes`
+        (Q, r, D) are preconditioned queries, `spread` (n,) what effects are counted in. Raises
+        ValueError where no gradients are kept.
+        """
+        effects = np.empty((self.n, len(probes)), dtype=np.float32)
+        for rows, records in self._shards:
+            if records.gradients is None:
+                raise ValueError("the pass kept no gradients")
+            # A copy of a shard: torch takes no array that cannot be written to.
+            gradients = torch.from_numpy(records.gradients.copy()).to(probes)
+            pushes = (gradients @ probes.flatten(1).T).cpu().double().numpy()
+            effects[rows] = pushes / spread[rows, None]
+        return effects
+
+    def collect_scaled_gradients(self, spread: Float64[Array, " n"]) -> Float[Tensor, "n rD"]:
+        """The kept gradients over `spread` (n,), c_i G_i (n, r * D), in bfloat16; 0 for a row that
+        moves nothing. Raises ValueError where no gradients are kept.
+        """
+        scaled: Tensor | None = None
+        for rows, records in self._shards:
+            if records.gradients is None:
+                raise ValueError("the pass kept no gradients")
+            if scaled is None:
+                scaled = torch.empty(self.n, records.gradients.shape[1], dtype=torch.bfloat16)
+            of_shard = records.gradients / spread[rows, None].astype(np.float32)
+            scaled[torch.from_numpy(rows)] = torch.from_numpy(of_shard).to(torch.bfloat16)
+        if scaled is None:
+            raise ValueError("there are no records")
+        return scaled

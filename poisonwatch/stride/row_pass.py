@@ -1,0 +1,124 @@
+"""One pass over the rows, a record a row: the sentinels are known before it, so that what a row
+does to them is exact the moment its gradient is there, and the gradient need not be kept.
+
+    y_i(q) = <P G_q, G_i> / (||G_q|| spread_i) ,   P G = (A + damping)^-1 G (S + damping)^-1
+
+that is -<G_q, a_i> with a_i the operator of the subset that holds row i alone, in background
+standard deviations.
+
+Rows come in shards, and batches are made within a shard: which rows share a batch depends on the
+rows alone, never on who measures how many shards.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from poisonwatch.arrays import Features
+from poisonwatch.examples import Example
+from poisonwatch.model.encoding import ChatEncoder, make_batches
+from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.stride.background import Background
+from poisonwatch.stride.operators import Basis, Preconditioner, compute_row_gradients
+from poisonwatch.stride.records import RowRecords, pack_ids
+from poisonwatch.stride.similarity import VIEWS, compute_views
+
+
+def precondition_queries(
+    preconditioner: Preconditioner, G: Float[Tensor, "Q r D"]
+) -> Float[Tensor, "Q r D"]:
+    """What a row's gradient is multiplied with, P G_q / ||G_q|| (Q, r, D): lengths of queries do
+    not tell rows apart. A query that nothing moves is 0.
+    """
+    lengths = G.flatten(1).norm(dim=1)
+    scale = torch.where(lengths > 0, lengths, 1.0)
+    return preconditioner(G) / scale[:, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Yardsticks:
+    """What rows are measured with: the `basis` of their gradients, the `background`, and the
+    preconditioned `queries` (Q, r, D).
+    """
+
+    basis: Basis
+    background: Background
+    queries: Tensor
+
+    def measure(
+        self, G: Float[Tensor, "m r D"], own: Int64[Tensor, " m"] | None = None
+    ) -> tuple[Features, Features, Features]:
+        """Effects (m, Q), centre and spread (m,) of rows with gradients G (m, r, D); `own` as for
+        `Background.measure`.
+        """
+        centre, spread = self.background.measure(G, own)
+        pushes = (G.flatten(1) @ self.queries.flatten(1).T).double()
+        effects = pushes / spread[:, None]
+        return _to_numpy(effects), _to_numpy(centre / spread), _to_numpy(spread)
+
+
+def _to_numpy(values: Tensor) -> Features:
+    array: Features = values.float().cpu().numpy()
+    return array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowMeter:
+    """Measures rows: whatever a process needs for it, but for the rows."""
+
+    model: FrozenModel
+    encoder: ChatEncoder
+    yardsticks: Yardsticks
+    token_budget: int
+    keep_gradients: bool
+
+    def measure_shard(self, rows: Sequence[Example], records: RowRecords) -> Iterator[int]:
+        """Fill in the `records` of these rows, batch by batch; yields how many rows a batch had.
+
+        Raises ModelError where a row has no answer token.
+        """
+        encoded = [self.encoder.encode_example(row) for row in rows]
+        records.signs[:] = [row.sign for row in encoded]
+        basis = self.yardsticks.basis
+        for batch in make_batches(encoded, self.token_budget, self.model.device):
+            seen = self.model.compute_state_gradients(batch)
+            G = compute_row_gradients(basis, seen)
+            at = batch.rows.numpy()
+            views = compute_views(basis, seen.z, batch)
+            records.views[at] = views.reshape(len(at), -1)
+            self.fill_effects(records, at, G)
+            yield len(at)
+
+    def fill_effects(
+        self,
+        records: RowRecords,
+        at: Int64[np.ndarray, " m"],
+        G: Float[Tensor, "m r D"],
+        own: Int64[Tensor, " m"] | None = None,
+    ) -> None:
+        """Fill in what gradients G (m, r, D) tell of the rows at the places `at` (m,)."""
+        effects, centre, spread = self.yardsticks.measure(G, own)
+        records.effects[at] = effects
+        records.centre[at], records.spread[at] = centre, spread
+        if records.gradients is not None:
+            records.gradients[at] = G.flatten(1).float().cpu().numpy()
+
+    def allocate_records(self, rows: Sequence[Example]) -> RowRecords:
+        """Room for the records of these rows."""
+        m, r = len(rows), self.yardsticks.basis.r
+        gradients = None
+        if self.keep_gradients:
+            gradients = np.zeros((m, r * self.model.width), dtype=np.float32)
+        return RowRecords(
+            ids=pack_ids(row.id for row in rows),
+            effects=np.zeros((m, len(self.yardsticks.queries)), dtype=np.float32),
+            centre=np.zeros(m, dtype=np.float32),
+            spread=np.zeros(m, dtype=np.float32),
+            signs=np.ones(m, dtype=np.float32),
+            views=np.zeros((m, VIEWS * (r - 1)), dtype=np.float32),
+            gradients=gradients,
+        )

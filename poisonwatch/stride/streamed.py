@@ -1,0 +1,269 @@
+"""STRIDE with one subset a row, at any number of rows: one stream, and no operators kept.
+
+    a sample of b rows         --> basis, Fisher factors, background      (`geometry`)
+    sentinels                  --> P G_q / ||G_q||
+    every row, once, in shards --> a record: effects, centre, spread, views   (`row_pass`)
+    records                    --> smoothed over neighbours; suspects on each other   (`measured`)
+
+What is held does not grow with the rows, but for the records, which lie on disk. Where the rows'
+gradients fit `stride.memory_gb` they are among the records, and whatever needs them again need not
+make them again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from poisonwatch.arrays import RowIndices
+from poisonwatch.config import StrideConfig
+from poisonwatch.errors import OperationError
+from poisonwatch.examples import Example
+from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.progress import Progress, silent
+from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.stride.geometry import Geometry, Reference, gather_reference
+from poisonwatch.stride.influence import Influence, Query, build_queries
+from poisonwatch.stride.measured import MeasuredRows, smooth_and_cross
+from poisonwatch.stride.operators import (
+    Basis,
+    Preconditioner,
+    compute_gradients,
+    compute_typical_eta,
+)
+from poisonwatch.stride.problem import FitProblem
+from poisonwatch.stride.queries import QuerySpace, prepare_queries
+from poisonwatch.stride.record_table import RecordTable
+from poisonwatch.stride.records import RecordStore, RowRecords, plan_shards
+from poisonwatch.stride.row_pass import RowMeter, Yardsticks, precondition_queries
+from poisonwatch.stride.settings import Settings, count_kept_gradients
+from poisonwatch.stride.similarity import compute_features
+
+# Rows of the background that say how long a typical operator is.
+TYPICAL_ROWS = 64
+
+# Known rows that are measured at a time.
+KNOWN_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard to be measured: its `name`, and the `rows` (m,) that it holds."""
+
+    name: str
+    rows: RowIndices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardWork:
+    """The shards that are left to measure of `rows`, with what they are measured by, and where
+    their records go.
+    """
+
+    shards: list[Shard]
+    rows: Sequence[Example]
+    meter: RowMeter
+    store: RecordStore
+
+    def get_rows(self, shard: Shard) -> list[Example]:
+        """The rows of a shard."""
+        return [self.rows[i] for i in shard.rows.tolist()]
+
+
+# Measures shards of rows and writes their records; yields how many rows are done each time.
+ShardEngine = Callable[[ShardWork], Iterator[int]]
+
+
+def measure_locally(work: ShardWork) -> Iterator[int]:
+    """Measure shard by shard in this process."""
+    for shard in work.shards:
+        yield from measure_one_shard(work, shard)
+
+
+def measure_one_shard(work: ShardWork, shard: Shard) -> Iterator[int]:
+    """Measure a shard and write its records; yields how many rows are done each time."""
+    rows = work.get_rows(shard)
+    records = work.meter.allocate_records(rows)
+    yield from work.meter.measure_shard(rows, records)
+    work.store.write(shard.name, records)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedFit:
+    """What a streamed pass leaves: what every row does to the queries (`measured`), and what is
+    needed to do more with single rows.
+
+    `table` holds the records, `rows` the rows themselves. `eta` scales operators of single rows to
+    the typical `shift`.
+    """
+
+    settings: Settings
+    model: FrozenModel
+    encoder: ChatEncoder
+    rows: Sequence[Example]
+    ids: tuple[str, ...]
+    basis: Basis
+    preconditioner: Preconditioner
+    eta: float
+    shift: float
+    token_budget: int
+    measured: MeasuredRows
+    table: RecordTable
+
+    def get_gradients(
+        self, rows: Int64[RowIndices, " m"], label: str = "rows", progress: Progress = silent
+    ) -> Float[Tensor, "m r D"]:
+        """G (m, r, D) of the rows (m,): from the records, or made again."""
+        if self.table.keeps_gradients:
+            flat = torch.from_numpy(self.table.get_gradients(rows)).to(self.model.device)
+            return flat.view(len(rows), self.basis.r, self.model.width)
+        encoded = [self.encoder.encode_example(self.rows[i]) for i in rows.tolist()]
+        return compute_gradients(
+            self.model, self.basis, encoded, self.token_budget, label, progress
+        )
+
+    def compute_row_operators(
+        self, rows: Int64[RowIndices, " m"], token_budget: int, progress: Progress = silent
+    ) -> Float[Tensor, "m r D"]:
+        """What each of the rows (m,) does on its own, a_i = -eta P c_i G_i (m, r, D)."""
+        del token_budget  # the pass has its own
+        G = self.get_gradients(rows, "rows", progress)
+        spread = torch.from_numpy(self.measured.spread[rows]).to(G)
+        return -self.eta * self.preconditioner(G / spread[:, None, None])
+
+    def ask(
+        self, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent
+    ) -> "StreamedFit":
+        """What the rows do to these sentinels. Raises ValueError where they are others than the
+        pass's, and the gradients of the rows were not kept: it takes another pass, then.
+        """
+        if build_queries(sentinels) == self.measured.queries:
+            return self
+        if not self.table.keeps_gradients:
+            raise ValueError("the rows were measured on other sentinels: measure them again")
+        queries, prepared = prepare_queries(self, sentinels, stride, progress)
+        probes = precondition_queries(self.preconditioner, prepared.G)
+        effects = self.table.measure_effects(probes, self.measured.spread)
+        return replace(self, measured=replace(self.measured, queries=queries, effects=effects))
+
+    def recover(self, progress: Progress = silent) -> Influence:
+        """The rows' coefficients for the queries of the pass."""
+
+        def get_suspects(rows: RowIndices) -> Tensor:
+            return self.get_gradients(rows, "suspects", progress)
+
+        return smooth_and_cross(
+            self.measured, get_suspects, self.preconditioner, self.settings.shortlist
+        )
+
+
+def fit_streamed(
+    problem: FitProblem, sentinels: Sequence[Sentinel], engine: ShardEngine = measure_locally
+) -> StreamedFit:
+    """Measure every row alone on the sentinels. Raises ModelError where a row has no answer token,
+    OperationError where the disk holds no more records.
+    """
+    reference = gather_reference(problem)
+    geometry = reference.geometry
+    queries, G = _differentiate(problem, geometry, sentinels)
+    yardsticks = Yardsticks(
+        basis=geometry.basis,
+        background=geometry.background,
+        queries=precondition_queries(geometry.preconditioner, G),
+    )
+    table = measure_rows(problem, reference, yardsticks, engine)
+    centre, spread, signs = table.collect_scales()
+    return StreamedFit(
+        settings=problem.settings,
+        model=problem.model,
+        encoder=problem.encoder,
+        rows=problem.rows,
+        ids=problem.ids,
+        basis=geometry.basis,
+        preconditioner=geometry.preconditioner,
+        eta=_compute_eta(geometry, problem.stride),
+        shift=problem.stride.shift,
+        token_budget=problem.stride.token_budget,
+        measured=MeasuredRows(
+            queries=queries,
+            effects=table.collect_effects(),
+            centre=centre,
+            spread=spread,
+            signs=signs,
+            features=compute_features(table.collect_views()),
+        ),
+        table=table,
+    )
+
+
+def _differentiate(
+    problem: FitProblem, geometry: Geometry, sentinels: Sequence[Sentinel]
+) -> tuple[tuple[Query, ...], Tensor]:
+    """The sentinels' queries, and their gradients (Q, r, D)."""
+    space = QuerySpace(problem.model, problem.encoder, geometry.basis)
+    queries, prepared = prepare_queries(space, sentinels, problem.stride, problem.progress)
+    return queries, prepared.G
+
+
+def measure_rows(
+    problem: FitProblem, reference: Reference, yardsticks: Yardsticks, engine: ShardEngine
+) -> RecordTable:
+    """The pass: a record for every row, from shards that are there already, or are measured now."""
+    kept = count_kept_gradients(problem.stride, problem.settings.r, problem.model.width)
+    meter = RowMeter(
+        model=problem.model,
+        encoder=problem.encoder,
+        yardsticks=yardsticks,
+        token_budget=problem.stride.token_budget,
+        keep_gradients=problem.n <= kept,
+    )
+    store = problem.open_records()
+    known = _measure_known(problem, reference, meter)
+    rest = problem.order[~np.isin(problem.order, reference.geometry.known)]
+    shards = []
+    for number, rows in enumerate(plan_shards(rest)):
+        shards.append(Shard(f"records-{number:06d}", rows))
+    found = {shard.name: store.read(shard.name, problem.get_ids(shard.rows)) for shard in shards}
+    left = [shard for shard in shards if found[shard.name] is None]
+    done = sum(len(shard.rows) for shard in shards) - sum(len(shard.rows) for shard in left)
+    problem.store.rows_reused += done
+    work = ShardWork(shards=left, rows=problem.rows, meter=meter, store=store)
+    for rows_done in problem.progress(engine(work), "fit", len(rest) - done, lambda rows: rows):
+        problem.store.newly_computed += rows_done
+    table = [(reference.geometry.known, known)]
+    for shard in shards:
+        records = found[shard.name] or store.read(shard.name, problem.get_ids(shard.rows))
+        if records is None:
+            raise OperationError(f"{shard.name} was measured, and is not in {store.folder}")
+        table.append((shard.rows, records))
+    return RecordTable(problem.n, table, store)
+
+
+def _measure_known(problem: FitProblem, reference: Reference, meter: RowMeter) -> RowRecords:
+    """The records of the rows whose gradients are known already."""
+    geometry = reference.geometry
+    rows = [problem.rows[i] for i in geometry.known.tolist()]
+    records = meter.allocate_records(rows)
+    records.signs[:] = [1.0 - 2.0 * row.lowered for row in rows]
+    records.views[:] = reference.views.reshape(len(rows), -1)
+    for start in range(0, len(rows), KNOWN_AT_ONCE):
+        at = np.arange(start, min(start + KNOWN_AT_ONCE, len(rows)))
+        G = geometry.G[start : start + KNOWN_AT_ONCE]
+        own = torch.from_numpy(geometry.own[at]).to(G.device)
+        meter.fill_effects(records, at, G, own)
+    return records
+
+
+def _compute_eta(geometry: Geometry, stride: StrideConfig) -> float:
+    """What scales the operator of a typical row of the background to `stride.shift`."""
+    some = np.flatnonzero(geometry.own >= 0)[:TYPICAL_ROWS]
+    G = geometry.G[torch.from_numpy(some).to(geometry.G.device)]
+    own = torch.from_numpy(geometry.own[some]).to(G.device)
+    _, spread = geometry.background.measure(G, own)
+    a = geometry.preconditioner(G / spread[:, None, None].to(G))
+    power = geometry.preconditioner.mean_power
+    return compute_typical_eta(a, geometry.preconditioner.A, power, stride.shift)
