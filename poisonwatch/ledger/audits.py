@@ -4,18 +4,33 @@ Between the two nothing is written, so that an audit that dies leaves all its ro
 """
 
 import json
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    case,
+    delete,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, make_flag_record
 from poisonwatch.ledger.batches import LedgerBatch
 from poisonwatch.ledger.ledger import (
-    VALUES_PER_STATEMENT,
     Ledger,
     Version,
     batched,
@@ -25,6 +40,8 @@ from poisonwatch.ledger.ledger import (
 )
 from poisonwatch.ledger.outbox import AUDIT_KIND, Alert, enqueue, enqueue_alerts
 from poisonwatch.ledger.tables import audits, flags, rejections, results, rows
+
+ROWS_PER_INSERT = 10_000
 
 
 @contextmanager
@@ -92,52 +109,93 @@ def commit_audit(
     `examples` are the rows that passed validation, `checks` is the hash of its settings. `groups`
     has the lines of evidence.jsonl, from 1, that flagged rows belong to, by example id.
     """
-    row_at: dict[tuple[str, int], int] = {}
-    for row, row_number in zip(batch.rows.raw, batch.numbers, strict=True):
-        row_at[row.source, row.position] = row_number
-    row_numbers = {example.id: row_at[example.source, example.position] for example in examples}
-    passed = set(row_numbers.values())
+    hits: dict[int, Flag] = {}
+    flagged_numbers: dict[str, int] = {}
+    for flag in flagged:
+        row = batch.find_number(flag.example.source, flag.example.position)
+        hits[row] = flag
+        flagged_numbers[flag.example.id] = row
     refused: dict[int, Rejection] = {}
     for rejection in rejected:
-        row_number = row_at[rejection.source, rejection.position]
-        # Else it is one place more of a row that passed.
-        if row_number not in passed:
-            refused[row_number] = rejection
-    hits = {row_numbers[flag.example.id]: flag for flag in flagged}
+        refused[batch.find_number(rejection.source, rejection.position)] = rejection
+    passed: array[int] = array("q")
+    for example in examples:
+        row = batch.find_number(example.source, example.position)
+        passed.append(row)
+        # Then it is one place more of a row that passed.
+        refused.pop(row, None)
     with ledger.write() as connection:
         of_audit = audits.c.audit == number
         version = connection.execute(select(audits.c.version).where(of_audit)).scalar_one()
-        _delete_earlier(connection, set(batch.numbers), version, checks)
-        _insert_results(connection, number, version, passed, hits)
-        _insert_rejections(connection, number, checks, refused)
-        _insert_flags(connection, number, hits, groups or {})
-        _set_status(connection, hits, "flagged")
-        _set_status(connection, refused, "rejected")
-        _set_status(connection, passed - set(hits), "clean")
+        with _list_audited(connection, batch.numbers, passed, refused, hits):
+            _delete_earlier(connection, version, checks)
+            _insert_results(connection, number, version)
+            _insert_rejections(connection, number, checks, refused)
+            _insert_flags(connection, number, hits, groups or {})
+            for status in ("flagged", "rejected", "clean"):
+                _set_status(connection, status)
         done = {"state": "committed", "finished_at": now(), "summary": json.dumps(summary)}
         connection.execute(update(audits).where(of_audit).values(done))
-        enqueue_alerts(connection, number, alerts, row_numbers, created_at=now())
+        enqueue_alerts(connection, number, alerts, flagged_numbers, created_at=now())
 
 
-def _delete_earlier(
-    connection: Connection, numbers: Iterable[int], version: int, checks: str
-) -> None:
+# The rows that are being committed, by what came of them, "seen" of all of them: one statement
+# speaks of a million rows by it, where lists of numbers in statements would be thousands.
+_audited = Table(
+    "audited",
+    MetaData(),
+    Column("row", Integer, nullable=False),
+    Column("status", String(10), nullable=False),
+    prefixes=["TEMPORARY"],
+)
+
+
+@contextmanager
+def _list_audited(
+    connection: Connection,
+    seen: Iterable[int],
+    passed: Iterable[int],
+    refused: Collection[int],
+    hits: Collection[int],
+) -> Iterator[None]:
+    """The table `_audited` within the transaction: rows that an audit saw, those that `passed`
+    among them, which are clean where they are no `hits`, and those that it refused.
+    """
+    _audited.create(connection)
+    statuses = chain(
+        ((row, "seen") for row in seen),
+        ((row, "flagged" if row in hits else "clean") for row in passed),
+        ((row, "rejected") for row in refused),
+    )
+    for some in batched(statuses, ROWS_PER_INSERT):
+        insert_all(connection, _audited, [{"row": row, "status": status} for row, status in some])
+    yield
+    _audited.drop(connection)
+
+
+def _select_audited(*statuses: str) -> Select[tuple[int]]:
+    return select(_audited.c.row).where(_audited.c.status.in_(statuses))
+
+
+def _delete_earlier(connection: Connection, version: int, checks: str) -> None:
     """An audit that takes rows again under the same version has the last word on them."""
-    for some in batched(sorted(numbers), VALUES_PER_STATEMENT):
-        same_version = results.c.row.in_(some) & (results.c.version == version)
-        connection.execute(delete(results).where(same_version))
-        same_checks = rejections.c.row.in_(some) & (rejections.c.checks == checks)
-        connection.execute(delete(rejections).where(same_checks))
+    seen = _select_audited("seen")
+    same_version = results.c.row.in_(seen) & (results.c.version == version)
+    connection.execute(delete(results).where(same_version))
+    same_checks = rejections.c.row.in_(seen) & (rejections.c.checks == checks)
+    connection.execute(delete(rejections).where(same_checks))
 
 
-def _insert_results(
-    connection: Connection, audit: int, version: int, passed: Iterable[int], hits: Collection[int]
-) -> None:
-    values = []
-    for row in passed:
-        result = {"row": row, "version": version, "audit": audit, "flagged": int(row in hits)}
-        values.append(result)
-    insert_all(connection, results, values)
+def _insert_results(connection: Connection, audit: int, version: int) -> None:
+    flagged = case((_audited.c.status == "flagged", 1), else_=0)
+    passed = (
+        select(_audited.c.row, literal(version), literal(audit), flagged)
+        .where(_audited.c.status.in_(("clean", "flagged")))
+        # In the order of the key, to which a table without row numbers adds cheaply.
+        .order_by(_audited.c.row)
+    )
+    columns = ["row", "version", "audit", "flagged"]
+    connection.execute(insert(results).from_select(columns, passed))
 
 
 def _insert_rejections(
@@ -171,9 +229,9 @@ def _insert_flags(
     insert_all(connection, flags, values)
 
 
-def _set_status(connection: Connection, numbers: Iterable[int], status: str) -> None:
+def _set_status(connection: Connection, status: str) -> None:
     """A clean row that was released stays released; what a person decided stands."""
     may_change = rows.c.decided.is_(None) & ((rows.c.status != "released") | (status != "clean"))
-    for some in batched(sorted(numbers), VALUES_PER_STATEMENT):
-        here = rows.c.row.in_(some) & may_change
-        connection.execute(update(rows).where(here).values(status=status))
+    # Whoever has the status already is not written again: a row is written with all its bytes.
+    here = rows.c.row.in_(_select_audited(status)) & may_change & (rows.c.status != status)
+    connection.execute(update(rows).where(here).values(status=status))

@@ -1,19 +1,14 @@
-"""Rows out of the ledger: those that an audit takes, and what earlier audits say of others.
-
-Rows are stored as the bytes that they came as. Here those that stand at each place are read again
-by the format, and for columnar files the Arrow schema, that they came in with (`shapes`).
-"""
+"""Rows out of the ledger: those that an audit takes, and what earlier audits say of others."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, union_all
 
 from poisonwatch.config import ValidationConfig
-from poisonwatch.examples import Example, RawRow
-from poisonwatch.formats.format import Draft, Format
+from poisonwatch.examples import Example
 from poisonwatch.ledger.ledger import (
     VALUES_PER_STATEMENT,
     Ledger,
@@ -21,34 +16,41 @@ from poisonwatch.ledger.ledger import (
     batched,
     find_or_add_version,
 )
-from poisonwatch.ledger.placed_rows import PLACED_RAW, PLACED_SHAPE
-from poisonwatch.ledger.shapes import parse_format
-from poisonwatch.ledger.tables import (
-    audits,
-    files,
-    places,
-    rejections,
-    results,
-    rows,
-    shapes,
-    variants,
+from poisonwatch.ledger.stored_rows import (
+    BatchPlaces,
+    RowQuery,
+    StoredRows,
+    find_places,
+    load_readers,
+    read_places,
 )
-from poisonwatch.sources.open import SourceRows, decode_row
+from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows
 
 MIX_AUDITS = 10  # whose rows tell what a source usually holds
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerBatch:
-    """Rows to be audited, and their `numbers` in the ledger, one for each; a content with two
-    places comes twice.
+    """Rows to be audited, and their `places` in the ledger, one for each; a content with two places
+    comes twice.
     """
 
-    rows: SourceRows
-    numbers: list[int]
+    rows: StoredRows
+    places: BatchPlaces
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The rows' numbers in the ledger, one a place."""
+        return self.places.numbers
+
+    def find_number(self, source: str, position: int) -> int:
+        """The number of the row at a position of a source's file. Raises KeyError where the batch
+        has none there.
+        """
+        return self.places.numbers[self.places.find(source, position)]
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.places)
 
 
 def hash_checks(validation: ValidationConfig) -> str:
@@ -84,8 +86,7 @@ def choose_batch(
         number = find_or_add_version(connection, version)
         covered = exists().where(results.c.row == latest.c.row, results.c.version == number)
         old = select(latest.c.row).where(~covered)
-        wanted = [*connection.execute(new).scalars(), *connection.execute(old).scalars()]
-        return _load_rows(connection, name, sorted(wanted))
+        return _load_rows(ledger, connection, name, union_all(new, old))
 
 
 def load_current_batch(ledger: Ledger, name: str) -> LedgerBatch:
@@ -95,7 +96,7 @@ def load_current_batch(ledger: Ledger, name: str) -> LedgerBatch:
     here = _match_source(name, current=True)
     wanted = select(rows.c.row).where(here, rows.c.decided.is_(None))
     with ledger.read() as connection:
-        return _load_rows(connection, name, connection.execute(wanted).scalars().all())
+        return _load_rows(ledger, connection, name, wanted)
 
 
 def load_audited_batch(ledger: Ledger, audit_id: str) -> LedgerBatch | None:
@@ -109,25 +110,24 @@ def load_audited_batch(ledger: Ledger, audit_id: str) -> LedgerBatch | None:
             return None
         covered = select(results.c.row).where(results.c.audit == audit.audit)
         refused = select(rejections.c.row).where(rejections.c.audit == audit.audit)
-        wanted = sorted(connection.execute(covered.union(refused)).scalars())
-        return _load_rows(connection, audit.name, wanted)
+        return _load_rows(ledger, connection, audit.name, covered.union(refused))
 
 
 def load_trusted(ledger: Ledger, name: str) -> list[Example]:
     """The rows of an audit's source that a person called benign."""
     benign = select(rows.c.row).where(_match_source(name), rows.c.decided == "benign")
     with ledger.read() as connection:
-        numbers = connection.execute(benign).scalars().all()
-        batch = _load_rows(connection, name, numbers)
-        return list(_read_examples(batch.rows).values())
+        return list(_read_examples(connection, name, benign).values())
 
 
 def load_examples(ledger: Ledger, ids: Collection[str]) -> dict[str, Example]:
     """The rows with these example ids that the ledger knows and can read, by id."""
-    known = select(rows.c.row).where(rows.c.id.in_(_to_bytes(ids)))
+    found: dict[str, Example] = {}
     with ledger.read() as connection:
-        numbers = connection.execute(known).scalars().all()
-        return _read_examples(_load_rows(connection, None, numbers).rows)
+        for some in batched(ids, VALUES_PER_STATEMENT):
+            known = select(rows.c.row).where(rows.c.id.in_(_to_bytes(some)))
+            found |= _read_examples(connection, None, known)
+    return found
 
 
 def find_audited_ids(ledger: Ledger, ids: Set[str]) -> set[str]:
@@ -183,75 +183,19 @@ def _to_bytes(ids: Iterable[str]) -> list[bytes]:
     return [bytes.fromhex(id) for id in ids]
 
 
-def _load_rows(connection: Connection, name: str | None, wanted: Sequence[int]) -> LedgerBatch:
-    """The wanted rows at each of their places in a source's files (None: in all files), in the
-    order of places.
-    """
-    found = _find_places(connection, name, wanted)
-    readers = {}
-    for shape in connection.execute(select(shapes)):
-        readers[shape.shape] = parse_format(shape.format), shape.schema
-    raw, drafts, formats = [], [], {}
-    for row in found:
-        format, schema = readers[row.shape]
-        raw_row = _decode(row, schema)
-        raw.append(raw_row)
-        drafts.append(_make_draft(raw_row, format))
-        if format is not None:
-            formats[row.name] = format
-    return LedgerBatch(SourceRows(raw, drafts, formats), [row.row for row in found])
+def _load_rows(ledger: Ledger, connection: Connection, name: str, wanted: RowQuery) -> LedgerBatch:
+    """The rows of a query at each of their places in a source's files, in the order of places."""
+    placed = find_places(connection, name, wanted)
+    return LedgerBatch(StoredRows(ledger, placed, load_readers(connection)), placed)
 
 
-def _find_places(connection: Connection, name: str | None, wanted: Sequence[int]) -> list[Row[Any]]:
-    query: Select[Any] = (
-        select(rows.c.row, rows.c.id, rows.c.problem, PLACED_RAW, PLACED_SHAPE)
-        .add_columns(places.c.position, places.c.place, files.c.name, files.c.gone_at)
-        .join_from(places, rows, places.c.row == rows.c.row)
-        .join(files, files.c.file == places.c.file)
-        .outerjoin(variants, variants.c.variant == places.c.variant)
-    )
-    if name is not None:
-        query = query.where(files.c.audit == name)
-    found: list[Row[Any]] = []
-    for some in batched(wanted, VALUES_PER_STATEMENT):
-        found += connection.execute(query.where(rows.c.row.in_(some))).all()
-    # A row that moved is no copy of itself: places in files that are gone count only where it has
-    # no other.
-    current = {row.row for row in found if row.gone_at is None}
-    found = [row for row in found if row.gone_at is None or row.row not in current]
-    found.sort(key=lambda row: (row.name, row.position))
-    return found
-
-
-def _decode(row: Row[Any], schema: bytes | None) -> RawRow:
-    record, problem = None, row.problem
-    if problem is None:
-        try:
-            record = decode_row(row.raw, schema)
-        except ValueError as error:
-            # An earlier version read it.
-            problem = str(error)
-    return RawRow(
-        row.name,
-        row.position,
-        place=f"{row.name}, {row.place}",
-        record=record,
-        problem=problem,
-        raw=row.raw,
-        content_id=bytes(row.id).hex(),
-    )
-
-
-def _make_draft(row: RawRow, format: Format | None) -> Draft:
-    if row.record is None or format is None:
-        return Draft(problem=row.problem)
-    return format.read(row.record)
-
-
-def _read_examples(found: SourceRows) -> dict[str, Example]:
-    """The rows that can be read, each content once, by id."""
+def _read_examples(
+    connection: Connection, name: str | None, wanted: RowQuery
+) -> dict[str, Example]:
+    """The rows of a query that can be read, each content once, by id."""
+    placed = find_places(connection, name, wanted)
     examples: dict[str, Example] = {}
-    for row, draft in found:
+    for row, draft in read_places(connection, placed, load_readers(connection), 0, len(placed)):
         if row.record is None:
             continue
         example = draft.to_example(row)

@@ -5,7 +5,7 @@ A source is opened as its units (files, a split, a query), each of which says ch
 changed, and is read from where an earlier reading ended, if it can be.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from poisonwatch.errors import SourceError
@@ -65,7 +65,9 @@ def decode_row(raw: bytes, schema: bytes | None) -> Mapping[str, Any]:
 class SourceRows:
     """The rows of a source in order, each beside what was read from it."""
 
-    def __init__(self, rows: list[RawRow], drafts: list[Draft], formats: dict[str, Format]) -> None:
+    def __init__(
+        self, rows: Sequence[RawRow], drafts: Sequence[Draft], formats: dict[str, Format]
+    ) -> None:
         self.raw = rows
         self.drafts = drafts
         self.formats = formats  # by source

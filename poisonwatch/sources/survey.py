@@ -197,10 +197,13 @@ class _Reading:
     tokens: TokenCounts = field(default_factory=TokenCounts)
     first: list[SampleRow] = field(default_factory=list)
     different: dict[object, SampleRow] = field(default_factory=dict)
-    kept: SourceRows = field(default_factory=lambda: SourceRows([], [], {}))
+    kept: SourceRows = field(init=False)
+    kept_raw: list[RawRow] = field(default_factory=list)
+    kept_drafts: list[Draft] = field(default_factory=list)
     kept_bytes: int = 0
 
     def __post_init__(self) -> None:
+        self.kept = SourceRows(self.kept_raw, self.kept_drafts, {})
         self.unread = UnreadCounter(self.source.ignore)
 
     def read_file(self, file: SourceFile, progress: Progress, most: int | None) -> SurveyedFile:
@@ -252,8 +255,8 @@ class _Reading:
     def _keep(self, row: RawRow, draft: Draft) -> None:
         self.kept_bytes += len(row.raw)
         if len(self.kept) < MAX_KEPT_ROWS and self.kept_bytes <= MAX_KEPT_BYTES:
-            self.kept.raw.append(row)
-            self.kept.drafts.append(draft)
+            self.kept_raw.append(row)
+            self.kept_drafts.append(draft)
 
     def _add_example(self, row: RawRow, example: Example) -> None:
         self.complete += 1
