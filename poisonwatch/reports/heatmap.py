@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poisonwatch.arrays import Array
+from poisonwatch.run_directory.pairs import read_lines
 from poisonwatch.run_directory.read import read_cached, read_evidence
 
 # Whoever draws a picture of a past audit needs no model.
@@ -98,16 +98,13 @@ def _compute_heat_map(path: Path, lines: str) -> HeatMap | None:
     for group in groups:
         flagged.update(group["example_ids"])
     # Flagged rows alone are read: an audit may have scored a million.
-    frame = pq.read_table(
-        path,
-        columns=["example_id", "sentinel_id", "panel", "coefficient"],
-        filters=[("example_id", "in", sorted(flagged))],
-    ).to_pandas()
+    columns = ["example_id", "sentinel_id", "panel", "coefficient"]
+    frame = read_lines(path, "example_id", flagged, columns).to_pandas()
     panels = dict(zip(frame["sentinel_id"], frame["panel"], strict=True))
     by_row = frame.pivot_table(index="example_id", columns="sentinel_id", values="coefficient")
     # A pivot sorts its columns; the file has the audit's order.
     by_row = by_row[list(panels)]
-    columns = []
+    means = []
     for group in groups:
-        columns.append(by_row.loc[list(group["example_ids"])].mean().to_numpy())
-    return arrange_heat_map(np.column_stack(columns), list(panels), list(panels.values()))
+        means.append(by_row.loc[list(group["example_ids"])].mean().to_numpy())
+    return arrange_heat_map(np.column_stack(means), list(panels), list(panels.values()))

@@ -4,7 +4,7 @@ A run directory does not change once it is complete, so what was read is kept. I
 damaged, or on another machine: then what it held is empty here, and people can decide all the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +18,13 @@ from poisonwatch.arrays import Array
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import read_flagged_example
+from poisonwatch.run_directory.pairs import read_lines
 from poisonwatch.sentinels.sentinel import Sentinel
 
 T = TypeVar("T")
 
-CACHED_READS = 64  # files, or sentinels of one
+CACHED_READS = 64  # files, or rows of one
+CACHED_COLUMNS = 8  # sentinels of a file
 # What reading a file may raise that is not as it was written.
 DAMAGE_ERRORS = (
     OSError,
@@ -99,34 +101,45 @@ def read_coefficients(
     run_dir: Path, sentinel_id: str, example_id: str
 ) -> SentinelCoefficients | None:
     """The coefficients on a sentinel, seen from one row; None where the audit left none of them."""
-    new = read_cached(_read_column, None, run_dir / "scores.parquet", sentinel_id)
-    trusted = read_cached(_read_column, None, run_dir / "trusted.parquet", sentinel_id)
-    if new is None or example_id not in new[0]:
+    scores, trusted = run_dir / "scores.parquet", run_dir / "trusted.parquet"
+    unknown: dict[str, float] = {}
+    of_row = read_cached(_read_row, unknown, scores, example_id)
+    if sentinel_id not in of_row:
         return None
-    ids, coefficients = new
     # An audit without trusted rows is whole without them: the new rows are still shown.
-    of_trusted = np.zeros(0)
-    if trusted is not None:
-        of_trusted = trusted[1]
-    own = float(coefficients[ids.index(example_id)])
-    return SentinelCoefficients(own, new=coefficients, trusted=of_trusted)
+    nothing = np.zeros(0)
+    return SentinelCoefficients(
+        own=of_row[sentinel_id],
+        new=read_cached(_read_column, nothing, scores, sentinel_id, keep=_keep_few),
+        trusted=read_cached(_read_column, nothing, trusted, sentinel_id, keep=_keep_few),
+    )
 
 
-def read_cached(parse: Callable[..., T], nothing: T, path: Path, *args: str) -> T:
+def _parse(parse: Callable[..., Any], _: int, path: Path, *args: str) -> Any:
+    # The time of the last change is an argument for the cache alone: another one is a new read.
+    return parse(path, *args)
+
+
+_keep_many = lru_cache(CACHED_READS)(_parse)
+# A number for every row takes 8 MB of a million rows.
+_keep_few = lru_cache(CACHED_COLUMNS)(_parse)
+
+
+def read_cached(
+    parse: Callable[..., T],
+    nothing: T,
+    path: Path,
+    *args: str,
+    keep: Callable[..., Any] = _keep_many,
+) -> T:
     """What is read from a file, and kept as long as the file stays as it is; `nothing` where there
     is none, or it is damaged.
     """
     try:
-        found: T = _parse_cached(parse, path.stat().st_mtime_ns, path, *args)
+        found: T = keep(parse, path.stat().st_mtime_ns, path, *args)
     except DAMAGE_ERRORS:
         return nothing
     return found
-
-
-@lru_cache(CACHED_READS)
-def _parse_cached(parse: Callable[..., Any], _: int, path: Path, *args: str) -> Any:
-    # The time of the last change is an argument for the cache alone: another one is a new read.
-    return parse(path, *args)
 
 
 def _parse_evidence(path: Path) -> tuple[Mapping[str, Any], ...]:
@@ -154,14 +167,23 @@ def _build_sentinel(record: Mapping[str, Any]) -> Sentinel:
     return Sentinel(**{**record, "messages": messages, "tags": tuple(record["tags"])})
 
 
-def _read_column(path: Path, sentinel_id: str) -> tuple[Sequence[str], Array] | None:
-    """Example ids and coefficients of a sentinel's lines; None is what `read_cached` makes of a
-    file that is not there.
-    """
-    table = pq.read_table(
-        path, columns=["example_id", "coefficient"], filters=[("sentinel_id", "=", sentinel_id)]
-    )
-    return table["example_id"].to_pylist(), table["coefficient"].to_numpy()
+def _read_row(path: Path, example_id: str) -> dict[str, float]:
+    """A row's coefficients by sentinel; nothing where the file has no such row."""
+    lines = read_lines(path, "example_id", [example_id], ["sentinel_id", "coefficient"])
+    of_row: dict[str, float] = {}
+    for sentinel_id, coefficient in zip(
+        lines["sentinel_id"].to_pylist(), lines["coefficient"].to_pylist(), strict=True
+    ):
+        # Of equal rows the first counts.
+        of_row.setdefault(sentinel_id, coefficient)
+    return of_row
+
+
+def _read_column(path: Path, sentinel_id: str) -> Array:
+    """The coefficients (n,) of a sentinel's lines."""
+    lines = read_lines(path, "sentinel_id", [sentinel_id], ["coefficient"])
+    coefficients: Array = lines["coefficient"].to_numpy()
+    return coefficients
 
 
 def _read_schema(path: Path) -> pa.Schema | None:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from pyarrow import csv
 
@@ -20,8 +20,8 @@ from poisonwatch.detection.clusters import ClusterEvidence, build_evidence_recor
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, make_flag_record, make_row_record
+from poisonwatch.run_directory.pairs import write_pairs
 from poisonwatch.run_directory.provenance import read_git_commit
-from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import LearningCurve
 
 
@@ -47,29 +47,35 @@ def write_scores(folder: Path, detection: Detection) -> None:
     """`scores.parquet`: one line for every new row and sentinel; score, p and q are those of the
     sentinel's panel.
     """
-    new, sentinels = detection.rows.new, detection.sentinels
-    panel_of = [detection.panels.index(sentinel.panel) for sentinel in sentinels]
-    table = _build_pairs(new, sentinels) | {
-        "coefficient": detection.coefficients.ravel(),
-        "score": detection.scores[:, panel_of].ravel(),
-        "p_value": detection.p[:, panel_of].ravel(),
-        "q_value": detection.q[:, panel_of].ravel(),
-    }
-    _write_parquet(folder / "scores.parquet", table)
+    of_panel = _find_panels(detection)
+    write_pairs(
+        folder / "scores.parquet",
+        detection.rows.new,
+        detection.sentinels,
+        places=("example_id", "source", "position", "sentinel_id", "panel"),
+        values={
+            "coefficient": (detection.coefficients, None),
+            "score": (detection.scores, of_panel),
+            "p_value": (detection.p, of_panel),
+            "q_value": (detection.q, of_panel),
+        },
+    )
 
 
 def write_coefficients(folder: Path, detection: Detection) -> None:
     """`coefficients.parquet`: for every new row and sentinel, from recovery alone and after
-    suspects were measured alone.
+    suspects were measured alone. No file where both are one: `scores.parquet` has them.
     """
-    pairs = _build_pairs(detection.rows.new, detection.sentinels)
-    table = {
-        "example_id": pairs["example_id"],
-        "sentinel_id": pairs["sentinel_id"],
-        "recovered": detection.recovered.ravel(),
-        "rescored": detection.coefficients.ravel(),
-    }
-    _write_parquet(folder / "coefficients.parquet", table)
+    recovered, rescored = detection.recovered, detection.coefficients
+    if recovered is rescored or np.array_equal(recovered, rescored):
+        return
+    write_pairs(
+        folder / "coefficients.parquet",
+        detection.rows.new,
+        detection.sentinels,
+        places=("example_id", "sentinel_id"),
+        values={"recovered": (recovered, None), "rescored": (rescored, None)},
+    )
 
 
 def write_sentinels(folder: Path, detection: Detection) -> None:
@@ -81,47 +87,21 @@ def write_trusted(folder: Path, detection: Detection) -> None:
     """`trusted.parquet`: what new rows were compared with, one line for every trusted row and
     sentinel.
     """
-    sentinels = detection.sentinels
-    panel_of = [detection.panels.index(sentinel.panel) for sentinel in sentinels]
-    pairs = _build_pairs(detection.rows.trusted, sentinels)
-    table = {
-        "example_id": pairs["example_id"],
-        "sentinel_id": pairs["sentinel_id"],
-        "panel": pairs["panel"],
-        "coefficient": detection.reference_coefficients.ravel(),
-        "score": detection.reference_scores[:, panel_of].ravel(),
-    }
-    _write_parquet(folder / "trusted.parquet", table)
+    write_pairs(
+        folder / "trusted.parquet",
+        detection.rows.trusted,
+        detection.sentinels,
+        places=("example_id", "sentinel_id", "panel"),
+        values={
+            "coefficient": (detection.reference_coefficients, None),
+            "score": (detection.reference_scores, _find_panels(detection)),
+        },
+    )
 
 
-def _build_pairs(examples: Sequence[Example], sentinels: Sequence[Sentinel]) -> dict[str, pa.Array]:
-    """What is known of each pair of an example and a sentinel, the sentinels of an example in
-    turn: the order of an array (n, S), row by row.
-    """
-    columns: dict[str, list[Any]] = {
-        "example_id": [],
-        "source": [],
-        "position": [],
-        "sentinel_id": [],
-        "panel": [],
-    }
-    for example in examples:
-        for sentinel in sentinels:
-            columns["example_id"].append(example.id)
-            columns["source"].append(example.source)
-            columns["position"].append(example.position)
-            columns["sentinel_id"].append(sentinel.id)
-            columns["panel"].append(sentinel.panel)
-    # Without a type, a column of no row would be one of nulls.
-    pairs = {}
-    for name, values in columns.items():
-        kind = pa.int64() if name == "position" else pa.string()
-        pairs[name] = pa.array(values, kind)
-    return pairs
-
-
-def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
-    pq.write_table(pa.table(dict(columns)), path, compression="zstd")
+def _find_panels(detection: Detection) -> list[int]:
+    """For each sentinel the place of its panel."""
+    return [detection.panels.index(sentinel.panel) for sentinel in detection.sentinels]
 
 
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:

@@ -26,7 +26,6 @@ FILES = {
     "config.yaml",
     "summary.json",
     "scores.parquet",
-    "coefficients.parquet",
     "flags.jsonl",
     "rejected.jsonl",
     "evidence.jsonl",

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.run_directory.pairs import read_places
 from poisonwatch.run_directory.provenance import hash_data
 from poisonwatch.source_config import SourceConfig
 
@@ -26,10 +27,8 @@ def build_datasets(past: PastAudit, settings: Mapping[str, Any]) -> Iterator[Dat
     """
     scores, operators = past.run_dir / "scores.parquet", past.run_dir / OPERATORS_FILE
     if scores.exists():
-        # The file has a line for each row and panel.
-        rows = pd.read_parquet(scores, columns=["example_id", "source", "position"])
         yield _build_dataset(
-            rows.drop_duplicates(),
+            read_places(scores).to_pandas().drop_duplicates(),
             name=past.name,
             digest=past.summary["data_fingerprint"],
             source=settings.get("source"),
