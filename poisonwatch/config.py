@@ -25,6 +25,10 @@ class ModelConfig(Section):
     """Hub commit, branch or tag; pin a commit to make audits repeatable."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on CUDA, float32 elsewhere."""
+    products: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Factors of a float32 model's products on the CPU; sums stay float32. auto: bfloat16 where the
+    processor has instructions for it and the model has 20M parameters or more.
+    """
     device: str = "auto"
     """auto: CUDA where there is a GPU, else the CPU."""
     trust_remote_code: bool = False

@@ -54,7 +54,7 @@ def compute_checkpoint_key(
         "model": [
             model.fingerprint,
             _hash_model_files(files.folder),
-            str(model.model.dtype),
+            model.precision,
             str(model.model.device),
         ],
         "settings": config.model_dump(mode="json", include=settings),

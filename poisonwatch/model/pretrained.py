@@ -18,6 +18,13 @@ from transformers import (
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.model.files import ModelFiles, find_model_files
+from poisonwatch.model.products import (
+    LEAST_PARAMETERS,
+    describe_products,
+    has_bfloat16_products,
+    use_bfloat16_products,
+)
+from poisonwatch.model.threads import limit_threads
 from poisonwatch.text.display import get_first_line
 
 
@@ -28,6 +35,11 @@ class Pretrained:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+
+    @property
+    def precision(self) -> str:
+        """What numbers are rounded to: "torch.float32", or "torch.float32, bfloat16 products"."""
+        return describe_products(self.model)
 
 
 # What transformers and safetensors raise for files that they cannot make a model of.
@@ -76,6 +88,9 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
             f"model {config.name} lacks the weights {missing}: "
             "save it whole, language-model head included"
         )
+    limit_threads()
+    if _choose_bfloat16_products(config, model):
+        use_bfloat16_products(model)
     return Pretrained(model, tokenizer, found.fingerprint)
 
 
@@ -95,3 +110,16 @@ def _choose_dtype(config: ModelConfig, device: str) -> torch.dtype:
     if device.startswith("cuda"):
         return torch.bfloat16
     return torch.float32
+
+
+def _choose_bfloat16_products(config: ModelConfig, model: PreTrainedModel) -> bool:
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        return False
+    if config.products == "auto":
+        return has_bfloat16_products() and model.num_parameters() >= LEAST_PARAMETERS
+    if config.products == "bfloat16" and not has_bfloat16_products():
+        raise ModelError(
+            "model.products is bfloat16, but this processor (or this PyTorch) has no such "
+            "products: leave it at auto"
+        )
+    return config.products == "bfloat16"

@@ -40,7 +40,7 @@ def compute_moments_key(
     shaping = {
         "version": __version__,
         "model": pretrained.fingerprint,
-        "dtype": str(pretrained.model.dtype),
+        "dtype": pretrained.precision,
         "layer": layer,
         "r": stride.r,
         "max_tokens": stride.max_tokens,
