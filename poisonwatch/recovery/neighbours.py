@@ -39,8 +39,9 @@ class NeighbourGraph:
     `similarity` (n, k), <phi_i, phi_j>. k = 0 where nothing is known of similarity.
     """
 
-    rows: Int64[RowIndices, "n k"]
-    similarity: Float32[Features, "n k"]
+    # Plain kinds, which a checkpoint can hold.
+    rows: RowIndices
+    similarity: Features
 
     @classmethod
     def empty(cls, n: int) -> "NeighbourGraph":

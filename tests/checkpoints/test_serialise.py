@@ -13,6 +13,7 @@ from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
 from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
 from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import Message
+from poisonwatch.recovery.neighbours import NeighbourGraph
 from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import LearningCurve, SingleRows
@@ -30,6 +31,9 @@ INFLUENCE = Influence(
     suspects=np.arange(2),
     mutual_influence=np.array([[np.nan, np.inf], [-0.0, 1e-310]]),
     features=np.zeros((5, 0), dtype=np.float32),
+    neighbours=NeighbourGraph(
+        np.arange(10).reshape(5, 2), DRAW.standard_normal((5, 2)).astype(np.float32)
+    ),
     certificate=1 / 3,
     measured_alone=2,
 )

@@ -27,9 +27,11 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.background import Background
-from poisonwatch.stride.fitted import IsolatedFit
-from poisonwatch.stride.recover import recover_in_rounds, recover_influence
+from poisonwatch.stride.influence import build_queries
+from poisonwatch.stride.record_table import RecordTable
+from poisonwatch.stride.records import RowRecords, pack_ids
 from poisonwatch.stride.sampling import draw_order
+from poisonwatch.stride.streamed import StreamedFit
 
 
 @pytest.fixture(scope="module")
@@ -63,72 +65,78 @@ def close(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max())
 
 
-def test_gradients_come_back_from_operators(rehearsal: DrillRunner) -> None:
-    """G_i = -P^-1 a_i spread_i / eta, and make_row_operators makes the same a_i of it."""
+def test_a_drill_keeps_the_gradient_of_every_row(rehearsal: DrillRunner) -> None:
+    """What an audit would measure follows from them: none is made again."""
+    fitted = rehearsal.fitted
+    assert fitted.table.keeps_gradients
+    assert fitted.ids == tuple(row.id for row in rehearsal.planted.rows)
     rows = np.array([3, 0, 165])
-    G = rehearsal.fitted.restore_gradients(rows)
-    a = rehearsal.fitted.operators.a[rehearsal.fitted.subset_alone[rows]]
-    assert close(rehearsal.fitted.make_row_operators(rows, G).numpy(), a.numpy())
+    kept = fitted.get_gradients(rows)
+    again = replace(fitted, table=_without_gradients(fitted)).get_gradients(rows)
+    assert close(kept.numpy(), again.numpy())
 
 
-def test_restricted_to_clean_and_trusted_rows_a_drill_is_their_fit(
+def _without_gradients(fitted: StreamedFit) -> RecordTable:
+    rows, n = np.arange(len(fitted.ids)), len(fitted.ids)
+    measured = fitted.measured
+    records = RowRecords(
+        ids=pack_ids(fitted.ids),
+        effects=measured.effects,
+        centre=measured.centre.astype(np.float32),
+        spread=measured.spread.astype(np.float32),
+        signs=measured.signs.astype(np.float32),
+        views=fitted.table.collect_views().reshape(n, -1),
+    )
+    return RecordTable(n, [(rows, records)])
+
+
+def test_without_planted_rows_a_drill_is_the_audit_of_clean_and_trusted_ones(
     tiny_pretrained: Pretrained, rehearsal: DrillRunner, pack: str
 ) -> None:
     """Basis, Fisher factors and background know nothing of the planted rows; all else is a matter
     of the rows kept.
     """
-    whole = fit(tiny_pretrained, [*CLEAN, *TRUSTED], use_single_row_subsets(STRIDE), 0)
-    kept = rehearsal.restrict_fit(np.arange(0))
-    assert (kept.ids, kept.settings) == (whole.ids, whole.settings)
-    assert close(kept.centre, whole.centre)
-    assert close(kept.spread, whole.spread)
-    np.testing.assert_allclose(kept.features, whole.features, atol=1e-6)
     sentinels = load_sentinels([pack])
-    expected, _ = recover_influence(whole, sentinels, STRIDE)
-    found, _ = recover_in_rounds(
-        kept, *rehearsal.prepare_sentinels(sentinels), kept.restore_gradients, STRIDE
+    whole = fit(
+        tiny_pretrained,
+        [*CLEAN, *TRUSTED],
+        use_single_row_subsets(STRIDE),
+        sentinels=sentinels,
     )
+    assert isinstance(whole, StreamedFit)
+    rows, kept = rehearsal.measure_audit(np.arange(0), sentinels)
+    assert [rehearsal.fitted.ids[i] for i in rows] == list(whole.ids)
+    assert kept.queries == whole.measured.queries
+    assert close(kept.centre, whole.measured.centre)
+    assert close(kept.spread, whole.measured.spread)
+    assert close(kept.effects, whole.measured.effects)
+    np.testing.assert_allclose(kept.features, whole.measured.features, atol=1e-6)
+    expected, found = whole.recover(), rehearsal.recover(rows, kept)
     assert close(found.w, expected.w)
-    assert close(found.mutual_influence, expected.mutual_influence)
     assert set(found.suspects.tolist()) == set(expected.suspects.tolist())
+    by_row = np.argsort(found.suspects), np.argsort(expected.suspects)
+    assert close(
+        found.mutual_influence[np.ix_(by_row[0], by_row[0])],
+        expected.mutual_influence[np.ix_(by_row[1], by_row[1])],
+    )
 
 
-def test_planted_rows_count_among_the_ordinary_ones_of_their_audit(rehearsal: DrillRunner) -> None:
-    """The background of a restricted fit is a sample of its own rows: as `Background` measures it,
-    a row's push on itself left out.
+def test_planted_rows_count_among_the_ordinary_ones_of_their_audit(
+    rehearsal: DrillRunner, pack: str
+) -> None:
+    """The background of an audit is a sample of its own rows: as `Background` measures it, a row's
+    push on itself left out.
     """
-    drawn = np.arange(160, 176)
-    kept, fitted = rehearsal.restrict_fit(drawn), rehearsal.fitted
-    sample = draw_order(kept.ids, 0)[:24]
+    drawn, fitted = np.arange(160, 176), rehearsal.fitted
+    rows, kept = rehearsal.measure_audit(drawn, load_sentinels([pack]))
+    sample = draw_order([fitted.ids[i] for i in rows], 0)[:24]
     assert len(set(sample.tolist()) & set(range(40, 56))) in range(1, 24)
-    G = fitted.restore_gradients(np.concatenate([np.arange(40), drawn, np.arange(40, 160)]))
+    G = fitted.get_gradients(np.concatenate([np.arange(40), drawn, np.arange(40, 160)]))
     background = Background.from_gradients(G[sample], fitted.preconditioner, np.ones(24))
     centre, spread = background.measure(G)
     centre[sample], spread[sample] = background.measure(G[sample], torch.arange(24))
     assert close(kept.spread, spread.numpy())
     assert close(kept.centre, (centre / spread).numpy())
-
-
-def test_restriction_keeps_the_background_unless_given_another(rehearsal: DrillRunner) -> None:
-    """a, centre and spread of the rows kept, in the order asked for."""
-    rows = np.array([5, 2, 162])
-    kept = rehearsal.fitted.restrict(rows, rehearsal.stride)
-    assert kept.ids == tuple(rehearsal.fitted.ids[i] for i in rows)
-    assert torch.equal(
-        kept.operators.a, rehearsal.fitted.operators.a[rehearsal.fitted.subset_alone[rows]]
-    )
-    np.testing.assert_array_equal(kept.spread, rehearsal.fitted.spread[rows])
-    np.testing.assert_array_equal(kept.subset_alone, np.arange(3))
-
-
-def test_only_rows_with_a_subset_each_can_be_taken_apart(tiny_pretrained: Pretrained) -> None:
-    """K < n is another type of fit; and a choice of rows that would share subsets is refused."""
-    shared = fit(tiny_pretrained, CLEAN, STRIDE.model_copy(update={"K": 20}))
-    assert not isinstance(shared, IsolatedFit)
-    single = fit(tiny_pretrained, CLEAN, STRIDE)
-    assert isinstance(single, IsolatedFit)
-    with pytest.raises(ValueError, match="they would share subsets"):
-        single.restrict(np.arange(5), STRIDE.model_copy(update={"K": 3}))
 
 
 def test_blatant_poison_is_found_and_rows_like_the_clean_ones_are_not(
@@ -198,13 +206,13 @@ def test_screens_count_but_not_as_attribution(
 def test_each_sentinel_is_differentiated_once(rehearsal: DrillRunner, pack: str) -> None:
     """Under another id, too; queries keep their order."""
     sentinels = load_sentinels([pack])
-    rehearsal.prepare_sentinels(sentinels)
-    known = len(rehearsal.known_gradients)
+    pushes = rehearsal.measure_pushes(build_queries(sentinels))
+    known = len(rehearsal.known_pushes)
     renamed = [replace(sentinel, id=f"{sentinel.id}+") for sentinel in reversed(sentinels)]
-    queries, asked = rehearsal.prepare_sentinels(renamed)
-    assert len(rehearsal.known_gradients) == known
-    assert [query.sentinel for query in queries] == renamed
-    np.testing.assert_array_equal(asked.G.flip(0), rehearsal.prepare_sentinels(sentinels)[1].G)
+    asked = rehearsal.measure_pushes(build_queries(renamed))
+    assert len(rehearsal.known_pushes) == known
+    assert pushes.shape == (len(rehearsal.planted.rows), len(sentinels))
+    np.testing.assert_array_equal(asked[:, ::-1], pushes)
 
 
 def test_the_pack_stands_beside_the_users_sentinels_once() -> None:
