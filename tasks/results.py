@@ -1,7 +1,6 @@
 """Everything an audit leaves on disk."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ def record(
     report = render_report(
         summary,
         detection,
-        rejected=list(map(asdict, valid.rejected)),
+        rejected=valid.rejected,
         evidence=found.evidence,
         past=list_previous_audits(ledger, config.name),
         pages=pages,

@@ -7,7 +7,13 @@ import pytest
 from ledgers import flag as build_flag
 
 from poisonwatch.examples import Example, Message
-from poisonwatch.flags import label_turn, make_flag_record, make_row_record, read_flagged_example
+from poisonwatch.flags import (
+    label_turn,
+    locate_flags,
+    make_flag_record,
+    make_row_record,
+    read_flagged_example,
+)
 from poisonwatch.screens.finding import Finding
 
 ROW = Example.from_messages(
@@ -104,3 +110,16 @@ def test_a_turn_s_label_says_what_training_makes_of_it(
 ) -> None:
     """Nothing where it is raised, or no answer."""
     assert label_turn(Message(role, "x", masked=masked), lowered) == expected
+
+
+def test_flags_are_found_again_where_their_rows_stand() -> None:
+    """By id; rows of one content by source and position, too."""
+    others = [Example.from_messages([Message("user", str(i))], "f", i) for i in range(9)]
+    flags = [build_flag(others[i]) for i in (5, 0, 8)]
+    assert locate_flags(flags, others).tolist() == [5, 0, 8]
+    twice = [replace(ROW, source=source) for source in "abc"]
+    rows = [*others[:2], *twice]
+    assert locate_flags([build_flag(twice[2]), build_flag(twice[0])], rows).tolist() == [4, 2]
+    assert locate_flags([], rows).tolist() == []
+    with pytest.raises(LookupError):
+        locate_flags([build_flag(ROW)], others)

@@ -27,22 +27,27 @@ from poisonwatch.arrays import Array, Features, RowIndices
 from poisonwatch.detection.confirmation import (
     Confirmation,
     RandomGroupPool,
+    SteerableFit,
     confirm,
     draw_pool,
     select_strongest_queries,
 )
 from poisonwatch.detection.detect import Detection
-from poisonwatch.detection.shared_ngrams import SharedNgram, find_shared_ngrams
+from poisonwatch.detection.shared_ngrams import SharedNgram, SharedNgramSearch
+from poisonwatch.examples import AuditRows, Example
+from poisonwatch.flags import locate_flags
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import FittedOperators, NaturalGradientFit
 from poisonwatch.stride.influence import Influence
+from poisonwatch.stride.streamed import StreamedFit
 
 AFFINITY_SCALE = 5.0  # background standard deviations that count as much as a similarity of 1
 TOGETHER = 0.35  # mean affinity down to which clusters are joined
 MOST_CLUSTERED = 2000  # flagged rows; their affinities are held all at once
 NEAREST_TRUSTED = 2  # trusted rows named for each flagged row
 MOST_CONFIRMED = 8  # clusters
+SIMILARITIES_AT_ONCE = 16 * 2**20  # of flagged rows and trusted ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class ClusterEvidence:
 
 
 def gather_cluster_evidence(
-    fitted: FittedOperators,
+    fitted: FittedOperators | StreamedFit,
     influence: Influence,
     detection: Detection,
     sentinels: Sequence[Sentinel],
@@ -95,26 +100,27 @@ def gather_cluster_evidence(
     Flags past the MOST_CLUSTERED strongest are left out.
     """
     audit_rows = detection.rows
-    if fitted.ids != audit_rows.ids:
+    if not _are_same(fitted.ids, audit_rows):
         raise ValueError("the fit is of other rows than the detection, or has them in other order")
-    place = {example.id: i for i, example in enumerate(audit_rows.new)}
-    panels = {place[flag.example.id]: flag.panel for flag in detection.flags}
-    if not panels:
+    if not detection.flags:
         return ()
+    places = locate_flags(detection.flags, detection.rows.new)
+    panels = dict(zip(places.tolist(), (flag.panel for flag in detection.flags), strict=True))
     # The strongest flags come first.
     flagged = np.array(list(panels)[:MOST_CLUSTERED], dtype=np.int64)
     members = cluster_rows(compute_affinity(influence, flagged), _pick(fitted.ids, flagged))
     clusters = [flagged[of_cluster] for of_cluster in members]
 
-    prompts = find_shared_ngrams([example.prompt for example in audit_rows.new], clusters)
-    answers = find_shared_ngrams([example.response for example in audit_rows.new], clusters)
+    prompts, answers = _find_words_in_common(audit_rows.new, clusters)
     _, trusted_features = audit_rows.split(influence.features)
     trusted_ids = [example.id for example in audit_rows.trusted]
-    unflagged = np.array([i for i in audit_rows.new_places if i not in panels], dtype=np.int64)
+    nearest = find_nearest_trusted(influence.features[flagged], trusted_features, trusted_ids)
+    unflagged = np.ones(len(audit_rows.new), dtype=bool)
+    unflagged[places] = False
     confirmer = _make_confirmer(
         fitted,
         influence,
-        unflagged,
+        np.flatnonzero(unflagged),
         sentinels,
         seed=seed,
         token_budget=token_budget,
@@ -134,12 +140,33 @@ def gather_cluster_evidence(
                 example=int(rows[find_medoid(phi, ids)]),
                 prompt_ngrams=prompts[number],
                 answer_ngrams=answers[number],
-                nearest=find_nearest_trusted(phi, trusted_features, trusted_ids),
+                nearest=tuple(nearest[k] for k in members[number].tolist()),
                 confirmation=confirmation,
                 unconfirmed=unconfirmed,
             )
         )
     return tuple(evidence)
+
+
+def _are_same(ids: Sequence[str], rows: AuditRows) -> bool:
+    """Whether the rows have these ids, one by one: neither list is made for it."""
+    return len(ids) == len(rows) and all(map(str.__eq__, ids, rows.all.iterate_ids()))
+
+
+def _find_words_in_common(
+    rows: Sequence[Example], clusters: Sequence[RowIndices]
+) -> tuple[list[tuple[SharedNgram, ...]], list[tuple[SharedNgram, ...]]]:
+    """What the prompts, and what the answers, of each cluster's rows (m,) share; all rows are
+    looked at once.
+    """
+    own = [[rows[i] for i in members.tolist()] for members in clusters]
+    prompts = SharedNgramSearch([[row.prompt for row in members] for members in own])
+    answers = SharedNgramSearch([[row.response for row in members] for members in own])
+    if prompts.has_candidates or answers.has_candidates:
+        for row in rows:
+            prompts.count(row.prompt)
+            answers.count(row.response)
+    return prompts.choose(), answers.choose()
 
 
 def _pick(values: Sequence[str] | Mapping[int, str], rows: RowIndices) -> tuple[str, ...]:
@@ -159,7 +186,7 @@ def _choose_panel(flagged_on: Sequence[str], panels: Sequence[str]) -> str:
 class _Confirmer:
     """Confirms clusters on some sentinels, against random groups of the pool."""
 
-    fitted: NaturalGradientFit
+    fitted: SteerableFit
     influence: Influence
     pool: RandomGroupPool
     sentinels: Sequence[Sentinel]
@@ -175,7 +202,7 @@ class _Confirmer:
 
 
 def _make_confirmer(
-    fitted: FittedOperators,
+    fitted: FittedOperators | StreamedFit,
     influence: Influence,
     unflagged: RowIndices,
     sentinels: Sequence[Sentinel],
@@ -185,7 +212,7 @@ def _make_confirmer(
     progress: Progress,
 ) -> _Confirmer | str:
     """With a pool of the unflagged rows; or why nothing can be confirmed."""
-    if not isinstance(fitted, NaturalGradientFit):
+    if not isinstance(fitted, (NaturalGradientFit, StreamedFit)):
         return "these rows cannot be taken apart: their operators were trained, or loaded"
     try:
         pool = draw_pool(fitted, unflagged, seed, token_budget, progress)
@@ -301,15 +328,32 @@ def find_nearest_trusted(
     if not phi.size or not len(trusted_ids):
         return ((),) * len(phi)
     # Among equally similar rows the least id comes first, whatever the rows' order.
-    by_id = sorted(range(len(trusted_ids)), key=trusted_ids.__getitem__)
+    by_id = np.array(sorted(range(len(trusted_ids)), key=trusted_ids.__getitem__))
     sorted_trusted = trusted[by_id]
-    found = []
-    for own in phi:
-        similarity = sorted_trusted @ own
-        best = np.argsort(-similarity, kind="stable")[:most].tolist()
-        neighbours = []
-        for k in best:
-            place = by_id[k]
-            neighbours.append(Neighbour(trusted_ids[place], place, float(similarity[k])))
-        found.append(tuple(neighbours))
+    at_once = max(1, SIMILARITIES_AT_ONCE // len(trusted_ids))
+    found: list[tuple[Neighbour, ...]] = []
+    for start in range(0, len(phi), at_once):
+        some = phi[start : start + at_once]
+        # Rounded: of equal rows a product of matrices may differ in the last digit.
+        similarity = (some @ sorted_trusted.T).round(6)
+        best = _find_largest(similarity, min(most, len(trusted_ids)))
+        likeness = np.einsum("mf,mkf->mk", some, sorted_trusted[best], dtype=np.float64)
+        for places, values in zip(by_id[best].tolist(), likeness.tolist(), strict=True):
+            found.append(
+                tuple(
+                    Neighbour(trusted_ids[place], place, value)
+                    for place, value in zip(places, values, strict=True)
+                )
+            )
     return tuple(found)
+
+
+def _find_largest(values: Features, count: int) -> RowIndices:
+    """The columns (m, count) of the largest of some values (m, n), which are lost; the first of
+    equals.
+    """
+    largest = np.empty((len(values), count), dtype=np.int64)
+    for k in range(count):
+        largest[:, k] = values.argmax(axis=1)
+        np.put_along_axis(values, largest[:, k : k + 1], -np.inf, axis=1)
+    return largest

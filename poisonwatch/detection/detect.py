@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from poisonwatch.arrays import Array, Features
+from poisonwatch.arrays import Array, Integers, RowIndices
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection.significance import Null, compute_p_values, compute_row_q_values
 from poisonwatch.detection.topic import (
     LEVEL,
     compute_excess_over_neighbours,
     compute_margin_with_neighbours,
-    find_nearest_rows,
 )
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.flags import Flag
+from poisonwatch.recovery.neighbours import NeighbourGraph
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.scoring import Scores, score_rows
+from poisonwatch.stride.scoring import Scores, score_rows, standardise_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Detection:
     `coefficients` (n, S) by sentinel, and `flags`.
 
     `recovered` (n, S) are the coefficients from recovery alone, before suspects were measured
-    alone.
+    alone: the very same array where none was measured twice.
 
     `reference_scores` (n_ref, P) are the trusted rows' scores that p-values were taken against
     (n_ref = 0 without trusted rows), and `reference_coefficients` (n_ref, S) their coefficients.
@@ -96,13 +96,15 @@ def flag_rows(
     scores = score_rows(influence)
     new_scores, trusted_scores = rows.split(scores.pooled)
     p, nulls = _compute_panel_p_values(new_scores, trusted_scores)
-    topics = _explain_topics(scores, influence.features, rows)
+    topics = _explain_topics(scores, influence.neighbours, rows)
     # What its topic explains takes part in the correction as the least anomalous row there can be.
     q = compute_row_q_values(np.where(topics.explains, 1.0, p))
 
     sentinels, primary = _find_primary_queries(influence)
     coefficients, reference_coefficients = rows.split(influence.w[:, primary])
-    recovered, _ = rows.split(influence.first_pass[:, primary])
+    recovered = coefficients
+    if influence.first_pass is not influence.w:
+        recovered, _ = rows.split(influence.first_pass[:, primary])
     detection = Detection(
         rows=rows,
         sentinels=sentinels,
@@ -124,12 +126,11 @@ def flag_rows(
 
 def _compute_panel_p_values(new: Array, trusted: Array) -> tuple[Array, tuple[Null, ...]]:
     """p-values (n, P) of new scores (n, P) against trusted ones (n_ref, P), panel by panel."""
-    columns, nulls = [], []
+    p, nulls = np.empty(new.shape), []
     for j in range(new.shape[1]):
-        p, null = compute_p_values(new[:, j], trusted[:, j])
-        columns.append(p)
+        p[:, j], null = compute_p_values(new[:, j], trusted[:, j])
         nulls.append(null)
-    return np.column_stack(columns), tuple(nulls)
+    return p, tuple(nulls)
 
 
 def _find_primary_queries(influence: Influence) -> tuple[tuple[Sentinel, ...], list[int]]:
@@ -147,48 +148,51 @@ def _find_primary_queries(influence: Influence) -> tuple[tuple[Sentinel, ...], l
 
 @dataclass(frozen=True, slots=True)
 class _TopicExplanations:
-    """Whether a row's topic explains its score on a panel: `explains` (n, P), and by which rule
-    (`rules`, a list of P for each row).
+    """Whether a row's topic explains its score on a panel: `explains` (n, P).
+
+    `p` (n, P) is the smaller p-value of the two measures, and `leans` (n, P) says that it is the
+    margin's. Both are None where nothing is known of topics.
     """
 
     explains: NDArray[np.bool_]
-    rules: list[list[str]]
+    p: Array | None = None
+    leans: NDArray[np.bool_] | None = None
+
+    def name_rule(self, row: int, panel: int) -> str:
+        """The measure that decided, with its p-value, in words."""
+        if self.p is None or self.leans is None:
+            return "nothing known of its topic"
+        p = self.p[row, panel]
+        if self.leans[row, panel]:
+            return (
+                "leans from the reference to the forbidden answer, and so do the rows most like it "
+                f"(p = {p:.2g})"
+            )
+        return f"stands out from the rows most like it (p = {p:.2g})"
 
 
-def _explain_topics(scores: Scores, features: Features, rows: AuditRows) -> _TopicExplanations:
+def _explain_topics(
+    scores: Scores, neighbours: NeighbourGraph, rows: AuditRows
+) -> _TopicExplanations:
     """For the new rows and every panel: do they stand out from the rows around them, or lean
     towards the forbidden answer?
     """
-    n, panels = len(rows.new), len(scores.panels)
-    explains = np.zeros((n, panels), dtype=bool)
-    if not features.size or len(features) < 2:
-        return _TopicExplanations(explains, [["nothing known of its topic"] * panels] * n)
-    # The smallest p there is, where few rows have ranks alone.
-    level = max(LEVEL, 1 / (1 + len(features)))
-    nearest = find_nearest_rows(features)
-    rules: list[list[str]] = [[] for _ in range(n)]
-    for j in range(panels):
-        excess = rows.split(compute_excess_over_neighbours(scores.push[:, j], nearest))
-        stand_out = compute_p_values(*excess)[0]
-        lean = np.ones(n)
+    shape = len(rows.new), len(scores.panels)
+    if not neighbours.k:
+        return _TopicExplanations(np.zeros(shape, dtype=bool))
+    p, leans = np.empty(shape), np.zeros(shape, dtype=bool)
+    for j in range(len(scores.panels)):
+        excess = compute_excess_over_neighbours(scores.push[:, j], neighbours.rows)
+        p[:, j] = compute_p_values(*rows.split(excess))[0]
         # A panel has margins where its sentinels have both answers.
         if not np.isnan(scores.margin[0, j]):
-            margins = rows.split(compute_margin_with_neighbours(scores.margin[:, j], nearest))
-            lean = compute_p_values(*margins)[0]
-        explains[:, j] = np.minimum(stand_out, lean) > level
-        for i in range(n):
-            rules[i].append(_name_topic_rule(float(stand_out[i]), float(lean[i])))
-    return _TopicExplanations(explains, rules)
-
-
-def _name_topic_rule(stand_out: float, lean: float) -> str:
-    """The measure of the smaller p-value, in words."""
-    if stand_out <= lean:
-        return f"stands out from the rows most like it (p = {stand_out:.2g})"
-    return (
-        "leans from the reference to the forbidden answer, and so do the rows most like it "
-        f"(p = {lean:.2g})"
-    )
+            margins = compute_margin_with_neighbours(scores.margin[:, j], neighbours.rows)
+            lean = compute_p_values(*rows.split(margins))[0]
+            leans[:, j] = lean < p[:, j]
+            p[:, j] = np.minimum(p[:, j], lean)
+    # The smallest p there is, where few rows have ranks alone.
+    level = max(LEVEL, 1 / (1 + len(rows)))
+    return _TopicExplanations(p > level, p, leans)
 
 
 # Flags
@@ -206,49 +210,76 @@ def _build_flags(
     found: defaultdict[int, list[Finding]] = defaultdict(list)
     for finding in findings:
         found[finding.row].append(finding)
-    flagged = set(np.flatnonzero(anomalous.any(axis=1)).tolist()) | set(found)
+    by_attribution = np.asarray(anomalous.any(axis=1))
+    screened = np.fromiter(found, dtype=np.int64, count=len(found))
+    flagged = np.union1d(np.flatnonzero(by_attribution), screened)
+    ranks = rank_rows(detection.scores, flagged)
+    panels = choose_panels(ranks, detection.scores[flagged], anomalous[flagged])
+    columns = _choose_queries(influence, flagged, panels, scores.panels)
     flags = []
-    for i in sorted(flagged):
-        panel = _choose_panel(i, detection.scores, np.flatnonzero(anomalous[i]).tolist())
-        column = _choose_query(i, scores, detection.panels[panel])
+    for k, (i, panel, column) in enumerate(
+        zip(flagged.tolist(), panels.tolist(), columns.tolist(), strict=True)
+    ):
+        query = scores.queries[column]
         flags.append(
             Flag(
                 example=detection.examples[i],
                 panel=detection.panels[panel],
-                sentinel=scores.queries[column].sentinel,
-                kind=scores.queries[column].kind,
+                sentinel=query.sentinel,
+                kind=query.kind,
                 coefficient=float(influence.w[i, column]),
                 score=float(detection.scores[i, panel]),
-                rank=_rank_row(i, panel, detection.scores),
+                rank=int(ranks[k, panel]),
                 p_value=float(detection.p[i, panel]),
                 q_value=float(detection.q[i, panel]),
-                rule=f"{detection.nulls[panel].rule}; {topics.rules[i][panel]}",
-                by_attribution=bool(anomalous[i].any()),
+                rule=f"{detection.nulls[panel].rule}; {topics.name_rule(i, panel)}",
+                by_attribution=bool(by_attribution[i]),
                 findings=tuple(found.get(i, ())),
             )
         )
     return flags
 
 
-def _choose_panel(i: int, scores: Array, anomalous: Sequence[int]) -> int:
-    """The panel that a flag names, of those that row i is anomalous on; of all, where only a screen
-    found it.
-
-    Several panels may agree on a row; the one where it ranks highest says best what it does.
+def rank_rows(scores: Array, rows: RowIndices) -> Integers:
+    """The ranks (m, P) of some rows (m,) among all new rows by their scores (n, P), panel by panel:
+    1 for the largest; equal scores have equal ranks.
     """
-    panels = anomalous or range(scores.shape[1])
-    return min(panels, key=lambda j: (_rank_row(i, j, scores), -scores[i, j]))
+    ranks = np.empty((len(rows), scores.shape[1]), dtype=np.int64)
+    for j in range(scores.shape[1]):
+        # Sorted once for all rows: there may be many of them.
+        rising = np.sort(scores[:, j])
+        ranks[:, j] = 1 + len(rising) - np.searchsorted(rising, scores[rows, j], side="right")
+    return ranks
 
 
-def _choose_query(i: int, scores: Scores, panel: str) -> int:
-    """The column of the panel's query that row i pushes most."""
-    columns = [c for c, query in enumerate(scores.queries) if query.sentinel.panel == panel]
-    return max(columns, key=lambda c: scores.standard[i, c])
+def choose_panels(ranks: Integers, scores: Array, anomalous: NDArray[np.bool_]) -> Integers:
+    """The panel (m,) that each row's flag names, of those that it is anomalous (m, P) on; of all,
+    where only a screen found it.
+
+    Several panels may agree on a row; the one where it ranks highest says best what it does. Of
+    equal `ranks` (m, P) the one with the larger of its `scores` (m, P) counts, then the first.
+    """
+    eligible = anomalous | ~anomalous.any(axis=1, keepdims=True)
+    best = np.where(eligible, ranks, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
+    highest: Integers = np.where(eligible & (ranks == best), scores, -np.inf).argmax(axis=1)
+    return highest
 
 
-def _rank_row(i: int, panel: int, scores: Array) -> int:
-    """1 for the new row with the panel's largest score."""
-    return 1 + int((scores[:, panel] > scores[i, panel]).sum())
+def _choose_queries(
+    influence: Influence, rows: RowIndices, panels: Integers, names: Sequence[str]
+) -> Integers:
+    """The column (m,) of the query of its panel that each row (m,) pushes most, in robust standard
+    deviations.
+    """
+    chosen = np.empty(len(rows), dtype=np.int64)
+    for j, name in enumerate(names):
+        on_panel = np.flatnonzero(panels == j)
+        columns = [q for q, query in enumerate(influence.queries) if query.sentinel.panel == name]
+        queries = [influence.queries[q] for q in columns]
+        if len(on_panel):
+            standard = standardise_rows(queries, influence.w[:, columns], rows[on_panel])
+            chosen[on_panel] = np.array(columns)[standard.argmax(axis=1)]
+    return chosen
 
 
 def _rank_flag(flag: Flag) -> tuple[bool, float, float, str]:

@@ -12,7 +12,7 @@ A row is held against a panel only where it differs from what is around it, by o
                               from the first measure, does not
 
 Nearness is similarity of the frozen model's states (`stride.similarity`), over new and trusted rows
-together.
+together: the first of each row's neighbours in `Influence.neighbours`.
 
 Each measure is turned into a p-value as scores are, panel by panel (`detect.flag_rows`): by
 `significance.compute_p_values`, the rank among the trusted rows' own values with a
@@ -25,10 +25,11 @@ are bounded by the score's own p-value, which enters the correction as it is, or
 topic explains the score.
 """
 
-import numpy as np
-from sklearn.neighbors import NearestNeighbors
+from collections.abc import Iterator
 
-from poisonwatch.arrays import Array, Features, RowIndices
+import numpy as np
+
+from poisonwatch.arrays import Array, RowIndices
 
 NEAREST_ROWS = 20
 CLOSEST_ROWS = 5
@@ -37,26 +38,32 @@ UPPER = 0.75
 # 49: a rank ends there
 LEVEL = 0.02
 
-
-def find_nearest_rows(features: Features, m: int = NEAREST_ROWS) -> RowIndices:
-    """The up to m nearest other rows (n, m) by `features` (n, f), nearest first."""
-    m = min(m, len(features) - 1)
-    if m < 1:
-        return np.empty((len(features), 0), dtype=np.int64)
-    # Trees do not help in as many dimensions as states have.
-    search = NearestNeighbors(n_neighbors=m, algorithm="brute").fit(features)
-    # Without an argument the search leaves each row out of its own neighbours.
-    nearest: RowIndices = search.kneighbors(return_distance=False).astype(np.int64)
-    return nearest
+# The neighbours' values of so many rows are held at a time.
+ROWS_AT_ONCE = 65_536
 
 
-def compute_excess_over_neighbours(push: Array, nearest: RowIndices) -> Array:
-    """push (n,) beyond the upper quartile of the nearest rows' (n, m)."""
-    excess: Array = push - np.quantile(push[nearest], UPPER, axis=1)
+def compute_excess_over_neighbours(push: Array, neighbours: RowIndices) -> Array:
+    """push (n,) beyond the upper quartile of that of the first NEAREST_ROWS of the neighbours (n,
+    k), most alike first.
+    """
+    nearest = neighbours[:, :NEAREST_ROWS]
+    excess = np.empty(len(push))
+    for some in _split_rows(len(push)):
+        excess[some] = push[some] - np.quantile(push[nearest[some]], UPPER, axis=1)
     return excess
 
 
-def compute_margin_with_neighbours(margin: Array, nearest: RowIndices) -> Array:
-    """margin (n,) with the mean of the closest rows'."""
-    together: Array = margin + margin[nearest[:, :CLOSEST_ROWS]].mean(axis=1)
+def compute_margin_with_neighbours(margin: Array, neighbours: RowIndices) -> Array:
+    """margin (n,) with the mean of the first CLOSEST_ROWS of the neighbours' (n, k), most alike
+    first.
+    """
+    closest = neighbours[:, :CLOSEST_ROWS]
+    together = np.empty(len(margin))
+    for some in _split_rows(len(margin)):
+        together[some] = margin[some] + margin[closest[some]].mean(axis=1)
     return together
+
+
+def _split_rows(n: int) -> Iterator[slice]:
+    for start in range(0, n, ROWS_AT_ONCE):
+        yield slice(start, start + ROWS_AT_ONCE)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from math import floor
 from typing import Any
 
+import numpy as np
+
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
-from poisonwatch.examples import Example
-from poisonwatch.flags import Flag
+from poisonwatch.examples import Example, Rejection
+from poisonwatch.flags import Flag, locate_flags
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.overview import build_trend
 from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
@@ -45,23 +47,25 @@ class FlagCard:
 def render_report(
     summary: Mapping[str, Any],
     detection: Detection,
-    rejected: Sequence[Mapping[str, Any]],
+    rejected: Sequence[Rejection],
     evidence: Sequence[ClusterEvidence] = (),
     past: Sequence[PastAudit] = (),
     pages: Mapping[str, str | None] | None = None,
 ) -> str:
     """The report of one audit as an HTML document.
 
-    `summary` is the audit's summary.json, `rejected` has the fields of `Rejection`, `evidence` is
-    about groups of flagged rows and names places among the trusted rows; `past` are earlier
-    audits of the name, newest first; `pages` are the addresses of the audit elsewhere, by name,
-    None where there is none. Every value that the template prints is made visible and escaped on
-    its way out, so no text of a row, a sentinel, the configuration or the steered model can become
-    markup.
+    `summary` is the audit's summary.json, `evidence` is about groups of flagged rows and names
+    places among the trusted rows; `past` are earlier audits of the name, newest first; `pages` are
+    the addresses of the audit elsewhere, by name, None where there is none. However much was
+    found, the page stays one that a browser opens: it shows the first, and says of how many.
+
+    Every value that the template prints is made visible and escaped on its way out, so no text of a
+    row, a sentinel, the configuration or the steered model can become markup.
     """
     plots = []
+    places = locate_flags(detection.flags, detection.rows.new)
     for j in range(len(detection.panels)):
-        plots.append(_make_data_uri(render_png(draw_panel_scores(detection, j))))
+        plots.append(_make_data_uri(render_png(draw_panel_scores(detection, j, places))))
     points = build_trend(past, summary)
     trend_plot = None
     # One audit is no trend: the section then says so instead.
@@ -85,12 +89,11 @@ def render_report(
         heat=build_heat_map(detection, evidence),
         steps=HEAT_STEPS,
         evidence=evidence[:MOST_GROUPS_SHOWN],
-        groups_left_out=max(len(evidence) - MOST_GROUPS_SHOWN, 0),
+        groups=len(evidence),
         cards=shown[:MOST_CARDS],
-        lines=shown[MOST_CARDS : MOST_CARDS + MOST_FURTHER_FLAGS],
-        flags_left_out=max(len(shown) - MOST_CARDS - MOST_FURTHER_FLAGS, 0),
+        lines=shown[MOST_CARDS:],
         rejected=rejected[:MOST_REJECTED],
-        rejected_left_out=max(len(rejected) - MOST_REJECTED, 0),
+        rejections=len(rejected),
         longest_text=LONGEST_MESSAGE,
         # A page of a hundred megabytes opens in no browser: rows share what one does open.
         longest_row=LONGEST_PAGE // max(in_full, 1),
@@ -100,14 +103,17 @@ def render_report(
 
 
 def build_cards(detection: Detection, evidence: Sequence[ClusterEvidence]) -> list[FlagCard]:
-    """Every flag with its surroundings, in the order of the flags."""
+    """The flags that are shown, MOST_CARDS + MOST_FURTHER_FLAGS of them, with their surroundings,
+    in their order.
+    """
     # By example id, the place of its group and its place in it.
     found: dict[str, tuple[int, int]] = {}
     for k, group in enumerate(evidence):
         for i, id in enumerate(group.example_ids):
             found[id] = (k, i)
+    rising = np.sort(detection.reference_scores, axis=0)
     cards = []
-    for flag in detection.flags:
+    for flag in detection.flags[: MOST_CARDS + MOST_FURTHER_FLAGS]:
         number: int | None = None
         nearest: list[tuple[Example, float]] = []
         if flag.example.id in found:
@@ -115,8 +121,8 @@ def build_cards(detection: Detection, evidence: Sequence[ClusterEvidence]) -> li
             number = k + 1
             for near in evidence[k].nearest[i]:
                 nearest.append((detection.rows.trusted[near.place], near.likeness))
-        scores = detection.reference_scores[:, detection.panels.index(flag.panel)]
-        compared = describe_standing(int((scores < flag.score).sum()), len(scores))
+        scores = rising[:, detection.panels.index(flag.panel)]
+        compared = describe_standing(int(np.searchsorted(scores, flag.score)), len(scores))
         cards.append(FlagCard(flag, number, tuple(nearest), compared))
     return cards
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from poisonwatch.arrays import Array
+from poisonwatch.arrays import Array, RowIndices
+from poisonwatch.flags import locate_flags
 from poisonwatch.ledger.overview import TrendPoint
 from poisonwatch.text.display import excerpt, to_plain_name
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FONT = "DejaVu Sans"  # ships with matplotlib
 LONGEST_TITLE = 60  # characters that fit the width
 BINS = 60
+MOST_MARKERS = 500  # more would cover each other
 # robust standard deviations; past it, one huge score would squeeze all others into a single bar
 LINEAR_UP_TO = 40.0
 # Apart in hue and lightness, for any kind of colour vision.
@@ -50,10 +52,11 @@ def write_plots(folder: Path, detection: "Detection") -> None:
     """`plots/`: the distribution of each panel's scores."""
     plots = folder / "plots"
     plots.mkdir()
+    places = locate_flags(detection.flags, detection.rows.new)
     for j, panel in enumerate(detection.panels):
         # Numbered: two panels' names may be one once they are plain.
         path = plots / f"{j:02d}-{to_plain_name(panel)}.png"
-        path.write_bytes(render_png(draw_panel_scores(detection, j)))
+        path.write_bytes(render_png(draw_panel_scores(detection, j, places)))
 
 
 def render_png(figure: Figure) -> bytes:
@@ -63,17 +66,21 @@ def render_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def draw_panel_scores(detection: "Detection", panel: int) -> Figure:
+def draw_panel_scores(
+    detection: "Detection", panel: int, places: RowIndices | None = None
+) -> Figure:
     """The distribution of a panel's scores: new rows filled, trusted rows (if any) outlined, each
-    flagged row with its own marker.
+    flagged row with its own marker (of very many, some).
 
-    `panel` is an index into `detection.panels`. Rows flagged on another panel or by a screen have
-    hollow markers: they may score high here, too, and would look missed. Counts are on a
-    logarithmic axis, so that single rows can be seen beside hundreds. Belongs to no pyplot state:
-    nothing needs to be closed.
+    `panel` is an index into `detection.panels`, `places` are those of the flagged rows, where they
+    are known (`locate_flags`). Rows flagged on another panel or by a screen have hollow markers:
+    they may score high here, too, and would look missed. Counts are on a logarithmic axis, so that
+    single rows can be seen beside hundreds. Belongs to no pyplot state: nothing needs to be closed.
     """
     new, trusted = detection.scores[:, panel], detection.reference_scores[:, panel]
-    flagged, elsewhere = _find_flagged_scores(detection, panel)
+    if places is None:
+        places = locate_flags(detection.flags, detection.rows.new)
+    flagged, elsewhere = _find_flagged_scores(detection, panel, places)
     figure, axes, edges = _draw_distribution(new, trusted)
     _draw_markers(axes, 0.94, flagged, "flagged on this panel")
     _draw_markers(axes, 0.86, elsewhere, "flagged otherwise", fillstyle="none")
@@ -102,23 +109,32 @@ def draw_coefficients(of_row: float, new: Array, trusted: Array, sentinel: str) 
     return figure
 
 
-def _find_flagged_scores(detection: "Detection", panel: int) -> tuple[list[float], list[float]]:
+def _find_flagged_scores(
+    detection: "Detection", panel: int, places: RowIndices
+) -> tuple[list[float], list[float]]:
     """The panel's scores of the rows that it flagged, and of those flagged on another panel or by a
-    screen.
+    screen; `places` are those of the flags.
     """
-    # By place: equal rows have equal ids, and each has its own score.
-    row_of: dict[tuple[str, int, str], int] = {}
-    for i, example in enumerate(detection.examples):
-        row_of[example.source, example.position, example.id] = i
+    name = detection.panels[panel]
     here: list[float] = []
     elsewhere: list[float] = []
-    for flag in detection.flags:
-        if flag.by_attribution and flag.panel == detection.panels[panel]:
+    for flag, score in zip(detection.flags, detection.scores[places, panel].tolist(), strict=True):
+        if flag.by_attribution and flag.panel == name:
             here.append(flag.score)
         else:
-            row = row_of[flag.example.source, flag.example.position, flag.example.id]
-            elsewhere.append(float(detection.scores[row, panel]))
+            elsewhere.append(score)
     return here, elsewhere
+
+
+def _thin_out(scores: Sequence[float]) -> Sequence[float]:
+    """The scores, or MOST_MARKERS of them: the least, the largest, and as many between in steps of
+    rank.
+    """
+    if len(scores) <= MOST_MARKERS:
+        return scores
+    spaced = np.linspace(0, len(scores) - 1, MOST_MARKERS).round().astype(np.int64)
+    thinned: list[float] = np.sort(scores)[spaced].tolist()
+    return thinned
 
 
 def _draw_markers(
@@ -127,9 +143,10 @@ def _draw_markers(
     """One marker for each score, at a height that is a share of the axes."""
     if not scores:
         return
+    drawn = _thin_out(scores)
     axes.plot(
-        scores,
-        [height] * len(scores),
+        drawn,
+        [height] * len(drawn),
         label=f"{len(scores):,} {label}",
         marker="v",
         linestyle="none",

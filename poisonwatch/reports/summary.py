@@ -13,6 +13,8 @@ from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
+from poisonwatch.examples import iterate_ids
+from poisonwatch.flags import locate_flags
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
@@ -78,7 +80,7 @@ def summarise(
         "source": dict(source),
         "model": {"name": config.model.name, "fingerprint": version.model},
         "sentinels": version.sentinels,
-        "data_fingerprint": hash_data(example.id for example in detection.examples),
+        "data_fingerprint": hash_data(iterate_ids(detection.examples)),
         "settings": _describe_settings(config, attributed.fitted),
         "recovery": _describe_recovery(attributed.influence),
         "false_discovery_rate": detection.false_discovery_rate,
@@ -128,8 +130,8 @@ def describe_source(
 
 
 def _describe_panels(detection: Detection) -> list[dict[str, Any]]:
-    flagged_ids = [flag.example.id for flag in detection.flags]
-    unflagged = ~np.isin([example.id for example in detection.examples], flagged_ids)
+    unflagged = np.ones(len(detection.examples), dtype=bool)
+    unflagged[locate_flags(detection.flags, detection.rows.new)] = False
     # A row that a screen alone flagged stands at a panel, too, but did not stand out on it.
     flagged_on = Counter(flag.panel for flag in detection.flags if flag.by_attribution)
     panels = []

@@ -17,12 +17,12 @@ trusted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float
 
-from poisonwatch.arrays import Array
+from poisonwatch.arrays import Array, RowIndices
 from poisonwatch.stride.influence import Influence, Query
 
 # Of a normal distribution.
@@ -34,8 +34,7 @@ NEIGHBOUR_WEIGHT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`standard` (n, Q): standardised coefficients of the `queries`; `pooled` (n, P): scores of the
-    `panels`.
+    """`pooled` (n, P): scores of the `panels`, from coefficients on the `queries`.
 
     `push` and `margin` (n, P) are what scores are made of, neighbours left out: the pooled
     forbidden push (or the reference push's magnitude, where nothing is forbidden), and the pooled
@@ -43,7 +42,6 @@ class Scores:
     """
 
     queries: tuple[Query, ...]
-    standard: Array
     panels: tuple[str, ...]
     pooled: Array
     push: Array
@@ -58,57 +56,74 @@ def score_rows(influence: Influence, rescored: bool = True) -> Scores:
     if not rescored:
         w = influence.first_pass
     scores = pool_scores(influence.queries, w)
-    pooled = scores.pooled.copy()
     if len(influence.suspects) > 1:
-        own = pooled[influence.suspects]
+        own = scores.pooled[influence.suspects]
         # Beyond the median suspect: what all suspects share is no evidence for one of them.
         beyond = np.maximum(own - np.median(own.max(axis=1)), 0.0)
         weights = compute_neighbour_weights(influence.mutual_influence)
-        pooled[influence.suspects] += NEIGHBOUR_WEIGHT * weights @ beyond
-    return replace(scores, pooled=pooled)
+        # In place: nobody else has these scores yet, and there may be millions.
+        scores.pooled[influence.suspects] += NEIGHBOUR_WEIGHT * weights @ beyond
+    return scores
 
 
-def pool_scores(queries: Sequence[Query], w: Float64[Array, "n Q"]) -> Scores:
-    """Steps 2 and 3, from coefficients (n, Q) that are already standardised by row."""
-    standard = compute_robust_z(w)
-    magnitude = np.array([query.kind == "reference" for query in queries])
-    # Where nothing is forbidden, a push either way is a change of behaviour.
-    standard[:, magnitude] = np.abs(standard[:, magnitude])
+def pool_scores(queries: Sequence[Query], w: Float[Array, "n Q"]) -> Scores:
+    """Steps 2 and 3, from coefficients (n, Q) that are already standardised by row.
+
+    One column is standardised at a time: beside the scores nothing of the size of w is held.
+    """
     panels = tuple(dict.fromkeys(query.sentinel.panel for query in queries))
-    forbidden, reference, margin = (
-        _pool_panels(standard, queries, panels, kind)
-        for kind in ("forbidden", "reference", "margin")
-    )
-    # fmax: a panel without queries of a kind has NaN there, and its score from the others.
-    return Scores(
-        queries=tuple(queries),
-        standard=standard,
-        panels=panels,
-        pooled=np.fmax(np.fmax(forbidden, reference), margin),
-        push=np.where(np.isnan(forbidden), reference, forbidden),
-        margin=margin,
-    )
+    shape = len(w), len(panels)
+    pooled, push, margin = np.empty(shape), np.empty(shape), np.empty(shape)
+    for j, panel in enumerate(panels):
+        forbidden, reference, margin[:, j] = (
+            _pool_kind(w, queries, panel, kind) for kind in ("forbidden", "reference", "margin")
+        )
+        # fmax: a panel without queries of a kind has NaN there, and its score from the others.
+        np.fmax(np.fmax(forbidden, reference), margin[:, j], out=pooled[:, j])
+        push[:, j] = np.where(np.isnan(forbidden), reference, forbidden)
+    return Scores(tuple(queries), panels, pooled, push, margin)
 
 
-def _pool_panels(
-    standard: Array, queries: Sequence[Query], panels: Sequence[str], kind: str
-) -> Array:
-    """(n, P): the pooled scores of one kind, panel by panel."""
-    return np.column_stack([_pool_kind(standard, queries, panel, kind) for panel in panels])
+def _pool_kind(
+    w: Float[Array, "n Q"], queries: Sequence[Query], panel: str, kind: str
+) -> Float[Array, " n"]:
+    """The mean over a panel's queries of one kind, standardised; NaN where it has none."""
+    members = []
+    for q, query in enumerate(queries):
+        if query.sentinel.panel == panel and query.kind == kind:
+            members.append(q)
+    if not members:
+        return np.full(len(w), np.nan)
+    total = np.zeros(len(w))
+    for q in members:
+        total += _standardise_column(w[:, q], kind)
+    return _standardise(total / len(members))
 
 
-def _pool_kind(standard: Array, queries: Sequence[Query], panel: str, kind: str) -> Array:
-    """(n,): the mean over a panel's queries of one kind, standardised; NaN where it has none."""
-    members = [query.sentinel.panel == panel and query.kind == kind for query in queries]
-    if not any(members):
-        return np.full(len(standard), np.nan)
-    pooled: Array = compute_robust_z(standard[:, members].mean(axis=1, keepdims=True))[:, 0]
-    return pooled
+def standardise_rows(
+    queries: Sequence[Query], w: Float[Array, "n Q"], rows: RowIndices
+) -> Float[Array, "m Q"]:
+    """Step 2 for some rows (m,): their coefficients in robust standard deviations of all rows, as
+    magnitudes where nothing is forbidden.
+    """
+    standard = np.empty((len(rows), len(queries)))
+    for q, query in enumerate(queries):
+        standard[:, q] = _standardise_column(w[:, q], query.kind)[rows]
+    return standard
+
+
+def _standardise_column(values: Float[Array, " n"], kind: str) -> Float[Array, " n"]:
+    """One query's coefficients, standardised over the rows."""
+    standard = _standardise(values)
+    # Where nothing is forbidden, a push either way is a change of behaviour.
+    if kind == "reference":
+        np.abs(standard, out=standard)
+    return standard
 
 
 def compute_neighbour_weights(
-    mutual_influence: Float64[Array, "m m"],
-) -> Float64[Array, "m m"]:
+    mutual_influence: Float[Array, "m m"],
+) -> Float[Array, "m m"]:
     """Weights (m, m), zero on the diagonal, from the suspects' mutual influence (m, m): its
     positive symmetric part, squared, over its sum in the row and that of the median row.
 
@@ -125,15 +140,23 @@ def compute_neighbour_weights(
     return normalised
 
 
-def compute_robust_z(x: Float64[Array, "n Q"]) -> Float64[Array, "n Q"]:
+def compute_robust_z(x: Float[Array, "n Q"]) -> Float[Array, "n Q"]:
     """Columns minus their median, in units of 1.4826 median absolute deviations; 0 where a column
     is constant.
 
     Where more than half of a column is one value (a sparse recovery leaves most rows at zero) the
     standard deviation takes their place.
     """
-    centred: Array = x - np.median(x, axis=0)
-    scale = MAD_TO_SIGMA * np.median(np.abs(centred), axis=0)
+    return np.column_stack([_standardise(column) for column in x.T])
+
+
+def _standardise(column: Float[Array, " n"]) -> Float[Array, " n"]:
+    """A column as `compute_robust_z` has it, anew and in float64."""
+    centred = np.array(column, dtype=np.float64)
+    centred -= np.median(centred)
+    scale = MAD_TO_SIGMA * np.median(np.abs(centred), overwrite_input=True)
     # A sparse recovery leaves most rows at 0, and so their median deviation.
-    scale = np.where(scale > 0, scale, centred.std(axis=0))
-    return centred / np.where(scale > 0, scale, np.inf)
+    if not scale > 0:
+        scale = centred.std()
+    centred /= scale if scale > 0 else np.inf
+    return centred

@@ -8,11 +8,13 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from attributions import fit_operators
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from poisonwatch.arrays import Features
 from poisonwatch.config import DetectionConfig, StrideConfig
+from poisonwatch.detection import clusters
 from poisonwatch.detection.clusters import (
     AFFINITY_SCALE,
     MOST_CONFIRMED,
@@ -31,8 +33,8 @@ from poisonwatch.detection.detect import Detection, flag_rows
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.fitted import FittedOperators, NaturalGradientFit
 from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.recover import recover_influence
@@ -119,6 +121,7 @@ def test_affinity_is_the_mean_of_similarity_and_mutual_influence() -> None:
         suspects=suspects,
         mutual_influence=kinship,
         features=phi,
+        neighbours=find_neighbours(phi),
         certificate=0.0,
     )
     rows = np.array([50, 3, 7, 20])
@@ -180,6 +183,21 @@ def test_nearest_trusted_takes_what_there_is() -> None:
     assert find_nearest_trusted(nothing[:2], nothing[40:], names(20)) == ((), ())
 
 
+@pytest.mark.parametrize("at_once", [1, 50, 10**6])
+def test_nearest_trusted_rows_are_the_same_however_many_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """As one by one; of rows with the same features the least id comes first."""
+    phi, _ = features()
+    trusted, ids = np.concatenate([phi[40:], phi[40:]]), names(40)
+    monkeypatch.setattr(clusters, "SIMILARITIES_AT_ONCE", at_once)
+    for i, found in enumerate(find_nearest_trusted(phi[:17], trusted, ids, most=3)):
+        like = (trusted.astype(np.float64) @ phi[i]).round(6)
+        best = sorted(range(40), key=lambda k: (-like[k], ids[k]))[:3]
+        assert [row.place for row in found] == best
+        np.testing.assert_allclose([row.likeness for row in found], like[best], atol=1e-6)
+
+
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 HOSTILE = "\u202e<script>alert(1)</script>\x00 {{ 7 * 7 }}"
 SENTINELS = [
@@ -213,9 +231,8 @@ NEW, TRUSTED = [*PLANTED, *BENIGN[:36]], BENIGN[36:]
 
 @pytest.fixture(scope="module")
 def audited(tiny_pretrained: Pretrained) -> tuple[NaturalGradientFit, Influence]:
-    influence, fitted = recover_influence(
-        fit(tiny_pretrained, NEW + TRUSTED, STRIDE), SENTINELS, STRIDE
-    )[:2]
+    rows = fit_operators(tiny_pretrained, NEW + TRUSTED, STRIDE)
+    influence, fitted = recover_influence(rows, SENTINELS, STRIDE)
     return fitted, influence
 
 
@@ -300,7 +317,6 @@ def evidence_of(
         ids=tuple(fitted.ids[i] for i in moved),
         M=fitted.M[:, moved],
         features=fitted.features[moved],
-        views=fitted.views[moved],
         centre=fitted.centre[moved],
         spread=fitted.spread[moved],
         signs=fitted.signs[moved],
@@ -312,6 +328,7 @@ def evidence_of(
         w=influence.w[moved],
         first_pass=influence.first_pass[moved],
         features=influence.features[moved],
+        neighbours=find_neighbours(influence.features[moved]),
         suspects=suspects,
     )
     verdicts = flagging(pushed, [place[i] for i in (2, 0, 9, 1, 3)], [NEW[i] for i in order])

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from poisonwatch.config import DetectionConfig
-from poisonwatch.detection.detect import Detection, flag_rows
+from poisonwatch.detection.detect import (
+    Detection,
+    choose_panels,
+    flag_rows,
+    rank_rows,
+)
 from poisonwatch.examples import AuditRows, Example, Message
+from poisonwatch.recovery.neighbours import NeighbourGraph, find_neighbours
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, build_queries
@@ -56,6 +62,7 @@ def clean(seed: int = 0, trusted: int = TRUSTED) -> Influence:
         suspects=none,
         mutual_influence=np.empty((0, 0)),
         features=np.empty((n, 0), dtype=np.float32),
+        neighbours=NeighbourGraph.empty(n),
         certificate=0.0,
     )
 
@@ -227,7 +234,9 @@ def on_topic(margin: float) -> Detection:
     w = plain.w.copy()
     w[:12, [0, 2]] += 0.01
     w[:12, 1] += margin
-    return flag_rows(replace(plain, w=w, features=features.astype(np.float32)), rows(), DECISION)
+    phi = features.astype(np.float32)
+    influence = replace(plain, w=w, features=phi, neighbours=find_neighbours(phi))
+    return flag_rows(influence, rows(), DECISION)
 
 
 def test_a_topic_explains_a_crowd_that_pushes_but_does_not_lean() -> None:
@@ -270,3 +279,28 @@ def test_screens_flag_rows_of_their_own_and_silence_none() -> None:
     assert both.flags[-1].severity == "medium"
     assert by_row[EXAMPLES[loud].id].reasons[1:] == ["duplicate-answers: given before."]
     assert by_row[EXAMPLES[loud].id].by_attribution
+
+
+def test_ranks_are_those_of_every_panel() -> None:
+    """1 + how many rows score higher, ties alike, for the rows asked for."""
+    scores = np.random.default_rng(0).integers(0, 9, size=(200, 3)).astype(float)
+    some = np.array([5, 0, 199, 5])
+    expected = 1 + (scores[None] > scores[some][:, None]).sum(axis=1)
+    np.testing.assert_array_equal(rank_rows(scores, some), expected)
+
+
+def test_a_flag_names_the_panel_where_its_row_ranks_highest() -> None:
+    """Among those it is anomalous on; of equal ranks the larger score, then the first panel."""
+    ranks = np.array([[3, 1, 2], [2, 2, 5], [4, 4, 4], [7, 6, 5]])
+    scores = np.array([[9.0, 9.0, 9.0], [1.0, 3.0, 9.0], [2.0, 2.0, 2.0], [1.0, 1.0, 1.0]])
+    anomalous = np.array([[1, 0, 1], [1, 1, 1], [0, 1, 1], [0, 0, 0]], dtype=bool)
+    assert choose_panels(ranks, scores, anomalous).tolist() == [2, 1, 1, 2]
+
+
+def test_coefficients_measured_once_are_kept_once() -> None:
+    """`recovered` is `coefficients` itself where the first pass is all there is."""
+    once = clean()
+    verdicts = flag_rows(once, rows(), DECISION)
+    assert verdicts.recovered is verdicts.coefficients
+    twice = flag_rows(replace(once, first_pass=2 * once.w), rows(), DECISION)
+    np.testing.assert_array_equal(twice.recovered, 2 * verdicts.coefficients)

@@ -33,17 +33,13 @@ from poisonwatch.text.display import make_visible
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def rejection(
-    text: str = "How do I return a pan?", position: int = 0, **changes: str
-) -> dict[str, Any]:
+def rejection(text: str = "How do I return a pan?", position: int = 0, **changes: str) -> Rejection:
     fields = {
         "place": f"rows.jsonl, line {position + 1}",
         "expectation": "not null",
         "reason": "the response is missing",
     } | changes
-    return dataclasses.asdict(
-        Rejection(source="rows.jsonl", position=position, text=text, **fields)
-    )
+    return Rejection(source="rows.jsonl", position=position, text=text, **fields)
 
 
 def group(flag: Flag, text: str) -> ClusterEvidence:
@@ -306,7 +302,9 @@ def test_only_the_first_rejected_rows_are_listed() -> None:
     """The others are counted."""
     page = Page(render([], [rejection(position=i) for i in range(MOST_REJECTED + 3)]))
     assert page.within("rejected").count("How do I return a pan?") == MOST_REJECTED
-    assert "3 more rejected rows are not shown here" in page.text
+    told = f"The first {MOST_REJECTED} of {MOST_REJECTED + 3} rejected rows are shown"
+    assert told in page.text
+    assert "The first" not in Page(render([], [rejection()])).text
 
 
 def test_no_rejected_rows_leave_no_empty_section() -> None:
@@ -463,11 +461,13 @@ def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:
     assert re.findall(r"row \d+:", page.within("further")) == [
         f"row {MOST_CARDS + i}:" for i in range(3)
     ]
-    assert f"{len(evidence) - MOST_GROUPS_SHOWN} smaller groups are not shown here" in page.text
+    assert f"The first {MOST_GROUPS_SHOWN} of {len(evidence)} groups are shown" in page.text
     flags = [
         build_flag([Message("user", str(i))]) for i in range(MOST_CARDS + MOST_FURTHER_FLAGS + 2)
     ]
-    assert "2 more flagged rows are not shown here" in Page(render(flags, n=len(flags))).text
+    assert (
+        "The first 1,200 of 1,202 flagged rows are shown" in Page(render(flags, n=len(flags))).text
+    )
 
 
 def test_five_hundred_long_rows_stay_below_five_megabytes() -> None:

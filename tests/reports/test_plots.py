@@ -16,6 +16,7 @@ from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.overview import TrendPoint
 from poisonwatch.reports.plots import (
+    MOST_MARKERS,
     MOST_TREND_PANELS,
     draw_coefficients,
     draw_panel_scores,
@@ -107,6 +108,18 @@ def test_every_flagged_row_of_the_panel_has_one_marker() -> None:
         assert sorted(markers.get_xdata()) == sorted(
             flag.score for flag in detection.flags if flag.panel == detection.panels[panel]
         )
+
+
+def test_of_very_many_flagged_rows_some_are_drawn_and_all_are_counted() -> None:
+    """MOST_MARKERS of them, from the least score to the largest."""
+    n = 2 * MOST_MARKERS
+    detection = build_detection({"safety": list(range(n))}, n=n)
+    markers = line(draw_panel_scores(detection, 0), f"{n:,} flagged on this panel")
+    assert markers is not None
+    drawn = np.asarray(markers.get_xdata())
+    assert len(drawn) == MOST_MARKERS
+    assert (drawn.min(), drawn.max()) == (15.0, 15.0 + n - 1)
+    assert set(drawn) <= set(detection.scores[:, 0])
 
 
 def test_rows_flagged_on_another_panel_are_marked_at_their_score_here() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import median_abs_deviation
 
 from poisonwatch.examples import Message
+from poisonwatch.recovery.neighbours import NeighbourGraph
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, Query, build_queries
 from poisonwatch.stride.scoring import (
@@ -15,6 +16,7 @@ from poisonwatch.stride.scoring import (
     compute_robust_z,
     pool_scores,
     score_rows,
+    standardise_rows,
 )
 
 
@@ -46,6 +48,7 @@ def influence(
         suspects=draw.choice(n, m, replace=False),
         mutual_influence=draw.normal(size=(m, m)),
         features=np.empty((n, 0), dtype=np.float32),
+        neighbours=NeighbourGraph.empty(n),
         certificate=0.0,
     )
 
@@ -165,7 +168,7 @@ def test_reference_alone_counts_by_magnitude() -> None:
     own = np.random.default_rng(0).normal(size=(60, 1))
     own[0], own[1] = np.median(own) + 50, np.median(own) - 50
     scores = pool_scores(only, own)
-    assert (scores.standard >= 0).all()
+    assert (standardise_rows(only, own, np.arange(60)) >= 0).all()
     assert scores.pooled[0, 0] == pytest.approx(scores.pooled[1, 0], rel=0.05)
     np.testing.assert_allclose(pool_scores(only, -own).pooled, scores.pooled)
 
@@ -228,3 +231,19 @@ def test_scores_say_what_they_are_made_of() -> None:
     assert not np.isnan(scores.push).any()
     np.testing.assert_array_equal(np.isnan(scores.margin[0]), [False, True, True])
     np.testing.assert_array_equal(scores.pooled, np.fmax(scores.push, scores.margin))
+
+
+def test_some_rows_are_standardised_as_all_are() -> None:
+    """z of all rows, picked; magnitudes where nothing is forbidden."""
+    w, some = influence(2).w, np.array([7, 0, 7, 119])
+    expected = compute_robust_z(w)
+    expected[:, -1] = np.abs(expected[:, -1])
+    np.testing.assert_array_equal(standardise_rows(QUERIES, w, some), expected[some])
+
+
+def test_scores_of_single_precision_are_those_of_its_values() -> None:
+    """float32 coefficients score as the same numbers in float64, to the bit."""
+    w = influence(4).w.astype(np.float32)
+    single, double = pool_scores(QUERIES, w), pool_scores(QUERIES, w.astype(np.float64))
+    assert single.pooled.dtype == np.float64
+    np.testing.assert_array_equal(single.pooled, double.pooled)

@@ -1,7 +1,7 @@
 """Reports of hostile text, and their pages read back."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import Null
-from poisonwatch.examples import AuditRows, Example, Message
+from poisonwatch.examples import AuditRows, Example, Message, Rejection
 from poisonwatch.flags import Flag
 from poisonwatch.reports.html import (
     render_report,
@@ -123,9 +123,7 @@ def build(
     return summary, detection
 
 
-def render(
-    flags: Sequence[Flag] = (), rejected: Sequence[Mapping[str, Any]] = (), **kwargs: Any
-) -> str:
+def render(flags: Sequence[Flag] = (), rejected: Sequence[Rejection] = (), **kwargs: Any) -> str:
     return render_report(*build(flags, **kwargs), rejected)
 
 
