@@ -31,6 +31,10 @@ NORM_EPSILON = 1e-6
 # Rows whose states the basis is fitted to.
 BASIS_ROWS = 256
 
+# Numbers of gradients and operators that are worked on at a time (16 MB): each takes up to four
+# times as much on its way.
+NUMBERS_AT_ONCE = 1 << 22
+
 
 @dataclass(frozen=True, slots=True)
 class Basis:
@@ -136,11 +140,34 @@ class Preconditioner:
 
     def __call__(self, G: Float[Tensor, "*m r D"]) -> Float[Tensor, "*m r D"]:
         """Precondition G (..., r, D)."""
-        return torch.cholesky_solve(torch.cholesky_solve(G, self._A).mT, self._S).mT
+        return self.overwrite(G.clone(memory_format=torch.contiguous_format))
+
+    def overwrite(self, G: Float[Tensor, "*m r D"]) -> Float[Tensor, "*m r D"]:
+        """Precondition G (..., r, D) in place, and return it; G must be contiguous."""
+        for part in split_evenly(G.view(-1, *G.shape[-2:])):
+            m, r, D = part.shape
+            # All rows are columns of one right-hand side: a batch of systems would copy the factor,
+            # D x D numbers, for each.
+            right = torch.cholesky_solve(part.reshape(m * r, D).T, self._S).T.view(m, r, D)
+            both = torch.cholesky_solve(right.transpose(0, 1).reshape(r, m * D), self._A)
+            part.copy_(both.view(r, m, D).transpose(0, 1))
+        return G
+
+    def find_whitening(self) -> tuple[Float[Tensor, "r r"], Float[Tensor, "D D"]]:
+        """U_A e_A^-1/2 (r, r) and U_S e_S^-1/2 (D, D) of the damped factors' eigenvectors and
+        eigenvalues, largest first: H = left^T G right is whitened, <H, H'> = <P G, G'>.
+        """
+        left, right = (_find_whitening(lower @ lower.mT) for lower in (self._A, self._S))
+        return left, right
 
     def undo(self, preconditioned: Float[Tensor, "*m r D"]) -> Float[Tensor, "*m r D"]:
         """The G (..., r, D) that became `preconditioned`."""
         return self._A @ (self._A.mT @ preconditioned @ self._S) @ self._S.mT
+
+
+def split_evenly(G: Float[Tensor, "m r D"]) -> tuple[Tensor, ...]:
+    """G (m, r, D) in parts of at most NUMBERS_AT_ONCE numbers, or of one row."""
+    return torch.split(G, max(1, NUMBERS_AT_ONCE // (G.shape[1] * G.shape[2])))
 
 
 def _factorise_damped(factor: Tensor, damping: float) -> Tensor:
@@ -150,6 +177,13 @@ def _factorise_damped(factor: Tensor, damping: float) -> Tensor:
     identity = torch.eye(len(factor), device=factor.device)
     lower: Tensor = torch.linalg.cholesky(factor + ridge * identity)
     return lower
+
+
+def _find_whitening(factor: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """Eigenvectors over the roots of their eigenvalues, (k, k), of a positive definite factor."""
+    values, vectors = torch.linalg.eigh(factor.double())
+    whitening: Tensor = (vectors * values.rsqrt()).flip(1).to(factor.dtype)
+    return whitening
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +206,12 @@ def compute_typical_eta(
 
     `A` (r, r) is E[B B^T], `mean_power` mean_t ||z_t||^2.
     """
-    moved = torch.einsum("krd,rs,ksd->k", a, A, a).mean()
+    # tr(A sum_k a_k a_k^T): nothing of the size of a is made on the way.
+    gram = torch.zeros_like(A, dtype=torch.float64)
+    for part in split_evenly(a):
+        rows = part.transpose(0, 1).reshape(part.shape[1], -1)
+        gram += rows @ rows.T
+    moved = (A.double() * gram).sum() / len(a)
     return shift * float((mean_power / moved) ** 0.5)
 
 
@@ -180,11 +219,11 @@ def solve_operators(
     sums: Float[Tensor, "K r D"], preconditioner: Preconditioner, basis: Basis, shift: float
 ) -> Operators:
     """a_k from the subsets' sums of c_i G_i (K, r, D), scaled to the wanted typical ||z~ - z|| /
-    ||z||.
+    ||z||. The sums are overwritten: operators take their place.
     """
-    a = preconditioner(sums)
+    # In place: sums are K x r x D floats, the most that a fit holds.
+    a = preconditioner.overwrite(sums)
     eta = compute_typical_eta(a, preconditioner.A, preconditioner.mean_power, shift)
-    # In place: a is K x r x D floats, the most that a fit holds.
     return Operators(a.mul_(-eta), basis, eta, shift)
 
 

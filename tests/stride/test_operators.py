@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from allocations import measure_peak
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -195,7 +196,8 @@ def test_operators_solve_the_damped_normal_equations(
     mean diagonal.
     """
     moments, sums = sums_of(model, basis, encoded, membership)
-    operators = solve_operators(sums, Preconditioner(moments, damping), basis, 0.005)
+    # Operators take the sums' place.
+    operators = solve_operators(sums.clone(), Preconditioner(moments, damping), basis, 0.005)
 
     def damped(factor: Tensor) -> Tensor:
         mean = (factor / moments.tokens).double()
@@ -216,6 +218,52 @@ def test_preconditioner_is_symmetric_and_positive_definite(
     gram = P(sums).flatten(1) @ sums.flatten(1).T
     torch.testing.assert_close(gram, gram.T, rtol=1e-3, atol=1e-4 * float(gram.abs().max()))
     assert (gram.diagonal() > 0).all()
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * R * 32, 1 << 23])
+def test_preconditioning_in_parts_equals_two_inverses(
+    model: FrozenModel,
+    basis: Basis,
+    encoded: list[Encoded],
+    membership: Membership,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+) -> None:
+    """P G = (A + damping)^-1 G (S + damping)^-1 for one G, for none, and for a (2, 4) grid of them,
+    however few numbers are worked on at a time; `overwrite` leaves it where G was.
+    """
+    monkeypatch.setattr("poisonwatch.stride.operators.NUMBERS_AT_ONCE", at_once)
+    moments, sums = sums_of(model, basis, encoded, membership)
+    P = Preconditioner(moments, 0.1)
+    left, right = (
+        torch.linalg.inv(mean + 0.1 * mean.diagonal().mean() * torch.eye(len(mean)))
+        for mean in ((m / moments.tokens).double() for m in (moments.A, moments.S))
+    )
+    expected = (left @ sums.double() @ right).float()
+    close = {"rtol": 1e-3, "atol": 1e-4 * float(expected.abs().max())}
+    before = sums.clone()
+    torch.testing.assert_close(P(sums.view(2, 4, R, 32)).view(8, R, 32), expected, **close)
+    torch.testing.assert_close(P(sums[3]), expected[3], **close)
+    assert P(sums[:0]).shape == (0, R, 32)
+    torch.testing.assert_close(sums, before, rtol=0, atol=0)
+    assert P.overwrite(sums) is sums
+    torch.testing.assert_close(sums, expected, **close)
+
+
+def test_solving_for_operators_takes_one_part_more(
+    monkeypatch: pytest.MonkeyPatch, basis: Basis
+) -> None:
+    """K operators where their sums stood: what is allocated on the way is bounded by four parts,
+    not by K, nor by K factors of D x D.
+    """
+    K, D, part = 400, 64, 1 << 14
+    monkeypatch.setattr("poisonwatch.stride.operators.NUMBERS_AT_ONCE", part)
+    draw = torch.randn(200, D, generator=torch.Generator().manual_seed(0))
+    moments = Moments(draw[:, :R].T @ draw[:, :R], draw.T @ draw, 1.0, 200)
+    P, sums = Preconditioner(moments, 0.1), torch.randn(K, R, D)
+    peak, _ = measure_peak(lambda: solve_operators(sums, P, basis, 0.005))
+    assert 0 < peak <= 4 * (4 * part + 2 * D**2)
+    assert peak < sums.nbytes / 4
 
 
 @pytest.mark.parametrize("shift", [0.001, 0.005, 0.05])
