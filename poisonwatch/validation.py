@@ -66,13 +66,13 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class Validation:
     """A validated batch: every row of it is among the `examples` or the `rejected`, in order, or is
-    one of the `copies`.
+    one of the `copies`. The examples may lie in a file (`poisonwatch.packed_examples`).
 
     A copy has the content of an earlier row of the batch, or its bytes where it cannot be read; the
     bytes of `identical` ones are an earlier row's, too. A copy is no failure.
     """
 
-    examples: list[Example]
+    examples: Sequence[Example]
     rejected: list[Rejection]
     checks: list[Check]
     copies: int = 0

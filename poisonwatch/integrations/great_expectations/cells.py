@@ -73,15 +73,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class BatchFacts:
-    """What cells tell beyond their own row: by the number of a copy the row that came `first` with
-    its content, the ids that are `known` from before, and how tokens are counted and languages
-    told.
+    """What cells tell beyond their own row: by the number of a copy the place of the row that came
+    `first` with its content, the ids that are `known` from before, and how tokens are counted and
+    languages told.
     """
 
-    first: Mapping[int, RawRow]
-    known: Set[str]
+    first: Mapping[int, str]
     facts: Facts
     language: LanguageDetector | None
+    known: Set[str] = frozenset()
 
 
 def make_cell(column: str, line: Line, batch: BatchFacts) -> Any:
@@ -104,10 +104,7 @@ def _get_record(line: Line) -> Mapping[str, Any]:
 
 def _find_copy(line: Line, batch: BatchFacts) -> str | None:
     """The place of an earlier row with the same content."""
-    first = batch.first.get(line.number)
-    if first is None:
-        return None
-    return replace_surrogates(first.place)
+    return replace_surrogates(batch.first.get(line.number))
 
 
 def _is_known(line: Line, batch: BatchFacts) -> bool:

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import great_expectations as gx
@@ -28,14 +29,56 @@ RESULT_FORMAT = {
 }
 NO_ROWS = "no rows"
 
-CheckResult = tuple[Check, list[int]]  # an expectation's check, and the rows that fail it
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of an expectation on rows: of those `asked`, which have something in the cell,
+    `failing` failed, `rows` by their numbers. Of one on the whole batch whether it is `fulfilled`,
+    and what was `observed`, in words.
+    """
+
+    asked: int = 0
+    failing: int = 0
+    rows: list[int] = field(default_factory=list)
+    fulfilled: bool = True
+    observed: str | None = None
+
+    def add(self, other: "Outcome") -> None:
+        """Count what came of the same expectation on more rows, each of which it asks by itself."""
+        self.asked += other.asked
+        self.failing += other.failing
+        self.rows += other.rows
+
+    def make_check(self, expected: AuditExpectation) -> Check:
+        """What it means."""
+        passed, failing, share, observed = self.fulfilled, None, None, self.observed
+        if expected.on_rows:
+            failing = self.failing
+            # Without rows that are asked none fails.
+            share = failing / max(self.asked, 1)
+            passed = not failing or (self.asked - failing) / self.asked >= expected.mostly
+            observed = f"{failing:,} of {self.asked:,} rows fail"
+            if expected.mostly < 1:
+                observed = f"holds for {self.asked - failing:,} of {self.asked:,} rows"
+        return Check(
+            expectation=expected.kind,
+            column=", ".join(expected.columns) or None,
+            severity=expected.severity,
+            passed=passed or expected.severity == "note",
+            failing=failing,
+            share=share,
+            reason=expected.reason,
+            observed=observed,
+        )
 
 
-def evaluate(expected: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[CheckResult]:
+def evaluate(expected: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[Outcome]:
     """What came of each expectation on a frame.
 
     Raises ConfigError where an expectation of the user's cannot be evaluated.
     """
+    if not expected:
+        return []
     # A context of its own, in memory: Great Expectations would look for one in the working folder.
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -44,7 +87,7 @@ def evaluate(expected: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[
     batch = definition.get_batch(batch_parameters={"dataframe": frame})
     with _use_python_patterns():
         results = _run_suite(expected, batch)
-    found: list[CheckResult] = []
+    found: list[Outcome] = []
     for asked, result in zip(expected, results, strict=True):
         found.append(_read_result(asked, result, len(frame)))
     return found
@@ -98,50 +141,31 @@ def _make_unusable_error(expected: AuditExpectation, problem: str) -> Exception:
     return ConfigError(f"{expected.setting}: {message}")
 
 
-def _read_result(expected: AuditExpectation, result: Any, n: int) -> CheckResult:
+def _read_result(expected: AuditExpectation, result: Any, n: int) -> Outcome:
     """What came of an expectation on n rows."""
     problem = _find_exception(result.exception_info)
     if problem is not None:
         raise _make_unusable_error(expected, problem)
     values = result.result
-    failing: int | None = None
-    share: float | None = None
-    observed: str | None
     if expected.on_rows:
-        failing, share, observed = _read_row_counts(expected, values)
-    elif not n and expected.columns:
+        return _read_row_counts(expected, values)
+    observed = _describe_observed(values)
+    if not n and expected.columns:
         observed = NO_ROWS
-    else:
-        observed = _describe_observed(values)
     # Of no rows nothing can be measured, which Great Expectations takes for a failure.
-    passed = bool(result.success) or expected.severity == "note" or observed == NO_ROWS
-    check = Check(
-        expectation=expected.kind,
-        column=", ".join(expected.columns) or None,
-        severity=expected.severity,
-        passed=passed,
-        failing=failing,
-        share=share,
-        reason=expected.reason,
-        observed=observed,
-    )
-    return check, [int(index[INDEX]) for index in values.get("unexpected_index_list") or []]
+    return Outcome(fulfilled=bool(result.success) or observed == NO_ROWS, observed=observed)
 
 
-def _read_row_counts(
-    expected: AuditExpectation, values: Mapping[str, Any]
-) -> tuple[int, float, str]:
-    """How many rows fail, their share of those looked at, and both in words."""
+def _read_row_counts(expected: AuditExpectation, values: Mapping[str, Any]) -> Outcome:
+    """How many rows are asked, and which of them fail."""
     if "unexpected_count" not in values:
         raise _make_unusable_error(expected, "it does not tell which rows fail")
-    # A row whose cell is empty is not asked.
-    asked = values["element_count"] - values.get("missing_count", 0)
-    failing = int(values["unexpected_count"])
-    # Without rows that are asked none fails.
-    share = failing / max(asked, 1)
-    if expected.mostly < 1:
-        return failing, share, f"holds for {asked - failing:,} of {asked:,} rows"
-    return failing, share, f"{failing:,} of {asked:,} rows fail"
+    return Outcome(
+        # A row whose cell is empty is not asked.
+        asked=int(values["element_count"] - values.get("missing_count", 0)),
+        failing=int(values["unexpected_count"]),
+        rows=[int(index[INDEX]) for index in values.get("unexpected_index_list") or []],
+    )
 
 
 def _find_exception(info: Mapping[str, Any]) -> str | None:

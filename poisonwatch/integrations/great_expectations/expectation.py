@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import (
     ColumnMapExpectation,
     ColumnPairMapExpectation,
@@ -13,6 +14,16 @@ from poisonwatch.validation import Severity
 
 # Types that look at each row by itself, and so can say which rows fail.
 ROW_EXPECTATIONS = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
+
+# Those among them that look at other rows, too: at their values, their mean, their order.
+ACROSS_ROWS = (
+    gxe.ExpectColumnValuesToBeUnique,
+    gxe.ExpectCompoundColumnsToBeUnique,
+    gxe.ExpectColumnValuesToBeIncreasing,
+    gxe.ExpectColumnValuesToBeDecreasing,
+    gxe.ExpectColumnValueZScoresToBeLessThan,
+    gxe.ExpectColumnValuesToNotBeOutliers,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,11 @@ class AuditExpectation:
     def on_rows(self) -> bool:
         """Whether it can say which rows fail."""
         return isinstance(self.expectation, ROW_EXPECTATIONS)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether rows can be asked some at a time: the answer for one depends on no other."""
+        return self.on_rows and not isinstance(self.expectation, ACROSS_ROWS)
 
     @property
     def mostly(self) -> float:

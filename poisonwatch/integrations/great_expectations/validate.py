@@ -1,24 +1,28 @@
 """Validation: rows through the Great Expectations suite, which pass, and which are kept out."""
 
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import SourceError
-from poisonwatch.examples import Example, Rejection
-from poisonwatch.integrations.great_expectations.evaluate import CheckResult, evaluate
+from poisonwatch.examples import Example, RawRow, Rejection
+from poisonwatch.formats.format import Draft
+from poisonwatch.integrations.great_expectations.copies import Copies, find_copies
 from poisonwatch.integrations.great_expectations.expectation import AuditExpectation
-from poisonwatch.integrations.great_expectations.frame import RowTable, build_table
-from poisonwatch.integrations.great_expectations.suite import READABLE, build_suite
+from poisonwatch.integrations.great_expectations.suite import build_suite
+from poisonwatch.integrations.great_expectations.trial import Trial
+from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.sources.open import SourceRows
-from poisonwatch.sources.unread import count_unread, describe_long, select_long
+from poisonwatch.sources.unread import UnreadField, describe_long, select_long
 from poisonwatch.text.display import excerpt
-from poisonwatch.text.language import make_language_detector
 from poisonwatch.text.words import plural
 from poisonwatch.validation import Check, Facts, Validation
 
 EXCERPT_CHARACTERS = 400
 REASONS_SHOWN = 3
+ROWS_PASSED_BY = 50  # rows that are read one after the other in the time of one by itself
 
 # One bad row alone is all of a pull, beside rows that passed before it is few; a column that
 # vanished spoils hundreds, and is not to be outweighed by them.
@@ -29,15 +33,17 @@ def check_rows(
     rows: SourceRows,
     validation: ValidationConfig,
     facts: Facts = Facts(),  # noqa: B008  (it is frozen)
+    pack: Path | None = None,
 ) -> Validation:
     """Validate every row: which pass, which are rejected and why, and what came of every
     expectation. Copies are counted, and count neither as rows that fail nor beside them.
 
-    Raises ConfigError where an expectation of the user's cannot be evaluated, SourceError where a
-    larger share of the rows than `max_rejected_share` fails, no row is left of some, or an
-    expectation of severity stop fails.
+    Rows that pass are written to the file `pack` where there is one, and stay there
+    (`PackedExamples`): memory then does not grow with the batch. Raises ConfigError where an
+    expectation of the user's cannot be evaluated, SourceError where a larger share of the rows than
+    `max_rejected_share` fails, no row is left of some, or an expectation of severity stop fails.
     """
-    found, refusal = try_rows(rows, validation, facts)
+    found, refusal = try_rows(rows, validation, facts, pack)
     if refusal is not None:
         raise refusal
     return found
@@ -47,96 +53,77 @@ def try_rows(
     rows: SourceRows,
     validation: ValidationConfig,
     facts: Facts = Facts(),  # noqa: B008  (it is frozen)
+    pack: Path | None = None,
 ) -> tuple[Validation, SourceError | None]:
     """Validate every row, and say what an audit would stop with; None where it would go on.
 
     Raises ConfigError where an expectation of the user's cannot be evaluated.
     """
     suite = build_suite(validation, facts)
-    table = _build_table(rows, suite, validation, facts)
-    results = [*evaluate([READABLE], table.problems), *evaluate(suite, table.readable)]
-    failed = _find_first_failures([READABLE, *suite], results)
-    refused = _choose_refused(table, failed)
-    rejected = [_make_rejection(rows, table, i, failed[i]) for i in sorted(refused.values())]
+    copies = find_copies(rows)
+    trial = Trial(rows, suite, validation, facts, copies)
+    examples, numbers = _keep_examples(trial.examine(), pack)
+    refused = trial.choose_refused()
+    examples = _drop_refused(examples, numbers, refused, pack)
+    rejected = _make_rejections(rows, trial, sorted(refused.values()))
     refusal = None
     if rejected:
-        reasons = [failed[i].reason for i in refused.values()]
+        reasons = [trial.find_failure(i)[0].reason for i in refused.values()]
         earlier = min(facts.accepted, MOST_EARLIER_COUNTED)
         most_share = validation.max_rejected_share
         refusal = _find_too_many(
-            reasons, rejected[0], table, earlier=earlier, most_share=most_share
+            reasons, rejected[0], copies, earlier=earlier, most_share=most_share
         )
-    checks = [check for check, _ in results]
+    checks = trial.make_checks()
     # After the shares: a batch of broken rows fails most of what stops an audit, too.
     refusal = refusal or _find_stop(checks)
-    examples = _list_passed(table, refused)
-    checks += _check_unread(rows, facts)
-    found = Validation(examples, rejected, checks, table.copies, table.identical)
+    checks += _check_unread(trial.list_unread(), len(rows))
+    found = Validation(examples, rejected, checks, copies.count, copies.identical)
     if found.rows != len(rows):
         raise RuntimeError(
             f"{len(rows)} rows became {len(examples)} examples, {len(rejected)} rejections and "
-            f"{table.copies} copies"
+            f"{copies.count} copies"
         )
     return found, refusal
 
 
-def _build_table(
-    rows: SourceRows, suite: Sequence[AuditExpectation], validation: ValidationConfig, facts: Facts
-) -> RowTable:
-    """The rows with the columns that the suite is about."""
-    columns: set[str] = set()
-    for expected in suite:
-        columns.update(expected.columns)
-        if expected.detail is not None:
-            columns.add(expected.detail)
-    # The detector is an extra that need not be installed, and takes a moment to load.
-    language = None
-    if "language" in columns:
-        language = make_language_detector(validation.languages)
-    return build_table(rows, facts, columns, language)
+def _keep_examples(
+    examined: Iterable[tuple[int, Example]], pack: Path | None
+) -> tuple[Sequence[Example], "array[int]"]:
+    """Examples, in a file where there is one for them, and their rows' numbers."""
+    numbers: array[int] = array("q")
+
+    def note_numbers() -> Iterator[Example]:
+        for number, example in examined:
+            numbers.append(number)
+            yield example
+
+    if pack is None:
+        return list(note_numbers()), numbers
+    return PackedExamples.write(pack, note_numbers()), numbers
 
 
-def _find_first_failures(
-    suite: Sequence[AuditExpectation], results: Sequence[CheckResult]
-) -> dict[int, AuditExpectation]:
-    """For each row that is rejected, the first expectation that rejects it."""
-    failed: dict[int, AuditExpectation] = {}
-    for expected, (_, failing) in zip(suite, results, strict=True):
-        # Being a copy is no failure of the content, whoever asks.
-        if expected.severity != "reject" or "copy_of" in expected.columns:
-            continue
-        for row in failing:
-            failed.setdefault(row, expected)
-    return failed
+def _drop_refused(
+    examples: Sequence[Example],
+    numbers: Sequence[int],
+    refused: Mapping[int, int],
+    pack: Path | None,
+) -> Sequence[Example]:
+    """The examples, each the first row of its content, without those that are refused."""
+    if not any(number in refused for number in numbers):
+        return examples
+    passed = (e for number, e in zip(numbers, examples, strict=True) if number not in refused)
+    if pack is None:
+        return list(passed)
+    return PackedExamples.write(pack, passed)
 
 
-def _choose_refused(table: RowTable, failed: Mapping[int, AuditExpectation]) -> dict[int, int]:
-    """By the first row of each content that is refused, the row whose failure is told: the first
-    that fails.
-
-    Copies differ in fields that are not read. Where the user's expectations are about these, one
-    that fails refuses the content: it would be released at every place.
+def _check_unread(unread: Sequence[UnreadField], total: int) -> list[Check]:
+    """A warning for every field that is not read and may hold what is trained on, of `total`
+    rows.
     """
-    refused: dict[int, int] = {}
-    for i in sorted(failed):
-        refused.setdefault(table.first[i], i)
-    return refused
-
-
-def _list_passed(table: RowTable, refused: Mapping[int, int]) -> list[Example]:
-    """Of each content that is not refused, the first row."""
-    passed: list[Example] = []
-    for i, example in enumerate(table.examples):
-        if example is not None and table.first[i] == i and i not in refused:
-            passed.append(example)
-    return passed
-
-
-def _check_unread(rows: SourceRows, facts: Facts) -> list[Check]:
-    """A warning for every field that is not read and may hold what is trained on."""
-    fields = select_long(count_unread(rows, facts.ignore), len(rows))
     found: list[Check] = []
-    for field in fields:
+    for field in select_long(unread, total):
         check = Check(
             expectation="expect_long_text_to_be_read",
             column=None,
@@ -151,16 +138,35 @@ def _check_unread(rows: SourceRows, facts: Facts) -> list[Check]:
     return found
 
 
+def _make_rejections(rows: SourceRows, trial: Trial, numbers: Sequence[int]) -> list[Rejection]:
+    """A rejection for each of these rows, in ascending order."""
+    rejected: list[Rejection] = []
+    for number, (row, draft) in zip(numbers, _select_rows(rows, numbers), strict=True):
+        expected, detail = trial.find_failure(number)
+        rejected.append(_make_rejection(row, draft, expected, detail))
+    return rejected
+
+
+def _select_rows(rows: SourceRows, numbers: Sequence[int]) -> Iterator[tuple[RawRow, Draft]]:
+    """The rows of these ascending numbers."""
+    # A batch may lie in a database: few of its rows are asked for, many are met by going through.
+    if len(numbers) * ROWS_PASSED_BY < len(rows):
+        for number in numbers:
+            yield rows.raw[number], rows.drafts[number]
+        return
+    wanted = set(numbers)
+    for number, read in enumerate(rows):
+        if number in wanted:
+            yield read
+
+
 def _make_rejection(
-    rows: SourceRows, table: RowTable, i: int, expected: AuditExpectation
+    row: RawRow, draft: Draft, expected: AuditExpectation, detail: str | None
 ) -> Rejection:
-    """Row i is rejected for an expectation."""
-    row, draft = rows.raw[i], rows.drafts[i]
+    """A row is rejected for an expectation, of which `detail` says more."""
     reason = expected.reason
-    if expected.detail:
-        detail = table.detail(i, expected.detail)
-        if detail:
-            reason = f"{reason}: {detail}"
+    if detail:
+        reason = f"{reason}: {detail}"
     if expected.remedy:
         reason = f"{reason}; {expected.remedy}"
     text = " / ".join(turn.text for turn in (*draft.turns, *draft.rejected) if turn.text)
@@ -176,12 +182,12 @@ def _make_rejection(
 
 
 def _find_too_many(
-    failed: Sequence[str], first: Rejection, table: RowTable, earlier: int, most_share: float
+    failed: Sequence[str], first: Rejection, copies: Copies, earlier: int, most_share: float
 ) -> SourceError | None:
-    """An error where too many of a table's rows are rejected for the reasons `failed`, `first`
+    """An error where too many of a batch's rows are rejected for the reasons `failed`, `first`
     first; `earlier` rows that passed before count beside them, copies do not.
     """
-    n = len(table.first) - table.copies
+    n = len(copies.first) - copies.count
     share = len(failed) / (n + earlier)
     none_is_left = len(failed) == n + earlier
     if share <= most_share and not none_is_left:
@@ -192,8 +198,8 @@ def _find_too_many(
     beside = ""
     if earlier:
         beside = f", beside {earlier} that passed before,"
-    if table.copies:
-        beside = f", {plural(table.copies, 'copy', 'copies')} aside," + beside.removeprefix(",")
+    if copies.count:
+        beside = f", {plural(copies.count, 'copy', 'copies')} aside," + beside.removeprefix(",")
     reasons = Counter(failed).most_common(REASONS_SHOWN)
     most_often = "; ".join(f"{excerpt(reason, 100)} ({count})" for reason, count in reasons)
     return SourceError(
