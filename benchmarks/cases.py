@@ -23,45 +23,43 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peers import PEERS, Measured, bm25, measured, tfidf
+from row_bank import CACHE, RowBank
 from scipy.linalg import block_diag
 from sklearn.metrics import average_precision_score
 
-from poisonwatch.arrays import Features
 from poisonwatch.config import ModelConfig, StrideConfig
-from poisonwatch.examples import Example, Message
-from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.examples import Example
+from poisonwatch.model.encoding import Encoded
+from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
+from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.open import read_source
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.designs import draw_by_design
 from poisonwatch.stride.fitted import NaturalGradientFit
+from poisonwatch.stride.geometry import Geometry
 from poisonwatch.stride.influence import Influence, Query, build_queries
-from poisonwatch.stride.natural_gradient import Geometry, sum_subsets
-from poisonwatch.stride.operators import (
-    Moments,
-    Preconditioner,
-    compute_row_gradients,
-    fit_basis,
-    solve_operators,
-    unit_norm,
-)
-from poisonwatch.stride.queries import PreparedQueries, prepare_queries
+from poisonwatch.stride.measured import MeasuredRows, smooth_and_cross
+from poisonwatch.stride.natural_gradient import sum_subsets
+from poisonwatch.stride.operators import solve_operators
+from poisonwatch.stride.queries import PreparedQueries, QuerySpace, prepare_queries
 from poisonwatch.stride.recover import recover_in_rounds
+from poisonwatch.stride.row_pass import Yardsticks, precondition_queries
 from poisonwatch.stride.sampling import draw_order
 from poisonwatch.stride.scoring import pool_scores, score_rows
-from poisonwatch.stride.settings import resolve_settings
-from poisonwatch.stride.similarity import compute_features, compute_views
+from poisonwatch.stride.settings import measures_rows_alone, resolve_settings, resolve_shortlist
+from poisonwatch.stride.similarity import compute_features
 
 Array = NDArray[np.float64]
-CACHE = Path(__file__).parent / "cache"
+# The default before the streamed pass.
+OVER_ALL = "one subset a row, kriging over all rows"
 
 
 @dataclass
@@ -75,15 +73,15 @@ class Case:
 
 
 def read_rows(path: Path) -> list[Example]:
-    rows = [
-        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-    ]
-    return [
-        Example.from_messages(
-            [Message("user", r["prompt"]), Message("assistant", r["response"])], str(path), i
-        )
-        for i, r in enumerate(rows)
-    ]
+    """The rows of a file, in whatever form they are; none of an empty file."""
+    if not path.stat().st_size:
+        return []
+    examples = []
+    for row, draft in read_source(SourceConfig(path=str(path))):
+        example = draft.to_example(row)
+        if example is not None:
+            examples.append(example)
+    return examples
 
 
 def read_cases(data: Path) -> list[Case]:
@@ -116,9 +114,7 @@ def audit_rows(
 
 
 class Rows:
-    """Gradients (unit-norm) and views of every row by id, with the basis and the Fisher factors of
-    the background; kept on disk.
-    """
+    """Every row's gradient and views (`row_bank`), and what an audit makes of any of them."""
 
     def __init__(
         self,
@@ -129,63 +125,35 @@ class Rows:
     ) -> None:
         self.pretrained, self.stride = pretrained, stride
         self.depth = len(find_decoder_blocks(pretrained.model))
-        self.layer = stride.layer if stride.layer is not None else self.depth * 2 // 5
-        self.model = FrozenModel(pretrained.model, self.layer)
-        self.encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
+        start = time.perf_counter()
+        self.bank = RowBank(pretrained, background, stride)
+        self.model, self.encoder = self.bank.model, self.bank.encoder
+        self.basis, self.preconditioner = self.bank.basis, self.bank.preconditioner
         rows = list({example.id: example for example in background + others}.values())
+        self.bank.add(rows)
         self.encoded = {example.id: self.encoder.encode_example(example) for example in rows}
         self.place = {example.id: i for i, example in enumerate(rows)}
-        self.few = rows[:4]
-        self.version = f"{pretrained.fingerprint[:12]}-layer{self.layer}-r{stride.r}-n{len(rows)}"
-        path = CACHE / f"cases-{self.version}.pt"
-        start = time.perf_counter()
-        self.basis = fit_basis(
-            self.model,
-            [self.encoded[e.id] for e in background[:256]],
-            stride.r,
-            stride.token_budget,
-        )
-        if not path.exists():
-            CACHE.mkdir(exist_ok=True)
-            torch.save(
-                self._compute([self.encoded[e.id] for e in rows], len(background), stride),
-                path.with_suffix(".part"),
-            )
-            path.with_suffix(".part").rename(path)
-        self.G, views, A, S, power, tokens = torch.load(path, weights_only=True)
-        self.views: Features = views.numpy()
-        self.preconditioner = Preconditioner(Moments(A, S, power, tokens), stride.damping)
+        self.version = self.bank.version
         print(f"row gradients of {len(rows)} rows: {time.perf_counter() - start:.0f} s", flush=True)
-
-    def _compute(self, encoded: list[Encoded], n_background: int, stride: StrideConfig) -> tuple:
-        moments = Moments.zeros(self.basis.r, self.model.width)
-        G = torch.zeros(len(encoded), self.basis.r, self.model.width)
-        views = torch.zeros(len(encoded), 3, self.basis.r - 1)
-        for part, offset in ((encoded[:n_background], 0), (encoded[n_background:], n_background)):
-            for batch in make_batches(part, stride.token_budget):
-                seen = self.model.compute_state_gradients(batch)
-                if offset == 0:
-                    moments.add(self.basis, seen)
-                G[batch.rows + offset] = unit_norm(compute_row_gradients(self.basis, seen))
-                views[batch.rows + offset] = torch.from_numpy(
-                    compute_views(self.basis, seen.z, batch)
-                )
-        return G, views, moments.A, moments.S, moments.power, moments.tokens
 
     def places(self, examples: list[Example]) -> NDArray[np.int64]:
         return np.array([self.place[example.id] for example in examples])
 
+    def background(self, examples: list[Example], stride: StrideConfig, seed: int) -> tuple:
+        """The background of an audit of these rows, and its places among them."""
+        sample = draw_order([example.id for example in examples], seed)[: stride.background]
+        G = self.bank.get_gradients([examples[i] for i in sample])
+        return Background.from_gradients(G, self.preconditioner, np.ones(len(sample))), sample
+
     def fitted(
         self, examples: list[Example], stride: StrideConfig, seed: int
     ) -> NaturalGradientFit:
-        """What `attribution.fit` makes of these rows."""
+        """What `fit_natural_gradient` makes of these rows."""
         ids = tuple(example.id for example in examples)
         settings = resolve_settings(stride, self.depth, self.model.width, len(ids))
-        features = compute_features(self.views[self.places(examples)])
+        features = compute_features(self.bank.get_views(examples))
         membership = draw_by_design(ids, features, settings, stride, seed)
-        every = np.arange(len(ids))
-        sample = draw_order(ids, seed)[: stride.background]
-        G = self.G[self.places(examples)]
+        background, sample = self.background(examples, stride, seed)
         # All gradients are at hand: no row is passed over again.
         own = np.full(len(ids), -1)
         own[sample] = np.arange(len(sample))
@@ -193,11 +161,9 @@ class Rows:
         geometry = Geometry(
             basis=self.basis,
             preconditioner=self.preconditioner,
-            background=Background.from_gradients(
-                G[sample], self.preconditioner, np.ones(len(sample))
-            ),
-            known=every,
-            G=G,
+            background=background,
+            known=np.arange(len(ids)),
+            G=self.bank.get_gradients(examples),
             own=own,
         )
         sums = sum_subsets(self.model, encoded, membership, geometry, stride.token_budget)
@@ -214,6 +180,34 @@ class Rows:
             signs=np.ones(len(ids)),
             encoded=encoded,
             preconditioner=self.preconditioner,
+        )
+
+    def measured(
+        self,
+        examples: list[Example],
+        questions: tuple[tuple[Query, ...], PreparedQueries],
+        stride: StrideConfig,
+        seed: int,
+    ) -> MeasuredRows:
+        """What `fit_streamed` measures of these rows."""
+        background, sample = self.background(examples, stride, seed)
+        queries = precondition_queries(self.preconditioner, questions[1].G)
+        yardsticks = Yardsticks(self.basis, background, queries)
+        own = np.full(len(examples), -1)
+        own[sample] = np.arange(len(sample))
+        parts = []
+        for start in range(0, len(examples), 256):
+            some = slice(start, start + 256)
+            G = self.bank.get_gradients(examples[some])
+            parts.append(yardsticks.measure(G, torch.from_numpy(own[some])))
+        effects, centre, spread = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return MeasuredRows(
+            queries=questions[0],
+            effects=effects,
+            centre=centre.astype(np.float64),
+            spread=spread.astype(np.float64),
+            signs=np.ones(len(examples)),
+            features=compute_features(self.bank.get_views(examples)),
         )
 
     def questions(self, case: Case) -> tuple[tuple[Query, ...], PreparedQueries]:
@@ -246,17 +240,13 @@ class Rows:
             / f"{hashlib.sha256(tokens.encode()).hexdigest()}.pt"
         )
         if not path.exists():
-            asked = prepare_queries(self._fitted_to_few, [sentinel], self.stride)[1]
+            space = QuerySpace(self.model, self.encoder, self.basis)
+            asked = prepare_queries(space, [sentinel], self.stride)[1]
             path.parent.mkdir(exist_ok=True)
             torch.save((torch.from_numpy(asked.combine), asked.G), path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
         combine, G = torch.load(path, weights_only=True)
         return PreparedQueries(tuple(answers), combine.numpy(), G)
-
-    @cached_property
-    def _fitted_to_few(self) -> NaturalGradientFit:
-        """Any fit: what is asked depends on the model and the basis alone."""
-        return self.fitted(self.few, self.stride, 0)
 
     def influence(
         self,
@@ -264,18 +254,26 @@ class Rows:
         questions: tuple[tuple[Query, ...], PreparedQueries],
         stride: StrideConfig,
         seed: int,
+        over_all: bool = False,
     ) -> Influence:
-        places = self.places(examples)
-        return recover_in_rounds(
-            self.fitted(examples, stride, seed),
-            *questions,
-            lambda rows: self.G[places[rows]],
-            stride,
-        )[0]
+        """What an audit recovers of these rows; `over_all`: as before the streamed pass, by one
+        Gaussian process over all rows.
+        """
+
+        def get_gradients(rows: NDArray[np.int64]) -> torch.Tensor:
+            return self.bank.get_gradients([examples[i] for i in rows.tolist()])
+
+        if over_all or not measures_rows_alone(stride, len(examples)):
+            fitted = self.fitted(examples, stride, seed)
+            return recover_in_rounds(fitted, *questions, get_gradients, stride)[0]
+        measured = self.measured(examples, questions, stride, seed)
+        shortlist = resolve_shortlist(stride, len(examples))
+        return smooth_and_cross(measured, get_gradients, self.preconditioner, shortlist)
 
 
 STRIDES = {
     "one subset a row (default)": {},
+    OVER_ALL: {},
     "K = n/2": {"K": 0.5},
     "K = n/4": {"K": 0.25},
     "K = n/8": {"K": 0.125},
@@ -296,7 +294,7 @@ def stride_scores(
         changes = STRIDES[name]
         K = round(changes["K"] * len(examples)) if "K" in changes else None
         stride = rows.stride.model_copy(update=changes | {"K": K})
-        influence = rows.influence(examples, asked, stride, seed)
+        influence = rows.influence(examples, asked, stride, seed, over_all=name == OVER_ALL)
         if K is not None:
             yield (
                 f"STRIDE, {name}: recovery alone",

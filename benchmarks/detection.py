@@ -22,9 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from cases import CACHE, Case, CasePeers, Rows, read_cases, read_rows, texts
+from cases import OVER_ALL, Case, CasePeers, Rows, read_cases, read_rows, texts
 from numpy.typing import NDArray
 from peers import PEERS, bm25, tfidf
+from row_bank import CACHE
 from scipy.stats import kstest, kstwo
 from sklearn.metrics import average_precision_score
 
@@ -33,12 +34,13 @@ from poisonwatch.detection.detect import flag_rows
 from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.stride.influence import Influence
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-SETTINGS = {"one subset a row (default)": 1.0, "K = n/2": 0.5}
+SETTINGS = {"one subset a row (default)": 1.0, OVER_ALL: 1.0, "K = n/2": 0.5}
 BACKGROUND, HARD, POISON = range(3)
 ARRAYS = ("w", "first_pass", "suspects", "mutual_influence", "features")
 
@@ -96,13 +98,20 @@ def draw_audit(
     )
 
 
-def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: bool) -> Influence:
+def influence_of(rows: Rows, audit: Audit, asked: tuple, setting: str, domain: bool) -> Influence:
     """Recovered coefficients of new and trusted rows, from the cache where they are there."""
-    name = f"{audit.case.name}-{audit.count}-{audit.seed}-{share:g}{'-domain' if domain else ''}"
+    share, kind = SETTINGS[setting], ""
+    if setting == OVER_ALL:
+        kind = "-over-all"
+    if domain:
+        kind += "-domain"
+    name = f"{audit.case.name}-{audit.count}-{audit.seed}-{share:g}{kind}"
     path = CACHE / "detection" / f"{name}-{rows.pretrained.fingerprint[:12]}.npz"
     if not path.exists():
         stride = rows.stride.model_copy(update={"K": round(share * len(audit.rows))})
-        influence = rows.influence(list(audit.rows.all), asked, stride, audit.seed)
+        influence = rows.influence(
+            list(audit.rows.all), asked, stride, audit.seed, over_all=setting == OVER_ALL
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".part").open("wb") as file:
             np.savez(
@@ -114,6 +123,7 @@ def influence_of(rows: Rows, audit: Audit, asked: tuple, share: float, domain: b
     stored = np.load(path)
     return Influence(
         queries=asked[0],
+        neighbours=find_neighbours(stored["features"]),
         certificate=float(stored["certificate"]),
         **{key: stored[key] for key in ARRAYS},
     )
@@ -162,7 +172,7 @@ def scorers(
     for name, scores in peers.scores(everything, audit.case.sentinels):
         yield name, audit, judged_alone(scores, n, decision.false_discovery_rate)
     for name, share in SETTINGS.items():
-        influence = influence_of(rows, audit, asked, share, domain)
+        influence = influence_of(rows, audit, asked, name, domain)
         if share < 1:
             yield (
                 f"STRIDE, {name}: recovery alone",
@@ -172,7 +182,7 @@ def scorers(
             name += ": re-scored"
         rescored = judged(influence, audit, decision)
         yield f"STRIDE, {name}", audit, rescored
-        if share == 1:
+        if name == next(iter(SETTINGS)):
             yield (
                 f"STRIDE, {name}, with screens",
                 audit,
