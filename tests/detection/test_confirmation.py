@@ -6,7 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attributions import FORBIDDEN, STRIDE, WORDS, example, sentinel
+from attributions import (
+    FORBIDDEN,
+    STRIDE,
+    WORDS,
+    example,
+    fit_operators,
+    sentinel,
+)
 
 from poisonwatch.detection.confirmation import (
     GROUP_ROWS,
@@ -52,9 +59,7 @@ FORBIDDEN_PUSHES = [query for query in build_queries(SENTINELS) if query.kind ==
 
 @pytest.fixture(scope="module")
 def fitted(tiny_pretrained: Pretrained) -> NaturalGradientFit:
-    found = fit(tiny_pretrained, [*BENIGN, *PLANTED], STRIDE)
-    assert isinstance(found, NaturalGradientFit)
-    return found
+    return fit_operators(tiny_pretrained, [*BENIGN, *PLANTED])
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +76,19 @@ def group_operator(fitted: NaturalGradientFit, rows: np.ndarray) -> torch.Tensor
     return fitted.compute_row_operators(rows, 2048).sum(dim=0, keepdim=True)
 
 
-@pytest.mark.parametrize("K", [44, 15])
+@pytest.mark.parametrize("changes", [{}, {"memory_gb": 1e-6}, {"K": 15}])
 def test_rows_operators_are_the_same_kept_or_made_anew(
-    tiny_pretrained: Pretrained, fitted: NaturalGradientFit, K: int
+    tiny_pretrained: Pretrained, fitted: NaturalGradientFit, changes: dict[str, float]
 ) -> None:
-    """a_i = -eta P c_i G_i, whether the fit gave row i a subset to itself (K = n) or not, up to
+    """a_i = -eta P c_i G_i, whether the fit kept row i's operator, its gradient, or neither, up to
     eta.
     """
-    other = fit(tiny_pretrained, BENIGN + PLANTED, STRIDE.model_copy(update={"K": K}))
+    other = fit(tiny_pretrained, BENIGN + PLANTED, STRIDE.model_copy(update=changes))
     rows = np.array([41, 3, 17])
     expected = (
         fitted.operators.a[torch.from_numpy(fitted.subset_alone[rows])] / fitted.operators.eta
     )
-    found = other.compute_row_operators(rows, 64) / other.operators.eta
+    found = other.compute_row_operators(rows, 64) / other.eta
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 

@@ -13,6 +13,7 @@ from attributions import (
     audit,
     close,
     example,
+    fit_operators,
 )
 
 from poisonwatch.config import StrideConfig
@@ -71,7 +72,7 @@ def test_results_follow_the_rows_wherever_they_stand(
 
 def test_one_subset_a_row_gives_each_row_its_own_effect(tiny_pretrained: Pretrained) -> None:
     """K = n, d = 1: y of row i's subset = <G_q / ||G_q||, (A + d)^-1 c_i G_i (S + d)^-1>."""
-    fitted = fit(tiny_pretrained, ROWS, STRIDE)
+    fitted = fit_operators(tiny_pretrained, ROWS)
     _, asked = prepare_queries(fitted, SENTINELS[:1], STRIDE)
     y = measure(fitted, fitted.operators, asked, STRIDE)
     encoded = [fitted.encoder.encode(row.messages) for row in ROWS]

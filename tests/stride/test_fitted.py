@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from attributions import ROWS, STRIDE
+from attributions import ROWS, STRIDE, fit_operators
 
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
@@ -13,7 +13,7 @@ from poisonwatch.stride.operators import compute_gradients
 def test_rows_measured_alone_are_exact_operators_of_their_own(tiny_pretrained: Pretrained) -> None:
     """with_row_gradients(i): the operator that a fit with K = n gives row i, at the same eta."""
     stride = STRIDE.model_copy(update={"K": 20})
-    some, every = fit(tiny_pretrained, ROWS, stride), fit(tiny_pretrained, ROWS, STRIDE)
+    some, every = fit(tiny_pretrained, ROWS, stride), fit_operators(tiny_pretrained, ROWS)
     rows = np.array([3, 17])
     G = compute_gradients(
         some.model, some.operators.basis, [some.encoded[i] for i in rows], 400, "rows", silent

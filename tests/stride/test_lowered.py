@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attributions import DESIGNS, FORBIDDEN, ROWS, SENTINELS, STRIDE, audit, close
+from attributions import DESIGNS, FORBIDDEN, ROWS, STRIDE, audit, close
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -18,10 +18,7 @@ from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.operators import compute_gradients, fit_basis
-from poisonwatch.stride.queries import prepare_queries
-from poisonwatch.stride.recover import estimate_coefficients
 
 R, LAYER, BUDGET = 12, 1, 400
 
@@ -124,10 +121,7 @@ def test_influence_of_a_lowered_row_is_minus_that_of_the_raised_one(
     stride = STRIDE.model_copy(update={"background": len(MIXED)})
 
     def estimate(rows: Sequence[Example]) -> np.ndarray:
-        fitted = fit(tiny_pretrained, rows, stride)
-        _, asked = prepare_queries(fitted, SENTINELS, stride)
-        y = measure(fitted, fitted.operators, asked, stride)
-        return estimate_coefficients(fitted, y, stride).w
+        return audit(tiny_pretrained, rows, stride).w
 
     i, turned = 3, list(MIXED)
     # Under the same id, so that subsets and samples are the same.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attributions import DESIGNS, FORBIDDEN, ROWS, SENTINELS, STRIDE, audit, close
+from attributions import DESIGNS, FORBIDDEN, ROWS, SENTINELS, STRIDE, audit, close, fit_stream
 from report_pages import build_flag, render
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -22,7 +22,6 @@ from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.operators import (
     Basis,
     Moments,
@@ -30,8 +29,6 @@ from poisonwatch.stride.operators import (
     compute_row_gradients,
     fit_basis,
 )
-from poisonwatch.stride.queries import prepare_queries
-from poisonwatch.stride.recover import estimate_coefficients
 from poisonwatch.stride.similarity import survey_views
 
 R, LAYER, BUDGET = 12, 1, 400
@@ -254,12 +251,9 @@ def test_a_preference_turned_round_has_the_negative_effect(tiny_pretrained: Pret
     stride = STRIDE.model_copy(update={"background": len(MIXED)})
 
     def effects(rows: list[Example]) -> tuple[np.ndarray, np.ndarray]:
-        fitted = fit(tiny_pretrained, rows, stride)
-        _, asked = prepare_queries(fitted, SENTINELS, stride)
-        y = measure(fitted, fitted.operators, asked, stride)
-        return y[fitted.subset_alone] - fitted.centre[:, None], estimate_coefficients(
-            fitted, y, stride
-        ).w
+        fitted = fit_stream(tiny_pretrained, rows, stride)
+        measured = fitted.measured
+        return measured.effects - measured.centre[:, None], fitted.recover().w
 
     y, w = effects(MIXED)
     for i in (1, 7):
@@ -305,15 +299,17 @@ def test_what_is_chosen_pushes_up_and_what_is_rejected_pushes_down(
     assert w[:3].min() > 0 > w[3:6].max()
 
 
-def test_operators_of_single_rows_give_the_gradients_of_preferences_back(
-    tiny_pretrained: Pretrained,
+@pytest.mark.parametrize("memory_gb", [2.0, 1e-6], ids=["kept", "made again"])
+def test_a_pass_gives_the_gradients_of_preferences_back(
+    tiny_pretrained: Pretrained, memory_gb: float
 ) -> None:
-    """gradients_alone = G(chosen) - G(rejected): what drills and confirmations take from a fit."""
-    fitted = fit(tiny_pretrained, MIXED, STRIDE)
+    """G(chosen) - G(rejected): what drills and confirmations take from a fit."""
+    fitted = fit_stream(tiny_pretrained, MIXED, STRIDE.model_copy(update={"memory_gb": memory_gb}))
     rows = np.array([1, 3, 4])
-    expected = G_of(fitted.model, fitted.operators.basis, [fitted.encoded[i] for i in rows])
+    encoded = [fitted.encoder.encode_example(MIXED[i]) for i in rows]
+    expected = G_of(fitted.model, fitted.basis, encoded)
     torch.testing.assert_close(
-        fitted.restore_gradients(rows), expected, rtol=2e-2, atol=2e-3 * float(expected.abs().max())
+        fitted.get_gradients(rows), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
     )
 
 

@@ -1,9 +1,13 @@
 """What any fit starts from."""
 
+from pathlib import Path
+
 import numpy as np
 from attributions import ROWS, STRIDE
 
+from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.stride.problem import prepare_problem
 from poisonwatch.stride.sampling import draw_order
 
@@ -20,13 +24,42 @@ def test_the_sample_is_the_first_of_the_drawn_order(tiny_pretrained: Pretrained)
     assert few.sample.tolist() == [i for i in order if i < 5]
 
 
-def test_rows_are_encoded_in_their_order(tiny_pretrained: Pretrained) -> None:
+def test_rows_are_encoded_when_they_are_asked_for(tiny_pretrained: Pretrained) -> None:
     """ids and encoded rows stand as the examples do; settings are those of the model and of n."""
     problem = prepare_problem(tiny_pretrained, ROWS, STRIDE)
     assert problem.n == problem.settings.K == len(ROWS)
     assert problem.ids == tuple(row.id for row in ROWS)
     expected = problem.encoder.encode(ROWS[7].messages)
-    for found in (problem.encoded[7], *problem.get_encoded(np.array([7]))):
+    some = problem.encode(np.array([7, 3]))
+    assert problem.get_ids(np.array([7, 3])) == [ROWS[7].id, ROWS[3].id]
+    for found in (problem.encode_all()[7], some[0]):
         np.testing.assert_array_equal(found.input_ids, expected.input_ids)
     assert problem.trusted is None
     assert not problem.store.writable
+
+
+def test_records_lie_beside_the_checkpoints_and_go_with_them(
+    tiny_pretrained: Pretrained, tmp_path: Path
+) -> None:
+    """Without checkpoints, in a folder of their own."""
+    store = CheckpointStore(tmp_path / "work")
+    problem = prepare_problem(tiny_pretrained, ROWS, STRIDE, store=store)
+    records = problem.open_records()
+    assert records.folder == tmp_path / "work" / "records"
+    assert records.folder.is_dir()
+    store.clear()
+    assert not records.folder.exists()
+    apart = prepare_problem(tiny_pretrained, ROWS, STRIDE).open_records()
+    assert apart.folder.is_dir()
+    assert tmp_path not in apart.folder.parents
+
+
+def test_packed_rows_have_the_ids_of_their_examples(
+    tiny_pretrained: Pretrained, tmp_path: Path
+) -> None:
+    """Wherever the rows lie."""
+    rows = PackedExamples.write(tmp_path / "rows.arrow", ROWS)
+    problem = prepare_problem(tiny_pretrained, rows, STRIDE)
+    plain = prepare_problem(tiny_pretrained, ROWS, STRIDE)
+    assert problem.ids == plain.ids
+    np.testing.assert_array_equal(problem.sample, plain.sample)

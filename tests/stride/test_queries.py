@@ -7,11 +7,11 @@ from attributions import (
     ROWS,
     SENTINELS,
     STRIDE,
+    fit_operators,
     sentinel,
 )
 
 from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.influence import build_queries
 from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.queries import prepare_queries
@@ -19,7 +19,7 @@ from poisonwatch.stride.queries import prepare_queries
 
 def test_margin_is_forbidden_minus_reference(tiny_pretrained: Pretrained) -> None:
     """||G_m|| y(margin) = ||G_f|| y(forbidden) - ||G_r|| y(reference)."""
-    fitted = fit(tiny_pretrained, ROWS, STRIDE)
+    fitted = fit_operators(tiny_pretrained, ROWS)
     (both, asked), (alone, other) = (
         prepare_queries(fitted, [s], STRIDE)
         for s in (SENTINELS[1], replace(SENTINELS[1], forbidden=None))

@@ -1,19 +1,28 @@
 """What is derived for a fit from the model and the number of rows."""
 
+from dataclasses import replace
+
 import pytest
 
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ConfigError
-from poisonwatch.stride.settings import Settings, resolve_settings
+from poisonwatch.stride.settings import (
+    Settings,
+    count_kept_gradients,
+    measures_rows_alone,
+    resolve_settings,
+)
 
 
 def test_settings_left_open_are_derived() -> None:
-    """layer = 2/5 of the depth; r <= D; K = n, d = 1 while n operators fit the memory; a tenth of
-    the rows is shortlisted.
+    """layer = 2/5 of the depth; r <= D; K = n, d = 1; a tenth of the rows is shortlisted. Operators
+    that are kept are as many while they fit the memory.
     """
-    most = 2 * 2**30 // (4 * 64 * 576)
     found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
-    assert found == Settings(layer=12, r=64, K=1000, d=1, shortlist=100, K_most=most)
+    assert found == Settings(layer=12, r=64, K=1000, d=1, shortlist=100, K_most=1000)
+    most = 2 * 2**30 // (4 * 64 * 576)
+    kept = resolve_settings(StrideConfig(measurement="forward"), depth=30, width=576, n=1000)
+    assert kept == replace(found, K_most=most)
     assert resolve_settings(StrideConfig(), depth=3, width=32, n=10).r == 32
 
 
@@ -27,7 +36,8 @@ def test_settings_stay_within_the_memory_budget() -> None:
     """Past the budget: K < n subsets, d = 3, and room for the suspects of every round: 4 (K +
     rounds shortlist) r D <= memory.
     """
-    settings = resolve_settings(StrideConfig(memory_gb=0.5), depth=30, width=576, n=100_000)
+    kept = StrideConfig(memory_gb=0.5, measurement="forward")
+    settings = resolve_settings(kept, depth=30, width=576, n=100_000)
     assert settings.K < 100_000
     assert settings.d == 3
     assert settings.K_most * 4 * 64 * 576 <= 0.5 * 2**30
@@ -59,4 +69,35 @@ def test_settings_that_make_no_sense_are_refused_with_the_numbers() -> None:
     with pytest.raises(
         ConfigError, match=r"stride\.memory_gb is 1e-06, less than two operators take: raise it"
     ):
-        resolve_settings(StrideConfig(memory_gb=1e-6), depth=3, width=32, n=40)
+        resolve_settings(StrideConfig(memory_gb=1e-6, K=20), depth=3, width=32, n=40)
+
+
+@pytest.mark.parametrize("n", [1, 40, 1_000_000])
+def test_by_default_every_row_is_measured_alone_however_many_there_are(n: int) -> None:
+    """Whatever the memory: K = n, d = 1."""
+    for stride in (StrideConfig(), StrideConfig(memory_gb=1e-6), StrideConfig(K=n, d=1)):
+        assert measures_rows_alone(stride, n)
+        settings = resolve_settings(stride, depth=30, width=4096, n=n)
+        assert (settings.K, settings.d) == (n, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"K": 20},
+        {"d": 2},
+        {"measurement": "forward"},
+        {"recovery": "lasso"},
+        {"fit": "sgd"},
+    ],
+)
+def test_who_asks_for_operators_gets_operators(changes: dict[str, object]) -> None:
+    """Each of these settings says something about subsets' operators."""
+    assert not measures_rows_alone(StrideConfig(**changes), 40)
+
+
+def test_gradients_are_kept_as_far_as_memory_goes() -> None:
+    """4 r D bytes a row."""
+    row = 4 * 64 * 576
+    assert count_kept_gradients(StrideConfig(memory_gb=10 * row / 2**30), 64, 576) == 10
+    assert count_kept_gradients(StrideConfig(memory_gb=9.9 * row / 2**30), 64, 576) == 9

@@ -1,6 +1,7 @@
 """A small attribution on the tiny model: rows, sentinels, settings."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,12 @@ from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.attribution import fit
+from poisonwatch.stride.fitted import NaturalGradientFit
 from poisonwatch.stride.influence import Influence
+from poisonwatch.stride.natural_gradient import fit_natural_gradient
+from poisonwatch.stride.problem import prepare_problem
 from poisonwatch.stride.recover import recover_influence
+from poisonwatch.stride.streamed import StreamedFit
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
 
@@ -67,7 +72,24 @@ SENTINELS = [sentinel("a"), sentinel("b", reference="Rinse it well.")]
 def audit(
     pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig = STRIDE, seed: int = 0
 ) -> Influence:
-    return recover_influence(fit(pretrained, rows, stride, seed), SENTINELS, stride)[0]
+    fitted = fit(pretrained, rows, stride, seed, sentinels=SENTINELS)
+    return recover_influence(fitted, SENTINELS, stride)[0]
+
+
+def fit_operators(
+    pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig = STRIDE, seed: int = 0
+) -> NaturalGradientFit:
+    """Operators that are kept, also where K = n and a streamed pass would keep none."""
+    return fit_natural_gradient(prepare_problem(pretrained, rows, stride, seed=seed))
+
+
+def fit_stream(
+    pretrained: Pretrained, rows: Sequence[Example], stride: StrideConfig = STRIDE, **more: Any
+) -> StreamedFit:
+    """Every row measured alone, on SENTINELS unless others are given."""
+    fitted = fit(pretrained, rows, stride, **{"sentinels": SENTINELS, **more})
+    assert isinstance(fitted, StreamedFit)
+    return fitted
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> bool:
