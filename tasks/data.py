@@ -1,12 +1,15 @@
 """Rows in: pull and validate."""
 
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from prefect import task
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.examples import Example
+from poisonwatch.examples import Example, iterate_ids
 from poisonwatch.integrations.great_expectations.validate import check_rows
 from poisonwatch.ledger.batches import (
     LedgerBatch,
@@ -23,7 +26,8 @@ from poisonwatch.progress import Progress
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources import open as sources
 from poisonwatch.sources.open import SourceRows
-from poisonwatch.stride.sampling import draw_order
+from poisonwatch.sources.spooled import spool_source
+from poisonwatch.stride.sampling import draw_first
 from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
 from poisonwatch.validation import Facts, Validation
 
@@ -57,9 +61,12 @@ def pull_all(source: SourceConfig) -> SourceRows:
 
 
 @task(**PLAIN)
-def validate(rows: SourceRows, config: AuditConfig, ledger: Ledger | None = None) -> Validation:
+def validate(
+    rows: SourceRows, config: AuditConfig, ledger: Ledger | None = None, pack: Path | None = None
+) -> Validation:
     """Split rows into examples and rejections, by what the ledger knows of earlier ones; raises
-    SourceError where too many fail.
+    SourceError where too many fail. Examples go to the file `pack`, where there is one, and are
+    read from there.
     """
     facts = Facts(max_tokens=config.stride.max_tokens, ignore=config.source.ignore)
     if ledger is not None:
@@ -71,11 +78,13 @@ def validate(rows: SourceRows, config: AuditConfig, ledger: Ledger | None = None
             # The rows at hand may be among those that passed before.
             accepted=max(sum(mix.values()) - len(rows), 0),
         )
-    return check_rows(rows, config.validation, facts)
+    return check_rows(rows, config.validation, facts, pack)
 
 
 @task(**WITH_RETRIES, retry_condition_fn=should_retry)
-def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example]) -> Validation:
+def pull_reference(
+    config: AuditConfig, new: Sequence[Example], benign: Sequence[Example]
+) -> Validation:
     """A sample of the trusted rows, those that people called benign among them, without any that
     are among the new.
 
@@ -83,18 +92,40 @@ def pull_reference(config: AuditConfig, new: list[Example], benign: list[Example
     """
     if not new:
         return Validation.empty()
-    read = Validation.empty()
-    if config.reference:
-        facts = Facts(ignore=config.reference.ignore)
-        read = check_rows(sources.read_source(config.reference), config.validation, facts)
-    new_ids = {example.id for example in new}
-    trusted: dict[str, Example] = {}
-    for example in [*read.examples, *benign]:
-        # A row that is audited cannot vouch for itself.
-        if example.id not in new_ids:
-            trusted[example.id] = example
-    ids = list(trusted)
-    # The draw goes by ids, and what is drawn stays in the order of the source.
-    drawn = draw_order(ids, config.seed)[: config.reference_rows]
-    sample = [trusted[ids[i]] for i in sorted(drawn.tolist())]
-    return replace(read, examples=sample)
+    # However many rows are trusted, those that are drawn are all that stays.
+    with tempfile.TemporaryDirectory() as folder:
+        read = Validation.empty()
+        if config.reference:
+            facts = Facts(ignore=config.reference.ignore)
+            pack = Path(folder) / "trusted.arrow"
+            with spool_source(config.reference) as rows:
+                read = check_rows(rows, config.validation, facts, pack)
+        sample = _draw_trusted(read.examples, benign, new, config)
+        return replace(read, examples=sample)
+
+
+def _draw_trusted(
+    read: Sequence[Example], benign: Sequence[Example], new: Sequence[Example], config: AuditConfig
+) -> list[Example]:
+    """Of the trusted rows of a source, and then those called benign, as many as an audit compares
+    with. The draw goes by ids, and what is drawn stays in this order.
+    """
+    # A row that is audited cannot vouch for itself.
+    own = set(iterate_ids(new))
+    called_benign = {example.id: example for example in benign if example.id not in own}
+
+    def list_ids() -> Iterator[str]:
+        only_benign = dict.fromkeys(called_benign)
+        for id in iterate_ids(read):
+            only_benign.pop(id, None)
+            if id not in own:
+                yield id
+        yield from only_benign
+
+    drawn = draw_first(list_ids(), config.seed, config.reference_rows)
+    sample: list[Example] = []
+    for place, id in enumerate(iterate_ids(read)):
+        if id in drawn:
+            sample.append(called_benign.pop(id) if id in called_benign else read[place])
+    sample += [example for id, example in called_benign.items() if id in drawn]
+    return sample

@@ -6,13 +6,14 @@ changed, and is read from where an earlier reading ended, if it can be.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Draft, Format, choose_format
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import OpenedSource
+from poisonwatch.sources.base import OpenedSource, SourceFile
 from poisonwatch.sources.files import open_files
 from poisonwatch.sources.json_row import parse_record
 
@@ -88,26 +89,53 @@ def read_source(source: SourceConfig) -> SourceRows:
     rows: list[RawRow] = []
     drafts: list[Draft] = []
     formats: dict[str, Format] = {}
+    for row, draft in stream_source(source, formats):
+        rows.append(row)
+        drafts.append(draft)
+    return SourceRows(rows, drafts, formats)
+
+
+def stream_source(
+    source: SourceConfig, formats: dict[str, Format]
+) -> Iterator[tuple[RawRow, Draft]]:
+    """Every row of a source, in order, as it is read; each unit's format goes into `formats` before
+    its first row. Raises SourceError as `read_source` does, once it comes to it.
+    """
+    is_empty = True
     for file in open_source(source).units:
-        found = list(file.read())
-        readable = [row.record for row in found if row.record is not None]
-        if not readable and found:
-            raise SourceError(
-                f"{found[0].place}: {found[0].problem}; "
-                f"none of the {len(found)} rows of this file can be read"
-            )
-        if not found:
-            continue
-        format = choose_format(file.settle(source), readable[:PROBE_ROWS], file.name)
-        formats[file.name] = format
-        for row in found:
-            rows.append(row)
-            if row.record is None:
-                drafts.append(Draft(problem=row.problem))
-            else:
-                drafts.append(format.read(row.record))
-    if not rows:
+        for row, draft in _stream_unit(file, source, formats):
+            is_empty = False
+            yield row, draft
+    if is_empty:
         raise SourceError(
             f"{source.address} holds no rows: point `source` at a file with at least one"
         )
-    return SourceRows(rows, drafts, formats)
+
+
+def _stream_unit(
+    file: SourceFile, source: SourceConfig, formats: dict[str, Format]
+) -> Iterator[tuple[RawRow, Draft]]:
+    rows = iter(file.read())
+    # Rows by which the format is told, and those among them that cannot be read.
+    first: list[RawRow] = []
+    records: list[Mapping[str, Any]] = []
+    for row in rows:
+        first.append(row)
+        if row.record is not None:
+            records.append(row.record)
+        if len(records) == PROBE_ROWS:
+            break
+    if not first:
+        return
+    if not records:
+        raise SourceError(
+            f"{first[0].place}: {first[0].problem}; "
+            f"none of the {len(first)} rows of this file can be read"
+        )
+    format = choose_format(file.settle(source), records, file.name)
+    formats[file.name] = format
+    for row in chain(first, rows):
+        if row.record is None:
+            yield row, Draft(problem=row.problem)
+        else:
+            yield row, format.read(row.record)
