@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,9 +58,11 @@ def test_rows_behind_an_answer_are_named_without_the_rows(run_dir: Path, tiny_fo
     assert found[0].coefficient > found[1].coefficient > 0
 
 
-@pytest.mark.parametrize("changes", [{}, {"K": 20, "shortlist": 6}], ids=["K=n", "K<n"])
+@pytest.mark.parametrize(
+    "changes", [{"measurement": "forward"}, {"K": 20, "shortlist": 6}], ids=["K=n", "K<n"]
+)
 def test_saved_operators_say_what_the_fitted_ones_said(
-    tiny_pretrained: Pretrained, tmp_path: Path, changes: dict[str, int]
+    tiny_pretrained: Pretrained, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """w from disk = w before, up to bfloat16: correlation above .999."""
     from poisonwatch.config import AuditConfig
