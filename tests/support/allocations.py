@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 
 def measure_peak(work: Callable[[], Any]) -> tuple[int, int]:
@@ -61,8 +61,8 @@ class FlopCount(TorchDispatchMode):
 
 
 def _count_attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop(q.shape, k.shape, v.shape, out_shape=None))
+    return int(sdpa_flop_count(q.shape, k.shape, v.shape))
 
 
 def _count_attention_backward(out: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop(out.shape, q.shape, k.shape, v.shape))
+    return int(sdpa_backward_flop_count(out.shape, q.shape, k.shape, v.shape))

@@ -1,0 +1,236 @@
+"""The bytes that an audit takes, by part.
+
+Every row is measured alone (`streamed`). With D the model's width, V its vocabulary, r the basis'
+dimension, n rows, b conversations of the background, Q queries, f = 3 (r - 1) views of a row, k
+neighbours: what grows with n are records on the disk and arrays of Q, f and k numbers a row, in
+main memory; what grows with r x D does not grow with n.
+"""
+
+from dataclasses import dataclass
+
+from poisonwatch.model.head import LOGITS_AT_ONCE
+from poisonwatch.recovery.local_kriging import ROWS_AT_ONCE
+from poisonwatch.stride.cost_shapes import AuditShape, BatchShape, ModelShape
+from poisonwatch.stride.operator_memory import NUMBERS_AT_ONCE
+from poisonwatch.stride.records import ID_BYTES, SHARD_ROWS
+
+FLOAT, DOUBLE, INDEX = 4, 8, 8  # bytes
+
+
+def count_weight_bytes(model: ModelShape) -> int:
+    """Weights: parameters x number_bytes."""
+    return model.parameters * model.number_bytes
+
+
+def count_activation_bytes(model: ModelShape, batch: BatchShape) -> int:
+    """What autograd keeps of the blocks above the split: for each token and block two inputs of
+    norms (D float32 each), queries, keys, values and output of attention (4 heads x head_width),
+    and the feed-forward network's inner states (matrices x F).
+    """
+    inner = 4 * model.heads * model.head_width + model.matrices * model.F
+    a_token = 2 * FLOAT * model.D + model.number_bytes * inner
+    return batch.tokens * model.above * a_token
+
+
+def count_working_bytes(model: ModelShape, batch: BatchShape) -> int:
+    """What one block holds while it is at work, below the split or on the way back: tokens x
+    (matrices x F + 2 D) numbers.
+    """
+    return batch.tokens * model.number_bytes * (model.matrices * model.F + 2 * model.D)
+
+
+def count_logit_bytes(model: ModelShape, batch: BatchShape) -> int:
+    """Logits of the answer tokens, LOGITS_AT_ONCE at most, and their log-probabilities, which
+    gradients take the place of: 8 bytes each.
+    """
+    return 2 * FLOAT * min(batch.answer_tokens * model.V, max(LOGITS_AT_ONCE, model.V))
+
+
+def count_gradient_bytes(model: ModelShape, r: int, batch: BatchShape) -> int:
+    """A batch's G_i = sum_t B(z_t) (x) g_t: tokens x (z, g and normalised z, 3 D; B twice, 2 r),
+    and G before and after rejected conversations were added, 2 rows x r x D; float32.
+    """
+    states = batch.tokens * (3 * model.D + 2 * r)
+    return FLOAT * (states + 2 * batch.rows * r * model.D)
+
+
+def count_pass_bytes(model: ModelShape, r: int, batch: BatchShape) -> int:
+    """The most that one batch of the pass holds: activations with the larger of logits and one
+    block at work, or states and gradients.
+    """
+    logits, working = count_logit_bytes(model, batch), count_working_bytes(model, batch)
+    through_the_model = count_activation_bytes(model, batch) + max(logits, working)
+    return max(through_the_model, count_gradient_bytes(model, r, batch))
+
+
+def count_operator_bytes(model: ModelShape, r: int, m: int) -> int:
+    """Gradients, probes or operators of m rows or queries: m x r x D float32."""
+    return FLOAT * m * r * model.D
+
+
+def count_factor_bytes(model: ModelShape, r: int) -> int:
+    """Basis D (r - 1), moments and Cholesky factors 2 (D^2 + r^2), and A: float32."""
+    return FLOAT * (model.D * (r - 1) + 2 * model.D**2 + 3 * r**2)
+
+
+def count_factorising_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """What the basis' eigenvectors, or the factors, take on their way: 5 D^2 float32; what a sketch
+    looks along, found in float64, twice as much.
+    """
+    if audit.count_sketch_numbers(model):
+        return 5 * DOUBLE * model.D**2
+    return 5 * FLOAT * model.D**2
+
+
+def count_sketch_map_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """The map from gradients to sketches of s numbers: r^2, and D for each direction that any of
+    them is of, s at most; float32.
+    """
+    s = audit.count_sketch_numbers(model)
+    if not s:
+        return 0
+    return FLOAT * (audit.r**2 + model.D * min(s, model.D))
+
+
+def count_probe_making_bytes(model: ModelShape, r: int, b: int) -> int:
+    """What making the background's b probes holds beside the gradients of the known rows: their
+    own, those with raised answers, of unit norm, and the probes (4 b r D), and four parts on their
+    way through the factors.
+    """
+    part = min(max(NUMBERS_AT_ONCE, r * model.D), b * r * model.D)
+    return 4 * count_operator_bytes(model, r, b) + 4 * FLOAT * part
+
+
+def count_record_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """A row's record: id, Q effects, centre, spread, sign and f views, 32 + 4 (Q + 3 + f); beside
+    them r D float32 where gradients are kept, or the codes and the scale of a sketch, s + 4.
+    """
+    numbers = audit.Q + 3 + audit.views
+    if audit.keeps_gradients:
+        numbers += audit.r * model.D
+    sketch = audit.count_sketch_numbers(model)
+    if sketch:
+        sketch += FLOAT
+    return ID_BYTES + FLOAT * numbers + sketch
+
+
+def count_disk_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """Records of n rows on the disk."""
+    return audit.n * count_record_bytes(model, audit)
+
+
+def count_shard_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """The shard that is being filled: SHARD_ROWS records."""
+    return min(SHARD_ROWS, audit.n) * count_record_bytes(model, audit)
+
+
+def count_effect_bytes(audit: AuditShape) -> int:
+    """Columns of the records in main memory: n (4 Q effects, 3 x 8 scales, 2 x 8 places)."""
+    return audit.n * (FLOAT * audit.Q + 3 * DOUBLE + 2 * INDEX)
+
+
+def count_feature_bytes(audit: AuditShape) -> int:
+    """Features phi (n, f) float32."""
+    return FLOAT * audit.n * audit.views
+
+
+def count_graph_bytes(audit: AuditShape) -> int:
+    """The neighbour graph: n k (8 + 4)."""
+    return audit.n * audit.neighbours * (INDEX + FLOAT)
+
+
+def count_search_bytes(audit: AuditShape) -> int:
+    """What the search holds beside features: the rows again and in the index, 2 n f float32, with
+    what it finds, 20 n (k + 1); or later 43 n (k + 1), while rows themselves are dropped from that.
+    """
+    entries = audit.n * (audit.neighbours + 1)
+    return max(2 * count_feature_bytes(audit) + 20 * entries, 43 * entries)
+
+
+def count_smoother_bytes(audit: AuditShape) -> int:
+    """The most of three: ROWS_AT_ONCE rows with the f features of their k + 1 neighbours, and three
+    kernels of these, beside 12 bytes for each of n (k + 1) weights and columns; their signs, 32 in
+    all; or 20 with y and w, 2 x 8 n Q.
+    """
+    size = audit.neighbours + 1
+    entries = audit.n * size
+    at_once = FLOAT * min(ROWS_AT_ONCE, audit.n) * size * (audit.views + 3 * size)
+    return max(12 * entries + at_once, 32 * entries, 20 * entries + 2 * DOUBLE * audit.n * audit.Q)
+
+
+def count_verdict_bytes(audit: AuditShape) -> int:
+    """Coefficients w, 8 n Q, and scores, pushes, margins, p- and q-values of n rows and P panels,
+    8 x 8 n P.
+    """
+    return DOUBLE * audit.n * (audit.Q + 8 * audit.panels)
+
+
+def count_reduction_bytes(audit: AuditShape) -> int:
+    """The most that the way from records to verdicts holds in main memory: columns, features and
+    graph with the largest of search, smoother and verdicts.
+    """
+    held = count_effect_bytes(audit) + count_feature_bytes(audit)
+    graph = count_graph_bytes(audit)
+    later = graph + max(count_smoother_bytes(audit), count_verdict_bytes(audit))
+    # Views and their lengths stand beside the features while these are made.
+    return held + max(2 * count_feature_bytes(audit), count_search_bytes(audit), later)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of each part. `set_up` and `batch` come and go; `reduction` is in main memory, and
+    `records` on the disk. All others stand where the model is.
+    """
+
+    weights: int
+    factors: int
+    reference: int
+    background: int
+    queries: int
+    set_up: int
+    batch: int
+    shard: int
+    suspects: int
+    reduction: int
+    records: int
+
+    @property
+    def model_peak(self) -> int:
+        """The most that is held where the model is."""
+        fixed = self.weights + self.factors
+        measuring = self.reference + self.background + self.queries + self.batch
+        return fixed + max(self.set_up, measuring, self.suspects)
+
+    @property
+    def main_peak(self) -> int:
+        """The most that is held in main memory, where the model is elsewhere."""
+        return self.shard + self.reduction
+
+    @property
+    def peak(self) -> int:
+        """The most that is held where the model is in main memory, too."""
+        return max(self.model_peak + self.shard, self.weights + self.factors + self.reduction)
+
+
+def estimate_memory(model: ModelShape, audit: AuditShape) -> Memory:
+    """Bytes of each part of an audit."""
+    r, batch = audit.r, audit.largest_batch
+    a_batch = count_pass_bytes(model, r, batch)
+    reference = count_operator_bytes(model, r, audit.known)
+    suspects = count_operator_bytes(model, r, min(audit.shortlist, audit.n))
+    probes = count_probe_making_bytes(model, r, audit.sampled)
+    # Gradients of the known rows are put together from two passes; the factors come after them.
+    set_up = max(a_batch, reference, count_factorising_bytes(model, audit), probes)
+    return Memory(
+        weights=count_weight_bytes(model),
+        factors=count_factor_bytes(model, r) + count_sketch_map_bytes(model, audit),
+        reference=reference,
+        background=count_operator_bytes(model, r, audit.sampled),
+        queries=count_operator_bytes(model, r, audit.Q),
+        set_up=reference + set_up,
+        batch=a_batch,
+        shard=count_shard_bytes(model, audit),
+        suspects=suspects + a_batch,
+        reduction=count_reduction_bytes(audit),
+        records=count_disk_bytes(model, audit),
+    )
