@@ -24,9 +24,11 @@ from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.examples import Example
 from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.history import COMMITTED_STATES, list_past_audits
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.read import read_nearest
+from poisonwatch.run_directory.reread import AuditedRows
 from poisonwatch.text.display import get_first_line
 
 if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
@@ -51,12 +53,14 @@ class Question:
 
     audit_id: str
     run_dir: Path
+    ledger: Ledger
     prompt: str
     response: str
     stage: str = "waiting"
     share: float | None = None
     found: "list[ExplainedRow] | None" = None
     rows: int = 0  # that the audit had
+    exactness: str = ""  # which numbers are exact, where not all are
     problem: str | None = None
     # not counted up: a question can only be read by those who know where its answer is
     id: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(12))
@@ -112,12 +116,13 @@ class Explainer:
 
     def _answer(self, question: Question) -> None:
         from poisonwatch.run_directory.operators import load_operators
-        from poisonwatch.stride.explain import explain_response
+        from poisonwatch.stride.explain import describe_exactness, explain_response
 
         with self._one_at_a_time:
             try:
                 fitted = self._load_fitted(question)
                 stride = load_operators(question.run_dir).stride
+                config = load_config(question.run_dir / "config.yaml")
                 question.stage, question.share = "attribution", None
                 found = explain_response(
                     question.run_dir,
@@ -127,7 +132,9 @@ class Explainer:
                     stride=stride,
                     top=ROWS_PER_ANSWER,
                     progress=question.progress,
+                    read_rows=AuditedRows(config, question.ledger),
                 )
+                question.exactness = describe_exactness(found)
                 # `found` last: with it the question is answered, for a page on another thread
                 question.rows, question.found = len(fitted.ids), found
             except PoisonwatchError as error:
@@ -186,7 +193,11 @@ async def take_question(request: Request) -> Response:
             )
     past = await run_in_threadpool(find_audit, request, read_field(form, "audit") or "none")
     question = Question(
-        audit_id=past.audit_id, run_dir=past.run_dir, prompt=prompt, response=response
+        audit_id=past.audit_id,
+        run_dir=past.run_dir,
+        ledger=get_desk(request).ledger,
+        prompt=prompt,
+        response=response,
     )
     get_explainer(request).ask(question)
     return redirect_to(f"/explain/{question.id}")

@@ -104,6 +104,10 @@ class StrideConfig(Section):
     """Padded tokens in a batch."""
     memory_gb: float = Field(2.0, gt=0)
     """Memory that the operators may take: K x r x D x 4 bytes."""
+    sketch: int = Field(2048, ge=0)
+    """Bytes kept of each row's gradient where all gradients take more than that memory: `explain`
+    finds the rows behind an answer by them. 0: none, and it cannot.
+    """
     training: TrainingConfig = TrainingConfig()
     """Dials of `fit: sgd`."""
 

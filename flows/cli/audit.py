@@ -121,16 +121,26 @@ def explain(
     from poisonwatch.flows.cli.terminal import print_explanation
     from poisonwatch.model.pretrained import load_pretrained
     from poisonwatch.run_directory.operators import load_operators
-    from poisonwatch.stride.explain import explain_response
+    from poisonwatch.run_directory.reread import AuditedRows
+    from poisonwatch.stride.explain import describe_exactness, explain_response
 
     saved = load_operators(run)
     # The model is named by the audit's own settings, unless it has moved: operators of one model
     # say nothing about another (`on` compares the weights).
-    settings = load_config(run / "config.yaml").model
+    config = load_config(run / "config.yaml")
+    settings = config.model
     pretrained = load_pretrained(settings.model_copy(update={"name": model or settings.name}))
     fitted = saved.load_on(pretrained)
-    rows = explain_response(run, fitted, prompt, response, stride=saved.stride, top=top)
-    print_explanation(rows, len(fitted.ids), json)
+    rows = explain_response(
+        run,
+        fitted,
+        prompt,
+        response,
+        stride=saved.stride,
+        top=top,
+        read_rows=AuditedRows(config),
+    )
+    print_explanation(rows, len(fitted.ids), json, describe_exactness(rows))
 
 
 def drill(

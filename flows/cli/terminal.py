@@ -70,8 +70,10 @@ def _print_lines(console: Console, lines: Iterable[str]) -> None:
         console.print(Text(make_visible(line)), soft_wrap=True)
 
 
-def print_explanation(rows: Any, n: int, as_json: bool) -> None:
-    """The rows behind an answer (`ExplainedRow`s, of `n` in all), strongest first."""
+def print_explanation(rows: Any, n: int, as_json: bool, exactness: str = "") -> None:
+    """The rows behind an answer (`ExplainedRow`s, of `n` in all), strongest first, and a line on
+    which of their numbers are exact.
+    """
     if as_json:
         for row in rows:
             print(json.dumps(asdict(row)))
@@ -87,6 +89,8 @@ def print_explanation(rows: Any, n: int, as_json: bool) -> None:
         numbers = (str(row.rank), f"{row.coefficient:.2f}", f"{row.score:.1f}")
         table.add_row(*map(Text, (*numbers, make_visible(place), row.example_id[:16])))
     console.print(table)
+    if exactness:
+        console.print(exactness)
 
 
 def print_drill(outcome: Any) -> None:

@@ -12,8 +12,10 @@ Of an audit that fitted operators (format 2):
 
 Of one that measured every row alone (format 3), these last two lines, the basis, and
 
-    gradients (n, r * D) bfloat16      c_i G_i; missing where they took more than stride.memory_gb
     A (r, r), S (D, D)                 sums of the Fisher's factors over tokens
+    gradients (n, r * D) bfloat16      c_i G_i; missing where they took more than stride.memory_gb:
+    sketch (n, k) uint8, sketch_scale (n, c)       then, what was kept of them
+    sketch_left (r, r), sketch_right (D, b)        what made sketches of them
 
 The metadata names format, model and its fingerprint, seed, and settings.
 """
@@ -21,6 +23,7 @@ The metadata names format, model and its fingerprint, seed, and settings.
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,11 +40,13 @@ from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.run_directory.tensor_file import save_with_room
 from poisonwatch.stride.fitted import FittedOperators, SingleRows
 from poisonwatch.stride.operators import Basis, Moments, Operators, Preconditioner
 from poisonwatch.stride.records import pack_ids
 from poisonwatch.stride.saved_rows import SavedRows
 from poisonwatch.stride.settings import Settings
+from poisonwatch.stride.sketch import RowSketches, Sketch
 from poisonwatch.stride.streamed import StreamedFit
 
 OPERATORS_FORMAT = "2"
@@ -72,7 +77,12 @@ def save_operators(
     }
     on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     with replace_file(folder / OPERATORS_FILE) as part:
-        save_file(on_cpu, part, metadata)
+        if isinstance(fitted, StreamedFit) and fitted.sketch is not None:
+            shape = len(fitted.ids), fitted.sketch.bytes_of_codes
+            with save_with_room(part, on_cpu, metadata, "sketch", shape) as room:
+                fitted.table.copy_sketch_codes(room)
+        else:
+            save_file(on_cpu, part, metadata)
 
 
 def _collect_rows(fitted: StreamedFit) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -89,6 +99,10 @@ def _collect_rows(fitted: StreamedFit) -> tuple[dict[str, Tensor], dict[str, str
     }
     if fitted.table.keeps_gradients:
         tensors["gradients"] = fitted.table.collect_scaled_gradients(measured.spread)
+    if fitted.sketch is not None:
+        tensors["sketch_left"] = fitted.sketch.left
+        tensors["sketch_right"] = fitted.sketch.right
+        tensors["sketch_scale"] = torch.from_numpy(fitted.table.collect_sketch_scale())
     return tensors, {"power": repr(moments.power), "tokens": str(moments.tokens)}
 
 
@@ -162,10 +176,11 @@ class SavedOperators:
         return tuple(bytes(row).hex() for row in self.tensors["ids"].numpy())
 
     def _load_rows(self, pretrained: Pretrained) -> SavedRows:
-        if "gradients" not in self.tensors:
+        if not self.tensors.keys() & {"gradients", "sketch"}:
             raise RunError(
                 f"the audit in {self.run_dir} had {len(self.tensors['ids'])} rows, whose gradients "
-                "took more than stride.memory_gb, and were not kept: ask an audit of fewer rows"
+                "took more than stride.memory_gb, and were not kept, nor sketches of them: ask an "
+                "audit of fewer rows, or with a stride.sketch above 0"
             )
         settings, tensors, device = self.settings, self.tensors, pretrained.model.device
         moments = Moments(
@@ -181,12 +196,26 @@ class SavedOperators:
             ids=self._list_ids(),
             basis=Basis(tensors["basis"].to(device)),
             preconditioner=Preconditioner(moments, self.stride.damping),
-            gradients=tensors["gradients"],
+            gradients=tensors.get("gradients"),
             centre=tensors["centre"].double().numpy(),
             spread=tensors["spread"].double().numpy(),
             signs=tensors["signs"].double().numpy(),
             features=tensors["features"].float().numpy(),
+            **self._load_sketches(device),
         )
+
+    def _load_sketches(self, device: torch.device) -> dict[str, Any]:
+        """`sketch` and `sketches` of `SavedRows`, where gradients took too much room. Codes stay
+        where they lie in the file.
+        """
+        if "sketch" not in self.tensors:
+            return {}
+        left, right = (self.tensors[f"sketch_{name}"].to(device) for name in ("left", "right"))
+        codes, scale = self.tensors["sketch"].numpy(), self.tensors["sketch_scale"].numpy()
+        return {
+            "sketch": Sketch(left, right, scale.shape[1]),
+            "sketches": RowSketches(codes, scale),
+        }
 
     def _load_operators(self, device: torch.device) -> Operators:
         return Operators(

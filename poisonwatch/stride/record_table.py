@@ -1,15 +1,17 @@
 """The shards of a pass as one table of n rows: columns put together, gradients looked up."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, RowIndices
 from poisonwatch.stride.records import RecordStore, RowRecords
 from poisonwatch.stride.similarity import VIEWS
+from poisonwatch.stride.sketch import RowSketches
 
 
 class RecordTable:
@@ -95,6 +97,38 @@ class RecordTable:
             pushes = (gradients @ probes.flatten(1).T).cpu().double().numpy()
             effects[rows] = pushes / spread[rows, None]
         return effects
+
+    def measure_sketched_effects(self, probes: Float[Tensor, "Q r b"]) -> Float32[Features, "n Q"]:
+        """Effects (n, Q) on queries that the pass did not know, as far as sketches tell: `probes`
+        (Q, r, b) are queries projected as these were. Raises ValueError where there are none.
+        """
+        effects = np.empty((self.n, len(probes)), dtype=np.float32)
+        for rows, sketch in self._iterate_sketches():
+            effects[rows] = sketch.measure(probes)
+        return effects
+
+    def collect_sketch_scale(self) -> Float32[Features, "n c"]:
+        """What the codes of every row's sketch count (n, c). Raises ValueError where there are no
+        sketches.
+        """
+        blocks = list(self._iterate_sketches())
+        scale = np.empty((self.n, blocks[0][1].scale.shape[1]), dtype=np.float32)
+        for rows, sketch in blocks:
+            scale[rows] = sketch.scale
+        return scale
+
+    def copy_sketch_codes(self, room: UInt8[NDArray[np.uint8], "n k"]) -> None:
+        """Copy the codes of every row's sketch to where there is `room` (n, k) for them, shard by
+        shard. Raises ValueError where there are none.
+        """
+        for rows, sketch in self._iterate_sketches():
+            room[rows] = sketch.codes
+
+    def _iterate_sketches(self) -> Iterator[tuple[RowIndices, RowSketches]]:
+        for rows, records in self._shards:
+            if records.sketch is None:
+                raise ValueError("the pass kept no sketches")
+            yield rows, records.sketch
 
     def collect_scaled_gradients(self, spread: Float64[Array, " n"]) -> Float[Tensor, "n rD"]:
         """The kept gradients over `spread` (n,), c_i G_i (n, r * D), in bfloat16; 0 for a row that

@@ -1,6 +1,7 @@
 """What a pass leaves of each row: a record of fixed size, whatever the model's width.
 
-    id, effects on Q queries, centre and spread, sign, three views; the gradient where it fits
+    id, effects on Q queries, centre and spread, sign, three views; the gradient where it fits, and
+    a sketch of it where it does not
 
 Records lie in shards, Arrow files that are written whole or not at all. A shard that is there, and
 holds the rows that it should, is not measured again: an audit that was interrupted goes on from the
@@ -26,6 +27,7 @@ from poisonwatch.arrays import Features, RowIndices
 from poisonwatch.atomic import DISK_ERRORS, replace_file
 from poisonwatch.checkpoints.store import logger
 from poisonwatch.errors import OperationError
+from poisonwatch.stride.sketch import RowSketches
 
 # Rows of a shard: some minutes of a small model on a CPU, and what is lost where a pass is killed.
 SHARD_ROWS = 256
@@ -45,7 +47,7 @@ class RowRecords:
     conversations, both in background standard deviations; `spread` (m,) is that deviation, infinite
     for a row that moves nothing. `signs` (m,) are 1, or -1 where training lowers the row's answer.
     `views` (m, VIEWS * (r - 1)) say which rows are alike, `gradients` (m, r * D) are G_i, None
-    where they take too much room.
+    where they take too much room; the `sketch` is what is kept of them there, if anything.
     """
 
     ids: NDArray[np.bytes_]
@@ -55,6 +57,7 @@ class RowRecords:
     signs: Float32[Features, " m"]
     views: Float32[Features, "m f"]
     gradients: Float32[Features, "m rD"] | None = None
+    sketch: RowSketches | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -150,6 +153,9 @@ def _list_columns(records: RowRecords) -> dict[str, NDArray[Any]]:
     }
     if records.gradients is not None:
         columns["gradients"] = records.gradients
+    if records.sketch is not None:
+        columns["sketch"] = records.sketch.codes
+        columns["sketch_scale"] = records.sketch.scale
     return {name: np.ascontiguousarray(values) for name, values in columns.items() if values.size}
 
 
@@ -176,6 +182,9 @@ def _read_columns(file: ipc.RecordBatchFileReader) -> dict[str, NDArray[Any]]:
 
 def _make_records(columns: dict[str, NDArray[Any]]) -> RowRecords:
     nothing = np.empty((len(columns["ids"]), 0), dtype=np.float32)
+    sketch = None
+    if "sketch" in columns:
+        sketch = RowSketches(columns["sketch"], columns["sketch_scale"])
     return RowRecords(
         ids=columns["ids"],
         effects=columns.get("effects", nothing),
@@ -184,6 +193,7 @@ def _make_records(columns: dict[str, NDArray[Any]]) -> RowRecords:
         signs=columns["signs"],
         views=columns.get("views", nothing),
         gradients=columns.get("gradients"),
+        sketch=sketch,
     )
 
 

@@ -26,6 +26,7 @@ from poisonwatch.stride.background import Background
 from poisonwatch.stride.operators import Basis, Preconditioner, compute_row_gradients
 from poisonwatch.stride.records import RowRecords, pack_ids
 from poisonwatch.stride.similarity import VIEWS, compute_views
+from poisonwatch.stride.sketch import RowSketches, Sketch
 
 
 def precondition_queries(
@@ -68,13 +69,16 @@ def _to_numpy(values: Tensor) -> Features:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowMeter:
-    """Measures rows: whatever a process needs for it, but for the rows."""
+    """Measures rows: whatever a process needs for it, but for the rows. A `sketch` is kept of their
+    gradients where one is given.
+    """
 
     model: FrozenModel
     encoder: ChatEncoder
     yardsticks: Yardsticks
     token_budget: int
     keep_gradients: bool
+    sketch: Sketch | None = None
 
     def measure_shard(self, rows: Sequence[Example], records: RowRecords) -> Iterator[int]:
         """Fill in the `records` of these rows, batch by batch; yields how many rows a batch had.
@@ -106,6 +110,9 @@ class RowMeter:
         records.centre[at], records.spread[at] = centre, spread
         if records.gradients is not None:
             records.gradients[at] = G.flatten(1).float().cpu().numpy()
+        if self.sketch is not None and records.sketch is not None:
+            made = self.sketch.encode(G, spread)
+            records.sketch.codes[at], records.sketch.scale[at] = made.codes, made.scale
 
     def allocate_records(self, rows: Sequence[Example]) -> RowRecords:
         """Room for the records of these rows."""
@@ -113,6 +120,9 @@ class RowMeter:
         gradients = None
         if self.keep_gradients:
             gradients = np.zeros((m, r * self.model.width), dtype=np.float32)
+        sketch = None
+        if self.sketch is not None:
+            sketch = RowSketches.allocate(m, self.sketch)
         return RowRecords(
             ids=pack_ids(row.id for row in rows),
             effects=np.zeros((m, len(self.yardsticks.queries)), dtype=np.float32),
@@ -121,4 +131,5 @@ class RowMeter:
             signs=np.ones(m, dtype=np.float32),
             views=np.zeros((m, VIEWS * (r - 1)), dtype=np.float32),
             gradients=gradients,
+            sketch=sketch,
         )

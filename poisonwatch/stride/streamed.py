@@ -28,7 +28,7 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.geometry import Geometry, Reference, gather_reference
 from poisonwatch.stride.influence import Influence, Query, build_queries
-from poisonwatch.stride.measured import MeasuredRows, smooth_and_cross
+from poisonwatch.stride.measured import MeasuredRows, select_suspects, smooth_and_cross
 from poisonwatch.stride.operators import (
     Basis,
     Preconditioner,
@@ -42,6 +42,7 @@ from poisonwatch.stride.records import RecordStore, RowRecords, plan_shards
 from poisonwatch.stride.row_pass import RowMeter, Yardsticks, precondition_queries
 from poisonwatch.stride.settings import Settings, count_kept_gradients
 from poisonwatch.stride.similarity import compute_features
+from poisonwatch.stride.sketch import Sketch, choose_sketch
 
 # Rows of the background that say how long a typical operator is.
 TYPICAL_ROWS = 64
@@ -98,7 +99,8 @@ class StreamedFit:
     needed to do more with single rows.
 
     `table` holds the records, `rows` the rows themselves. `eta` scales operators of single rows to
-    the typical `shift`.
+    the typical `shift`. `sketch` is what gradients were kept by that took too much room, None where
+    all were kept, or nothing of them.
     """
 
     settings: Settings
@@ -113,6 +115,7 @@ class StreamedFit:
     token_budget: int
     measured: MeasuredRows
     table: RecordTable
+    sketch: Sketch | None = None
 
     def get_gradients(
         self, rows: Int64[RowIndices, " m"], label: str = "rows", progress: Progress = silent
@@ -138,16 +141,28 @@ class StreamedFit:
     def ask(
         self, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent
     ) -> "StreamedFit":
-        """What the rows do to these sentinels. Raises ValueError where they are others than the
-        pass's, and the gradients of the rows were not kept: it takes another pass, then.
+        """What the rows do to these sentinels.
+
+        Where they are others than the pass's, and gradients were not kept, rows are measured by
+        their sketches, and the `shortlist` rows that score highest exactly. Raises ValueError where
+        there are no sketches: it takes another pass, then.
         """
         if build_queries(sentinels) == self.measured.queries:
             return self
-        if not self.table.keeps_gradients:
+        if not self.table.keeps_gradients and self.sketch is None:
             raise ValueError("the rows were measured on other sentinels: measure them again")
         queries, prepared = prepare_queries(self, sentinels, stride, progress)
         probes = precondition_queries(self.preconditioner, prepared.G)
-        effects = self.table.measure_effects(probes, self.measured.spread)
+        if self.sketch is None:
+            effects = self.table.measure_effects(probes, self.measured.spread)
+        else:
+            projected = self.sketch.project_queries(prepared.G)
+            effects = self.table.measure_sketched_effects(projected)
+            beyond = effects - self.measured.centre[:, None]
+            suspects = select_suspects(queries, beyond, self.settings.shortlist)
+            G = self.get_gradients(suspects, "suspects", progress)
+            pushes = (G.flatten(1) @ probes.flatten(1).T).double().cpu().numpy()
+            effects[suspects] = pushes / self.measured.spread[suspects, None]
         return replace(self, measured=replace(self.measured, queries=queries, effects=effects))
 
     def recover(self, progress: Progress = silent) -> Influence:
@@ -175,7 +190,8 @@ def fit_streamed(
         background=geometry.background,
         queries=precondition_queries(geometry.preconditioner, G),
     )
-    table = measure_rows(problem, reference, yardsticks, engine)
+    sketch = _choose_sketch(problem, geometry)
+    table = measure_rows(problem, reference, yardsticks, engine, sketch)
     centre, spread, signs = table.collect_scales()
     return StreamedFit(
         settings=problem.settings,
@@ -197,6 +213,24 @@ def fit_streamed(
             features=compute_features(table.collect_views()),
         ),
         table=table,
+        sketch=sketch,
+    )
+
+
+def _keeps_gradients(problem: FitProblem) -> bool:
+    """Whether the memory budget has room for all rows' gradients."""
+    r, width = problem.settings.r, problem.model.width
+    return problem.n <= count_kept_gradients(problem.stride, r, width)
+
+
+def _choose_sketch(problem: FitProblem, geometry: Geometry) -> Sketch | None:
+    """What is kept of gradients where there is no room for them; the one of an interrupted pass."""
+    if _keeps_gradients(problem) or not problem.stride.sketch:
+        return None
+    return problem.store.get_or_compute(
+        "sketch",
+        Sketch,
+        lambda: choose_sketch(geometry.preconditioner, problem.stride.sketch),
     )
 
 
@@ -210,16 +244,20 @@ def _differentiate(
 
 
 def measure_rows(
-    problem: FitProblem, reference: Reference, yardsticks: Yardsticks, engine: ShardEngine
+    problem: FitProblem,
+    reference: Reference,
+    yardsticks: Yardsticks,
+    engine: ShardEngine,
+    sketch: Sketch | None = None,
 ) -> RecordTable:
     """The pass: a record for every row, from shards that are there already, or are measured now."""
-    kept = count_kept_gradients(problem.stride, problem.settings.r, problem.model.width)
     meter = RowMeter(
         model=problem.model,
         encoder=problem.encoder,
         yardsticks=yardsticks,
         token_budget=problem.stride.token_budget,
-        keep_gradients=problem.n <= kept,
+        keep_gradients=_keeps_gradients(problem),
+        sketch=sketch,
     )
     store = problem.open_records()
     known = _measure_known(problem, reference, meter)
