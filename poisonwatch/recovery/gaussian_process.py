@@ -48,10 +48,15 @@ KERNEL_WIDTH = 0.4
 # Entries of the kernel held at a time.
 TILE_ENTRIES = 1 << 22
 
+# Numbers of all rows' coefficients that are solved for at a time (64 MB): some six arrays as large
+# are held meanwhile, but for each part of the queries the kernel is computed anew.
+COLUMN_ENTRIES = 1 << 23
+
 AnyFloat = TypeVar("AnyFloat", np.float32, np.float64)
 
-# right (K, q) and the most iterations to x (K, q) and the iterations that it took.
-Solver = Callable[[Array, int], tuple[Array, int]]
+# right (K, q), the goal (q,) for ||V x - right||, and the most iterations, to x (K, q) and the
+# iterations that it took.
+Solver = Callable[[Array, Array, int], tuple[Array, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ class SmoothRecovery:
         # Smooth is what rows do that are raised: y = (M S) (S w), with S the diagonal of signs.
         M = csr_array(measured.M.multiply(signs[None]))
         found = gp_regress(M, measured.y, kernel, tolerance=self.tolerance, max_iter=self.max_iter)
-        return replace(found, w=signs[:, None] * found.w)
+        # In place: the coefficients of many queries are large.
+        return replace(found, w=np.multiply(found.w, signs[:, None], out=found.w))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +141,16 @@ class _Covariance:
         """Solve by the Cholesky factor of V as a matrix."""
         # Transposed, as LAPACK wants it: V is symmetric, and nothing is copied.
         factor = cho_factor(self.form().T, lower=True, overwrite_a=True, check_finite=False)
-        return lambda right, _: (cho_solve(factor, right, check_finite=False), 0)
+        return lambda right, *_: (cho_solve(factor, right, check_finite=False), 0)
 
-    def iterate(self, goal: Array) -> Solver:
-        """Solve by conjugate gradients until ||V x - right|| is below `goal` (q,)."""
+    def iterate(self) -> Solver:
+        """Solve by conjugate gradients."""
         precondition = self.make_preconditioner()
 
         def apply_in_single(x: Array) -> Array:
             return self.apply(x, self.kernel @ (self.M.T @ x).astype(np.float32))
 
-        def solve(right: Array, max_iter: int) -> tuple[Array, int]:
+        def solve(right: Array, goal: Array, max_iter: int) -> tuple[Array, int]:
             # Rounding has the other half.
             return solve_conjugate_gradients(
                 apply_in_single, right, precondition, goal=0.5 * goal, max_iter=max_iter
@@ -209,24 +215,38 @@ def gp_regress(
 
     The certificate is ||V x - b|| / ||b|| of the linear systems behind it.
     """
+    n, Q = M.shape[1], Y.shape[1]
     V = _Covariance(M, kernel)
+    solve = V.factorise() if M.shape[0] <= DENSE_UP_TO else V.iterate()
+    w, certificate, most = np.empty((n, Q)), np.empty(Q), 0
+    width = max(1, COLUMN_ENTRIES // n)
+    for first in range(0, Q, width):
+        q = slice(first, first + width)
+        w[:, q], certificate[q], n_iter = _predict(V, solve, Y[:, q], tolerance, max_iter)
+        most = max(most, n_iter)
+    return Estimate(w, certificate, most)
+
+
+def _predict(
+    V: _Covariance, solve: Solver, Y: Array, tolerance: float, max_iter: int
+) -> tuple[Array, Array, int]:
+    """mu + f^ (n, q) for Y (K, q), with certificates (q,) and iterations."""
     # One more column than queries: M 1, whose solution gives mu.
     right = np.column_stack([V.sizes, Y])
     lengths = np.linalg.norm(right, axis=0)
-    solve = V.factorise() if M.shape[0] <= DENSE_UP_TO else V.iterate(tolerance * lengths)
     x, residual, n_iter = np.zeros_like(right), right, 0
     for _ in range(1 + CORRECTIONS):
-        step, iterations = solve(residual, max_iter - n_iter)
+        step, iterations = solve(residual, tolerance * lengths, max_iter - n_iter)
         x, n_iter = x + step, n_iter + iterations
         # In double precision, and the last word on x, however it was found.
-        smooth = kernel @ (M.T @ x)
+        smooth = V.kernel @ (V.M.T @ x)
         residual = right - V.apply(x, smooth)
         certificate = np.linalg.norm(residual, axis=0) / np.where(lengths > 0, lengths, 1.0)
         if n_iter >= max_iter or bool((certificate <= tolerance).all()):
             break
     mu = right[:, 0] @ x[:, 1:] / max(float(right[:, 0] @ x[:, 0]), np.finfo(float).tiny)
     # kernel M^T (x_q - mu_q x_0), of products that are known already.
-    return Estimate(mu + smooth[:, 1:] - np.outer(smooth[:, 0], mu), certificate[1:], n_iter)
+    return mu + smooth[:, 1:] - np.outer(smooth[:, 0], mu), certificate[1:], n_iter
 
 
 def solve_conjugate_gradients(

@@ -24,16 +24,13 @@ from torch import Tensor
 from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.progress import Progress, silent
+from poisonwatch.stride.operator_memory import NUMBERS_AT_ONCE
 
 # Keeps the norm of a zero state away from zero.
 NORM_EPSILON = 1e-6
 
 # Rows whose states the basis is fitted to.
 BASIS_ROWS = 256
-
-# Numbers of gradients and operators that are worked on at a time (16 MB): each takes up to four
-# times as much on its way.
-NUMBERS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,20 @@ def test_the_covariance_formed_equals_the_one_applied(
     np.testing.assert_allclose(V.form(), V.apply(units, kernel @ (M.T @ units)), atol=1e-12)
 
 
+@pytest.mark.parametrize("dense_up_to", [0, 3000])
+def test_queries_solved_in_parts_equal_those_solved_together(
+    M: csr_array, Y: np.ndarray, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, dense_up_to: int
+) -> None:
+    """w and certificate of 4 queries, three and one at a time; of none there are none."""
+    monkeypatch.setattr(kriging, "DENSE_UP_TO", dense_up_to)
+    together = gp_regress(M, Y, kernel)
+    monkeypatch.setattr(kriging, "COLUMN_ENTRIES", 3 * N)
+    parts = gp_regress(M, Y, kernel)
+    np.testing.assert_allclose(parts.w, together.w, rtol=1e-4, atol=1e-6)
+    assert (parts.certificate <= 1e-6).all()
+    assert gp_regress(M, Y[:, :0], kernel).w.shape == (N, 0)
+
+
 def test_single_precision_multiplies_to_its_last_digits(kernel: Kernel) -> None:
     """|kernel v (float32) - kernel v| <= 1e-6 |kernel| |v|, without features too."""
     v = np.random.default_rng(6).standard_normal((N, 3))

@@ -1,16 +1,16 @@
 """What is derived for a fit from the model and the number of rows."""
 
-from dataclasses import replace
-
 import pytest
 
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ConfigError
+from poisonwatch.stride.operator_memory import OperatorMemory
 from poisonwatch.stride.settings import (
     Settings,
     count_kept_gradients,
     measures_rows_alone,
     resolve_settings,
+    warn_of_few_subsets,
 )
 
 
@@ -20,9 +20,8 @@ def test_settings_left_open_are_derived() -> None:
     """
     found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
     assert found == Settings(layer=12, r=64, K=1000, d=1, shortlist=100, K_most=1000)
-    most = 2 * 2**30 // (4 * 64 * 576)
     kept = resolve_settings(StrideConfig(measurement="forward"), depth=30, width=576, n=1000)
-    assert kept == replace(found, K_most=most)
+    assert kept == found
     assert resolve_settings(StrideConfig(), depth=3, width=32, n=10).r == 32
 
 
@@ -32,16 +31,56 @@ def test_shortlist_is_a_tenth_within_bounds(n: int, shortlist: int) -> None:
     assert resolve_settings(StrideConfig(), depth=3, width=32, n=n).shortlist == shortlist
 
 
-def test_settings_stay_within_the_memory_budget() -> None:
-    """Past the budget: K < n subsets, d = 3, and room for the suspects of every round: 4 (K +
-    rounds shortlist) r D <= memory.
+@pytest.mark.parametrize("changes", [{}, {"recovery": "lasso"}, {"fit": "sgd"}, {"rounds": 0}])
+@pytest.mark.parametrize("gigabytes", [1.5, 2.0, 2.5])
+def test_settings_stay_within_the_memory_budget(
+    changes: dict[str, object], gigabytes: float
+) -> None:
+    """Past the budget: K < n subsets, d = 3, and room for the suspects of every round; one subset
+    more would take more than the budget.
     """
-    kept = StrideConfig(memory_gb=0.5, measurement="forward")
-    settings = resolve_settings(kept, depth=30, width=576, n=100_000)
-    assert settings.K < 100_000
+    kept = StrideConfig(**{"memory_gb": gigabytes, "measurement": "forward", **changes})
+    settings = resolve_settings(kept, depth=30, width=576, n=20_000)
+    memory = OperatorMemory(kept, 20_000, 64, 576, settings.shortlist, known=512, step=64)
+    assert settings.K < 20_000
     assert settings.d == 3
-    assert settings.K_most * 4 * 64 * 576 <= 0.5 * 2**30
-    assert settings.K + min(3 * settings.shortlist, settings.K_most // 4) == settings.K_most
+    single = settings.K_most - settings.K
+    suspects = 3 * settings.shortlist
+    if "rounds" in changes or "fit" in changes:
+        suspects = 0
+    assert single == min(suspects, settings.K_most // 4)
+    assert memory.count_bytes(settings.K, single) <= gigabytes * 2**30
+    assert memory.count_bytes(settings.K + 2, single) > gigabytes * 2**30
+
+
+def test_known_gradients_take_room_from_subsets() -> None:
+    """The more trusted rows, whose gradients are known before the pass, the fewer subsets."""
+    kept = StrideConfig(memory_gb=2.0, recovery="lasso", rounds=0, shortlist=1)
+    few = resolve_settings(kept, depth=30, width=576, n=20_000)
+    many = resolve_settings(kept, depth=30, width=576, n=20_000, known=5000)
+    assert many.K == few.K - (5000 - 512)
+
+
+def test_what_is_asked_for_is_done_whatever_the_memory() -> None:
+    """K as given, and single rows after it as far as there is room."""
+    asked = StrideConfig(K=5000, memory_gb=0.5)
+    assert resolve_settings(asked, depth=30, width=576, n=20_000).K_most == 5000
+    asked = StrideConfig(K=500, memory_gb=2.0)
+    found = resolve_settings(asked, depth=30, width=576, n=20_000)
+    assert found.K == 500
+    assert found.K_most >= 500 + 3 * 512
+
+
+@pytest.mark.parametrize(("K", "n", "told"), [(10, 10, False), (10, 20, False), (10, 21, True)])
+def test_few_subsets_are_warned_of(K: int, n: int, told: bool) -> None:
+    """Below K = n / 2: how many there are, what that costs, and what to leave out."""
+    settings = resolve_settings(StrideConfig(K=K), depth=3, width=32, n=n)
+    warning = warn_of_few_subsets(settings, n)
+    assert (warning is not None) == told
+    if warning is not None:
+        assert warning.startswith("10 subsets for 21 rows: ")
+        assert "leave out stride.K" in warning
+        assert "\n" not in warning
 
 
 def test_settings_given_are_kept() -> None:
@@ -67,9 +106,13 @@ def test_settings_that_make_no_sense_are_refused_with_the_numbers() -> None:
     ):
         resolve_settings(StrideConfig(K=8, d=9), depth=3, width=32, n=40)
     with pytest.raises(
-        ConfigError, match=r"stride\.memory_gb is 1e-06, less than two operators take: raise it"
+        ConfigError,
+        match=r"stride\.memory_gb is 1e-06, but a fit that keeps operators takes at least 0\.\d+ here: "
+        r"raise it, or lower stride\.background",
     ):
-        resolve_settings(StrideConfig(memory_gb=1e-6, K=20), depth=3, width=32, n=40)
+        resolve_settings(
+            StrideConfig(memory_gb=1e-6, measurement="forward"), depth=3, width=32, n=40
+        )
 
 
 @pytest.mark.parametrize("n", [1, 40, 1_000_000])
