@@ -198,6 +198,35 @@ def extract_prompt(encoded: Encoded) -> NDArray[np.int32]:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """Where a batch's answer tokens are predicted: `at` (n,) places among its b x T tokens, one
+    conversation after the other, and `counts` (b,) how many are whose.
+
+    The counts are the host's: to ask a GPU how many there are is to wait for it.
+    """
+
+    at: Tensor
+    counts: tuple[int, ...]
+
+    @classmethod
+    def find(cls, answer: Tensor) -> "Answers":
+        """Of `answer` (b, T): the places before the answer tokens."""
+        # The first token is predicted by none.
+        predicts = answer[:, 1:]
+        row, place = predicts.nonzero(as_tuple=True)
+        return cls(row * answer.shape[1] + place, tuple(predicts.sum(dim=1).tolist()))
+
+    def repeat(self, m: int, T: int) -> "Answers":
+        """Of a batch of T tokens a conversation, each of them m times in a row."""
+        copies = T * torch.arange(m, device=self.at.device)[:, None]
+        at, counts = list[Tensor](), list[int]()
+        for row, own in enumerate(self.at.split_with_sizes(list(self.counts))):
+            at.append((own + row * (m - 1) * T + copies).flatten())
+            counts += [len(own)] * m
+        return Answers(torch.cat(at), tuple(counts))
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """The conversations of `rows` (m,) padded on the right: `input_ids`, `attention_mask`, `answer`
     (b, T).
@@ -205,6 +234,7 @@ class Batch:
     The first m of the b conversations are the rows' own, in their order; those after them are the
     rejected ones of preference rows, and `rejected` (b - m,) says of which: a place in `rows`.
     `signs` (b,) are 1 where training raises a conversation's answers, -1 where it lowers them.
+    `answers`, where they are known already, are those of `answer`.
     """
 
     rows: Tensor
@@ -213,6 +243,11 @@ class Batch:
     answer: Tensor
     signs: Tensor
     rejected: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    answers: Answers | None = None
+
+    def locate_answers(self) -> Answers:
+        """Where the answers are predicted."""
+        return self.answers or Answers.find(self.answer)
 
 
 def make_batches(
@@ -267,11 +302,22 @@ def _pad(members: list[int], encoded: Sequence[Encoded], device: torch.device | 
         input_ids[b, : len(item)] = torch.from_numpy(item.input_ids)
         attention_mask[b, : len(item)] = 1
         answer[b, : len(item)] = torch.from_numpy(item.answer)
+    answers = Answers.find(answer)
     return Batch(
         rows=torch.tensor(members),
-        input_ids=input_ids.to(device),
-        attention_mask=attention_mask.to(device),
-        answer=answer.to(device),
-        signs=torch.tensor(signs).to(device),
-        rejected=torch.tensor(rejected, dtype=torch.long).to(device),
+        input_ids=_send(input_ids, device),
+        attention_mask=_send(attention_mask, device),
+        answer=_send(answer, device),
+        signs=_send(torch.tensor(signs), device),
+        rejected=_send(torch.tensor(rejected, dtype=torch.long), device),
+        answers=replace(answers, at=_send(answers.at, device)),
     )
+
+
+def _send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on the device; nobody waits for it to arrive there."""
+    # From pinned memory a GPU fetches by itself, in its own order of work: while it computes one
+    # batch, the next are made and sent.
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

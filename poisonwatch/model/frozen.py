@@ -2,27 +2,35 @@
 
     x --embedding, blocks 0..l-1--> z (b, T, D) --blocks l.., head--> o (answer tokens, V)
 
-Only what lies above the split builds a graph, and the head sees answer tokens alone. A run can be
-resumed from other states z~ at the split: what lies below it then costs nothing.
+Only what lies above the split builds a graph, and the head sees answer tokens alone, a limited
+number of logits at a time. A run can be resumed from other states z~ at the split: what lies below
+it then costs nothing. A pass reads no number back from the device, but for one that transformers
+reads: on a GPU, batches follow each other without a wait.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from poisonwatch.errors import ModelError
-from poisonwatch.model.encoding import Batch
-
-
-class _Stop(Exception):  # noqa: N818  (a signal, no error)
-    """Leaves the forward pass once the states below the split are known."""
+from poisonwatch.model.encoding import Answers, Batch
+from poisonwatch.model.head import compute_loss_gradients, compute_losses
+from poisonwatch.model.hooks import (
+    Stop,
+    cut_at,
+    move_states,
+    record_extras,
+    select_answers,
+    select_last,
+    skip_blocks,
+    stop_at_head,
+    widen,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +86,12 @@ class FrozenModel:
             )
         self.model = model.eval().requires_grad_(False)
         self.layer = layer
-        self.width = int(model.config.get_text_config().hidden_size)
+        config = model.config.get_text_config()
+        self.width, self.vocabulary = int(config.hidden_size), int(config.vocab_size)
         self._block = blocks[layer]
         self._below = list(blocks)[:layer]
         self._head = head
+        self._ends_with_head = self._check_end()
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +100,7 @@ class FrozenModel:
 
     def compute_states(self, batch: Batch) -> Tensor:
         """The states z (b, T, D) below the split; the blocks above are not run."""
-        with self._split(stop=True) as seen, torch.no_grad(), suppress(_Stop):
+        with self._split(stop=True) as seen, torch.no_grad(), suppress(Stop):
             self._run(batch)
         return seen[0].float()
 
@@ -102,22 +112,25 @@ class FrozenModel:
         one its answer's loss with the other sign. Raises ModelError where a conversation has no
         answer token: its loss is not defined.
         """
-        predicts, targets = _find_answers(batch)
-        with torch.enable_grad(), self._split() as seen, self._select_answers(predicts):
-            logits = self._run(batch)
-            # In float32: in half precision a mean over a long answer would lose its last digits.
-            token_loss = cross_entropy(logits[0].float(), targets, reduction="none")
-            owner = predicts.nonzero()[:, 0]
-            total = torch.zeros(len(predicts), device=token_loss.device)
-            loss = total.index_add(0, owner, token_loss) / predicts.sum(dim=1)
+        answers, targets = _find_answers(batch)
+        counts = torch.tensor(answers.counts)
+        with torch.enable_grad(), self._split() as seen:
+            h, head = self._run_to_head(batch, answers)
+            device = h.device
+            owner = torch.arange(len(counts)).repeat_interleave(counts).to(device)
+            share = (1 / counts).to(device)  # of a token in its conversation's loss
             # Rows do not see each other, so that one backward pass over the sum of losses gives
             # every row its own gradient.
-            (g,) = torch.autograd.grad((batch.signs * loss).sum(), seen[0])
+            token_loss, dh = compute_loss_gradients(
+                head, h, targets, (batch.signs * share)[owner], self.vocabulary
+            )
+            (g,) = torch.autograd.grad(h, seen[0], dh)
+        total = torch.zeros(len(counts), device=device, dtype=token_loss.dtype)
         return StateGradients(
             z=seen[0].detach().float(),
             g=g.float(),
             mask=batch.attention_mask.bool(),
-            loss=loss.detach(),
+            loss=(total.index_add(0, owner, token_loss) * share).float(),
             rejected=batch.rejected,
         )
 
@@ -125,15 +138,15 @@ class FrozenModel:
         """Run the model as it is, without a graph. Raises ModelError where a row has no answer
         token.
         """
-        predicts, targets = _find_answers(batch)
+        answers, targets = _find_answers(batch)
         with (
             torch.no_grad(),
             self._split() as seen,
-            self._select_answers(predicts),
-            self._record_extras() as extras,
+            select_answers(self._head, answers),
+            record_extras(self._below) as extras,
         ):
             logits = widen(self._run(batch)[0])
-        lengths = predicts.sum(dim=1).tolist()
+        lengths = list(answers.counts)
         return ForwardPass(
             batch=batch,
             z=widen(seen[0].detach()),
@@ -150,17 +163,24 @@ class FrozenModel:
         """
         m = z.shape[1]
         repeated = _repeat_rows(run.batch, m)
-        states = z.flatten(0, 1).to(self.model.dtype)
-        predicts, _ = find_answer_positions(repeated)
-        with (
-            self._skip_blocks_below(run.extras),
-            self._split(states),
-            self._select_answers(predicts),
-        ):
+        with self._resume(run, z), select_answers(self._head, repeated.locate_answers()):
             logits = widen(self._run(repeated)[0])
         # Row i stands m times in a row, with n_i answer tokens each time.
         blocks = logits.split_with_sizes([m * len(o) for o in run.o])
         return tuple(block.view(m, -1, block.shape[-1]) for block in blocks)
+
+    def resume_losses(self, run: ForwardPass, z: Tensor) -> Tensor:
+        """The losses (b, m) in nats a token that the states z~ (b, m, T, D) lead to, float64; see
+        `resume`. No graph, and never more logits at a time than a pass may have.
+        """
+        m = z.shape[1]
+        repeated = _repeat_rows(run.batch, m)
+        answers, targets = _find_answers(repeated)
+        with torch.no_grad(), self._resume(run, z):
+            h, head = self._run_to_head(repeated, answers)
+            token_loss = compute_losses(head, h, targets, self.vocabulary)
+        each = token_loss.split_with_sizes(list(answers.counts))
+        return torch.stack([loss.mean() for loss in each]).view(-1, m)
 
     def generate(
         self,
@@ -184,7 +204,7 @@ class FrozenModel:
         cache, tokens = None, list[Tensor]()
         ended = torch.zeros(m, dtype=torch.bool, device=self.device)
         stops = torch.tensor(sorted(ends), device=self.device)
-        with torch.no_grad(), self._move_states(move), self._select_last():
+        with torch.no_grad(), move_states(self._block, move), select_last(self._head):
             # An answer that has ended goes on, unread, until the last of the m has.
             while len(tokens) < most and not bool(ended.all()):
                 output = self.model(input_ids=new, past_key_values=cache, use_cache=True)
@@ -196,117 +216,48 @@ class FrozenModel:
         return [_cut_at_end(row, ends) for row in rows]
 
     def _run(self, batch: Batch) -> Tensor:
-        output = self.model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        )
+        # No mask: padding is on the right, where no token of a causal model looks. Attention may
+        # skip half of its work then, and takes the kernels that know no masks.
+        output = self.model(input_ids=batch.input_ids, use_cache=False)
         logits: Tensor = output.logits
         return logits
 
-    @contextmanager
-    def _split(self, states: Tensor | None = None, stop: bool = False) -> Iterator[list[Tensor]]:
-        """Cut the graph at the split; the list receives z, a leaf of the graph above. `states` take
-        the place of z where given.
+    def _run_to_head(self, batch: Batch, answers: Answers) -> tuple[Tensor, Callable[..., Any]]:
+        """What becomes logits (n, V) of the answer tokens, and what makes it so: the states (n, D)
+        that the head sees, and the head.
         """
-        seen: list[Tensor] = []
+        if not self._ends_with_head:
+            with select_answers(self._head, answers):
+                return self._run(batch)[0], nn.Identity()
+        with stop_at_head(self._head, answers) as seen, suppress(Stop):
+            self._run(batch)
+        return seen[0], self._head
 
-        def cut(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            z = states
-            # A leaf: the backward pass ends at the split, and no block below builds a graph.
-            if z is None:
-                z = _get_states(args, kwargs).detach().requires_grad_(not stop)
-            seen.append(z)
-            if stop:
-                raise _Stop
-            return _replace_states(args, kwargs, z)
+    def _check_end(self) -> bool:
+        """Whether a model's logits are what its head says; some families scale or cap that."""
+        said: list[Tensor] = []
+        with (
+            torch.no_grad(),
+            self._head.register_forward_hook(lambda _, __, output: said.append(output)),
+        ):
+            token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+            output = self.model(input_ids=token, use_cache=False)
+        return torch.equal(widen(said[-1]), widen(output.logits))
 
-        with self._block.register_forward_pre_hook(cut, with_kwargs=True):
-            yield seen
-
-    @contextmanager
-    def _record_extras(self) -> Iterator[list[tuple[Any, ...] | None]]:
-        """The last of the list is what the block below the split returned beside the states."""
-        extras: list[tuple[Any, ...] | None] = [None]
-
-        def record(_: nn.Module, __: tuple[Any, ...], out: Any) -> None:
-            # Whether blocks return states alone or a tuple differs from family to family.
-            if isinstance(out, tuple):
-                extras.append(out[1:])
-
-        with ExitStack() as hooks:
-            for block in self._below[-1:]:
-                hooks.enter_context(block.register_forward_hook(record))
-            yield extras
-
-    def _move_states(self, move: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Put z~ = move(z) in the place of the states z at the split, inside a `with`."""
-
-        def replace(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            z = _get_states(args, kwargs)
-            return _replace_states(args, kwargs, move(widen(z)).to(z.dtype))
-
-        return self._block.register_forward_pre_hook(replace, with_kwargs=True)
+    def _split(
+        self, states: Tensor | None = None, stop: bool = False
+    ) -> AbstractContextManager[list[Tensor]]:
+        """Cut the graph at the split; the list receives z."""
+        return cut_at(self._block, states, stop)
 
     @contextmanager
-    def _skip_blocks_below(self, extras: tuple[Any, ...] | None) -> Iterator[None]:
-        """Let the blocks below the split hand on their input, in the form in which they return
-        states.
-        """
-
-        def skip(*args: Any, **kwargs: Any) -> Any:
-            states = _get_states(args, kwargs)
-            if extras is None:
-                return states
-            return (states, *extras)
-
-        with ExitStack() as restore:
-            for block in self._below:
-                # Some tools wrap a module's forward on the instance: that one has to come back.
-                own = vars(block).get("forward")
-                if own:
-                    restore.callback(setattr, block, "forward", own)
-                else:
-                    restore.callback(delattr, block, "forward")
-                setattr(block, "forward", skip)  # noqa: B010  (mypy: a method)
+    def _resume(self, run: ForwardPass, z: Tensor) -> Iterator[None]:
+        """Start from the states z~ (b, m, T, D) at the split, inside a `with`."""
+        if len(z) != len(run.z):
+            raise ValueError(f"states of {len(z)} rows cannot go on with a run of {len(run.z)}")
+        states = z.flatten(0, 1).to(self.model.dtype)
+        with skip_blocks(self._below, run.extras), self._split(states):
             yield
-
-    def _select_answers(self, predicts: Tensor) -> RemovableHandle:
-        """Give the head only the positions that predict an answer token, inside a `with`: logits
-        become (1, answer tokens, V).
-        """
-        handle: RemovableHandle = self._head.register_forward_pre_hook(
-            lambda _, args: (args[0][predicts][None], *args[1:])
-        )
-        return handle
-
-    def _select_last(self) -> RemovableHandle:
-        """Give the head only the last position, inside a `with`: logits become (b, 1, V)."""
-        handle: RemovableHandle = self._head.register_forward_pre_hook(
-            lambda _, args: (args[0][:, -1:], *args[1:])
-        )
-        return handle
-
-
-def _get_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The states among a block's arguments: the first, or one by name."""
-    # Families differ in whether the model names what it calls its blocks with.
-    if args:
-        first: Tensor = args[0]
-        return first
-    named: Tensor = kwargs["hidden_states"]
-    return named
-
-
-def _replace_states(
-    args: tuple[Any, ...], kwargs: dict[str, Any], states: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A block's arguments with other states."""
-    if args:
-        return (states, *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": states}
 
 
 def _repeat_rows(batch: Batch, m: int) -> Batch:
@@ -317,6 +268,7 @@ def _repeat_rows(batch: Batch, m: int) -> Batch:
         attention_mask=batch.attention_mask.repeat_interleave(m, dim=0),
         answer=batch.answer.repeat_interleave(m, dim=0),
         signs=batch.signs.repeat_interleave(m, dim=0),
+        answers=batch.locate_answers().repeat(m, batch.input_ids.shape[1]),
     )
 
 
@@ -328,18 +280,14 @@ def _cut_at_end(tokens: list[int], ends: Collection[int]) -> list[int]:
     return tokens
 
 
-def widen(x: Tensor) -> Tensor:
-    """x in float32, or as it is where it is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _find_answers(batch: Batch) -> tuple[Tensor, Tensor]:
-    predicts, targets = find_answer_positions(batch)
-    if not bool(predicts.any(dim=1).all()):
+def _find_answers(batch: Batch) -> tuple[Answers, Tensor]:
+    """Where answer tokens are predicted, and which they are (n,)."""
+    answers = batch.locate_answers()
+    if 0 in answers.counts:
         raise ModelError(
             "a conversation has no assistant tokens left: raise stride.max_tokens or drop the row"
         )
-    return predicts, targets
+    return answers, batch.input_ids.flatten().index_select(0, answers.at + 1)
 
 
 def find_answer_positions(batch: Batch) -> tuple[Tensor, Tensor]:

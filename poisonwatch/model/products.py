@@ -24,6 +24,10 @@ _ONEDNN: Any = torch.backends.mkldnn
 # Below it nothing is won, and tests that take finite differences want all digits.
 LEAST_PARAMETERS = 20_000_000
 
+# Tokens from which on rounding the weights pays: one new token of two answers takes half as long
+# again with it.
+LEAST_TOKENS = 8
+
 
 class BfloatLinear(nn.Linear):
     """A linear layer whose frozen weights are multiplied as bfloat16."""
@@ -80,6 +84,8 @@ def describe_products(model: PreTrainedModel) -> str:
 
 def _multiply(x: Tensor, W: Tensor) -> Tensor:
     """x W^T (..., out) for x (..., in) and frozen W (out, in)."""
+    if x.numel() < LEAST_TOKENS * x.shape[-1]:
+        return linear(x, W)
     y: Tensor = _Product.apply(x, W)  # type: ignore[no-untyped-call]
     return y
 

@@ -22,7 +22,7 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.operators import Operators
 from poisonwatch.stride.queries import PreparedQueries
-from poisonwatch.stride.steering import compute_steered_logits
+from poisonwatch.stride.steering import compute_steered_losses
 
 
 class Measurement(Protocol):
@@ -118,10 +118,10 @@ def measure_steered_losses(
         chunks, "measure", total, lambda chunk: chunk[2].stop - chunk[2].start
     ):
         with torch.no_grad():
-            (o,) = compute_steered_logits(model, run, operators.basis, operators.a[None, ks])
-            each = [_compute_loss(logits, run.targets[0]) for logits in (run.o[0], *o)]
-            before, *after = torch.stack(each).cpu().numpy()
-        losses[0, q], losses[1 + ks.start : 1 + ks.stop, q] = before, after
+            (after,) = compute_steered_losses(model, run, operators.basis, operators.a[None, ks])
+            before = _compute_loss(run.o[0], run.targets[0])
+            measured = torch.cat([before[None], after]).cpu().numpy()
+        losses[0, q], losses[1 + ks.start : 1 + ks.stop, q] = measured[0], measured[1:]
     return losses
 
 

@@ -10,7 +10,7 @@ again.
 from collections.abc import Callable, Collection
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from poisonwatch.model.frozen import ForwardPass, FrozenModel
@@ -34,6 +34,15 @@ def compute_steered_logits(
     n_i, V), at its answer tokens.
     """
     return model.resume(run, steer(run.z, basis(run.z), a))
+
+
+def compute_steered_losses(
+    model: FrozenModel, run: ForwardPass, basis: Coordinates, a: Float[Tensor, "b m r D"]
+) -> Float64[Tensor, "b m"]:
+    """The losses (b, m) in nats a token of every row of `run` under its own m operators `a` (b, m,
+    r, D), without a graph.
+    """
+    return model.resume_losses(run, steer(run.z, basis(run.z), a))
 
 
 def generate_continuations(

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tiny_models import FAMILIES, build_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     FalconConfig,
     FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaConfig,
     LlamaModel,
     PreTrainedModel,
@@ -194,13 +198,15 @@ def test_model_is_left_as_it_was_found(tiny_model: Models, batch: Batch, family:
     split.compute_state_gradients(batch)
     run = split.run(batch)
     split.resume(run, run.z[:, None])
-    silent = replace(batch, answer=torch.zeros_like(batch.answer))
+    silent = replace(batch, answer=torch.zeros_like(batch.answer), answers=None)
     with pytest.raises(ModelError):
         split.compute_state_gradients(silent)
     bad = replace(batch, input_ids=batch.input_ids + 10_000)
     with pytest.raises(IndexError):
         split.compute_state_gradients(bad)
     with pytest.raises(RuntimeError):
+        split.resume(run, run.z[:, None, :, :-1])
+    with pytest.raises(ValueError, match="states of 1 rows cannot go on with a run of 3"):
         split.resume(run, run.z[:1, None])
     with torch.no_grad():
         assert torch.equal(model(input_ids=batch.input_ids).logits, before)
@@ -404,3 +410,104 @@ def test_forward_that_was_wrapped_on_a_block_is_put_back(batch: Batch) -> None:
     block.forward = wrapped
     model.resume(run, run.z[:, None])
     assert vars(block)["forward"] is wrapped
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resumed_losses_are_those_of_resumed_logits(
+    tiny_model: Models, batch: Batch, family: str
+) -> None:
+    """L_i(o~_j) (b, m) = mean cross-entropy of `resume`'s logits, under m moves of the states."""
+    model = FrozenModel(tiny_model(family), 1)
+    run = model.run(batch)
+    v = torch.randn(len(run.z), 3, *run.z.shape[1:], generator=torch.Generator().manual_seed(0))
+    z = run.z[:, None] + 0.1 * v
+    found = model.resume_losses(run, z)
+    expected = [
+        [float(cross_entropy(each.detach(), targets)) for each in o]
+        for o, targets in zip(model.resume(run, z), run.targets, strict=True)
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-5, atol=1e-5)
+    assert not found.requires_grad
+
+
+def test_logits_that_are_capped_after_the_head_are_what_counts(batch: Batch) -> None:
+    """Gemma 2 caps its logits: losses and gradients are of the capped ones."""
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(
+        Gemma2Config(
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            intermediate_size=64,
+            vocab_size=300,
+            initializer_range=0.2,
+            final_logit_softcapping=1.0,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+        )
+    ).eval()
+    split = FrozenModel(model, 1)
+    seen = split.compute_state_gradients(batch)
+    embedded = model.get_input_embeddings()(batch.input_ids).requires_grad_()
+    output = model(
+        inputs_embeds=embedded,
+        attention_mask=batch.attention_mask,
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    assert output.logits.abs().max() <= 1
+    loss = row_losses(output.logits, labels_of(batch))
+    (g,) = torch.autograd.grad(loss.sum(), output.hidden_states[1])
+    torch.testing.assert_close(seen.loss, loss.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen.g, g, rtol=1e-2, atol=1e-4 * float(g.abs().max()))
+    run = split.run(batch)
+    torch.testing.assert_close(
+        split.resume_losses(run, run.z[:, None])[:, 0].float(), seen.loss, rtol=1e-4, atol=1e-5
+    )
+
+
+class Asking(TorchDispatchMode):
+    """Remembers what would make a host wait for its GPU: numbers read, sizes that depend on
+    numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.name().split("::")[1].split(".")[0]
+        masks = [t for t in (args[1] if name in INDEXING else ()) if t is not None]
+        if name in WAITING or any(mask.dtype == torch.bool for mask in masks):
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique_dim"}
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_passes_ask_the_device_nothing(tiny_model: Models, batch: Batch, family: str) -> None:
+    """No number is read by us and no size depends on one, so that on a GPU a pass is sent off while
+    the last one is computed. transformers reads one number a pass: are conversations packed?
+    """
+    model = FrozenModel(tiny_model(family), 1)
+    run = model.run(batch)
+    model.compute_state_gradients(batch)  # what is asked once and kept
+    with Asking() as device:
+        model.compute_states(batch)
+        model.compute_state_gradients(batch)
+        run = model.run(batch)
+        model.resume(run, run.z[:, None])
+        model.resume_losses(run, run.z[:, None].repeat(1, 2, 1, 1))
+    assert device.asked in ([], ["_local_scalar_dense"] * 5)
+    with Asking() as device:
+        bool((batch.input_ids > 0).any())
+        batch.input_ids[batch.answer]
+    assert device.asked == ["_local_scalar_dense", "index"]

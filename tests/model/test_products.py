@@ -96,6 +96,13 @@ def test_a_layer_that_nobody_trains_needs_no_freezing() -> None:
     assert torch.equal(found, layer.requires_grad_(False)(x))
 
 
+@pytest.mark.parametrize("kind", ["linear", "no bias", "conv1d"])
+def test_few_tokens_are_multiplied_as_ever(layers: dict[str, nn.Module], kind: str) -> None:
+    """Seven tokens, as in generation: float32's y, from the first bit to the last but one."""
+    x = torch.randn(7, 1, 64)
+    torch.testing.assert_close(twin(layers[kind])(x), layers[kind](x), rtol=1e-6, atol=1e-6)
+
+
 @needs_them
 @pytest.mark.parametrize("family", FAMILIES)
 def test_row_gradients_point_the_same_way(family: str, encoded: list[Encoded]) -> None:
