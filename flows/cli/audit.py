@@ -74,12 +74,26 @@ def audit(
         bool,
         Parameter(negative="", show_default=False, help="Print the summary as one JSON object."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Audit nothing: say what it would take in memory, disk and time, by one batch of "
+            "rows through the model; `poisonwatch audit my-audit/audit.yaml --dry-run`.",
+        ),
+    ] = False,
 ) -> int:
     """Audit new fine-tuning rows.
 
     Example: `poisonwatch audit my-audit/audit.yaml --run-dir my-audit/runs/today`
     """
     settings = load_and_check(config)
+    if dry_run:
+        from poisonwatch.flows.cli.dry_run_page import print_dry_run
+
+        print_dry_run(settings, as_json=json, quiet=quiet)
+        return 0
     # below the check: a mistake in the audit file must not wait for torch and Prefect
     from poisonwatch.flows.cli.terminal import print_outcome, print_summary
     from poisonwatch.flows.launch import run_audit

@@ -1,0 +1,317 @@
+"""What an audit would take, before it is begun: `poisonwatch audit --dry-run`.
+
+Rows are read as `check` reads them, some are tokenised, and one batch of them goes through the real
+model, with a clock beside it. No ledger is opened and no row is pulled into one.
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+import torch
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.detection.significance import LEAST_TRUSTED
+from poisonwatch.errors import ModelError, SourceError
+from poisonwatch.examples import Example
+from poisonwatch.model.effort import START_UP_S
+from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, make_batches
+from poisonwatch.model.files import get_cache_folder
+from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.pretrained import Pretrained, load_pretrained
+from poisonwatch.progress import Progress
+from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
+from poisonwatch.sources.survey import (
+    TEMPLATE_TOKENS,
+    Survey,
+    estimate_row_tokens,
+    survey_source,
+)
+from poisonwatch.stride.cost_flops import count_gradient_flops
+from poisonwatch.stride.cost_shapes import AuditShape, ModelShape
+from poisonwatch.stride.costs import Costs, estimate_costs
+from poisonwatch.stride.influence import build_queries
+from poisonwatch.stride.operators import Basis, compute_row_gradients
+from poisonwatch.stride.settings import (
+    Settings,
+    count_kept_gradients,
+    measures_rows_alone,
+    resolve_settings,
+)
+
+# Rows that are tokenised; the tokens of more are judged by these.
+MOST_TOKENISED = 2000
+
+# Seconds of a batch above which it is not run a second time.
+LONG_BATCH_S = 10.0
+
+
+class Waiting(Protocol):
+    """What a person sees meanwhile."""
+
+    @property
+    def progress(self) -> Progress: ...
+    def waiting(self, text: str) -> AbstractContextManager[object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Of `rows` tokenised rows: tokens of a row on average, the share that answers are, and the
+    shortest and the longest row.
+    """
+
+    rows: int
+    mean: float
+    answer_share: float
+    shortest: int
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimedBatch:
+    """A batch of `rows` that took `seconds`, `flops` operations of them counted by formula."""
+
+    rows: int
+    seconds: float
+    flops: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What an audit would take. `seconds` are those of an audit that flags nothing, and
+    `seconds_a_group` come on top for each group of flagged rows; `free_memory` is that where the
+    model is, `free_main_memory` and `free_disk` those of the machine, in bytes.
+    """
+
+    new: int
+    trusted: int
+    sentinels: int
+    tokens: Tokens
+    settings: Settings
+    costs: Costs
+    timed: TimedBatch
+    seconds: float
+    seconds_a_group: float
+    on_gpu: bool
+    free_memory: int
+    free_main_memory: int
+    free_disk: int
+    records_folder: Path
+    measured_alone: bool
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that are held at once where the model is."""
+        memory = self.costs.memory
+        return memory.model_peak if self.on_gpu else memory.peak
+
+
+def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
+    """What an audit of all rows of the source would take on this machine, as it is now."""
+    stride = config.stride
+    survey = survey_source(config.source, stride.max_tokens, samples=0, progress=page.progress)
+    new, examples = _count_rows(survey, config.source.address), _list_examples(survey)
+    trusted = 0
+    if config.reference is not None and config.reference_rows:
+        most = config.reference_rows
+        reference = survey_source(config.reference, stride.max_tokens, samples=0, most_rows=most)
+        trusted = _count_rows(reference, config.reference.address)
+    sentinels = load_sentinels(config.sentinels)
+    with page.waiting("loading the model ..."):
+        started = time.perf_counter()
+        pretrained = load_pretrained(config.model)
+        loading = time.perf_counter() - started
+    width = int(pretrained.model.config.get_text_config().hidden_size)
+    depth = len(find_decoder_blocks(pretrained.model))
+    settings = resolve_settings(stride, depth, width, new + trusted)
+    model = FrozenModel(pretrained.model, settings.layer)
+    encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
+    with page.waiting("tokenising some rows ..."):
+        encoded = [encoder.encode_example(row) for row in examples]
+        tokens = _count_tokens(encoded)
+        if survey.complete > len(examples):
+            tokens = _extrapolate(tokens, survey, examples, stride.max_tokens)
+    shape = ModelShape.from_config(
+        pretrained.model.config, settings.layer, pretrained.model.dtype.itemsize
+    )
+    audit = _make_shape(
+        config, settings, encoder, sentinels, tokens, width=width, new=new, trusted=trusted
+    )
+    with page.waiting("timing one batch ..."):
+        timed = time_batch(model, shape, settings.r, encoded, stride.token_budget)
+    costs = estimate_costs(shape, audit)
+    rate = timed.flops / timed.seconds
+    folder = get_cache_folder() / "work"
+    return Forecast(
+        new=new,
+        trusted=trusted,
+        sentinels=len(sentinels),
+        tokens=tokens,
+        settings=settings,
+        costs=costs,
+        timed=timed,
+        seconds=START_UP_S + loading + costs.flops.total / rate,
+        seconds_a_group=costs.flops.evidence / rate,
+        on_gpu=model.device.type == "cuda",
+        free_memory=_measure_free_memory(pretrained),
+        free_main_memory=int(psutil.virtual_memory().available),
+        free_disk=_measure_free_disk(folder),
+        records_folder=folder,
+        measured_alone=measures_rows_alone(stride, new + trusted),
+    )
+
+
+def _count_rows(survey: Survey, address: str) -> int:
+    """Different rows that became conversations. Raises SourceError where a file cannot be read, or
+    there are none.
+    """
+    if survey.problems:
+        raise SourceError(survey.problems[0])
+    if not survey.complete:
+        raise SourceError(
+            f"{address} holds no row that is a whole conversation: `poisonwatch check` says why"
+        )
+    return max(survey.complete - survey.copies - survey.variants, 1)
+
+
+def _list_examples(survey: Survey) -> list[Example]:
+    """At most MOST_TOKENISED of the rows that were kept, evenly spread."""
+    kept = []
+    for row, draft in survey.kept:
+        example = draft.to_example(row)
+        if example is not None:
+            kept.append(example)
+    if len(kept) <= MOST_TOKENISED:
+        return kept
+    return [kept[i] for i in np.linspace(0, len(kept) - 1, MOST_TOKENISED).astype(int).tolist()]
+
+
+def _count_tokens(encoded: Sequence[Encoded]) -> Tokens:
+    lengths, answers = [], 0
+    for row in encoded:
+        conversations = [row] if row.against is None else [row, row.against]
+        lengths.append(sum(map(len, conversations)))
+        answers += sum(int(each.answer.sum()) for each in conversations)
+    total = max(sum(lengths), 1)
+    return Tokens(
+        rows=len(encoded),
+        mean=total / max(len(lengths), 1),
+        answer_share=answers / total,
+        shortest=min(lengths, default=1),
+        longest=max(lengths, default=1),
+    )
+
+
+def _extrapolate(
+    tokens: Tokens, survey: Survey, examples: Sequence[Example], max_tokens: int
+) -> Tokens:
+    """The tokens of all rows, from the characters of all and what those of some came to: rows that
+    come later may be longer.
+    """
+    judged = 0
+    for example in examples:
+        for messages in (example.messages, example.rejected):
+            if messages:
+                judged += min(estimate_row_tokens(messages) + TEMPLATE_TOKENS, max_tokens)
+    found = tokens.mean * len(examples) / max(judged, 1)
+    return replace(tokens, mean=found * survey.tokens.audited / survey.complete)
+
+
+def _make_shape(
+    config: AuditConfig,
+    settings: Settings,
+    encoder: ChatEncoder,
+    sentinels: Sequence[Sentinel],
+    tokens: Tokens,
+    *,
+    width: int,
+    new: int,
+    trusted: int,
+) -> AuditShape:
+    """The audit with as many probes as there may be."""
+    lengths = []
+    for sentinel in sentinels:
+        for answer in (sentinel.forbidden, sentinel.reference):
+            if answer:
+                lengths.append(len(encoder.encode(sentinel.add_answer(answer))))
+    stride, n = config.stride, new + trusted
+    times = 1 + config.probes
+    return AuditShape(
+        n=n,
+        row_tokens=tokens.mean,
+        answer_share=tokens.answer_share,
+        Q=times * len(build_queries(sentinels)),
+        answers=times * len(lengths),
+        answer_length=sum(lengths) / max(len(lengths), 1),
+        panels=times * len({sentinel.panel for sentinel in sentinels}),
+        r=settings.r,
+        # Fewer do not stand alone, and are rows like any others.
+        trusted=trusted if trusted >= LEAST_TRUSTED else 0,
+        background=stride.background,
+        shortlist=settings.shortlist,
+        token_budget=stride.token_budget,
+        keeps_gradients=n <= count_kept_gradients(stride, settings.r, width),
+        sketch=stride.sketch,
+        shortest=tokens.shortest,
+        longest=tokens.longest,
+    )
+
+
+def time_batch(
+    model: FrozenModel, shape: ModelShape, r: int, encoded: Sequence[Encoded], token_budget: int
+) -> TimedBatch:
+    """Gradients of a batch of rows of middling length, once or twice: the first is mostly slower.
+    Raises ModelError where no row has an answer.
+    """
+    answered = [row for row in encoded if _has_answers(row)]
+    if not answered:
+        raise ModelError(
+            "no row has assistant tokens left: raise stride.max_tokens, or look at the rows"
+        )
+    batches = list(make_batches(answered, token_budget, model.device))
+    batch = batches[len(batches) // 2]
+    # Any directions do: what is computed along them takes as long.
+    basis = Basis(torch.eye(model.width, device=model.device)[:, : r - 1].contiguous())
+    seconds = _time(model, basis, batch)
+    if seconds < LONG_BATCH_S:
+        seconds = min(seconds, _time(model, basis, batch))
+    conversations, width = batch.input_ids.shape
+    share = float(batch.answer.sum()) / batch.answer.numel()
+    flops = count_gradient_flops(shape, r, conversations * width, width, share)
+    return TimedBatch(len(batch.rows), seconds, flops)
+
+
+def _has_answers(row: Encoded) -> bool:
+    conversations = [row] if row.against is None else [row, row.against]
+    return all(bool(each.answer[1:].any()) for each in conversations)
+
+
+def _time(model: FrozenModel, basis: Basis, batch: Batch) -> float:
+    """Seconds until the batch's gradients are there, on a GPU too."""
+    started = time.perf_counter()
+    G = compute_row_gradients(basis, model.compute_state_gradients(batch))
+    float(G.sum())
+    return time.perf_counter() - started
+
+
+def _measure_free_memory(pretrained: Pretrained) -> int:
+    """What is free where the model is; its weights, which are there already, count as free."""
+    device = pretrained.model.device
+    weights = sum(weight.nbytes for weight in pretrained.model.parameters())
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free) + weights
+    return int(psutil.virtual_memory().available) + weights
+
+
+def _measure_free_disk(folder: Path) -> int:
+    """What is free on the disk where a folder is, or would be made."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
