@@ -53,9 +53,9 @@ class Question:
 
     audit_id: str
     run_dir: Path
-    ledger: Ledger
     prompt: str
     response: str
+    ledger: Ledger | None = None  # by default the audit's own
     stage: str = "waiting"
     share: float | None = None
     found: "list[ExplainedRow] | None" = None

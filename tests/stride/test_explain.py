@@ -84,7 +84,7 @@ def test_saved_operators_say_what_the_fitted_ones_said(
     assert loaded.ids == fitted.ids
     assert (loaded.M != extended.M).nnz == 0
     before, after = (
-        attribute_conversation(f, "Where?", "There.", stride) for f in (extended, loaded)
+        attribute_conversation(f, "Where?", "There.", stride).w for f in (extended, loaded)
     )
     assert np.corrcoef(before, after)[0, 1] > 0.999
 
@@ -113,7 +113,15 @@ def test_the_command_prints_rows_or_json(run_dir: Path, capsys: pytest.CaptureFi
     )
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["rank"] for line in lines] == [1, 2, 3]
-    assert set(lines[0]) == {"rank", "example_id", "source", "position", "coefficient", "score"}
+    assert set(lines[0]) == {
+        "rank",
+        "example_id",
+        "source",
+        "position",
+        "coefficient",
+        "score",
+        "exact",
+    }
 
 
 @pytest.mark.parametrize(
