@@ -62,6 +62,12 @@ class RowRecords:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def row_bytes(self) -> int:
+        """What one record takes, in memory and on the disk."""
+        total = sum(values.nbytes for values in _list_columns(self).values())
+        return total // max(len(self), 1)
+
 
 def pack_ids(ids: Iterable[str]) -> NDArray[np.bytes_]:
     """Hexadecimal ids as bytes (m, 32)."""
@@ -93,6 +99,21 @@ class RecordStore:
             folder = Path(tempfile.mkdtemp(prefix="poisonwatch-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.folder = folder
+
+    def require_room(self, rows: int, like: RowRecords) -> None:
+        """Raises OperationError where the disk has no room for the records of so many more rows,
+        each as large as `like` these: that is said before hours of work, not after them.
+        """
+        needed, free = rows * like.row_bytes, shutil.disk_usage(self.folder).free
+        if needed <= free:
+            return
+        advice = "free space there, or set POISONWATCH_CACHE to a folder on a larger disk"
+        if like.gradients is not None:
+            advice += ", or a smaller stride.memory_gb, so that gradients are left out"
+        raise OperationError(
+            f"records of {rows:,} rows take {needed / 1e9:.3g} GB, and {self.folder} has "
+            f"{free / 1e9:.3g} GB free: {advice}"
+        )
 
     def write(self, name: str, records: RowRecords) -> None:
         """Keep a shard. Raises OperationError where the disk is full or read-only."""
@@ -170,6 +191,8 @@ def _read_columns(file: ipc.RecordBatchFileReader) -> dict[str, NDArray[Any]]:
     if file.num_record_batches != 1:
         raise ValueError("it is not one batch of records")
     batch = file.get_batch(0)
+    # Arrow trusts a file's lengths: a flipped bit in one would end the process.
+    batch.validate(full=True)
     columns = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if isinstance(column, pa.FixedSizeListArray):
