@@ -280,5 +280,5 @@ def test_too_full_a_disk_is_said_before_anything_is_measured(
     assert str(store.folder) in message
     assert "POISONWATCH_CACHE" in message
     assert "stride.memory_gb" in message
-    with pytest.raises(OperationError, match="larger disk$"):
+    with pytest.raises(OperationError, match=r"larger disk$"):
         store.require_room(20, like=make_records(rD=None))
