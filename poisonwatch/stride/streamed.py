@@ -250,7 +250,10 @@ def measure_rows(
     engine: ShardEngine,
     sketch: Sketch | None = None,
 ) -> RecordTable:
-    """The pass: a record for every row, from shards that are there already, or are measured now."""
+    """The pass: a record for every row, from shards that are there already, or are measured now.
+
+    Raises OperationError, before the first, where the disk has no room for those that are left.
+    """
     meter = RowMeter(
         model=problem.model,
         encoder=problem.encoder,
@@ -269,6 +272,7 @@ def measure_rows(
     left = [shard for shard in shards if found[shard.name] is None]
     done = sum(len(shard.rows) for shard in shards) - sum(len(shard.rows) for shard in left)
     problem.store.rows_reused += done
+    store.require_room(len(rest) - done, like=known)
     work = ShardWork(shards=left, rows=problem.rows, meter=meter, store=store)
     for rows_done in problem.progress(engine(work), "fit", len(rest) - done, lambda rows: rows):
         problem.store.newly_computed += rows_done

@@ -1,6 +1,7 @@
 """One stream over the rows: the same numbers however it is cut, ordered, or interrupted."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -377,3 +378,20 @@ def test_records_go_when_nobody_needs_them(tiny_pretrained: Pretrained) -> None:
     fitted.get_gradients(np.arange(3))
     del fitted
     assert not folders[0].exists()
+
+
+def test_a_disk_without_room_stops_the_pass_before_its_first_row(
+    tiny_pretrained: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No engine is asked for anything."""
+    usage = shutil.disk_usage("/")._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    asked: list[ShardWork] = []
+
+    def engine(work: ShardWork) -> Iterator[int]:
+        asked.append(work)
+        yield from measure_locally(work)
+
+    with pytest.raises(OperationError, match=r"records of 28 rows take .* free: free space there"):
+        fit_stream(tiny_pretrained, MIXED, engine=engine)
+    assert asked == []
