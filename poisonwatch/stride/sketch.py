@@ -102,13 +102,18 @@ class Sketch:
     def encode(self, G: Float[Tensor, "m r D"], spread: Float32[Features, " m"]) -> RowSketches:
         """The sketches of rows with gradients (m, r, D) and that `spread` (m,)."""
         H = self.project(G)
+        # Rows of one size: squares of float32 leave its range. Of a row that is not finite nothing
+        # is kept.
+        largest = H.abs().amax(dim=(1, 2), keepdim=True)
+        H = (H / torch.where(largest > 0, largest, 1.0)).nan_to_num(0.0)
         # The r x r matrix has the left singular vectors, and is small: eigenvalues ascend.
         u = torch.linalg.eigh(H @ H.mT).eigenvectors[:, :, -self.rank :].mT
         codes_u, scale_u = _quantise(u)
         codes_v, scale_v = _quantise(u @ H)
         codes = torch.cat([codes_u.flatten(1), codes_v.flatten(1)], dim=1).cpu().numpy()
-        scale = (scale_u * scale_v).float().cpu().numpy()
-        return RowSketches(_pack(codes), scale / spread[:, None])
+        scale = (scale_u * scale_v).double() * largest[:, :, 0].nan_to_num(0.0, 0.0).double()
+        over_spread = scale.cpu().numpy() / spread[:, None].astype(np.float64)
+        return RowSketches(_pack(codes), over_spread.astype(np.float32))
 
 
 def choose_sketch(preconditioner: Preconditioner, size: int) -> Sketch:

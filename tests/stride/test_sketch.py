@@ -111,6 +111,31 @@ def test_rows_and_queries_that_nothing_moves_have_no_effect() -> None:
     assert not rows.measure(sketch.project_queries(torch.zeros(1, R, D))).any()
 
 
+@pytest.mark.parametrize("size", [1e-18, 1e18])
+def test_rows_of_any_size_are_kept(size: float) -> None:
+    """Effects count spreads, which grow with the gradient: they stay as they are."""
+    sketch = choose_sketch(PRECONDITIONER, 64)
+    probes = sketch.project_queries(QUERIES)
+    spread = (SPREAD * size).astype(np.float32)
+    found, usual = (
+        rows.measure(probes) for rows in (sketch.encode(G * size, spread), sketch.encode(G, SPREAD))
+    )
+    np.testing.assert_allclose(found, usual, atol=0.05 * np.abs(usual).max())
+
+
+def test_a_row_that_is_not_finite_harms_no_other() -> None:
+    """Its sketch is nothing; those beside it in the batch are as before."""
+    sketch = choose_sketch(PRECONDITIONER, 64)
+    broken = G[:4].clone()
+    broken[1, 2, 3], broken[2, 0, 0] = torch.nan, torch.inf
+    found, usual = (sketch.encode(some, SPREAD[:4]) for some in (broken, G[:4]))
+    assert not found.scale[1:3].any()
+    probes = sketch.project_queries(QUERIES)
+    np.testing.assert_allclose(
+        found.measure(probes)[[0, 3]], usual.measure(probes)[[0, 3]], rtol=1e-4
+    )
+
+
 def test_lengths_of_queries_do_not_count() -> None:
     """Ten times the gradient is the same question."""
     sketch = choose_sketch(PRECONDITIONER, 64)

@@ -32,8 +32,9 @@ class RowsBehindAnswers:
         """For each prompt and response, the rows that make the response likelier: `question` (its
         place in the input), then the fields of `ExplainedRow`.
 
-        `source` and `position` are missing for trusted rows. Raises ModelError where a response is
-        empty.
+        `source` and `position` are missing for trusted rows. A version has no rows to measure
+        again: where gradients took too much room to be kept, no row is `exact`. Raises ModelError
+        where a response is empty.
         """
         found: list[dict[str, Any]] = []
         questions = zip(model_input["prompt"], model_input["response"], strict=True)
