@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poisonwatch.arrays import Features
+from poisonwatch.recovery import neighbours
+from poisonwatch.recovery.local_kriging import compute_smoother
 from poisonwatch.recovery.neighbours import NEAREST, NeighbourGraph, find_neighbours
 
 
@@ -166,3 +168,24 @@ def test_neighbours_follow_the_rows_wherever_they_stand() -> None:
     place = np.argsort(order)
     here, there = find_neighbours(features, 6), find_neighbours(features[order], 6)
     np.testing.assert_array_equal(there.rows, place[here.rows[order]])
+
+
+def test_where_an_index_finds_too_few_the_last_stands_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Looking into one cell of 20 rows for 40: what was found first, then the last of it, never the
+    row itself; smoothing over it still keeps what all rows do alike.
+    """
+    monkeypatch.setattr(neighbours, "CELLS_PROBED", 1)
+    features = draw_clusters(100, 20)
+    graph = find_neighbours(features, 40, exact_up_to=100)
+    assert graph.rows.shape == (2000, 40)
+    assert (graph.rows >= 0).all()
+    assert (np.diff(graph.similarity, axis=1) <= 1e-6).all()
+    different = np.array([len(set(row)) for row in graph.rows.tolist()])
+    assert (different < 40).any()
+    alone = graph.rows[:, 0] == np.arange(2000)
+    assert (graph.rows[~alone] != np.flatnonzero(~alone)[:, None]).all()
+    assert (different[alone] == 1).all()
+    smoother = compute_smoother(features, graph, np.ones(2000))
+    np.testing.assert_allclose(smoother @ np.ones(2000), 1.0, atol=1e-4)
