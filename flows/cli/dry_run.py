@@ -75,18 +75,22 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class TimedBatch:
-    """A batch of `rows` that took `seconds`, `flops` operations of them counted by formula."""
+    """A batch of `rows` that took `seconds`, and would take `idle_seconds` where nothing else runs;
+    `flops` are its operations, by formula.
+    """
 
     rows: int
     seconds: float
+    idle_seconds: float
     flops: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What an audit would take. `seconds` are those of an audit that flags nothing, and
-    `seconds_a_group` come on top for each group of flagged rows; `free_memory` is that where the
-    model is, `free_main_memory` and `free_disk` those of the machine, in bytes.
+    """What an audit would take. `seconds` are those of an audit that flags nothing, on this machine
+    as busy as it is (`idle_seconds`: where nothing else runs), and `seconds_a_group` come on top
+    for each group of flagged rows; `free_memory` is that where the model is, `free_main_memory` and
+    `free_disk` those of the machine, in bytes.
     """
 
     new: int
@@ -97,6 +101,7 @@ class Forecast:
     costs: Costs
     timed: TimedBatch
     seconds: float
+    idle_seconds: float
     seconds_a_group: float
     on_gpu: bool
     free_memory: int
@@ -146,7 +151,7 @@ def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
     with page.waiting("timing one batch ..."):
         timed = time_batch(model, shape, settings.r, encoded, stride.token_budget)
     costs = estimate_costs(shape, audit)
-    rate = timed.flops / timed.seconds
+    batches = costs.flops.total / timed.flops
     folder = get_cache_folder() / "work"
     return Forecast(
         new=new,
@@ -156,8 +161,9 @@ def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
         settings=settings,
         costs=costs,
         timed=timed,
-        seconds=START_UP_S + loading + costs.flops.total / rate,
-        seconds_a_group=costs.flops.evidence / rate,
+        seconds=START_UP_S + loading + batches * timed.seconds,
+        idle_seconds=START_UP_S + batches * timed.idle_seconds,
+        seconds_a_group=costs.flops.evidence / timed.flops * timed.seconds,
         on_gpu=model.device.type == "cuda",
         free_memory=_measure_free_memory(pretrained),
         free_main_memory=int(psutil.virtual_memory().available),
@@ -278,13 +284,13 @@ def time_batch(
     batch = batches[len(batches) // 2]
     # Any directions do: what is computed along them takes as long.
     basis = Basis(torch.eye(model.width, device=model.device)[:, : r - 1].contiguous())
-    seconds = _time(model, basis, batch)
+    seconds, idle_seconds = _time(model, basis, batch)
     if seconds < LONG_BATCH_S:
-        seconds = min(seconds, _time(model, basis, batch))
+        seconds, idle_seconds = min((seconds, idle_seconds), _time(model, basis, batch))
     conversations, width = batch.input_ids.shape
     share = float(batch.answer.sum()) / batch.answer.numel()
     flops = count_gradient_flops(shape, r, conversations * width, width, share)
-    return TimedBatch(len(batch.rows), seconds, flops)
+    return TimedBatch(len(batch.rows), seconds, idle_seconds, flops)
 
 
 def _has_answers(row: Encoded) -> bool:
@@ -292,12 +298,17 @@ def _has_answers(row: Encoded) -> bool:
     return all(bool(each.answer[1:].any()) for each in conversations)
 
 
-def _time(model: FrozenModel, basis: Basis, batch: Batch) -> float:
-    """Seconds until the batch's gradients are there, on a GPU too."""
-    started = time.perf_counter()
+def _time(model: FrozenModel, basis: Basis, batch: Batch) -> tuple[float, float]:
+    """Seconds until the batch's gradients are there, on a GPU too; and what they would be if the
+    threads that computed them had not waited for processors.
+    """
+    started, used = time.perf_counter(), time.process_time()
     G = compute_row_gradients(basis, model.compute_state_gradients(batch))
     float(G.sum())
-    return time.perf_counter() - started
+    seconds, used = time.perf_counter() - started, time.process_time() - used
+    if model.device.type != "cpu":
+        return seconds, seconds
+    return seconds, min(seconds, used / torch.get_num_threads())
 
 
 def _measure_free_memory(pretrained: Pretrained) -> int:

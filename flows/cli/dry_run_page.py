@@ -14,6 +14,9 @@ from poisonwatch.stride.costs import format_bytes, format_count, render_costs
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
 
+# Times as long as on idle processors: then it is said that they are not.
+BUSY = 1.5
+
 
 def print_dry_run(config: AuditConfig, as_json: bool = False, quiet: bool = False) -> None:
     """Print what an audit of all rows of the source would take. Raises what reading rows and
@@ -42,6 +45,7 @@ def describe_forecast(forecast: Forecast) -> dict[str, Any]:
         "flops": asdict(costs.flops) | {"total": costs.flops.total},
         "timed": asdict(forecast.timed),
         "seconds": forecast.seconds,
+        "idle_seconds": forecast.idle_seconds,
         "seconds_a_group": forecast.seconds_a_group,
         "free": {
             "memory": forecast.free_memory,
@@ -127,6 +131,8 @@ def _describe_disk(forecast: Forecast) -> str:
 def _describe_time(forecast: Forecast) -> str:
     text = f"about {describe_seconds(forecast.seconds)} on this machine"
     text += f", from one batch of {plural(forecast.timed.rows, 'row')}"
+    if forecast.seconds > BUSY * forecast.idle_seconds:
+        text += f", busy as it is ({describe_seconds(forecast.idle_seconds)} if it were idle)"
     group = describe_seconds(forecast.seconds_a_group)
     return f"{text}; about {group} more for each group of flagged rows, of {MOST_CONFIRMED} at most"
 

@@ -68,7 +68,7 @@ def test_json_adds_up(
     flops = found["flops"]
     assert flops.pop("total") == pytest.approx(sum(flops.values()) - flops["evidence"])
     assert found["memory"]["peak"] > found["memory"]["weights"]
-    assert found["timed"]["seconds"] > 0
+    assert found["timed"]["seconds"] >= found["timed"]["idle_seconds"] > 0
     assert found["free"]["disk"] > 0
 
 
@@ -110,6 +110,23 @@ def test_what_settings_change_is_said(
     """Kept gradients, sketches of them, or operators that rows share."""
     assert run(write_audit(tmp_path, tiny_folder, stride=stride)) == 0
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("idle", "said"), [(9.0, False), (2.0, True)])
+def test_a_busy_machine_is_said_to_be_busy(
+    idle: float,
+    said: bool,
+    tmp_path: Path,
+    tiny_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where threads waited for processors most of the time, what it would be without is shown."""
+    monkeypatch.setattr(dry_run, "_time", lambda *_: (1e4, 1e4 * idle / 10))
+    assert run(write_audit(tmp_path, tiny_folder)) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("busy as it is" in printed) == said
+    assert "from one batch of" in printed
 
 
 def test_what_is_not_there_is_said(
