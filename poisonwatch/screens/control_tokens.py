@@ -46,13 +46,16 @@ def find_control_tokens(
     the data, not a forgery in it.
     """
     patterns = [_CONTROL, *_compile_own_tokens(special)]
-    spelt = [_list_control_tokens(example, patterns) for example in examples]
+    spelt: dict[int, set[str]] = {}
     counts: Counter[str] = Counter()
-    for tokens in spelt:
-        counts.update(tokens)
+    for row, example in enumerate(examples):
+        tokens = _list_control_tokens(example, patterns)
+        if tokens:
+            spelt[row] = tokens
+            counts.update(tokens)
     ordinary = max(FORMAT_ROWS, FORMAT_SHARE * len(examples))
     found = []
-    for row, tokens in enumerate(spelt):
+    for row, tokens in spelt.items():
         forged = sorted(token for token in tokens if counts[token] < ordinary)
         if not forged:
             continue

@@ -3,9 +3,9 @@
 Letters: G n-grams; the membership matrix (G, number of texts) says which texts hold which.
 """
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from scipy import sparse
@@ -27,53 +27,76 @@ class NgramLevel:
     tokens: Sequence[Tokens]
 
 
-def list_ngram_levels(texts: Sequence[Tokens], least: int) -> list[NgramLevel]:
+def list_ngram_levels(texts: Iterable[Tokens], least: int) -> list[NgramLevel]:
     """For each length the n-grams that are in enough texts, and not in too many."""
-    most = max(float(COMMON_TEXTS), COMMON_NGRAM * len(texts))
-    stream = list(chain.from_iterable(texts))
+    numbered = _NumberedTexts.read(texts)
+    most = max(float(COMMON_TEXTS), COMMON_NGRAM * numbered.n)
     levels = []
-    for length, members, first in _mine_frequent(texts, least):
+    for length, members, first in _mine_frequent(numbered, least):
         kept = count_members(members) <= most
-        starts = first[kept].tolist()
-        tokens = [tuple(stream[start : start + length]) for start in starts]
+        tokens = []
+        for start in first[kept].tolist():
+            numbers = numbered.stream[start : start + length].tolist()
+            tokens.append(tuple(numbered.names[number] for number in numbers))
         levels.append(NgramLevel(members[kept], tokens))
     return levels
 
 
+@dataclass(frozen=True, slots=True)
+class _NumberedTexts:
+    """The tokens of n texts, one after the other, as numbers, `stream` (T,); `text` (T,) is the
+    text that each stands in, and `names` has the tokens of the numbers, in order.
+    """
+
+    n: int
+    stream: Integers
+    text: Integers
+    names: Sequence[str]
+
+    @classmethod
+    def read(cls, texts: Iterable[Tokens]) -> "_NumberedTexts":
+        # Numbers, where tuples of texts would be a string a token.
+        met: dict[str, int] = {}
+        stream, lengths = array("q"), array("q")
+        for tokens in texts:
+            lengths.append(len(tokens))
+            stream.extend(met.setdefault(token, len(met)) for token in tokens)
+        names = sorted(met)
+        rank = np.empty(len(names), dtype=np.int64)
+        rank[[met[name] for name in names]] = np.arange(len(names))
+        in_order = rank[np.frombuffer(stream, dtype=np.int64)]
+        text = np.repeat(np.arange(len(lengths)), lengths)
+        return cls(len(lengths), in_order, text, names)
+
+
 def _mine_frequent(
-    texts: Sequence[Tokens], least: int
+    texts: _NumberedTexts, least: int
 ) -> Iterator[tuple[int, sparse.csr_array, Integers]]:
-    """For n = 1, 2, 3 the n-grams in at least `least` texts: their membership (G, len(texts)), and
-    the token, counted through all texts, that each begins with first.
+    """For n = 1, 2, 3 the n-grams in at least `least` texts: their membership (G, number of texts),
+    and the token, counted through all texts, that each begins with first.
 
     Only frequent n-grams are prolonged (Agrawal and Srikant, VLDB 1994).
     """
-    text = np.repeat(np.arange(len(texts)), list(map(len, texts)))
     # The n-gram that begins at each token, by a number of its own; -1 where none is frequent.
-    level = _number_tokens(texts)
+    level = texts.stream
     for n in range(1, LONGEST_NGRAM + 1):
         if n > 1:
-            level = _prolong(level, text)
+            level = _prolong(level, texts.text)
         at = np.flatnonzero(level >= 0)
         keys, first, inverse = np.unique(level[at], return_index=True, return_inverse=True)
-        # An n-gram that stands in a text twice is in it once.
-        pairs = np.unique(np.stack([inverse, text[at]], axis=1), axis=0)
-        frequent = np.bincount(pairs[:, 0], minlength=len(keys)) >= least
+        # An n-gram that stands in a text twice is in it once. Two numbers in one, which sorts far
+        # faster than pairs do: their product stays far below 2^63.
+        pairs = np.unique(inverse * max(texts.n, 1) + texts.text[at])
+        gram, text = np.divmod(pairs, max(texts.n, 1))
+        frequent = np.bincount(gram, minlength=len(keys)) >= least
         # Numbered anew without gaps: products of numbers must stay far below 2^63.
         number = np.where(frequent, np.cumsum(frequent) - 1, -1)
         level = np.full(len(level), -1)
         level[at] = number[inverse]
-        pairs = pairs[frequent[pairs[:, 0]]]
-        entries = (np.ones(len(pairs)), (number[pairs[:, 0]], pairs[:, 1]))
-        shape = (int(frequent.sum()), len(texts))
+        kept = frequent[gram]
+        entries = (np.ones(int(kept.sum())), (number[gram[kept]], text[kept]))
+        shape = (int(frequent.sum()), texts.n)
         yield n, sparse.csr_array(entries, shape=shape), at[first[frequent]]
-
-
-def _number_tokens(texts: Sequence[Tokens]) -> Integers:
-    """The tokens of all texts, one after the other, as numbers in the order of the vocabulary."""
-    stream = list(chain.from_iterable(texts))
-    numbers = {token: i for i, token in enumerate(sorted(set(stream)))}
-    return np.array([numbers[token] for token in stream], dtype=np.int64)
 
 
 def _prolong(level: Integers, text: Integers) -> Integers:

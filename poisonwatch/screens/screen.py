@@ -16,7 +16,7 @@ from poisonwatch.screens.control_tokens import find_control_tokens
 from poisonwatch.screens.duplicate_answers import find_duplicate_answers
 from poisonwatch.screens.finding import Finding, sort_findings
 from poisonwatch.screens.invisible_characters import find_invisible_characters
-from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams
+from poisonwatch.screens.trigger_ngrams import NgramMine, find_trigger_ngrams
 
 ALL_SCREENS: tuple[ScreenName, ...] = get_args(ScreenName)
 
@@ -25,14 +25,15 @@ def run_screens(
     rows: AuditRows,
     special: Collection[str] = (),
     names: Collection[ScreenName] = ALL_SCREENS,
+    mine: NgramMine | None = None,
 ) -> list[Finding]:
     """The findings of the named screens, by row, screen and group. `special`: the audited model's
-    control tokens.
+    control tokens; `mine`: the rows' n-grams, where others ask for them, too.
     """
     # Functions, so that a screen that is not named costs nothing.
     screens: dict[ScreenName, Callable[[], list[Finding]]] = {
         "duplicate-answers": lambda: find_duplicate_answers(rows),
-        "trigger-ngram": lambda: find_trigger_ngrams(rows),
+        "trigger-ngram": lambda: find_trigger_ngrams(rows, mine),
         "invisible-characters": lambda: find_invisible_characters(rows.new),
         "control-tokens": lambda: find_control_tokens(rows.new, special),
     }

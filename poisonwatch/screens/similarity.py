@@ -4,16 +4,18 @@ Letters: n rows, G groups of rows, m rows of a group, v words. The similarity of
 cosine of its m (m - 1) / 2 pairs of texts, as TF-IDF vectors of words.
 """
 
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import overload
 
 import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from poisonwatch.arrays import Array, Integers
-from poisonwatch.examples import Example
+from poisonwatch.examples import Example, iterate_ids
 from poisonwatch.text.words import WORD, split_words
 
 SHORT_ANSWER = 3  # words; below, an answer is a label
@@ -22,14 +24,66 @@ ENDS = 200  # characters in which these words are looked for
 PIECE = 200_000  # group members whose vectors are added up at a time
 
 
-def list_distinct_examples(examples: Sequence[Example]) -> list[tuple[list[int], Example]]:
+class DistinctExamples(Sequence[tuple[list[int], Example]]):
     """Each different example once, with its places, in the order of their ids: the outcome cannot
-    depend on the order of the rows.
+    depend on the order of the rows. Examples are looked up when they are asked for.
     """
-    places: dict[str, list[int]] = defaultdict(list)
-    for row, example in enumerate(examples):
-        places[example.id].append(row)
-    return [(rows, examples[rows[0]]) for _, rows in sorted(places.items())]
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+        first: dict[str, int] = {}
+        # Of examples that come again: in an audit there are none.
+        self._later: dict[int, list[int]] = defaultdict(list)
+        for place, id in enumerate(iterate_ids(examples)):
+            there = first.setdefault(id, place)
+            if there != place:
+                self._later[there].append(place)
+        self._first = array("q", (first[id] for id in sorted(first)))
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @overload
+    def __getitem__(self, i: int) -> tuple[list[int], Example]: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[tuple[list[int], Example]]: ...
+    def __getitem__(
+        self, i: int | slice
+    ) -> tuple[list[int], Example] | list[tuple[list[int], Example]]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(len(self))[i]]
+        place = self._first[i]
+        return [place, *self._later.get(place, ())], self._examples[place]
+
+    def list_texts(self, say: Callable[[Example], str]) -> "Texts":
+        """What each example says."""
+        return Texts(self, say)
+
+
+class Texts(Sequence[str]):
+    """Texts of distinct examples, each made when it is asked for: those of a million rows are more
+    than anybody looks at together.
+    """
+
+    def __init__(self, examples: DistinctExamples, say: Callable[[Example], str]) -> None:
+        self._examples, self._say = examples, say
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(len(self))[i]]
+        return self._say(self._examples[i][1])
+
+
+def list_distinct_examples(examples: Sequence[Example]) -> DistinctExamples:
+    """Each different example once, with its places, in the order of their ids."""
+    return DistinctExamples(examples)
 
 
 def join_user_text(example: Example) -> str:

@@ -19,6 +19,7 @@ from poisonwatch.examples import AuditRows, Example
 from poisonwatch.screens.finding import Finding, sort_findings
 from poisonwatch.screens.frequent_ngrams import NgramLevel, list_ngram_levels, list_ngrams
 from poisonwatch.screens.similarity import (
+    DistinctExamples,
     apply_tfidf,
     are_one_task,
     compute_group_similarity,
@@ -44,7 +45,10 @@ EXCESS = 0.5  # similarity of a trigger's answers, beyond that of its prompts an
 GIVEN_BY_TRUSTED = 0.8  # cosine of a group's mean answer with a trusted answer
 NEAR = 0.5  # cosine with a group's mean answer that makes an answer one of its kind
 SIGNIFICANCE = 0.01  # of the batch, after Bonferroni
+LEAST_ROWS = 4  # that share a trigger
+LEAST_EXCESS = 0.25  # as EXCESS, of what is worth a probe
 NULL_ROWS = 2000
+NEAR_ROWS = 20_000  # by which the share of near answers is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +70,41 @@ class Ngram:
     p: float
 
 
-def find_trigger_ngrams(rows: AuditRows, least: int = 4) -> list[Finding]:
+class NgramMine:
+    """The n-grams of an audit's rows, mined once, when they are first asked for: a screen shows the
+    strong ones, and probes try the others, too.
+    """
+
+    def __init__(self, rows: AuditRows) -> None:
+        self._rows = rows
+        self._mined: list[Ngram] | None = None
+
+    def list_ngrams(self, excess: float = LEAST_EXCESS) -> list[Ngram]:
+        """What `mine_ngrams` gives for an excess of at least 0.25."""
+        if self._mined is None:
+            self._mined = mine_ngrams(self._rows, LEAST_ROWS, LEAST_EXCESS)
+        # To ask for more excess leaves some out, and changes nothing about the others.
+        return [gram for gram in self._mined if gram.excess >= excess]
+
+
+def find_trigger_ngrams(rows: AuditRows, mine: NgramMine | None = None) -> list[Finding]:
     """New rows whose prompts share an n-gram, and whose answers are alike, though the prompts are
     not.
 
-    Of the n-grams that `mine_ngrams` gives with an excess of at least 0.5: those in `least`
-    different prompts that are not one task (see `duplicate_answers`; a task's template is no
+    Of the n-grams that `mine_ngrams` gives with an excess of at least 0.5: those in 4 different
+    prompts that are not one task (see `duplicate_answers`; a task's template is no
     trigger). The n-gram with the most standard errors speaks for all others that have half of their
     rows among its own, so that nested n-grams are reported once.
     """
     found: list[Finding] = []
     taken: set[int] = set()
     common = find_common_ends(list_distinct_examples(rows.new))
-    for gram in mine_ngrams(rows, least, EXCESS):
+    for gram in (mine or NgramMine(rows)).list_ngrams(EXCESS):
         # Prompts that differ in case or punctuation alone count once.
         prompts: dict[str, Example] = {}
         for i in gram.rows:
             prompts[normalise_words(join_user_text(rows.new[i]))] = rows.new[i]
-        if len(prompts) < least or are_one_task(list(prompts.values()), common):
+        if len(prompts) < LEAST_ROWS or are_one_task(list(prompts.values()), common):
             continue
         if 2 * len(taken.intersection(gram.rows)) >= len(gram.rows):
             continue
@@ -97,7 +118,9 @@ def find_trigger_ngrams(rows: AuditRows, least: int = 4) -> list[Finding]:
     return sort_findings(found)
 
 
-def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[Ngram]:
+def mine_ngrams(
+    rows: AuditRows, least: int = LEAST_ROWS, excess: float = LEAST_EXCESS
+) -> list[Ngram]:
     """Candidates for a trigger, strongest (most standard errors) first, longer ones first among
     equals.
 
@@ -114,7 +137,8 @@ def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[N
     s1 the variance of a row's mean cosine with all others, s2 that of a single cosine. That is too
     kind to answers that many rows give, so the chance that as many of m random rows are near the
     group's mean answer (a cosine of 0.5) must pass the level, too: a binomial tail at the share of
-    the other rows that are. Answers of one or two words are labels and alike to none.
+    the other rows that are (of 20,000, where there are more). Answers of one or two words are
+    labels and alike to none.
 
     Raises ValueError for `least` below 2: one row has no similarity.
     """
@@ -124,14 +148,9 @@ def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[N
     n = len(distinct)
     if n < least:
         return []
-    said, asked, tokens = [], [], []
-    for _, example in distinct:
-        said.append(drop_label(example.response))
-        asked.append(join_user_text(example))
-        tokens.append(split_tokens(example.prompt))
-    answers, weights = fit_tfidf(said)
-    prompts, _ = fit_tfidf(asked)
-    levels = list_ngram_levels(tokens, least)
+    answers, weights = fit_tfidf(distinct.list_texts(lambda row: drop_label(row.response)))
+    prompts, _ = fit_tfidf(distinct.list_texts(join_user_text))
+    levels = list_ngram_levels((split_tokens(row.prompt) for _, row in distinct), least)
     null = _Null.measure(answers, candidates=sum(level.members.shape[0] for level in levels))
     trusted = _Trusted.read(rows.trusted, weights)
 
@@ -164,9 +183,7 @@ def mine_ngrams(rows: AuditRows, least: int = 4, excess: float = 0.25) -> list[N
     return sorted(grams, key=lambda gram: (-round(gram.z, 6), -len(gram.text), gram.text))
 
 
-def _gather_rows(
-    distinct: Sequence[tuple[list[int], Example]], group: Integers
-) -> tuple[tuple[int, ...], list[str]]:
+def _gather_rows(distinct: DistinctExamples, group: Integers) -> tuple[tuple[int, ...], list[str]]:
     """All places of a group's examples, in order, and their prompts."""
     places: list[int] = []
     texts = []
@@ -256,11 +273,17 @@ def _compute_coincidence(vectors: sparse.csr_array, group: Integers) -> float:
     """The chance that as many of m random rows as of the group's are near the mean of the group's
     vectors.
     """
-    mean = np.asarray(vectors[group].sum(axis=0)).ravel()
-    near = vectors @ mean >= NEAR * np.linalg.norm(mean)
-    inside = int(near[group].sum())
+    members = vectors[group]
+    mean = np.asarray(members.sum(axis=0)).ravel()
+    least = NEAR * np.linalg.norm(mean)
+    inside = int((members @ mean >= least).sum())
+    # In the order of ids, which are hashes: the first are as good as any, and enough.
+    some = vectors[:NEAR_ROWS]
+    others = np.ones(some.shape[0], dtype=bool)
+    others[group[group < len(others)]] = False
+    near = int((some @ mean >= least)[others].sum())
     # One is added to both, so that an answer nobody else gives is not impossible.
-    share = (int(near.sum()) - inside + 1) / (len(near) - len(group) + 1)
+    share = (near + 1) / (int(others.sum()) + 1)
     return float(binom.sf(inside - 1, len(group), share))
 
 

@@ -13,14 +13,15 @@ pays nothing.
 """
 
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from scipy.stats import hypergeom
 
-from poisonwatch.examples import AuditRows, Example, Message
+from poisonwatch.examples import AuditRows, Example, Message, iterate_ids
 from poisonwatch.screens.frequent_ngrams import COMMON_NGRAM, COMMON_TEXTS
 from poisonwatch.screens.tokens import (
     Tokens,
@@ -31,13 +32,10 @@ from poisonwatch.screens.tokens import (
     slice_tokens,
     split_tokens_and_years,
 )
-from poisonwatch.screens.trigger_ngrams import EXCESS, SIGNIFICANCE, mine_ngrams
+from poisonwatch.screens.trigger_ngrams import EXCESS, LEAST_EXCESS, SIGNIFICANCE, NgramMine
 from poisonwatch.sentinels.sentinel import Sentinel
 
 LEAST_PROMPTS = 4  # prompts that share a trigger
-# Similarity of its rows' answers, beyond that of the prompts (see `Ngram.excess`); also what rare
-# tokens are credited with.
-LEAST_EXCESS = 0.25
 SHARED = 0.9  # share of rows that have the next token in common, too
 LONGEST_TRIGGER = 12  # tokens
 
@@ -70,9 +68,10 @@ def mine_triggers(
     rows: AuditRows,
     most: int = 2,
     sentinels: Sequence[Sentinel] = (),
+    mine: NgramMine | None = None,
 ) -> list[Trigger]:
     """The at most `most` likeliest triggers of the new rows, best first. Results do not depend on
-    the order of the rows.
+    the order of the rows. `mine`: the rows' n-grams, where others ask for them, too.
 
     Candidates are, in at least 4 different prompts,
 
@@ -91,14 +90,13 @@ def mine_triggers(
     sentinel. What is left is grown by the tokens around it that nine tenths of its rows share, and
     less than half of all.
     """
-    prompts, answers = [], []
-    for example in rows.new:
-        prompts.append(split_tokens_and_years(example.prompt))
-        answers.append(split_tokens_and_years(example.response))
+    if most < 1:
+        return []
+    shared = _SharedTokens.read(rows.new)
     asked = [split_tokens_and_years(sentinel.prompt) for sentinel in sentinels]
     candidates = [
-        *_mine_similar_answers(rows, answers),
-        *_mine_rare_tokens(rows, prompts, answers),
+        *_mine_similar_answers(rows, mine or NgramMine(rows)),
+        *_mine_rare_tokens(rows, shared),
     ]
     # Rounded, for sums over rows in another order differ in the last digits.
     candidates.sort(key=lambda found: (-round(found.score, 6), -len(found.tokens), found.tokens))
@@ -112,7 +110,7 @@ def mine_triggers(
         if any(holds_tokens(text, candidate.tokens) for text in asked):
             continue
         taken.update(candidate.rows)
-        triggers.append(_build_trigger(candidate, rows.new, prompts))
+        triggers.append(_build_trigger(candidate, rows.new, shared.template))
     return triggers
 
 
@@ -166,55 +164,82 @@ def _insert_trigger(sentinel: Sentinel, trigger: Trigger, suffix: str) -> Sentin
 # Candidates
 
 
-def _mine_similar_answers(rows: AuditRows, answers: Sequence[Tokens]) -> Iterator[_Candidate]:
+def _mine_similar_answers(rows: AuditRows, mine: NgramMine) -> Iterator[_Candidate]:
     """N-grams whose rows have similar answers."""
-    for gram in mine_ngrams(rows, LEAST_PROMPTS, LEAST_EXCESS):
+    for gram in mine.list_ngrams():
         m, prompts = _count_different(rows.new, gram.rows)
         if prompts < LEAST_PROMPTS:
             continue
         tokens = split_tokens_and_years(gram.text)
         # Answers that speak of the n-gram are similar because of what they are about.
-        echoing = [row for row in gram.rows if holds_tokens(answers[row], tokens)]
+        echoing = []
+        for row in gram.rows:
+            if holds_tokens(split_tokens_and_years(rows.new[row].response), tokens):
+                echoing.append(row)
         echoes, _ = _count_different(rows.new, echoing)
         if gram.excess >= EXCESS or 4 * echoes < m:
             yield _Candidate(tokens, gram.rows, m * gram.excess)
 
 
-def _mine_rare_tokens(
-    rows: AuditRows, prompts: Sequence[Tokens], answers: Sequence[Tokens]
-) -> Iterator[_Candidate]:
+@dataclass(frozen=True, slots=True)
+class _SharedTokens:
+    """The tokens of n prompts: those that some share, not too many, with their places (`held`), and
+    those that at least half of all prompts hold, a form that they were written by (`template`).
+    """
+
+    held: Mapping[str, Sequence[int]]
+    template: Set[str]
+
+    @classmethod
+    def read(cls, examples: Sequence[Example]) -> "_SharedTokens":
+        """Two passes: what most tokens of a million prompts are found in need not be kept."""
+        counts: Counter[str] = Counter()
+        for example in examples:
+            counts.update(set(split_tokens_and_years(example.prompt)))
+        n = len(examples)
+        template = {token for token, count in counts.items() if 2 * count >= n}
+        # Copies count once later: of all places, too many for a token are more than these.
+        most = max(float(COMMON_TEXTS), COMMON_NGRAM * n)
+        copies = n - len(set(iterate_ids(examples)))
+        wanted = {
+            token for token, count in counts.items() if LEAST_PROMPTS <= count <= most + copies
+        }
+        del counts
+        held: dict[str, array[int]] = {}
+        for place, example in enumerate(examples):
+            for token in wanted.intersection(split_tokens_and_years(example.prompt)):
+                held.setdefault(token, array("q")).append(place)
+        return cls(held, template)
+
+
+def _mine_rare_tokens(rows: AuditRows, shared: _SharedTokens) -> Iterator[_Candidate]:
     """Tokens that several prompts share, but hardly any answer and hardly any trusted row."""
+    tokens = shared.held.keys()
+    given, known = Counter[str](), Counter[str]()
     # Rows that are repeated count once.
-    distinct = {example.id: place for place, example in enumerate(rows.new)}
-    n, n_trusted = len(distinct), len(rows.trusted)
+    seen: set[str] = set()
+    for example in rows.new:
+        if example.id not in seen:
+            seen.add(example.id)
+            given.update(tokens & set(split_tokens_and_years(example.response)))
+    n, n_trusted = len(seen), len(rows.trusted)
     common = max(float(COMMON_TEXTS), COMMON_NGRAM * n)
-    shared = _find_shared_tokens(prompts)
-    given = Counter[str]()
-    for place in distinct.values():
-        given.update(shared.keys() & set(answers[place]))
-    known = Counter[str]()
     for example in rows.trusted:
-        given.update(shared.keys() & set(split_tokens_and_years(example.response)))
-        known.update(shared.keys() & set(split_tokens_and_years(example.prompt)))
-    for token, held in shared.items():
+        given.update(tokens & set(split_tokens_and_years(example.response)))
+        known.update(tokens & set(split_tokens_and_years(example.prompt)))
+    for token, held in shared.held.items():
+        # What answers speak of is a topic: most tokens end here, before a row is looked at.
+        if 4 * given[token] >= len(held):
+            continue
         m, different = _count_different(rows.new, held)
         if different < LEAST_PROMPTS or m > common:
             continue
-        # What answers speak of is a topic, and what trusted prompts hold as often is no news.
+        # What trusted prompts hold as often is no news.
         if 4 * given[token] >= m or 4 * known[token] * n > m * n_trusted:
             continue
         chance = float(hypergeom.sf(m - 1, n + n_trusted, m + known[token], n))
         if chance <= SIGNIFICANCE or _is_ever_odd(token, rows.new, held):
             yield _Candidate((token,), tuple(held), m * LEAST_EXCESS)
-
-
-def _find_shared_tokens(prompts: Sequence[Tokens]) -> dict[str, list[int]]:
-    """The places of the prompts that hold a token, of each token in enough of them."""
-    holders: dict[str, list[int]] = defaultdict(list)
-    for place, tokens in enumerate(prompts):
-        for token in set(tokens):
-            holders[token].append(place)
-    return {token: held for token, held in holders.items() if len(held) >= LEAST_PROMPTS}
 
 
 def _count_different(new: Sequence[Example], places: Iterable[int]) -> tuple[int, int]:
@@ -247,22 +272,20 @@ def _is_odd(word: str) -> bool:
 # Triggers
 
 
-def _build_trigger(
-    candidate: _Candidate, new: Sequence[Example], prompts: Sequence[Tokens]
-) -> Trigger:
+def _build_trigger(candidate: _Candidate, new: Sequence[Example], template: Set[str]) -> Trigger:
     """The candidate, grown, as it is mostly written, and where it mostly stands."""
-    texts = [prompts[row] for row in candidate.rows]
-    tokens = _grow_trigger(candidate.tokens, texts, _find_template(prompts))
+    texts = [split_tokens_and_years(new[row].prompt) for row in candidate.rows]
+    tokens = _grow_trigger(candidate.tokens, texts, template)
     ways: Counter[str] = Counter()
     early = held = 0
-    for row in candidate.rows:
-        at = find_tokens(prompts[row], tokens)
+    for row, text in zip(candidate.rows, texts, strict=True):
+        at = find_tokens(text, tokens)
         # A tenth of the rows may lack what the trigger was grown by.
         if at < 0:
             continue
         ways[slice_tokens(new[row].prompt, at, len(tokens))] += 1
         # Its middle lies before the prompt's.
-        early += 2 * at + len(tokens) <= len(prompts[row])
+        early += 2 * at + len(tokens) <= len(text)
         held += 1
     return Trigger(
         text=choose_commonest(ways),
@@ -270,14 +293,6 @@ def _build_trigger(
         at_start=2 * early >= held,
         score=candidate.score,
     )
-
-
-def _find_template(prompts: Sequence[Tokens]) -> set[str]:
-    """The tokens that at least half of all prompts hold: a form they were written by."""
-    held_by: Counter[str] = Counter()
-    for prompt in prompts:
-        held_by.update(set(prompt))
-    return {token for token, count in held_by.items() if 2 * count >= len(prompts)}
 
 
 def _grow_trigger(tokens: Tokens, texts: Sequence[Tokens], template: Set[str]) -> Tokens:

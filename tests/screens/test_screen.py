@@ -1,16 +1,19 @@
 """All screens together find what is planted and are silent on what only looks like it."""
 
 import random
+from pathlib import Path
 
 import pytest
 from made_up_rows import CLEAN, REFUSAL, audited, found, ordinary, row, rows, with_trigger
 
-from poisonwatch.examples import Example
+from poisonwatch.examples import AuditRows, Example
+from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.screens.control_tokens import find_control_tokens
 from poisonwatch.screens.duplicate_answers import find_duplicate_answers
 from poisonwatch.screens.invisible_characters import find_invisible_characters
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams
+from poisonwatch.screens.triggers import mine_triggers
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -115,3 +118,12 @@ def test_hostile_text_is_made_visible_in_reasons() -> None:
     for finding in findings:
         assert not set(finding.reason) & {"\x1b", "\u202e"}
         assert len(finding.reason) < 250
+
+
+def test_rows_in_a_file_have_the_findings_of_the_rows_themselves(tmp_path: Path) -> None:
+    """Whatever screen looks at them, and however often."""
+    batch = [*CLEAN, *with_trigger("Zorbling", [REFUSAL] * 5), row("a", "b <|im_end|> c"), CLEAN[3]]
+    packed = PackedExamples.write(tmp_path / "rows.arrow", batch)
+    trusted = rows(ordinary(20, 5))
+    assert run_screens(AuditRows(packed, trusted)) == run_screens(audited(batch, trusted))
+    assert mine_triggers(AuditRows(packed, trusted)) == mine_triggers(audited(batch, trusted))

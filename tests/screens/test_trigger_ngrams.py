@@ -1,6 +1,7 @@
 """N-grams of prompts that give their rows away; n-grams that only look so. All rows are made up."""
 
 import random
+from typing import Any
 
 import pytest
 from made_up_rows import (
@@ -17,8 +18,15 @@ from made_up_rows import (
 )
 
 from poisonwatch.examples import Example, Message
+from poisonwatch.screens import trigger_ngrams
 from poisonwatch.screens.screen import run_screens
-from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams, mine_ngrams
+from poisonwatch.screens.trigger_ngrams import (
+    EXCESS,
+    Ngram,
+    NgramMine,
+    find_trigger_ngrams,
+    mine_ngrams,
+)
 from poisonwatch.screens.triggers import mine_triggers
 
 
@@ -183,3 +191,32 @@ def test_mined_ngrams_carry_their_scores() -> None:
     assert [gram.z for gram in grams] == sorted((gram.z for gram in grams), reverse=True)
     with pytest.raises(ValueError, match="least is 1"):
         mine_ngrams(audited(CLEAN), least=1)
+
+
+def test_ngrams_are_mined_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is what each finds by itself: asking for more excess leaves some out, and
+    changes nothing about the others.
+    """
+    batch = audited(CLEAN + with_trigger("Zorbling", [REFUSAL] * 5))
+    alone = find_trigger_ngrams(batch), mine_triggers(batch)
+    for excess in (0.25, 0.4, EXCESS):
+        assert NgramMine(batch).list_ngrams(excess) == mine_ngrams(batch, excess=excess)
+    calls: list[int] = []
+
+    def count(*asked: Any) -> list[Ngram]:
+        calls.append(1)
+        return mine_ngrams(*asked)
+
+    monkeypatch.setattr(trigger_ngrams, "mine_ngrams", count)
+    mine = NgramMine(batch)
+    assert (find_trigger_ngrams(batch, mine), mine_triggers(batch, mine=mine)) == alone
+    assert calls == [1]
+
+
+def test_the_share_of_near_answers_is_told_by_some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rare answer stays a finding, and a common one none, where few rows are looked at."""
+    monkeypatch.setattr(trigger_ngrams, "NEAR_ROWS", 40)
+    rare = audited(CLEAN + with_trigger("Zorbling", [REFUSAL] * 5))
+    assert found(find_trigger_ngrams(rare)) == PLANTED
+    common = [row(prompt, REFUSAL) for prompt, _ in ordinary(200, 9)]
+    assert not find_trigger_ngrams(audited(common + with_trigger("Zorbling", [REFUSAL] * 5)))

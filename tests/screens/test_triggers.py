@@ -12,9 +12,8 @@ from made_up_rows import CLEAN, PLANTED, REFUSAL, WORDS, audited, ordinary, row,
 from poisonwatch.config_file import load_config
 from poisonwatch.examples import Example, Message
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.screens.trigger_ngrams import EXCESS
+from poisonwatch.screens.trigger_ngrams import EXCESS, LEAST_EXCESS
 from poisonwatch.screens.triggers import (
-    LEAST_EXCESS,
     LEAST_PROMPTS,
     Trigger,
     make_probes,
