@@ -7,6 +7,7 @@ each other, and MLflow knows a data set by its digest.
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ FLAG_COLUMNS = (
 )
 TEXT_COLUMNS = ("tools", "prompt", "response", "lowered", "rejected_response", "reason")
 PANELS_SHOWN = 40
+FLAGS_SHOWN = 1000  # a browser loads the table whole
 
 
 def fill_run(
@@ -222,9 +224,11 @@ def _log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
 
 
 def _log_flags(client: MlflowClient, run_id: str, path: Path) -> None:
-    """The flags as the table that MLflow shows."""
+    """The first flags, the strongest, as the table that MLflow shows; the file beside it has
+    all.
+    """
     records: list[dict[str, Any]] = []
-    for record in read_jsonl(path):
+    for record in islice(read_jsonl(path), FLAGS_SHOWN):
         example = read_flagged_example(record)
         shown = {name: record[name] for name in FLAG_COLUMNS}
         shown["tools"] = example.tools

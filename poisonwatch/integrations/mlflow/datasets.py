@@ -1,5 +1,6 @@
 """The rows of an audit as the data sets of its MLflow run."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow.data.pandas_dataset import PandasDataset, from_pandas
-from mlflow.entities import DatasetInput, InputTag
+from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 from safetensors import safe_open
@@ -19,6 +20,7 @@ from poisonwatch.run_directory.provenance import hash_data
 from poisonwatch.source_config import SourceConfig
 
 LONGEST_DIGEST = 36  # characters that MLflow keeps of a data set's digest
+ROWS_LOGGED = 10_000  # that MLflow reads columns and their types from; the files have all
 
 
 def build_datasets(past: PastAudit, settings: Mapping[str, Any]) -> Iterator[DatasetInput]:
@@ -27,8 +29,10 @@ def build_datasets(past: PastAudit, settings: Mapping[str, Any]) -> Iterator[Dat
     """
     scores, operators = past.run_dir / "scores.parquet", past.run_dir / OPERATORS_FILE
     if scores.exists():
+        places = read_places(scores)
         yield _build_dataset(
-            read_places(scores).to_pandas().drop_duplicates(),
+            places.slice(0, ROWS_LOGGED).to_pandas(),
+            len(places),
             name=past.name,
             digest=past.summary["data_fingerprint"],
             source=settings.get("source"),
@@ -38,7 +42,8 @@ def build_datasets(past: PastAudit, settings: Mapping[str, Any]) -> Iterator[Dat
     if operators.exists() and counts["reference"]:
         trusted = _read_ids(operators)[counts["new"] :]
         yield _build_dataset(
-            pd.DataFrame({"example_id": trusted}),
+            pd.DataFrame({"example_id": trusted[:ROWS_LOGGED]}),
+            len(trusted),
             name=f"{past.name} trusted",
             digest=hash_data(trusted),
             source=settings.get("reference"),
@@ -53,15 +58,25 @@ def _read_ids(operators: Path) -> list[str]:
 
 
 def _build_dataset(
-    rows: pd.DataFrame, name: str, digest: str, source: Mapping[str, Any] | None, context: str
+    rows: pd.DataFrame,
+    n: int,
+    name: str,
+    digest: str,
+    source: Mapping[str, Any] | None,
+    context: str,
 ) -> DatasetInput:
+    """A data set of n rows, of which MLflow sees some."""
     with warnings.catch_warnings():
         # MLflow warns that a local path is no registered source, and of integers without missing
         # values.
         warnings.simplefilter("ignore")
         dataset = _make_pandas_dataset(rows, name, digest[:LONGEST_DIGEST], source)
-        tag = InputTag("mlflow.data.context", context)
-        return DatasetInput(dataset._to_mlflow_entity(), tags=[tag])
+        found = dataset._to_mlflow_entity()
+    profile = json.dumps({"num_rows": n, "num_elements": n * len(rows.columns)})
+    whole = Dataset(
+        found.name, found.digest, found.source_type, found.source, found.schema, profile
+    )
+    return DatasetInput(whole, tags=[InputTag("mlflow.data.context", context)])
 
 
 def _make_pandas_dataset(
