@@ -14,6 +14,10 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+# Threads that wait for each other sleep: where others need the cores, threads that spin take four
+# times the processor seconds. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 __version__ = "0.1.0"
 
 _HOMES = {

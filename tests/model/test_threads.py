@@ -1,6 +1,8 @@
 """Threads: as many as the process may use cores, by affinity and by container."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ def test_a_container_gives_so_many_cores(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert count_usable_cores(tmp_path) == min(own_cores(), most or own_cores())
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_waiting_threads_sleep_unless_told_otherwise(own: str | None) -> None:
+    """OMP_WAIT_POLICY is PASSIVE from the first import on; a user's own stays."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if own:
+        environment["OMP_WAIT_POLICY"] = own
+    code = "import poisonwatch, os; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (own or "PASSIVE")
 
 
 def test_threads_are_lowered_and_never_raised(monkeypatch: pytest.MonkeyPatch) -> None:
