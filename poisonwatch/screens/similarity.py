@@ -21,6 +21,7 @@ from poisonwatch.text.words import WORD, split_words
 SHORT_ANSWER = 3  # words; below, an answer is a label
 TASK_WORDS = 6  # prompts that share so many first or last words are one task
 ENDS = 200  # characters in which these words are looked for
+ENDS_KEPT = 16  # while common ones are looked for
 PIECE = 200_000  # group members whose vectors are added up at a time
 
 
@@ -121,9 +122,19 @@ def _list_ends(example: Example) -> set[End]:
 
 def find_common_ends(rows: Sequence[tuple[list[int], Example]]) -> set[End]:
     """The ends that at least half of the rows have."""
+    # A million prompts have as many ends. What makes up a sixth of three ends a row is left over
+    # where groups of ends that are all different cancel out (Misra and Gries, Sci. Comput.
+    # Program. 2, 1982), and is counted then.
+    left: Counter[End] = Counter()
+    for _, example in rows:
+        for end in _list_ends(example):
+            if end in left or len(left) < ENDS_KEPT:
+                left[end] += 1
+            else:
+                left = Counter({other: count - 1 for other, count in left.items() if count > 1})
     counts: Counter[End] = Counter()
     for _, example in rows:
-        counts.update(_list_ends(example))
+        counts.update(_list_ends(example) & left.keys())
     return {end for end, count in counts.items() if 2 * count >= len(rows)}
 
 

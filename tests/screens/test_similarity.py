@@ -1,5 +1,7 @@
 """Likeness of texts, and what is one task."""
 
+import random
+from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
 
@@ -13,10 +15,13 @@ from poisonwatch.screens.duplicate_answers import find_duplicate_answers
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.screens.similarity import (
     PIECE,
+    End,
+    _list_ends,
     apply_tfidf,
     compute_group_similarity,
     compute_text_similarity,
     drop_label,
+    find_common_ends,
     fit_tfidf,
     join_user_text,
     list_distinct_examples,
@@ -137,3 +142,24 @@ def test_a_system_prompt_of_all_rows_hides_nothing() -> None:
     ]
     assert found(find_duplicate_answers(audited(batch))) == PLANTED
     assert found(find_trigger_ngrams(audited(batch))) == PLANTED
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_common_ends_are_those_that_counting_all_finds(seed: int) -> None:
+    """Of rows with two templates, each in about half of them, in any order."""
+    draw = random.Random(seed)
+    batch = []
+    for i in range(300):
+        beginning = draw.choice(["one two three four five six", f"{i} two three four five six"])
+        end = draw.choice(
+            ["seven eight nine ten eleven twelve", f"seven eight nine ten eleven {i}"]
+        )
+        rules = draw.choice(["", "please be kind to all people"])
+        batch.append(row(f"{beginning} {i} {end}", "r", rules))
+    distinct = list_distinct_examples(batch)
+    counts: Counter[End] = Counter()
+    for _, example in distinct:
+        counts.update(_list_ends(example))
+    wanted = {end for end, count in counts.items() if 2 * count >= len(distinct)}
+    assert find_common_ends(distinct) == wanted
+    assert find_common_ends([]) == set()
