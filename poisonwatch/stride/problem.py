@@ -58,11 +58,10 @@ class FitProblem:
         return [self.ids[i] for i in rows.tolist()]
 
     def open_records(self) -> RecordStore:
-        """Where the pass's records go: beside the checkpoints, and away with them."""
-        folder = self.store.folder
-        if folder is None:
-            return RecordStore()
-        return RecordStore(folder / "records")
+        """Where the pass's records go: beside the checkpoints, or where all machines see them. They
+        go away with the checkpoints.
+        """
+        return RecordStore(self.store.records)
 
     def encode_all(self) -> tuple[Encoded, ...]:
         """All rows as the model reads them: for fits that need them more than once."""
@@ -88,7 +87,11 @@ def prepare_problem(
     """
     width = int(pretrained.model.config.get_text_config().hidden_size)
     depth = len(find_decoder_blocks(pretrained.model))
-    settings = resolve_settings(stride, depth, width, len(examples))
+    known = None
+    # The gradients of all trusted rows are held during a fit that keeps operators.
+    if trusted is not None:
+        known = min(len(examples), len(trusted) + stride.background)
+    settings = resolve_settings(stride, depth, width, len(examples), known)
     ids = _list_ids(examples)
     order = draw_order(ids, seed)
     among = order
