@@ -21,6 +21,7 @@ from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
+from poisonwatch.integrations.ray.cluster import require_ray
 from poisonwatch.ledger.audits import commit_audit, open_audit
 from poisonwatch.ledger.batches import LedgerBatch, hash_checks, load_trusted
 from poisonwatch.ledger.history import find_by_flow_run
@@ -65,6 +66,9 @@ def run_audit_stages(
     Results are in `run_dir`, which is there whole or not at all, and in the ledger.
     """
     audit_id = make_audit_id()
+    # Before anything is pulled: what is not installed now is not installed later.
+    if config.compute.engine == "ray":
+        require_ray()
     sentinels = load_sentinels(config.sentinels)
     with Ledger.at(config.state) as ledger, ledger.lock(reporter.note_waiting):
         ingested = engine(pull, ledger, config, reporter.progress)
@@ -205,7 +209,8 @@ def attribute(
     # What an audit that was cut short left is taken up where the key is the same: same rows, same
     # model, same settings, same code.
     key = compute_checkpoint_key(config, files, model, sentinels, rows)
-    store = CheckpointStore.open(key, note_reuse, model.model.device)
+    shared = Path(config.compute.folder) if config.compute.folder else None
+    store = CheckpointStore.open(key, note_reuse, model.model.device, shared)
     problems = engine(check_sentinels, model, sentinels, config.stride, store)
     reporter.note_problems(problems)
     findings = engine(screen, rows, model, config.screens)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.source_config import Section, SourceConfig
 from poisonwatch.text.redaction import redact_url
 
@@ -248,6 +249,8 @@ class AuditConfig(Section):
     """Draws subset memberships."""
     stride: StrideConfig = StrideConfig()
     """The attribution."""
+    compute: Annotated[ComputeConfig, _accept_text("engine")] = ComputeConfig()
+    """Where rows are measured: local, ray, or a mapping."""
     detection: DetectionConfig = DetectionConfig()
     """From scores to flags."""
     screens: list[ScreenName] = Field(list(get_args(ScreenName)))

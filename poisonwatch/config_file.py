@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.config import (
     AlertConfig,
     AuditConfig,
@@ -33,6 +34,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "reference": SourceConfig,
     "stride": StrideConfig,
     "stride.training": TrainingConfig,
+    "compute": ComputeConfig,
     "detection": DetectionConfig,
     "validation": ValidationConfig,
     "alerts": AlertConfig,
@@ -103,6 +105,10 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
     if config.reference:
         reference = _resolve_source(config.reference, folder, "reference").with_base_folder(base)
     model_name = _resolve_model_name(config.model.name, folder)
+    compute = config.compute
+    if compute.folder is not None:
+        shared = str(folder / Path(compute.folder).expanduser())
+        compute = compute.model_copy(update={"folder": shared})
     return config.model_copy(
         update={
             "source": _resolve_source(config.source, folder, "source").with_base_folder(base),
@@ -111,6 +117,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
             "state": _make_sqlite_absolute(config.state, folder, "state"),
             "tracking": _make_sqlite_absolute(config.tracking, folder, "tracking"),
             "model": config.model.model_copy(update={"name": model_name}),
+            "compute": compute,
             "replay": config.replay.model_copy(update={"folder": base}),
         }
     )

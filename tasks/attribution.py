@@ -3,6 +3,9 @@
 The library's modules are imported whole: tasks are called like the functions that they call.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from prefect import task
 
@@ -12,7 +15,9 @@ from poisonwatch.detection import clusters, detect
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.significance import LEAST_TRUSTED
+from poisonwatch.errors import ConfigError
 from poisonwatch.examples import AuditRows
+from poisonwatch.integrations.ray.engine import open_ray_engine
 from poisonwatch.model import files as model_files
 from poisonwatch.model import pretrained
 from poisonwatch.model.files import ModelFiles
@@ -28,7 +33,8 @@ from poisonwatch.stride import attribution
 from poisonwatch.stride import recover as influence_recovery
 from poisonwatch.stride.fitted import FitOfRows, SingleRows
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.streamed import StreamedFit
+from poisonwatch.stride.settings import measures_rows_alone
+from poisonwatch.stride.streamed import ShardEngine, StreamedFit, measure_locally
 from poisonwatch.stride.training_checkpoint import locate_training_checkpoint
 from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
 
@@ -88,19 +94,38 @@ def fit_operators(
     trusted = None
     if len(rows.trusted) >= LEAST_TRUSTED:
         trusted = np.array(rows.trusted_places)
-    fitted = attribution.fit(
-        model,
-        rows.all,
-        config.stride,
-        seed=config.seed,
-        progress=progress,
-        checkpoint=checkpoint,
-        trusted=trusted,
-        store=store,
-        sentinels=sentinels,
-    )
+    with _open_engine(config, model, len(rows)) as engine:
+        fitted = attribution.fit(
+            model,
+            rows.all,
+            config.stride,
+            seed=config.seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            trusted=trusted,
+            store=store,
+            sentinels=sentinels,
+            engine=engine,
+        )
     store.report_reuse("fit_operators")
     return fitted
+
+
+@contextmanager
+def _open_engine(config: AuditConfig, model: Pretrained, n: int) -> Iterator[ShardEngine]:
+    """What measures the rows. Raises ConfigError where it is Ray, and settings want another fit
+    than the one that it can spread.
+    """
+    if config.compute.engine == "local":
+        yield measure_locally
+        return
+    if not measures_rows_alone(config.stride, n):
+        raise ConfigError(
+            "compute: ray spreads rows that are measured alone, and stride has settings for "
+            "subsets or a training: leave them out, or write compute: local"
+        )
+    with open_ray_engine(config.compute, config.model, model) as engine:
+        yield engine
 
 
 @task(**PLAIN)

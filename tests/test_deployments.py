@@ -324,6 +324,86 @@ def test_the_compose_file_is_one() -> None:
     assert all(value.startswith("${") for value in secrets)
 
 
+# Fields of KubeRay's v1 API, of which its operator refuses others.
+RAY_JOB = {
+    "activeDeadlineSeconds",
+    "backoffLimit",
+    "clusterSelector",
+    "deletionStrategy",
+    "entrypoint",
+    "entrypointNumCpus",
+    "entrypointNumGpus",
+    "entrypointResources",
+    "jobId",
+    "managedBy",
+    "metadata",
+    "rayClusterSpec",
+    "runtimeEnvYAML",
+    "shutdownAfterJobFinishes",
+    "submissionMode",
+    "submitterConfig",
+    "submitterPodTemplate",
+    "suspend",
+    "ttlSecondsAfterFinished",
+}
+RAY_CLUSTER = {
+    "autoscalerOptions",
+    "enableInTreeAutoscaling",
+    "headGroupSpec",
+    "headServiceAnnotations",
+    "rayVersion",
+    "suspend",
+    "workerGroupSpecs",
+}
+HEAD_GROUP = {
+    "enableIngress",
+    "headService",
+    "rayStartParams",
+    "serviceType",
+    "template",
+}
+WORKER_GROUP = {
+    "groupName",
+    "maxReplicas",
+    "minReplicas",
+    "numOfHosts",
+    "rayStartParams",
+    "replicas",
+    "scaleStrategy",
+    "template",
+}
+
+
+def test_the_ray_job_is_one() -> None:
+    """It fits KubeRay's API; Ray is the tested one; every pod sees the shared folder, and no secret
+    is written down.
+    """
+    job = yaml.safe_load((DEPLOYMENTS / "kuberay.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]
+    assert set(spec) <= RAY_JOB
+    assert spec["entrypoint"].startswith("poisonwatch audit /shared/")
+    cluster = spec["rayClusterSpec"]
+    assert set(cluster) <= RAY_CLUSTER
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert set(head) <= HEAD_GROUP
+    for group in (head, *workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+            assert all("PASSWORD" not in variable["name"] for variable in container["env"])
+    for group in workers:
+        assert set(group) <= WORKER_GROUP
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        (container,) = group["template"]["spec"]["containers"]
+        # One GPU a pod; the audit's own is one of them.
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        assert group["replicas"] > spec["entrypointNumGpus"]
+
+
 def test_the_container_runs_as_nobody_in_particular() -> None:
     """The last user is not root; the cache is a volume."""
     lines = (DEPLOYMENTS / "Containerfile").read_text().splitlines()

@@ -58,7 +58,8 @@ class CheckpointStore:
     """The checkpoints of one audit, in a folder that may hold some already; without a folder
     nothing is kept.
 
-    `notify` is told what is reused of an earlier attempt, whose tensors go to the `device`.
+    `notify` is told what is reused of an earlier attempt, whose tensors go to the `device`. Records
+    of rows go below it, or into the folder `shared`.
     """
 
     def __init__(
@@ -66,8 +67,13 @@ class CheckpointStore:
         folder: Path | None = None,
         notify: Callable[[str], None] = ignore,
         device: torch.device | str = "cpu",
+        shared: Path | None = None,
     ) -> None:
         self.folder = folder
+        # Of a pass over rows; not this store's own where other machines are to see them.
+        self.records = folder / "records" if folder is not None else None
+        if shared is not None:
+            self.records = shared
         self.notify = notify
         self.device = device
         self.writable = folder is not None  # until something cannot be written
@@ -82,21 +88,29 @@ class CheckpointStore:
         key: str,
         notify: Callable[[str], None] = ignore,
         device: torch.device | str = "cpu",
+        shared: Path | None = None,
     ) -> "CheckpointStore":
         """The store under a key; clears away those that others left longer than a week ago, and the
-        oldest of too many.
+        oldest of too many. Records lie under the same key below `shared`, where it is given.
         """
         root = get_cache_folder() / "work"
         # Another audit may clear away the same folders at this moment: whoever comes second leaves
         # the rest to the next audit.
         with suppress(OSError):
-            _clear_outdated(root, key)
-        return cls(root / key, notify, device)
+            _clear_outdated(root, key, MOST_STORES)
+        if shared is None:
+            return cls(root / key, notify, device)
+        # Any number of audits may be at work there, on other machines.
+        work = shared / "poisonwatch-work"
+        with suppress(OSError):
+            _clear_outdated(work, key)
+        return cls(root / key, notify, device, work / key)
 
     def clear(self) -> None:
         """Clear everything away: the audit is committed."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.records):
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def get_or_compute(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
         """What an earlier attempt kept under a name, a value of this `kind` (see `serialise`); else
@@ -229,16 +243,17 @@ class CheckpointStore:
         return self.folder / f"{name}.safetensors"
 
 
-def _clear_outdated(root: Path, key: str) -> None:
+def _clear_outdated(root: Path, key: str, most: int | None = None) -> None:
     """Clear away what lies below `root` under other keys than this one and is old, or the oldest of
-    too many.
+    more than `most`.
     """
     others = [path for path in root.iterdir() if path.name != key]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for place, path in enumerate(others):
         outdated = path.stat().st_mtime < time.time() - OUTDATED_S
         # One place is for the key itself, whether its folder is there yet or not.
-        if outdated or place >= MOST_STORES - 1:
+        too_many = most is not None and place >= most - 1
+        if outdated or too_many:
             shutil.rmtree(path, ignore_errors=True)
 
 
