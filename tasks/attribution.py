@@ -26,6 +26,7 @@ from poisonwatch.progress import Progress
 from poisonwatch.screens import screen as screens
 from poisonwatch.screens import triggers
 from poisonwatch.screens.finding import Finding
+from poisonwatch.screens.trigger_ngrams import NgramMine
 from poisonwatch.sentinels import checks
 from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -66,9 +67,11 @@ def check_sentinels(
 
 
 @task(**PLAIN)
-def add_probes(sentinels: list[Sentinel], rows: AuditRows, most: int) -> list[Sentinel]:
+def add_probes(
+    sentinels: list[Sentinel], rows: AuditRows, most: int, mine: NgramMine | None = None
+) -> list[Sentinel]:
     """The sentinels, and copies of them that hold a trigger mined from the new rows."""
-    mined = triggers.mine_triggers(rows, most, sentinels)
+    mined = triggers.mine_triggers(rows, most, sentinels, mine)
     return [*sentinels, *triggers.make_probes(sentinels, mined)]
 
 
@@ -155,10 +158,12 @@ def recover(
 
 
 @task(**PLAIN)
-def screen(rows: AuditRows, model: Pretrained, names: list[ScreenName]) -> list[Finding]:
+def screen(
+    rows: AuditRows, model: Pretrained, names: list[ScreenName], mine: NgramMine | None = None
+) -> list[Finding]:
     """Look for rows that give themselves away in their text."""
     special = list(map(str, model.tokenizer.all_special_tokens))
-    return screens.run_screens(rows, special, names)
+    return screens.run_screens(rows, special, names, mine)
 
 
 @task(**PLAIN)
