@@ -31,8 +31,10 @@ from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
+from poisonwatch.screens.trigger_ngrams import NgramMine
 from poisonwatch.sentinels.sentinel import Sentinel, compute_sentinels_version, load_sentinels
 from poisonwatch.sources.unread import count_unread
+from poisonwatch.stride.settings import warn_of_few_subsets
 from poisonwatch.tasks.alerts import compose_alerts, deliver
 from poisonwatch.tasks.attribution import (
     add_probes,
@@ -200,7 +202,7 @@ def attribute(
         return AttributionResult(Detection.empty(config.detection))
     model = engine(load_model, config.model, files)
 
-    def note_reuse(text: str) -> None:
+    def note(text: str) -> None:
         reporter.note(text)
         # a flow run's reader has no terminal: Prefect shows its log alone
         if not engine.inline:
@@ -210,12 +212,17 @@ def attribute(
     # model, same settings, same code.
     key = compute_checkpoint_key(config, files, model, sentinels, rows)
     shared = Path(config.compute.folder) if config.compute.folder else None
-    store = CheckpointStore.open(key, note_reuse, model.model.device, shared)
+    store = CheckpointStore.open(key, note, model.model.device, shared)
     problems = engine(check_sentinels, model, sentinels, config.stride, store)
     reporter.note_problems(problems)
-    findings = engine(screen, rows, model, config.screens)
-    sentinels = engine(add_probes, sentinels, rows, config.probes)
+    # screens and probes ask for the same n-grams
+    mine = NgramMine(rows)
+    findings = engine(screen, rows, model, config.screens, mine)
+    sentinels = engine(add_probes, sentinels, rows, config.probes, mine)
     fitted = engine(fit_operators, model, rows, sentinels, config, reporter.progress, store)
+    few = warn_of_few_subsets(fitted.settings, len(rows))
+    if few is not None:
+        note(few)
     influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, store)
     detection = engine(judge, influence, rows, config.detection, findings)
     evidence = engine(
