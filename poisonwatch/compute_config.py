@@ -28,7 +28,8 @@ class ComputeConfig(Section):
     @model_validator(mode="after")
     def _check_engine(self) -> "ComputeConfig":
         if self.engine == "local":
-            for key in sorted(self.model_fields_set - {"engine"}):
+            # Compared with defaults: what a run writes of its settings names every one.
+            for key in sorted(_find_set(self)):
                 raise ValueError(f"{key} is for Ray: write engine: ray, or leave {key} out")
         if self.address is not None and self.address.startswith("ray://"):
             raise ValueError(
@@ -36,3 +37,12 @@ class ComputeConfig(Section):
                 "start the audit inside of the cluster (ray job submit), with address: auto"
             )
         return self
+
+
+def _find_set(config: ComputeConfig) -> list[str]:
+    """The keys beside `engine` that are not what they are by default."""
+    set_apart = []
+    for key, field in ComputeConfig.model_fields.items():
+        if key != "engine" and getattr(config, key) != field.default:
+            set_apart.append(key)
+    return set_apart

@@ -82,11 +82,12 @@ class StrideConfig(Section):
     r: int = Field(64, ge=1)
     """Dimension of the shared basis B(z), the constant included."""
     K: int | None = Field(None, ge=1)
-    """Subsets; default one a row, or as many as the memory budget holds."""
+    """Subsets that rows share; default none: every row is measured alone, at any number of rows."""
     d: int | None = Field(None, ge=1)
-    """Subsets a row is a member of; default 1 where K = n (recovery is then exact), else 3."""
+    """Subsets a row is a member of, where it shares any; default 3."""
     rounds: int = Field(3, ge=0)
-    """Adaptive rounds: suspects are measured alone until no new ones turn up, or so often."""
+    """Where rows share subsets: suspects are measured alone until no new ones turn up, or so often.
+    """
     shortlist: int | None = Field(None, ge=1)
     """Suspects a round; default a tenth of the rows, between 32 and 512."""
     damping: float = Field(0.1, gt=0)
@@ -104,7 +105,9 @@ class StrideConfig(Section):
     token_budget: int = Field(2048, ge=16)
     """Padded tokens in a batch."""
     memory_gb: float = Field(2.0, gt=0)
-    """Memory that the operators may take: K x r x D x 4 bytes."""
+    """Disk that rows' gradients may take (n x r x D x 4 bytes): more are not kept. Memory that a
+    fit of shared subsets, with its recovery, may take beside the model.
+    """
     sketch: int = Field(2048, ge=0)
     """Bytes kept of each row's gradient where all gradients take more than that memory: `explain`
     finds the rows behind an answer by them. 0: none, and it cannot.
