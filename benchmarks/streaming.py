@@ -1,11 +1,10 @@
-"""Memory and time of a streamed audit by the number of rows, on a tiny random model: neither may grow
-faster than the rows.
+"""Memory and time of a streamed pass by the number of rows, on a tiny random model.
 
     python benchmarks/streaming.py [--rows 1000 20000 200000]
 
-Each number of rows runs in a process of its own, from a packed file of rows. Peak memory is what the
-process itself holds (mapped files aside); a stage's growth exponent is the slope of log seconds over
-log rows between the two largest numbers of rows.
+Each number of rows runs in a process of its own, from a packed file of rows. Peak memory is what
+the process itself holds (mapped files aside); a stage's growth exponent is the slope of log seconds
+over log rows between the two largest numbers of rows.
 """
 
 import argparse
@@ -56,9 +55,9 @@ threading.Thread(target=watch, daemon=True).start()
 seconds = {}
 
 def timed(name, work):
-    started = time.perf_counter()
+    started = time.process_time()
     found = work()
-    seconds[name] = time.perf_counter() - started
+    seconds[name] = time.process_time() - started
     seconds[f"{name}, MiB"] = held[0]
     return found
 

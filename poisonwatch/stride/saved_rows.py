@@ -119,7 +119,7 @@ class SavedRows:
             w = self.smoother @ (y - self.centre)
             # Smoothed, a row is exact once its neighbours are: rows that sketches put first by
             # mistake fall behind here, and others take their place.
-            near = np.unique(self.smoother[_list_highest(w, first)].indices)
+            near = np.unique(self.smoother[_list_highest(w, first)].indices).astype(np.int64)
             wanted = near[~asked[near]]
         unknown = abs(self.smoother) @ (~known).astype(np.float32)
         return Attribution(w, unknown == 0)

@@ -65,8 +65,8 @@ class RowSketches:
         for start in range(0, len(self), ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
             codes = torch.from_numpy(_unpack(self.codes[some], c * (r + b))).to(probes)
-            u = codes[:, : c * r].unflatten(1, (c, r))
-            v = codes[:, c * r :].unflatten(1, (c, b))
+            u = codes[:, : c * r].reshape(-1, c, r)
+            v = codes[:, c * r :].reshape(-1, c, b)
             across = (v.flatten(0, 1) @ probes.flatten(0, 1).T).view(-1, c, Q, r)
             pairs = torch.einsum("mcqr,mcr->mcq", across, u).cpu().double().numpy()
             effects[some] = (pairs * self.scale[some, :, None]).sum(axis=1)
