@@ -75,15 +75,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 20_000, 200_000])
-    parser.add_argument("--folder", type=Path, default=Path("/tmp"))
     options = parser.parse_args()
     support = Path(__file__).parent.parent / "tests" / "support"
     found = []
+    folder = tempfile.mkdtemp(prefix="streaming-")
     print(
         "| rows | pass, s | peak, MiB | recovery, s | peak, MiB | bytes a record |\n|---|---|---|---|---|---|"
     )
     for n in options.rows:
-        command = [sys.executable, "-c", MEASURE, str(support), str(n), str(options.folder)]
+        command = [sys.executable, "-c", MEASURE, str(support), str(n), folder]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         result = json.loads(done.stdout.splitlines()[-1])
         found.append(result)

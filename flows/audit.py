@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, runtime
 
-from poisonwatch.atomic import open_run_folder
+from poisonwatch.atomic import open_run_folder, open_scratch_folder
 from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig
@@ -28,6 +28,7 @@ from poisonwatch.ledger.history import find_by_flow_run
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
+from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
@@ -54,6 +55,9 @@ from poisonwatch.tasks.reviews import queue_reviews, read_reviews
 from poisonwatch.tasks.tracking import open_run, track
 from poisonwatch.validation import Validation
 
+# Rows from which an audit reads them from a file each time, and holds none in memory.
+PACKED_FROM = 20_000
+
 
 def run_audit_stages(
     config: AuditConfig,
@@ -79,7 +83,7 @@ def run_audit_stages(
         files = engine(find_model, config.model)
         version = Version(files.fingerprint, compute_sentinels_version(sentinels))
         opened = _open_account(ledger, config, audit_id, version, run_dir, flow_run)
-        with opened as number, open_run_folder(run_dir) as folder:
+        with opened as number, open_run_folder(run_dir) as folder, open_scratch_folder() as scratch:
             tracked = engine.attempt(open_run, config, audit_id) or {}
             # Verdicts that people gave in MLflow come before the rows are chosen: what was called
             # benign is among the trusted rows of this audit already.
@@ -87,12 +91,15 @@ def run_audit_stages(
                 engine.attempt(read_reviews, ledger, config)
             with sample_system_metrics(config, tracked.get("mlflow_run_id")):
                 batch = engine(choose, ledger, config, version, again)
-                valid = engine(validate, batch.rows, config, ledger)
+                pack = None
+                if len(batch) >= PACKED_FROM:
+                    pack = scratch / "rows.arrow"
+                valid = engine(validate, batch.rows, config, ledger, pack)
                 benign = load_trusted(ledger, config.name)
                 reference = engine(pull_reference, config, valid.examples, benign)
                 unread = count_unread(batch.rows, config.source.ignore)
                 reporter.note_rows(ingested, len(batch), valid, reference=reference, unread=unread)
-                rows = AuditRows(tuple(valid.examples), tuple(reference.examples))
+                rows = AuditRows(valid.examples, tuple(reference.examples))
                 found = attribute(config, files, sentinels, rows, engine, reporter)
                 counts = _count_rows(ingested, batch, valid, reference)
                 costs = engine.clock.costs
@@ -201,6 +208,9 @@ def attribute(
     if not rows.new:
         return AttributionResult(Detection.empty(config.detection))
     model = engine(load_model, config.model, files)
+    # on a GPU, as many tokens a batch as its memory holds
+    stride = adapt_token_budget(model.model, config.stride)
+    config = config.model_copy(update={"stride": stride})
 
     def note(text: str) -> None:
         reporter.note(text)

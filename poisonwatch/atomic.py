@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,6 +81,13 @@ def open_run_folder(run_dir: Path) -> Iterator[Path]:
             f"run directory {run_dir} cannot be written: {error.strerror}; "
             "free space or choose another --run-dir"
         ) from error
+
+
+@contextmanager
+def open_scratch_folder() -> Iterator[Path]:
+    """Yield a folder for files that are gone when the block ends, however it does."""
+    with tempfile.TemporaryDirectory(prefix="poisonwatch-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -43,7 +43,8 @@ class Background:
         training lowers a row's answer.
         """
         raised = G * torch.from_numpy(signs).to(G)[:, None, None]
-        return cls(preconditioner(unit_norm(raised)))
+        # Laid out row by row: every batch of rows is multiplied with them.
+        return cls(preconditioner(unit_norm(raised)).contiguous())
 
     def measure(
         self, G: Float[Tensor, "m r D"], own: Int64[Tensor, " m"] | None = None

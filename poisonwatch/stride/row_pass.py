@@ -37,7 +37,8 @@ def precondition_queries(
     """
     lengths = G.flatten(1).norm(dim=1)
     scale = torch.where(lengths > 0, lengths, 1.0)
-    return preconditioner(G) / scale[:, None, None]
+    # Laid out row by row: every batch of rows is multiplied with them.
+    return (preconditioner(G) / scale[:, None, None]).contiguous()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.run_directory.operators import load_operators
 
 FILES = {
@@ -205,6 +206,25 @@ def test_scores_do_not_depend_on_the_order_of_the_rows(
         for path in (folder, tmp_path)
     )
     np.testing.assert_allclose(one["score"], other["score"], rtol=1e-3, atol=1e-3)
+
+
+def test_rows_in_a_file_give_what_rows_in_memory_give(
+    audited: tuple[Path, AuditOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An audit of many rows reads them from a file: the same scores, flags and counts."""
+    folder, outcome = audited
+    config = load_config(folder / "run" / "config.yaml")
+    monkeypatch.setattr("poisonwatch.flows.audit.PACKED_FROM", 1)
+    packed = audit_inline(config, tmp_path / "packed", again=True)
+    assert isinstance(packed.detection.rows.new, PackedExamples)
+    assert packed.summary["counts"]["new"] == outcome.summary["counts"]["new"]
+    assert [flag.example for flag in packed.detection.flags] == [
+        flag.example for flag in outcome.detection.flags
+    ]
+    for name in ("scores.parquet", "trusted.parquet"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(tmp_path / "packed" / name), pd.read_parquet(folder / "run" / name)
+        )
 
 
 def test_mlflow_holds_the_audit(audited: tuple[Path, AuditOutcome]) -> None:
