@@ -158,6 +158,7 @@ def scorers(
     asked: tuple,
     decision: DetectionConfig,
     domain: bool,
+    settings: Sequence[str] = tuple(SETTINGS),
 ) -> Iterator[tuple[str, Audit, Found]]:
     n, everything = len(audit.rows.new), list(audit.rows.all)
     found = run_screens(audit.rows)
@@ -171,7 +172,8 @@ def scorers(
         yield name, audit, judged_alone(matrix.mean(axis=1), n, decision.false_discovery_rate)
     for name, scores in peers.scores(everything, audit.case.sentinels):
         yield name, audit, judged_alone(scores, n, decision.false_discovery_rate)
-    for name, share in SETTINGS.items():
+    for name in settings:
+        share = SETTINGS[name]
         influence = influence_of(rows, audit, asked, name, domain)
         if share < 1:
             yield (
@@ -336,6 +338,9 @@ def main() -> None:
         default=[],
         choices=[name for name in PEERS if name not in ("tfidf", "bm25")],
     )
+    parser.add_argument(
+        "--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), help="of STRIDE"
+    )
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
@@ -353,7 +358,7 @@ def main() -> None:
             for count in options.counts:
                 audit = draw_audit(background, case, count, seed, options.domain)
                 for name, met, found in scorers(
-                    rows, peers, audit, asked, decision, options.domain
+                    rows, peers, audit, asked, decision, options.domain, options.settings
                 ):
                     results.setdefault(name, []).append(measure(met, found))
         print(f"{case.name}: done", flush=True)
