@@ -30,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +44,8 @@ from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
 from poisonwatch.packed_examples import PackedExamples
-from poisonwatch.recovery.neighbours import NEAREST, NeighbourGraph
+from poisonwatch.recovery.local_kriging import compute_smoother
+from poisonwatch.recovery.neighbours import NEAREST, NeighbourGraph, find_neighbours
 from poisonwatch.reports.heatmap import read_heat_map
 from poisonwatch.reports.html import render_report
 from poisonwatch.reports.plots import draw_coefficients, render_png, write_plots
@@ -183,6 +184,24 @@ def make_unit_rows(x: np.ndarray) -> np.ndarray:
 # Stages
 
 
+def find_alike(world: World) -> None:
+    """The neighbour graph takes the place of the made-up one's; planted rows are alike."""
+    influence = world.influence
+    assert influence is not None
+    world.influence = replace(influence, neighbours=find_neighbours(influence.features))
+
+
+def smooth(world: World) -> None:
+    influence = world.influence
+    assert influence is not None
+    signs = np.ones(len(world.rows))
+    smoother = compute_smoother(influence.features, influence.neighbours, signs)
+    w = np.empty_like(influence.w)
+    for q in range(0, w.shape[1], 8):
+        w[:, q : q + 8] = smoother @ influence.w[:, q : q + 8]
+    world.influence = replace(influence, w=w, first_pass=w)
+
+
 def judge(world: World) -> None:
     world.detection = flag_rows(world.influence, world.rows, DetectionConfig(), world.findings)
 
@@ -241,6 +260,8 @@ def show_pages(world: World) -> None:
 
 PREPARATION = [make_sentinels, make_rows, make_influence]
 STAGES = [
+    Stage("neighbours", find_alike),
+    Stage("smoothing", smooth),
     Stage("verdicts", judge),
     Stage("evidence, no model", gather_evidence),
     Stage("summary", write_summary),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, RowIndices
@@ -22,6 +23,9 @@ from poisonwatch.stride.scoring import pool_scores
 
 # Rows (m,) to their gradients (m, r, D).
 RowGradients = Callable[[RowIndices], Tensor]
+
+# Queries whose effects are smoothed at a time.
+QUERIES_AT_ONCE = 8
 
 # Suspects whose gradients are multiplied at a time.
 SUSPECTS_AT_ONCE = 64
@@ -53,8 +57,7 @@ def smooth_and_cross(
     """The rows' coefficients, and what the `shortlist` rows that score highest do to each other."""
     neighbours = find_neighbours(measured.features)
     smoother = compute_smoother(measured.features, neighbours, measured.signs)
-    # The background is known exactly: it is taken out first, or smoothing would blur it.
-    w = smoother @ (measured.effects - measured.centre[:, None])
+    w = _smooth(measured, smoother)
     suspects = select_suspects(measured.queries, w, shortlist)
     mutual = measure_mutual_influence(measured, suspects, gradients(suspects), preconditioner)
     return Influence(
@@ -68,6 +71,19 @@ def smooth_and_cross(
         certificate=0.0,
         measured_alone=len(w),
     )
+
+
+def _smooth(measured: MeasuredRows, smoother: csr_array) -> Float64[Array, "n Q"]:
+    """The rows' coefficients (n, Q), some queries at a time: of a million rows an array is half a
+    gigabyte.
+    """
+    n, Q = measured.effects.shape
+    w = np.empty((n, Q))
+    for start in range(0, Q, QUERIES_AT_ONCE):
+        some = slice(start, start + QUERIES_AT_ONCE)
+        # The background is known exactly: it is taken out first, or smoothing would blur it.
+        w[:, some] = smoother @ (measured.effects[:, some] - measured.centre[:, None])
+    return w
 
 
 def select_suspects(
