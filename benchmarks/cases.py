@@ -242,7 +242,7 @@ class Rows:
         if not path.exists():
             space = QuerySpace(self.model, self.encoder, self.basis)
             asked = prepare_queries(space, [sentinel], self.stride)[1]
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.save((torch.from_numpy(asked.combine), asked.G), path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
         combine, G = torch.load(path, weights_only=True)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from cases import Case, Rows, read_cases, read_rows
-from detection import Audit, Measured, draw_audit, influence_of, interval, judged, measure
+from detection import SETTINGS, Audit, Measured, draw_audit, influence_of, interval, judged, measure
 
 from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
 from poisonwatch.examples import Example
@@ -115,7 +115,9 @@ def probed(
     triggers = mine_triggers(audit.rows, most, guard)
     sentinels = [*guard, *make_probes(guard, triggers)]
     found = judged(
-        influence_of(rows, asking(audit, sentinels), rows.ask(sentinels), 1.0, False),
+        influence_of(
+            rows, asking(audit, sentinels), rows.ask(sentinels), next(iter(SETTINGS)), False
+        ),
         audit,
         decision,
     )

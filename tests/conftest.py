@@ -26,6 +26,7 @@ torch.set_num_threads(
 # run alone, with nothing to do beside it.
 LONGEST = (
     "tests/test_deployments.py",
+    "tests/integrations/ray/test_engine.py",
     "tests/flows/cli/test_app.py",
     "tests/flows/test_crashes.py",
     "tests/flows/test_watch.py",

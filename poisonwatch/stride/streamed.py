@@ -239,8 +239,12 @@ def _differentiate(
 ) -> tuple[tuple[Query, ...], Tensor]:
     """The sentinels' queries, and their gradients (Q, r, D)."""
     space = QuerySpace(problem.model, problem.encoder, geometry.basis)
-    queries, prepared = prepare_queries(space, sentinels, problem.stride, problem.progress)
-    return queries, prepared.G
+
+    def compute() -> Tensor:
+        return prepare_queries(space, sentinels, problem.stride, problem.progress)[1].G
+
+    # Of the pass's key, too: a store under it is of these sentinels.
+    return build_queries(sentinels), problem.store.get_or_compute("sentinels", Tensor, compute)
 
 
 def measure_rows(

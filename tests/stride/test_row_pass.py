@@ -123,9 +123,9 @@ def test_lengths_of_queries_do_not_count(streamed: StreamedFit) -> None:
     P = streamed.preconditioner
     expected = precondition_queries(P, G)
     for i in range(4):
-        torch.testing.assert_close(expected[i], P(G[i] / G[i].norm()), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(expected[i], P(G[i] / G[i].norm()), rtol=1e-3, atol=1e-6)
     scaled = precondition_queries(P, G * torch.tensor([1e-3, 1, 10, 1e4])[:, None, None])
-    torch.testing.assert_close(scaled, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scaled, expected, rtol=1e-3, atol=1e-6)
     assert not precondition_queries(P, torch.zeros_like(G)).any()
 
 

@@ -25,6 +25,11 @@ from poisonwatch.integrations.ray.engine import open_ray_engine
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.streamed import ShardWork, measure_locally
 
+# Each of them starts workers, seconds of both cores: `POISONWATCH_ALL_TESTS=1` runs them, too.
+slow = pytest.mark.skipif(
+    not os.environ.get("POISONWATCH_ALL_TESTS"), reason="set POISONWATCH_ALL_TESTS=1 to run it"
+)
+
 TWO = ComputeConfig(engine="ray", workers=2, threads=1)
 
 
@@ -111,6 +116,7 @@ def test_a_worker_that_is_killed_is_replaced(
     assert whole == read_files(local.store.folder)
 
 
+@slow
 def test_a_failure_keeps_what_was_measured(
     tiny: tuple[ModelConfig, Pretrained], local: ShardWork, tmp_path: Path
 ) -> None:
@@ -132,6 +138,7 @@ def test_a_failure_keeps_what_was_measured(
     assert read_files(work.store.folder) == read_files(local.store.folder)
 
 
+@slow
 def test_a_worker_without_the_model_says_so(
     tiny: tuple[ModelConfig, Pretrained], local: ShardWork, tmp_path: Path
 ) -> None:
