@@ -16,6 +16,7 @@ from poisonwatch.errors import InputError, OperationError
 DISK_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
