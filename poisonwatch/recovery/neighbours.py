@@ -23,14 +23,14 @@ EXACT_UP_TO = 4096
 
 # Rows in a cell of the inverted file, on average, and cells at most.
 CELL_ROWS = 64
-MOST_CELLS = 8192
+MOST_CELLS = 4096
 
 # Cells that are looked into for a row.
 CELLS_PROBED = 16
 
 # What the centres are made of: rows a cell, and rounds of k-means.
-TRAINING_ROWS = 32
-TRAINING_ROUNDS = 6
+TRAINING_ROWS = 16
+TRAINING_ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
