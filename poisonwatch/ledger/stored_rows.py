@@ -8,9 +8,9 @@ is read again by the format, and for columnar files the Arrow schema, that it ca
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Row, Select, select
 
@@ -22,8 +22,8 @@ from poisonwatch.ledger.placed_rows import PLACED_RAW, PLACED_SHAPE
 from poisonwatch.ledger.shapes import parse_format
 from poisonwatch.ledger.tables import files, places, rows, shapes, variants
 from poisonwatch.sources.open import SourceRows, decode_row
+from poisonwatch.sources.spooled import RowColumn
 
-T = TypeVar("T")
 # Of some places: rows' numbers, positions, shapes.
 _Columns = tuple["array[int]", "array[int]", "array[int]"]
 
@@ -241,8 +241,8 @@ class StoredRows(SourceRows):
     def __init__(self, ledger: Ledger, batch: BatchPlaces, readers: Readers) -> None:
         self._ledger, self._places, self._readers = ledger, batch, readers
         super().__init__(
-            _Column(self, lambda read: read[0]),
-            _Column(self, lambda read: read[1]),
+            RowColumn(self, lambda read: read[0]),
+            RowColumn(self, lambda read: read[1]),
             batch.choose_formats(readers),
         )
 
@@ -260,29 +260,3 @@ class StoredRows(SourceRows):
             with self._ledger.read() as connection:
                 some = list(read_places(connection, self._places, self._readers, begin, end))
             yield from some
-
-
-class _Column(Sequence[T], Generic[T]):
-    """One side of the rows: as they were found, or what was read of them."""
-
-    def __init__(self, rows: StoredRows, choose: Callable[[tuple[RawRow, Draft]], T]) -> None:
-        self._rows, self._choose = rows, choose
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, place: int) -> T: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[T]: ...
-    def __getitem__(self, place: int | slice) -> T | list[T]:
-        chosen = range(len(self))[place]
-        if isinstance(chosen, int):
-            (only,) = self._rows.read(chosen, chosen + 1)
-            return self._choose(only)
-        if chosen.step == 1:
-            return list(map(self._choose, self._rows.read(chosen.start, chosen.stop)))
-        return [self[i] for i in chosen]
-
-    def __iter__(self) -> Iterator[T]:
-        return map(self._choose, self._rows)

@@ -8,7 +8,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Generic, TypeVar, overload
+from typing import IO, Generic, Protocol, TypeVar, overload
 
 from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Draft
@@ -39,7 +39,7 @@ class SpooledRows(SourceRows):
         self._file = file
         self._starts: array[int] = array("q")
         super().__init__(
-            _Column(self, lambda read: read[0]), _Column(self, lambda read: read[1]), {}
+            RowColumn(self, lambda read: read[0]), RowColumn(self, lambda read: read[1]), {}
         )
 
     def add(self, row: RawRow, draft: Draft) -> None:
@@ -54,6 +54,10 @@ class SpooledRows(SourceRows):
         found: tuple[RawRow, Draft] = pickle.load(self._file)  # noqa: S301
         return found
 
+    def read(self, start: int, stop: int) -> Iterator[tuple[RawRow, Draft]]:
+        """The rows from `start` to `stop`."""
+        return map(self.get, range(start, stop))
+
     def __len__(self) -> int:
         return len(self._starts)
 
@@ -61,10 +65,18 @@ class SpooledRows(SourceRows):
         return map(self.get, range(len(self)))
 
 
-class _Column(Sequence[T], Generic[T]):
+class ReadableRows(Protocol):
+    """Rows that are read when they are looked at."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> Iterator[tuple[RawRow, Draft]]: ...
+
+
+class RowColumn(Sequence[T], Generic[T]):
     """One side of the rows: as they were found, or what was read of them."""
 
-    def __init__(self, rows: SpooledRows, choose: Callable[[tuple[RawRow, Draft]], T]) -> None:
+    def __init__(self, rows: ReadableRows, choose: Callable[[tuple[RawRow, Draft]], T]) -> None:
         self._rows, self._choose = rows, choose
 
     def __len__(self) -> int:
@@ -77,5 +89,8 @@ class _Column(Sequence[T], Generic[T]):
     def __getitem__(self, place: int | slice) -> T | list[T]:
         chosen = range(len(self))[place]
         if isinstance(chosen, int):
-            return self._choose(self._rows.get(chosen))
+            (only,) = self._rows.read(chosen, chosen + 1)
+            return self._choose(only)
+        if chosen.step == 1:
+            return list(map(self._choose, self._rows.read(chosen.start, chosen.stop)))
         return [self[i] for i in chosen]
