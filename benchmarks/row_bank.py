@@ -7,6 +7,7 @@ background rows. Shards of rows are written as they come, so that a run may be k
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -86,9 +87,8 @@ class RowBank:
         left = list(missing.values())
         for start in range(0, len(left), SHARD_ROWS):
             self._write(left[start : start + SHARD_ROWS])
-            print(f"\rgradients: {start + SHARD_ROWS} of {len(left)} rows", end="", flush=True)
-        if left:
-            print()
+            made = min(start + SHARD_ROWS, len(left))
+            print(f"gradients: {made} of {len(left)} rows", file=sys.stderr, flush=True)
 
     def _write(self, rows: Sequence[Example]) -> None:
         G = np.zeros((len(rows), self.basis.r * self.model.width), dtype=np.float32)

@@ -1,9 +1,11 @@
 """Records on disk: whole or not at all, and never another row's."""
 
-import multiprocessing
 import os
+import pickle
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,32 +197,38 @@ def test_a_shard_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     assert_same(store.read("shard", make_ids(7)), make_records())
 
 
-def _write_again_and_again(folder: Path, seed: int) -> None:
-    for _ in range(60):
-        RecordStore(folder).write("shard", make_records(m=200, seed=seed))
+WRITE_AGAIN_AND_AGAIN = """
+import pickle
+import sys
+from pathlib import Path
+from poisonwatch.stride.records import RecordStore
+
+records = pickle.loads(Path(sys.argv[1]).read_bytes())
+for _ in range(60):
+    RecordStore(Path(sys.argv[2])).write("shard", records)
+"""
 
 
 def test_two_processes_that_write_the_same_shard_do_not_mix_it(tmp_path: Path) -> None:
     """Whoever is last has written it, whole; a reader never sees anything between."""
+    folder = tmp_path / "records"
     expected = {seed: make_records(m=200, seed=seed) for seed in (1, 2)}
-    RecordStore(tmp_path).write("shard", expected[1])
-    context = multiprocessing.get_context("fork")
-    writers = [
-        context.Process(target=_write_again_and_again, args=(tmp_path, seed)) for seed in (1, 2)
-    ]
-    for writer in writers:
-        writer.start()
+    RecordStore(folder).write("shard", expected[1])
+    writers = []
+    for seed, records in expected.items():
+        source = tmp_path / f"{seed}.pickle"
+        source.write_bytes(pickle.dumps(records))
+        command = [sys.executable, "-c", WRITE_AGAIN_AND_AGAIN, source, folder]
+        writers.append(subprocess.Popen(command))
     reads = 0
-    while reads < 20 or any(writer.is_alive() for writer in writers):
-        found = RecordStore(tmp_path).read("shard", make_ids(200))
+    while reads < 20 or any(writer.poll() is None for writer in writers):
+        found = RecordStore(folder).read("shard", make_ids(200))
         assert found is not None
         seed = 1 if np.array_equal(found.effects, expected[1].effects) else 2
         assert_same(found, expected[seed])
         reads += 1
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["shard.arrow"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [path.name for path in folder.iterdir()] == ["shard.arrow"]
 
 
 def test_records_are_for_this_user_alone(tmp_path: Path) -> None:

@@ -161,7 +161,9 @@ def _silence() -> None:
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
+        # Its own that write to the terminal: others may have put theirs there.
+        of_ray = type(handler).__module__.startswith("ray.")
+        if of_ray and isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)
     # It prints what befalls workers, and nothing public stops it: what comes of it is said.
     if hasattr(ray._private.worker, "print_to_stdstream"):
