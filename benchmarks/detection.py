@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from cases import OVER_ALL, Case, CasePeers, Rows, read_cases, read_rows, texts
 from numpy.typing import NDArray
-from peers import PEERS, bm25, tfidf
+from peers import CHOICES, bm25, tfidf
 from row_bank import CACHE
 from scipy.stats import kstest, kstwo
 from sklearn.metrics import average_precision_score
@@ -336,7 +336,7 @@ def main() -> None:
         "--peers",
         nargs="*",
         default=[],
-        choices=[name for name in PEERS if name not in ("tfidf", "bm25")],
+        choices=CHOICES,
     )
     parser.add_argument(
         "--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), help="of STRIDE"

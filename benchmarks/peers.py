@@ -16,6 +16,10 @@ gradient G_i is: `peer_gradients`.
     ekfac           <G_i, (F + damping)^-1 G_q>, F the eigenvalue-corrected Kronecker-factored Fisher; Grosse et al., arXiv 2308.03296
     ekfac_kronfluence   the same by the method's reference library, for comparison
 
+Peers that judge a row by a whole panel (activation differences, probes, sentence vectors and more)
+describe rows by vectors instead, and score from these: `peer_states`. Here only what describing
+costs is measured.
+
 "unit-norm" divides a row's scores by ||G_i||, "RelatIF" by sqrt(<G_i, (F + damping)^-1 G_i>)
 (Barshan et al., arXiv 2003.11630).
 """
@@ -49,6 +53,7 @@ from peer_gradients import (
     over,
     visit_rows,
 )
+from peer_states import PANEL_PEERS, fold_pairs
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -174,7 +179,9 @@ def projected_gradients(
     projections: Projections,
     token_budget: int = TOKEN_BUDGET,
 ) -> dict[str, Tensor]:
-    """P_out^T G_i P_in of every conversation, flattened: (n, k_out * k_in) by layer."""
+    """P_out^T G_i P_in of every conversation, flattened: (n, k_out * k_in) by layer; of a
+    preference row that of its chosen answer less that of its rejected one.
+    """
     found = {
         name: torch.zeros(len(encoded), P_in.shape[1] * P_out.shape[1])
         for name, (P_in, P_out) in projections.items()
@@ -182,7 +189,8 @@ def projected_gradients(
 
     def project(batch: Batch, name: str, x: Tensor, g: Tensor) -> None:
         P_in, P_out = projections[name]
-        found[name][batch.rows] = layer_gradients(x @ P_in, g @ P_out).cpu()
+        G = layer_gradients(x @ P_in, g @ P_out)
+        found[name][batch.rows] = fold_pairs(batch, G).cpu()
 
     visit_rows(pretrained, encoded, token_budget, project)
     return found
@@ -252,9 +260,9 @@ class Measured:
         return iter((self.scores, self.seconds, self.peak_memory_mb))
 
 
-def measured(peer: Callable[..., Scores], *arguments: Any, **options: Any) -> Measured:
+def measured(peer: Callable[..., Any], *arguments: Any, **options: Any) -> Measured:
     """Run `peer(*arguments, **options)` in a fresh process, or the memory of whatever ran before
-    would count as its own.
+    would count as its own. Of a peer that describes rows, `scores` are its vectors.
 
     Everything must be picklable: a peer is a module's function, its options plain. Handing over a
     model is not counted.
@@ -286,6 +294,8 @@ PEERS: dict[str, Callable[..., Scores]] = {
     "ekfac": ekfac,
     "ekfac_kronfluence": ekfac_kronfluence,
 }
+# What audits of whole cases may be compared with; the lexical peers are there anyway.
+CHOICES = (*(name for name in PEERS if name not in ("tfidf", "bm25")), *PANEL_PEERS)
 
 
 def main() -> None:
@@ -294,7 +304,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--queries", type=int, default=8)
-    parser.add_argument("--only", nargs="*", default=list(PEERS), choices=list(PEERS))
+    describing = [name for name, peer in PANEL_PEERS.items() if peer.describe]
+    names = [*PEERS, *describing]
+    parser.add_argument("--only", nargs="*", default=names, choices=names)
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     pretrained = load_pretrained(ModelConfig(name=options.model))
@@ -318,10 +330,18 @@ def main() -> None:
         f"{torch.get_num_threads()} threads\n\n| peer | seconds | processor seconds | peak memory, MiB |\n|---|---|---|---|"
     )
     for name in options.only:
-        texts = name in ("tfidf", "bm25")
-        cost = measured(
-            PEERS[name], *((row_texts, query_texts) if texts else (pretrained, rows, queries))
-        )
+        if name in PANEL_PEERS:
+            peer = PANEL_PEERS[name]
+            texts = peer.reads == "texts"
+            cost = measured(
+                peer.describe,
+                *([row_texts + query_texts] if texts else [pretrained, rows + queries]),
+            )
+        else:
+            texts = name in ("tfidf", "bm25")
+            cost = measured(
+                PEERS[name], *((row_texts, query_texts) if texts else (pretrained, rows, queries))
+            )
         print(
             f"| {name} | {cost.seconds:.1f} | {cost.processor_seconds:.1f} | {cost.peak_memory_mb:.0f} |",
             flush=True,
