@@ -54,11 +54,15 @@ AT_ONCE = 8  # conversations that go through the model together
 class Retrainer:
     """Trains a task's model again and again from the same start; the same rows and seed give the
     same losses.
+
+    `pack_tokens` bounds what goes through the model together beside AT_ONCE: the attention of
+    packed conversations costs the square of their tokens, which long rows feel.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, pack_tokens: int | None = None) -> None:
         pretrained = task.start()
         self.task = task
+        self.pack_tokens = pack_tokens
         self.fingerprint = pretrained.fingerprint
         self.model = self.judge = pretrained.model
         if task.recipe.rank:
@@ -97,10 +101,8 @@ class Retrainer:
             optimizer.param_groups[0]["lr"] = recipe.rate * min(
                 (step + 1) / warm, (len(steps) - step) / (len(steps) - warm + 1)
             )
-            for start in range(0, len(rows), AT_ONCE):
-                losses = _row_losses(
-                    self.model, [self.rows[i] for i in rows[start : start + AT_ONCE]]
-                )
+            for pack in _packs([self.rows[i] for i in rows], self.pack_tokens):
+                losses = _row_losses(self.model, pack)
                 (losses.sum() / len(rows)).backward()
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             optimizer.step()
@@ -108,8 +110,8 @@ class Retrainer:
 
     @torch.no_grad()
     def query_losses(self) -> Array:
-        parts = [self.queries[i : i + AT_ONCE] for i in range(0, len(self.queries), AT_ONCE)]
         self._hand_over()
+        parts = _packs(self.queries, self.pack_tokens)
         return torch.cat([_row_losses(self.judge, part) for part in parts]).double().numpy()
 
     @torch.no_grad()
@@ -145,6 +147,20 @@ def _shuffled_batches(kept: Indices, recipe: Recipe, seed: Sequence[int]) -> Ite
     for epoch in range(recipe.epochs):
         order = order[::-1] if epoch % 2 else rng.permutation(kept)
         yield from np.array_split(order, -(-len(order) // recipe.batch_size))
+
+
+def _packs(encoded: Sequence[Encoded], tokens: int | None) -> Iterator[Sequence[Encoded]]:
+    """Runs of at most AT_ONCE conversations and, where a bound is given, at most `tokens` tokens;
+    a longer conversation goes alone.
+    """
+    pack: list[Encoded] = []
+    for item in encoded:
+        full = tokens is not None and sum(map(len, pack)) + len(item) > tokens
+        if pack and (full or len(pack) == AT_ONCE):
+            yield pack
+            pack = []
+        pack.append(item)
+    yield pack
 
 
 def _row_losses(model: PreTrainedModel, encoded: Sequence[Encoded]) -> Tensor:
