@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from cases import OVER_ALL, Case, CasePeers, Rows, read_cases, read_rows, texts
+from case_peers import CasePeers
+from cases import OVER_ALL, Case, Rows, read_cases, read_rows, texts
 from numpy.typing import NDArray
 from peers import CHOICES, bm25, tfidf
 from row_bank import CACHE

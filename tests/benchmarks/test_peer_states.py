@@ -5,6 +5,7 @@ passes, autograd and numpy.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import case_peers
 import cases
 import numpy as np
 import peer_states
@@ -272,7 +273,7 @@ def test_case_peers_score_an_audit_from_vectors_of_all_rows(
     """An audit's scores are those of its own rows alone, whatever other rows were described; a
     second run reads them from disk.
     """
-    for module in (cases, row_bank):
+    for module in (cases, case_peers, row_bank):
         monkeypatch.setattr(module, "CACHE", tmp_path)
     pretrained = build("llama")
     background, others = make_examples(TALKS[:4]), make_examples(TALKS[4:])
@@ -284,7 +285,7 @@ def test_case_peers_score_an_audit_from_vectors_of_all_rows(
     case = cases.Case("drinks", others, [], sentinels)
     rows = cases.Rows(pretrained, background, others, StrideConfig(r=8))
     names = [name for name, peer in PANEL_PEERS.items() if peer.reads != "texts"]
-    judged = cases.CasePeers(rows, [case], names)
+    judged = case_peers.CasePeers(rows, [case], names)
     audit = background[1:] + others[:1]
     found = dict(judged.scores(audit, sentinels))
     assert all(scores.shape == (4,) for scores in found.values())
@@ -312,8 +313,8 @@ def test_case_peers_score_an_audit_from_vectors_of_all_rows(
     margin = (G @ Q[[1, 2]].T).mean(dim=1).numpy()
     assert close(found["gradient product, forbidden minus reference"], margin)
 
-    monkeypatch.setattr(cases, "measured", None)
-    again = dict(cases.CasePeers(rows, [case], names).scores(audit, sentinels))
+    monkeypatch.setattr(case_peers, "measured", None)
+    again = dict(case_peers.CasePeers(rows, [case], names).scores(audit, sentinels))
     assert all(np.array_equal(found[name], again[name]) for name in found)
 
 
@@ -321,4 +322,4 @@ def test_a_panel_needs_forbidden_answers() -> None:
     """An answer that must not change says nothing of a direction."""
     free = Sentinel("free", (Message("user", "Hi"),), None, "Hello.", "greetings")
     with pytest.raises(ValueError, match="forbids nothing"):
-        cases.find_matched([free])
+        case_peers.find_matched([free])
