@@ -1,9 +1,14 @@
 """Which new rows are flagged, and why.
 
-A row is flagged where its score is anomalous beside the trusted rows' (or the bulk of the batch),
-*and* its topic does not explain it (`topic`). A p-value is the score's alone; the q-value is 1
-where the topic explains the score. Screens (`screens`) flag rows of their own, whatever the score;
-they silence nothing.
+    score      what a row does to a panel (`stride.scoring`): rows are ranked by it
+    excess     what it scores beyond the rows around it (`topic`), groups raised
+    p          of the excess, beside the trusted rows' (or the bulk of the batch)
+    q          over rows, at the false-discovery rate; 1 where the topic explains the score
+
+A row is flagged where its q-value is at most the rate. One whose *score* is anomalous, and whose
+topic explains it, is `unjudged`: it does what the rows around it do, and no trusted row is there to
+say whether they should (`new_topics`). Screens (`screens`) flag rows of their own, whatever the
+score; they silence nothing.
 """
 
 from collections import defaultdict
@@ -16,18 +21,16 @@ from numpy.typing import NDArray
 from poisonwatch.arrays import Array, Integers, RowIndices
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection.significance import Null, compute_p_values, compute_row_q_values
-from poisonwatch.detection.topic import (
-    LEVEL,
-    compute_excess_over_neighbours,
-    compute_margin_with_neighbours,
-)
+from poisonwatch.detection.topic import LEAST_SPREADS, compute_excess
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.flags import Flag
-from poisonwatch.recovery.neighbours import NeighbourGraph
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence
-from poisonwatch.stride.scoring import Scores, score_rows, standardise_rows
+from poisonwatch.stride.scoring import Scores, raise_groups, score_rows, standardise_rows
+
+# Weight of a group's mean excess.
+GROUP_WEIGHT = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,9 @@ class Detection:
     `recovered` (n, S) are the coefficients from recovery alone, before suspects were measured
     alone: the very same array where none was measured twice.
 
-    `reference_scores` (n_ref, P) are the trusted rows' scores that p-values were taken against
-    (n_ref = 0 without trusted rows), and `reference_coefficients` (n_ref, S) their coefficients.
+    `reference_scores` (n_ref, P) are the trusted rows' scores (n_ref = 0 without trusted rows), and
+    `reference_coefficients` (n_ref, S) their coefficients. `unjudged` (n,) says whose score is
+    anomalous, and explained by the rows around it.
     """
 
     rows: AuditRows
@@ -53,6 +57,7 @@ class Detection:
     reference_scores: Array
     reference_coefficients: Array
     nulls: tuple[Null, ...]
+    unjudged: NDArray[np.bool_]
     flags: tuple[Flag, ...]
     false_discovery_rate: float
 
@@ -77,6 +82,7 @@ class Detection:
             reference_scores=nothing,
             reference_coefficients=nothing,
             nulls=(),
+            unjudged=np.zeros(0, dtype=bool),
             flags=(),
             false_discovery_rate=config.false_discovery_rate,
         )
@@ -95,10 +101,13 @@ def flag_rows(
     """
     scores = score_rows(influence)
     new_scores, trusted_scores = rows.split(scores.pooled)
-    p, nulls = _compute_panel_p_values(new_scores, trusted_scores)
-    topics = _explain_topics(scores, influence.neighbours, rows)
+    excess = compute_excess(scores.alone, influence.neighbours.rows)
+    raised = raise_groups(excess.beyond, influence, GROUP_WEIGHT)
+    p, nulls = _compute_panel_p_values(*rows.split(raised))
+    in_spreads, _ = rows.split(excess.in_spreads)
     # What its topic explains takes part in the correction as the least anomalous row there can be.
-    q = compute_row_q_values(np.where(topics.explains, 1.0, p))
+    q = compute_row_q_values(np.where(in_spreads < LEAST_SPREADS, 1.0, p))
+    unjudged = _find_unjudged(new_scores, trusted_scores, q, config.false_discovery_rate)
 
     sentinels, primary = _find_primary_queries(influence)
     coefficients, reference_coefficients = rows.split(influence.w[:, primary])
@@ -117,15 +126,16 @@ def flag_rows(
         reference_scores=trusted_scores,
         reference_coefficients=reference_coefficients,
         nulls=nulls,
+        unjudged=unjudged,
         flags=(),
         false_discovery_rate=config.false_discovery_rate,
     )
-    flags = _build_flags(detection, influence, scores, topics, findings)
+    flags = _build_flags(detection, influence, scores, in_spreads, findings)
     return replace(detection, flags=tuple(sorted(flags, key=_rank_flag)))
 
 
 def _compute_panel_p_values(new: Array, trusted: Array) -> tuple[Array, tuple[Null, ...]]:
-    """p-values (n, P) of new scores (n, P) against trusted ones (n_ref, P), panel by panel."""
+    """p-values (n, P) of new values (n, P) against trusted ones (n_ref, P), panel by panel."""
     p, nulls = np.empty(new.shape), []
     for j in range(new.shape[1]):
         p[:, j], null = compute_p_values(new[:, j], trusted[:, j])
@@ -143,56 +153,11 @@ def _find_primary_queries(influence: Influence) -> tuple[tuple[Sentinel, ...], l
     return tuple(first), list(first.values())
 
 
-# Topics
-
-
-@dataclass(frozen=True, slots=True)
-class _TopicExplanations:
-    """Whether a row's topic explains its score on a panel: `explains` (n, P).
-
-    `p` (n, P) is the smaller p-value of the two measures, and `leans` (n, P) says that it is the
-    margin's. Both are None where nothing is known of topics.
-    """
-
-    explains: NDArray[np.bool_]
-    p: Array | None = None
-    leans: NDArray[np.bool_] | None = None
-
-    def name_rule(self, row: int, panel: int) -> str:
-        """The measure that decided, with its p-value, in words."""
-        if self.p is None or self.leans is None:
-            return "nothing known of its topic"
-        p = self.p[row, panel]
-        if self.leans[row, panel]:
-            return (
-                "leans from the reference to the forbidden answer, and so do the rows most like it "
-                f"(p = {p:.2g})"
-            )
-        return f"stands out from the rows most like it (p = {p:.2g})"
-
-
-def _explain_topics(
-    scores: Scores, neighbours: NeighbourGraph, rows: AuditRows
-) -> _TopicExplanations:
-    """For the new rows and every panel: do they stand out from the rows around them, or lean
-    towards the forbidden answer?
-    """
-    shape = len(rows.new), len(scores.panels)
-    if not neighbours.k:
-        return _TopicExplanations(np.zeros(shape, dtype=bool))
-    p, leans = np.empty(shape), np.zeros(shape, dtype=bool)
-    for j in range(len(scores.panels)):
-        excess = compute_excess_over_neighbours(scores.push[:, j], neighbours.rows)
-        p[:, j] = compute_p_values(*rows.split(excess))[0]
-        # A panel has margins where its sentinels have both answers.
-        if not np.isnan(scores.margin[0, j]):
-            margins = compute_margin_with_neighbours(scores.margin[:, j], neighbours.rows)
-            lean = compute_p_values(*rows.split(margins))[0]
-            leans[:, j] = lean < p[:, j]
-            p[:, j] = np.minimum(p[:, j], lean)
-    # The smallest p there is, where few rows have ranks alone.
-    level = max(LEVEL, 1 / (1 + len(rows)))
-    return _TopicExplanations(p > level, p, leans)
+def _find_unjudged(new: Array, trusted: Array, q: Array, rate: float) -> NDArray[np.bool_]:
+    """The new rows (n,) whose scores (n, P) are anomalous, and which are not flagged for it."""
+    anomalous = compute_row_q_values(_compute_panel_p_values(new, trusted)[0]) <= rate
+    unjudged: NDArray[np.bool_] = anomalous.any(axis=1) & ~(q <= rate).any(axis=1)
+    return unjudged
 
 
 # Flags
@@ -202,7 +167,7 @@ def _build_flags(
     detection: Detection,
     influence: Influence,
     scores: Scores,
-    topics: _TopicExplanations,
+    in_spreads: Array,
     findings: Sequence[Finding],
 ) -> list[Flag]:
     """The flags of rows that are anomalous, or that screens found, in the order of the rows."""
@@ -232,12 +197,21 @@ def _build_flags(
                 rank=int(ranks[k, panel]),
                 p_value=float(detection.p[i, panel]),
                 q_value=float(detection.q[i, panel]),
-                rule=f"{detection.nulls[panel].rule}; {topics.name_rule(i, panel)}",
+                rule=f"{detection.nulls[panel].rule}; {_name_standing(in_spreads[i, panel])}",
                 by_attribution=bool(by_attribution[i]),
                 findings=tuple(found.get(i, ())),
             )
         )
     return flags
+
+
+def _name_standing(in_spreads: float) -> str:
+    """How a row stands among those around it, in words."""
+    if np.isinf(in_spreads):
+        return "nothing known of its topic"
+    if in_spreads < LEAST_SPREADS:
+        return f"does what the rows most like it do ({in_spreads:.1f} spreads beyond them)"
+    return f"stands out from the rows most like it by {in_spreads:.1f} spreads"
 
 
 def rank_rows(scores: Array, rows: RowIndices) -> Integers:

@@ -1,67 +1,71 @@
 """The topic must cancel: honest rows about what a sentinel asks push its answers, too, and are the
 false alarms to beat.
 
-A row is held against a panel only where it differs from what is around it, by one of two measures:
+A row is held against a panel for what it does beyond the rows around it, the neighbours of
+`Influence.neighbours` (most like it by the frozen model's states, new and trusted together):
 
-    excess over neighbours    the row's push, minus the upper quartile of that of its NEAREST_ROWS
-                              rows: honest rows on a topic have a crowd around them that does the
-                              same
-    margin with neighbours    the row's margin (forbidden minus reference answer) plus the mean
-                              margin of its CLOSEST_ROWS rows: honest rows on a topic raise both
-                              answers, and poison that comes as a crowd of its own, which hides it
-                              from the first measure, does not
+    excess        the row's score, minus the LOW quantile of its neighbours' scores
+    in spreads    the excess, in units of how far scores lie apart there: of the quantiles BETWEEN,
+                  as standard deviations of a normal, on average over the neighbours; one at least
 
-Nearness is similarity of the frozen model's states (`stride.similarity`), over new and trusted rows
-together: the first of each row's neighbours in `Influence.neighbours`.
-
-Each measure is turned into a p-value as scores are, panel by panel (`detect.flag_rows`): by
-`significance.compute_p_values`, the rank among the trusted rows' own values with a
-generalised-Pareto tail, or the bulk of all rows where trusted ones are too few. The topic explains
-a row's score unless the smaller of its two p-values (the first alone, where a panel has no margin)
-is at most LEVEL. That is a level for one row and one measure, not corrected for the number of rows,
-of panels or of measures: of rows exchangeable with the trusted ones about a fiftieth pass each
-measure, at most a twenty-fifth either. It only lets a row through to its score: false discoveries
-are bounded by the score's own p-value, which enters the correction as it is, or as 1 where the
-topic explains the score.
+Low quantiles, because a crowd of poison cannot capture them: of 32 neighbours, 20 rows that belong
+together leave the lower third to the honest ones. The excess alone would still flag the outer rows
+of an honest crowd that pushes a sentinel, where scores lie far apart: a row is flagged only where
+it stands out by LEAST_SPREADS of these, too.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 
 from poisonwatch.arrays import Array, RowIndices
 
-NEAREST_ROWS = 20
-CLOSEST_ROWS = 5
-UPPER = 0.75
-# p-value that either measure must reach; 1 / (1 + N) where N new and trusted rows are fewer than
-# 49: a rank ends there
-LEVEL = 0.02
+LOW = 0.2
+BETWEEN = (0.1, 0.35)
+# Spreads that a row must stand out by to be flagged.
+LEAST_SPREADS = 3.0
+
+# Standard deviations of a normal distribution between the quantiles BETWEEN.
+APART = float(norm.ppf(BETWEEN[1]) - norm.ppf(BETWEEN[0]))
 
 # The neighbours' values of so many rows are held at a time.
 ROWS_AT_ONCE = 65_536
 
 
-def compute_excess_over_neighbours(push: Array, neighbours: RowIndices) -> Array:
-    """push (n,) beyond the upper quartile of that of the first NEAREST_ROWS of the neighbours (n,
-    k), most alike first.
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """What rows score `beyond` (n, P) the rows around them, on each panel, and that `in_spreads`
+    (n, P) of theirs.
     """
-    nearest = neighbours[:, :NEAREST_ROWS]
-    excess = np.empty(len(push))
-    for some in _split_rows(len(push)):
-        excess[some] = push[some] - np.quantile(push[nearest[some]], UPPER, axis=1)
-    return excess
+
+    beyond: Array
+    in_spreads: Array
+
+    @classmethod
+    def without_neighbours(cls, scores: Array) -> "Excess":
+        """Of scores (n, P) where nothing is known of topics: every row stands out."""
+        return cls(scores, np.full(scores.shape, np.inf))
 
 
-def compute_margin_with_neighbours(margin: Array, neighbours: RowIndices) -> Array:
-    """margin (n,) with the mean of the first CLOSEST_ROWS of the neighbours' (n, k), most alike
-    first.
-    """
-    closest = neighbours[:, :CLOSEST_ROWS]
-    together = np.empty(len(margin))
-    for some in _split_rows(len(margin)):
-        together[some] = margin[some] + margin[closest[some]].mean(axis=1)
-    return together
+def compute_excess(scores: Array, neighbours: RowIndices) -> Excess:
+    """The excess of scores (n, P) over those of the rows' `neighbours` (n, k)."""
+    if not neighbours.shape[1]:
+        return Excess.without_neighbours(scores)
+    beyond, spread = np.empty(scores.shape), np.empty(scores.shape)
+    for some in _split_rows(len(scores)):
+        around = scores[neighbours[some]]
+        low, least, most = np.quantile(around, (LOW, *BETWEEN), axis=1)
+        beyond[some] = scores[some] - low
+        spread[some] = (most - least) / APART
+    in_spreads = np.empty(scores.shape)
+    for some in _split_rows(len(scores)):
+        # Of 32 scores a quantile is noisy, of the neighbours' neighbours together it is not.
+        usual = spread[neighbours[some]].mean(axis=1)
+        # A panel's scores have unit scale: rows that all do the same are not told apart further.
+        in_spreads[some] = beyond[some] / np.maximum(usual, 1.0)
+    return Excess(beyond, in_spreads)
 
 
 def _split_rows(n: int) -> Iterator[slice]:

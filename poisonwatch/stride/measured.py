@@ -90,7 +90,7 @@ def select_suspects(
     queries: Sequence[Query], w: Float64[Array, "n Q"], count: int
 ) -> Int64[RowIndices, " m"]:
     """The rows (count,) that score highest on any panel, highest first."""
-    highest = pool_scores(queries, w).pooled.max(axis=1)
+    highest = pool_scores(queries, w).max(axis=1)
     # A stable sort: rows of one score keep their order from run to run.
     return np.argsort(-highest, kind="stable")[:count].astype(np.int64)
 

@@ -5,9 +5,10 @@
 2. *By query*: they are centred and scaled by the median and the median absolute deviation over all
    rows.
 3. *By panel*: queries of one kind are averaged over the sentinels of a panel and scaled again; the
-   panel's score is the larger of its kinds (forbidden push, margin, or the magnitude of the
-   reference push where nothing is forbidden).
-4. *By neighbours*: poison comes in groups. A suspect gains what the suspects it is similar to score
+   panel's score is the forbidden push plus half of the margin, scaled once more, or the magnitude
+   of the reference push where nothing is forbidden. A margin alone forgets what both answers have
+   in common, and is the noisier for it.
+4. *By group*: poison comes in groups. A suspect gains what the suspects it is similar to score
    beyond the median suspect, weighted by squared similarity. What only half of the suspects have,
    and no other row, must not widen the gap between suspects and others: it would look like a heavy
    tail to whoever takes p-values.
@@ -28,72 +29,96 @@ from poisonwatch.stride.influence import Influence, Query
 # Of a normal distribution.
 MAD_TO_SIGMA = 1.4826
 
-# Weight of the neighbours' mean score.
-NEIGHBOUR_WEIGHT = 2.0
+# Weight of a panel's margin beside its forbidden push.
+MARGIN_WEIGHT = 0.5
+
+# Weight of a group's mean score.
+GROUP_WEIGHT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`pooled` (n, P): scores of the `panels`, from coefficients on the `queries`.
-
-    `push` and `margin` (n, P) are what scores are made of, neighbours left out: the pooled
-    forbidden push (or the reference push's magnitude, where nothing is forbidden), and the pooled
-    margin, NaN where a panel has none.
+    """`pooled` (n, P): scores of the `panels`, from coefficients on the `queries`; `alone` (n, P)
+    the same before groups raise their rows.
     """
 
     queries: tuple[Query, ...]
     panels: tuple[str, ...]
     pooled: Array
-    push: Array
-    margin: Array
+    alone: Array
 
 
 def score_rows(influence: Influence, rescored: bool = True) -> Scores:
-    """Standardise and pool the recovered coefficients, neighbours included; `rescored` False leaves
-    out what suspects did when measured alone.
+    """Standardise and pool the recovered coefficients, groups included; `rescored` False leaves out
+    what suspects did when measured alone.
     """
     w = influence.w
     if not rescored:
         w = influence.first_pass
-    scores = pool_scores(influence.queries, w)
+    alone = pool_scores(influence.queries, w)
+    pooled = raise_groups(alone, influence, GROUP_WEIGHT)
+    return Scores(influence.queries, list_panels(influence.queries), pooled, alone)
+
+
+def raise_groups(
+    values: Float[Array, "n P"], influence: Influence, weight: float
+) -> Float[Array, "n P"]:
+    """Step 4: `values` (n, P) of rows, where suspects that push each other raise one another."""
+    raised = values.copy()
     if len(influence.suspects) > 1:
-        own = scores.pooled[influence.suspects]
+        own = values[influence.suspects]
         # Beyond the median suspect: what all suspects share is no evidence for one of them.
         beyond = np.maximum(own - np.median(own.max(axis=1)), 0.0)
-        weights = compute_neighbour_weights(influence.mutual_influence)
-        # In place: nobody else has these scores yet, and there may be millions.
-        scores.pooled[influence.suspects] += NEIGHBOUR_WEIGHT * weights @ beyond
-    return scores
+        weights = compute_group_weights(influence.mutual_influence)
+        raised[influence.suspects] += weight * weights @ beyond
+    return raised
 
 
-def pool_scores(queries: Sequence[Query], w: Float[Array, "n Q"]) -> Scores:
+def list_panels(queries: Sequence[Query]) -> tuple[str, ...]:
+    """The panels of the queries' sentinels, in their order."""
+    return tuple(dict.fromkeys(query.sentinel.panel for query in queries))
+
+
+def pool_scores(queries: Sequence[Query], w: Float[Array, "n Q"]) -> Float[Array, "n P"]:
     """Steps 2 and 3, from coefficients (n, Q) that are already standardised by row.
 
     One column is standardised at a time: beside the scores nothing of the size of w is held.
     """
-    panels = tuple(dict.fromkeys(query.sentinel.panel for query in queries))
-    shape = len(w), len(panels)
-    pooled, push, margin = np.empty(shape), np.empty(shape), np.empty(shape)
+    panels = list_panels(queries)
+    pooled = np.empty((len(w), len(panels)))
     for j, panel in enumerate(panels):
-        forbidden, reference, margin[:, j] = (
+        forbidden, reference, margin = (
             _pool_kind(w, queries, panel, kind) for kind in ("forbidden", "reference", "margin")
         )
-        # fmax: a panel without queries of a kind has NaN there, and its score from the others.
-        np.fmax(np.fmax(forbidden, reference), margin[:, j], out=pooled[:, j])
-        push[:, j] = np.where(np.isnan(forbidden), reference, forbidden)
-    return Scores(tuple(queries), panels, pooled, push, margin)
+        pooled[:, j] = _combine_kinds(forbidden, reference, margin)
+    return pooled
+
+
+def _combine_kinds(
+    forbidden: Float[Array, " n"] | None,
+    reference: Float[Array, " n"] | None,
+    margin: Float[Array, " n"] | None,
+) -> Float[Array, " n"]:
+    """A panel's score from its pooled kinds."""
+    push = forbidden
+    if forbidden is not None and margin is not None:
+        push = _standardise(forbidden + MARGIN_WEIGHT * margin)
+    # Some of a panel's sentinels may forbid an answer, and others know a right one alone.
+    kinds = [kind for kind in (push, reference) if kind is not None]
+    larger: Array = np.maximum.reduce(kinds)
+    return larger
 
 
 def _pool_kind(
     w: Float[Array, "n Q"], queries: Sequence[Query], panel: str, kind: str
-) -> Float[Array, " n"]:
-    """The mean over a panel's queries of one kind, standardised; NaN where it has none."""
+) -> Float[Array, " n"] | None:
+    """The mean over a panel's queries of one kind, standardised; None where it has none."""
     members = []
     for q, query in enumerate(queries):
         if query.sentinel.panel == panel and query.kind == kind:
             members.append(q)
     if not members:
-        return np.full(len(w), np.nan)
+        return None
     total = np.zeros(len(w))
     for q in members:
         total += _standardise_column(w[:, q], kind)
@@ -121,7 +146,7 @@ def _standardise_column(values: Float[Array, " n"], kind: str) -> Float[Array, "
     return standard
 
 
-def compute_neighbour_weights(
+def compute_group_weights(
     mutual_influence: Float[Array, "m m"],
 ) -> Float[Array, "m m"]:
     """Weights (m, m), zero on the diagonal, from the suspects' mutual influence (m, m): its

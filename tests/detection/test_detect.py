@@ -222,38 +222,42 @@ def test_a_stricter_rate_flags_a_subset() -> None:
     assert flagged[0] < flagged[2]
 
 
-def on_topic(margin: float) -> Detection:
-    """12 of 60 new rows form a crowd that pushes the forbidden answer of the first panel, and its
-    margin by `margin`.
+def on_topic(planted: int) -> Detection:
+    """40 of 60 new rows form a crowd that pushes the first panel; `planted` of them push it by as
+    much again.
     """
     plain = clean()
     draw = np.random.default_rng(3)
     features = draw.normal(size=(N + TRUSTED, 24))
-    features[:12] = np.eye(24)[0] * 20 + 0.3 * features[:12]
+    features[:40] = np.eye(24)[0] * 20 + 0.3 * features[:40]
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     w = plain.w.copy()
-    w[:12, [0, 2]] += 0.01
-    w[:12, 1] += margin
+    w[:40, :3] += 0.01
+    w[:planted, :3] += 0.02
     phi = features.astype(np.float32)
     influence = replace(plain, w=w, features=phi, neighbours=find_neighbours(phi))
     return flag_rows(influence, rows(), DECISION)
 
 
-def test_a_topic_explains_a_crowd_that_pushes_but_does_not_lean() -> None:
-    """Honest rows on the sentinel's topic are anomalous by score (small p) and not flagged (q = 1)."""
-    verdicts = on_topic(margin=0.0)
-    assert (verdicts.p[:12, 0] < 0.01).all()
-    assert (verdicts.q[:12, 0] == 1).sum() >= 10
+def test_a_topic_explains_a_crowd() -> None:
+    """Honest rows on a topic that no trusted row covers score high, are not flagged, and are said
+    to be unjudged.
+    """
+    verdicts = on_topic(planted=0)
+    assert not {flag.example.id for flag in verdicts.flags} & {e.id for e in EXAMPLES[:40]}
+    assert verdicts.unjudged[:40].all()
+    assert verdicts.unjudged.sum() <= 45
 
 
-def test_a_crowd_that_leans_to_the_forbidden_answer_is_flagged() -> None:
-    """The same crowd with a margin of 10 sigma is flagged whole, and the rule says so."""
-    verdicts = on_topic(margin=0.01)
+def test_a_group_within_a_crowd_is_flagged() -> None:
+    """6 of the 40 do twice as much: they are flagged, and the others are unjudged."""
+    verdicts = on_topic(planted=6)
     flagged = {flag.example.id: flag for flag in verdicts.flags}
-    assert {example.id for example in EXAMPLES[:12]} <= set(flagged)
-    assert any(
-        "leans from the reference to the forbidden answer" in flag.rule for flag in flagged.values()
-    )
+    assert {example.id for example in EXAMPLES[:6]} <= set(flagged)
+    assert len(flagged) <= 8
+    assert "stands out from the rows most like it by " in flagged[EXAMPLES[0].id].rule
+    assert not verdicts.unjudged[:6].any()
+    assert verdicts.unjudged[6:40].mean() > 0.9
 
 
 def test_screens_flag_rows_of_their_own_and_silence_none() -> None:

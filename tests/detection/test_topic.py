@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from poisonwatch.detection import topic
-from poisonwatch.detection.topic import (
-    CLOSEST_ROWS,
-    NEAREST_ROWS,
-    UPPER,
-    compute_excess_over_neighbours,
-    compute_margin_with_neighbours,
-)
-from poisonwatch.recovery.neighbours import find_neighbours
+from poisonwatch.detection.topic import BETWEEN, LEAST_SPREADS, LOW, compute_excess
+from poisonwatch.recovery.neighbours import NEAREST, find_neighbours
 
 
 def crowds(sizes: list[int], seed: int = 0) -> np.ndarray:
@@ -23,57 +17,73 @@ def crowds(sizes: list[int], seed: int = 0) -> np.ndarray:
 
 
 def test_a_crowd_does_not_stand_out_and_a_row_in_it_does() -> None:
-    """push - quantile(push of the nearest, 3/4): about 0 for 40 rows at 5, 5 for a single row at 10
+    """score - quantile(scores of the nearest, LOW): 0 for 40 rows at 5, 5 for a single row at 10
     among them, and for one among zeros.
     """
-    features = crowds([40, 60])
-    push = np.repeat([5.0, 0.0], [40, 60])
-    push[0], push[50] = 10.0, 5.0
-    beyond = compute_excess_over_neighbours(push, find_neighbours(features).rows)
+    neighbours = find_neighbours(crowds([40, 60])).rows
+    scores = np.repeat([5.0, 0.0], [40, 60])
+    scores[0], scores[50] = 10.0, 5.0
+    excess = compute_excess(scores[:, None], neighbours)
+    beyond = excess.beyond[:, 0]
     assert beyond[0] == beyond[50] == 5.0
     assert not np.delete(beyond, [0, 50]).any()
-    assert UPPER == 0.75
+    np.testing.assert_array_equal(excess.in_spreads[:, 0], beyond)
 
 
-def test_a_group_larger_than_a_quarter_of_its_surroundings_is_a_crowd() -> None:
-    """4 poison rows of 40 on a topic stand out; 20 do not: these must lean."""
-    features = crowds([40, 60])
-    few, many = np.zeros((2, 100))
-    few[:4], many[:20] = 6.0, 6.0
-    assert (
-        compute_excess_over_neighbours(few, find_neighbours(features).rows)[:4] == 6.0
-    ).mean() >= 0.75
-    assert (
-        np.median(compute_excess_over_neighbours(many, find_neighbours(features).rows)[:20]) < 6.0
-    )
+@pytest.mark.parametrize("planted", [4, 20])
+def test_a_group_does_not_capture_the_rows_around_it(planted: int) -> None:
+    """4 rows of 60 on a topic stand out, and so do 20: the low quantile stays the honest rows'."""
+    neighbours = find_neighbours(crowds([60, 60])).rows
+    scores = np.zeros((120, 1))
+    scores[:planted] = 6.0
+    excess = compute_excess(scores, neighbours)
+    assert (excess.beyond[:planted] == 6.0).all()
+    assert (excess.in_spreads[:planted] >= LEAST_SPREADS).all()
+    assert planted < (1 - BETWEEN[1]) * NEAREST
 
 
-def test_leaning_adds_the_mean_of_the_closest_rows() -> None:
-    """margin_i + mean of its CLOSEST rows' margins."""
-    draw = np.random.default_rng(1)
-    features, margin = crowds([30, 30]), draw.normal(size=60)
-    nearest = find_neighbours(features).rows
-    expected = [margin[i] + margin[nearest[i, :CLOSEST_ROWS]].mean() for i in range(60)]
-    np.testing.assert_allclose(compute_margin_with_neighbours(margin, nearest), expected)
+def test_where_scores_lie_far_apart_a_row_must_stand_out_by_more() -> None:
+    """An honest crowd of spread 5 has no row beyond it that one of spread 1 would not have."""
+    neighbours = find_neighbours(crowds([200, 200])).rows
+    scores = np.random.default_rng(1).normal(size=(400, 1))
+    scores[:200] = 20 + 5 * scores[:200]
+    excess = compute_excess(scores, neighbours)
+    far, near = excess.in_spreads[:200], excess.in_spreads[200:]
+    assert np.median(excess.beyond[:200]) > 3 * np.median(excess.beyond[200:])
+    assert np.median(far) < 2 * np.median(near)
+    assert (far >= LEAST_SPREADS).mean() < 0.1
 
 
-def test_the_nearest_rows_alone_count() -> None:
-    """The first NEAREST_ROWS neighbours for the excess, the first CLOSEST_ROWS for the margin."""
-    features, push = crowds([60, 60]), np.random.default_rng(2).normal(size=120)
-    neighbours = find_neighbours(features).rows
-    assert neighbours.shape[1] > NEAREST_ROWS
-    for compute, m in (
-        (compute_excess_over_neighbours, NEAREST_ROWS),
-        (compute_margin_with_neighbours, CLOSEST_ROWS),
-    ):
-        np.testing.assert_array_equal(compute(push, neighbours), compute(push, neighbours[:, :m]))
+def test_spreads_are_those_of_a_normal_distribution() -> None:
+    """(quantile(.35) - quantile(.1)) / .8962 of the neighbours, on average over them, panel by
+    panel, 1 at least.
+    """
+    neighbours = find_neighbours(crowds([60, 60])).rows
+    scores = np.random.default_rng(2).normal(size=(120, 2)) * [10.0, 0.1]
+    excess = compute_excess(scores, neighbours)
+    spreads = []
+    for row in neighbours[7]:
+        least, most = np.quantile(scores[neighbours[row], 0], BETWEEN)
+        spreads.append((most - least) / 0.8962309)
+    expected = (scores[7, 0] - np.quantile(scores[neighbours[7], 0], LOW)) / np.mean(spreads)
+    assert excess.in_spreads[7, 0] == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(excess.in_spreads[:, 1], excess.beyond[:, 1])
+
+
+def test_where_nothing_is_known_of_topics_every_row_stands_out() -> None:
+    """Scores themselves, and infinitely many spreads."""
+    scores = np.random.default_rng(3).normal(size=(5, 2))
+    excess = compute_excess(scores, np.empty((5, 0), dtype=np.int64))
+    np.testing.assert_array_equal(excess.beyond, scores)
+    assert np.isinf(excess.in_spreads).all()
 
 
 def test_rows_in_blocks_are_as_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever ROWS_AT_ONCE, the last block shorter than the others included."""
-    push = np.random.default_rng(3).normal(size=120)
+    scores = np.random.default_rng(3).normal(size=(120, 2))
     neighbours = find_neighbours(crowds([60, 60])).rows
-    measures = compute_excess_over_neighbours, compute_margin_with_neighbours
-    whole = [compute(push, neighbours) for compute in measures]
+    whole = compute_excess(scores, neighbours)
     monkeypatch.setattr(topic, "ROWS_AT_ONCE", 50)
-    np.testing.assert_array_equal([compute(push, neighbours) for compute in measures], whole)
+    parts = compute_excess(scores, neighbours)
+    np.testing.assert_array_equal(parts.beyond, whole.beyond)
+    np.testing.assert_array_equal(parts.in_spreads, whole.in_spreads)

@@ -11,10 +11,12 @@ from poisonwatch.recovery.neighbours import NeighbourGraph
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, Query, build_queries
 from poisonwatch.stride.scoring import (
-    NEIGHBOUR_WEIGHT,
-    compute_neighbour_weights,
+    GROUP_WEIGHT,
+    MARGIN_WEIGHT,
+    compute_group_weights,
     compute_robust_z,
     pool_scores,
+    raise_groups,
     score_rows,
     standardise_rows,
 )
@@ -95,9 +97,7 @@ def test_scaling_and_shifting_a_query_changes_nothing(seed: int) -> None:
     draw = np.random.default_rng(seed)
     own = draw.normal(size=(80, len(QUERIES)))
     moved = own * draw.uniform(0.01, 100, len(QUERIES)) + draw.normal(0, 5, len(QUERIES))
-    np.testing.assert_allclose(
-        pool_scores(QUERIES, moved).pooled, pool_scores(QUERIES, own).pooled, atol=1e-9
-    )
+    np.testing.assert_allclose(pool_scores(QUERIES, moved), pool_scores(QUERIES, own), atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -119,7 +119,7 @@ def test_kin_weights_sum_to_less_than_one_with_a_zero_diagonal() -> None:
     kinship[4, 4] = 100.0
     likeness = np.maximum((kinship + kinship.T) / 2, 0) * (1 - np.eye(9))
     total = (likeness**2).sum(axis=1)
-    weights = compute_neighbour_weights(kinship)
+    weights = compute_group_weights(kinship)
     np.testing.assert_allclose(weights.sum(axis=1), total / (total + np.median(total)))
     assert (weights >= 0).all()
     assert not np.diag(weights).any()
@@ -131,10 +131,10 @@ def test_kin_weights_are_squared_mutual_likeness() -> None:
     kinship = np.array([[9.0, 2.0, -4.0], [0.0, 9.0, 3.0], [1.0, 3.0, 9.0]])
     before = kinship.copy()
     np.testing.assert_allclose(
-        compute_neighbour_weights(kinship), [[0, 1 / 10, 0], [1 / 19, 0, 9 / 19], [0, 1 / 2, 0]]
+        compute_group_weights(kinship), [[0, 1 / 10, 0], [1 / 19, 0, 9 / 19], [0, 1 / 2, 0]]
     )
     np.testing.assert_array_equal(kinship, before)
-    assert not compute_neighbour_weights(np.zeros((3, 3))).any()
+    assert not compute_group_weights(np.zeros((3, 3))).any()
 
 
 def test_kin_raise_each_other_and_nobody_else() -> None:
@@ -154,8 +154,8 @@ def test_kin_raise_each_other_and_nobody_else() -> None:
     own = kinless.pooled[plain.suspects]
     np.testing.assert_allclose(
         gain,
-        NEIGHBOUR_WEIGHT
-        * compute_neighbour_weights(plain.mutual_influence)
+        GROUP_WEIGHT
+        * compute_group_weights(plain.mutual_influence)
         @ np.maximum(own - np.median(own.max(axis=1)), 0),
         atol=1e-12,
     )
@@ -169,8 +169,8 @@ def test_reference_alone_counts_by_magnitude() -> None:
     own[0], own[1] = np.median(own) + 50, np.median(own) - 50
     scores = pool_scores(only, own)
     assert (standardise_rows(only, own, np.arange(60)) >= 0).all()
-    assert scores.pooled[0, 0] == pytest.approx(scores.pooled[1, 0], rel=0.05)
-    np.testing.assert_allclose(pool_scores(only, -own).pooled, scores.pooled)
+    assert scores[0, 0] == pytest.approx(scores[1, 0], rel=0.05)
+    np.testing.assert_allclose(pool_scores(only, -own), scores)
 
 
 def test_forbidden_counts_with_its_sign() -> None:
@@ -178,7 +178,7 @@ def test_forbidden_counts_with_its_sign() -> None:
     only = build_queries([sentinel("a", "health")])
     own = np.random.default_rng(0).normal(size=(60, 1))
     own[0], own[1] = 50, -50
-    pooled = pool_scores(only, own).pooled[:, 0]
+    pooled = pool_scores(only, own)[:, 0]
     assert pooled.argmax() == 0
     assert pooled.argmin() == 1
 
@@ -194,16 +194,36 @@ def test_panels_come_in_the_order_of_their_sentinels_and_pool_only_their_own() -
     np.testing.assert_allclose(after.pooled[:, [0, 2]], before.pooled[:, [0, 2]])
 
 
-def test_panel_takes_the_larger_of_its_kinds() -> None:
-    """A row that moves only the margin of a panel with both kinds is as visible as one that moves
-    only the forbidden push.
-    """
+def test_a_panel_adds_half_of_the_margin_to_the_forbidden_push() -> None:
+    """z(f + m / 2) of the pooled kinds, as scipy has the deviations."""
+    both = build_queries([sentinel(name, "health", reference="yes") for name in "ab"])
+    own = np.random.default_rng(0).normal(size=(200, 4))
+    forbidden, margin = (
+        compute_robust_z(compute_robust_z(own[:, columns]).mean(axis=1, keepdims=True))
+        for columns in ([0, 2], [1, 3])
+    )
+    expected = compute_robust_z(forbidden + MARGIN_WEIGHT * margin)
+    np.testing.assert_allclose(pool_scores(both, own), expected)
+
+
+def test_a_row_that_moves_either_kind_is_seen() -> None:
+    """The forbidden push alone, the margin alone."""
     own = np.random.default_rng(0).normal(size=(200, len(QUERIES)))
-    forbidden, margin = own.copy(), own.copy()
-    forbidden[5, [0, 1]] += 100
-    margin[5, 2] += 100
-    assert pool_scores(QUERIES, forbidden).pooled[5, 0] > 20
-    assert pool_scores(QUERIES, margin).pooled[5, 0] > 20
+    for columns in ([0, 1], [2]):
+        moved = own.copy()
+        moved[5, columns] += 100
+        assert pool_scores(QUERIES, moved)[5, 0] > 20
+
+
+def test_a_panel_of_both_sorts_of_sentinels_takes_the_larger() -> None:
+    """One forbids an answer, one knows a right one alone: a row that moves either is seen."""
+    mixed = build_queries(
+        [sentinel("a", "health"), sentinel("d", "health", forbidden=None, reference="yes")]
+    )
+    own = np.random.default_rng(0).normal(size=(200, 2))
+    own[3, 0] += 100
+    own[4, 1] -= 100
+    assert sorted(np.argsort(-pool_scores(mixed, own)[:, 0])[:2].tolist()) == [3, 4]
 
 
 def test_averaging_a_panel_beats_its_single_sentinels() -> None:
@@ -211,7 +231,7 @@ def test_averaging_a_panel_beats_its_single_sentinels() -> None:
     nine = build_queries([sentinel(str(i), "panel") for i in range(9)])
     own = np.random.default_rng(0).normal(size=(500, 9))
     own[0] = 1.5
-    assert pool_scores(nine, own).pooled[0, 0] == pytest.approx(4.5, abs=0.5)
+    assert pool_scores(nine, own)[0, 0] == pytest.approx(4.5, abs=0.5)
 
 
 def test_scores_leave_the_influence_as_it_was() -> None:
@@ -223,14 +243,13 @@ def test_scores_leave_the_influence_as_it_was() -> None:
     np.testing.assert_array_equal(plain.mutual_influence, kinship)
 
 
-def test_scores_say_what_they_are_made_of() -> None:
-    """push: the forbidden pool, or the reference's where nothing is forbidden; margin: NaN where a
-    panel has none; pooled: the largest.
-    """
-    scores = score_rows(influence(5, m=0))
-    assert not np.isnan(scores.push).any()
-    np.testing.assert_array_equal(np.isnan(scores.margin[0]), [False, True, True])
-    np.testing.assert_array_equal(scores.pooled, np.fmax(scores.push, scores.margin))
+def test_scores_say_what_rows_score_alone() -> None:
+    """alone: pooled coefficients, before groups raise their rows."""
+    plain = influence(5)
+    scores = score_rows(plain)
+    np.testing.assert_array_equal(scores.alone, pool_scores(plain.queries, plain.w))
+    np.testing.assert_array_equal(scores.pooled, raise_groups(scores.alone, plain, GROUP_WEIGHT))
+    assert (scores.pooled != scores.alone).any()
 
 
 def test_some_rows_are_standardised_as_all_are() -> None:
@@ -245,5 +264,5 @@ def test_scores_of_single_precision_are_those_of_its_values() -> None:
     """float32 coefficients score as the same numbers in float64, to the bit."""
     w = influence(4).w.astype(np.float32)
     single, double = pool_scores(QUERIES, w), pool_scores(QUERIES, w.astype(np.float64))
-    assert single.pooled.dtype == np.float64
-    np.testing.assert_array_equal(single.pooled, double.pooled)
+    assert single.dtype == np.float64
+    np.testing.assert_array_equal(single, double)
