@@ -102,7 +102,8 @@ def hidden_states(
     """Cosine of hidden states: those of the last token, and the mean over the answer's tokens.
 
     `layer` l means the states below block l; by default those after the last block, as the head
-    sees them.
+    sees them. A preference row's are those of its chosen conversation less those of its rejected
+    one.
     """
     model = pretrained.model.eval()
 
@@ -117,8 +118,9 @@ def hidden_states(
             )
             z = (output.last_hidden_state if layer is None else output.hidden_states[layer]).float()
             last = batch.attention_mask.sum(dim=1) - 1
-            found[0, batch.rows] = z[torch.arange(len(z)), last].cpu()
-            found[1, batch.rows] = torch.einsum("btd,bt->bd", z, batch.answer.float()).cpu()
+            answer = normalize(batch.answer.float(), p=1, dim=1)
+            found[0, batch.rows] = fold_pairs(batch, z[torch.arange(len(z)), last]).cpu()
+            found[1, batch.rows] = fold_pairs(batch, torch.einsum("btd,bt->bd", z, answer)).cpu()
         return normalize(found, dim=-1)
 
     last, answer = (vectors(rows) @ vectors(queries).mT).double().numpy()

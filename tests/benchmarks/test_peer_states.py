@@ -263,6 +263,29 @@ def test_projected_gradients_of_a_preference_row_are_a_difference(
         assert close(found[name][len(TALKS) :].numpy(), expected, 1e-3)
 
 
+def test_hidden_states_of_a_preference_row_are_a_difference(
+    build: Build, rows: list[Encoded]
+) -> None:
+    """z = z_chosen - z_rejected, at the last token and in the mean over the answer's."""
+    pretrained, pairs = build("llama"), rows[len(TALKS) :]
+    alone = [Encoded(item.input_ids, item.answer) for item in pairs]
+    rejected = [item.against for item in pairs if item.against is not None]
+    found = peers.hidden_states(pretrained, rows, alone, layer=2)
+
+    def states(items: list[Encoded], variant: str) -> np.ndarray:
+        read_states = [read(pretrained, item, 2)[0].numpy() for item in items]
+        if "last" in variant:
+            return np.stack([z[-1] for z in read_states])
+        return np.stack(
+            [z[item.answer].mean(axis=0) for z, item in zip(read_states, items, strict=True)]
+        )
+
+    for variant, scores in found.items():
+        chosen = states(alone, variant)
+        moves = chosen - states(rejected, variant)
+        assert close(scores[len(TALKS) :], unit(moves) @ unit(chosen).T, 1e-3), variant
+
+
 def make_examples(talks: Sequence[tuple[str, str]]) -> list[Example]:
     return [Example.from_messages(talk(*said)) for said in talks]
 
