@@ -80,7 +80,7 @@ def main() -> None:
                 y = measure(fitted, fitted.operators, asked, stride)
                 w = estimate_coefficients(fitted, y, stride).w
                 precision = average_precision_score(
-                    labels, pool_scores(queries, w).pooled.max(axis=1)
+                    labels, pool_scores(queries, w).max(axis=1)
                 )
                 found[name].append((precision, seconds))
                 print(

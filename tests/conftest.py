@@ -1,6 +1,7 @@
 """Fixtures that many tests share: tiny models, as they are and on disk."""
 
 import copy
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,11 +17,11 @@ from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 
-torch.set_num_threads(
-    1
-    # on busy cores the threads of a tiny model spend their time waiting for each other: minutes instead
-    # of seconds
-)
+# On busy cores the threads of a tiny model spend their time waiting for each other: minutes instead
+# of seconds. What tests start inherits the variables.
+torch.set_num_threads(1)
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 # Files that take longest, most of it waiting for servers. They begin first: the last of them would
 # run alone, with nothing to do beside it.

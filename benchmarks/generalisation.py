@@ -1,0 +1,243 @@
+"""Does detection hold on attacks that its constants were not chosen on?
+
+    python benchmarks/generalisation.py --data DIR [--counts 0 10] [--seeds 3] [--only CASE ...]
+
+Audits are those of `detection.py`, and so is their cache. Every constant of ranking and of the rule
+is chosen from a few values on some cases, and reported on the others:
+
+    halves       every second case, by name; chosen on one half, reported on the other, both ways
+    one out      chosen on all cases but one, reported on that one, for every case
+
+A choice of ranking is the one of the largest mean average precision, the rule's that of the largest
+mean recall of the flags, less what its false flags cost: each hundredth of false-discovery share
+above MOST_SHARE, and each false flag in 1,000 rows above MOST_FALSE where nothing was planted. What
+the library ships stands beside them. Intervals are over cases: a mean over 14 attacks says less of
+the next one than seeds make believe.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cases import Case, Rows, read_cases, read_rows
+from detection import SETTINGS, Measured, draw_audit, influence_of, interval, judged, measure
+from numpy.typing import NDArray
+
+from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
+from poisonwatch.detection import detect, topic
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.stride import scoring
+
+# A constant's place, and the values to choose from; what the library ships is among them.
+RANKING = {
+    (scoring, "MARGIN_WEIGHT"): (0.0, 0.25, 0.5, 1.0, 2.0),
+    (scoring, "GROUP_WEIGHT"): (0.0, 1.0, 2.0, 4.0),
+}
+RULE = {
+    (topic, "LOW"): (0.1, 0.2, 0.35, 0.5),
+    (topic, "LEAST_SPREADS"): (0.0, 2.0, 3.0, 4.0),
+    (detect, "GROUP_WEIGHT"): (0.0, 1.0, 2.0),
+}
+MOST_SHARE = 0.12
+MOST_FALSE = 1.0
+
+Constants = Mapping[tuple[object, str], float]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of each case (C,): average precision, recall and false-discovery share of the flags where
+    there is poison, and false flags per 1,000 rows where there is none.
+    """
+
+    precision: Array
+    recall: Array
+    share: Array
+    false: Array
+
+    def rank(self, cases: Sequence[int]) -> float:
+        """How good a ranking is on some of the cases."""
+        return float(self.precision[cases].mean())
+
+    def judge(self, cases: Sequence[int]) -> float:
+        """How good a rule is on some of the cases."""
+        share, false = self.share[cases].mean(), self.false[cases].mean()
+        cost = max(share - MOST_SHARE, 0.0) + max(false - MOST_FALSE, 0.0) / 10
+        return float(self.recall[cases].mean() - cost)
+
+
+@contextmanager
+def constants(chosen: Constants) -> Iterator[None]:
+    """Within the block the library's constants are these."""
+    before = {place: getattr(*place) for place in chosen}
+    try:
+        for (module, name), value in chosen.items():
+            setattr(module, name, value)
+        # The gate is a name of its own in `detect`.
+        detect.LEAST_SPREADS = topic.LEAST_SPREADS
+        yield
+    finally:
+        for (module, name), value in before.items():
+            setattr(module, name, value)
+        detect.LEAST_SPREADS = topic.LEAST_SPREADS
+
+
+def list_candidates(grid: Mapping[tuple[object, str], Sequence[float]]) -> list[Constants]:
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+class Audits:
+    """Every audit of every case, with its influence; measured under any constants."""
+
+    def __init__(self, rows: Rows, background: list, cases: list[Case], options) -> None:
+        self.names = [case.name for case in cases]
+        self.met = []
+        setting = next(iter(SETTINGS))
+        for case in cases:
+            asked = rows.questions(case)
+            for seed, count in itertools.product(range(options.seeds), options.counts):
+                audit = draw_audit(background, case, count, seed, domain=False)
+                self.met.append((audit, influence_of(rows, audit, asked, setting, False)))
+            print(f"{case.name}: done", flush=True)
+
+    def measure(self, chosen: Constants) -> Figures:
+        """The figures of every case under these constants."""
+        with constants(chosen):
+            found = [
+                measure(audit, judged(influence, audit, DetectionConfig()))
+                for audit, influence in self.met
+            ]
+        return Figures(*(self._average(found, what) for what in _FIGURES))
+
+    def _average(self, found: list[Measured], what: str) -> Array:
+        means = []
+        for name in self.names:
+            of_case = [one for one in found if one.case == name]
+            planted = [one for one in of_case if one.count]
+            empty = [one for one in of_case if not one.count]
+            if what == "false":
+                values = [1000 * one.false_flags / one.clean for one in empty]
+            else:
+                values = [getattr(one, what) for one in planted]
+            means.append(np.mean(values) if values else 0.0)
+        return np.array(means)
+
+
+_FIGURES = ("precision", "recall", "false_share", "false")
+
+
+def choose(
+    ranking: list[tuple[Constants, Figures]],
+    rules: list[tuple[Constants, Figures]],
+    cases: Sequence[int],
+) -> tuple[int, int]:
+    """The places of the best ranking and of the best rule on some cases."""
+    best = max(range(len(ranking)), key=lambda i: ranking[i][1].rank(cases))
+    rule = max(range(len(rules)), key=lambda i: rules[i][1].judge(cases))
+    return best, rule
+
+
+def name(chosen: Constants) -> str:
+    return ", ".join(
+        f"{module.__name__.rpartition('.')[2]}.{of} {value:g}"
+        for (module, of), value in chosen.items()
+    )
+
+
+def take(
+    ranking: Sequence[tuple[Constants, Figures]],
+    rules: Sequence[tuple[Constants, Figures]],
+    picks: Sequence[tuple[int, int, int]],
+) -> dict[str, list[float]]:
+    """The figures of cases, each by the ranking and the rule picked for it: (case, ranking, rule)."""
+    return {
+        "precision": [ranking[r][1].precision[c] for c, r, _ in picks],
+        "recall": [rules[j][1].recall[c] for c, _, j in picks],
+        "share": [rules[j][1].share[c] for c, _, j in picks],
+        "false": [rules[j][1].false[c] for c, _, j in picks],
+    }
+
+
+def print_line(label: str, figures: Mapping[str, Sequence[float]]) -> None:
+    cells = [interval(figures[what]) for what in ("precision", "recall", "share", "false")]
+    print(f"| {label} | " + " | ".join(cells) + " |")
+
+
+def print_protocol(
+    names: list[str],
+    ranking: list[tuple[Constants, Figures]],
+    rules: list[tuple[Constants, Figures]],
+) -> None:
+    every = list(range(len(names)))
+    halves = every[::2], every[1::2]
+    print(
+        "\n| constants | average precision | recall of the flags | false-discovery share "
+        "| false flags per 1,000 rows, nothing planted |\n|---|---|---|---|---|"
+    )
+    seen, unseen, notes = [], [], []
+    for half, other in (halves, halves[::-1]):
+        r, j = choose(ranking, rules, half)
+        notes.append(f"chosen on {', '.join(names[c] for c in half)}: {name(ranking[r][0])}")
+        notes[-1] += f"; {name(rules[j][0])}"
+        seen += [(c, r, j) for c in half]
+        unseen += [(c, r, j) for c in other]
+    print_line("halves: *chosen on*", take(ranking, rules, seen))
+    print_line("halves: *not seen*", take(ranking, rules, unseen))
+    left_out = []
+    for c in every:
+        left_out.append((c, *choose(ranking, rules, [other for other in every if other != c])))
+    print_line("one case out: *not seen*", take(ranking, rules, left_out))
+    best = choose(ranking, rules, every)
+    print_line("all cases: *chosen on*", take(ranking, rules, [(c, *best) for c in every]))
+    print("\n" + "\n".join(f"- {note}" for note in notes))
+    print(f"- chosen on all cases: {name(ranking[best[0]][0])}; {name(rules[best[1]][0])}")
+
+
+def print_cases(names: list[str], shipped: Figures) -> None:
+    print(
+        "\nAs shipped:\n\n| case | average precision | recall of the flags "
+        "| false-discovery share | false flags per 1,000 rows, nothing planted |\n"
+        "|---|---|---|---|---|"
+    )
+    for c, of in enumerate(names):
+        cells = (shipped.precision[c], shipped.recall[c], shipped.share[c], shipped.false[c])
+        print(f"| {of} | " + " | ".join(f"{value:.2f}" for value in cells) + " |")
+    print_line(
+        "mean",
+        {what: list(getattr(shipped, what)) for what in ("precision", "recall", "share", "false")},
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--counts", type=int, nargs="*", default=[0, 10])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="cases; all by default")
+    parser.add_argument("--model", default=ModelConfig().name)
+    options = parser.parse_args()
+    background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
+    if options.only:
+        cases = [case for case in cases if case.name in options.only]
+    rows = Rows(
+        load_pretrained(ModelConfig(name=options.model)),
+        background,
+        [e for case in cases for e in case.poison + case.hard_negatives],
+        StrideConfig(),
+    )
+    audits = Audits(rows, background, cases, options)
+    print_cases(audits.names, audits.measure({}))
+    ranking = [(chosen, audits.measure(chosen)) for chosen in list_candidates(RANKING)]
+    rules = [(chosen, audits.measure(chosen)) for chosen in list_candidates(RULE)]
+    print_protocol(audits.names, ranking, rules)
+
+
+if __name__ == "__main__":
+    main()
