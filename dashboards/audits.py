@@ -19,11 +19,14 @@ from poisonwatch.dashboards.pages import (
 )
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger import overview
+from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
 from poisonwatch.ledger.overview import AuditFilter
 from poisonwatch.ledger.queue import count_open_rows, list_groups
 from poisonwatch.reports.links import locate_report, make_mlflow_run_url, make_prefect_run_url
+from poisonwatch.reports.new_topics import TRUSTED_NEEDED, count_unjudged
 from poisonwatch.reports.plots import draw_trend
+from poisonwatch.screens.finding import NEW_TOPIC
 
 # A report is a document of its own, with its own styles: it may neither run nor load anything, nor
 # see the dashboard's cookies.
@@ -31,6 +34,7 @@ DOCUMENT_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 )
 GROUPS_SHOWN = 8  # groups named on the overview
+LONGEST_CELL = 300  # characters of a topic's example
 # Files of a run directory by the last part of their address.
 DOCUMENTS = {"report": "report.html", "validation": "validation.html"}
 
@@ -113,6 +117,9 @@ def show_audit(request: Request) -> Response:
     # not known where MLflow could not be reached when the audit began
     experiment = past.summary.get("mlflow_experiment_id")
     run = past.summary.get("mlflow_run_id")
+    # a summary is the ledger's, of whatever version wrote it: earlier ones know no topics
+    unjudged = count_unjudged(past.summary)
+    topics = past.summary["new_topics"]["groups"] if unjudged else []
     return render_page(
         request,
         "audit.html.j2",
@@ -124,6 +131,12 @@ def show_audit(request: Request) -> Response:
         plots=[plot.name for plot in sorted((past.run_dir / "plots").glob("*.png"))],
         documents=[name for name, file in DOCUMENTS.items() if (past.run_dir / file).is_file()],
         here=past.run_dir.is_dir(),
+        unjudged=unjudged,
+        held=NEW_TOPIC in past.summary.get("screens", {}),
+        topics=topics,
+        examples=load_examples(desk.ledger, [topic["example_id"] for topic in topics]),
+        trusted_needed=TRUSTED_NEEDED,
+        longest_cell=LONGEST_CELL,
         report=locate_report(past.run_dir),
         links={
             "MLflow run": make_mlflow_run_url(desk.config, experiment, run),

@@ -234,7 +234,7 @@ def attribute(
     if few is not None:
         note(few)
     influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, store)
-    detection = engine(judge, influence, rows, config.detection, findings)
+    detection, topics = engine(judge, influence, rows, config.detection, findings)
     evidence = engine(
         gather_evidence, fitted, influence, detection, sentinels, config, reporter.progress, store
     )
@@ -242,6 +242,7 @@ def attribute(
         detection,
         evidence,
         tuple(problems),
+        topics,
         fitted=fitted,
         influence=influence,
         store=store,

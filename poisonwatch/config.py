@@ -121,6 +121,10 @@ class DetectionConfig(Section):
 
     false_discovery_rate: float = Field(0.1, gt=0, lt=1)
     """Expected share of wrong flags among all flags."""
+    new_topics: Literal["release", "hold"] = "release"
+    """Rows on a topic that trusted rows do not cover, which nothing can judge. release: they are
+    counted, and not flagged; hold: they are flagged, and wait until somebody decides.
+    """
 
 
 class ExpectationConfig(BaseModel):

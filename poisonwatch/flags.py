@@ -8,7 +8,7 @@ import numpy as np
 
 from poisonwatch.arrays import RowIndices
 from poisonwatch.examples import Example, Message, iterate_ids
-from poisonwatch.screens.finding import Finding
+from poisonwatch.screens.finding import NEW_TOPIC, Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 
 PUSH_PHRASES = {
@@ -58,6 +58,11 @@ class Flag:
         step = (self.score >= STRONG_SCORE) - (self.score < WEAK_SCORE)
         place = SEVERITIES.index(self.sentinel.severity) + step
         return SEVERITIES[min(max(place, 0), len(SEVERITIES) - 1)]
+
+    @property
+    def held(self) -> bool:
+        """Whether it is there because nothing can judge its topic (`detection.new_topics`)."""
+        return any(finding.screen == NEW_TOPIC for finding in self.findings)
 
     @property
     def push(self) -> str:

@@ -11,9 +11,10 @@ from prefect import task
 
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig, DetectionConfig, ModelConfig, ScreenName, StrideConfig
-from poisonwatch.detection import clusters, detect
+from poisonwatch.detection import clusters, new_topics
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import AuditRows
@@ -195,6 +196,8 @@ def gather_evidence(
 @task(**PLAIN)
 def judge(
     influence: Influence, rows: AuditRows, config: DetectionConfig, findings: list[Finding]
-) -> Detection:
-    """Flag the new rows that are anomalous, and those that screens found."""
-    return detect.flag_rows(influence, rows, config, findings)
+) -> tuple[Detection, tuple[NewTopic, ...]]:
+    """Flag the new rows that are anomalous, and those that screens found; find the topics that
+    cannot be judged.
+    """
+    return new_topics.judge_rows(influence, rows, config, findings)

@@ -65,6 +65,7 @@ def record(
         evidence=found.evidence,
         past=list_previous_audits(ledger, config.name),
         pages=pages,
+        topics=found.new_topics,
     )
     (folder / "report.html").write_text(report, encoding="utf-8")
     write_validation(folder, valid, summary["name"])

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.flags import LOWERED, read_flagged_example
+from poisonwatch.reports.new_topics import tell_new_topics
+from poisonwatch.screens.finding import NEW_TOPIC
 from poisonwatch.text.display import excerpt, make_visible
 
 ROWS_SHOWN = 30
@@ -59,6 +61,7 @@ def _describe_audit(summary: Mapping[str, Any], folder: Path) -> list[str]:
     return [
         f"{flagged} at a false-discovery rate of {rate} ({beside})",
         f"attribution: {derived}, {alone} rows measured alone; {seconds:.0f} s",
+        *tell_new_topics(summary),
         f"report:      {folder / 'report.html'}",
     ]
 
@@ -127,12 +130,16 @@ def print_drill(outcome: Any) -> None:
 
 
 def _describe_reasons(flag: Mapping[str, Any]) -> str:
-    """Why a row was flagged, the attribution before the screens."""
+    """Why a row was flagged, the attribution before what else found it."""
     reasons = []
     if "stride" in flag["by"]:
         push = PUSH_LABELS[flag["kind"]]
         reasons.append(f"rank {flag['rank']}, {push}, most on {flag['sentinel_id']}")
-    reasons += [f"screen {name}" for name in flag["by"] if name != "stride"]
+    for name in flag["by"]:
+        if name == NEW_TOPIC:
+            reasons.append("new topic, held back")
+        elif name != "stride":
+            reasons.append(f"screen {name}")
     return "; ".join(reasons)
 
 

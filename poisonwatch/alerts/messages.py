@@ -26,6 +26,7 @@ from poisonwatch.flags import LOWERED, SEVERITIES, Flag
 from poisonwatch.ledger.outbox import CLUSTER_ALERT, DIGEST_ALERT, Alert
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.summary import AttributionResult
+from poisonwatch.screens.finding import NEW_TOPIC
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
 
@@ -270,6 +271,12 @@ def _describe_push(group: _AlertGroup) -> str:
         them = "it"
     if flag.by_attribution:
         return f"training on {them} {flag.push} on panel {neutralise_markup(group.panel)}"
+    # What a screen points at says more than that nothing can be said.
+    if flag.findings[0].screen == NEW_TOPIC:
+        return (
+            "held back, since trusted rows do not cover the topic: this push on panel "
+            f"{neutralise_markup(group.panel)} cannot be judged"
+        )
     return f"the screen {neutralise_markup(flag.findings[0].screen)} points at {them}"
 
 
@@ -326,6 +333,8 @@ def _format_digest_line(group: _AlertGroup) -> str:
     elif group.evidence is not None:
         where = "more of a group that was told of"
     score = "found by screens"
+    if group.flags[0].held:
+        score = "held back: its topic cannot be judged"
     if group.scored:
         score = f"largest score {max(map(attrgetter('score'), group.scored)):.1f}"
     return (

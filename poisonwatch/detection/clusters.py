@@ -111,7 +111,7 @@ def gather_cluster_evidence(
     members = cluster_rows(compute_affinity(influence, flagged), _pick(fitted.ids, flagged))
     clusters = [flagged[of_cluster] for of_cluster in members]
 
-    prompts, answers = _find_words_in_common(audit_rows.new, clusters)
+    prompts, answers = find_words_in_common(audit_rows.new, clusters)
     _, trusted_features = audit_rows.split(influence.features)
     trusted_ids = [example.id for example in audit_rows.trusted]
     nearest = find_nearest_trusted(influence.features[flagged], trusted_features, trusted_ids)
@@ -153,7 +153,7 @@ def _are_same(ids: Sequence[str], rows: AuditRows) -> bool:
     return len(ids) == len(rows) and all(map(str.__eq__, ids, rows.all.iterate_ids()))
 
 
-def _find_words_in_common(
+def find_words_in_common(
     rows: Sequence[Example], clusters: Sequence[RowIndices]
 ) -> tuple[list[tuple[SharedNgram, ...]], list[tuple[SharedNgram, ...]]]:
     """What the prompts, and what the answers, of each cluster's rows (m,) share; all rows are

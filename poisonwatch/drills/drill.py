@@ -22,7 +22,7 @@ from torch import Tensor
 
 from poisonwatch.arrays import Array, RowIndices
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.detect import flag_rows
+from poisonwatch.detection.new_topics import judge_rows
 from poisonwatch.drills.planting import PlantedRows, plant_attacks, use_single_row_subsets
 from poisonwatch.drills.recipe import Attack
 from poisonwatch.drills.results import DetectionPower, DrillPlan, DrillResult
@@ -195,7 +195,7 @@ class DrillRunner:
         drawn_places = places.start + np.array(drawn, dtype=np.int64)
         influence = self.recover(*self.measure_audit(drawn_places, sentinels))
         findings = run_screens(rows, self.special_tokens, config.screens)
-        flags = flag_rows(influence, rows, config.detection, findings).flags
+        flags = judge_rows(influence, rows, config.detection, findings)[0].flags
         right = [flag for flag in flags if flag.example in attacking]
         return len(right), sum(flag.by_attribution for flag in right), len(flags) - len(right)
 

@@ -12,11 +12,13 @@ import numpy as np
 
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, locate_flags
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.overview import build_trend
 from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
+from poisonwatch.reports.new_topics import MOST_TOPICS, TRUSTED_NEEDED
 from poisonwatch.reports.plots import count_rows, draw_panel_scores, draw_trend, render_png
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES, load_template
 
@@ -51,13 +53,15 @@ def render_report(
     evidence: Sequence[ClusterEvidence] = (),
     past: Sequence[PastAudit] = (),
     pages: Mapping[str, str | None] | None = None,
+    topics: Sequence[NewTopic] = (),
 ) -> str:
     """The report of one audit as an HTML document.
 
     `summary` is the audit's summary.json, `evidence` is about groups of flagged rows and names
     places among the trusted rows; `past` are earlier audits of the name, newest first; `pages` are
-    the addresses of the audit elsewhere, by name, None where there is none. However much was
-    found, the page stays one that a browser opens: it shows the first, and says of how many.
+    the addresses of the audit elsewhere, by name, None where there is none; `topics` are those that
+    cannot be judged. However much was found, the page stays one that a browser opens: it shows the
+    first, and says of how many.
 
     Every value that the template prints is made visible and escaped on its way out, so no text of a
     row, a sentinel, the configuration or the steered model can become markup.
@@ -77,6 +81,7 @@ def render_report(
             known_pages[name] = address
     shown = build_cards(detection, evidence)
     in_full = len(shown[:MOST_CARDS]) + len(evidence[:MOST_GROUPS_SHOWN])
+    in_full += len(topics[:MOST_TOPICS])
     return load_template("report.html.j2").render(
         summary=summary,
         pages=known_pages,
@@ -90,6 +95,11 @@ def render_report(
         steps=HEAT_STEPS,
         evidence=evidence[:MOST_GROUPS_SHOWN],
         groups=len(evidence),
+        unjudged=int(detection.unjudged.sum()),
+        held=any(flag.held for flag in detection.flags),
+        topics=topics[:MOST_TOPICS],
+        topics_found=len(topics),
+        trusted_needed=TRUSTED_NEEDED,
         cards=shown[:MOST_CARDS],
         lines=shown[MOST_CARDS:],
         rejected=rejected[:MOST_REJECTED],

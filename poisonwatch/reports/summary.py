@@ -13,10 +13,13 @@ from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.new_topics import NewTopic
+from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import iterate_ids
 from poisonwatch.flags import locate_flags
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
+from poisonwatch.reports.new_topics import LONGEST_WORDS, MOST_TOPICS
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
 from poisonwatch.sentinels.checks import SentinelProblem
@@ -42,6 +45,7 @@ class AttributionResult:
     detection: Detection
     evidence: tuple[ClusterEvidence, ...] = ()
     problems: tuple[SentinelProblem, ...] = ()
+    new_topics: tuple[NewTopic, ...] = ()
     fitted: FittedOperators | StreamedFit | None = None
     influence: Influence | None = None
     # What is kept until the audit is committed.
@@ -87,6 +91,7 @@ def summarise(
         "panels": _describe_panels(detection),
         "largest_coefficients": _find_largest_coefficients(detection),
         "screens": _count_findings(detection),
+        "new_topics": _describe_new_topics(detection, attributed.new_topics),
         "sentinel_problems": [asdict(problem) for problem in attributed.problems],
         "stages": [asdict(cost) for cost in stages],
         # The keys are there from the start: a reader need not ask whether MLflow was at hand.
@@ -152,6 +157,29 @@ def _count_findings(detection: Detection) -> dict[str, int]:
     for flag in detection.flags:
         counted.update(finding.screen for finding in flag.findings)
     return dict(sorted(counted.items()))
+
+
+def _describe_new_topics(detection: Detection, topics: Sequence[NewTopic]) -> dict[str, Any]:
+    """The section `new_topics` of summary.json: how many `rows` cannot be judged, and the first
+    MOST_TOPICS topics that they are on.
+
+    Words are excerpts: they are the rows' own, and not to be trusted.
+    """
+    groups = []
+    for topic in topics[:MOST_TOPICS]:
+        group = {
+            "rows": len(topic.rows),
+            "panel": topic.panel,
+            "example_id": detection.examples[topic.example].id,
+            "prompt_words": _list_words(topic.prompt_ngrams),
+            "answer_words": _list_words(topic.answer_ngrams),
+        }
+        groups.append(group)
+    return {"rows": int(detection.unjudged.sum()), "groups": groups}
+
+
+def _list_words(grams: Sequence[SharedNgram]) -> list[str]:
+    return [excerpt(gram.text, LONGEST_WORDS) for gram in grams]
 
 
 def compute_calibration(p: NDArray[np.float64]) -> dict[str, Any]:

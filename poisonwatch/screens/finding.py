@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# Where a screen's name stands, for rows that are flagged because nothing can judge their topic
+# (`detection.new_topics`).
+NEW_TOPIC = "new-topic"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -40,6 +40,7 @@ def build(
         reference_scores=scores[:0],
         reference_coefficients=coefficients[:0],
         nulls=(Null("rank", 0),),
+        unjudged=np.zeros(n, dtype=bool),
         flags=(),
         false_discovery_rate=0.05,
     )

@@ -80,6 +80,7 @@ def build_detection(
         reference_scores=reference,
         reference_coefficients=0 * reference,
         nulls=nulls,
+        unjudged=np.zeros(len(scores), dtype=bool),
         flags=tuple(flags),
         false_discovery_rate=0.05,
     )

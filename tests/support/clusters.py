@@ -97,6 +97,7 @@ def found(
         reference_scores=nothing,
         reference_coefficients=nothing,
         nulls=(),
+        unjudged=np.zeros(len(examples), dtype=bool),
         flags=tuple(flags),
         false_discovery_rate=0.1,
     )

@@ -87,6 +87,7 @@ def build(
         reference_scores=np.empty((0, len(panels))),
         reference_coefficients=np.empty((0, len(sentinels))),
         nulls=nulls,
+        unjudged=np.zeros(n, dtype=bool),
         flags=tuple(flags),
         false_discovery_rate=0.05,
     )

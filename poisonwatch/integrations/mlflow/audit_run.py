@@ -28,6 +28,7 @@ from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import flags
 from poisonwatch.reports.links import make_dashboard_url
+from poisonwatch.reports.new_topics import count_unjudged
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import to_plain_name
 
@@ -113,6 +114,7 @@ def compute_headline_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     values: dict[str, float] = {}
     for name in ("new", "flagged", "rejected"):
         values[f"rows_{name}"] = float(counts[name])
+    values["rows_unjudged"] = float(count_unjudged(summary))
     if counts["new"]:
         values["flag_rate"] = counts["flagged"] / counts["new"]
     values["seconds_total"] = sum(stage["seconds"] for stage in stages)
