@@ -8,13 +8,14 @@ it then costs nothing. A pass reads no number back from the device, but for one 
 reads: on a GPU, batches follow each other without a wait.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from poisonwatch.errors import ModelError
@@ -184,36 +185,55 @@ class FrozenModel:
 
     def generate(
         self,
-        prompt: Tensor,
+        prompts: Sequence[Tensor],
         move: Callable[[Tensor], Tensor],
-        m: int,
         most: int,
         ends: Collection[int] = (),
     ) -> list[list[int]]:
-        """The likeliest next tokens, one by one, under m ways of moving the states: at most `most`
-        each, up to the first that `ends` it.
+        """The likeliest next tokens, one by one, of each of m prompts: at most `most` each, up to
+        the first that `ends` it.
 
-        `prompt` (T,) token ids, T > 0; `move` maps states z (m, t, D) to z~ (m, t, D), position by
-        position, so that the attention's cache stays true. A prompt that leaves no room for the
-        answer in the model's window loses its beginning.
+        `prompts` (T_i,) token ids, T_i > 0; `move` maps states z (m, t, D) to z~ (m, t, D),
+        position by position, so that the attention's cache stays true. A prompt that leaves no room
+        for the answer in the model's window loses its beginning.
         """
-        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if window is not None:
-            prompt = prompt[-max(1, window - most) :]
-        new = prompt.to(self.device).expand(m, -1)
+        prompts = [prompt[self._find_start(prompt, most) :] for prompt in prompts]
+        shortest = min(map(len, prompts))
+        # Side by side without padding, which families of models take differently: all start with
+        # as many tokens, and longer prompts are read on while shorter ones are answered.
+        rest = pad_sequence([prompt[shortest:] for prompt in prompts], batch_first=True)
+        rest = rest.to(self.device)
+        waits = torch.tensor([len(prompt) - shortest for prompt in prompts])
+        left = waits.to(self.device) + most  # tokens until an answer is as long as it may be
+        new = torch.stack([prompt[:shortest] for prompt in prompts]).to(self.device)
         cache, tokens = None, list[Tensor]()
-        ended = torch.zeros(m, dtype=torch.bool, device=self.device)
         stops = torch.tensor(sorted(ends), device=self.device)
+        ended = left <= 0
         with torch.no_grad(), move_states(self._block, move), select_last(self._head):
             # An answer that has ended goes on, unread, until the last of the m has.
-            while len(tokens) < most and not bool(ended.all()):
+            while not bool(ended.all()):
                 output = self.model(input_ids=new, past_key_values=cache, use_cache=True)
-                cache = output.past_key_values
-                new = output.logits[:, -1].argmax(dim=-1, keepdim=True)
-                tokens.append(new[:, 0])
-                ended = ended | torch.isin(new[:, 0], stops)
+                cache, step = output.past_key_values, len(tokens)
+                said = output.logits[:, -1].argmax(dim=-1)
+                answers = left - most <= step
+                if step < rest.shape[1]:
+                    said = torch.where(answers, said, rest[:, step])
+                tokens.append(said)
+                new = said[:, None]
+                ended = ended | (answers & torch.isin(said, stops)) | (left <= step + 1)
         rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
-        return [_cut_at_end(row, ends) for row in rows]
+        found = []
+        for row, wait in zip(rows, waits.tolist(), strict=True):
+            found.append(_cut_at_end(row[wait : wait + most], ends))
+        return found
+
+    def _find_start(self, prompt: Tensor, most: int) -> int:
+        """Where a prompt must start to leave room for `most` tokens in the model's window."""
+        config = self.model.config.get_text_config()
+        window: int | None = getattr(config, "max_position_embeddings", None)
+        if window is None:
+            return 0
+        return max(0, len(prompt) - max(1, window - most))
 
     def _run(self, batch: Batch) -> Tensor:
         # No mask: padding is on the right, where no token of a causal model looks. Attention may

@@ -7,7 +7,7 @@ make b x m pairs, which go through the blocks above the split together; nothing 
 again.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -49,18 +49,35 @@ def generate_continuations(
     model: FrozenModel,
     basis: Coordinates,
     a: Float[Tensor, "m r D"],
-    prompt: Int64[Tensor, " T"],
+    prompts: Sequence[Int64[Tensor, " _"]],
     most: int,
     ends: Collection[int] = (),
 ) -> list[list[int]]:
-    """What the model says after `prompt` (T,) under each of m operators `a` (m, r, D), greedily: m
-    lists of at most `most` tokens.
+    """What the model says after each of m prompts (T_i,) under an operator of its own, `a` (m, r,
+    D), greedily: m lists of at most `most` tokens.
 
     A token of `ends` ends an answer and is left out.
     """
+    found: list[list[int]] = [[] for _ in prompts]
+    for places in _split_by_length(list(map(len, prompts)), most):
+        own = a[places, None]  # one answer each
 
-    def steer_each(z: Tensor) -> Tensor:
-        # While generating, the m operators are the batch: one answer each.
-        return steer(z, basis(z), a[:, None])[:, 0]
+        def steer_each(z: Tensor, own: Tensor = own) -> Tensor:
+            return steer(z, basis(z), own)[:, 0]
 
-    return model.generate(prompt, steer_each, len(a), most, ends)
+        said = model.generate([prompts[i] for i in places], steer_each, most, ends)
+        for i, tokens in zip(places, said, strict=True):
+            found[i] = tokens
+    return found
+
+
+def _split_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Places of prompts that go side by side: read token by token, a longer one costs as many more
+    passes as it is longer, and one on its own costs `most`.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not batches or lengths[i] - lengths[batches[-1][0]] > most:
+            batches.append([])
+        batches[-1].append(i)
+    return batches

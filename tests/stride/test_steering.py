@@ -90,7 +90,7 @@ def test_continuations_are_those_of_whole_passes_under_the_operator(
             )
         handle.remove()
         expected.append(ids[0, 20:].tolist())
-    found = generate_continuations(FrozenModel(free, 1), basis, a, prompt, most=6)
+    found = generate_continuations(FrozenModel(free, 1), basis, a, [prompt] * 3, most=6)
     assert found == expected
     assert found[1] != found[0] != found[2]
 
@@ -103,13 +103,36 @@ def test_continuations_stop_before_the_token_that_ends_them_and_within_the_windo
     """
     model, basis = FrozenModel(unfrozen("gpt2"), 1), Basis(torch.linalg.qr(draw(D, R - 1))[0])
     a, prompt = 2 * draw(3, R, D, seed=3), torch.arange(40, 60)
-    whole = generate_continuations(model, basis, a, prompt, most=6)
+    whole = generate_continuations(model, basis, a, [prompt] * 3, most=6)
     ends = {whole[0][2], whole[1][4]}
     cut = [next((t for t, token in enumerate(row) if token in ends), 6) for row in whole]
-    assert generate_continuations(model, basis, a, prompt, 6, ends) == [
+    assert generate_continuations(model, basis, a, [prompt] * 3, 6, ends) == [
         row[:t] for row, t in zip(whole, cut, strict=True)
     ]
     long = torch.arange(600) % 250
-    assert generate_continuations(model, basis, a, long, most=6) == generate_continuations(
-        model, basis, a, long[-506:], most=6
+    assert generate_continuations(model, basis, a, [long] * 3, most=6) == generate_continuations(
+        model, basis, a, [long[-506:]] * 3, most=6
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_any_length_are_answered_side_by_side_as_alone(
+    unfrozen: Models, family: str
+) -> None:
+    """The same tokens in a batch as one by one, in the prompts' order, each up to its own end; in
+    one batch or more, by length.
+    """
+    model, basis = FrozenModel(unfrozen(family), 1), Basis(torch.linalg.qr(draw(D, R - 1))[0])
+    a = 2 * draw(5, R, D, seed=3)
+    prompts = [torch.arange(40, 40 + length) for length in (23, 20, 60, 26, 21)]
+    alone = [
+        generate_continuations(model, basis, each[None], [prompt], most=6)[0]
+        for each, prompt in zip(a, prompts, strict=True)
+    ]
+    assert generate_continuations(model, basis, a, prompts, most=6) == alone
+    ends = {alone[1][2], alone[3][0]}
+    cut = [next((t for t, token in enumerate(row) if token in ends), 6) for row in alone]
+    assert generate_continuations(model, basis, a, prompts, 6, ends) == [
+        row[:t] for row, t in zip(alone, cut, strict=True)
+    ]
+    assert min(map(len, alone)) == 6 > cut[3] == 0
