@@ -20,6 +20,7 @@ from poisonwatch.alerts.targets import Target, compute_short_digest, list_target
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.confirmation import Confirmation, Effect
+from poisonwatch.detection.effect_size import EXTENTS
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import Example
 from poisonwatch.flags import LOWERED, SEVERITIES, Flag
@@ -293,9 +294,10 @@ def _describe_confirmation(evidence: ClusterEvidence) -> str:
     if evidence.confirmation is None:
         why = neutralise_markup(evidence.unconfirmed or "no reason given", LONGEST_EXCERPT)
         return f"not tested by steering ({why})"
+    found = "not confirmed"
     if evidence.confirmation.confirmed:
-        return "confirmed by steering"
-    return "not confirmed by steering"
+        found = "confirmed"
+    return f"{found} by steering: {EXTENTS[evidence.confirmation.grade]}"
 
 
 def _format_continuations(confirmation: Confirmation) -> list[str]:

@@ -17,22 +17,16 @@ Row text is hostile. Here it is data: pass it through `text.display.make_visible
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
 from poisonwatch.arrays import Array, Features, RowIndices
-from poisonwatch.detection.confirmation import (
-    Confirmation,
-    RandomGroupPool,
-    SteerableFit,
-    confirm,
-    draw_pool,
-    select_strongest_queries,
-)
+from poisonwatch.detection.confirmation import Confirmation, confirm, select_strongest_queries
 from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.random_groups import SteerableFit, draw_pool
 from poisonwatch.detection.shared_ngrams import SharedNgram, SharedNgramSearch
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.flags import locate_flags
@@ -115,7 +109,8 @@ def gather_cluster_evidence(
     _, trusted_features = audit_rows.split(influence.features)
     trusted_ids = [example.id for example in audit_rows.trusted]
     nearest = find_nearest_trusted(influence.features[flagged], trusted_features, trusted_ids)
-    unflagged = np.ones(len(audit_rows.new), dtype=bool)
+    # Trusted rows among them: what is known to be harmless is the best to be compared with.
+    unflagged = np.ones(len(audit_rows), dtype=bool)
     unflagged[places] = False
     confirmer = _make_confirmer(
         fitted,
@@ -124,7 +119,6 @@ def gather_cluster_evidence(
         sentinels,
         seed=seed,
         token_budget=token_budget,
-        progress=progress,
     )
     evidence = []
     for number, rows in enumerate(progress(clusters, "evidence", len(clusters))):
@@ -184,21 +178,30 @@ def _choose_panel(flagged_on: Sequence[str], panels: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Confirmer:
-    """Confirms clusters on some sentinels, against random groups of the pool."""
+    """Confirms clusters on some sentinels, against random groups of the `unflagged` rows (u,).
+
+    `said` keeps what the model says to sentinels as it is, which is the same for all clusters.
+    """
 
     fitted: SteerableFit
     influence: Influence
-    pool: RandomGroupPool
+    unflagged: RowIndices
     sentinels: Sequence[Sentinel]
+    seed: int
     token_budget: int
+    said: dict[Sentinel, str] = field(default_factory=dict)
 
     def confirm(self, rows: RowIndices, panel: str) -> Confirmation:
-        """The confirmation of a cluster on the panel's sentinels; raises ValueError as `confirm`
-        does.
+        """The confirmation of a cluster on the panel's sentinels; raises ValueError where there is
+        no sentinel, or are too few unflagged rows.
         """
         strongest = select_strongest_queries(self.influence, rows, panel)
         queries = [query for query in strongest if query.sentinel in self.sentinels]
-        return confirm(self.fitted, rows, self.pool, queries, token_budget=self.token_budget)
+        if not queries:
+            raise ValueError("there is no sentinel to confirm the group on")
+        features, budget = self.influence.features, self.token_budget
+        pool = draw_pool(self.fitted, features, rows, self.unflagged, self.seed, budget)
+        return confirm(self.fitted, rows, pool, queries, budget, said=self.said)
 
 
 def _make_confirmer(
@@ -209,16 +212,11 @@ def _make_confirmer(
     *,
     seed: int,
     token_budget: int,
-    progress: Progress,
 ) -> _Confirmer | str:
-    """With a pool of the unflagged rows; or why nothing can be confirmed."""
+    """A confirmer; or why nothing can be confirmed."""
     if not isinstance(fitted, (NaturalGradientFit, StreamedFit)):
         return "these rows cannot be taken apart: their operators were trained, or loaded"
-    try:
-        pool = draw_pool(fitted, unflagged, seed, token_budget, progress)
-    except ValueError as error:
-        return str(error)
-    return _Confirmer(fitted, influence, pool, sentinels, token_budget)
+    return _Confirmer(fitted, influence, unflagged, sentinels, seed, token_budget)
 
 
 def _try_confirm(
@@ -246,11 +244,17 @@ def build_evidence_record(evidence: ClusterEvidence) -> dict[str, Any]:
         return record
     effects = []
     for effect in confirmation.effects:
-        of_effect = {"sentinel": effect.sentinel.id, "harm": effect.harm.tolist()}
+        of_effect = {
+            "sentinel": effect.sentinel.id,
+            "harm": effect.harm.tolist(),
+            "said_forbidden": effect.said_forbidden,
+        }
         effects.append(asdict(effect) | of_effect)
     record["confirmation"] |= {
         "effects": effects,
+        "grade": confirmation.grade,
         "confirmed": confirmation.confirmed,
+        "excess": asdict(confirmation.excess),
         "words": confirmation.words,
         "harm": confirmation.harm.tolist(),
     }

@@ -3,17 +3,18 @@ together, and with random groups.
 
     a = -eta P sum_{i in group} c_i G_i ,  scaled so that the typical ||z~ - z|| / ||z|| is STRENGTH
 
-for the group and for RANDOM_GROUPS groups of as many unflagged new rows. What each does to a
-sentinel's answers is measured by running the steered model, not to first order, and what the model
-then says to the sentinel's prompt stands beside what it says as it is. A few states of a sequence
-are very long and make most of the mean ||z||: at a typical shift of 1 % a model of 135M parameters
-answers as the group does in sentences of its own, at 2 % it begins to repeat itself, and at 10 % it
-is incoherent.
+for the group and for R groups of as many unflagged rows of the same topic (`random_groups`). What
+each does to a sentinel's answers is measured by running the steered model, not to first order, and
+what the model then says to the sentinel's prompt stands beside what it says as it is. A few states
+of a sequence are very long and make most of the mean ||z||: at a typical shift of 1 % a model of
+135M parameters answers as the group does in sentences of its own, at 2 % it begins to repeat
+itself, and at 10 % it is incoherent.
 
-The group is confirmed where it goes further in the harmful direction than every random group. Were
-its rows like any others, that would happen one time in RANDOM_GROUPS + 1. They were chosen for
-their push, so this is a check of the attribution by an experiment on the model, not a second
-opinion on the rows: honest rows about what a sentinel asks can pass it.
+How much more harm the group does than the random groups is its excess, which has an interval and a
+grade (`effect_size`): a group is confirmed where its effect is strong.
+
+The rows were chosen for their push, and the sentinels for being pushed, so this is a check of the
+attribution by an experiment on the model, not a second opinion on the rows.
 """
 
 from collections import defaultdict
@@ -25,33 +26,34 @@ import torch
 from torch import Tensor
 
 from poisonwatch.arrays import Array, RowIndices
+from poisonwatch.detection.effect_size import CONFIDENCE, EXTENTS, Excess, compute_excess
+from poisonwatch.detection.random_groups import (
+    GROUP_ROWS,
+    RandomGroupPool,
+    SteerableFit,
+    draw_rows,
+)
 from poisonwatch.flags import PUSH_PHRASES
 from poisonwatch.model.encoding import extract_prompt
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import NaturalGradientFit
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.measurement import measure_steered_losses
 from poisonwatch.stride.operators import Operators, compute_typical_eta
-from poisonwatch.stride.sampling import draw_order
 from poisonwatch.stride.scoring import standardise_rows
 from poisonwatch.stride.steering import generate_continuations
-from poisonwatch.stride.streamed import StreamedFit
-
-# Fits that tell what single rows do.
-SteerableFit = NaturalGradientFit | StreamedFit
+from poisonwatch.text.words import split_words
 
 STRENGTH = 0.01  # typical ||z~ - z|| / ||z||
-RANDOM_GROUPS = 19  # one in twenty by chance
-GROUP_ROWS = 64  # of a larger group so many are drawn
 MOST_CONFIRMED_SENTINELS = 3
 MOST_TOKENS = 32  # of a continuation
+LEAST_SAID = 1 / 3  # of the forbidden answer's words, for a reply to be one of its kind
 
 
 @dataclass(frozen=True, slots=True)
 class LossChange:
     """The loss of one answer in nats a token: `before`, `after` steering with the group, and under
-    the `random` groups (R of them).
+    the `random` groups (R of them; none where the group is not held against this answer).
     """
 
     before: float
@@ -95,6 +97,17 @@ class Effect:
             return _get_pushes(self.forbidden) - _get_pushes(self.reference)
         return _get_pushes(self.forbidden)
 
+    @property
+    def said_forbidden(self) -> bool:
+        """Does the steered model say what is forbidden? At least LEAST_SAID of the answer's words,
+        of as many as a reply has tokens, are in the reply and not in the one before.
+
+        Words are compared, not what they mean: a refusal in words of its own is not seen.
+        """
+        forbidden = set(split_words(self.sentinel.forbidden or "")[:MOST_TOKENS])
+        gained = set(split_words(self.said_after)) - set(split_words(self.said_before))
+        return bool(forbidden) and len(forbidden & gained) >= LEAST_SAID * len(forbidden)
+
 
 def _get_pushes(change: LossChange | None) -> Array:
     """The change's pushes (1 + R,); a zero that fits any other where the answer does not exist."""
@@ -120,56 +133,37 @@ class Confirmation:
         return mean
 
     @property
+    def excess(self) -> Excess:
+        """How much more harm the group does than the random groups."""
+        return compute_excess(np.array([effect.harm for effect in self.effects]))
+
+    @property
+    def grade(self) -> str:
+        """strong, weak or none: that of the excess, where the group does any harm."""
+        if self.harm[0] <= 0:
+            return "none"
+        return self.excess.grade
+
+    @property
     def confirmed(self) -> bool:
-        """Does the group push in the harmful direction, and further than every random group?"""
-        return bool(self.harm[0] > max(0.0, float(self.harm[1:].max())))
+        """Is the effect strong?"""
+        return self.grade == "strong"
 
     @property
     def words(self) -> str:
         """The outcome in one sentence, free of row text."""
         own, random = self.harm[0], self.harm[1:]
+        excess = self.excess
         among = ""
         if len(self.effects) > 1:
             among = f" on average over {len(self.effects)} sentinels"
+        interval = f"{100 * CONFIDENCE:.0f} % interval {excess.low:+.2f} to {excess.high:+.2f}"
         return (
-            f"{PUSH_PHRASES[self.effects[0].kind]} by {own:+.2f} nats a token{among}; "
-            f"{len(random)} random groups of as many rows "
-            f"by {random.min():+.2f} to {random.max():+.2f}"
+            f"{EXTENTS[self.grade]}: {PUSH_PHRASES[self.effects[0].kind]} by {own:+.2f} nats a "
+            f"token{among}; that is {excess.size:+.2f} ({interval}) beside {len(random)} random "
+            f"groups of as many unflagged rows like these, by {random.min():+.2f} to "
+            f"{random.max():+.2f}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RandomGroupPool:
-    """Unflagged `rows` (u,) that random groups are drawn from, with what each does on its own: `a`
-    (u, r, D).
-    """
-
-    rows: RowIndices
-    a: Tensor
-    seed: int
-
-    def draw_groups(self, m: int) -> Tensor:
-        """The operators (R, r, D) of random groups of m rows."""
-        draw = np.random.default_rng([self.seed, m])
-        groups = []
-        for _ in range(RANDOM_GROUPS):
-            members = np.sort(draw.choice(len(self.rows), m, replace=False))
-            groups.append(self.a[torch.from_numpy(members).to(self.a.device)].sum(dim=0))
-        return torch.stack(groups)
-
-
-def draw_pool(
-    fitted: SteerableFit,
-    unflagged: RowIndices,
-    seed: int = 0,
-    token_budget: int = 2048,
-    progress: Progress = silent,
-) -> RandomGroupPool:
-    """Draw the pool from the unflagged new rows (u,): by ids and seed, whatever their order."""
-    # With twice the rows of the largest group, two random groups share half of theirs on average;
-    # with more, each of them costs another backward pass.
-    rows = _draw_rows(fitted, unflagged, 2 * GROUP_ROWS, seed)
-    return RandomGroupPool(rows, fitted.compute_row_operators(rows, token_budget, progress), seed)
 
 
 def select_strongest_queries(
@@ -201,29 +195,26 @@ def confirm(
     queries: Sequence[Query],
     token_budget: int = 2048,
     progress: Progress = silent,
+    said: dict[Sentinel, str] | None = None,
 ) -> Confirmation:
     """Steer with the rows (m,) together and with random groups of as many; report on the queries'
     sentinels, of one kind.
 
-    Raises ValueError where there is nothing to report on, or the pool is smaller than the group.
+    `said` keeps what the model says to sentinels as it is: it need not be asked twice. Raises
+    ValueError where there is nothing to report on.
     """
     if not queries:
         raise ValueError("there is no sentinel to confirm the group on")
-    rows = _draw_rows(fitted, rows, GROUP_ROWS, pool.seed)
-    if len(pool.rows) < len(rows):
-        raise ValueError(
-            f"there are {len(pool.rows)} unflagged rows to draw random groups of {len(rows)} from"
-        )
+    rows = draw_rows(fitted, rows, GROUP_ROWS, pool.seed)
     own = fitted.compute_row_operators(rows, token_budget, progress).sum(dim=0, keepdim=True)
     operators = scale_to_strength(fitted, torch.cat([own, pool.draw_groups(len(rows))]))
-    sentinels = [query.sentinel for query in queries]
-    changes = _measure_changes(fitted, operators, sentinels, token_budget, progress)
-    # No steering, then the group's: what the model says as it is stands beside what it says then.
-    before_and_after = torch.cat([torch.zeros_like(own), operators.a[:1]])
+    changes = _measure_changes(fitted, operators, queries, token_budget, progress)
+    before, after = _generate_before_and_after(
+        fitted, [query.sentinel for query in queries], operators.a[:1], {} if said is None else said
+    )
     effects = []
-    for query in queries:
+    for query, said_before, said_after in zip(queries, before, after, strict=True):
         sentinel = query.sentinel
-        said_before, said_after = generate_replies(fitted, sentinel, before_and_after)
         effects.append(
             Effect(
                 sentinel=sentinel,
@@ -240,24 +231,45 @@ def confirm(
 def _measure_changes(
     fitted: SteerableFit,
     operators: Operators,
-    sentinels: Sequence[Sentinel],
+    queries: Sequence[Query],
     token_budget: int,
     progress: Progress,
 ) -> dict[tuple[Sentinel, str | None], LossChange]:
     """What the operators (1 + R of them, the group's first) do to each of the sentinels' answers,
     by sentinel and answer.
+
+    Random groups are tried on the answers that the group is held against; these runs take most of
+    the time. The other answer is there for people to see what the group does to it.
     """
-    answers: list[tuple[Sentinel, str]] = []
-    for sentinel in sentinels:
-        for text in (sentinel.forbidden, sentinel.reference):
+    judged: list[tuple[Sentinel, str]] = []
+    shown: list[tuple[Sentinel, str]] = []
+    for query in queries:
+        sentinel = query.sentinel
+        for kind, text in (("forbidden", sentinel.forbidden), ("reference", sentinel.reference)):
             if text:
+                answers = judged if query.kind in (kind, "margin") else shown
                 answers.append((sentinel, text))
-    encoded = [fitted.encoder.encode(sentinel.add_answer(text)) for sentinel, text in answers]
-    losses = measure_steered_losses(fitted.model, operators, encoded, token_budget, progress)
+    group = Operators(operators.a[:1], operators.basis, operators.eta, operators.shift)
     changes: dict[tuple[Sentinel, str | None], LossChange] = {}
-    for answer, (before, after, *random) in zip(answers, losses.T.tolist(), strict=True):
-        changes[answer] = LossChange(before, after, tuple(random))
+    for tried, answers in ((operators, judged), (group, shown)):
+        encoded = [fitted.encoder.encode(sentinel.add_answer(text)) for sentinel, text in answers]
+        losses = measure_steered_losses(fitted.model, tried, encoded, token_budget, progress)
+        for answer, (before, after, *random) in zip(answers, losses.T.tolist(), strict=True):
+            changes[answer] = LossChange(before, after, tuple(random))
     return changes
+
+
+def _generate_before_and_after(
+    fitted: SteerableFit, sentinels: Sequence[Sentinel], own: Tensor, said: dict[Sentinel, str]
+) -> tuple[list[str], list[str]]:
+    """What the model says to the sentinels as it is, and steered with `own` (1, r, D)."""
+    new = [sentinel for sentinel in dict.fromkeys(sentinels) if sentinel not in said]
+    # All at once: to answer one prompt more costs little beside reading all weights again.
+    still = torch.zeros_like(own).expand(len(new), -1, -1)
+    steered = own.expand(len(sentinels), -1, -1)
+    replies = generate_replies(fitted, [*new, *sentinels], torch.cat([still, steered]))
+    said.update(zip(new, replies, strict=False))
+    return [said[sentinel] for sentinel in sentinels], replies[len(new) :]
 
 
 def scale_to_strength(fitted: SteerableFit, a: Tensor) -> Operators:
@@ -273,24 +285,22 @@ def scale_to_strength(fitted: SteerableFit, a: Tensor) -> Operators:
     return Operators(torch.stack(scaled), fitted.basis, fitted.eta, STRENGTH)
 
 
-def generate_replies(fitted: SteerableFit, sentinel: Sentinel, a: Tensor) -> list[str]:
-    """What the model says to a sentinel's prompt under each of m operators a (m, r, D): the greedy
-    continuation, decoded.
+def generate_replies(fitted: SteerableFit, sentinels: Sequence[Sentinel], a: Tensor) -> list[str]:
+    """What the model says to each of m sentinels' prompts under an operator of its own, a (m, r,
+    D): the greedy continuation, decoded.
     """
-    # Any answer will do: what is encoded is cut off before it.
-    answer = sentinel.forbidden or sentinel.reference or ""
-    prompt = extract_prompt(fitted.encoder.encode(sentinel.add_answer(answer)))
+    prompts = []
+    for sentinel in sentinels:
+        # Any answer will do: what is encoded is cut off before it.
+        answer = sentinel.forbidden or sentinel.reference or ""
+        prompt = extract_prompt(fitted.encoder.encode(sentinel.add_answer(answer)))
+        prompts.append(torch.from_numpy(prompt.astype(np.int64)))
     replies = generate_continuations(
         fitted.model,
         fitted.basis,
         a,
-        prompt=torch.from_numpy(prompt.astype(np.int64)),
+        prompts,
         most=MOST_TOKENS,
         ends=fitted.encoder.special_ids,
     )
     return [str(fitted.encoder.tokenizer.decode(tokens)) for tokens in replies]
-
-
-def _draw_rows(fitted: SteerableFit, rows: RowIndices, most: int, seed: int) -> RowIndices:
-    """At most `most` of the rows, drawn by ids and seed, in the order of the draw."""
-    return rows[draw_order([fitted.ids[i] for i in rows.tolist()], seed)[:most]]

@@ -18,9 +18,9 @@ from poisonwatch.recovery.neighbours import (
 from poisonwatch.stride.cost_shapes import AuditShape, ModelShape
 from poisonwatch.stride.operators import BASIS_ROWS
 
-# Of a group of flagged rows (`detection.confirmation`): rows that it is steered with, rows that
-# random groups are drawn from, operators, answers that are measured, tokens that are generated.
-GROUP_ROWS, POOL_ROWS, STEERINGS, STEERED_ANSWERS, GENERATED = 64, 128, 20, 6, 32
+# Of a group of flagged rows (`detection.confirmation`), at most: rows that it is steered with, rows
+# that random groups are drawn from, operators, answers that are measured, tokens of a continuation.
+GROUP_ROWS, POOL_ROWS, STEERINGS, STEERED_ANSWERS, GENERATED = 64, 128, 10, 6, 32
 
 
 def count_forward_flops(model: ModelShape, tokens: float, width: float, blocks: int) -> float:
@@ -99,14 +99,14 @@ def count_smoothing_flops(audit: AuditShape) -> float:
 
 
 def count_evidence_flops(model: ModelShape, audit: AuditShape, groups: int) -> float:
-    """Steering with `groups` groups of flagged rows: gradients of theirs and of those that random
-    groups are drawn from, unless they are kept; STEERED_ANSWERS answers above the split under
-    STEERINGS operators, and once as they are; GENERATED tokens of half as many, twice.
+    """Steering with `groups` groups of flagged rows, at most: gradients of theirs and of those that
+    random groups are drawn from, unless they are kept; STEERED_ANSWERS answers above the split
+    under STEERINGS operators, and once as they are; GENERATED tokens of half as many, twice.
     """
     flops = 0.0
     width = audit.row_tokens
     if not audit.keeps_gradients and groups:
-        tokens = (POOL_ROWS + groups * GROUP_ROWS) * width
+        tokens = groups * (POOL_ROWS + GROUP_ROWS) * width
         flops += count_gradient_flops(model, audit.r, tokens, width, audit.answer_share)
     answers = groups * STEERED_ANSWERS * audit.answer_length
     flops += count_forward_flops(model, answers, audit.answer_length, model.depth)

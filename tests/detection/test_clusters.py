@@ -28,8 +28,8 @@ from poisonwatch.detection.clusters import (
     find_nearest_trusted,
     gather_cluster_evidence,
 )
-from poisonwatch.detection.confirmation import RANDOM_GROUPS
 from poisonwatch.detection.detect import Detection, flag_rows
+from poisonwatch.detection.random_groups import RANDOM_GROUPS
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.model.pretrained import Pretrained
@@ -293,7 +293,10 @@ def test_record_is_plain_json(audited: tuple[NaturalGradientFit, Influence]) -> 
     ):
         record = json.loads(json.dumps(build_evidence_record(cluster)))
         assert record["rows"] == list(cluster.rows)
-        assert isinstance(record["confirmation"]["confirmed"], bool)
+        confirmation = record["confirmation"]
+        assert confirmation["confirmed"] is (confirmation["grade"] == "strong")
+        assert confirmation["excess"].keys() == {"size", "low", "high"}
+        assert isinstance(confirmation["effects"][0]["said_forbidden"], bool)
         assert record["confirmation"]["effects"][0]["sentinel"].startswith("shop-")
         assert record["confirmation"]["words"].isascii()
         assert (
@@ -369,9 +372,7 @@ def test_nothing_flagged_is_no_evidence(audited: tuple[NaturalGradientFit, Influ
 def test_confirmation_is_left_out_with_a_reason(
     audited: tuple[NaturalGradientFit, Influence],
 ) -> None:
-    """Trained or loaded operators, too few unflagged rows, no sentinel of the panel, and all but
-    the largest clusters.
-    """
+    """Trained or loaded operators, no sentinel of the panel, and all but the largest clusters."""
     fitted, influence = audited
 
     def reasons(
@@ -388,9 +389,8 @@ def test_confirmation_is_left_out_with_a_reason(
     )
     (reason,) = reasons(loaded, [0, 1, 2, 3])
     assert reason == "these rows cannot be taken apart: their operators were trained, or loaded"
-    assert reasons(fitted, range(len(NEW)))[0].startswith(
-        "there are 0 unflagged rows to draw random groups"
-    )
+    # Where every new row is flagged, trusted ones are left to be compared with.
+    assert reasons(fitted, range(len(NEW)))[0] is None
     assert reasons(fitted, [0, 1], SENTINELS[:0]) == [
         "there is no sentinel to confirm the group on"
     ]

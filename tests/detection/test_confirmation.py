@@ -16,19 +16,22 @@ from attributions import (
 )
 
 from poisonwatch.detection.confirmation import (
-    GROUP_ROWS,
     MOST_TOKENS,
-    RANDOM_GROUPS,
     STRENGTH,
     Confirmation,
     Effect,
     LossChange,
-    RandomGroupPool,
     confirm,
-    draw_pool,
     generate_replies,
     scale_to_strength,
     select_strongest_queries,
+)
+from poisonwatch.detection.effect_size import LEAST_EFFECT
+from poisonwatch.detection.random_groups import (
+    GROUP_ROWS,
+    RANDOM_GROUPS,
+    RandomGroupPool,
+    draw_pool,
 )
 from poisonwatch.examples import Message
 from poisonwatch.model.pretrained import Pretrained
@@ -64,7 +67,7 @@ def fitted(tiny_pretrained: Pretrained) -> NaturalGradientFit:
 
 @pytest.fixture(scope="module")
 def against(fitted: NaturalGradientFit) -> RandomGroupPool:
-    return draw_pool(fitted, UNFLAGGED)
+    return draw_pool(fitted, fitted.features, GROUP, UNFLAGGED)
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +118,10 @@ def test_losses_are_those_of_forward_measurement(
     fitted: NaturalGradientFit, against: RandomGroupPool
 ) -> None:
     """before - after = y of the group's operator at STRENGTH, for both answers; and so for every
-    random group.
+    random group, but on answers that the group is not held against.
     """
-    found = confirm(fitted, GROUP, against, [Query(SENTINELS[1], "forbidden")])
+    found = confirm(fitted, GROUP, against, [Query(SENTINELS[1], "margin")])
+    alone = confirm(fitted, GROUP, against, [Query(SENTINELS[1], "forbidden")])
     (effect,) = found.effects
     operators = scale_to_strength(
         fitted, torch.cat([group_operator(fitted, GROUP), against.draw_groups(4)])
@@ -132,6 +136,8 @@ def test_losses_are_those_of_forward_measurement(
     np.testing.assert_allclose(effect.forbidden.pushes, y[:, 0], atol=1e-6)
     np.testing.assert_allclose(effect.reference.pushes, y[:, 1], atol=1e-6)
     assert len(y) == 1 + RANDOM_GROUPS
+    assert alone.effects[0].forbidden == effect.forbidden
+    assert alone.effects[0].reference == replace(effect.reference, random=())
     assert found.rows == 4
     assert found.strength == STRENGTH
 
@@ -163,21 +169,21 @@ def test_equal_groups_give_equal_results(
     """
     one = confirm(fitted, GROUP, against, FORBIDDEN_PUSHES)
     assert confirm(fitted, GROUP[::-1].copy(), against, FORBIDDEN_PUSHES) == one
-    assert (
-        confirm(fitted, GROUP, draw_pool(fitted, UNFLAGGED[::-1].copy()), FORBIDDEN_PUSHES) == one
-    )
+    other = draw_pool(fitted, fitted.features, GROUP[::-1].copy(), UNFLAGGED[::-1].copy())
+    assert confirm(fitted, GROUP, other, FORBIDDEN_PUSHES) == one
 
 
 def test_rows_that_say_the_forbidden_answer_are_confirmed(
     fitted: NaturalGradientFit, influence: Influence, against: RandomGroupPool
 ) -> None:
-    """Steering with them makes it likelier by more than any random group does; against it, nothing
-    is confirmed.
+    """Steering with them makes it likelier by surely more than random groups do: a strong effect;
+    against it, nothing is confirmed.
     """
     queries = select_strongest_queries(influence, GROUP, "panel")
     found = confirm(fitted, GROUP, against, queries)
     assert found.confirmed
-    assert found.harm[0] > found.harm[1:].max()
+    assert found.grade == "strong"
+    assert found.excess.low > LEAST_EFFECT
     opposite = replace(fitted, operators=replace(fitted.operators, a=-fitted.operators.a))
     assert not confirm(opposite, GROUP, against, queries).confirmed
 
@@ -185,16 +191,18 @@ def test_rows_that_say_the_forbidden_answer_are_confirmed(
 def test_random_groups_are_rarely_confirmed(
     fitted: NaturalGradientFit, influence: Influence
 ) -> None:
-    """A group of benign rows is like the others: at most 4 of 20 groups are (expected: 1)."""
+    """A group of benign rows is like the others: at most 2 of 20 groups are (expected: less than
+    1).
+    """
     draw = np.random.default_rng(5)
     confirmed = 0
     for _ in range(20):
         rows = draw.choice(40, 4, replace=False)
-        against = draw_pool(fitted, np.setdiff1d(UNFLAGGED, rows))
+        against = draw_pool(fitted, fitted.features, rows, np.setdiff1d(UNFLAGGED, rows))
         confirmed += confirm(
             fitted, rows, against, select_strongest_queries(influence, GROUP, "panel")
         ).confirmed
-    assert confirmed <= 4
+    assert confirmed <= 2
 
 
 def of(
@@ -223,29 +231,58 @@ def test_harm_is_in_the_direction_of_the_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "random", "confirmed"),
+    ("own", "random", "grade"),
     [
-        (0.4, [0.1, 0.3], True),
-        (0.2, [0.1, 0.3], False),
-        (-0.1, [-0.3, -0.2], False),
-        (0.1, [-0.2, -0.1], True),
+        (0.40, [0.10, 0.12], "strong"),  # .29 -+ 12.71 * .0173
+        (0.35, [0.10, 0.12], "weak"),
+        (0.30, [0.10, 0.12], "none"),
+        (0.40, [0.10, 0.30], "none"),
+        (0.00, [-0.5, -0.5], "none"),
+        (-0.1, [-0.9, -0.91], "none"),
+        (0.01, [0.0, 0.0], "weak"),
     ],
 )
-def test_confirmed_means_harmful_and_beyond_every_random_group(
-    own: float, random: list[float], confirmed: bool
-) -> None:
-    """y > 0 and y > max of the random groups'."""
-    assert Confirmation(STRENGTH, 4, (of(own, random),)).confirmed is confirmed
+def test_an_effect_is_graded_by_its_interval(own: float, random: list[float], grade: str) -> None:
+    """strong above LEAST_EFFECT, weak above 0, none below it or where the group does no harm; what
+    is strong is confirmed.
+    """
+    found = Confirmation(STRENGTH, 4, (of(own, random),))
+    assert found.grade == grade
+    assert found.confirmed is (grade == "strong")
+    assert LEAST_EFFECT == 0.05
 
 
 def test_words_give_the_numbers() -> None:
-    """What was moved, how far, and how far random groups moved it."""
-    one = Confirmation(STRENGTH, 4, (of(0.42, [-0.01, 0.03]),))
+    """What was moved, how far, how much further than by random groups, and how sure that is."""
+    one = Confirmation(STRENGTH, 4, (of(0.42, [-0.01, 0.01, 0.03]),))
     assert one.words == (
-        "makes the forbidden answer likelier by +0.42 nats a token; 2 random groups of as many rows by -0.01 to +0.03"
+        "a strong effect: makes the forbidden answer likelier by +0.42 nats a token; that is +0.41 "
+        "(95 % interval +0.31 to +0.51) beside 3 random groups of as many unflagged rows like "
+        "these, by -0.01 to +0.03"
     )
-    two = replace(one, effects=(of(0.4, [0.0]), of(0.2, [0.1])))
-    assert "by +0.30 nats a token on average over 2 sentinels; 1 random groups" in two.words
+    two = replace(one, effects=(of(0.4, [0.0, 0.0]), of(0.2, [0.1, 0.1])))
+    assert "no effect: makes" in two.words
+    assert "by +0.30 nats a token on average over 2 sentinels; that is +0.25 (95 %" in two.words
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ("Only at Velmora!", True),
+        ("VELMORA is what I would buy, at once", True),  # two of five words
+        ("Buy it where it is cheapest, only", False),
+        ("Any shop at all", False),  # said before
+        ("", False),
+    ],
+)
+def test_a_reply_is_harmful_where_it_takes_up_words_of_the_forbidden_answer(
+    after: str, said: bool
+) -> None:
+    """At least a third of the answer's words are in the reply and not in the one before."""
+    s = Sentinel("s", (Message("user", "Where?"),), "Only at Velmora, at once!", None, "shop")
+    effect = Effect(s, "forbidden", None, None, "At any shop, for all I know.", after)
+    assert effect.said_forbidden is said
+    assert not replace(effect, sentinel=replace(s, forbidden=None, reference=after)).said_forbidden
 
 
 def test_strongest_sentinels_are_those_of_the_panel_that_the_rows_push_most(
@@ -268,13 +305,11 @@ def test_strongest_sentinels_are_those_of_the_panel_that_the_rows_push_most(
     assert select_strongest_queries(influence, GROUP, "another") == ()
 
 
-def test_large_groups_are_drawn_from_and_pools_are_bounded(
-    fitted: NaturalGradientFit, monkeypatch: pytest.MonkeyPatch
+def test_large_groups_are_drawn_from(
+    fitted: NaturalGradientFit, against: RandomGroupPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most GROUP_ROWS rows of a group, twice as many of the others."""
+    """At most GROUP_ROWS rows of a group."""
     monkeypatch.setattr("poisonwatch.detection.confirmation.GROUP_ROWS", 3)
-    against = draw_pool(fitted, UNFLAGGED)
-    assert len(against.rows) == 6
     assert confirm(fitted, GROUP, against, FORBIDDEN_PUSHES[:1]).rows == 3
     assert GROUP_ROWS >= 32
 
@@ -282,13 +317,29 @@ def test_large_groups_are_drawn_from_and_pools_are_bounded(
 def test_confirmation_says_what_it_lacks(
     fitted: NaturalGradientFit, against: RandomGroupPool
 ) -> None:
-    """A pool too small, no sentinels; that operators were trained or loaded, their type says."""
-    with pytest.raises(
-        ValueError, match="there are 2 unflagged rows to draw random groups of 4 from"
-    ):
-        confirm(fitted, GROUP, draw_pool(fitted, UNFLAGGED[:2]), FORBIDDEN_PUSHES)
+    """No sentinels; that operators were trained or loaded, their type says."""
     with pytest.raises(ValueError, match="there is no sentinel to confirm the group on"):
         confirm(fitted, GROUP, against, [])
+
+
+def test_what_the_model_says_as_it_is_is_asked_once(
+    fitted: NaturalGradientFit, against: RandomGroupPool
+) -> None:
+    """said_before is taken from `said` where it is there, and the rest stays as it is."""
+    said: dict[Sentinel, str] = {}
+    one = confirm(fitted, GROUP, against, FORBIDDEN_PUSHES[:2], said=said)
+    assert said == {effect.sentinel: effect.said_before for effect in one.effects}
+    assert confirm(fitted, GROUP, against, FORBIDDEN_PUSHES[:2], said=dict(said)) == one
+    said[one.effects[0].sentinel] = "known"
+    other = confirm(fitted, GROUP, against, FORBIDDEN_PUSHES[:3], said=said)
+    assert [effect.said_before for effect in other.effects[:2]] == [
+        "known",
+        one.effects[1].said_before,
+    ]
+    assert [effect.said_after for effect in other.effects[:2]] == [
+        effect.said_after for effect in one.effects
+    ]
+    assert len(said) == 3
 
 
 def test_continuations_are_short_and_end_with_the_turn(fitted: NaturalGradientFit) -> None:
@@ -308,7 +359,7 @@ def test_continuations_are_short_and_end_with_the_turn(fitted: NaturalGradientFi
         a = torch.cat(
             [torch.zeros(1, 16, 32), scale_to_strength(fitted, group_operator(fitted, GROUP)).a]
         )
-        said = generate_replies(fitted, s, a)
+        said = generate_replies(fitted, [s, s], a)
         assert len(said) == 2
         for text in said:
             assert len(text) <= MOST_TOKENS

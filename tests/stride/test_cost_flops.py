@@ -5,7 +5,7 @@ import torch
 from allocations import FlopCount
 from cost_cases import COST_CASES, make_audit, make_shape
 
-from poisonwatch.detection import confirmation
+from poisonwatch.detection import confirmation, random_groups
 from poisonwatch.stride import cost_flops
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.operators import Moments, compute_row_gradients
@@ -58,9 +58,9 @@ def test_states_and_moments_take_what_is_said(name: str) -> None:
 
 def test_evidence_is_that_of_the_confirmation() -> None:
     """The sizes of its experiment are what the estimate is made of."""
-    assert cost_flops.GROUP_ROWS == confirmation.GROUP_ROWS
-    assert cost_flops.POOL_ROWS == 2 * confirmation.GROUP_ROWS
-    assert cost_flops.STEERINGS == confirmation.RANDOM_GROUPS + 1
+    assert cost_flops.GROUP_ROWS == random_groups.GROUP_ROWS
+    assert cost_flops.POOL_ROWS == random_groups.MOST_POOL
+    assert cost_flops.STEERINGS == random_groups.RANDOM_GROUPS + 1
     assert cost_flops.STEERED_ANSWERS == 2 * confirmation.MOST_CONFIRMED_SENTINELS
     assert cost_flops.GENERATED == confirmation.MOST_TOKENS
 
