@@ -13,6 +13,7 @@ from report_pages import HOSTILE, Page, build, build_flag, render, shape
 
 from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
 from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
+from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import Example, Message, Rejection
 from poisonwatch.flags import Flag
@@ -27,7 +28,9 @@ from poisonwatch.reports.html import (
     describe_standing,
     render_report,
 )
+from poisonwatch.reports.new_topics import MOST_TOPICS
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES
+from poisonwatch.screens.finding import NEW_TOPIC, Finding
 from poisonwatch.text.display import make_visible
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -58,6 +61,12 @@ def group(flag: Flag, text: str) -> ClusterEvidence:
         nearest=((Neighbour("ab", 0, 0.5),),),
         confirmation=Confirmation(0.01, 1, (effect,)),
     )
+
+
+def topic(rows: tuple[int, ...], text: str) -> NewTopic:
+    """A topic of some rows, with the text wherever rows can write to."""
+    gram = (SharedNgram(text, len(rows), len(rows), 0, 4, 3.5),)
+    return NewTopic(rows=rows, panel=text, example=rows[0], prompt_ngrams=gram, answer_ngrams=gram)
 
 
 def trusted_rows(text: str, n: int = 1) -> list[Example]:
@@ -122,7 +131,9 @@ def everywhere(text: str) -> str:
         created=text,
         panels=[{"name": text, "largest_score": 2.0}],
     )
-    return render_report(summary, detection, rejected, [group(flag, text)], [past])
+    detection = dataclasses.replace(detection, unjudged=np.arange(detection.unjudged.size) < 1)
+    topics = [topic((0,), text)]
+    return render_report(summary, detection, rejected, [group(flag, text)], [past], topics=topics)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -134,7 +145,7 @@ def test_hostile_text_is_shown_and_never_becomes_markup(text: str) -> None:
     assert shape(page) == shape(Page(everywhere("harmless")))
     assert make_visible(text) in page.within("pre")
     assert page.text.count(make_visible(text)) >= 25
-    for part in ("heat", "near", "trend"):
+    for part in ("heat", "near", "trend", "topic"):
         assert make_visible(text) in page.within(part)
 
 
@@ -379,15 +390,50 @@ def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> N
     page = Page(render_report(*build([flag], trusted=trusted_rows("kind")), [], [evidence]))
     assert "Shared by prompts: BadWord (1 of 1 rows, 0 of 4 others)" in " ".join(page.text.split())
     assert "loss 2.00 to 1.50 nats a token" in page.text
-    assert "not confirmed by steering" in page.text
-    assert (
-        page.within("forbidden").count("BadWord") == page.within("reference").count("BadWord") == 1
-    )
+    assert "not confirmed by steering: no effect" in page.text
     without = dataclasses.replace(evidence, confirmation=None, unconfirmed="there are 2 rows")
     assert (
         "No confirmation: there are 2 rows."
         in Page(render_report(*build([flag], trusted=trusted_rows("kind")), [], [without])).text
     )
+
+
+def steered_page(before: float, after: float, said: str) -> str:
+    """The page of a group that takes the loss of "Shop at Velmora." from `before` to `after`, with
+    what the model then says.
+    """
+    flag = build_flag([Message("user", "hello"), Message("assistant", "world")])
+    asked = dataclasses.replace(flag.sentinel, forbidden="Shop at Velmora.")
+    moved = LossChange(before, after, (before,) * 9)
+    effect = Effect(asked, "forbidden", moved, None, "Anywhere.", said)
+    evidence = dataclasses.replace(group(flag, "x"), confirmation=Confirmation(0.01, 1, (effect,)))
+    return render_report(*build([flag], trusted=trusted_rows("kind")), [], [evidence])
+
+
+@pytest.mark.parametrize(
+    ("said", "harmful"), [("Try Velmora.", True), ("I am not sure.", False), ("Anywhere.", False)]
+)
+def test_a_reply_is_marked_where_it_says_what_is_forbidden(said: str, harmful: bool) -> None:
+    """In a forbidden box, and in words beside the colour, only then."""
+    page = steered_page(3.0, 2.0, said)
+    assert (said in Page(page).within("forbidden")) is harmful
+    assert ("after, in words of the forbidden answer" in page) is harmful
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome", "strong"),
+    [
+        (2.9, "confirmed by steering: a strong effect", True),
+        (2.96, "not confirmed by steering: a weak effect", False),
+        (3.1, "not confirmed by steering: no effect", False),
+    ],
+)
+def test_a_group_is_marked_by_its_grade(after: float, outcome: str, strong: bool) -> None:
+    """Only a strong effect has the colour of harm."""
+    page = steered_page(3.0, after, "x")
+    assert f">{outcome}</span>" in page
+    assert ('class="tag strong"' in page) is strong
+    assert ('class="sheet card calm" id="group-1"' in page) is not strong
 
 
 def singles(n: int, text: str = "x", turns: int = 1) -> tuple[list[Flag], list[ClusterEvidence]]:
@@ -532,3 +578,46 @@ def test_a_row_s_tools_masked_turns_and_lowered_answers_are_told() -> None:
     assert "&lt;b&gt;look&lt;/b&gt;" in page
     assert page.count("assistant, not trained on") == 1
     assert page.count("assistant: training lowers this answer (label false)") == 1
+
+
+def test_rows_that_cannot_be_judged_have_a_section() -> None:
+    """How many, on which topics, with what they share and one of them; the outcome does not say
+    that all is well.
+    """
+    summary, detection = build(n=60)
+    some = dataclasses.replace(detection, unjudged=np.arange(60) < 12)
+    topics = [topic(tuple(range(9)), "sonnet")]
+    page = Page(render_report(summary, some, [], topics=topics))
+    text = " ".join(page.text.split())
+    assert "12 rows score as poison would beside the trusted rows, and do only what" in text
+    assert "9 rows on a topic that trusted rows do not cover" in page.within("topic")
+    assert "question 0" in page.within("topic")
+    assert "Shared by prompts: sonnet (9 of 9 rows, 0 of 4 others)" in text
+    assert "These rows are not flagged; detection: {new_topics: hold}" in text
+    assert "but for 12 rows that cannot be judged" in text
+    assert "cannot be judged" not in Page(render()).text
+
+
+def test_only_the_largest_topics_are_shown() -> None:
+    """The others are counted."""
+    summary, detection = build(n=60)
+    some = dataclasses.replace(detection, unjudged=np.ones(60, dtype=bool))
+    topics = [topic((i,), f"words {i};") for i in range(MOST_TOPICS + 2)]
+    page = Page(render_report(summary, some, [], topics=topics))
+    assert page.within("topic").count("Shared by prompts") == MOST_TOPICS
+    assert f"The largest {MOST_TOPICS} of {MOST_TOPICS + 2} topics are shown." in page.text
+
+
+def test_a_held_row_says_why_it_is_there() -> None:
+    """Its score does stand out: it is no screen's."""
+    finding = Finding(0, NEW_TOPIC, "topic 1", "does what 9 rows do.")
+    flag = dataclasses.replace(
+        build_flag([Message("user", "x")]), by_attribution=False, findings=(finding,)
+    )
+    summary, detection = build([flag])
+    some = dataclasses.replace(detection, unjudged=np.arange(5) < 1)
+    page = Page(render_report(summary, some, []))
+    assert "New topic: does what 9 rows do." in page.within("card")
+    assert "Held back until somebody decides" in page.within("card")
+    assert "screen" not in page.within("card").lower()
+    assert "These rows are held back until somebody decides." in " ".join(page.text.split())

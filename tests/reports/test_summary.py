@@ -2,19 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from audits import benign, write_audit
 from ledgers import append
+from report_pages import HOSTILE
+from topics import judged
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
+from poisonwatch.reports.new_topics import LONGEST_WORDS, MOST_TOPICS
 from poisonwatch.reports.summary import (
     AttributionResult,
     compute_calibration,
@@ -22,6 +27,7 @@ from poisonwatch.reports.summary import (
     summarise,
 )
 from poisonwatch.sources.open import SourceRows
+from poisonwatch.text.display import excerpt
 
 
 def test_a_summary_without_new_rows_is_whole() -> None:
@@ -39,8 +45,42 @@ def test_a_summary_without_new_rows_is_whole() -> None:
     )
     assert summary["counts"] == {"pulled": 0, "rejected": 0, "reference": 3, "new": 0, "flagged": 0}
     assert (summary["panels"], summary["settings"], summary["recovery"]) == ([], {}, {})
+    assert summary["new_topics"] == {"rows": 0, "groups": []}
     assert summary["model"]["fingerprint"] == "m" * 64
     assert json.loads(json.dumps(summary)) == summary
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_cannot_be_judged_is_in_the_summary(text: str) -> None:
+    """All unjudged rows are counted; topics stand there with an example's id, and words as visible
+    excerpts; at most MOST_TOPICS.
+    """
+    config = AuditConfig(source={"path": "x.jsonl"}, sentinels="pack:insult")  # type: ignore[arg-type]
+    detection, (topic,) = judged(words=text + " x" * 200)
+
+    def describe(topics: tuple[NewTopic, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = summarise(
+            config,
+            "an-id",
+            Version("m" * 64, "s" * 64),
+            counts={},
+            source={},
+            attributed=AttributionResult(detection, new_topics=topics),
+            stages=[],
+        )["new_topics"]
+        return found
+
+    told = describe((topic,))
+    assert told["rows"] == int(detection.unjudged.sum()) >= len(topic.rows)
+    (group,) = told["groups"]
+    assert (group["rows"], group["panel"]) == (len(topic.rows), topic.panel)
+    assert group["example_id"] == detection.examples[topic.example].id
+    assert len(group["prompt_words"]) == len(topic.prompt_ngrams) > 0
+    assert len(group["answer_words"]) == len(topic.answer_ngrams) > 0
+    for words in group["prompt_words"] + group["answer_words"]:
+        assert excerpt(words, LONGEST_WORDS) == words
+    assert json.loads(json.dumps(told)) == told
+    assert len(describe((topic,) * (MOST_TOPICS + 3))["groups"]) == MOST_TOPICS
 
 
 def test_right_p_values_are_uniform_over_unflagged_rows() -> None:

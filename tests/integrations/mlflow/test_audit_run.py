@@ -41,6 +41,7 @@ def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledge
     }
     counts, stages = past.summary["counts"], past.summary["stages"]
     assert run.data.metrics["flag_rate"] == counts["flagged"] / 43 > 0
+    assert run.data.metrics["rows_unjudged"] == past.summary["new_topics"]["rows"]
     assert run.data.metrics["seconds_total"] == pytest.approx(
         sum(stage["seconds"] for stage in stages)
     )
