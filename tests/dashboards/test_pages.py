@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -129,6 +130,43 @@ def test_a_group_shows_the_evidence_of_each_row(client: TestClient, config: Path
     )
     assert picture.headers["content-type"] == "image/png"
     assert picture.content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+@pytest.mark.parametrize(
+    ("grade", "outcome"),
+    [
+        ({"grade": "weak", "said": True}, "{} by steering: a weak effect"),
+        ({"grade": "none", "said": False}, "{} by steering: no effect"),
+        ({}, "{} by steering"),
+    ],
+)
+def test_a_group_is_shown_with_its_grade_or_as_an_older_audit_left_it(
+    client: TestClient, config: Path, confirmed: bool, grade: dict[str, Any], outcome: str
+) -> None:
+    """Audits before grades said whether a group is confirmed, and nothing of what a reply says."""
+    path, addresses = config.parent / "run" / "evidence.jsonl", groups(client)
+    whole = path.read_bytes()
+    lines = list(map(json.loads, whole.splitlines()))
+    for group in lines:
+        found = group["confirmation"]
+        del found["grade"], found["excess"]
+        found["confirmed"] = confirmed
+        if grade:
+            found["grade"] = grade["grade"]
+        for effect in found["effects"]:
+            effect.pop("said_forbidden")
+            if grade:
+                effect["said_forbidden"] = grade["said"]
+    path.write_text("".join(json.dumps(group) + "\n" for group in lines))
+    try:
+        page = client.get(addresses[0]).text
+    finally:
+        path.write_bytes(whole)
+        os.utime(path, ns=(time.time_ns(), time.time_ns()))
+    assert f">{outcome.format('confirmed' if confirmed else 'not confirmed')}</span>" in page
+    assert ("it says after, in words of the forbidden answer" in page) is bool(grade.get("said"))
+    assert ('class="sheet card calm"' in page) is not confirmed
 
 
 def test_an_audit_s_page_leads_to_its_report_and_back(client: TestClient, config: Path) -> None:
