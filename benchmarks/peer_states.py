@@ -1,8 +1,8 @@
 """Peer methods of 2024 to 2026 that judge a row by a whole panel, not by one answer.
 
-    activations           activation-difference vectors; Xiao and Aranguri, arXiv 2602.11079
-    concept               a probe's direction, and states' first-order moves along it; Kowal et al.,
-                          arXiv 2602.14869
+    activations           activation-difference vectors; Xiao and Aranguri, arXiv 2602.11079; from
+                          the same states a probe's projection; Kowal et al., arXiv 2602.14869
+    concept               states' first-order moves along a probe's direction; the latter paper
     gradient_product      <G_i, G_q> and its cosine, without Fisher factors
     dda                   a stand-in on one frozen model for debias and denoise; Wu et al.,
                           arXiv 2410.01285
@@ -182,13 +182,16 @@ def list_blocks(rows: Vectors) -> list[str]:
 
 
 def score_activations(rows: Vectors, panel: Panel) -> dict[str, Array]:
-    """Cosine of a row's move with the panel's direction, and the move's length along it."""
+    """Cosine of a row's move with the panel's direction, and the move's length along it and along
+    a probe's direction.
+    """
     scores = {}
     for block in list_blocks(rows):
         moves, mean = move_of_rows(rows[block], rows[PAIRED])
         unit = normalize(panel_direction(panel, block, mean), dim=0)
         scores[f"activation difference, {block}"] = normalize(moves, dim=1) @ unit
         scores[f"activation difference, {block}, projection"] = moves @ unit
+        scores[f"probe, {block}, projection"] = moves @ fit_probe(rows, panel, block)
     return _to_arrays(scores)
 
 
@@ -207,26 +210,23 @@ def fit_probe(rows: Vectors, panel: Panel, block: str) -> Tensor:
     probe = LogisticRegression(class_weight="balanced", max_iter=1000)
     probe.fit(states.double().numpy(), labels)
     # The probe reads w . (z / scale) = (w / scale) . z.
-    return normalize(torch.from_numpy(probe.coef_[0]).float() / scale, dim=0)
+    return normalize(torch.from_numpy(probe.coef_[0]).to(scale) / scale, dim=0)
 
 
 def score_concept(rows: Vectors, panel: Panel) -> dict[str, Array]:
-    """A row's move along the probe's direction v, and -<sum_t dL_i/dz_t, v>: how far a step on the
-    row takes its answer tokens' own states along v, to first order. The latter also for the
-    difference of means as v.
+    """-<sum_t dL_i/dz_t, v>: how far a step on the row takes its answer tokens' own states along
+    v, to first order; v a probe's direction, or the difference of means.
 
     The paper's influence takes the row's step in the weights, and reads v on the sentinels'
     conversations; this is the step in the row's own states, its cheap relative.
     """
     scores = {}
     for block in list_blocks(rows):
-        moves, mean = move_of_rows(rows[block], rows[PAIRED])
-        probe = fit_probe(rows, panel, block)
+        _, mean = move_of_rows(rows[block], rows[PAIRED])
         means = normalize(panel_direction(panel, block, mean), dim=0)
         pushes = -rows[f"{block}, {GRADIENT}"]
-        scores[f"concept, {block}, projection"] = moves @ probe
-        scores[f"concept, {block}, first-order influence"] = pushes @ probe
-        scores[f"concept, {block}, first-order influence, mean difference"] = pushes @ means
+        scores[f"concept influence, {block}"] = pushes @ fit_probe(rows, panel, block)
+        scores[f"concept influence, {block}, mean difference"] = pushes @ means
     return _to_arrays(scores)
 
 

@@ -141,14 +141,14 @@ def test_first_order_influence_is_the_loss_that_moved_states_save(
     )
     v = unit((vectors["block 2"][1] - vectors["block 2"][2]).numpy())
     scores = peer_states.score_concept(vectors, panel)
-    found = scores["concept, block 2, first-order influence, mean difference"]
+    found = scores["concept influence, block 2, mean difference"]
     for i, item in enumerate(rows[: len(TALKS)]):
         step = torch.from_numpy(item.answer[:, None] * v).float() * 0.02
         down, up = (read(pretrained, item, 2, shift)[1] for shift in (-step, step))
         assert found[i] == pytest.approx((down - up) / 0.04, abs=0.02 * np.abs(found).max())
     probe = peer_states.fit_probe(vectors, panel, "block 2")
     expected = -vectors[f"block 2, {GRADIENT}"] @ probe
-    assert close(scores["concept, block 2, first-order influence"], expected.numpy())
+    assert close(scores["concept influence, block 2"], expected.numpy())
 
 
 def test_activation_scores_are_cosines_with_the_panels_direction() -> None:
