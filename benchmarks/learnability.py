@@ -19,11 +19,17 @@ so that what any training does to the sentinels, and what rows of that topic do,
 
 Its standard error joins two parts: s.e.^2 = var_i(mean_s gain) / sentinels + v / seeds. v, the
 variance of a case's mean between seeds (other rows, another order), is pooled over all cases with
-several seeds, for two or three say little; without any such case it is missing. A case is learnt
-where z = learnability / s.e. is at least 2 and learnability above .05 nats a token: less than that
-is a change of a twentieth in a token's likelihood, which many harmless rows make.
-What is not learnt here no attribution can be expected to find: rows that do not move the sentinels
-have no influence to attribute. Where something is learnt, its rows need not be told apart.
+several seeds, for two or three say little; without any such case it is missing. z = learnability /
+s.e. A case is
+
+    learnt     where z is at least 2 and learnability above .05 nats a token
+    faint      where z is at least 2, but the token's likelihood changes by less than a twentieth:
+               answers that share most of their words with the reference stay there
+    not learnt otherwise
+
+What is not learnt here no attribution by influence on these answers can be expected to find: rows
+that do not move the sentinels have no influence to attribute. Where something is learnt, its rows
+need not be told apart.
 
 Cost, on one core of a server with bfloat16 matrix products (300 tokens/s): 20 to 75 s a training,
 two thirds of an hour for 14 cases and one seed's pair of trainings each where the core is shared.
@@ -249,8 +255,11 @@ class Learnability:
         return self.mean / self.error
 
     @property
-    def learnt(self) -> bool:
-        return self.z >= LEAST_Z and self.mean > LEAST_NATS
+    def learnt(self) -> str:
+        """yes, faint or no."""
+        if self.z < LEAST_Z:
+            return "no"
+        return "yes" if self.mean > LEAST_NATS else "faint"
 
 
 def measure(moved: Moved, between_seeds: float) -> Learnability:
@@ -285,7 +294,7 @@ def print_table(moves: Sequence[Moved]) -> None:
         print(
             f"| {moved.case} | {sentinels} | {seeds} | {margins} "
             f"| {found.mean:+.3f} ({found.error:.3f}, {found.z:.1f}) | {forbidden:+.3f} "
-            f"| {'yes' if found.learnt else 'no'} |"
+            f"| {found.learnt} |"
         )
     print(f"\nStandard deviation between seeds of a case's mean: {np.sqrt(between_seeds):.3f}")
 

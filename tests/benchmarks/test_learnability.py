@@ -104,10 +104,10 @@ def test_the_error_joins_sentinels_and_seeds() -> None:
 
 @pytest.mark.parametrize(
     ("mean", "spread", "learnt"),
-    [(0.5, 0.1, True), (0.5, 2.0, False), (0.04, 0.001, False), (-0.5, 0.1, False)],
+    [(0.5, 0.1, "yes"), (0.5, 2.0, "no"), (0.04, 0.001, "faint"), (-0.5, 0.1, "no")],
 )
 def test_a_case_is_learnt_where_the_gain_is_beyond_noise_and_large(
-    mean: float, spread: float, learnt: bool
+    mean: float, spread: float, learnt: str
 ) -> None:
     gain = mean + spread * np.linspace(-1.0, 1.0, 10)
     assert measure(moved(gain[None]), 0.0).learnt == learnt
