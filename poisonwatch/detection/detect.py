@@ -156,7 +156,8 @@ def _find_primary_queries(influence: Influence) -> tuple[tuple[Sentinel, ...], l
 def _find_unjudged(new: Array, trusted: Array, q: Array, rate: float) -> NDArray[np.bool_]:
     """The new rows (n,) whose scores (n, P) are anomalous, and which are not flagged for it."""
     anomalous = compute_row_q_values(_compute_panel_p_values(new, trusted)[0]) <= rate
-    unjudged: NDArray[np.bool_] = anomalous.any(axis=1) & ~(q <= rate).any(axis=1)
+    flagged = q <= rate
+    unjudged: NDArray[np.bool_] = np.asarray(anomalous.any(axis=1) & ~flagged.any(axis=1))
     return unjudged
 
 
