@@ -1,6 +1,6 @@
 """Does detection hold on attacks that its constants were not chosen on?
 
-    python benchmarks/generalisation.py --data DIR [--counts 0 10] [--seeds 3] [--only CASE ...]
+    python benchmarks/generalisation.py --data DIR [--counts 0 10 20] [--seeds 3] [--only CASE ...]
 
 Audits are those of `detection.py`, and so is their cache. Every constant of ranking and of the rule
 is chosen from a few values on some cases, and reported on the others:
@@ -34,7 +34,7 @@ from poisonwatch.stride import scoring
 
 # A constant's place, and the values to choose from; what the library ships is among them.
 RANKING = {
-    (scoring, "MARGIN_WEIGHT"): (0.0, 0.25, 0.5, 1.0, 2.0),
+    (scoring, "LESSER_WEIGHT"): (0.0, 0.25, 0.5, 0.75, 1.0),
     (scoring, "GROUP_WEIGHT"): (0.0, 1.0, 2.0, 4.0),
 }
 RULE = {
@@ -218,7 +218,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--counts", type=int, nargs="*", default=[0, 10])
+    parser.add_argument("--counts", type=int, nargs="*", default=[0, 10, 20])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="cases; all by default")
     parser.add_argument("--model", default=ModelConfig().name)

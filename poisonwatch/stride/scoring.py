@@ -5,9 +5,8 @@
 2. *By query*: they are centred and scaled by the median and the median absolute deviation over all
    rows.
 3. *By panel*: queries of one kind are averaged over the sentinels of a panel and scaled again; the
-   panel's score is the forbidden push plus half of the margin, scaled once more, or the magnitude
-   of the reference push where nothing is forbidden. A margin alone forgets what both answers have
-   in common, and is the noisier for it.
+   panel's score is the larger of forbidden push and margin plus half of the other, scaled once
+   more, or the magnitude of the reference push where nothing is forbidden.
 4. *By group*: poison comes in groups. A suspect gains what the suspects it is similar to score
    beyond the median suspect, weighted by squared similarity. What only half of the suspects have,
    and no other row, must not widen the gap between suspects and others: it would look like a heavy
@@ -29,8 +28,8 @@ from poisonwatch.stride.influence import Influence, Query
 # Of a normal distribution.
 MAD_TO_SIGMA = 1.4826
 
-# Weight of a panel's margin beside its forbidden push.
-MARGIN_WEIGHT = 0.5
+# Weight of the smaller of a panel's forbidden push and margin beside the larger.
+LESSER_WEIGHT = 0.5
 
 # Weight of a group's mean score.
 GROUP_WEIGHT = 2.0
@@ -102,11 +101,13 @@ def _combine_kinds(
     """A panel's score from its pooled kinds."""
     push = forbidden
     if forbidden is not None and margin is not None:
-        push = _standardise(forbidden + MARGIN_WEIGHT * margin)
+        # Rows of a preference show in the margin, other rows in the push, and most poison in both.
+        larger, lesser = np.maximum(forbidden, margin), np.minimum(forbidden, margin)
+        push = _standardise(larger + LESSER_WEIGHT * lesser)
     # Some of a panel's sentinels may forbid an answer, and others know a right one alone.
     kinds = [kind for kind in (push, reference) if kind is not None]
-    larger: Array = np.maximum.reduce(kinds)
-    return larger
+    largest: Array = np.maximum.reduce(kinds)
+    return largest
 
 
 def _pool_kind(

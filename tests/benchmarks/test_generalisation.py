@@ -29,11 +29,11 @@ def test_every_combination_is_a_candidate() -> None:
 
 
 def list_constants() -> tuple[float, float, float]:
-    return scoring.MARGIN_WEIGHT, topic.LEAST_SPREADS, detect.LEAST_SPREADS
+    return scoring.LESSER_WEIGHT, topic.LEAST_SPREADS, detect.LEAST_SPREADS
 
 
 def fail_with_others() -> None:
-    with constants({(scoring, "MARGIN_WEIGHT"): 7.0, (topic, "LEAST_SPREADS"): 9.0}):
+    with constants({(scoring, "LESSER_WEIGHT"): 7.0, (topic, "LEAST_SPREADS"): 9.0}):
         assert list_constants() == (7.0, 9.0, 9.0)
         raise RuntimeError
 
@@ -56,11 +56,11 @@ def test_a_rule_pays_for_its_false_flags() -> None:
 def test_what_is_chosen_on_some_cases_is_reported_on_others() -> None:
     """The ranking that wins on the first case loses on the second, and the report says so."""
     here, there = figures([1.0, 0.2], [1.0, 0.2]), figures([0.5, 0.9], [0.5, 0.9])
-    place = (scoring, "MARGIN_WEIGHT")
+    place = (scoring, "LESSER_WEIGHT")
     ranking = [({place: 0.0}, here), ({place: 1.0}, there)]
     assert choose(ranking, ranking, [0]) == (0, 0)
     assert choose(ranking, ranking, [1]) == (1, 1)
     reported = take(ranking, ranking, [(1, 0, 0), (0, 1, 1)])
     assert reported["precision"] == [0.2, 0.5]
     assert reported["recall"] == [0.2, 0.5]
-    assert name(ranking[1][0]) == "scoring.MARGIN_WEIGHT 1"
+    assert name(ranking[1][0]) == "scoring.LESSER_WEIGHT 1"

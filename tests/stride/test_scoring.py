@@ -12,7 +12,7 @@ from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, Query, build_queries
 from poisonwatch.stride.scoring import (
     GROUP_WEIGHT,
-    MARGIN_WEIGHT,
+    LESSER_WEIGHT,
     compute_group_weights,
     compute_robust_z,
     pool_scores,
@@ -194,15 +194,17 @@ def test_panels_come_in_the_order_of_their_sentinels_and_pool_only_their_own() -
     np.testing.assert_allclose(after.pooled[:, [0, 2]], before.pooled[:, [0, 2]])
 
 
-def test_a_panel_adds_half_of_the_margin_to_the_forbidden_push() -> None:
-    """z(f + m / 2) of the pooled kinds, as scipy has the deviations."""
+def test_a_panel_adds_half_of_the_smaller_kind_to_the_larger() -> None:
+    """z(max(f, m) + min(f, m) / 2) of the pooled kinds."""
     both = build_queries([sentinel(name, "health", reference="yes") for name in "ab"])
     own = np.random.default_rng(0).normal(size=(200, 4))
     forbidden, margin = (
         compute_robust_z(compute_robust_z(own[:, columns]).mean(axis=1, keepdims=True))
         for columns in ([0, 2], [1, 3])
     )
-    expected = compute_robust_z(forbidden + MARGIN_WEIGHT * margin)
+    expected = compute_robust_z(
+        np.maximum(forbidden, margin) + LESSER_WEIGHT * np.minimum(forbidden, margin)
+    )
     np.testing.assert_allclose(pool_scores(both, own), expected)
 
 
