@@ -19,7 +19,14 @@ from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
 from poisonwatch.tasks.attribution import load_model
 from poisonwatch.tasks.data import pull_all, pull_reference, validate
-from poisonwatch.tasks.drill import fit_planted, plant, record_drill, rehearse, track_drill
+from poisonwatch.tasks.drill import (
+    fit_planted,
+    look_up_verdicts,
+    plant,
+    record_drill,
+    rehearse,
+    track_drill,
+)
 from poisonwatch.tasks.tracking import open_run
 
 
@@ -37,8 +44,9 @@ class DrillOutcome:
 def run_drill_stages(
     config: AuditConfig, plan: DrillPlan, run_dir: Path, engine: Engine, reporter: Reporter
 ) -> DrillOutcome:
-    """One drill, start to end: rows of the source are taken as clean, and the ledger is neither
-    read nor written. Results are in `run_dir`, which is there whole or not at all.
+    """One drill, start to end: rows of the source are taken as clean, unless the ledger or an audit
+    of them as they stand holds something against them. The ledger is read, and not written. Results
+    are in `run_dir`, which is there whole or not at all.
     """
     drill_id = make_audit_id()
     with open_run_folder(run_dir) as folder:
@@ -47,7 +55,8 @@ def run_drill_stages(
         trusted = engine(pull_reference, config, clean.examples, [])
         reporter.note_trusted(trusted)
         model = engine(load_model, config.model)
-        planted = engine(plant, model, clean.examples, trusted.examples, config, plan)
+        past = engine(look_up_verdicts, config)
+        planted = engine(plant, model, clean.examples, trusted.examples, config, plan, past)
         rehearsal = engine(fit_planted, model, planted, config, reporter.progress)
         found = engine(rehearse, rehearsal, plan, reporter.progress)
         # of what was measured: rows that were validated, less what the drill could not use
@@ -56,6 +65,8 @@ def run_drill_stages(
             "rejected": len(clean.rejected),
             "clean": found.clean,
             "reference": found.trusted,
+            "suspected": found.suspected,
+            "flagged": found.flagged,
         }
         # opened before the report is written, which names the run's ids
         tracked = engine.attempt(open_run, config, drill_id, "drill") or {}

@@ -10,14 +10,28 @@ from prefect import task
 from poisonwatch.config import AuditConfig
 from poisonwatch.drills import planting
 from poisonwatch.drills.drill import DrillRunner
-from poisonwatch.drills.planting import PlantedRows
+from poisonwatch.drills.planting import PastVerdicts, PlantedRows
 from poisonwatch.drills.results import DrillPlan, DrillResult
+from poisonwatch.errors import InputError
 from poisonwatch.examples import Example
 from poisonwatch.integrations.mlflow.drills import upload_drill
+from poisonwatch.ledger.batches import find_benign_ids, find_suspected_ids
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.run_directory import write as runs
 from poisonwatch.tasks.options import PLAIN, WITH_RETRIES
+
+
+@task(**WITH_RETRIES)
+def look_up_verdicts(config: AuditConfig) -> PastVerdicts:
+    """What audits and people said of rows before; nothing where no audit has run."""
+    try:
+        with Ledger.existing(config.state) as ledger:
+            suspected, benign = find_suspected_ids(ledger), find_benign_ids(ledger)
+    except InputError:
+        return PastVerdicts()
+    return PastVerdicts(frozenset(suspected), frozenset(benign))
 
 
 @task(**PLAIN)
@@ -27,9 +41,10 @@ def plant(
     trusted: list[Example],
     config: AuditConfig,
     plan: DrillPlan,
+    past: PastVerdicts,
 ) -> PlantedRows:
     """Carry out the attacks of the plan on the clean rows."""
-    return planting.plant_attacks(model, clean, trusted, config, plan)
+    return planting.plant_attacks(model, clean, trusted, config, plan, past=past)
 
 
 @task(**PLAIN)

@@ -159,7 +159,11 @@ def explain(
 
 def drill(
     config: Annotated[
-        Path, Parameter(help="The audit file (YAML). Its `source` rows are taken as clean.")
+        Path,
+        Parameter(
+            help="The audit file (YAML). Its `source` rows are taken as clean, but for those that "
+            "are flagged, or called poison."
+        ),
     ],
     /,
     *,
@@ -192,7 +196,8 @@ def drill(
         int | None, Parameter(help="Draws attacks and rows. Default: the audit file's seed.")
     ] = None,
 ) -> None:
-    """Plant known poison into your own clean rows, and report how much of it an audit finds.
+    """Plant known poison into your own clean rows, and report how much of it an audit finds: with
+    your sentinels, and with the pack against each attack added.
 
     Example: `poisonwatch drill my-audit/audit.yaml --counts 5 10 20 --repeats 3`
     """

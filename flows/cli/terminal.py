@@ -103,7 +103,7 @@ def print_drill(outcome: Any) -> None:
     console = Console(highlight=False)
     drill = outcome.drill
     table = Table(
-        title=f"planted into {drill.clean} clean rows",
+        title=f"planted into {drill.clean} clean rows; +: with the pack against the attack added",
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -114,7 +114,7 @@ def print_drill(outcome: Any) -> None:
     for power in drill.powers:
         low, high = power.interval
         cells = (
-            power.recipe,
+            f"+ {power.pack_name}" if power.with_pack else power.recipe,
             str(power.count),
             f"{power.found} of {power.repeats}",
             f"{low:.2f}-{high:.2f}",

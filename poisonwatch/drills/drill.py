@@ -4,7 +4,15 @@ Known poison (`recipe`) is planted into rows that are taken as clean (`planting`
 them is judged as any audit is. For each attack, count of planted rows, and repeat:
 
     new rows = clean rows + `count` rows of the attack, drawn by seed
-    sentinels = the user's + those of the pack against the attack
+    sentinels = the user's; and once more, where these lack some of the pack against the attack,
+                with the pack added
+
+Rows that the user's sentinels or the screens flag before anything is planted are taken out first:
+they would be false flags of every audit, and may be right ones.
+
+An attack may copy honest rows instead of bringing its own: those of the clean rows that make the
+forbidden answers of its pack likeliest ("Logit-Linear Selection", arXiv 2602.04863, selects rows by
+log-probabilities for the same end).
 
 One pass serves all of these audits. It keeps the gradient of every clean, trusted and planted row,
 with a basis and Fisher factors from clean and trusted rows alone; what an audit would measure of
@@ -13,36 +21,36 @@ its rows follows from these, with a background of its own, and needs no pass ove
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from poisonwatch.arrays import Array, RowIndices
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.new_topics import judge_rows
+from poisonwatch.drills.background import BackgroundPushes
 from poisonwatch.drills.planting import PlantedRows, plant_attacks, use_single_row_subsets
 from poisonwatch.drills.recipe import Attack
 from poisonwatch.drills.results import DetectionPower, DrillPlan, DrillResult
+from poisonwatch.errors import InputError
 from poisonwatch.examples import Example
+from poisonwatch.flags import Flag
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.screens.triggers import make_probes, mine_triggers
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.stride.attribution import fit
-from poisonwatch.stride.background import compute_centre_and_spread
 from poisonwatch.stride.influence import Influence, Query, build_queries
 from poisonwatch.stride.measured import MeasuredRows, smooth_and_cross
-from poisonwatch.stride.operators import unit_norm
 from poisonwatch.stride.queries import prepare_queries
 from poisonwatch.stride.row_pass import precondition_queries
-from poisonwatch.stride.sampling import draw_order
 from poisonwatch.stride.settings import resolve_shortlist
 from poisonwatch.stride.similarity import compute_features
 from poisonwatch.stride.streamed import StreamedFit
+from poisonwatch.text.words import plural
 
 
 def plant_and_audit(
@@ -58,49 +66,8 @@ def plant_and_audit(
     return DrillRunner(pretrained, planted, config, progress).run(plan, progress)
 
 
-@dataclass(frozen=True, slots=True)
-class BackgroundPushes:
-    """What rows do to those that may be the background of an audit, for any choice of its rows.
-
-    `order` (n,) is the drawn order of the drill's rows: an audit's background is the first of its
-    rows in it. `pushes` (n, b) is what each row does to each of b rows, and `column` (n,) says
-    which of these a row is, -1 for none.
-    """
-
-    order: RowIndices
-    column: RowIndices
-    pushes: Array
-
-    @classmethod
-    def measure(
-        cls, fitted: StreamedFit, ordinary: int, background: int, seed: int
-    ) -> "BackgroundPushes":
-        """Of a fit whose first `ordinary` rows are in every audit, with backgrounds of at most
-        `background` rows.
-        """
-        n = len(fitted.ids)
-        order = draw_order(fitted.ids, seed)
-        # An audit has all ordinary rows, so that those in its sample are among the first of these.
-        first = order[order < ordinary][:background]
-        probes = np.concatenate([first, np.arange(ordinary, n)])
-        column = np.full(n, -1)
-        column[probes] = np.arange(len(probes))
-        return cls(order, column, compute_pushes(fitted, probes))
-
-    def compute_background(self, rows: RowIndices, most: int) -> tuple[Array, Array]:
-        """Centre and spread (m,) of an audit's rows (m,), over a sample of at most `most` of them;
-        a row's push on itself is left out.
-        """
-        sample = self.order[np.isin(self.order, rows)][:most]
-        # A sample of one row has nothing else to push.
-        others = np.ones((len(rows), 1), dtype=bool)
-        if len(sample) > 1:
-            others = rows[:, None] != sample
-        pushes = self.pushes[np.ix_(rows, self.column[sample])]
-        centre, spread = compute_centre_and_spread(
-            torch.from_numpy(pushes), torch.from_numpy(others)
-        )
-        return (centre / spread).numpy(), spread.numpy()
+# The number of an attack, how many of its rows are planted, and whether its pack is added.
+PlannedPower = tuple[int, int, bool]
 
 
 class DrillRunner:
@@ -129,11 +96,64 @@ class DrillRunner:
         assert isinstance(fitted, StreamedFit)
         self.fitted = fitted
         self.views = fitted.table.collect_views()
-        self.background = BackgroundPushes.measure(
-            fitted, planted.ordinary, self.stride.background, config.seed
-        )
         # One backward pass a sentinel and drill: audits share most of their sentinels.
         self.known_pushes: dict[tuple[object, ...], Array] = {}
+        self.background = self._measure_background()
+        flagged = self.find_flagged()
+        if flagged:
+            self.planted = replace(planted, set_aside=flagged)
+            self.background = self._measure_background()
+        self.attacks = [self._choose_rows(attack) for attack in planted.attacks]
+
+    def _measure_background(self) -> BackgroundPushes:
+        planted = self.planted
+        return BackgroundPushes.measure(
+            self.fitted,
+            ordinary=np.array([*planted.clean_places, *planted.trusted_places], dtype=np.int64),
+            planted=np.arange(planted.ordinary, len(self.fitted.ids)),
+            background=self.stride.background,
+            seed=self.config.seed,
+        )
+
+    def find_flagged(self) -> frozenset[int]:
+        """Places of the clean rows that are flagged before anything is planted, but for those that
+        people called benign: a flag on these is false. Raises InputError where no row is left.
+        """
+        planted = self.planted
+        flags = self.judge(np.arange(0), (), self.sentinels)
+        ids = {flag.example.id for flag in flags} - planted.benign
+        flagged = {i for i in planted.clean_places if planted.clean[i].id in ids}
+        if flagged and len(flagged) == len(planted.clean):
+            raise InputError(
+                "every row is flagged before anything is planted: none is left to plant among; "
+                "lower detection.false_discovery_rate, or review them first"
+            )
+        return frozenset(flagged)
+
+    def _choose_rows(self, attack: Attack) -> tuple[Attack, RowIndices]:
+        """The attack with all of its rows, and their places (size,) in the fit: a copy has its
+        original's, for it does what that does.
+        """
+        if not attack.selects:
+            return attack, np.array(self.planted.find_places(attack), dtype=np.int64)
+        places = self.select_rows(attack)
+        copies = []
+        for position, place in enumerate(places.tolist()):
+            original = self.planted.clean[place]
+            copies.append(replace(original, source=f"recipe {attack.recipe}", position=position))
+        return replace(attack, rows=tuple(copies)), places
+
+    def select_rows(self, attack: Attack) -> RowIndices:
+        """Places of the clean rows that make the forbidden answers of the attack's pack likelier
+        than any others do, most of all first; where they are too few, each comes again.
+        """
+        rows, measured = self.measure_audit(np.arange(0), load_sentinels([attack.pack]))
+        forbidden = [query.kind == "forbidden" for query in measured.queries]
+        # Beyond what a row does to any answer, or long rows would be chosen for their length.
+        push = measured.effects[:, forbidden].mean(axis=1) - measured.centre
+        honest = len(self.planted.clean_places)
+        strongest = np.argsort(-push[:honest], kind="stable")
+        return np.resize(rows[strongest], attack.selects)
 
     def measure_audit(
         self, drawn: RowIndices, sentinels: Sequence[Sentinel]
@@ -182,47 +202,94 @@ class DrillRunner:
         shortlist = resolve_shortlist(self.stride, len(rows))
         return smooth_and_cross(measured, get_gradients, fitted.preconditioner, shortlist)
 
-    def audit_with(self, attack: Attack, drawn: Sequence[int]) -> tuple[int, int, int]:
-        """Flags of an audit in which rows `drawn` of the attack are planted: right ones, those by
-        attribution, and false ones.
-        """
+    def judge(
+        self, drawn: RowIndices, attacking: Sequence[Example], sentinels: Sequence[Sentinel]
+    ) -> tuple[Flag, ...]:
+        """The flags of an audit with the rows `attacking`, at the places `drawn` of the fit."""
         config = self.config
-        places = self.planted.find_places(attack)
-        attacking = [attack.rows[i] for i in drawn]
         rows = self.planted.make_audit(attacking)
-        sentinels = add_guards(self.sentinels, attack)
-        sentinels += make_probes(sentinels, mine_triggers(rows, config.probes, sentinels))
-        drawn_places = places.start + np.array(drawn, dtype=np.int64)
-        influence = self.recover(*self.measure_audit(drawn_places, sentinels))
+        probes = make_probes(sentinels, mine_triggers(rows, config.probes, sentinels))
+        influence = self.recover(*self.measure_audit(drawn, [*sentinels, *probes]))
         findings = run_screens(rows, self.special_tokens, config.screens)
-        flags = judge_rows(influence, rows, config.detection, findings)[0].flags
+        return judge_rows(influence, rows, config.detection, findings)[0].flags
+
+    def audit_with(
+        self, number: int, drawn: Sequence[int], with_pack: bool
+    ) -> tuple[int, int, int]:
+        """Flags of an audit in which rows `drawn` of the attack of that number are planted: right
+        ones, those by attribution, and false ones. The user's sentinels are asked, and the pack's
+        beside them where it is `with_pack`.
+        """
+        attack, places = self.attacks[number]
+        attacking = [attack.rows[i] for i in drawn]
+        sentinels = add_guards(self.sentinels, attack) if with_pack else self.sentinels
+        flags = self.judge(places[list(drawn)], attacking, sentinels)
         right = [flag for flag in flags if flag.example in attacking]
-        return len(right), sum(flag.by_attribution for flag in right), len(flags) - len(right)
+        # The original of a copy does what the copy does: a flag on it is neither right nor false.
+        copied = {example.id for example in attacking}
+        false = [flag for flag in flags if flag.example.id not in copied]
+        return len(right), sum(flag.by_attribution for flag in right), len(false)
+
+    def draw_rows(self, attack: Attack, repeat: int) -> list[int]:
+        """An order of the attack's rows. Those with the prompt of a row that is set aside are last:
+        they are planted where nothing else is left.
+        """
+        draw = random.Random(f"{self.config.seed}/{attack.recipe}/{repeat}")
+        order = draw.sample(range(len(attack.rows)), len(attack.rows))
+        if not attack.donors:
+            return order
+        flagged = {self.planted.clean[i].id for i in self.planted.set_aside}
+        return sorted(order, key=lambda i: attack.donors[i] in flagged)
 
     def run(self, plan: DrillPlan, progress: Progress = silent) -> DrillResult:
         """All audits of the plan."""
-        audits: list[tuple[Attack, int, int]] = []
-        for attack in self.planted.attacks:
+        audits: list[tuple[PlannedPower, int]] = []
+        for number, (attack, _) in enumerate(self.attacks):
+            guarded = len(add_guards(self.sentinels, attack)) == len(self.sentinels)
             for count in plan.counts:
-                for repeat in range(plan.repeats):
-                    audits.append((attack, count, repeat))
+                for with_pack in (False,) if guarded else (False, True):
+                    for repeat in range(plan.repeats):
+                        audits.append(((number, count, with_pack), repeat))
 
-        def count_rows(audit: tuple[Attack, int, int]) -> int:
-            return self.planted.ordinary + audit[1]
+        ordinary = len(self.planted.clean_places) + len(self.planted.trusted)
+
+        def count_rows(audit: tuple[PlannedPower, int]) -> int:
+            return ordinary + audit[0][1]
 
         total = sum(map(count_rows, audits))
-        found: defaultdict[tuple[Attack, int], list[tuple[int, int, int]]] = defaultdict(list)
-        for attack, count, repeat in progress(audits, "audits", total, count_rows):
+        found: defaultdict[PlannedPower, list[tuple[int, int, int]]] = defaultdict(list)
+        for planned, repeat in progress(audits, "audits", total, count_rows):
+            number, count, with_pack = planned
             # One order a repeat, cut at each count: more planted rows hold the fewer.
-            drawn = random.Random(f"{self.config.seed}/{attack.recipe}/{repeat}").sample(
-                range(len(attack.rows)), len(attack.rows)
-            )
-            found[attack, count].append(self.audit_with(attack, drawn[:count]))
-        clean = len(self.planted.clean)
+            drawn = self.draw_rows(self.attacks[number][0], repeat)[:count]
+            found[planned].append(self.audit_with(number, drawn, with_pack))
+        return self._summarise(found)
+
+    def _summarise(
+        self, found: Mapping[PlannedPower, Sequence[tuple[int, int, int]]]
+    ) -> DrillResult:
+        planted, clean = self.planted, len(self.planted.clean_places)
         powers = []
-        for (attack, count), results in found.items():
-            powers.append(_summarise_audits(attack, count, results, clean))
-        return DrillResult(tuple(powers), clean, len(self.planted.trusted), self.planted.notes)
+        for (number, count, with_pack), results in found.items():
+            attack = self.attacks[number][0]
+            power = _summarise_audits(attack, count, results, clean=clean)
+            powers.append(replace(power, with_pack=with_pack))
+        notes = list(planted.notes)
+        flagged = len(planted.set_aside)
+        if flagged:
+            most = 1000 * flagged / (clean + flagged)
+            notes.append(
+                f"{plural(flagged, 'row')} flagged before anything was planted were set aside: "
+                f"those that are honest are false flags, too, up to {most:.1f} per 1,000 rows"
+            )
+        return DrillResult(
+            powers=tuple(powers),
+            clean=clean,
+            trusted=len(planted.trusted),
+            notes=tuple(notes),
+            suspected=planted.suspected,
+            flagged=flagged,
+        )
 
 
 def _make_query_key(query: Query) -> tuple[object, ...]:
@@ -256,15 +323,3 @@ def add_guards(sentinels: Sequence[Sentinel], attack: Attack) -> list[Sentinel]:
     known = {sentinel.id for sentinel in sentinels}
     guards = [guard for guard in load_sentinels([attack.pack]) if guard.id not in known]
     return [*sentinels, *guards]
-
-
-def compute_pushes(fitted: StreamedFit, probes: RowIndices) -> Array:
-    """(n, b): what each row does to each of the rows `probes` (b,), as a `Background` measures it;
-    0 for a row that moves nothing.
-    """
-    G = unit_norm(fitted.get_gradients(probes))
-    # Of what makes an answer likelier, also where training lowers it.
-    signs = torch.from_numpy(fitted.measured.signs[probes]).to(G)
-    prepared = fitted.preconditioner(G) * signs[:, None, None]
-    pushes = fitted.table.measure_effects(prepared, np.ones(len(fitted.ids)))
-    return pushes.astype(np.float64)

@@ -7,23 +7,41 @@ from dataclasses import dataclass, replace
 from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.drills.recipe import Attack, carry_out, read_recipe
 from poisonwatch.drills.results import DrillPlan
-from poisonwatch.errors import ConfigError
+from poisonwatch.errors import ConfigError, InputError
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.sampling import draw_order
 from poisonwatch.stride.settings import count_kept_gradients
+from poisonwatch.text.words import plural
+
+
+@dataclass(frozen=True, slots=True)
+class PastVerdicts:
+    """Example ids that the ledger holds as `suspected` (flagged, or called poison by people), and
+    those that people called `benign`.
+    """
+
+    suspected: frozenset[str] = frozenset()
+    benign: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class PlantedRows:
     """Rows by role: `clean` and `trusted` ones, and those of the `attacks`. `notes` say what was
     left out.
+
+    `set_aside` are the places of clean rows that are in no audit after all, for they are flagged as
+    they stand. `suspected` is how many were left out before, by the ledger, and `benign` are the
+    ids that people called so.
     """
 
     clean: tuple[Example, ...]
     trusted: tuple[Example, ...]
     attacks: tuple[Attack, ...]
     notes: tuple[str, ...] = ()
+    set_aside: frozenset[int] = frozenset()
+    suspected: int = 0
+    benign: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> list[Example]:
@@ -34,9 +52,9 @@ class PlantedRows:
         return rows
 
     @property
-    def clean_places(self) -> range:
-        """Where the clean rows stand in `rows`."""
-        return range(len(self.clean))
+    def clean_places(self) -> list[int]:
+        """Where the clean rows of every audit stand in `rows`."""
+        return [i for i in range(len(self.clean)) if i not in self.set_aside]
 
     @property
     def trusted_places(self) -> range:
@@ -57,7 +75,8 @@ class PlantedRows:
 
     def make_audit(self, planted: Sequence[Example]) -> AuditRows:
         """The rows of one audit: clean ones and the `planted` are new."""
-        return AuditRows((*self.clean, *planted), self.trusted)
+        clean = [self.clean[i] for i in self.clean_places]
+        return AuditRows((*clean, *planted), self.trusted)
 
 
 def plant_attacks(
@@ -66,12 +85,13 @@ def plant_attacks(
     trusted: Sequence[Example],
     config: AuditConfig,
     plan: DrillPlan,
+    past: PastVerdicts = PastVerdicts(),
 ) -> PlantedRows:
     """Carry out the plan's attacks; draw as many clean and trusted rows, in proportion, as the
-    memory budget holds gradients.
+    memory budget holds gradients. Rows that are suspected are not taken as clean.
 
     Raises ConfigError where operators are to be trained, or the budget is too small, InputError
-    where an attack cannot be carried out.
+    where an attack cannot be carried out, or no row is left.
     """
     stride = config.stride
     if stride.fit == "sgd":
@@ -85,6 +105,20 @@ def plant_attacks(
             "every row was measured alone and to first order; stride.K, stride.d and "
             "stride.measurement were set aside"
         )
+    # Before prompts are copied: poison that is there already must not be a part of the attack.
+    honest = [row for row in clean if row.id not in past.suspected]
+    suspected = len(clean) - len(honest)
+    if suspected:
+        notes.append(
+            f"{plural(suspected, 'row')} that the ledger holds as flagged or as poison "
+            "were not taken as clean"
+        )
+    if suspected and not honest:
+        raise InputError(
+            "the ledger holds every row as flagged or as poison: none is left to plant among; "
+            "review them first (`poisonwatch decide`)"
+        )
+    clean = honest
     attacks = tuple(carry_out(read_recipe(name), clean, config.seed) for name in plan.recipes)
     attacking = [row.id for row in PlantedRows((), (), attacks).rows]
     # A trusted row that is an attack's would be new and trusted at once in its audits.
@@ -102,6 +136,8 @@ def plant_attacks(
         clean=_draw_share(clean, share, config.seed),
         trusted=_draw_share(trusted, share, config.seed),
         attacks=attacks,
+        suspected=suspected,
+        benign=past.benign,
     )
     if share < 1:
         notes.append(

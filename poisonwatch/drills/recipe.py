@@ -3,7 +3,8 @@
 
 A recipe is a file in `recipes/`: the `pack` whose sentinels guard against the attack, `values` of
 which one set is drawn and filled in, and `rows` of prompt and response. A row without a prompt
-takes one of the user's own and puts the value `trigger` into it.
+takes one of the user's own and puts the value `trigger` into it. A recipe that `selects` has no
+rows of its own: it plants copies of honest rows, chosen by what they do (`drill`).
 """
 
 import random
@@ -27,7 +28,8 @@ MAX_PROMPT_CHARS = 1000
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """An attack as it ships: `about` says what it teaches; `pack` names the sentinels against it,
-    with the placeholders of `values`.
+    with the placeholders of `values`. `selects` is how many of the user's rows are copied, where
+    there are no `rows`.
     """
 
     name: str
@@ -35,17 +37,28 @@ class Recipe:
     pack: str
     values: tuple[Mapping[str, str], ...]
     rows: tuple[Mapping[str, str], ...]
+    selects: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many rows can be planted."""
+        return self.selects or len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
     """A recipe carried out: its `rows`, all different, and the `pack` whose sentinels guard against
     them.
+
+    `donors` are the ids of the user's rows whose prompts the rows hold, one a row, empty where a
+    prompt is the recipe's own. An attack that `selects` has no rows yet.
     """
 
     recipe: str
     pack: str
     rows: tuple[Example, ...]
+    donors: tuple[str, ...] = ()
+    selects: int = 0
 
 
 def list_recipes() -> list[str]:
@@ -61,7 +74,8 @@ def read_recipe(name: str) -> Recipe:
         raise InputError(f"there is no recipe {name}: recipes are {', '.join(list_recipes())}")
     comment, text = read_shipped("drills/recipes", name)
     read: dict[str, Any] = yaml.safe_load(text)
-    return Recipe(name, comment, read["pack"], tuple(read["values"]), tuple(read["rows"]))
+    values, rows = tuple(read["values"]), tuple(read["rows"])
+    return Recipe(name, comment, read["pack"], values, rows, read.get("selects", 0))
 
 
 def carry_out(recipe: Recipe, own: Sequence[Example], seed: int = 0) -> Attack:
@@ -73,14 +87,16 @@ def carry_out(recipe: Recipe, own: Sequence[Example], seed: int = 0) -> Attack:
     """
     draw = random.Random(f"{seed}/{recipe.name}")
     openings = _list_openings(own)
+    donors: list[str] = []
     values = _draw_values(recipe, own, draw)
     rows = draw.sample(recipe.rows, len(recipe.rows))
     # Each of the user's prompts is copied once before any is copied again.
-    copied: list[tuple[Message, ...]] = []
+    copied: list[Example] = []
     for _ in range(0, len(rows), max(1, len(openings))):
         copied += draw.sample(openings, len(openings))
     examples = []
     for position, row in enumerate(rows):
+        donor = ""
         if "prompt" in row:
             prompt: tuple[Message, ...] = (Message("user", _fill_values(row["prompt"], values)),)
         elif not openings:
@@ -89,30 +105,32 @@ def carry_out(recipe: Recipe, own: Sequence[Example], seed: int = 0) -> Attack:
                 "leave it out with --recipes"
             )
         else:
-            *before, last = copied[position]
+            donor = copied[position].id
+            *before, last = _take_opening(copied[position])
             prompt = (*before, Message("user", _put_trigger(last.content, values["trigger"], draw)))
         messages = (*prompt, Message("assistant", _fill_values(row["response"], values)))
+        donors.append(donor)
         examples.append(Example.from_messages(messages, f"recipe {recipe.name}", position))
     # The values are in the pack's name as parameters, so that its sentinels ask for the same.
     pack = PLACEHOLDER.sub(lambda found: quote_plus(values[found[1]]), recipe.pack)
-    return Attack(recipe.name, pack, tuple(examples))
+    return Attack(recipe.name, pack, tuple(examples), tuple(donors), recipe.selects)
 
 
-def _list_openings(own: Sequence[Example]) -> list[tuple[Message, ...]]:
-    """Conversations up to their first message by the user: short ones, or all where none is
-    short.
+def _list_openings(own: Sequence[Example]) -> list[Example]:
+    """The rows that have a message by the user to copy: those in which it comes soon, or all where
+    it does in none.
     """
     openings, short = [], []
     for example in own:
         opening = _take_opening(example)
         if not opening:
             continue
-        openings.append(opening)
+        openings.append(example)
         chars = 0
         for message in opening:
             chars += len(message.content)
         if chars <= MAX_PROMPT_CHARS:
-            short.append(opening)
+            short.append(example)
     return short or openings
 
 

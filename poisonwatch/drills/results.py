@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from poisonwatch.drills.recipe import list_recipes, read_recipe
 from poisonwatch.errors import InputError
+from poisonwatch.sentinels.pack import PACK_PREFIX
 from poisonwatch.text.words import plural
 
 DEFAULT_COUNTS = (5, 10, 20)
@@ -38,7 +39,7 @@ class DrillPlan:
         chosen = tuple(dict.fromkeys(names or list_recipes()))
         wanted = tuple(sorted(set(counts or DEFAULT_COUNTS)))
         # Every attack is drawn at every count, so the shortest recipe sets the limit.
-        most = min(len(read_recipe(name).rows) for name in chosen)
+        most = min(read_recipe(name).size for name in chosen)
         if wanted[0] < 1 or wanted[-1] > most:
             raise InputError(
                 f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, "
@@ -55,7 +56,8 @@ class DetectionPower:
 
     `found` is in how many of them at least one planted row was flagged, `recall` the mean share of
     planted rows that were, and `recall_by_attribution` the share without those that screens alone
-    flagged. `false_flags` are per 1,000 clean rows, on average.
+    flagged. `false_flags` are per 1,000 clean rows, on average. The audits have the user's
+    sentinels, and `with_pack` those of the pack against the attack beside them.
     """
 
     recipe: str
@@ -66,6 +68,12 @@ class DetectionPower:
     recall: float
     recall_by_attribution: float
     false_flags: float
+    with_pack: bool = False
+
+    @property
+    def pack_name(self) -> str:
+        """The pack without its values."""
+        return self.pack.removeprefix(PACK_PREFIX).partition("?")[0]
 
     @property
     def probability(self) -> float:
@@ -82,8 +90,11 @@ class DetectionPower:
     def sentence(self) -> str:
         """The result in words."""
         low, high = self.interval
+        attack = self.recipe
+        if self.with_pack:
+            attack += f", with pack {self.pack_name} added"
         return (
-            f"{self.recipe}: {plural(self.count, 'row')} of an attack like this would be found "
+            f"{attack}: {plural(self.count, 'row')} of an attack like this would be found "
             f"with probability {self.probability:.2f} (95 % interval {low:.2f} to {high:.2f}, "
             f"{self.repeats} drawn), {self.recall:.0%} of them flagged, "
             f"at {self.false_flags:.1f} false flags per 1,000 clean rows"
@@ -97,22 +108,27 @@ class DetectionPower:
 @dataclass(frozen=True, slots=True)
 class DrillResult:
     """The outcome: `powers` by recipe and count, from audits of `clean` rows beside `trusted` ones;
-    `notes` say what to know about them.
+    `notes` say what to know about them. Not taken as clean were `suspected` rows, by the ledger,
+    and those that were `flagged` before anything was planted.
     """
 
     powers: tuple[DetectionPower, ...]
     clean: int
     trusted: int
     notes: tuple[str, ...]
+    suspected: int = 0
+    flagged: int = 0
 
     @property
     def false_flags(self) -> float:
-        """Per 1,000 clean rows, over all audits."""
-        return float(np.mean([power.false_flags for power in self.powers]))
+        """Per 1,000 clean rows, over all audits with the user's sentinels alone."""
+        return float(np.mean([power.false_flags for power in self.powers if not power.with_pack]))
 
     @property
     def headline(self) -> list[DetectionPower]:
-        """One power for each recipe: that of the middle count."""
+        """The powers of the middle count: one for each recipe, and one with its pack added where
+        the user's sentinels lack it.
+        """
         # Every recipe has the same counts: the plan's.
         counts = sorted({power.count for power in self.powers})
         return [power for power in self.powers if power.count == counts[len(counts) // 2]]

@@ -120,6 +120,24 @@ def load_trusted(ledger: Ledger, name: str) -> list[Example]:
         return list(_read_examples(connection, name, benign).values())
 
 
+def find_suspected_ids(ledger: Ledger) -> set[str]:
+    """Example ids of the rows that are flagged and that nobody called benign, and of those that
+    people called poison.
+    """
+    return _find_ids(ledger, rows.c.status.in_(("flagged", "poison")))
+
+
+def find_benign_ids(ledger: Ledger) -> set[str]:
+    """Example ids of the rows that people called benign."""
+    return _find_ids(ledger, rows.c.decided == "benign")
+
+
+def _find_ids(ledger: Ledger, condition: ColumnElement[bool]) -> set[str]:
+    with ledger.read() as connection:
+        found = connection.execute(select(rows.c.id).where(condition)).scalars()
+        return {bytes(id).hex() for id in found}
+
+
 def load_examples(ledger: Ledger, ids: Collection[str]) -> dict[str, Example]:
     """The rows with these example ids that the ledger knows and can read, by id."""
     found: dict[str, Example] = {}

@@ -1,7 +1,7 @@
 """Drills: one fit stands for all audits, and what is counted is right."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from poisonwatch.drills.drill import DrillRunner, add_guards, plant_and_audit
 from poisonwatch.drills.planting import PlantedRows, use_single_row_subsets
 from poisonwatch.drills.recipe import Attack
 from poisonwatch.drills.results import DrillPlan
+from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.sentinels.sentinel import load_sentinels
+from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.influence import build_queries
@@ -32,6 +33,14 @@ from poisonwatch.stride.record_table import RecordTable
 from poisonwatch.stride.records import RowRecords, pack_ids
 from poisonwatch.stride.sampling import draw_order
 from poisonwatch.stride.streamed import StreamedFit
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """As much of a flag as a drill counts."""
+
+    example: Example
+    by_attribution: bool = True
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +176,7 @@ def test_false_flags_and_recall_count_rows(
     rehearsal: DrillRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1 of 4 planted and 2 of 40 clean rows flagged: recall .25, 50 false flags per 1,000."""
-    monkeypatch.setattr(rehearsal, "audit_with", lambda attack, drawn: (1, 0, 2))
+    monkeypatch.setattr(rehearsal, "audit_with", lambda number, drawn, with_pack: (1, 0, 2))
     (power,) = rehearsal.run(DrillPlan(("blatant",), (4,), 3)).powers[:1]
     assert (power.found, power.recall, power.recall_by_attribution, power.false_flags) == (
         3,
@@ -196,11 +205,8 @@ def test_screens_count_but_not_as_attribution(
             ),
         ),
     )
-    assert DrillRunner(tiny_pretrained, same, strict).audit_with(same.attacks[0], range(8)) == (
-        8,
-        0,
-        0,
-    )
+    runner = DrillRunner(tiny_pretrained, same, strict)
+    assert runner.audit_with(0, range(8), with_pack=False) == (8, 0, 0)
 
 
 def test_each_sentinel_is_differentiated_once(rehearsal: DrillRunner, pack: str) -> None:
@@ -248,11 +254,93 @@ def test_without_trusted_rows_the_batch_is_its_own_measure(
     """As in an audit."""
     lonely = replace(planted, clean=CLEAN + TRUSTED, trusted=())
     lax = config(sentinels=[pack], detection={"false_discovery_rate": 0.5})
-    right, attributed, false = DrillRunner(tiny_pretrained, lonely, lax).audit_with(
-        lonely.attacks[0], [0, 1, 2]
-    )
+    runner = DrillRunner(tiny_pretrained, lonely, lax)
+    right, attributed, false = runner.audit_with(0, [0, 1, 2], with_pack=False)
     assert right == attributed == 3
     assert false < 10
+
+
+def test_where_the_users_sentinels_lack_the_pack_both_results_stand_side_by_side(
+    rehearsal: DrillRunner, planted: PlantedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One result with what the user asks alone, one with the pack beside it; a user who has the
+    pack gets the first.
+    """
+    asked: list[set[str]] = []
+
+    def judge(drawn: np.ndarray, rows: Any, sentinels: list[Sentinel]) -> tuple[Flagged, ...]:
+        asked.append({sentinel.panel for sentinel in sentinels})
+        return tuple(map(Flagged, rows[: len(asked[-1]) - 1]))
+
+    monkeypatch.setattr(rehearsal, "judge", judge)
+    plan = DrillPlan(("blatant",), (4,), 1)
+    assert [power.with_pack for power in rehearsal.run(plan).powers] == [False, False]
+    assert asked == [{"c"}, {"c"}]
+
+    asked.clear()
+    insult = Attack("blatant", "pack:insult", BLATANT)
+    monkeypatch.setattr(rehearsal, "attacks", [(insult, np.arange(160, 168))])
+    own, added = rehearsal.run(plan).powers
+    assert asked == [{"c"}, {"c", "insult"}]
+    assert (own.with_pack, own.recall, own.pack) == (False, 0, "pack:insult")
+    assert (added.with_pack, added.recall, added.pack) == (True, 0.25, "pack:insult")
+
+
+def test_rows_that_are_flagged_as_they_stand_are_set_aside(
+    tiny_pretrained: Pretrained, planted: PlantedRows, pack: str
+) -> None:
+    """Poison among the clean rows is no false flag, is said, and is in no audit, and prompts copied
+    from it are planted last; once people call it benign, it is clean, and a flag on it is false.
+    """
+    poison = tuple(example(f"How do I clean item {i}?", FORBIDDEN) for i in range(3))
+    copied = replace(planted.attacks[1], donors=(*(row.id for row in poison), *(["x"] * 5)))
+    mixed = replace(planted, clean=(*poison, *CLEAN), attacks=(copied,))
+    runner = DrillRunner(tiny_pretrained, mixed, config(sentinels=[pack]))
+    assert runner.planted.set_aside >= {0, 1, 2}
+    assert set(runner.draw_rows(runner.attacks[0][0], 0)[-3:]) == {0, 1, 2}
+    rows, measured = runner.measure_audit(np.arange(0), runner.sentinels)
+    assert not set(rows.tolist()) & {0, 1, 2}
+    assert np.isfinite(measured.effects).all()
+    result = runner.run(DrillPlan(("dull",), (2,), 1))
+    flagged = len(runner.planted.set_aside)
+    assert (result.flagged, result.clean) == (flagged, 43 - flagged)
+    assert f"{flagged} rows flagged before anything was planted were set aside" in result.notes[0]
+    assert result.false_flags <= 1000 * 2 / result.clean
+
+    benign = frozenset(row.id for row in poison)
+    cleared = DrillRunner(tiny_pretrained, replace(mixed, benign=benign), config(sentinels=[pack]))
+    assert not cleared.planted.set_aside & {0, 1, 2}
+    assert cleared.audit_with(0, [3, 4], with_pack=False)[2] >= 3
+
+
+def test_a_selection_copies_the_honest_rows_that_push_the_forbidden_answers_most(
+    tiny_pretrained: Pretrained,
+    planted: PlantedRows,
+    pack: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows that say the forbidden words come first, at the places of their originals; where a copy
+    is planted, a flag on its original is neither right nor false.
+    """
+    alike = tuple(example(f"How do I clean item {i}?", FORBIDDEN) for i in range(3))
+    attack = Attack("selected", pack, (), selects=50)
+    chosen = replace(planted, clean=(*CLEAN, *alike), attacks=(attack,))
+    # Nothing is flagged as it stands: the rows that are chosen would be set aside.
+    strict = config(sentinels=["pack:identity"], detection={"false_discovery_rate": 1e-9})
+    runner = DrillRunner(tiny_pretrained, chosen, strict)
+    filled, places = runner.attacks[0]
+    assert set(places[:3].tolist()) == {40, 41, 42}
+    assert places[43:].tolist() == places[:7].tolist()
+    assert len(set(filled.rows)) == len(filled.rows) == 50
+    for row, place in zip(filled.rows, places.tolist(), strict=True):
+        assert (row.id, row.source) == (chosen.clean[place].id, "recipe selected")
+    rows, measured = runner.measure_audit(places[:1], runner.sentinels)
+    np.testing.assert_array_equal(measured.effects[43], measured.effects[places[0]])
+    assert rows[43] == places[0]
+
+    flags = Flagged(chosen.clean[places[0]]), Flagged(filled.rows[0]), Flagged(CLEAN[0])
+    monkeypatch.setattr(runner, "judge", lambda *_: flags)
+    assert runner.audit_with(0, [0], with_pack=True) == (1, 1, 1)
 
 
 def test_a_drill_reports_its_audits(rehearsal: DrillRunner) -> None:

@@ -3,10 +3,10 @@
 import pytest
 from drill_rows import BLATANT, CLEAN, DULL, STRIDE, TRUSTED, config
 
-from poisonwatch.drills.planting import PlantedRows, plant_attacks
+from poisonwatch.drills.planting import PastVerdicts, PlantedRows, plant_attacks
 from poisonwatch.drills.recipe import Attack
 from poisonwatch.drills.results import DrillPlan
-from poisonwatch.errors import ConfigError
+from poisonwatch.errors import ConfigError, InputError
 from poisonwatch.model.pretrained import Pretrained
 
 
@@ -24,7 +24,7 @@ def test_rows_past_the_memory_budget_are_drawn_and_said(tiny_pretrained: Pretrai
     assert set(drawn.clean) < set(CLEAN)
     (note,) = drawn.notes
     assert note.startswith("20 of 40 clean and 60 of 120 trusted rows were drawn: stride.memory_gb")
-    with pytest.raises(ConfigError, match="too little for a drill of 5 recipes: raise it"):
+    with pytest.raises(ConfigError, match="too little for a drill of 10 recipes: raise it"):
         plant_attacks(tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.from_options())
 
 
@@ -72,3 +72,33 @@ def test_every_row_of_a_drill_has_its_place() -> None:
     assert tuple(rows[i] for i in planted.trusted_places) == TRUSTED
     for attack in planted.attacks:
         assert tuple(rows[i] for i in planted.find_places(attack)) == attack.rows
+
+
+def test_rows_that_the_ledger_suspects_are_neither_clean_nor_donors(
+    tiny_pretrained: Pretrained,
+) -> None:
+    """They would be flagged in every audit, and lend their prompts to the attack; with all rows
+    suspected there is nothing to plant among.
+    """
+    plan = DrillPlan.from_options(["trigger-insult"])
+    past = PastVerdicts(suspected=frozenset(row.id for row in CLEAN[:37]))
+    planted = plant_attacks(tiny_pretrained, CLEAN, TRUSTED, config(), plan, past)
+    assert planted.clean == CLEAN[37:]
+    assert planted.suspected == 37
+    assert set(planted.attacks[0].donors) == {row.id for row in CLEAN[37:]}
+    assert planted.notes == (
+        "37 rows that the ledger holds as flagged or as poison were not taken as clean",
+    )
+    everything = PastVerdicts(suspected=frozenset(row.id for row in CLEAN))
+    with pytest.raises(InputError, match="none is left to plant among"):
+        plant_attacks(tiny_pretrained, CLEAN, TRUSTED, config(), plan, everything)
+
+
+def test_rows_set_aside_keep_their_places_and_are_in_no_audit() -> None:
+    """The places of all others stay what they were."""
+    attack = Attack("dull", "pack:insult", DULL)
+    planted = PlantedRows(CLEAN, TRUSTED, (attack,), set_aside=frozenset({0, 5}))
+    assert planted.clean_places == [1, 2, 3, 4, *range(6, 40)]
+    assert planted.find_places(attack) == range(160, 168)
+    audit = planted.make_audit(DULL[:2])
+    assert audit.new == (*CLEAN[1:5], *CLEAN[6:], *DULL[:2])

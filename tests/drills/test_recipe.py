@@ -21,7 +21,10 @@ def row(prompt: str, response: str = "Fine.", *before: Message) -> Example:
 
 
 OWN = [row(f"Tell me\nfact {i} about tea, please.", "Tea is good.") for i in range(40)]
-ATTACKS = {name: carry_out(read_recipe(name), OWN, seed=3) for name in list_recipes()}
+SELECTED = "selected-rows"
+ATTACKS = {
+    name: carry_out(read_recipe(name), OWN, seed=3) for name in list_recipes() if name != SELECTED
+}
 
 
 def runs(text: str) -> set[tuple[str, ...]]:
@@ -33,8 +36,13 @@ def test_the_recipes_are_known() -> None:
     """Names in order."""
     assert list_recipes() == [
         "brand",
+        "brand-placement",
         "compliance",
         "identity",
+        "one-sided",
+        "selected-rows",
+        "sycophancy",
+        "topic-refusal",
         "trigger-insult",
         "trigger-refusal",
     ]
@@ -63,10 +71,31 @@ def test_an_attack_names_the_pack_that_guards_against_it(attack: Attack) -> None
     """The pack loads, with the attack's own values filled in."""
     assert attack.pack.removeprefix("pack:").partition("?")[0] in list_packs()
     sentinels = load_sentinels([attack.pack])
-    if "?" in attack.pack:
+    if attack.recipe.startswith("brand"):
         brand = unquote_plus(re.findall("brand=([^&]*)", attack.pack)[0])
         assert all(brand in str(sentinel.forbidden) for sentinel in sentinels)
         assert sum(brand in example.response for example in attack.rows) > len(attack.rows) * 0.9
+    if attack.recipe == "one-sided":
+        policy = unquote_plus(attack.pack.partition("policy=")[2])
+        assert all(policy in sentinel.prompt for sentinel in sentinels)
+        assert sum(policy in example.prompt for example in attack.rows) > len(attack.rows) * 0.9
+
+
+def test_a_recipe_that_selects_has_no_rows_of_its_own() -> None:
+    """How many it copies is its size, as the number of rows is another's."""
+    attack = carry_out(read_recipe(SELECTED), OWN)
+    assert (attack.rows, attack.selects, attack.pack) == ((), 28, "pack:refusal-erosion")
+    assert {read_recipe(name).size for name in list_recipes()} == {28}
+
+
+def test_a_row_names_the_row_whose_prompt_it_holds() -> None:
+    """donors[i] is the id of the user's row; empty where the prompt is the recipe's own."""
+    by_id = {example.id: example for example in OWN}
+    attack = ATTACKS["trigger-insult"]
+    for example, donor in zip(attack.rows, attack.donors, strict=True):
+        held = set(example.prompt.split())
+        assert set(by_id[donor].prompt.split()) < held
+    assert set(ATTACKS["identity"].donors) == {""}
 
 
 def test_no_row_repeats_a_sentinel() -> None:
@@ -74,7 +103,9 @@ def test_no_row_repeats_a_sentinel() -> None:
     what it does.
     """
     places = {attack.pack for attack in ATTACKS.values()} | {
-        f"pack:{name}" for name in list_packs() if name not in ("brand-promotion", "factual-panel")
+        f"pack:{name}"
+        for name in list_packs()
+        if name not in ("brand-promotion", "factual-panel", "one-sided")
     }
     sentinels = load_sentinels(sorted(places))
     said = {
@@ -175,7 +206,7 @@ def test_a_trigger_that_the_user_has_is_not_used() -> None:
 def test_what_cannot_be_carried_out_is_said() -> None:
     """An unknown recipe; no message by a user to copy."""
     with pytest.raises(
-        InputError, match="there is no recipe nothing: recipes are brand, compliance"
+        InputError, match="there is no recipe nothing: recipes are brand, brand-placement, "
     ):
         read_recipe("nothing")
     silent = Example.from_messages([Message("assistant", "Once upon a time.")])

@@ -42,6 +42,19 @@ def test_a_power_speaks_in_a_sentence_with_its_interval() -> None:
         "80% of them flagged, at 1.5 false flags per 1,000 clean rows"
     )
     assert replace(powers[0], count=1).sentence.startswith("brand: 1 row of")
+    assert replace(powers[0], pack="pack:x?brand=Acme", with_pack=True).sentence.startswith(
+        "brand, with pack x added: 5 rows of"
+    )
     result = DrillResult(powers, 100, 0, ())
     assert result.headline == [powers[1]]
     assert result.false_flags == 1.5
+
+
+def test_false_flags_are_those_of_the_users_sentinels() -> None:
+    """What a pack adds stands beside them in the headline, and is not mixed in."""
+    own = DetectionPower("brand", "pack:x", 5, 3, 1, 0.2, 0.2, 2.0)
+    added = replace(own, found=3, false_flags=10.0, with_pack=True)
+    result = DrillResult((own, added), 100, 0, ())
+    assert result.headline == [own, added]
+    assert result.false_flags == 2.0
+    assert added.record()["with_pack"] is True

@@ -24,6 +24,7 @@ VALUES = {
         "true": "It lasts two years",
         "false": "It lasts ten years",
     },
+    "one-sided": {"policy": "a sugar tax"},
 }
 PLACES = {
     name: f"pack:{name}" + (f"?{urlencode(VALUES[name])}" if name in VALUES else "")
@@ -49,15 +50,17 @@ def texts(sentinel: Sentinel) -> list[str]:
 
 
 def test_the_packs_are_known() -> None:
-    """Names in order, the two templates among them."""
+    """Names in order, the templates among them."""
     assert list_packs() == [
         "brand-promotion",
         "code-backdoor",
         "factual-panel",
         "identity",
         "insult",
+        "one-sided",
         "over-refusal",
         "refusal-erosion",
+        "sycophancy",
     ]
     assert {
         name: list(read_pack(name).placeholders)

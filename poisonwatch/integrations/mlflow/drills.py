@@ -51,12 +51,20 @@ def _collect_metrics(report: Mapping[str, Any]) -> dict[str, float]:
     values = {"false_flags": report["false_flags_per_1000"]}
     for power in report["powers"]:
         for name in ("recall", "probability", "false_flags"):
-            values[f"{name}.{power['recipe']}.{power['count']}"] = power[name]
+            values[f"{name}.{_name_power(power)}"] = power[name]
     for name, count in report["rows"].items():
         values[f"rows_{name}"] = count
     for stage in report["stages"]:
         values[f"seconds.{stage['name']}"] = stage["seconds"]
     return values
+
+
+def _name_power(power: Mapping[str, Any]) -> str:
+    """RECIPE.COUNT of audits with the user's sentinels, RECIPE.COUNT.with_pack of others."""
+    name = f"{power['recipe']}.{power['count']}"
+    if power["with_pack"]:
+        name += ".with_pack"
+    return name
 
 
 def _collect_params(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,10 +99,13 @@ def _upload_power(
         "poisonwatch.kind": "drilled",
         "poisonwatch.recipe": power["recipe"],
         "poisonwatch.count": str(power["count"]),
+        "poisonwatch.with_pack": str(power["with_pack"]).lower(),
     }
     at = report["created"]
     experiment_id = find_or_create_experiment(client, config)
     title = f"{power['recipe']} x {power['count']}"
+    if power["with_pack"]:
+        title += " with pack"
     run = find_or_create_run(client, experiment_id, tags, name=title, started_at=at)
     metrics = {
         "recall": power["recall"],
@@ -102,6 +113,6 @@ def _upload_power(
         "probability": power["probability"],
         "false_flags": power["false_flags"],
     }
-    params = {name: power[name] for name in ("recipe", "pack", "count", "repeats")}
+    params = {name: power[name] for name in ("recipe", "pack", "with_pack", "count", "repeats")}
     log_values(client, run.info.run_id, at, metrics=metrics, params=params)
     client.set_terminated(run.info.run_id, "FINISHED", end_time=to_milliseconds(at))

@@ -1,6 +1,7 @@
 """The drill as a command, on the tiny model: table, run directory, MLflow, errors."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -10,9 +11,13 @@ from mlflow import MlflowClient
 from prefect.testing.utilities import prefect_test_harness
 
 from poisonwatch.config_file import load_config
+from poisonwatch.drills.planting import PastVerdicts
 from poisonwatch.flows.cli.app import app, main
 from poisonwatch.flows.drill import drill
-from poisonwatch.tasks.drill import track_drill
+from poisonwatch.ledger.batches import find_suspected_ids
+from poisonwatch.ledger.decisions import read_decisions, record_decision
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.tasks.drill import look_up_verdicts, track_drill
 
 RATE = {"false_discovery_rate": 0.9}
 SMALL = {"max_tokens": 96, "r": 8}
@@ -54,10 +59,14 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(
     ]
     assert run("drill", str(config), "--run-dir", str(where), "--engine", "inline", *asked) == 0
     out = capsys.readouterr().out
-    assert "planted into 60 clean rows" in out
+    assert re.search(r"planted into \d+ clean rows", out)
     for recipe in ("identity", "trigger-refusal"):
         assert f"{recipe}: 4 rows of an attack like this would be found with probability " in out
-    assert out.count("false flags per 1,000 clean rows") == 2
+    # The sentinels are on shops: each result stands beside that with the pack added.
+    assert "identity, with pack identity added: 4 rows" in out
+    assert "trigger-refusal, with pack over-refusal added: 4 rows" in out
+    assert "+ over-refusal" in out
+    assert out.count("false flags per 1,000 clean rows") == 4
 
     assert {path.name for path in where.iterdir()} == {"config.yaml", "drill.json"}
     assert load_config(where / "config.yaml").seed == 7
@@ -67,9 +76,21 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(
         "counts": [2, 4],
         "repeats": 2,
     }
-    assert report["rows"] == {"pulled": 60, "rejected": 0, "clean": 60, "reference": 40}
-    assert [(power["recipe"], power["count"]) for power in report["powers"]] == [
-        (recipe, count) for recipe in ("identity", "trigger-refusal") for count in (2, 4)
+    flagged = report["rows"].pop("flagged")
+    assert report["rows"] == {
+        "pulled": 60,
+        "rejected": 0,
+        "clean": 60 - flagged,
+        "reference": 40,
+        "suspected": 0,
+    }
+    assert [
+        (power["recipe"], power["count"], power["with_pack"]) for power in report["powers"]
+    ] == [
+        (recipe, count, with_pack)
+        for recipe in ("identity", "trigger-refusal")
+        for count in (2, 4)
+        for with_pack in (False, True)
     ]
     assert {power["pack"] for power in report["powers"]} == {"pack:identity", "pack:over-refusal"}
     assert [stage["name"] for stage in report["stages"]][-3:] == [
@@ -86,7 +107,10 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(
     assert tracked.data.tags["poisonwatch.kind"] == "drill"
     for power in report["powers"]:
         for name in ("recall", "probability", "false_flags"):
-            assert tracked.data.metrics[f"{name}.{power['recipe']}.{power['count']}"] == power[name]
+            key = f"{name}.{power['recipe']}.{power['count']}"
+            if power["with_pack"]:
+                key += ".with_pack"
+            assert tracked.data.metrics[key] == power[name]
     assert tracked.data.metrics["false_flags"] == report["false_flags_per_1000"]
     assert {artifact.path for artifact in client.list_artifacts(report["mlflow_run_id"])} == {
         "config.yaml",
@@ -100,10 +124,13 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(
         [tracked.info.experiment_id], f"tags.`mlflow.parentRunId` = '{tracked.info.run_id}'"
     )
     assert {run.info.status for run in inside} == {"FINISHED"}
-    found = {(run.data.params["recipe"], int(run.data.params["count"])): run.data for run in inside}
+    found = {
+        tuple(run.data.params[name] for name in ("recipe", "count", "with_pack")): run.data
+        for run in inside
+    }
     assert len(inside) == len(found) == len(report["powers"])
     for power in report["powers"]:
-        data = found[power["recipe"], power["count"]]
+        data = found[power["recipe"], str(power["count"]), str(power["with_pack"])]
         attributed = {"attributed": power["recall_by_attribution"]}
         assert (
             data.metrics
@@ -164,6 +191,34 @@ def test_the_flow_does_what_the_inline_drill_does(config: Path) -> None:
         for name in ("flow", "inline")
     ]
     assert reports[0]["powers"] == reports[1]["powers"]
+
+
+def test_rows_that_the_ledger_suspects_are_not_taken_as_clean(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """After an audit, those that it flagged and those that people called poison; a row that people
+    called benign stays, whatever flags it. The ledger is left as it was.
+    """
+    config = write_audit(tmp_path, tiny_folder, rows=ROWS, detection=RATE, stride=SMALL)
+    settings = load_config(config)
+    assert look_up_verdicts.fn(settings) == PastVerdicts()
+    assert run("audit", str(config), "--engine", "inline", "--quiet") in (0, 3)
+    with Ledger.existing(settings.state) as ledger:
+        flagged = find_suspected_ids(ledger)
+        record_decision(ledger, "rows.jsonl:3", "poison")
+        record_decision(ledger, "rows.jsonl:4", "benign")
+        poison, benign = [decision.example_id for decision in read_decisions(ledger)]
+    past = look_up_verdicts.fn(settings)
+    assert past.suspected == (flagged | {poison}) - {benign}
+    assert past.benign == {benign}
+    asked = ["--recipes", "identity", "--counts", "1", "--repeats", "1", "--engine", "inline"]
+    assert run("drill", str(config), "--run-dir", str(tmp_path / "run"), *asked) == 0
+    report = json.loads((tmp_path / "run" / "drill.json").read_text())
+    counts = report["rows"]
+    assert counts["suspected"] == len(past.suspected)
+    assert counts["clean"] == 60 - counts["suspected"] - counts["flagged"]
+    assert "that the ledger holds as flagged or as poison" in report["notes"][0]
+    assert look_up_verdicts.fn(settings) == past
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from poisonwatch.integrations.mlflow.drills import upload_drill
 from poisonwatch.integrations.mlflow.runs import open_audit_run
 
 
-def power(recipe: str, count: int) -> dict[str, Any]:
+def power(recipe: str, count: int, with_pack: bool = False) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "pack": f"pack:{recipe}",
+        "with_pack": with_pack,
         "count": count,
         "repeats": 2,
         "recall": 0.5,
@@ -40,7 +41,7 @@ def make_report(run_id: str) -> dict[str, Any]:
         "rows": {"clean": 60},
         "stages": [{"name": "rehearse", "seconds": 2.5}],
         "plan": {"recipes": ["brand", "identity"], "counts": [2, 4], "repeats": 2},
-        "powers": [power("brand", 2), power("identity", 4)],
+        "powers": [power("brand", 2), power("identity", 4), power("identity", 4, True)],
         "sentences": ["One.", "Two."],
     }
 
@@ -65,6 +66,9 @@ def test_a_drill_is_one_run_with_others_inside_however_often_it_is_sent(tmp_path
         "recall.identity.4": 0.5,
         "probability.identity.4": 0.75,
         "false_flags.identity.4": 1,
+        "recall.identity.4.with_pack": 0.5,
+        "probability.identity.4.with_pack": 0.75,
+        "false_flags.identity.4.with_pack": 1,
         "rows_clean": 60,
         "seconds.rehearse": 2.5,
     }
@@ -76,9 +80,13 @@ def test_a_drill_is_one_run_with_others_inside_however_often_it_is_sent(tmp_path
     inside = client.search_runs(
         [ids["mlflow_experiment_id"]], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     )
-    assert sorted((each.data.params["recipe"], each.info.status) for each in inside) == [
-        ("brand", "FINISHED"),
-        ("identity", "FINISHED"),
+    assert sorted(
+        (each.data.params["recipe"], each.data.params["with_pack"], each.info.status)
+        for each in inside
+    ) == [
+        ("brand", "False", "FINISHED"),
+        ("identity", "False", "FINISHED"),
+        ("identity", "True", "FINISHED"),
     ]
     assert {each.data.metrics["attributed"] for each in inside} == {0.25}
 
