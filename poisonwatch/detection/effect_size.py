@@ -12,7 +12,11 @@ others, the second how differently sentinels are moved; of a single sentinel the
 and left out. The effect is strong where the interval lies above LEAST_EFFECT, weak where it lies
 above 0, and none otherwise.
 
-LEAST_EFFECT is what nobody would notice: it takes an answer's tokens from, say, .100 to .105.
+LEAST_EFFECT is what nobody would notice: it takes a token's probability from, say, .100 to .105.
+The groups of eight public cases (ten rows each, honest ones chosen for their push) leave room for
+it: the poison that is surely beyond like rows is so by .3 nats, and no honest group's interval lies
+above 0. Where sentinels are moved differently an interval of three is wide: `none` is no proof that
+a group is harmless.
 """
 
 from dataclasses import dataclass
