@@ -20,8 +20,8 @@ from poisonwatch.alerts.targets import Target, compute_short_digest, list_target
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.confirmation import Confirmation, Effect
-from poisonwatch.detection.effect_size import EXTENTS
 from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.effect_size import EXTENTS
 from poisonwatch.examples import Example
 from poisonwatch.flags import LOWERED, SEVERITIES, Flag
 from poisonwatch.ledger.outbox import CLUSTER_ALERT, DIGEST_ALERT, Alert

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.ledger.outbox import Alert
 from poisonwatch.reports.summary import AttributionResult
-from poisonwatch.screens.finding import NEW_TOPIC, Finding
 from poisonwatch.screens.finding import NEW_TOPIC, Finding
 
 HERE = Path("/runs/today")
@@ -222,27 +220,6 @@ def test_a_message_names_tools_and_answers_that_training_lowers() -> None:
     assert texts[0] == ["prompt", "answer"]
     assert texts[1] == ["tools", "prompt", "answer, training lowers this answer (label false)"]
     assert texts[2] == ["prompt", "answer", "rejected answer"]
-
-
-def test_rows_that_are_held_back_are_not_told_of_as_a_screen_s() -> None:
-    """Neither in a message of their own nor in the digest; a screen's finding on them goes first."""
-    attributed = found([(MEDIUM, [row(0), row(1)])], alone=[row(2)])
-
-    def find(*screens: str) -> AttributionResult:
-        findings = tuple(Finding(0, screen, "g", "does what others do.") for screen in screens)
-        flags = [
-            replace(flag, by_attribution=False, findings=findings)
-            for flag in attributed.detection.flags
-        ]
-        return replace(attributed, detection=replace(attributed.detection, flags=tuple(flags)))
-
-    cluster, digest = told(settings("json://one"), find(NEW_TOPIC))
-    held = "held back, since trusted rows do not cover the topic: this push on panel shop cannot"
-    assert held in cluster.body
-    assert "held back: its topic cannot be judged" in digest.body
-    assert "screen" not in cluster.body + digest.body
-    both, _ = told(settings("json://one"), find("control-tokens", NEW_TOPIC))
-    assert "the screen control-tokens points at them" in both.body
 
 
 def test_rows_that_are_held_back_are_not_told_of_as_a_screen_s() -> None:
