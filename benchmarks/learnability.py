@@ -31,12 +31,13 @@ What is not learnt here no attribution by influence on these answers can be expe
 that do not move the sentinels have no influence to attribute. Where something is learnt, its rows
 need not be told apart.
 
-Cost, on one core of a server with bfloat16 matrix products (300 tokens/s): 20 to 75 s a training,
-two thirds of an hour for 14 cases and one seed's pair of trainings each where the core is shared.
-To that end rows are drawn from the shorter ones: background rows of at most 128 tokens, the case's
-own of at most 256 (or the 24 shortest, where fewer fit), none cut; two epochs in batches of 8 are 22
-steps. Poison is 29 % of the rows, far more than an attacker plants: the question is whether a
-behaviour can be learnt, not how little of it suffices.
+Cost, on one core of a server with bfloat16 matrix products (some 300 tokens/s): 45 to 90 s of
+processor time a training with its evaluation, about half an hour for 14 cases and one seed, and as
+many times longer as the core is shared. To that end rows are drawn from the shorter ones:
+background rows of at most 128 tokens, the case's own of at most 256 (or the 24 shortest, where
+fewer fit), none cut; two epochs in batches of 8 are 22 steps. Poison is 29 % of the rows, far more
+than an attacker plants: the question is whether a behaviour can be learnt, not how little of it
+suffices.
 
 Results stand in `benchmarks/truth/learnability.jsonl`, one JSON line a training: ids and losses, no
 text. What is there is not trained again, so that a run may be killed and started anew; --seeds 0
