@@ -79,9 +79,7 @@ def main() -> None:
                 queries, asked = prepare_queries(fitted, case.sentinels, stride)
                 y = measure(fitted, fitted.operators, asked, stride)
                 w = estimate_coefficients(fitted, y, stride).w
-                precision = average_precision_score(
-                    labels, pool_scores(queries, w).max(axis=1)
-                )
+                precision = average_precision_score(labels, pool_scores(queries, w).max(axis=1))
                 found[name].append((precision, seconds))
                 print(
                     f"{case.name}, seed {seed}, {name}: average precision {precision:.3f}, {seconds:.0f} processor seconds",
