@@ -42,6 +42,7 @@ def test_one_run_shows_the_trend(tracked: tuple[AuditConfig, Ledger]) -> None:
         "flag_rate",
         "rows_new",
         "rows_flagged",
+        "rows_unjudged",
         "rows_rejected",
         "seconds_total",
         "peak_memory_mb",

@@ -98,6 +98,7 @@ def test_two_workers_leave_what_the_local_engine_leaves(
     assert capfd.readouterr() == ("", "")
 
 
+@slow
 def test_a_worker_that_is_killed_is_replaced(
     tiny: tuple[ModelConfig, Pretrained], local: ShardWork, tmp_path: Path
 ) -> None:
