@@ -30,9 +30,9 @@ class Flag:
     sentinel it pushes most.
 
     `score` is in robust standard deviations of the panel, `coefficient` in background standard
-    deviations (see `Influence`), `rank` 1-based among the new rows by score. `p_value` and `q_value`
-    are of what the row scores beyond those around it. `findings` are what screens found in it;
-    where `by_attribution` is False, they alone flagged it.
+    deviations (see `Influence`), `rank` 1-based among the new rows by score. `p_value` and
+    `q_value` are of what the row scores beyond those around it. `findings` are what screens found
+    in it; where `by_attribution` is False, they alone flagged it.
     """
 
     example: Example
