@@ -28,7 +28,7 @@ from poisonwatch.arrays import Array
 
 LEAST_EFFECT = 0.05  # nats a token
 CONFIDENCE = 0.95  # of the interval
-EXTENTS = {"strong": "a strong effect", "weak": "a weak effect", "none": "no effect"}
+EXTENTS = {"strong": "a strong effect", "weak": "a weak effect", "none": "no sure effect"}
 
 
 @dataclass(frozen=True, slots=True)

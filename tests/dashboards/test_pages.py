@@ -137,7 +137,7 @@ def test_a_group_shows_the_evidence_of_each_row(client: TestClient, config: Path
     ("grade", "outcome"),
     [
         ({"grade": "weak", "said": True}, "{} by steering: a weak effect"),
-        ({"grade": "none", "said": False}, "{} by steering: no effect"),
+        ({"grade": "none", "said": False}, "{} by steering: no sure effect"),
         ({}, "{} by steering"),
     ],
 )

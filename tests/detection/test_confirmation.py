@@ -261,7 +261,7 @@ def test_words_give_the_numbers() -> None:
         "these, by -0.01 to +0.03"
     )
     two = replace(one, effects=(of(0.4, [0.0, 0.0]), of(0.2, [0.1, 0.1])))
-    assert "no effect: makes" in two.words
+    assert "no sure effect: makes" in two.words
     assert "by +0.30 nats a token on average over 2 sentinels; that is +0.25 (95 %" in two.words
 
 

@@ -390,7 +390,7 @@ def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> N
     page = Page(render_report(*build([flag], trusted=trusted_rows("kind")), [], [evidence]))
     assert "Shared by prompts: BadWord (1 of 1 rows, 0 of 4 others)" in " ".join(page.text.split())
     assert "loss 2.00 to 1.50 nats a token" in page.text
-    assert "not confirmed by steering: no effect" in page.text
+    assert "not confirmed by steering: no sure effect" in page.text
     without = dataclasses.replace(evidence, confirmation=None, unconfirmed="there are 2 rows")
     assert (
         "No confirmation: there are 2 rows."
@@ -425,7 +425,7 @@ def test_a_reply_is_marked_where_it_says_what_is_forbidden(said: str, harmful: b
     [
         (2.9, "confirmed by steering: a strong effect", True),
         (2.96, "not confirmed by steering: a weak effect", False),
-        (3.1, "not confirmed by steering: no effect", False),
+        (3.1, "not confirmed by steering: no sure effect", False),
     ],
 )
 def test_a_group_is_marked_by_its_grade(after: float, outcome: str, strong: bool) -> None:
