@@ -27,6 +27,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
+from slow_tests import slow
 
 DEPLOYMENTS = ROOT / "deployments"
 POOLS = {
@@ -204,6 +205,7 @@ def test_a_scheduled_run_happens_and_alerts_and_holds_training_back(service: Ser
     assert not service.client.read_deployment_by_name("poisonwatch-audit/my-audit-again").paused
 
 
+@slow
 def test_overlapping_runs_wait_for_each_other(service: Service) -> None:
     """Two at once: the second is held back until the first has ended."""
     both = [service.start(again=True), service.start(again=True)]
@@ -225,6 +227,7 @@ def test_overlapping_runs_wait_for_each_other(service: Service) -> None:
     ]
 
 
+@slow
 def test_a_run_that_fails_is_tried_again(service: Service) -> None:
     """The source is away when the run starts, and back at the second attempt."""
     rows = service.audit.parent / "rows.jsonl"

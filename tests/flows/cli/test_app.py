@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from audits import benign, write_audit
+from slow_tests import slow
 
 from poisonwatch.flows.cli.app import MODULES, app, main, read_commands
 
@@ -309,41 +310,42 @@ def test_an_audit_does_without_a_prefect_server_that_is_down(
     assert len(list((tmp_path / "runs").glob("*/report.html"))) == 1
 
 
-def test_the_flow_runs_without_any_server(tmp_path: Path, tiny_folder: Path) -> None:
-    """The default engine in a fresh process and an empty PREFECT_HOME starts a temporary server,
-    and shows no traceback on bad input.
-    """
-    config = write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9})
+def start_audit(
+    config: Path, run_dir: Path, prefect_home: Path
+) -> subprocess.CompletedProcess[str]:
+    """An audit by the default engine in a fresh process, that knows of no Prefect server."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
     }
-    environment["PREFECT_HOME"] = str(tmp_path / "prefect")
-    command = [
-        sys.executable,
-        "-m",
-        "poisonwatch.flows.cli",
-        "audit",
-        str(config),
-        "--run-dir",
-        str(tmp_path / "run"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 3, done.stderr
-    assert "new rows flagged" in done.stdout
-    assert (tmp_path / "run" / "report.html").is_file()
-    settings = yaml.safe_load(config.read_text()) | {"stride": {"K": 1000}}
-    config.write_text(yaml.safe_dump(settings))
-    failed = subprocess.run(
-        [*command[:-1], str(tmp_path / "second"), "--again"],
+    environment["PREFECT_HOME"] = str(prefect_home)
+    command = [sys.executable, "-m", "poisonwatch.flows.cli", "audit", str(config)]
+    return subprocess.run(
+        [*command, "--run-dir", str(run_dir)],
         capture_output=True,
         text=True,
         env=environment,
         check=False,
     )
+
+
+def test_the_flow_runs_without_any_server(tmp_path: Path, tiny_folder: Path) -> None:
+    """The default engine in an empty PREFECT_HOME starts a temporary server."""
+    config = write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9})
+    done = start_audit(config, tmp_path / "run", tmp_path / "prefect")
+    assert done.returncode == 3, done.stderr
+    assert "new rows flagged" in done.stdout
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@slow
+def test_the_flow_shows_no_traceback_on_bad_input(tmp_path: Path, tiny_folder: Path) -> None:
+    """One line, and no run directory, as without the flow."""
+    config = write_audit(tmp_path, tiny_folder, stride={"K": 1000})
+    failed = start_audit(config, tmp_path / "run", tmp_path / "prefect")
     assert failed.returncode == 2
     assert "stride.K is 1000" in failed.stderr
     assert "Traceback" not in failed.stderr
-    assert not (tmp_path / "second").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_path_that_cannot_be_written_is_said_in_one_line(

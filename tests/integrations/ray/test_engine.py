@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from audits import write_audit
+from slow_tests import slow
 from spread import capture_work, load_tiny, read_files, split_work
 
 from poisonwatch.compute_config import ComputeConfig
@@ -24,11 +25,6 @@ from poisonwatch.integrations.ray.cluster import connect, plan_pool
 from poisonwatch.integrations.ray.engine import open_ray_engine
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.streamed import ShardWork, measure_locally
-
-# Each of them starts workers, seconds of both cores: `POISONWATCH_ALL_TESTS=1` runs them, too.
-slow = pytest.mark.skipif(
-    not os.environ.get("POISONWATCH_ALL_TESTS"), reason="set POISONWATCH_ALL_TESTS=1 to run it"
-)
 
 TWO = ComputeConfig(engine="ray", workers=2, threads=1)
 
