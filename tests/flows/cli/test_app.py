@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from audits import benign, write_audit
 from slow_tests import slow
 
