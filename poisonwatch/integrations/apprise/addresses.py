@@ -3,6 +3,7 @@
 from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import ConfigError
+from poisonwatch.integrations.log_capture import capture_logs
 from poisonwatch.text.environment import expand_variables
 
 
@@ -15,7 +16,11 @@ def check_targets(config: AuditConfig) -> None:
         # Every command asks: Apprise is loaded only where somebody is to be notified by it.
         import apprise
 
-        if apprise.Apprise.instantiate(expand_variables(target.setting.url, "alerts")) is None:
+        url = expand_variables(target.setting.url, "alerts")
+        # What cannot be read may hold a token all the same: its log would show it.
+        with capture_logs():
+            known = apprise.Apprise.instantiate(url) is not None
+        if not known:
             raise ConfigError(
                 f"{target} is no Apprise URL: "
                 "give one such as slack://, mailto:// or json://, or a Prefect block"

@@ -23,3 +23,10 @@ def test_an_address_of_no_known_kind_is_refused_before_anything_runs(
     with pytest.raises(ConfigError, match=r"alerts\[2\] \(foo\) is no Apprise URL") as error:
         check_targets(settings("json://host/x", "foo://${SECRET_PLACE}"))
     assert "hunter2" not in str(error.value)
+
+
+def test_an_address_that_cannot_be_read_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Apprise would tell it whole, token and all."""
+    with pytest.raises(ConfigError):
+        check_targets(settings("foo://token-of-mine@host/x"))
+    assert "token-of-mine" not in caplog.text
