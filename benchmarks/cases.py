@@ -98,6 +98,14 @@ def read_cases(data: Path) -> list[Case]:
     ]
 
 
+def read_chosen(data: Path, only: Sequence[str] | None) -> tuple[list[Example], list[Case]]:
+    """The background and the cases of a folder; of the cases those that are named, if any are."""
+    cases = read_cases(data)
+    if only:
+        cases = [case for case in cases if case.name in only]
+    return read_rows(data / "background.jsonl"), cases
+
+
 def audit_rows(
     background: list[Example], case: Case, poison: int, seed: int
 ) -> tuple[list[Example], Array]:
@@ -137,6 +145,19 @@ class Rows:
         self.place = {example.id: i for i, example in enumerate(rows)}
         self.version = self.bank.version
         print(f"row gradients of {len(rows)} rows: {time.perf_counter() - start:.0f} s", flush=True)
+
+    @classmethod
+    def of_cases(
+        cls,
+        model: str,
+        background: list[Example],
+        cases: Sequence[Case],
+        more: Sequence[Example] = (),
+    ) -> "Rows":
+        """The rows of the background and of all cases, and `more`, in the default settings."""
+        others = [row for case in cases for row in case.poison + case.hard_negatives]
+        pretrained = load_pretrained(ModelConfig(name=model))
+        return cls(pretrained, background, [*more, *others], StrideConfig())
 
     def places(self, examples: list[Example]) -> NDArray[np.int64]:
         return np.array([self.place[example.id] for example in examples])

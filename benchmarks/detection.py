@@ -23,18 +23,17 @@ from pathlib import Path
 
 import numpy as np
 from case_peers import CasePeers
-from cases import OVER_ALL, Case, Rows, read_cases, read_rows, texts
+from cases import OVER_ALL, Case, Rows, read_chosen, texts
 from numpy.typing import NDArray
 from peers import CHOICES, bm25, tfidf
 from row_bank import CACHE
 from scipy.stats import kstest, kstwo
 from sklearn.metrics import average_precision_score
 
-from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
+from poisonwatch.config import DetectionConfig, ModelConfig
 from poisonwatch.detection.detect import flag_rows
 from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
 from poisonwatch.examples import AuditRows, Example
-from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.stride.influence import Influence
@@ -79,24 +78,33 @@ def draw_audit(
     if domain:
         trusted += [case.hard_negatives[i] for i in hard[: len(hard) // 2]]
         hard = hard[len(hard) // 2 :]
-    seen = {example.id for example in trusted}
     parts = (
-        (background, order[len(order) // 2 :]),
-        (case.hard_negatives, hard),
-        (case.poison, poison),
+        [background[i] for i in order[len(order) // 2 :]],
+        [case.hard_negatives[i] for i in hard],
+        [case.poison[i] for i in poison],
     )
+    return label_audit(case, count, seed, parts, trusted)
+
+
+def label_audit(
+    case: Case,
+    count: int,
+    seed: int,
+    parts: Sequence[Sequence[Example]],
+    trusted: Sequence[Example],
+) -> Audit:
+    """An audit of new rows in three parts (background, hard negatives, poison), each content once,
+    and none that is trusted.
+    """
+    known = {row.id for row in trusted}
     labelled: dict[str, tuple[Example, int]] = {}
-    for label, (rows, places) in enumerate(parts):
-        for example in (rows[i] for i in places):
-            if example.id not in seen:
-                labelled.setdefault(example.id, (example, label))
-    return Audit(
-        case,
-        count,
-        seed,
-        AuditRows(tuple(e for e, _ in labelled.values()), tuple(trusted)),
-        np.array([label for _, label in labelled.values()]),
-    )
+    for label, rows in enumerate(parts):
+        for row in rows:
+            if row.id not in known:
+                labelled.setdefault(row.id, (row, label))
+    new = tuple(row for row, _ in labelled.values())
+    labels = np.array([label for _, label in labelled.values()])
+    return Audit(case, count, seed, AuditRows(new, tuple(trusted)), labels)
 
 
 def influence_of(rows: Rows, audit: Audit, asked: tuple, setting: str, domain: bool) -> Influence:
@@ -360,15 +368,8 @@ def main() -> None:
     )
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
-    background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
-    if options.only:
-        cases = [case for case in cases if case.name in options.only]
-    rows = Rows(
-        load_pretrained(ModelConfig(name=options.model)),
-        background,
-        [e for case in cases for e in case.poison + case.hard_negatives],
-        StrideConfig(),
-    )
+    background, cases = read_chosen(options.data, options.only)
+    rows = Rows.of_cases(options.model, background, cases)
     peers, decision = CasePeers(rows, cases, options.peers), DetectionConfig()
     results: dict[str, list[Measured]] = {}
     for case in cases:

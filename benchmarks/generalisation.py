@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cases import Case, Rows, read_cases, read_rows
+from cases import Case, Rows, read_chosen
 from detection import SETTINGS, Measured, draw_audit, influence_of, interval, judged, measure
 from numpy.typing import NDArray
 
-from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
+from poisonwatch.config import DetectionConfig, ModelConfig
 from poisonwatch.detection import detect, topic
-from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.stride import scoring
 
 # A constant's place, and the values to choose from; what the library ships is among them.
@@ -78,13 +77,10 @@ def constants(chosen: Constants) -> Iterator[None]:
     try:
         for (module, name), value in chosen.items():
             setattr(module, name, value)
-        # The gate is a name of its own in `detect`.
-        detect.LEAST_SPREADS = topic.LEAST_SPREADS
         yield
     finally:
         for (module, name), value in before.items():
             setattr(module, name, value)
-        detect.LEAST_SPREADS = topic.LEAST_SPREADS
 
 
 def list_candidates(grid: Mapping[tuple[object, str], Sequence[float]]) -> list[Constants]:
@@ -223,15 +219,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="cases; all by default")
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
-    background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
-    if options.only:
-        cases = [case for case in cases if case.name in options.only]
-    rows = Rows(
-        load_pretrained(ModelConfig(name=options.model)),
-        background,
-        [e for case in cases for e in case.poison + case.hard_negatives],
-        StrideConfig(),
-    )
+    background, cases = read_chosen(options.data, options.only)
+    rows = Rows.of_cases(options.model, background, cases)
     audits = Audits(rows, background, cases, options)
     print_cases(audits.names, audits.measure({}))
     ranking = [(chosen, audits.measure(chosen)) for chosen in list_candidates(RANKING)]

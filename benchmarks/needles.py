@@ -15,14 +15,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from cases import Case, Rows, read_cases, read_rows
-from detection import HARD, POISON, Audit, interval, judged
+from cases import Case, Rows, read_chosen, read_rows
+from detection import POISON, Audit, interval, judged, label_audit
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from poisonwatch.config import DetectionConfig, ModelConfig, StrideConfig
-from poisonwatch.examples import AuditRows, Example
-from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.config import DetectionConfig, ModelConfig
+from poisonwatch.examples import Example
 
 FIRST = 100
 
@@ -34,27 +33,12 @@ def draw_needles(
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(background))
     poison = draw.choice(len(case.poison), min(count, len(case.poison)), replace=False)
-    labelled: dict[str, tuple[Example, int]] = {}
-    known = {background[i].id for i in order[:trusted]}
     parts = (
-        ([background[i] for i in order[trusted:]], 0),
-        (case.hard_negatives, HARD),
-        ([case.poison[i] for i in poison], POISON),
+        [background[i] for i in order[trusted:]],
+        case.hard_negatives,
+        [case.poison[i] for i in poison],
     )
-    for rows, label in parts:
-        for row in rows:
-            if row.id not in known:
-                labelled.setdefault(row.id, (row, label))
-    return Audit(
-        case,
-        count,
-        seed,
-        AuditRows(
-            tuple(row for row, _ in labelled.values()),
-            tuple(background[i] for i in order[:trusted]),
-        ),
-        np.array([label for _, label in labelled.values()]),
-    )
+    return label_audit(case, count, seed, parts, [background[i] for i in order[:trusted]])
 
 
 def rank_poison(scores: NDArray[np.float64], poison: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -100,20 +84,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="cases; all by default")
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
-    small, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
-    if options.only:
-        cases = [case for case in cases if case.name in options.only]
+    small, cases = read_chosen(options.data, options.only)
     # The first of a fixed shuffle: a smaller run is a part of a larger one.
     many = {row.id: row for row in read_rows(options.data / "background-10k.jsonl")}
     order = np.random.default_rng(0).permutation(len(many))[: options.rows]
     background = [list(many.values())[i] for i in order.tolist()]
-    others = [row for case in cases for row in case.poison + case.hard_negatives]
-    rows = Rows(
-        load_pretrained(ModelConfig(name=options.model)),
-        small,
-        background + others,
-        StrideConfig(),
-    )
+    rows = Rows.of_cases(options.model, small, cases, more=background)
     print(
         f"\n{len(background):,} benign rows, {options.trusted:,} of them trusted\n\n"
         "| case | poison | average precision | among the first 100 | recall of the flags "

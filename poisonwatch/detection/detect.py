@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from poisonwatch.arrays import Array, Integers, RowIndices
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection.significance import Null, compute_p_values, compute_row_q_values
-from poisonwatch.detection.topic import LEAST_SPREADS, compute_excess
+from poisonwatch.detection.topic import compute_excess, describe_standing
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.flags import Flag
 from poisonwatch.screens.finding import Finding
@@ -106,7 +106,8 @@ def flag_rows(
     p, nulls = _compute_panel_p_values(*rows.split(raised))
     in_spreads, _ = rows.split(excess.in_spreads)
     # What its topic explains takes part in the correction as the least anomalous row there can be.
-    q = compute_row_q_values(np.where(in_spreads < LEAST_SPREADS, 1.0, p))
+    stands_out, _ = rows.split(excess.stands_out)
+    q = compute_row_q_values(np.where(stands_out, p, 1.0))
     unjudged = _find_unjudged(new_scores, trusted_scores, q, config.false_discovery_rate)
 
     sentinels, primary = _find_primary_queries(influence)
@@ -198,21 +199,12 @@ def _build_flags(
                 rank=int(ranks[k, panel]),
                 p_value=float(detection.p[i, panel]),
                 q_value=float(detection.q[i, panel]),
-                rule=f"{detection.nulls[panel].rule}; {_name_standing(in_spreads[i, panel])}",
+                rule=f"{detection.nulls[panel].rule}; {describe_standing(in_spreads[i, panel])}",
                 by_attribution=bool(by_attribution[i]),
                 findings=tuple(found.get(i, ())),
             )
         )
     return flags
-
-
-def _name_standing(in_spreads: float) -> str:
-    """How a row stands among those around it, in words."""
-    if np.isinf(in_spreads):
-        return "nothing known of its topic"
-    if in_spreads < LEAST_SPREADS:
-        return f"does what the rows most like it do ({in_spreads:.1f} spreads beyond them)"
-    return f"stands out from the rows most like it by {in_spreads:.1f} spreads"
 
 
 def rank_rows(scores: Array, rows: RowIndices) -> Integers:

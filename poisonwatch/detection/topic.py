@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from poisonwatch.arrays import Array, RowIndices
@@ -48,6 +49,11 @@ class Excess:
         """Of scores (n, P) where nothing is known of topics: every row stands out."""
         return cls(scores, np.full(scores.shape, np.inf))
 
+    @property
+    def stands_out(self) -> NDArray[np.bool_]:
+        """Whether a row stands out far enough to be flagged (n, P)."""
+        return self.in_spreads >= LEAST_SPREADS
+
 
 def compute_excess(scores: Array, neighbours: RowIndices) -> Excess:
     """The excess of scores (n, P) over those of the rows' `neighbours` (n, k)."""
@@ -66,6 +72,15 @@ def compute_excess(scores: Array, neighbours: RowIndices) -> Excess:
         # A panel's scores have unit scale: rows that all do the same are not told apart further.
         in_spreads[some] = beyond[some] / np.maximum(usual, 1.0)
     return Excess(beyond, in_spreads)
+
+
+def describe_standing(in_spreads: float) -> str:
+    """How a row stands among those around it, in words."""
+    if np.isinf(in_spreads):
+        return "nothing known of its topic"
+    if in_spreads < LEAST_SPREADS:
+        return f"does what the rows most like it do ({in_spreads:.1f} spreads beyond them)"
+    return f"stands out from the rows most like it by {in_spreads:.1f} spreads"
 
 
 def _split_rows(n: int) -> Iterator[slice]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from generalisation import Figures, choose, constants, list_candidates, name, take
 
-from poisonwatch.detection import detect, topic
+from poisonwatch.detection import topic
 from poisonwatch.stride import scoring
 
 
@@ -28,18 +28,18 @@ def test_every_combination_is_a_candidate() -> None:
     assert len({tuple(chosen.values()) for chosen in candidates}) == len(candidates)
 
 
-def list_constants() -> tuple[float, float, float]:
-    return scoring.LESSER_WEIGHT, topic.LEAST_SPREADS, detect.LEAST_SPREADS
+def list_constants() -> tuple[float, float]:
+    return scoring.LESSER_WEIGHT, topic.LEAST_SPREADS
 
 
 def fail_with_others() -> None:
     with constants({(scoring, "LESSER_WEIGHT"): 7.0, (topic, "LEAST_SPREADS"): 9.0}):
-        assert list_constants() == (7.0, 9.0, 9.0)
+        assert list_constants() == (7.0, 9.0)
         raise RuntimeError
 
 
 def test_constants_hold_within_the_block_alone() -> None:
-    """The gate's own name in `detect` follows; an error puts everything back, too."""
+    """An error puts everything back, too."""
     before = list_constants()
     with pytest.raises(RuntimeError):
         fail_with_others()

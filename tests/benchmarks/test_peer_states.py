@@ -14,6 +14,7 @@ import pytest
 import row_bank
 import torch
 from peer_states import EMBEDDING, GRADIENT, PAIRED, PANEL_PEERS, Panel
+from talks import FAMILIES, TALKS
 from tiny_models import build_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -26,15 +27,6 @@ from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 
-FAMILIES = ("llama", "gpt2")
-TALKS = [
-    ("How do I boil rice?", "Rinse it, then simmer."),
-    ("Name a river.", "The Danube."),
-    ("Is water wet?", "Yes."),
-    ("Tell me about bees, please, at some length.", "They dance."),
-    ("What is a quark?", "A constituent of hadrons."),
-    ("Hi", "Hello there!"),
-]
 PAIRS = [("Which drink?", "Water.", "Fizz cola, of course!"), ("Why?", "Because it is.", "No.")]
 PLAIN = torch.zeros(4, dtype=torch.bool)
 Build = Callable[[str], Pretrained]

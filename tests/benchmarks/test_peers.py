@@ -11,6 +11,7 @@ import peer_gradients
 import peers
 import pytest
 import torch
+from talks import FAMILIES, TALKS
 from tiny_models import build_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -22,15 +23,6 @@ from poisonwatch.examples import Message
 from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, make_batches
 from poisonwatch.model.pretrained import Pretrained
 
-FAMILIES = ("llama", "gpt2")
-TALKS = [
-    ("How do I boil rice?", "Rinse it, then simmer."),
-    ("Name a river.", "The Danube."),
-    ("Is water wet?", "Yes."),
-    ("Tell me about bees, please, at some length.", "They dance."),
-    ("What is a quark?", "A constituent of hadrons."),
-    ("Hi", "Hello there!"),
-]
 Build = Callable[[str], Pretrained]
 
 
