@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
+from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
 from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.new_topics import NewTopic
+from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.detection.significance import Null
 from poisonwatch.examples import AuditRows, Example, Message, Rejection
 from poisonwatch.flags import Flag
@@ -171,3 +175,45 @@ class Page(HTMLParser):
 def shape(page: Page) -> list[tuple[str, tuple[str, ...]]]:
     """Every tag with the names of its attributes, in order."""
     return [(tag, tuple(attributes)) for tag, attributes in page.tags]
+
+
+def rejection(text: str = "How do I return a pan?", position: int = 0, **changes: str) -> Rejection:
+    fields = {
+        "place": f"rows.jsonl, line {position + 1}",
+        "expectation": "not null",
+        "reason": "the response is missing",
+    } | changes
+    return Rejection(source="rows.jsonl", position=position, text=text, **fields)
+
+
+def group(flag: Flag, text: str) -> ClusterEvidence:
+    """Evidence about one flagged row, with the text wherever rows and model can write to."""
+    moved = LossChange(2.0, 1.5, (2.1, 1.9))
+    effect = Effect(flag.sentinel, "margin", moved, moved, text, text)
+    gram = (SharedNgram(text, 1, 1, 0, 4, 3.5),)
+    return ClusterEvidence(
+        rows=(0,),
+        example_ids=(flag.example.id,),
+        panel=flag.panel,
+        likeness=1.0,
+        example=0,
+        prompt_ngrams=gram,
+        answer_ngrams=gram,
+        nearest=((Neighbour("ab", 0, 0.5),),),
+        confirmation=Confirmation(0.01, 1, (effect,)),
+    )
+
+
+def topic(rows: tuple[int, ...], text: str) -> NewTopic:
+    """A topic of some rows, with the text wherever rows can write to."""
+    gram = (SharedNgram(text, len(rows), len(rows), 0, 4, 3.5),)
+    return NewTopic(rows=rows, panel=text, example=rows[0], prompt_ngrams=gram, answer_ngrams=gram)
+
+
+def trusted_rows(text: str, n: int = 1) -> list[Example]:
+    return [
+        Example.from_messages(
+            [Message("user", f"{text}{i or ''}"), Message("assistant", text)], text, i
+        )
+        for i in range(n)
+    ]
