@@ -13,7 +13,8 @@ the hard negatives are trusted, too, as a user who knows the domain would.
     false flags                       per 1,000 clean rows, also where nothing was planted
 
 Peers' scores are pooled like STRIDE's and judged by the same p-values, without kin and topic.
-Influences are kept in `benchmarks/cache`, so that a run may be killed and goes on.
+Influences are kept in `benchmarks/cache/detection`, so that a run may be killed and goes on: empty it
+where the code that makes them has changed, suspects included.
 """
 
 import argparse
