@@ -75,7 +75,7 @@ class RowBank:
             moments = Moments.zeros(self.basis.r, self.model.width)
             encoded = [self.encoder.encode_example(row) for row in background]
             for batch in make_batches(encoded, self.stride.token_budget):
-                moments.add(self.basis, self.model.compute_state_gradients(batch))
+                moments += Moments.of_batch(self.basis, self.model.compute_state_gradients(batch))
             with replace_file(path) as part:
                 torch.save((moments.A, moments.S, float(moments.power), int(moments.tokens)), part)
         A, S, power, tokens = torch.load(path, weights_only=True)

@@ -51,21 +51,29 @@ class StateGradients:
     rejected: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardPass:
-    """One frozen pass over `batch`: `z` (b, T, D) below the split, and what the head says at the
-    answer tokens of each row.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRun:
+    """One frozen pass over `batch` up to the split, from where others go on: `z` (b, T, D) there,
+    float32 at least.
 
-    `o[i]` (n_i, V) are row i's logits where the next token is an answer token, `targets[i]` (n_i,)
-    these tokens; float32 at least. `extras` is what the blocks below return beside the states, None
-    where they return nothing else.
+    `extras` is what the blocks below return beside the states, None where they return nothing else.
     """
 
     batch: Batch
     z: Tensor
+    extras: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardPass(SplitRun):
+    """One frozen pass to its end, with what the head says at the answer tokens of each row.
+
+    `o[i]` (n_i, V) are row i's logits where the next token is an answer token, `targets[i]` (n_i,)
+    these tokens; float32 at least.
+    """
+
     o: tuple[Tensor, ...]
     targets: tuple[Tensor, ...]
-    extras: tuple[Any, ...] | None
 
 
 class FrozenModel:
@@ -135,9 +143,20 @@ class FrozenModel:
             rejected=batch.rejected,
         )
 
+    def run_losses(self, batch: Batch) -> tuple[SplitRun, Tensor]:
+        """Run the model as it is, without a graph: the losses (b,) in nats a token, float64. Raises
+        ModelError where a conversation has no answer token.
+        """
+        answers, targets = _find_answers(batch)
+        with torch.no_grad(), self._split() as seen, record_extras(self._below) as extras:
+            h, head = self._run_to_head(batch, answers)
+            token_loss = compute_losses(head, h, targets, self.vocabulary)
+        run = SplitRun(batch=batch, z=widen(seen[0].detach()), extras=extras[-1])
+        return run, _average(token_loss, answers)
+
     def run(self, batch: Batch) -> ForwardPass:
-        """Run the model as it is, without a graph. Raises ModelError where a row has no answer
-        token.
+        """Run the model as it is, without a graph, and keep all logits (`run_losses` keeps few).
+        Raises ModelError where a row has no answer token.
         """
         answers, targets = _find_answers(batch)
         with (
@@ -156,7 +175,7 @@ class FrozenModel:
             extras=extras[-1],
         )
 
-    def resume(self, run: ForwardPass, z: Tensor) -> tuple[Tensor, ...]:
+    def resume(self, run: SplitRun, z: Tensor) -> tuple[Tensor, ...]:
         """The logits o~ that m other states for each row of `run`, z~ (b, m, T, D), lead to: b
         tensors (m, n_i, V), differentiable in z~.
 
@@ -164,13 +183,14 @@ class FrozenModel:
         """
         m = z.shape[1]
         repeated = _repeat_rows(run.batch, m)
-        with self._resume(run, z), select_answers(self._head, repeated.locate_answers()):
+        answers = repeated.locate_answers()
+        with self._resume(run, z), select_answers(self._head, answers):
             logits = widen(self._run(repeated)[0])
         # Row i stands m times in a row, with n_i answer tokens each time.
-        blocks = logits.split_with_sizes([m * len(o) for o in run.o])
+        blocks = logits.split_with_sizes([m * count for count in answers.counts[::m]])
         return tuple(block.view(m, -1, block.shape[-1]) for block in blocks)
 
-    def resume_losses(self, run: ForwardPass, z: Tensor) -> Tensor:
+    def resume_losses(self, run: SplitRun, z: Tensor) -> Tensor:
         """The losses (b, m) in nats a token that the states z~ (b, m, T, D) lead to, float64; see
         `resume`. No graph, and never more logits at a time than a pass may have.
         """
@@ -180,8 +200,7 @@ class FrozenModel:
         with torch.no_grad(), self._resume(run, z):
             h, head = self._run_to_head(repeated, answers)
             token_loss = compute_losses(head, h, targets, self.vocabulary)
-        each = token_loss.split_with_sizes(list(answers.counts))
-        return torch.stack([loss.mean() for loss in each]).view(-1, m)
+        return _average(token_loss, answers).view(-1, m)
 
     def generate(
         self,
@@ -271,7 +290,7 @@ class FrozenModel:
         return cut_at(self._block, states, stop)
 
     @contextmanager
-    def _resume(self, run: ForwardPass, z: Tensor) -> Iterator[None]:
+    def _resume(self, run: SplitRun, z: Tensor) -> Iterator[None]:
         """Start from the states z~ (b, m, T, D) at the split, inside a `with`."""
         if len(z) != len(run.z):
             raise ValueError(f"states of {len(z)} rows cannot go on with a run of {len(run.z)}")
@@ -290,6 +309,12 @@ def _repeat_rows(batch: Batch, m: int) -> Batch:
         signs=batch.signs.repeat_interleave(m, dim=0),
         answers=batch.locate_answers().repeat(m, batch.input_ids.shape[1]),
     )
+
+
+def _average(token_loss: Tensor, answers: Answers) -> Tensor:
+    """The mean (b,) of the losses (n,) of each conversation's answer tokens."""
+    each = token_loss.split_with_sizes(list(answers.counts))
+    return torch.stack([loss.mean() for loss in each])
 
 
 def _cut_at_end(tokens: list[int], ends: Collection[int]) -> list[int]:

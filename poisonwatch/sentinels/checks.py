@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch.nn.functional import cross_entropy
 
 from poisonwatch.arrays import Array
 from poisonwatch.model.encoding import ChatEncoder, make_batches
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.halving import compute_batches
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -77,8 +77,9 @@ def compute_forbidden_losses(
             places.append(i)
             encoded.append(encoder.encode(sentinel.add_answer(sentinel.forbidden)))
     losses = np.full(len(sentinels), np.nan)
+    by_parts = compute_batches(lambda batch: model.run_losses(batch)[1].tolist())
     for batch in make_batches(encoded, token_budget, model.device):
-        run = model.run(batch)
-        for row, o, targets in zip(batch.rows.tolist(), run.o, run.targets, strict=True):
-            losses[places[row]] = float(cross_entropy(o, targets))
+        for part, found in by_parts(batch):
+            for row, loss in zip(part.rows.tolist(), found, strict=True):
+                losses[places[row]] = loss
     return losses

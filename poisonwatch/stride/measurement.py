@@ -6,18 +6,18 @@ Positive means: subset k makes the query's answer likelier (STRIDE: Dagli et al.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from poisonwatch.arrays import Array
 from poisonwatch.config import StrideConfig
 from poisonwatch.model.encoding import Encoded, make_batches
-from poisonwatch.model.frozen import ForwardPass, FrozenModel
+from poisonwatch.model.frozen import FrozenModel, SplitRun
+from poisonwatch.model.halving import InParts, compute_batches, halve_places
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.operators import Operators
@@ -96,6 +96,22 @@ def multiply_gradients(operators: Operators, G: Float[Tensor, "Q r D"]) -> Float
     return y
 
 
+@dataclass(frozen=True, slots=True)
+class _Steering:
+    """One conversation, at place `q`, to be steered by the operators `ks`: its `run`, and its loss
+    `before` in nats a token.
+    """
+
+    q: int
+    run: SplitRun
+    before: float
+    ks: Sequence[int]
+
+    def halve(self) -> tuple["_Steering", ...]:
+        """By half of the operators, and by the others; none where there is one."""
+        return tuple(replace(self, ks=half) for half in halve_places(self.ks))
+
+
 def measure_steered_losses(
     model: FrozenModel,
     operators: Operators,
@@ -110,37 +126,34 @@ def measure_steered_losses(
     time as `token_budget` holds copies of it. Raises ModelError where a conversation has no answer
     token.
     """
+
+    def steer(work: _Steering) -> Array:
+        a = operators.a[None, work.ks[0] : work.ks[-1] + 1]
+        (after,) = compute_steered_losses(model, work.run, operators.basis, a)
+        steered: Array = after.cpu().numpy()
+        return steered
+
     K = len(operators.a)
     losses = np.zeros((1 + K, len(encoded)))
-    chunks = _split_operators(model, encoded, K, token_budget)
-    total = K * len(encoded)
-    for q, run, ks in progress(
-        chunks, "measure", total, lambda chunk: chunk[2].stop - chunk[2].start
-    ):
-        with torch.no_grad():
-            (after,) = compute_steered_losses(model, run, operators.basis, operators.a[None, ks])
-            before = _compute_loss(run.o[0], run.targets[0])
-            measured = torch.cat([before[None], after]).cpu().numpy()
-        losses[0, q], losses[1 + ks.start : 1 + ks.stop, q] = measured[0], measured[1:]
+    by_parts = InParts(steer, _Steering.halve)
+    works = _split_operators(model, encoded, K, token_budget)
+    for work in progress(works, "measure", K * len(encoded), lambda work: len(work.ks)):
+        losses[0, work.q] = work.before
+        for part, after in by_parts(work):
+            losses[1 + np.array(part.ks), part.q] = after
     return losses
 
 
 def _split_operators(
     model: FrozenModel, encoded: Sequence[Encoded], K: int, token_budget: int
-) -> Iterator[tuple[int, ForwardPass, slice]]:
-    """For each conversation, its place and its frozen run, with as many of the K operators at a
-    time as the budget holds.
+) -> Iterator[_Steering]:
+    """Each conversation's frozen run, with as many of the K operators at a time as the budget
+    holds.
     """
+    alone = compute_batches(model.run_losses)
+    # Conversations alone, operators in chunks: there are few of the former, many of the latter.
     for q, item in enumerate(encoded):
-        # Conversations alone, operators in chunks: there are few of the former, many of the latter.
-        run = model.run(next(make_batches([item], 1, model.device)))
         m = max(1, token_budget // len(item))
-        for start in range(0, K, m):
-            yield q, run, slice(start, min(start + m, K))
-
-
-def _compute_loss(o: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of logits `o` (n, V), in float64: differences of losses are small beside
-    the losses.
-    """
-    return cross_entropy(o.double(), targets)
+        for _, (run, before) in alone(next(make_batches([item], 1, model.device))):
+            for start in range(0, K, m):
+                yield _Steering(q, run, float(before), range(start, min(start + m, K)))

@@ -20,8 +20,9 @@ from torch import Tensor
 from poisonwatch.arrays import Array, Features, RowIndices
 from poisonwatch.checkpoints.passes import PassArrays, PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
-from poisonwatch.model.encoding import Encoded, make_batches
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.stride.designs import draw_by_design
@@ -146,6 +147,15 @@ def sum_subsets(
     """Sum all rows into their subsets. Gradients that are known are not made again; `views` (n,
     VIEWS, r - 1) of the others are filled in on the way.
     """
+
+    def measure(batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor], Features | None]:
+        seen = model.compute_state_gradients(batch)
+        G = compute_row_gradients(geometry.basis, seen)
+        of_rows = None
+        if views is not None:
+            of_rows = compute_views(geometry.basis, seen.z, batch)
+        return G, geometry.background.measure(G), of_rows
+
     n = len(encoded)
     sums = SubsetSums.zeros(membership.K, n, geometry.basis.r, model)
     subsets = torch.from_numpy(membership.subsets)
@@ -160,17 +170,17 @@ def sum_subsets(
         filled["views"] = (views, rest)
     # After the known rows: what an interrupted pass left holds them already, and takes their place.
     taken_up = PassCheckpoint(store, "fit", filled)
+    by_parts = compute_batches(measure)
     batches = taken_up.remaining_batches(
         make_batches([encoded[i] for i in rest], token_budget, model.device)
     )
     left = len(rest) - taken_up.rows
     for batch in progress(batches, "fit", left, lambda batch: len(batch.rows)):
-        seen = model.compute_state_gradients(batch)
-        rows = rest[batch.rows.numpy()]
-        G = compute_row_gradients(geometry.basis, seen)
-        sums.add(rows, G, subsets[rows], geometry.background.measure(G))
-        if views is not None:
-            views[rows] = compute_views(geometry.basis, seen.z, batch)
+        for part, (G, pushes, of_rows) in by_parts(batch):
+            rows = rest[part.rows.numpy()]
+            sums.add(rows, G, subsets[rows], pushes)
+            if views is not None:
+                views[rows] = of_rows
     return sums
 
 

@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from poisonwatch.model.encoding import Encoded, make_batches
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel, StateGradients
+from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.operator_memory import NUMBERS_AT_ONCE
 
@@ -67,11 +68,17 @@ def fit_basis(
     """
     if not encoded:
         raise ValueError("a basis needs at least one conversation")
+
+    def compute_moment(batch: Batch) -> Tensor:
+        z = normalise_rms(model.compute_states(batch))[batch.attention_mask.bool()]
+        return z.T @ z
+
     second_moment = torch.zeros(model.width, model.width, device=model.device)
+    by_parts = compute_batches(compute_moment)
     batches = make_batches(encoded, token_budget, model.device)
     for batch in progress(batches, "basis", len(encoded), lambda batch: len(batch.rows)):
-        z = normalise_rms(model.compute_states(batch))[batch.attention_mask.bool()]
-        second_moment = second_moment + z.T @ z
+        for _, moment in by_parts(batch):
+            second_moment += moment
     # Eigenvalues ascend: the leading directions are the last ones.
     _, vectors = torch.linalg.eigh(second_moment)
     return Basis(vectors[:, len(vectors) - (r - 1) :].flip(1).contiguous())
@@ -112,14 +119,20 @@ class Moments:
     def zeros(cls, r: int, D: int, device: torch.device | str = "cpu") -> "Moments":
         return cls(torch.zeros(r, r, device=device), torch.zeros(D, D, device=device))
 
-    def add(self, basis: Basis, seen: StateGradients) -> None:
-        """Take in one batch of rows."""
+    @classmethod
+    def of_batch(cls, basis: Basis, seen: StateGradients) -> "Moments":
+        """Of the tokens of one batch."""
         B = basis(seen.z)[seen.mask]
         g = seen.g[seen.mask]
-        self.A += B.T @ B
-        self.S += g.T @ g
-        self.power += float(seen.z[seen.mask].pow(2).sum())
-        self.tokens += len(B)
+        power = float(seen.z[seen.mask].pow(2).sum())
+        return cls(B.T @ B, g.T @ g, power, len(B))
+
+    def __iadd__(self, more: "Moments") -> "Moments":
+        self.A += more.A
+        self.S += more.S
+        self.power += more.power
+        self.tokens += more.tokens
+        return self
 
 
 class Preconditioner:
@@ -244,9 +257,14 @@ def compute_gradients(
     progress: Progress,
 ) -> Float[Tensor, "m r D"]:
     """G (m, r, D) of conversations, one backward pass each."""
+
+    def differentiate(batch: Batch) -> Tensor:
+        return compute_row_gradients(basis, model.compute_state_gradients(batch))
+
     G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
+    by_parts = compute_batches(differentiate)
     batches = make_batches(encoded, token_budget, model.device)
     for batch in progress(batches, label, len(encoded), lambda batch: len(batch.rows)):
-        seen = model.compute_state_gradients(batch)
-        G[batch.rows.to(G.device)] = compute_row_gradients(basis, seen)
+        for part, of_rows in by_parts(batch):
+            G[part.rows.to(G.device)] = of_rows
     return G

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from poisonwatch.arrays import Features
 from poisonwatch.examples import Example
-from poisonwatch.model.encoding import ChatEncoder, make_batches
+from poisonwatch.model.encoding import Batch, ChatEncoder, make_batches
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.halving import compute_batches
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.operators import Basis, Preconditioner, compute_row_gradients
 from poisonwatch.stride.records import RowRecords, pack_ids
@@ -82,21 +83,29 @@ class RowMeter:
     sketch: Sketch | None = None
 
     def measure_shard(self, rows: Sequence[Example], records: RowRecords) -> Iterator[int]:
-        """Fill in the `records` of these rows, batch by batch; yields how many rows a batch had.
+        """Fill in the `records` of these rows, batch by batch; yields how many rows are done each
+        time.
 
         Raises ModelError where a row has no answer token.
         """
         encoded = [self.encoder.encode_example(row) for row in rows]
         records.signs[:] = [row.sign for row in encoded]
-        basis = self.yardsticks.basis
+
+        def measure(batch: Batch) -> int:
+            self._measure_batch(batch, records)
+            return len(batch.rows)
+
+        by_parts = compute_batches(measure)
         for batch in make_batches(encoded, self.token_budget, self.model.device):
-            seen = self.model.compute_state_gradients(batch)
-            G = compute_row_gradients(basis, seen)
-            at = batch.rows.numpy()
-            views = compute_views(basis, seen.z, batch)
-            records.views[at] = views.reshape(len(at), -1)
-            self.fill_effects(records, at, G)
-            yield len(at)
+            for _, rows_done in by_parts(batch):
+                yield rows_done
+
+    def _measure_batch(self, batch: Batch, records: RowRecords) -> None:
+        """Fill in the records of a batch's rows. Done again, it comes to the same."""
+        basis, at = self.yardsticks.basis, batch.rows.numpy()
+        seen = self.model.compute_state_gradients(batch)
+        records.views[at] = compute_views(basis, seen.z, batch).reshape(len(at), -1)
+        self.fill_effects(records, at, compute_row_gradients(basis, seen))
 
     def fill_effects(
         self,

@@ -10,8 +10,9 @@ from torch import Tensor
 from poisonwatch.arrays import Features
 from poisonwatch.checkpoints.passes import PassArrays, PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
-from poisonwatch.model.encoding import Encoded, make_batches
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.operators import Basis, Moments, compute_row_gradients
 from poisonwatch.stride.similarity import allocate_views, compute_views
@@ -40,6 +41,16 @@ def measure_row_statistics(
     store: CheckpointStore | None = None,
 ) -> RowStatistics:
     """One backward pass over the conversations (m), kept under its `label`."""
+
+    def compute(batch: Batch) -> RowStatistics:
+        seen = model.compute_state_gradients(batch)
+        return RowStatistics(
+            basis=basis,
+            moments=Moments.of_batch(basis, seen),
+            G=compute_row_gradients(basis, seen),
+            views=compute_views(basis, seen.z, batch),
+        )
+
     m = len(encoded)
     moments = Moments.zeros(basis.r, model.width, model.device)
     G = torch.zeros(m, basis.r, model.width, device=model.device)
@@ -56,11 +67,12 @@ def measure_row_statistics(
     }
     taken_up = PassCheckpoint(store, label, filled)
     moments.power, moments.tokens = float(numbers[0]), int(numbers[1])
+    by_parts = compute_batches(compute)
     batches = taken_up.remaining_batches(make_batches(encoded, token_budget, model.device))
     for batch in progress(batches, label, m - taken_up.rows, lambda batch: len(batch.rows)):
-        seen = model.compute_state_gradients(batch)
-        moments.add(basis, seen)
+        for part, found in by_parts(batch):
+            moments += found.moments
+            G[part.rows.to(G.device)] = found.G
+            views[part.rows.numpy()] = found.views
         numbers[0], numbers[1] = moments.power, moments.tokens
-        G[batch.rows.to(G.device)] = compute_row_gradients(basis, seen)
-        views[batch.rows.numpy()] = compute_views(basis, seen.z, batch)
     return RowStatistics(basis, moments, G, views)

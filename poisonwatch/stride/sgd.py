@@ -27,6 +27,7 @@ from poisonwatch.arrays import Integers
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
 from poisonwatch.recovery.membership import Membership
 from poisonwatch.stride.adam import Adam
@@ -236,12 +237,11 @@ class _Training:
         sketch = torch.from_numpy(schedule.sketch(number)[step.ks]).to(device, torch.float32)
         gradients = [torch.zeros_like(leaf) for leaf in leaves]
         losses = torch.zeros(3, device=device)
-        encoded = [self.encoded[i] for i in step.rows]
-        # A row and its m operators go together: the budget counts their pairs.
-        for batch in make_batches(encoded, self.settings.token_budget // schedule.m, device):
+
+        def differentiate(batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
             here = batch.rows.to(device)
             with torch.enable_grad():
-                of_rows = _compute_losses(
+                found = _compute_losses(
                     self.model,
                     batch,
                     basis,
@@ -250,11 +250,17 @@ class _Training:
                     d=schedule.membership.d,
                     gamma=self.settings.gamma,
                 )
-                part = of_rows.sum(dim=0) / len(step.rows)
-                parts = torch.autograd.grad(self._weights @ part, leaves)
-            for total, gradient in zip(gradients, parts, strict=True):
-                total += gradient
-            losses += part.detach()
+                part = found.sum(dim=0) / len(step.rows)
+                return part.detach(), torch.autograd.grad(self._weights @ part, leaves)
+
+        encoded = [self.encoded[i] for i in step.rows]
+        by_parts = compute_batches(differentiate)
+        # A row and its m operators go together: the budget counts their pairs.
+        for batch in make_batches(encoded, self.settings.token_budget // schedule.m, device):
+            for _, (of_rows, parts) in by_parts(batch):
+                for total, gradient in zip(gradients, parts, strict=True):
+                    total += gradient
+                losses += of_rows
         return gradients, losses
 
     def _update(self, step: _Step, touched: Tensor, gradients: list[Tensor]) -> None:
@@ -323,13 +329,19 @@ def _compute_second_moment(
     model: FrozenModel, encoded: Sequence[Encoded], basis: Basis, token_budget: int
 ) -> tuple[Tensor, float, int]:
     """E[B(z) B(z)^T] (r, r), the sum of ||z_t||^2, and the number of tokens t."""
+
+    def compute(batch: Batch) -> tuple[Tensor, float, int]:
+        z = model.compute_states(batch)[batch.attention_mask.bool()]
+        return basis(z).T @ basis(z), float(z.pow(2).sum()), len(z)
+
     A = torch.zeros(basis.r, basis.r, device=model.device)
     power, tokens = 0.0, 0
+    by_parts = compute_batches(compute)
     for batch in make_batches(encoded, token_budget, model.device):
-        z = model.compute_states(batch)[batch.attention_mask.bool()]
-        A += basis(z).T @ basis(z)
-        power += float(z.pow(2).sum())
-        tokens += len(z)
+        for _, (moment, of_power, count) in by_parts(batch):
+            A += moment
+            power += of_power
+            tokens += count
     return A / tokens, power, tokens
 
 

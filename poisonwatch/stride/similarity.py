@@ -24,6 +24,7 @@ from poisonwatch.checkpoints.passes import PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel, find_answer_positions
+from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.operators import Basis, normalise_rms
 
@@ -57,12 +58,18 @@ def survey_views(
     store: CheckpointStore | None = None,
 ) -> Float32[Features, "n views directions"]:
     """The views (n, VIEWS, r - 1) of every row; runs the blocks below the split only."""
+
+    def compute(batch: Batch) -> Features:
+        return compute_views(basis, model.compute_states(batch), batch)
+
     n = len(encoded)
     views = allocate_views(n, basis)
+    by_parts = compute_batches(compute)
     taken_up = PassCheckpoint(store, "survey", {"views": (views, np.arange(n))})
     batches = taken_up.remaining_batches(make_batches(encoded, token_budget, model.device))
     for batch in progress(batches, "survey", n - taken_up.rows, lambda batch: len(batch.rows)):
-        views[batch.rows.numpy()] = compute_views(basis, model.compute_states(batch), batch)
+        for part, of_rows in by_parts(batch):
+            views[part.rows.numpy()] = of_rows
     return views
 
 

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from poisonwatch.model.frozen import ForwardPass, FrozenModel
+from poisonwatch.model.frozen import FrozenModel, SplitRun
+from poisonwatch.model.halving import InParts, halve_places
 
 Coordinates = Callable[[Tensor], Tensor]  # B: states (..., D) to coordinates (..., r)
 
@@ -28,7 +29,7 @@ def steer(
 
 
 def compute_steered_logits(
-    model: FrozenModel, run: ForwardPass, basis: Coordinates, a: Float[Tensor, "b m r D"]
+    model: FrozenModel, run: SplitRun, basis: Coordinates, a: Float[Tensor, "b m r D"]
 ) -> tuple[Tensor, ...]:
     """The logits o~ of every row of `run` under its own m operators `a` (b, m, r, D): b tensors (m,
     n_i, V), at its answer tokens.
@@ -37,7 +38,7 @@ def compute_steered_logits(
 
 
 def compute_steered_losses(
-    model: FrozenModel, run: ForwardPass, basis: Coordinates, a: Float[Tensor, "b m r D"]
+    model: FrozenModel, run: SplitRun, basis: Coordinates, a: Float[Tensor, "b m r D"]
 ) -> Float64[Tensor, "b m"]:
     """The losses (b, m) in nats a token of every row of `run` under its own m operators `a` (b, m,
     r, D), without a graph.
@@ -58,16 +59,21 @@ def generate_continuations(
 
     A token of `ends` ends an answer and is left out.
     """
-    found: list[list[int]] = [[] for _ in prompts]
-    for places in _split_by_length(list(map(len, prompts)), most):
-        own = a[places, None]  # one answer each
 
-        def steer_each(z: Tensor, own: Tensor = own) -> Tensor:
+    def generate(places: Sequence[int]) -> list[list[int]]:
+        own = a[list(places), None]  # one answer each
+
+        def steer_each(z: Tensor) -> Tensor:
             return steer(z, basis(z), own)[:, 0]
 
-        said = model.generate([prompts[i] for i in places], steer_each, most, ends)
-        for i, tokens in zip(places, said, strict=True):
-            found[i] = tokens
+        return model.generate([prompts[i] for i in places], steer_each, most, ends)
+
+    found: list[list[int]] = [[] for _ in prompts]
+    by_parts = InParts(generate, halve_places)
+    for together in _split_by_length(list(map(len, prompts)), most):
+        for places, said in by_parts(together):
+            for i, tokens in zip(places, said, strict=True):
+                found[i] = tokens
     return found
 
 

@@ -51,7 +51,7 @@ def test_states_and_moments_take_what_is_said(name: str) -> None:
     seen = model.compute_state_gradients(batch)
     moments = Moments.zeros(case.r, shape.D)
     with FlopCount() as counted:
-        moments.add(basis, seen)
+        moments += Moments.of_batch(basis, seen)
     each = 2 * (shape.D**2 + case.r**2 + shape.D * (case.r - 1))
     assert tokens * each == pytest.approx(counted.total, rel=WITHIN)
 

@@ -257,7 +257,9 @@ def test_multiplying_all_losses_changes_no_operator(
     def operators(c: float) -> torch.Tensor:
         moments = Moments.zeros(R, 32)
         for seen in alone:
-            moments.add(basis, StateGradients(seen.z, c * seen.g, seen.mask, c * seen.loss))
+            moments += Moments.of_batch(
+                basis, StateGradients(seen.z, c * seen.g, seen.mask, c * seen.loss)
+            )
         P = Preconditioner(moments, DAMPING)
         spread = Background.from_gradients(
             c * G[geometry.known], P, np.ones(len(geometry.known))

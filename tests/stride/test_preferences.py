@@ -197,7 +197,7 @@ def test_fisher_moments_count_the_tokens_of_both_conversations(
     def moments(rows: Sequence[Encoded]) -> Moments:
         found = Moments.zeros(R, 32)
         for batch in make_batches(rows, BUDGET):
-            found.add(basis, model.compute_state_gradients(batch))
+            found += Moments.of_batch(basis, model.compute_state_gradients(batch))
         return found
 
     found, expected = (

@@ -27,7 +27,7 @@ def test_moments_gradients_and_views_are_those_of_passes_of_their_own(
     np.testing.assert_allclose(found.views, views, rtol=1e-3, atol=1e-4)
     moments = Moments.zeros(R, model.width)
     for batch in make_batches(encoded, BUDGET):
-        moments.add(basis, model.compute_state_gradients(batch))
+        moments += Moments.of_batch(basis, model.compute_state_gradients(batch))
     assert found.moments.tokens == moments.tokens
     assert found.moments.power == pytest.approx(moments.power, rel=1e-4)
     for one, other in ((found.moments.A, moments.A), (found.moments.S, moments.S)):
