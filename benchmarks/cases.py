@@ -37,7 +37,7 @@ from sklearn.metrics import average_precision_score
 
 from poisonwatch.config import ModelConfig, StrideConfig
 from poisonwatch.examples import Example
-from poisonwatch.model.frozen import find_decoder_blocks
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.source_config import SourceConfig

@@ -23,8 +23,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from poisonwatch.errors import ModelError
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
-from poisonwatch.model.frozen import find_answer_positions, find_decoder_blocks
+from poisonwatch.model.frozen import find_answer_positions
 from poisonwatch.model.pretrained import Pretrained
 
 Array = NDArray[np.float64]

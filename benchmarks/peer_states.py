@@ -33,8 +33,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
-from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.hooks import Stop, cut_at
 from poisonwatch.model.pretrained import Pretrained
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, make_batches
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.operators import (
     Basis,

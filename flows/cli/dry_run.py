@@ -20,10 +20,11 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.errors import ModelError, SourceError
 from poisonwatch.examples import Example
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.effort import START_UP_S
 from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, make_batches
 from poisonwatch.model.files import get_cache_folder
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels

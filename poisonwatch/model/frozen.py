@@ -11,23 +11,23 @@ reads: on a GPU, batches follow each other without a wait.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from poisonwatch.errors import ModelError
-from poisonwatch.model.encoding import Answers, Batch
+from poisonwatch.model.architecture import READING_ERRORS, differ, inspect_architecture
+from poisonwatch.model.encoding import Answers, Batch, Encoded, make_batches
+from poisonwatch.model.generation import can_read_on, generate_answers
 from poisonwatch.model.head import compute_loss_gradients, compute_losses
 from poisonwatch.model.hooks import (
     Stop,
     cut_at,
-    move_states,
     record_extras,
     select_answers,
-    select_last,
     skip_blocks,
     stop_at_head,
     widen,
@@ -82,25 +82,20 @@ class FrozenModel:
     """
 
     def __init__(self, model: PreTrainedModel, layer: int) -> None:
-        blocks = find_decoder_blocks(model)
-        if not 0 <= layer < len(blocks):
+        self.model = model.eval().requires_grad_(False)
+        found = inspect_architecture(model)
+        if not 0 <= layer < len(found.blocks):
             raise ModelError(
-                f"stride.layer is {layer}, but this model has blocks 0 to {len(blocks) - 1}: "
+                f"stride.layer is {layer}, but this model has blocks 0 to {len(found.blocks) - 1}: "
                 "choose one of these"
             )
-        head = model.get_output_embeddings()
-        if head is None:
-            raise ModelError(
-                f"{type(model).__name__} has no language-model head: name a causal language model"
-            )
-        self.model = model.eval().requires_grad_(False)
         self.layer = layer
         config = model.config.get_text_config()
         self.width, self.vocabulary = int(config.hidden_size), int(config.vocab_size)
-        self._block = blocks[layer]
-        self._below = list(blocks)[:layer]
-        self._head = head
-        self._ends_with_head = self._check_end()
+        self._block = found.blocks[layer]
+        self._below = list(found.blocks)[:layer]
+        self._head = found.head
+        self._ends_with_head = found.ends_with_head
 
     @property
     def device(self) -> torch.device:
@@ -179,7 +174,8 @@ class FrozenModel:
         """The logits o~ that m other states for each row of `run`, z~ (b, m, T, D), lead to: b
         tensors (m, n_i, V), differentiable in z~.
 
-        The blocks below the split are skipped, not run again.
+        The blocks below the split are skipped, not run again, but for families whose blocks above
+        read more of them than states.
         """
         m = z.shape[1]
         repeated = _repeat_rows(run.batch, m)
@@ -217,34 +213,14 @@ class FrozenModel:
         for the answer in the model's window loses its beginning.
         """
         prompts = [prompt[self._find_start(prompt, most) :] for prompt in prompts]
-        shortest = min(map(len, prompts))
-        # Side by side without padding, which families of models take differently: all start with
-        # as many tokens, and longer prompts are read on while shorter ones are answered.
-        rest = pad_sequence([prompt[shortest:] for prompt in prompts], batch_first=True)
-        rest = rest.to(self.device)
-        waits = torch.tensor([len(prompt) - shortest for prompt in prompts])
-        left = waits.to(self.device) + most  # tokens until an answer is as long as it may be
-        new = torch.stack([prompt[:shortest] for prompt in prompts]).to(self.device)
-        cache, tokens = None, list[Tensor]()
-        stops = torch.tensor(sorted(ends), device=self.device)
-        ended = left <= 0
-        with torch.no_grad(), move_states(self._block, move), select_last(self._head):
-            # An answer that has ended goes on, unread, until the last of the m has.
-            while not bool(ended.all()):
-                output = self.model(input_ids=new, past_key_values=cache, use_cache=True)
-                cache, step = output.past_key_values, len(tokens)
-                said = output.logits[:, -1].argmax(dim=-1)
-                answers = left - most <= step
-                if step < rest.shape[1]:
-                    said = torch.where(answers, said, rest[:, step])
-                tokens.append(said)
-                new = said[:, None]
-                ended = ended | (answers & torch.isin(said, stops)) | (left <= step + 1)
-        rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
-        found = []
-        for row, wait in zip(rows, waits.tolist(), strict=True):
-            found.append(_cut_at_end(row[wait : wait + most], ends))
-        return found
+        return generate_answers(
+            self.model, self._block, self._head, prompts, move, most, ends, self._reads_on
+        )
+
+    @cached_property
+    def _reads_on(self) -> bool:
+        """Whether the model's cache serves it; asked once."""
+        return can_read_on(self.model)
 
     def _find_start(self, prompt: Tensor, most: int) -> int:
         """Where a prompt must start to leave room for `most` tokens in the model's window."""
@@ -272,17 +248,6 @@ class FrozenModel:
             self._run(batch)
         return seen[0], self._head
 
-    def _check_end(self) -> bool:
-        """Whether a model's logits are what its head says; some families scale or cap that."""
-        said: list[Tensor] = []
-        with (
-            torch.no_grad(),
-            self._head.register_forward_hook(lambda _, __, output: said.append(output)),
-        ):
-            token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-            output = self.model(input_ids=token, use_cache=False)
-        return torch.equal(widen(said[-1]), widen(output.logits))
-
     def _split(
         self, states: Tensor | None = None, stop: bool = False
     ) -> AbstractContextManager[list[Tensor]]:
@@ -294,9 +259,34 @@ class FrozenModel:
         """Start from the states z~ (b, m, T, D) at the split, inside a `with`."""
         if len(z) != len(run.z):
             raise ValueError(f"states of {len(z)} rows cannot go on with a run of {len(run.z)}")
-        states = z.flatten(0, 1).to(self.model.dtype)
-        with skip_blocks(self._below, run.extras), self._split(states):
+        # Moved states may lie in memory in another order than a model's own, of which some families
+        # take views.
+        states = z.flatten(0, 1).to(self.model.dtype).contiguous()
+        below = self._below if self._skips_below else []
+        with skip_blocks(below, run.extras), self._split(states):
             yield
+
+    @cached_property
+    def _skips_below(self) -> bool:
+        """Whether the blocks above the split need nothing of those below but states; some families'
+        read what those left, such as keys and values. Asked once.
+        """
+        if not self._below:
+            return True
+        text = Encoded.of([0, 1, 2, 3], [False, True, True, True])
+        run = self.run(next(make_batches([text], 1, self.device)))
+        states = torch.stack([run.z[0], run.z[0].flip(0)]).to(self.model.dtype)
+        repeated = _repeat_rows(run.batch, 2)
+        with torch.no_grad(), self._split(states):
+            whole = self._run(repeated)
+            try:
+                with skip_blocks(self._below, run.extras):
+                    resumed = self._run(repeated)
+            except torch.OutOfMemoryError:
+                raise
+            except READING_ERRORS:
+                return False
+        return not differ(whole, resumed)
 
 
 def _repeat_rows(batch: Batch, m: int) -> Batch:
@@ -317,14 +307,6 @@ def _average(token_loss: Tensor, answers: Answers) -> Tensor:
     return torch.stack([loss.mean() for loss in each])
 
 
-def _cut_at_end(tokens: list[int], ends: Collection[int]) -> list[int]:
-    """The tokens before the first of those that end an answer."""
-    for t, token in enumerate(tokens):
-        if token in ends:
-            return tokens[:t]
-    return tokens
-
-
 def _find_answers(batch: Batch) -> tuple[Answers, Tensor]:
     """Where answer tokens are predicted, and which they are (n,)."""
     answers = batch.locate_answers()
@@ -342,18 +324,3 @@ def find_answer_positions(batch: Batch) -> tuple[Tensor, Tensor]:
     predicts = torch.zeros_like(batch.answer)
     predicts[:, :-1] = batch.answer[:, 1:]
     return predicts, batch.input_ids[:, 1:][batch.answer[:, 1:]]
-
-
-def find_decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The stack of transformer blocks, whatever the family calls it."""
-    # Its attribute is called layers, h or blocks, and lies under model, transformer or decoder; its
-    # length is in the configuration of every family. Outer modules come first: of several lists of
-    # that length (experts inside a block, say) the outermost is the stack.
-    depth = model.config.get_text_config().num_hidden_layers
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise ModelError(
-        f"{type(model).__name__} has no stack of {depth} blocks: "
-        "only decoder-only language models can be audited"
-    )

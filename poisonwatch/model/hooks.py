@@ -28,7 +28,7 @@ def cut_at(block: nn.Module, states: Tensor | None, stop: bool) -> Iterator[list
         z = states
         # A leaf: the backward pass ends at the split, and no block below builds a graph.
         if z is None:
-            z = _get_states(args, kwargs).detach().requires_grad_(not stop)
+            z = get_states(args, kwargs).detach().requires_grad_(not stop)
         seen.append(z)
         if stop:
             raise Stop
@@ -42,8 +42,8 @@ def move_states(block: nn.Module, move: Callable[[Tensor], Tensor]) -> Removable
     """Put z~ = move(z) in the place of the states z before a block."""
 
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        z = _get_states(args, kwargs)
-        return _replace_states(args, kwargs, move(widen(z)).to(z.dtype))
+        z = get_states(args, kwargs)
+        return _replace_states(args, kwargs, move(widen(z)).to(z.dtype).contiguous())
 
     return block.register_forward_pre_hook(replace, with_kwargs=True)
 
@@ -69,7 +69,7 @@ def skip_blocks(blocks: Sequence[nn.Module], extras: tuple[Any, ...] | None) -> 
     """Let blocks hand on their input, in the form in which they return states."""
 
     def skip(*args: Any, **kwargs: Any) -> Any:
-        states = _get_states(args, kwargs)
+        states = get_states(args, kwargs)
         if extras is None:
             return states
         return (states, *extras)
@@ -124,12 +124,7 @@ def pick(states: Tensor, answers: Answers) -> Tensor:
     return states.flatten(0, -2).index_select(0, answers.at.to(states.device))
 
 
-def widen(x: Tensor) -> Tensor:
-    """x in float32, or as it is where it is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _get_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def get_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The states among a block's arguments: the first, or one by name."""
     # Families differ in whether the model names what it calls its blocks with.
     if args:
@@ -137,6 +132,11 @@ def _get_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         return first
     named: Tensor = kwargs["hidden_states"]
     return named
+
+
+def widen(x: Tensor) -> Tensor:
+    """x in float32, or as it is where it is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _replace_states(args: tuple[Any, ...], kwargs: dict[str, Any], states: Tensor) -> Arguments:

@@ -9,7 +9,6 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -17,6 +16,7 @@ from transformers import (
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
+from poisonwatch.model.architecture import choose_model_class
 from poisonwatch.model.files import ModelFiles, find_model_files
 from poisonwatch.model.products import (
     LEAST_PARAMETERS,
@@ -65,7 +65,8 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
         tokenizer = AutoTokenizer.from_pretrained(
             found.folder, trust_remote_code=config.trust_remote_code
         )
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model_class = choose_model_class(found.folder, config.trust_remote_code)
+        loaded: Any = model_class.from_pretrained(
             found.folder,
             dtype=_choose_dtype(config, device),
             # A pickle runs code when it is read: no other format of weights is.

@@ -10,8 +10,9 @@ from poisonwatch.arrays import RowIndices
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, Encoded
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.progress import Progress, silent

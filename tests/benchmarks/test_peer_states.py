@@ -22,8 +22,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example, Message
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, Encoded
-from poisonwatch.model.frozen import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 

@@ -13,8 +13,9 @@ from torch import nn
 from poisonwatch.config import StrideConfig, TrainingConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import Example, Message
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import InParts, compute_batches, halve_batch, halve_places
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.checks import compute_forbidden_losses

@@ -18,7 +18,7 @@ from attributions import (
 
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ModelError
-from poisonwatch.model.frozen import find_decoder_blocks
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit

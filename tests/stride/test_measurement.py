@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import Message
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.stride.measurement import (
     MEASUREMENTS,
     measure_first_order,

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
-from poisonwatch.model.frozen import FrozenModel, StateGradients, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.recovery.membership import Membership, draw_random_membership
 from poisonwatch.stride.operators import (
     Basis,

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import make_flag_record
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
-from poisonwatch.model.frozen import FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit

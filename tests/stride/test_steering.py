@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from poisonwatch.examples import Message
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, make_batches
-from poisonwatch.model.frozen import ForwardPass, FrozenModel, find_decoder_blocks
+from poisonwatch.model.frozen import ForwardPass, FrozenModel
 from poisonwatch.stride.operators import Basis
 from poisonwatch.stride.steering import compute_steered_logits, generate_continuations, steer
 
