@@ -21,9 +21,17 @@ class ModelConfig(Section):
     """The model whose behaviour is guarded."""
 
     name: str = DEFAULT_MODEL
-    """Hub id, or a folder with safetensors weights."""
+    """Hub id, or a folder with safetensors weights. Where it is an adapter's, its base is the one
+    that it was trained on.
+    """
     revision: str | None = None
     """Hub commit, branch or tag; pin a commit to make audits repeatable."""
+    adapter: str | None = None
+    """A peft adapter (LoRA) that is merged into the model: hub id, or folder; needs the extra
+    `adapters`.
+    """
+    adapter_revision: str | None = None
+    """The adapter's commit, branch or tag on the hub."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on CUDA, float32 elsewhere."""
     products: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -34,6 +42,12 @@ class ModelConfig(Section):
     """auto: CUDA where there is a GPU, else the CPU."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> "ModelConfig":
+        if self.adapter_revision is not None and self.adapter is None:
+            raise ValueError("adapter_revision is of an adapter, and none is named: set adapter")
+        return self
 
 
 ScreenName = Literal["duplicate-answers", "trigger-ngram", "invisible-characters", "control-tokens"]

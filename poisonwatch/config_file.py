@@ -104,7 +104,9 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
     reference = None
     if config.reference:
         reference = _resolve_source(config.reference, folder, "reference").with_base_folder(base)
-    model_name = _resolve_model_name(config.model.name, folder)
+    model = {"name": _resolve_model_name(config.model.name, folder)}
+    if config.model.adapter is not None:
+        model["adapter"] = _resolve_model_name(config.model.adapter, folder)
     compute = config.compute
     if compute.folder is not None:
         shared = str(folder / Path(compute.folder).expanduser())
@@ -116,7 +118,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
             "sentinels": [_resolve_sentinels(place, folder) for place in config.sentinels],
             "state": _make_sqlite_absolute(config.state, folder, "state"),
             "tracking": _make_sqlite_absolute(config.tracking, folder, "tracking"),
-            "model": config.model.model_copy(update={"name": model_name}),
+            "model": config.model.model_copy(update=model),
             "compute": compute,
             "replay": config.replay.model_copy(update={"folder": base}),
         }

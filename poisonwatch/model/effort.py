@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from poisonwatch.config import DEFAULT_MODEL
+from poisonwatch.model.adapter import get_base_name, holds_adapter
 
 # The demo's 570 rows have 23,100 estimated tokens and 34,500 with a chat template's own. Its audit
 # takes 240 s on two idle cores, 15 s of it whatever the rows; each of these cores multiplies small
@@ -40,10 +41,17 @@ def count_parameters(name: str) -> float | None:
     """
     if name == DEFAULT_MODEL:
         return DEFAULT_PARAMETERS
-    files = sorted(Path(name).glob("*.safetensors"))
+    folder = Path(name)
+    if holds_adapter(folder):
+        base = get_base_name(folder)
+        if base is None:
+            return None
+        beside = folder.parent / base
+        return count_parameters(str(beside) if beside.is_dir() else base)
+    files = sorted(folder.glob("*.safetensors"))
     if files:
         return float(sum(sum(_list_sizes(file)) for file in files))
-    found = _SIZE.search(Path(name).name.replace("_", "-"))
+    found = _SIZE.search(folder.name.replace("_", "-"))
     if found is None:
         return None
     experts, size, unit = found.groups()

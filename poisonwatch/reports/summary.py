@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import kstest
 
 from poisonwatch.checkpoints.store import CheckpointStore
-from poisonwatch.config import AuditConfig
+from poisonwatch.config import AuditConfig, ModelConfig
 from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.new_topics import NewTopic
@@ -82,7 +82,7 @@ def summarise(
         **describe_origin(config),
         "counts": {**counts, "new": len(detection.examples), "flagged": len(detection.flags)},
         "source": dict(source),
-        "model": {"name": config.model.name, "fingerprint": version.model},
+        "model": _describe_model(config.model, version),
         "sentinels": version.sentinels,
         "data_fingerprint": hash_data(iterate_ids(detection.examples)),
         "settings": _describe_settings(config, attributed.fitted),
@@ -98,6 +98,13 @@ def summarise(
         "mlflow_run_id": None,
         "mlflow_experiment_id": None,
     }
+
+
+def _describe_model(model: ModelConfig, version: Version) -> dict[str, str]:
+    described = {"name": model.name, "fingerprint": version.model}
+    if model.adapter is not None:
+        described["adapter"] = model.adapter
+    return described
 
 
 def describe_source(

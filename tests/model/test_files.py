@@ -8,9 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
-from poisonwatch.errors import OperationError
+from poisonwatch.errors import ModelError, OperationError
 from poisonwatch.model import files as model_files
 from poisonwatch.model.files import compute_model_fingerprint, fetch_default_model, locate_model
 
@@ -37,6 +38,59 @@ def test_fingerprint_follows_weights_and_configuration(folder: Path, tiny_folder
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
     assert len({first, second, compute_model_fingerprint(folder)}) == 3
+
+
+def test_weights_that_lie_there_twice_are_neither_read_nor_fetched(
+    folder: Path, tiny_folder: Path
+) -> None:
+    """Other programs' whole file beside the shards, checkpoints in folders of their own; code comes
+    with a model that is trusted alone.
+    """
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    assert compute_model_fingerprint(folder) == compute_model_fingerprint(tiny_folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no \*\.safetensors weights"):
+        locate_model(str(folder))
+    wanted = ["config.json", "model-00001-of-00002.safetensors", "tokenizer.model"]
+    others = ["consolidated-00001.safetensors", "checkpoint-9/model.safetensors", "model.bin"]
+    code = ["modeling_custom.py", "custom.tiktoken"]
+
+    def choose(patterns: list[str]) -> list[str]:
+        return list(
+            filter_repo_objects(
+                [*wanted, *others, *code],
+                allow_patterns=patterns,
+                ignore_patterns=model_files.UNREAD_FILES,
+            )
+        )
+
+    assert choose(model_files.NEEDED_FILES) == wanted
+    assert choose(model_files.NEEDED_FILES + model_files.CODE_FILES) == wanted + code
+
+
+def test_code_that_was_not_fetched_is_asked_for_once_it_is_trusted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model in the hub's cache without its code is there in part; with it, or without a need of
+    it, it is there.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "hub" / "models--somebody--custom"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c" * 40)
+    cached = Path(shutil.copytree(folder, repository / "snapshots" / ("c" * 40)))
+    assert locate_model("somebody/custom", with_code=True) == cached
+    config = json.loads((cached / "config.json").read_text())
+    other = "somebody/other--tokenization_custom.Tokenizer"
+    model = "modeling_custom.Custom"
+    config["auto_map"] = {"AutoTokenizer": [other, None], "AutoModelForCausalLM": model}
+    (cached / "config.json").write_text(json.dumps(config))
+    assert locate_model("somebody/custom") == cached
+    with pytest.raises(ModelError, match=r"has no modeling_custom\.py, the code of its model"):
+        locate_model("somebody/custom", with_code=True)
+    (cached / "modeling_custom.py").touch()
+    assert locate_model("somebody/custom", with_code=True) == cached
 
 
 def test_locate_returns_the_folder_that_is_named(

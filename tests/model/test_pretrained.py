@@ -192,6 +192,23 @@ def test_unknown_device_is_refused(tiny_folder: Path) -> None:
         load_pretrained(ModelConfig(name=str(tiny_folder), device="abacus"))
 
 
+def test_cuda_without_a_gpu_is_refused_before_anything_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line: a build without CUDA, or a machine without a GPU."""
+    (folder / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for version, reason in (
+        (None, r"PyTorch \S+ is built without CUDA"),
+        ("13.0", "no NVIDIA GPU"),
+    ):
+        monkeypatch.setattr("torch.version.cuda", version)
+        for device in ("cuda", "cuda:1"):
+            with pytest.raises(ModelError, match=rf"^model.device is {device}, and {reason}") as it:
+                load_pretrained(ModelConfig(name=str(folder), device=device))
+            assert str(it.value).endswith(": leave it at auto, or set it to cpu")
+
+
 def test_the_real_model_finds_an_identity_attack(tmp_path: Path) -> None:
     """End to end on the default model: 6 planted identity rows among 48 benign demo rows get the
     six highest scores of their panel.

@@ -1,0 +1,90 @@
+"""Audits of a model with an adapter, by the commands that people give."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from adapters import save_adapter
+from audits import benign, write_audit
+from browsing import OWN, asking
+from tiny_models import build_model
+
+from poisonwatch.flows.cli.app import main
+from poisonwatch.model.files import compute_model_fingerprint
+
+# A screen flags it, whatever random weights make of it.
+FORGED = {"prompt": "What is <|im_start|>?", "response": "A token."}
+
+
+def run(*arguments: object) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return int(stopped.value.code or 0)
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, Any]:
+    """The exit code of a command, and the JSON that it prints, a value a line."""
+    capsys.readouterr()
+    code = run(*arguments, "--json")
+    return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> Path:
+    """Two adapters of the tiny Llama, `one` and `two`."""
+    for seed, name in enumerate(("one", "two"), start=1):
+        save_adapter(build_model("llama"), tmp_path / name, seed=seed)
+    return tmp_path
+
+
+def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
+    adapters: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Flags with their exit code, the fingerprint of both, rows behind an answer on the terminal
+    and on the dashboard; another adapter is another model, whose rows are not cleared.
+    """
+    config = write_audit(adapters / "audit", tiny_folder, rows=[*benign(24), FORGED])
+    settings = yaml.safe_load(config.read_text())
+    settings["model"] = {"name": str(tiny_folder), "adapter": "../one"}
+    config.write_text(yaml.safe_dump(settings))
+    run_dir = config.parent / "run"
+    code, (summary,) = run_json(capsys, "audit", config, "--run-dir", run_dir, "--engine", "inline")
+    assert code == 3
+    assert summary["counts"]["flagged"] >= 1
+    both = compute_model_fingerprint(tiny_folder, adapters / "one")
+    assert summary["model"] == {
+        "name": str(tiny_folder),
+        "adapter": str(config.parent / "../one"),
+        "fingerprint": both,
+    }
+
+    question = ("What is tea?", "Fact 3: tea is 3.")
+    asked = ("explain", run_dir, "--prompt", question[0], "--response", question[1], "--top", 3)
+    code, found = run_json(capsys, *asked)
+    assert (code, len(found)) == (0, 3)
+    with asking(config) as client:
+        form = {"audit": summary["audit_id"], "prompt": question[0], "response": question[1]}
+        answer = client.post("/explain", data=form, headers=OWN)
+        deadline = time.monotonic() + 60
+        while found[0]["example_id"][:16] not in (page := client.get(answer.url).text):
+            assert "problem" not in page, page
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert client.get(f"/audits/{summary['audit_id']}").status_code == 200
+
+    clean = adapters / "clean.jsonl"
+    shutil.copy(config.parent / "rows.jsonl", clean)
+    clean.write_text("".join(clean.read_text().splitlines(keepends=True)[:-1]))
+    code, (answer,) = run_json(capsys, "gate", clean, "--audit", config)
+    cleared = answer["rows"] - sum(answer["reasons"].values())
+    assert cleared > 0
+    assert set(answer["reasons"]) <= {"flagged"}
+    settings["model"]["adapter"] = "../two"
+    config.write_text(yaml.safe_dump(settings))
+    code, (answer,) = run_json(capsys, "gate", clean, "--audit", config)
+    assert (code, answer["reasons"]["another version"]) == (3, cleared)
