@@ -42,8 +42,9 @@ clean:
 	rm -rf $(VENV) poisonwatch-demo build dist *.egg-info
 
 # PyTorch first and alone: resolved together with the rest, a newer release with CUDA libraries could be chosen.
+# Nothing is compiled ahead: of 27,000 modules a run imports 7,000, and compiles these as it meets them.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
