@@ -67,7 +67,9 @@ def inspect_architecture(model: PreTrainedModel) -> Architecture:
         except torch.OutOfMemoryError:
             raise
         except READING_ERRORS as error:
-            raise _refuse(model, f"it does not read text alone: {get_first_line(error)}") from error
+            raise _refuse(
+                model, f"it does not read text alone in {model.dtype}: {get_first_line(error)}"
+            ) from error
     finding = _find_obstacle(watched, len(blocks), (*texts.shape, _get_width(model)))
     if finding is None and differ(o[0, 0], o[1, 0]):
         finding = "its tokens see later ones"

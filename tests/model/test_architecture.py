@@ -108,7 +108,7 @@ def _need_an_image(model: PreTrainedModel) -> None:
         (_turn_the_blocks_round, "text does not go through its blocks in their order"),
         (_look_ahead, "its tokens see later ones"),
         (_double_the_states, r"before its block 0 have the shape \(2, 4, 32\), not \(2, 2, 32\)"),
-        (_need_an_image, "it does not read text alone: pixel_values are missing;"),
+        (_need_an_image, "it does not read text alone in torch.float32: pixel_values are missing;"),
     ],
 )
 def test_models_that_cannot_be_split_are_refused_with_what_was_found(

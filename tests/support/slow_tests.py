@@ -4,6 +4,6 @@ import os
 
 import pytest
 
-slow = pytest.mark.skipif(
-    not os.environ.get("POISONWATCH_ALL_TESTS"), reason="set POISONWATCH_ALL_TESTS=1 to run it"
-)
+EVERY_TEST = bool(os.environ.get("POISONWATCH_ALL_TESTS"))
+
+slow = pytest.mark.skipif(not EVERY_TEST, reason="set POISONWATCH_ALL_TESTS=1 to run it")
