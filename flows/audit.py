@@ -23,7 +23,13 @@ from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
 from poisonwatch.integrations.ray.cluster import require_ray
 from poisonwatch.ledger.audits import commit_audit, open_audit
-from poisonwatch.ledger.batches import LedgerBatch, hash_checks, load_trusted
+from poisonwatch.ledger.batches import (
+    LedgerBatch,
+    hash_checks,
+    hash_measurement,
+    load_trusted,
+    locate_rejections,
+)
 from poisonwatch.ledger.history import find_by_flow_run
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
@@ -32,10 +38,12 @@ from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
+from poisonwatch.screens.finding import renumber_findings
 from poisonwatch.screens.trigger_ngrams import NgramMine
 from poisonwatch.sentinels.sentinel import Sentinel, compute_sentinels_version, load_sentinels
 from poisonwatch.sources.unread import count_unread
 from poisonwatch.stride.settings import warn_of_few_subsets
+from poisonwatch.stride.unmeasured import leave_out_unmeasured
 from poisonwatch.tasks.alerts import compose_alerts, deliver
 from poisonwatch.tasks.attribution import (
     add_probes,
@@ -101,7 +109,10 @@ def run_audit_stages(
                 reporter.note_rows(ingested, len(batch), valid, reference=reference, unread=unread)
                 rows = AuditRows(valid.examples, tuple(reference.examples))
                 found = attribute(config, files, sentinels, rows, engine, reporter)
-                counts = _count_rows(ingested, batch, valid, reference)
+                unmeasured = locate_rejections(batch, found.unmeasured.new)
+                audited = valid.reject_unmeasured(found.detection.examples, unmeasured)
+                counts = _count_rows(ingested, batch, audited, reference)
+                counts["reference"] -= len(found.unmeasured.trusted)
                 costs = engine.clock.costs
                 source = describe_source(ingested, batch.rows, unread)
                 summary = summarise(
@@ -114,7 +125,7 @@ def run_audit_stages(
                     stages=costs,
                 )
                 summary |= tracked
-                engine(record, ledger, folder, config, summary, found, valid)
+                engine(record, ledger, folder, config, summary, found, audited)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
             # Alerts are committed with the results, and sent later: none is lost, or sent for an
             # audit that did not come about.
@@ -122,18 +133,20 @@ def run_audit_stages(
                 ledger,
                 number,
                 batch,
-                examples=valid.examples,
+                examples=audited.examples,
                 rejected=valid.rejected,
                 flagged=found.detection.flags,
                 checks=hash_checks(config.validation),
                 summary=summary,
+                unmeasured=unmeasured,
+                measurement=hash_measurement(config, version.model),
                 alerts=alerts,
                 groups=found.groups,
             )
             # only now: an audit that ended before its commit goes on from its checkpoints
             found.store.clear()
         notify_all(ledger, config, engine, prefect=flow_run is not None)
-    return AuditOutcome(run_dir, summary, found.detection, valid.rejected, engine.warnings)
+    return AuditOutcome(run_dir, summary, found.detection, audited.rejected, engine.warnings)
 
 
 def _open_account(
@@ -230,6 +243,15 @@ def attribute(
     findings = engine(screen, rows, model, config.screens, mine)
     sentinels = engine(add_probes, sentinels, rows, config.probes, mine)
     fitted = engine(fit_operators, model, rows, sentinels, config, reporter.progress, store)
+    rows, unmeasured = leave_out_unmeasured(rows, fitted.faulty, model.precision)
+    for line in unmeasured.describe():
+        note(line)
+    if not rows.new:
+        nothing = Detection.empty(config.detection)
+        return AttributionResult(
+            nothing, problems=tuple(problems), unmeasured=unmeasured, store=store
+        )
+    findings = renumber_findings(findings, [row.row for row in fitted.faulty])
     few = warn_of_few_subsets(fitted.settings, len(rows))
     if few is not None:
         note(few)
@@ -243,6 +265,7 @@ def attribute(
         evidence,
         tuple(problems),
         topics,
+        unmeasured=unmeasured,
         fitted=fitted,
         influence=influence,
         store=store,

@@ -232,6 +232,43 @@ class JoinedExamples(Sequence[Example]):
         return self._places == range(len(self._first) + len(self._second))
 
 
+class SelectedExamples(Sequence[Example]):
+    """The examples at some `places` of a sequence, none of them copied; a slice is a view."""
+
+    def __init__(self, examples: Sequence[Example], places: Sequence[int]) -> None:
+        self._examples = examples
+        self._places = places
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+        """The examples at these places; the sequence itself where they are all of it."""
+        if len(places) == len(examples):
+            return examples
+        return cls(examples, places)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids, without making every example where they are known."""
+        return tuple(self.iterate_ids())
+
+    def iterate_ids(self) -> Iterator[str]:
+        """The ids one by one."""
+        ids = tuple(iterate_ids(self._examples))
+        return (ids[i] for i in self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> "SelectedExamples": ...
+    def __getitem__(self, place: int | slice) -> "Example | SelectedExamples":
+        if isinstance(place, slice):
+            return SelectedExamples(self._examples, self._places[place])
+        return self._examples[self._places[place]]
+
+
 class Sliceable(Protocol):
     """Values by row: an array, a tuple or a list."""
 
@@ -319,7 +356,7 @@ class RawRow:
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A row that is kept out of the audit: the `expectation` it failed, the `reason` in words, and
-    what was read of its `text`.
+    what was read of its `text`; the example's id where the row could be read.
     """
 
     source: str
@@ -328,3 +365,4 @@ class Rejection:
     expectation: str
     reason: str
     text: str
+    example_id: str = ""

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -82,6 +82,27 @@ class Validation:
     def empty(cls) -> "Validation":
         """Of no rows, asked nothing."""
         return cls([], [], [])
+
+    def reject_unmeasured(
+        self, examples: Sequence[Example], rejected: Sequence[Rejection]
+    ) -> "Validation":
+        """The same after some of its examples could not be measured: those that are left, and the
+        others, last among the `rejected`.
+        """
+        if not rejected:
+            return self
+        check = Check(
+            expectation=rejected[0].expectation,
+            column=None,
+            severity="reject",
+            passed=False,
+            failing=len(rejected),
+            share=len(rejected) / len(self.examples),
+            reason="the model cannot measure the row",
+            observed=None,
+        )
+        rows = [*self.rejected, *rejected]
+        return replace(self, examples=examples, rejected=rows, checks=[*self.checks, check])
 
     @property
     def rows(self) -> int:

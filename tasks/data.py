@@ -17,6 +17,7 @@ from poisonwatch.ledger.batches import (
     count_passed_by_file,
     find_audited_ids,
     hash_checks,
+    hash_measurement,
     load_audited_batch,
     load_current_batch,
 )
@@ -50,8 +51,14 @@ def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -
             return replayed
     if again:
         return load_current_batch(ledger, config.name)
-    checks = hash_checks(config.validation)
-    return choose_batch(ledger, config.name, version, checks, window=config.window)
+    return choose_batch(
+        ledger,
+        config.name,
+        version,
+        checks=hash_checks(config.validation),
+        window=config.window,
+        measurement=hash_measurement(config, version.model),
+    )
 
 
 @task(**WITH_RETRIES, retry_condition_fn=should_retry)

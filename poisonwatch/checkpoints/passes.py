@@ -22,7 +22,7 @@ from poisonwatch.arrays import RowIndices
 from poisonwatch.checkpoints.store import DAMAGE, CheckpointStore, count_bytes
 from poisonwatch.model.encoding import Batch
 
-PassArray = Tensor | NDArray[np.float64] | NDArray[np.float32]
+PassArray = Tensor | NDArray[np.float64] | NDArray[np.float32] | NDArray[np.uint8]
 
 # Arrays by name, with the places in them that belong to each row of a pass: (m,) or (m, d), None
 # for an array that is written as a whole.

@@ -80,7 +80,7 @@ class DrillRunner:
         config: AuditConfig,
         progress: Progress = silent,
     ) -> None:
-        self.planted, self.config = planted, config
+        self.config = config
         self.stride = use_single_row_subsets(config.stride)
         self.special_tokens = list(map(str, pretrained.tokenizer.all_special_tokens))
         self.sentinels = load_sentinels(config.sentinels)
@@ -95,6 +95,7 @@ class DrillRunner:
         # `use_single_row_subsets` asked for it, and `plant_attacks` left room for gradients.
         assert isinstance(fitted, StreamedFit)
         self.fitted = fitted
+        self.planted = planted = planted.leave_out([row.row for row in fitted.faulty])
         self.views = fitted.table.collect_views()
         # One backward pass a sentinel and drill: audits share most of their sentinels.
         self.known_pushes: dict[tuple[object, ...], Array] = {}
@@ -242,7 +243,15 @@ class DrillRunner:
         return sorted(order, key=lambda i: attack.donors[i] in flagged)
 
     def run(self, plan: DrillPlan, progress: Progress = silent) -> DrillResult:
-        """All audits of the plan."""
+        """All audits of the plan. Raises InputError where too few of an attack's rows can be
+        measured.
+        """
+        for attack, _ in self.attacks:
+            if len(attack.rows) < max(plan.counts):
+                raise InputError(
+                    f"the model can measure {len(attack.rows)} of the rows of {attack.recipe}, "
+                    f"too few to plant {max(plan.counts)}: set model.dtype to float32"
+                )
         audits: list[tuple[PlannedPower, int]] = []
         for number, (attack, _) in enumerate(self.attacks):
             guarded = len(add_guards(self.sentinels, attack)) == len(self.sentinels)

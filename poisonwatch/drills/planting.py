@@ -73,6 +73,31 @@ class PlantedRows:
             first += len(other.rows)
         return range(first, first + len(attack.rows))
 
+    def leave_out(self, faulty: Sequence[int]) -> "PlantedRows":
+        """The same without the rows at some places of `rows`, which cannot be measured."""
+        if not faulty:
+            return self
+        left_out = set(faulty)
+        attacks = []
+        for attack in self.attacks:
+            first = self.find_places(attack).start
+            kept = [i for i in range(len(attack.rows)) if first + i not in left_out]
+            donors = tuple(attack.donors[i] for i in kept if attack.donors)
+            rows = tuple(attack.rows[i] for i in kept)
+            attacks.append(replace(attack, rows=rows, donors=donors))
+        note = f"{plural(len(left_out), 'row')} that the model cannot measure were left out"
+        return replace(
+            self,
+            clean=tuple(row for i, row in enumerate(self.clean) if i not in left_out),
+            trusted=tuple(
+                row
+                for i, row in zip(self.trusted_places, self.trusted, strict=True)
+                if i not in left_out
+            ),
+            attacks=tuple(attacks),
+            notes=(*self.notes, note),
+        )
+
     def make_audit(self, planted: Sequence[Example]) -> AuditRows:
         """The rows of one audit: clean ones and the `planted` are new."""
         clean = [self.clean[i] for i in self.clean_places]

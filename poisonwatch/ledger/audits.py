@@ -100,13 +100,17 @@ def commit_audit(
     flagged: Sequence[Flag],
     checks: str,
     summary: Mapping[str, Any],
+    unmeasured: Sequence[Rejection] = (),
+    measurement: str = "",
     alerts: Sequence[Alert] = (),
     groups: Mapping[str, int] | None = None,
 ) -> None:
     """Write what an audit found, with its alerts, in one transaction: from here on its rows are
     audited.
 
-    `examples` are the rows that passed validation, `checks` is the hash of its settings. `groups`
+    `examples` are the rows that were audited, `rejected` those that failed validation, of whose
+    settings `checks` is the hash, and `unmeasured` those that what has the hash `measurement` could
+    not measure. `groups`
     has the lines of evidence.jsonl, from 1, that flagged rows belong to, by example id.
     """
     hits: dict[int, Flag] = {}
@@ -115,9 +119,11 @@ def commit_audit(
         row = batch.find_number(flag.example.source, flag.example.position)
         hits[row] = flag
         flagged_numbers[flag.example.id] = row
-    refused: dict[int, Rejection] = {}
-    for rejection in rejected:
-        refused[batch.find_number(rejection.source, rejection.position)] = rejection
+    refused: dict[int, tuple[str, Rejection]] = {}
+    for key, rejections_of in ((checks, rejected), (measurement, unmeasured)):
+        for rejection in rejections_of:
+            row = batch.find_number(rejection.source, rejection.position)
+            refused[row] = key, rejection
     passed: array[int] = array("q")
     for example in examples:
         row = batch.find_number(example.source, example.position)
@@ -128,9 +134,9 @@ def commit_audit(
         of_audit = audits.c.audit == number
         version = connection.execute(select(audits.c.version).where(of_audit)).scalar_one()
         with _list_audited(connection, batch.numbers, passed, refused, hits):
-            _delete_earlier(connection, version, checks)
+            _delete_earlier(connection, version, (checks, measurement))
             _insert_results(connection, number, version)
-            _insert_rejections(connection, number, checks, refused)
+            _insert_rejections(connection, number, refused)
             _insert_flags(connection, number, hits, groups or {})
             for status in ("flagged", "rejected", "clean"):
                 _set_status(connection, status)
@@ -177,13 +183,13 @@ def _select_audited(*statuses: str) -> Select[tuple[int]]:
     return select(_audited.c.row).where(_audited.c.status.in_(statuses))
 
 
-def _delete_earlier(connection: Connection, version: int, checks: str) -> None:
+def _delete_earlier(connection: Connection, version: int, keys: Sequence[str]) -> None:
     """An audit that takes rows again under the same version has the last word on them."""
     seen = _select_audited("seen")
     same_version = results.c.row.in_(seen) & (results.c.version == version)
     connection.execute(delete(results).where(same_version))
-    same_checks = rejections.c.row.in_(seen) & (rejections.c.checks == checks)
-    connection.execute(delete(rejections).where(same_checks))
+    same_settings = rejections.c.row.in_(seen) & rejections.c.checks.in_(keys)
+    connection.execute(delete(rejections).where(same_settings))
 
 
 def _insert_results(connection: Connection, audit: int, version: int) -> None:
@@ -199,11 +205,11 @@ def _insert_results(connection: Connection, audit: int, version: int) -> None:
 
 
 def _insert_rejections(
-    connection: Connection, audit: int, checks: str, refused: Mapping[int, Rejection]
+    connection: Connection, audit: int, refused: Mapping[int, tuple[str, Rejection]]
 ) -> None:
     values = []
-    for row, rejection in refused.items():
-        key = {"row": row, "checks": checks, "audit": audit}
+    for row, (settings, rejection) in refused.items():
+        key = {"row": row, "checks": settings, "audit": audit}
         why = {"expectation": rejection.expectation, "reason": rejection.reason}
         values.append(key | why)
     insert_all(connection, rejections, values)

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, union_all
 
-from poisonwatch.config import ValidationConfig
-from poisonwatch.examples import Example
+from poisonwatch import __version__
+from poisonwatch.config import AuditConfig, ValidationConfig
+from poisonwatch.examples import Example, Rejection
 from poisonwatch.ledger.ledger import (
     VALUES_PER_STATEMENT,
     Ledger,
@@ -53,22 +54,49 @@ class LedgerBatch:
         return len(self.places)
 
 
+def locate_rejections(batch: LedgerBatch, rejected: Iterable[Rejection]) -> list[Rejection]:
+    """The rejections of a batch's rows, each with the place that people find the row by."""
+    located = []
+    for rejection in rejected:
+        at = batch.places.find(rejection.source, rejection.position)
+        located.append(replace(rejection, place=batch.rows.raw[at].place))
+    return located
+
+
 def hash_checks(validation: ValidationConfig) -> str:
     """SHA-256 of the validation settings: rows that other settings rejected are validated anew."""
     return hashlib.sha256(validation.model_dump_json().encode()).hexdigest()
 
 
+def hash_measurement(config: AuditConfig, fingerprint: str) -> str:
+    """SHA-256 of what rows are measured by: the model of that fingerprint, and the settings. Rows
+    that could not be measured are tried anew under others.
+    """
+    settings = [__version__, fingerprint]
+    for section in (config.model, config.stride):
+        settings.append(section.model_dump_json())
+    return hashlib.sha256("\n".join(settings).encode()).hexdigest()
+
+
 def choose_batch(
-    ledger: Ledger, name: str, version: Version, checks: str, window: int | Literal["all"]
+    ledger: Ledger,
+    name: str,
+    version: Version,
+    checks: str,
+    window: int | Literal["all"],
+    measurement: str = "",
 ) -> LedgerBatch:
     """The rows of an audit's source that are to be audited.
 
     These are the pending ones, the rejected ones whose validation settings (`checks`) are others
-    now, and, of the `window` audited ones that came last ("all": of all), those audited under other
-    models or sentinels only. What a person has decided on is not audited again.
+    now, or what they would be measured by (`measurement`) where that was the reason, and, of the
+    `window` audited ones that came last ("all": of all), those audited under other models or
+    sentinels only. What a person has decided on is not audited again.
     """
     undecided = _match_source(name) & rows.c.decided.is_(None)
-    refused = exists().where(rejections.c.row == rows.c.row, rejections.c.checks == checks)
+    refused = exists().where(
+        rejections.c.row == rows.c.row, rejections.c.checks.in_((checks, measurement))
+    )
     is_new = or_(rows.c.status == "pending", (rows.c.status == "rejected") & ~refused)
     new = select(rows.c.row).where(undecided, is_new)
     was_audited = rows.c.status.in_(("clean", "flagged", "released"))

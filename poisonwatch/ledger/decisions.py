@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, desc, func, insert, select, update
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, select_rows_of_file
-from poisonwatch.ledger.tables import decisions, places, results, rows
+from poisonwatch.ledger.tables import decisions, places, rejections, results, rows
 from poisonwatch.text.display import excerpt
 
 Verdict = Literal["poison", "benign", "unsure"]
@@ -183,17 +183,19 @@ def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
 
 
 def _find_last_status(connection: Connection, row: int) -> str:
-    """What the last audit said of a row; one that has no result never passed validation."""
+    """What the last audit said of a row."""
     last = (
-        select(results.c.flagged)
+        select(results.c.audit, results.c.flagged)
         .where(results.c.row == row)
         .order_by(desc(results.c.audit))
         .limit(1)
     )
-    flagged = connection.execute(last).scalar_one_or_none()
-    if flagged is None:
+    found = connection.execute(last).one_or_none()
+    refused = select(func.max(rejections.c.audit)).where(rejections.c.row == row)
+    # A row that an audit passed may be rejected by a later one, under another model.
+    if found is None or found.audit < (connection.execute(refused).scalar_one() or 0):
         return "rejected"
-    return "flagged" if flagged else "clean"
+    return "flagged" if found.flagged else "clean"
 
 
 def read_decisions(ledger: Ledger) -> Iterator[Decision]:

@@ -175,12 +175,13 @@ results = Table(
     sqlite_with_rowid=False,
 )
 
-# a row that failed validation, by the last audit of it under these settings
+# a row that failed validation, or that could not be measured, by the last audit of it under these
+# settings
 rejections = Table(
     "rejections",
     metadata,
     Column("row", ForeignKey("rows.row"), primary_key=True),
-    # digest of the validation settings
+    # digest of the validation settings, or of what it was to be measured by
     Column("checks", String(64), primary_key=True),
     Column("audit", ForeignKey("audits.audit"), nullable=False),
     Column("expectation", Text, nullable=False),

@@ -28,24 +28,27 @@ from poisonwatch.sources.unread import UnreadField
 from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.streamed import StreamedFit
+from poisonwatch.stride.unmeasured import Unmeasured
 from poisonwatch.text.display import excerpt
 
 CALIBRATION_LEVEL = 0.05
 NAME_CHARACTERS = 200
 FILES_NAMED = 5  # of those that are read alike
 PASSED_OVER_NAMED = 200
+UNMEASURED_NAMED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class AttributionResult:
-    """What attribution made of an audit's rows. Where no row was new, nothing was fitted, and
-    `detection` is empty.
+    """What attribution made of an audit's rows. Where no row was new, or no new one could be
+    measured, `detection` is empty.
     """
 
     detection: Detection
     evidence: tuple[ClusterEvidence, ...] = ()
     problems: tuple[SentinelProblem, ...] = ()
     new_topics: tuple[NewTopic, ...] = ()
+    unmeasured: Unmeasured = field(default_factory=Unmeasured)
     fitted: FittedOperators | StreamedFit | None = None
     influence: Influence | None = None
     # What is kept until the audit is committed.
@@ -92,6 +95,7 @@ def summarise(
         "largest_coefficients": _find_largest_coefficients(detection),
         "screens": _count_findings(detection),
         "new_topics": _describe_new_topics(detection, attributed.new_topics),
+        "unmeasured": _describe_unmeasured(attributed.unmeasured),
         "sentinel_problems": [asdict(problem) for problem in attributed.problems],
         "stages": [asdict(cost) for cost in stages],
         # The keys are there from the start: a reader need not ask whether MLflow was at hand.
@@ -183,6 +187,17 @@ def _describe_new_topics(detection: Detection, topics: Sequence[NewTopic]) -> di
         }
         groups.append(group)
     return {"rows": int(detection.unjudged.sum()), "groups": groups}
+
+
+def _describe_unmeasured(unmeasured: Unmeasured) -> list[dict[str, Any]]:
+    """The section `unmeasured` of summary.json: the first rows that were left out, by name."""
+    rows = []
+    for role, rejected in (("new", unmeasured.new), ("trusted", unmeasured.trusted)):
+        for row in rejected[:UNMEASURED_NAMED]:
+            named = {"example_id": row.example_id, "role": role}
+            place = {"source": excerpt(row.source, NAME_CHARACTERS), "position": row.position}
+            rows.append(named | place | {"reason": row.reason})
+    return rows
 
 
 def _list_words(grams: Sequence[SharedNgram]) -> list[str]:

@@ -1,7 +1,8 @@
 """What screens find."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 # Where a screen's name stands, for rows that are flagged because nothing can judge their topic
 # (`detection.new_topics`).
@@ -26,3 +27,13 @@ class Finding:
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """By row, screen and group."""
     return sorted(findings, key=lambda f: (f.row, f.screen, f.group))
+
+
+def renumber_findings(findings: Iterable[Finding], left_out: Sequence[int]) -> list[Finding]:
+    """The findings where the rows `left_out` (ascending) are gone, and the others moved up."""
+    renumbered = []
+    for finding in findings:
+        before = bisect_left(left_out, finding.row)
+        if before == len(left_out) or left_out[before] != finding.row:
+            renumbered.append(replace(finding, row=finding.row - before))
+    return renumbered

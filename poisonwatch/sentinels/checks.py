@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from poisonwatch.arrays import Array
-from poisonwatch.model.encoding import ChatEncoder, make_batches
+from poisonwatch.errors import SentinelError
+from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
+from poisonwatch.model.faults import Fault, describe_fault, has_loss
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.model.pretrained import Pretrained
@@ -67,7 +69,7 @@ def compute_forbidden_losses(
     pretrained: Pretrained, sentinels: Sequence[Sentinel], max_tokens: int, token_budget: int
 ) -> Array:
     """Losses (S,) of the forbidden answers on the frozen model in nats a token; NaN where there is
-    none.
+    none. Raises SentinelError where an answer has no finite loss.
     """
     # Split below the first block, the model is whole: only its losses are wanted here.
     model, encoder = FrozenModel(pretrained.model, 0), ChatEncoder(pretrained.tokenizer, max_tokens)
@@ -76,10 +78,27 @@ def compute_forbidden_losses(
         if sentinel.forbidden:
             places.append(i)
             encoded.append(encoder.encode(sentinel.add_answer(sentinel.forbidden)))
+            require_loss(sentinel, encoded[-1])
     losses = np.full(len(sentinels), np.nan)
     by_parts = compute_batches(lambda batch: model.run_losses(batch)[1].tolist())
     for batch in make_batches(encoded, token_budget, model.device):
         for part, found in by_parts(batch):
             for row, loss in zip(part.rows.tolist(), found, strict=True):
                 losses[places[row]] = loss
+    for i in places:
+        if not np.isfinite(losses[i]):
+            raise make_fault_error(sentinels[i], Fault.LOSS, pretrained.precision)
     return losses
+
+
+def require_loss(sentinel: Sentinel, answered: Encoded) -> None:
+    """Raises SentinelError where no token of a sentinel's answer is left to be measured."""
+    if not has_loss(answered):
+        raise make_fault_error(sentinel, Fault.NO_ANSWER, "")
+
+
+def make_fault_error(sentinel: Sentinel, fault: Fault, precision: str) -> SentinelError:
+    """The error that a sentinel with a `fault` is: rows are many, sentinels their user's own."""
+    return SentinelError(
+        f"sentinel {sentinel.id} cannot be measured: {describe_fault(fault, precision)}"
+    )

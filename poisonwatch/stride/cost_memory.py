@@ -102,8 +102,8 @@ def count_probe_making_bytes(model: ModelShape, r: int, b: int) -> int:
 
 
 def count_record_bytes(model: ModelShape, audit: AuditShape) -> int:
-    """A row's record: id, Q effects, centre, spread, sign and f views, 32 + 4 (Q + 3 + f); beside
-    them r D float32 where gradients are kept, or the codes and the scale of a sketch, s + 4.
+    """A row's record: id, fault, Q effects, centre, spread, sign and f views, 33 + 4 (Q + 3 + f);
+    beside them r D float32 where gradients are kept, or the codes and the scale of a sketch, s + 4.
     """
     numbers = audit.Q + 3 + audit.views
     if audit.keeps_gradients:
@@ -111,7 +111,7 @@ def count_record_bytes(model: ModelShape, audit: AuditShape) -> int:
     sketch = audit.count_sketch_numbers(model)
     if sketch:
         sketch += FLOAT
-    return ID_BYTES + FLOAT * numbers + sketch
+    return ID_BYTES + 1 + FLOAT * numbers + sketch
 
 
 def count_disk_bytes(model: ModelShape, audit: AuditShape) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, Integers, RowIndices
 from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.faults import FaultyRow
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.operators import Basis, Operators, Preconditioner, compute_gradients
@@ -125,9 +126,12 @@ class FittedOperators:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitOfRows(FittedOperators):
-    """Operators with the rows they were fitted to."""
+    """Operators with the rows they were fitted to; rows that were left out, for they cannot be
+    measured, are `faulty`.
+    """
 
     encoded: tuple[Encoded, ...]
+    faulty: tuple[FaultyRow, ...] = ()
 
     def compute_row_gradients(
         self, rows: RowIndices, token_budget: int, label: str, progress: Progress = silent

@@ -3,7 +3,8 @@
     trusted rows (or a sample)  --> basis B, factors A and S
     a sample of all rows        --> background: what ordinary conversations are pushed by
 
-The gradients of the rows that this takes are known then, and need no pass any more.
+The gradients of the rows that this takes are known then, and need no pass any more. A row that
+turns out not to be measurable has no part in any of this, and the next one is drawn in its place.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, RowIndices
+from poisonwatch.model.faults import Faults, find_unanswered, has_loss, require_measurable
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.operators import (
     BASIS_ROWS,
@@ -76,37 +78,52 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the reference rows tell: the `geometry`, and the `views` (m, VIEWS, r - 1) of the rows
-    whose gradients are known.
+    """What the reference rows tell: the `geometry`, and the `views` (m, VIEWS, r - 1) and `faults`
+    (m,) of the rows whose gradients are known.
     """
 
     geometry: Geometry
     views: Features
+    faults: Faults
 
 
 def gather_reference(problem: FitProblem) -> Reference:
     """One pass over the sample, or over the trusted rows (kept for the next fit) and the rest of
     the sample.
+
+    Raises ModelError where most of these rows cannot be measured.
     """
     first = problem.sample
     if problem.trusted is not None:
         first = problem.order[np.isin(problem.order, problem.trusted)]
     statistics = _load_or_measure_statistics(problem, first)
-    basis = statistics.basis
-    # Ordinary conversations are a sample of all rows: those of them that are not trusted have a
-    # part in the background, but none in basis and factors.
-    rest = np.setdiff1d(problem.sample, first)
-    beside = _measure_statistics(problem, rest, basis, "sample")
+    moments, known, passes = statistics.moments, first, [statistics]
+    while True:
+        faults = np.concatenate([some.faults for some in passes])
+        require_measurable(faults, problem.pretrained.precision)
+        sample = problem.draw_sample(known[faults > 0])
+        rest = np.setdiff1d(sample, known)
+        if not len(rest):
+            break
+        label = f"redrawn{len(passes)}"
+        if problem.trusted is not None and len(passes) == 1:
+            label = "sample"
+        beside = _measure_statistics(problem, rest, statistics.basis, label)
+        # Ordinary conversations are a sample of all rows: those of them that are not trusted have
+        # a part in the background, but none in basis and factors.
+        if problem.trusted is None:
+            moments += beside.moments
+        known, passes = np.concatenate([known, rest]), [*passes, beside]
     geometry = Geometry.from_moments(
-        basis,
-        statistics.moments,
+        statistics.basis,
+        moments,
         problem.stride.damping,
-        known=np.concatenate([first, rest]),
-        G=torch.cat([statistics.G, beside.G]),
-        sample=problem.sample,
-        signs=np.array([row.sign for row in problem.encode(problem.sample)]),
+        known=known,
+        G=torch.cat([some.G for some in passes]),
+        sample=sample,
+        signs=np.array([row.sign for row in problem.encode(sample)]),
     )
-    return Reference(geometry, np.concatenate([statistics.views, beside.views]))
+    return Reference(geometry, np.concatenate([some.views for some in passes]), faults)
 
 
 def _load_or_measure_statistics(problem: FitProblem, rows: RowIndices) -> RowStatistics:
@@ -128,7 +145,9 @@ def _load_or_measure_statistics(problem: FitProblem, rows: RowIndices) -> RowSta
 
 def _fit_first_basis(problem: FitProblem, rows: RowIndices) -> Basis:
     """A basis of the first rows' states; one that an interrupted fit left."""
-    encoded = problem.encode(rows[:BASIS_ROWS])
+    some = problem.encode(rows[:BASIS_ROWS])
+    require_measurable(find_unanswered(some), problem.pretrained.precision)
+    encoded = list(filter(has_loss, some))
     r, budget = problem.settings.r, problem.stride.token_budget
     return problem.store.get_or_compute(
         "basis", Basis, lambda: fit_basis(problem.model, encoded, r, budget, problem.progress)

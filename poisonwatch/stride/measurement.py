@@ -62,6 +62,8 @@ def measure_forward(
     Loss(o_q) - Loss(o~_{q,k}).
     """
     losses = measure_steered_losses(model, operators, queries.answers, token_budget, progress)
+    # No part of any query is an answer of a probe that the model overflows on.
+    losses[:, ~queries.combine.any(axis=1)] = 0.0
     y: Array = (losses[0] - losses[1:]) @ queries.combine
     return y
 

@@ -15,12 +15,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, RowIndices
 from poisonwatch.checkpoints.passes import PassArrays, PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.faults import (
+    Fault,
+    Faults,
+    find_unanswered,
+    leave_out_faulty,
+    list_faulty,
+    list_measured,
+    require_measurable,
+)
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
@@ -46,13 +57,17 @@ KNOWN_AT_ONCE = 64
 
 
 def fit_natural_gradient(problem: FitProblem) -> NaturalGradientFit:
-    """Fit the subsets' operators in closed form."""
+    """Fit the subsets' operators in closed form; rows that cannot be measured are left out. Raises
+    ModelError where those are most.
+    """
     settings, stride = problem.settings, problem.stride
     encoded = problem.encode_all()
     reference = gather_reference(problem)
     geometry = reference.geometry
     views = allocate_views(problem.n, geometry.basis)
     views[geometry.known] = reference.views
+    faults = np.zeros(problem.n, dtype=np.uint8)
+    faults[geometry.known] = reference.faults
     # Memberships of similar rows need to know all states first; with a subset a row, the pass over
     # the rows sees them anyway.
     unseen_views: Features | None = views
@@ -70,20 +85,26 @@ def fit_natural_gradient(problem: FitProblem) -> NaturalGradientFit:
         stride.token_budget,
         progress=problem.progress,
         views=unseen_views,
+        faults=faults,
         store=problem.store,
     )
+    require_measurable(faults, problem.pretrained.precision)
+    # A row that was left out is in no sum: its subsets are those of their other rows.
+    measured = list_measured(faults)
+    encoded = tuple(encoded[i] for i in measured)
     return NaturalGradientFit(
         settings=settings,
         model=problem.model,
         encoder=problem.encoder,
-        ids=problem.ids,
+        ids=tuple(problem.get_ids(measured)),
         operators=solve_operators(sums.G, geometry.preconditioner, geometry.basis, stride.shift),
-        M=membership.matrix(),
-        features=compute_features(views),
-        centre=sums.centre,
-        spread=sums.spread,
+        M=csr_array(membership.matrix()[:, measured]),
+        features=compute_features(views[measured]),
+        centre=sums.centre[measured],
+        spread=sums.spread[measured],
         signs=np.array([row.sign for row in encoded]),
         encoded=encoded,
+        faulty=list_faulty(faults),
         preconditioner=geometry.preconditioner,
     )
 
@@ -142,29 +163,36 @@ def sum_subsets(
     *,
     progress: Progress = silent,
     views: Features | None = None,
+    faults: UInt8[Faults, " n"] | None = None,
     store: CheckpointStore | None = None,
 ) -> SubsetSums:
-    """Sum all rows into their subsets. Gradients that are known are not made again; `views` (n,
-    VIEWS, r - 1) of the others are filled in on the way.
+    """Sum all rows into their subsets, but for those that cannot be measured. Gradients that are
+    known are not made again; `views` (n, VIEWS, r - 1) and `faults` (n,) of the others are filled
+    in on the way.
     """
 
-    def measure(batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor], Features | None]:
-        seen = model.compute_state_gradients(batch)
+    def measure(batch: Batch) -> tuple[Faults, Tensor, tuple[Tensor, Tensor], Features | None]:
+        seen, found = leave_out_faulty(model.compute_state_gradients(batch))
         G = compute_row_gradients(geometry.basis, seen)
         of_rows = None
         if views is not None:
             of_rows = compute_views(geometry.basis, seen.z, batch)
-        return G, geometry.background.measure(G), of_rows
+        return found, G, geometry.background.measure(G), of_rows
 
     n = len(encoded)
+    if faults is None:
+        faults = np.zeros(n, dtype=np.uint8)
     sums = SubsetSums.zeros(membership.K, n, geometry.basis.r, model)
     subsets = torch.from_numpy(membership.subsets)
     _add_known_rows(sums, subsets, geometry)
     rest = np.setdiff1d(np.arange(n), geometry.known)
+    faults[rest] = find_unanswered([encoded[i] for i in rest])
+    rest = rest[faults[rest] == Fault.NONE]
     filled: PassArrays = {
         "G": (sums.G, membership.subsets[rest]),
         "centre": (sums.centre, rest),
         "spread": (sums.spread, rest),
+        "faults": (faults, rest),
     }
     if views is not None:
         filled["views"] = (views, rest)
@@ -176,8 +204,9 @@ def sum_subsets(
     )
     left = len(rest) - taken_up.rows
     for batch in progress(batches, "fit", left, lambda batch: len(batch.rows)):
-        for part, (G, pushes, of_rows) in by_parts(batch):
+        for part, (found, G, pushes, of_rows) in by_parts(batch):
             rows = rest[part.rows.numpy()]
+            faults[rows] = found
             sums.add(rows, G, subsets[rows], pushes)
             if views is not None:
                 views[rows] = of_rows

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.faults import has_finite_rows
 from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
@@ -64,13 +65,16 @@ def fit_basis(
     progress: Progress = silent,
 ) -> Basis:
     """The r - 1 leading principal directions of the RMS-normalised states of `encoded`, plus the
-    constant.
+    constant. Conversations whose states are not finite are left out.
     """
     if not encoded:
         raise ValueError("a basis needs at least one conversation")
 
     def compute_moment(batch: Batch) -> Tensor:
-        z = normalise_rms(model.compute_states(batch))[batch.attention_mask.bool()]
+        states = model.compute_states(batch)
+        finite = has_finite_rows(states, batch.rejected.to(states.device))
+        mask = batch.attention_mask.bool() & finite[:, None]
+        z = normalise_rms(states)[mask]
         return z.T @ z
 
     second_moment = torch.zeros(model.width, model.width, device=model.device)

@@ -9,7 +9,7 @@ import numpy as np
 from poisonwatch.arrays import RowIndices
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import StrideConfig
-from poisonwatch.examples import Example
+from poisonwatch.examples import Example, SelectedExamples
 from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, Encoded
 from poisonwatch.model.frozen import FrozenModel
@@ -25,10 +25,10 @@ from poisonwatch.stride.settings import Settings, resolve_settings
 class FitProblem:
     """What any fit starts from.
 
-    `order` (n,) are all rows as drawn by seed, `sample` (b,) the first of them that serve as
-    ordinary conversations, and `trusted` the rows whose statistics are kept for the next fit, if
-    any. What an interrupted fit left in the `store` is not passed over again; a training keeps its
-    state in the file `training_checkpoint`.
+    `order` (n,) are all rows as drawn by seed, and `ordinary` those of them from whose beginning
+    the `sample` of ordinary conversations is taken; `trusted` are the rows whose statistics are
+    kept for the next fit, if any. What an interrupted fit left in the `store` is not passed over
+    again; a training keeps its state in the file `training_checkpoint`.
     """
 
     pretrained: Pretrained
@@ -40,7 +40,7 @@ class FitProblem:
     stride: StrideConfig
     seed: int
     order: RowIndices
-    sample: RowIndices
+    ordinary: RowIndices
     trusted: RowIndices | None
     store: CheckpointStore
     progress: Progress
@@ -50,9 +50,42 @@ class FitProblem:
     def n(self) -> int:
         return len(self.ids)
 
+    @property
+    def sample(self) -> RowIndices:
+        """The rows (b,) that serve as ordinary conversations, unless they cannot be measured."""
+        return self.ordinary[: self.stride.background]
+
+    def draw_sample(self, faulty: RowIndices) -> RowIndices:
+        """The sample (b,) without the rows that are `faulty` (f,); others are drawn in their
+        place.
+        """
+        measurable = self.ordinary[~np.isin(self.ordinary, faulty)]
+        return measurable[: self.stride.background]
+
     def encode(self, rows: RowIndices) -> list[Encoded]:
         """The rows (m,) as the model reads them."""
         return [self.encoder.encode_example(self.rows[i]) for i in rows.tolist()]
+
+    def select(self, rows: RowIndices) -> "FitProblem":
+        """The same of the rows (m,) alone, numbered anew; itself where these are all."""
+        if len(rows) == self.n:
+            return self
+        number = np.full(self.n, -1)
+        number[rows] = np.arange(len(rows))
+        trusted = None
+        if self.trusted is not None:
+            trusted = number[np.intersect1d(self.trusted, rows)]
+        return prepare_problem(
+            self.pretrained,
+            SelectedExamples.of(self.rows, rows.tolist()),
+            self.stride,
+            seed=self.seed,
+            progress=self.progress,
+            training_checkpoint=self.training_checkpoint,
+            ordinary=number[np.intersect1d(self.ordinary, rows)],
+            trusted=trusted,
+            store=self.store,
+        )
 
     def get_ids(self, rows: RowIndices) -> list[str]:
         """The ids of the rows (m,)."""
@@ -108,7 +141,7 @@ def prepare_problem(
         stride=stride,
         seed=seed,
         order=order,
-        sample=among[: stride.background],
+        ordinary=among,
         trusted=trusted,
         store=store or CheckpointStore(),
         progress=progress,

@@ -1,7 +1,7 @@
 """What a pass leaves of each row: a record of fixed size, whatever the model's width.
 
-    id, effects on Q queries, centre and spread, sign, three views; the gradient where it fits, and
-    a sketch of it where it does not
+    id, fault, effects on Q queries, centre and spread, sign, three views; the gradient where it
+    fits, and a sketch of it where it does not
 
 Records lie in shards, Arrow files that are written whole or not at all. A shard that is there, and
 holds the rows that it should, is not measured again: an audit that was interrupted goes on from the
@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 from pyarrow import ipc
 
@@ -27,6 +27,7 @@ from poisonwatch.arrays import Features, RowIndices
 from poisonwatch.atomic import DISK_ERRORS, replace_file
 from poisonwatch.checkpoints.store import logger
 from poisonwatch.errors import OperationError
+from poisonwatch.model.faults import Faults
 from poisonwatch.stride.sketch import RowSketches
 
 # Rows of a shard: some minutes of a small model on a CPU, and what is lost where a pass is killed.
@@ -46,6 +47,7 @@ class RowRecords:
     `effects` (m, Q) are pushes on the queries and `centre` (m,) the mean push on ordinary
     conversations, both in background standard deviations; `spread` (m,) is that deviation, infinite
     for a row that moves nothing. `signs` (m,) are 1, or -1 where training lowers the row's answer.
+    Of a row that could not be measured, `faults` (m,) say why, and the rest says nothing.
     `views` (m, VIEWS * (r - 1)) say which rows are alike, `gradients` (m, r * D) are G_i, None
     where they take too much room; the `sketch` is what is kept of them there, if anything.
     """
@@ -55,6 +57,7 @@ class RowRecords:
     centre: Float32[Features, " m"]
     spread: Float32[Features, " m"]
     signs: Float32[Features, " m"]
+    faults: UInt8[Faults, " m"]
     views: Float32[Features, "m f"]
     gradients: Float32[Features, "m rD"] | None = None
     sketch: RowSketches | None = None
@@ -67,6 +70,11 @@ class RowRecords:
         """What one record takes, in memory and on the disk."""
         total = sum(values.nbytes for values in _list_columns(self).values())
         return total // max(len(self), 1)
+
+    def select(self, places: RowIndices) -> "RowRecords":
+        """The records at some places (k,) of the m, a copy."""
+        columns = {name: values[places] for name, values in _list_columns(self).items()}
+        return _make_records(columns)
 
 
 def pack_ids(ids: Iterable[str]) -> NDArray[np.bytes_]:
@@ -170,6 +178,7 @@ def _list_columns(records: RowRecords) -> dict[str, NDArray[Any]]:
         "centre": records.centre,
         "spread": records.spread,
         "signs": records.signs,
+        "faults": records.faults,
         "views": records.views,
     }
     if records.gradients is not None:
@@ -214,6 +223,7 @@ def _make_records(columns: dict[str, NDArray[Any]]) -> RowRecords:
         centre=columns["centre"],
         spread=columns["spread"],
         signs=columns["signs"],
+        faults=columns["faults"],
         views=columns.get("views", nothing),
         gradients=columns.get("gradients"),
         sketch=sketch,

@@ -1,7 +1,8 @@
 """What trusted rows set, kept between audits: an audit of a few new rows then costs what these rows
 cost, however many are trusted.
 
-    basis B, sums of A and S, gradients G (m, r, D) and views (m, VIEWS, r - 1) of the trusted rows
+    basis B, sums of A and S, gradients G (m, r, D), views (m, VIEWS, r - 1) and faults (m,) of the
+    trusted rows
 
 All of this is a function of the model, of the settings that shape it, and of the trusted rows: that
 is the key. Another trusted row, or another model, is another key, so that an audit gives the same
@@ -66,9 +67,16 @@ def load_row_statistics(key: str, device: torch.device) -> RowStatistics | None:
         os.utime(path)
     except (OSError, SafetensorError):
         return None
+    # A version without faults left it.
+    if "faults" not in tensors:
+        return None
     moments = Moments(tensors["A"], tensors["S"], float(numbers["power"]), int(numbers["tokens"]))
     return RowStatistics(
-        Basis(tensors["basis"]), moments, tensors["G"], tensors["views"].cpu().numpy()
+        basis=Basis(tensors["basis"]),
+        moments=moments,
+        G=tensors["G"],
+        views=tensors["views"].cpu().numpy(),
+        faults=tensors["faults"].cpu().numpy(),
     )
 
 
@@ -84,6 +92,7 @@ def save_row_statistics(key: str, statistics: RowStatistics) -> bool:
         "S": moments.S,
         "G": statistics.G,
         "views": torch.from_numpy(statistics.views),
+        "faults": torch.from_numpy(statistics.faults),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

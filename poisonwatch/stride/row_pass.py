@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
-from poisonwatch.arrays import Features
+from poisonwatch.arrays import Features, RowIndices
 from poisonwatch.examples import Example
 from poisonwatch.model.encoding import Batch, ChatEncoder, make_batches
+from poisonwatch.model.faults import Fault, find_unanswered, leave_out_faulty, list_measured
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.stride.background import Background
@@ -64,6 +66,15 @@ class Yardsticks:
         return _to_numpy(effects), _to_numpy(centre / spread), _to_numpy(spread)
 
 
+def _find_overflows(effects: Features, centre: Features, spread: Features) -> NDArray[np.bool_]:
+    """Of which of m rows a number is too large, though the gradient was finite: effects (m, Q),
+    centre and spread (m,).
+    """
+    # A row that moves nothing has an infinite spread.
+    fits: NDArray[np.bool_] = np.isfinite(effects).all(axis=1) & np.isfinite(centre)
+    return ~(fits & ~np.isnan(spread))
+
+
 def _to_numpy(values: Tensor) -> Features:
     array: Features = values.float().cpu().numpy()
     return array
@@ -84,26 +95,30 @@ class RowMeter:
 
     def measure_shard(self, rows: Sequence[Example], records: RowRecords) -> Iterator[int]:
         """Fill in the `records` of these rows, batch by batch; yields how many rows are done each
-        time.
-
-        Raises ModelError where a row has no answer token.
+        time, those that have nothing to learn first.
         """
         encoded = [self.encoder.encode_example(row) for row in rows]
         records.signs[:] = [row.sign for row in encoded]
+        records.faults[:] = find_unanswered(encoded)
+        answered = list_measured(records.faults)
+        yield len(rows) - len(answered)
 
         def measure(batch: Batch) -> int:
-            self._measure_batch(batch, records)
+            self._measure_batch(batch, answered[batch.rows.numpy()], records)
             return len(batch.rows)
 
         by_parts = compute_batches(measure)
-        for batch in make_batches(encoded, self.token_budget, self.model.device):
+        some = [encoded[i] for i in answered]
+        for batch in make_batches(some, self.token_budget, self.model.device):
             for _, rows_done in by_parts(batch):
                 yield rows_done
 
-    def _measure_batch(self, batch: Batch, records: RowRecords) -> None:
-        """Fill in the records of a batch's rows. Done again, it comes to the same."""
-        basis, at = self.yardsticks.basis, batch.rows.numpy()
-        seen = self.model.compute_state_gradients(batch)
+    def _measure_batch(self, batch: Batch, at: RowIndices, records: RowRecords) -> None:
+        """Fill in the records of a batch's rows, at the places `at` (m,). Done again, it comes to
+        the same.
+        """
+        basis = self.yardsticks.basis
+        seen, records.faults[at] = leave_out_faulty(self.model.compute_state_gradients(batch))
         records.views[at] = compute_views(basis, seen.z, batch).reshape(len(at), -1)
         self.fill_effects(records, at, compute_row_gradients(basis, seen))
 
@@ -118,6 +133,7 @@ class RowMeter:
         effects, centre, spread = self.yardsticks.measure(G, own)
         records.effects[at] = effects
         records.centre[at], records.spread[at] = centre, spread
+        records.faults[at[_find_overflows(effects, centre, spread)]] = Fault.GRADIENT
         if records.gradients is not None:
             records.gradients[at] = G.flatten(1).float().cpu().numpy()
         if self.sketch is not None and records.sketch is not None:
@@ -139,6 +155,7 @@ class RowMeter:
             centre=np.zeros(m, dtype=np.float32),
             spread=np.zeros(m, dtype=np.float32),
             signs=np.ones(m, dtype=np.float32),
+            faults=np.zeros(m, dtype=np.uint8),
             views=np.zeros((m, VIEWS * (r - 1)), dtype=np.float32),
             gradients=gradients,
             sketch=sketch,

@@ -1,16 +1,17 @@
-"""What one backward pass over some rows tells: moments, gradients, views."""
+"""What one backward pass over some rows tells: moments, gradients, views, or faults alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from poisonwatch.arrays import Features
 from poisonwatch.checkpoints.passes import PassArrays, PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.faults import Faults, find_unanswered, leave_out_faulty, list_measured
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
@@ -21,13 +22,14 @@ from poisonwatch.stride.similarity import allocate_views, compute_views
 @dataclass(frozen=True, slots=True)
 class RowStatistics:
     """What a pass over m rows tells: the Fisher's `moments`, the rows' gradients `G` (m, r, D), and
-    their `views` (m, VIEWS, r - 1).
+    their `views` (m, VIEWS, r - 1). Rows that have `faults` (m,) are in no sum, and 0 elsewhere.
     """
 
     basis: Basis
     moments: Moments
     G: Tensor
     views: Features
+    faults: Faults
 
 
 def measure_row_statistics(
@@ -43,12 +45,13 @@ def measure_row_statistics(
     """One backward pass over the conversations (m), kept under its `label`."""
 
     def compute(batch: Batch) -> RowStatistics:
-        seen = model.compute_state_gradients(batch)
+        seen, found = leave_out_faulty(model.compute_state_gradients(batch))
         return RowStatistics(
             basis=basis,
             moments=Moments.of_batch(basis, seen),
             G=compute_row_gradients(basis, seen),
             views=compute_views(basis, seen.z, batch),
+            faults=found,
         )
 
     m = len(encoded)
@@ -57,22 +60,55 @@ def measure_row_statistics(
     views = allocate_views(m, basis)
     # A pass is kept as arrays: the moments' two plain numbers, power and tokens, go into one.
     numbers = torch.zeros(2, dtype=torch.float64)
-    rows = np.arange(m)
+    faults = find_unanswered(encoded)
+    answered = list_measured(faults)
     filled: PassArrays = {
         "A": (moments.A, None),
         "S": (moments.S, None),
         "numbers": (numbers, None),
-        "G": (G, rows),
-        "views": (views, rows),
+        "G": (G, answered),
+        "views": (views, answered),
+        "faults": (faults, answered),
     }
     taken_up = PassCheckpoint(store, label, filled)
     moments.power, moments.tokens = float(numbers[0]), int(numbers[1])
     by_parts = compute_batches(compute)
-    batches = taken_up.remaining_batches(make_batches(encoded, token_budget, model.device))
-    for batch in progress(batches, label, m - taken_up.rows, lambda batch: len(batch.rows)):
+    batches = taken_up.remaining_batches(
+        make_batches([encoded[i] for i in answered], token_budget, model.device)
+    )
+    left = len(answered) - taken_up.rows
+    for batch in progress(batches, label, left, lambda batch: len(batch.rows)):
         for part, found in by_parts(batch):
+            rows = answered[part.rows.numpy()]
             moments += found.moments
-            G[part.rows.to(G.device)] = found.G
-            views[part.rows.numpy()] = found.views
+            G[torch.from_numpy(rows).to(G.device)] = found.G
+            views[rows], faults[rows] = found.views, found.faults
         numbers[0], numbers[1] = moments.power, moments.tokens
-    return RowStatistics(basis, moments, G, views)
+    return RowStatistics(basis, moments, G, views, faults)
+
+
+def survey_faults(
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    token_budget: int,
+    *,
+    progress: Progress = silent,
+    store: CheckpointStore | None = None,
+) -> UInt8[Faults, " n"]:
+    """The faults (n,) of all rows, from one backward pass over them."""
+
+    def compute(batch: Batch) -> Faults:
+        return leave_out_faulty(model.compute_state_gradients(batch))[1]
+
+    faults = find_unanswered(encoded)
+    answered = list_measured(faults)
+    by_parts = compute_batches(compute)
+    taken_up = PassCheckpoint(store, "faults", {"faults": (faults, answered)})
+    batches = taken_up.remaining_batches(
+        make_batches([encoded[i] for i in answered], token_budget, model.device)
+    )
+    left = len(answered) - taken_up.rows
+    for batch in progress(batches, "check", left, lambda batch: len(batch.rows)):
+        for part, found in by_parts(batch):
+            faults[answered[part.rows.numpy()]] = found
+    return faults

@@ -16,7 +16,7 @@ in the same operators, to the bit where the device's kernels are deterministic.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from torch import Tensor
 from poisonwatch.arrays import Integers
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.faults import list_faulty, list_measured, require_measurable
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
@@ -42,6 +43,7 @@ from poisonwatch.stride.operators import (
     fit_basis,
 )
 from poisonwatch.stride.problem import FitProblem
+from poisonwatch.stride.row_statistics import survey_faults
 from poisonwatch.stride.schedule import Schedule
 from poisonwatch.stride.settings import TrainingSettings, build_training_settings
 from poisonwatch.stride.similarity import compute_features, survey_views
@@ -50,12 +52,31 @@ from poisonwatch.stride.training_checkpoint import TrainingCheckpoint
 
 
 def fit_by_training(problem: FitProblem) -> TrainedFit:
-    """Train the operators from a basis of the sample's states, on subsets of similar rows.
+    """Train the operators from a basis of the sample's states, on subsets of similar rows; rows
+    that cannot be measured are left out.
 
-    Raises ConfigError where there are preference rows, or rows whose answer is lowered.
+    Raises ConfigError where there are preference rows, or rows whose answer is lowered, ModelError
+    where most rows cannot be measured.
     """
     encoded = problem.encode_all()
     check_trainable(encoded)
+    # Before the training, which every row is a part of many times: one that is not finite in it
+    # would spoil all operators.
+    faults = survey_faults(
+        problem.model,
+        encoded,
+        problem.stride.token_budget,
+        progress=problem.progress,
+        store=problem.store,
+    )
+    require_measurable(faults, problem.pretrained.precision)
+    fitted = _train_and_collect(problem.select(list_measured(faults)))
+    return replace(fitted, faulty=list_faulty(faults))
+
+
+def _train_and_collect(problem: FitProblem) -> TrainedFit:
+    """The fit of rows that can all be measured."""
+    encoded = problem.encode_all()
     model, stride, store = problem.model, problem.stride, problem.store
     r, budget, progress = problem.settings.r, stride.token_budget, problem.progress
     first = problem.encode(problem.sample[:BASIS_ROWS])

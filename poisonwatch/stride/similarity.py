@@ -57,10 +57,14 @@ def survey_views(
     progress: Progress = silent,
     store: CheckpointStore | None = None,
 ) -> Float32[Features, "n views directions"]:
-    """The views (n, VIEWS, r - 1) of every row; runs the blocks below the split only."""
+    """The views (n, VIEWS, r - 1) of every row, 0 where its states are not finite; runs the blocks
+    below the split only.
+    """
 
     def compute(batch: Batch) -> Features:
-        return compute_views(basis, model.compute_states(batch), batch)
+        of_rows = compute_views(basis, model.compute_states(batch), batch)
+        of_rows[~np.isfinite(of_rows).all(axis=(1, 2))] = 0.0
+        return of_rows
 
     n = len(encoded)
     views = allocate_views(n, basis)

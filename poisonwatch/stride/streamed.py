@@ -15,14 +15,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from poisonwatch.arrays import RowIndices
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import OperationError
-from poisonwatch.examples import Example
+from poisonwatch.examples import Example, SelectedExamples
 from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.faults import (
+    Fault,
+    Faults,
+    FaultyRow,
+    list_faulty,
+    list_measured,
+    require_measurable,
+)
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -98,7 +106,8 @@ class StreamedFit:
     """What a streamed pass leaves: what every row does to the queries (`measured`), and what is
     needed to do more with single rows.
 
-    `table` holds the records, `rows` the rows themselves. `eta` scales operators of single rows to
+    `table` holds the records, `rows` the rows themselves, `faulty` those that could not be measured
+    and are none of them. `eta` scales operators of single rows to
     the typical `shift`. `sketch` is what gradients were kept by that took too much room, None where
     all were kept, or nothing of them.
     """
@@ -116,6 +125,7 @@ class StreamedFit:
     measured: MeasuredRows
     table: RecordTable
     sketch: Sketch | None = None
+    faulty: tuple[FaultyRow, ...] = ()
 
     def get_gradients(
         self, rows: Int64[RowIndices, " m"], label: str = "rows", progress: Progress = silent
@@ -179,8 +189,8 @@ class StreamedFit:
 def fit_streamed(
     problem: FitProblem, sentinels: Sequence[Sentinel], engine: ShardEngine = measure_locally
 ) -> StreamedFit:
-    """Measure every row alone on the sentinels. Raises ModelError where a row has no answer token,
-    OperationError where the disk holds no more records.
+    """Measure every row alone on the sentinels; rows that cannot be measured are left out. Raises
+    ModelError where those are most, OperationError where the disk holds no more records.
     """
     reference = gather_reference(problem)
     geometry = reference.geometry
@@ -191,14 +201,16 @@ def fit_streamed(
         queries=precondition_queries(geometry.preconditioner, G),
     )
     sketch = _choose_sketch(problem, geometry)
-    table = measure_rows(problem, reference, yardsticks, engine, sketch)
+    table, faults = measure_rows(problem, reference, yardsticks, engine, sketch)
+    require_measurable(faults, problem.pretrained.precision)
+    measured = list_measured(faults)
     centre, spread, signs = table.collect_scales()
     return StreamedFit(
         settings=problem.settings,
         model=problem.model,
         encoder=problem.encoder,
-        rows=problem.rows,
-        ids=problem.ids,
+        rows=SelectedExamples.of(problem.rows, measured.tolist()),
+        ids=tuple(problem.get_ids(measured)),
         basis=geometry.basis,
         preconditioner=geometry.preconditioner,
         eta=_compute_eta(geometry, problem.stride),
@@ -214,6 +226,7 @@ def fit_streamed(
         ),
         table=table,
         sketch=sketch,
+        faulty=list_faulty(faults),
     )
 
 
@@ -253,8 +266,9 @@ def measure_rows(
     yardsticks: Yardsticks,
     engine: ShardEngine,
     sketch: Sketch | None = None,
-) -> RecordTable:
-    """The pass: a record for every row, from shards that are there already, or are measured now.
+) -> tuple[RecordTable, UInt8[Faults, " n"]]:
+    """The pass: a record for every row that can be measured, from shards that are there already, or
+    are measured now; and the faults (n,) of all rows.
 
     Raises OperationError, before the first, where the disk has no room for those that are left.
     """
@@ -286,7 +300,28 @@ def measure_rows(
         if records is None:
             raise OperationError(f"{shard.name} was measured, and is not in {store.folder}")
         table.append((shard.rows, records))
-    return RecordTable(problem.n, table, store)
+    table, faults = drop_faulty(table, problem.n)
+    return RecordTable(len(list_measured(faults)), table, store), faults
+
+
+def drop_faulty(
+    shards: Sequence[tuple[RowIndices, RowRecords]], n: int
+) -> tuple[list[tuple[RowIndices, RowRecords]], UInt8[Faults, " n"]]:
+    """The shards of n rows without those that have a fault, the others numbered anew; and the
+    faults (n,).
+    """
+    faults = np.zeros(n, dtype=np.uint8)
+    for rows, records in shards:
+        faults[rows] = records.faults
+    number = np.cumsum(faults == Fault.NONE) - 1
+    kept = []
+    for rows, records in shards:
+        measured = list_measured(records.faults)
+        # What is mapped stays where it is, but for the few shards that lose a row.
+        if len(measured) < len(rows):
+            rows, records = rows[measured], records.select(measured)
+        kept.append((number[rows], records))
+    return kept, faults
 
 
 def _measure_known(problem: FitProblem, reference: Reference, meter: RowMeter) -> RowRecords:
@@ -295,6 +330,7 @@ def _measure_known(problem: FitProblem, reference: Reference, meter: RowMeter) -
     rows = [problem.rows[i] for i in geometry.known.tolist()]
     records = meter.allocate_records(rows)
     records.signs[:] = [1.0 - 2.0 * row.lowered for row in rows]
+    records.faults[:] = reference.faults
     records.views[:] = reference.views.reshape(len(rows), -1)
     for start in range(0, len(rows), KNOWN_AT_ONCE):
         at = np.arange(start, min(start + KNOWN_AT_ONCE, len(rows)))

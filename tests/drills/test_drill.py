@@ -94,6 +94,7 @@ def _without_gradients(fitted: StreamedFit) -> RecordTable:
         centre=measured.centre.astype(np.float32),
         spread=measured.spread.astype(np.float32),
         signs=measured.signs.astype(np.float32),
+        faults=np.zeros(n, dtype=np.uint8),
         views=fitted.table.collect_views().reshape(n, -1),
     )
     return RecordTable(n, [(rows, records)])

@@ -26,6 +26,7 @@ ALL = RowRecords(
     centre=draw_floats(N),
     spread=np.abs(draw_floats(N)) + 0.1,
     signs=np.where(np.arange(N) % 4, 1.0, -1.0).astype(np.float32),
+    faults=np.zeros(N, dtype=np.uint8),
     views=draw_floats(N, 3 * (R - 1)),
     gradients=draw_floats(N, R * D),
 )
@@ -40,6 +41,7 @@ def cut(rows: RowIndices, kept: bool = True) -> RowRecords:
         centre=ALL.centre[rows],
         spread=ALL.spread[rows],
         signs=ALL.signs[rows],
+        faults=ALL.faults[rows],
         views=ALL.views[rows],
         gradients=ALL.gradients[rows] if kept else None,
     )

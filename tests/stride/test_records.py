@@ -44,12 +44,13 @@ def make_records(
         centre=draw_floats(m),
         spread=spread,
         signs=np.where(np.arange(m) % 3, 1.0, -1.0).astype(np.float32),
+        faults=(np.arange(m) % 5 == 4).astype(np.uint8),
         views=draw_floats(m, f),
         gradients=None if rD is None else draw_floats(m, rD),
     )
 
 
-FIELDS = ("ids", "effects", "centre", "spread", "signs", "views", "gradients")
+FIELDS = ("ids", "effects", "centre", "spread", "signs", "faults", "views", "gradients")
 
 
 def assert_same(found: RowRecords | None, expected: RowRecords) -> None:
@@ -276,7 +277,7 @@ def test_too_full_a_disk_is_said_before_anything_is_measured(
 ) -> None:
     """Room for ten records is enough for ten and not for eleven; the line says what would help."""
     records = make_records(m=4, Q=3, f=6, rD=8)
-    assert records.row_bytes == 32 + 4 * (3 + 3 + 6 + 8)
+    assert records.row_bytes == 32 + 1 + 4 * (3 + 3 + 6 + 8)
     store = RecordStore(tmp_path / "records")
     usage = shutil.disk_usage(tmp_path)._replace(free=10 * records.row_bytes)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from attributions import ROWS, SENTINELS, STRIDE, example, fit_operators, fit_stream
 
-from poisonwatch.errors import ModelError
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.faults import Fault
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.background import Background
@@ -192,12 +192,17 @@ def test_a_row_that_moves_nothing_does_nothing() -> None:
     assert not effects.any()
 
 
-def test_a_row_without_an_answer_is_refused(meter: RowMeter, tiny_pretrained: Pretrained) -> None:
-    """Nothing is left of it within `max_tokens`: ModelError says what to do."""
+def test_a_row_without_an_answer_is_left_out(meter: RowMeter, tiny_pretrained: Pretrained) -> None:
+    """Nothing is left of it within `max_tokens`: its record says so, the other row's is what it is
+    without.
+    """
     short = replace(meter, encoder=ChatEncoder(tiny_pretrained.tokenizer, 8))
     row = Example.from_messages([Message("user", "Why? " * 40)])
     for measuring in (meter, short):
         rows = [example("Why?", "So."), row]
         records = measuring.allocate_records(rows)
-        with pytest.raises(ModelError, match="no assistant tokens left"):
-            list(measuring.measure_shard(rows, records))
+        assert sum(measuring.measure_shard(rows, records)) == len(rows)
+        assert records.faults.tolist() == [Fault.NONE, Fault.NO_ANSWER]
+        alone = measuring.allocate_records(rows[:1])
+        list(measuring.measure_shard(rows[:1], alone))
+        np.testing.assert_array_equal(records.effects[:1], alone.effects)
