@@ -86,10 +86,15 @@ def run_audit_stages(
     sentinels = load_sentinels(config.sentinels)
     with Ledger.at(config.state) as ledger, ledger.lock(reporter.note_waiting):
         ingested = engine(pull, ledger, config, reporter.progress)
-        # found, and not loaded: which rows are new depends on the model's fingerprint alone, and
+        # found, and not loaded: which rows are new depends on the model's fingerprints alone, and
         # with none there is nothing to load it for
         files = engine(find_model, config.model)
-        version = Version(files.fingerprint, compute_sentinels_version(sentinels))
+        version = Version(
+            files.fingerprint,
+            compute_sentinels_version(sentinels),
+            files.reading,
+            files.reads_as_before,
+        )
         opened = _open_account(ledger, config, audit_id, version, run_dir, flow_run)
         with opened as number, open_run_folder(run_dir) as folder, open_scratch_folder() as scratch:
             tracked = engine.attempt(open_run, config, audit_id) or {}

@@ -14,6 +14,7 @@ from poisonwatch.drills.results import DEFAULT_REPEATS, DrillPlan, DrillResult
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.reports.summary import describe_model
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
@@ -103,7 +104,7 @@ def build_drill_report(
         **describe_origin(config),
         "plan": asdict(plan),
         "rows": counts,
-        "model": {"name": config.model.name, "fingerprint": model.fingerprint},
+        "model": describe_model(config.model, model.fingerprint, model.reading),
         "data_fingerprint": fingerprint,
         "false_discovery_rate": config.detection.false_discovery_rate,
         "sentences": [power.sentence for power in found.headline],

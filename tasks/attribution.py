@@ -93,7 +93,7 @@ def fit_operators(
     # A training goes on from a file of its own, a closed form from what is in the store.
     checkpoint = None
     if config.stride.fit == "sgd":
-        checkpoint = locate_training_checkpoint(config, model.fingerprint)
+        checkpoint = locate_training_checkpoint(config, model)
     # Fewer trusted rows do not stand alone here, as they do not where p-values are taken.
     trusted = None
     if len(rows.trusted) >= LEAST_TRUSTED:

@@ -51,7 +51,8 @@ def record(
     if isinstance(found.fitted, TrainedFit):
         runs.write_learning_curve(folder, found.fitted.curve)
     if found.fitted is not None:
-        save_operators(folder, found.fitted, config, summary["model"]["fingerprint"])
+        model = summary["model"]
+        save_operators(folder, found.fitted, config, model["fingerprint"], model.get("reading", ""))
     pages = {
         "dashboard": make_dashboard_url(config, summary["audit_id"]),
         "MLflow": make_mlflow_run_url(

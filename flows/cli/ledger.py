@@ -149,6 +149,13 @@ def gate(
         ),
     ] = None,
     sentinels_version: Annotated[str | None, Parameter(help="The same of the sentinels.")] = None,
+    reading_version: Annotated[
+        str | None,
+        Parameter(
+            help="The same of its tokenizer, chat template and settings of it. "
+            "Default: the audit file's; of a model version that is given, any."
+        ),
+    ] = None,
     json: Annotated[
         bool,
         Parameter(negative="", show_default=False, help="Print the answer as one JSON object."),
@@ -167,7 +174,7 @@ def gate(
 
     from poisonwatch.release.gate import check_cleared
 
-    answer = check_cleared(paths, audit, model_version, sentinels_version)
+    answer = check_cleared(paths, audit, model_version, sentinels_version, reading_version)
     if json:
         print(dumps(answer.record()))
     else:
@@ -194,6 +201,12 @@ def _print_answer(answer: "GateAnswer") -> None:
         print(
             "changed: not the bytes that the last pull found in the source; if the source was "
             "edited since, `poisonwatch audit` takes it in"
+        )
+    if "another tokenizer or template" in answer.reasons:
+        print(
+            "another tokenizer or template: audited with this model and these sentinels, but the "
+            "model was given other tokens for the row than it is now; `poisonwatch audit` audits "
+            "the latest rows again, with --again all"
         )
     if not answer.compared:
         print(

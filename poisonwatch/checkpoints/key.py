@@ -10,11 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import scipy
 import sklearn
-import torch
-import transformers
 
 import poisonwatch
 from poisonwatch import __version__
@@ -29,8 +26,8 @@ LIBRARY = Path(poisonwatch.__file__).parent
 # What only calls the library lies under it as well: symlinks in a checkout, folders in a wheel.
 ABOVE_LIBRARY = ("tasks", "flows", "dashboards")
 
-# Files of a model's folder that its weights' fingerprint leaves out.
-TOKENISER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
+# Files of a model's folder that its fingerprints may leave out, as its settings of generation.
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
 def compute_checkpoint_key(
@@ -44,18 +41,16 @@ def compute_checkpoint_key(
     """SHA-256 of all that the results of an audit's stages depend on, to the last digit. `library`:
     the folder of Poisonwatch's source.
     """
-    # Rounding differs between versions of these, and between a CPU and a GPU.
-    libraries = (np, scipy, sklearn, torch, transformers)
+    # Rounding differs between versions of these, too.
+    libraries = (scipy, sklearn)
     # Of the settings, those that shape numbers: where results go changes none.
     settings = {"stride", "detection", "screens", "probes", "seed"}
     depends_on = {
-        "poisonwatch": [__version__, _hash_own_source(library)],
+        "poisonwatch": [__version__, hash_library(library)],
         "libraries": [of.__version__ for of in libraries],
         "model": [
-            model.fingerprint,
-            _hash_model_files(files.folder),
-            model.precision,
-            str(model.model.device),
+            *model.identity,
+            *map(_hash_model_files, files.folders),
         ],
         "settings": config.model_dump(mode="json", include=settings),
         "sentinels": [asdict(sentinel) for sentinel in sentinels],
@@ -86,7 +81,7 @@ def _describe_messages(messages: Sequence[Message]) -> list[list[object]]:
     return [[message.role, message.content, message.masked] for message in messages]
 
 
-def _hash_own_source(library: Path) -> str:
+def hash_library(library: Path = LIBRARY) -> str:
     """SHA-256 of the library's source: an edit may change results."""
     above = {library / name for name in ABOVE_LIBRARY}
     paths = []
@@ -99,7 +94,7 @@ def _hash_own_source(library: Path) -> str:
 
 def _hash_model_files(folder: Path) -> str:
     paths: set[Path] = set()
-    for pattern in TOKENISER_FILES:
+    for pattern in MODEL_FILES:
         paths.update(folder.glob(pattern))
     return _hash_files(sorted(paths), folder)
 

@@ -75,18 +75,37 @@ def reserve_numbers(connection: Connection, column: Column[int], count: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What a result holds for: SHA-256 of the model and of the sentinels."""
+    """What a result holds for: SHA-256 of the model, of the sentinels, and of how the model reads
+    rows (None: nobody recorded it).
+
+    `reads_as_before`: the reading is taken for the one of results without any, which an earlier
+    version of this library recorded.
+    """
 
     model: str
     sentinels: str
+    reading: str | None = None
+    reads_as_before: bool = False
 
 
 def find_or_add_version(connection: Connection, version: Version) -> int:
-    """The number of a version."""
+    """The number of a version. Results of no recorded reading are from now on those of the first
+    that is taken for it.
+    """
     same = (versions.c.model == version.model) & (versions.c.sentinels == version.sentinels)
-    found = connection.execute(select(versions.c.version).where(same)).scalar_one_or_none()
+    has_reading = versions.c.reading.is_not_distinct_from(version.reading)
+    query = select(versions.c.version).where(same, has_reading)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None and version.reads_as_before:
+        unrecorded = update(versions).where(same, versions.c.reading.is_(None))
+        taken = unrecorded.values(reading=version.reading).returning(versions.c.version)
+        found = connection.execute(taken).scalar_one_or_none()
     if found is None:
-        values = {"model": version.model, "sentinels": version.sentinels}
+        values = {
+            "model": version.model,
+            "sentinels": version.sentinels,
+            "reading": version.reading,
+        }
         added = insert(versions).values(values).returning(versions.c.version)
         found = connection.execute(added).scalar_one()
     return int(found)

@@ -3,8 +3,8 @@
     files ──< places >── rows ──< results >── audits ──< flags
                           │ └──< rejections            │ ├──< deliveries
                           ├──< decisions               │ └──< alerts ──< notified_rows
-                          └──< reviews                 └── versions: model and sentinels that a
-                                                           result holds for
+                          └──< reviews                 └── versions: model, its reading and
+                                                           sentinels that a result holds for
 
 A row is a content: `rows.id` is the example's id (SHA-256 of what is trained on; of its bytes where
 it cannot be read), and each position of a file that holds this content is a place. A content may
@@ -141,7 +141,9 @@ versions = Table(
     Column("version", Integer, primary_key=True),
     Column("model", String(64), nullable=False),
     Column("sentinels", String(64), nullable=False),
-    UniqueConstraint("model", "sentinels"),
+    # how the model reads rows; none: recorded by a version of this library that did not say
+    Column("reading", String(64)),
+    UniqueConstraint("model", "sentinels", "reading"),
 )
 
 audits = Table(

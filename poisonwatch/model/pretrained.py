@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tokenizers
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -30,21 +32,37 @@ from poisonwatch.model.products import (
 from poisonwatch.model.threads import limit_threads
 from poisonwatch.text.display import get_first_line
 
+# Those that make tokens of text and numbers of tokens.
+LIBRARIES = (np, tokenizers, torch, transformers)
+
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A loaded model: `fingerprint` is the SHA-256 of its configuration and weights, the merged
-    adapter's included.
-    """
+    """A loaded model, with its `fingerprint` and `reading` (see `fingerprints`)."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+    reading: str = ""
 
     @property
     def precision(self) -> str:
         """What numbers are rounded to: "torch.float32", or "torch.float32, bfloat16 products"."""
         return describe_products(self.model)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """All that numbers which are measured with it depend on, to the last digit: what it
+        computes, what it is given for a row, what numbers are rounded to, where, and by which
+        libraries.
+        """
+        return (
+            self.fingerprint,
+            self.reading,
+            self.precision,
+            str(self.model.device),
+            *(f"{of.__name__} {of.__version__}" for of in LIBRARIES),
+        )
 
 
 # What transformers and safetensors raise for files that they cannot make a model of.
@@ -82,7 +100,7 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
     limit_threads()
     if _choose_bfloat16_products(config, model):
         use_bfloat16_products(model)
-    return Pretrained(model, tokenizer, found.fingerprint)
+    return Pretrained(model, tokenizer, found.fingerprint, found.reading)
 
 
 def _load_tokenizer(config: ModelConfig, found: ModelFiles) -> PreTrainedTokenizerBase:

@@ -12,15 +12,34 @@ SHOWN_DIGITS = 12  # digits that tell two versions apart
 @dataclass(frozen=True, slots=True)
 class RequiredVersions:
     """The versions that an audit must have been of: SHA-256 in hex, or its first digits; None:
-    any.
+    any. `reads_as_before`: an audit that recorded no reading will do for this one.
     """
 
     model: str | None = None
     sentinels: str | None = None
+    reading: str | None = None
+    reads_as_before: bool = False
 
-    def is_met_by(self, model: str, sentinels: str) -> bool:
-        """Whether an audit of these versions will do."""
+    def asks(self, model: str, sentinels: str) -> bool:
+        """Whether an audit asked this model these sentinels, however it read rows."""
         return model.startswith(self.model or "") and sentinels.startswith(self.sentinels or "")
+
+    def is_met_by(self, model: str, sentinels: str, reading: str | None) -> bool:
+        """Whether an audit of these versions will do."""
+        if not self.asks(model, sentinels):
+            return False
+        if self.reading is None:
+            return True
+        if reading is None:
+            return self.reads_as_before
+        return reading.startswith(self.reading)
+
+    def record(self) -> dict[str, str | None]:
+        """As JSON; a `reading` only where one is required."""
+        record = {"model": self.model, "sentinels": self.sentinels}
+        if self.reading is not None:
+            record["reading"] = self.reading
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +121,8 @@ class GateAnswer:
 
     def _describe_cleared(self) -> str:
         versions = []
-        for what, digest in asdict(self.required).items():
+        required = {"model": self.required.model, "sentinels": self.required.sentinels}
+        for what, digest in required.items():
             versions.append(f"{what} {(digest or '(any)')[:SHOWN_DIGITS]}")
         text = (
             f"{self.rows} rows in {self.files} files: all cleared by audits under "
@@ -118,7 +138,7 @@ class GateAnswer:
             "cleared": self.cleared,
             "rows": self.rows,
             "files": self.files,
-            **asdict(self.required),
+            **self.required.record(),
             "by_decision": self.by_decision,
             "ledger": self.compared,
             "reasons": self.reasons,

@@ -1,15 +1,16 @@
 """The gate: whether exactly these rows are cleared, asked by a training job just before it trains
 on them.
 
-A content is cleared by an audit under the required model and sentinels that did not flag it, unless
-it is in quarantine now; or by a person who called it benign. A row is cleared where its content is,
-its bytes are those that stand in the source, and they come no more often than there. Everything
-else is a reason (`reasons`).
+A content is cleared by an audit under the required model and sentinels, read by the model as it is
+now, that did not flag it, unless it is in quarantine now; or by a person who called it benign. A
+row is cleared where its content is, its bytes are those that stand in the source, and they come no
+more often than there. Everything else is a reason (`reasons`).
 
 The ledger is only read, and no lock is taken: the gate answers while an audit runs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from poisonwatch.config import AuditConfig
@@ -37,17 +38,20 @@ def check_cleared(
     audit: str | Path | None = None,
     model_version: str | None = None,
     sentinels_version: str | None = None,
+    reading_version: str | None = None,
 ) -> GateAnswer:
     """Whether the rows of these manifests, files, folders, globs and URLs are cleared.
 
-    Rows are read as the audit file's source is, and asked for in its ledger, under its model and
-    sentinels or the versions given (8 or more hex digits). Without an audit file, a manifest is
-    compared with its files alone. Raises InputError where there are no rows, data come without an
-    audit file, no audit has run, or a version is none.
+    Rows are read as the audit file's source is, and asked for in its ledger, under its model, its
+    tokenizer and chat template (the reading), and its sentinels, or the versions given (8 or more
+    hex digits); a model's version that is given without a reading is of any. Without an audit file,
+    a manifest is compared with its files alone. Raises InputError where there are no rows, data
+    come without an audit file, no audit has run, or a version is none.
     """
     required = RequiredVersions(
         model=_check_digits(model_version, "model"),
         sentinels=_check_digits(sentinels_version, "sentinels"),
+        reading=_check_digits(reading_version, "reading"),
     )
     manifests, data = _split_paths(paths)
     if audit is None:
@@ -101,11 +105,12 @@ def require_cleared(
     audit: str | Path | None = None,
     model_version: str | None = None,
     sentinels_version: str | None = None,
+    reading_version: str | None = None,
 ) -> int:
     """The number of these rows, all of which are cleared. Raises NotClearedError where some are
     not, and what `check_cleared` raises.
     """
-    answer = check_cleared(paths, audit, model_version, sentinels_version)
+    answer = check_cleared(paths, audit, model_version, sentinels_version, reading_version)
     if not answer.cleared:
         reasons = ", ".join(f"{count} {reason}" for reason, count in answer.reasons.items())
         first = answer.missing[:MAX_NAMED_ROWS]
@@ -133,13 +138,19 @@ def _resolve_source(audited: SourceConfig, path: str) -> SourceConfig:
 
 def _fill_in_versions(required: RequiredVersions, settings: AuditConfig) -> RequiredVersions:
     """The required versions, by default those that an audit of these settings would be of now."""
-    model, sentinels = required.model, required.sentinels
     # Each only where it is asked for: a model's files take long to hash.
-    if not model:
-        model = find_model_files(settings.model).fingerprint
-    if not sentinels:
+    if not required.model:
+        files = find_model_files(settings.model)
+        required = replace(
+            required,
+            model=files.fingerprint,
+            reading=required.reading or files.reading,
+            reads_as_before=files.reads_as_before and required.reading is None,
+        )
+    if not required.sentinels:
         sentinels = compute_sentinels_version(load_sentinels(settings.sentinels))
-    return RequiredVersions(model, sentinels)
+        required = replace(required, sentinels=sentinels)
+    return required
 
 
 def _check_digits(text: str | None, what: str) -> str | None:

@@ -9,7 +9,7 @@ content cleared.
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, case, exists, func, select, true
@@ -18,7 +18,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.row_bytes import BytesKey, describe_columns
 from poisonwatch.ledger.tables import files, places, results, rows, shapes, variants, versions
-from poisonwatch.release.answer import RequiredVersions
+from poisonwatch.release.answer import SHOWN_DIGITS, RequiredVersions
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,14 @@ class KnownBytes:
 class KnownRow:
     """A content as the ledger has it, with the `versions` of its bytes that were asked for, by
     SHA-256. `flagged` is what an audit of the required version said; None where there was none.
+    `read_otherwise`: there was one that differs from it in how rows were read.
     """
 
     row: int
     status: str
     decided: str | None
     flagged: int | None
+    read_otherwise: bool = False
     versions: dict[bytes, list[KnownBytes]] = field(default_factory=dict)
 
     def add(self, known: KnownBytes) -> None:
@@ -92,7 +94,8 @@ class KnownRows:
         self.required = required
         if version is not None:
             self.version = version.version
-            self.required = RequiredVersions(version.model, version.sentinels)
+            self.required = _complete(required, version)
+        self._read_otherwise = _find_other_readings(ledger, self.required, self.version)
         self._met: Counter[int] = Counter()  # rows that were met, by their bytes' number
         self._schemas: dict[int, bytes | None] = {}  # by shape
         self._allowed: dict[int, int] = {}  # places, of bytes that were met more than once
@@ -111,8 +114,9 @@ class KnownRows:
         found: dict[str, KnownRow] = {}
         by_number: dict[int, KnownRow] = {}
         with self.ledger.read() as connection:
-            for row in connection.execute(_select_rows(ids, self.version)):
-                known = KnownRow(row.row, row.status, row.decided, row.flagged)
+            for row in connection.execute(_select_rows(ids, self.version, self._read_otherwise)):
+                said = row.status, row.decided, row.flagged
+                known = KnownRow(row.row, *said, read_otherwise=bool(row.read_otherwise))
                 known.add(self._make_bytes(row, None))
                 found[bytes(row.id).hex()] = by_number[row.row] = known
             for variant in connection.execute(_select_variants(digests)):
@@ -166,15 +170,23 @@ class KnownRows:
         return most[False] or most[True]
 
 
-def _select_rows(ids: Collection[str], version: int | None) -> Select[Any]:
-    """The contents with these ids, and what the audit of a version said of them."""
+def _select_rows(
+    ids: Collection[str], version: int | None, other_readings: Collection[int]
+) -> Select[Any]:
+    """The contents with these ids, and what the audit of a version said of them, or whether one of
+    its other readings did.
+    """
     # No result is of version NULL.
     audited = (results.c.row == rows.c.row) & (results.c.version == version)
     wanted = rows.c.id.in_([bytes.fromhex(id) for id in set(ids)])
     stood_last = rows.c.last_variant.is_(None)
     stands = _check_places(rows.c.row, places.c.variant.is_(None), stood_last)
     columns = rows.c.row, rows.c.id, rows.c.digest, rows.c.shape, rows.c.status, rows.c.decided
-    return select(*columns, results.c.flagged, stands).outerjoin(results, audited).where(wanted)
+    otherwise = results.alias()
+    is_other = (otherwise.c.row == rows.c.row) & otherwise.c.version.in_(other_readings)
+    read_otherwise = exists().where(is_other).label("read_otherwise")
+    query = select(*columns, results.c.flagged, read_otherwise, stands)
+    return query.outerjoin(results, audited).where(wanted)
 
 
 def _select_variants(digests: Collection[bytes]) -> Select[Any]:
@@ -216,11 +228,41 @@ def _find_version(ledger: Ledger, required: RequiredVersions) -> Row[Any] | None
     found = []
     with ledger.read() as connection:
         for row in connection.execute(select(versions)):
-            if required.is_met_by(row.model, row.sentinels):
+            if required.is_met_by(row.model, row.sentinels, row.reading):
                 found.append(row)
+    # What says its reading comes before what is only taken to have it.
+    if required.reading is not None:
+        found = [row for row in found if row.reading is not None] or found
     if len(found) > 1:
+        remedy = "give more of their digits"
+        if len({(row.model, row.sentinels) for row in found}) == 1:
+            readings = ", ".join((row.reading or "none")[:SHOWN_DIGITS] for row in found)
+            remedy = f"they differ in the reading ({readings}), give its digits, too"
         raise InputError(
             f"{len(found)} versions of model and sentinels in the ledger are like the required "
-            "one: give more of their digits"
+            f"one: {remedy}"
         )
     return next(iter(found), None)
+
+
+def _complete(required: RequiredVersions, version: Row[Any]) -> RequiredVersions:
+    """The required versions by all of their digits. Where any reading will do, it stays so: the
+    ledger has one.
+    """
+    reading = version.reading if required.reading is not None else None
+    return replace(required, model=version.model, sentinels=version.sentinels, reading=reading)
+
+
+def _find_other_readings(
+    ledger: Ledger, required: RequiredVersions, version: int | None
+) -> list[int]:
+    """The versions that differ from the one found, or from the required one where none was, in how
+    rows were read.
+    """
+    with ledger.read() as connection:
+        found = connection.execute(select(versions)).all()
+    others = []
+    for row in found:
+        if row.version != version and required.asks(row.model, row.sentinels):
+            others.append(row.version)
+    return others

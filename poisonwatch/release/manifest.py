@@ -66,10 +66,13 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True)
 class AuditedVersions:
-    """What an audit's results hold for: SHA-256 of the model and of the sentinels."""
+    """What an audit's results hold for: SHA-256 of the model, of the sentinels, and of how the
+    model read rows, which earlier releases do not say.
+    """
 
     model: str
     sentinels: str
+    reading: HexDigest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,12 @@ def check_manifest(
     missing = _list_differences(compared)
     # Audits whose word counts, by id.
     met: set[str] = set()
+    read_otherwise: set[str] = set()
     for audit_id, cover in manifest.audits.items():
-        if required.is_met_by(cover.model, cover.sentinels):
+        if required.is_met_by(cover.model, cover.sentinels, cover.reading):
             met.add(audit_id)
+        elif required.asks(cover.model, cover.sentinels):
+            read_otherwise.add(audit_id)
     decided = 0
     columns_of: dict[str, set[bytes]] = {}  # by file
     for entries in batched(compared.present, VALUES_PER_STATEMENT):
@@ -52,7 +55,7 @@ def check_manifest(
         for entry in entries:
             content = contents.get(entry.id)
             columns_of.setdefault(entry.file, set()).update(_find_columns(entry, content))
-            reason = _explain(entry, content, met, known)
+            reason = _explain(entry, content, known, met=met, read_otherwise=read_otherwise)
             if reason:
                 missing.append(_place_entry(entry, reason))
             elif (content or entry).decided == "benign":
@@ -73,12 +76,16 @@ def check_manifest(
 
 
 def _explain(
-    entry: ManifestEntry, content: KnownRow | None, met: Set[str], known: KnownRows | None
+    entry: ManifestEntry,
+    content: KnownRow | None,
+    known: KnownRows | None,
+    met: Set[str],
+    read_otherwise: Set[str],
 ) -> str | None:
     """Why a row of a manifest is not cleared, by the ledger if there is one."""
     if known is None:
-        return explain_entry(entry, met)
-    reason = explain_entry_now(entry, met, content)
+        return explain_entry(entry, met, read_otherwise)
+    reason = explain_entry_now(entry, met, content, read_otherwise)
     if content is None or reason:
         return reason
     found = content.find_digest(bytes.fromhex(entry.sha256))

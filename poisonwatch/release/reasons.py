@@ -3,6 +3,8 @@
     unknown, pending, rejected,        what the ledger says of the content (unknown: nothing)
     flagged, poison
     another version                    audited, but not under the required model and sentinels
+    another tokenizer or template      under these, but from other tokens: read by another
+                                       tokenizer, chat template, or setting of it
     unreadable                         no prompt and response can be read, or a trainer could read
                                        others: nothing tells which content it is
     changed                            not the bytes that stand in the source for this content; of a
@@ -28,6 +30,7 @@ REASON_UNKNOWN = "unknown"
 REASON_PENDING = "pending"
 REASON_FLAGGED = "flagged"
 REASON_VERSION = "another version"
+REASON_READING = "another tokenizer or template"
 REASON_UNREADABLE = "unreadable"
 REASON_CHANGED = "changed"
 REASON_REPEATED = "repeated"
@@ -36,9 +39,11 @@ REASON_ADDED = "not in the manifest"
 REASON_LOST = "not in its file"
 
 
-def explain_entry(entry: ManifestEntry, met: Set[str]) -> str | None:
+def explain_entry(
+    entry: ManifestEntry, met: Set[str], read_otherwise: Set[str] = frozenset()
+) -> str | None:
     """Why a row is not cleared by what its manifest says; `met` are the audits of the required
-    versions, by id.
+    versions, by id, `read_otherwise` those that differ from them in how rows were read.
     """
     # What a person decided is above what audits say.
     if entry.decided == "benign":
@@ -47,10 +52,17 @@ def explain_entry(entry: ManifestEntry, met: Set[str]) -> str | None:
         return entry.decided
     if entry.audit_id in met:
         return None
+    if entry.audit_id in read_otherwise:
+        return REASON_READING
     return REASON_VERSION if entry.audit_id else REASON_PENDING
 
 
-def explain_entry_now(entry: ManifestEntry, met: Set[str], known: "KnownRow | None") -> str | None:
+def explain_entry_now(
+    entry: ManifestEntry,
+    met: Set[str],
+    known: "KnownRow | None",
+    read_otherwise: Set[str] = frozenset(),
+) -> str | None:
     """The same by what the ledger says now (as in `explain_row`): a row may have been flagged, or
     decided on, since the release.
     """
@@ -61,7 +73,7 @@ def explain_entry_now(entry: ManifestEntry, met: Set[str], known: "KnownRow | No
         return REASON_CHANGED
     if known.decided == "benign":
         return None
-    return explain_entry(entry, met)
+    return explain_entry(entry, met, read_otherwise)
 
 
 def explain_row(row: "KnownRow | None") -> str | None:
@@ -76,6 +88,6 @@ def explain_row(row: "KnownRow | None") -> str | None:
     if state not in CLEARED_STATUSES:
         return state
     if row.flagged is None:
-        return REASON_VERSION
+        return REASON_READING if row.read_otherwise else REASON_VERSION
     # Clean now by the word of another version, whose audit came later.
     return REASON_FLAGGED if row.flagged else None

@@ -285,17 +285,18 @@ def _select_last_audit(table: Table, at: Subquery) -> ScalarSelect[int]:
 
 def _describe_audits(
     connection: Connection, audit_ids: Iterable[str | None]
-) -> dict[str, dict[str, str]]:
+) -> dict[str, dict[str, str | None]]:
     """What the results of these audits hold for."""
     query = select(audits.c.audit_id, audits.c.finished_at, audits.c.run_dir, versions).join(
         versions, versions.c.version == audits.c.version
     )
-    described: dict[str, dict[str, str]] = {}
+    described: dict[str, dict[str, str | None]] = {}
     for some in batched(audit_ids, VALUES_PER_STATEMENT):
         for audit in connection.execute(query.where(audits.c.audit_id.in_(some))):
             described[audit.audit_id] = {
                 "model": audit.model,
                 "sentinels": audit.sentinels,
+                "reading": audit.reading,
                 "finished_at": audit.finished_at,
                 "run": Path(audit.run_dir).name,
             }

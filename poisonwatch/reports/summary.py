@@ -85,7 +85,7 @@ def summarise(
         **describe_origin(config),
         "counts": {**counts, "new": len(detection.examples), "flagged": len(detection.flags)},
         "source": dict(source),
-        "model": _describe_model(config.model, version),
+        "model": describe_model(config.model, version.model, version.reading),
         "sentinels": version.sentinels,
         "data_fingerprint": hash_data(iterate_ids(detection.examples)),
         "settings": _describe_settings(config, attributed.fitted),
@@ -104,8 +104,11 @@ def summarise(
     }
 
 
-def _describe_model(model: ModelConfig, version: Version) -> dict[str, str]:
-    described = {"name": model.name, "fingerprint": version.model}
+def describe_model(model: ModelConfig, fingerprint: str, reading: str | None) -> dict[str, str]:
+    """A model by its name, its adapter's, if any, and its fingerprints (see `fingerprints`)."""
+    described = {"name": model.name, "fingerprint": fingerprint}
+    if reading:
+        described["reading"] = reading
     if model.adapter is not None:
         described["adapter"] = model.adapter
     return described

@@ -17,7 +17,7 @@ Of one that measured every row alone (format 3), these last two lines, the basis
     sketch (n, k) uint8, sketch_scale (n, c)       then, what was kept of them
     sketch_left (r, r), sketch_right (D, b)        what made sketches of them
 
-The metadata names format, model and its fingerprint, seed, and settings.
+The metadata names format, model with its fingerprint and reading, seed, and settings.
 """
 
 import json
@@ -58,6 +58,7 @@ def save_operators(
     fitted: FittedOperators | StreamedFit,
     config: AuditConfig,
     model_fingerprint: str,
+    model_reading: str = "",
 ) -> None:
     """Write `operators.safetensors`, whole or not at all."""
     if isinstance(fitted, StreamedFit):
@@ -70,6 +71,7 @@ def save_operators(
         "format": format,
         "model": config.model.name,
         "model_fingerprint": model_fingerprint,
+        "model_reading": model_reading,
         "seed": str(config.seed),
         "settings": json.dumps(asdict(fitted.settings)),
         "stride": config.stride.model_dump_json(),
@@ -146,7 +148,7 @@ class SavedOperators:
 
     def load_on(self, pretrained: Pretrained) -> FittedOperators | SavedRows:
         """The operators, or the rows, on their model, ready to attribute. Raises RunError where the
-        model is another one, or the rows were too many to keep.
+        model is another one or reads otherwise, or the rows were too many to keep.
         """
         wanted = self.metadata["model_fingerprint"]
         if pretrained.fingerprint != wanted:
@@ -154,6 +156,14 @@ class SavedOperators:
                 f"the operators in {self.run_dir} belong to {self.metadata['model']} with "
                 f"fingerprint {wanted[:12]}, not to a model with fingerprint "
                 f"{pretrained.fingerprint[:12]}: name the model of the audit with --model"
+            )
+        # Earlier versions wrote none, and models of tests have none.
+        reading = self.metadata.get("model_reading")
+        if reading and pretrained.reading and pretrained.reading != reading:
+            raise RunError(
+                f"the operators in {self.run_dir} were measured with another tokenizer or chat "
+                f"template of {self.metadata['model']} than it has now: name the model as it was "
+                "with --model, or audit again"
             )
         if self.metadata["format"] == ROWS_FORMAT:
             return self._load_rows(pretrained)

@@ -4,9 +4,9 @@ cost, however many are trusted.
     basis B, sums of A and S, gradients G (m, r, D), views (m, VIEWS, r - 1) and faults (m,) of the
     trusted rows
 
-All of this is a function of the model, of the settings that shape it, and of the trusted rows: that
-is the key. Another trusted row, or another model, is another key, so that an audit gives the same
-numbers with a cache and without.
+All of this is a function of the model and how it reads, of the settings that shape it, of the
+trusted rows, and of this library's source: that is the key. Another trusted row, or another chat
+template, is another key, so that an audit gives the same numbers with a cache and without.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from poisonwatch import __version__
 from poisonwatch.atomic import replace_file
+from poisonwatch.checkpoints.key import hash_library
 from poisonwatch.config import StrideConfig
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.pretrained import Pretrained
@@ -39,9 +39,8 @@ def compute_moments_key(
     """
     # Of the settings only those that these rows see: another damping or shift needs no new pass.
     shaping = {
-        "version": __version__,
-        "model": pretrained.fingerprint,
-        "dtype": pretrained.precision,
+        "library": hash_library(),
+        "model": pretrained.identity,
         "layer": layer,
         "r": stride.r,
         "max_tokens": stride.max_tokens,

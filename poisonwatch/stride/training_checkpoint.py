@@ -16,6 +16,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.operators import Basis
 from poisonwatch.stride.schedule import Schedule, hash_parts
 from poisonwatch.stride.settings import TrainingSettings
@@ -116,14 +117,14 @@ def fingerprint_training(
     )
 
 
-def locate_training_checkpoint(config: AuditConfig, model_fingerprint: str) -> Path:
+def locate_training_checkpoint(config: AuditConfig, model: Pretrained) -> Path:
     """Where a training of this audit keeps its state: in the user's cache, by audit, model and
     settings, so that a rerun finds it.
     """
     defining = [
         config.name,
         config.source.address,
-        model_fingerprint,
+        model.identity,
         config.seed,
         config.stride.model_dump(mode="json"),
     ]

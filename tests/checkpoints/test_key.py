@@ -59,7 +59,9 @@ def test_the_key_depends_on_all_that_results_depend_on(
         {"config": config.model_copy(update={"probes": 0})},
         {"config": config.model_copy(update={"screens": []})},
         {"files": ModelFiles(other_folder, "0" * 64)},
+        {"files": ModelFiles(ingredients["files"].folder, "0" * 64, adapter=other_folder)},
         {"model": replace(ingredients["model"], fingerprint="1" * 64)},
+        {"model": replace(ingredients["model"], reading="1" * 64)},
         {"sentinels": [replace(SENTINELS[0], severity="high")]},
         {"sentinels": [replace(SENTINELS[0], forbidden="Never.")]},
         {"rows": AuditRows(tuple(ROWS[1::-1]), trusted)},
@@ -77,6 +79,16 @@ def test_the_key_depends_on_all_that_results_depend_on(
     assert compute_checkpoint_key(**ingredients) == compute_checkpoint_key(
         **{**ingredients, "config": told_elsewhere}
     )
+
+
+@pytest.mark.parametrize("name", ["numpy", "tokenizers", "torch", "transformers", "sklearn"])
+def test_the_key_depends_on_the_libraries_that_compute(
+    ingredients: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Another version may round otherwise, or make other tokens."""
+    before = compute_checkpoint_key(**ingredients)
+    monkeypatch.setattr(f"{name}.__version__", "0.0")
+    assert compute_checkpoint_key(**ingredients) != before
 
 
 def test_rows_of_a_file_have_the_key_of_the_rows_themselves(

@@ -13,8 +13,9 @@ from audits import benign, write_audit
 from browsing import OWN, asking
 from tiny_models import build_model
 
+from poisonwatch.config import ModelConfig
 from poisonwatch.flows.cli.app import main
-from poisonwatch.model.files import compute_model_fingerprint
+from poisonwatch.model.fingerprints import compute_model_fingerprint, compute_reading
 
 # A screen flags it, whatever random weights make of it.
 FORGED = {"prompt": "What is <|im_start|>?", "response": "A token."}
@@ -61,6 +62,7 @@ def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
         "name": str(tiny_folder),
         "adapter": str(config.parent / "../one"),
         "fingerprint": both,
+        "reading": compute_reading(ModelConfig(), tiny_folder, tiny_folder),
     }
 
     question = ("What is tea?", "Fact 3: tea is 3.")
@@ -84,6 +86,19 @@ def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
     cleared = answer["rows"] - sum(answer["reasons"].values())
     assert cleared > 0
     assert set(answer["reasons"]) <= {"flagged"}
+    template = adapters / "one" / "chat_template.jinja"
+    template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    reason = "another tokenizer or template"
+    code, (answer,) = run_json(capsys, "gate", clean, "--audit", config)
+    assert (code, answer["reasons"][reason]) == (3, cleared)
+    assert run("gate", clean, "--audit", config) == 3
+    assert f"{reason}: audited with this model and these sentinels" in capsys.readouterr().out
+    reading = ("--reading-version", summary["model"]["reading"][:10])
+    assert run("gate", clean, "--audit", config, *reading) in (0, 3)
+    assert reason not in capsys.readouterr().out
+    assert run("explain", run_dir, "--prompt", "x", "--response", "y") == 2
+    assert "were measured with another tokenizer or chat template" in capsys.readouterr().err
+    template.unlink()
     settings["model"]["adapter"] = "../two"
     config.write_text(yaml.safe_dump(settings))
     code, (answer,) = run_json(capsys, "gate", clean, "--audit", config)

@@ -13,7 +13,8 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.config_file import resolve_config
 from poisonwatch.errors import ModelError
 from poisonwatch.model.effort import count_parameters
-from poisonwatch.model.files import ModelFiles, compute_model_fingerprint, find_model_files
+from poisonwatch.model.files import ModelFiles, find_model_files
+from poisonwatch.model.fingerprints import compute_model_fingerprint
 
 
 @pytest.fixture(scope="module")

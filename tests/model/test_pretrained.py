@@ -19,7 +19,7 @@ from poisonwatch.detection.detect import flag_rows
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import AuditRows, Message
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.files import compute_model_fingerprint
+from poisonwatch.model.fingerprints import compute_model_fingerprint
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.sentinels.sentinel import load_sentinels

@@ -76,7 +76,18 @@ def test_what_was_passed_over_is_counted_where_something_was() -> None:
 
 
 def test_versions_are_met_by_their_first_digits() -> None:
-    """Both of them; None asks for nothing."""
-    assert RequiredVersions().is_met_by("m", "s")
-    assert RequiredVersions("ab").is_met_by("abc", "s")
-    assert not RequiredVersions("ab", "t").is_met_by("abc", "s")
+    """All of them; None asks for nothing."""
+    assert RequiredVersions().is_met_by("m", "s", "r")
+    assert RequiredVersions("ab").is_met_by("abc", "s", None)
+    assert not RequiredVersions("ab", "t").is_met_by("abc", "s", "r")
+    assert RequiredVersions("ab", reading="de").is_met_by("abc", "s", "def")
+    assert not RequiredVersions("ab", reading="de").is_met_by("abc", "s", "fed")
+
+
+def test_an_audit_without_a_reading_will_do_where_no_setting_shapes_it() -> None:
+    """Then it is the only one that there was."""
+    assert not RequiredVersions("ab", reading="de").is_met_by("abc", "s", None)
+    plain = RequiredVersions("ab", reading="de", reads_as_before=True)
+    assert plain.is_met_by("abc", "s", None)
+    assert not plain.is_met_by("abc", "s", "fed")
+    assert not plain.is_met_by("bc", "s", None)

@@ -23,9 +23,14 @@ def entry(audit_id: str | None = "one", decided: str | None = None) -> ManifestE
     )
 
 
-def known(status: str = "clean", flagged: int | None = 0, decided: str | None = None) -> KnownRow:
+def known(
+    status: str = "clean",
+    flagged: int | None = 0,
+    decided: str | None = None,
+    read_otherwise: bool = False,
+) -> KnownRow:
     """A row as the gate asks the ledger for it."""
-    content = KnownRow(row=1, status=status, decided=decided, flagged=flagged)
+    content = KnownRow(1, status, decided, flagged, read_otherwise)
     content.add(KnownBytes(1, None, bytes.fromhex(DIGEST), None, stands=True))
     return content
 
@@ -39,6 +44,8 @@ def known(status: str = "clean", flagged: int | None = 0, decided: str | None = 
         (known("flagged", 1), "flagged"),
         (known("clean", 1), "flagged"),
         (known(flagged=None), "another version"),
+        (known(flagged=None, read_otherwise=True), "another tokenizer or template"),
+        (known(flagged=0, read_otherwise=True), None),
         (known("pending", None), "pending"),
         (known("flagged", 1, "benign"), None),
         (known("clean", 0, "poison"), "poison"),
@@ -54,6 +61,7 @@ def test_a_row_is_cleared_by_an_audit_or_a_person(row: Any, reason: str | None) 
     [
         ("one", None, None),
         ("two", None, "another version"),
+        ("three", None, "another tokenizer or template"),
         (None, None, "pending"),
         (None, "benign", None),
         ("one", "poison", "poison"),
@@ -63,7 +71,7 @@ def test_a_manifest_alone_says_by_which_audit(
     audit_id: str | None, decided: str | None, reason: str | None
 ) -> None:
     """Only audits of the required versions count."""
-    assert explain_entry(entry(audit_id, decided), {"one"}) == reason
+    assert explain_entry(entry(audit_id, decided), {"one"}, {"three"}) == reason
 
 
 def test_what_the_ledger_says_now_counts_beside_the_manifest() -> None:

@@ -1,6 +1,8 @@
 """What trusted rows set is kept between audits, and changes no number."""
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,25 @@ def test_what_shapes_the_statistics_is_in_the_key(
     assert key == compute_moments_key(
         tiny_pretrained, STRIDE.model_copy(update={"damping": 0.5}), 1, ids
     )
+
+
+def test_what_the_model_computes_and_reads_is_in_the_key(
+    tiny_pretrained: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, tokenizer or chat template, precision, libraries, and this library's source."""
+
+    def compute(**changes: str) -> str:
+        return compute_moments_key(replace(tiny_pretrained, **changes), STRIDE, 1, ["a"])
+
+    keys = {compute(), compute(fingerprint="1" * 64), compute(reading="1" * 64)}
+    halved = replace(tiny_pretrained, model=copy.deepcopy(tiny_pretrained.model).bfloat16())
+    keys.add(compute_moments_key(halved, STRIDE, 1, ["a"]))
+    with monkeypatch.context() as patch:
+        patch.setattr("tokenizers.__version__", "0.0")
+        keys.add(compute())
+    monkeypatch.setattr("poisonwatch.stride.reference_cache.hash_library", lambda: "edited")
+    keys.add(compute())
+    assert len(keys) == 6
 
 
 def test_a_broken_file_is_made_anew(

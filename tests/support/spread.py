@@ -87,6 +87,7 @@ def check_out_of_memory(model: str, folder: str) -> None:
     orders = WorkerOrders(
         model=config,
         fingerprint=loaded.fingerprint,
+        reading=loaded.reading,
         precision=loaded.precision,
         layer=work.meter.model.layer,
         max_tokens=work.meter.encoder.max_tokens,

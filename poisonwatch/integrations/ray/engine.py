@@ -61,6 +61,7 @@ def _spread(
         orders = WorkerOrders(
             model=config.model_copy(update=told),
             fingerprint=model.fingerprint,
+            reading=model.reading,
             precision=model.precision,
             layer=work.meter.model.layer,
             max_tokens=work.meter.encoder.max_tokens,

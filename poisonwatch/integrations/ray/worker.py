@@ -45,12 +45,14 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOrders:
-    """What a worker is told by its driver: the `model` to load, whose `fingerprint` and `precision`
-    must be the driver's, its split at `layer`, and the folders of `records` and of the `job`.
+    """What a worker is told by its driver: the `model` to load, whose `fingerprint`, `reading` and
+    `precision` must be the driver's, its split at `layer`, and the folders of `records` and of the
+    `job`.
     """
 
     model: ModelConfig
     fingerprint: str
+    reading: str
     precision: str
     layer: int
     max_tokens: int
@@ -169,6 +171,8 @@ def load_meter(orders: WorkerOrders) -> RowMeter:
         files = find_model_files(orders.model)
         if files.fingerprint != orders.fingerprint:
             raise ModelError(f"{orders.model.name} is another model there")
+        if files.reading != orders.reading:
+            raise ModelError(f"{orders.model.name} has another tokenizer or chat template there")
         pretrained = load_pretrained(orders.model, files)
     except PoisonwatchError as error:
         raise ModelError(f"it is without the model: {error}") from error

@@ -53,6 +53,7 @@ def orders(tiny: tuple[ModelConfig, Pretrained], work: ShardWork, tmp_path: Path
     return WorkerOrders(
         model=config,
         fingerprint=model.fingerprint,
+        reading=model.reading,
         precision=model.precision,
         layer=work.meter.model.layer,
         max_tokens=work.meter.encoder.max_tokens,
