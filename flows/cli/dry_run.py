@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import psutil
 import torch
 
 from poisonwatch.config import AuditConfig
@@ -25,26 +24,22 @@ from poisonwatch.model.effort import START_UP_S
 from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, make_batches
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
-from poisonwatch.model.pretrained import Pretrained, load_pretrained
+from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.progress import Progress
-from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
+from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.sources.survey import (
     TEMPLATE_TOKENS,
     Survey,
     estimate_row_tokens,
     survey_source,
 )
+from poisonwatch.stride.audit_sizes import Tokens, build_audit_shape, count_tokens
+from poisonwatch.stride.capacity import Room, measure_room
 from poisonwatch.stride.cost_flops import count_gradient_flops
-from poisonwatch.stride.cost_shapes import AuditShape, ModelShape
+from poisonwatch.stride.cost_shapes import ModelShape
 from poisonwatch.stride.costs import Costs, estimate_costs
-from poisonwatch.stride.influence import build_queries
 from poisonwatch.stride.operators import Basis, compute_row_gradients
-from poisonwatch.stride.settings import (
-    Settings,
-    count_kept_gradients,
-    measures_rows_alone,
-    resolve_settings,
-)
+from poisonwatch.stride.settings import Settings, measures_rows_alone, resolve_settings
 
 # Rows that are tokenised; the tokens of more are judged by these.
 MOST_TOKENISED = 2000
@@ -59,19 +54,6 @@ class Waiting(Protocol):
     @property
     def progress(self) -> Progress: ...
     def waiting(self, text: str) -> AbstractContextManager[object]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Of `rows` tokenised rows: tokens of a row on average, the share that answers are, and the
-    shortest and the longest row.
-    """
-
-    rows: int
-    mean: float
-    answer_share: float
-    shortest: int
-    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +72,8 @@ class TimedBatch:
 class Forecast:
     """What an audit would take. `seconds` are those of an audit that flags nothing, on this machine
     as busy as it is (`idle_seconds`: where nothing else runs), and `seconds_a_group` come on top
-    for each group of flagged rows; `free_memory` is that where the model is, `free_main_memory` and
-    `free_disk` those of the machine, in bytes.
+    for each group of flagged rows; `room` is the memory that is free, `free_disk` the disk's, in
+    bytes.
     """
 
     new: int
@@ -104,9 +86,7 @@ class Forecast:
     seconds: float
     idle_seconds: float
     seconds_a_group: float
-    on_gpu: bool
-    free_memory: int
-    free_main_memory: int
+    room: Room
     free_disk: int
     records_folder: Path
     measured_alone: bool
@@ -115,7 +95,7 @@ class Forecast:
     def peak(self) -> int:
         """The most bytes that are held at once where the model is."""
         memory = self.costs.memory
-        return memory.model_peak if self.on_gpu else memory.peak
+        return memory.model_peak if self.room.on_gpu else memory.peak
 
 
 def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
@@ -140,14 +120,24 @@ def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
     encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
     with page.waiting("tokenising some rows ..."):
         encoded = [encoder.encode_example(row) for row in examples]
-        tokens = _count_tokens(encoded)
+        tokens = count_tokens(encoded)
         if survey.complete > len(examples):
             tokens = _extrapolate(tokens, survey, examples, stride.max_tokens)
     shape = ModelShape.from_config(
         pretrained.model.config, settings.layer, pretrained.model.dtype.itemsize
     )
-    audit = _make_shape(
-        config, settings, encoder, sentinels, tokens, width=width, new=new, trusted=trusted
+    audit = build_audit_shape(
+        stride,
+        settings,
+        encoder,
+        sentinels,
+        tokens,
+        width=width,
+        n=new + trusted,
+        # Fewer do not stand alone, and are rows like any others.
+        trusted=trusted if trusted >= LEAST_TRUSTED else 0,
+        # As many as there may be.
+        probes=config.probes,
     )
     with page.waiting("timing one batch ..."):
         timed = time_batch(model, shape, settings.r, encoded, stride.token_budget)
@@ -165,9 +155,7 @@ def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
         seconds=START_UP_S + loading + batches * timed.seconds,
         idle_seconds=START_UP_S + batches * timed.idle_seconds,
         seconds_a_group=costs.flops.evidence / timed.flops * timed.seconds,
-        on_gpu=model.device.type == "cuda",
-        free_memory=_measure_free_memory(pretrained),
-        free_main_memory=int(psutil.virtual_memory().available),
+        room=measure_room(pretrained.model),
         free_disk=_measure_free_disk(folder),
         records_folder=folder,
         measured_alone=measures_rows_alone(stride, new + trusted),
@@ -199,22 +187,6 @@ def _list_examples(survey: Survey) -> list[Example]:
     return [kept[i] for i in np.linspace(0, len(kept) - 1, MOST_TOKENISED).astype(int).tolist()]
 
 
-def _count_tokens(encoded: Sequence[Encoded]) -> Tokens:
-    lengths, answers = [], 0
-    for row in encoded:
-        conversations = [row] if row.against is None else [row, row.against]
-        lengths.append(sum(map(len, conversations)))
-        answers += sum(int(each.answer.sum()) for each in conversations)
-    total = max(sum(lengths), 1)
-    return Tokens(
-        rows=len(encoded),
-        mean=total / max(len(lengths), 1),
-        answer_share=answers / total,
-        shortest=min(lengths, default=1),
-        longest=max(lengths, default=1),
-    )
-
-
 def _extrapolate(
     tokens: Tokens, survey: Survey, examples: Sequence[Example], max_tokens: int
 ) -> Tokens:
@@ -228,46 +200,6 @@ def _extrapolate(
                 judged += min(estimate_row_tokens(messages) + TEMPLATE_TOKENS, max_tokens)
     found = tokens.mean * len(examples) / max(judged, 1)
     return replace(tokens, mean=found * survey.tokens.audited / survey.complete)
-
-
-def _make_shape(
-    config: AuditConfig,
-    settings: Settings,
-    encoder: ChatEncoder,
-    sentinels: Sequence[Sentinel],
-    tokens: Tokens,
-    *,
-    width: int,
-    new: int,
-    trusted: int,
-) -> AuditShape:
-    """The audit with as many probes as there may be."""
-    lengths = []
-    for sentinel in sentinels:
-        for answer in (sentinel.forbidden, sentinel.reference):
-            if answer:
-                lengths.append(len(encoder.encode(sentinel.add_answer(answer))))
-    stride, n = config.stride, new + trusted
-    times = 1 + config.probes
-    return AuditShape(
-        n=n,
-        row_tokens=tokens.mean,
-        answer_share=tokens.answer_share,
-        Q=times * len(build_queries(sentinels)),
-        answers=times * len(lengths),
-        answer_length=sum(lengths) / max(len(lengths), 1),
-        panels=times * len({sentinel.panel for sentinel in sentinels}),
-        r=settings.r,
-        # Fewer do not stand alone, and are rows like any others.
-        trusted=trusted if trusted >= LEAST_TRUSTED else 0,
-        background=stride.background,
-        shortlist=settings.shortlist,
-        token_budget=stride.token_budget,
-        keeps_gradients=n <= count_kept_gradients(stride, settings.r, width),
-        sketch=stride.sketch,
-        shortest=tokens.shortest,
-        longest=tokens.longest,
-    )
 
 
 def time_batch(
@@ -310,16 +242,6 @@ def _time(model: FrozenModel, basis: Basis, batch: Batch) -> tuple[float, float]
     if model.device.type != "cpu":
         return seconds, seconds
     return seconds, min(seconds, used / torch.get_num_threads())
-
-
-def _measure_free_memory(pretrained: Pretrained) -> int:
-    """What is free where the model is; its weights, which are there already, count as free."""
-    device = pretrained.model.device
-    weights = sum(weight.nbytes for weight in pretrained.model.parameters())
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free) + weights
-    return int(psutil.virtual_memory().available) + weights
 
 
 def _measure_free_disk(folder: Path) -> int:

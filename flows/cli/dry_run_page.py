@@ -10,6 +10,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import MOST_CONFIRMED
 from poisonwatch.flows.cli.check_page import CheckPage, describe_seconds
 from poisonwatch.flows.cli.dry_run import Forecast, forecast_audit
+from poisonwatch.stride.capacity import describe_shortage
 from poisonwatch.stride.costs import format_bytes, format_count, render_costs
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
@@ -48,8 +49,8 @@ def describe_forecast(forecast: Forecast) -> dict[str, Any]:
         "idle_seconds": forecast.idle_seconds,
         "seconds_a_group": forecast.seconds_a_group,
         "free": {
-            "memory": forecast.free_memory,
-            "main_memory": forecast.free_main_memory,
+            "memory": forecast.room.model,
+            "main_memory": forecast.room.main,
             "disk": forecast.free_disk,
         },
         "records_folder": str(forecast.records_folder),
@@ -79,7 +80,7 @@ class DryRunPage(CheckPage):
             ("time", _describe_time(forecast)),
         ):
             self._entry(label, text)
-        for warning in list_warnings(config, forecast):
+        for warning in list_warnings(forecast):
             self._entry("warning", warning, style="yellow")
 
 
@@ -114,13 +115,13 @@ def _describe_sentinels(config: AuditConfig, forecast: Forecast) -> str:
 
 
 def _describe_memory(forecast: Forecast) -> str:
-    memory = forecast.costs.memory
-    if not forecast.on_gpu:
-        return f"{format_bytes(memory.peak)} at once; {format_bytes(forecast.free_memory)} are free"
+    memory, room = forecast.costs.memory, forecast.room
+    if not room.on_gpu:
+        return f"{format_bytes(memory.peak)} at once; {format_bytes(room.model)} are free"
     on_gpu = f"{format_bytes(memory.model_peak)} on the GPU at once"
-    on_gpu += f"; {format_bytes(forecast.free_memory)} are free there"
+    on_gpu += f"; {format_bytes(room.model)} are free there"
     beside = f"{format_bytes(memory.main_peak)} in main memory"
-    return f"{on_gpu}; {beside}, {format_bytes(forecast.free_main_memory)} of it free"
+    return f"{on_gpu}; {beside}, {format_bytes(room.main)} of it free"
 
 
 def _describe_disk(forecast: Forecast) -> str:
@@ -137,13 +138,12 @@ def _describe_time(forecast: Forecast) -> str:
     return f"{text}; about {group} more for each group of flagged rows, of {MOST_CONFIRMED} at most"
 
 
-def list_warnings(config: AuditConfig, forecast: Forecast) -> list[str]:
+def list_warnings(forecast: Forecast) -> list[str]:
     """Why the audit might not come to its end here, or the estimate be wrong, a sentence each."""
     memory, warnings = forecast.costs.memory, []
-    if forecast.peak > forecast.free_memory:
-        warnings.append("less memory is free: a smaller stride.token_budget takes less of it")
-    elif forecast.on_gpu and memory.main_peak > forecast.free_main_memory:
-        warnings.append("less main memory is free than verdicts of so many rows take")
+    shortage = describe_shortage(forecast.costs.model, forecast.costs.audit, forecast.room)
+    if shortage is not None:
+        warnings.append(f"the audit would not begin: {shortage}")
     if memory.records > forecast.free_disk:
         warnings.append(
             "the disk has less room: set POISONWATCH_CACHE to a folder on a larger one, or a "
@@ -152,8 +152,7 @@ def list_warnings(config: AuditConfig, forecast: Forecast) -> list[str]:
     if not forecast.measured_alone:
         settings = forecast.settings
         warnings.append(
-            f"`stride` asks for operators of {settings.K:,} subsets: up to "
-            f"{config.stride.memory_gb:g} GB more, and longer (fit: sgd much longer); the estimate "
-            "is that of rows measured alone"
+            f"`stride` asks for operators of {settings.K:,} subsets: it takes longer than is said "
+            "here (fit: sgd much longer), which is the time of rows measured alone"
         )
     return warnings

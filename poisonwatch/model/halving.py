@@ -14,6 +14,7 @@ import torch
 
 from poisonwatch.errors import ModelError
 from poisonwatch.model.encoding import Batch
+from poisonwatch.model.free_memory import return_main_memory
 from poisonwatch.text.display import get_first_line
 
 W = TypeVar("W")
@@ -128,5 +129,6 @@ def _take_rows(batch: Batch, start: int, stop: int) -> Batch:
 def _release_memory() -> None:
     """Give back what nobody holds any more, so that a smaller piece finds room in one place."""
     gc.collect()
+    return_main_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -18,6 +18,7 @@ from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.stride.capacity import require_memory
 from poisonwatch.stride.fitted import FitOfRows
 from poisonwatch.stride.natural_gradient import fit_natural_gradient
 from poisonwatch.stride.problem import FitProblem, prepare_problem
@@ -57,6 +58,8 @@ def fit(
     statistics are then kept for the next fit (`reference_cache`). Shards of a streamed pass are
     measured by the `engine`; a training (`fit: sgd`) keeps its state in the file `checkpoint` and
     goes on from it. What an interrupted fit left in `store` is not passed over again.
+
+    Raises ConfigError, before any pass, where it takes more memory than is free.
     """
     problem = prepare_problem(
         pretrained,
@@ -69,6 +72,7 @@ def fit(
         trusted=trusted,
         store=store,
     )
+    require_memory(problem, sentinels)
     if measures_rows_alone(stride, problem.n):
         return fit_streamed(problem, sentinels, engine)
     return FITS[stride.fit](problem)

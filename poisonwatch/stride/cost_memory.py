@@ -10,11 +10,16 @@ from dataclasses import dataclass
 
 from poisonwatch.model.head import LOGITS_AT_ONCE
 from poisonwatch.recovery.local_kriging import ROWS_AT_ONCE
+from poisonwatch.stride.cost_flops import GROUP_ROWS, POOL_ROWS
 from poisonwatch.stride.cost_shapes import AuditShape, BatchShape, ModelShape
+from poisonwatch.stride.measured import SUSPECTS_AT_ONCE
 from poisonwatch.stride.operator_memory import NUMBERS_AT_ONCE
 from poisonwatch.stride.records import ID_BYTES, SHARD_ROWS
 
 FLOAT, DOUBLE, INDEX = 4, 8, 8  # bytes
+
+# Arrays of as many numbers as steered logits have that a training's losses and gradients take.
+TRAINING_LOGITS = 5
 
 
 def count_weight_bytes(model: ModelShape) -> int:
@@ -61,6 +66,14 @@ def count_pass_bytes(model: ModelShape, r: int, batch: BatchShape) -> int:
     logits, working = count_logit_bytes(model, batch), count_working_bytes(model, batch)
     through_the_model = count_activation_bytes(model, batch) + max(logits, working)
     return max(through_the_model, count_gradient_bytes(model, r, batch))
+
+
+def count_training_bytes(model: ModelShape, batch: BatchShape) -> int:
+    """What a training's step holds of a batch of pairs: activations, states before and after they
+    are steered, and all logits of steered rows, TRAINING_LOGITS times over.
+    """
+    logits = TRAINING_LOGITS * FLOAT * batch.answer_tokens * model.V
+    return count_activation_bytes(model, batch) + FLOAT * 4 * batch.tokens * model.D + logits
 
 
 def count_operator_bytes(model: ModelShape, r: int, m: int) -> int:
@@ -176,10 +189,41 @@ def count_reduction_bytes(audit: AuditShape) -> int:
     return held + max(2 * count_feature_bytes(audit), count_search_bytes(audit), later)
 
 
+def count_preconditioning_bytes(model: ModelShape, r: int, m: int) -> int:
+    """What preconditioning m gradients takes beside them: a copy divided by their lengths, one that
+    is worked on and becomes the result, that in another unit; and four parts on their way through
+    the factors.
+    """
+    part = min(max(NUMBERS_AT_ONCE, r * model.D), m * r * model.D)
+    return 3 * count_operator_bytes(model, r, m) + 4 * FLOAT * part
+
+
+def count_query_making_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """What sentinels become on their way to queries: gradients of their answers, twice, and of the
+    queries, beside what preconditioning these takes.
+    """
+    answers = 2 * count_operator_bytes(model, audit.r, audit.answers)
+    queries = count_operator_bytes(model, audit.r, audit.Q)
+    return queries + max(answers, count_preconditioning_bytes(model, audit.r, audit.Q))
+
+
+def count_evidence_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """What the evidence of a group holds beside a batch at work: operators of the pool that random
+    groups are drawn from, and of the group's own rows while they are preconditioned.
+    """
+    pool, group = min(POOL_ROWS, audit.n), min(GROUP_ROWS, audit.n)
+    making = count_operator_bytes(model, audit.r, group)
+    making += count_preconditioning_bytes(model, audit.r, group)
+    of_pool = count_operator_bytes(model, audit.r, pool)
+    return of_pool + max(making, count_preconditioning_bytes(model, audit.r, pool))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes of each part. `set_up` and `batch` come and go; `reduction` is in main memory, and
-    `records` on the disk. All others stand where the model is.
+    """Bytes of each part. `set_up`, `batch`, `suspects` and `evidence` come and go; `known` and
+    `reduction` are in main memory, and `records` on the disk. All others stand where the model is.
+
+    Where rows share subsets, `operators` take the place of what is known of single rows.
     """
 
     weights: int
@@ -189,48 +233,74 @@ class Memory:
     queries: int
     set_up: int
     batch: int
+    known: int
     shard: int
     suspects: int
+    evidence: int
+    operators: int
     reduction: int
     records: int
+
+    @property
+    def gradients(self) -> int:
+        """What is held of gradients and operators while rows are measured."""
+        return self.queries + (self.operators or self.reference + self.background)
 
     @property
     def model_peak(self) -> int:
         """The most that is held where the model is."""
         fixed = self.weights + self.factors
-        measuring = self.reference + self.background + self.queries + self.batch
-        return fixed + max(self.set_up, measuring, self.suspects)
+        measuring = self.gradients + self.batch
+        evidence = self.operators + self.evidence
+        return fixed + max(self.set_up, measuring, self.suspects, evidence)
 
     @property
     def main_peak(self) -> int:
         """The most that is held in main memory, where the model is elsewhere."""
-        return self.shard + self.reduction
+        return self.known + self.shard + self.reduction
 
     @property
     def peak(self) -> int:
         """The most that is held where the model is in main memory, too."""
-        return max(self.model_peak + self.shard, self.weights + self.factors + self.reduction)
+        reducing = self.weights + self.factors + self.operators + self.reduction
+        return self.known + max(self.model_peak + self.shard, reducing)
 
 
 def estimate_memory(model: ModelShape, audit: AuditShape) -> Memory:
     """Bytes of each part of an audit."""
     r, batch = audit.r, audit.largest_batch
     a_batch = count_pass_bytes(model, r, batch)
+    if audit.pairs:
+        a_batch = max(a_batch, count_training_bytes(model, batch))
     reference = count_operator_bytes(model, r, audit.known)
-    suspects = count_operator_bytes(model, r, min(audit.shortlist, audit.n))
-    probes = count_probe_making_bytes(model, r, audit.sampled)
+    background = count_operator_bytes(model, r, audit.sampled)
+    queries = count_query_making_bytes(model, audit)
+    shortlist = count_operator_bytes(model, r, min(audit.shortlist, audit.n))
+    some = count_preconditioning_bytes(model, r, min(SUSPECTS_AT_ONCE, audit.shortlist))
+    factorising = count_factorising_bytes(model, audit)
     # Gradients of the known rows are put together from two passes; the factors come after them.
-    set_up = max(a_batch, reference, count_factorising_bytes(model, audit), probes)
+    joined = reference if audit.trusted else 0
+    making = max(a_batch, joined, factorising, count_probe_making_bytes(model, r, audit.sampled))
+    set_up = max(reference + making, reference + background + max(queries, factorising))
+    if audit.operators:
+        # These count what is gathered before the pass.
+        set_up = audit.operators + max(a_batch, queries)
+    known = audit.known
+    if audit.operators:
+        known = 0
     return Memory(
         weights=count_weight_bytes(model),
         factors=count_factor_bytes(model, r) + count_sketch_map_bytes(model, audit),
         reference=reference,
-        background=count_operator_bytes(model, r, audit.sampled),
+        background=background,
         queries=count_operator_bytes(model, r, audit.Q),
-        set_up=reference + set_up,
+        set_up=set_up,
         batch=a_batch,
+        known=known * count_record_bytes(model, audit),
         shard=count_shard_bytes(model, audit),
-        suspects=suspects + a_batch,
+        suspects=shortlist + max(a_batch, some),
+        evidence=count_evidence_bytes(model, audit) + a_batch,
+        operators=audit.operators,
         reduction=count_reduction_bytes(audit),
         records=count_disk_bytes(model, audit),
     )

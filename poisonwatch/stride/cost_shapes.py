@@ -134,7 +134,8 @@ class AuditShape:
     answers; the shortest has `shortest` tokens, the longest `longest` (0: as the average).
     `Q` queries come from `answers` of `answer_length` tokens on average, in `panels`. Gradients are
     `r` x D; of the `shortlist` suspects they are needed once more, unless the pass
-    `keeps_gradients`. Where it does not, it keeps sketches of `sketch` bytes.
+    `keeps_gradients`. Where it does not, it keeps sketches of `sketch` bytes. Where rows share
+    subsets, these take `operators` bytes; a training runs a row under `pairs` of them at a time.
     """
 
     n: int
@@ -153,6 +154,8 @@ class AuditShape:
     sketch: int = 0
     shortest: int = 0
     longest: int = 0
+    operators: int = 0
+    pairs: int = 0
 
     @property
     def known(self) -> int:

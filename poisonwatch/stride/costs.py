@@ -47,13 +47,16 @@ def render_costs(costs: Costs) -> list[str]:
         ("basis and Fisher factors", memory.factors, f"D {costs.model.D}, r {audit.r}"),
         ("reference gradients", memory.reference, f"{audit.known:,} rows"),
         ("background", memory.background, f"{audit.sampled:,} rows"),
+        ("operators", memory.operators, "of subsets, and their recovery"),
         ("queries", memory.queries, f"Q {audit.Q}"),
         ("a batch", memory.batch, f"at most {batch.rows:,} rows, {batch.tokens:,} tokens"),
+        ("a group's evidence", memory.evidence, "a batch included"),
         ("from records to verdicts", memory.reduction, f"{audit.n:,} rows"),
         ("most at once", memory.peak, "where the model is in main memory"),
         ("records on the disk", memory.records, f"{costs.record_bytes:,} B a row, {kept}"),
     ):
-        lines.append(_make_line(name, format_bytes(size), of))
+        if size or name != "operators":
+            lines.append(_make_line(name, format_bytes(size), of))
     for name, count, of in (
         ("basis", flops.basis, ""),
         ("reference rows", flops.reference, f"{audit.known:,} rows"),

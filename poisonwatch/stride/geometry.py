@@ -93,6 +93,23 @@ def gather_reference(problem: FitProblem) -> Reference:
 
     Raises ModelError where most of these rows cannot be measured.
     """
+    known, sample, statistics = _gather_statistics(problem)
+    geometry = Geometry.from_moments(
+        statistics.basis,
+        statistics.moments,
+        problem.stride.damping,
+        known=known,
+        G=statistics.G,
+        sample=sample,
+        signs=np.array([row.sign for row in problem.encode(sample)]),
+    )
+    return Reference(geometry, statistics.views, statistics.faults)
+
+
+def _gather_statistics(problem: FitProblem) -> tuple[RowIndices, RowIndices, RowStatistics]:
+    """The rows (m,) whose gradients are known before the pass, those of them (b,) that are the
+    background, and what all m tell.
+    """
     first = problem.sample
     if problem.trusted is not None:
         first = problem.order[np.isin(problem.order, problem.trusted)]
@@ -114,16 +131,16 @@ def gather_reference(problem: FitProblem) -> Reference:
         if problem.trusted is None:
             moments += beside.moments
         known, passes = np.concatenate([known, rest]), [*passes, beside]
-    geometry = Geometry.from_moments(
-        statistics.basis,
-        moments,
-        problem.stride.damping,
-        known=known,
-        G=torch.cat([some.G for some in passes]),
-        sample=sample,
-        signs=np.array([row.sign for row in problem.encode(sample)]),
-    )
-    return Reference(geometry, np.concatenate([some.views for some in passes]), faults)
+    # Gradients are large: they are joined, twice there for a moment, only where there are others.
+    if len(passes) > 1:
+        statistics = RowStatistics(
+            basis=statistics.basis,
+            moments=moments,
+            G=torch.cat([some.G for some in passes]),
+            views=np.concatenate([some.views for some in passes]),
+            faults=faults,
+        )
+    return known, sample, statistics
 
 
 def _load_or_measure_statistics(problem: FitProblem, rows: RowIndices) -> RowStatistics:

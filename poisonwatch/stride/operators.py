@@ -23,6 +23,7 @@ from torch import Tensor
 
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.faults import has_finite_rows
+from poisonwatch.model.free_memory import return_main_memory
 from poisonwatch.model.frozen import FrozenModel, StateGradients
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
@@ -83,6 +84,7 @@ def fit_basis(
     for batch in progress(batches, "basis", len(encoded), lambda batch: len(batch.rows)):
         for _, moment in by_parts(batch):
             second_moment += moment
+    return_main_memory()
     # Eigenvalues ascend: the leading directions are the last ones.
     _, vectors = torch.linalg.eigh(second_moment)
     return Basis(vectors[:, len(vectors) - (r - 1) :].flip(1).contiguous())

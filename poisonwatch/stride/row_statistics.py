@@ -12,6 +12,7 @@ from poisonwatch.checkpoints.passes import PassArrays, PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.faults import Faults, find_unanswered, leave_out_faulty, list_measured
+from poisonwatch.model.free_memory import return_main_memory
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.progress import Progress, silent
@@ -84,6 +85,7 @@ def measure_row_statistics(
             G[torch.from_numpy(rows).to(G.device)] = found.G
             views[rows], faults[rows] = found.views, found.faults
         numbers[0], numbers[1] = moments.power, moments.tokens
+    return_main_memory()
     return RowStatistics(basis, moments, G, views, faults)
 
 

@@ -55,11 +55,7 @@ def resolve_settings(
     shortlist = resolve_shortlist(stride, n)
     if measures_rows_alone(stride, n):
         return Settings(layer=layer, r=r, K=n, d=1, shortlist=shortlist, K_most=n)
-    if known is None:
-        known = min(n, stride.background)
-    training = build_training_settings(stride)
-    step = training.rows_per_step * training.operators_per_row
-    memory = OperatorMemory(stride, n, r, width, shortlist, known, step)
+    memory = _plan_memory(stride, r, width, n, shortlist, known)
     K, K_most = _resolve_subsets(stride, memory)
     d = _resolve_memberships(stride, n, K)
     return Settings(layer=layer, r=r, K=K, d=d, shortlist=shortlist, K_most=K_most)
@@ -80,6 +76,30 @@ def warn_of_few_subsets(settings: Settings, n: int) -> str | None:
         "3 rows, .14 with one for 25, .05 with one for 500); leave out stride.K, d, fit, "
         "measurement and recovery, and each row is measured alone, at any number of rows"
     )
+
+
+def _plan_memory(
+    stride: StrideConfig, r: int, width: int, n: int, shortlist: int, known: int | None
+) -> OperatorMemory:
+    """What a fit takes that keeps operators."""
+    if known is None:
+        known = min(n, stride.background)
+    training = build_training_settings(stride)
+    step = training.rows_per_step * training.operators_per_row
+    return OperatorMemory(stride, n, r, width, shortlist, known, step)
+
+
+def count_operator_bytes(
+    stride: StrideConfig, settings: Settings, width: int, n: int, trusted: int = 0
+) -> int:
+    """Bytes of a fit that keeps operators, with its recovery, beside the model: 0 where every row
+    is measured alone.
+    """
+    if measures_rows_alone(stride, n):
+        return 0
+    known = min(n, trusted + stride.background)
+    memory = _plan_memory(stride, settings.r, width, n, settings.shortlist, known)
+    return memory.count_bytes(settings.K, settings.K_most - settings.K)
 
 
 def count_kept_gradients(stride: StrideConfig, r: int, width: int) -> int:

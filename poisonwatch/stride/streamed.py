@@ -31,11 +31,12 @@ from poisonwatch.model.faults import (
     list_measured,
     require_measurable,
 )
+from poisonwatch.model.free_memory import return_main_memory
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.geometry import Geometry, Reference, gather_reference
-from poisonwatch.stride.influence import Influence, Query, build_queries
+from poisonwatch.stride.influence import Influence, build_queries
 from poisonwatch.stride.measured import MeasuredRows, select_suspects, smooth_and_cross
 from poisonwatch.stride.operators import (
     Basis,
@@ -99,6 +100,7 @@ def measure_one_shard(work: ShardWork, shard: Shard) -> Iterator[int]:
     records = work.meter.allocate_records(rows)
     yield from work.meter.measure_shard(rows, records)
     work.store.write(shard.name, records)
+    return_main_memory()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +196,10 @@ def fit_streamed(
     """
     reference = gather_reference(problem)
     geometry = reference.geometry
-    queries, G = _differentiate(problem, geometry, sentinels)
     yardsticks = Yardsticks(
         basis=geometry.basis,
         background=geometry.background,
-        queries=precondition_queries(geometry.preconditioner, G),
+        queries=_prepare_probes(problem, geometry, sentinels),
     )
     sketch = _choose_sketch(problem, geometry)
     table, faults = measure_rows(problem, reference, yardsticks, engine, sketch)
@@ -217,7 +218,7 @@ def fit_streamed(
         shift=problem.stride.shift,
         token_budget=problem.stride.token_budget,
         measured=MeasuredRows(
-            queries=queries,
+            queries=build_queries(sentinels),
             effects=table.collect_effects(),
             centre=centre,
             spread=spread,
@@ -247,17 +248,20 @@ def _choose_sketch(problem: FitProblem, geometry: Geometry) -> Sketch | None:
     )
 
 
-def _differentiate(
+def _prepare_probes(
     problem: FitProblem, geometry: Geometry, sentinels: Sequence[Sentinel]
-) -> tuple[tuple[Query, ...], Tensor]:
-    """The sentinels' queries, and their gradients (Q, r, D)."""
+) -> Float[Tensor, "Q r D"]:
+    """The sentinels' queries as rows are multiplied with them (Q, r, D); their gradients are not
+    needed any more.
+    """
     space = QuerySpace(problem.model, problem.encoder, geometry.basis)
 
     def compute() -> Tensor:
         return prepare_queries(space, sentinels, problem.stride, problem.progress)[1].G
 
     # Of the pass's key, too: a store under it is of these sentinels.
-    return build_queries(sentinels), problem.store.get_or_compute("sentinels", Tensor, compute)
+    G = problem.store.get_or_compute("sentinels", Tensor, compute)
+    return precondition_queries(geometry.preconditioner, G)
 
 
 def measure_rows(

@@ -175,7 +175,7 @@ def test_what_is_most_grows_with_the_part_that_is_most() -> None:
     assert large.records == 10 * small.records
     assert large.model_peak == small.model_peak
     assert large.reduction == pytest.approx(10 * small.reduction, rel=0.01)
-    assert large.peak == large.weights + large.factors + large.reduction
+    assert large.peak == large.weights + large.factors + large.known + large.reduction
 
 
 def test_a_sketch_takes_its_codes_and_scale(model: FrozenModel) -> None:

@@ -9,6 +9,7 @@ from audits import benign, write_audit
 
 from poisonwatch.flows.cli import dry_run
 from poisonwatch.flows.cli.app import main
+from poisonwatch.stride.capacity import Room
 
 
 @pytest.fixture(autouse=True)
@@ -136,11 +137,13 @@ def test_what_is_not_there_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Too little memory, too full a disk."""
-    monkeypatch.setattr(dry_run, "_measure_free_memory", lambda _: 1000)
+    room = Room(model=1_000_000, main=1_000_000, on_gpu=False)
+    monkeypatch.setattr(dry_run, "measure_room", lambda _: room)
     monkeypatch.setattr(dry_run, "_measure_free_disk", lambda _: 1000)
     assert run(write_audit(tmp_path, tiny_folder)) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "a smaller stride.token_budget takes less of it" in printed
+    assert "the audit would not begin: this audit takes about" in printed
+    assert "and 1.0 MB are free: " in printed
     assert "set POISONWATCH_CACHE to a folder on a larger one" in printed
 
 
