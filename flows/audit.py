@@ -240,7 +240,7 @@ def attribute(
     # model, same settings, same code.
     key = compute_checkpoint_key(config, files, model, sentinels, rows)
     shared = Path(config.compute.folder) if config.compute.folder else None
-    store = CheckpointStore.open(key, note, model.model.device, shared)
+    store = CheckpointStore.open(key, note, model.device, shared)
     problems = engine(check_sentinels, model, sentinels, config.stride, store)
     reporter.note_problems(problems)
     # screens and probes ask for the same n-grams

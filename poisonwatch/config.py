@@ -40,6 +40,10 @@ class ModelConfig(Section):
     """
     device: str = "auto"
     """auto: CUDA where there is a GPU, else the CPU."""
+    device_map: Literal["auto"] | None = None
+    """auto: for a model larger than one GPU, which is put on all of them, and what is left into
+    main memory. None: all of it is on `device`.
+    """
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
 
@@ -47,6 +51,12 @@ class ModelConfig(Section):
     def _check_adapter(self) -> "ModelConfig":
         if self.adapter_revision is not None and self.adapter is None:
             raise ValueError("adapter_revision is of an adapter, and none is named: set adapter")
+        return self
+
+    @model_validator(mode="after")
+    def _check_device(self) -> "ModelConfig":
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError("device_map chooses devices itself: leave device out")
         return self
 
 

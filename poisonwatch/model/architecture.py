@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from poisonwatch.errors import ModelError
+from poisonwatch.model.devices import find_input_device
 from poisonwatch.model.hooks import get_states, widen
 from poisonwatch.text.display import get_first_line
 
@@ -60,7 +61,7 @@ def inspect_architecture(model: PreTrainedModel) -> Architecture:
     blocks, head = find_decoder_blocks(model), _find_head(model)
     watched = _Watched()
     # Two texts that differ in their last token.
-    texts = torch.tensor([[0, 1], [0, 2]], device=model.device)
+    texts = torch.tensor([[0, 1], [0, 2]], device=find_input_device(model))
     with torch.no_grad(), watched.watch(blocks, head):
         try:
             o = model(input_ids=texts, use_cache=False).logits
@@ -75,7 +76,7 @@ def inspect_architecture(model: PreTrainedModel) -> Architecture:
         finding = "its tokens see later ones"
     if finding is not None:
         raise _refuse(model, finding)
-    return Architecture(blocks, head, torch.equal(widen(watched.said[-1]), widen(o)))
+    return Architecture(blocks, head, torch.equal(widen(watched.said[-1]).to(o.device), widen(o)))
 
 
 def find_decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:

@@ -4,6 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from poisonwatch.config import StrideConfig
+from poisonwatch.model.devices import find_input_device
 from poisonwatch.model.head import LOGITS_AT_ONCE
 
 # Beyond it a GPU is busy anyway, and a batch of a few long rows would wait for its checkpoint.
@@ -16,9 +17,10 @@ def adapt_token_budget(model: PreTrainedModel, stride: StrideConfig) -> StrideCo
     """The settings with the budget that a GPU has memory for; as they are on a CPU, and where the
     user set a budget.
     """
-    if model.device.type != "cuda" or "token_budget" in stride.model_fields_set:
+    device = find_input_device(model)
+    if device.type != "cuda" or "token_budget" in stride.model_fields_set:
         return stride
-    free, _ = torch.cuda.mem_get_info(model.device)
+    free, _ = torch.cuda.mem_get_info(device)
     budget = choose_token_budget(free, bytes_per_token(model), stride.token_budget)
     return stride.model_copy(update={"token_budget": budget})
 

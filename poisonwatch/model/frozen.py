@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from poisonwatch.errors import ModelError
 from poisonwatch.model.architecture import READING_ERRORS, differ, inspect_architecture
+from poisonwatch.model.devices import find_input_device
 from poisonwatch.model.encoding import Answers, Batch, Encoded, make_batches
 from poisonwatch.model.generation import can_read_on, generate_answers
 from poisonwatch.model.head import compute_loss_gradients, compute_losses
@@ -83,6 +84,7 @@ class FrozenModel:
 
     def __init__(self, model: PreTrainedModel, layer: int) -> None:
         self.model = model.eval().requires_grad_(False)
+        self._device = find_input_device(model)
         found = inspect_architecture(model)
         if not 0 <= layer < len(found.blocks):
             raise ModelError(
@@ -99,14 +101,14 @@ class FrozenModel:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.model.device
-        return device
+        """Where tokens go in, and states and gradients come out, wherever blocks and head are."""
+        return self._device
 
     def compute_states(self, batch: Batch) -> Tensor:
         """The states z (b, T, D) below the split; the blocks above are not run."""
         with self._split(stop=True) as seen, torch.no_grad(), suppress(Stop):
             self._run(batch)
-        return seen[0].float()
+        return seen[0].float().to(self.device)
 
     def compute_state_gradients(self, batch: Batch) -> StateGradients:
         """Differentiate L_i, the mean cross-entropy over the answer tokens of row i, with respect
@@ -126,15 +128,15 @@ class FrozenModel:
             # Rows do not see each other, so that one backward pass over the sum of losses gives
             # every row its own gradient.
             token_loss, dh = compute_loss_gradients(
-                head, h, targets, (batch.signs * share)[owner], self.vocabulary
+                head, h, targets, (batch.signs.to(device) * share)[owner], self.vocabulary
             )
             (g,) = torch.autograd.grad(h, seen[0], dh)
         total = torch.zeros(len(counts), device=device, dtype=token_loss.dtype)
         return StateGradients(
-            z=seen[0].detach().float(),
-            g=g.float(),
+            z=seen[0].detach().float().to(self.device),
+            g=g.float().to(self.device),
             mask=batch.attention_mask.bool(),
-            loss=(total.index_add(0, owner, token_loss) * share).float(),
+            loss=(total.index_add(0, owner, token_loss) * share).float().to(self.device),
             rejected=batch.rejected,
         )
 
@@ -146,8 +148,9 @@ class FrozenModel:
         with torch.no_grad(), self._split() as seen, record_extras(self._below) as extras:
             h, head = self._run_to_head(batch, answers)
             token_loss = compute_losses(head, h, targets, self.vocabulary)
-        run = SplitRun(batch=batch, z=widen(seen[0].detach()), extras=extras[-1])
-        return run, _average(token_loss, answers)
+        z = widen(seen[0].detach()).to(self.device)
+        run = SplitRun(batch=batch, z=z, extras=extras[-1])
+        return run, _average(token_loss, answers).to(self.device)
 
     def run(self, batch: Batch) -> ForwardPass:
         """Run the model as it is, without a graph, and keep all logits (`run_losses` keeps few).
@@ -164,7 +167,7 @@ class FrozenModel:
         lengths = list(answers.counts)
         return ForwardPass(
             batch=batch,
-            z=widen(seen[0].detach()),
+            z=widen(seen[0].detach()).to(self.device),
             o=logits.split_with_sizes(lengths),
             targets=targets.split_with_sizes(lengths),
             extras=extras[-1],
@@ -196,7 +199,7 @@ class FrozenModel:
         with torch.no_grad(), self._resume(run, z):
             h, head = self._run_to_head(repeated, answers)
             token_loss = compute_losses(head, h, targets, self.vocabulary)
-        return _average(token_loss, answers).view(-1, m)
+        return _average(token_loss, answers).view(-1, m).to(self.device)
 
     def generate(
         self,
@@ -212,9 +215,13 @@ class FrozenModel:
         position by position, so that the attention's cache stays true. A prompt that leaves no room
         for the answer in the model's window loses its beginning.
         """
+
+        def move_here(z: Tensor) -> Tensor:
+            return move(z.to(self.device))
+
         prompts = [prompt[self._find_start(prompt, most) :] for prompt in prompts]
         return generate_answers(
-            self.model, self._block, self._head, prompts, move, most, ends, self._reads_on
+            self.model, self._block, self._head, prompts, move_here, most, ends, self._reads_on
         )
 
     @cached_property

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from poisonwatch.model.architecture import READING_ERRORS, differ
+from poisonwatch.model.devices import find_input_device
 from poisonwatch.model.hooks import move_states, select_last
 
 
@@ -51,7 +52,7 @@ def can_read_on(model: PreTrainedModel) -> bool:
     State-space models keep caches of their own kinds, and some families' caches are for one text
     at a time, or for none.
     """
-    texts = torch.tensor([[0, 1, 2, 3], [3, 0, 2, 1]], device=model.device)
+    texts = torch.tensor([[0, 1, 2, 3], [3, 0, 2, 1]], device=find_input_device(model))
     with torch.no_grad():
         whole = model(input_ids=texts, use_cache=False).logits[:, -1]
         try:
@@ -77,7 +78,7 @@ def generate_answers(
     """The likeliest next tokens of each of m prompts (T_i,), with states moved before a block; see
     `FrozenModel.generate` and `NextTokens`.
     """
-    device = model.device
+    device = find_input_device(model)
     shortest = min(map(len, prompts))
     # Side by side without padding, which families of models take differently: all start with as
     # many tokens, and longer prompts are read on while shorter ones are answered.

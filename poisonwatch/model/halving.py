@@ -24,7 +24,10 @@ T = TypeVar("T")
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 # How a pass over single rows may take less.
-REMEDIES = "lower stride.max_tokens or stride.r, or set model.dtype: bfloat16 or model.device: cpu"
+REMEDIES = (
+    "lower stride.max_tokens or stride.r, or set model.dtype: bfloat16, or on GPUs "
+    "model.device_map: auto"
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -31,8 +31,9 @@ def compute_loss_gradients(
         with torch.enable_grad():
             o = head(x)
         log_p = torch.log_softmax(o.detach(), dim=1, dtype=_widen(o.dtype))
-        place = target[:, None]
-        losses.append(-log_p.gather(1, place)[:, 0])
+        # The head may be on another device than the states.
+        place = target.to(o.device)[:, None]
+        losses.append(-log_p.gather(1, place)[:, 0].to(h.device))
         # In place: softmax, then the gradient, where the logarithms were.
         p = log_p.exp_()
         p.scatter_add_(1, place, p.new_full(place.shape, -1.0))
@@ -55,8 +56,9 @@ def compute_losses(head: Head, h: Tensor, targets: Tensor, vocabulary: int) -> T
             o = o.to(_widen(o.dtype))
             top = o.amax(dim=1, keepdim=True)
             # exp in place: the logits of the targets are taken before.
-            hit = (o.gather(1, target[:, None]) - top)[:, 0].double()
-            losses.append(o.sub(top).exp_().sum(dim=1, dtype=torch.float64).log() - hit)
+            hit = (o.gather(1, target.to(o.device)[:, None]) - top)[:, 0].double()
+            lost = o.sub(top).exp_().sum(dim=1, dtype=torch.float64).log() - hit
+            losses.append(lost.to(h.device))
     return torch.cat(losses)
 
 

@@ -43,7 +43,7 @@ def move_states(block: nn.Module, move: Callable[[Tensor], Tensor]) -> Removable
 
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         z = get_states(args, kwargs)
-        return _replace_states(args, kwargs, move(widen(z)).to(z.dtype).contiguous())
+        return _replace_states(args, kwargs, move(widen(z)).to(z).contiguous())
 
     return block.register_forward_pre_hook(replace, with_kwargs=True)
 

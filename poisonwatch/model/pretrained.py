@@ -22,6 +22,7 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.model.adapter import merge_adapter
 from poisonwatch.model.architecture import choose_model_class
+from poisonwatch.model.devices import find_input_device, is_spread
 from poisonwatch.model.files import ModelFiles, find_model_files
 from poisonwatch.model.products import (
     LEAST_PARAMETERS,
@@ -46,6 +47,11 @@ class Pretrained:
     reading: str = ""
 
     @property
+    def device(self) -> torch.device:
+        """Where tokens go in, and what an audit makes of them stands."""
+        return find_input_device(self.model)
+
+    @property
     def precision(self) -> str:
         """What numbers are rounded to: "torch.float32", or "torch.float32, bfloat16 products"."""
         return describe_products(self.model)
@@ -60,7 +66,7 @@ class Pretrained:
             self.fingerprint,
             self.reading,
             self.precision,
-            str(self.model.device),
+            str(self.device),
             *(f"{of.__name__} {of.__version__}" for of in LIBRARIES),
         )
 
@@ -89,8 +95,9 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
         model = _load_model(config, found, device)
         if found.adapter is not None:
             model = merge_adapter(model, found.adapter)
-        # transformers wraps .to() in a way that loses its type.
-        torch.nn.Module.to(model, torch.device(device))
+        if config.device_map is None:
+            # transformers wraps .to() in a way that loses its type.
+            torch.nn.Module.to(model, torch.device(device))
     except LOAD_ERRORS as error:
         raise ModelError(
             f"model {config.name} cannot be loaded: {get_first_line(error)}"
@@ -118,7 +125,7 @@ def _load_tokenizer(config: ModelConfig, found: ModelFiles) -> PreTrainedTokeniz
 
 
 def _load_model(config: ModelConfig, found: ModelFiles, device: str) -> PreTrainedModel:
-    """The model on the CPU, all of whose weights were found."""
+    """The model on the CPU, or where `device_map` puts its parts; all its weights were found."""
     model_class = choose_model_class(found.folder, config.trust_remote_code)
     loaded: Any = model_class.from_pretrained(
         found.folder,
@@ -127,6 +134,7 @@ def _load_model(config: ModelConfig, found: ModelFiles, device: str) -> PreTrain
         use_safetensors=True,
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
+        device_map=config.device_map,
     )
     model: PreTrainedModel
     model, loading = loaded
@@ -179,7 +187,9 @@ def _choose_dtype(config: ModelConfig, device: str) -> torch.dtype:
 
 
 def _choose_bfloat16_products(config: ModelConfig, model: PreTrainedModel) -> bool:
-    if model.dtype != torch.float32 or model.device.type != "cpu":
+    if model.dtype != torch.float32 or is_spread(model):
+        return False
+    if find_input_device(model).type != "cpu":
         return False
     if config.products == "auto":
         return has_bfloat16_products() and model.num_parameters() >= LEAST_PARAMETERS

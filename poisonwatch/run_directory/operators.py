@@ -173,7 +173,7 @@ class SavedOperators:
             model=FrozenModel(pretrained.model, settings.layer),
             encoder=ChatEncoder(pretrained.tokenizer, self.stride.max_tokens),
             ids=self._list_ids(),
-            operators=self._load_operators(pretrained.model.device),
+            operators=self._load_operators(pretrained.device),
             M=self._load_memberships(settings.K),
             features=tensors["features"].float().numpy(),
             centre=tensors["centre"].double().numpy(),
@@ -192,7 +192,7 @@ class SavedOperators:
                 "took more than stride.memory_gb, and were not kept, nor sketches of them: ask an "
                 "audit of fewer rows, or with a stride.sketch above 0"
             )
-        settings, tensors, device = self.settings, self.tensors, pretrained.model.device
+        settings, tensors, device = self.settings, self.tensors, pretrained.device
         moments = Moments(
             tensors["A"].to(device),
             tensors["S"].to(device),

@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from poisonwatch.errors import ConfigError
+from poisonwatch.model.devices import find_input_device
 from poisonwatch.model.free_memory import measure_free_main_memory, measure_free_memory
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.audit_sizes import build_audit_shape, count_tokens
@@ -48,12 +49,13 @@ class Remedy:
 
 def measure_room(model: PreTrainedModel) -> Room:
     """What is free on this machine with the model loaded."""
-    on_gpu = model.device.type == "cuda"
+    device = find_input_device(model)
+    on_gpu = device.type == "cuda"
     weights = sum(weight.nbytes for weight in model.parameters())
     main = measure_free_main_memory()
     if not on_gpu:
         return Room(model=main + weights, main=main + weights, on_gpu=False)
-    return Room(model=measure_free_memory(model.device) + weights, main=main, on_gpu=True)
+    return Room(model=measure_free_memory(device) + weights, main=main, on_gpu=True)
 
 
 def require_memory(problem: FitProblem, sentinels: Sequence[Sentinel]) -> None:
@@ -121,7 +123,9 @@ def _advise(model: ModelShape, audit: AuditShape, room: Room) -> str:
             together.append(remedy.setting)
         if _fits(estimate_memory(model, audit), room):
             return f"set {', '.join(together)} together"
-    return "take a smaller model, or set model.device_map: auto, which uses all GPUs together"
+    if room.on_gpu:
+        return "take a smaller model, or set model.device_map: auto, which uses all GPUs together"
+    return "take a smaller model, or a machine with more memory"
 
 
 def _lower_budget(model: ModelShape, audit: AuditShape) -> Iterator[Remedy]:

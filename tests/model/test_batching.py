@@ -9,6 +9,7 @@ from tiny_models import FAMILIES, build_model
 from torch import Tensor
 
 from poisonwatch.config import StrideConfig
+from poisonwatch.model import batching
 from poisonwatch.model.batching import (
     MOST_TOKENS,
     adapt_token_budget,
@@ -75,6 +76,7 @@ def test_only_a_gpu_changes_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert adapt_token_budget(model, StrideConfig()) == StrideConfig()
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GB, 80 * GB))
     config = SimpleNamespace(get_text_config=lambda: model.config)
-    gpu: Any = SimpleNamespace(device=torch.device("cuda"), config=config, dtype=torch.bfloat16)
+    gpu: Any = SimpleNamespace(config=config, dtype=torch.bfloat16)
+    monkeypatch.setattr(batching, "find_input_device", lambda _: torch.device("cuda"))
     assert adapt_token_budget(gpu, StrideConfig(token_budget=2048)).token_budget == 2048
     assert adapt_token_budget(gpu, StrideConfig()).token_budget == MOST_TOKENS

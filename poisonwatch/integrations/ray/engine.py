@@ -51,7 +51,7 @@ def _spread(
     work: ShardWork, compute: ComputeConfig, config: ModelConfig, model: Pretrained
 ) -> Iterator[int]:
     """Let workers measure the shards; yields the rows of each shard that is done."""
-    device = model.model.device.type
+    device = model.device.type
     pool = plan_pool(compute, len(work.shards), device, may_use_gpus=config.device != "cpu")
     with open_job_folder(work.store.folder) as job:
         shards = write_job(job, work)

@@ -182,7 +182,7 @@ def load_meter(orders: WorkerOrders) -> RowMeter:
             "set model.dtype and model.products to what all machines can do"
         )
     torch.set_num_threads(orders.threads)
-    parts: MeterParts = read_meter(orders.job, pretrained.model.device)
+    parts: MeterParts = read_meter(orders.job, pretrained.device)
     encoder = ChatEncoder(pretrained.tokenizer, orders.max_tokens)
     return build_meter(parts, FrozenModel(pretrained.model, orders.layer), encoder)
 
