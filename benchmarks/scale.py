@@ -41,6 +41,7 @@ from poisonwatch.config import AuditConfig, DetectionConfig
 from poisonwatch.detection.clusters import ClusterEvidence, gather_cluster_evidence
 from poisonwatch.detection.detect import Detection, flag_rows
 from poisonwatch.examples import AuditRows, Example, Message
+from poisonwatch.failures import Attempts
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
 from poisonwatch.packed_examples import PackedExamples
@@ -48,7 +49,8 @@ from poisonwatch.recovery.local_kriging import compute_smoother
 from poisonwatch.recovery.neighbours import NEAREST, NeighbourGraph, find_neighbours
 from poisonwatch.reports.heatmap import read_heat_map
 from poisonwatch.reports.html import render_report
-from poisonwatch.reports.plots import draw_coefficients, render_png, write_plots
+from poisonwatch.reports.pictures import draw_pictures, write_plots
+from poisonwatch.reports.plots import draw_coefficients, render_png
 from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
 from poisonwatch.run_directory import read as readback
 from poisonwatch.run_directory import write as runs
@@ -243,8 +245,10 @@ def write_flags(world: World) -> None:
 
 
 def write_report(world: World) -> None:
-    write_plots(world.folder, world.detection)
-    page = render_report(world.summary, world.detection, [], world.evidence)
+    assert world.detection is not None
+    pictures = draw_pictures(world.detection, [], Attempts())
+    write_plots(world.folder, world.detection.panels, pictures)
+    page = render_report(world.summary, world.detection, [], world.evidence, pictures=pictures)
     (world.folder / "report.html").write_text(page, encoding="utf-8")
 
 

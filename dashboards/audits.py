@@ -17,6 +17,7 @@ from poisonwatch.dashboards.pages import (
     render_page,
     send_figure,
 )
+from poisonwatch.failures import tell_failures
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger import overview
 from poisonwatch.ledger.batches import load_examples
@@ -131,6 +132,7 @@ def show_audit(request: Request) -> Response:
         plots=[plot.name for plot in sorted((past.run_dir / "plots").glob("*.png"))],
         documents=[name for name, file in DOCUMENTS.items() if (past.run_dir / file).is_file()],
         here=past.run_dir.is_dir(),
+        failures=tell_failures(past.summary),
         unjudged=unjudged,
         held=NEW_TOPIC in past.summary.get("screens", {}),
         topics=topics,

@@ -17,6 +17,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import AuditRows
+from poisonwatch.failures import tell_failures
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
@@ -58,7 +59,7 @@ from poisonwatch.tasks.attribution import (
 )
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
 from poisonwatch.tasks.publishing import publish
-from poisonwatch.tasks.results import record
+from poisonwatch.tasks.results import conclude, explain_verdicts, record
 from poisonwatch.tasks.reviews import queue_reviews, read_reviews
 from poisonwatch.tasks.tracking import open_run, track
 from poisonwatch.validation import Validation
@@ -77,8 +78,10 @@ def run_audit_stages(
 ) -> AuditOutcome:
     """One audit, start to end: of rows that no audit has covered, or of all (`again`).
 
-    Results are in `run_dir`, which is there whole or not at all, and in the ledger.
+    Results are in `run_dir`, which is there whole or not at all, and in the ledger. What fails once
+    rows are judged, while verdicts are explained or people notified, is told and costs no verdict.
     """
+    attempts = engine.attempts
     audit_id = make_audit_id()
     # Before anything is pulled: what is not installed now is not installed later.
     if config.compute.engine == "ray":
@@ -130,8 +133,11 @@ def run_audit_stages(
                     stages=costs,
                 )
                 summary |= tracked
-                engine(record, ledger, folder, config, summary, found, audited)
-                alerts = engine(compose_alerts, ledger, config, summary, found, run_dir)
+                engine(record, folder, config, summary, found, audited)
+                engine(explain_verdicts, ledger, folder, config, summary, found, audited, attempts)
+                alerts = engine(compose_alerts, ledger, config, summary, found, run_dir, attempts)
+                summary["failures"] = attempts.to_records()
+                engine(conclude, folder, summary)
             # Alerts are committed with the results, and sent later: none is lost, or sent for an
             # audit that did not come about.
             commit_audit(
@@ -151,7 +157,8 @@ def run_audit_stages(
             # only now: an audit that ended before its commit goes on from its checkpoints
             found.store.clear()
         notify_all(ledger, config, engine, prefect=flow_run is not None)
-    return AuditOutcome(run_dir, summary, found.detection, audited.rejected, engine.warnings)
+    warnings = [*tell_failures(summary), *engine.warnings]
+    return AuditOutcome(run_dir, summary, found.detection, audited.rejected, warnings)
 
 
 def _open_account(
@@ -261,9 +268,18 @@ def attribute(
     if few is not None:
         note(few)
     influence, fitted = engine(recover, fitted, sentinels, config, reporter.progress, store)
-    detection, topics = engine(judge, influence, rows, config.detection, findings)
+    attempts = engine.attempts
+    detection, topics = engine(judge, influence, rows, config.detection, findings, attempts)
     evidence = engine(
-        gather_evidence, fitted, influence, detection, sentinels, config, reporter.progress, store
+        gather_evidence,
+        fitted,
+        influence,
+        detection,
+        sentinels,
+        config,
+        reporter.progress,
+        store,
+        attempts,
     )
     return AttributionResult(
         detection,

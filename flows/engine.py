@@ -13,9 +13,11 @@ from prefect import Task
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.detect import Detection
-from poisonwatch.errors import OperationError
+from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Rejection
+from poisonwatch.failures import Attempts, describe_error, tell_failures
 from poisonwatch.flows import interrupt
+from poisonwatch.flows.prefect_server import is_server_gone
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.run_directory.timing import StageClock
 
@@ -24,8 +26,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class AuditOutcome:
-    """What an audit found, where it is, and what went wrong beside it (a tracking server or an
-    alert target that was down).
+    """What an audit found, where it is, and what went wrong beside it (a picture that could not be
+    drawn, a tracking server or an alert target that was down).
 
     Where the audit was done by an earlier attempt, `detection` (what was found) and `rejected`
     are empty: they are in the run directory.
@@ -41,6 +43,7 @@ class AuditOutcome:
     def from_past(cls, past: PastAudit, config: AuditConfig, warnings: list[str]) -> "AuditOutcome":
         """What an audit left that was done before."""
         nothing = Detection.empty(config.detection)
+        warnings = [*tell_failures(past.summary), *warnings]
         return cls(past.run_dir, past.summary, nothing, rejected=[], warnings=warnings)
 
     @property
@@ -50,11 +53,15 @@ class AuditOutcome:
 
 
 class Engine:
-    """Calls tasks, timing each: through Prefect, or `inline` as plain functions, not retried."""
+    """Calls tasks, timing each: through Prefect, or `inline` as plain functions, not retried.
+
+    `attempts` has what failed within tasks, beside the verdicts; `warnings` has tasks that failed.
+    """
 
     def __init__(self, inline: bool) -> None:
         self.inline = inline
         self.clock = StageClock()
+        self.attempts = Attempts()
         self.warnings: list[str] = []
 
     def __call__(self, task: Task[..., R], *args: Any) -> R:
@@ -69,8 +76,15 @@ class Engine:
         """Call a task that the audit can do without; its failure is kept in `warnings`, once."""
         try:
             return self(task, *args)
-        except OperationError as error:
-            # several tasks meet the same server that is down: one line is enough
-            if str(error) not in self.warnings:
-                self.warnings.append(str(error))
-            return None
+        except PoisonwatchError as error:
+            warning = str(error)
+        except Exception as error:
+            # Prefect's own server, and none of the task's: whoever started the flow goes on
+            # without it
+            if not self.inline and is_server_gone(error):
+                raise
+            warning = f"{task.name} failed: {describe_error(error)}"
+        # several tasks meet the same server that is down: one line is enough
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+        return None

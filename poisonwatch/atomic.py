@@ -49,6 +49,14 @@ def replace_file(path: Path, *, unique: bool = False) -> Iterator[Path]:
         raise
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is neither."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def open_run_folder(run_dir: Path) -> Iterator[Path]:
     """Yield `<run_dir>.part` to write into; it becomes `run_dir` when the block ends well, and is

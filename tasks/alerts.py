@@ -9,7 +9,9 @@ from typing import Any
 from prefect import task
 
 from poisonwatch.alerts.messages import compose_messages
+from poisonwatch.alerts.stand_in import compose_stand_in
 from poisonwatch.config import AuditConfig
+from poisonwatch.failures import Attempts
 from poisonwatch.integrations.notify import deliver_pending
 from poisonwatch.ledger import outbox
 from poisonwatch.ledger.ledger import Ledger
@@ -25,12 +27,22 @@ def compose_alerts(
     summary: Mapping[str, Any],
     found: AttributionResult,
     run_dir: Path,
+    attempts: Attempts,
 ) -> list[Alert]:
-    """What people are to be notified of: an audit's flags that they were not notified of before."""
-    # Before the audit is committed: its own alerts are not among them yet.
-    with ledger.read() as connection:
-        notified_ids = outbox.list_notified_ids(connection, config.name)
-    return compose_messages(config, summary, found, run_dir, notified_ids)
+    """What people are to be notified of: an audit's flags that they were not notified of before.
+
+    Where that cannot be composed, one message says that rows were flagged.
+    """
+    told = {**summary, "failures": attempts.to_records()}
+    with attempts.part("alerts", "not composed"):
+        # Before the audit is committed: its own alerts are not among them yet.
+        with ledger.read() as connection:
+            notified_ids = outbox.list_notified_ids(connection, config.name)
+        return compose_messages(config, told, found, run_dir, notified_ids)
+    told["failures"] = attempts.to_records()
+    with attempts.part("the alert in their place", "not composed"):
+        return compose_stand_in(config, told, found.detection.flags, run_dir)
+    return []
 
 
 @task(**WITH_RETRIES)

@@ -18,6 +18,7 @@ from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import AuditRows
+from poisonwatch.failures import Attempts
 from poisonwatch.integrations.ray.engine import open_ray_engine
 from poisonwatch.model import files as model_files
 from poisonwatch.model import pretrained
@@ -176,8 +177,12 @@ def gather_evidence(
     config: AuditConfig,
     progress: Progress,
     store: CheckpointStore,
+    attempts: Attempts,
 ) -> tuple[ClusterEvidence, ...]:
-    """Group the flagged rows, and steer the model with each group."""
+    """Group the flagged rows, and steer the model with each group. What fails goes into `attempts`,
+    and is tried again should the audit be interrupted before its end.
+    """
+    failed = len(attempts.failures)
 
     def gather() -> tuple[ClusterEvidence, ...]:
         return clusters.gather_cluster_evidence(
@@ -188,16 +193,27 @@ def gather_evidence(
             progress=progress,
             seed=config.seed,
             token_budget=config.stride.token_budget,
+            attempts=attempts,
         )
 
-    return store.get_or_compute_stage("gather_evidence", tuple[ClusterEvidence, ...], gather)
+    def is_whole() -> bool:
+        return len(attempts.failures) == failed
+
+    kind = tuple[ClusterEvidence, ...]
+    with attempts.part("groups of flagged rows", "not formed"):
+        return store.get_or_compute_stage("gather_evidence", kind, gather, is_whole)
+    return ()
 
 
 @task(**PLAIN)
 def judge(
-    influence: Influence, rows: AuditRows, config: DetectionConfig, findings: list[Finding]
+    influence: Influence,
+    rows: AuditRows,
+    config: DetectionConfig,
+    findings: list[Finding],
+    attempts: Attempts,
 ) -> tuple[Detection, tuple[NewTopic, ...]]:
     """Flag the new rows that are anomalous, and those that screens found; find the topics that
     cannot be judged.
     """
-    return new_topics.judge_rows(influence, rows, config, findings)
+    return new_topics.judge_rows(influence, rows, config, findings, attempts)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.clusters import MOST_CONFIRMED
+from poisonwatch.detection.confirmer import MOST_CONFIRMED
 from poisonwatch.flows.cli.check_page import CheckPage, describe_seconds
 from poisonwatch.flows.cli.dry_run import Forecast, forecast_audit
 from poisonwatch.stride.capacity import describe_shortage

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from poisonwatch.failures import tell_failures
 from poisonwatch.flags import LOWERED, read_flagged_example
 from poisonwatch.reports.new_topics import tell_new_topics
 from poisonwatch.screens.finding import NEW_TOPIC
 from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.words import plural
 
 ROWS_SHOWN = 30
 # The three ways in which a row can push a sentinel, by the `kind` of a flag.
@@ -62,8 +64,19 @@ def _describe_audit(summary: Mapping[str, Any], folder: Path) -> list[str]:
         f"{flagged} at a false-discovery rate of {rate} ({beside})",
         f"attribution: {derived}, {alone} rows measured alone; {seconds:.0f} s",
         *tell_new_topics(summary),
+        *_describe_failures(summary),
         f"report:      {folder / 'report.html'}",
     ]
+
+
+def _describe_failures(summary: Mapping[str, Any]) -> list[str]:
+    """That parts of the audit failed, where any did. Which they are is said on stderr, where it is
+    seen though results go into a file.
+    """
+    failures = tell_failures(summary)
+    if not failures:
+        return []
+    return [f"incomplete:  {plural(len(failures), 'part')} failed, and no flag depends on them"]
 
 
 def _print_lines(console: Console, lines: Iterable[str]) -> None:

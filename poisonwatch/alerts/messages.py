@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from poisonwatch.alerts.markup import format_place, neutralise_markup
+from poisonwatch.alerts.stand_in import describe_failures
 from poisonwatch.alerts.targets import Target, compute_short_digest, list_targets
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.clusters import ClusterEvidence
@@ -168,6 +169,7 @@ class _Composer:
         lines = [
             f"Of all flagged rows, at most {100 * rate:.3g} % are expected to be harmless: "
             "read them before you remove them.",
+            *describe_failures(summary),
             f"Report: {report}",
         ]
         experiment, run = summary["mlflow_experiment_id"], summary["mlflow_run_id"]
@@ -303,9 +305,15 @@ def _describe_confirmation(evidence: ClusterEvidence) -> str:
 def _format_continuations(confirmation: Confirmation) -> list[str]:
     """The sentinel that steering with the group moves furthest, before and after."""
     effect = max(confirmation.effects, key=lambda effect: float(effect.harm[0]))
-    return [
+    lines = [
         f"Sentinel {neutralise_markup(effect.sentinel.id)}, when the model is steered with the "
-        f"group: {_format_losses(effect)}.",
+        f"group: {_format_losses(effect)}."
+    ]
+    if confirmation.unsaid is not None:
+        why = neutralise_markup(confirmation.unsaid, LONGEST_EXCERPT)
+        return [*lines, f"  not asked what it says ({why})"]
+    return [
+        *lines,
         f"  it said before: {neutralise_markup(effect.said_before, LONGEST_EXCERPT)}",
         f"  it says after: {neutralise_markup(effect.said_after, LONGEST_EXCERPT)}",
     ]

@@ -54,6 +54,11 @@ def ignore(_: str) -> None:
     """Tell nobody."""
 
 
+def always() -> bool:
+    """Whatever was computed is kept."""
+    return True
+
+
 class CheckpointStore:
     """The checkpoints of one audit, in a folder that may hold some already; without a folder
     nothing is kept.
@@ -112,9 +117,15 @@ class CheckpointStore:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def get_or_compute(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
+    def get_or_compute(
+        self,
+        name: str,
+        kind: type[T],
+        compute: Callable[[], T],
+        is_worth_keeping: Callable[[], bool] = always,
+    ) -> T:
         """What an earlier attempt kept under a name, a value of this `kind` (see `serialise`); else
-        what is computed now, and kept.
+        what is computed now, and kept, where that then `is_worth_keeping`.
         """
         found = self.read(name)
         if found is not None:
@@ -128,14 +139,20 @@ class CheckpointStore:
                 return value
         value = compute()
         self.newly_computed += 1
-        if self.writable:
+        if self.writable and is_worth_keeping():
             tree, tensors = pack(value)
             self.write(name, tensors, {"value": json.dumps(tree)})
         return value
 
-    def get_or_compute_stage(self, name: str, kind: type[T], compute: Callable[[], T]) -> T:
+    def get_or_compute_stage(
+        self,
+        name: str,
+        kind: type[T],
+        compute: Callable[[], T],
+        is_worth_keeping: Callable[[], bool] = always,
+    ) -> T:
         """`get_or_compute` under a stage's name; says where an earlier attempt had come to it."""
-        value = self.get_or_compute(name, kind, compute)
+        value = self.get_or_compute(name, kind, compute, is_worth_keeping)
         self.report_reuse(name)
         return value
 

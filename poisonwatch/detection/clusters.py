@@ -17,22 +17,23 @@ Row text is hostile. Here it is data: pass it through `text.display.make_visible
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
 from poisonwatch.arrays import Array, Features, RowIndices
-from poisonwatch.detection.confirmation import Confirmation, confirm, select_strongest_queries
+from poisonwatch.detection.confirmation import Confirmation
+from poisonwatch.detection.confirmer import Confirmer
 from poisonwatch.detection.detect import Detection
-from poisonwatch.detection.random_groups import SteerableFit, draw_pool
 from poisonwatch.detection.shared_ngrams import SharedNgram, SharedNgramSearch
 from poisonwatch.examples import AuditRows, Example
+from poisonwatch.failures import Attempts
 from poisonwatch.flags import locate_flags
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.fitted import FittedOperators, NaturalGradientFit
+from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.streamed import StreamedFit
 
@@ -40,7 +41,6 @@ AFFINITY_SCALE = 5.0  # background standard deviations that count as much as a s
 TOGETHER = 0.35  # mean affinity down to which clusters are joined
 MOST_CLUSTERED = 2000  # flagged rows; their affinities are held all at once
 NEAREST_TRUSTED = 2  # trusted rows named for each flagged row
-MOST_CONFIRMED = 8  # clusters
 SIMILARITIES_AT_ONCE = 16 * 2**20  # of flagged rows and trusted ones
 
 
@@ -86,13 +86,17 @@ def gather_cluster_evidence(
     progress: Progress = silent,
     seed: int = 0,
     token_budget: int = 2048,
+    attempts: Attempts | None = None,
 ) -> tuple[ClusterEvidence, ...]:
     """The clusters of the flagged rows, largest first, the MOST_CONFIRMED largest with their
     confirmation on the given sentinels.
 
-    `fitted` and `influence` are of the detection's rows; raises ValueError where the fit is not.
-    Flags past the MOST_CLUSTERED strongest are left out.
+    Words, neighbours or a confirmation that cannot be had are left out, and `attempts` has the
+    failure: each on its own, so that all else of the evidence is there. `fitted` and `influence`
+    are of the detection's rows; raises ValueError where the fit is not. Flags past the
+    MOST_CLUSTERED strongest are left out.
     """
+    attempts = attempts or Attempts()
     audit_rows = detection.rows
     if not _are_same(fitted.ids, audit_rows):
         raise ValueError("the fit is of other rows than the detection, or has them in other order")
@@ -105,18 +109,21 @@ def gather_cluster_evidence(
     members = cluster_rows(compute_affinity(influence, flagged), _pick(fitted.ids, flagged))
     clusters = [flagged[of_cluster] for of_cluster in members]
 
-    prompts, answers = find_words_in_common(audit_rows.new, clusters)
-    _, trusted_features = audit_rows.split(influence.features)
-    trusted_ids = [example.id for example in audit_rows.trusted]
-    nearest = find_nearest_trusted(influence.features[flagged], trusted_features, trusted_ids)
+    prompts, answers = find_words_in_common(audit_rows.new, clusters, attempts)
+    nearest: tuple[tuple[Neighbour, ...], ...] = ((),) * len(flagged)
+    with attempts.part("nearest trusted rows", "not looked for"):
+        _, trusted_features = audit_rows.split(influence.features)
+        trusted_ids = [example.id for example in audit_rows.trusted]
+        nearest = find_nearest_trusted(influence.features[flagged], trusted_features, trusted_ids)
     # Trusted rows among them: what is known to be harmless is the best to be compared with.
     unflagged = np.ones(len(audit_rows), dtype=bool)
     unflagged[places] = False
-    confirmer = _make_confirmer(
+    confirmer = Confirmer(
         fitted,
         influence,
         np.flatnonzero(unflagged),
         sentinels,
+        attempts,
         seed=seed,
         token_budget=token_budget,
     )
@@ -124,7 +131,7 @@ def gather_cluster_evidence(
     for number, rows in enumerate(progress(clusters, "evidence", len(clusters))):
         ids, phi = _pick(fitted.ids, rows), influence.features[rows]
         panel = _choose_panel(_pick(panels, rows), detection.panels)
-        confirmation, unconfirmed = _try_confirm(confirmer, number, rows, panel)
+        confirmation, unconfirmed = confirmer.try_confirm(number + 1, rows, panel)
         evidence.append(
             ClusterEvidence(
                 rows=tuple(rows.tolist()),
@@ -148,19 +155,21 @@ def _are_same(ids: Sequence[str], rows: AuditRows) -> bool:
 
 
 def find_words_in_common(
-    rows: Sequence[Example], clusters: Sequence[RowIndices]
+    rows: Sequence[Example], clusters: Sequence[RowIndices], attempts: Attempts
 ) -> tuple[list[tuple[SharedNgram, ...]], list[tuple[SharedNgram, ...]]]:
     """What the prompts, and what the answers, of each cluster's rows (m,) share; all rows are
-    looked at once.
+    looked at once. Nothing where that fails, and `attempts` has the failure.
     """
-    own = [[rows[i] for i in members.tolist()] for members in clusters]
-    prompts = SharedNgramSearch([[row.prompt for row in members] for members in own])
-    answers = SharedNgramSearch([[row.response for row in members] for members in own])
-    if prompts.has_candidates or answers.has_candidates:
-        for row in rows:
-            prompts.count(row.prompt)
-            answers.count(row.response)
-    return prompts.choose(), answers.choose()
+    with attempts.part("words that rows share", "not looked for"):
+        own = [[rows[i] for i in members.tolist()] for members in clusters]
+        prompts = SharedNgramSearch([[row.prompt for row in members] for members in own])
+        answers = SharedNgramSearch([[row.response for row in members] for members in own])
+        if prompts.has_candidates or answers.has_candidates:
+            for row in rows:
+                prompts.count(row.prompt)
+                answers.count(row.response)
+        return prompts.choose(), answers.choose()
+    return [()] * len(clusters), [()] * len(clusters)
 
 
 def _pick(values: Sequence[str] | Mapping[int, str], rows: RowIndices) -> tuple[str, ...]:
@@ -171,67 +180,6 @@ def _choose_panel(flagged_on: Sequence[str], panels: Sequence[str]) -> str:
     """The panel that most rows are flagged on; among equals the first of the audit's."""
     counted = Counter(flagged_on)
     return min(counted, key=lambda panel: (-counted[panel], panels.index(panel)))
-
-
-# Confirmation, where there can be one
-
-
-@dataclass(frozen=True, slots=True)
-class _Confirmer:
-    """Confirms clusters on some sentinels, against random groups of the `unflagged` rows (u,).
-
-    `said` keeps what the model says to sentinels as it is, which is the same for all clusters.
-    """
-
-    fitted: SteerableFit
-    influence: Influence
-    unflagged: RowIndices
-    sentinels: Sequence[Sentinel]
-    seed: int
-    token_budget: int
-    said: dict[Sentinel, str] = field(default_factory=dict)
-
-    def confirm(self, rows: RowIndices, panel: str) -> Confirmation:
-        """The confirmation of a cluster on the panel's sentinels; raises ValueError where there is
-        no sentinel, or are too few unflagged rows.
-        """
-        strongest = select_strongest_queries(self.influence, rows, panel)
-        queries = [query for query in strongest if query.sentinel in self.sentinels]
-        if not queries:
-            raise ValueError("there is no sentinel to confirm the group on")
-        features, budget = self.influence.features, self.token_budget
-        pool = draw_pool(self.fitted, features, rows, self.unflagged, self.seed, budget)
-        return confirm(self.fitted, rows, pool, queries, budget, said=self.said)
-
-
-def _make_confirmer(
-    fitted: FittedOperators | StreamedFit,
-    influence: Influence,
-    unflagged: RowIndices,
-    sentinels: Sequence[Sentinel],
-    *,
-    seed: int,
-    token_budget: int,
-) -> _Confirmer | str:
-    """A confirmer; or why nothing can be confirmed."""
-    if not isinstance(fitted, (NaturalGradientFit, StreamedFit)):
-        return "these rows cannot be taken apart: their operators were trained, or loaded"
-    return _Confirmer(fitted, influence, unflagged, sentinels, seed, token_budget)
-
-
-def _try_confirm(
-    confirmer: _Confirmer | str, number: int, rows: RowIndices, panel: str
-) -> tuple[Confirmation | None, str | None]:
-    """The confirmation of the cluster of that number, or why there is none."""
-    # The largest come first, and a confirmation takes seconds.
-    if number >= MOST_CONFIRMED:
-        return None, f"only the {MOST_CONFIRMED} largest clusters are confirmed"
-    if isinstance(confirmer, str):
-        return None, confirmer
-    try:
-        return confirmer.confirm(rows, panel), None
-    except ValueError as error:
-        return None, str(error)
 
 
 def build_evidence_record(evidence: ClusterEvidence) -> dict[str, Any]:

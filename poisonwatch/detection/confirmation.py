@@ -18,7 +18,7 @@ attribution by an experiment on the model, not a second opinion on the rows.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from poisonwatch.detection.random_groups import (
     GROUP_ROWS,
     RandomGroupPool,
     SteerableFit,
+    UnconfirmableError,
     draw_rows,
 )
 from poisonwatch.flags import PUSH_PHRASES
@@ -74,8 +75,8 @@ class Effect:
     has none), and to what the model says.
 
     `kind` is the push that the group is held against (see `Query`). `said_before` and `said_after`
-    are greedy continuations of the sentinel's prompt, at most MOST_TOKENS long; what the model says
-    may repeat what hostile rows say.
+    are greedy continuations of the sentinel's prompt, at most MOST_TOKENS long, or empty where the
+    model could not be asked; what the model says may repeat what hostile rows say.
     """
 
     sentinel: Sentinel
@@ -119,12 +120,14 @@ def _get_pushes(change: LossChange | None) -> Array:
 @dataclass(frozen=True, slots=True)
 class Confirmation:
     """What steering with `rows` rows of a group did to the sentinels they push most (at most
-    MOST_CONFIRMED_SENTINELS), at `strength`.
+    MOST_CONFIRMED_SENTINELS), at `strength`. Where the model could not be asked what it then says,
+    `unsaid` says why.
     """
 
     strength: float
     rows: int
     effects: tuple[Effect, ...]
+    unsaid: str | None = None
 
     @property
     def harm(self) -> Array:
@@ -196,22 +199,34 @@ def confirm(
     token_budget: int = 2048,
     progress: Progress = silent,
     said: dict[Sentinel, str] | None = None,
+    note_unsaid: Callable[[Exception], str] | None = None,
 ) -> Confirmation:
     """Steer with the rows (m,) together and with random groups of as many; report on the queries'
     sentinels, of one kind.
 
-    `said` keeps what the model says to sentinels as it is: it need not be asked twice. Raises
-    ValueError where there is nothing to report on.
+    `said` keeps what the model says to sentinels as it is: it need not be asked twice. Where it
+    cannot be asked, the losses are reported all the same, and `note_unsaid` makes a line of the
+    error; without it, the error is raised. Raises UnconfirmableError where there is nothing to
+    report on.
     """
     if not queries:
-        raise ValueError("there is no sentinel to confirm the group on")
+        raise UnconfirmableError("there is no sentinel to confirm the group on")
     rows = draw_rows(fitted, rows, GROUP_ROWS, pool.seed)
     own = fitted.compute_row_operators(rows, token_budget, progress).sum(dim=0, keepdim=True)
     operators = scale_to_strength(fitted, torch.cat([own, pool.draw_groups(len(rows))]))
     changes = _measure_changes(fitted, operators, queries, token_budget, progress)
-    before, after = _generate_before_and_after(
-        fitted, [query.sentinel for query in queries], operators.a[:1], {} if said is None else said
-    )
+    before, after, unsaid = [""] * len(queries), [""] * len(queries), None
+    try:
+        before, after = _generate_before_and_after(
+            fitted,
+            [query.sentinel for query in queries],
+            operators.a[:1],
+            {} if said is None else said,
+        )
+    except Exception as error:
+        if note_unsaid is None:
+            raise
+        unsaid = note_unsaid(error)
     effects = []
     for query, said_before, said_after in zip(queries, before, after, strict=True):
         sentinel = query.sentinel
@@ -225,7 +240,7 @@ def confirm(
                 said_after=said_after,
             )
         )
-    return Confirmation(STRENGTH, len(rows), tuple(effects))
+    return Confirmation(STRENGTH, len(rows), tuple(effects), unsaid)
 
 
 def _measure_changes(

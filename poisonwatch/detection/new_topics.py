@@ -26,6 +26,7 @@ from poisonwatch.detection.clusters import (
 from poisonwatch.detection.detect import Detection, flag_rows
 from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import AuditRows
+from poisonwatch.failures import Attempts
 from poisonwatch.screens.finding import NEW_TOPIC, Finding
 from poisonwatch.stride.influence import Influence
 from poisonwatch.text.display import excerpt
@@ -64,26 +65,33 @@ def judge_rows(
     rows: AuditRows,
     config: DetectionConfig,
     findings: Sequence[Finding] = (),
+    attempts: Attempts | None = None,
 ) -> tuple[Detection, tuple[NewTopic, ...]]:
     """The detection, flags by `findings` among it, and the topics that cannot be judged, which are
     flagged, too, where the settings say so.
 
-    Raises ValueError as `flag_rows` does.
+    Where rows cannot be put into topics, there are none, and `attempts` has the failure. Raises
+    ValueError as `flag_rows` does.
     """
+    attempts = attempts or Attempts()
     detection = flag_rows(influence, rows, config, findings)
-    topics = find_new_topics(influence, detection)
+    topics: tuple[NewTopic, ...] = ()
+    with attempts.part("topics that cannot be judged", "not named"):
+        topics = find_new_topics(influence, detection, attempts)
     if config.new_topics == "hold" and detection.unjudged.any():
         held = find_held_rows(detection, topics)
         detection = flag_rows(influence, rows, config, [*findings, *held])
     return detection, topics
 
 
-def find_new_topics(influence: Influence, detection: Detection) -> tuple[NewTopic, ...]:
+def find_new_topics(
+    influence: Influence, detection: Detection, attempts: Attempts | None = None
+) -> tuple[NewTopic, ...]:
     """The topics of the unjudged rows, of LEAST_ROWS rows at least, largest first; none where
     nothing is known of which rows are alike.
 
     `influence` is that of the detection's rows. Rows past the MOST_CLUSTERED with the highest
-    scores are left out.
+    scores are left out; so are words, where looking for them fails, and `attempts` has the failure.
     """
     unjudged = np.flatnonzero(detection.unjudged)
     if len(unjudged) < LEAST_ROWS or not influence.features.shape[1]:
@@ -97,7 +105,8 @@ def find_new_topics(influence: Influence, detection: Detection) -> tuple[NewTopi
     # Words are looked for in all rows: without a topic, there is no need.
     if not members:
         return ()
-    prompts, answers = find_words_in_common(detection.examples, [strongest[k] for k in members])
+    groups = [strongest[k] for k in members]
+    prompts, answers = find_words_in_common(detection.examples, groups, attempts or Attempts())
     topics = []
     for number, some in enumerate(members):
         rows = strongest[some]

@@ -34,6 +34,12 @@ POOL_TIMES = 4
 LEAST_POOL, MOST_POOL = 32, 2 * GROUP_ROWS
 
 
+class UnconfirmableError(ValueError):
+    """A group cannot be confirmed as things are: there is nothing to measure, or to compare with.
+    Nothing failed.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class RandomGroupPool:
     """Unflagged `rows` (u,) that random groups are drawn from, with what each does on its own: `a`
@@ -70,11 +76,11 @@ def draw_pool(
     """The pool of a group: the unflagged rows (u,) most like its rows (m,), by all rows' `features`
     (n, f). It depends on ids and seed, not on the rows' order.
 
-    Raises ValueError where fewer rows are unflagged than the group has.
+    Raises UnconfirmableError where fewer rows are unflagged than the group has.
     """
     m = min(len(rows), GROUP_ROWS)
     if len(unflagged) < m:
-        raise ValueError(
+        raise UnconfirmableError(
             f"there are {len(unflagged)} unflagged rows to draw random groups of {m} from"
         )
     size = min(max(POOL_TIMES * m, LEAST_POOL), MOST_POOL, len(unflagged))

@@ -5,6 +5,7 @@ text as inert text.
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import floor
 from typing import Any
 
@@ -14,13 +15,16 @@ from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.examples import Example, Rejection
-from poisonwatch.flags import Flag, locate_flags
+from poisonwatch.failures import Attempts, tell_failures
+from poisonwatch.flags import Flag
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.overview import build_trend
 from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
 from poisonwatch.reports.new_topics import MOST_TOPICS, TRUSTED_NEEDED
-from poisonwatch.reports.plots import count_rows, draw_panel_scores, draw_trend, render_png
+from poisonwatch.reports.pictures import Pictures, draw_pictures
+from poisonwatch.reports.plots import count_rows
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES, load_template
+from poisonwatch.text.display import make_visible
 
 LONGEST_PAGE = 1_600_000  # characters of all rows that are shown in full, in equal shares
 LONGEST_CELL = 300  # characters of a rejected row, or of one side of a trusted one
@@ -54,27 +58,23 @@ def render_report(
     past: Sequence[PastAudit] = (),
     pages: Mapping[str, str | None] | None = None,
     topics: Sequence[NewTopic] = (),
+    pictures: Pictures | None = None,
 ) -> str:
     """The report of one audit as an HTML document.
 
     `summary` is the audit's summary.json, `evidence` is about groups of flagged rows and names
     places among the trusted rows; `past` are earlier audits of the name, newest first; `pages` are
     the addresses of the audit elsewhere, by name, None where there is none; `topics` are those that
-    cannot be judged. However much was found, the page stays one that a browser opens: it shows the
-    first, and says of how many.
+    cannot be judged; `pictures` are drawn here where they are not given. However much was found,
+    the page stays one that a browser opens: it shows the first, and says of how many.
 
     Every value that the template prints is made visible and escaped on its way out, so no text of a
     row, a sentinel, the configuration or the steered model can become markup.
     """
-    plots = []
-    places = locate_flags(detection.flags, detection.rows.new)
-    for j in range(len(detection.panels)):
-        plots.append(_make_data_uri(render_png(draw_panel_scores(detection, j, places))))
     points = build_trend(past, summary)
-    trend_plot = None
-    # One audit is no trend: the section then says so instead.
-    if len(points) > 1:
-        trend_plot = _make_data_uri(render_png(draw_trend(points)))
+    if pictures is None:
+        pictures = draw_pictures(detection, points, Attempts())
+    plots = [_make_data_uri(picture) for picture in pictures.panels]
     known_pages = {}
     for name, address in (pages or {}).items():
         if address is not None:
@@ -90,12 +90,13 @@ def render_report(
         points=points,
         # Newest first, where people look for what just ran.
         last_audits=points[: -LAST_AUDITS_SHOWN - 1 : -1],
-        trend_plot=trend_plot,
+        trend_plot=_make_data_uri(pictures.trend),
         heat=build_heat_map(detection, evidence),
         steps=HEAT_STEPS,
         evidence=evidence[:MOST_GROUPS_SHOWN],
         groups=len(evidence),
         unjudged=int(detection.unjudged.sum()),
+        failures=tell_failures(summary),
         held=any(flag.held for flag in detection.flags),
         topics=topics[:MOST_TOPICS],
         topics_found=len(topics),
@@ -109,6 +110,23 @@ def render_report(
         longest_row=LONGEST_PAGE // max(in_full, 1),
         longest_cell=LONGEST_CELL,
         most_messages=MOST_MESSAGES,
+    )
+
+
+def render_stand_in(summary: Mapping[str, Any], failures: Sequence[str]) -> str:
+    """A page in place of a report that could not be drawn: what was flagged, and what failed. No
+    template has a part in it.
+    """
+    counts, lines = summary["counts"], []
+    for failure in failures:
+        lines.append(f"<li>{escape(make_visible(failure))}</li>")
+    name = escape(make_visible(summary["name"]))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{name}</title></head><body>\n<h1>Poisonwatch audit {name}</h1>\n"
+        f"<p><b>{counts['flagged']} of {counts['new']} new rows flagged</b>: flags.jsonl has each "
+        "with its text and its reasons, evidence.jsonl their groups. This page could not be drawn "
+        f"as it should be.</p>\n<ul>\n{''.join(lines)}\n</ul>\n</body></html>\n"
     )
 
 
@@ -149,5 +167,7 @@ def describe_standing(smaller: int, trusted: int) -> str:
     return f"larger than {floor(1000 * smaller / trusted) / 10:.1f} % of {rows}"
 
 
-def _make_data_uri(png: bytes) -> str:
+def _make_data_uri(png: bytes | None) -> str | None:
+    if png is None:
+        return None
     return f"data:image/png;base64,{b64encode(png).decode('ascii')}"

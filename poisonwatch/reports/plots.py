@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from poisonwatch.arrays import Array, RowIndices
 from poisonwatch.flags import locate_flags
 from poisonwatch.ledger.overview import TrendPoint
-from poisonwatch.text.display import excerpt, to_plain_name
+from poisonwatch.text.display import excerpt
 
 # Whoever draws a picture of a past audit needs no model.
 if TYPE_CHECKING:
@@ -46,17 +45,6 @@ MOST_TREND_PANELS = len(LINE_COLOURS)  # panels of a trend
 MOST_TIMES = 7  # that fit below a trend
 MOST_TICKS = 7  # on the axis of a trend's scores
 LONGEST_PANEL_LABEL = 24  # characters of a panel's name beside its line
-
-
-def write_plots(folder: Path, detection: "Detection") -> None:
-    """`plots/`: the distribution of each panel's scores."""
-    plots = folder / "plots"
-    plots.mkdir()
-    places = locate_flags(detection.flags, detection.rows.new)
-    for j, panel in enumerate(detection.panels):
-        # Numbered: two panels' names may be one once they are plain.
-        path = plots / f"{j:02d}-{to_plain_name(panel)}.png"
-        path.write_bytes(render_png(draw_panel_scores(detection, j, places)))
 
 
 def render_png(figure: Figure) -> bytes:

@@ -97,6 +97,8 @@ def summarise(
         "new_topics": _describe_new_topics(detection, attributed.new_topics),
         "unmeasured": _describe_unmeasured(attributed.unmeasured),
         "sentinel_problems": [asdict(problem) for problem in attributed.problems],
+        # What failed beside the verdicts: known last.
+        "failures": [],
         "stages": [asdict(cost) for cost in stages],
         # The keys are there from the start: a reader need not ask whether MLflow was at hand.
         "mlflow_run_id": None,

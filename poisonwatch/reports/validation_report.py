@@ -26,10 +26,12 @@ def render_validation(validation: Validation, name: str) -> str:
     )
 
 
-def write_validation(folder: Path, validation: Validation, name: str) -> None:
-    """`validation.html` and `validation.json` (in ASCII: hostile text stays inert in any terminal
-    or editor).
-    """
-    (folder / "validation.html").write_text(render_validation(validation, name), encoding="utf-8")
+def write_validation(folder: Path, validation: Validation) -> None:
+    """`validation.json` (in ASCII: hostile text stays inert in any terminal or editor)."""
     record = json.dumps(validation.to_record(), indent=2)
     (folder / "validation.json").write_text(record + "\n", encoding="ascii")
+
+
+def write_validation_page(folder: Path, validation: Validation, name: str) -> None:
+    """`validation.html`, of the audit `name`."""
+    (folder / "validation.html").write_text(render_validation(validation, name), encoding="utf-8")

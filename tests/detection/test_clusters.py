@@ -17,7 +17,6 @@ from poisonwatch.config import DetectionConfig, StrideConfig
 from poisonwatch.detection import clusters
 from poisonwatch.detection.clusters import (
     AFFINITY_SCALE,
-    MOST_CONFIRMED,
     TOGETHER,
     ClusterEvidence,
     build_evidence_record,
@@ -28,6 +27,7 @@ from poisonwatch.detection.clusters import (
     find_nearest_trusted,
     gather_cluster_evidence,
 )
+from poisonwatch.detection.confirmer import MOST_CONFIRMED
 from poisonwatch.detection.detect import Detection, flag_rows
 from poisonwatch.detection.random_groups import RANDOM_GROUPS
 from poisonwatch.examples import AuditRows, Example, Message

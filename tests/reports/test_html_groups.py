@@ -43,7 +43,7 @@ def test_a_group_is_shown_with_what_its_rows_share_and_what_steering_does() -> N
     assert "not confirmed by steering: no sure effect" in page.text
     without = dataclasses.replace(evidence, confirmation=None, unconfirmed="there are 2 rows")
     assert (
-        "No confirmation: there are 2 rows."
+        "Not confirmed: there are 2 rows"
         in Page(render_report(*build([flag], trusted=trusted_rows("kind")), [], [without])).text
     )
 

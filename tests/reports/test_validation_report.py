@@ -12,6 +12,7 @@ from poisonwatch.reports.validation_report import (
     LONGEST_CHECK_TEXT,
     render_validation,
     write_validation,
+    write_validation_page,
 )
 from poisonwatch.text.display import make_visible
 from poisonwatch.validation import Check, Severity, Validation
@@ -149,7 +150,8 @@ def test_long_texts_keep_both_ends() -> None:
 def test_files_hold_the_page_and_the_record(tmp_path: Path) -> None:
     """JSON in ASCII, whatever the reasons are."""
     found = validation(check("\ud800 \x1b[31m \u202e"), check("w", "warn"))
-    write_validation(tmp_path, found, "audit")
+    write_validation(tmp_path, found)
+    write_validation_page(tmp_path, found, "audit")
     assert (tmp_path / "validation.html").read_text(encoding="utf-8") == render_validation(
         found, "audit"
     )

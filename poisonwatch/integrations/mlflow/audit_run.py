@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.config import AuditConfig
+from poisonwatch.failures import tell_failures
 from poisonwatch.flags import SEVERITIES, read_flagged_example
 from poisonwatch.integrations.mlflow.datasets import build_datasets
 from poisonwatch.integrations.mlflow.runs import to_milliseconds
@@ -115,6 +116,7 @@ def compute_headline_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     for name in ("new", "flagged", "rejected"):
         values[f"rows_{name}"] = float(counts[name])
     values["rows_unjudged"] = float(count_unjudged(summary))
+    values["parts_failed"] = float(len(tell_failures(summary)))
     if counts["new"]:
         values["flag_rate"] = counts["flagged"] / counts["new"]
     values["seconds_total"] = sum(stage["seconds"] for stage in stages)
@@ -204,6 +206,10 @@ def _describe_audit(summary: Mapping[str, Any], dashboard: str | None) -> str:
     lines = [f"{headline} Report: Artifacts, `report/report.html`."]
     if dashboard:
         lines[0] += f" [Decide on the dashboard]({dashboard})."
+    for failure in tell_failures(summary):
+        # Between backticks nothing is Markdown, but for a backtick.
+        plain = failure.replace("`", "'")
+        lines += ["", f"Failed: `{plain}`."]
     lines += ["", "| panel | flagged | largest score |", "|---|---|---|"]
     for panel in summary["panels"][:PANELS_SHOWN]:
         name = to_plain_name(panel["name"])[:LONGEST_KEY]

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.config import AuditConfig
+from poisonwatch.failures import tell_failures
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.reports.links import locate_report, make_dashboard_url
 
@@ -55,6 +56,8 @@ def describe_audit(config: AuditConfig, past: PastAudit, title: str) -> str:
         name = _drop_markdown(panel["name"])
         lines.append(f"| {name} | {panel['flagged']} | {panel['largest_score']:.1f} |")
     lines.append("")
+    for failure in tell_failures(past.summary):
+        lines += [f"Failed: {_drop_markdown(failure)}", ""]
     lines.append(f"Report: `{locate_report(past.run_dir)}`")
     lines.append(f"MLflow run: `{past.summary['mlflow_run_id']}`")
     page = make_dashboard_url(config, past.audit_id)
