@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from poisonwatch.atomic import open_run_folder, read_jsonl, replace_file, write_jsonl
+from poisonwatch.atomic import open_run_folder, read_jsonl, remove, replace_file, write_jsonl
 from poisonwatch.errors import InputError, OperationError
 
 
@@ -33,6 +33,16 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         pass
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_removed_is_gone(tmp_path: Path) -> None:
+    """A file, a folder with what is in it, and what never was."""
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "inner" / "file").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("folder", "file", "nothing"):
+        remove(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_that_write_one_file_do_not_share_a_part(tmp_path: Path) -> None:

@@ -50,6 +50,16 @@ def test_what_is_kept_is_not_made_again(work: CheckpointStore, tmp_path: Path) -
     assert make.times == 2
 
 
+def test_what_is_not_worth_keeping_is_made_again(work: CheckpointStore) -> None:
+    """It is asked once the value is there."""
+    make = Making()
+    for worth in (False, True, True):
+        work.get_or_compute(
+            "problems", list[SentinelProblem], make, lambda worth=worth: worth and make.times > 1
+        )
+    assert make.times == 2
+
+
 def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
     """Every value is made."""
     make = Making()

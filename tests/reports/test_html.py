@@ -29,6 +29,7 @@ from poisonwatch.reports.html import (
     MOST_REJECTED,
     render_report,
 )
+from poisonwatch.reports.pictures import Pictures
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES
 from poisonwatch.text.display import make_visible
 
@@ -80,6 +81,7 @@ def everywhere(text: str) -> str:
     summary["panels"][0]["null"] = text
     summary["stages"][0]["name"] = text
     summary["sentinel_problems"][0] = {"sentinel_id": text, "problem": text}
+    summary["failures"] = [{"part": text, "outcome": text, "why": text}]
     rejected = [rejection(text, place=text, expectation=text, reason=text)]
     past = past_audit(
         1,
@@ -359,6 +361,15 @@ def test_the_trend_shows_the_last_audits_newest_first() -> None:
     assert len(shown) == LAST_AUDITS_SHOWN
     assert "2025-12-14 07:30" in page.within("trend")
     assert "The last 14 audits" in page.text
+
+
+def test_a_trend_that_could_not_be_drawn_has_its_table() -> None:
+    """The report does not say that this is the first audit."""
+    pictures = Pictures((None,), None)
+    page = render_report(*build(), [], past=[past_audit(1)], pictures=pictures)
+    assert "earlier-1" in Page(page).within("trend")
+    assert "This is the first audit" not in page
+    assert "<img" not in page
 
 
 def test_a_row_s_tools_masked_turns_and_lowered_answers_are_told() -> None:

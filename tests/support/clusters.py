@@ -14,6 +14,7 @@ from poisonwatch.detection.clusters import ClusterEvidence
 from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
 from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import AuditRows, Example, Message
+from poisonwatch.failures import Attempts
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.audits import commit_audit, open_audit
 from poisonwatch.ledger.batches import load_current_batch
@@ -158,7 +159,9 @@ def audit(
         examples = list(examples_of(batch).values())
         attributed = flagged(examples)
         summary = {**SUMMARY, "audit_id": run_dir.name}
-        alerts = compose_alerts.fn(ledger, config, summary, attributed, run_dir)
+        attempts = Attempts()
+        alerts = compose_alerts.fn(ledger, config, summary, attributed, run_dir, attempts)
+        assert attempts.failures == []
         commit_audit(
             ledger,
             number,
