@@ -86,9 +86,11 @@ def test_one_group_out_of_memory_costs_its_own_confirmation(audited: Audited) ->
     whole, failures = gather(audited)
     assert failures == []
     error = torch.OutOfMemoryError("tried to allocate 96 GiB")
-    with broken(audited[0].model.model, steers_on("ZQZQ"), error):
+    with broken(audited[0].model.model, steers_on("ZQZQ", 1), error):
         found, failures = gather(audited)
-    why = "OutOfMemoryError: tried to allocate 96 GiB"
+    why = found[1].unconfirmed
+    assert why is not None
+    assert "a single row (tried to allocate 96 GiB): lower stride.max_tokens" in why
     assert failures == [("group 2", "not confirmed", why)]
     assert whole[1].confirmation is not None
     assert found[1] == replace(whole[1], confirmation=None, unconfirmed=why)

@@ -92,7 +92,7 @@ def test_flags_outlive_all_that_fails_after_them(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One panel's groups run out of memory, the model cannot be asked anything, no picture can be
+    """One panel's groups cannot be measured, the model cannot be asked anything, no picture can be
     drawn, a file cannot be written, and MLflow's store breaks half-way.
     """
     store = folder / "mlflow.db"
@@ -103,7 +103,7 @@ def test_flags_outlive_all_that_fails_after_them(
             # Meanwhile: something stands in the operators' place, and the store is none.
             (folder / "run.part" / "operators.safetensors").mkdir(exist_ok=True)
             store.write_bytes(b"no database " * 1000)
-        return keeps_cache or steers_on("ZQZQ")(ids, keeps_cache)
+        return generates(ids, keeps_cache) or steers_on("ZQZQ")(ids, keeps_cache)
 
     def draw_nothing(*_: object, **__: object) -> None:
         raise RuntimeError(f"the font has no glyph for '{ROW_TEXT}'")

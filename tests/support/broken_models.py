@@ -13,6 +13,7 @@ from torch import Tensor, nn
 Breaks = Callable[[Tensor, bool], bool]
 
 STEERED = 8  # copies of a text in one pass, from which on it is steered with a group and others
+PROBE = 3  # the largest token id of texts that only ask whether a model's cache works
 
 
 @contextmanager
@@ -29,12 +30,12 @@ def broken(model: nn.Module, breaks: Breaks, error: BaseException) -> Iterator[N
         yield
 
 
-def generates(_: Tensor, keeps_cache: bool) -> bool:
+def generates(ids: Tensor, keeps_cache: bool) -> bool:
     """Breaks where the model is asked what it says."""
-    return keeps_cache
+    return keeps_cache and int(ids.max()) > PROBE
 
 
-def steers_on(marker: str) -> Breaks:
+def steers_on(marker: str, copies_needed: int = STEERED) -> Breaks:
     """Breaks where a text that holds a marker goes through the model under many operators."""
     letters = torch.tensor(build_tokenizer()(marker, add_special_tokens=False)["input_ids"])
 
@@ -42,7 +43,7 @@ def steers_on(marker: str) -> Breaks:
         if keeps_cache or ids.shape[1] < len(letters):
             return False
         texts, copies = ids.unique(dim=0, return_counts=True)
-        for text in texts[copies >= STEERED]:
+        for text in texts[copies >= copies_needed]:
             if bool((text.unfold(0, len(letters), 1) == letters).all(dim=1).any()):
                 return True
         return False

@@ -44,6 +44,7 @@ def test_one_run_shows_the_trend(tracked: tuple[AuditConfig, Ledger]) -> None:
         "rows_flagged",
         "rows_unjudged",
         "rows_rejected",
+        "parts_failed",
         "seconds_total",
         "peak_memory_mb",
     }
