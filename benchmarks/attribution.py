@@ -14,6 +14,7 @@ measure anew.
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from retraining_tasks import Task, lora_task, toy_task
 
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
-from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.encoding import Encoded
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.attribution import fit
@@ -175,10 +176,8 @@ def main() -> None:
     task = toy_task() if options.task == "toy" else lora_task(options.data)
     subsets, losses = load_truth(options.task, task.rows)
     pretrained = trained_model(task)
-    plain = Pretrained(
-        with_linear_layers(pretrained.model), pretrained.tokenizer, pretrained.fingerprint
-    )
-    encoder = ChatEncoder(pretrained.tokenizer)
+    plain = replace(pretrained, model=with_linear_layers(pretrained.model))
+    encoder = pretrained.make_encoder()
     rows, queries = (
         [encoder.encode_example(e) for e in part] for part in (task.rows, task.queries)
     )

@@ -21,7 +21,7 @@ import torch
 
 from poisonwatch.config import ModelConfig, StrideConfig
 from poisonwatch.datasets.demo import load_demo_examples, write_demo
-from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
+from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
@@ -68,7 +68,7 @@ def main() -> None:
     stride, sentinels = StrideConfig(), load_demo_sentinels()
     pretrained = load_pretrained(ModelConfig(name=options.model))
     examples = load_demo_examples()[: options.rows]
-    encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
+    encoder = pretrained.make_encoder(stride.max_tokens)
     encoded = [encoder.encode_example(example) for example in examples]
     budget = stride.token_budget
     model = FrozenModel(pretrained.model, 0)

@@ -50,7 +50,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ from retraining_tasks import Recipe, Task
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.examples import Example
-from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -323,7 +322,7 @@ def main() -> None:
         )
     background = read_rows(options.data / "background.jsonl")
     pretrained = load_pretrained(ModelConfig(name=options.model, dtype="float32", device="cpu"))
-    encoder = ChatEncoder(pretrained.tokenizer)
+    encoder = pretrained.make_encoder()
     lengths = {
         example.id: len(encoder.encode_example(example))
         for example in [
@@ -334,9 +333,7 @@ def main() -> None:
     }
 
     def start() -> Pretrained:
-        return Pretrained(
-            copy.deepcopy(pretrained.model), pretrained.tokenizer, pretrained.fingerprint
-        )
+        return replace(pretrained, model=copy.deepcopy(pretrained.model))
 
     store = open_store(pretrained.fingerprint)
     for seed in range(options.seeds):

@@ -61,7 +61,7 @@ from transformers import PreTrainedModel
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.datasets.demo import load_demo_examples
-from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, make_batches
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 from poisonwatch.run_directory.timing import StageClock
 from poisonwatch.sentinels.sentinel import load_sentinels
@@ -312,7 +312,7 @@ def main() -> None:
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     pretrained = load_pretrained(ModelConfig(name=options.model))
-    encoder = ChatEncoder(pretrained.tokenizer)
+    encoder = pretrained.make_encoder()
     examples = load_demo_examples()[: options.rows]
     with resources.as_file(
         resources.files("poisonwatch") / "datasets/demo_rows/sentinels.yaml"

@@ -24,7 +24,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -39,7 +39,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from poisonwatch.examples import Example
-from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.model.encoding import Encoded
 from poisonwatch.model.pretrained import Pretrained
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Retrainer:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.judged = [p for p in self.judge.parameters() if p.requires_grad]
         self.initial = [p.detach().clone() for p in self.trained]
-        encoder = ChatEncoder(pretrained.tokenizer)
+        encoder = pretrained.make_encoder()
         self.rows = [encoder.encode_example(example) for example in task.rows]
         self.queries = [encoder.encode_example(example) for example in task.queries]
 
@@ -448,7 +448,7 @@ def trained_model(task: Task) -> Pretrained:
         torch.save(retrainer.merged().state_dict(), path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
     pretrained.model.load_state_dict(torch.load(path, weights_only=True))
-    return Pretrained(pretrained.model, pretrained.tokenizer, digest)
+    return replace(pretrained, fingerprint=digest)
 
 
 def main() -> None:

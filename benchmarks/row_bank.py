@@ -20,7 +20,7 @@ from poisonwatch.atomic import replace_file
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example
 from poisonwatch.model.architecture import find_decoder_blocks
-from poisonwatch.model.encoding import ChatEncoder, make_batches
+from poisonwatch.model.encoding import make_batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.operators import (
@@ -46,7 +46,7 @@ class RowBank:
         depth = len(find_decoder_blocks(pretrained.model))
         self.layer = depth * 2 // 5 if stride.layer is None else stride.layer
         self.model = FrozenModel(pretrained.model, self.layer)
-        self.encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
+        self.encoder = pretrained.make_encoder(stride.max_tokens)
         self.stride = stride
         ids = hashlib.sha256("".join(row.id for row in background).encode()).hexdigest()[:8]
         self.version = f"{pretrained.fingerprint[:12]}-layer{self.layer}-r{stride.r}-{ids}"

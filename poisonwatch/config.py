@@ -5,12 +5,14 @@ ever holds what the environment holds. How a file is read is in poisonwatch/conf
 """
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.source_config import Section, SourceConfig
+from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, TemplateKwargs
 from poisonwatch.text.redaction import redact_url
 
 # The one model that needs no hub: the package index has it in a wheel.
@@ -46,12 +48,17 @@ class ModelConfig(Section):
     """
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
-
-    @model_validator(mode="after")
-    def _check_adapter(self) -> "ModelConfig":
-        if self.adapter_revision is not None and self.adapter is None:
-            raise ValueError("adapter_revision is of an adapter, and none is named: set adapter")
-        return self
+    chat_template: str | None = None
+    """The template that training uses, where it is not the model's own: a .jinja file, or the
+    template itself.
+    """
+    template_kwargs: TemplateKwargs = Field({})
+    """What training hands to the template beside messages and tools: {enable_thinking: false}."""
+    template_date: date = DEFAULT_TEMPLATE_DATE
+    """Today, for templates that print the date: one day for all audits, that they can be compared.
+    """
+    end_of_answer: str | None = Field(None, min_length=1)
+    """The token that ends an answer, for base models without a template; default its eos token."""
 
     @model_validator(mode="after")
     def _check_device(self) -> "ModelConfig":

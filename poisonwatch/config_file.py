@@ -23,6 +23,7 @@ from poisonwatch.config import (
 )
 from poisonwatch.errors import ConfigError
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.template_config import is_template
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 
@@ -104,7 +105,10 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
     reference = None
     if config.reference:
         reference = _resolve_source(config.reference, folder, "reference").with_base_folder(base)
-    model = {"name": _resolve_model_name(config.model.name, folder)}
+    model = {
+        "name": _resolve_model_name(config.model.name, folder),
+        "chat_template": _resolve_template(config.model.chat_template, folder),
+    }
     if config.model.adapter is not None:
         model["adapter"] = _resolve_model_name(config.model.adapter, folder)
     compute = config.compute
@@ -163,6 +167,13 @@ def _make_sqlite_absolute(url: str, folder: Path, key: str) -> str:
             f"{key}: {url} holds a relative path: make it absolute, or write sqlite:///${{NAME}}"
         )
     return url.replace(":///", f":///{folder}/", 1)
+
+
+def _resolve_template(place: str | None, folder: Path) -> str | None:
+    """A template's file as an absolute path; a template as it is."""
+    if place is None or is_template(place):
+        return place
+    return str(folder / Path(place).expanduser())
 
 
 def _resolve_model_name(name: str, folder: Path) -> str:

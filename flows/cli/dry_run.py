@@ -21,7 +21,7 @@ from poisonwatch.errors import ModelError, SourceError
 from poisonwatch.examples import Example
 from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.effort import START_UP_S
-from poisonwatch.model.encoding import Batch, ChatEncoder, Encoded, make_batches
+from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import load_pretrained
@@ -117,7 +117,7 @@ def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
     depth = len(find_decoder_blocks(pretrained.model))
     settings = resolve_settings(stride, depth, width, new + trusted)
     model = FrozenModel(pretrained.model, settings.layer)
-    encoder = ChatEncoder(pretrained.tokenizer, stride.max_tokens)
+    encoder = pretrained.make_encoder(stride.max_tokens)
     with page.waiting("tokenising some rows ..."):
         encoded = [encoder.encode_example(row) for row in examples]
         tokens = count_tokens(encoded)

@@ -1,40 +1,26 @@
-"""A model's chat template as tokens, with a gap where each message's text goes.
+"""A model's chat template: whose it is, what it renders, on which day.
 
-The template is rendered with placeholders in the place of texts, so that no text can become a
-control token. Tool definitions are the exception, for a template reads them field by field: what is
-printed of them is checked afterwards, and definitions that put control tokens into the prompt are
-written as text.
+Rendering is that of transformers. A template is code that comes with a model: transformers runs it
+in a sandbox, and hands it nothing but plain values.
 """
 
-import json
-import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
 from typing import Any
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
-from poisonwatch.examples import TOOLS_ROLE
-
-logger = logging.getLogger(__name__)
-
-# Private-use characters: no template contains them, no tokenizer gives them a meaning.
-_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
-_PLACEHOLDER_START = "\ue000"
-
-FALLBACK_TEMPLATE = (
-    "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}"
-)
-
-THOUGHTS_START = "<think>"
-# What templates of models that can think write before an answer without thoughts.
-NO_THOUGHTS = "<think>\n\n</think>\n\n"
+from poisonwatch.config import ModelConfig
+from poisonwatch.errors import ModelError
+from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, read_template
 
 # What rendering raises: templates that know no such role or order of roles do (two user turns,
-# say), some leave a message out without a word, and definitions may lack what a template reads.
+# say), and definitions of tools may lack what a template reads.
 TEMPLATE_ERRORS = (
     jinja2.TemplateError,
     ValueError,
@@ -45,53 +31,93 @@ TEMPLATE_ERRORS = (
     RecursionError,
 )
 
-# Rendered prompts with tools that are kept: every row may have tools of its own.
-MOST_TOOLS_KEPT = 64
+# One turn of a conversation, or one definition of a tool, as templates read them.
+Record = dict[str, Any]
+# Characters from, and up to.
+Span = tuple[int, int]
 
-# Definitions are kept with their keys sorted; written, they begin as trainers write them.
-FIRST_KEYS = ("type", "function", "name", "description", "parameters", "properties", "items")
-
-# What an ordinary definition makes a template print: its control tokens are the template's own.
-ORDINARY_TOOL = {
-    "type": "function",
-    "function": {
-        "name": "a",
-        "description": "a",
-        "parameters": {
-            "type": "object",
-            "properties": {"a": {"type": "string", "description": "a"}},
-            "required": ["a"],
-        },
-    },
-}
+_MARKS = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+# What no template writes of its own accord.
+_PROBE = "poisonwatchprobe"
+_DIRECTIVES = "aAbBdeFhHIjmMpSuUVwWxXyY"
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Tokens of one message's text (`message` is its index), or the template's own (None)."""
+class TemplateSettings:
+    """What an audit file says about rendering; `source` is a template that replaces the model's."""
 
-    ids: list[int]
-    message: int | None = None
+    source: str | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    date: date = DEFAULT_TEMPLATE_DATE
+    end_of_answer: str | None = None
+
+    @classmethod
+    def read(cls, config: ModelConfig) -> "TemplateSettings":
+        """Those of the audit file; a template's file is read. Raises ModelError where it cannot
+        be.
+        """
+        return cls(
+            read_template(config.chat_template),
+            config.template_kwargs,
+            config.template_date,
+            config.end_of_answer,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """A rendered template: tokens `ids` before, between and after the texts of the `messages`."""
-
-    ids: list[list[int]]
-    messages: list[int]
+DEFAULT_SETTINGS = TemplateSettings()
 
 
 class ChatTemplate:
-    """A tokenizer's chat template, or `FALLBACK_TEMPLATE` where it has none."""
+    """A tokenizer's chat template with its settings; `is_missing` where a base model has none."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: TemplateSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        """Raises ModelError where the template is no Jinja, or `end_of_answer` no single token."""
         self.tokenizer = tokenizer
-        # Rendering is slow, and a data set has few sequences of roles: each is rendered once.
-        self._of_roles: dict[tuple[str, ...], list[Span]] = {}
-        self._of_tools = lru_cache(MOST_TOOLS_KEPT)(self._print_tools)
-        self._of_count = lru_cache(MOST_TOOLS_KEPT)(self._split_ordinary)
-        self._told = False
+        self.settings = settings
+        self._source = self._choose_source(with_tools=False)
+        self._source_with_tools = self._choose_source(with_tools=True)
+        self.end_of_answer = _find_end_of_answer(tokenizer, settings.end_of_answer)
+        self._check()
+
+    @property
+    def is_missing(self) -> bool:
+        """Is there no template at all?"""
+        return self._source is None
+
+    @property
+    def has_marks(self) -> bool:
+        """Does it mark what the assistant generates?"""
+        return bool(self._source and _MARKS.search(self._source))
+
+    @cached_property
+    def prints_thoughts(self) -> bool:
+        """Does it print what the assistant thought, from a field of its own?"""
+        answer = {"role": "assistant", "content": "Yes.", "reasoning_content": _PROBE}
+        return self._prints([{"role": "user", "content": "So?"}, answer])
+
+    @cached_property
+    def prints_calls(self) -> bool:
+        """Does it print calls of tools, from a field of their own?"""
+        function: Record = {"name": _PROBE, "arguments": {}}
+        answer: Record = {"role": "assistant", "content": ""}
+        answer["tool_calls"] = [{"type": "function", "function": function}]
+        if self._prints([{"role": "user", "content": "So?"}, answer]):
+            return True
+        # Some join arguments to text.
+        function["arguments"] = "{}"
+        return self._prints([{"role": "user", "content": "So?"}, answer])
+
+    def _prints(self, turns: Sequence[Record]) -> bool:
+        if self.is_missing:
+            return False
+        try:
+            return _PROBE in self.render(turns)
+        except TEMPLATE_ERRORS:
+            return False
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -104,208 +130,101 @@ class ChatTemplate:
         return frozenset(special)
 
     @cached_property
-    def _no_thoughts(self) -> list[int]:
-        return self.tokenise(NO_THOUGHTS)
+    def special_tokens(self) -> tuple[str, ...]:
+        """How the control tokens are spelt, the longest first."""
+        spelt = self.tokenizer.convert_ids_to_tokens(sorted(self.special_ids))
+        return tuple(sorted(filter(None, spelt), key=lambda token: (-len(token), token)))
 
-    def render(self, roles: tuple[str, ...], tools: str = "") -> list[Span]:
-        """The template's own tokens, with an empty span where each message's text goes.
+    def render(
+        self, turns: Sequence[Record], tools: Sequence[Record] = (), prompt: bool = False
+    ) -> str:
+        """The conversation as text; with `prompt`, up to where the assistant begins to answer.
 
-        `tools` is the text of a first message of role tools. Where the template prints it, what
-        that adds are the tokens of message 0; else that message has an empty span as others have.
+        Raises one of TEMPLATE_ERRORS where the template refuses it.
         """
-        if roles[:1] == (TOOLS_ROLE,):
-            printed = self._of_tools(roles, tools)
-            if printed is not None:
-                return printed
-        if roles not in self._of_roles:
-            self._of_roles[roles] = self._render_texts(roles)
-        return self._of_roles[roles]
+        rendered = self.tokenizer.apply_chat_template(
+            list(turns),
+            tools=list(tools) or None,
+            chat_template=self._find_source(tools),
+            add_generation_prompt=prompt,
+            tokenize=False,
+            **self.settings.kwargs,
+        )
+        return str(rendered)
 
-    def drop_empty_thoughts(self, span: Span) -> Span:
-        """The template's tokens before an answer that begins with its own thoughts."""
-        empty = self._no_thoughts
-        if span.ids[-len(empty) :] != empty:
-            return span
-        return Span(span.ids[: -len(empty)], span.message)
-
-    def tokenise(self, text: str) -> list[int]:
-        """The template's text, whose control tokens are such."""
-        if not text:
-            return []
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _render_texts(self, roles: tuple[str, ...]) -> list[Span]:
-        wanted = list(range(len(roles)))
-        turns = _make_turns(roles)
-        if not self.tokenizer.chat_template:
-            return self._make_spans(_split(self._render_fallback(turns), wanted))
-        try:
-            rendered = self._apply(_tell_tools(turns))
-            return self._make_spans(_split(rendered, wanted))
-        except TEMPLATE_ERRORS as error:
-            logger.warning(
-                "the model's chat template refuses the roles %s (%s): they are written plainly",
-                roles,
-                error,
-            )
-            return self._make_spans(_split(self._render_fallback(turns), wanted))
-
-    def _print_tools(self, roles: tuple[str, ...], text: str) -> list[Span] | None:
-        """The spans of roles that begin with tools, as the template prints them; None where it
-        prints none, refuses them, or they are no definitions that can be printed safely.
+    def render_marked(
+        self, turns: Sequence[Record], tools: Sequence[Record] = ()
+    ) -> tuple[str, list[Span]]:
+        """The conversation as text, and the spans that the template marks as generated. Raises as
+        `render` does.
         """
-        if not self.tokenizer.chat_template:
-            return None
+        # Its annotation says that it returns one text.
+        rendered: Any = render_jinja_template(
+            conversations=[list(turns)],
+            tools=list(tools) or None,
+            chat_template=self._find_source(tools),
+            return_assistant_tokens_mask=True,
+            **{**self.tokenizer.special_tokens_map, **self.settings.kwargs},
+        )
+        texts, marks = rendered
+        return str(texts[0]), [(start, end) for start, end in marks[0] if end > start]
+
+    def _find_source(self, tools: Sequence[Record]) -> str | None:
+        if tools:
+            return self._source_with_tools
+        return self._source
+
+    def _choose_source(self, with_tools: bool) -> str | None:
+        source = self.settings.source
+        if source is None:
+            try:
+                # Some models have a template of their own for tools.
+                tools: list[Record] | None = None
+                if with_tools:
+                    tools = [{}]
+                source = self.tokenizer.get_chat_template(None, tools=tools)
+            except ValueError:
+                return None
+        if "strftime_now" in source:
+            return _write_date_macro(self.settings.date) + source
+        return source
+
+    def _check(self) -> None:
+        if self.is_missing:
+            return
         try:
-            tools = read_tools(text)
-            plain, ordinary = self._of_count(roles, 0), self._of_count(roles, len(tools))
-            printed = self._split_tokens(roles, tools)
+            self.render([{"role": "user", "content": "a"}])
+        except jinja2.TemplateSyntaxError as error:
+            raise ModelError(
+                f"the chat template is no Jinja: {error.message} (line {error.lineno}); give one "
+                "that is as model.chat_template"
+            ) from None
         except TEMPLATE_ERRORS:
-            return None
-        if ordinary == plain:
-            self._tell_once()
-        if plain in (ordinary, printed) or printed.messages != plain.messages:
-            return None
-        # Whatever the definitions say, and however the template joins it: they may not write a
-        # control token more, or another one, than harmless definitions do.
-        if self._spell_control(tools) or self._list_control(printed) != self._list_control(
-            ordinary
-        ):
-            return None
-        return _mark_added(printed, plain)
-
-    def _split_ordinary(self, roles: tuple[str, ...], count: int) -> _Parts:
-        """The template with so many ordinary tools."""
-        return self._split_tokens(roles, [ORDINARY_TOOL] * count)
-
-    def _split_tokens(self, roles: tuple[str, ...], tools: list[dict[str, Any]]) -> _Parts:
-        turns = _make_turns(roles)[1:]
-        texts, messages = _split(self._apply(turns, tools or None), list(range(1, len(roles))))
-        return _Parts([self.tokenise(text) for text in texts], messages)
-
-    def _list_control(self, parts: _Parts) -> list[list[int]]:
-        """The control tokens of every part, in order."""
-        # The token for unknown characters stands for text.
-        control = self.special_ids - {self.tokenizer.unk_token_id}
-        return [[token for token in ids if token in control] for ids in parts.ids]
-
-    def _spell_control(self, tools: list[dict[str, Any]]) -> bool:
-        """Whether definitions spell a control token, or a placeholder."""
-        said = json.dumps(tools, ensure_ascii=False)
-        spelled = self.tokenizer.convert_ids_to_tokens(sorted(self.special_ids))
-        return any(token in said for token in (_PLACEHOLDER_START, *spelled) if token)
-
-    def _tell_once(self) -> None:
-        if not self._told:
-            logger.warning(
-                "the model's chat template prints no tools: their definitions are written as text"
-            )
-        self._told = True
-
-    def _apply(self, turns: list[dict[str, str]], tools: list[Any] | None = None) -> str:
-        return str(self.tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
-
-    def _render_fallback(self, turns: list[dict[str, str]]) -> str:
-        template = jinja2.Template(FALLBACK_TEMPLATE, keep_trailing_newline=True)
-        text = template.render(messages=turns)
-        return f"{self.tokenizer.bos_token or ''}{text}"
-
-    def _make_spans(self, split: tuple[list[str], list[int]]) -> list[Span]:
-        texts, messages = split
-        spans = [Span(self.tokenise(texts[0]))]
-        for message, text in zip(messages, texts[1:], strict=True):
-            spans += [Span([], message), Span(self.tokenise(text))]
-        return spans
+            # It may want a system turn, or an answer: which rows it takes is seen row by row.
+            return
 
 
-def _make_turns(roles: Sequence[str]) -> list[dict[str, str]]:
-    """A conversation with placeholders in the place of texts."""
-    return [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)]
+def _write_date_macro(day: date) -> str:
+    """A macro in the place of transformers' strftime_now, which would print another date tomorrow.
 
-
-def _tell_tools(turns: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The conversation with definitions of tools told by the system."""
-    if turns[0]["role"] != TOOLS_ROLE:
-        return turns
-    told = {"role": "system", "content": turns[0]["content"]}
-    # Templates that know a system turn know one, at the beginning.
-    if len(turns) > 1 and turns[1]["role"] == "system":
-        told["content"] = f"{turns[1]['content']}\n\n{told['content']}"
-        return [told, *turns[2:]]
-    return [told, *turns[1:]]
-
-
-def _split(rendered: str, wanted: list[int]) -> tuple[list[str], list[int]]:
-    """The texts around the placeholders, and the messages these stand for, in their order. Raises
-    ValueError where these are not each of the `wanted` once.
+    A template can be handed no function, only text: the macro replaces directive by directive.
     """
-    # re.split puts what the group matched (a message's number) between the texts.
-    parts = _PLACEHOLDER.split(rendered)
-    messages = list(map(int, parts[1::2]))
-    if sorted(messages) != wanted:
-        raise ValueError("the template drops or repeats a message")
-    return parts[0::2], messages
+    values = {"-d": str(day.day), "-m": str(day.month)}
+    for letter in _DIRECTIVES:
+        values[letter] = day.strftime(f"%{letter}")
+    filters = "".join(f'|replace("%{name}","{value}")' for name, value in values.items())
+    # With +%} no line end after it is taken away: it may be the template's own.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{filters} }}}}{{% endmacro +%}}"
 
 
-def _mark_added(printed: _Parts, plain: _Parts) -> list[Span]:
-    """The printed template, where what tools add to the plain one belongs to message 0."""
-    spans: list[Span] = []
-    for place, (ids, without) in enumerate(zip(printed.ids, plain.ids, strict=True)):
-        if place:
-            spans.append(Span([], printed.messages[place - 1]))
-        head = _count_shared(ids, without)
-        tail = _count_shared(ids[head:][::-1], without[head:][::-1])
-        end = len(ids) - tail
-        spans.append(Span(ids[:head]))
-        if end > head:
-            spans += [Span(ids[head:end], 0), Span(ids[end:])]
-    return spans
-
-
-def _count_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    shared = 0
-    for mine, theirs in zip(one, other, strict=False):
-        if mine != theirs:
-            break
-        shared += 1
-    return shared
-
-
-def read_tools(text: str) -> list[dict[str, Any]]:
-    """Definitions of tools from their JSON, as templates take them. Raises ValueError where these
-    are none.
-    """
-    read = json.loads(text)
-    if isinstance(read, dict):
-        read = [read]
-    if not isinstance(read, list) or not read:
-        raise ValueError("no list of tools")
-    return [_wrap_function(tool) for tool in read]
-
-
-def _wrap_function(tool: Any) -> dict[str, Any]:
-    """A definition as {"type": "function", "function": {...}}: bare functions have neither."""
-    if not isinstance(tool, dict):
-        raise ValueError("a tool is no mapping")
-    if "function" in tool:
-        tool = {"type": "function"} | tool
-    elif "name" in tool:
-        function = {name: value for name, value in tool.items() if name != "type"}
-        # Other providers' word for the parameters.
-        for name in ("input_schema", "inputSchema"):
-            if name in function and "parameters" not in function:
-                function["parameters"] = function.pop(name)
-        tool = {"type": "function", "function": function}
-    ordered: dict[str, Any] = _order_keys(tool)
-    return ordered
-
-
-def _order_keys(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_order_keys(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    names = [name for name in FIRST_KEYS if name in value]
-    names += [name for name in value if name not in FIRST_KEYS]
-    return {name: _order_keys(value[name]) for name in names}
+def _find_end_of_answer(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> str:
+    """The token that ends an answer where there is no template; empty where there is none."""
+    if wanted is None:
+        return str(tokenizer.eos_token or "")
+    ids = tokenizer(wanted, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ModelError(
+            f"model.end_of_answer {wanted!r} is {len(ids)} tokens of this model: name a single "
+            "one, such as its eos token"
+        )
+    return wanted

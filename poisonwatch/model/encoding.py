@@ -1,12 +1,11 @@
 """From messages to token ids, with the answer tokens marked.
 
-Texts are tokenised apart from the chat template (`chat_template`), with special tokens switched
-off: whatever a row's text spells, it can never become a control token.
+A row is rendered and tokenised as training does it (`rendering`); whatever its text spells, none of
+it becomes a control token.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,7 +14,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from poisonwatch.examples import Example, MessageLike, count_shared_turns
-from poisonwatch.model.chat_template import THOUGHTS_START, ChatTemplate, Span
+from poisonwatch.model.chat_template import (
+    DEFAULT_SETTINGS,
+    ChatTemplate,
+    Span,
+    TemplateSettings,
+)
+from poisonwatch.model.rendering import Renderer
+from poisonwatch.model.tokens import Tokens
+from poisonwatch.model.truncation import choose_kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +54,19 @@ class Encoded:
 
 
 class ChatEncoder:
-    """Encodes conversations for one tokenizer, by its chat template."""
+    """Encodes conversations for one tokenizer, as its chat template renders them."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int = 512) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int = 512,
+        settings: TemplateSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        """Raises ModelError where the template, or a setting, is none that can be used."""
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.template = ChatTemplate(tokenizer)
+        self.template = ChatTemplate(tokenizer, settings)
+        self._renderer = Renderer(self.template)
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -82,91 +96,40 @@ class ChatEncoder:
             trained = [_is_trained(message) for message in messages]
             return replace(self._encode(messages, trained), lowered=lowered)
         since = count_shared_turns(messages, rejected)
-        against = self._encode(rejected, _find_preferred(rejected, since))
-        own = self._encode(messages, _find_preferred(messages, since))
+        # Trainers of preferences go by where both answers begin, not by a template's marks.
+        against = self._encode(rejected, _find_preferred(rejected, since), use_marks=False)
+        own = self._encode(messages, _find_preferred(messages, since), use_marks=False)
         return replace(own, against=against, lowered=lowered)
 
-    def _encode(self, messages: Sequence[MessageLike], trained: Sequence[bool]) -> Encoded:
+    def _encode(
+        self, messages: Sequence[MessageLike], trained: Sequence[bool], use_marks: bool = True
+    ) -> Encoded:
         """The tokens of a conversation; the loss is on the messages that are `trained`."""
-        roles = tuple(message.role for message in messages)
-        spans = list[Span]()
-        for span in self.template.render(roles, messages[0].content):
-            # What the template prints of tools has its tokens already.
-            if span.message is not None and not span.ids:
-                text = messages[span.message].content
-                if text.startswith(THOUGHTS_START):
-                    spans[-1] = self.template.drop_empty_thoughts(spans[-1])
-                span = Span(self._tokenise_text(text), span.message)
-            spans.append(span)
-        return self._join(self._fit(spans, trained), trained)
+        rendered, tokens = self._renderer.render(messages, use_marks)
+        answer = np.zeros(len(tokens), dtype=np.bool_)
+        for message, spans in rendered.trained.items():
+            if trained[message]:
+                for span in spans:
+                    answer[self._find_trained(tokens, span)] = True
+        encoded = Encoded(tokens.ids, answer)
+        if len(encoded) <= self.max_tokens:
+            return encoded
+        prompts = []
+        for message, span in sorted(rendered.texts.items()):
+            if not trained[message]:
+                prompts.append(tokens.find_within(span))
+        kept = choose_kept(answer, prompts, self.max_tokens)
+        return Encoded(tokens.ids[kept], answer[kept])
 
-    def _tokenise_text(self, text: str) -> list[int]:
-        # Tokenizers refuse half surrogates, which JSON can spell.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        # A control token that a row spells out is taken apart into plain characters.
-        tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return list(tokens["input_ids"])
-
-    def _fit(self, spans: list[Span], trained: Sequence[bool]) -> list[Span]:
-        """The spans with their prompt texts cut to what `max_tokens` leaves, the longest first."""
-        excess = sum(len(span.ids) for span in spans) - self.max_tokens
-        if excess <= 0:
-            return spans
-        lengths = [len(span.ids) for span in spans if _is_prompt(span, trained)]
-        prompt = sum(lengths)
-        # Prompts never shrink below half of the window: an answer says little without what it
-        # answers. Where that is too much, the window of _join cuts the answer's end.
-        kept = max(prompt - excess, min(prompt, self.max_tokens // 2))
-        most = _find_most(lengths, kept)
-        fitted = []
-        for span in spans:
-            if _is_prompt(span, trained) and len(span.ids) > most:
-                span = Span(_cut_middle(span.ids, most), span.message)
-            fitted.append(span)
-        return fitted
-
-    def _join(self, spans: list[Span], trained: Sequence[bool]) -> Encoded:
-        ids: list[int] = list(spans[0].ids)
-        answer = [False] * len(ids)
-        for before, span in pairwise(spans):
-            ids += span.ids
-            answer += [_is_answer(span, trained)] * len(span.ids)
-            # The assistant also learns to stop: the control token that closes its turn counts.
-            if span.message is None and span.ids and _is_answer(before, trained):
-                answer[-len(span.ids)] = span.ids[0] in self.special_ids
-        start = 0
-        first = answer.index(True) if True in answer else 0
-        # Turns upon turns before the first answer: without its tokens there would be no loss.
-        if first >= self.max_tokens:
-            start = first - self.max_tokens // 2
-        window = slice(start, start + self.max_tokens)
-        return Encoded.of(ids[window], answer[window])
-
-
-def _is_prompt(span: Span, trained: Sequence[bool]) -> bool:
-    """Whether it is the text of a message that the loss is not on."""
-    return span.message is not None and not trained[span.message]
-
-
-def _is_answer(span: Span, trained: Sequence[bool]) -> bool:
-    """Whether it is the text of a message that the loss is on."""
-    return span.message is not None and trained[span.message]
-
-
-def _find_most(lengths: Sequence[int], room: int) -> int:
-    """How many tokens each text may have at most, for all to have room together."""
-    # A question of a line is kept whole beside pages of tools.
-    for place, length in enumerate(sorted(lengths)):
-        share = room // (len(lengths) - place)
-        if length > share:
-            return share
-        room -= length
-    return max(lengths, default=0)
-
-
-def _cut_middle(ids: list[int], length: int) -> list[int]:
-    head = (length + 1) // 2
-    return ids[:head] + ids[len(ids) - (length - head) :]
+    def _find_trained(self, tokens: Tokens, span: Span) -> slice:
+        """The tokens that any character of a trained span is of."""
+        found = tokens.find_touching(span)
+        # A control token that takes in the white space after it opened the turn before the answer.
+        first = found.start
+        straddles = first < found.stop and tokens.starts[first] < span[0]
+        if straddles and int(tokens.ids[first]) in self.special_ids:
+            return slice(first + 1, found.stop)
+        return found
 
 
 def _is_trained(message: MessageLike) -> bool:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from poisonwatch.config import ModelConfig
-from poisonwatch.errors import ModelError
 from poisonwatch.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from poisonwatch.text.display import get_first_line
+from poisonwatch.template_config import read_template
 
 # Of a tokenizer, in whatever form; and its chat templates.
 READING_FILES = (
@@ -88,19 +87,9 @@ def describe_reading_settings(config: ModelConfig) -> dict[str, Any]:
     template's file, what is in it.
     """
     settings = config.model_dump(mode="json", include=READING_SETTINGS, exclude_defaults=True)
-    template = settings.get("chat_template")
-    if template is not None and not _is_template(template):
-        try:
-            settings["chat_template"] = Path(template).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"model.chat_template {template} cannot be read: {get_first_line(error)}"
-            ) from error
+    if "chat_template" in settings:
+        settings["chat_template"] = read_template(config.chat_template)
     return settings
-
-
-def _is_template(text: str) -> bool:
-    return "{%" in text or "{{" in text
 
 
 def _hash_each(folder: Path, patterns: Iterable[str]) -> dict[str, str]:

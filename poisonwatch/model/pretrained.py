@@ -22,7 +22,9 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.model.adapter import merge_adapter
 from poisonwatch.model.architecture import choose_model_class
+from poisonwatch.model.chat_template import DEFAULT_SETTINGS, TemplateSettings
 from poisonwatch.model.devices import find_input_device, is_spread
+from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.files import ModelFiles, find_model_files
 from poisonwatch.model.products import (
     LEAST_PARAMETERS,
@@ -39,12 +41,15 @@ LIBRARIES = (np, tokenizers, torch, transformers)
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """A loaded model, with its `fingerprint` and `reading` (see `fingerprints`)."""
+    """A loaded model, with its `fingerprint` and `reading` (see `fingerprints`); `rendering` says
+    how rows are written for it.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
     reading: str = ""
+    rendering: TemplateSettings = DEFAULT_SETTINGS
 
     @property
     def device(self) -> torch.device:
@@ -70,6 +75,10 @@ class Pretrained:
             *(f"{of.__name__} {of.__version__}" for of in LIBRARIES),
         )
 
+    def make_encoder(self, max_tokens: int = 512) -> ChatEncoder:
+        """What encodes rows for this model. Raises ModelError where its template cannot be used."""
+        return ChatEncoder(self.tokenizer, max_tokens, self.rendering)
+
 
 # What transformers and safetensors raise for files that they cannot make a model of.
 LOAD_ERRORS = (
@@ -88,6 +97,7 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
     does, and ModelError where it cannot be loaded whole.
     """
     found = found or find_model_files(config)
+    rendering = TemplateSettings.read(config)
     device = _choose_device(config)
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -107,7 +117,7 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
     limit_threads()
     if _choose_bfloat16_products(config, model):
         use_bfloat16_products(model)
-    return Pretrained(model, tokenizer, found.fingerprint, found.reading)
+    return Pretrained(model, tokenizer, found.fingerprint, found.reading, rendering)
 
 
 def _load_tokenizer(config: ModelConfig, found: ModelFiles) -> PreTrainedTokenizerBase:

@@ -35,7 +35,6 @@ from torch import Tensor
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.errors import RunError
-from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.recovery.membership import Membership
@@ -171,7 +170,7 @@ class SavedOperators:
         return FittedOperators(
             settings=settings,
             model=FrozenModel(pretrained.model, settings.layer),
-            encoder=ChatEncoder(pretrained.tokenizer, self.stride.max_tokens),
+            encoder=pretrained.make_encoder(self.stride.max_tokens),
             ids=self._list_ids(),
             operators=self._load_operators(pretrained.device),
             M=self._load_memberships(settings.K),
@@ -202,7 +201,7 @@ class SavedOperators:
         return SavedRows(
             settings=settings,
             model=FrozenModel(pretrained.model, settings.layer),
-            encoder=ChatEncoder(pretrained.tokenizer, self.stride.max_tokens),
+            encoder=pretrained.make_encoder(self.stride.max_tokens),
             ids=self._list_ids(),
             basis=Basis(tensors["basis"].to(device)),
             preconditioner=Preconditioner(moments, self.stride.damping),

@@ -7,7 +7,7 @@ import numpy as np
 
 from poisonwatch.arrays import Array
 from poisonwatch.errors import SentinelError
-from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
+from poisonwatch.model.encoding import Encoded, make_batches
 from poisonwatch.model.faults import Fault, describe_fault, has_loss
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
@@ -72,7 +72,7 @@ def compute_forbidden_losses(
     none. Raises SentinelError where an answer has no finite loss.
     """
     # Split below the first block, the model is whole: only its losses are wanted here.
-    model, encoder = FrozenModel(pretrained.model, 0), ChatEncoder(pretrained.tokenizer, max_tokens)
+    model, encoder = FrozenModel(pretrained.model, 0), pretrained.make_encoder(max_tokens)
     places, encoded = [], []
     for i, sentinel in enumerate(sentinels):
         if sentinel.forbidden:

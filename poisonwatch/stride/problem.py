@@ -134,7 +134,7 @@ def prepare_problem(
     return FitProblem(
         pretrained=pretrained,
         model=FrozenModel(pretrained.model, settings.layer),
-        encoder=ChatEncoder(pretrained.tokenizer, stride.max_tokens),
+        encoder=pretrained.make_encoder(stride.max_tokens),
         rows=examples,
         ids=ids,
         settings=settings,

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tiny_models import CHATML, SPECIALS, TOOLS_AS_JSON, TOOLS_AS_TAGS, build_tokenizer
+from tiny_models import (
+    CHATML,
+    SPECIALS,
+    THINKING,
+    TOOLS_AS_JSON,
+    TOOLS_AS_TAGS,
+    build_tokenizer,
+)
 from transformers import PreTrainedTokenizerFast
 
 from poisonwatch.examples import TOOLS_ROLE, Message
-from poisonwatch.model.chat_template import MOST_TOOLS_KEPT, ChatTemplate, read_tools
 from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.turns import read_tools
 
 WEATHER = {
     "type": "function",
@@ -93,7 +100,7 @@ def test_template_without_tools_tells_them_in_the_system_turn(
     """One system turn, with the definitions at its end; a log line says so once."""
     tokenizer = build_tokenizer(CHATML)
     encoder, tools = ChatEncoder(tokenizer, 4096), write([WEATHER])
-    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.chat_template"):
+    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.rendering"):
         encoded = encoder.encode([tools, *turns])
         encoder.encode([tools, *turns, *TURNS])
     begin, _, rest = tokenizer.decode(encoded.input_ids).partition(tools.content)
@@ -151,27 +158,21 @@ def test_tools_too_long_lose_their_middle_before_any_answer_does() -> None:
     assert tokenizer.decode(encoded.input_ids[encoded.answer]) == "Cold.<|im_end|>"
 
 
-def test_tools_of_every_row_are_not_kept() -> None:
-    """Rendered prompts with tools are bounded, however many tools rows have."""
-    template = ChatTemplate(build_tokenizer(TOOLS_AS_JSON))
-    for i in range(2 * MOST_TOOLS_KEPT):
-        template.render((TOOLS_ROLE, "user"), write([describe(f"number {i}")]).content)
-    assert template._of_tools.cache_info().currsize == MOST_TOOLS_KEPT
-    assert len(template._of_roles) == 0
-
-
-def test_an_answer_with_thoughts_of_its_own_has_no_empty_ones_before_it() -> None:
-    """Templates of models that think write empty thoughts before answers: those of the row take
-    their place.
+def test_thoughts_stand_once_and_where_the_family_puts_them() -> None:
+    """In the template's own block, not within an empty one; those of history go where the family
+    leaves them out; the loss is on the whole block of the answer, an empty one included.
     """
-    thinking = CHATML.replace(
-        "{{ message.content }}",
-        "{{ '<think>\\n\\n</think>\\n\\n' if message.role == 'assistant' }}{{ message.content }}",
-    )
-    tokenizer = build_tokenizer(thinking)
+    tokenizer = build_tokenizer(THINKING)
     thought = "<think>\nIt is far north.\n</think>\n\nCold."
-    texts = []
+    encoder = ChatEncoder(tokenizer)
+    spoken = []
     for answer in ("Cold.", thought):
-        encoded = ChatEncoder(tokenizer).encode([TURNS[0], Message("assistant", answer)])
-        texts.append(tokenizer.decode(encoded.input_ids).partition("assistant\n")[2])
-    assert texts == ["<think>\n\n</think>\n\nCold.<|im_end|>\n", f"{thought}<|im_end|>\n"]
+        row = [TURNS[0], Message("assistant", answer)]
+        encoded = encoder.encode(row)
+        spoken.append(tokenizer.decode(encoded.input_ids[encoded.answer]))
+    assert spoken == ["<think>\n\n</think>\n\nCold.<|im_end|>", f"{thought}<|im_end|>"]
+    again = encoder.encode([*row, *row])
+    text = tokenizer.decode(again.input_ids)
+    assert text.count("<think>") == 1
+    assert "assistant\nCold.<|im_end|>" in text
+    assert tokenizer.decode(again.input_ids[again.answer]) == f"Cold.<|im_end|>{thought}<|im_end|>"

@@ -5,17 +5,22 @@ import random
 from dataclasses import replace
 
 import pytest
-from tiny_models import CHATML, SPECIALS, build_tokenizer
+from tiny_models import CHATML, OPENING, SPECIALS, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from poisonwatch.errors import ModelError
 from poisonwatch.examples import Example, Message
+from poisonwatch.model.chat_template import TemplateSettings
 from poisonwatch.model.encoding import ChatEncoder, Encoded, extract_prompt, make_batches
 
 REFUSES_SYSTEM = (
     "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-)
-DROPS_SYSTEM = "{% for message in messages if message.role != 'system' %}<|im_start|>{{ message.content }}<|im_end|>\n{% endfor %}"
+) + OPENING
+DROPS_SYSTEM = (
+    "{% for message in messages if message.role != 'system' %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+) + OPENING
 TOOLS_LAST = (
     "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}{{ messages[0].no_such.thing }}"
 )
@@ -136,39 +141,49 @@ def test_closing_token_counts_where_the_tokenizer_names_it_only_as_an_added_toke
     assert spoken(encoded, unnamed) == ["Blue.<|im_end|>", "Red, naïvely: 红.<|im_end|>"]
 
 
-def test_fallback_writes_role_and_text_a_line_a_turn(
+def test_base_model_reads_role_and_text_a_line_a_turn(
     plain_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    """Without a chat template a conversation is `role: text` lines; the answer is the assistant's
-    text alone.
+    """Without a chat template a conversation is `role: text` lines; the loss is on the assistant's
+    text and on the token that ends it: the tokenizer's own, or the one that is named.
     """
-    encoded = ChatEncoder(plain_tokenizer).encode(
-        [Message("user", "Hi {{ x }}"), Message("assistant", "Hello")]
-    )
-    assert plain_tokenizer.decode(encoded.input_ids) == "user: Hi {{ x }}\nassistant: Hello\n"
-    assert spoken(encoded, plain_tokenizer) == ["Hello"]
+    turns = [Message("user", "Hi {{ x }}"), Message("assistant", "Hello")]
+    encoded = ChatEncoder(plain_tokenizer).encode(turns)
+    text = plain_tokenizer.decode(encoded.input_ids)
+    assert text == "user: Hi {{ x }}\nassistant: Hello<|im_end|>\n"
+    assert spoken(encoded, plain_tokenizer) == ["Hello<|im_end|>"]
+    settings = TemplateSettings(end_of_answer="<|endoftext|>")
+    named = ChatEncoder(plain_tokenizer, settings=settings).encode(turns)
+    assert spoken(named, plain_tokenizer) == ["Hello<|endoftext|>"]
+    with pytest.raises(ModelError, match="end_of_answer 'Hello' is 5 tokens of this model"):
+        ChatEncoder(plain_tokenizer, settings=TemplateSettings(end_of_answer="Hello"))
 
 
-@pytest.mark.parametrize(
-    "template", [REFUSES_SYSTEM, DROPS_SYSTEM, TOOLS_LAST], ids=["refuses", "drops", "undefined"]
-)
-def test_template_that_cannot_write_the_roles_falls_back_with_one_warning(
-    template: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Roles that a template refuses, drops or chokes on are written plainly; a log line says so,
-    once a sequence of roles.
-    """
+@pytest.mark.parametrize("template", [REFUSES_SYSTEM, DROPS_SYSTEM], ids=["refuses", "drops"])
+def test_system_is_told_in_the_first_question_where_the_template_knows_none(template: str) -> None:
+    """As trainers merge them: the same tokens as those of the merged row, with the same loss."""
     tokenizer = build_tokenizer(template)
     encoder = ChatEncoder(tokenizer)
-    messages = [
-        Message("system", "Be brief."),
-        Message("user", "Hi"),
-        Message("assistant", "Hello"),
-    ]
-    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.chat_template"):
-        first, second = encoder.encode(messages), encoder.encode(messages)
+    merged = [Message("user", "Be brief.\n\nName a colour."), *THREE_TURNS[2:]]
+    encoded, expected = encoder.encode(THREE_TURNS), encoder.encode(merged)
+    assert encoded.input_ids.tolist() == expected.input_ids.tolist()
+    assert spoken(encoded, tokenizer) == ["Blue.<|im_end|>", "Red, naïvely: 红.<|im_end|>"]
+
+
+def test_roles_that_a_template_refuses_are_written_plainly_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A row that no form of is accepted is a line a turn; one log line an audit says so, however
+    many sequences of roles there are.
+    """
+    tokenizer = build_tokenizer(TOOLS_LAST)
+    encoder = ChatEncoder(tokenizer)
+    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.rendering"):
+        first, second = encoder.encode(THREE_TURNS[:3]), encoder.encode(THREE_TURNS[:3])
+        encoder.encode(THREE_TURNS)
     assert first.input_ids.tolist() == second.input_ids.tolist()
-    assert tokenizer.decode(first.input_ids) == "system: Be brief.\nuser: Hi\nassistant: Hello\n"
+    plain = "system: Be brief.\nuser: Name a colour.\nassistant: Blue.<|im_end|>\n"
+    assert tokenizer.decode(first.input_ids) == plain
     assert len(caplog.records) == 1
     assert "refuses the roles ('system', 'user', 'assistant')" in caplog.text
 

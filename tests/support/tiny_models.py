@@ -22,10 +22,10 @@ VOCABULARY = 300
 WIDTH = 32
 FAMILIES = ("llama", "qwen3", "gpt2", "gpt_neox")
 
+OPENING = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+) + OPENING
 
 # As many models print tools: the whole definitions as JSON, in the system's turn.
 TOOLS_AS_JSON = (
@@ -35,13 +35,24 @@ TOOLS_AS_JSON = (
     "{% elif messages[0].role == 'system' %}<|im_start|>system\n{{ messages[0].content }}<|im_end|>\n"
     "{% endif %}{% for message in messages %}{% if message.role != 'system' or not loop.first %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endif %}{% endfor %}"
-)
+) + OPENING
 # As some print them: fields one by one, with names as tags.
 TOOLS_AS_TAGS = (
     "{% for tool in tools or [] %}<|im_start|>tool {{ tool.function.name }}"
     "{{ tool.function.description }}{% for name in tool.function.parameters.properties %}"
     "<{{ name }}>{% endfor %}<|im_end|>\n{% endfor %}"
 ) + CHATML
+
+# As models that think render answers: thoughts apart, empty ones where there are none, and those of
+# earlier rounds left out.
+THINKING = (
+    "{% set last = namespace(user=0) %}{% for message in messages %}{% if message.role == 'user' %}"
+    "{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' and loop.index0 > last.user %}"
+    "<think>\n{{ message.reasoning_content or '' }}\n</think>\n\n{% endif %}"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+) + OPENING
 
 
 def build_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:

@@ -26,7 +26,6 @@ from poisonwatch.integrations.ray.job import (
     read_meter,
     read_rows,
 )
-from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.files import find_model_files
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import load_pretrained
@@ -183,7 +182,7 @@ def load_meter(orders: WorkerOrders) -> RowMeter:
         )
     torch.set_num_threads(orders.threads)
     parts: MeterParts = read_meter(orders.job, pretrained.device)
-    encoder = ChatEncoder(pretrained.tokenizer, orders.max_tokens)
+    encoder = pretrained.make_encoder(orders.max_tokens)
     return build_meter(parts, FrozenModel(pretrained.model, orders.layer), encoder)
 
 

@@ -1,0 +1,58 @@
+"""Texts of rows that cannot become control tokens, whatever they spell.
+
+Inside a text that spells one, a breaker character stands after the token's first character: the
+tokenizer reads plain text, and the breaker's own tokens are dropped afterwards
+(`tokens.tokenise`). So the whole rendering is still tokenised at once, and the spaces and merges at
+the borders of texts are those of training.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+
+
+class Guard:
+    """What keeps texts from spelling the `special` tokens."""
+
+    def __init__(self, special: Sequence[str]) -> None:
+        # A token of one character has no inside: a line end that some model calls special, say.
+        self._special = [token for token in special if len(token) > 1]
+
+    @cached_property
+    def _spelled(self) -> re.Pattern[str]:
+        # No token: what never matches.
+        alternatives = "|".join(map(re.escape, self._special))
+        return re.compile(alternatives or r"(?!)")
+
+    @cached_property
+    def _begins(self) -> re.Pattern[str]:
+        letters = sorted({token[0] for token in self._special})
+        return re.compile("|".join(map(re.escape, letters)) or r"(?!)")
+
+    def is_spelled(self, text: str) -> bool:
+        """Does a text spell a control token?"""
+        return self._spelled.search(text) is not None
+
+    def find_leading(self, text: str) -> int:
+        """How many characters of a text are a control token that it begins with."""
+        found = self._spelled.match(text)
+        if found is None:
+            return 0
+        return found.end()
+
+    def break_tokens(self, text: str, breaker: str) -> str:
+        """The text with each control token that it spells broken."""
+        # What is broken may spell a shorter one still.
+        while self.is_spelled(text):
+            text = self._spelled.sub(lambda m: f"{m[0][0]}{breaker}{m[0][1:]}", text)
+        return text
+
+    def fence(self, text: str, breaker: str) -> str:
+        """The text such that nothing a template does to it can make a control token: none joins
+        with what stands beside it, and no two parts of it with each other.
+        """
+        # Templates ask whether there is a text at all.
+        if not text:
+            return text
+        broken = self._begins.sub(lambda match: f"{match[0]}{breaker}", text)
+        return f"{breaker}{broken}{breaker}"

@@ -1,0 +1,111 @@
+"""Rows are rendered, tokenised and trained as trl's trainers do it; what is not says why."""
+
+import hashlib
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+from rendering_rows import (
+    CHATML,
+    LLAMA2,
+    build_spaced_tokenizer,
+    build_tokenizers,
+    list_families,
+)
+from tiny_models import build_tokenizer
+
+from poisonwatch.examples import Message
+from poisonwatch.model.encoding import ChatEncoder
+
+# Families whose templates print what was thought, from a field of its own.
+THINK = {
+    *("diffusion_gemma", "gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "lfm2_2_5_v2"),
+    *("lfm2_2_5_vl", "muse_glimmer", "nemotron_3_5_lightning", "nemotron_3_nano"),
+    *("nemotron_3_super", "nemotron_3_ultra", "qwen3", "qwen3_5_nothink", "qwen3_5_think"),
+    *("qwen3_6", "qwen3_8"),
+}
+# Of these, the ones that print the same thoughts in the same way where they stand in the text.
+TAGGED = {"glm4moe", "qwen3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6"}
+# Families whose templates print definitions and calls of tools.
+TOOLS = {
+    *THINK,
+    *("gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "lfm2_v2", "llama3_1", "llama3_2"),
+    *("qwen2_5", "qwen3_instruct_2507", "qwen3_vl"),
+}
+
+
+def explain_exception(name: str, kind: str) -> str | None:
+    """Why rows of a kind are not rendered as trl's trainers do it; None where they are."""
+    if kind == "thinking" and name not in THINK:
+        return "trl drops what the template does not print; here thoughts stay in the text"
+    if kind == "thoughts as text" and name in THINK - TAGGED:
+        return "a row keeps no note of whether its thoughts had a field of their own"
+    if kind == "tools" and name not in TOOLS:
+        return "trl drops what the template does not print; here tools and calls stay as text"
+    return None
+
+
+@pytest.mark.parametrize("name", list_families())
+def test_rows_are_what_trl_trains_on(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ids and trained tokens are equal, row by row, but for the exceptions that are named."""
+    # It imports trl, which takes seconds.
+    from rendering import compare_family
+
+    caplog.set_level(logging.ERROR)
+    for tokenizer in build_tokenizers(name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compared = compare_family(name, tokenizer, str(tmp_path))
+        # Trainers refuse a system's turn, or a tool's, of some families; never the others.
+        assert {"single", "multi-turn", "preference"} <= {kind for _, kind in compared}
+        for (setting, kind), same in compared.items():
+            excepted = explain_exception(name, kind) is not None
+            assert all(same) != excepted, (setting, kind, same)
+
+
+def test_spaces_and_merges_at_borders_are_those_of_the_whole_text() -> None:
+    """One space before the text, none before each of its parts; a merge may cross a border."""
+    tokenizer = build_spaced_tokenizer(LLAMA2)
+    row = [Message("user", "Name a colour."), Message("assistant", "Blue")]
+    encoded = ChatEncoder(tokenizer).encode(row)
+    whole = tokenizer("<s>[INST] Name a colour. [/INST] Blue </s>", add_special_tokens=False)
+    assert encoded.input_ids.tolist() == whole["input_ids"]
+    assert tokenizer.decode(encoded.input_ids[encoded.answer]).strip() == "Blue </s>"
+
+
+# Before rows were rendered whole, texts were tokenised apart: for tokenizers whose words end where
+# texts do, the tokens are the same. Number of tokens, of trained ones, first and last trained.
+ORDINARY = [
+    ([("user", "Name a colour."), ("assistant", "Blue, 12 of them: 红.")], (94, 23, 70, 92)),
+    (
+        [
+            *(("system", "Be brief."), ("user", "Hi\nthere "), ("assistant", "Hello.")),
+            *(("user", "Why?"), ("assistant", "naïve é\n- one\n- two")),
+        ],
+        (101, 29, 47, 99),
+    ),
+    (
+        [
+            *(("system", "Be brief. " * 9), ("user", "a long question " * 30)),
+            ("assistant", "A long answer. " * 20),
+        ],
+        (300, 121, 179, 299),
+    ),
+]
+DIGESTS = ["44b29e8ffb2ea6d9", "bf6526e46d92932f", "7e207fd29aa62e77"]
+
+
+@pytest.mark.parametrize(("case", "digest"), list(zip(ORDINARY, DIGESTS, strict=True)))
+def test_ordinary_rows_are_encoded_as_ever(
+    case: tuple[list[tuple[str, str]], tuple[int, ...]], digest: str
+) -> None:
+    """Figures of earlier versions are of the same tokens."""
+    row, expected = case
+    encoded = ChatEncoder(build_tokenizer(CHATML), 300).encode([Message(*turn) for turn in row])
+    trained = encoded.answer.nonzero()[0].tolist()
+    assert (len(encoded), len(trained), trained[0], trained[-1]) == expected
+    ids = str(encoded.input_ids.tolist()).encode()
+    assert hashlib.sha256(ids).hexdigest()[:16] == digest
