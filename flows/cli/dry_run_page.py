@@ -18,6 +18,11 @@ from poisonwatch.text.words import plural
 # Times as long as on idle processors: then it is said that they are not.
 BUSY = 1.5
 
+# Parameters of the model that detection was measured with (benchmarks/RESULTS.md), and of twice
+# such a model: a larger one sees more, and nobody measured how much.
+MEASURED_PARAMETERS = 135_000_000
+SMALL_PARAMETERS = 2 * MEASURED_PARAMETERS
+
 
 def print_dry_run(config: AuditConfig, as_json: bool = False, quiet: bool = False) -> None:
     """Print what an audit of all rows of the source would take. Raises what reading rows and
@@ -67,6 +72,7 @@ class DryRunPage(CheckPage):
             ("rows", _describe_rows(forecast)),
             ("tokens", _describe_tokens(forecast)),
             ("model", _describe_model(config, forecast)),
+            ("sees", describe_reach(forecast.costs.model.parameters)),
             ("sentinels", _describe_sentinels(config, forecast)),
         ):
             self._entry(label, text)
@@ -105,6 +111,24 @@ def _describe_model(config: AuditConfig, forecast: Forecast) -> str:
     name = config.model.name.rpartition("/")[2]
     size = f"{format_count(shape.parameters)} parameters".replace("  ", " ")
     return f"{name}, {size}, width {shape.D}, split below block {shape.layer} of {shape.depth}"
+
+
+def describe_reach(parameters: int) -> str:
+    """What an audit with a model of so many parameters can see, as far as that was measured, and
+    which model sees more.
+    """
+    base = "audit with the base model that will be trained"
+    if parameters > SMALL_PARAMETERS:
+        return (
+            f"what this model itself learns from rows. So {base}: another one learns other things. "
+            "Measured was a model of 135M parameters alone; a larger one learns more"
+        )
+    return (
+        "what a model of this size learns from rows. Of fourteen attacks one of 135M parameters "
+        "learnt ten (triggers, refusals, insults, compliance, brands), two faintly and two not: "
+        "insecure code and slanted opinions stay unseen, and may still work on a larger model. "
+        f"So {base}"
+    )
 
 
 def _describe_sentinels(config: AuditConfig, forecast: Forecast) -> str:

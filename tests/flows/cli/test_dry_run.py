@@ -1,14 +1,17 @@
 """`poisonwatch audit --dry-run`: what an audit would take, and nothing done."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from audits import benign, write_audit
+from paths import ROOT
 
 from poisonwatch.flows.cli import dry_run
 from poisonwatch.flows.cli.app import main
+from poisonwatch.flows.cli.dry_run_page import describe_reach
 from poisonwatch.stride.capacity import Room
 
 
@@ -43,6 +46,7 @@ def test_it_says_what_an_audit_would_take_and_does_nothing(
     for said in (
         "rows          43 different ones, and 40 trusted ones",
         "model         tiny-llama, 47 k parameters, width 32, split below block 1 of 3",
+        "sees          what a model of this size learns from rows.",
         "sentinels     3, and up to 6 probes; 18 queries at most",
         "records on the disk",
         "memory        ",
@@ -55,6 +59,27 @@ def test_it_says_what_an_audit_would_take_and_does_nothing(
     assert max(map(len, lines)) <= 80
     assert printed.err == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "measured"),
+    [(47_000, True), (134_515_008, True), (494_032_768, False), (8_030_261_248, False)],
+)
+def test_what_a_model_can_see_goes_by_its_size(parameters: int, measured: bool) -> None:
+    """What was measured is said of models of that size; that the base model sees most, of all."""
+    said = describe_reach(parameters)
+    assert ("insecure code and slanted opinions stay unseen" in said) is measured
+    assert ("Measured was a model of 135M parameters alone" in said) is not measured
+    assert "audit with the base model that will be trained" in said
+
+
+def test_the_figures_of_what_is_seen_are_those_measured() -> None:
+    """The table of results: ten of fourteen attacks are learnt, two faintly, two not."""
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    table = results.partition("| learnability | the model learns it |")[2].partition("**mean")[0]
+    learnt = [line.rstrip(" |").rpartition("| ")[2] for line in table.splitlines()[2:-1]]
+    counted = Counter(cell.partition(" ")[0] for cell in learnt)
+    assert counted == {"yes": 10, "faintly": 2, "no": 2}
 
 
 def test_json_adds_up(
