@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from attributions import FORBIDDEN, benign, fit_operators, sentinel
-from families import FAMILIES, build_family, list_families
+from families import FAMILIES, REFUSED, build_family, list_families
 from paths import ROOT
 from tiny_models import build_tokenizer
 from torch import Tensor
@@ -219,13 +219,26 @@ def test_evidence_and_explanations_are_found(split: Split, fitted: NaturalGradie
 
 
 def test_bfloat16_is_near(split: Split) -> None:
-    """Losses and gradients of the same weights, rounded to 8 bits."""
-    rounded = build_family(split.name).bfloat16()
+    """Losses and gradients of the same weights, rounded to 8 bits; of weights as large as those
+    that training starts with, larger ones magnify rounding.
+    """
+    wide = _shrink(build_family(split.name))
+    exact = FrozenModel(wide, split.frozen.layer).compute_state_gradients(split.batch)
+    rounded = _shrink(build_family(split.name)).bfloat16()
     found = FrozenModel(rounded, split.frozen.layer).compute_state_gradients(split.batch)
-    expected = split.frozen.compute_state_gradients(split.batch)
-    assert find_error(found.loss, expected.loss) < 3e-2
-    g, exact = found.g[found.mask].flatten(), expected.g[found.mask].flatten()
-    assert torch.cosine_similarity(g, exact, dim=0) > 0.7
+    assert find_error(found.loss, exact.loss) < 1e-2
+    mask = exact.mask
+    g, expected = found.g[mask].flatten(), exact.g[mask].flatten()
+    assert torch.cosine_similarity(g, expected, dim=0) > 0.97
+
+
+def _shrink(model: PreTrainedModel) -> PreTrainedModel:
+    """Matrices a quarter as large."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(0.25)
+    return model
 
 
 def test_checkpoints_are_loaded_as_what_they_were_saved_as(split: Split, tmp_path: Path) -> None:
@@ -242,7 +255,7 @@ def test_checkpoints_are_loaded_as_what_they_were_saved_as(split: Split, tmp_pat
 @pytest.mark.parametrize("name", list_families(refused=True))
 def test_families_that_cannot_be_split_are_refused(name: str) -> None:
     """With what was found, before any row is read."""
-    with pytest.raises(ModelError, match=re.escape(FAMILIES[name].refused)):
+    with pytest.raises(ModelError, match=re.escape(REFUSED[name])):
         FrozenModel(build_family(name), 1)
 
 
@@ -251,14 +264,14 @@ def test_documentation_names_the_families() -> None:
     refused.
     """
     text = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE)
-    told = {kind: (names, outcome) for kind, names, outcome in lines}
-    for kind in {family.kind for family in FAMILIES.values()}:
-        names, outcome = told[kind]
-        of_kind = {name: family for name, family in FAMILIES.items() if family.kind == kind}
-        assert set(re.findall(r"`([^`]+)`", names)) == set(of_kind)
-        words = {family.refused for family in of_kind.values()}
-        if words == {""}:
-            assert outcome == "audited"
-        else:
-            assert all(outcome == f"refused: {refused}" for refused in words)
+    told = re.findall(r"^\| ([^|]+) \| (`[^|]+`) \| ([^|]+) \|$", text, flags=re.MULTILINE)
+    found = []
+    for kind, names, outcome in told:
+        for name in re.findall(r"`([^`]+)`", names):
+            found.append((kind, name, outcome))
+    expected = []
+    for kind, names in FAMILIES.items():
+        for name in names.split():
+            outcome = f"refused: {REFUSED[name]}" if name in REFUSED else "audited"
+            expected.append((kind, name, outcome))
+    assert sorted(found) == sorted(expected)
