@@ -133,6 +133,7 @@ def explain(
         raise InputError("--prompt and --response must both say something")
     from poisonwatch.config_file import load_config
     from poisonwatch.flows.cli.terminal import print_explanation
+    from poisonwatch.model.files import name_model
     from poisonwatch.model.pretrained import load_pretrained
     from poisonwatch.run_directory.operators import load_operators
     from poisonwatch.run_directory.reread import AuditedRows
@@ -143,7 +144,9 @@ def explain(
     # say nothing about another (`on` compares the weights).
     config = load_config(run / "config.yaml")
     settings = config.model
-    pretrained = load_pretrained(settings.model_copy(update={"name": model or settings.name}))
+    if model is not None:
+        settings = name_model(settings, model)
+    pretrained = load_pretrained(settings)
     fitted = saved.load_on(pretrained)
     rows = explain_response(
         run,

@@ -124,6 +124,16 @@ def find_model_files(config: ModelConfig) -> ModelFiles:
     return replace(found, reading=reading, reads_as_before=is_plain)
 
 
+def name_model(config: ModelConfig, name: str) -> ModelConfig:
+    """The settings of a model that lies elsewhere now. An adapter in its place is the model's
+    adapter, and brings its base.
+    """
+    update: dict[str, str | None] = {"name": name}
+    if holds_adapter(Path(name)):
+        update |= {"adapter": None, "adapter_revision": None}
+    return config.model_copy(update=update)
+
+
 def locate_model(name: str, revision: str | None = None, with_code: bool = False) -> Path:
     """The folder that holds a model, or an adapter: the one named, the hub's, or the converted
     default model. `with_code` fetches the Python files that come with it, too.

@@ -36,10 +36,10 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[in
 
 
 @pytest.fixture
-def adapters(tmp_path: Path) -> Path:
+def adapters(tmp_path: Path, tiny_folder: Path) -> Path:
     """Two adapters of the tiny Llama, `one` and `two`."""
     for seed, name in enumerate(("one", "two"), start=1):
-        save_adapter(build_model("llama"), tmp_path / name, seed=seed)
+        save_adapter(build_model("llama"), tmp_path / name, named=tiny_folder, seed=seed)
     return tmp_path
 
 
@@ -65,10 +65,18 @@ def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
         "reading": compute_reading(ModelConfig(), tiny_folder, tiny_folder),
     }
 
+    report = (run_dir / "report.html").read_text()
+    assert "<dt>adapter</dt>" in report
+    assert both[:12] in report
+
     question = ("What is tea?", "Fact 3: tea is 3.")
     asked = ("explain", run_dir, "--prompt", question[0], "--response", question[1], "--top", 3)
     code, found = run_json(capsys, *asked)
     assert (code, len(found)) == (0, 3)
+    # The audit's file may be gone, and its adapter elsewhere.
+    moved = shutil.copytree(adapters / "one", adapters / "moved")
+    code, again = run_json(capsys, *asked, "--model", moved)
+    assert (code, again) == (0, found)
     with asking(config) as client:
         form = {"audit": summary["audit_id"], "prompt": question[0], "response": question[1]}
         answer = client.post("/explain", data=form, headers=OWN)

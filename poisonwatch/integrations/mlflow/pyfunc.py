@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from poisonwatch.config import ModelConfig
+from poisonwatch.model.files import name_model
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.run_directory.operators import load_operators
 from poisonwatch.stride.explain import ExplainedRow, explain_response
@@ -23,10 +24,10 @@ class RowsBehindAnswers:
     def __init__(self, folder: Path, model: str, top: int) -> None:
         text = (folder / "config.yaml").read_text(encoding="utf-8")
         # `model` may name another copy of the audit's language model, as on this machine.
-        settings = {**yaml.safe_load(text)["model"], "name": model}
+        settings = ModelConfig.model_validate(yaml.safe_load(text)["model"])
         saved = load_operators(folder)
         self.folder, self.stride, self.top = folder, saved.stride, top
-        self.fitted = saved.load_on(load_pretrained(ModelConfig.model_validate(settings)))
+        self.fitted = saved.load_on(load_pretrained(name_model(settings, model)))
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
         """For each prompt and response, the rows that make the response likelier: `question` (its

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -78,6 +79,7 @@ def list_versions() -> tuple[str, ...]:
     return (
         f"poisonwatch {__version__}",
         f"Python {platform.python_version()}",
+        f"tokenizers {tokenizers.__version__}",
         f"torch {torch.__version__}",
         f"transformers {transformers.__version__}",
     )

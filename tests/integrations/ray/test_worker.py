@@ -150,6 +150,7 @@ def test_a_meter_that_cannot_be_read_is_said(job: list[PackedShard], orders: Wor
     ("change", "kind", "said"),
     [
         ({"fingerprint": "1" * 64}, "ModelError", "is another model there"),
+        ({"reading": "1" * 64}, "ModelError", "another tokenizer or chat template there"),
         ({"precision": "torch.bfloat16"}, "OperationError", "and the audit in torch.bfloat16"),
         ({"versions": ("poisonwatch 9",)}, "OperationError", "install the same on all machines"),
         ({"job": Path("/nowhere")}, "OperationError", "storage that all machines share"),
