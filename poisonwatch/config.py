@@ -66,6 +66,12 @@ class ModelConfig(Section):
             raise ValueError("device_map chooses devices itself: leave device out")
         return self
 
+    @model_validator(mode="after")
+    def _check_adapter(self) -> "ModelConfig":
+        if self.adapter_revision is not None and self.adapter is None:
+            raise ValueError("adapter_revision is of an adapter, and none is named: set adapter")
+        return self
+
 
 ScreenName = Literal["duplicate-answers", "trigger-ngram", "invisible-characters", "control-tokens"]
 

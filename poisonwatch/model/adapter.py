@@ -156,7 +156,7 @@ def _attach(model: "PreTrainedModel", folder: Path, settings: "PeftConfig") -> "
 
     try:
         wrapped = PeftModel(model, settings)
-        found = wrapped.load_adapter(str(folder), "default", torch_device=str(model.device))
+        found = wrapped.load_adapter(str(folder), "default", torch_device="cpu")
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         misfit = _MISFIT.search(str(error))
         said = get_first_line(error).rstrip(".")

@@ -23,7 +23,7 @@ from poisonwatch.errors import ModelError
 from poisonwatch.model.adapter import merge_adapter
 from poisonwatch.model.architecture import choose_model_class
 from poisonwatch.model.chat_template import DEFAULT_SETTINGS, TemplateSettings
-from poisonwatch.model.devices import find_input_device, is_spread
+from poisonwatch.model.devices import find_input_device, is_spread, spread
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.files import ModelFiles, find_model_files
 from poisonwatch.model.products import (
@@ -108,6 +108,8 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
         if config.device_map is None:
             # transformers wraps .to() in a way that loses its type.
             torch.nn.Module.to(model, torch.device(device))
+        elif found.adapter is not None:
+            model = spread(model)
     except LOAD_ERRORS as error:
         raise ModelError(
             f"model {config.name} cannot be loaded: {get_first_line(error)}"
@@ -136,6 +138,8 @@ def _load_tokenizer(config: ModelConfig, found: ModelFiles) -> PreTrainedTokeniz
 
 def _load_model(config: ModelConfig, found: ModelFiles, device: str) -> PreTrainedModel:
     """The model on the CPU, or where `device_map` puts its parts; all its weights were found."""
+    # An adapter is merged in main memory: parts that lie elsewhere cannot be merged with.
+    device_map = config.device_map if found.adapter is None else None
     model_class = choose_model_class(found.folder, config.trust_remote_code)
     loaded: Any = model_class.from_pretrained(
         found.folder,
@@ -144,7 +148,7 @@ def _load_model(config: ModelConfig, found: ModelFiles, device: str) -> PreTrain
         use_safetensors=True,
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
-        device_map=config.device_map,
+        device_map=device_map,
     )
     model: PreTrainedModel
     model, loading = loaded

@@ -107,6 +107,11 @@ def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
     assert run("explain", run_dir, "--prompt", "x", "--response", "y") == 2
     assert "were measured with another tokenizer or chat template" in capsys.readouterr().err
     template.unlink()
+    settings["model"]["template_kwargs"] = {"enable_thinking": False}
+    config.write_text(yaml.safe_dump(settings))
+    code, (answer,) = run_json(capsys, "gate", clean, "--audit", config)
+    assert (code, answer["reasons"][reason]) == (3, cleared)
+    del settings["model"]["template_kwargs"]
     settings["model"]["adapter"] = "../two"
     config.write_text(yaml.safe_dump(settings))
     code, (answer,) = run_json(capsys, "gate", clean, "--audit", config)

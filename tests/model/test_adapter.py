@@ -131,6 +131,15 @@ def test_merging_keeps_the_models_precision(bases: Path, adapter: Path) -> None:
     assert merged.precision == "torch.bfloat16"
 
 
+def test_an_adapter_is_merged_before_a_model_is_spread(bases: Path, adapter: Path) -> None:
+    """`device_map: auto`; here there is one device, and nothing changes."""
+    spread = load_pretrained(
+        ModelConfig(name=str(bases / "llama"), adapter=str(adapter), device_map="auto")
+    )
+    expected = compute_logits(load(bases / "llama", adapter).model)
+    torch.testing.assert_close(compute_logits(spread.model), expected, rtol=0, atol=0)
+
+
 def test_fingerprints_tell_adapters_apart(bases: Path, adapter: Path, own: Path) -> None:
     """The base alone, with the adapter, with a copy of it, with one weight or setting changed."""
 

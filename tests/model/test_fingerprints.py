@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 from tiny_models import build_model, build_tokenizer
 
 from poisonwatch.config import ModelConfig
+from poisonwatch.errors import ModelError
 from poisonwatch.model.files import ModelFiles, find_model_files
 from poisonwatch.model.fingerprints import compute_model_fingerprint
 from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE
 
 
 @pytest.fixture
@@ -79,6 +81,39 @@ def test_reading_follows_the_tokenizers_files_and_nothing_else(
     shutil.copy(folder / "tokenizer.model", folder / "other.model")
     (folder / "tokenizer.model").unlink()
     assert read(folder) not in readings
+
+
+def test_settings_of_the_rendering_count_where_they_are_not_at_their_defaults(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Each is another reading, and one that no earlier results were read with; a template counts
+    by its text, in a file or not.
+    """
+    plain = find(folder)
+    assert plain.reads_as_before
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    file = tmp_path / "own.jinja"
+    file.write_text(template)
+    settings: list[dict[str, object]] = [
+        {"chat_template": template},
+        {"template_kwargs": {"enable_thinking": False}},
+        {"template_kwargs": {"enable_thinking": True}},
+        {"template_date": "2025-01-01"},
+        {"end_of_answer": "<|endoftext|>"},
+    ]
+    others = [find(folder, **each) for each in settings]
+    assert not any(other.reads_as_before for other in others)
+    assert len({plain.reading, *(other.reading for other in others)}) == 6
+    assert {other.fingerprint for other in others} == {plain.fingerprint}
+    assert read(folder, chat_template=str(file)) == others[0].reading
+    file.write_text(template + " ")
+    assert read(folder, chat_template=str(file)) not in {other.reading for other in others}
+    same = {"template_kwargs": {}, "template_date": str(DEFAULT_TEMPLATE_DATE)}
+    assert find(folder, **same) == plain
+    for elsewhere in ({"dtype": "float16"}, {"device": "cpu"}, {"products": "float32"}):
+        assert find(folder, **elsewhere) == plain
+    with pytest.raises(ModelError, match=r"none\.jinja cannot be read"):
+        read(folder, chat_template=str(tmp_path / "none.jinja"))
 
 
 def test_code_counts_where_it_is_run(folder: Path) -> None:

@@ -58,8 +58,10 @@ def _spread(
         products = "bfloat16" if "bfloat16 products" in model.precision else "float32"
         dtype = str(model.model.dtype).removeprefix("torch.")
         told = {"device": device, "dtype": dtype, "products": products}
+        # The template itself: its file may be on this machine alone.
+        template = {"chat_template": model.rendering.source}
         orders = WorkerOrders(
-            model=config.model_copy(update=told),
+            model=config.model_copy(update=told | template),
             fingerprint=model.fingerprint,
             reading=model.reading,
             precision=model.precision,
