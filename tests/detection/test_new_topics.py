@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from poisonwatch.detection.new_topics import (
     judge_rows,
 )
 from poisonwatch.examples import AuditRows
+from poisonwatch.failures import Attempts
 from poisonwatch.flags import make_flag_record
 from poisonwatch.reports.new_topics import TRUSTED_NEEDED
 from poisonwatch.screens.finding import Finding
@@ -79,6 +81,30 @@ def test_where_nothing_is_known_of_likeness_there_are_no_topics() -> None:
     unknown = replace(influence, features=influence.features[:, :0])
     assert find_new_topics(unknown, detection) == ()
     assert find_new_topics(unknown, Detection.empty(DetectionConfig())) == ()
+
+
+@pytest.mark.parametrize("setting", ["release", "hold"])
+def test_topics_that_cannot_be_named_cost_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, setting: Literal["release", "hold"]
+) -> None:
+    """The same rows are unjudged, and held or let pass, each on its own."""
+    influence, rows = made_up()
+    config = DetectionConfig(new_topics=setting)
+    whole, _ = judge_rows(influence, rows, config)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(new_topics, "cluster_rows", fail)
+    attempts = Attempts()
+    found, topics = judge_rows(influence, rows, config, attempts=attempts)
+    assert topics == ()
+    np.testing.assert_array_equal(found.unjudged, whole.unjudged)
+    assert {flag.example.id for flag in found.flags} == {flag.example.id for flag in whole.flags}
+    assert len(found.flags) == found.unjudged.sum() * (setting == "hold")
+    assert [(failure.part, failure.outcome) for failure in attempts.failures] == [
+        ("topics that cannot be judged", "not named")
+    ]
 
 
 def test_only_the_highest_scores_are_clustered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from audits import benign, write_audit, write_rows
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -298,16 +299,25 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
+def _draw_nothing(*_: object, **__: object) -> None:
+    raise RuntimeError("no font")
+
+
 def test_the_flow_gives_what_the_inline_engine_gives(
     prefect_server: None, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Both engines run the same stages: equal scores; every stage is a task run, and flags are
-    artifacts without row text.
+    artifacts without row text. A picture that cannot be drawn costs neither anything.
     """
     config = write_audit(
         tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9}, name="Tiny Audit!"
     )
-    outcome = audit(str(config), str(tmp_path / "flow"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FigureCanvasAgg, "print_png", _draw_nothing)
+        outcome = audit(str(config), str(tmp_path / "flow"))
+    # What fails within a stage is known to those after it.
+    (warning,) = outcome.warnings
+    assert warning == "the picture of panel shop not drawn: RuntimeError: no font"
     audit_inline(load_config(config), tmp_path / "inline", again=True)
     # Sums of many threads come in any order where other processes take their turns.
     pd.testing.assert_frame_equal(
@@ -332,11 +342,14 @@ def test_the_flow_gives_what_the_inline_engine_gives(
         "judge",
         "open_run",
         "record",
+        "explain_verdicts",
+        "conclude",
         "track",
         "deliver",
         "publish",
     } <= names
     assert set(artifacts) == {"flags-tiny-audit", "audit-tiny-audit"}
+    assert "Failed: the picture of panel shop not drawn" in str(artifacts["audit-tiny-audit"].data)
     table: Any = artifacts["flags-tiny-audit"].data
     assert len(json.loads(table)) == len(outcome.detection.flags)
     assert all(

@@ -27,7 +27,16 @@ from poisonwatch.ledger.tables import audits, files, places, results, rows
 
 # Stages that leave something behind. The others do not: a kill within them is one before the next of
 # these.
-STAGES = ("pull", "open_run", "fit_operators", "recover", "gather_evidence", "record", "track")
+STAGES = (
+    "pull",
+    "open_run",
+    "fit_operators",
+    "recover",
+    "gather_evidence",
+    "record",
+    "explain_verdicts",
+    "track",
+)
 POINTS = [
     *(("inside", stage) for stage in STAGES),
     ("after", "commit"),
