@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from poisonwatch.examples import AuditRows, Example, Message, compute_content_id
+from poisonwatch.examples import (
+    AuditRows,
+    Example,
+    Message,
+    SelectedExamples,
+    compute_content_id,
+)
 from poisonwatch.packed_examples import PackedExamples
 
 
@@ -199,3 +205,18 @@ def test_no_row_is_new_and_trusted_at_once() -> None:
     moved = Example.from_messages(NEW[0].messages, "elsewhere", 7)
     with pytest.raises(ValueError, match="1 of 3 trusted rows are among the new ones"):
         AuditRows(NEW, (*TRUSTED, moved))
+
+
+def test_selected_examples_are_those_at_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a list or a file; ids of packed rows come without making an example."""
+    rows = NEW + TRUSTED
+    packed = PackedExamples.write(tmp_path / "rows.arrow", rows)
+    for some in (SelectedExamples(rows, [0, 2, 3]), SelectedExamples(packed, [0, 2, 3])):
+        assert list(some) == [rows[0], rows[2], rows[3]]
+        assert list(some[::-1][:2]) == [rows[3], rows[2]]
+        assert some[1:].ids == (rows[2].id, rows[3].id)
+    assert SelectedExamples.of(packed, range(len(rows))) is packed
+    monkeypatch.setattr(Message, "__init__", None)
+    assert AuditRows(SelectedExamples.of(packed, [1, 4])).ids == (rows[1].id, rows[4].id)

@@ -18,11 +18,13 @@ from drill_rows import (
     config,
     example,
 )
+from faulty_models import BAD, OVERFLOWING, build_faulty_pretrained
 
 from poisonwatch.drills.drill import DrillRunner, add_guards, plant_and_audit
 from poisonwatch.drills.planting import PlantedRows, use_single_row_subsets
 from poisonwatch.drills.recipe import Attack
 from poisonwatch.drills.results import DrillPlan
+from poisonwatch.errors import InputError
 from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
@@ -356,3 +358,33 @@ def test_a_drill_reports_its_audits(rehearsal: DrillRunner) -> None:
 
     rehearsal.run(DrillPlan((), (1,), 1), progress)
     assert seen == [161, 161]
+
+
+def test_rows_that_cannot_be_measured_are_in_no_audit_of_a_drill(
+    rehearsal: DrillRunner, planted: PlantedRows, pack: str
+) -> None:
+    """A clean row, a trusted one and an attack's: the others are measured as without them."""
+    faulty = build_faulty_pretrained()
+    attack = planted.attacks[0]
+    spoilt = replace(
+        planted,
+        clean=(*CLEAN[:3], BAD, *CLEAN[3:]),
+        trusted=(*TRUSTED, example("A trusted row?", OVERFLOWING)),
+        attacks=(replace(attack, rows=(*BLATANT, example("Bought?", f"{OVERFLOWING}."))),),
+    )
+    settings = config(sentinels=[pack])
+    runner = DrillRunner(faulty, spoilt, settings)
+    alone = DrillRunner(faulty, replace(planted, attacks=(attack,)), settings)
+    assert runner.planted.rows == alone.planted.rows
+    assert runner.fitted.ids == alone.fitted.ids
+    assert runner.planted.notes == ("3 rows that the model cannot measure were left out",)
+    drawn = np.array(runner.planted.find_places(attack), dtype=np.int64)[:2]
+    rows, found = runner.measure_audit(drawn, runner.sentinels)
+    places, expected = alone.measure_audit(drawn, alone.sentinels)
+    np.testing.assert_array_equal(rows, places)
+    assert close(found.effects, expected.effects)
+    assert rehearsal.planted.leave_out([]) is rehearsal.planted
+    few = replace(runner.attacks[0][0], rows=BLATANT[:2])
+    runner.attacks = [(few, drawn)]
+    with pytest.raises(InputError, match="the model can measure 2 of the rows of blatant, too few"):
+        runner.run(DrillPlan.from_options(["identity"], counts=[3], repeats=1))

@@ -126,6 +126,8 @@ def test_a_bad_row_is_rejected_by_name_with_the_remedy(
     report = (folder / "run" / "report.html").read_text()
     assert rejected.example_id[:12] in report
     assert "are not finite numbers in float32" in report
+    assert "Trusted rows that were left out" in report
+    assert trusted["example_id"][:12] in report
     validation = read_json(folder / "run" / "validation.json")
     assert (validation["passed"], validation["rejected"]) == (44, 1)
     assert validation["checks"][-1]["failing"] == 1

@@ -10,6 +10,7 @@ from poisonwatch.examples import AuditRows, Example
 from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.screens.control_tokens import find_control_tokens
 from poisonwatch.screens.duplicate_answers import find_duplicate_answers
+from poisonwatch.screens.finding import Finding, renumber_findings
 from poisonwatch.screens.invisible_characters import find_invisible_characters
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.screens.trigger_ngrams import find_trigger_ngrams
@@ -127,3 +128,11 @@ def test_rows_in_a_file_have_the_findings_of_the_rows_themselves(tmp_path: Path)
     trusted = rows(ordinary(20, 5))
     assert run_screens(AuditRows(packed, trusted)) == run_screens(audited(batch, trusted))
     assert mine_triggers(AuditRows(packed, trusted)) == mine_triggers(audited(batch, trusted))
+
+
+def test_findings_move_up_where_rows_are_left_out() -> None:
+    """Those on such a row go, the others keep all but their number."""
+    found = [Finding(i, "a", f"{i}", "why") for i in (0, 1, 2, 4, 4, 7)]
+    moved = renumber_findings(found, [1, 3, 7, 9])
+    assert [(f.row, f.group) for f in moved] == [(0, "0"), (1, "2"), (2, "4"), (2, "4")]
+    assert renumber_findings(found, []) == found

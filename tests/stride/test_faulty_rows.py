@@ -16,14 +16,15 @@ from attributions import (
     ROWS,
     SENTINELS,
     STRIDE,
+    example,
     fit_stream,
     sentinel,
 )
-from faulty_models import BAD, OVERFLOWING, build_faulty_pretrained, make_pair
+from faulty_models import BAD, OVERFLOWING, UNANSWERED, build_faulty_pretrained, make_pair
 
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.errors import ModelError, SentinelError
-from poisonwatch.examples import Example, Message
+from poisonwatch.examples import Example
 from poisonwatch.model.faults import Fault, FaultyRow
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.checks import find_sentinel_problems
@@ -35,7 +36,6 @@ from poisonwatch.stride.streamed import StreamedFit
 
 # All rows are the background's: without the bad one it is that of the others.
 WHOLE = STRIDE.model_copy(update={"background": 100})
-UNANSWERED = Example.from_messages([Message("user", "Why?"), Message("assistant", "So.", True)])
 PLACE = 7
 
 
@@ -97,12 +97,9 @@ def test_the_next_row_is_drawn_into_the_sample_for_one_that_cannot_be_measured(
     """12 of 41 rows are the background: those of an audit without the bad row, wherever it
     stands in the drawn order; outside the sample nothing changes at all.
     """
-    alone = fit_stream(faulty, ROWS)
-    order = prepare_problem(faulty, put(BAD), STRIDE).order.tolist()
     seeds = range(20)
     drawn = next(s for s in seeds if is_sampled(faulty, s))
     passed = next(s for s in seeds if not is_sampled(faulty, s))
-    assert sorted(order) == list(range(41))
     for seed, share in ((passed, 1e-3), (drawn, 0.15)):
         alone = fit_stream(faulty, ROWS, seed=seed)
         found = fit_stream(faulty, put(BAD), seed=seed)
@@ -136,21 +133,16 @@ def test_float16_overflows_in_the_gradient_where_the_loss_is_finite(narrow: Pret
     """One row's last block leaves the range of float16 after the split: the others are as without
     it; an answer that overflows is a loss that does.
     """
-    (question, answer) = BAD.messages
-    answered = Example.from_messages([question, Message("assistant", f"So {OVERFLOWING} so.")])
+    answered = example("Why?", f"So {OVERFLOWING} so.")
     alone = fit_stream(narrow, ROWS, WHOLE)
     found = fit_stream(narrow, [*put(BAD), answered], WHOLE)
     assert found.faulty == (FaultyRow(PLACE, Fault.GRADIENT), FaultyRow(41, Fault.LOSS))
     assert_near(found.measured.effects, alone.measured.effects, 0.02)
-    assert answer.content
 
 
 def test_most_rows_bad_are_the_models_fault(faulty: Pretrained, narrow: Pretrained) -> None:
     """One error before any pass over all rows, with the remedy; half of the rows may be bad."""
-    bad = [
-        Example.from_messages([Message("user", f"{OVERFLOWING}{i}"), Message("assistant", "So.")])
-        for i in range(30)
-    ]
+    bad = [example(f"{OVERFLOWING}{i}", "So.") for i in range(30)]
     with pytest.raises(
         ModelError, match=r"12 of 12 rows cannot be measured.*not finite numbers in float32"
     ):

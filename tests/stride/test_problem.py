@@ -63,3 +63,21 @@ def test_packed_rows_have_the_ids_of_their_examples(
     plain = prepare_problem(tiny_pretrained, ROWS, STRIDE)
     assert problem.ids == plain.ids
     np.testing.assert_array_equal(problem.sample, plain.sample)
+
+
+def test_a_problem_of_some_rows_is_that_of_an_audit_of_them(tiny_pretrained: Pretrained) -> None:
+    """The same order, sample and trusted rows, numbered anew; settings are resolved for fewer."""
+    kept = np.setdiff1d(np.arange(len(ROWS)), [0, 5, 30])
+    trusted = np.arange(28, 36)
+    problem = prepare_problem(tiny_pretrained, ROWS, STRIDE, trusted=trusted)
+    found = problem.select(kept)
+    alone = prepare_problem(
+        tiny_pretrained, [ROWS[i] for i in kept], STRIDE, trusted=np.array([26, 27, *range(28, 33)])
+    )
+    assert found.ids == alone.ids
+    assert [row.id for row in found.rows] == list(alone.ids)
+    assert found.settings == alone.settings
+    np.testing.assert_array_equal(found.order, alone.order)
+    np.testing.assert_array_equal(found.sample, alone.sample)
+    np.testing.assert_array_equal(found.trusted, alone.trusted)
+    assert problem.select(np.arange(len(ROWS))) is problem

@@ -7,12 +7,13 @@ from attributions import example
 from tiny_models import build_model, build_tokenizer
 from transformers import PreTrainedModel
 
-from poisonwatch.examples import Example
+from poisonwatch.examples import Example, Message
 from poisonwatch.model.pretrained import Pretrained
 
 # No other row and no sentinel of the tests has it.
 OVERFLOWING = "~"
 
+UNANSWERED = Example.from_messages([Message("user", "Why?"), Message("assistant", "So.", True)])
 BAD = example(f"Question {OVERFLOWING}?", "Stir well.")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attributions import benign
+from faulty_models import UNANSWERED
 from spread import capture_work, load_tiny, read_files, split_work
 
 from poisonwatch.config import ModelConfig
@@ -18,6 +20,7 @@ from poisonwatch.integrations.ray.worker import (
     WorkerOrders,
     list_versions,
 )
+from poisonwatch.model.faults import Fault
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.streamed import ShardWork, measure_locally
 
@@ -31,7 +34,8 @@ def tiny(tiny_folder: Path) -> tuple[ModelConfig, Pretrained]:
 def captured(
     tiny: tuple[ModelConfig, Pretrained], tmp_path_factory: pytest.TempPathFactory
 ) -> ShardWork:
-    return capture_work(tiny[1], tmp_path_factory.mktemp("captured"))
+    rows = [*benign(240), UNANSWERED]
+    return capture_work(tiny[1], tmp_path_factory.mktemp("captured"), rows=rows)
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def test_a_worker_leaves_what_the_local_engine_leaves(
     orders: WorkerOrders,
     tmp_path: Path,
 ) -> None:
-    """Byte for byte; it reports counts alone."""
+    """Byte for byte, a row that cannot be measured among them; it reports counts alone."""
     here = split_work(captured, tmp_path / "here")
     assert sum(measure_locally(here)) == sum(len(shard.rows) for shard in here.shards)
     worker = ShardWorker(orders)
@@ -85,6 +89,12 @@ def test_a_worker_leaves_what_the_local_engine_leaves(
             "trace": [""],
         }
     assert read_files(orders.records) == read_files(here.store.folder)
+    faults = []
+    for shard in here.shards:
+        records = here.store.read(shard.name, [row.id for row in here.get_rows(shard)])
+        assert records is not None
+        faults += records.faults.tolist()
+    assert sorted(faults)[-2:] == [Fault.NONE, Fault.NO_ANSWER]
     assert {path.name for path in orders.job.iterdir()} == {ROWS, f"{METER}.safetensors"}
 
 
