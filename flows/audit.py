@@ -150,7 +150,7 @@ def run_audit_stages(
                 checks=hash_checks(config.validation),
                 summary=summary,
                 unmeasured=unmeasured,
-                measurement=hash_measurement(config, version.model),
+                measurement=hash_measurement(config, version),
                 alerts=alerts,
                 groups=found.groups,
             )

@@ -57,7 +57,7 @@ def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -
         version,
         checks=hash_checks(config.validation),
         window=config.window,
-        measurement=hash_measurement(config, version.model),
+        measurement=hash_measurement(config, version),
     )
 
 

@@ -68,11 +68,11 @@ def hash_checks(validation: ValidationConfig) -> str:
     return hashlib.sha256(validation.model_dump_json().encode()).hexdigest()
 
 
-def hash_measurement(config: AuditConfig, fingerprint: str) -> str:
-    """SHA-256 of what rows are measured by: the model of that fingerprint, and the settings. Rows
+def hash_measurement(config: AuditConfig, version: Version) -> str:
+    """SHA-256 of what rows are measured by: the model and how it reads them, and the settings. Rows
     that could not be measured are tried anew under others.
     """
-    settings = [__version__, fingerprint]
+    settings = [__version__, version.model, version.reading or ""]
     for section in (config.model, config.stride):
         settings.append(section.model_dump_json())
     return hashlib.sha256("\n".join(settings).encode()).hexdigest()

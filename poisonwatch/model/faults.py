@@ -119,7 +119,8 @@ def has_finite_power(values: Tensor) -> Tensor:
     """Of which conversations (b,) the squares of all values (b, T, D) have a finite sum."""
     # Not each value alone: what enters second moments must have a finite square. A norm squares
     # without a copy, in the precision of the values.
-    return torch.linalg.vector_norm(values, dim=(1, 2)).isfinite()
+    norms: Tensor = torch.linalg.vector_norm(values, dim=(1, 2))
+    return norms.isfinite()
 
 
 def has_finite_rows(values: Tensor, rejected: Tensor) -> Tensor:
