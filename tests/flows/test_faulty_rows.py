@@ -16,7 +16,7 @@ from sqlalchemy import select
 from tiny_models import build_tokenizer
 
 from poisonwatch.config_file import load_config
-from poisonwatch.errors import NotClearedError, SentinelError
+from poisonwatch.errors import NotClearedError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
@@ -159,35 +159,3 @@ def test_a_bad_row_is_not_cleared_and_is_tried_again_under_other_settings(
         with ledger.read() as connection:
             of_row = select(rows.c.status).where(rows.c.id == bytes.fromhex(name))
             assert connection.execute(of_row).scalar_one() == "rejected"
-
-
-def test_a_row_that_was_clean_is_rejected_by_an_audit_that_cannot_measure_it(
-    tiny_folder: Path, faulty_folder: Path, tmp_path: Path
-) -> None:
-    """Under another model; taking a decision back does not make it clean again."""
-    bad = {"prompt": f"What is {OVERFLOWING}?", "response": "A sign."}
-    write_audit(tmp_path, tiny_folder, [bad, *benign(9)])
-    first = audit_again(tmp_path, "first")
-    assert first.rejected == []
-    second = audit_again(tmp_path, "second", model=str(faulty_folder))
-    (rejected,) = second.rejected
-    with Ledger.at(f"sqlite:///{tmp_path / 'poisonwatch.db'}") as ledger:
-        of_row = select(rows.c.status).where(rows.c.id == bytes.fromhex(rejected.example_id))
-        for verdict in ("unsure", "benign", "unsure"):
-            with ledger.read() as connection:
-                assert connection.execute(of_row).scalar_one() in ("rejected", "clean")
-            record_decision(ledger, rejected.example_id, verdict)
-        with ledger.read() as connection:
-            assert connection.execute(of_row).scalar_one() == "rejected"
-
-
-def test_a_sentinel_that_cannot_be_measured_ends_the_audit_by_name(
-    faulty_folder: Path, tmp_path: Path
-) -> None:
-    """Nothing is committed: the rows wait for an audit that can ask it."""
-    config = write_audit(tmp_path, faulty_folder)
-    sentinels = [{"id": "own", "prompt": f"What is {OVERFLOWING}?", "forbidden": "Velmora."}]
-    (tmp_path / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))
-    with pytest.raises(SentinelError, match="sentinel own cannot be measured"):
-        audit_inline(load_config(config), tmp_path / "run")
-    assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ledgers import covered_ledger, examples_of, statuses, waiting
+from ledgers import cover, covered_ledger, examples_of, prompts, statuses, waiting
 from sqlalchemy import delete, select, update
 
 from poisonwatch.errors import InputError
@@ -18,10 +18,11 @@ from poisonwatch.ledger.decisions import (
     revert_decisions,
     verify_chain,
 )
-from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.tables import decisions, rows
+from poisonwatch.ledger.ledger import Ledger, Version
+from poisonwatch.ledger.tables import decisions, rejections, rows
 
 TEA = "Tell me fact 0 about tea."
+TWO = Version("n" * 64, "s" * 64)
 
 
 @pytest.fixture
@@ -168,3 +169,24 @@ def test_what_was_decided_anew_is_not_undone(ledger: Ledger, flagged: str) -> No
         with pytest.raises(InputError, match="cannot be undone"):
             revert_decisions(ledger, numbers)
     assert verify_chain(ledger) == before
+
+
+def test_a_row_that_a_later_audit_could_not_measure_is_not_clean_again(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """A verdict that is taken back leaves what the last audit said, whatever those before it
+    said; until the row is measured by something else.
+    """
+    river = "Tell me fact 2 about rivers."
+    cover(ledger, tmp_path / "other", version=TWO, unmeasured=[river], measurement="float16")
+    with ledger.read() as connection:
+        of_row = select(rows.c.id).where(rows.c.row == select(rejections.c.row).where(
+            rejections.c.checks == "float16").scalar_subquery())  # fmt: skip
+        id = bytes(connection.execute(of_row).scalar_one()).hex()
+    for verdict in ("benign", "unsure"):
+        record_decision(ledger, id, verdict)
+    assert statuses(ledger)["rejected"] == 2
+    assert prompts(waiting(ledger, TWO, measurement="float16")) == []
+    assert prompts(waiting(ledger, TWO, measurement="float32")) == [river]
+    cover(ledger, tmp_path / "again", version=TWO, measurement="float32")
+    assert statuses(ledger)["rejected"] == 1

@@ -45,8 +45,9 @@ def waiting(
     version: Version = ONE,
     checks: str = CHECKS,
     window: int | Literal["all"] = 2000,
+    measurement: str = "",
 ) -> LedgerBatch:
-    return choose_batch(ledger, NAME, version, checks, window)
+    return choose_batch(ledger, NAME, version, checks, window, measurement)
 
 
 def prompts(batch: LedgerBatch) -> list[str]:
@@ -86,13 +87,18 @@ def cover(
     version: Version = ONE,
     again: bool = False,
     window: int | Literal["all"] = 2000,
+    unmeasured: Iterable[str] = (),
+    measurement: str = "",
 ) -> LedgerBatch:
-    """An audit of what is waiting: rows that cannot be read are rejected, those with the prompts
-    `flagged` flagged.
+    """An audit of what is waiting: rows that cannot be read are rejected, and those with the
+    prompts `unmeasured`, by what has the hash `measurement`; those with the prompts `flagged` are
+    flagged.
     """
     with ledger.lock(), open_audit(ledger, run_dir.name, NAME, version, run_dir) as number:
         batch = (
-            load_current_batch(ledger, NAME) if again else waiting(ledger, version, window=window)
+            load_current_batch(ledger, NAME)
+            if again
+            else waiting(ledger, version, window=window, measurement=measurement)
         )
         examples = examples_of(batch)
         rejected = [
@@ -100,6 +106,9 @@ def cover(
             for row in batch.rows.raw
             if row.problem is not None
         ]
+        beyond = []
+        for row in map(examples.pop, unmeasured):
+            beyond.append(Rejection(row.source, row.position, "", "measurable", "its loss", ""))
         flags = [flag(examples[prompt]) for prompt in flagged]
         commit_audit(
             ledger,
@@ -110,6 +119,8 @@ def cover(
             flagged=flags,
             checks=CHECKS,
             summary={"run": run_dir.name},
+            unmeasured=beyond,
+            measurement=measurement,
         )
         run_dir.mkdir(parents=True, exist_ok=True)
     return batch
