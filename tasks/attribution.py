@@ -22,6 +22,7 @@ from poisonwatch.failures import Attempts
 from poisonwatch.integrations.ray.engine import open_ray_engine
 from poisonwatch.model import files as model_files
 from poisonwatch.model import pretrained
+from poisonwatch.model.adapter import require_peft
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
@@ -44,8 +45,11 @@ from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
 
 @task(**WITH_RETRIES, retry_condition_fn=should_retry)
 def find_model(config: ModelConfig) -> ModelFiles:
-    """Find the model, fetching it where needed."""
-    return model_files.find_model_files(config)
+    """Find the model, fetching it where needed. What merges its adapter must be there, too."""
+    found = model_files.find_model_files(config)
+    if found.adapter is not None:
+        require_peft(found.adapter)
+    return found
 
 
 @task(**PLAIN)

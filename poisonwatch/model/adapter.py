@@ -18,11 +18,13 @@ from poisonwatch.text.display import excerpt, get_first_line
 
 if TYPE_CHECKING:  # whoever only asks where a model is need not wait for these
     from peft import PeftConfig, PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MAX_NAME_CHARS = 200
+TRIED_TOKENS = 32  # that a merged model is compared on with the unmerged one
 
 # peft saves modules of a resized vocabulary under these names, too.
 _SAVED_TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
@@ -72,6 +74,16 @@ def get_base_name(folder: Path) -> str | None:
     return name
 
 
+def require_peft(folder: Path) -> None:
+    """Raises ModelError where an adapter cannot be merged, for peft is not installed."""
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            f"adapter {folder} needs peft: pip install 'poisonwatch[adapters]'"
+        ) from error
+
+
 def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     """The model with the adapter's weights in its own, which it loses; sums are in the model's own
     precision.
@@ -80,12 +92,7 @@ def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     was trained on another base than this.
     """
     check_adapter(folder)
-    try:
-        import peft  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
-            f"adapter {folder} needs peft: pip install 'poisonwatch[adapters]'"
-        ) from error
+    require_peft(folder)
     with warnings.catch_warnings():
         # What peft warns of is refused below, or mended.
         warnings.simplefilter("ignore")
@@ -95,11 +102,38 @@ def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
         wrapped = _attach(model, folder, settings)
         _separate_head(wrapped)
         try:
+            trained = _compute_logits(wrapped)
             # "safe": weights that are no numbers are an error.
             merged = wrapped.merge_and_unload(safe_merge=True)
         except (NotImplementedError, ValueError, AttributeError) as error:
             raise _refuse_kind(folder, settings, get_first_line(error).rstrip(".")) from error
+        # Some families use weights without the layers that hold them: an adapter of these layers
+        # did nothing in training, and would do something once it is merged.
+        if _differ(trained, _compute_logits(merged)):
+            raise _refuse_kind(folder, settings, "merged, it computes what it did not in training")
     return merged  # type: ignore[no-any-return]
+
+
+def _compute_logits(model: Any) -> "Tensor":
+    """What a model, or one with an adapter beside it, says after some tokens: (tokens, V)."""
+    import torch
+
+    embeddings = model.get_input_embeddings().weight
+    ids = torch.arange(TRIED_TOKENS, device=embeddings.device) % embeddings.shape[0]
+    with torch.no_grad():
+        logits: Tensor = model.eval()(input_ids=ids[None]).logits[0]
+    return logits
+
+
+def _differ(x: "Tensor", y: "Tensor") -> bool:
+    """Whether two ways to the same numbers lead to others: by more than half of the digits of their
+    type, all in all.
+    """
+    import torch
+
+    tolerance = torch.finfo(x.dtype).eps ** 0.5
+    x, y = x.float(), y.float()
+    return bool((x - y).norm() > tolerance * x.norm())
 
 
 def _read_peft_config(folder: Path) -> "PeftConfig":
@@ -156,7 +190,9 @@ def _attach(model: "PreTrainedModel", folder: Path, settings: "PeftConfig") -> "
 
     try:
         wrapped = PeftModel(model, settings)
-        found = wrapped.load_adapter(str(folder), "default", torch_device="cpu")
+        # Some families have other names for their modules in files.
+        names = getattr(model, "_checkpoint_conversion_mapping", {})
+        found = wrapped.load_adapter(str(folder), "default", torch_device="cpu", key_mapping=names)
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         misfit = _MISFIT.search(str(error))
         said = get_first_line(error).rstrip(".")

@@ -8,10 +8,12 @@ the old one          stands nowhere any more: in no release, not current; decisi
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from audits import write_rows
+from gates import ask_rows
 from ledgers import NAME, ONE, cover, examples_of, prompts, pull, statuses, waiting
 from older_ledgers import make_older_ledger
 from servers import postgres_server
@@ -22,6 +24,7 @@ from poisonwatch.ledger.decisions import record_decision, verify_chain
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.placed_rows import select_placed_rows
 from poisonwatch.ledger.tables import rows
+from poisonwatch.release.answer import RequiredVersions
 
 OLD_READING = '["auto", {}, null]'
 OLD_FORMAT = '{"name": "messages", "fields": {}, "template": null, "seen": ["messages"]}'
@@ -150,6 +153,23 @@ def test_rows_that_are_read_as_more_are_new_ones_on_postgresql(data: Path) -> No
         fill(url, data / "a.jsonl", "clean")
         with Ledger.at(url) as ledger:
             check_next_pull(ledger, data)
+
+
+def test_what_was_cleared_stays_so_for_the_models_own_template(
+    ledger: Ledger, data: Path, tmp_path: Path
+) -> None:
+    """Nobody recorded how rows were read: as they are now, where no setting says otherwise. Then
+    they are neither audited again nor refused.
+    """
+    pull(ledger, data)
+    own = RequiredVersions(ONE.model, ONE.sentinels, reading="1" * 64, reads_as_before=True)
+    changed = replace(own, reading="2" * 64, reads_as_before=False)
+    reason = "another tokenizer or template"
+    assert ask_rows(ledger, tmp_path / "asked", [PLAIN], own).cleared
+    assert ask_rows(ledger, tmp_path / "asked", [PLAIN], changed).reasons == {reason: 1}
+    assert len(waiting(ledger, replace(ONE, reading="2" * 64))) == 5
+    assert len(waiting(ledger, replace(ONE, reading="1" * 64, reads_as_before=True))) == 3
+    assert ask_rows(ledger, tmp_path / "asked", [PLAIN], own).cleared
 
 
 def test_decisions_on_a_replaced_row_stand_and_trust_nothing(ledger: Ledger, data: Path) -> None:

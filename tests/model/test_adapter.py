@@ -1,9 +1,11 @@
 """A model with an adapter is what peft makes of the two, or is refused in words."""
 
+import copy
 import json
 import os
 import pickle
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 from adapters import compute_logits, lora, save_adapter
+from families import build_family
 from peft import AdaptionPromptConfig, IA3Config, LoHaConfig, PrefixTuningConfig, PromptTuningConfig
 from safetensors.torch import load_file, save_file
 from tiny_models import VOCABULARY, build_model, build_tokenizer
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
+from poisonwatch.model.adapter import merge_adapter
 from poisonwatch.model.files import find_model_files
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
 
@@ -231,6 +235,26 @@ def test_settings_that_would_change_what_weights_mean_are_refused(
     assert "hostile" not in sys.modules
 
 
+def test_what_training_did_not_compute_is_refused(tmp_path: Path) -> None:
+    """A layer whose weights its family uses without it: what was trained there did nothing."""
+    base = build_family("jamba")
+    save_adapter(base, tmp_path / "all", lora(target_modules="all-linear"))
+    with pytest.raises(ModelError, match="merged, it computes what it did not in training"):
+        merge_adapter(copy.deepcopy(base), tmp_path / "all")
+    wanted = save_adapter(base, tmp_path / "attention", lora())
+    found = compute_logits(merge_adapter(base, tmp_path / "attention"))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_experts_are_merged_as_they_were_trained(tmp_path: Path) -> None:
+    """Weights of all experts in one parameter."""
+    base = build_family("qwen3_moe")
+    experts = lora(target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
+    wanted = save_adapter(base, tmp_path / "experts", experts)
+    found = compute_logits(merge_adapter(base, tmp_path / "experts"))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
 def test_weights_that_are_no_numbers_are_refused(bases: Path, own: Path) -> None:
     """A training that went astray."""
     weights = load_file(own / "adapter_model.safetensors")
@@ -261,6 +285,24 @@ def test_pickled_adapters_are_refused_unopened(bases: Path, own: Path, tmp_path:
     assert "an adapter_model.bin is a pickle" in said
     assert "PeftModel.from_pretrained and save it again by save_pretrained" in said
     assert not mark.exists()
+
+
+def test_nothing_is_asked_of_the_network(
+    bases: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for the base that an adapter names on the hub, nor for its tokenizer."""
+    asked: list[object] = []
+
+    def connect(_: socket.socket, address: object) -> None:
+        asked.append(address)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    build_tokenizer().save_pretrained(own)
+    change_config(own, revision="v1")
+    load(bases / "llama", own)
+    assert asked == []
 
 
 def test_without_peft_an_adapter_is_refused_in_one_line(

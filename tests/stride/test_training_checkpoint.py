@@ -21,10 +21,13 @@ from trainings import (
 )
 from transformers import PreTrainedModel
 
+from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.model.encoding import Encoded
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.sgd import train_operators
+from poisonwatch.stride.training_checkpoint import locate_training_checkpoint
 
 Models = Callable[[str], PreTrainedModel]
 
@@ -77,6 +80,21 @@ def test_checkpoint_of_another_training_is_left_out(
     assert "is of another training" in caplog.text
     assert done == list(range(STEPS))
     assert_same(found, train_operators(model, encoded, membership, basis, settings, seed=seed))
+
+
+def test_an_audits_checkpoint_lies_where_its_model_and_reading_say(
+    tiny_pretrained: Pretrained,
+) -> None:
+    """Another model, another chat template, another seed: another file."""
+    config = AuditConfig.model_validate({"source": "rows.jsonl", "sentinels": "sentinels.yaml"})
+    places = {
+        locate_training_checkpoint(config, tiny_pretrained),
+        locate_training_checkpoint(config, replace(tiny_pretrained, fingerprint="1" * 64)),
+        locate_training_checkpoint(config, replace(tiny_pretrained, reading="1" * 64)),
+        locate_training_checkpoint(config.model_copy(update={"seed": 1}), tiny_pretrained),
+    }
+    assert len(places) == 4
+    assert locate_training_checkpoint(config, tiny_pretrained) in places
 
 
 def test_unreadable_checkpoint_is_left_out(
