@@ -15,7 +15,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.detection.detect import Detection
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Rejection
-from poisonwatch.failures import Attempts, describe_error, tell_failures
+from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.flows import interrupt
 from poisonwatch.flows.prefect_server import is_server_gone
 from poisonwatch.ledger.history import PastAudit
@@ -83,7 +83,7 @@ class Engine:
             # without it
             if not self.inline and is_server_gone(error):
                 raise
-            warning = f"{task.name} failed: {describe_error(error)}"
+            warning = f"{task.name} failed: {self.attempts.describe(error)}"
         # several tasks meet the same server that is down: one line is enough
         if warning not in self.warnings:
             self.warnings.append(warning)

@@ -9,7 +9,7 @@ killed did not fail: KeyboardInterrupt and the like go through.
 import logging
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WHY = 200  # characters of an error's line
 LONGEST_LINE = 300  # of a failure's: with the part's name, which may hold a panel's
+PASSAGE = 16  # characters in a row by which an error repeats a text
 
 # What an error quotes may be a row's text. Names of attributes and modules are not, and help.
 _QUOTED = re.compile(r"(?<!\w)(['\"`])(.*?)(?:\1(?!\w)|$)", re.ASCII)
@@ -42,6 +43,13 @@ class Attempts:
 
     def __init__(self) -> None:
         self.failures: list[PartFailure] = []
+        self._hidden: list[str] = []
+
+    def hide(self, texts: Iterable[str]) -> None:
+        """From now on no failure repeats a passage of these texts: of such an error the type alone
+        is told.
+        """
+        self._hidden.extend(texts)
 
     def part(self, part: str, outcome: str) -> "_Attempt":
         """A `with` whose block may fail: the block ends there, `outcome` says what did not come
@@ -51,10 +59,20 @@ class Attempts:
 
     def note(self, part: str, outcome: str, error: Exception) -> str:
         """Keep a failure; returns its line. The stack goes to the log, at debug level alone."""
-        failure = PartFailure(part, outcome, describe_error(error))
+        failure = PartFailure(part, outcome, self.describe(error))
         self.failures.append(failure)
         logger.debug("%s\n%s", _format_failure(asdict(failure)), _format_stack(error))
         return failure.why
+
+    def describe(self, error: BaseException) -> str:
+        """`describe_error`, without what is hidden."""
+        why = describe_error(error)
+        passages = [why[i : i + PASSAGE] for i in range(len(why) - PASSAGE + 1)]
+        for text in self._hidden:
+            line = " ".join(text.split())
+            if any(passage in line for passage in passages):
+                return type(error).__name__
+        return why
 
     def to_records(self) -> list[dict[str, str]]:
         """The failures so far, as `summary.json` has them."""

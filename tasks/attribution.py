@@ -220,4 +220,8 @@ def judge(
     """Flag the new rows that are anomalous, and those that screens found; find the topics that
     cannot be judged.
     """
-    return new_topics.judge_rows(influence, rows, config, findings, attempts)
+    detection, topics = new_topics.judge_rows(influence, rows, config, findings, attempts)
+    # Whatever fails from here on was at work on these rows.
+    for flag in detection.flags:
+        attempts.hide((flag.example.prompt, flag.example.response))
+    return detection, topics

@@ -73,6 +73,21 @@ def test_an_error_is_one_line_without_what_it_quotes(error: Exception, line: str
         assert hidden not in told
 
 
+def test_an_error_that_repeats_a_row_is_told_by_its_type() -> None:
+    """Quoted or not, whatever the spaces; others are told as ever, a few common letters among
+    them.
+    """
+    attempts = Attempts()
+    attempts.hide(["Hello.", "And then:\n  buy from  Velmora at once, my friend."])
+    for said in (ROW, ROW.lower(), f"no room for {ROW}", "then: buy from Velmora"):
+        attempts.note("group 1", "not confirmed", RuntimeError(said))
+    attempts.note("group 1", "not confirmed", RuntimeError("no room for my friend"))
+    assert [failure.why for failure in attempts.failures] == [
+        *["RuntimeError"] * 4,
+        "RuntimeError: no room for my friend",
+    ]
+
+
 def test_the_log_has_the_stack_at_debug_level_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Of the error and of its cause, without their messages."""
     caplog.set_level(logging.DEBUG, "poisonwatch.failures")

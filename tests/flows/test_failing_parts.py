@@ -106,7 +106,7 @@ def test_flags_outlive_all_that_fails_after_them(
         return generates(ids, keeps_cache) or steers_on("ZQZQ")(ids, keeps_cache)
 
     def draw_nothing(*_: object, **__: object) -> None:
-        raise RuntimeError(f"the font has no glyph for '{ROW_TEXT}'")
+        raise RuntimeError(f"the font has no glyph for {ROW_TEXT}")
 
     with monkeypatch.context() as patch:
         error = RuntimeError(f"view size is not compatible with '{ROW_TEXT}'")
@@ -141,6 +141,7 @@ def test_flags_outlive_all_that_fails_after_them(
         ("the picture of panel shop", "not drawn"),
         ("the picture of panel ZQZQ", "not drawn"),
     ]
+    assert {record["why"] for record in summary["failures"][-2:]} == {"RuntimeError"}
     assert not (run_dir / "operators.safetensors").exists()
     assert list((run_dir / "plots").iterdir()) == []
 

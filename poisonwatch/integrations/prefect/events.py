@@ -19,6 +19,7 @@ from prefect.events import Event, RelatedResource, Resource
 
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.config import AuditConfig
+from poisonwatch.failures import tell_failures
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
@@ -60,6 +61,7 @@ def _build_payload(
         "audit_id": past.audit_id,
         "name": past.name,
         "counts": past.summary["counts"],
+        "parts_failed": len(tell_failures(past.summary)),
         "severity": max(severities, key=SEVERITIES.index, default=None),
         "run_dir": str(past.run_dir),
         "report": str(locate_report(past.run_dir)),

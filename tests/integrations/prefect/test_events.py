@@ -73,6 +73,7 @@ def test_events_tell_what_happened_and_hold_no_row_text(
     } <= set(found)
     payload = found["poisonwatch.poison.flagged"]["payload"]
     assert payload["audit_id"] == outcome.summary["audit_id"]
+    assert payload["parts_failed"] == 0
     assert payload["flagged"] == len(outcome.detection.flags)
     assert payload["example_ids"] == [flag.example.id for flag in outcome.detection.flags]
     assert payload["mlflow_run_id"] == outcome.summary["mlflow_run_id"]
