@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from poisonwatch.errors import ModelError
 from poisonwatch.model.devices import find_input_device
-from poisonwatch.model.hooks import get_states, widen
+from poisonwatch.model.hooks import get_states, replace_head_states, widen
 from poisonwatch.text.display import get_first_line
 
 # What a model raises that cannot read text alone, or not as it is called here.
@@ -76,7 +76,11 @@ def inspect_architecture(model: PreTrainedModel) -> Architecture:
         finding = "its tokens see later ones"
     if finding is not None:
         raise _refuse(model, finding)
-    return Architecture(blocks, head, torch.equal(widen(watched.said[-1]).to(o.device), widen(o)))
+    h, said = watched.heard[-1].flatten(0, 1), watched.said[-1]
+    ends_with_head = torch.equal(widen(said).to(o.device), widen(o))
+    if not ends_with_head and differ(o.flatten(0, 1), compute_logits(model, head, h)):
+        raise _refuse(model, "its logits depend on more than the states that its head sees")
+    return Architecture(blocks, head, ends_with_head)
 
 
 def find_decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
@@ -113,6 +117,18 @@ def choose_model_class(folder: Any, trust_remote_code: bool) -> Any:
     return AutoModelForCausalLM
 
 
+def compute_logits(model: PreTrainedModel, head: nn.Module, h: Tensor) -> Tensor:
+    """The logits (n, V) of states (n, D) that the head sees, with what a family does to them after
+    its head.
+    """
+    # What follows the head stands in the model's own forward: one token goes through all of it, and
+    # its state gives way to these at the head.
+    token = torch.zeros(1, 1, dtype=torch.long, device=find_input_device(model))
+    with torch.set_grad_enabled(h.requires_grad), replace_head_states(head, h):
+        logits: Tensor = model(input_ids=token, use_cache=False).logits
+    return logits[0]
+
+
 def differ(x: Tensor, y: Tensor) -> bool:
     """Whether two ways to the same numbers lead to others: to more than half of the digits of their
     type, counted from the largest. What overflows on both is the same.
@@ -125,11 +141,12 @@ def differ(x: Tensor, y: Tensor) -> bool:
 @dataclass(slots=True)
 class _Watched:
     """What was seen of one pass: the blocks that were run, by place, the shapes of the states that
-    they were run on, and what the head said.
+    they were run on, what the head was given, and what it said.
     """
 
     ran: list[int] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    heard: list[Tensor] = field(default_factory=list)
     said: list[Tensor] = field(default_factory=list)
 
     @contextmanager
@@ -147,10 +164,12 @@ class _Watched:
             for place, block in enumerate(blocks):
                 hook = block.register_forward_pre_hook(listen_to(place), with_kwargs=True)
                 hooks.enter_context(hook)
-            hooks.enter_context(
-                head.register_forward_hook(lambda _, __, output: self.said.append(output))
-            )
+            hooks.enter_context(head.register_forward_hook(self._hear))
             yield
+
+    def _hear(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.heard.append(args[0])
+        self.said.append(output)
 
 
 def _find_obstacle(watched: _Watched, depth: int, shape: tuple[int, ...]) -> str | None:

@@ -15,11 +15,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from poisonwatch.errors import ModelError
-from poisonwatch.model.architecture import READING_ERRORS, differ, inspect_architecture
+from poisonwatch.model.architecture import (
+    READING_ERRORS,
+    compute_logits,
+    differ,
+    inspect_architecture,
+)
 from poisonwatch.model.devices import find_input_device
 from poisonwatch.model.encoding import Answers, Batch, Encoded, make_batches
 from poisonwatch.model.generation import can_read_on, generate_answers
@@ -121,16 +126,16 @@ class FrozenModel:
         answers, targets = _find_answers(batch)
         counts = torch.tensor(answers.counts)
         with torch.enable_grad(), self._split() as seen:
-            h, head = self._run_to_head(batch, answers)
-            device = h.device
-            owner = torch.arange(len(counts)).repeat_interleave(counts).to(device)
-            share = (1 / counts).to(device)  # of a token in its conversation's loss
-            # Rows do not see each other, so that one backward pass over the sum of losses gives
-            # every row its own gradient.
-            token_loss, dh = compute_loss_gradients(
-                head, h, targets, (batch.signs.to(device) * share)[owner], self.vocabulary
-            )
-            (g,) = torch.autograd.grad(h, seen[0], dh)
+            h = self._run_to_head(batch, answers)
+        device = h.device
+        owner = torch.arange(len(counts)).repeat_interleave(counts).to(device)
+        share = (1 / counts).to(device)  # of a token in its conversation's loss
+        # Rows do not see each other, so that one backward pass over the sum of losses gives every
+        # row its own gradient.
+        token_loss, dh = compute_loss_gradients(
+            self._say, h, targets, (batch.signs.to(device) * share)[owner], self.vocabulary
+        )
+        (g,) = torch.autograd.grad(h, seen[0], dh)
         total = torch.zeros(len(counts), device=device, dtype=token_loss.dtype)
         return StateGradients(
             z=seen[0].detach().float().to(self.device),
@@ -146,8 +151,8 @@ class FrozenModel:
         """
         answers, targets = _find_answers(batch)
         with torch.no_grad(), self._split() as seen, record_extras(self._below) as extras:
-            h, head = self._run_to_head(batch, answers)
-            token_loss = compute_losses(head, h, targets, self.vocabulary)
+            h = self._run_to_head(batch, answers)
+        token_loss = compute_losses(self._say, h, targets, self.vocabulary)
         z = widen(seen[0].detach()).to(self.device)
         run = SplitRun(batch=batch, z=z, extras=extras[-1])
         return run, _average(token_loss, answers).to(self.device)
@@ -197,8 +202,8 @@ class FrozenModel:
         repeated = _repeat_rows(run.batch, m)
         answers, targets = _find_answers(repeated)
         with torch.no_grad(), self._resume(run, z):
-            h, head = self._run_to_head(repeated, answers)
-            token_loss = compute_losses(head, h, targets, self.vocabulary)
+            h = self._run_to_head(repeated, answers)
+        token_loss = compute_losses(self._say, h, targets, self.vocabulary)
         return _average(token_loss, answers).view(-1, m).to(self.device)
 
     def generate(
@@ -244,16 +249,18 @@ class FrozenModel:
         logits: Tensor = output.logits
         return logits
 
-    def _run_to_head(self, batch: Batch, answers: Answers) -> tuple[Tensor, Callable[..., Any]]:
-        """What becomes logits (n, V) of the answer tokens, and what makes it so: the states (n, D)
-        that the head sees, and the head.
-        """
-        if not self._ends_with_head:
-            with select_answers(self._head, answers):
-                return self._run(batch)[0], nn.Identity()
+    def _run_to_head(self, batch: Batch, answers: Answers) -> Tensor:
+        """The states (n, D) that the head sees of the answer tokens (`_say`: their logits)."""
         with stop_at_head(self._head, answers) as seen, suppress(Stop):
             self._run(batch)
-        return seen[0], self._head
+        return seen[0]
+
+    def _say(self, h: Tensor) -> Tensor:
+        """The logits (n, V) of states (n, D) that the head sees."""
+        if self._ends_with_head:
+            logits: Tensor = self._head(h)
+            return logits
+        return compute_logits(self.model, self._head, h)
 
     def _split(
         self, states: Tensor | None = None, stop: bool = False

@@ -104,6 +104,12 @@ def select_last(head: nn.Module) -> RemovableHandle:
     return handle
 
 
+def replace_head_states(head: nn.Module, h: Tensor) -> RemovableHandle:
+    """Give the head other states (n, D): logits become (1, n, V)."""
+    handle: RemovableHandle = head.register_forward_pre_hook(lambda _, args: (h[None], *args[1:]))
+    return handle
+
+
 @contextmanager
 def stop_at_head(head: nn.Module, answers: Answers) -> Iterator[list[Tensor]]:
     """End the pass before the head; the list receives the states (n, D) of the positions that

@@ -93,6 +93,17 @@ def _double_the_states(model: PreTrainedModel) -> None:
     model.model.embed_tokens.register_forward_hook(lambda _, __, z: z.repeat(1, 2, 1))
 
 
+def _add_the_embeddings(model: PreTrainedModel) -> None:
+    forward, embed = model.forward, model.get_input_embeddings()
+
+    def add(input_ids: torch.Tensor, **more: Any) -> Any:
+        output = forward(input_ids=input_ids, **more)
+        output.logits = output.logits + embed(input_ids).sum(dim=-1, keepdim=True)
+        return output
+
+    model.forward = add
+
+
 def _need_an_image(model: PreTrainedModel) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("pixel_values are missing\nmore lines")
@@ -108,6 +119,7 @@ def _need_an_image(model: PreTrainedModel) -> None:
         (_turn_the_blocks_round, "text does not go through its blocks in their order"),
         (_look_ahead, "its tokens see later ones"),
         (_double_the_states, r"before its block 0 have the shape \(2, 4, 32\), not \(2, 2, 32\)"),
+        (_add_the_embeddings, "its logits depend on more than the states that its head sees"),
         (_need_an_image, "it does not read text alone in torch.float32: pixel_values are missing;"),
     ],
 )

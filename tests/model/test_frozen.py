@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import build_family
 from tiny_models import FAMILIES, build_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -435,6 +436,32 @@ def test_logits_that_are_capped_after_the_head_are_what_counts(batch: Batch) -> 
     torch.testing.assert_close(
         split.resume_losses(run, run.z[:, None])[:, 0].float(), seen.loss, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "granite", "cohere"])
+def test_logits_are_made_a_few_at_a_time(
+    batch: Batch, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a family caps or scales what its head says: no more than LOGITS_AT_ONCE numbers,
+    and the same losses and gradients.
+    """
+    model = build_family(family)
+    split = FrozenModel(model, 1)
+    run, _ = split.run_losses(batch)
+    moved = 1.1 * run.z[:, None].repeat(1, 2, 1, 1)
+    whole, losses = split.compute_state_gradients(batch), split.resume_losses(run, moved)
+    monkeypatch.setattr("poisonwatch.model.head.LOGITS_AT_ONCE", 5 * 300)
+    sizes = []
+    hook = model.lm_head.register_forward_hook(lambda _, __, o: sizes.append(o.numel()))
+    with hook:
+        parts = split.compute_state_gradients(batch)
+        found = split.resume_losses(run, moved)
+    assert max(sizes) == 5 * 300
+    assert len(sizes) > 10
+    torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(parts.g, whole.g, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found, losses, rtol=1e-5, atol=1e-5)
+    assert torch.equal(split.run_losses(batch)[0].z, run.z)
 
 
 class Asking(TorchDispatchMode):
