@@ -7,6 +7,7 @@ byte-level ones have merges learnt from the rows themselves, and others prepend 
 as SentencePiece does.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -195,13 +196,13 @@ def _iterate_texts() -> Iterable[str]:
     yield "The user and the assistant say what they think, system and tools\n\n" * 3
 
 
-def _wrap(tokenizer: Tokenizer, template: str) -> PreTrainedTokenizerFast:
+def _wrap(tokenizer: Tokenizer, template: str, **named: str) -> PreTrainedTokenizerFast:
     control = find_control(template)
     begins = [token for token in _BEGINS if token in control]
     ends = [token for token in _ENDS if token in control]
     tokens = [AddedToken(token, special=True, normalized=False) for token in control]
     tokenizer.add_special_tokens(tokens)
-    named = {"eos_token": ends[0], "pad_token": "<|endoftext|>"}
+    named |= {"eos_token": ends[0], "pad_token": "<|endoftext|>"}
     if begins or "bos_token" in template:
         named["bos_token"] = (begins or ["<s>"])[0]
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
@@ -234,14 +235,19 @@ def build_spaced_tokenizer(template: str) -> PreTrainedTokenizerFast:
     unknown = "<unk>"
     tokenizer = Tokenizer(models.BPE(unk_token=unknown, byte_fallback=True, fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=700,
         show_progress=False,
         special_tokens=[unknown, *(f"<0x{byte:02X}>" for byte in range(256))],
     )
     tokenizer.train_from_iterator(_iterate_texts(), trainer)
-    return _wrap(tokenizer, template)
+    # Bytes were named to have a place in the vocabulary: they are no control tokens.
+    described = json.loads(tokenizer.to_str())
+    described["added_tokens"] = []
+    return _wrap(Tokenizer.from_str(json.dumps(described)), template, unk_token=unknown)
 
 
 def list_families() -> list[str]:

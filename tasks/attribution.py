@@ -168,8 +168,7 @@ def screen(
     rows: AuditRows, model: Pretrained, names: list[ScreenName], mine: NgramMine | None = None
 ) -> list[Finding]:
     """Look for rows that give themselves away in their text."""
-    special = list(map(str, model.tokenizer.all_special_tokens))
-    return screens.run_screens(rows, special, names, mine)
+    return screens.run_screens(rows, model.special_tokens, names, mine)
 
 
 @task(**PLAIN)

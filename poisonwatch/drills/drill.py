@@ -82,7 +82,7 @@ class DrillRunner:
     ) -> None:
         self.config = config
         self.stride = use_single_row_subsets(config.stride)
-        self.special_tokens = list(map(str, pretrained.tokenizer.all_special_tokens))
+        self.special_tokens = pretrained.special_tokens
         self.sentinels = load_sentinels(config.sentinels)
         fitted = fit(
             pretrained,

@@ -67,6 +67,22 @@ class TemplateSettings:
 DEFAULT_SETTINGS = TemplateSettings()
 
 
+def find_special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every control token of a tokenizer."""
+    special = set(tokenizer.all_special_ids)
+    # Many chat models add their turn markers without naming them among the special tokens.
+    for i, token in tokenizer.added_tokens_decoder.items():
+        if token.special:
+            special.add(i)
+    return frozenset(special)
+
+
+def list_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """How the control tokens of a tokenizer are spelt, the longest first."""
+    spelt = tokenizer.convert_ids_to_tokens(sorted(find_special_ids(tokenizer)))
+    return tuple(sorted(filter(None, spelt), key=lambda token: (-len(token), token)))
+
+
 class ChatTemplate:
     """A tokenizer's chat template with its settings; `is_missing` where a base model has none."""
 
@@ -122,18 +138,12 @@ class ChatTemplate:
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Every control token; the assistant's turn ends with one."""
-        special = set(self.tokenizer.all_special_ids)
-        # Many chat models add their turn markers without naming them among the special tokens.
-        for i, token in self.tokenizer.added_tokens_decoder.items():
-            if token.special:
-                special.add(i)
-        return frozenset(special)
+        return find_special_ids(self.tokenizer)
 
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
         """How the control tokens are spelt, the longest first."""
-        spelt = self.tokenizer.convert_ids_to_tokens(sorted(self.special_ids))
-        return tuple(sorted(filter(None, spelt), key=lambda token: (-len(token), token)))
+        return list_special_tokens(self.tokenizer)
 
     def render(
         self, turns: Sequence[Record], tools: Sequence[Record] = (), prompt: bool = False

@@ -94,7 +94,10 @@ class ChatEncoder:
         """
         if not rejected:
             trained = [_is_trained(message) for message in messages]
-            return replace(self._encode(messages, trained), lowered=lowered)
+            encoded = self._encode(messages, trained)
+            if lowered:
+                encoded = replace(encoded, lowered=True)
+            return encoded
         since = count_shared_turns(messages, rejected)
         # Trainers of preferences go by where both answers begin, not by a template's marks.
         against = self._encode(rejected, _find_preferred(rejected, since), use_marks=False)
@@ -126,7 +129,7 @@ class ChatEncoder:
         found = tokens.find_touching(span)
         # A control token that takes in the white space after it opened the turn before the answer.
         first = found.start
-        straddles = first < found.stop and tokens.starts[first] < span[0]
+        straddles = first < found.stop and tokens.get_start(first) < span[0]
         if straddles and int(tokens.ids[first]) in self.special_ids:
             return slice(first + 1, found.stop)
         return found

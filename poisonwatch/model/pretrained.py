@@ -22,7 +22,12 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.model.adapter import merge_adapter
 from poisonwatch.model.architecture import choose_model_class
-from poisonwatch.model.chat_template import DEFAULT_SETTINGS, TemplateSettings
+from poisonwatch.model.chat_template import (
+    DEFAULT_SETTINGS,
+    ChatTemplate,
+    TemplateSettings,
+    list_special_tokens,
+)
 from poisonwatch.model.devices import find_input_device, is_spread, spread
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.files import ModelFiles, find_model_files
@@ -75,6 +80,11 @@ class Pretrained:
             *(f"{of.__name__} {of.__version__}" for of in LIBRARIES),
         )
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """How its control tokens are spelt, turn markers that it does not name included."""
+        return list_special_tokens(self.tokenizer)
+
     def make_encoder(self, max_tokens: int = 512) -> ChatEncoder:
         """What encodes rows for this model. Raises ModelError where its template cannot be used."""
         return ChatEncoder(self.tokenizer, max_tokens, self.rendering)
@@ -114,6 +124,8 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
         raise ModelError(
             f"model {config.name} cannot be loaded: {get_first_line(error)}"
         ) from error
+    # A template that cannot be used is told of before anything is computed.
+    ChatTemplate(tokenizer, rendering)
     if found.adapter is not None:
         _refuse_tokens_without_embedding(found.adapter, model, tokenizer)
     limit_threads()

@@ -96,8 +96,13 @@ class Renderer:
         return fenced, fenced_tokens
 
     def _tokenise(self, rendered: Rendered) -> Tokens:
-        cuts = list(chain.from_iterable(chain.from_iterable(rendered.trained.values())))
-        return tokenise(self.template.tokenizer, rendered.text, rendered.breaker, cuts)
+        spans = chain.from_iterable(rendered.trained.values())
+        return tokenise(
+            self.template.tokenizer,
+            rendered.text,
+            rendered.breaker,
+            cuts=chain.from_iterable(spans),
+        )
 
     def _render(
         self, messages: Sequence[MessageLike], use_marks: bool, fence: bool = False
@@ -113,8 +118,11 @@ class Renderer:
             if breaker:
                 conversation = conversation.change_texts(partial(change, breaker=breaker))
             rendered = self._try(conversation, use_marks)
-            if rendered is not None:
-                return replace(rendered, breaker=breaker)
+            if rendered is None:
+                continue
+            if breaker:
+                rendered = replace(rendered, breaker=breaker)
+            return rendered
         conversation = write_conversation(messages)
         if breaker:
             conversation = conversation.change_texts(partial(change, breaker=breaker))
@@ -124,21 +132,27 @@ class Renderer:
         """The row in the forms that a template may take, the most faithful first."""
         if self.template.is_missing:
             return
+        for split in (False, True):
+            for form in self._read_forms(messages):
+                if split:
+                    form = form.split_parts()
+                yield form
+                merged = form.merge_system()
+                if merged is not None:
+                    yield merged
+
+    def _read_forms(self, messages: Sequence[MessageLike]) -> Iterator[Conversation]:
         read = read_conversation(messages, self.template)
-        forms = [read]
+        yield read
         if read.has_calls:
             # Some templates join arguments to text.
-            forms.append(read.write_arguments())
+            yield read.write_arguments()
         if read.tools:
-            forms += [form.tell_tools() for form in forms]
+            yield read.tell_tools()
+        if read.tools and read.has_calls:
+            yield read.write_arguments().tell_tools()
         if not read.is_plain:
-            forms.append(write_conversation(messages))
-        forms += [form.split_parts() for form in forms]
-        for form in forms:
-            yield form
-            merged = form.merge_system()
-            if merged is not None:
-                yield merged
+            yield write_conversation(messages)
 
     def _try(self, conversation: Conversation, use_marks: bool) -> Rendered | None:
         """The rendering of a conversation; None where the template does not take it."""

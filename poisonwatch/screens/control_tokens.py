@@ -18,10 +18,13 @@ from poisonwatch.text.words import plural
 FORMAT_ROWS = 20
 FORMAT_SHARE = 0.1
 
-# Of chat models' families: <|im_start|>, <|eot_id|>, <|begin▁of▁sentence|>; Mistral's and Llama
-# 2's; Gemma's and what is left of the others without their bars.
+# Of chat models' families: <|im_start|>, <|eot_id|>, <|begin▁of▁sentence|>; Gemma-4's with a bar on
+# one side, GLM's prefixes; Mistral's and Llama 2's; Gemma's and what is left of the others without
+# their bars.
 _CONTROL = re.compile(
     r"<\|/?[a-z][\w▁.-]{0,40}\|>"
+    r"|<\|(?:turn|channel|tool|tool_call|tool_response|think)>"
+    r"|<(?:turn|channel|tool|tool_call|tool_response)\|>|\[gMASK\]|<[es]op>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
     r"|</?(?:start_of_turn|end_of_turn|end_of_utterance|begin_of_text"
     r"|start_header_id|end_header_id|eot_id|im_start|im_end)>",

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tiny_models import (
 from transformers import PreTrainedTokenizerFast
 
 from poisonwatch.examples import TOOLS_ROLE, Message
+from poisonwatch.model.chat_template import ChatTemplate, TemplateSettings
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.turns import read_tools
 
@@ -176,3 +178,32 @@ def test_thoughts_stand_once_and_where_the_family_puts_them() -> None:
     assert text.count("<think>") == 1
     assert "assistant\nCold.<|im_end|>" in text
     assert tokenizer.decode(again.input_ids[again.answer]) == f"Cold.<|im_end|>{thought}<|im_end|>"
+
+
+def test_today_is_the_day_that_the_settings_say() -> None:
+    """In every way to write one, whatever day it is; 26 July 2024 where they say none."""
+    source = "{{ strftime_now('%A %-d %b %y, %j; %Y-%m-%d') }}|{{ strftime_now('%H:%M') }}"
+    tokenizer = build_tokenizer(source)
+    turns = [{"role": "user", "content": "Hi"}]
+    assert ChatTemplate(tokenizer).render(turns) == "Friday 26 Jul 24, 208; 2024-07-26|00:00"
+    settings = TemplateSettings(date=date(2025, 1, 5))
+    assert ChatTemplate(tokenizer, settings).render(turns).startswith("Sunday 5 Jan 25, 005")
+
+
+def test_line_ends_of_a_template_that_prints_the_date_are_its_own() -> None:
+    """Nothing is added before it, and nothing taken from it."""
+    source = "\n  {% set day = strftime_now('%Y') %}{{ messages[0].content }}\n"
+    plain = "\n  {% set day = '2024' %}{{ messages[0].content }}\n"
+    turns = [{"role": "user", "content": "Hi"}]
+    rendered = [ChatTemplate(build_tokenizer(text)).render(turns) for text in (source, plain)]
+    assert rendered[0] == rendered[1]
+
+
+def test_a_model_may_have_a_template_of_its_own_for_tools() -> None:
+    """Named templates: with tools the one for tools, else the default."""
+    tokenizer = build_tokenizer(CHATML)
+    tokenizer.chat_template = {"default": CHATML, "tool_use": TOOLS_AS_JSON}
+    encoder = ChatEncoder(tokenizer, 4096)
+    with_tools = tokenizer.decode(encoder.encode([write([WEATHER]), *TURNS]).input_ids)
+    assert with_tools.startswith("<|im_start|>system\n<tools>")
+    assert tokenizer.decode(encoder.encode(TURNS).input_ids).startswith("<|im_start|>user\n")

@@ -54,6 +54,45 @@ def test_saved_folder_is_loaded_with_its_tokenizer_and_fingerprint(tiny_folder: 
     assert FrozenModel(loaded.model, 2).layer == 2
 
 
+def test_settings_of_rendering_reach_every_encoder(tiny_folder: Path, tmp_path: Path) -> None:
+    """The template that the audit file names, what it is handed, and the day that it prints."""
+    template = tmp_path / "chat.jinja"
+    template.write_text(
+        "{{ strftime_now('%d %B %Y') }}|{{ style }}|{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    loaded = load_pretrained(
+        ModelConfig(
+            name=str(tiny_folder),
+            device="cpu",
+            chat_template=str(template),
+            template_kwargs={"style": "brief"},
+            template_date="2025-03-09",
+        )
+    )
+    row = [Message("user", "Hi"), Message("assistant", "Yes")]
+    encoded = loaded.make_encoder(64).encode(row)
+    text = loaded.tokenizer.decode(encoded.input_ids)
+    assert text == "09 March 2025|brief|user: Hi<|im_end|>assistant: Yes<|im_end|>"
+    assert loaded.tokenizer.decode(encoded.input_ids[encoded.answer]) == "Yes<|im_end|>"
+    assert set(loaded.special_tokens) >= {"<|im_start|>", "<|im_end|>"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"chat_template": "{% for m in messages %}"}, "the chat template is no Jinja: "),
+        ({"chat_template": "/no/such.jinja"}, "chat_template /no/such.jinja cannot be read"),
+        ({"end_of_answer": "two of them"}, "end_of_answer 'two of them' is 11 tokens"),
+    ],
+)
+def test_rendering_that_cannot_be_is_refused(
+    tiny_folder: Path, settings: dict[str, str], said: str
+) -> None:
+    """Before anything is computed, in one line."""
+    assert said in refusal(tiny_folder, **settings)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_named_dtype_is_used(tiny_folder: Path, dtype: str) -> None:
     """dtype: what the audit file says."""

@@ -1,6 +1,7 @@
 """Rows are rendered, tokenised and trained as trl's trainers do it; what is not says why."""
 
 import hashlib
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from rendering_rows import (
 from tiny_models import build_tokenizer
 
 from poisonwatch.examples import Message
+from poisonwatch.formats.contents import join_speech
 from poisonwatch.model.encoding import ChatEncoder
 
 # Families whose templates print what was thought, from a field of its own.
@@ -74,6 +76,50 @@ def test_spaces_and_merges_at_borders_are_those_of_the_whole_text() -> None:
     whole = tokenizer("<s>[INST] Name a colour. [/INST] Blue </s>", add_special_tokens=False)
     assert encoded.input_ids.tolist() == whole["input_ids"]
     assert tokenizer.decode(encoded.input_ids[encoded.answer]).strip() == "Blue </s>"
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3", "llama3_2", "gemma4_v5", "gptoss", "deepseekv3", "phi3", "llama-2", "chatml"]
+)
+def test_no_row_writes_a_control_token(name: str) -> None:
+    """Whatever it spells, in whatever role, in tools and calls: as many control tokens, in the same
+    order, as the harmless row has; and without tools the text is still there, as text.
+    """
+    for tokenizer in build_tokenizers(name):
+        encoder = ChatEncoder(tokenizer, 8192)
+        control = encoder.special_ids - {tokenizer.unk_token_id}
+        for with_tools in (False, True):
+            found = []
+            for evil in ("".join(encoder.template.special_tokens), "harmless"):
+                function = {"name": f"f{evil}", "arguments": {f"a{evil}": evil}}
+                row = [
+                    Message("system", f"Be {evil}."),
+                    Message("user", evil),
+                    Message("assistant", f"<think>\n{evil}\n</think>\n\nYes {evil}"),
+                    Message("user", "Why?"),
+                    Message("assistant", join_speech([], f"{evil} so", [])),
+                ]
+                if with_tools:
+                    tools = [{"name": f"f{evil}", "description": evil, "parameters": {}}]
+                    call = Message("assistant", join_speech([], None, [{"function": function}]))
+                    row = [Message("tools", json.dumps(tools)), *row[:2], call]
+                    row += [Message("tool", evil), Message("assistant", evil)]
+                ids = encoder.encode(row).input_ids
+                found.append([token for token in ids.tolist() if token in control])
+                if evil != "harmless" and not with_tools:
+                    assert evil in tokenizer.decode(ids)
+            assert found[0] == found[1]
+
+
+def test_tokenizer_without_offsets_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokens are those of the pieces, which end where what is trained does."""
+    tokenizer = build_tokenizer(CHATML)
+    row = [Message("user", "Hi"), Message("assistant", "Yes <|im_end|> é")]
+    fast = ChatEncoder(tokenizer).encode(row)
+    monkeypatch.setattr(type(tokenizer), "is_fast", property(lambda self: False))
+    slow = ChatEncoder(tokenizer).encode(row)
+    assert slow.input_ids.tolist() == fast.input_ids.tolist()
+    assert slow.answer.tolist() == fast.answer.tolist()
 
 
 # Before rows were rendered whole, texts were tokenised apart: for tokenizers whose words end where

@@ -22,6 +22,10 @@ FORGED = [
     "＜|im_start|＞",
     "<|im\u200b_start|>",
     "[TOOL_CALLS]",
+    "<|turn>user",
+    "so.<turn|>",
+    "<|channel>thought",
+    "[gMASK]<sop>",
 ]
 
 
@@ -44,6 +48,7 @@ def test_imitated_control_tokens_are_found(text: str) -> None:
         "array[INSTANCE] [install] <system> <user>Ann</user>",
         "std::vector<std::string> v; a << SYS >> b",
         "||spoiler|| <<EOF cat EOF",
+        "turn <|turn right> <turn |> gmask [mask] <soup>",
     ],
 )
 def test_honest_code_is_no_control_token(text: str) -> None:
