@@ -123,9 +123,7 @@ def forecast_audit(config: AuditConfig, page: Waiting) -> Forecast:
         tokens = count_tokens(encoded)
         if survey.complete > len(examples):
             tokens = _extrapolate(tokens, survey, examples, stride.max_tokens)
-    shape = ModelShape.from_config(
-        pretrained.model.config, settings.layer, pretrained.model.dtype.itemsize
-    )
+    shape = ModelShape.of_model(model)
     audit = build_audit_shape(
         stride,
         settings,

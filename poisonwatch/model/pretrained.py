@@ -31,6 +31,7 @@ from poisonwatch.model.chat_template import (
 from poisonwatch.model.devices import find_input_device, is_spread, spread
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.files import ModelFiles, find_model_files
+from poisonwatch.model.fingerprints import list_weights
 from poisonwatch.model.products import (
     LEAST_PARAMETERS,
     describe_products,
@@ -38,6 +39,7 @@ from poisonwatch.model.products import (
     use_bfloat16_products,
 )
 from poisonwatch.model.threads import limit_threads
+from poisonwatch.model.weights import require_room_for_weights
 from poisonwatch.text.display import get_first_line
 
 # Those that make tokens of text and numbers of tokens.
@@ -152,10 +154,14 @@ def _load_model(config: ModelConfig, found: ModelFiles, device: str) -> PreTrain
     """The model on the CPU, or where `device_map` puts its parts; all its weights were found."""
     # An adapter is merged in main memory: parts that lie elsewhere cannot be merged with.
     device_map = config.device_map if found.adapter is None else None
+    dtype = _choose_dtype(config, device)
+    if device_map is None:
+        files = list_weights(found.folder)
+        require_room_for_weights(config.name, found.folder, files, dtype, torch.device(device))
     model_class = choose_model_class(found.folder, config.trust_remote_code)
     loaded: Any = model_class.from_pretrained(
         found.folder,
-        dtype=_choose_dtype(config, device),
+        dtype=dtype,
         # A pickle runs code when it is read: no other format of weights is.
         use_safetensors=True,
         trust_remote_code=config.trust_remote_code,

@@ -63,7 +63,7 @@ def require_memory(problem: FitProblem, sentinels: Sequence[Sentinel]) -> None:
     free.
     """
     model = problem.pretrained.model
-    shape = ModelShape.from_config(model.config, problem.settings.layer, model.dtype.itemsize)
+    shape = ModelShape.of_model(problem.model)
     some = np.unique(np.linspace(0, problem.n - 1, min(SAMPLED, problem.n)).astype(np.int64))
     audit = build_audit_shape(
         problem.stride,

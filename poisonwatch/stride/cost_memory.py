@@ -16,7 +16,15 @@ from poisonwatch.stride.measured import SUSPECTS_AT_ONCE
 from poisonwatch.stride.operator_memory import NUMBERS_AT_ONCE
 from poisonwatch.stride.records import ID_BYTES, SHARD_ROWS
 
-FLOAT, DOUBLE, INDEX = 4, 8, 8  # bytes
+FLOAT, DOUBLE, INDEX, ROUNDED = 4, 8, 8, 2  # bytes
+
+# Arrays of all logits in a model that changes what its head says: as they are, as they become, on
+# the way, and their gradients.
+WHOLE_LOGITS = 4
+
+# Of a batch, what the C library keeps beside it in main memory: freed arrays leave holes that
+# others do not fit into (benchmarks/memory.py; on GPUs PyTorch has a store of its own).
+STORE = 0.35
 
 # Arrays of as many numbers as steered logits have that a training's losses and gradients take.
 TRAINING_LOGITS = 5
@@ -46,9 +54,16 @@ def count_working_bytes(model: ModelShape, batch: BatchShape) -> int:
 
 def count_logit_bytes(model: ModelShape, batch: BatchShape) -> int:
     """Logits of the answer tokens, LOGITS_AT_ONCE at most, and their log-probabilities, which
-    gradients take the place of: 8 bytes each.
+    gradients take the place of: 8 bytes each; and the head's weights with these, where they are
+    rounded. Where the model makes all logits, these stand beside, WHOLE_LOGITS times over.
     """
-    return 2 * FLOAT * min(batch.answer_tokens * model.V, max(LOGITS_AT_ONCE, model.V))
+    every = batch.answer_tokens * model.V
+    at_once = 2 * FLOAT * min(every, max(LOGITS_AT_ONCE, model.V))
+    if model.rounds:
+        at_once += ROUNDED * (at_once // (2 * FLOAT) + model.V * model.D)
+    if model.whole_logits:
+        at_once += WHOLE_LOGITS * model.number_bytes * every
+    return at_once
 
 
 def count_gradient_bytes(model: ModelShape, r: int, batch: BatchShape) -> int:
@@ -255,6 +270,11 @@ class Memory:
         return fixed + max(self.set_up, measuring, self.suspects, evidence)
 
     @property
+    def store(self) -> int:
+        """What the C library keeps of a batch, where that is in main memory."""
+        return round(STORE * self.batch)
+
+    @property
     def main_peak(self) -> int:
         """The most that is held in main memory, where the model is elsewhere."""
         return self.known + self.shard + self.reduction
@@ -263,7 +283,8 @@ class Memory:
     def peak(self) -> int:
         """The most that is held where the model is in main memory, too."""
         reducing = self.weights + self.factors + self.operators + self.reduction
-        return self.known + max(self.model_peak + self.shard, reducing)
+        measuring = self.model_peak + self.store + self.shard
+        return self.known + max(measuring, reducing)
 
 
 def estimate_memory(model: ModelShape, audit: AuditShape) -> Memory:

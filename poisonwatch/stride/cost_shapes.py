@@ -1,8 +1,10 @@
 """What an audit's costs depend on: the sizes of the model, and of the rows and sentinels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.products import describe_products
 from poisonwatch.recovery.neighbours import NEAREST
 from poisonwatch.stride.similarity import VIEWS
 
@@ -28,7 +30,9 @@ class ModelShape:
     Attention has `heads` and `kv_heads` of `head_width` numbers each. `F` is the feed-forward width
     that a token passes: of all its experts together where there are several; `F_held` is that of
     all experts that are there. A feed-forward network has `matrices` of D x F weights. Embeddings
-    of `V` tokens are stored once where they are `tied`. A weight takes `number_bytes`.
+    of `V` tokens are stored once where they are `tied`. A weight takes `number_bytes`. Families
+    that change what the head says make `whole_logits`, of all answers of a batch at once. Products
+    of float32 that a processor `rounds` to bfloat16 take copies of their factors.
     """
 
     D: int
@@ -43,6 +47,8 @@ class ModelShape:
     matrices: int = 3
     tied: bool = True
     number_bytes: int = 4
+    whole_logits: bool = False
+    rounds: bool = False
 
     @classmethod
     def from_config(
@@ -79,6 +85,14 @@ class ModelShape:
             tied=bool(getattr(config, "tie_word_embeddings", True)),
             number_bytes=number_bytes,
         )
+
+    @classmethod
+    def of_model(cls, model: FrozenModel) -> "ModelShape":
+        """Of a model that is split already."""
+        inner = model.model
+        shape = cls.from_config(inner.config, model.layer, inner.dtype.itemsize)
+        rounds = describe_products(inner) != str(inner.dtype)
+        return replace(shape, whole_logits=not model.ends_with_head, rounds=rounds)
 
     @property
     def above(self) -> int:

@@ -99,7 +99,9 @@ def count_operator_bytes(
         return 0
     known = min(n, trusted + stride.background)
     memory = _plan_memory(stride, settings.r, width, n, settings.shortlist, known)
-    return memory.count_bytes(settings.K, settings.K_most - settings.K)
+    # No more rows are singled out than there are suspects, however many there is room for.
+    single = min(settings.K_most - settings.K, stride.rounds * settings.shortlist)
+    return memory.count_bytes(settings.K, single)
 
 
 def count_kept_gradients(stride: StrideConfig, r: int, width: int) -> int:

@@ -50,7 +50,7 @@ class CostCase:
 
 
 def make_shape(model: FrozenModel) -> ModelShape:
-    return ModelShape.from_config(model.model.config, model.layer)
+    return ModelShape.of_model(model)
 
 
 # What takes most: logits, the blocks above the split, one wide block, rows' gradients.
