@@ -155,7 +155,7 @@ def _load_model(config: ModelConfig, found: ModelFiles, device: str) -> PreTrain
     # An adapter is merged in main memory: parts that lie elsewhere cannot be merged with.
     device_map = config.device_map if found.adapter is None else None
     dtype = _choose_dtype(config, device)
-    if device_map is None:
+    if config.device_map is None:
         files = list_weights(found.folder)
         require_room_for_weights(config.name, found.folder, files, dtype, torch.device(device))
     model_class = choose_model_class(found.folder, config.trust_remote_code)

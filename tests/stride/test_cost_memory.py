@@ -14,6 +14,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.products import use_bfloat16_products
 from poisonwatch.recovery.local_kriging import compute_smoother
 from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.stride import cost_memory
@@ -56,6 +57,19 @@ def test_a_batch_of_the_pass_takes_what_is_said(name: str) -> None:
     said = cost_memory.count_pass_bytes(make_shape(model), case.r, case.batch)
     assert said == pytest.approx(peak, rel=WITHIN)
     assert kept == cost_memory.count_operator_bytes(make_shape(model), case.r, case.rows)
+
+
+def test_factors_that_are_rounded_are_counted() -> None:
+    """Copies in bfloat16 of the head's weights and of what is multiplied with them."""
+    case = COST_CASES["logits"]
+    model = case.build()
+    exact = make_shape(model)
+    use_bfloat16_products(model.model)
+    rounded = make_shape(model)
+    assert (exact.rounds, rounded.rounds) == (False, True)
+    more = cost_memory.count_logit_bytes(rounded, case.batch)
+    more -= cost_memory.count_logit_bytes(exact, case.batch)
+    assert more == 2 * exact.V * (case.batch.answer_tokens + exact.D)
 
 
 def test_all_logits_are_counted_where_the_model_makes_them() -> None:
