@@ -18,10 +18,6 @@ from poisonwatch.stride.records import ID_BYTES, SHARD_ROWS
 
 FLOAT, DOUBLE, INDEX, ROUNDED = 4, 8, 8, 2  # bytes
 
-# Arrays of all logits in a model that changes what its head says: as they are, as they become, on
-# the way, and their gradients.
-WHOLE_LOGITS = 4
-
 # Of a batch, what the C library keeps beside it in main memory: freed arrays leave holes that
 # others do not fit into (benchmarks/memory.py; on GPUs PyTorch has a store of its own).
 STORE = 0.35
@@ -55,14 +51,12 @@ def count_working_bytes(model: ModelShape, batch: BatchShape) -> int:
 def count_logit_bytes(model: ModelShape, batch: BatchShape) -> int:
     """Logits of the answer tokens, LOGITS_AT_ONCE at most, and their log-probabilities, which
     gradients take the place of: 8 bytes each; and the head's weights with these, where they are
-    rounded. Where the model makes all logits, these stand beside, WHOLE_LOGITS times over.
+    rounded.
     """
     every = batch.answer_tokens * model.V
     at_once = 2 * FLOAT * min(every, max(LOGITS_AT_ONCE, model.V))
     if model.rounds:
         at_once += ROUNDED * (at_once // (2 * FLOAT) + model.V * model.D)
-    if model.whole_logits:
-        at_once += WHOLE_LOGITS * model.number_bytes * every
     return at_once
 
 

@@ -30,8 +30,7 @@ class ModelShape:
     Attention has `heads` and `kv_heads` of `head_width` numbers each. `F` is the feed-forward width
     that a token passes: of all its experts together where there are several; `F_held` is that of
     all experts that are there. A feed-forward network has `matrices` of D x F weights. Embeddings
-    of `V` tokens are stored once where they are `tied`. A weight takes `number_bytes`. Families
-    that change what the head says make `whole_logits`, of all answers of a batch at once. Products
+    of `V` tokens are stored once where they are `tied`. A weight takes `number_bytes`. Products
     of float32 that a processor `rounds` to bfloat16 take copies of their factors.
     """
 
@@ -47,7 +46,6 @@ class ModelShape:
     matrices: int = 3
     tied: bool = True
     number_bytes: int = 4
-    whole_logits: bool = False
     rounds: bool = False
 
     @classmethod
@@ -92,7 +90,7 @@ class ModelShape:
         inner = model.model
         shape = cls.from_config(inner.config, model.layer, inner.dtype.itemsize)
         rounds = describe_products(inner) != str(inner.dtype)
-        return replace(shape, whole_logits=not model.ends_with_head, rounds=rounds)
+        return replace(shape, rounds=rounds)
 
     @property
     def above(self) -> int:
