@@ -84,9 +84,9 @@ def require_peft(folder: Path) -> None:
         ) from error
 
 
-def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
-    """The model with the adapter's weights in its own, which it loses; sums are in the model's own
-    precision.
+def merge_adapter(model: "PreTrainedModel", folder: Path) -> tuple["PreTrainedModel", str]:
+    """The model with the adapter's weights in its own, which it loses, and the library that merged
+    them, with its version; sums are in the model's own precision.
 
     Raises ModelError where peft is not installed, the adapter cannot be merged into any model, or
     was trained on another base than this.
@@ -111,7 +111,13 @@ def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
         # did nothing in training, and would do something once it is merged.
         if _differ(trained, _compute_logits(merged)):
             raise _refuse_kind(folder, settings, "merged, it computes what it did not in training")
-    return merged  # type: ignore[no-any-return]
+    return merged, _name_peft()
+
+
+def _name_peft() -> str:
+    import peft
+
+    return f"peft {peft.__version__}"
 
 
 def _compute_logits(model: Any) -> "Tensor":

@@ -49,7 +49,7 @@ LIBRARIES = (np, tokenizers, torch, transformers)
 @dataclass(frozen=True, slots=True)
 class Pretrained:
     """A loaded model, with its `fingerprint` and `reading` (see `fingerprints`); `rendering` says
-    how rows are written for it.
+    how rows are written for it, `merged_by` which library merged an adapter, if any.
     """
 
     model: PreTrainedModel
@@ -57,6 +57,7 @@ class Pretrained:
     fingerprint: str
     reading: str = ""
     rendering: TemplateSettings = DEFAULT_SETTINGS
+    merged_by: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -80,6 +81,7 @@ class Pretrained:
             self.precision,
             str(self.device),
             *(f"{of.__name__} {of.__version__}" for of in LIBRARIES),
+            self.merged_by,
         )
 
     @property
@@ -114,9 +116,9 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = _load_tokenizer(config, found)
-        model = _load_model(config, found, device)
+        model, merged_by = _load_model(config, found, device), ""
         if found.adapter is not None:
-            model = merge_adapter(model, found.adapter)
+            model, merged_by = merge_adapter(model, found.adapter)
         if config.device_map is None:
             # transformers wraps .to() in a way that loses its type.
             torch.nn.Module.to(model, torch.device(device))
@@ -133,7 +135,7 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
     limit_threads()
     if _choose_bfloat16_products(config, model):
         use_bfloat16_products(model)
-    return Pretrained(model, tokenizer, found.fingerprint, found.reading, rendering)
+    return Pretrained(model, tokenizer, found.fingerprint, found.reading, rendering, merged_by)
 
 
 def _load_tokenizer(config: ModelConfig, found: ModelFiles) -> PreTrainedTokenizerBase:
