@@ -17,6 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
+from poisonwatch.model.guards import compile_tokens
 from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, read_template
 
 # What rendering raises: templates that know no such role or order of roles do (two user turns,
@@ -144,6 +145,11 @@ class ChatTemplate:
     def special_tokens(self) -> tuple[str, ...]:
         """How the control tokens are spelt, the longest first."""
         return list_special_tokens(self.tokenizer)
+
+    @cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """Any of them."""
+        return compile_tokens(self.special_tokens)
 
     def render(
         self, turns: Sequence[Record], tools: Sequence[Record] = (), prompt: bool = False

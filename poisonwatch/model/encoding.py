@@ -61,12 +61,15 @@ class ChatEncoder:
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int = 512,
         settings: TemplateSettings = DEFAULT_SETTINGS,
+        told: set[str] | None = None,
     ) -> None:
-        """Raises ModelError where the template, or a setting, is none that can be used."""
+        """`told` are messages that other encoders of an audit have logged, and this need not.
+        Raises ModelError where the template, or a setting, is none that can be used.
+        """
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.template = ChatTemplate(tokenizer, settings)
-        self._renderer = Renderer(self.template)
+        self._renderer = Renderer(self.template, told)
 
     @property
     def special_ids(self) -> frozenset[int]:

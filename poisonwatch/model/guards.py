@@ -7,8 +7,32 @@ the borders of texts are those of training.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+
+
+def compile_tokens(tokens: Iterable[str]) -> re.Pattern[str]:
+    """A pattern of tokens, the longest that fits first; where there are none, of nothing."""
+    return re.compile(_write_tree(list(tokens)) or r"(?!)")
+
+
+def _write_tree(tokens: Sequence[str]) -> str:
+    """The tokens as a tree of letters: some models have thousands that begin alike, and a list of
+    them would be tried one by one at every "<".
+    """
+    tails: dict[str, list[str]] = {}
+    for token in tokens:
+        if token:
+            tails.setdefault(token[0], []).append(token[1:])
+    branches = []
+    for letter, rest in sorted(tails.items()):
+        branches.append(re.escape(letter) + _write_tree(rest))
+    if not branches:
+        return ""
+    written = f"(?:{'|'.join(branches)})"
+    if "" in tokens:
+        return f"{written}?"
+    return written
 
 
 class Guard:
@@ -20,14 +44,11 @@ class Guard:
 
     @cached_property
     def _spelled(self) -> re.Pattern[str]:
-        # No token: what never matches.
-        alternatives = "|".join(map(re.escape, self._special))
-        return re.compile(alternatives or r"(?!)")
+        return compile_tokens(self._special)
 
     @cached_property
     def _begins(self) -> re.Pattern[str]:
-        letters = sorted({token[0] for token in self._special})
-        return re.compile("|".join(map(re.escape, letters)) or r"(?!)")
+        return compile_tokens({token[0] for token in self._special})
 
     def is_spelled(self, text: str) -> bool:
         """Does a text spell a control token?"""

@@ -2,7 +2,7 @@
 where it is missing; an adapter is merged into them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Pretrained:
     reading: str = ""
     rendering: TemplateSettings = DEFAULT_SETTINGS
     merged_by: str = ""
+    _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -91,7 +92,7 @@ class Pretrained:
 
     def make_encoder(self, max_tokens: int = 512) -> ChatEncoder:
         """What encodes rows for this model. Raises ModelError where its template cannot be used."""
-        return ChatEncoder(self.tokenizer, max_tokens, self.rendering)
+        return ChatEncoder(self.tokenizer, max_tokens, self.rendering, self._told)
 
 
 # What transformers and safetensors raise for files that they cannot make a model of.

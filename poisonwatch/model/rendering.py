@@ -67,14 +67,15 @@ class Rendered:
 class Renderer:
     """Renders the rows of an audit with one template."""
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: ChatTemplate, told: set[str] | None = None) -> None:
+        """`told` are the messages that another renderer of the same audit has logged already."""
         self.template = template
         self._guard = Guard(template.special_tokens)
         # The token for unknown characters stands for text.
         self._control = frozenset(template.special_ids - {template.tokenizer.unk_token_id})
         # Rendering is slow to take apart, and a data set has few sequences of roles.
         self._layouts: dict[tuple[tuple[str, ...], bool, bool], _KnownLayout | None] = {}
-        self._told = set[str]()
+        self._told = set() if told is None else told
 
     def render(
         self, messages: Sequence[MessageLike], use_marks: bool = True

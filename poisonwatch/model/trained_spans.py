@@ -7,7 +7,6 @@ included. Where other turns change how a turn is rendered (thoughts that are str
 a system's text that stands in the last turn), its borders are those of a stand-in text.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -54,7 +53,7 @@ class DifferenceFinder:
         self.template = template
         self.conversation = conversation
         self.text = text
-        self._special = _compile(template.special_tokens)
+        self._special = template.special_pattern
 
     def find(self) -> TurnSpans | None:
         """The span of each assistant's turn; None where one cannot be found."""
@@ -186,8 +185,3 @@ def count_shared(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _compile(special: Sequence[str]) -> re.Pattern[str]:
-    """A pattern for control tokens; of nothing where there are none."""
-    return re.compile("|".join(map(re.escape, special)) or r"(?!)")

@@ -12,6 +12,7 @@ from poisonwatch.errors import ModelError
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.chat_template import TemplateSettings
 from poisonwatch.model.encoding import ChatEncoder, Encoded, extract_prompt, make_batches
+from poisonwatch.model.pretrained import Pretrained
 
 REFUSES_SYSTEM = (
     "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -171,15 +172,17 @@ def test_system_is_told_in_the_first_question_where_the_template_knows_none(temp
 
 
 def test_roles_that_a_template_refuses_are_written_plainly_and_told_of_once(
-    caplog: pytest.LogCaptureFixture,
+    tiny_pretrained: Pretrained, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A row that no form of is accepted is a line a turn; one log line an audit says so, however
-    many sequences of roles there are.
+    many sequences of roles and encoders there are.
     """
     tokenizer = build_tokenizer(TOOLS_LAST)
-    encoder = ChatEncoder(tokenizer)
+    audited = Pretrained(tiny_pretrained.model, tokenizer, "")
     with caplog.at_level(logging.WARNING, logger="poisonwatch.model.rendering"):
-        first, second = encoder.encode(THREE_TURNS[:3]), encoder.encode(THREE_TURNS[:3])
+        first = audited.make_encoder().encode(THREE_TURNS[:3])
+        encoder = audited.make_encoder()
+        second = encoder.encode(THREE_TURNS[:3])
         encoder.encode(THREE_TURNS)
     assert first.input_ids.tolist() == second.input_ids.tolist()
     plain = "system: Be brief.\nuser: Name a colour.\nassistant: Blue.<|im_end|>\n"

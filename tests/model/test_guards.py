@@ -2,7 +2,7 @@
 
 import pytest
 
-from poisonwatch.model.guards import Guard
+from poisonwatch.model.guards import Guard, compile_tokens
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|", "[INST]", "\n"]
 BREAKER = "\ue000"
@@ -55,3 +55,12 @@ def test_length_of_a_leading_token(guard: Guard) -> None:
     assert guard.find_leading("[INST] Hi") == 6
     assert guard.find_leading(" [INST]") == 0
     assert Guard([]).find_leading("<|im_end|>") == 0
+
+
+def test_thousands_of_tokens_are_one_tree() -> None:
+    """The longest that fits is found, and a text full of their first letter takes no time."""
+    tokens = [f"<unused{i}>" for i in range(6000)] + ["<un", "<|im_end|>", "a+b"]
+    pattern = compile_tokens(tokens)
+    text = "<unused59><unused6000><b><|im_end|>a+b" + "<" * 10_000
+    assert pattern.findall(text) == ["<unused59>", "<un", "<|im_end|>", "a+b"]
+    assert compile_tokens([]).search("a") is None
