@@ -151,6 +151,13 @@ class ChatTemplate:
         """Any of them."""
         return compile_tokens(self.special_tokens)
 
+    def normalise(self, text: str) -> str:
+        """What the tokenizer makes of a text before it looks for tokens."""
+        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or backend.normalizer is None:
+            return text
+        return str(backend.normalizer.normalize_str(text))
+
     def render(
         self, turns: Sequence[Record], tools: Sequence[Record] = (), prompt: bool = False
     ) -> str:

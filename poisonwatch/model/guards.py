@@ -7,7 +7,7 @@ the borders of texts are those of training.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 
@@ -38,7 +38,11 @@ def _write_tree(tokens: Sequence[str]) -> str:
 class Guard:
     """What keeps texts from spelling the `special` tokens."""
 
-    def __init__(self, special: Sequence[str]) -> None:
+    def __init__(
+        self, special: Sequence[str], normalise: Callable[[str], str] = lambda text: text
+    ) -> None:
+        """`normalise` is what the tokenizer makes of a text before it reads it."""
+        self._normalise = normalise
         # A token of one character has no inside: a line end that some model calls special, say.
         self._special = [token for token in special if len(token) > 1]
 
@@ -47,8 +51,14 @@ class Guard:
         return compile_tokens(self._special)
 
     @cached_property
-    def _begins(self) -> re.Pattern[str]:
-        return compile_tokens({token[0] for token in self._special})
+    def _begins(self) -> frozenset[str]:
+        return frozenset(token[0] for token in self._special)
+
+    def _may_begin(self, letter: str) -> bool:
+        """Is a letter, or what the tokenizer reads it as, the first of a control token? Some read
+        wide letters, or capital ones, as others.
+        """
+        return letter in self._begins or not self._begins.isdisjoint(self._normalise(letter))
 
     def is_spelled(self, text: str) -> bool:
         """Does a text spell a control token?"""
@@ -75,5 +85,7 @@ class Guard:
         # Templates ask whether there is a text at all.
         if not text:
             return text
-        broken = self._begins.sub(lambda match: f"{match[0]}{breaker}", text)
+        broken = text
+        for letter in filter(self._may_begin, set(text)):
+            broken = broken.replace(letter, f"{letter}{breaker}")
         return f"{breaker}{broken}{breaker}"

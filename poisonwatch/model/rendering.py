@@ -70,7 +70,7 @@ class Renderer:
     def __init__(self, template: ChatTemplate, told: set[str] | None = None) -> None:
         """`told` are the messages that another renderer of the same audit has logged already."""
         self.template = template
-        self._guard = Guard(template.special_tokens)
+        self._guard = Guard(template.special_tokens, template.normalise)
         # The token for unknown characters stands for text.
         self._control = frozenset(template.special_ids - {template.tokenizer.unk_token_id})
         # Rendering is slow to take apart, and a data set has few sequences of roles.

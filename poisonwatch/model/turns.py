@@ -228,7 +228,7 @@ def _read_call(call: Record) -> Record:
     name = function["name"]
     arguments = function.get("arguments", function.get("input"))
     if isinstance(arguments, str):
-        arguments = json.loads(arguments)
+        arguments = _parse(arguments)
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise ValueError("no call of a tool")
     read = {"type": "function", "function": {"name": name, "arguments": arguments}}
@@ -241,12 +241,19 @@ def read_tools(text: str) -> list[Record]:
     """Definitions of tools from their JSON, as templates take them. Raises ValueError where these
     are none.
     """
-    read = json.loads(text)
+    read = _parse(text)
     if isinstance(read, dict):
         read = [read]
     if not isinstance(read, list) or not read:
         raise ValueError("no list of tools")
     return [_wrap_function(tool) for tool in read]
+
+
+def _parse(text: str) -> Any:
+    """A value from its JSON, without the half surrogates that JSON can spell in plain letters.
+    Raises ValueError where it is none, or RecursionError.
+    """
+    return _change_strings(json.loads(text), _clean)
 
 
 def _wrap_function(tool: Any) -> Record:

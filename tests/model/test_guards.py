@@ -1,5 +1,7 @@
 """No text becomes a control token, whatever it spells and whatever a template joins it with."""
 
+import unicodedata
+
 import pytest
 
 from poisonwatch.model.guards import Guard, compile_tokens
@@ -64,3 +66,11 @@ def test_thousands_of_tokens_are_one_tree() -> None:
     text = "<unused59><unused6000><b><|im_end|>a+b" + "<" * 10_000
     assert pattern.findall(text) == ["<unused59>", "<un", "<|im_end|>", "a+b"]
     assert compile_tokens([]).search("a") is None
+
+
+def test_wide_and_capital_letters_are_fenced_where_the_tokenizer_reads_them_as_others() -> None:
+    """What it normalises may be a control token only then."""
+    guard = Guard(["<|im_end|>", "s>"], lambda text: unicodedata.normalize("NFKC", text).lower())
+    assert guard.fence("\uff1ca", BREAKER) == f"{BREAKER}\uff1c{BREAKER}a{BREAKER}"
+    assert guard.fence("S>", BREAKER) == f"{BREAKER}S{BREAKER}>{BREAKER}"
+    assert Guard(["<|im_end|>"]).fence("\uff1ca", BREAKER) == f"{BREAKER}\uff1ca{BREAKER}"

@@ -15,6 +15,7 @@ from rendering_rows import (
     list_families,
 )
 from tiny_models import build_tokenizer
+from tokenizers import AddedToken, normalizers
 
 from poisonwatch.examples import Message
 from poisonwatch.formats.contents import join_speech
@@ -109,6 +110,24 @@ def test_no_row_writes_a_control_token(name: str) -> None:
                 if evil != "harmless" and not with_tools:
                     assert evil in tokenizer.decode(ids)
             assert found[0] == found[1]
+
+
+def test_no_row_writes_a_control_token_in_letters_that_the_tokenizer_normalises() -> None:
+    """Some look for their tokens in the text as they normalise it: wide letters are narrow then."""
+    wide = "".join(chr(ord(letter) + 0xFEE0) for letter in "<|im_turn|>")
+    tokenizer = build_tokenizer(CHATML)
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.NFKC()
+    marker = AddedToken("<|im_turn|>", special=True, normalized=True)
+    backend.add_special_tokens([marker])
+    tokenizer.chat_template = CHATML.replace("im_end", "im_turn")
+    encoder = ChatEncoder(tokenizer, 8192)
+    assert tokenizer.convert_tokens_to_ids("<|im_turn|>") in tokenizer(wide)["input_ids"]
+    found = []
+    for text in ("harmless", f"a{wide}"):
+        ids = encoder.encode([Message("user", text), Message("assistant", text)]).input_ids
+        found.append([token for token in ids.tolist() if token in encoder.special_ids])
+    assert found[0] == found[1]
 
 
 def test_tokenizer_without_offsets_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

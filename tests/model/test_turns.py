@@ -9,6 +9,7 @@ from tiny_models import CHATML, THINKING, build_tokenizer
 from poisonwatch.examples import Message
 from poisonwatch.formats.contents import join_speech
 from poisonwatch.model.chat_template import ChatTemplate
+from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.turns import choose_unused, read_conversation, write_conversation
 
 CALLING = CHATML.replace(
@@ -55,6 +56,22 @@ def test_arguments_are_a_mapping_or_json() -> None:
     conversation = read_conversation(row, template(CALLING))
     assert conversation.records[1]["tool_calls"] == [CALL]
     assert conversation.write_arguments().records[1]["tool_calls"] == [written]
+
+
+def test_half_surrogates_that_json_spells_are_in_no_call_and_no_definition() -> None:
+    """Tokenizers refuse them, and one such row would end an audit."""
+    escaped = '{"a\\udfff": ["\\ud800", 1]}'
+    written = dict(CALL, function={"name": "multiply", "arguments": escaped})
+    row = [
+        Message("tools", '[{"description": "\\ud800", "name": "f"}]'),
+        Message("user", "?"),
+        Message("assistant", join_speech([], None, [written]) or ""),
+    ]
+    conversation = read_conversation(row, template(CALLING))
+    assert conversation.tools[0]["function"]["description"] == "\ufffd"
+    (call,) = conversation.records[1]["tool_calls"]
+    assert call["function"]["arguments"] == {"a\ufffd": ["\ufffd", 1]}
+    assert ChatEncoder(build_tokenizer(CALLING)).encode(row).answer.any()
 
 
 def test_thoughts_are_read_where_the_template_prints_them() -> None:
