@@ -65,7 +65,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def check_out_of_memory(model: str, folder: str) -> None:
-    """Print what a worker reports whose process may take no more memory than it has."""
+    """Print how many rows a worker measures whose process may take little more memory than it has,
+    of how many, and what it says of them.
+    """
     import resource
 
     import psutil
@@ -98,4 +100,5 @@ def check_out_of_memory(model: str, folder: str) -> None:
     )
     most = psutil.Process().memory_info().vms + 200 * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    print(ShardWorker(orders).report_on(shards[0]).message)
+    report = ShardWorker(orders).report_on(shards[0])
+    print(report.rows, "of", len(whole.rows), report.message)

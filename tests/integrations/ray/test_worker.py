@@ -188,9 +188,23 @@ def test_a_shard_that_kills_workers_is_given_up(
 
 
 def test_a_worker_out_of_memory_says_so(
+    job: list[PackedShard], orders: WorkerOrders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with what to change, whoever ran out of it."""
+
+    def run_out(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ShardWorker, "measure", run_out)
+    report = ShardWorker(orders).report_on(job[0])
+    assert report.kind == "OperationError"
+    assert f"it is out of memory at {job[0].name}: give workers more" in report.message
+
+
+def test_a_worker_short_of_memory_goes_on_in_smaller_batches(
     tiny: tuple[ModelConfig, Pretrained], tmp_path: Path
 ) -> None:
-    """A process that may have no more than it has: one line, and not a dead process."""
+    """A process that may have little more than it has, and a batch of all rows: all are measured."""
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
@@ -206,4 +220,4 @@ check_out_of_memory({tiny[0].name!r}, {str(tmp_path)!r})
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "it is out of memory at records-000000: give workers more" in done.stdout
+    assert done.stdout.split() == ["132", "of", "132"], done.stdout
