@@ -111,6 +111,16 @@ class ChatTemplate:
         return bool(self._source and _MARKS.search(self._source))
 
     @cached_property
+    def begin(self) -> str:
+        """The token that begins a text where there is no template: where the tokenizer puts one
+        before every text.
+        """
+        bos = self.tokenizer.bos_token_id
+        if bos is None or list(self.tokenizer("a")["input_ids"])[:1] != [bos]:
+            return ""
+        return str(self.tokenizer.bos_token)
+
+    @cached_property
     def prints_thoughts(self) -> bool:
         """Does it print what the assistant thought, from a field of its own?"""
         answer = {"role": "assistant", "content": "Yes.", "reasoning_content": _PROBE}

@@ -285,8 +285,8 @@ class Renderer:
         roles, template = conversation.roles, self.template
         if not template.is_missing:
             self._tell_once(REFUSED, roles)
-        begin = str(template.tokenizer.bos_token or "")
-        known = self._know(lay_out_plainly(roles, begin, template.end_of_answer), len(roles))
+        layout = lay_out_plainly(roles, template.begin, template.end_of_answer)
+        known = self._know(layout, len(roles))
         texts = [turn.text for turn in conversation.turns]
         return _describe(known.layout.fill(texts), conversation, known.control)
 

@@ -93,15 +93,14 @@ class DifferenceFinder:
             opened = self._render(before, prompt=True)
             if self.text.startswith(opened):
                 return len(opened)
-            # Some open with what an answer with thoughts, or without, does not begin with: it
-            # begins where they part, which is after all that both openings share.
+            # Some open the turn with thoughts, say, that this answer does not have: it begins
+            # where the two part.
             closed = self._render(before)
         except TEMPLATE_ERRORS:
             return None
         # Where they part before the opening, history is rendered otherwise.
-        if closed == opened or not self.text.startswith(
-            opened[: self._count_shared(opened, closed)]
-        ):
+        history = opened[: self._count_shared(opened, closed)]
+        if closed == opened or not self.text.startswith(history):
             return None
         return self._find_parting(opened)
 

@@ -15,6 +15,7 @@ from tiny_models import (
     TOOLS_AS_TAGS,
     build_tokenizer,
 )
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from poisonwatch.examples import TOOLS_ROLE, Message
@@ -207,3 +208,17 @@ def test_a_model_may_have_a_template_of_its_own_for_tools() -> None:
     with_tools = tokenizer.decode(encoder.encode([write([WEATHER]), *TURNS]).input_ids)
     assert with_tools.startswith("<|im_start|>system\n<tools>")
     assert tokenizer.decode(encoder.encode(TURNS).input_ids).startswith("<|im_start|>user\n")
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_a_base_models_rows_begin_as_its_tokenizer_begins_a_text(added: bool) -> None:
+    """With its begin token where the tokenizer puts one before every text, and else without."""
+    tokenizer = build_tokenizer(None)
+    tokenizer.bos_token = "<|endoftext|>"
+    if added:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|endoftext|> $A",
+            special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)],
+        )
+    text = tokenizer.decode(ChatEncoder(tokenizer).encode(TURNS).input_ids)
+    assert text == "<|endoftext|>" * added + "user: How is Oslo?\nassistant: Cold.<|im_end|>\n"
