@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from poisonwatch.model.chat_template import Span
-from poisonwatch.model.trained_spans import TurnSpans
+from poisonwatch.model.trained_spans import Surroundings, TurnSpans
 
 # A border: a place in one of the parts.
 _Border = tuple[int, int]
@@ -68,6 +68,16 @@ class Layout:
                 end = find_leading(self.parts[place + 1])
                 trained[turn].append(((place, len(self.parts[place])), (place + 1, end)))
         return replace(self, trained=trained)
+
+    def describe_surroundings(self, texts: Sequence[str]) -> list[Surroundings | None]:
+        """What stands around the text of each turn; None where it has no place."""
+        surroundings: list[Surroundings | None] = [None] * len(texts)
+        places = self.fill(texts).texts
+        for turn, before, after in zip(self.order, self.parts, self.parts[1:], strict=False):
+            place = places[turn]
+            if place is not None:
+                surroundings[turn] = Surroundings(before, after, *place)
+        return surroundings
 
     def fill(self, texts: Sequence[str]) -> Filled:
         """The conversation of these texts, a text a turn."""

@@ -18,6 +18,7 @@ from poisonwatch.model.layouts import Filled, Layout, lay_out_plainly
 from poisonwatch.model.tokens import Tokens, tokenise
 from poisonwatch.model.trained_spans import (
     DifferenceFinder,
+    Surroundings,
     TurnSpans,
     count_shared,
     find_marked,
@@ -47,6 +48,8 @@ LEFT_OUT = (
 
 # What a data set's rows are like is known from few sequences of roles.
 MOST_LAYOUTS = 4096
+# A row of more turns is written as text alone: to take it apart is to render it turn by turn.
+MOST_APART = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,9 @@ class Renderer:
             filled = self._fill(known.layout, conversation)
             if filled is not None:
                 return _describe(filled, conversation, known.control)
-        found = self._take_apart(conversation, use_marks)
+        found = None
+        if len(conversation.turns) <= MOST_APART:
+            found = self._take_apart(conversation, use_marks)
         if found is None and known is not None:
             self._tell_once(STAND_INS)
             texts = [turn.text for turn in conversation.turns]
@@ -207,7 +212,7 @@ class Renderer:
         conversation = Conversation(tuple(turns))
         texts = [turn.text for turn in turns]
         try:
-            rendered, trained = self._render_whole(conversation, use_marks)
+            rendered, marks = self._render_text(conversation, use_marks)
         except TEMPLATE_ERRORS:
             return None
         for turn in turns:
@@ -216,10 +221,12 @@ class Renderer:
                 self._tell_once(LEFT_OUT)
             elif count != 1:
                 return None
+        bare = Layout.of(rendered, texts, [[] for _ in turns])
+        surroundings = bare.describe_surroundings(texts)
+        trained = self._find_trained(conversation, rendered, marks, surroundings)
         if trained is not None:
             return Layout.of(rendered, texts, trained)
         self._tell_once(STAND_INS)
-        bare = Layout.of(rendered, texts, [[] for _ in turns])
         return bare.train_texts(conversation.roles, self._guard.find_leading)
 
     def _know(self, layout: Layout, turns: int) -> "_KnownLayout":
@@ -227,26 +234,43 @@ class Renderer:
         tokens = tokenise(self.template.tokenizer, harmless.text)
         return _KnownLayout(layout, tokens.list_control(self._control))
 
-    def _render_whole(
+    def _render_text(
         self, conversation: Conversation, use_marks: bool
-    ) -> tuple[str, TurnSpans | None]:
-        """The text of a conversation and what is trained of it. Raises one of TEMPLATE_ERRORS."""
+    ) -> tuple[str, Sequence[Span]]:
+        """The text of a conversation, and what the template marks of it. Raises one of
+        TEMPLATE_ERRORS.
+        """
         if use_marks and self.template.has_marks:
             text, marks = self.template.render_marked(conversation.records, conversation.tools)
             if marks:
-                return text, find_marked(self.template, conversation, marks)
-        text = self.template.render(conversation.records, conversation.tools)
-        return text, DifferenceFinder(self.template, conversation, text).find()
+                return text, marks
+        return self.template.render(conversation.records, conversation.tools), []
+
+    def _find_trained(
+        self,
+        conversation: Conversation,
+        text: str,
+        marks: Sequence[Span],
+        surroundings: Sequence[Surroundings | None] = (),
+    ) -> TurnSpans | None:
+        """What is trained of a rendering; None where it cannot be found."""
+        try:
+            if marks:
+                return find_marked(self.template, conversation, marks)
+            return DifferenceFinder(self.template, conversation, text).find(surroundings)
+        except TEMPLATE_ERRORS:
+            return None
 
     def _take_apart(self, conversation: Conversation, use_marks: bool) -> Rendered | None:
         """The rendering of a conversation that is no layout filled; None where it is refused, or
         leaves out what the system or a user says, or what is trained cannot be found.
         """
         try:
-            text, trained = self._render_whole(conversation, use_marks)
+            text, marks = self._render_text(conversation, use_marks)
             printed = self._find_printed(conversation, text)
         except TEMPLATE_ERRORS:
             return None
+        trained = self._find_trained(conversation, text, marks)
         if trained is None or (conversation.tools and printed is None):
             return None
         places, since = dict[int, Span](), 0

@@ -8,7 +8,7 @@ a system's text that stands in the last turn), its borders are those of a stand-
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,18 @@ from poisonwatch.model.turns import Conversation, choose_unused
 
 # The spans of each turn; only an assistant's has any.
 TurnSpans = list[list[Span]]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a template wrote `before` and `after` a turn's text, as far as the texts of other turns,
+    and where that text stands in the rendering, from `start` up to `end`.
+    """
+
+    before: str
+    after: str
+    start: int
+    end: int
 
 
 def find_marked(
@@ -55,19 +67,46 @@ class DifferenceFinder:
         self.text = text
         self._special = template.special_pattern
 
-    def find(self) -> TurnSpans | None:
-        """The span of each assistant's turn; None where one cannot be found."""
+    def find(self, surroundings: Sequence[Surroundings | None] = ()) -> TurnSpans | None:
+        """The span of each assistant's turn; None where one cannot be found.
+
+        Where the `surroundings` of all turns are known, those that are written alike are trained
+        alike, and only the first of them is looked for: to look for all of a long conversation's
+        would be to render it as many times.
+        """
         spans: TurnSpans = [[] for _ in self.conversation.turns]
         since = 0
+        known = dict[object, Span]()
         for place, turn in enumerate(self.conversation.turns):
             if turn.role != "assistant":
                 continue
-            span = self._find_turn(place)
+            around = None
+            if surroundings:
+                around = surroundings[place]
+            span = self._find_like(place, around, known)
             if span is None or span[0] < since or turn.visible not in self.text[slice(*span)]:
                 return None
             spans[place].append(span)
             since = span[1]
         return spans
+
+    def _find_like(
+        self, place: int, around: Surroundings | None, known: dict[object, Span]
+    ) -> Span | None:
+        """The span of a turn, from that of one with the same surroundings where it is `known`: how
+        far it begins from its text, and ends.
+        """
+        if around is None:
+            return self._find_turn(place)
+        is_last = place == len(self.conversation.turns) - 1
+        key = (around.before, around.after, is_last)
+        if key not in known:
+            span = self._find_turn(place)
+            if span is None:
+                return None
+            known[key] = (span[0] - around.start, span[1] - around.end)
+        start, end = known[key]
+        return around.start + start, around.end + end
 
     def _find_turn(self, place: int) -> Span | None:
         start, end = self._find_start(place), self._find_end(place)

@@ -20,6 +20,7 @@ from tokenizers import AddedToken, normalizers
 from poisonwatch.examples import Message
 from poisonwatch.formats.contents import join_speech
 from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.rendering import MOST_APART
 
 # Families whose templates print what was thought, from a field of its own.
 THINK = {
@@ -128,6 +129,17 @@ def test_no_row_writes_a_control_token_in_letters_that_the_tokenizer_normalises(
         ids = encoder.encode([Message("user", text), Message("assistant", text)]).input_ids
         found.append([token for token in ids.tolist() if token in encoder.special_ids])
     assert found[0] == found[1]
+
+
+def test_a_long_row_with_tools_is_written_as_text() -> None:
+    """To take it apart is to render it turn by turn; each answer is trained all the same."""
+    row = [Message("tools", '[{"name":"f"}]')]
+    for _ in range(MOST_APART // 2 + 1):
+        row += [Message("user", "Q"), Message("assistant", "<think>\n<|im_end|>\n</think>\n\nA")]
+    (tokenizer,) = build_tokenizers("qwen3")
+    encoded = ChatEncoder(tokenizer, 10**5).encode(row)
+    said = tokenizer.decode(encoded.input_ids[encoded.answer])
+    assert said.count("</think>\n\nA<|im_end|>") == len(row) // 2
 
 
 def test_tokenizer_without_offsets_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from rendering_rows import MISTRAL, build_spaced_tokenizer
 from tiny_models import CHATML, OPENING, THINKING, build_tokenizer
 
 from poisonwatch.examples import Message
-from poisonwatch.model.chat_template import ChatTemplate
+from poisonwatch.model.chat_template import ChatTemplate, Record
+from poisonwatch.model.layouts import Layout
 from poisonwatch.model.trained_spans import DifferenceFinder, count_shared, find_marked
 from poisonwatch.model.turns import Conversation, read_conversation
 
@@ -30,6 +31,18 @@ MARKED = (
     "{% if loop.last %}{% generation %}<|endoftext|>{% endgeneration %}{% endif %}"
     "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
 ) + OPENING
+
+
+class CountingTemplate(ChatTemplate):
+    """Counts what it renders."""
+
+    count = 0
+
+    def render(
+        self, turns: Sequence[Record], tools: Sequence[Record] = (), prompt: bool = False
+    ) -> str:
+        self.count += 1
+        return super().render(turns, tools, prompt)
 
 
 def read(source: str, row: Sequence[Message]) -> tuple[ChatTemplate, Conversation]:
@@ -64,6 +77,29 @@ def test_trained_is_the_answer_and_what_ends_it(
     one; empty thoughts where the assistant is to write them.
     """
     assert find(source, row) == trained
+
+
+@pytest.mark.parametrize("source", [CHATML, TWO_ENDS, THINKING])
+def test_turns_written_alike_are_trained_alike_and_looked_for_once(source: str) -> None:
+    """The spans are those of every turn looked for; forty turns cost no more renderings than ten:
+    two thousand would take minutes.
+    """
+    cost = {}
+    for turns in (10, 40):
+        row = []
+        for place in range(0, turns, 2):
+            row += [Message("user", f"q{place}."), Message("assistant", f"a{place}.")]
+        template = CountingTemplate(build_tokenizer(source))
+        conversation = read_conversation(row, template)
+        text = template.render(conversation.records)
+        texts = [turn.text for turn in conversation.turns]
+        around = Layout.of(text, texts, [[] for _ in row]).describe_surroundings(texts)
+        finder = DifferenceFinder(template, conversation, text)
+        all_of_them = finder.find()
+        template.count = 0
+        assert finder.find(around) == all_of_them
+        cost[turns] = template.count
+    assert 0 < cost[40] == cost[10]
 
 
 def test_answer_that_a_template_changes_is_not_found() -> None:
