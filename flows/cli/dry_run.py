@@ -24,6 +24,7 @@ from poisonwatch.model.effort import START_UP_S
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.halving import InParts, compute_batches
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.sentinels.sentinel import load_sentinels
@@ -204,7 +205,7 @@ def time_batch(
     model: FrozenModel, shape: ModelShape, r: int, encoded: Sequence[Encoded], token_budget: int
 ) -> TimedBatch:
     """Gradients of a batch of rows of middling length, once or twice: the first is mostly slower.
-    Raises ModelError where no row has an answer.
+    Raises ModelError where no row has an answer, or memory does not hold a single row.
     """
     answered = [row for row in encoded if _has_answers(row)]
     if not answered:
@@ -215,9 +216,14 @@ def time_batch(
     batch = batches[len(batches) // 2]
     # Any directions do: what is computed along them takes as long.
     basis = Basis(torch.eye(model.width, device=model.device)[:, : r - 1].contiguous())
-    seconds, idle_seconds = _time(model, basis, batch)
+
+    def sum_gradients(part: Batch) -> float:
+        return float(compute_row_gradients(basis, model.compute_state_gradients(part)).sum())
+
+    by_parts = compute_batches(sum_gradients)
+    seconds, idle_seconds = _time(by_parts, batch, model.device)
     if seconds < LONG_BATCH_S:
-        seconds, idle_seconds = min((seconds, idle_seconds), _time(model, basis, batch))
+        seconds, idle_seconds = min((seconds, idle_seconds), _time(by_parts, batch, model.device))
     conversations, width = batch.input_ids.shape
     share = float(batch.answer.sum()) / batch.answer.numel()
     flops = count_gradient_flops(shape, r, conversations * width, width, share)
@@ -229,15 +235,17 @@ def _has_answers(row: Encoded) -> bool:
     return all(bool(each.answer[1:].any()) for each in conversations)
 
 
-def _time(model: FrozenModel, basis: Basis, batch: Batch) -> tuple[float, float]:
-    """Seconds until the batch's gradients are there, on a GPU too; and what they would be if the
+def _time(
+    by_parts: InParts[Batch, float], batch: Batch, device: torch.device
+) -> tuple[float, float]:
+    """Seconds until a batch's numbers are there, on a GPU too; and what they would be if the
     threads that computed them had not waited for processors.
     """
     started, used = time.perf_counter(), time.process_time()
-    G = compute_row_gradients(basis, model.compute_state_gradients(batch))
-    float(G.sum())
+    for _ in by_parts(batch):
+        pass
     seconds, used = time.perf_counter() - started, time.process_time() - used
-    if model.device.type != "cpu":
+    if device.type != "cpu":
         return seconds, seconds
     return seconds, min(seconds, used / torch.get_num_threads())
 

@@ -1,19 +1,17 @@
 """Memory that runs out: real allocations that fail, and results of the halves."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from attributions import ROWS, SENTINELS, STRIDE, example, fit_operators
-from torch import nn
+from running_out import TOO_MUCH, allocate, room_for
 
 from poisonwatch.config import StrideConfig, TrainingConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import Example, Message
-from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.encoding import ChatEncoder, Encoded, make_batches
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import InParts, compute_batches, halve_batch, halve_places
@@ -23,30 +21,6 @@ from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.measurement import measure_steered_losses
 from poisonwatch.stride.recover import recover_influence
 from poisonwatch.stride.steering import generate_continuations
-
-TOO_MUCH = 1 << 50  # bytes that no machine has
-
-
-def allocate(size: int) -> None:
-    torch.empty(size, dtype=torch.uint8)
-
-
-@contextmanager
-def room_for(model: nn.Module, rows: int) -> Iterator[list[int]]:
-    """The last block asks for more memory than there is where it meets more than so many rows; the
-    list receives how many each time.
-    """
-    failed: list[int] = []
-
-    def run_out(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        states = args[0] if args else kwargs["hidden_states"]
-        if len(states) > rows:
-            failed.append(len(states))
-            allocate(TOO_MUCH)
-
-    block = find_decoder_blocks(model)[-1]  # type: ignore[arg-type]
-    with block.register_forward_pre_hook(run_out, with_kwargs=True):
-        yield failed
 
 
 def prefer(i: int) -> Example:

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attributions import ROWS
 from audits import benign, write_audit
 from paths import ROOT
+from running_out import room_for
 
+from poisonwatch.errors import ModelError
 from poisonwatch.flows.cli import dry_run
 from poisonwatch.flows.cli.app import main
 from poisonwatch.flows.cli.dry_run_page import describe_reach
+from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.capacity import Room
+from poisonwatch.stride.cost_shapes import ModelShape
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +210,22 @@ def test_quiet_prints_nothing(
     """Neither on stdout nor on stderr."""
     assert run(write_audit(tmp_path, tiny_folder), "--quiet") == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_batch_that_memory_does_not_hold_is_timed_in_parts(
+    tiny_pretrained: Pretrained,
+) -> None:
+    """The same rows and operations; one line where not even a row fits."""
+    model = FrozenModel(tiny_pretrained.model, 1)
+    encoded = [ChatEncoder(tiny_pretrained.tokenizer).encode_example(row) for row in ROWS[:8]]
+    shape = ModelShape.of_model(model)
+    whole = dry_run.time_batch(model, shape, 8, encoded, 2048)
+    with room_for(tiny_pretrained.model, 2) as failed:
+        parts = dry_run.time_batch(model, shape, 8, encoded, 2048)
+    assert failed == [8, 4]
+    assert (parts.rows, parts.flops) == (whole.rows, whole.flops) == (8, whole.flops)
+    with (
+        room_for(tiny_pretrained.model, 0),
+        pytest.raises(ModelError, match="does not hold the pass of a single row"),
+    ):
+        dry_run.time_batch(model, shape, 8, encoded, 2048)
