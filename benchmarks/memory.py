@@ -4,8 +4,9 @@
 
 Each size is a process of its own: it loads a model, measures rows on sentinels, recovers
 coefficients and gathers one group's evidence. `predicted` is what `poisonwatch audit --dry-run`
-says, `taken` the most that the process holds of its own (mapped files aside, sampled every 10 ms)
-beyond what it held with everything imported and a tiny audit done; on a GPU PyTorch's own account.
+says, `taken` the most that the process holds of its own (weights, but no other mapped file; sampled
+every 10 ms) beyond what it held with everything imported and a tiny audit done; on a GPU PyTorch's
+own account.
 Models are random but for `default`, the model that an audit has where none is named.
 """
 
