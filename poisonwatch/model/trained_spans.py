@@ -174,13 +174,17 @@ class DifferenceFinder:
         if not found or not self.text.startswith(before) or not self.text.endswith(after):
             return None
         last = self._render(records[: place + 1]).partition(letter)[2]
-        closing = after[: self._count_shared(after, last)]
+        closing = self._count_shared(after, last)
+        ends = self._special.match(after)
+        if not closing and ends is not None:
+            # Some end the last turn with another token than those before it.
+            closing = ends.end()
         start = len(before)
         opening = self._find_opening(records[:place])
         # Empty thoughts, say, stand between the opening of the turn and its text.
         if opening and opening in before:
             start = before.rindex(opening) + len(opening)
-        return start, len(self.text) - len(after) + len(closing)
+        return start, len(self.text) - len(after) + closing
 
     def _find_opening(self, records: list[dict[str, object]]) -> str:
         """What the template opens an assistant's turn with."""

@@ -25,6 +25,11 @@ SYSTEM_LAST = (
     "{% if m.role == 'user' and (loop.last or loop.revindex == 2) and messages[0].role == 'system' %}"
     "{{ messages[0].content }}\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
 ) + OPENING
+# Another token at the end of the last turn than of those before it.
+OTHER_END = CHATML.replace(
+    "<|im_end|>\n{% endfor %}",
+    "{% if loop.last %}<|endoftext|>{% else %}<|im_end|>{% endif %}{% endfor %}",
+)
 MARKED = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
     "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
@@ -65,10 +70,11 @@ def find(source: str, row: Sequence[Message]) -> list[str] | None:
         (CHATML, ROUNDS, ["Yes<|im_end|>", "So.<|im_end|>"]),
         (CHATML, [ANSWER, USER, ANSWER], ["Yes<|im_end|>", "Yes<|im_end|>"]),
         (TWO_ENDS, ROUNDS, ["Yes<|im_end|>", "So.<|im_end|>\n<|endoftext|>"]),
+        (OTHER_END, ROUNDS, ["Yes<|im_end|>", "So.<|endoftext|>"]),
         (SYSTEM_LAST, [Message("system", "S"), *ROUNDS], ["Yes<|im_end|>", "So.<|im_end|>"]),
         (THINKING, ROUNDS, ["Yes<|im_end|>", "<think>\n\n</think>\n\nSo.<|im_end|>"]),
     ],
-    ids=["plain", "answer first", "two ends", "system last", "thoughts"],
+    ids=["plain", "answer first", "two ends", "other end", "system last", "thoughts"],
 )
 def test_trained_is_the_answer_and_what_ends_it(
     source: str, row: list[Message], trained: list[str]
