@@ -28,6 +28,8 @@ TRIED_TOKENS = 32  # that a merged model is compared on with the unmerged one
 
 # peft saves modules of a resized vocabulary under these names, too.
 _SAVED_TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
+# What peft raises where settings and base do not go together; modules may be named by a pattern.
+_UNFIT = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, re.error)
 _MISFIT = re.compile(r"size mismatch for (\S+):")
 
 
@@ -57,7 +59,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {get_first_line(error)}") from error
     if not isinstance(settings, dict):
         raise ModelError(f"{path} holds no settings: name a folder saved by peft's save_pretrained")
@@ -152,6 +154,11 @@ def _read_peft_config(folder: Path) -> "PeftConfig":
             f"adapter {folder} is made for Megatron (megatron_config): save it for a model of "
             "transformers"
         )
+    if not isinstance(said.get("peft_type"), str):
+        raise ModelError(
+            f"{folder / ADAPTER_CONFIG} does not say what kind of adapter it is (peft_type): "
+            "name a folder saved by peft's save_pretrained"
+        )
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -199,7 +206,7 @@ def _attach(model: "PreTrainedModel", folder: Path, settings: "PeftConfig") -> "
         # Some families have other names for their modules in files.
         names = getattr(model, "_checkpoint_conversion_mapping", {})
         found = wrapped.load_adapter(str(folder), "default", torch_device="cpu", key_mapping=names)
-    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except _UNFIT as error:
         misfit = _MISFIT.search(str(error))
         said = get_first_line(error).rstrip(".")
         if misfit:

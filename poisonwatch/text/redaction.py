@@ -2,12 +2,14 @@
 
 import re
 
-# Two places where a URL holds a secret: before an @, and in its query.
+# Two places where a URL holds a secret: before an @, and in its query. Repetitions have a limit:
+# the text may be anybody's, and without one a long word takes minutes.
 _USERINFO = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:\s]*:)?(?P<secret>[^/\s]+)@", re.IGNORECASE
+    r"(?P<scheme>[a-z][a-z0-9+.-]{0,40}://)(?P<user>[^/@:\s]*:)?(?P<secret>[^/\s]+)@", re.IGNORECASE
 )
 _QUERY = re.compile(
-    r"(?P<key>[?&][^=&\s]*(?:token|key|secret|password|signature|sig)[^=&\s]*=)(?P<secret>[^&\s]+)",
+    r"(?P<key>[?&][^=&?\s]{0,200}(?:token|key|secret|password|signature|sig)[^=&?\s]{0,200}=)"
+    r"(?P<secret>[^&\s]+)",
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(r"\$\{\w+\}")

@@ -231,6 +231,8 @@ def test_what_is_no_change_of_weights_is_refused(
     [
         ({"task_type": "SEQ_CLS"}, "is trained for SEQ_CLS: an audit needs one"),
         ({"peft_type": "NO_SUCH_KIND"}, "describes no adapter that this peft knows"),
+        ({"peft_type": None}, "does not say what kind of adapter it is (peft_type)"),
+        ({"target_modules": "("}, "does not fit the base: missing )"),
         ({"of_the_future": 1, "peft_version": "9.9"}, "was saved by peft 9.9, with settings that"),
         ({"megatron_config": {"x": 1}, "megatron_core": "hostile"}, "is made for Megatron"),
         ({"r": 8}, "other shapes, of model.layers.0.self_attn.q_proj for one"),
