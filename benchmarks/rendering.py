@@ -35,8 +35,8 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 
 from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import detect_format
-from poisonwatch.model.chat_template import TEMPLATE_ERRORS, TemplateSettings
 from poisonwatch.model.encoding import ChatEncoder, Encoded
+from poisonwatch.rendering.chat_template import TEMPLATE_ERRORS, TemplateSettings
 
 
 @dataclass(frozen=True)

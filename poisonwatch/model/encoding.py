@@ -1,6 +1,6 @@
 """From messages to token ids, with the answer tokens marked.
 
-A row is rendered and tokenised as training does it (`rendering`); whatever its text spells, none of
+A row is rendered and tokenised as training does it (`rendering.renderer`); whatever its text spells, none of
 it becomes a control token.
 """
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from poisonwatch.examples import Example, MessageLike, count_shared_turns
-from poisonwatch.model.chat_template import (
+from poisonwatch.rendering.chat_template import (
     DEFAULT_SETTINGS,
     ChatTemplate,
     Span,
     TemplateSettings,
 )
-from poisonwatch.model.rendering import Renderer
-from poisonwatch.model.tokens import Tokens
-from poisonwatch.model.truncation import choose_kept
+from poisonwatch.rendering.renderer import Renderer
+from poisonwatch.rendering.tokens import Tokens
+from poisonwatch.rendering.truncation import choose_kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,12 +22,6 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.model.adapter import merge_adapter
 from poisonwatch.model.architecture import choose_model_class
-from poisonwatch.model.chat_template import (
-    DEFAULT_SETTINGS,
-    ChatTemplate,
-    TemplateSettings,
-    list_special_tokens,
-)
 from poisonwatch.model.devices import find_input_device, is_spread, spread
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.files import ModelFiles, find_model_files
@@ -40,6 +34,12 @@ from poisonwatch.model.products import (
 )
 from poisonwatch.model.threads import limit_threads
 from poisonwatch.model.weights import require_room_for_weights
+from poisonwatch.rendering.chat_template import (
+    DEFAULT_SETTINGS,
+    ChatTemplate,
+    TemplateSettings,
+    list_special_tokens,
+)
 from poisonwatch.text.display import get_first_line
 
 # Those that make tokens of text and numbers of tokens.

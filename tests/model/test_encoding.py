@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import Example, Message
-from poisonwatch.model.chat_template import TemplateSettings
 from poisonwatch.model.encoding import ChatEncoder, Encoded, extract_prompt, make_batches
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.rendering.chat_template import TemplateSettings
 
 REFUSES_SYSTEM = (
     "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -179,7 +179,7 @@ def test_roles_that_a_template_refuses_are_written_plainly_and_told_of_once(
     """
     tokenizer = build_tokenizer(TOOLS_LAST)
     audited = Pretrained(tiny_pretrained.model, tokenizer, "")
-    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.rendering"):
+    with caplog.at_level(logging.WARNING, logger="poisonwatch.rendering.renderer"):
         first = audited.make_encoder().encode(THREE_TURNS[:3])
         encoder = audited.make_encoder()
         second = encoder.encode(THREE_TURNS[:3])

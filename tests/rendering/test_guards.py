@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from poisonwatch.model.guards import Guard, compile_tokens
+from poisonwatch.rendering.guards import Guard, compile_tokens
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|", "[INST]", "\n"]
 BREAKER = "\ue000"

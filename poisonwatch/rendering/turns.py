@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from poisonwatch.examples import TOOLS_ROLE, MessageLike
-from poisonwatch.model.chat_template import ChatTemplate, Record
+from poisonwatch.rendering.chat_template import ChatTemplate, Record
 
 THOUGHTS = re.compile(r"\A\s*<think>(.*?)</think>", re.DOTALL)
 

@@ -19,9 +19,9 @@ from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from poisonwatch.examples import TOOLS_ROLE, Message
-from poisonwatch.model.chat_template import ChatTemplate, TemplateSettings
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.turns import read_tools
+from poisonwatch.rendering.chat_template import ChatTemplate, TemplateSettings
+from poisonwatch.rendering.turns import read_tools
 
 WEATHER = {
     "type": "function",
@@ -103,7 +103,7 @@ def test_template_without_tools_tells_them_in_the_system_turn(
     """One system turn, with the definitions at its end; a log line says so once."""
     tokenizer = build_tokenizer(CHATML)
     encoder, tools = ChatEncoder(tokenizer, 4096), write([WEATHER])
-    with caplog.at_level(logging.WARNING, logger="poisonwatch.model.rendering"):
+    with caplog.at_level(logging.WARNING, logger="poisonwatch.rendering.renderer"):
         encoded = encoder.encode([tools, *turns])
         encoder.encode([tools, *turns, *TURNS])
     begin, _, rest = tokenizer.decode(encoded.input_ids).partition(tools.content)

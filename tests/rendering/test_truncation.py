@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from poisonwatch.model.truncation import choose_kept
+from poisonwatch.rendering.truncation import choose_kept
 
 
 def test_longest_prompt_loses_its_middle_first() -> None:

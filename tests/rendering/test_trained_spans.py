@@ -7,10 +7,10 @@ from rendering_rows import MISTRAL, build_spaced_tokenizer
 from tiny_models import CHATML, OPENING, THINKING, build_tokenizer
 
 from poisonwatch.examples import Message
-from poisonwatch.model.chat_template import ChatTemplate, Record
-from poisonwatch.model.layouts import Layout
-from poisonwatch.model.trained_spans import DifferenceFinder, count_shared, find_marked
-from poisonwatch.model.turns import Conversation, read_conversation
+from poisonwatch.rendering.chat_template import ChatTemplate, Record
+from poisonwatch.rendering.layouts import Layout
+from poisonwatch.rendering.trained_spans import DifferenceFinder, count_shared, find_marked
+from poisonwatch.rendering.turns import Conversation, read_conversation
 
 USER, ANSWER = Message("user", "Hi"), Message("assistant", "Yes")
 ROUNDS = [USER, ANSWER, Message("user", "Why?"), Message("assistant", "So.")]

@@ -8,9 +8,9 @@ from tiny_models import CHATML, THINKING, build_tokenizer
 
 from poisonwatch.examples import Message
 from poisonwatch.formats.contents import join_speech
-from poisonwatch.model.chat_template import ChatTemplate
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.turns import choose_unused, read_conversation, write_conversation
+from poisonwatch.rendering.chat_template import ChatTemplate
+from poisonwatch.rendering.turns import choose_unused, read_conversation, write_conversation
 
 CALLING = CHATML.replace(
     "{{ message.content }}",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from poisonwatch.model.chat_template import TEMPLATE_ERRORS, ChatTemplate, Span
-from poisonwatch.model.tokens import tokenise
-from poisonwatch.model.turns import Conversation, choose_unused
+from poisonwatch.rendering.chat_template import TEMPLATE_ERRORS, ChatTemplate, Span
+from poisonwatch.rendering.tokens import tokenise
+from poisonwatch.rendering.turns import Conversation, choose_unused
 
 # The spans of each turn; only an assistant's has any.
 TurnSpans = list[list[Span]]

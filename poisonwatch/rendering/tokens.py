@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase, TokenizersBackend
 
-from poisonwatch.model.chat_template import Span
+from poisonwatch.rendering.chat_template import Span
 
 
 class Tokens:

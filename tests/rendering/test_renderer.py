@@ -20,7 +20,7 @@ from tokenizers import AddedToken, normalizers
 from poisonwatch.examples import Message
 from poisonwatch.formats.contents import join_speech
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.rendering import MOST_APART
+from poisonwatch.rendering.renderer import MOST_APART
 
 # Families whose templates print what was thought, from a field of its own.
 THINK = {

@@ -12,18 +12,18 @@ from functools import partial
 from itertools import chain
 
 from poisonwatch.examples import MessageLike
-from poisonwatch.model.chat_template import TEMPLATE_ERRORS, ChatTemplate, Span
-from poisonwatch.model.guards import Guard
-from poisonwatch.model.layouts import Filled, Layout, lay_out_plainly
-from poisonwatch.model.tokens import Tokens, tokenise
-from poisonwatch.model.trained_spans import (
+from poisonwatch.rendering.chat_template import TEMPLATE_ERRORS, ChatTemplate, Span
+from poisonwatch.rendering.guards import Guard
+from poisonwatch.rendering.layouts import Filled, Layout, lay_out_plainly
+from poisonwatch.rendering.tokens import Tokens, tokenise
+from poisonwatch.rendering.trained_spans import (
     DifferenceFinder,
     Surroundings,
     TurnSpans,
     count_shared,
     find_marked,
 )
-from poisonwatch.model.turns import (
+from poisonwatch.rendering.turns import (
     Conversation,
     choose_unused,
     read_conversation,

@@ -5,7 +5,7 @@ from rendering_rows import ZEPHYR, build_spaced_tokenizer
 from tiny_models import build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from poisonwatch.model.tokens import tokenise
+from poisonwatch.rendering.tokens import tokenise
 
 
 def test_tokens_of_a_span(tiny_tokenizer: PreTrainedTokenizerFast) -> None:

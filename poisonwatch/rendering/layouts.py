@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from poisonwatch.model.chat_template import Span
-from poisonwatch.model.trained_spans import Surroundings, TurnSpans
+from poisonwatch.rendering.chat_template import Span
+from poisonwatch.rendering.trained_spans import Surroundings, TurnSpans
 
 # A border: a place in one of the parts.
 _Border = tuple[int, int]

@@ -1,6 +1,6 @@
 """What stands around the texts of a conversation, and what of it is trained."""
 
-from poisonwatch.model.layouts import Layout, lay_out_plainly
+from poisonwatch.rendering.layouts import Layout, lay_out_plainly
 
 RENDERED = "<s>[U]A[/U]  think B</s>\n"
 

@@ -17,7 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
-from poisonwatch.model.guards import compile_tokens
+from poisonwatch.rendering.guards import compile_tokens
 from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, read_template
 
 # What rendering raises: templates that know no such role or order of roles do (two user turns,
