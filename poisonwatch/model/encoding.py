@@ -1,7 +1,7 @@
 """From messages to token ids, with the answer tokens marked.
 
-A row is rendered and tokenised as training does it (`rendering.renderer`); whatever its text spells, none of
-it becomes a control token.
+A row is rendered and tokenised as training does it (`rendering.renderer`); whatever its text
+spells, none of it becomes a control token.
 """
 
 from collections.abc import Iterator, Sequence
