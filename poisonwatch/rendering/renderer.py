@@ -46,10 +46,12 @@ LEFT_OUT = (
     "audit"
 )
 
-# What a data set's rows are like is known from few sequences of roles.
-MOST_LAYOUTS = 4096
-# A row of more turns is written as text alone: to take it apart is to render it turn by turn.
-MOST_APART = 256
+# What a data set's rows are like is known from few sequences of roles. Of each turn in one half a
+# kilobyte is kept: 64 MB.
+MOST_TURNS_KEPT = 1 << 17
+# A row of more turns is written as text alone: to take it apart is to render it for each of them,
+# and takes seconds with some templates.
+MOST_APART = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Renderer:
         self._control = frozenset(template.special_ids - {template.tokenizer.unk_token_id})
         # Rendering is slow to take apart, and a data set has few sequences of roles.
         self._layouts: dict[tuple[tuple[str, ...], bool, bool], _KnownLayout | None] = {}
+        self._turns_kept = 0
         self._told = set() if told is None else told
 
     def render(
@@ -196,8 +199,10 @@ class Renderer:
         """What the template writes around texts of such roles; None where it refuses them."""
         key = (conversation.roles, conversation.in_parts, use_marks)
         if key not in self._layouts:
-            if len(self._layouts) >= MOST_LAYOUTS:
+            self._turns_kept += len(conversation.turns)
+            if self._turns_kept > MOST_TURNS_KEPT:
                 self._layouts.clear()
+                self._turns_kept = len(conversation.turns)
             layout = self._make_layout(conversation, use_marks)
             known = None
             if layout is not None:

@@ -20,7 +20,9 @@ from tokenizers import AddedToken, normalizers
 from poisonwatch.examples import Message
 from poisonwatch.formats.contents import join_speech
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.rendering.renderer import MOST_APART
+from poisonwatch.rendering import renderer
+from poisonwatch.rendering.chat_template import ChatTemplate
+from poisonwatch.rendering.renderer import MOST_APART, Renderer
 
 # Families whose templates print what was thought, from a field of its own.
 THINK = {
@@ -129,6 +131,18 @@ def test_no_row_writes_a_control_token_in_letters_that_the_tokenizer_normalises(
         ids = encoder.encode([Message("user", text), Message("assistant", text)]).input_ids
         found.append([token for token in ids.tolist() if token in encoder.special_ids])
     assert found[0] == found[1]
+
+
+def test_layouts_that_are_kept_have_a_limit_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set whose long rows each have other roles would fill memory."""
+    monkeypatch.setattr(renderer, "MOST_TURNS_KEPT", 10)
+    own = Renderer(ChatTemplate(build_spaced_tokenizer(LLAMA2)))
+    texts = []
+    for turns in (2, 4, 6, 8, 2):
+        row = [Message(("user", "assistant")[place % 2], "Hi") for place in range(turns)]
+        texts.append(own.render(row)[0].text)
+        assert sum(len(roles) for roles, *_ in own._layouts) <= 10
+    assert texts[0] == texts[-1]
 
 
 def test_a_long_row_with_tools_is_written_as_text() -> None:
