@@ -204,11 +204,19 @@ def _choose_device(config: ModelConfig) -> str:
         raise ModelError(
             f"model.device is {config.device}, and {reason}: leave it at auto, or set it to cpu"
         )
-    if config.device != "auto":
-        return config.device
-    if torch.cuda.is_available():
+    if config.device == "auto" and torch.cuda.is_available():
         return "cuda"
-    return "cpu"
+    if config.device == "auto":
+        return "cpu"
+    try:
+        torch.empty(0, device=config.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # PyTorch's own words list twenty kinds of hardware.
+        raise ModelError(
+            f"model.device is {config.device}, which this PyTorch cannot compute on: leave it at "
+            "auto, or set it to cpu, cuda, or one GPU as cuda:1"
+        ) from error
+    return config.device
 
 
 def _choose_dtype(config: ModelConfig, device: str) -> torch.dtype:

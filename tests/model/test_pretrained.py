@@ -226,9 +226,10 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -
 
 
 def test_unknown_device_is_refused(tiny_folder: Path) -> None:
-    """device: what torch does not know is an input error."""
-    with pytest.raises(ModelError, match="cannot be loaded: "):
-        load_pretrained(ModelConfig(name=str(tiny_folder), device="abacus"))
+    """device: what torch does not know, or cannot compute on here, is an input error."""
+    for device in ("abacus", "mps"):
+        with pytest.raises(ModelError, match=f"^model.device is {device}, which this PyTorch"):
+            load_pretrained(ModelConfig(name=str(tiny_folder), device=device))
 
 
 def test_cuda_without_a_gpu_is_refused_before_anything_is_loaded(
