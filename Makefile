@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := poisonwatch flows tasks dashboards benchmarks tests
 
-# A file's tests stay together: they share what takes long to start. The longest come first (tests/conftest.py). Many wait, so three at a time keep two cores busy.
-PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# A file's tests stay together: they share what takes long to start. The longest come first (tests/conftest.py). Many wait, so four at a time keep two cores busy.
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check format dashboard ui clean
 
