@@ -60,6 +60,12 @@ class Guard:
         """
         return letter in self._begins or not self._begins.isdisjoint(self._normalise(letter))
 
+    def keeps(self, letter: str) -> bool:
+        """Is a letter still there when the tokenizer looks for tokens? One that is not breaks
+        none.
+        """
+        return self._normalise(letter) == letter
+
     def is_spelled(self, text: str) -> bool:
         """Does a text spell a control token?"""
         return self._spelled.search(text) is not None

@@ -120,7 +120,7 @@ class Renderer:
         if fence:
             change = self._guard.fence
         if fence or any(map(self._guard.is_spelled, texts)):
-            breaker = choose_unused(texts)
+            breaker = choose_unused(texts, self._guard.keeps)
         for conversation in self._propose(messages):
             if breaker:
                 conversation = conversation.change_texts(partial(change, breaker=breaker))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from poisonwatch.examples import TOOLS_ROLE, MessageLike
@@ -24,8 +25,10 @@ _SCHEMA_WORDS = frozenset(
     ]
 )
 
-# Private-use characters: tokenizers give them no meaning, and rows hardly ever have them.
+# Private-use characters: tokenizers give them no meaning, and rows hardly ever have them. Behind
+# them runes, for tokenizers that drop such characters before they look for tokens.
 _PRIVATE = range(0xE000, 0xF8FF)
+_RUNES = range(0x16A0, 0x16EB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +301,11 @@ def _change_strings(value: Any, change: Callable[[str], str]) -> Any:
     return changed
 
 
-def choose_unused(texts: Iterable[str]) -> str:
-    """A private-use character that none of the texts has."""
+def choose_unused(texts: Iterable[str], is_kept: Callable[[str], bool] | None = None) -> str:
+    """A private-use character, or a rune, that none of the texts has; one that `is_kept`."""
     used = set().union(*texts)
-    for letter in map(chr, _PRIVATE):
-        if letter not in used:
+    for letter in map(chr, chain(_PRIVATE, _RUNES)):
+        if letter not in used and (is_kept is None or is_kept(letter)):
             return letter
     # A text of every one of six thousand such characters: one of them is lost in it.
     return chr(_PRIVATE.start)

@@ -115,22 +115,29 @@ def test_no_row_writes_a_control_token(name: str) -> None:
             assert found[0] == found[1]
 
 
-def test_no_row_writes_a_control_token_in_letters_that_the_tokenizer_normalises() -> None:
-    """Some look for their tokens in the text as they normalise it: wide letters are narrow then."""
+@pytest.mark.parametrize(
+    "normalizer", [normalizers.NFKC(), normalizers.BertNormalizer(clean_text=True)]
+)
+def test_no_row_writes_a_control_token_in_letters_that_the_tokenizer_normalises(
+    normalizer: normalizers.Normalizer,
+) -> None:
+    """Some look for their tokens in the text as they normalise it: wide letters are narrow then,
+    and characters without a meaning gone.
+    """
     wide = "".join(chr(ord(letter) + 0xFEE0) for letter in "<|im_turn|>")
     tokenizer = build_tokenizer(CHATML)
     backend = tokenizer.backend_tokenizer
-    backend.normalizer = normalizers.NFKC()
+    backend.normalizer = normalizer
     marker = AddedToken("<|im_turn|>", special=True, normalized=True)
     backend.add_special_tokens([marker])
     tokenizer.chat_template = CHATML.replace("im_end", "im_turn")
     encoder = ChatEncoder(tokenizer, 8192)
-    assert tokenizer.convert_tokens_to_ids("<|im_turn|>") in tokenizer(wide)["input_ids"]
+    texts = ["harmless", f"a{wide}", "a<|im_turn|>b", "a<|im_\ue000turn|>b"]
     found = []
-    for text in ("harmless", f"a{wide}"):
+    for text in texts:
         ids = encoder.encode([Message("user", text), Message("assistant", text)]).input_ids
         found.append([token for token in ids.tolist() if token in encoder.special_ids])
-    assert found[0] == found[1]
+    assert found == [found[0]] * len(texts)
 
 
 def test_layouts_that_are_kept_have_a_limit_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
