@@ -4,6 +4,7 @@ Rendering is that of transformers. A template is code that comes with a model: t
 in a sandbox, and hands it nothing but plain values.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from poisonwatch.config import ModelConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.rendering.guards import compile_tokens
 from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, read_template
+
+logger = logging.getLogger(__name__)
 
 # What rendering raises: templates that know no such role or order of roles do (two user turns,
 # say), and definitions of tools may lack what a template reads.
@@ -225,6 +228,11 @@ class ChatTemplate:
     def _check(self) -> None:
         if self.is_missing:
             return
+        read = f"{self._source}\n{self._source_with_tools}"
+        for name in self.settings.kwargs:
+            # One that is misspelt changes nothing, and says nothing, in training.
+            if not re.search(rf"\b{re.escape(name)}\b", read):
+                logger.warning("model.template_kwargs: the chat template reads no %s", name)
         try:
             self.render([{"role": "user", "content": "a"}])
         except jinja2.TemplateSyntaxError as error:

@@ -222,3 +222,13 @@ def test_a_base_models_rows_begin_as_its_tokenizer_begins_a_text(added: bool) ->
         )
     text = tokenizer.decode(ChatEncoder(tokenizer).encode(TURNS).input_ids)
     assert text == "<|endoftext|>" * added + "user: How is Oslo?\nassistant: Cold.<|im_end|>\n"
+
+
+def test_a_setting_that_no_template_reads_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt name would change nothing without a word."""
+    template = "{% if enable_thinking %}!{% endif %}" + CHATML
+    kwargs = {"enable_thinking": True, "enable_thinkng": True}
+    with caplog.at_level(logging.WARNING):
+        ChatTemplate(build_tokenizer(template), TemplateSettings(kwargs=kwargs))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["model.template_kwargs: the chat template reads no enable_thinkng"]
