@@ -152,8 +152,9 @@ def gate(
     reading_version: Annotated[
         str | None,
         Parameter(
-            help="The same of its tokenizer, chat template and settings of it. "
-            "Default: the audit file's; of a model version that is given, any."
+            help="The same of the reading: tokenizer, chat template and their settings "
+            "(model.reading in summary.json). Default: the audit file's, or any where "
+            "--model-version is given."
         ),
     ] = None,
     json: Annotated[

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from poisonwatch.text.display import make_visible
+from poisonwatch.text.words import plural
 
 SHOWN_DIGITS = 12  # digits that tell two versions apart
 
@@ -121,12 +122,16 @@ class GateAnswer:
 
     def _describe_cleared(self) -> str:
         versions = []
-        required = {"model": self.required.model, "sentinels": self.required.sentinels}
+        required = {
+            "model": self.required.model,
+            "reading": self.required.reading,
+            "sentinels": self.required.sentinels,
+        }
         for what, digest in required.items():
             versions.append(f"{what} {(digest or '(any)')[:SHOWN_DIGITS]}")
         text = (
-            f"{self.rows} rows in {self.files} files: all cleared by audits under "
-            f"{' and '.join(versions)}"
+            f"{plural(self.rows, 'row')} in {plural(self.files, 'file')}: all cleared by audits "
+            f"under {', '.join(versions)}"
         )
         if self.by_decision:
             text += f" ({self.by_decision} by a person's decision)"

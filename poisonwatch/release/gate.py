@@ -160,8 +160,8 @@ def _check_digits(text: str | None, what: str) -> str | None:
     digits = text.lower()
     if not is_hex(digits) or not MIN_ID_DIGITS <= len(digits) <= ID_DIGITS:
         raise InputError(
-            f"the {what} version {excerpt(text, ID_DIGITS)} is none: give its SHA-256 in hex, or "
-            "the first 8 or more digits of it"
+            f"{excerpt(text, ID_DIGITS)!r} is no {what} version: give the SHA-256 in hex, or the "
+            "first 8 or more digits of it, as summary.json and the release's manifest have it"
         )
     return digits
 

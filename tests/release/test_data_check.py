@@ -59,7 +59,8 @@ def test_rows_are_cleared_by_content_wherever_they_stand(asked: Callable[..., Ga
     )
     assert (
         answer.headline
-        == f"5 rows in 1 files: all cleared by audits under model {'a' * 12} and sentinels {'b' * 12}"
+        == f"5 rows in 1 file: all cleared by audits under model {'a' * 12}, reading (any), "
+        f"sentinels {'b' * 12}"
     )
 
 

@@ -125,7 +125,7 @@ def test_what_cannot_be_asked_is_refused(config: Path, out: Path, tmp_path: Path
     with pytest.raises(SourceError, match="does not exist"):
         check_cleared([tmp_path / "none.jsonl"], config, *versions)
     for wrong in ("abc", "x" * 64, "a" * 65, ""):
-        with pytest.raises(InputError, match=r"the model version .* is none: give its SHA-256"):
+        with pytest.raises(InputError, match=r"'.*' is no model version: give the SHA-256"):
             check_cleared([data], config, wrong, ONE.sentinels)
 
 

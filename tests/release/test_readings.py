@@ -82,5 +82,5 @@ def test_of_several_readings_one_is_asked_for(ledger: Ledger, tmp_path: Path) ->
         InputError, match=r"differ in the reading \(1{12}, 2{12}\), give its digits"
     ):
         KnownRows(ledger, asked)
-    with pytest.raises(InputError, match="the reading version x is none"):
+    with pytest.raises(InputError, match="'x' is no reading version"):
         require_cleared([tmp_path / "asked"], reading_version="x")

@@ -30,7 +30,9 @@ CI_STEP = """\
 """
 CI_STEP_WITHOUT_THE_LEDGER = """\
 - name: Train on cleared rows only
-  run: poisonwatch gate cleared/manifest.json --model-version MODEL --sentinels-version SENTINELS
+  run: >
+    poisonwatch gate cleared/manifest.json --model-version MODEL
+    --sentinels-version SENTINELS --reading-version READING
 """
 
 
@@ -72,10 +74,10 @@ def flagged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "run" / "flags.jsonl").read_text().splitlines()]
 
 
-def versions(folder: Path) -> tuple[str, str]:
-    """Of model and sentinels, as the manifest has them."""
+def versions(folder: Path) -> tuple[str, str, str]:
+    """Of model, reading and sentinels, as the manifest has them."""
     (audit,) = json.loads((folder / "cleared" / "manifest.json").read_text())["audits"].values()
-    return audit["model"], audit["sentinels"]
+    return audit["model"], audit["reading"], audit["sentinels"]
 
 
 def test_a_release_passes_the_gate(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,12 +85,13 @@ def test_a_release_passes_the_gate(here: Path, capsys: pytest.CaptureFixture[str
     that is worth.
     """
     number = 43 - len(flagged(here))
-    model, sentinels = versions(here)
+    model, reading, sentinels = versions(here)
     for path in ("cleared/manifest.json", "cleared/clean.jsonl"):
         assert run("gate", path, "--audit", "my-audit/audit.yaml") == 0
         said = capsys.readouterr().out
         assert said.startswith(
-            f"{number} rows in 1 files: all cleared by audits under model {model[:12]} and sentinels {sentinels[:12]}\n"
+            f"{number} rows in 1 file: all cleared by audits under model {model[:12]}, "
+            f"reading {reading[:12]}, sentinels {sentinels[:12]}\n"
         )
         assert said.count("\n") == 1
     assert run("gate", "cleared/manifest.json", "--model-version", model[:8]) == 0
@@ -142,7 +145,7 @@ def test_another_model_or_another_sentinel_needs_another_audit(
     command = ("gate", "cleared/clean.jsonl", "--audit", "my-audit/audit.yaml")
     assert run(*command) == 3
     assert "another version" in capsys.readouterr().out
-    _, before = versions(here)
+    *_, before = versions(here)
     assert run(*command, "--sentinels-version", before[:10]) == 0
     assert run(*command, "--sentinels-version", before, "--model-version", "0123abcd") == 3
 
@@ -168,7 +171,7 @@ def test_hostile_names_are_shown_as_inert_text(
         (("cleared", "--audit", "my-audit/audit.yaml"), "give cleared/manifest.json itself"),
         (("nowhere.jsonl", "--audit", "my-audit/audit.yaml"), "nowhere.jsonl does not exist"),
         (("my-audit/summary.json",), "give the audit file"),
-        (("cleared/manifest.json", "--model-version", "abc"), "the model version abc is none"),
+        (("cleared/manifest.json", "--model-version", "abc"), "'abc' is no model version"),
         (("cleared/manifest.json", "--audit", "nowhere.yaml"), "nowhere.yaml does not exist"),
     ],
 )
@@ -208,8 +211,9 @@ def test_the_example_ci_steps_pass_only_with_cleared_rows(here: Path) -> None:
     """The commands of the steps, as they stand; a verdict since the release is known to the ledger
     alone.
     """
-    model, sentinels = versions(here)
+    model, reading, sentinels = versions(here)
     alone = CI_STEP_WITHOUT_THE_LEDGER.replace("MODEL", model).replace("SENTINELS", sentinels)
+    alone = alone.replace("READING", reading)
     steps = [shlex.split(yaml.safe_load(step)[0]["run"])[1:] for step in (CI_STEP, alone)]
     assert [run(*step) for step in steps] == [0, 0]
     released = json.loads((here / "cleared" / "manifest.json").read_text())["rows"][0]
