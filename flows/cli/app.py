@@ -36,7 +36,8 @@ app = App(
     # `main` says what became of the work
     suppress_keyboard_interrupt=False,
     help="Find planted rows in fine-tuning data, before you train on it.\n\n"
-    "Exit codes: 0 nothing flagged, 3 something flagged, 2 bad usage or input, 1 anything else.",
+    "Exit codes: 0 nothing flagged, 3 something flagged, 2 bad usage or input, 130 interrupted, "
+    "1 anything else.",
     help_epilogue="Example: `poisonwatch demo /tmp/poisonwatch-demo`",
 )
 

@@ -116,7 +116,11 @@ def explain(
     response: Annotated[str, Parameter(help="The answer whose origin is asked for.")],
     top: Annotated[int, Parameter(help="How many rows to name.")] = 10,
     model: Annotated[
-        str | None, Parameter(help="Folder or hub id of the audit's model, where it has moved.")
+        str | None,
+        Parameter(
+            help="Folder or hub id of the audit's model, where it has moved; of one with an "
+            "adapter, the adapter's."
+        ),
     ] = None,
     json: Annotated[
         bool, Parameter(negative="", show_default=False, help="Print one JSON object a row.")

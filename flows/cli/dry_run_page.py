@@ -110,6 +110,8 @@ def _describe_model(config: AuditConfig, forecast: Forecast) -> str:
     shape = forecast.costs.model
     name = config.model.name.rpartition("/")[2]
     size = f"{format_count(shape.parameters)} parameters".replace("  ", " ")
+    if config.model.adapter is not None:
+        name += f" with adapter {config.model.adapter.rpartition('/')[2]}"
     return f"{name}, {size}, width {shape.D}, split below block {shape.layer} of {shape.depth}"
 
 

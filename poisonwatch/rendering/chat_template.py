@@ -237,8 +237,8 @@ class ChatTemplate:
             self.render([{"role": "user", "content": "a"}])
         except jinja2.TemplateSyntaxError as error:
             raise ModelError(
-                f"the chat template is no Jinja: {error.message} (line {error.lineno}); give one "
-                "that is as model.chat_template"
+                f"the chat template is not valid Jinja: {error.message} (line {error.lineno}); "
+                "set model.chat_template to one that is"
             ) from None
         except TEMPLATE_ERRORS:
             # It may want a system turn, or an answer: which rows it takes is seen row by row.

@@ -53,6 +53,8 @@ def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
     settings = yaml.safe_load(config.read_text())
     settings["model"] = {"name": str(tiny_folder), "adapter": "../one"}
     config.write_text(yaml.safe_dump(settings))
+    assert run("audit", config, "--dry-run") == 0
+    assert f"{tiny_folder.name} with adapter one, " in capsys.readouterr().out
     run_dir = config.parent / "run"
     code, (summary,) = run_json(capsys, "audit", config, "--run-dir", run_dir, "--engine", "inline")
     assert code == 3

@@ -81,7 +81,7 @@ def test_settings_of_rendering_reach_every_encoder(tiny_folder: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"chat_template": "{% for m in messages %}"}, "the chat template is no Jinja: "),
+        ({"chat_template": "{% for m in messages %}"}, "the chat template is not valid Jinja: "),
         ({"chat_template": "/no/such.jinja"}, "chat_template /no/such.jinja cannot be read"),
         ({"end_of_answer": "two of them"}, "end_of_answer 'two of them' is 11 tokens"),
     ],
