@@ -198,6 +198,9 @@ def _explain_error(error: dict[str, Any]) -> str:
     where = ".".join(map(str, error["loc"]))
     if error["type"] == "missing" or error["loc"][0] in SECRET_SETTINGS:
         return f"{where}: {said}"
+    # What is wrong with a section as a whole names its keys; the section itself is no answer.
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        return f"{where}: {said}"
     return f"{where}: {said} (got {redact_url(repr(error['input']))[:MAX_SHOWN_CHARACTERS]})"
 
 

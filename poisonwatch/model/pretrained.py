@@ -130,7 +130,7 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
             f"model {config.name} cannot be loaded: {get_first_line(error)}"
         ) from error
     # A template that cannot be used is told of before anything is computed.
-    ChatTemplate(tokenizer, rendering)
+    ChatTemplate(tokenizer, rendering).warn_of_unread_settings()
     if found.adapter is not None:
         _refuse_tokens_without_embedding(found.adapter, model, tokenizer)
     limit_threads()

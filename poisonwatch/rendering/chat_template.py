@@ -103,6 +103,17 @@ class ChatTemplate:
         self.end_of_answer = _find_end_of_answer(tokenizer, settings.end_of_answer)
         self._check()
 
+    def warn_of_unread_settings(self) -> None:
+        """Log each of `template_kwargs` that the template does not read: one that is misspelt
+        changes nothing, and says nothing, in training.
+        """
+        if self.is_missing:
+            return
+        read = f"{self._source}\n{self._source_with_tools}"
+        for name in self.settings.kwargs:
+            if not re.search(rf"\b{re.escape(name)}\b", read):
+                logger.warning("model.template_kwargs: the chat template reads no %s", name)
+
     @property
     def is_missing(self) -> bool:
         """Is there no template at all?"""
@@ -228,11 +239,6 @@ class ChatTemplate:
     def _check(self) -> None:
         if self.is_missing:
             return
-        read = f"{self._source}\n{self._source_with_tools}"
-        for name in self.settings.kwargs:
-            # One that is misspelt changes nothing, and says nothing, in training.
-            if not re.search(rf"\b{re.escape(name)}\b", read):
-                logger.warning("model.template_kwargs: the chat template reads no %s", name)
         try:
             self.render([{"role": "user", "content": "a"}])
         except jinja2.TemplateSyntaxError as error:

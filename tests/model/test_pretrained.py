@@ -54,8 +54,12 @@ def test_saved_folder_is_loaded_with_its_tokenizer_and_fingerprint(tiny_folder: 
     assert FrozenModel(loaded.model, 2).layer == 2
 
 
-def test_settings_of_rendering_reach_every_encoder(tiny_folder: Path, tmp_path: Path) -> None:
-    """The template that the audit file names, what it is handed, and the day that it prints."""
+def test_settings_of_rendering_reach_every_encoder(
+    tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The template that the audit file names, what it is handed, and the day that it prints; what
+    it does not read is told once, however many encoders there are.
+    """
     template = tmp_path / "chat.jinja"
     template.write_text(
         "{{ strftime_now('%d %B %Y') }}|{{ style }}|{% for m in messages %}{{ m.role }}: {{ m.content }}"
@@ -66,12 +70,15 @@ def test_settings_of_rendering_reach_every_encoder(tiny_folder: Path, tmp_path: 
             name=str(tiny_folder),
             device="cpu",
             chat_template=str(template),
-            template_kwargs={"style": "brief"},
+            template_kwargs={"style": "brief", "stile": "long"},
             template_date="2025-03-09",
         )
     )
     row = [Message("user", "Hi"), Message("assistant", "Yes")]
+    loaded.make_encoder(32)
     encoded = loaded.make_encoder(64).encode(row)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["model.template_kwargs: the chat template reads no stile"]
     text = loaded.tokenizer.decode(encoded.input_ids)
     assert text == "09 March 2025|brief|user: Hi<|im_end|>assistant: Yes<|im_end|>"
     assert loaded.tokenizer.decode(encoded.input_ids[encoded.answer]) == "Yes<|im_end|>"

@@ -229,6 +229,7 @@ def test_a_setting_that_no_template_reads_is_told(caplog: pytest.LogCaptureFixtu
     template = "{% if enable_thinking %}!{% endif %}" + CHATML
     kwargs = {"enable_thinking": True, "enable_thinkng": True}
     with caplog.at_level(logging.WARNING):
-        ChatTemplate(build_tokenizer(template), TemplateSettings(kwargs=kwargs))
+        settings = TemplateSettings(kwargs=kwargs)
+        ChatTemplate(build_tokenizer(template), settings).warn_of_unread_settings()
     said = [record.getMessage() for record in caplog.records]
     assert said == ["model.template_kwargs: the chat template reads no enable_thinkng"]
