@@ -87,7 +87,9 @@ def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
             assert "problem" not in page, page
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert client.get(f"/audits/{summary['audit_id']}").status_code == 200
+        audit = client.get(f"/audits/{summary['audit_id']}").text
+        assert "<dt>adapter</dt><dd><bdi>" in audit
+        assert summary["model"]["reading"] in audit
 
     clean = adapters / "clean.jsonl"
     shutil.copy(config.parent / "rows.jsonl", clean)
