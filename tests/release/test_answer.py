@@ -32,7 +32,7 @@ def test_nothing_is_cleared_without_rows() -> None:
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        (answer(), ("5 rows in 2 files", f"model {'a' * 12} ", "sentinels (any)")),
+        (answer(), ("5 rows in 2 files", f"model {'a' * 12}, ", "sentinels (any)")),
         (answer(by_decision=1), ("5 rows in 2 files", "(1 by a person's decision)")),
         (answer(ROW, FILE), ("1 of 5 rows", "1 files")),
         (answer(FILE), ("1 files are not what was released",)),
