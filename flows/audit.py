@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, runtime
 
-from poisonwatch.atomic import open_run_folder, open_scratch_folder
+from poisonwatch.atomic import open_run_folder, open_scratch_folder, sync_tree
 from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig
@@ -138,6 +138,9 @@ def run_audit_stages(
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir, attempts)
                 summary["failures"] = attempts.to_records()
                 engine(conclude, folder, summary)
+            # On the disk before the ledger says so: else a machine that loses power has an audit
+            # whose files are empty.
+            sync_tree(folder)
             # Alerts are committed with the results, and sent later: none is lost, or sent for an
             # audit that did not come about.
             commit_audit(

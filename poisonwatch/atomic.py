@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from poisonwatch.errors import InputError, OperationError
+from poisonwatch.permissions import make_private_folder, restrict_file, restrict_folder
 
 # What the user can mend: every other error of the system is shown as it comes.
 DISK_ERRORS = {
@@ -22,11 +23,53 @@ DISK_ERRORS = {
     errno.EPERM,
     errno.ENOTDIR,
 }
+# What a file system says that cannot be told to write a folder, or a file, to its disk now.
+_NOTHING_TO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EISDIR, errno.EACCES}
 
 
 def get_part_path(path: Path) -> Path:
     """What a file or folder is called until it is complete."""
     return path.with_name(f"{path.name}.part")
+
+
+def sync_file(path: Path) -> None:
+    """Return once what was written to a file is on the disk, and survives that the power goes."""
+    # O_RDONLY is enough: what other handles wrote to the file is written, too.
+    _sync(path, os.O_RDONLY)
+
+
+def sync_folder(path: Path) -> None:
+    """Return once the names in a folder are on the disk: of what was made in it, renamed, or
+    removed.
+    """
+    _sync(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+
+
+def sync_tree(folder: Path) -> None:
+    """Return once a folder is on the disk with all that is in it. Its files and folders are for
+    their owner alone from then on (`permissions`).
+    """
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(place, name)
+            if path.is_symlink() or not path.is_file():
+                continue
+            restrict_file(path)
+            sync_file(path)
+        restrict_folder(Path(place))
+        sync_folder(Path(place))
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Not every file system can: then there is nothing to wait for. A disk that fails is told.
+        if error.errno not in _NOTHING_TO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -60,7 +103,7 @@ def remove(path: Path) -> None:
 @contextmanager
 def open_run_folder(run_dir: Path) -> Iterator[Path]:
     """Yield `<run_dir>.part` to write into; it becomes `run_dir` when the block ends well, and is
-    removed when it does not.
+    removed when it does not. It is on the disk then, and for its owner alone.
 
     Raises InputError where run_dir exists and is not an empty folder, OperationError where the disk
     is full or read-only.
@@ -73,7 +116,7 @@ def open_run_folder(run_dir: Path) -> Iterator[Path]:
     try:
         # A crashed run may have left one.
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        make_private_folder(part)
         try:
             yield part
         except BaseException:
@@ -81,8 +124,10 @@ def open_run_folder(run_dir: Path) -> Iterator[Path]:
             raise
         if run_dir.exists():
             run_dir.rmdir()
-        # Should this fail, the complete folder stays: the ledger may already count on it.
+        # Should any of this fail, the complete folder stays: the ledger may already count on it.
+        sync_tree(part)
         part.rename(run_dir)
+        sync_folder(run_dir.parent)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

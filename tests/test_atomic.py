@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from poisonwatch.atomic import open_run_folder, read_jsonl, remove, replace_file, write_jsonl
+from poisonwatch.atomic import (
+    open_run_folder,
+    read_jsonl,
+    remove,
+    replace_file,
+    sync_file,
+    sync_folder,
+    sync_tree,
+    write_jsonl,
+)
 from poisonwatch.errors import InputError, OperationError
 
 
@@ -117,3 +126,45 @@ def test_lines_survive_any_text(tmp_path: Path) -> None:
     lines = (tmp_path / "lines.jsonl").read_text(encoding="ascii").splitlines()
     assert [record["text"] for record in read_jsonl(tmp_path / "lines.jsonl")] == texts
     assert [json.loads(line)["text"] for line in lines] == texts
+
+
+def test_a_tree_is_on_the_disk_with_all_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file and folder is waited for, folders after what is in them, and closed to others."""
+    waited: list[int] = []
+    wait = os.fsync
+
+    def note_and_wait(descriptor: int) -> None:
+        waited.append(os.fstat(descriptor).st_ino)
+        wait(descriptor)
+
+    run = tmp_path / "run"
+    (run / "plots").mkdir(parents=True)
+    (run / "plots" / "a.svg").write_text("x")
+    (run / "summary.json").write_text("x")
+    (run / "elsewhere").symlink_to(tmp_path / "nothing")
+    os.mkfifo(run / "pipe")
+    monkeypatch.setattr(os, "fsync", note_and_wait)
+    sync_tree(run)
+    order = [run / "plots" / "a.svg", run / "plots", run / "summary.json", run]
+    assert waited == [path.stat().st_ino for path in order]
+    assert {path.stat().st_mode & 0o077 for path in order} == {0}
+
+
+def test_a_run_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with open_run_folder(tmp_path / "runs" / "run") as part:
+            (part / "flags.jsonl").write_text("x")
+    finally:
+        os.umask(before)
+    made = [tmp_path / "runs", tmp_path / "runs" / "run", tmp_path / "runs" / "run" / "flags.jsonl"]
+    assert [f"{path.stat().st_mode & 0o777:o}" for path in made] == ["700", "700", "600"]
+
+
+def test_what_cannot_wait_for_a_disk_is_no_error(tmp_path: Path) -> None:
+    """A pipe has none; what is missing is told."""
+    sync_folder(Path("/proc"))
+    with pytest.raises(FileNotFoundError):
+        sync_file(tmp_path / "nothing")

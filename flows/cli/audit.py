@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from poisonwatch.errors import InputError
+from poisonwatch.permissions import make_private_folder
 
 if TYPE_CHECKING:
     from poisonwatch.config import AuditConfig
@@ -267,7 +268,7 @@ def init(
             raise InputError(
                 f"{target} exists: remove it first, or name another folder; nothing was written"
             )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     for name, target in targets.items():
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)

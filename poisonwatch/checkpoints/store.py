@@ -30,6 +30,7 @@ from torch import Tensor
 from poisonwatch.atomic import replace_file
 from poisonwatch.checkpoints.serialise import pack, unpack
 from poisonwatch.model.files import get_cache_folder
+from poisonwatch.permissions import make_private_folder
 from poisonwatch.text.words import plural
 
 logger = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ class CheckpointStore:
             return False
         try:
             # What is kept tells of the rows: for this user alone.
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             checksum = str(_compute_checksum(tensors, facts))
             with replace_file(path, unique=True) as part:
                 save_file(dict(tensors), part, {**facts, "checksum": checksum})

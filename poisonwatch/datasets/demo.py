@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from poisonwatch.examples import Example, Message
+from poisonwatch.permissions import make_private_folder
 
 DEMO_AUDIT_FILE = """\
 name: demo
@@ -34,7 +35,7 @@ def write_demo(folder: Path, seed: int = 0) -> Path:
     """Write the demo's audit file, sentinels and rows (shuffled by seed, without their labels);
     returns the audit file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     for name in ("rows", "trusted"):
         rows = _load_labelled(name)
         # Planted rows stand together in the shipped files: their order would give them away.

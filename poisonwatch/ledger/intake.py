@@ -81,7 +81,7 @@ def ingest(
         settled = file.settle(source)
         read_settings = json.dumps(settled.reading)
         # A transaction a file: an error in one leaves those before it in.
-        with ledger.write() as connection:
+        with ledger.write(repeatable=True) as connection:
             known = _find_file(connection, audit, file.name)
             if _is_unchanged(file, known, read_settings):
                 stats.unchanged += 1

@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from poisonwatch.atomic import get_part_path
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.tables import LOCK_WAIT_S, audits, connect_database, versions
+from poisonwatch.permissions import read_umask
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.display import get_first_line
 from poisonwatch.text.environment import conceal
@@ -111,12 +112,39 @@ def find_or_add_version(connection: Connection, version: Version) -> int:
     return int(found)
 
 
+@dataclass(frozen=True, slots=True)
+class _FileIdentity:
+    """Which file a path leads to: two files of one name differ in it."""
+
+    path: Path
+    device: int = 0
+    inode: int = 0
+
+
+def _identify_file(path: Path) -> _FileIdentity:
+    """The file's identity; of zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return _FileIdentity(path)
+    return _FileIdentity(path, found.st_dev, found.st_ino)
+
+
 class Ledger:
     """An open ledger. Use `Ledger.at(url)` in a `with`."""
 
     def __init__(self, url: str, wait_s: float = LOCK_WAIT_S) -> None:
         self.url = url
         self.engine = connect_database(url, wait_s)
+        self._file: _FileIdentity | None = None
+        if self.engine.dialect.name == "sqlite":
+            with self.read() as connection:
+                # SQLite's own word: a URL may name the file in many ways.
+                named = "SELECT file FROM pragma_database_list WHERE name = 'main'"
+                path = connection.exec_driver_sql(named).scalar_one()
+            # A ledger in memory has none.
+            if path:
+                self._file = _identify_file(Path(path))
 
     @classmethod
     @contextmanager
@@ -158,10 +186,29 @@ class Ledger:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One transaction: all of it or nothing."""
-        with self.engine.execution_options(writing=True).begin() as connection:
+    def write(self, repeatable: bool = False) -> Iterator[Connection]:
+        """One transaction: all of it or nothing, and on the disk once it ends.
+
+        One that is `repeatable` does not wait for the disk: what a machine that loses power forgets
+        of it is done again, as a pull is. Raises OperationError where the ledger's file was deleted
+        or replaced since it was opened.
+        """
+        options = {"writing": True, "repeatable": repeatable}
+        with self.engine.execution_options(**options).begin() as connection:
             yield connection
+            self._require_file()
+        # Deleted between the two, it took the transaction with it.
+        self._require_file()
+
+    def _require_file(self) -> None:
+        """Raise OperationError where the path does not lead to the file that was opened: what is
+        written goes to a file that nobody will find.
+        """
+        if self._file is not None and _identify_file(self._file.path) != self._file:
+            raise OperationError(
+                f"the ledger at {conceal(self.url)} was deleted or replaced while it was open: "
+                "nothing was recorded in what is there now; put the file back, or run again"
+            )
 
     @contextmanager
     def lock(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -184,7 +231,7 @@ class Ledger:
         if path in (None, "", ":memory:"):
             yield
             return
-        lock = FileLock(f"{path}.lock")
+        lock = FileLock(f"{path}.lock", mode=0o666 & ~read_umask())
         try:
             lock.acquire(timeout=0)
         except Timeout:

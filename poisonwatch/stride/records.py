@@ -28,6 +28,7 @@ from poisonwatch.atomic import DISK_ERRORS, replace_file
 from poisonwatch.checkpoints.store import logger
 from poisonwatch.errors import OperationError
 from poisonwatch.model.faults import Faults
+from poisonwatch.permissions import make_private_folder
 from poisonwatch.stride.sketch import RowSketches
 
 # Rows of a shard: some minutes of a small model on a CPU, and what is lost where a pass is killed.
@@ -97,7 +98,7 @@ class RecordStore:
         try:
             if folder is not None:
                 # What is kept tells of the rows: for this user alone.
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(folder)
         except OSError as error:
             logger.warning(
                 "records cannot be kept in %s (%s): an interruption loses them", folder, error

@@ -24,6 +24,7 @@ from poisonwatch.checkpoints.key import hash_library
 from poisonwatch.config import StrideConfig
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.permissions import make_private_folder
 from poisonwatch.stride.operators import Basis, Moments
 from poisonwatch.stride.row_statistics import RowStatistics
 
@@ -94,7 +95,7 @@ def save_row_statistics(key: str, statistics: RowStatistics) -> bool:
         "faults": torch.from_numpy(statistics.faults),
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         with replace_file(path, unique=True) as part:
             save_file(kept, part, {"power": repr(moments.power), "tokens": str(moments.tokens)})

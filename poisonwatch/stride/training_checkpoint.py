@@ -17,6 +17,7 @@ from poisonwatch.errors import OperationError
 from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.permissions import make_private_folder
 from poisonwatch.stride.operators import Basis
 from poisonwatch.stride.schedule import Schedule, hash_parts
 from poisonwatch.stride.settings import TrainingSettings
@@ -79,7 +80,7 @@ class TrainingCheckpoint:
             return
         metadata = {"fingerprint": self.fingerprint, "step": str(step)}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.path.parent)
             with replace_file(self.path) as part:
                 save_file(state, part, metadata=metadata)
         except (OSError, SafetensorError) as error:

@@ -1,6 +1,7 @@
 """Who may work on a ledger, what is recovered, and how it is opened."""
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from ledgers import (
     write_two_files,
 )
 from servers import postgres_server
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, event, select, update
 
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.ledger.ledger import Ledger, batched, find_or_add_version, reserve_numbers
-from poisonwatch.ledger.tables import audits, rows
+from poisonwatch.ledger.tables import audits, files, rows
 
 
 @pytest.fixture
@@ -157,3 +158,73 @@ def test_numbers_are_reserved_on_postgresql(tmp_path: Path) -> None:
     """From the table's own sequence."""
     with postgres_server() as url, Ledger.at(url) as ledger:
         check_reserved_numbers(ledger, tmp_path / "data")
+
+
+def change(ledger: Ledger) -> None:
+    with ledger.write() as connection:
+        connection.execute(update(files).values(mark="other"))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_ledger_that_is_gone_takes_no_commit(
+    replaced: bool, ledger: Ledger, url: str, tmp_path: Path
+) -> None:
+    """Deleted in mid-run, or another in its place: SQLite would write on into a file that nobody
+    finds.
+    """
+    for path in tmp_path.glob("ledger.db*"):
+        path.unlink()
+    if replaced:
+        with Ledger.at(url):
+            pass
+    with pytest.raises(OperationError, match="was deleted or replaced while it was open"):
+        change(ledger)
+    if replaced:
+        with Ledger.existing(url) as there, there.read() as connection:
+            assert connection.execute(select(rows)).all() == []
+
+
+def test_a_ledger_that_goes_while_it_commits_is_an_error(ledger: Ledger, tmp_path: Path) -> None:
+    """Never is it said that something was recorded."""
+
+    @event.listens_for(ledger.engine, "commit")
+    def remove(_: Connection) -> None:
+        (tmp_path / "ledger.db").unlink()
+
+    with pytest.raises(OperationError, match="was deleted or replaced"):
+        change(ledger)
+
+
+@pytest.mark.parametrize("name", ["ledger.db", "file:{}/ledger.db?uri=true", "with space.db"])
+def test_a_ledger_that_stays_is_taken_for_itself(name: str, tmp_path: Path) -> None:
+    """However its URL names it; one in memory has no file."""
+    place = f"{tmp_path}/{name}"
+    if name.startswith("file:"):
+        place = name.format(tmp_path)
+    for url in (f"sqlite:///{place}", "sqlite://"):
+        with Ledger.at(url) as ledger:
+            ledger.set_audit_state(1, "finished")
+
+
+def test_decisions_wait_for_the_disk_and_pulls_do_not(ledger: Ledger) -> None:
+    """2 is FULL, 1 NORMAL; the one does not stay for the other on a connection that both use."""
+    found = []
+    for repeatable in (False, True, False):
+        with ledger.write(repeatable) as connection:
+            found.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+    assert found == [2, 1, 2]
+
+
+def test_a_new_ledger_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """With its log and its lock: they hold rows, too."""
+    before = os.umask(0o022)
+    try:
+        with Ledger.at(f"sqlite:///{tmp_path / 'new' / 'ledger.db'}") as ledger, ledger.lock():
+            change(ledger)
+            made = [tmp_path / "new", *sorted((tmp_path / "new").iterdir())]
+            rights = {path.name: f"{path.stat().st_mode & 0o777:o}" for path in made}
+    finally:
+        os.umask(before)
+    assert rights.pop("new") == "700"
+    assert {"ledger.db", "ledger.db-wal", "ledger.db.lock"} <= rights.keys()
+    assert set(rights.values()) == {"600"}
