@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from poisonwatch.compute_config import ComputeConfig
+from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import Section, SourceConfig
 from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, TemplateKwargs
 from poisonwatch.text.redaction import redact_url
@@ -303,6 +304,8 @@ class AuditConfig(Section):
     """Triggers mined from the batch and put into copies of the sentinels; 0 for none."""
     validation: ValidationConfig = ValidationConfig()
     """What a row must be to be audited."""
+    signing: SigningConfig = SigningConfig()
+    """The key that signs what audits and people say, and those whose signatures count."""
     alerts: list[Annotated[AlertConfig, _accept_text("url")]] = Field([])
     """Who is told when rows are flagged: Apprise URLs, or mappings."""
     on_flag: Literal["continue", "pause"] = "continue"
@@ -354,6 +357,7 @@ class AuditConfig(Section):
             for key in ("path", "sql"):
                 if source.get(key) is not None:
                     source[key] = redact_url(source[key])
+        settings["signing"] = self.signing.to_public_dict()
         for alert in settings["alerts"]:
             # An Apprise URL may be a secret from end to end: only its kind is shown.
             if alert["url"]:

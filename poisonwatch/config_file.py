@@ -22,13 +22,14 @@ from poisonwatch.config import (
     ValidationConfig,
 )
 from poisonwatch.errors import ConfigError
+from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.template_config import is_template
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 
 # Settings that may hold passwords: an error never repeats them.
-SECRET_SETTINGS = {"alerts", "state", "tracking"}
+SECRET_SETTINGS = {"alerts", "signing", "state", "tracking"}
 SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelConfig,
     "source": SourceConfig,
@@ -38,6 +39,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "compute": ComputeConfig,
     "detection": DetectionConfig,
     "validation": ValidationConfig,
+    "signing": SigningConfig,
     "alerts": AlertConfig,
 }
 # A message is one line: the first few errors, their values cut short.
@@ -124,6 +126,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
             "tracking": _make_sqlite_absolute(config.tracking, folder, "tracking"),
             "model": config.model.model_copy(update=model),
             "compute": compute,
+            "signing": config.signing.resolve(folder),
             "replay": config.replay.model_copy(update={"folder": base}),
         }
     )

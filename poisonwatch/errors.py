@@ -9,6 +9,7 @@ PoisonwatchError
 │   └── RunError             the run directory of a past audit
 ├── NotClearedError          rows that are to be trained on are not cleared; exit code 3
 └── OperationError           the world got in the way (disk full, server gone); exit code 1
+    └── SigningError         a signature could not be made
 
 A message says what was got, what is allowed and what to do, in one line.
 """
@@ -55,3 +56,7 @@ class NotClearedError(PoisonwatchError):
 
 class OperationError(PoisonwatchError):
     """A disk, a server or the network failed while the audit ran."""
+
+
+class SigningError(OperationError):
+    """A statement could not be signed: the command that asks a key service failed."""
