@@ -29,6 +29,9 @@ MODULES = (
     "flows.cli.service",
     "dashboards.command",
 )
+# Modules whose commands are of two words, the first of which they share: `keys init`.
+GROUPS = {"keys": "flows.cli.keys"}
+GROUP_HELP = {"keys": "Make keys that sign what audits and people say, and see what is signed."}
 
 app = App(
     name="poisonwatch",
@@ -46,23 +49,36 @@ def read_commands(module: str) -> Iterator[tuple[str, str, str]]:
     """Name, help and example of the commands in a module below `poisonwatch`, without importing it:
     of functions whose docstring ends in a paragraph `Example: ...`.
     """
-    path = Path(poisonwatch.__file__).parent / f"{module.replace('.', '/')}.py"
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _parse(module).body:
         if isinstance(node, ast.FunctionDef):
             about, _, last = (ast.get_docstring(node) or "").rpartition("\n\n")
             if last.startswith("Example: "):
                 yield node.name, about, last
 
 
-for _module in MODULES:
-    for _name, _about, _example in read_commands(_module):
+def _parse(module: str) -> ast.Module:
+    path = Path(poisonwatch.__file__).parent / f"{module.replace('.', '/')}.py"
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def add_commands(app: App, module: str) -> None:
+    """Make the commands of a module known, by `read_commands`."""
+    for name, about, example in read_commands(module):
         app.command(
-            f"poisonwatch.{_module}:{_name}",
-            name=_name.replace("_", "-"),
-            help=_about,
+            f"poisonwatch.{module}:{name}",
+            name=name.replace("_", "-"),
+            help=about,
             # an epilogue is shown last, while cyclopts puts the docstring itself before the options
-            help_epilogue=_example,
+            help_epilogue=example,
         )
+
+
+for _module in MODULES:
+    add_commands(app, _module)
+for _word, _module in GROUPS.items():
+    _group = App(name=_word, help=GROUP_HELP[_word])
+    add_commands(_group, _module)
+    app.command(_group)
 
 
 def main(arguments: list[str] | None = None) -> None:

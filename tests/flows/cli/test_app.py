@@ -12,7 +12,7 @@ import pytest
 from audits import benign, write_audit
 from slow_tests import slow
 
-from poisonwatch.flows.cli.app import MODULES, app, main, read_commands
+from poisonwatch.flows.cli.app import GROUPS, MODULES, app, main, read_commands
 
 HEAVY = {"torch", "prefect", "mlflow", "great_expectations", "pandas", "transformers"}
 
@@ -219,6 +219,7 @@ COMMANDS = {
     "gate",
     "history",
     "init",
+    "keys",
     "packs",
     "release",
     "sync",
@@ -231,15 +232,26 @@ def test_every_command_is_there() -> None:
     assert {name for name in app if not name.startswith("-")} == COMMANDS
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+SUBCOMMANDS = [
+    f"{word} {name}" for word, module in GROUPS.items() for name, _, _ in read_commands(module)
+]
+
+
+def test_every_command_of_two_words_is_there() -> None:
+    """As for those of one."""
+    assert sorted(SUBCOMMANDS) == ["keys init"]
+
+
+@pytest.mark.parametrize("command", sorted((COMMANDS - set(GROUPS)) | set(SUBCOMMANDS)))
 def test_help_is_the_docstring_and_ends_in_an_example_that_parses(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The example names that command and options that exist; it stands once, at the end."""
-    assert run(command, "--help") == 0
+    named = command.split()
+    assert run(*named, "--help") == 0
     shown, example = capsys.readouterr().out.split("Example:")
     words = shlex.split(example)
-    assert words[:2] == ["poisonwatch", command]
+    assert words[: 1 + len(named)] == ["poisonwatch", *named]
     function, _, _ = app.parse_args(words[1:])
     assert function.__doc__.split("\n", 1)[0] in " ".join(shown.split())
 
