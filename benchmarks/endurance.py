@@ -330,7 +330,7 @@ def count_in_ledger(connection: Any, audits: int) -> dict[str, int]:
     of_row = select(t.results.c.row).group_by(t.results.c.row)
     return {
         "rows": rows,
-        "rows without a result": rows - count(select(t.results.c.row)),
+        "rows without a result": rows - count(select(t.results.c.row).distinct()),
         "rows with two results": count(of_row.having(func.count() > 1)),
         "marked rows": audits,
         "marked rows not flagged": sum(not _is_flagged(connection, i) for i in range(audits)),

@@ -156,11 +156,14 @@ def run_audit_stages(
                 measurement=hash_measurement(config, version),
                 alerts=alerts,
                 groups=found.groups,
+                attempts=attempts,
             )
             # only now: an audit that ended before its commit goes on from its checkpoints
             found.store.clear()
         notify_all(ledger, config, engine, prefect=flow_run is not None)
-    warnings = [*tell_failures(summary), *engine.warnings]
+    # What failed since the summary was written, too.
+    failures = {"failures": attempts.to_records()}
+    warnings = [*tell_failures(failures), *engine.warnings]
     return AuditOutcome(run_dir, summary, found.detection, audited.rejected, warnings)
 
 

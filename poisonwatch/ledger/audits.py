@@ -1,6 +1,8 @@
 """An audit in the ledger: opened before it works, committed with all that it found.
 
 Between the two nothing is written, so that an audit that dies leaves all its rows to the next one.
+What earlier audits found stays: the last one has the last word on a row. All that an audit found is
+said in one record of the chain (`audit_records`), in the same transaction.
 """
 
 import json
@@ -20,7 +22,6 @@ from sqlalchemy import (
     String,
     Table,
     case,
-    delete,
     insert,
     literal,
     select,
@@ -28,7 +29,9 @@ from sqlalchemy import (
 )
 
 from poisonwatch.examples import Example, Rejection
+from poisonwatch.failures import Attempts
 from poisonwatch.flags import Flag, make_flag_record
+from poisonwatch.ledger.audit_records import append_audit_record
 from poisonwatch.ledger.batches import LedgerBatch
 from poisonwatch.ledger.ledger import (
     Ledger,
@@ -39,6 +42,7 @@ from poisonwatch.ledger.ledger import (
     now,
 )
 from poisonwatch.ledger.outbox import AUDIT_KIND, Alert, enqueue, enqueue_alerts
+from poisonwatch.ledger.records import ChainHead, lock_chain
 from poisonwatch.ledger.tables import audits, flags, rejections, results, rows
 
 ROWS_PER_INSERT = 10_000
@@ -104,14 +108,17 @@ def commit_audit(
     measurement: str = "",
     alerts: Sequence[Alert] = (),
     groups: Mapping[str, int] | None = None,
-) -> None:
-    """Write what an audit found, with its alerts, in one transaction: from here on its rows are
-    audited.
+    seal: str | None = None,
+    attempts: Attempts | None = None,
+) -> ChainHead:
+    """Write what an audit found, with its alerts and its record, in one transaction: from here on
+    its rows are audited. Returns where the chain of records ends with it.
 
     `examples` are the rows that were audited, `rejected` those that failed validation, of whose
     settings `checks` is the hash, and `unmeasured` those that what has the hash `measurement` could
-    not measure. `groups`
-    has the lines of evidence.jsonl, from 1, that flagged rows belong to, by example id.
+    not measure. `groups` has the lines of evidence.jsonl, from 1, that flagged rows belong to, by
+    example id. `seal` is the SHA-256 of the run directory's SHA256SUMS; `attempts` is told of a
+    signature that fails.
     """
     hits: dict[int, Flag] = {}
     flagged_numbers: dict[str, int] = {}
@@ -131,10 +138,10 @@ def commit_audit(
         # Then it is one place more of a row that passed.
         refused.pop(row, None)
     with ledger.write() as connection:
+        lock_chain(connection)
         of_audit = audits.c.audit == number
         version = connection.execute(select(audits.c.version).where(of_audit)).scalar_one()
-        with _list_audited(connection, batch.numbers, passed, refused, hits):
-            _delete_earlier(connection, version, (checks, measurement))
+        with _list_audited(connection, passed, refused, hits):
             _insert_results(connection, number, version)
             _insert_rejections(connection, number, refused)
             _insert_flags(connection, number, hits, groups or {})
@@ -143,10 +150,12 @@ def commit_audit(
         done = {"state": "committed", "finished_at": now(), "summary": json.dumps(summary)}
         connection.execute(update(audits).where(of_audit).values(done))
         enqueue_alerts(connection, number, alerts, flagged_numbers, created_at=now())
+        told = attempts or Attempts()
+        return append_audit_record(connection, number, seal, ledger.signer, told)
 
 
-# The rows that are being committed, by what came of them, "seen" of all of them: one statement
-# speaks of a million rows by it, where lists of numbers in statements would be thousands.
+# The rows that are being committed, by what came of them: one statement speaks of a million rows by
+# it, where lists of numbers in statements would be thousands.
 _audited = Table(
     "audited",
     MetaData(),
@@ -159,17 +168,15 @@ _audited = Table(
 @contextmanager
 def _list_audited(
     connection: Connection,
-    seen: Iterable[int],
     passed: Iterable[int],
     refused: Collection[int],
     hits: Collection[int],
 ) -> Iterator[None]:
-    """The table `_audited` within the transaction: rows that an audit saw, those that `passed`
-    among them, which are clean where they are no `hits`, and those that it refused.
+    """The table `_audited` within the transaction: rows that `passed` an audit, which are clean
+    where they are no `hits`, and those that it refused.
     """
     _audited.create(connection)
     statuses = chain(
-        ((row, "seen") for row in seen),
         ((row, "flagged" if row in hits else "clean") for row in passed),
         ((row, "rejected") for row in refused),
     )
@@ -181,15 +188,6 @@ def _list_audited(
 
 def _select_audited(*statuses: str) -> Select[tuple[int]]:
     return select(_audited.c.row).where(_audited.c.status.in_(statuses))
-
-
-def _delete_earlier(connection: Connection, version: int, keys: Sequence[str]) -> None:
-    """An audit that takes rows again under the same version has the last word on them."""
-    seen = _select_audited("seen")
-    same_version = results.c.row.in_(seen) & (results.c.version == version)
-    connection.execute(delete(results).where(same_version))
-    same_settings = rejections.c.row.in_(seen) & rejections.c.checks.in_(keys)
-    connection.execute(delete(rejections).where(same_settings))
 
 
 def _insert_results(connection: Connection, audit: int, version: int) -> None:

@@ -17,6 +17,7 @@ from poisonwatch.ledger.ledger import (
     batched,
     find_or_add_version,
 )
+from poisonwatch.ledger.queries import is_refused_since
 from poisonwatch.ledger.stored_rows import (
     BatchPlaces,
     RowQuery,
@@ -94,8 +95,11 @@ def choose_batch(
     sentinels only. What a person has decided on is not audited again.
     """
     undecided = _match_source(name) & rows.c.decided.is_(None)
+    # What an audit has passed since is not refused any more.
     refused = exists().where(
-        rejections.c.row == rows.c.row, rejections.c.checks.in_((checks, measurement))
+        rejections.c.row == rows.c.row,
+        rejections.c.checks.in_((checks, measurement)),
+        ~exists().where(results.c.row == rejections.c.row, results.c.audit > rejections.c.audit),
     )
     is_new = or_(rows.c.status == "pending", (rows.c.status == "rejected") & ~refused)
     new = select(rows.c.row).where(undecided, is_new)
@@ -111,8 +115,9 @@ def choose_batch(
     )
     # A transaction that may write: the version is added where it is new.
     with ledger.write() as connection:
-        number = find_or_add_version(connection, version)
-        covered = exists().where(results.c.row == latest.c.row, results.c.version == number)
+        number = find_or_add_version(connection, version, ledger.signer)
+        of_version = (results.c.row == latest.c.row) & (results.c.version == number)
+        covered = exists().where(of_version, ~is_refused_since(results))
         old = select(latest.c.row).where(~covered)
         return _load_rows(ledger, connection, name, union_all(new, old))
 
@@ -128,9 +133,7 @@ def load_current_batch(ledger: Ledger, name: str) -> LedgerBatch:
 
 
 def load_audited_batch(ledger: Ledger, audit_id: str) -> LedgerBatch | None:
-    """The rows of an earlier audit, as they are now; None where this ledger has no audit of that
-    id.
-    """
+    """The rows of an earlier audit; None where this ledger has no audit of that id."""
     with ledger.read() as connection:
         of_id = select(audits).where(audits.c.audit_id == audit_id)
         audit = connection.execute(of_id).one_or_none()
@@ -195,12 +198,19 @@ def count_passed_by_file(ledger: Ledger, name: str) -> dict[str, int]:
         .order_by(audits.c.audit.desc())
         .limit(MIX_AUDITS)
     )
+    # Rows that were audited again count once.
+    passed = (
+        select(results.c.row, results.c.version)
+        .where(results.c.audit.in_(last))
+        .distinct()
+        .subquery()
+    )
     counted = (
         select(files.c.name, func.count())
-        .select_from(results)
-        .join(places, places.c.row == results.c.row)
+        .select_from(passed)
+        .join(places, places.c.row == passed.c.row)
         .join(files, files.c.file == places.c.file)
-        .where(files.c.audit == name, results.c.audit.in_(last))
+        .where(files.c.audit == name)
         .group_by(files.c.name)
     )
     with ledger.read() as connection:

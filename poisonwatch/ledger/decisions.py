@@ -4,28 +4,30 @@
 
 A decision is never changed or removed; another one on the same row takes its place. `verify_chain`
 finds where the chain was tampered with: a changed decision has another hash, a removed one leaves a
-gap, and of the last ones the number and hash are in every manifest.
+gap, and of the last ones the number and hash are in every manifest. Each decision is a record of
+the ledger's chain, too (`records`), which is signed.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Row, desc, func, insert, select, update
+from sqlalchemy import Connection, Row, desc, insert, select, update
 
+from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, select_rows_of_file
-from poisonwatch.ledger.tables import decisions, places, rejections, results, rows
+from poisonwatch.ledger.records import CHAIN_START, DECISION, append_record, lock_chain
+from poisonwatch.ledger.row_states import find_audited_status
+from poisonwatch.ledger.tables import decisions, places, rows
 from poisonwatch.text.display import excerpt
 
 Verdict = Literal["poison", "benign", "unsure"]
 VERDICTS = get_args(Verdict)
-CHAIN_START = "0" * 64  # what the first decision has as its previous hash
 MIN_ID_DIGITS = 8  # of an example id
-CHAIN_LOCK_NUMBER = 0x6465636964  # PostgreSQL's advisory lock on the chain's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,13 @@ def record_decision(
 
     A benign row is released next time and joins the trusted rows; a poisonous one stays in
     quarantine for good; unsure takes back what was decided before. Raises InputError where the
-    verdict is none, or the row is not there or more than one.
+    verdict is none, or the row is not there or more than one, and what the ledger's signer raises:
+    then nothing is decided.
     """
     with ledger.write() as connection:
         found = _find_row(connection, row)
-        return append_decision(connection, found, verdict, note, author=author)
+        signer = ledger.signer
+        return append_decision(connection, found, verdict, note, author=author, signer=signer)
 
 
 def record_decisions(
@@ -73,7 +77,9 @@ def record_decisions(
     with ledger.write() as connection:
         for id in ids:
             row = _find_row(connection, id)
-            made.append(append_decision(connection, row, verdict, note, author=author))
+            signer = ledger.signer
+            decision = append_decision(connection, row, verdict, note, author=author, signer=signer)
+            made.append(decision)
     return made
 
 
@@ -85,10 +91,13 @@ def revert_decisions(ledger: Ledger, numbers: Sequence[int], author: str = "") -
     has decided anew since.
     """
     with ledger.write() as connection:
-        return [_revert_decision(connection, number, author) for number in numbers]
+        signer = ledger.signer
+        return [_revert_decision(connection, number, author, signer) for number in numbers]
 
 
-def _revert_decision(connection: Connection, number: int, author: str) -> Decision:
+def _revert_decision(
+    connection: Connection, number: int, author: str, signer: Signer | None
+) -> Decision:
     row = select(decisions.c.row).where(decisions.c.number == number).scalar_subquery()
     of_row = (
         select(decisions.c.number, decisions.c.verdict, decisions.c.example_id)
@@ -106,21 +115,23 @@ def _revert_decision(connection: Connection, number: int, author: str) -> Decisi
         before = last[1].verdict
     found = _find_row(connection, last[0].example_id)
     note = f"undoes decision {number}"
-    return append_decision(connection, found, before, note, author=author)
+    return append_decision(connection, found, before, note, author=author, signer=signer)
 
 
 def append_decision(
-    connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str, note: str, author: str
+    connection: Connection,
+    found: Row[tuple[int, bytes, str]],
+    verdict: str,
+    note: str,
+    author: str,
+    signer: Signer | None,
 ) -> Decision:
     """`record_decision` within a transaction, on a row (row, id, status) that was found."""
     if verdict not in VERDICTS:
         raise InputError(
             f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}"
         )
-    # Two that append at once would read the same end, and write the same number. On SQLite the
-    # transaction itself holds the write lock (`Ledger.write`).
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(CHAIN_LOCK_NUMBER)))
+    lock_chain(connection)
     end = select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)
     last = connection.execute(end).one_or_none()
     unsigned = Decision(
@@ -140,14 +151,21 @@ def append_decision(
     status = _choose_status(connection, found, verdict)
     row = update(rows).where(rows.c.row == found.row)
     connection.execute(row.values(decided=settled, status=status))
+    item = str(made.number)
+    append_record(connection, DECISION, item, *describe_decision(made), signer=signer)
     return made
+
+
+def describe_decision(decision: Decision) -> tuple[dict[str, str], dict[str, Any]]:
+    """What the record of a decision is on, and says."""
+    return {f"decision {decision.number}": decision.hash}, asdict(decision)
 
 
 def _choose_status(connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str) -> str:
     """What a row is from now on."""
     status = verdict
     if verdict == "unsure":
-        status = _find_last_status(connection, found.row)
+        status = find_audited_status(connection, found.row)
     elif verdict == "benign":
         status = "clean"
     # What was released is so, whoever says once more that it is clean.
@@ -180,22 +198,6 @@ def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
     if len(found) > 1:
         raise InputError(f"{excerpt(name, 80)} names more than one row: give more digits")
     return found[0]
-
-
-def _find_last_status(connection: Connection, row: int) -> str:
-    """What the last audit said of a row."""
-    last = (
-        select(results.c.audit, results.c.flagged)
-        .where(results.c.row == row)
-        .order_by(desc(results.c.audit))
-        .limit(1)
-    )
-    found = connection.execute(last).one_or_none()
-    refused = select(func.max(rejections.c.audit)).where(rejections.c.row == row)
-    # A row that an audit passed may be rejected by a later one, under another model.
-    if found is None or found.audit < (connection.execute(refused).scalar_one() or 0):
-        return "rejected"
-    return "flagged" if found.flagged else "clean"
 
 
 def read_decisions(ledger: Ledger) -> Iterator[Decision]:

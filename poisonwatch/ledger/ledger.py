@@ -17,7 +17,7 @@ them in, `audits` opens and commits an audit.
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,9 @@ from sqlalchemy import Column, Connection, Table, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.atomic import get_part_path
+from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError, OperationError
+from poisonwatch.ledger.records import append_adopted_version
 from poisonwatch.ledger.tables import LOCK_WAIT_S, audits, connect_database, versions
 from poisonwatch.permissions import read_umask
 from poisonwatch.sources.sql import parse_database_url
@@ -76,8 +78,8 @@ def reserve_numbers(connection: Connection, column: Column[int], count: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What a result holds for: SHA-256 of the model, of the sentinels, and of how the model reads
-    rows (None: nobody recorded it).
+    """What a result holds for: SHA-256 of the model, of the sentinels, of how the model reads rows,
+    and of the settings that shape verdicts (None: nobody recorded it).
 
     `reads_as_before`: the reading is taken for the one of results without any, which an earlier
     version of this library recorded.
@@ -87,13 +89,17 @@ class Version:
     sentinels: str
     reading: str | None = None
     reads_as_before: bool = False
+    settings: str | None = None
 
 
-def find_or_add_version(connection: Connection, version: Version) -> int:
+def find_or_add_version(
+    connection: Connection, version: Version, signer: Signer | None = None
+) -> int:
     """The number of a version. Results of no recorded reading are from now on those of the first
-    that is taken for it.
+    that is taken for it: the chain of records says so.
     """
     same = (versions.c.model == version.model) & (versions.c.sentinels == version.sentinels)
+    same &= versions.c.settings.is_not_distinct_from(version.settings)
     has_reading = versions.c.reading.is_not_distinct_from(version.reading)
     query = select(versions.c.version).where(same, has_reading)
     found = connection.execute(query).scalar_one_or_none()
@@ -101,11 +107,14 @@ def find_or_add_version(connection: Connection, version: Version) -> int:
         unrecorded = update(versions).where(same, versions.c.reading.is_(None))
         taken = unrecorded.values(reading=version.reading).returning(versions.c.version)
         found = connection.execute(taken).scalar_one_or_none()
+        if found is not None:
+            append_adopted_version(connection, asdict(version), signer)
     if found is None:
         values = {
             "model": version.model,
             "sentinels": version.sentinels,
             "reading": version.reading,
+            "settings": version.settings,
         }
         added = insert(versions).values(values).returning(versions.c.version)
         found = connection.execute(added).scalar_one()
@@ -131,11 +140,14 @@ def _identify_file(path: Path) -> _FileIdentity:
 
 
 class Ledger:
-    """An open ledger. Use `Ledger.at(url)` in a `with`."""
+    """An open ledger. Use `Ledger.at(url)` in a `with`. What is recorded in it is signed by the
+    `signer`, if it has one.
+    """
 
-    def __init__(self, url: str, wait_s: float = LOCK_WAIT_S) -> None:
+    def __init__(self, url: str, wait_s: float = LOCK_WAIT_S, signer: Signer | None = None) -> None:
         self.url = url
         self.engine = connect_database(url, wait_s)
+        self.signer = signer
         self._file: _FileIdentity | None = None
         if self.engine.dialect.name == "sqlite":
             with self.read() as connection:
@@ -148,11 +160,13 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def at(cls, url: str, wait_s: float = LOCK_WAIT_S) -> Iterator["Ledger"]:
+    def at(
+        cls, url: str, wait_s: float = LOCK_WAIT_S, signer: Signer | None = None
+    ) -> Iterator["Ledger"]:
         """Open the ledger at a SQLAlchemy URL, making it where there is none; `wait_s` and errors
         are those of `connect_database`.
         """
-        ledger = cls(url, wait_s)
+        ledger = cls(url, wait_s, signer)
         try:
             yield ledger
         except SQLAlchemyError as error:
@@ -165,7 +179,9 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def existing(cls, url: str, wait_s: float = LOCK_WAIT_S) -> Iterator["Ledger"]:
+    def existing(
+        cls, url: str, wait_s: float = LOCK_WAIT_S, signer: Signer | None = None
+    ) -> Iterator["Ledger"]:
         """Open a ledger that is there already. Raises InputError where its SQLite file is not, and
         what `at` does.
         """
@@ -176,13 +192,17 @@ class Ledger:
                 f"there is no ledger at {conceal(url)}: no audit has run; "
                 "run `poisonwatch audit` first"
             )
-        with cls.at(url, wait_s) as ledger:
+        with cls.at(url, wait_s, signer) as ledger:
             yield ledger
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the ledger."""
-        with self.engine.begin() as connection:
+        """A connection that sees one state of the ledger, whatever others write meanwhile."""
+        engine = self.engine
+        # On SQLite every transaction sees one; on PostgreSQL, unless asked, each statement another.
+        if engine.dialect.name == "postgresql":
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with engine.begin() as connection:
             yield connection
 
     @contextmanager

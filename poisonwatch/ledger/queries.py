@@ -1,8 +1,8 @@
 """Parts of queries that several questions to the ledger share."""
 
-from sqlalchemy import ColumnElement, Select, Subquery, Table, func, select
+from sqlalchemy import ColumnElement, FromClause, Select, Subquery, Table, exists, func, select
 
-from poisonwatch.ledger.tables import files, places, rows
+from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows
 
 ID_DIGITS = 64  # of an example id: SHA-256 in hex
 
@@ -34,3 +34,28 @@ def select_last_audits(table: Table) -> Subquery:
     """`row` and the last `audit` that wrote one of these: of flags, results or rejections."""
     last = func.max(table.c.audit).label("audit")
     return select(table.c.row, last).group_by(table.c.row).subquery()
+
+
+def is_refused_since(result: FromClause) -> ColumnElement[bool]:
+    """Whether a later audit under the version of a result rejected its row: then it does not count
+    under that version any more.
+    """
+    later, refused = audits.alias(), rejections.alias()
+    is_later = exists().where(
+        refused.c.row == result.c.row,
+        refused.c.audit > result.c.audit,
+        later.c.audit == refused.c.audit,
+        later.c.version == result.c.version,
+    )
+    return is_later.correlate(result)
+
+
+def is_last_result(result: FromClause) -> ColumnElement[bool]:
+    """Whether a result is the last word on its row under its version."""
+    other = results.alias()
+    is_replaced = exists().where(
+        other.c.row == result.c.row,
+        other.c.version == result.c.version,
+        other.c.audit > result.c.audit,
+    )
+    return ~is_replaced.correlate(result) & ~is_refused_since(result)

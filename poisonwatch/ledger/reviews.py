@@ -158,7 +158,12 @@ def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
             row = select(rows.c.row, rows.c.id, rows.c.status).where(rows.c.row == known.row)
             found = connection.execute(row).one()
             made = append_decision(
-                connection, found, answer.verdict, note=answer.note, author=answer.author
+                connection,
+                found,
+                answer.verdict,
+                note=answer.note,
+                author=answer.author,
+                signer=ledger.signer,
             )
             entry = f"{answer.id}#{made.number}"
         # An answer that does not count is remembered, too: else it would be judged anew each time.

@@ -3,14 +3,16 @@
     files ──< places >── rows ──< results >── audits ──< flags
                           │ └──< rejections            │ ├──< deliveries
                           ├──< decisions               │ └──< alerts ──< notified_rows
-                          └──< reviews                 └── versions: model, its reading and
-                                                           sentinels that a result holds for
+                          └──< reviews                 └── versions: model, its reading, sentinels
+                                                           and settings that a result holds for
+    records ──< signatures        the chain of what was found and decided (`chain_tables`)
 
 A row is a content: `rows.id` is the example's id (SHA-256 of what is trained on; of its bytes where
 it cannot be read), and each position of a file that holds this content is a place. A content may
 come in several bytes, which differ in fields that are not trained on: those it came in first are
-the row's own, all others are variants. Contents are audited, bytes are released. Changes of the
-tables are migrations (`migrations/`, Alembic), applied when a ledger is opened.
+the row's own, all others are variants. Contents are audited, bytes are released. What audits found
+and people decided is only ever added; a row's status and verdict follow from it (`row_states`).
+Changes of the tables are migrations (`migrations/`, Alembic), applied when a ledger is opened.
 """
 
 import sqlite3
@@ -25,7 +27,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
@@ -36,14 +37,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from poisonwatch.errors import ConfigError, OperationError
+from poisonwatch.ledger.chain_tables import metadata as metadata
 from poisonwatch.permissions import make_private_file, make_private_folder
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.display import get_first_line
 from poisonwatch.text.environment import conceal
 
 LOCK_WAIT_S = 120  # for another process's transaction on SQLite
-
-metadata = MetaData()
 
 # a file of an audit's source; a query or a split of a data set counts as one
 files = Table(
@@ -144,7 +144,9 @@ versions = Table(
     Column("sentinels", String(64), nullable=False),
     # how the model reads rows; none: recorded by a version of this library that did not say
     Column("reading", String(64)),
-    UniqueConstraint("model", "sentinels", "reading"),
+    # the settings that shape verdicts; none as of the reading
+    Column("settings", String(64)),
+    UniqueConstraint("model", "sentinels", "reading", "settings"),
 )
 
 audits = Table(
@@ -166,27 +168,28 @@ audits = Table(
     Index("audits_by_name", "name", "audit"),
 )
 
-# a row that passed validation, by the last audit of it under a version
+# a row that passed validation, by an audit of it: rows are added, never changed; the last audit
+# under a version has the last word under it
 results = Table(
     "results",
     metadata,
     Column("row", ForeignKey("rows.row"), primary_key=True),
     Column("version", ForeignKey("versions.version"), primary_key=True),
-    Column("audit", ForeignKey("audits.audit"), nullable=False),
+    Column("audit", ForeignKey("audits.audit"), primary_key=True),
     Column("flagged", Integer, nullable=False),
     Index("results_by_audit", "audit"),
     sqlite_with_rowid=False,
 )
 
-# a row that failed validation, or that could not be measured, by the last audit of it under these
-# settings
+# a row that failed validation, or that could not be measured, by an audit of it under these
+# settings: rows are added, never changed
 rejections = Table(
     "rejections",
     metadata,
     Column("row", ForeignKey("rows.row"), primary_key=True),
     # digest of the validation settings, or of what it was to be measured by
     Column("checks", String(64), primary_key=True),
-    Column("audit", ForeignKey("audits.audit"), nullable=False),
+    Column("audit", ForeignKey("audits.audit"), primary_key=True),
     Column("expectation", Text, nullable=False),
     Column("reason", Text, nullable=False),
     sqlite_with_rowid=False,

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Row, Select, case, exists, func, select, t
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.queries import is_last_result
 from poisonwatch.ledger.row_bytes import BytesKey, describe_columns
 from poisonwatch.ledger.tables import files, places, results, rows, shapes, variants, versions
 from poisonwatch.release.answer import SHOWN_DIGITS, RequiredVersions
@@ -178,6 +179,7 @@ def _select_rows(
     """
     # No result is of version NULL.
     audited = (results.c.row == rows.c.row) & (results.c.version == version)
+    audited &= is_last_result(results)
     wanted = rows.c.id.in_([bytes.fromhex(id) for id in set(ids)])
     stood_last = rows.c.last_variant.is_(None)
     stands = _check_places(rows.c.row, places.c.variant.is_(None), stood_last)
@@ -186,7 +188,7 @@ def _select_rows(
     is_other = (otherwise.c.row == rows.c.row) & otherwise.c.version.in_(other_readings)
     read_otherwise = exists().where(is_other).label("read_otherwise")
     query = select(*columns, results.c.flagged, read_otherwise, stands)
-    return query.outerjoin(results, audited).where(wanted)
+    return query.select_from(rows).outerjoin(results, audited).where(wanted)
 
 
 def _select_variants(digests: Collection[bytes]) -> Select[Any]:
