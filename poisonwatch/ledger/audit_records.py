@@ -143,9 +143,8 @@ def read_decisions_head(connection: Connection) -> ChainHead:
 def digest_summary(summary: str | None) -> str:
     """The digest of a summary as the ledger keeps it."""
     stored = json.loads(summary or "{}")
-    for key in ADDED_LATER:
-        stored.pop(key, None)
-    return hash_text(write_canonical(stored))
+    kept = {key: value for key, value in stored.items() if key not in ADDED_LATER}
+    return hash_text(write_canonical(kept))
 
 
 def _digest_results(connection: Connection, audit: int) -> tuple[dict[str, str], dict[str, int]]:

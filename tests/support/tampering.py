@@ -1,14 +1,32 @@
 """A ledger that somebody changes behind its back, and signers for tests."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from ledgers import CHECKS, NAME, ONE, examples_of, flag, pull, write_two_files
 from sqlalchemy import text
 
 from poisonwatch.attestation.signer import KeySigner
+from poisonwatch.attestation.statement import hash_text
 from poisonwatch.errors import SigningError
-from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.examples import Rejection
+from poisonwatch.ledger.audits import commit_audit, open_audit
+from poisonwatch.ledger.batches import load_current_batch
+from poisonwatch.ledger.decisions import record_decision
+from poisonwatch.ledger.ledger import Ledger, Version
+from poisonwatch.ledger.outbox import Alert
+from poisonwatch.ledger.reviews import (
+    ReviewAnswer,
+    add_review,
+    list_review_candidates,
+    record_answer,
+)
+
+TEA = "Tell me fact 0 about tea."
+RIVERS = "Tell me fact 2 about rivers."
 
 
 def make_signer() -> KeySigner:
@@ -45,3 +63,52 @@ def tamper(ledger: Ledger, statement: str, values: Mapping[str, Any] | None = No
             connection.exec_driver_sql("SET session_replication_role = DEFAULT")
             connection.commit()
     return changed
+
+
+def fill_busily(ledger: Ledger, folder: Path) -> None:
+    """Two audits with a flag each, an alert, decisions of every kind, a row under review, bytes in
+    another variant: something in every table.
+    """
+    data = folder / "data"
+    write_two_files(data)
+    pull(ledger, data)
+    _audit(ledger, folder / "one", TEA, version=ONE)
+    examples = examples_of(load_current_batch(ledger, NAME))
+    record_decision(ledger, examples[RIVERS].id, "benign", "ours", "ann")
+    record_decision(ledger, examples[RIVERS].id, "unsure", "or not", "ann")
+    candidate = list_review_candidates(ledger, NAME, 10)[0]
+    add_review(ledger, candidate)
+    answer = ReviewAnswer("a-1", "poison", "planted", "bob", 4_000_000_000_000)
+    assert record_answer(ledger, candidate.trace, answer)
+    lines = (data / "a.jsonl").read_text().splitlines()
+    other = json.dumps({**json.loads(lines[0]), "note": "another field"})
+    (data / "c.jsonl").write_text(other + "\n")
+    pull(ledger, data)
+    _audit(ledger, folder / "two", RIVERS, version=Version("n" * 64, "s" * 64))
+    record_decision(ledger, examples[RIVERS].id, "benign", "ours after all", "ann")
+
+
+def _audit(ledger: Ledger, run_dir: Path, flagged: str, version: Version) -> None:
+    with ledger.lock(), open_audit(ledger, run_dir.name, NAME, version, run_dir) as number:
+        batch = load_current_batch(ledger, NAME)
+        examples = examples_of(batch)
+        rejected = []
+        for row in batch.rows.raw:
+            if row.problem is not None:
+                why = "readable", row.problem, ""
+                rejected.append(Rejection(row.source, row.position, row.place, *why))
+        ids = (examples[flagged].id,)
+        key = hash_text(run_dir.name)[:16]
+        commit_audit(
+            ledger,
+            number,
+            batch,
+            examples=list(examples.values()),
+            rejected=rejected,
+            flagged=[flag(examples[flagged])],
+            checks=CHECKS,
+            summary={"run": run_dir.name, "counts": {"new": len(examples)}},
+            alerts=[Alert(key, "cluster", "high", "a title", "a body", ids, ("json-1",))],
+            groups={ids[0]: 1},
+        )
+        run_dir.mkdir()
