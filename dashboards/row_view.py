@@ -3,11 +3,11 @@ the words marked in which they differ, and the sentinel that it pushes.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from poisonwatch.examples import TOOLS_ROLE, Example
 from poisonwatch.flags import label_turn, read_flagged_example
-from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.queue import FlaggedRow
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES, keep_ends
 from poisonwatch.run_directory import read as readback
@@ -55,19 +55,19 @@ class RowView:
     sentinel: Sentinel | None
 
 
-def build_row_view(past: PastAudit, evidence: Any, row: FlaggedRow) -> RowView:
-    """A flagged row with its surroundings, as far as the run directory has them: `evidence` is its
-    group's line of evidence.jsonl, or None.
+def build_row_view(run_dir: Path | None, evidence: Any, row: FlaggedRow) -> RowView:
+    """A flagged row with its surroundings, as far as the run directory has them, and may show them:
+    `evidence` is its group's line of evidence.jsonl, or None.
     """
     example = read_flagged_example(row.record)
-    nearest = readback.find_nearest(past.run_dir, evidence, row.example_id)
+    nearest = readback.find_nearest(run_dir, evidence, row.example_id)
     # the first is the most similar one
     closest = nearest[0][0] if nearest else None
     own = (row.record["source"], row.record["position"])
     neighbours = []
     for near, similarity in nearest:
         neighbours.append((near, mark_turns(near, example), similarity))
-    sentinels = readback.read_asked_sentinels(past.run_dir)
+    sentinels = readback.read_asked_sentinels(run_dir)
     return RowView(
         row=row,
         turns=mark_turns(example, closest),

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from poisonwatch.config_file import load_config
+from poisonwatch.dashboards.audits import check_run
 from poisonwatch.dashboards.pages import (
     LONGEST_FORM,
     Desk,
@@ -53,10 +54,12 @@ def show_sentinels(request: Request) -> Response:
     past = list_past_audits(ledger, name, MAX_TREND_POINTS, where=finished)
     chosen = _choose_audit(past, request.query_params.get("audit"))
     heat: HeatMap | None = None
+    change: str | None = None
     asked: Mapping[str, Sentinel] = {}
     if chosen is not None:
-        heat = read_heat_map(chosen.run_dir)
-        asked = readback.read_asked_sentinels(chosen.run_dir)
+        change, run_dir = check_run(chosen)
+        heat = read_heat_map(run_dir)
+        asked = readback.read_asked_sentinels(run_dir)
     # newest first, as `past` is; the table shows them as time goes, from left to right
     latest = [audit for audit in past[:AUDITS_SHOWN] if audit.summary.get("largest_coefficients")]
     return render_page(
@@ -67,6 +70,7 @@ def show_sentinels(request: Request) -> Response:
         past=past,
         chosen=chosen,
         heat=heat,
+        change=change,
         steps=HEAT_STEPS,
         asked=asked,
         history=collect_largest_coefficients(latest),

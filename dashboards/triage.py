@@ -1,5 +1,6 @@
 """The queue of flagged rows, and the page of a group."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 from starlette.exceptions import HTTPException
@@ -7,7 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from poisonwatch.dashboards.audits import build_choices, encode_filter, find_audit, parse_filter
+from poisonwatch.dashboards.audits import (
+    build_choices,
+    check_run,
+    encode_filter,
+    find_audit,
+    parse_filter,
+)
 from poisonwatch.dashboards.decide import ROWS_PER_PAGE, find_recent_decisions
 from poisonwatch.dashboards.export import format_csv
 from poisonwatch.dashboards.pages import (
@@ -21,7 +28,6 @@ from poisonwatch.dashboards.pages import (
 from poisonwatch.dashboards.row_view import build_row_view
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import VERDICTS
-from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.queue import (
     QueueState,
     export_flagged_rows,
@@ -63,10 +69,11 @@ def show_group(request: Request) -> Response:
     beyond = redirect_beyond_last(request, nth, ROWS_PER_PAGE, total=len(rows))
     if beyond:
         return beyond
-    evidence = find_evidence(past, key)
+    change, run_dir = check_run(past)
+    evidence = find_evidence(run_dir, key)
     first = (nth - 1) * ROWS_PER_PAGE
     # only those of the page: each reads the run directory, and compares texts
-    views = [build_row_view(past, evidence, row) for row in rows[first : first + ROWS_PER_PAGE]]
+    views = [build_row_view(run_dir, evidence, row) for row in rows[first : first + ROWS_PER_PAGE]]
     return render_page(
         request,
         "group.html.j2",
@@ -76,7 +83,7 @@ def show_group(request: Request) -> Response:
         undecided=sum(row.is_open for row in rows),
         cards=views,
         evidence=evidence,
-        sentinels=readback.read_asked_sentinels(past.run_dir),
+        sentinels=readback.read_asked_sentinels(run_dir),
         verdicts=VERDICTS,
         following=find_next_group(ledger, wanted, past.audit_id, key=key),
         kept=encode_filter(wanted),
@@ -84,17 +91,18 @@ def show_group(request: Request) -> Response:
         total=len(rows),
         nth=nth,
         size=ROWS_PER_PAGE,
-        here=past.run_dir.is_dir(),
-        whole=_is_whole(past, key, evidence),
+        here=run_dir is not None and run_dir.is_dir(),
+        whole=_is_whole(run_dir, key, evidence),
+        change=change,
     )
 
 
-def _is_whole(past: PastAudit, key: str, evidence: Any) -> bool:
+def _is_whole(run_dir: Path | None, key: str, evidence: Any) -> bool:
     """Whether the run directory still has all that was found out of a group."""
     # a row that belongs to no group is named by its id, and never had any evidence
     if not key.isdigit():
         return True
-    return evidence is not None and readback.is_group_complete(past.run_dir, evidence)
+    return evidence is not None and readback.is_group_complete(run_dir, evidence)
 
 
 def parse_state(request: Request) -> QueueState:
@@ -105,11 +113,11 @@ def parse_state(request: Request) -> QueueState:
     return state  # type: ignore[no-any-return]
 
 
-def find_evidence(past: PastAudit, key: str) -> Any:
+def find_evidence(run_dir: Path | None, key: str) -> Any:
     """The group's line of evidence.jsonl; None where the row was not grouped, or the run directory
-    is not here.
+    is not here, or may not be shown.
     """
-    found = readback.read_evidence(past.run_dir)
+    found = readback.read_evidence(run_dir)
     # groups are numbered from 1, as their lines are
     if key.isdigit() and 0 < int(key) <= len(found):
         return found[int(key) - 1]

@@ -38,6 +38,7 @@ from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
+from poisonwatch.run_directory.checksums import require_unchanged_settings
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
 from poisonwatch.screens.finding import renumber_findings
 from poisonwatch.screens.trigger_ngrams import NgramMine
@@ -325,6 +326,7 @@ def audit(
     after its audit came to its results does not audit again.
     """
     settings = load_config(config)
+    require_unchanged_settings(Path(config))
     flow_run = str(runtime.flow_run.get_id())
     outcome = load_finished_outcome(settings, flow_run)
     if outcome is None:

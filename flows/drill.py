@@ -15,6 +15,7 @@ from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.reports.summary import describe_model
+from poisonwatch.run_directory.checksums import require_unchanged_settings
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
@@ -141,6 +142,7 @@ def drill(
     in a new folder below `runs`.
     """
     settings = with_seed(load_config(config), seed)
+    require_unchanged_settings(Path(config))
     folder = Path(run_dir) if run_dir else choose_run_dir(Path(config), "drill-")
     outcome = run_drill_stages(
         settings,

@@ -19,6 +19,7 @@ from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.flows import interrupt
 from poisonwatch.flows.prefect_server import is_server_gone
 from poisonwatch.ledger.history import PastAudit
+from poisonwatch.run_directory.checksums import require_unchanged
 from poisonwatch.run_directory.timing import StageClock
 
 R = TypeVar("R")
@@ -48,7 +49,10 @@ class AuditOutcome:
 
     @property
     def flags(self) -> list[dict[str, Any]]:
-        """The lines of the run directory's `flags.jsonl`."""
+        """The lines of the run directory's `flags.jsonl`. Raises RunError where it is not what the
+        audit wrote.
+        """
+        require_unchanged(self.run_dir, "flags.jsonl")
         return list(read_jsonl(self.run_dir / "flags.jsonl"))
 
 

@@ -20,6 +20,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.run_directory import write as runs
+from poisonwatch.run_directory.checksums import write_checksums
 from poisonwatch.tasks.options import PLAIN, WITH_RETRIES
 
 
@@ -67,6 +68,7 @@ def record_drill(folder: Path, config: AuditConfig, report: Mapping[str, Any]) -
     # The settings stand beside the report: it can be done again as it was.
     runs.write_config(folder, config)
     (folder / "drill.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_checksums(folder)
 
 
 @task(**WITH_RETRIES)

@@ -19,6 +19,7 @@ from poisonwatch.reports.pictures import Pictures, draw_pictures, write_plots
 from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.reports.validation_report import write_validation, write_validation_page
 from poisonwatch.run_directory import write as runs
+from poisonwatch.run_directory.checksums import write_checksums
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.operators import save_operators
 from poisonwatch.stride.fitted import TrainedFit
@@ -137,6 +138,9 @@ def _render_report(
 
 
 @task(**PLAIN)
-def conclude(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write the summary: last, since it tells what failed on the way."""
+def conclude(folder: Path, summary: Mapping[str, Any]) -> str:
+    """Write the summary, since it tells what failed on the way, and the checksums of all files:
+    returns their seal.
+    """
     runs.write_summary(folder, summary)
+    return write_checksums(folder)

@@ -24,14 +24,16 @@ def load_and_check(config: Path) -> "AuditConfig":
     """The settings of an audit file, with its sentinels, alert targets and sources looked at.
 
     Raises ConfigError or InputError: what can be known to be wrong is said before anything heavy
-    is loaded.
+    is loaded. Raises RunError for a run's own settings that are not what the run wrote.
     """
     from poisonwatch.config_file import load_config
     from poisonwatch.integrations.apprise.addresses import check_targets
+    from poisonwatch.run_directory.checksums import require_unchanged_settings
     from poisonwatch.sentinels.sentinel import load_sentinels
     from poisonwatch.sources.open import check_source
 
     settings = load_config(config)
+    require_unchanged_settings(config)
     load_sentinels(settings.sentinels)
     check_targets(settings)
     for key, source in (("source", settings.source), ("reference", settings.reference)):

@@ -80,7 +80,7 @@ def compute_levels(values: Array) -> NDArray[np.int64]:
     return np.asarray(np.sign(values) * reached, dtype=np.int64)
 
 
-def read_heat_map(run_dir: Path) -> HeatMap | None:
+def read_heat_map(run_dir: Path | None) -> HeatMap | None:
     """Which sentinels each group of flagged rows moves; None where nothing was flagged, or it is
     not known.
     """
@@ -88,8 +88,8 @@ def read_heat_map(run_dir: Path) -> HeatMap | None:
     if not evidence:
         return None
     # What is read is kept by its arguments: the groups go along as text, which can be hashed.
-    scores = run_dir / "scores.parquet"
-    return read_cached(_compute_heat_map, None, scores, json.dumps(evidence))
+    lines = json.dumps(evidence)
+    return read_cached(_compute_heat_map, None, run_dir, "scores.parquet", lines)
 
 
 def _compute_heat_map(path: Path, lines: str) -> HeatMap | None:

@@ -5,6 +5,11 @@ from pathlib import Path
 from uuid import uuid4
 
 OPERATORS_FILE = "operators.safetensors"  # of `operators`
+SETTINGS_FILE = "config.yaml"
+# What answers are explained by: the operators, the settings, and which rows they are.
+EXPLAINING_FILES = (OPERATORS_FILE, SETTINGS_FILE, "scores.parquet")
+# Written last by an audit, and by a drill: a folder with one of them is a run directory.
+CONCLUDING_FILES = ("summary.json", "drill.json")
 
 
 def make_audit_id() -> str:

@@ -38,7 +38,8 @@ from poisonwatch.errors import RunError
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.recovery.membership import Membership
-from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.run_directory.checksums import require_unchanged
+from poisonwatch.run_directory.layout import EXPLAINING_FILES, OPERATORS_FILE
 from poisonwatch.run_directory.tensor_file import save_with_room
 from poisonwatch.stride.fitted import FittedOperators, SingleRows
 from poisonwatch.stride.operators import Basis, Moments, Operators, Preconditioner
@@ -242,14 +243,16 @@ class SavedOperators:
 
 
 def load_operators(run_dir: Path) -> SavedOperators:
-    """Read the operators of a past audit. Raises RunError where there are none, or they are damaged
-    or of another format.
+    """Read the operators of a past audit. Raises RunError where there are none, they are damaged or
+    of another format, or they, the settings or the scores that name their rows are not what the
+    audit wrote.
     """
     path = run_dir / OPERATORS_FILE
     if not path.is_file():
         raise RunError(
             f"{run_dir} holds no {OPERATORS_FILE}: name the run directory of a finished audit"
         )
+    require_unchanged(run_dir, *EXPLAINING_FILES)
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})

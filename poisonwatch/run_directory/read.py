@@ -1,7 +1,8 @@
 """What an audit left in its run directory, read back for people who look at it.
 
-A run directory does not change once it is complete, so what was read is kept. It may be gone,
-damaged, or on another machine: then what it held is empty here, and people can decide all the same.
+A run directory does not change once it is complete, so what was read is kept. It may be gone, or on
+another machine: then what it held is empty here, and people can decide all the same. That holds for
+one of which nothing may be shown (None), too: a file that is not what the audit wrote is an error.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from poisonwatch.arrays import Array
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import read_flagged_example
+from poisonwatch.run_directory.checksums import require_unchanged
 from poisonwatch.run_directory.pairs import read_lines
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -56,23 +58,23 @@ class SentinelCoefficients:
     trusted: Array
 
 
-def read_evidence(run_dir: Path) -> tuple[Mapping[str, Any], ...]:
+def read_evidence(run_dir: Path | None) -> tuple[Mapping[str, Any], ...]:
     """The lines of evidence.jsonl: groups of flagged rows, in their order."""
-    return read_cached(_parse_evidence, (), run_dir / "evidence.jsonl")
+    return read_cached(_parse_evidence, (), run_dir, "evidence.jsonl")
 
 
-def read_nearest(run_dir: Path) -> Mapping[str, Example]:
+def read_nearest(run_dir: Path | None) -> Mapping[str, Example]:
     """The trusted rows that the evidence names, by example id."""
-    return read_cached(_parse_nearest, {}, run_dir / "nearest.jsonl")
+    return read_cached(_parse_nearest, {}, run_dir, "nearest.jsonl")
 
 
-def read_asked_sentinels(run_dir: Path) -> Mapping[str, Sentinel]:
+def read_asked_sentinels(run_dir: Path | None) -> Mapping[str, Sentinel]:
     """The sentinels as the audit asked them, probes among them, by id."""
-    return read_cached(_parse_sentinels, {}, run_dir / "sentinels.jsonl")
+    return read_cached(_parse_sentinels, {}, run_dir, "sentinels.jsonl")
 
 
 def find_nearest(
-    run_dir: Path, group: Mapping[str, Any] | None, example_id: str
+    run_dir: Path | None, group: Mapping[str, Any] | None, example_id: str
 ) -> list[tuple[Example, float]]:
     """The trusted rows most like a flagged row of a group, with their similarity in [-1, 1]."""
     if group is None or example_id not in group["example_ids"]:
@@ -86,7 +88,7 @@ def find_nearest(
     return found
 
 
-def is_group_complete(run_dir: Path, group: Mapping[str, Any]) -> bool:
+def is_group_complete(run_dir: Path | None, group: Mapping[str, Any]) -> bool:
     """Whether what goes with a group is there: sentinels, its nearest trusted rows, the scores."""
     named: set[str] = set()
     for of_row in group["nearest"]:
@@ -94,24 +96,27 @@ def is_group_complete(run_dir: Path, group: Mapping[str, Any]) -> bool:
     if not read_asked_sentinels(run_dir) or not named <= read_nearest(run_dir).keys():
         return False
     # The schema alone: whether the file is there and whole costs no reading of a million scores.
-    return read_cached(_read_schema, None, run_dir / "scores.parquet") is not None
+    return read_cached(_read_schema, None, run_dir, "scores.parquet") is not None
 
 
 def read_coefficients(
-    run_dir: Path, sentinel_id: str, example_id: str
+    run_dir: Path | None, sentinel_id: str, example_id: str
 ) -> SentinelCoefficients | None:
     """The coefficients on a sentinel, seen from one row; None where the audit left none of them."""
-    scores, trusted = run_dir / "scores.parquet", run_dir / "trusted.parquet"
     unknown: dict[str, float] = {}
-    of_row = read_cached(_read_row, unknown, scores, example_id)
+    of_row = read_cached(_read_row, unknown, run_dir, "scores.parquet", example_id)
     if sentinel_id not in of_row:
         return None
     # An audit without trusted rows is whole without them: the new rows are still shown.
     nothing = np.zeros(0)
     return SentinelCoefficients(
         own=of_row[sentinel_id],
-        new=read_cached(_read_column, nothing, scores, sentinel_id, keep=_keep_few),
-        trusted=read_cached(_read_column, nothing, trusted, sentinel_id, keep=_keep_few),
+        new=read_cached(
+            _read_column, nothing, run_dir, "scores.parquet", sentinel_id, keep=_keep_few
+        ),
+        trusted=read_cached(
+            _read_column, nothing, run_dir, "trusted.parquet", sentinel_id, keep=_keep_few
+        ),
     )
 
 
@@ -128,13 +133,19 @@ _keep_few = lru_cache(CACHED_COLUMNS)(_parse)
 def read_cached(
     parse: Callable[..., T],
     nothing: T,
-    path: Path,
+    run_dir: Path | None,
+    name: str,
     *args: str,
     keep: Callable[..., Any] = _keep_many,
 ) -> T:
-    """What is read from a file, and kept as long as the file stays as it is; `nothing` where there
-    is none, or it is damaged.
+    """What is read from a file of a run directory, and kept as long as the file stays as it is;
+    `nothing` where there is none, or it is damaged and of an earlier version. Raises RunError where
+    it is not what the audit wrote.
     """
+    if run_dir is None:
+        return nothing
+    path = run_dir / name
+    require_unchanged(run_dir, name)
     try:
         found: T = keep(parse, path.stat().st_mtime_ns, path, *args)
     except DAMAGE_ERRORS:

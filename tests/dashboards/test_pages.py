@@ -366,15 +366,24 @@ def test_a_filter_that_is_none_is_said(client: TestClient, query: str) -> None:
 def test_rows_of_a_damaged_run_directory_can_be_decided_on(
     client: TestClient, config: Path, name: str, content: bytes | None
 ) -> None:
-    """What is damaged, or cut in half, is left out; once it is whole again it is shown again."""
+    """What is damaged, or cut in half, is named and left out with all else of the run directory; once
+    it is whole again it is shown again.
+    """
     path, address = config.parent / "run" / name, groups(client)[0]
     whole, shown, heat = path.read_bytes(), client.get(address).text, client.get("/sentinels").text
     image = re.findall(r'/triage/[0-9a-f-]+/coefficient.png\?[^"]+', shown)[0].replace("&amp;", "&")
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     try:
-        assert 'name="verdict"' in client.get(address).text
-        assert client.get("/sentinels").status_code == 200
-        assert client.get(image).status_code in (200, 404)
+        change = f"{name} of {config.parent / 'run'} is not what the audit wrote"
+        page = client.get(address).text
+        assert 'name="verdict"' in page
+        assert "most like it" not in page
+        for told in (page, client.get("/sentinels").text, client.get(audit_page(client)).text):
+            assert change in told
+        image_shown = client.get(image)
+        is_of_image = name in ("scores.parquet", "trusted.parquet")
+        assert image_shown.status_code == (400 if is_of_image else 200)
+        assert (change in image_shown.text) == is_of_image
     finally:
         path.write_bytes(whole)
         os.utime(path, ns=(time.time_ns(), time.time_ns()))
@@ -502,6 +511,25 @@ def test_a_download_is_what_release_writes_and_releases_nothing(
         "created": "",
     }
     assert client.get("/release?name=unknown").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["report.html", "plots/00-shop.png"])
+def test_a_page_or_picture_that_the_audit_did_not_write_is_not_sent(
+    client: TestClient, config: Path, name: str
+) -> None:
+    """In its place stands which file of which run directory was changed."""
+    path, address = config.parent / "run" / name, audit_page(client)
+    address += "/report" if name == "report.html" else f"/{name}"
+    whole = path.read_bytes()
+    assert client.get(address).content == whole
+    path.write_bytes(whole + b" ")
+    try:
+        refused = client.get(address)
+        assert refused.status_code == 400
+        assert f"{name} of {config.parent / 'run'} is not what the audit wrote" in refused.text
+    finally:
+        path.write_bytes(whole)
+    assert client.get(address).content == whole
 
 
 def test_an_answer_is_explained_by_the_rows_of_an_audit(client: TestClient, config: Path) -> None:

@@ -1,6 +1,7 @@
 """The audit as a whole, on the tiny model: run directory, MLflow, Prefect, replay."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,11 @@ from prefect.testing.utilities import prefect_test_harness
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit, audit_inline
+from poisonwatch.flows.cli.app import main
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.packed_examples import PackedExamples
+from poisonwatch.run_directory.checksums import list_differences, read_checksums
 from poisonwatch.run_directory.operators import load_operators
 
 FILES = {
@@ -39,6 +42,7 @@ FILES = {
     "validation.html",
     "validation.json",
     "plots",
+    "SHA256SUMS",
 }
 
 
@@ -191,6 +195,33 @@ def test_a_run_replays_from_its_own_config(audited: tuple[Path, AuditOutcome]) -
     pd.testing.assert_frame_equal(first, second)
 
 
+def test_settings_that_the_run_did_not_write_are_not_replayed(
+    audited: tuple[Path, AuditOutcome], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, before anything is loaded; a copy of them elsewhere is an audit file like any
+    other.
+    """
+    folder, _ = audited
+    shutil.copytree(folder / "run", tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["audit", str(path), "--engine", "inline"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"config.yaml of {tmp_path / 'run'} is not what the audit wrote" in line
+    assert not (tmp_path / "run" / "runs").exists()
+
+
+def test_every_file_of_the_run_directory_is_sealed(audited: tuple[Path, AuditOutcome]) -> None:
+    """`sha256sum -c` finds nothing, and no file is left out."""
+    folder, _ = audited
+    run_dir = folder / "run"
+    files = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file()}
+    assert set(read_checksums(run_dir)) == files - {"SHA256SUMS"}
+    assert list_differences(run_dir) == []
+
+
 def test_scores_do_not_depend_on_the_order_of_the_rows(
     audited: tuple[Path, AuditOutcome], tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -243,7 +274,7 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, AuditOutcome]) -> None:
     digests = {data.tags[0].value: data.dataset.digest for data in run.inputs.dataset_inputs}
     assert digests["audit"] == outcome.summary["data_fingerprint"][:36]
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {"flags.json", "plots", "report", "summary.json"} <= artifacts
+    assert {"flags.json", "plots", "report", "summary.json", "SHA256SUMS"} <= artifacts
     assert [item.path for item in client.list_artifacts(run.info.run_id, "plots")] == [
         "plots/00-shop.png"
     ]

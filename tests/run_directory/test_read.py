@@ -1,6 +1,7 @@
 """What an audit left, read back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from audits import write_audit
 
 from poisonwatch.config_file import load_config
 from poisonwatch.detection.clusters import ClusterEvidence
+from poisonwatch.errors import RunError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.reports.heatmap import build_heat_map, read_heat_map
@@ -101,6 +103,45 @@ def test_the_summary_says_how_far_each_sentinel_was_pushed(audited: AuditOutcome
     assert list(summary["largest_coefficients"]) == [
         sentinel.id for sentinel in audited.detection.sentinels
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["evidence.jsonl", "nearest.jsonl", "sentinels.jsonl", "scores.parquet", "trusted.parquet"],
+)
+def test_a_file_that_the_audit_did_not_write_is_an_error_and_in_an_unsealed_one_empty(
+    audited: AuditOutcome, tmp_path: Path, name: str
+) -> None:
+    """Run directories of earlier versions have no checksums: there what is damaged says nothing."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(audited.run_dir, run_dir)
+    groups = readback.read_evidence(run_dir)
+    flag = audited.detection.flags[0]
+
+    def read_all() -> None:
+        readback.read_evidence(run_dir)
+        readback.is_group_complete(run_dir, groups[0])
+        readback.read_nearest(run_dir)
+        readback.read_coefficients(run_dir, flag.sentinel.id, flag.example.id)
+
+    read_all()
+    path = run_dir / name
+    whole = path.read_bytes()
+    for content in (b"", b"{}\n", b"[1]\n", b"\xff{", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=f"{name} of .*run is not what the audit wrote"):
+            read_all()
+        assert read_heat_map(None) is None
+    (run_dir / "SHA256SUMS").unlink()
+    read_all()
+
+
+def test_a_run_directory_that_may_not_be_shown_is_empty(audited: AuditOutcome) -> None:
+    """As one that is gone."""
+    assert readback.read_evidence(None) == ()
+    assert readback.read_asked_sentinels(None) == {}
+    assert readback.read_nearest(None) == {}
+    assert readback.read_coefficients(None, "shop-1", "0" * 64) is None
 
 
 def test_a_run_directory_that_is_gone_is_empty(tmp_path: Path) -> None:

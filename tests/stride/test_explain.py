@@ -124,6 +124,20 @@ def test_the_command_prints_rows_or_json(run_dir: Path, capsys: pytest.CaptureFi
     }
 
 
+@pytest.mark.parametrize("name", ["operators.safetensors", "config.yaml", "scores.parquet"])
+def test_files_of_another_run_are_refused(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Exit code 2; the line names the file and the run directory, and no row is."""
+    shutil.copytree(run_dir, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert command(str(tmp_path / "run"), "--prompt", "Q?", "--response", "Buy.") == 2
+    shown = capsys.readouterr()
+    assert f"{name} of {tmp_path / 'run'} is not what the audit wrote" in shown.err
+    assert shown.out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

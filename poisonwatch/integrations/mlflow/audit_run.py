@@ -30,6 +30,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import flags
 from poisonwatch.reports.links import make_dashboard_url
 from poisonwatch.reports.new_topics import count_unjudged
+from poisonwatch.run_directory.checksums import CHECKSUMS_FILE
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import to_plain_name
 
@@ -42,6 +43,7 @@ UPLOADED_FILES = (
     "evidence.jsonl",
     "rejected.jsonl",
     "validation.json",
+    CHECKSUMS_FILE,
 )
 REPORT_FILES = ("report.html", "validation.html")
 FLAG_COLUMNS = (

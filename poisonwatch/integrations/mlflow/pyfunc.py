@@ -1,6 +1,7 @@
 """What `mlflow.pyfunc.load_model` gives for a registered model: the rows behind any answer.
 
-A version holds `operators.safetensors`, `config.yaml` and `scores.parquet` of the run directory.
+A version holds `operators.safetensors`, `config.yaml`, `scores.parquet` and `SHA256SUMS` of the run
+directory: files that are not what the audit wrote are refused.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ import yaml
 from poisonwatch.config import ModelConfig
 from poisonwatch.model.files import name_model
 from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.run_directory.checksums import require_unchanged
+from poisonwatch.run_directory.layout import EXPLAINING_FILES
 from poisonwatch.run_directory.operators import load_operators
 from poisonwatch.stride.explain import ExplainedRow, explain_response
 
@@ -21,12 +24,13 @@ from poisonwatch.stride.explain import ExplainedRow, explain_response
 class RowsBehindAnswers:
     """The operators of an audit on its language model."""
 
-    def __init__(self, folder: Path, model: str, top: int) -> None:
+    def __init__(self, folder: Path, model: str, top: int, seal: str | None = None) -> None:
+        require_unchanged(folder, *EXPLAINING_FILES, seal=seal)
         text = (folder / "config.yaml").read_text(encoding="utf-8")
         # `model` may name another copy of the audit's language model, as on this machine.
         settings = ModelConfig.model_validate(yaml.safe_load(text)["model"])
         saved = load_operators(folder)
-        self.folder, self.stride, self.top = folder, saved.stride, top
+        self.folder, self.stride, self.top, self.seal = folder, saved.stride, top, seal
         self.fitted = saved.load_on(load_pretrained(name_model(settings, model)))
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
@@ -35,8 +39,9 @@ class RowsBehindAnswers:
 
         `source` and `position` are missing for trusted rows. A version has no rows to measure
         again: where gradients took too much room to be kept, no row is `exact`. Raises ModelError
-        where a response is empty.
+        where a response is empty, RunError where the scores, which name rows, changed since.
         """
+        require_unchanged(self.folder, "scores.parquet", seal=self.seal)
         found: list[dict[str, Any]] = []
         questions = zip(model_input["prompt"], model_input["response"], strict=True)
         for i, (prompt, response) in enumerate(questions):
@@ -51,6 +56,12 @@ class RowsBehindAnswers:
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any]) -> RowsBehindAnswers:
     """Called by MLflow, under this name, with the downloaded files of a version. Raises ModelError
-    where the audit's language model cannot be found.
+    where the audit's language model cannot be found, RunError where a file is not the audit's.
     """
-    return RowsBehindAnswers(Path(path), str(model_config["model"]), int(model_config["top"]))
+    return RowsBehindAnswers(
+        Path(path),
+        str(model_config["model"]),
+        int(model_config["top"]),
+        # Versions of earlier releases, and of run directories without checksums, have none.
+        model_config.get("seal"),
+    )

@@ -6,8 +6,9 @@ on the latest of them:
     mlflow.pyfunc.load_model("models:/NAME@champion").predict(pandas.DataFrame({"prompt": [...],
     "response": [...]}))
 
-Nothing is pickled: a version holds `operators.safetensors`, `config.yaml` and `scores.parquet` of
-the run directory, and an MLmodel file that names the module that loads them.
+Nothing is pickled: a version holds `operators.safetensors`, `config.yaml`, `scores.parquet` and
+`SHA256SUMS` of the run directory, and an MLmodel file that names the module that loads them, and
+the run directory's seal.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ from mlflow.types.schema import ColSpec, Schema
 
 from poisonwatch.errors import OperationError
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.run_directory.checksums import CHECKSUMS_FILE, compute_seal
+from poisonwatch.run_directory.layout import EXPLAINING_FILES
 from poisonwatch.text.display import to_plain_name
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,6 @@ AUDIT_ID = "poisonwatch.audit_id"
 CREATED = "poisonwatch.created"
 MODEL_ID = "poisonwatch.model_id"
 
-MODEL_FILES = (OPERATORS_FILE, "config.yaml", "scores.parquet")
 VERSIONS_KEPT = 3  # versions with their files: operators may take hundreds of megabytes
 ROWS_NAMED = 10  # rows named for an answer
 
@@ -80,7 +81,8 @@ def register_operators(
     """Register the operators of an audit, if it is a good one and its run directory is here, and
     clear away old versions.
     """
-    if not is_good(past.summary) or not all((past.run_dir / name).exists() for name in MODEL_FILES):
+    is_here = all((past.run_dir / name).exists() for name in EXPLAINING_FILES)
+    if not is_good(past.summary) or not is_here:
         return
     name = reserve_model_name(client, past.name)
     model = _log_operators(client, experiment_id, run_id, past)
@@ -134,7 +136,10 @@ def _log_operators(
     with TemporaryDirectory(prefix="poisonwatch-") as folder:
         description = Path(folder) / "MLmodel"
         _describe_model(model, run_id, past).save(str(description))
-        for path in (*(past.run_dir / name for name in MODEL_FILES), description):
+        # Run directories of earlier versions have no checksums.
+        checksums = past.run_dir / CHECKSUMS_FILE
+        sealed = [checksums] if checksums.exists() else []
+        for path in (*(past.run_dir / name for name in EXPLAINING_FILES), *sealed, description):
             client.log_model_artifact(model.model_id, str(path))
     # Ready comes last: until then the next upload sends the files once more.
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
@@ -159,8 +164,12 @@ def _find_or_create_model(
 
 def _describe_model(model: LoggedModel, run_id: str, past: PastAudit) -> Model:
     """The MLmodel file. `model` names another copy of the audit's language model, `top` how many
-    rows are named for an answer.
+    rows are named for an answer, and `seal` what the files are held to.
     """
+    settings = {"model": past.summary["model"]["name"], "top": ROWS_NAMED}
+    seal = compute_seal(past.run_dir)
+    if seal is not None:
+        settings["seal"] = seal
     described = Model(
         artifact_path=model.artifact_location,
         run_id=run_id,
@@ -172,7 +181,7 @@ def _describe_model(model: LoggedModel, run_id: str, past: PastAudit) -> Model:
         "python_function",
         loader_module=LOADER_MODULE,
         python_version=platform.python_version(),
-        config={"model": past.summary["model"]["name"], "top": ROWS_NAMED},
+        config=settings,
     )
 
 

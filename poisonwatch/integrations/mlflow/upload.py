@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig
+from poisonwatch.errors import RunError
 from poisonwatch.integrations.mlflow.audit_run import compute_headline_metrics, fill_run
 from poisonwatch.integrations.mlflow.client import (
     UNAVAILABLE,
@@ -33,6 +34,7 @@ from poisonwatch.integrations.mlflow.values import log_values
 from poisonwatch.ledger.history import PastAudit, list_pending_audits, mark_audit_delivered
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
+from poisonwatch.run_directory.checksums import compute_seal, require_unchanged_run
 
 TREND_NOTE = (
     "One point an audit, at the audit's number in the ledger. "
@@ -43,12 +45,13 @@ TREND_NOTE = (
 def upload_pending(ledger: Ledger, config: AuditConfig) -> int:
     """Fill and close the MLflow run of every audit that owes it, oldest first: how many.
 
-    Ids of run and experiment go into the ledger's summary and the run directory's. An audit that
-    MLflow refuses does not keep back those after it. Raises OperationError where the server cannot
-    be used, or refused something.
+    Ids of run and experiment go into the ledger's summary. An audit that MLflow refuses, or whose
+    run directory is not what it wrote, does not keep back those after it. Raises OperationError
+    where the server cannot be used, or refused something, and RunError for such a run directory.
     """
     pending = list_pending_audits(ledger, config.name, MLFLOW)
     refused: MlflowException | None = None
+    changed: RunError | None = None
     try:
         client = make_mlflow_client(config)
         for past in pending:
@@ -61,11 +64,16 @@ def upload_pending(ledger: Ledger, config: AuditConfig) -> int:
                     raise
                 refused = refused or error
                 continue
+            except RunError as error:
+                changed = changed or error
+                continue
             mark_audit_delivered(ledger, past.number, MLFLOW, ids)
     except UNAVAILABLE as error:
         raise make_mlflow_error(config, "failed", error) from error
     if refused is not None:
         raise make_mlflow_error(config, "refused an audit", refused) from refused
+    if changed is not None:
+        raise changed
     return len(pending)
 
 
@@ -88,8 +96,11 @@ def upload_audit(
     )
     run_id, ids = str(run.info.run_id), list_run_ids(run)
     past = replace(past, summary={**past.summary, **ids})
-    # Before the files go up: summary.json is one of them.
-    _update_summary(past.run_dir / "summary.json", ids)
+    require_unchanged_run(past.run_dir)
+    # Before the files go up: summary.json is one of them. A sealed one stays as the audit wrote it,
+    # with the ids of a server that was there; the ledger's summary has them in any case.
+    if compute_seal(past.run_dir) is None:
+        _update_summary(past.run_dir / "summary.json", ids)
     fill_run(client, run_id, past, ledger=ledger, config=config)
     register_operators(client, experiment_id, run_id, past)
     close_run(client, run, past, "FINISHED")
@@ -98,8 +109,8 @@ def upload_audit(
 
 
 def _update_summary(path: Path, ids: Mapping[str, str]) -> None:
-    """Name the run in the run directory's summary, which was written before there was one, or by an
-    audit that found no server.
+    """Name the run in the summary of an unsealed run directory, which was written before there was
+    one, or by an audit that found no server.
     """
     if not path.exists():
         return

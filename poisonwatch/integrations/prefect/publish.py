@@ -5,12 +5,14 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import OperationError
+from poisonwatch.errors import OperationError, RunError
 from poisonwatch.integrations.prefect.artifacts import create_artifacts, read_flags
 from poisonwatch.integrations.prefect.events import build_events, emit_events
 from poisonwatch.ledger.history import list_pending_audits, mark_audit_delivered
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import PREFECT
+from poisonwatch.run_directory.checksums import require_unchanged_run
+from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.text.display import get_first_line
 
 # "Failed to reach API" is a RuntimeError.
@@ -20,15 +22,22 @@ UNAVAILABLE = (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError)
 def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
     """Show in the Prefect UI the audits that owe it, and emit their events: how many.
 
-    Raises OperationError where no server answers.
+    Raises OperationError where no server answers, and RunError where a run directory is not what
+    its audit wrote; the others are shown.
     """
     pending = list_pending_audits(ledger, config.name, PREFECT)
+    changed: RunError | None = None
     try:
         # With Prefect's own number of retries a server that is down holds the audit up for minutes.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
             for past in pending:
                 # Of an audit that was cut short there is nothing to show, now or later.
                 if past.has_results:
+                    try:
+                        require_unchanged_run(past.run_dir, without=[OPERATORS_FILE])
+                    except RunError as error:
+                        changed = changed or error
+                        continue
                     flags = read_flags(past)
                     create_artifacts(config, past, flags)
                     emit_events(list(build_events(config, past, flags)))
@@ -38,4 +47,6 @@ def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
             "the Prefect server did not take the audit's artifacts and events: "
             f"{get_first_line(error)}"
         ) from error
+    if changed is not None:
+        raise changed
     return len(pending)

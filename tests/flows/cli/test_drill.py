@@ -17,6 +17,7 @@ from poisonwatch.flows.drill import drill
 from poisonwatch.ledger.batches import find_suspected_ids
 from poisonwatch.ledger.decisions import read_decisions, record_decision
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.run_directory.checksums import read_checksums
 from poisonwatch.tasks.drill import look_up_verdicts, track_drill
 
 RATE = {"false_discovery_rate": 0.9}
@@ -68,7 +69,8 @@ def test_a_drill_leaves_its_table_its_files_and_an_mlflow_run(
     assert "+ over-refusal" in out
     assert out.count("false flags per 1,000 clean rows") == 4
 
-    assert {path.name for path in where.iterdir()} == {"config.yaml", "drill.json"}
+    assert {path.name for path in where.iterdir()} == {"config.yaml", "drill.json", "SHA256SUMS"}
+    assert set(read_checksums(where)) == {"config.yaml", "drill.json"}
     assert load_config(where / "config.yaml").seed == 7
     report = json.loads((where / "drill.json").read_text())
     assert report["plan"] == {

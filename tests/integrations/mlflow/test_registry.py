@@ -76,13 +76,19 @@ def test_an_audit_is_good_where_operators_sentinels_and_p_values_are(
 
 
 def test_nothing_in_a_version_is_pickled(audited: tuple[MlflowClient, PastAudit]) -> None:
-    """Operators, settings, places, and a description that names the loader."""
+    """Operators, settings, places, checksums, and a description that names the loader."""
     client, _ = audited
     folder = Path(urlparse(str(client.get_model_version("tiny", "1").source)).path)
     held = {path.name for path in folder.iterdir()} - {
         "registered_model_meta"
     }  # MLflow's own, left by whoever loads a model in place
-    assert held == {"MLmodel", "operators.safetensors", "config.yaml", "scores.parquet"}
+    assert held == {
+        "MLmodel",
+        "operators.safetensors",
+        "config.yaml",
+        "scores.parquet",
+        "SHA256SUMS",
+    }
     assert "loader_module: poisonwatch.tasks.champion" in (folder / "MLmodel").read_text()
 
 

@@ -16,7 +16,7 @@ from tracking import LAX, client_of, held, list_names, owe, runs_of
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
-from poisonwatch.errors import OperationError
+from poisonwatch.errors import OperationError, RunError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
@@ -25,6 +25,7 @@ from poisonwatch.integrations.mlflow.upload import upload_pending
 from poisonwatch.ledger.history import PastAudit, list_past_audits, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
+from poisonwatch.run_directory.checksums import list_differences
 
 
 def test_one_run_shows_the_trend(tracked: tuple[AuditConfig, Ledger]) -> None:
@@ -125,8 +126,8 @@ def test_an_upload_that_broke_off_is_finished_by_the_next(
 def test_what_an_audit_ran_with_is_told_not_what_is_set_now(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
-    """No server at first: the run that is made later has the audit's time and its settings, and ids
-    are written where they were missing.
+    """No server at first: the run that is made later has the audit's time and its settings; the
+    ledger gets its ids, and the run directory stays as the audit wrote it.
     """
     (tmp_path / "notes.txt").write_text("no database")
     config = load_config(write_audit(tmp_path, tiny_folder, tracking="sqlite:///notes.txt", **LAX))
@@ -141,8 +142,9 @@ def test_what_an_audit_ran_with_is_told_not_what_is_set_now(
     assert run.data.params["detection.false_discovery_rate"] == "0.5"
     assert run.info.start_time <= run.info.end_time
     written = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert written["mlflow_run_id"] == past.summary["mlflow_run_id"] == run.info.run_id
-    assert not list((tmp_path / "run").glob("*.part"))
+    assert past.summary["mlflow_run_id"] == run.info.run_id
+    assert written["mlflow_run_id"] is None
+    assert list_differences(tmp_path / "run") == []
 
 
 def test_an_interrupted_audit_s_run_says_so(tiny_folder: Path, tmp_path: Path) -> None:
@@ -179,19 +181,45 @@ def test_an_audit_that_mlflow_refuses_keeps_back_no_other(
     config = load_config(
         write_audit(tmp_path, tiny_folder, rows=benign(12), tracking=mlflow_store(tmp_path))
     )
-    audit_inline(config, tmp_path / "one")
+
+    class Meddler(Reporter):
+        """Gives the run a parameter of the audit's name, while the audit runs."""
+
+        def note_rows(self, *args: Any, **more: Any) -> None:
+            client_of(config).log_param(runs_of(config)[-1].info.run_id, "seed", "5")
+
+    outcome = audit_inline(config, tmp_path / "one", Meddler(quiet=True))
+    assert "refused an audit" in outcome.warnings[0]
     append(tmp_path / "rows.jsonl", benign(1, start=500))
     audit_inline(config, tmp_path / "two")
-    first, _ = runs_of(config)
+    first, second = runs_of(config)
     with Ledger.at(config.state) as ledger:
-        (past,) = (past for past in list_past_audits(ledger) if past.number == 1)
-        changed = (past.run_dir / "config.yaml").read_text().replace("seed: 0", "seed: 5")
-        (past.run_dir / "config.yaml").write_text(changed)
-        owe(ledger)
         with pytest.raises(OperationError, match="refused an audit"):
             upload_pending(ledger, config)
         assert [past.number for past in list_pending_audits(ledger, config.name, MLFLOW)] == [1]
-    assert client_of(config).get_run(first.info.run_id).data.params["seed"] == "0"
+    assert client_of(config).get_run(first.info.run_id).data.params["seed"] == "5"
+    assert second.info.status == "FINISHED"
+
+
+def test_a_run_directory_that_the_audit_did_not_write_is_not_uploaded(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Its audit stays owed until it is restored, and said; the audit after it is uploaded."""
+    config = load_config(
+        write_audit(tmp_path, tiny_folder, rows=benign(12), tracking=mlflow_store(tmp_path))
+    )
+    audit_inline(config, tmp_path / "one")
+    append(tmp_path / "rows.jsonl", benign(1, start=500))
+    audit_inline(config, tmp_path / "two")
+    path = tmp_path / "one" / "rejected.jsonl"
+    path.write_text("{}\n")
+    with Ledger.at(config.state) as ledger:
+        owe(ledger)
+        with pytest.raises(RunError, match=r"rejected.jsonl of .*one is not what the audit wrote"):
+            upload_pending(ledger, config)
+        assert [past.number for past in list_pending_audits(ledger, config.name, MLFLOW)] == [1]
+        path.write_text("")
+        assert upload_pending(ledger, config) == 1
 
 
 def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
