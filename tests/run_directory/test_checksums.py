@@ -98,7 +98,7 @@ def test_a_file_that_was_read_before_is_read_anew_once_it_changed(
 def test_a_file_that_the_audit_did_not_write_is_refused(run_dir: Path) -> None:
     """Evidence that failed to be written cannot be supplied later."""
     (run_dir / "evidence.jsonl").write_bytes(b"{}")
-    with pytest.raises(RunError, match="evidence.jsonl"):
+    with pytest.raises(RunError, match=r"evidence.jsonl"):
         require_unchanged(run_dir, "evidence.jsonl")
 
 
