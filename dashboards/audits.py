@@ -28,6 +28,7 @@ from poisonwatch.reports.links import locate_report, make_mlflow_run_url, make_p
 from poisonwatch.reports.new_topics import TRUSTED_NEEDED, count_unjudged
 from poisonwatch.reports.plots import draw_trend
 from poisonwatch.run_directory.checksums import find_change, require_unchanged
+from poisonwatch.run_directory.seals import find_seal
 from poisonwatch.screens.finding import NEW_TOPIC
 
 # A report is a document of its own, with its own styles: it may neither run nor load anything, nor
@@ -107,11 +108,14 @@ def find_audit(request: Request, audit_id: str | None = None) -> PastAudit:
     return past
 
 
-def check_run(past: PastAudit) -> tuple[str | None, Path | None]:
+def check_run(request: Request, past: PastAudit) -> tuple[str | None, Path | None]:
     """What is wrong with an audit's run directory, in a sentence, and the run directory; None where
     it may not be shown, since it is not what the audit wrote.
     """
-    change = find_change(past.run_dir)
+    # One that is gone may lie on another machine: pages say so.
+    if not past.run_dir.is_dir():
+        return None, past.run_dir
+    change = find_change(past.run_dir, find_seal(get_desk(request).ledger, past.audit_id))
     if change is not None:
         return change, None
     return None, past.run_dir
@@ -143,7 +147,7 @@ def show_audit(request: Request) -> Response:
         plots=[plot.name for plot in sorted((past.run_dir / "plots").glob("*.png"))],
         documents=[name for name, file in DOCUMENTS.items() if (past.run_dir / file).is_file()],
         here=past.run_dir.is_dir(),
-        change=find_change(past.run_dir),
+        change=check_run(request, past)[0],
         failures=tell_failures(past.summary),
         unjudged=unjudged,
         held=NEW_TOPIC in past.summary.get("screens", {}),
@@ -163,24 +167,25 @@ def send_document(request: Request) -> Response:
     """The report or the validation page of an audit, as it lies in the run directory."""
     # routes are made of the names in DOCUMENTS: no other can stand here
     name = request.url.path.rpartition("/")[2]
-    return _send_file(find_audit(request).run_dir, DOCUMENTS[name], "text/html")
+    return _send_file(request, find_audit(request), DOCUMENTS[name], "text/html")
 
 
 def send_plot(request: Request) -> Response:
     """A picture of an audit's run directory."""
-    run_dir, name = find_audit(request).run_dir, request.path_params["name"]
+    past, name = find_audit(request), request.path_params["name"]
     # compared with what is there: nothing else can be asked for, whatever the name holds
-    if name not in {plot.name for plot in (run_dir / "plots").glob("*.png")}:
+    if name not in {plot.name for plot in (past.run_dir / "plots").glob("*.png")}:
         raise HTTPException(404, "This audit left no such picture.")
-    return _send_file(run_dir, f"plots/{name}", "image/png")
+    return _send_file(request, past, f"plots/{name}", "image/png")
 
 
-def _send_file(run_dir: Path, name: str, media_type: str) -> Response:
+def _send_file(request: Request, past: PastAudit, name: str, media_type: str) -> Response:
     """A file of a run directory. Raises RunError where it is not what the audit wrote."""
-    path = run_dir / name
+    path = past.run_dir / name
     if not path.is_file():
         raise HTTPException(404, "The run directory is gone, or on another machine.")
-    require_unchanged(run_dir, name)
+    seal = find_seal(get_desk(request).ledger, past.audit_id)
+    require_unchanged(past.run_dir, name, seal=seal)
     headers = {"Content-Security-Policy": DOCUMENT_POLICY}
     return FileResponse(path, media_type=media_type, headers=headers)
 

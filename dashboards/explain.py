@@ -29,6 +29,7 @@ from poisonwatch.ledger.tables import audits
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.read import read_nearest
 from poisonwatch.run_directory.reread import AuditedRows
+from poisonwatch.run_directory.seals import find_seal
 from poisonwatch.text.display import get_first_line
 
 if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
@@ -55,6 +56,7 @@ class Question:
     run_dir: Path
     prompt: str
     response: str
+    seal: str | None = None  # of the run directory, as the ledger has it
     ledger: Ledger | None = None  # by default the audit's own
     stage: str = "waiting"
     share: float | None = None
@@ -121,7 +123,7 @@ class Explainer:
         with self._one_at_a_time:
             try:
                 fitted = self._load_fitted(question)
-                stride = load_operators(question.run_dir).stride
+                stride = load_operators(question.run_dir, question.seal).stride
                 config = load_config(question.run_dir / "config.yaml")
                 question.stage, question.share = "attribution", None
                 found = explain_response(
@@ -152,7 +154,7 @@ class Explainer:
             # let go before the next is loaded: two models at once may not fit
             self._loaded = None
             question.stage = "reading the operators"
-            saved = load_operators(question.run_dir)
+            saved = load_operators(question.run_dir, question.seal)
             question.stage = "loading the model"
             config = load_config(question.run_dir / "config.yaml")
             self._loaded = question.run_dir, saved.load_on(load_pretrained(config.model))
@@ -195,6 +197,7 @@ async def take_question(request: Request) -> Response:
     question = Question(
         audit_id=past.audit_id,
         run_dir=past.run_dir,
+        seal=await run_in_threadpool(find_seal, get_desk(request).ledger, past.audit_id),
         ledger=get_desk(request).ledger,
         prompt=prompt,
         response=response,

@@ -57,7 +57,7 @@ def show_sentinels(request: Request) -> Response:
     change: str | None = None
     asked: Mapping[str, Sentinel] = {}
     if chosen is not None:
-        change, run_dir = check_run(chosen)
+        change, run_dir = check_run(request, chosen)
         heat = read_heat_map(run_dir)
         asked = readback.read_asked_sentinels(run_dir)
     # newest first, as `past` is; the table shows them as time goes, from left to right

@@ -37,6 +37,8 @@ from poisonwatch.ledger.queue import (
 )
 from poisonwatch.reports.plots import draw_coefficients
 from poisonwatch.run_directory import read as readback
+from poisonwatch.run_directory.checksums import require_unchanged
+from poisonwatch.run_directory.seals import find_seal
 
 
 def show_queue(request: Request) -> Response:
@@ -69,7 +71,7 @@ def show_group(request: Request) -> Response:
     beyond = redirect_beyond_last(request, nth, ROWS_PER_PAGE, total=len(rows))
     if beyond:
         return beyond
-    change, run_dir = check_run(past)
+    change, run_dir = check_run(request, past)
     evidence = find_evidence(run_dir, key)
     first = (nth - 1) * ROWS_PER_PAGE
     # only those of the page: each reads the run directory, and compares texts
@@ -128,6 +130,9 @@ def show_coefficient(request: Request) -> Response:
     """The picture of a row's coefficient among all others."""
     past, query = find_audit(request), request.query_params
     sentinel = query.get("sentinel", "")
+    seal = find_seal(get_desk(request).ledger, past.audit_id)
+    if past.run_dir.is_dir():
+        require_unchanged(past.run_dir, "scores.parquet", "trusted.parquet", seal=seal)
     found = readback.read_coefficients(past.run_dir, sentinel, query.get("row", ""))
     if found is None:
         raise HTTPException(404, "The audit left no coefficients for this row.")

@@ -138,7 +138,7 @@ def run_audit_stages(
                 engine(explain_verdicts, ledger, folder, config, summary, found, audited, attempts)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir, attempts)
                 summary["failures"] = attempts.to_records()
-                engine(conclude, folder, summary)
+                seal = engine(conclude, folder, summary)
             # On the disk before the ledger says so: else a machine that loses power has an audit
             # whose files are empty.
             sync_tree(folder)
@@ -157,6 +157,7 @@ def run_audit_stages(
                 measurement=hash_measurement(config, version),
                 alerts=alerts,
                 groups=found.groups,
+                seal=seal,
                 attempts=attempts,
             )
             # only now: an audit that ended before its commit goes on from its checkpoints

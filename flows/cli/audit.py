@@ -142,14 +142,18 @@ def explain(
     from poisonwatch.flows.cli.terminal import print_explanation
     from poisonwatch.model.files import name_model
     from poisonwatch.model.pretrained import load_pretrained
+    from poisonwatch.run_directory.checksums import require_unchanged
+    from poisonwatch.run_directory.layout import EXPLAINING_FILES
     from poisonwatch.run_directory.operators import load_operators
     from poisonwatch.run_directory.reread import AuditedRows
+    from poisonwatch.run_directory.seals import find_own_seal
     from poisonwatch.stride.explain import describe_exactness, explain_response
 
     saved = load_operators(run)
     # The model is named by the audit's own settings, unless it has moved: operators of one model
     # say nothing about another (`on` compares the weights).
     config = load_config(run / "config.yaml")
+    require_unchanged(run, *EXPLAINING_FILES, seal=find_own_seal(config))
     settings = config.model
     if model is not None:
         settings = name_model(settings, model)

@@ -242,17 +242,17 @@ class SavedOperators:
         return csr_array(vstack([Membership(subsets, K).matrix(), alone.make_matrix(len(subsets))]))
 
 
-def load_operators(run_dir: Path) -> SavedOperators:
+def load_operators(run_dir: Path, seal: str | None = None) -> SavedOperators:
     """Read the operators of a past audit. Raises RunError where there are none, they are damaged or
     of another format, or they, the settings or the scores that name their rows are not what the
-    audit wrote.
+    audit wrote. `seal` is the run directory's, where it is known (`checksums`).
     """
     path = run_dir / OPERATORS_FILE
     if not path.is_file():
         raise RunError(
             f"{run_dir} holds no {OPERATORS_FILE}: name the run directory of a finished audit"
         )
-    require_unchanged(run_dir, *EXPLAINING_FILES)
+    require_unchanged(run_dir, *EXPLAINING_FILES, seal=seal)
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})

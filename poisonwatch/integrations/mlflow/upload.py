@@ -35,6 +35,7 @@ from poisonwatch.ledger.history import PastAudit, list_pending_audits, mark_audi
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.run_directory.checksums import compute_seal, require_unchanged_run
+from poisonwatch.run_directory.seals import find_seal
 
 TREND_NOTE = (
     "One point an audit, at the audit's number in the ledger. "
@@ -96,7 +97,9 @@ def upload_audit(
     )
     run_id, ids = str(run.info.run_id), list_run_ids(run)
     past = replace(past, summary={**past.summary, **ids})
-    require_unchanged_run(past.run_dir)
+    # On another machine there is nothing to check, nor to upload.
+    if past.run_dir.is_dir():
+        require_unchanged_run(past.run_dir, find_seal(ledger, past.audit_id))
     # Before the files go up: summary.json is one of them. A sealed one stays as the audit wrote it,
     # with the ids of a server that was there; the ledger's summary has them in any case.
     if compute_seal(past.run_dir) is None:

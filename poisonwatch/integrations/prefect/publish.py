@@ -8,15 +8,23 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, RunError
 from poisonwatch.integrations.prefect.artifacts import create_artifacts, read_flags
 from poisonwatch.integrations.prefect.events import build_events, emit_events
-from poisonwatch.ledger.history import list_pending_audits, mark_audit_delivered
+from poisonwatch.ledger.history import PastAudit, list_pending_audits, mark_audit_delivered
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import PREFECT
 from poisonwatch.run_directory.checksums import require_unchanged_run
 from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.run_directory.seals import find_seal
 from poisonwatch.text.display import get_first_line
 
 # "Failed to reach API" is a RuntimeError.
 UNAVAILABLE = (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError)
+
+
+def _require_unchanged(ledger: Ledger, past: PastAudit) -> None:
+    # On another machine there is nothing to check, nor to show.
+    if past.run_dir.is_dir():
+        seal = find_seal(ledger, past.audit_id)
+        require_unchanged_run(past.run_dir, seal, without=[OPERATORS_FILE])
 
 
 def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
@@ -34,7 +42,7 @@ def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
                 # Of an audit that was cut short there is nothing to show, now or later.
                 if past.has_results:
                     try:
-                        require_unchanged_run(past.run_dir, without=[OPERATORS_FILE])
+                        _require_unchanged(ledger, past)
                     except RunError as error:
                         changed = changed or error
                         continue
