@@ -1,43 +1,58 @@
-"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that is raised inside a callback, of
-garbage collection say. What was dropped is raised again at the next stage, or batch of rows.
+"""Ctrl-C that is not lost, and SIGTERM heard as it: Python drops a KeyboardInterrupt that is raised
+inside a callback, of garbage collection say. What was dropped is raised again at the next stage, or
+batch of rows.
+
+`docker stop`, systemd, Kubernetes and batch systems end a program with SIGTERM, which would kill it
+where it stands, and as the first process of a container it would not be heard at all.
 """
 
 import signal
 from typing import Any
 
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
 # Of the process, as signal handlers are.
-_interrupted = False
+_interrupt: type[KeyboardInterrupt] | None = None
 
 
 def install_handler() -> None:
-    """From now on a SIGINT is remembered as well as raised."""
-    global _interrupted
-    _interrupted = False
+    """From now on SIGINT and SIGTERM are raised as KeyboardInterrupt, and remembered."""
+    global _interrupt
+    _interrupt = None
     signal.signal(signal.SIGINT, _remember)
+    signal.signal(signal.SIGTERM, _remember)
 
 
-def _remember(number: int, frame: Any) -> None:
-    """The handler: as Python's own, but that it leaves a note first."""
-    global _interrupted
-    _interrupted = True
-    signal.default_int_handler(number, frame)
+def _remember(number: int, _: Any) -> None:
+    """The handler: as Python's own for SIGINT, but that it leaves a note first."""
+    global _interrupt
+    _interrupt = KeyboardInterrupt
+    if number == signal.SIGTERM:
+        _interrupt = Terminated
+    raise _interrupt
 
 
 def raise_if_interrupted() -> None:
     """Raise the KeyboardInterrupt that was asked for, where it was lost: called between stages, and
     between batches of rows.
     """
-    if _interrupted:
-        raise KeyboardInterrupt
+    if _interrupt is not None:
+        raise _interrupt
 
 
-def was_interrupted(error: BaseException | None) -> bool:
-    """Whether an interrupt led to an error: a temporary Prefect server gets Ctrl-C too, and what it
-    then refuses hides what happened.
+def find_interrupt(error: BaseException | None) -> type[KeyboardInterrupt] | None:
+    """The interrupt that led to an error, if one did: a temporary Prefect server gets the signal,
+    too, and what it then refuses hides what happened.
     """
     # the whole chain, since Prefect wraps what it fails to report in errors of its own
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
-            return True
+            return type(error)
+        # while a flow runs, Prefect makes a TerminationSignal of SIGTERM
+        if getattr(error, "signal", None) == signal.SIGTERM:
+            return Terminated
         error = error.__cause__ or error.__context__
-    return _interrupted
+    return _interrupt

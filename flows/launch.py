@@ -68,8 +68,10 @@ class _ExpectedErrors(logging.Filter):
             return False
         if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
             return False
-        # Prefect says the same once more as "Finished in state Failed(...)"
-        return "Finished in state" not in record.getMessage()
+        # Prefect says the same once more as "Finished in state Failed(...)", and calls a signal a
+        # crash
+        said = record.getMessage()
+        return "Finished in state" not in said and "Execution was aborted by" not in said
 
 
 def run_audit(
@@ -167,8 +169,9 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
         connection.lost = True
         # Ctrl-C reaches a temporary server, too, as it is of the same group: that one went away
         # for a reason, and nothing goes on
-        if interrupt.was_interrupted(error):
-            raise KeyboardInterrupt from None
+        ended_by = interrupt.find_interrupt(error)
+        if ended_by is not None:
+            raise ended_by from None
         address = redact_url(server or "its temporary address")
         _note_warnings(
             [

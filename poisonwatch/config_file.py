@@ -8,7 +8,6 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from poisonwatch.compute_config import ComputeConfig
@@ -27,6 +26,7 @@ from poisonwatch.source_config import SourceConfig
 from poisonwatch.template_config import is_template
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
 
 # Settings that may hold passwords: an error never repeats them.
 SECRET_SETTINGS = {"alerts", "signing", "state", "tracking"}
@@ -64,22 +64,17 @@ def load_config(path: str | Path) -> AuditConfig:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_yaml_text(path)
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist: `poisonwatch init DIR` writes an audit file to start from"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, YamlError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        # PyYAML quotes the line, which may hold a password: only its place is passed on.
-        where = "it holds control characters"
-        mark = getattr(error, "problem_mark", None)
-        if mark:
-            where = f"see line {mark.line + 1}, column {mark.column + 1}"
-        raise ConfigError(
-            f"{path} is not YAML: {where} (texts with special characters need quotes)"
-        ) from None
+    try:
+        return parse_yaml(text)
+    except YamlError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
 
 
 def resolve_config(settings: dict[str, Any], folder: Path, name: str = "settings") -> AuditConfig:

@@ -165,6 +165,14 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
         ("source: [a\n", "is not YAML: "),
         ("source: \t- a: b: c", "is not YAML: "),
         ("source: \x00", "is not YAML: it holds control characters"),
+        (
+            "name: a\nsource: b\nname: c",
+            "the key name comes twice, the first time in line 1 (line 3",
+        ),
+        ("- &a [x, x]\n- &b [*a, *a]\n" * 2, "is not YAML: "),
+        ("[" * 100_000, "is not YAML: it is nested more than 50 deep (line 1"),
+        ("seed: " + "1" * 5000, "is not YAML: a number has more than 100 characters"),
+        ("name: &a [*a]", "is not YAML: an alias (*) stands for itself"),
         ("x: !!python/object/apply:os.system ['true']", "is not YAML: "),
     ],
 )

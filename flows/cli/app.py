@@ -17,8 +17,11 @@ from cyclopts import App
 import poisonwatch
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
+from poisonwatch.permissions import restrict_process
 
+# as shells call what a signal ended: 128 and its number
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 # The modules of commands, below `poisonwatch`: each public function with an example is a command.
 # By their names, since flows and dashboards do not import each other.
@@ -40,7 +43,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     help="Find planted rows in fine-tuning data, before you train on it.\n\n"
     "Exit codes: 0 nothing flagged, 3 something flagged, 2 bad usage or input, 130 interrupted, "
-    "1 anything else.",
+    "143 told to end (SIGTERM), 1 anything else.",
     help_epilogue="Example: `poisonwatch demo /tmp/poisonwatch-demo`",
 )
 
@@ -87,11 +90,15 @@ def main(arguments: list[str] | None = None) -> None:
     """
     interrupt.install_handler()
     try:
+        restrict_process()
         code = app(arguments, result_action="return_value")
         sys.stdout.flush()
     except PoisonwatchError as error:
         _complain(str(error))
         code = error.exit_code
+    except interrupt.Terminated:
+        _complain("told to end (SIGTERM); nothing was left half-written")
+        code = EXIT_TERMINATED
     except KeyboardInterrupt:
         _complain("interrupted; nothing was left half-written")
         code = EXIT_INTERRUPTED

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus
 
-import yaml
-
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example, Message
 from poisonwatch.sentinels.pack import PLACEHOLDER, list_shipped, read_shipped
+from poisonwatch.text.safe_yaml import parse_yaml
 
 # characters of a prompt that is copied, where there are such: what is cut from long ones might be
 # the trigger
@@ -73,7 +72,7 @@ def read_recipe(name: str) -> Recipe:
     if name not in list_recipes():
         raise InputError(f"there is no recipe {name}: recipes are {', '.join(list_recipes())}")
     comment, text = read_shipped("drills/recipes", name)
-    read: dict[str, Any] = yaml.safe_load(text)
+    read: dict[str, Any] = parse_yaml(text)
     values, rows = tuple(read["values"]), tuple(read["rows"])
     return Recipe(name, comment, read["pack"], values, rows, read.get("selects", 0))
 

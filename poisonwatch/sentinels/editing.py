@@ -12,8 +12,6 @@ from io import StringIO
 from pathlib import Path
 from uuid import uuid4
 
-import yaml
-
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError, SentinelError
 from poisonwatch.sentinels.pack import PACK_PREFIX
@@ -27,9 +25,7 @@ from poisonwatch.sentinels.sentinel import (
 from poisonwatch.text.diff import align_sequences
 from poisonwatch.text.words import unify_line_ends
 
-# bytes of a text, and YAML values that it may stand for; PyYAML takes seconds for so many
-MAX_TEXT_BYTES = 250_000
-MAX_DEPTH = 20  # lists and mappings within each other
+MAX_TEXT_BYTES = 250_000  # of a text that a browser sends; reading it takes seconds
 CONTEXT_LINES = 3  # lines shown around a change
 # No more digits: a year is part of the name.
 _VERSION = re.compile(r"(?<=.)-(?:[2-9]|[1-9][0-9]{1,2})\Z", re.DOTALL)
@@ -44,8 +40,8 @@ def check_sentinel_text(text: str, config: AuditConfig, replacing: Path) -> list
     """The sentinels of a YAML text, read in the place of a file of the audit, beside all its other
     sentinels.
 
-    Raises SentinelError as `load_sentinels` does, and where the text is too large or too deep;
-    InputError where the audit has no such file.
+    Raises SentinelError as `load_sentinels` does, and where the text is too large; InputError where
+    the audit has no such file.
     """
     files = list_sentinel_files(config)
     if replacing not in files:
@@ -68,56 +64,13 @@ def check_sentinel_text(text: str, config: AuditConfig, replacing: Path) -> list
 
 
 def _refuse_excess(text: str, replacing: Path) -> None:
-    """Raise SentinelError where reading a text could take more time or memory than there is,
-    whatever its size: PyYAML's time grows with the square of the depth, and a few lines of aliases
-    can stand for more values than any memory holds.
-    """
+    """Raise SentinelError where reading a text takes too long for a page that is waited for."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_TEXT_BYTES:
         raise SentinelError(
             f"{replacing} would hold {size:,} bytes; at most {MAX_TEXT_BYTES:,} are allowed: "
             "split it into several files"
         )
-    # What is wrong with the YAML is for the reading to say.
-    with suppress(yaml.YAMLError, ArithmeticError, ValueError):
-        _refuse_nesting(text, replacing)
-
-
-def _refuse_nesting(text: str, replacing: Path) -> None:
-    """Raise SentinelError where a text is too deep, or its aliases stand for too many values.
-
-    It is parsed into events alone, which builds nothing and follows no alias.
-    """
-    values: dict[str, int] = {}  # by anchor, aliases written out
-    # Lists and mappings not yet at their end: anchor, values so far. The text itself is the first.
-    opened: list[tuple[str | None, int]] = [(None, 0)]
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            opened.append((event.anchor, 1))
-            if len(opened) > MAX_DEPTH + 1:
-                raise SentinelError(
-                    f"{replacing} would be nested more than {MAX_DEPTH} deep: "
-                    "a sentinel takes no more than 4"
-                )
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
-            anchor, count = opened.pop()
-        elif isinstance(event, yaml.AliasEvent):
-            # Inside its own collection an alias is not known yet, and counts once.
-            anchor, count = None, values.get(str(event.anchor), 1)
-        elif isinstance(event, yaml.ScalarEvent):
-            anchor, count = event.anchor, 1
-        else:
-            continue
-        if anchor:
-            values[anchor] = count
-        around, so_far = opened.pop()
-        opened.append((around, so_far + count))
-        if so_far + count > MAX_TEXT_BYTES:
-            raise SentinelError(
-                f"{replacing} stands for more than {MAX_TEXT_BYTES:,} values through its aliases "
-                "(*): write out what is meant"
-            )
 
 
 def list_versions(path: Path) -> list[Path]:

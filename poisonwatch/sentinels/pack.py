@@ -8,10 +8,9 @@ from itertools import takewhile
 from typing import Any
 from urllib.parse import parse_qs
 
-import yaml
-
 from poisonwatch.errors import SentinelError
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.safe_yaml import parse_yaml
 
 PACK_PREFIX = "pack:"
 
@@ -72,7 +71,7 @@ def read_pack(name: str) -> Pack:
         about=comment.partition(". ")[0],
         # A dict keeps the order in which they come, which a set would lose.
         placeholders=tuple(dict.fromkeys(PLACEHOLDER.findall(text))),
-        entries=tuple(yaml.safe_load(text)),
+        entries=tuple(parse_yaml(text)),
     )
 
 

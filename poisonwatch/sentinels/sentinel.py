@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
 from poisonwatch.sentinels.pack import PACK_PREFIX, fill_pack
 from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
 
 UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # what is no text in UTF-8, or in a database
 
@@ -82,37 +82,14 @@ def read_sentinels(place: str) -> list[Sentinel]:
     return parse_sentinels(read_sentinel_text(place), place)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that comes twice: YAML forbids it, PyYAML keeps the last, and a sentinel would
-    lose an answer unseen.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {excerpt(key.value, 40)} comes twice", key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def parse_sentinels(text: str, place: str) -> list[Sentinel]:
     """The sentinels of a YAML text; `place` is what errors call it. Raises SentinelError as
     `load_sentinels` does.
     """
     try:
-        entries = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a safe one)
-    except yaml.YAMLError as error:
-        raise SentinelError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
-    # PyYAML lets through what Python says of a number, date or character that is none, and of its
-    # stack.
-    except Exception as error:
-        raise SentinelError(
-            f"{place} is not YAML: it is nested too deeply, or holds a number, date or escape that "
-            "cannot be read"
-        ) from error
+        entries = parse_yaml(text)
+    except YamlError as error:
+        raise SentinelError(f"{place} is not YAML: {error}") from None
     if not isinstance(entries, list) or not entries:
         raise SentinelError(
             f"{place} must hold a YAML list of at least one sentinel "
@@ -125,14 +102,19 @@ def read_sentinel_text(place: str) -> str:
     """The text of a sentinel file, its line ends as \\n. Raises SentinelError where it is missing
     or unreadable.
     """
+    if "://" in place:
+        raise SentinelError(
+            f"sentinels are files and packs, and {place} is a URL: download it, look at it, and "
+            "name the file"
+        )
     try:
-        return Path(place).read_text(encoding="utf-8")
+        return read_yaml_text(Path(place))
     except FileNotFoundError:
         raise SentinelError(
             f"{place} does not exist: check `sentinels` "
             "(relative paths start at the audit file's folder)"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, YamlError) as error:
         raise SentinelError(f"{place} cannot be read: {error}") from error
 
 
@@ -197,7 +179,7 @@ def _make_sentinel(entry: Any, number: int, place: str) -> Sentinel:
     # The number leads to the entry, the id to the sentinel: a wrong entry may have no id.
     label = f"{place}, sentinel {number}"
     if isinstance(entry, dict) and "id" in entry:
-        label += f" ({entry['id']})"
+        label += f" ({excerpt(str(entry['id']))})"
     read = _parse_entry(entry, label)
     messages = _read_messages(read)
     if not any(message.content.strip() for message in messages):

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from itertools import combinations
 from typing import Any
 
-import yaml
+from poisonwatch.text.safe_yaml import YamlError, parse_yaml
 
 CARDS = ("readme.md", ".huggingface.yaml")
 MAX_CARD_BYTES = 1 << 20
@@ -32,8 +32,8 @@ def find_card_problem(name: str, content: bytes) -> str | None:
     if len(content) >= MAX_CARD_BYTES:
         return "it is too long to tell which files its YAML names"
     try:
-        card = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        card = parse_yaml(text)
+    except YamlError:
         return "its YAML cannot be read, which may say which files are loaded"
     if not isinstance(card, dict) or not card.get("configs"):
         return None

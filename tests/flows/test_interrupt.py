@@ -1,4 +1,4 @@
-"""Ctrl-C ends an audit, with either engine, and says what became of it."""
+"""Ctrl-C and SIGTERM end an audit, with either engine, and it says what became of it."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_audit
+from prefect.exceptions import TerminationSignal
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows import interrupt
@@ -19,40 +20,72 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.tasks.data import choose
 
 
-def test_an_interrupt_that_was_lost_is_raised_at_the_next_stage() -> None:
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interrupt.Terminated)],
+)
+def test_an_interrupt_that_was_lost_is_raised_at_the_next_stage(
+    number: signal.Signals, raised: type[KeyboardInterrupt]
+) -> None:
     """Where the first KeyboardInterrupt fell into a callback that swallowed it."""
-    before = signal.getsignal(signal.SIGINT)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         interrupt.install_handler()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(raised):
+            signal.raise_signal(number)
+        with pytest.raises(raised):
             Engine(inline=True)(choose)
         interrupt.install_handler()
         interrupt.raise_if_interrupted()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_an_interrupt_is_found_behind_what_it_caused() -> None:
     """A server that Ctrl-C ended refuses the report of the crash: that is no lost server."""
     error = RuntimeError("Failed to reach API")
-    assert not interrupt.was_interrupted(error)
+    assert interrupt.find_interrupt(error) is None
     error.__context__ = ValueError()
     error.__context__.__context__ = KeyboardInterrupt()
-    assert interrupt.was_interrupted(error)
+    assert interrupt.find_interrupt(error) is KeyboardInterrupt
+    # as Prefect raises SIGTERM while a flow runs
+    error.__context__.__context__ = TerminationSignal(signal.SIGTERM)
+    assert interrupt.find_interrupt(error) is interrupt.Terminated
 
 
-@pytest.mark.parametrize("engine", ["inline", "prefect"])
-def test_ctrl_c_ends_an_audit(engine: str, tiny_folder: Path, tmp_path: Path) -> None:
-    """Sent to the whole group, as a terminal does, while rows are looked at: 130, one line, and the
-    next audit has all rows.
+@pytest.mark.parametrize(
+    ("engine", "number", "to_all", "code", "word"),
+    [
+        # as a terminal does, as docker and Kubernetes do, as systemd does
+        ("inline", signal.SIGINT, True, 130, "interrupted"),
+        ("prefect", signal.SIGINT, True, 130, "interrupted"),
+        ("inline", signal.SIGTERM, False, 143, "told to end (SIGTERM)"),
+        ("prefect", signal.SIGTERM, False, 143, "told to end (SIGTERM)"),
+        ("prefect", signal.SIGTERM, True, 143, "told to end (SIGTERM)"),
+    ],
+    ids=["inline-ctrl-c", "ctrl-c", "inline-docker", "docker", "systemd"],
+)
+def test_a_signal_ends_an_audit_in_order(
+    number: signal.Signals,
+    to_all: bool,
+    code: int,
+    word: str,
+    engine: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """Sent to the process or its whole group while rows are looked at: one line, nothing left to
+    clear away, and the next audit has all rows.
     """
     config = write_audit(tmp_path, tiny_folder, benign(400))
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
     }
     environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment["TMPDIR"] = str(scratch)
     command = [
         sys.executable,
         "-m",
@@ -70,11 +103,18 @@ def test_ctrl_c_ends_an_audit(engine: str, tiny_folder: Path, tmp_path: Path) ->
     while "to audit" not in (tmp_path / "said").read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGINT)
-    code, text = process.wait(120), (tmp_path / "said").read_text()
-    assert code == 130, text
-    assert "poisonwatch: interrupted; nothing was left half-written" in text
+    if to_all:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    ended_with, text = process.wait(120), (tmp_path / "said").read_text()
+    assert ended_with == code, text
+    assert text.splitlines()[-1] == f"poisonwatch: {word}; nothing was left half-written"
     assert "going on without it" not in text
+    assert "Crash detected" not in text
+    assert "Traceback" not in text
+    assert list(tmp_path.glob("runs/*")) == []
+    assert list(scratch.iterdir()) == []
     settings = load_config(config)
     outcome = audit_inline(settings, tmp_path / "after")
     assert outcome.summary["counts"]["new"] == 400

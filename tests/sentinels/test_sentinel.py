@@ -52,7 +52,9 @@ def test_what_is_no_text_is_refused(tmp_path: Path, key: str, text: str) -> None
         f'{name}: "{text if name == key else value}"'
         for name, value in {**GOOD, "panel": "p"}.items()
     )
-    assert "half a character" in refusal(write(tmp_path, f"[{{{entry}}}]"))
+    said = refusal(write(tmp_path, f"[{{{entry}}}]"))
+    # libyaml refuses the escape itself
+    assert "half a character" in said or "is not YAML: see line 1" in said
 
 
 def test_sentinel_is_read_with_its_defaults(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
@@ -33,6 +32,7 @@ from poisonwatch.reports.new_topics import count_unjudged
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import to_plain_name
+from poisonwatch.text.safe_yaml import parse_yaml, read_yaml_text
 
 # Operators are left out: they may take hundreds of megabytes, and go to the registered model.
 UPLOADED_FILES = (
@@ -100,7 +100,7 @@ def read_run_settings(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.yaml"
     if not path.exists():
         return {}
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return dict(parse_yaml(read_yaml_text(path)))
 
 
 def find_worst_severity(ledger: Ledger, number: int) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.model.files import name_model
@@ -19,6 +18,7 @@ from poisonwatch.run_directory.checksums import require_unchanged
 from poisonwatch.run_directory.layout import EXPLAINING_FILES
 from poisonwatch.run_directory.operators import load_operators
 from poisonwatch.stride.explain import ExplainedRow, explain_response
+from poisonwatch.text.safe_yaml import parse_yaml
 
 
 class RowsBehindAnswers:
@@ -28,7 +28,7 @@ class RowsBehindAnswers:
         require_unchanged(folder, *EXPLAINING_FILES, seal=seal)
         text = (folder / "config.yaml").read_text(encoding="utf-8")
         # `model` may name another copy of the audit's language model, as on this machine.
-        settings = ModelConfig.model_validate(yaml.safe_load(text)["model"])
+        settings = ModelConfig.model_validate(parse_yaml(text)["model"])
         saved = load_operators(folder)
         self.folder, self.stride, self.top, self.seal = folder, saved.stride, top, seal
         self.fitted = saved.load_on(load_pretrained(name_model(settings, model)))
