@@ -3,6 +3,8 @@
 # make check       format, lint, types and tests: the whole gate
 # make dashboard   review the demo's flagged rows
 # make ui          open the demo's audits in MLflow
+# make lock        pin what is installed, with hashes, after a change of pyproject.toml or constraints.txt
+# make sbom        a bill of materials of the release
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +15,7 @@ CODE := poisonwatch flows tasks dashboards benchmarks tests
 # A file's tests stay together: they share what takes long to start. The longest come first (tests/conftest.py). Many wait, so four at a time keep two cores busy.
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check format dashboard ui clean
+.PHONY: demo test check format dashboard ui lock sbom clean
 
 demo: $(STAMP)
 	$(BIN)/poisonwatch demo poisonwatch-demo
@@ -38,13 +40,31 @@ dashboard: $(STAMP)
 ui: $(STAMP)
 	cd poisonwatch-demo && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false DO_NOT_TRACK=true ../$(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db
 
+# From pyproject.toml and constraints.txt, which people edit, what `make` and the container install.
+lock:
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/python requirements/make_lock.py
+
+# What a release consists of (CycloneDX): each package with its version and the hashes of its files.
+SBOM := dist/poisonwatch.cdx.json
+sbom: $(STAMP)
+	mkdir -p $(dir $(SBOM))
+	cat requirements/torch.txt requirements/service.txt | $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file $(SBOM) -
+
 clean:
 	rm -rf $(VENV) poisonwatch-demo build dist *.egg-info
 
-# PyTorch first and alone: resolved together with the rest, a newer release with CUDA libraries could be chosen.
-# Nothing is compiled ahead: of 27,000 modules a run imports 7,000, and compiles these as it meets them.
-$(STAMP): pyproject.toml constraints.txt
+# Every file is checked against its hash before it is installed. PyTorch first and alone, from what pip has offered: the build without CUDA has no
+# hash at the index, and beside files with one pip would pass it over. Nothing is compiled ahead: of 27,000 modules a run imports 7,000, and compiles
+# these as it meets them.
+LOCKED := $(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes
+$(STAMP): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	rm -rf $(VENV)/torch
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --dest $(VENV)/torch --constraint constraints.txt torch
+	$(LOCKED) --no-index --find-links $(VENV)/torch --requirement requirements/torch.txt
+	ls $(VENV)/torch/*+cpu* >/dev/null 2>&1 || $(LOCKED) --requirement requirements/torch-cuda.txt
+	rm -r $(VENV)/torch
+	$(LOCKED) --requirement requirements/development.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
