@@ -168,8 +168,13 @@ def make_wheel(path: Path) -> None:
 
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("small.py", "")
-        archive.writestr("small-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1\n")
-        archive.writestr("small-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "small-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1\n"
+        )
+        archive.writestr(
+            "small-1.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         archive.writestr("small-1.dist-info/RECORD", "")
 
 
