@@ -84,7 +84,13 @@ def test_every_dependency_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*"))]
+    "file",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        *(f"docs/{path.name}" for path in ROOT.glob("docs/*")),
+    ],
 )
 def test_local_links_lead_somewhere(file: str) -> None:
     """Relative links name files of the repository."""
