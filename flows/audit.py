@@ -35,6 +35,7 @@ from poisonwatch.ledger.history import find_by_flow_run
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
+from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
@@ -98,6 +99,7 @@ def run_audit_stages(
             compute_sentinels_version(sentinels),
             files.reading,
             files.reads_as_before,
+            describe_verdict_settings(config),
         )
         opened = _open_account(ledger, config, audit_id, version, run_dir, flow_run)
         with opened as number, open_run_folder(run_dir) as folder, open_scratch_folder() as scratch:

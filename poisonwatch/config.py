@@ -321,7 +321,7 @@ class AuditConfig(Section):
     review: bool = True
     """Put flagged rows into a review queue in MLflow, and read the answers back."""
     window: Annotated[int | Literal["all"], BeforeValidator(_check_window)] = 2000
-    """Latest rows that are audited again when model or sentinels change, or all."""
+    """Latest rows that are audited again when model, sentinels or settings change, or all."""
     reference_rows: int = Field(2000, ge=0)
     """Trusted rows that an audit compares with, drawn by seed where there are more."""
     replay: Replay = Replay()

@@ -15,7 +15,7 @@ from poisonwatch.ledger.ledger import (
     Ledger,
     Version,
     batched,
-    find_or_add_version,
+    find_covering_versions,
 )
 from poisonwatch.ledger.queries import is_refused_since
 from poisonwatch.ledger.stored_rows import (
@@ -91,8 +91,8 @@ def choose_batch(
 
     These are the pending ones, the rejected ones whose validation settings (`checks`) are others
     now, or what they would be measured by (`measurement`) where that was the reason, and, of the
-    `window` audited ones that came last ("all": of all), those audited under other models or
-    sentinels only. What a person has decided on is not audited again.
+    `window` audited ones that came last ("all": of all), those audited under other models,
+    sentinels or settings only. What a person has decided on is not audited again.
     """
     undecided = _match_source(name) & rows.c.decided.is_(None)
     # What an audit has passed since is not refused any more.
@@ -115,8 +115,8 @@ def choose_batch(
     )
     # A transaction that may write: the version is added where it is new.
     with ledger.write() as connection:
-        number = find_or_add_version(connection, version, ledger.signer)
-        of_version = (results.c.row == latest.c.row) & (results.c.version == number)
+        covering = find_covering_versions(connection, version, ledger.signer)
+        of_version = (results.c.row == latest.c.row) & results.c.version.in_(covering)
         covered = exists().where(of_version, ~is_refused_since(results))
         old = select(latest.c.row).where(~covered)
         return _load_rows(ledger, connection, name, union_all(new, old))

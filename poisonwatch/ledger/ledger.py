@@ -17,7 +17,7 @@ them in, `audits` opens and commits an audit.
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -79,7 +79,7 @@ def reserve_numbers(connection: Connection, column: Column[int], count: int) -> 
 @dataclass(frozen=True, slots=True)
 class Version:
     """What a result holds for: SHA-256 of the model, of the sentinels, of how the model reads rows,
-    and of the settings that shape verdicts (None: nobody recorded it).
+    and the settings that shape verdicts, as JSON (`verdict_settings`; None: nobody recorded it).
 
     `reads_as_before`: the reading is taken for the one of results without any, which an earlier
     version of this library recorded.
@@ -98,6 +98,35 @@ def find_or_add_version(
     """The number of a version. Results of no recorded reading are from now on those of the first
     that is taken for it: the chain of records says so.
     """
+    found = _find_version(connection, version, signer)
+    if found is None:
+        values = {
+            "model": version.model,
+            "sentinels": version.sentinels,
+            "reading": version.reading,
+            "settings": version.settings,
+        }
+        added = insert(versions).values(values).returning(versions.c.version)
+        found = connection.execute(added).scalar_one()
+    return int(found)
+
+
+def find_covering_versions(
+    connection: Connection, version: Version, signer: Signer | None = None
+) -> list[int]:
+    """The numbers of the versions whose results need not be found again under this one: its own,
+    which is added where it is new, and that of results whose settings nobody recorded.
+    """
+    covering = [find_or_add_version(connection, version, signer)]
+    if version.settings is not None:
+        before = _find_version(connection, replace(version, settings=None), signer)
+        if before is not None:
+            covering.append(before)
+    return covering
+
+
+def _find_version(connection: Connection, version: Version, signer: Signer | None) -> int | None:
+    """The number of a version that is there, or is taken for it from now on."""
     same = (versions.c.model == version.model) & (versions.c.sentinels == version.sentinels)
     same &= versions.c.settings.is_not_distinct_from(version.settings)
     has_reading = versions.c.reading.is_not_distinct_from(version.reading)
@@ -109,16 +138,7 @@ def find_or_add_version(
         found = connection.execute(taken).scalar_one_or_none()
         if found is not None:
             append_adopted_version(connection, asdict(version), signer)
-    if found is None:
-        values = {
-            "model": version.model,
-            "sentinels": version.sentinels,
-            "reading": version.reading,
-            "settings": version.settings,
-        }
-        added = insert(versions).values(values).returning(versions.c.version)
-        found = connection.execute(added).scalar_one()
-    return int(found)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,8 +144,8 @@ versions = Table(
     Column("sentinels", String(64), nullable=False),
     # how the model reads rows; none: recorded by a version of this library that did not say
     Column("reading", String(64)),
-    # the settings that shape verdicts; none as of the reading
-    Column("settings", String(64)),
+    # the settings that shape verdicts, as JSON (`verdict_settings`); none as of the reading
+    Column("settings", Text),
     UniqueConstraint("model", "sentinels", "reading", "settings"),
 )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from audits import benign, write_rows
 from ledgers import (
     CHECKS,
     NAME,
+    ONE,
     append,
     cover,
     examples_of,
@@ -188,3 +190,24 @@ def test_rows_are_audited_as_they_stand(ledger: Ledger, tmp_path: Path) -> None:
     assert [raw.record for raw in current.rows.raw if raw.source == "c.jsonl"] == [
         row | {"score": 4}
     ]
+
+
+def test_a_change_of_settings_makes_the_latest_rows_due_again(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    first, second = replace(ONE, settings='{"seed":0}'), replace(ONE, settings='{"seed":1}')
+    cover(ledger, tmp_path / "one", version=first)
+    assert len(waiting(ledger, first)) == 0
+    assert len(waiting(ledger, second, window=2)) == 2
+    cover(ledger, tmp_path / "two", version=second)
+    assert len(waiting(ledger, first)) == len(waiting(ledger, second)) == 0
+
+
+def test_rows_audited_before_settings_were_recorded_are_not_due(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """An upgrade alone does not audit everything anew, whichever reading they are taken for."""
+    cover(ledger, tmp_path / "before")
+    version = replace(ONE, reading="r" * 64, reads_as_before=True, settings='{"seed":0}')
+    assert len(waiting(ledger, version)) == 0
+    assert len(waiting(ledger, replace(version, reading="q" * 64, reads_as_before=False))) > 0

@@ -60,7 +60,7 @@ def upgrade() -> None:
 
 
 def _widen_on_postgresql() -> None:
-    op.add_column("versions", sa.Column("settings", sa.String(length=64)))
+    op.add_column("versions", sa.Column("settings", sa.Text()))
     op.drop_constraint("versions_model_sentinels_reading_key", "versions")
     op.create_unique_constraint(None, "versions", ["model", "sentinels", "reading", "settings"])
     for table, key in (
@@ -83,7 +83,7 @@ def _widen_on_sqlite(connection: sa.Connection) -> None:
         sa.Column("model", sa.String(length=64), nullable=False),
         sa.Column("sentinels", sa.String(length=64), nullable=False),
         sa.Column("reading", sa.String(length=64), nullable=True),
-        sa.Column("settings", sa.String(length=64), nullable=True),
+        sa.Column("settings", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("version"),
         sa.UniqueConstraint("model", "sentinels", "reading", "settings"),
     )
