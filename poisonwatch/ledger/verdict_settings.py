@@ -14,7 +14,7 @@ from poisonwatch.attestation.statement import write_canonical
 from poisonwatch.config import AuditConfig
 
 # What a fit may take, and when it is saved.
-COSTS = {"token_budget": True, "memory_gb": True, "training": {"checkpoint_every"}}
+COSTS: dict[str, Any] = {"token_budget": True, "memory_gb": True, "training": {"checkpoint_every"}}
 SHAPING = {"stride", "detection", "screens", "probes", "seed"}
 
 
