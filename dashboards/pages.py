@@ -47,11 +47,14 @@ class NoAuditError(Exception):
 
 class Desk:
     """What every page works with: the audit file that the dashboard was started with, and its
-    ledger.
+    ledger. What is decided there is signed, where the audit file names a key.
+
+    Raises ConfigError where the key cannot be used.
     """
 
     def __init__(self, config: AuditConfig, path: Path) -> None:
         self.config, self.path = config, path
+        self._signer = config.signing.load_signer()
         self.closing = ExitStack()
         self._ledger: Ledger | None = None
         self._file: int | None = None
@@ -74,7 +77,7 @@ class Desk:
                 self._file = file
                 try:
                     self._ledger = self.closing.enter_context(
-                        Ledger.existing(self.config.state, LEDGER_WAIT_S)
+                        Ledger.existing(self.config.state, LEDGER_WAIT_S, self._signer)
                     )
                 except InputError:
                     raise NoAuditError from None

@@ -15,7 +15,8 @@ from starlette.routing import Route
 from poisonwatch.dashboards.pages import get_desk, render_page
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.overview import list_audit_names
-from poisonwatch.release.release import Duplicates, count_release, preview_release
+from poisonwatch.release.release import count_release, get_held_back_path, preview_release
+from poisonwatch.release.selection import Duplicates
 from poisonwatch.text.display import to_plain_name
 
 
@@ -67,10 +68,12 @@ def send_release(request: Request) -> Response:
         preview_release(get_desk(request).ledger, name, folder, get_duplicates(request))
         packed = scratch / f"{folder.name}.zip"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(folder.iterdir()):
-                archive.write(file, f"{folder.name}/{file.name}")
-        # of a large release, two copies need not lie there while it is sent
-        shutil.rmtree(folder)
+            # what is held back lies in a folder of its own, beside the one that is trained on
+            for part in (folder, get_held_back_path(folder)):
+                for file in sorted(part.iterdir()):
+                    archive.write(file, f"{part.name}/{file.name}")
+                # of a large release, two copies need not lie there while it is sent
+                shutil.rmtree(part)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

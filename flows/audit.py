@@ -89,7 +89,11 @@ def run_audit_stages(
     if config.compute.engine == "ray":
         require_ray()
     sentinels = load_sentinels(config.sentinels)
-    with Ledger.at(config.state) as ledger, ledger.lock(reporter.note_waiting):
+    signer = config.signing.load_signer()
+    if signer is not None:
+        signer.try_out()
+    ledger_at = Ledger.at(config.state, signer=signer)
+    with ledger_at as ledger, ledger.lock(reporter.note_waiting):
         ingested = engine(pull, ledger, config, reporter.progress)
         # found, and not loaded: which rows are new depends on the model's fingerprints alone, and
         # with none there is nothing to load it for

@@ -68,7 +68,7 @@ def ask_for_verdict(config: AuditConfig, flow_run: str) -> None:
         return
     meant = _choose_rows(waiting, answer.rows)
     # opened again: nothing holds the ledger for the hours in which people think
-    with Ledger.at(config.state) as ledger:
+    with Ledger.at(config.state, signer=config.signing.load_signer()) as ledger:
         author = answer.reviewer or "prefect"
         for id in meant:
             record_decision(ledger, id, answer.verdict, note=answer.note, author=author)

@@ -28,7 +28,8 @@ def sync(config: AuditConfig, reporter: Reporter) -> SyncOutcome:
     only where a server is configured. Raises InputError where no audit has run.
     """
     engine = Engine(inline=True)
-    with Ledger.existing(config.state) as ledger, ledger.lock(reporter.note_waiting):
+    ledger_at = Ledger.existing(config.state, signer=config.signing.load_signer())
+    with ledger_at as ledger, ledger.lock(reporter.note_waiting):
         # read first: rows that were answered are not put up for review again
         verdicts: int | None = 0
         if config.review:

@@ -7,10 +7,12 @@ from poisonwatch.tasks.options import PLAIN
 
 
 @task(**PLAIN)
-def require_cleared(paths: list[str], audit: str) -> int:
+def require_cleared(
+    paths: list[str], audit: str, keys: list[str] | None = None, head: str | None = None
+) -> int:
     """The number of rows of these manifests and files, all of which are cleared by the audits of an
-    audit file.
+    audit file; signed by one of the `keys`, by a ledger that goes through the `head`.
 
     Raises NotClearedError where some are not.
     """
-    return gate.require_cleared(paths, audit)
+    return gate.require_cleared(paths, audit, keys=keys, head=head)

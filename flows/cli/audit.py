@@ -35,6 +35,7 @@ def load_and_check(config: Path) -> "AuditConfig":
     settings = load_config(config)
     require_unchanged_settings(config)
     load_sentinels(settings.sentinels)
+    settings.signing.load_signer()
     check_targets(settings)
     for key, source in (("source", settings.source), ("reference", settings.reference)):
         if source is not None:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+AUDIT_SUFFIXES = {".yaml", ".yml"}
+
 
 def init(
     folder: Annotated[Path, Parameter(help="Where the two files go; made where there is none.")],
@@ -32,4 +34,37 @@ def init(
     print("  signing:")
     print(f"    key: {made.private.absolute()}")
     print(f"    public: [{made.public.absolute()}]")
-    print("what is signed by hand, once: `poisonwatch keys sign AUDIT.yaml`, for earlier audits")
+
+
+def show(
+    place: Annotated[
+        Path, Parameter(help="An audit file (YAML), or a public key (poisonwatch.pub).")
+    ],
+    /,
+) -> None:
+    """Print the id of a public key; or, of an audit file, who signs and whose signatures count, and
+    how many records of its ledger they signed.
+
+    Example: `poisonwatch keys show my-audit/audit.yaml`
+    """
+    from poisonwatch.attestation.keys import SHOWN_DIGITS, read_public_key
+    from poisonwatch.config_file import load_config
+    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.signing import count_signed
+    from poisonwatch.text.words import plural
+
+    if place.suffix not in AUDIT_SUFFIXES:
+        print(read_public_key(place).id)
+        return
+    settings = load_config(place)
+    signer = settings.signing.load_signer()
+    keys = settings.signing.load_public_keys()
+    print(f"signs     {'nobody' if signer is None else signer.key_id[:SHOWN_DIGITS]}")
+    print(f"counts    {', '.join(key[:SHOWN_DIGITS] for key in keys) or 'none (signing.public)'}")
+    with Ledger.existing(settings.state) as ledger:
+        counts = count_signed(ledger, keys)
+    for count in counts:
+        print(f"{count.kind:<9} {plural(count.records, 'record')}, {count.signed} signed")
+    unsigned = sum(count.records - count.signed for count in counts)
+    if unsigned and keys:
+        print(f"{unsigned} not signed by a key that counts")

@@ -11,10 +11,11 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from poisonwatch.release.answer import GateAnswer
-    from poisonwatch.release.release import ReleaseCounts
+    from poisonwatch.release.selection import ReleaseCounts
 
 EXIT_NOT_CLEARED = 3
 PLACES_SHOWN = 20
+KEY_DIGITS = 16  # of a key's id
 
 
 def release(
@@ -23,11 +24,14 @@ def release(
     *,
     out: Annotated[
         Path,
-        Parameter(help="A new folder for the clean split, the manifest, and what is held back."),
+        Parameter(
+            help="A new folder for the clean split and its manifest; "
+            "what is held back goes to OUT.held-back, beside it."
+        ),
     ],
 ) -> None:
     """Write the rows that audits cleared, with a manifest: as they stand in the source now, in its
-    order, copies as often as there.
+    order, copies as often as there. Signed, where the audit file names a key (`signing`).
 
     With `validation.duplicates: drop` in the audit file, copies are written once.
 
@@ -36,15 +40,19 @@ def release(
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.release.destination import refuse_folder_inside
-    from poisonwatch.release.release import write_release
+    from poisonwatch.release.release import get_held_back_path, write_release
 
     settings = load_config(config)
     refuse_folder_inside(settings.source, out)
+    refuse_folder_inside(settings.source, get_held_back_path(out))
     duplicates = settings.validation.duplicates
-    with Ledger.existing(settings.state) as ledger:
+    signer = settings.signing.load_signer()
+    with Ledger.existing(settings.state, signer=signer) as ledger:
         counts = write_release(ledger, settings.name, out, duplicates)
     _print_counts(counts)
-    print(f"manifest: {out / 'manifest.json'}")
+    signed = "" if signer is None else f", signed by key {signer.key_id[:KEY_DIGITS]}"
+    print(f"manifest: {out / 'manifest.json'}{signed}")
+    print(f"held back: {get_held_back_path(out)}")
 
 
 def _print_counts(counts: "ReleaseCounts") -> None:
@@ -97,7 +105,8 @@ def decide(
     # None alone stands for whoever is logged in: an empty name is refused, not replaced
     if author is None:
         author = getpass.getuser()
-    with Ledger.existing(load_config(config).state) as ledger:
+    settings = load_config(config)
+    with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
         made = record_decision(ledger, row, verdict, note=note, author=author)
     print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
 
@@ -157,6 +166,21 @@ def gate(
             "--model-version is given."
         ),
     ] = None,
+    key: Annotated[
+        list[Path] | None,
+        Parameter(
+            negative="",
+            help="A public key whose signatures count, and no others; may be given several times. "
+            "Default: those of the audit file (signing.public).",
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        Parameter(
+            help="A head of the ledger's chain that was known once, as NUMBER:HASH: the ledger "
+            "must still go through it."
+        ),
+    ] = None,
     json: Annotated[
         bool,
         Parameter(negative="", show_default=False, help="Print the answer as one JSON object."),
@@ -167,7 +191,8 @@ def gate(
 
     Compared with the ledger are what a row trains, its bytes (every field, as it stands in the
     source now), and how often they come; below a folder, every file. Of a manifest, all files
-    beside it.
+    beside it. With a key, what clears a row must be signed: the records of audits and decisions, or
+    without a ledger the manifest.
 
     Example: `poisonwatch gate cleared/manifest.json --audit my-audit/audit.yaml`
     """
@@ -175,7 +200,15 @@ def gate(
 
     from poisonwatch.release.gate import check_cleared
 
-    answer = check_cleared(paths, audit, model_version, sentinels_version, reading_version)
+    answer = check_cleared(
+        paths,
+        audit,
+        model_version,
+        sentinels_version=sentinels_version,
+        reading_version=reading_version,
+        keys=key,
+        head=head,
+    )
     if json:
         print(dumps(answer.record()))
     else:
@@ -188,6 +221,7 @@ def gate(
 def _print_answer(answer: "GateAnswer") -> None:
     """The gate's answer for people: reasons with their counts, then the first rows that failed."""
     print(answer.headline)
+    print(answer.signatures)
     for reason, count in answer.reasons.items():
         print(f"{count:>8}  {reason}")
     for place in answer.missing[:PLACES_SHOWN]:
@@ -209,7 +243,17 @@ def _print_answer(answer: "GateAnswer") -> None:
             "model was given other tokens for the row than it is now; `poisonwatch audit` audits "
             "the latest rows again, with --again all"
         )
-    if not answer.compared:
+    if "unsigned" in answer.reasons:
+        print(
+            "unsigned: no key that counts signed what clears it; `poisonwatch keys show` tells "
+            "what is signed"
+        )
+    if {"quarantine.jsonl", "rejected.jsonl"} & {place.source for place in answer.missing}:
+        print(
+            "releases of earlier versions keep what they hold back beside the cleared rows, where "
+            "a trainer may read it: move quarantine.jsonl and rejected.jsonl out of the folder"
+        )
+    if not answer.compared and not answer.keys:
         print(
             "not compared with the ledger: worth no more than the manifest is "
             "(--audit asks what is known of its rows now)"

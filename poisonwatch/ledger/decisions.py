@@ -202,18 +202,29 @@ def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
 
 def read_decisions(ledger: Ledger) -> Iterator[Decision]:
     """Every decision, oldest first."""
-    columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
     with ledger.read() as connection:
-        for row in connection.execute(select(*columns).order_by(decisions.c.number)):
-            yield Decision(**row._mapping)
+        yield from read_decisions_in(connection)
+
+
+def read_decisions_in(connection: Connection) -> Iterator[Decision]:
+    """Every decision in a state of the ledger, oldest first."""
+    columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
+    for row in connection.execute(select(*columns).order_by(decisions.c.number)):
+        yield Decision(**row._mapping)
 
 
 def verify_chain(ledger: Ledger) -> tuple[int, str]:
     """The number of decisions and the last one's hash. Raises InputError where the chain was
     tampered with.
     """
+    with ledger.read() as connection:
+        return verify_decisions(connection)
+
+
+def verify_decisions(connection: Connection) -> tuple[int, str]:
+    """The same in a state of the ledger."""
     number, previous = 0, CHAIN_START
-    for decision in read_decisions(ledger):
+    for decision in read_decisions_in(connection):
         number += 1
         expected = number, previous, decision.compute_hash()
         if (decision.number, decision.previous, decision.hash) != expected:

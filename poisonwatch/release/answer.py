@@ -4,9 +4,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from poisonwatch.attestation.keys import SHOWN_DIGITS as SHOWN_KEY_DIGITS
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
 
+UNSIGNED = "unsigned"  # the reason that is not about a file's content
 SHOWN_DIGITS = 12  # digits that tell two versions apart
 
 
@@ -81,6 +83,10 @@ class UnclearedRow:
 class GateAnswer:
     """What the gate says of so many rows and files; `compared` tells whether a ledger was asked, or
     only a manifest. Besides, so many files were `passed_over`, which no trainer takes for rows.
+
+    `keys` are the ids of the keys whose signatures were asked for; without any, `is_signed` tells
+    whether there were signatures that nobody asked for. `head` is the end of the ledger's chain, as
+    NUMBER:HASH.
     """
 
     rows: int
@@ -90,6 +96,9 @@ class GateAnswer:
     missing: tuple[UnclearedRow, ...]
     compared: bool
     passed_over: int = 0
+    keys: tuple[str, ...] = ()
+    is_signed: bool = False
+    head: str | None = None
 
     @property
     def cleared(self) -> bool:
@@ -109,15 +118,18 @@ class GateAnswer:
         uncleared_rows = sum(place.position is not None for place in self.missing)
         files = [place for place in self.missing if place.position is None]
         unread_files = sum(place.problem is not None for place in files)
-        changed_files = len(files) - unread_files
+        unsigned = sum(place.reason == UNSIGNED for place in files)
+        changed_files = len(files) - unread_files - unsigned
         parts = []
         # Without rows there is nothing missing, and something to say all the same.
-        if uncleared_rows or not (changed_files or unread_files):
+        if uncleared_rows or not files:
             parts.append(f"{uncleared_rows} of {self.rows} rows are not cleared")
         if changed_files:
             parts.append(f"{changed_files} files are not what was released")
         if unread_files:
             parts.append(f"{unread_files} files or folders cannot be read, or are not")
+        if unsigned:
+            parts.append("what clears them is not signed by a key that counts")
         return ", and ".join(parts)
 
     def _describe_cleared(self) -> str:
@@ -137,6 +149,16 @@ class GateAnswer:
             text += f" ({self.by_decision} by a person's decision)"
         return text
 
+    @property
+    def signatures(self) -> str:
+        """What was asked of signatures, in one line."""
+        if self.keys:
+            named = ", ".join(key[:SHOWN_KEY_DIGITS] for key in self.keys)
+            return f"signatures: only those of {plural(len(self.keys), 'key')} counted ({named})"
+        if self.is_signed:
+            return "signatures: not checked (--key names a public key whose signatures count)"
+        return "signatures: nothing is signed (`poisonwatch keys init` makes a key)"
+
     def record(self) -> dict[str, Any]:
         """As JSON; `passed_over` only where something was."""
         record: dict[str, Any] = {
@@ -146,6 +168,9 @@ class GateAnswer:
             **self.required.record(),
             "by_decision": self.by_decision,
             "ledger": self.compared,
+            "head": self.head,
+            "signed": self.is_signed,
+            "keys": list(self.keys),
             "reasons": self.reasons,
             "missing": [place.record() for place in self.missing],
         }

@@ -19,6 +19,7 @@ from poisonwatch.release.reasons import (
     REASON_NOT_READ,
     REASON_REPEATED,
     REASON_UNREADABLE,
+    REASON_UNSIGNED,
     explain_row,
 )
 from poisonwatch.source_config import SourceConfig
@@ -107,7 +108,7 @@ def _explain_one(known: KnownRows, row: HeldRow, content: KnownRow | None) -> st
         return REASON_CHANGED
     if known.is_surplus(found):
         return REASON_REPEATED
-    return None
+    return None if known.is_vouched_for(content) else REASON_UNSIGNED
 
 
 def _add_to_seen(file: SourceFile, seen: set[str]) -> bool:

@@ -4,7 +4,8 @@ on them.
 A content is cleared by an audit under the required model and sentinels, read by the model as it is
 now, that did not flag it, unless it is in quarantine now; or by a person who called it benign. A
 row is cleared where its content is, its bytes are those that stand in the source, and they come no
-more often than there. Everything else is a reason (`reasons`).
+more often than there. Everything else is a reason (`reasons`). What the ledger says is checked
+against its records; with keys, these must be signed.
 
 The ledger is only read, and no lock is taken: the gate answers while an audit runs.
 """
@@ -13,24 +14,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from poisonwatch.attestation.keys import read_public_keys
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError, NotClearedError
-from poisonwatch.ledger.decisions import MIN_ID_DIGITS, verify_chain
+from poisonwatch.ledger.decisions import MIN_ID_DIGITS
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex
 from poisonwatch.model.files import find_model_files
 from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
 from poisonwatch.release.data_check import check_data
 from poisonwatch.release.known_rows import KnownRows
+from poisonwatch.release.ledger_check import check_chains, check_known_rows
 from poisonwatch.release.manifest import CLEAN_PREFIX, is_manifest
 from poisonwatch.release.manifest_check import check_manifest
+from poisonwatch.release.reasons import REASON_UNSIGNED
+from poisonwatch.release.trust import Trust, is_signed
 from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.text.display import excerpt, make_visible
 
 MAX_NAMED_ROWS = 3  # rows that an error names
 MAX_ROW_NAME_CHARS = 200
+THE_LEDGER = "the ledger's last record"
 
 
 def check_cleared(
@@ -39,14 +45,20 @@ def check_cleared(
     model_version: str | None = None,
     sentinels_version: str | None = None,
     reading_version: str | None = None,
+    keys: Sequence[str | Path] | None = None,
+    head: str | None = None,
 ) -> GateAnswer:
     """Whether the rows of these manifests, files, folders, globs and URLs are cleared.
 
     Rows are read as the audit file's source is, and asked for in its ledger, under its model, its
     tokenizer and chat template (the reading), and its sentinels, or the versions given (8 or more
     hex digits); a model's version that is given without a reading is of any. Without an audit file,
-    a manifest is compared with its files alone. Raises InputError where there are no rows, data
-    come without an audit file, no audit has run, or a version is none.
+    a manifest is compared with its files alone.
+
+    What clears a row must be signed by one of these `keys`, files of public ones; None: those that
+    the audit file names, if any. The ledger must go through the `head` NUMBER:HASH. Raises
+    InputError where there are no rows, data come without an audit file, no audit has run, a version
+    or key is none, or the ledger was tampered with, cut off or replaced.
     """
     required = RequiredVersions(
         model=_check_digits(model_version, "model"),
@@ -60,13 +72,18 @@ def check_cleared(
                 f"{make_visible(data[0])} is no manifest of a release: give the audit file whose "
                 "ledger knows its rows (--audit)"
             )
-        return _combine_answers([check_manifest(path, required) for path in manifests], required)
+        if head is not None:
+            raise InputError("a head is one of a ledger: give the audit file, too (--audit)")
+        trusted = read_public_keys(keys or ())
+        alone = [check_manifest(path, required, keys=trusted) for path in manifests]
+        return replace(_combine_answers(alone, required), keys=tuple(trusted))
     settings = load_config(audit)
+    trusted = settings.signing.load_public_keys() if keys is None else read_public_keys(keys)
     required = _fill_in_versions(required, settings)
     with Ledger.existing(settings.state) as ledger:
-        # A decision counts as one only in a chain that nobody tampered with.
-        verify_chain(ledger)
-        known = KnownRows(ledger, required)
+        end = check_chains(ledger, head)
+        trust = Trust(ledger, trusted) if trusted else None
+        known = KnownRows(ledger, required, trust)
         answers = [check_manifest(path, required, known) for path in manifests]
         # A file that is given twice, or with its manifest, is there once.
         seen: set[str] = set()
@@ -76,7 +93,13 @@ def check_cleared(
         for path in data:
             source = _resolve_source(settings.source, path)
             answers.append(check_data(known, source, seen))
-    return _combine_answers(answers, known.required)
+        check_known_rows(ledger, known.asked)
+        answer = _combine_answers(answers, known.required)
+        if trust is not None and not trust.vouches_for_head():
+            unsigned = UnclearedRow(THE_LEDGER, None, None, reason=REASON_UNSIGNED)
+            answer = replace(answer, missing=(*answer.missing, unsigned))
+        is_any_signed = answer.is_signed or is_signed(ledger)
+    return replace(answer, keys=tuple(trusted), is_signed=is_any_signed, head=str(end))
 
 
 def _split_paths(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
@@ -106,11 +129,21 @@ def require_cleared(
     model_version: str | None = None,
     sentinels_version: str | None = None,
     reading_version: str | None = None,
+    keys: Sequence[str | Path] | None = None,
+    head: str | None = None,
 ) -> int:
     """The number of these rows, all of which are cleared. Raises NotClearedError where some are
     not, and what `check_cleared` raises.
     """
-    answer = check_cleared(paths, audit, model_version, sentinels_version, reading_version)
+    answer = check_cleared(
+        paths,
+        audit,
+        model_version,
+        sentinels_version=sentinels_version,
+        reading_version=reading_version,
+        keys=keys,
+        head=head,
+    )
     if not answer.cleared:
         reasons = ", ".join(f"{count} {reason}" for reason, count in answer.reasons.items())
         first = answer.missing[:MAX_NAMED_ROWS]
@@ -185,4 +218,5 @@ def _combine_answers(answers: Sequence[GateAnswer], required: RequiredVersions) 
         missing=tuple(missing),
         compared=all(answer.compared for answer in answers),
         passed_over=sum(answer.passed_over for answer in answers),
+        is_signed=any(answer.is_signed for answer in answers),
     )

@@ -18,8 +18,18 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import is_last_result
 from poisonwatch.ledger.row_bytes import BytesKey, describe_columns
-from poisonwatch.ledger.tables import files, places, results, rows, shapes, variants, versions
+from poisonwatch.ledger.tables import (
+    decisions,
+    files,
+    places,
+    results,
+    rows,
+    shapes,
+    variants,
+    versions,
+)
 from poisonwatch.release.answer import SHOWN_DIGITS, RequiredVersions
+from poisonwatch.release.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +60,9 @@ class KnownBytes:
 @dataclass(frozen=True, slots=True)
 class KnownRow:
     """A content as the ledger has it, with the `versions` of its bytes that were asked for, by
-    SHA-256. `flagged` is what an audit of the required version said; None where there was none.
-    `read_otherwise`: there was one that differs from it in how rows were read.
+    SHA-256. `flagged` is what an audit of the required version said, and `audit` which; None where
+    there was none. `read_otherwise`: there was one that differs from it in how rows were read.
+    `decision` is the last one on it, if any.
     """
 
     row: int
@@ -59,6 +70,8 @@ class KnownRow:
     decided: str | None
     flagged: int | None
     read_otherwise: bool = False
+    audit: int | None = None
+    decision: int | None = None
     versions: dict[bytes, list[KnownBytes]] = field(default_factory=dict)
 
     def add(self, known: KnownBytes) -> None:
@@ -84,12 +97,15 @@ class KnownRows:
     """A ledger that is asked about rows, under the version that is `required`: rows are cleared by
     audits of it.
 
-    `version` is its number, None where nothing was audited under it. Raises InputError where it is
-    one of several.
+    `version` is its number, None where nothing was audited under it. With `trust`, what clears a
+    row must be signed. Raises InputError where the version is one of several.
     """
 
-    def __init__(self, ledger: Ledger, required: RequiredVersions) -> None:
+    def __init__(
+        self, ledger: Ledger, required: RequiredVersions, trust: Trust | None = None
+    ) -> None:
         self.ledger = ledger
+        self.trust = trust
         version = _find_version(ledger, required)
         self.version: int | None = None
         self.required = required
@@ -100,6 +116,7 @@ class KnownRows:
         self._met: Counter[int] = Counter()  # rows that were met, by their bytes' number
         self._schemas: dict[int, bytes | None] = {}  # by shape
         self._allowed: dict[int, int] = {}  # places, of bytes that were met more than once
+        self.asked: set[int] = set()  # the numbers of all rows that were found
 
     def find_schema(self, id: str, digest: bytes) -> bytes | None:
         """The Arrow schema by which bytes with this SHA-256 are read, if they are a content's."""
@@ -116,10 +133,18 @@ class KnownRows:
         by_number: dict[int, KnownRow] = {}
         with self.ledger.read() as connection:
             for row in connection.execute(_select_rows(ids, self.version, self._read_otherwise)):
-                said = row.status, row.decided, row.flagged
-                known = KnownRow(row.row, *said, read_otherwise=bool(row.read_otherwise))
+                known = KnownRow(
+                    row=row.row,
+                    status=row.status,
+                    decided=row.decided,
+                    flagged=row.flagged,
+                    read_otherwise=bool(row.read_otherwise),
+                    audit=row.audit,
+                    decision=row.decision,
+                )
                 known.add(self._make_bytes(row, None))
                 found[bytes(row.id).hex()] = by_number[row.row] = known
+                self.asked.add(row.row)
             for variant in connection.execute(_select_variants(digests)):
                 # Other contents, read by other settings, may have the same bytes.
                 content = by_number.get(variant.row)
@@ -138,6 +163,14 @@ class KnownRows:
             with self.ledger.read() as connection:
                 self._schemas[shape] = connection.execute(query).scalar_one()
         return self._schemas[shape]
+
+    def is_vouched_for(self, row: KnownRow) -> bool:
+        """Whether what clears a row is signed by a key that counts, where keys do."""
+        if self.trust is None:
+            return True
+        if row.decided == "benign":
+            return row.decision is not None and self.trust.vouches_for_decision(row.decision)
+        return row.audit is not None and self.trust.vouches_for_audit(row.audit)
 
     def is_surplus(self, met: KnownBytes) -> bool:
         """Count a row with these bytes: whether that is once more than they stand in any audit's
@@ -187,8 +220,11 @@ def _select_rows(
     otherwise = results.alias()
     is_other = (otherwise.c.row == rows.c.row) & otherwise.c.version.in_(other_readings)
     read_otherwise = exists().where(is_other).label("read_otherwise")
-    query = select(*columns, results.c.flagged, read_otherwise, stands)
-    return query.select_from(rows).outerjoin(results, audited).where(wanted)
+    last_decision = select(func.max(decisions.c.number)).where(decisions.c.row == rows.c.row)
+    decision = last_decision.scalar_subquery().label("decision")
+    said = results.c.flagged, results.c.audit, read_otherwise, decision, stands
+    query = select(*columns, *said).select_from(rows)
+    return query.outerjoin(results, audited).where(wanted)
 
 
 def _select_variants(digests: Collection[bytes]) -> Select[Any]:

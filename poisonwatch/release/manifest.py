@@ -24,7 +24,7 @@ from poisonwatch.sources.arrow import read_batches
 from poisonwatch.sources.base import BATCH_ROWS, MIB, Reading
 from poisonwatch.sources.links import Root
 from poisonwatch.sources.looking import Looker
-from poisonwatch.sources.saved import ACCOUNTS, MANIFEST_NAME
+from poisonwatch.sources.saved import MANIFEST_NAME, SIGNED_NAME
 from poisonwatch.sources.side_files import explain_name
 from poisonwatch.sources.trees import LocalTree
 from poisonwatch.text.display import make_visible
@@ -33,8 +33,12 @@ HexDigest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # It is opened: no path may be in it.
 CleanFileName = Annotated[str, Field(pattern=r"^clean(-[0-9]+)?\.(jsonl|parquet)$")]
 CLEAN_PREFIX = "clean"  # begins the names of a release's files of cleared rows
-# 1: a row for each content; 2: one for each place, and counts of places.
-MANIFEST_VERSION = 2
+# 1: a row for each content; 2: one for each place, and counts of places; 3: the head of the
+# ledger's chain, and nothing of what is held back beside it.
+MANIFEST_VERSION = 3
+FIRST_WITH_CHAIN = 3
+# What of a release may lie beside its cleared rows.
+BESIDE_ROWS = (MANIFEST_NAME, SIGNED_NAME)
 UNCOUNTED = -1  # rows of a file whose rows are not to be counted, or cannot be
 _MANIFEST_START = re.compile(rb'\{\s*"manifest"\s*:')
 _LEADING_BLANK = b" \t\r\n\xef\xbb\xbf"
@@ -67,22 +71,35 @@ class ManifestFile:
 @dataclass(frozen=True, slots=True)
 class AuditedVersions:
     """What an audit's results hold for: SHA-256 of the model, of the sentinels, and of how the
-    model read rows, which earlier releases do not say.
+    model read rows and the settings that shape verdicts, which earlier releases do not say.
     """
 
     model: str
     sentinels: str
     reading: HexDigest | None = None
+    settings: HexDigest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestHead:
+    """The last record, or decision, that the ledger held when a release was written."""
+
+    number: Annotated[int, Field(ge=0)]
+    hash: HexDigest
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `release` wrote; `audits` by their ids."""
+    """What `release` wrote; `audits` by their ids. `chain` and `decisions` are the heads of the
+    ledger's chains, as far as its version says them.
+    """
 
-    manifest: Literal[1, 2]
+    manifest: Literal[1, 2, 3]
     audits: dict[str, AuditedVersions]
     files: list[ManifestFile]
     rows: list[ManifestEntry]
+    chain: ManifestHead | None = None
+    decisions: ManifestHead | None = None
 
 
 _MANIFEST_ADAPTER = TypeAdapter(Manifest)
@@ -102,18 +119,30 @@ def is_manifest(path: Path) -> bool:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Raises InputError where the file is no manifest of this version's releases."""
+    """Raises InputError where the file is no manifest of a version that this one knows."""
+    return load_manifest(path)[0]
+
+
+def load_manifest(path: Path) -> tuple[Manifest, str]:
+    """A manifest, and the SHA-256 of what was read. Raises InputError as `read_manifest` does."""
+    content = path.read_bytes()
     try:
-        return _MANIFEST_ADAPTER.validate_json(path.read_bytes())
+        manifest = _MANIFEST_ADAPTER.validate_json(content)
     except ValidationError as error:
         # Without its input: that may be a row.
         first = error.errors(include_input=False, include_url=False)[0]
         where = make_visible("".join(f"{part}: " for part in first["loc"]))
-        raise InputError(
-            f"{make_visible(str(path))} is no manifest of a release ({where}{first['msg']}): give "
-            "the manifest.json that `poisonwatch release` wrote, or rows (a .json file of rows "
-            "holds one list)"
-        ) from None
+        raise _refuse(path, f"{where}{first['msg']}") from None
+    if manifest.manifest >= FIRST_WITH_CHAIN and manifest.chain is None:
+        raise _refuse(path, "chain: Field required")
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _refuse(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{make_visible(str(path))} is no manifest of a release ({why}): give the manifest.json "
+        "that `poisonwatch release` wrote, or rows (a .json file of rows holds one list)"
+    )
 
 
 @dataclass(slots=True)
@@ -162,7 +191,7 @@ def _find_unlisted(folder: Path, listed: Set[str]) -> list[str]:
         here = Path(parent).relative_to(folder)
         for name in files:
             shown = str(here / name)
-            if shown in listed or shown in ACCOUNTS:
+            if shown in listed or shown in BESIDE_ROWS:
                 continue
             passing = explain_name(name)
             if passing is None or looker.look(str(folder / shown), name, passing)[1]:

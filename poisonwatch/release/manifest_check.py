@@ -2,44 +2,70 @@
 ledger says of them now.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
-from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched
+from sqlalchemy import select
+
+from poisonwatch.attestation.keys import PublicKey
+from poisonwatch.errors import InputError
+from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
+from poisonwatch.ledger.records import ChainHead, holds_head
+from poisonwatch.ledger.tables import decisions
 from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
 from poisonwatch.release.known_rows import KnownRow, KnownRows
 from poisonwatch.release.manifest import (
+    Manifest,
     ManifestComparison,
     ManifestEntry,
     SchemaLookup,
     compare_manifest,
-    read_manifest,
+    load_manifest,
 )
 from poisonwatch.release.reasons import (
     REASON_ADDED,
     REASON_CHANGED,
     REASON_LOST,
     REASON_REPEATED,
+    REASON_UNSIGNED,
     explain_entry,
     explain_entry_now,
 )
+from poisonwatch.release.statement import read_seal
+from poisonwatch.sources.saved import SIGNED_NAME
+from poisonwatch.text.display import excerpt
+
+MAX_PATH_CHARS = 200
 
 
 def check_manifest(
-    path: Path, required: RequiredVersions, known: KnownRows | None = None
+    path: Path,
+    required: RequiredVersions,
+    known: KnownRows | None = None,
+    keys: Mapping[str, PublicKey] | None = None,
 ) -> GateAnswer:
     """Compare a manifest with the files beside it, and its rows with what a ledger says of them
     now.
 
-    Without a ledger the answer is worth what the manifest is. Raises InputError where it is none.
+    Without a ledger the answer is worth what the manifest is: with `keys`, one of them must have
+    signed it. Raises InputError where it is none, or the ledger is not the one that it was written
+    from.
     """
-    manifest = read_manifest(path)
+    manifest, digest = load_manifest(path)
     schema_of: SchemaLookup | None = None
     if known is not None:
+        check_heads(known.ledger, path, manifest)
         schema_of, required = partial(_find_schema, known), known.required
     compared = compare_manifest(path.parent, manifest, schema_of)
     missing = _list_differences(compared)
+    seal = read_seal(path.parent, manifest, digest, keys or {})
+    if seal.exists and not seal.fits:
+        signed = str(path.with_name(SIGNED_NAME))
+        missing.append(UnclearedRow(signed, None, None, reason=REASON_CHANGED))
+    # A ledger's own records say more, and say it now.
+    if keys and known is None and not seal.signers:
+        missing.append(UnclearedRow(str(path), None, None, reason=REASON_UNSIGNED))
     # Audits whose word counts, by id.
     met: set[str] = set()
     read_otherwise: set[str] = set()
@@ -72,7 +98,26 @@ def check_manifest(
         by_decision=decided,
         missing=tuple(missing),
         compared=known is not None,
+        is_signed=seal.exists,
     )
+
+
+def check_heads(ledger: Ledger, path: Path, manifest: Manifest) -> None:
+    """Raises InputError where a ledger does not go through the heads that a manifest carries: it
+    was cut off, or is another one.
+    """
+    with ledger.read() as connection:
+        chain, decided = manifest.chain, manifest.decisions
+        is_whole = chain is None or holds_head(connection, ChainHead(chain.number, chain.hash))
+        if is_whole and decided is not None and decided.number:
+            query = select(decisions.c.hash).where(decisions.c.number == decided.number)
+            is_whole = connection.execute(query).scalar_one_or_none() == decided.hash
+    if not is_whole:
+        raise InputError(
+            "the ledger was cut off or replaced: it does not hold what "
+            f"{excerpt(str(path), MAX_PATH_CHARS)} was written from; restore the ledger from a "
+            "backup"
+        )
 
 
 def _explain(
@@ -91,7 +136,7 @@ def _explain(
     found = content.find_digest(bytes.fromhex(entry.sha256))
     if found and known.is_surplus(found):
         return REASON_REPEATED
-    return None
+    return None if known.is_vouched_for(content) else REASON_UNSIGNED
 
 
 def _find_columns(entry: ManifestEntry, content: KnownRow | None) -> set[bytes]:

@@ -9,6 +9,7 @@
                                        others: nothing tells which content it is
     changed                            not the bytes that stand in the source for this content; of a
                                        file, not the file that was released
+    unsigned                           what clears it is not signed by a key that counts
     repeated                           these bytes are there more often than in the source
     not read                           a file, or a folder, that a trainer may take for rows
     not in the manifest,               a row, or a file, that only one of the two has
@@ -20,8 +21,9 @@ A row without a reason is cleared.
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
+from poisonwatch.release.answer import UNSIGNED
 from poisonwatch.release.manifest import ManifestEntry
-from poisonwatch.release.release import CLEARED_STATUSES
+from poisonwatch.release.selection import CLEARED_STATUSES
 
 if TYPE_CHECKING:
     from poisonwatch.release.known_rows import KnownRow
@@ -33,6 +35,7 @@ REASON_VERSION = "another version"
 REASON_READING = "another tokenizer or template"
 REASON_UNREADABLE = "unreadable"
 REASON_CHANGED = "changed"
+REASON_UNSIGNED = UNSIGNED
 REASON_REPEATED = "repeated"
 REASON_NOT_READ = "not read"
 REASON_ADDED = "not in the manifest"

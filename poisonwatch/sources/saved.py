@@ -19,8 +19,10 @@ INFO = "dataset_info.json"
 DESCRIPTIONS = (STATE, SPLITS, INFO, "dataset_infos.json")
 MANIFEST_NAME = "manifest.json"
 MANIFEST_START = b'{"manifest":'
-# What stands beside the cleared rows of a release, and is not to be trained on.
-ACCOUNTS = (MANIFEST_NAME, "quarantine.jsonl", "rejected.jsonl")
+SIGNED_NAME = "manifest.dsse.json"  # the signed statement on a manifest
+# What stands beside the cleared rows of a release, and is not to be trained on. What is held back
+# does only in releases of earlier versions.
+ACCOUNTS = (MANIFEST_NAME, SIGNED_NAME, "quarantine.jsonl", "rejected.jsonl")
 MAX_DESCRIPTION_BYTES = 16 << 20
 _SHUFFLED = ("_indices_files", "_indices_data_files")
 

@@ -500,9 +500,11 @@ def test_a_download_is_what_release_writes_and_releases_nothing(
         manifest = client.get("/release/manifest.json").json()
         assert count_by_status(ledger, settings.name) == before
         write_release(ledger, settings.name, tmp_path / "out")
+    written = (tmp_path / "out", tmp_path / "out.held-back")
     assert {Path(name).name for name in packed.namelist()} == {
-        file.name for file in (tmp_path / "out").iterdir()
+        file.name for folder in written for file in folder.iterdir()
     }
+    assert "release-tiny.held-back/quarantine.jsonl" in packed.namelist()
     for file in (tmp_path / "out").iterdir():
         if file.name != "manifest.json":
             assert packed.read(f"release-tiny/{file.name}") == file.read_bytes()

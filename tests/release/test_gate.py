@@ -57,6 +57,9 @@ def test_several_places_give_one_answer(config: Path, out: Path, tmp_path: Path)
         "sentinels": ONE.sentinels,
         "by_decision": 0,
         "ledger": True,
+        "head": answer.head,
+        "signed": False,
+        "keys": [],
         "reasons": {"flagged": 1},
         "missing": [
             {

@@ -179,7 +179,9 @@ def test_a_manifest_is_told_from_rows(out: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"manifest": 3}, "manifest: Input should be 1 or 2"),
+        ({"manifest": 4}, "manifest: Input should be 1, 2 or 3"),
+        ({"chain": None}, "chain: Field required"),
+        ({"chain": {"number": 1, "hash": "x"}}, "chain: hash: String should match"),
         ({"rows": [{"id": "x"}]}, "rows: 0: id: String should match"),
         (
             {"files": [{"name": "../clean.jsonl", "rows": 1, "sha256": "0" * 64}]},

@@ -20,6 +20,7 @@ from gates import (
 )
 from ledgers import NAME, cover, covered_ledger, pull, source
 
+from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
@@ -87,6 +88,10 @@ def test_a_forged_manifest_does_not_get_past_the_ledger(
         write_release(forged, NAME, tmp_path / "other" / "out")
     folder = tmp_path / "other" / "out"
     assert reasons(folder) == {}
+    with pytest.raises(InputError, match="cut off or replaced"):
+        ask_manifest(folder, cleared_ledger)
+    # as an earlier version wrote it, without a head
+    rewrite(folder, manifest=2, chain=None)
     assert reasons(folder, cleared_ledger) == {"unknown": 1}
     known = entries(out)[2]
     rewrite(
@@ -268,3 +273,31 @@ def test_a_manifest_of_an_earlier_version_is_still_checked(
     """It counted contents, and named the same of each row."""
     rewrite(out, manifest=1, counts={"in": 9, "clean": 7, "quarantined": 1, "rejected": 1})
     assert reasons(out, cleared_ledger) == reasons(out) == {}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("name", ["quarantine.jsonl", "rejected.jsonl"])
+def test_what_is_held_back_is_refused_beside_cleared_rows(
+    cleared_ledger: Ledger, out: Path, version: int, name: str
+) -> None:
+    """As releases of earlier versions have it: a trainer that is given the folder would read it."""
+    rewrite(out, manifest=version)
+    (out.parent / "out.held-back" / name).rename(out / name)
+    assert reasons(out, cleared_ledger) == reasons(out) == {"not in the manifest": 1}
+
+
+@pytest.mark.parametrize("chain", ["chain", "decisions"])
+def test_a_ledger_must_go_through_the_heads_of_a_manifest(
+    cleared_ledger: Ledger, out: Path, chain: str
+) -> None:
+    """Of records, and of decisions."""
+    record_decision(cleared_ledger, "a.jsonl:1", "benign")
+    write_release(cleared_ledger, NAME, out.parent / "later")
+    later = out.parent / "later"
+    assert reasons(later, cleared_ledger) == {}
+    head = json.loads((later / "manifest.json").read_text())[chain]
+    assert head["number"] > 0
+    for other in (head | {"number": head["number"] + 5}, head | {"hash": "0" * 64}):
+        rewrite(later, **{chain: other})
+        with pytest.raises(InputError, match="cut off or replaced"):
+            ask_manifest(later, cleared_ledger)

@@ -95,10 +95,10 @@ def test_the_manifest_says_who_cleared_what(ledger: Ledger, tmp_path: Path) -> N
 def test_what_is_held_back_says_why(ledger: Ledger, tmp_path: Path) -> None:
     """Flagged rows with their reasons, rejected ones with the expectation."""
     write_release(ledger, NAME, tmp_path / "out")
-    (held,) = lines(tmp_path / "out" / "quarantine.jsonl")
+    (held,) = lines(tmp_path / "out.held-back" / "quarantine.jsonl")
     assert (held["source"], held["position"], held["status"]) == ("a.jsonl", 0, "flagged")
     assert "score 9.0" in held["reasons"][0]
-    (rejected,) = lines(tmp_path / "out" / "rejected.jsonl")
+    (rejected,) = lines(tmp_path / "out.held-back" / "rejected.jsonl")
     assert (rejected["source"], rejected["position"], rejected["expectation"]) == (
         "b.jsonl",
         3,
@@ -118,7 +118,9 @@ def test_a_benign_verdict_releases_the_row_next_time(ledger: Ledger, tmp_path: P
     }
     assert released["a.jsonl", 0] == "benign"
     assert ("a.jsonl", 1) not in released
-    assert [row["status"] for row in lines(tmp_path / "two" / "quarantine.jsonl")] == ["poison"]
+    assert [row["status"] for row in lines(tmp_path / "two.held-back" / "quarantine.jsonl")] == [
+        "poison"
+    ]
     assert manifest(tmp_path / "two")["decisions"]["number"] == 2
 
 
@@ -301,8 +303,15 @@ def test_what_is_held_back_counts_at_every_place(tmp_path: Path) -> None:
         cover(ledger, tmp_path / "run", flagged=[TEA])
         counts = write_release(ledger, NAME, tmp_path / "out", "drop")
     assert counts == ReleaseCounts(clean=1, quarantined=3, rejected=2, copies=3, contents=3)
-    assert [row["position"] for row in lines(tmp_path / "out" / "quarantine.jsonl")] == [0, 1, 3]
-    assert [row["position"] for row in lines(tmp_path / "out" / "rejected.jsonl")] == [4, 5]
+    assert [row["position"] for row in lines(tmp_path / "out.held-back" / "quarantine.jsonl")] == [
+        0,
+        1,
+        3,
+    ]
+    assert [row["position"] for row in lines(tmp_path / "out.held-back" / "rejected.jsonl")] == [
+        4,
+        5,
+    ]
 
 
 def test_bytes_that_cannot_be_read_are_never_released(ledger: Ledger, tmp_path: Path) -> None:
@@ -328,3 +337,47 @@ def test_copies_of_which_only_one_was_kept_are_released_once(tmp_path: Path) -> 
         pull(ledger, tmp_path / "data")
         write_release(ledger, NAME, tmp_path / "later")
         assert (tmp_path / "later" / "clean.jsonl").read_bytes() == dump_lines(rows)
+
+
+def test_what_is_held_back_lies_outside_of_the_folder_that_is_trained_on(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """Beside it, with the release that it belongs to; both are for their owner alone."""
+    write_release(ledger, NAME, tmp_path / "out")
+    held = tmp_path / "out.held-back"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clean.jsonl", "manifest.json"}
+    assert {path.name for path in held.iterdir()} == {
+        "quarantine.jsonl",
+        "rejected.jsonl",
+        "release.json",
+    }
+    digest = hashlib.sha256((tmp_path / "out" / "manifest.json").read_bytes()).hexdigest()
+    assert json.loads((held / "release.json").read_text())["manifest"] == digest
+    for folder in (held, tmp_path / "out"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_a_crash_between_the_two_folders_is_mended_by_releasing_again(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """What is held back is moved first: of a release that never came into place it goes."""
+    preview_release(ledger, NAME, tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "out.part")
+    (tmp_path / "out.held-back" / "mark").touch()
+    write_release(ledger, NAME, tmp_path / "out")
+    assert not (tmp_path / "out.held-back" / "mark").exists()
+    assert (tmp_path / "out.held-back" / "quarantine.jsonl").is_file()
+    assert not (tmp_path / "out.part").exists()
+
+
+def test_what_another_release_held_back_is_never_written_over(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """A release was moved to where it is trained on; what it held back is all there is of that."""
+    write_release(ledger, NAME, tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "training")
+    before = (tmp_path / "out.held-back" / "quarantine.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"out\.held-back already exists"):
+        write_release(ledger, NAME, tmp_path / "out")
+    assert (tmp_path / "out.held-back" / "quarantine.jsonl").read_bytes() == before

@@ -93,7 +93,8 @@ def test_a_release_passes_the_gate(here: Path, capsys: pytest.CaptureFixture[str
             f"{number} rows in 1 file: all cleared by audits under model {model[:12]}, "
             f"reading {reading[:12]}, sentinels {sentinels[:12]}\n"
         )
-        assert said.count("\n") == 1
+        assert "nothing is signed" in said
+        assert said.count("\n") == 2
     assert run("gate", "cleared/manifest.json", "--model-version", model[:8]) == 0
     assert (
         "not compared with the ledger: worth no more than the manifest is"
@@ -109,7 +110,7 @@ def test_what_is_missing_is_printed_with_its_reason(
     """
     held = flagged(here)
     assert run("gate", "my-audit/rows.jsonl", "--audit", "my-audit/audit.yaml") == 3
-    first, *lines = capsys.readouterr().out.splitlines()
+    first, _, *lines = capsys.readouterr().out.splitlines()
     assert first == f"{len(held) + 1} of 44 rows are not cleared"
     assert {f"{len(held):>8}  flagged", f"{1:>8}  rejected"} == set(lines[:2])
     assert (
@@ -228,3 +229,81 @@ def test_the_task_stops_a_flow(here: Path) -> None:
     )
     with pytest.raises(NotClearedError, match="flagged"):
         require_cleared.fn(["my-audit/rows.jsonl"], "my-audit/audit.yaml")
+
+
+@pytest.fixture
+def signed(here: Path) -> Path:
+    """The same, where a key signs from now on: what was audited before is not signed."""
+    assert run("keys", "init", "keys") == 0
+    config = here / "my-audit" / "audit.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["signing"] = {"key": "../keys/poisonwatch.key", "public": ["../keys/poisonwatch.pub"]}
+    config.write_text(yaml.safe_dump(settings))
+    return here
+
+
+def test_with_a_key_the_gate_clears_what_is_signed(
+    signed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a key to a gate without the ledger, by commands alone: what was audited before the key
+    was made is told; audited again it is signed, and so is its release.
+    """
+    config = "my-audit/audit.yaml"
+    capsys.readouterr()
+    # the audit file's keys count by default
+    assert run("gate", "cleared/manifest.json", "--audit", config) == 3
+    said = capsys.readouterr().out
+    assert "unsigned: no key that counts signed what clears it" in said
+    assert "signatures: only those of 1 key counted" in said
+    assert run("audit", config, "--engine", "inline", "--quiet", "--again") == 3
+    capsys.readouterr()
+    assert run("release", config, "--out", "signed") == 0
+    assert "signed by key" in capsys.readouterr().out
+    assert run("gate", "signed/manifest.json", "--audit", config) == 0
+    capsys.readouterr()
+    alone = "gate", "signed/manifest.json", "--key", "keys/poisonwatch.pub"
+    assert run(*alone, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["cleared"]
+    assert len(answer["keys"]) == 1
+    assert not answer["ledger"]
+    assert run("gate", "cleared/manifest.json", *alone[2:]) == 3
+    assert run("keys", "init", "other") == 0
+    with pytest.raises(NotClearedError, match="unsigned"):
+        require_cleared.fn(["signed/manifest.json"], config, keys=["other/poisonwatch.pub"])
+    number = require_cleared.fn(["signed/manifest.json"], config, keys=["keys/poisonwatch.pub"])
+    assert number == answer["rows"]
+
+
+def test_decisions_are_signed_and_keys_show_tells_what_is(
+    signed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = "my-audit/audit.yaml"
+    row = flagged(signed)[0]["example_id"]
+    assert run("decide", config, row[:12], "benign") == 0
+    capsys.readouterr()
+    assert run("keys", "show", config) == 0
+    said = capsys.readouterr().out
+    assert "decision  1 record, 1 signed" in said
+    assert "audit     1 record, 0 signed" in said
+    assert run("keys", "show", "keys/poisonwatch.pub") == 0
+    (key,) = capsys.readouterr().out.split()
+    assert f"signs     {key[:16]}" in said
+    (signed / "keys" / "poisonwatch.key").chmod(0o644)
+    for command in (("decide", config, row[:12], "poison"), ("release", config, "--out", "more")):
+        assert run(*command) == 2
+        assert "chmod 600" in capsys.readouterr().err
+    assert run("audit", config, "--engine", "inline", "--quiet", "--again") == 2
+    assert "chmod 600" in capsys.readouterr().err
+    assert not (signed / "more").exists()
+
+
+def test_a_head_is_asked_for_by_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As --json prints it."""
+    command = "gate", "cleared/manifest.json", "--audit", "my-audit/audit.yaml"
+    assert run(*command, "--json") == 0
+    head = json.loads(capsys.readouterr().out)["head"]
+    assert run(*command, "--head", head) == 0
+    number, _, digits = head.partition(":")
+    assert run(*command, "--head", f"{int(number) + 1}:{digits}") == 2
+    assert "cut off or replaced" in capsys.readouterr().err
