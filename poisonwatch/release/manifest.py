@@ -71,13 +71,13 @@ class ManifestFile:
 @dataclass(frozen=True, slots=True)
 class AuditedVersions:
     """What an audit's results hold for: SHA-256 of the model, of the sentinels, and of how the
-    model read rows and the settings that shape verdicts, which earlier releases do not say.
+    model read rows; the settings that shape verdicts, as JSON. Earlier releases do not say all.
     """
 
     model: str
     sentinels: str
     reading: HexDigest | None = None
-    settings: HexDigest | None = None
+    settings: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
