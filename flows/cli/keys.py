@@ -34,6 +34,7 @@ def init(
     print("  signing:")
     print(f"    key: {made.private.absolute()}")
     print(f"    public: [{made.public.absolute()}]")
+    print("earlier records are not signed: `poisonwatch keys sign AUDIT.yaml` signs them")
 
 
 def show(
@@ -67,4 +68,38 @@ def show(
         print(f"{count.kind:<9} {plural(count.records, 'record')}, {count.signed} signed")
     unsigned = sum(count.records - count.signed for count in counts)
     if unsigned and keys:
-        print(f"{unsigned} not signed by a key that counts")
+        print(f"{unsigned} not signed: `poisonwatch keys sign {place}` signs them, if you mean to")
+
+
+def sign(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+) -> None:
+    """Sign the records of the ledger that no key that counts signed: of audits and decisions from
+    before there was a key, or whose signing failed.
+
+    It is you who vouches for them: the ledger is verified first, and nothing is signed where
+    anything differs from its records.
+
+    Example: `poisonwatch keys sign my-audit/audit.yaml`
+    """
+    from poisonwatch.attestation.keys import SHOWN_DIGITS
+    from poisonwatch.config_file import load_config
+    from poisonwatch.errors import ConfigError
+    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.signing import sign_unsigned
+    from poisonwatch.release.ledger_check import check_all_rows
+    from poisonwatch.text.words import plural
+
+    settings = load_config(config)
+    signer = settings.signing.load_signer()
+    keys = settings.signing.load_public_keys()
+    if signer is None or not keys:
+        raise ConfigError(
+            f"{config} names no key that signs, with its public part (signing.key, "
+            "signing.public): `poisonwatch keys init FOLDER` makes one"
+        )
+    with Ledger.existing(settings.state, signer=signer) as ledger:
+        check_all_rows(ledger)
+        signed = sign_unsigned(ledger, keys, signer)
+    print(f"{plural(signed, 'record')} signed by key {signer.key_id[:SHOWN_DIGITS]}")

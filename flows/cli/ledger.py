@@ -31,9 +31,10 @@ def release(
     ],
 ) -> None:
     """Write the rows that audits cleared, with a manifest: as they stand in the source now, in its
-    order, copies as often as there. Signed, where the audit file names a key (`signing`).
+    order, copies as often as there.
 
-    With `validation.duplicates: drop` in the audit file, copies are written once.
+    It is signed where the audit file names a key (`signing`). With `validation.duplicates: drop`
+    there, copies are written once.
 
     Example: `poisonwatch release my-audit/audit.yaml --out cleared`
     """
@@ -246,7 +247,7 @@ def _print_answer(answer: "GateAnswer") -> None:
     if "unsigned" in answer.reasons:
         print(
             "unsigned: no key that counts signed what clears it; `poisonwatch keys show` tells "
-            "what is signed"
+            "what is signed, `poisonwatch keys sign` signs what is not"
         )
     if {"quarantine.jsonl", "rejected.jsonl"} & {place.source for place in answer.missing}:
         print(

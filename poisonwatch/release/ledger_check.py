@@ -4,13 +4,14 @@ ledger's records before anything is said of a row.
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import verify_decisions
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head, verify_records
+from poisonwatch.ledger.tables import rows
 from poisonwatch.verification.rows import check_rows
 
 
@@ -48,6 +49,15 @@ def check_known_rows(ledger: Ledger, numbers: Collection[int]) -> None:
 def check_known_rows_in(connection: Connection, numbers: Collection[int]) -> None:
     """The same in a state of the ledger."""
     _refuse_differences(check_rows(connection, sorted(numbers)))
+
+
+def check_all_rows(ledger: Ledger) -> None:
+    """Raises InputError where what the ledger keeps of any row, or of its chains, is not what its
+    records come to: before somebody vouches for all of them.
+    """
+    with ledger.read() as connection:
+        check_chains_in(connection)
+        check_known_rows_in(connection, connection.execute(select(rows.c.row)).scalars().all())
 
 
 def _refuse_differences(found: Sequence[Difference]) -> None:

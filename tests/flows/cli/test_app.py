@@ -239,7 +239,7 @@ SUBCOMMANDS = [
 
 def test_every_command_of_two_words_is_there() -> None:
     """As for those of one."""
-    assert sorted(SUBCOMMANDS) == ["keys init", "keys show"]
+    assert sorted(SUBCOMMANDS) == ["keys init", "keys show", "keys sign"]
 
 
 @pytest.mark.parametrize("command", sorted((COMMANDS - set(GROUPS)) | set(SUBCOMMANDS)))

@@ -5,6 +5,7 @@ after a real audit and release.
 import json
 import shlex
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,28 @@ def test_decisions_are_signed_and_keys_show_tells_what_is(
     assert run("audit", config, "--engine", "inline", "--quiet", "--again") == 2
     assert "chmod 600" in capsys.readouterr().err
     assert not (signed / "more").exists()
+
+
+def test_what_was_audited_before_there_was_a_key_is_signed_by_hand(
+    signed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once the ledger is what its records say: then the gate clears it, without another audit."""
+    config = "my-audit/audit.yaml"
+    held = flagged(signed)[0]["example_id"]
+    database = sqlite3.connect(signed / "my-audit" / "poisonwatch.db")
+    with database:
+        forged = "update rows set status = ? where hex(id) = ?"
+        assert database.execute(forged, ("clean", held.upper())).rowcount == 1
+    assert run("keys", "sign", config) == 2
+    assert "is not what its records say" in capsys.readouterr().err
+    with database:
+        database.execute(forged, ("flagged", held.upper()))
+    database.close()
+    assert run("keys", "sign", config) == 0
+    assert "2 records signed by key" in capsys.readouterr().out
+    assert run("gate", "cleared/manifest.json", "--audit", config) == 0
+    assert run("keys", "sign", config) == 0
+    assert "0 records signed" in capsys.readouterr().out
 
 
 def test_a_head_is_asked_for_by_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
