@@ -29,6 +29,7 @@ MODULES = (
     "flows.cli.check",
     "flows.cli.audit",
     "flows.cli.ledger",
+    "flows.cli.verify",
     "flows.cli.service",
     "dashboards.command",
 )

@@ -40,8 +40,13 @@ class ReviewCandidate:
         """The id of its trace: it follows from audit and row, so that a trace that is logged again
         is the same, whatever came between.
         """
-        name = f"{self.first_audit_id}/{self.record['example_id']}"
-        return f"tr-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        return name_trace(self.first_audit_id, self.record["example_id"])
+
+
+def name_trace(audit_id: str, example_id: str) -> str:
+    """The id of the trace of a row, by the first audit of its name that flagged it."""
+    name = f"{audit_id}/{example_id}"
+    return f"tr-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ def list_review_traces(ledger: Ledger, name: str) -> dict[str, str | None]:
     )
     with ledger.read() as connection:
         found = connection.execute(query).tuples()
-        return {trace: _split_entry(entry)[0] or None for trace, entry in found}
+        return {trace: split_entry(entry)[0] or None for trace, entry in found}
 
 
 def delete_unanswered(ledger: Ledger, name: str) -> None:
@@ -149,7 +154,7 @@ def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
     with ledger.write() as connection:
         query = select(reviews.c.row, reviews.c.answer).where(of_trace)
         known = connection.execute(query).one()
-        recorded_id, recorded_number = _split_entry(known.answer)
+        recorded_id, recorded_number = split_entry(known.answer)
         if recorded_id == answer.id:
             return False
         counts = _is_newer(connection, known.row, recorded_number, answer)
@@ -171,7 +176,7 @@ def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
     return counts
 
 
-def _split_entry(entry: str | None) -> tuple[str, str]:
+def split_entry(entry: str | None) -> tuple[str, str]:
     """The id of an answer and the number of the decision that it became ("" where it became none),
     as they are in the ledger: ID#NUMBER.
     """

@@ -17,8 +17,7 @@ def find_or_add_shape(connection: Connection, format: Format | None, schema: byt
     if format is not None:
         settings = format.settings
     text = json.dumps(settings)
-    # A schema is too long to be a unique column itself.
-    digest = hashlib.sha256(b"\0".join((text.encode(), schema or b""))).hexdigest()
+    digest = hash_shape(text, schema)
     query = select(shapes.c.shape).where(shapes.c.digest == digest)
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
@@ -26,6 +25,11 @@ def find_or_add_shape(connection: Connection, format: Format | None, schema: byt
         added = insert(shapes).values(values).returning(shapes.c.shape)
         found = connection.execute(added).scalar_one()
     return int(found)
+
+
+def hash_shape(format: str, schema: bytes | None) -> str:
+    """What tells a shape from others: a schema is too long to be a unique column itself."""
+    return hashlib.sha256(b"\0".join((format.encode(), schema or b""))).hexdigest()
 
 
 def load_format(connection: Connection, shape: int | None) -> Format | None:

@@ -29,7 +29,16 @@ SHOWN_DIGITS = 16  # of a digest
 # What a record says of an audit that the ledger can be asked for again.
 SAID = ("audit_id", "name", "counts", "started_at", "run_dir")
 # What reading stored values may raise where they are none that this library wrote.
-UNREADABLE = (InputError, SQLAlchemyError, ValueError, TypeError, KeyError, AttributeError)
+UNREADABLE = (
+    InputError,
+    SQLAlchemyError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def check_audits(

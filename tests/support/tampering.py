@@ -112,3 +112,5 @@ def _audit(ledger: Ledger, run_dir: Path, flagged: str, version: Version) -> Non
             groups={ids[0]: 1},
         )
         run_dir.mkdir()
+        summary = {"name": NAME, "audit_id": run_dir.name}
+        (run_dir / "summary.json").write_text(json.dumps(summary))

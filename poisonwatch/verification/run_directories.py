@@ -1,0 +1,83 @@
+"""Run directories against the audits that wrote them; and audits that only a run directory knows:
+the ledger was cut off, or put back.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from poisonwatch.ledger.differences import Difference
+from poisonwatch.ledger.history import COMMITTED_STATES
+from poisonwatch.ledger.tables import audits
+
+SUMMARY_FILE = "summary.json"
+MAX_SUMMARY_BYTES = 64 << 20
+
+
+@dataclass(slots=True)
+class RunCheck:
+    """Run directories of the audits of a `name`: so many are `here`, so many on another machine, or
+    gone (`away`).
+    """
+
+    name: str
+    here: int = 0
+    away: int = 0
+    _folders: set[Path] = field(default_factory=set)
+
+    def check(self, connection: Connection) -> Iterator[Difference]:
+        """The differences of the run directories that are on this machine."""
+        known: set[str] = set()
+        listed = select(audits.c.audit_id, audits.c.run_dir, audits.c.state)
+        for audit_id, place, state in connection.execute(listed).tuples().all():
+            known.add(audit_id)
+            run_dir = Path(place)
+            self._folders.add(run_dir.parent)
+            if state not in COMMITTED_STATES:
+                continue
+            if not run_dir.is_dir():
+                self.away += 1
+                continue
+            self.here += 1
+            yield from self._check_run(audit_id, run_dir)
+        for folder in sorted(self._folders):
+            yield from self._check_beside(folder, known)
+
+    def _check_run(self, audit_id: str, run_dir: Path) -> Iterator[Difference]:
+        summary = _read_summary(run_dir)
+        found = "no summary" if summary is None else str(summary.get("audit_id"))
+        if found != audit_id:
+            what = f"run directory {run_dir.name}: audit of its {SUMMARY_FILE}"
+            yield Difference(what, audit_id, found)
+
+    def _check_beside(self, folder: Path, known: set[str]) -> Iterator[Difference]:
+        """Run directories beside those of the ledger, of audits that it has not."""
+        if not folder.is_dir():
+            return
+        for run_dir in sorted(folder.iterdir()):
+            summary = None
+            if run_dir.suffix != ".part" and run_dir.is_dir():
+                summary = _read_summary(run_dir)
+            if summary is None or summary.get("name") != self.name:
+                continue
+            audit_id = summary.get("audit_id")
+            if isinstance(audit_id, str) and audit_id not in known:
+                yield Difference(
+                    f"run directory {run_dir.name}", "an audit of the ledger", f"audit {audit_id}"
+                )
+
+
+def _read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """A run directory's summary; None where it has none that can be read."""
+    path = run_dir / SUMMARY_FILE
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_SUMMARY_BYTES:
+            return None
+        summary = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return summary if isinstance(summary, dict) else None
