@@ -3,24 +3,12 @@
 Results are on stdout, where another program may read them (`flows/cli/terminal.py`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from poisonwatch.detection.significance import LEAST_TRUSTED
-from poisonwatch.flows import interrupt
+from poisonwatch.flows.bars import Bars
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sources.survey import describe_copies, describe_passed_over, name_some
@@ -28,55 +16,9 @@ from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible
 from poisonwatch.validation import Validation
 
-T = TypeVar("T")
 
-
-class _RateColumn(ProgressColumn):
-    """Rows a second: the mean of a bar that has come to its end, else what it was lately."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        if speed is None:
-            return Text("")
-        return Text(f"{speed:.1f} rows/s", style="progress.data.speed")
-
-
-class Reporter:
+class Reporter(Bars):
     """Shows where the audit is; with `quiet`, nothing."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.console = Console(stderr=True, quiet=quiet)
-
-    def progress(
-        self,
-        items: Iterable[T],
-        description: str,
-        total: int | None,
-        advance: Callable[[T], int] = lambda _: 1,
-    ) -> Iterator[T]:
-        """A bar with rate and time left while `items` pass through, `advance` rows with each; none
-        where nothing does. A `Progress` (poisonwatch/progress.py).
-        """
-        if total == 0:
-            yield from items
-            return
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _RateColumn(),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self.console, disable=self.quiet) as bars:
-            bar = bars.add_task(description, total=total)
-            for item in items:
-                # here, since a stage can last hours: an interrupt that was lost is not to wait for
-                # its end
-                interrupt.raise_if_interrupted()
-                yield item
-                bars.advance(bar, advance(item))
 
     def note(self, text: str) -> None:
         """One line on stderr."""

@@ -52,7 +52,7 @@ def verify(
 
     from poisonwatch.attestation.keys import read_public_keys
     from poisonwatch.config_file import load_config
-    from poisonwatch.flows.reporter import Reporter
+    from poisonwatch.flows.bars import Bars
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.ledger.records import ChainHead
     from poisonwatch.verification.verify import verify_ledger
@@ -60,7 +60,7 @@ def verify(
     settings = load_config(config)
     heads = [ChainHead.parse(text) for text in head or ()]
     keys = read_public_keys(key) if key else settings.signing.load_public_keys()
-    progress = Reporter(quiet=json).progress
+    progress = Bars(quiet=json).progress
     with Ledger.existing(settings.state) as ledger:
         found = verify_ledger(ledger, settings.name, keys or None, heads, progress)
     if json:
@@ -96,6 +96,9 @@ def _print_verification(found: "Verification") -> None:
             f"{plural(found.older_ids, 'row')} of an earlier version: their ids were computed "
             "otherwise, and are taken as they are"
         )
+    if found.unsealed:
+        runs = plural(found.unsealed, "run directory", "run directories")
+        print(f"{runs} of before there were checksums: the files are taken as they are")
     if found.away:
         print(f"{plural(found.away, 'run directory', 'run directories')} not on this machine")
     if found.is_whole:

@@ -10,22 +10,28 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from poisonwatch.errors import RunError
+from poisonwatch.ledger.audit_records import RUN_DIRECTORY, find_audit_record
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.history import COMMITTED_STATES
 from poisonwatch.ledger.tables import audits
+from poisonwatch.run_directory.checksums import CHECKSUMS_FILE, compute_seal, list_differences
 
 SUMMARY_FILE = "summary.json"
+SHOWN_DIGITS = 16  # of a digest
 MAX_SUMMARY_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
 class RunCheck:
-    """Run directories of the audits of a `name`: so many are `here`, so many on another machine, or
-    gone (`away`).
+    """Run directories of the ledger's audits, and those beside them of audits of a `name`: so many
+    are `here`, `unsealed` ones among them from before there were checksums, and so many on another
+    machine, or gone (`away`).
     """
 
     name: str
     here: int = 0
+    unsealed: int = 0
     away: int = 0
     _folders: set[Path] = field(default_factory=set)
 
@@ -43,16 +49,28 @@ class RunCheck:
                 self.away += 1
                 continue
             self.here += 1
-            yield from self._check_run(audit_id, run_dir)
+            yield from self._check_run(connection, audit_id, run_dir)
         for folder in sorted(self._folders):
             yield from self._check_beside(folder, known)
 
-    def _check_run(self, audit_id: str, run_dir: Path) -> Iterator[Difference]:
+    def _check_run(
+        self, connection: Connection, audit_id: str, run_dir: Path
+    ) -> Iterator[Difference]:
+        name = f"run directory {run_dir.name}"
+        record = find_audit_record(connection, audit_id)
+        seal = record.statement.subjects.get(RUN_DIRECTORY) if record else None
+        try:
+            if seal is None and compute_seal(run_dir) is None:
+                self.unsealed += 1
+            for file in list_differences(run_dir, seal):
+                expected, found = _show(file.expected), _show(file.found)
+                yield Difference(f"{name}: {file.name}", expected, found)
+        except RunError as error:
+            yield Difference(f"{name}: {CHECKSUMS_FILE}", "what can be read", str(error))
         summary = _read_summary(run_dir)
         found = "no summary" if summary is None else str(summary.get("audit_id"))
         if found != audit_id:
-            what = f"run directory {run_dir.name}: audit of its {SUMMARY_FILE}"
-            yield Difference(what, audit_id, found)
+            yield Difference(f"{name}: audit of its {SUMMARY_FILE}", audit_id, found)
 
     def _check_beside(self, folder: Path, known: set[str]) -> Iterator[Difference]:
         """Run directories beside those of the ledger, of audits that it has not."""
@@ -69,6 +87,10 @@ class RunCheck:
                 yield Difference(
                     f"run directory {run_dir.name}", "an audit of the ledger", f"audit {audit_id}"
                 )
+
+
+def _show(digest: str | None) -> str:
+    return "no such file" if digest is None else f"SHA-256 {digest[:SHOWN_DIGITS]}"
 
 
 def _read_summary(run_dir: Path) -> dict[str, Any] | None:

@@ -30,7 +30,8 @@ class Verification:
 
     `signed` records are by trusted keys, `history` ones are older than the chain; `present`
     signatures are in the ledger. `older_ids` are of rows whose ids an earlier version computed in
-    another way. Run directories that are not on this machine are `away`.
+    another way. Of `run_dirs`, `unsealed` ones are of before there were checksums; those that are
+    not on this machine are `away`.
     """
 
     differences: Sequence[Difference]
@@ -42,6 +43,7 @@ class Verification:
     variants: int
     older_ids: int
     run_dirs: int
+    unsealed: int
     away: int
     signatures: int
     asked_for_keys: bool
@@ -67,6 +69,7 @@ class Verification:
                 "run_directories": self.run_dirs,
             },
             "ids_of_earlier_versions": self.older_ids,
+            "run_directories_without_checksums": self.unsealed,
             "run_directories_elsewhere": self.away,
             "signatures": {
                 "present": self.signatures,
@@ -115,6 +118,7 @@ def verify_ledger(
             variants=contents.variants,
             older_ids=contents.older,
             run_dirs=runs.here,
+            unsealed=runs.unsealed,
             away=runs.away,
             signatures=signed.present,
             asked_for_keys=keys is not None,
