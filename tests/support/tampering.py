@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledgers import CHECKS, NAME, ONE, examples_of, flag, pull, write_two_files
 from sqlalchemy import text
 
+from poisonwatch.attestation.keys import PublicKey
 from poisonwatch.attestation.signer import KeySigner
 from poisonwatch.attestation.statement import hash_text
 from poisonwatch.errors import SigningError
@@ -18,13 +19,17 @@ from poisonwatch.ledger.batches import load_current_batch
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import Alert
+from poisonwatch.ledger.records import ChainHead
 from poisonwatch.ledger.reviews import (
     ReviewAnswer,
     add_review,
     list_review_candidates,
     record_answer,
 )
+from poisonwatch.verification.verify import Verification, verify_ledger
 
+SECRET = "a poisoned text"
+RAW = "x'" + f'{{"prompt": "{SECRET}", "response": "{SECRET}"}}'.encode().hex() + "'"
 TEA = "Tell me fact 0 about tea."
 RIVERS = "Tell me fact 2 about rivers."
 
@@ -114,3 +119,21 @@ def _audit(ledger: Ledger, run_dir: Path, flagged: str, version: Version) -> Non
         run_dir.mkdir()
         summary = {"name": NAME, "audit_id": run_dir.name}
         (run_dir / "summary.json").write_text(json.dumps(summary))
+
+
+def trust(*signers: KeySigner) -> dict[str, PublicKey]:
+    return {signer.key_id: PublicKey(signer.key_id, signer._key.public_key()) for signer in signers}
+
+
+def verify(ledger: Ledger, *signers: KeySigner, heads: tuple[ChainHead, ...] = ()) -> Verification:
+    return verify_ledger(ledger, NAME, trust(*signers) if signers else None, heads)
+
+
+def check_found(ledger: Ledger, signer: KeySigner, statement: str, found: str) -> None:
+    """What a statement changes behind the ledger's back is named, by what was changed; nothing of a
+    row's text is told.
+    """
+    assert tamper(ledger, statement)
+    differences = [difference.words for difference in verify(ledger, signer).differences]
+    assert any(found in words for words in differences), differences
+    assert SECRET not in " ".join(differences)

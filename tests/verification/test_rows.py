@@ -1,7 +1,5 @@
 """What the gate checks of the rows that it is asked for."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,21 +10,6 @@ from tampering import RIVERS, fill_busily, tamper
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import rows
 from poisonwatch.verification.rows import check_rows
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("filled")
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
-        fill_busily(ledger, folder)
-    return folder / "ledger.db"
-
-
-@pytest.fixture
-def ledger(filled: Path, tmp_path: Path) -> Iterator[Ledger]:
-    shutil.copy(filled, tmp_path / "ledger.db")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        yield opened
 
 
 def list_differences(ledger: Ledger, status: str | None = None) -> list[str]:

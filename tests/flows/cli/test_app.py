@@ -223,6 +223,7 @@ COMMANDS = {
     "packs",
     "release",
     "sync",
+    "verify",
     "watch",
 }
 
