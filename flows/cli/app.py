@@ -95,13 +95,13 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(arguments, result_action="return_value")
         sys.stdout.flush()
     except PoisonwatchError as error:
-        _complain(str(error))
+        complain(str(error))
         code = error.exit_code
     except interrupt.Terminated:
-        _complain("told to end (SIGTERM); nothing was left half-written")
+        complain("told to end (SIGTERM); nothing was left half-written")
         code = EXIT_TERMINATED
     except KeyboardInterrupt:
-        _complain("interrupted; nothing was left half-written")
+        complain("interrupted; nothing was left half-written")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever reads the output, such as head, has seen enough. Without this the interpreter
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC and error.filename is None:
             raise
-        _complain(_describe_os_error(error))
+        complain(_describe_os_error(error))
         code = 1
     # Asked of sys.modules, since a command that never started a flow must not import Prefect here.
     launch = sys.modules.get("poisonwatch.flows.launch")
@@ -129,7 +129,7 @@ def _describe_os_error(error: OSError) -> str:
     return f"{what} ({place}): check the path and its permissions and run again"
 
 
-def _complain(message: str) -> None:
+def complain(message: str) -> None:
     """One line on stderr; row text and addresses in it can harm neither the terminal nor a log."""
     from poisonwatch.text.display import make_visible
     from poisonwatch.text.redaction import redact_url

@@ -107,8 +107,9 @@ class _Messages:
             return None
         self._budget.take(message.unpacked)
         # What is packed comes out at once.
-        if message.unpacked > message.end - at:
-            self._budget.check_piece(message.unpacked, "a batch")
+        is_packed = message.unpacked > message.end - at
+        size = max(message.unpacked, message.end - at)
+        self._budget.check_piece(size, "a batch", is_packed)
         if message.kind == _RECORD_BATCH:
             self._budget.take_rows(message.rows)
             self._found_batch = True

@@ -19,7 +19,10 @@ GB = 10**9
 FREE_BYTES = 64 * MIB
 ROW_FRAME_BYTES = 1024  # that a short row may take when it is kept
 ROW_BYTES = 256  # that every row counts as, at least
-MAX_PIECE_BYTES = 1024 * MIB  # that may be unpacked at a time: a batch, or a page of each column
+# That may be unpacked at a time: a batch, or a page of each column. Both what is packed and what
+# comes out are in memory then, some of it twice: less than 1 GB in all.
+MAX_PIECE_BYTES = 320 * MIB
+MAX_PLAIN_PIECE_BYTES = 640 * MIB  # of a batch that is not packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,15 @@ class Budget:
         if self.packed is not None:
             self.limits.check_ratio(size, self.packed, self.name)
 
-    def check_piece(self, size: int, what: str) -> None:
-        """So many bytes that are unpacked at a time."""
-        if size > MAX_PIECE_BYTES and self.limits.gigabytes < math.inf:
+    def check_piece(self, size: int, what: str, packed: bool = True) -> None:
+        """So many bytes that are in memory at a time."""
+        most, state = MAX_PLAIN_PIECE_BYTES, ""
+        if packed:
+            most, state = MAX_PIECE_BYTES, " when it is unpacked"
+        if size > most and self.limits.gigabytes < math.inf:
             raise SourceError(
-                f"{self.name} holds {what} of {size // MIB} MiB when it is unpacked, of at most "
-                f"{MAX_PIECE_BYTES // MIB}: write it in smaller ones"
+                f"{self.name} holds {what} of {size // MIB} MiB{state}, of at most {most // MIB}: "
+                "write it in smaller ones"
             )
 
 

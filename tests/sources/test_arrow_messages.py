@@ -113,6 +113,18 @@ def test_batch_that_is_too_large_to_be_unpacked_at_once_is_refused(
     )
 
 
+def test_batch_that_is_too_large_for_the_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is not packed may be larger."""
+    monkeypatch.setattr("poisonwatch.sources.unpacking.MAX_PLAIN_PIECE_BYTES", 50 * MIB)
+    for size, refusals in ((40, 0), (60, 1)):
+        batch = pa.record_batch({"a": ["x" * MIB] * size})
+        said = read(write(pa.ipc.new_file, batch), UnpackingLimits(64, 1e9))[0]
+        told = [each for each in said if "of at most 50: write it in smaller ones" in str(each)]
+        assert len(told) == refusals
+
+
 def test_what_follows_a_stream_is_not_lost_in_silence() -> None:
     """Readers stop at its end: a second stream is refused, as is anything else."""
     stream = write(pa.ipc.new_stream, pa.record_batch({"a": [1, 2]})).getvalue()

@@ -1,0 +1,49 @@
+"""Files made to harm: each is read, or refused in one line, in less than a gigabyte."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hostile_files import KINDS
+from paths import ROOT
+
+# What takes the longest is left to the script: more of the same.
+SLOW = {
+    "json: brackets",
+    "json: deep and closed",
+    "bz2: a bomb of 8 GB",
+    "gz of rows of nothing",
+    "a sparse file",
+    "json: a conversation of a million turns",
+    "jsonl: a conversation of a million turns",
+    "parquet with a million rows of nothing",
+    "jsonl with other keys in every row",
+}
+KINDS_AT_ONCE = 12
+
+
+def split_kinds() -> list[list[str]]:
+    kinds = [kind for kind in KINDS if kind not in SLOW]
+    return [kinds[start : start + KINDS_AT_ONCE] for start in range(0, len(kinds), KINDS_AT_ONCE)]
+
+
+@pytest.mark.parametrize("kinds", split_kinds(), ids=lambda kinds: kinds[0])
+def test_hostile_files_are_read_or_refused_in_one_line(kinds: list[str]) -> None:
+    """No traceback, no crash, no gigabyte, nothing run."""
+    script = ROOT / "benchmarks" / "hostile_files.py"
+    ended = subprocess.run(
+        [sys.executable, str(script), "--json", *kinds],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    readings = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [reading["kind"] for reading in readings] == kinds
+    for reading in readings:
+        assert reading["code"] in (0, 2), reading
+        assert len(reading["lines"]) == 1, reading
+        assert len(reading["lines"][0]) < 2000, reading
+        assert reading["mib"] < 1000, reading
