@@ -10,6 +10,7 @@ from prefect import task
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example, iterate_ids
+from poisonwatch.failures import Attempts
 from poisonwatch.integrations.great_expectations.validate import check_rows
 from poisonwatch.ledger.batches import (
     LedgerBatch,
@@ -34,9 +35,13 @@ from poisonwatch.validation import Facts, Validation
 
 
 @task(**WITH_RETRIES, retry_condition_fn=should_retry)
-def pull(ledger: Ledger, config: AuditConfig, progress: Progress) -> IngestStats:
-    """Bring the ledger up to what the source holds."""
-    return ingest(ledger, config.name, config.source, progress)
+def pull(
+    ledger: Ledger, config: AuditConfig, progress: Progress, attempts: Attempts | None = None
+) -> IngestStats:
+    """Bring the ledger up to what the source holds; `attempts` is told of records that stay
+    unsigned.
+    """
+    return ingest(ledger, config.name, config.source, progress, attempts)
 
 
 @task(**PLAIN)

@@ -1,74 +1,60 @@
 """Rows into the ledger: what a source holds that was not there before.
 
 A file whose fingerprint is the one it was read with is not opened. Of one that grew, only what was
-added is read; of one that changed, only what differs is written. A file goes in whole or not at
-all, in one transaction.
+added is read; of one that changed, only what differs is written (`file_intake`). One that is gone
+leaves its rows and places, and is marked.
 
-    the same content at another place     one row with one place more
-    a known content in other bytes        one variant more of its row, which is not audited again
-    other content at a place              a new row; it replaces the old one, if that is nowhere
-                                          else any more
-    a file that is gone                   its rows and places stay, and it is marked
+A file goes in whole or not at all, in one transaction, which small files share. What was read of
+them goes on record in it (`pull_records`): no file is ever in a state that the chain does not know.
 """
 
-import hashlib
 import json
-from array import array
-from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence, Set
+from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, select, update
 
-from poisonwatch.examples import RawRow
-from poisonwatch.formats.format import Format, choose_format
+from poisonwatch.failures import Attempts
 from poisonwatch.ledger.copies import FileReading, count_copies
-from poisonwatch.ledger.ledger import (
-    VALUES_PER_STATEMENT,
-    Ledger,
-    batched,
-    insert_all,
-    now,
-    reserve_numbers,
+from poisonwatch.ledger.file_intake import (
+    FORMAT_SAMPLE_ROWS,
+    ROWS_PER_CHUNK,
+    FileIngest,
+    IngestStats,
 )
-from poisonwatch.ledger.placed_rows import remember_last_bytes
-from poisonwatch.ledger.shapes import find_or_add_shape, load_format
-from poisonwatch.ledger.tables import files, places, rows
-from poisonwatch.ledger.variants import KnownRow, VariantKey, VariantTable, hash_raw
+from poisonwatch.ledger.ledger import Ledger, now
+from poisonwatch.ledger.pull_records import (
+    FILES_PER_RECORD,
+    PULL,
+    RecordedFile,
+    append_pull_records,
+    read_recorded_files,
+)
+from poisonwatch.ledger.records import sign_record
+from poisonwatch.ledger.tables import files
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.sources.base import PassedOver, SourceFile, batch_by_size
+from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.open import open_source
 
-ROWS_PER_CHUNK = 2000  # rows that are looked up and written at a time
-FORMAT_SAMPLE_ROWS = 50  # rows that a file's format is recognised by
+__all__ = ["FORMAT_SAMPLE_ROWS", "ROWS_PER_CHUNK", "IngestStats", "ingest"]
 
-
-@dataclass(slots=True)
-class IngestStats:
-    """What a pull met: `read` rows, of which `new` were never seen; `unchanged` files were not
-    opened. `formats` in words, by file.
-
-    `variants` are bytes that were never seen, of contents that were; `copies` are rows of these
-    files whose bytes stand at an earlier place of the source, too. `passed_over` lies in the source
-    and is not read.
-    """
-
-    read: int = 0
-    new: int = 0
-    variants: int = 0
-    copies: int = 0
-    files: int = 0
-    unchanged: int = 0
-    formats: dict[str, str] = field(default_factory=dict)
-    passed_over: Sequence[PassedOver] = ()
+LONGEST_GROUP_S = 0.5  # that files are taken into one transaction
 
 
 def ingest(
-    ledger: Ledger, audit: str, source: SourceConfig, progress: Progress = silent
+    ledger: Ledger,
+    audit: str,
+    source: SourceConfig,
+    progress: Progress = silent,
+    attempts: Attempts | None = None,
 ) -> IngestStats:
-    """Bring the ledger up to what the source of an audit holds.
+    """Bring the ledger up to what the source of an audit holds. `attempts` is told of a record that
+    could not be signed.
 
     Raises SourceError where the source cannot be found or read: what was read of other files
     stays.
@@ -76,26 +62,117 @@ def ingest(
     found = open_source(source)
     stats = IngestStats(passed_over=found.passed_over)
     readings: list[FileReading] = []
-    for file in found.units:
-        stats.files += 1
-        settled = file.settle(source)
-        read_settings = json.dumps(settled.reading)
-        # A transaction a file: an error in one leaves those before it in.
+    told = attempts or Attempts()
+    left = deque(found.units)
+    while left:
+        failure = None
         with ledger.write(repeatable=True) as connection:
-            known = _find_file(connection, audit, file.name)
-            if _is_unchanged(file, known, read_settings):
-                stats.unchanged += 1
-                continue
-            reading = _FileIngest(
-                connection, audit, file, source=settled, read_settings=read_settings, known=known
-            )
-            readings.append(reading.run(stats, progress))
-    _mark_gone(ledger, audit, {file.name for file in found.units})
+            group = _FileGroup(connection, audit, source, stats, progress)
+            while left and not group.is_full:
+                # An error in a file leaves those before it in.
+                try:
+                    group.take(left.popleft())
+                except BaseException as error:
+                    if not group.entries:
+                        raise
+                    failure = error
+                    break
+            readings += group.readings
+            _record_pull(connection, ledger, audit, group.entries, told)
+        if failure is not None:
+            raise failure
+    _mark_gone(ledger, audit, {file.name for file in found.units}, told)
     # Where all that was read was new, nothing can be a copy.
     if stats.read > stats.new + stats.variants:
         with ledger.read() as connection:
             stats.copies = count_copies(connection, audit, readings)
     return stats
+
+
+class _FileGroup:
+    """Files that go in by one transaction: one that has many rows, or many that have few. A file of
+    one row takes longer to commit, and to record, than to read.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        audit: str,
+        source: SourceConfig,
+        stats: IngestStats,
+        progress: Progress,
+    ) -> None:
+        self.connection, self.audit, self.source = connection, audit, source
+        self.stats, self.progress = stats, progress
+        self.readings: list[FileReading] = []
+        # What goes on record of files that changed.
+        self.entries: list[dict[str, Any]] = []
+        self._began = time.monotonic()
+        self._files = self._rows = 0
+        self._has_locked = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the transaction should end: others wait until they may write."""
+        if not self._files:
+            return False
+        is_large = self._files >= FILES_PER_RECORD or self._rows >= ROWS_PER_CHUNK
+        # On SQLite they wait in any case.
+        has_locked = self._has_locked and self.connection.dialect.name == "postgresql"
+        is_long = time.monotonic() - self._began >= LONGEST_GROUP_S
+        return is_large or has_locked or is_long
+
+    def take(self, file: SourceFile) -> None:
+        """Read a file, if it changed: all of it is in the ledger then, or nothing."""
+        self.stats.files += 1
+        self._files += 1
+        settled = file.settle(self.source)
+        read_settings = json.dumps(settled.reading)
+        known = _find_file(self.connection, self.audit, file.name)
+        if _is_unchanged(file, known, read_settings):
+            self.stats.unchanged += 1
+            return
+        incoming = FileIngest(
+            self.connection,
+            self.audit,
+            file,
+            source=settled,
+            read_settings=read_settings,
+            known=known,
+        )
+        # Until something is to be kept, an error takes the transaction with it.
+        is_first = not self.readings
+        with nullcontext() if is_first else self.connection.begin_nested():
+            reading = incoming.run(self.stats, self.progress)
+        self._rows += reading.rows
+        self._has_locked |= incoming.has_locked
+        self.readings.append(reading)
+        recorded = self._recorded.get((self.audit, file.name), RecordedFile())
+        # A file that was opened may be as it was.
+        if recorded.is_changed_by(incoming.entry):
+            self.entries.append(incoming.entry)
+
+    @cached_property
+    def _recorded(self) -> Mapping[tuple[str, str], RecordedFile]:
+        """The files as the chain has them: looked up once a file was opened."""
+        return read_recorded_files(self.connection, self.audit)
+
+
+def _record_pull(
+    connection: Connection,
+    ledger: Ledger,
+    audit: str,
+    entries: Sequence[Mapping[str, Any]],
+    attempts: Attempts,
+) -> None:
+    """Put what was read of files on record, signed where there is a key. A signature that fails
+    costs no row: the record stays unsigned, and `attempts` tells.
+    """
+    for number in append_pull_records(connection, PULL, audit, entries, {"audit": audit}):
+        if ledger.signer is None:
+            continue
+        with attempts.part("the pull's record", "not signed"), connection.begin_nested():
+            sign_record(connection, number, ledger.signer)
 
 
 def _find_file(connection: Connection, audit: str, name: str) -> Row[Any] | None:
@@ -112,263 +189,15 @@ def _is_unchanged(file: SourceFile, known: Row[Any] | None, read_settings: str) 
     return bool(is_same and known.gone_at is None)
 
 
-def _mark_gone(ledger: Ledger, audit: str, names: Set[str]) -> None:
+def _mark_gone(ledger: Ledger, audit: str, names: Set[str], attempts: Attempts) -> None:
     """Mark the files of an audit's source that are none of these any more."""
     here = select(files.c.file, files.c.name).where(
         files.c.audit == audit, files.c.gone_at.is_(None)
     )
+    gone_at = now()
     with ledger.write() as connection:
-        gone = [row.file for row in connection.execute(here) if row.name not in names]
-        connection.execute(update(files).where(files.c.file.in_(gone)).values(gone_at=now()))
-
-
-class _IncomingRow(NamedTuple):
-    """A row on its way in: its content's id, the SHA-256 of its bytes, and whether it could be
-    read.
-    """
-
-    raw: RawRow
-    id: bytes
-    digest: bytes
-    problem: str | None
-
-
-# What stands at a place: the number of a row, and of a variant where it is not the row's own bytes.
-_Placed = tuple[int, int | None]
-
-
-class _FileIngest:
-    """One file on its way into the ledger. `read_settings` are the settings that say how its rows
-    are read, as JSON; `known` is the file as the ledger has it, None where it is new.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        audit: str,
-        file: SourceFile,
-        source: SourceConfig,
-        read_settings: str,
-        known: Row[Any] | None,
-    ) -> None:
-        self.connection, self.file, self.source = connection, file, source
-        self.audit, self.read_settings, self.known = audit, read_settings, known
-        self.cursor: str | None = None
-        # Read in another way, rows that were read before are others: all are read anew.
-        if known is not None and known.reading == read_settings:
-            self.cursor = known.mark
-        self.format: Format | None = None
-        # Pairs: the new row, and what was there before. Of millions of rows, each may be one.
-        self.edited = array("q")
-
-    @cached_property
-    def variants(self) -> VariantTable:
-        """Known once the first row is read."""
-        return VariantTable(self.connection, self.file.schema, self._find_or_add_shape)
-
-    def run(self, stats: IngestStats, progress: Progress) -> FileReading:
-        """Read the file and write what is new; returns what was read."""
-        number = self._find_or_add_file()
-        count = 0
-        chunks = batch_by_size(self.file.read(self.cursor), ROWS_PER_CHUNK)
-        for chunk in progress(chunks, "pull", None, len):
-            count += len(chunk)
-            stats.new += self._write(number, [self._identify(row, chunk) for row in chunk])
-        stats.read += count
-        stats.variants += self.variants.added
-        if self.format is not None:
-            stats.formats[self.file.name] = self.file.explain_reading(self.format.explanation)
-        start, shape = 0, None
-        if self.known is not None and self.file.continued:
-            start, shape = self.known.rows, self.known.shape
-        if self.format is not None:
-            shape = self._find_or_add_shape()
-        self._finish(number, start + count, shape)
-        return FileReading(number, self.file.name, start, count)
-
-    def _finish(self, number: int, total: int, shape: int | None) -> None:
-        """The file is read, has `total` rows, and they were read by this shape."""
-        beyond = (places.c.file == number) & (places.c.position >= total)
-        remember_last_bytes(self.connection, beyond)
-        self.connection.execute(delete(places).where(beyond))
-        # Once all places are written: a row may have moved to any of them.
-        self._link_edits()
-        values = {
-            "fingerprint": self.file.fingerprint,
-            "mark": self.file.cursor,
-            "reading": self.read_settings,
-            "rows": total,
-            "read_at": now(),
-            "gone_at": None,
-            "shape": shape,
-        }
-        self.connection.execute(update(files).where(files.c.file == number).values(values))
-
-    def _find_or_add_file(self) -> int:
-        if self.known is not None:
-            return int(self.known.file)
-        values = {
-            "audit": self.audit,
-            "name": self.file.name,
-            "reading": self.read_settings,
-            "rows": 0,
-            "read_at": now(),
-        }
-        added = insert(files).values(values).returning(files.c.file)
-        return int(self.connection.execute(added).scalar_one())
-
-    def _identify(self, row: RawRow, chunk: Sequence[RawRow]) -> _IncomingRow:
-        """The row by its content; by its bytes where it has none that can be read."""
-        digest = hash_raw(row.raw)
-        if row.record is None:
-            problem = row.problem or ""
-            id = _hash_parts(b"unreadable", row.raw, problem.encode())
-            return _IncomingRow(row, id, digest, row.problem)
-        if self.format is None:
-            self.format = self._find_earlier_format() or self._choose_format(chunk)
-        example = self.format.read(row.record).to_example(row)
-        if example is None:
-            return _IncomingRow(row, _hash_parts(b"incomplete", row.raw), digest, None)
-        return _IncomingRow(row, bytes.fromhex(example.id), digest, None)
-
-    def _find_earlier_format(self) -> Format | None:
-        """The format of the rows before these, if this reading goes on after them. By their first
-        rows alone, the new ones might be read as others than when the file is read whole.
-        """
-        if self.known is None or not self.file.continued:
-            return None
-        return load_format(self.connection, self.known.shape)
-
-    def _choose_format(self, chunk: Sequence[RawRow]) -> Format:
-        readable = [row.record for row in chunk if row.record is not None]
-        return choose_format(self.source, readable[:FORMAT_SAMPLE_ROWS], self.file.name)
-
-    def _write(self, number: int, chunk: list[_IncomingRow]) -> int:
-        """Insert contents and variants that are not there, and places that are not as they were;
-        returns how many contents were new.
-        """
-        known = self._find_rows({row.id for row in chunk})
-        new: dict[bytes, _IncomingRow] = {}
-        for row in chunk:
-            if row.id not in known:
-                # Of a content that comes twice, the first row.
-                new.setdefault(row.id, row)
-        if new:
-            known |= self._insert_contents(list(new.values()))
-        placed = self._find_or_add_variants(chunk, known)
-        self._move_places(number, chunk, placed, new.keys())
-        return len(new)
-
-    def _find_or_add_variants(
-        self, chunk: Sequence[_IncomingRow], known: Mapping[bytes, KnownRow]
-    ) -> list[_Placed]:
-        """What stands at the place of each row."""
-        wanted: dict[VariantKey, bytes] = {}
-        for row in chunk:
-            content = known[row.id]
-            if not self.variants.is_own(content, row.digest):
-                wanted.setdefault((content.row, row.digest), row.raw.raw)
-        # The row's own bytes are none of them.
-        found = self.variants.find_or_add(wanted)
-        placed = []
-        for row in chunk:
-            content = known[row.id]
-            placed.append((content.row, found.get((content.row, row.digest))))
-        return placed
-
-    def _insert_contents(self, new: Sequence[_IncomingRow]) -> dict[bytes, KnownRow]:
-        shape, first_seen = self._find_or_add_shape(), now()
-        numbers = reserve_numbers(self.connection, rows.c.row, len(new))
-        inserted = {}
-        values = []
-        for row, number in zip(new, numbers, strict=True):
-            value = {
-                "row": number,
-                "id": row.id,
-                "raw": row.raw.raw,
-                "digest": row.digest,
-                "shape": shape,
-                "problem": row.problem,
-                "status": "pending",
-                "first_seen": first_seen,
-            }
-            values.append(value)
-            inserted[row.id] = KnownRow(number, row.digest, shape)
-        self.connection.execute(insert(rows), values)
-        return inserted
-
-    def _move_places(
-        self,
-        number: int,
-        chunk: Sequence[_IncomingRow],
-        placed: Sequence[_Placed],
-        new: Collection[bytes],
-    ) -> None:
-        """Write the places of a chunk that are not as they were. `placed` is what stands at each,
-        `new` the ids that the ledger had not.
-        """
-        before = self._find_placed(number, chunk[0].raw.position, chunk[-1].raw.position)
-        name = f"{self.file.name}, "
-        occupied: list[int] = []
-        values = []
-        for row, here in zip(chunk, placed, strict=True):
-            position = row.raw.position
-            there = before.get(position)
-            if there == here:
-                continue
-            if there is not None:
-                occupied.append(position)
-                # A content that was there already moved here; only a new one can be an edit.
-                if row.id in new:
-                    self.edited.extend((here[0], there[0]))
-            place = row.raw.place.removeprefix(name)
-            value = {"file": number, "position": position, "place": place}
-            values.append(value | {"row": here[0], "variant": here[1]})
-        # (file, position) is the key: the old place goes first.
-        self._delete_places(number, occupied)
-        insert_all(self.connection, places, values)
-
-    def _find_placed(self, number: int, first: int, last: int) -> dict[int, _Placed]:
-        """What stands at the positions of a file from `first` to `last`."""
-        span = places.c.position.between(first, last)
-        columns = places.c.position, places.c.row, places.c.variant
-        query = select(*columns).where(places.c.file == number, span)
-        found = {}
-        for position, row, variant in self.connection.execute(query).tuples().all():
-            found[position] = row, variant
-        return found
-
-    def _find_rows(self, ids: Collection[bytes]) -> dict[bytes, KnownRow]:
-        columns = rows.c.id, rows.c.row, rows.c.digest, rows.c.shape
-        found = {}
-        # Sorted: neighbours in the index on ids are on the same page of it.
-        for some in batched(sorted(ids), VALUES_PER_STATEMENT):
-            query = select(*columns).where(rows.c.id.in_(some))
-            for id, row, digest, shape in self.connection.execute(query).tuples().all():
-                found[bytes(id)] = KnownRow(row, bytes(digest), shape)
-        return found
-
-    def _delete_places(self, number: int, positions: Sequence[int]) -> None:
-        for some in batched(positions, VALUES_PER_STATEMENT):
-            here = (places.c.file == number) & places.c.position.in_(some)
-            remember_last_bytes(self.connection, here)
-            self.connection.execute(delete(places).where(here))
-
-    def _find_or_add_shape(self) -> int:
-        return find_or_add_shape(self.connection, self.format, self.file.schema)
-
-    def _link_edits(self) -> None:
-        """A new row replaces what was in its place before, unless that only moved."""
-        numbers = iter(self.edited)
-        for some in batched(zip(numbers, numbers, strict=True), VALUES_PER_STATEMENT):
-            old = [before for _, before in some]
-            query = select(places.c.row).where(places.c.row.in_(old)).distinct()
-            moved = set(self.connection.execute(query).scalars())
-            for row, before in some:
-                if before not in moved:
-                    replaced = update(rows).where(rows.c.row == row).values(replaces=before)
-                    self.connection.execute(replaced)
-
-
-def _hash_parts(*parts: bytes) -> bytes:
-    return hashlib.sha256(b"\0".join(parts)).digest()
+        gone = [row for row in connection.execute(here) if row.name not in names]
+        numbers = [row.file for row in gone]
+        connection.execute(update(files).where(files.c.file.in_(numbers)).values(gone_at=gone_at))
+        entries = [{"name": row.name, "gone_at": gone_at} for row in gone]
+        _record_pull(connection, ledger, audit, entries, attempts)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from poisonwatch.errors import SourceError
 from poisonwatch.ledger.batches import choose_batch
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.tables import files, places, rows
+from poisonwatch.ledger.tables import files, rows
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.base import MAX_ROW_BYTES, MIB
 from poisonwatch.sources.open import open_source
@@ -72,17 +71,6 @@ def test_what_a_row_says_survives_the_ledger_byte_by_byte(ledger: Ledger, data: 
     assert row.record == json.loads(line)
 
 
-def test_the_same_content_elsewhere_is_one_row_with_one_place_more(
-    ledger: Ledger, data: Path
-) -> None:
-    """A copy of a file: nothing new; both places are there."""
-    pull(ledger, data)
-    shutil.copy(data / "a.jsonl", data / "copy.jsonl")
-    stats = pull(ledger, data)
-    assert (stats.read, stats.new) == (5, 0)
-    assert (count(ledger, rows), count(ledger, places)) == (9, 14)
-
-
 def test_a_moved_file_brings_nothing_new(ledger: Ledger, data: Path, tmp_path: Path) -> None:
     """Audited rows stay audited under another name; the old file is marked as gone, and comes back."""
     pull(ledger, data)
@@ -96,48 +84,6 @@ def test_a_moved_file_brings_nothing_new(ledger: Ledger, data: Path, tmp_path: P
     (data / "moved.jsonl").rename(data / "a.jsonl")
     assert pull(ledger, data).new == 0
     assert statuses(ledger) == {"clean": 8, "rejected": 1}
-
-
-def test_an_edited_row_is_a_new_one_that_replaces_the_old(ledger: Ledger, data: Path) -> None:
-    """Row 2 is changed: one new row, linked; its old content stands nowhere any more."""
-    pull(ledger, data)
-    changed = benign(5)
-    changed[2]["response"] = "Something else."
-    write_rows(data / "a.jsonl", changed)
-    assert pull(ledger, data).new == 1
-    with ledger.read() as connection:
-        (new,) = connection.execute(select(rows).where(rows.c.replaces.is_not(None))).all()
-        old = connection.execute(select(rows).where(rows.c.row == new.replaces)).one()
-    assert json.loads(new.raw)["response"] == "Something else."
-    assert json.loads(old.raw) == benign(5)[2]
-    assert sum(statuses(ledger).values()) == 9
-
-
-def test_a_row_put_before_others_edits_none(ledger: Ledger, data: Path) -> None:
-    """All positions shift by one: one new row that replaces nothing."""
-    pull(ledger, data)
-    write_rows(data / "a.jsonl", benign(1, start=70) + benign(5))
-    assert pull(ledger, data).new == 1
-    with ledger.read() as connection:
-        assert (
-            connection.execute(
-                select(func.count()).where(rows.c.replaces.is_not(None))
-            ).scalar_one()
-            == 0
-        )
-    assert count(ledger, places) == 10
-
-
-def test_rows_that_left_a_file_are_no_longer_waiting_places(ledger: Ledger, data: Path) -> None:
-    """A file cut to two rows has two places."""
-    pull(ledger, data)
-    write_rows(data / "a.jsonl", benign(2))
-    pull(ledger, data)
-    with ledger.read() as connection:
-        left = connection.execute(
-            select(func.count()).select_from(places).join(files).where(files.c.name == "a.jsonl")
-        ).scalar_one()
-    assert left == 2
 
 
 def test_other_settings_read_the_files_anew(ledger: Ledger, data: Path) -> None:
