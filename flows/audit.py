@@ -35,6 +35,7 @@ from poisonwatch.ledger.history import find_by_flow_run
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
+from poisonwatch.ledger.records import read_head
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
@@ -94,7 +95,7 @@ def run_audit_stages(
         signer.try_out()
     ledger_at = Ledger.at(config.state, signer=signer)
     with ledger_at as ledger, ledger.lock(reporter.note_waiting):
-        ingested = engine(pull, ledger, config, reporter.progress)
+        ingested = engine(pull, ledger, config, reporter.progress, attempts)
         # found, and not loaded: which rows are new depends on the model's fingerprints alone, and
         # with none there is nothing to load it for
         files = engine(find_model, config.model)
@@ -140,6 +141,9 @@ def run_audit_stages(
                     stages=costs,
                 )
                 summary |= tracked
+                # where the chain of records ended when the audit came to its results
+                with ledger.read() as connection:
+                    summary["chain"] = str(read_head(connection))
                 engine(record, folder, config, summary, found, audited)
                 engine(explain_verdicts, ledger, folder, config, summary, found, audited, attempts)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir, attempts)

@@ -11,6 +11,7 @@ from poisonwatch.integrations.log_capture import capture_logs
 from poisonwatch.integrations.prefect.blocks import send_to_block
 from poisonwatch.ledger import outbox
 from poisonwatch.ledger.ledger import Ledger, now
+from poisonwatch.ledger.records import MIN_HEAD_DIGITS, ChainHead, read_head
 from poisonwatch.text.words import plural
 
 
@@ -21,13 +22,15 @@ class UnreachableTargetError(OperationError):
 def deliver_pending(ledger: Ledger, config: AuditConfig) -> int:
     """Send what the audit's targets have not received yet, oldest first: how many messages arrived.
 
-    Whoever calls it holds `ledger.lock()`. Raises OperationError where a target did not take a
+    Each ends with the head of the chain of records: a ledger that is cut off later does not hold
+    it. Whoever calls it holds `ledger.lock()`. Raises OperationError where a target did not take a
     message; the others have theirs.
     """
     targets = {target.id: target for target in list_targets(config)}
     with ledger.write() as connection:
         outbox.retarget(connection, config.name, list(targets))
         messages = outbox.list_pending_alerts(connection, config.name)
+        head = _describe_head(read_head(connection))
     arrived = 0
     reasons: dict[str, str] = {}
     unreachable: set[str] = set()
@@ -40,7 +43,7 @@ def deliver_pending(ledger: Ledger, config: AuditConfig) -> int:
         delivered_at = None
         try:
             kind = APPRISE_TYPES[message.severity]
-            send_message(target, message.title, message.body, kind=kind)
+            send_message(target, message.title, f"{message.body}\n{head}", kind=kind)
             delivered_at = now()
             arrived += 1
         except PoisonwatchError as error:
@@ -56,6 +59,13 @@ def deliver_pending(ledger: Ledger, config: AuditConfig) -> int:
             f"{left} not delivered; the next audit sends them: {'; '.join(reasons.values())}"
         )
     return arrived
+
+
+def _describe_head(head: ChainHead) -> str:
+    """What every alert ends with once it is sent."""
+    # Half of the digits say as much, in a message that people read.
+    digits = head.hash[:MIN_HEAD_DIGITS]
+    return f"Chain of records {head.number}:{digits} (poisonwatch verify AUDIT.yaml --head)"
 
 
 def send_message(target: Target, title: str, body: str, kind: str = "info") -> None:

@@ -23,6 +23,7 @@ from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.cli.app import main
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.ledger.records import ChainHead
 from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.run_directory.checksums import list_differences, read_checksums
 from poisonwatch.run_directory.operators import load_operators
@@ -275,6 +276,8 @@ def test_mlflow_holds_the_audit(audited: tuple[Path, AuditOutcome]) -> None:
     assert digests["audit"] == outcome.summary["data_fingerprint"][:36]
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"flags.json", "plots", "report", "summary.json", "SHA256SUMS"} <= artifacts
+    assert ChainHead.parse(run.data.tags["poisonwatch.chain"]).number > 1
+    assert outcome.summary["chain"] in (folder / "run" / "report.html").read_text()
     assert [item.path for item in client.list_artifacts(run.info.run_id, "plots")] == [
         "plots/00-shop.png"
     ]

@@ -22,6 +22,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.failures import tell_failures
 from poisonwatch.flags import SEVERITIES, read_flagged_example
 from poisonwatch.integrations.mlflow.datasets import build_datasets
+from poisonwatch.integrations.mlflow.heads import tag_head
 from poisonwatch.integrations.mlflow.runs import to_milliseconds
 from poisonwatch.integrations.mlflow.values import LONGEST_KEY, METRICS_AT_ONCE, log_values
 from poisonwatch.ledger.history import PastAudit
@@ -84,6 +85,7 @@ def fill_run(
             dashboard=make_dashboard_url(config, past.audit_id),
         ),
     )
+    tag_head(client, run_id, ledger)
     curve = past.run_dir / "learning_curve.csv"
     for losses in _read_learning_curve(curve, to_milliseconds(summary["created"])):
         client.log_batch(run_id, metrics=losses)

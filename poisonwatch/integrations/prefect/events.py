@@ -22,6 +22,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.failures import tell_failures
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.history import PastAudit
+from poisonwatch.ledger.records import ChainHead
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
 
 # Of example ids, or places of rejected rows, in one event: a server refuses events that are large,
@@ -30,13 +31,15 @@ MOST_EVENT_IDS = 100
 
 
 def build_events(
-    config: AuditConfig, past: PastAudit, flags: list[dict[str, Any]]
+    config: AuditConfig, past: PastAudit, flags: list[dict[str, Any]], head: ChainHead | None = None
 ) -> Iterator[Event]:
-    """The events of one audit. Their ids follow from the audit's: emitted again after a crash, they
-    are the same events.
+    """The events of one audit, with where the chain of records ends now. Their ids follow from the
+    audit's: emitted again after a crash, they are the same events.
     """
     counts = past.summary["counts"]
     shared = _build_payload(config, past, flags)
+    if head is not None:
+        shared["chain"] = str(head)
     yield _build_event(past, "audit.completed", shared)
     if counts["flagged"]:
         ids = [flag["example_id"] for flag in flags[:MOST_EVENT_IDS]]

@@ -11,6 +11,7 @@ from poisonwatch.integrations.prefect.events import build_events, emit_events
 from poisonwatch.ledger.history import PastAudit, list_pending_audits, mark_audit_delivered
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import PREFECT
+from poisonwatch.ledger.records import read_head
 from poisonwatch.run_directory.checksums import require_unchanged_run
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.seals import find_seal
@@ -35,6 +36,8 @@ def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
     """
     pending = list_pending_audits(ledger, config.name, PREFECT)
     changed: RunError | None = None
+    with ledger.read() as connection:
+        head = read_head(connection)
     try:
         # With Prefect's own number of retries a server that is down holds the audit up for minutes.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
@@ -48,7 +51,7 @@ def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
                         continue
                     flags = read_flags(past)
                     create_artifacts(config, past, flags)
-                    emit_events(list(build_events(config, past, flags)))
+                    emit_events(list(build_events(config, past, flags, head)))
                 mark_audit_delivered(ledger, past.number, PREFECT)
     except UNAVAILABLE as error:
         raise OperationError(
