@@ -65,7 +65,7 @@ def test_a_receiver_that_fails_gets_the_message_later_and_once(
     assert receiver.refused[0]["message"] == message["message"]
     assert re.search(r"^Alert [0-9a-f]{16} of audit one$", message["message"], flags=re.MULTILINE)
     last = message["message"].splitlines()[-1]
-    (head,) = re.findall(r"^Chain of records (1:[0-9a-f]{32}) \(poisonwatch verify ", last)
+    (head,) = re.findall(r"^Chain of records (\d+:[0-9a-f]{32}) \(poisonwatch verify ", last)
     with ledger.read() as connection:
         assert holds_head(connection, ChainHead.parse(head))
         assert connection.execute(select(deliveries.c.attempts)).scalars().all() == [2]
