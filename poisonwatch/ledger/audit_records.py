@@ -100,7 +100,7 @@ def describe_audit(connection: Connection, audit: int) -> AuditAccount:
     """
     columns = audits.c.audit_id, audits.c.name, audits.c.started_at, audits.c.finished_at
     query = (
-        select(*columns, audits.c.run_dir, audits.c.summary)
+        select(*columns, audits.c.run_dir, audits.c.flow_run, audits.c.summary)
         .add_columns(versions.c.model, versions.c.sentinels, versions.c.reading)
         .add_columns(versions.c.settings)
         .join(versions, versions.c.version == audits.c.version)
@@ -126,6 +126,7 @@ def describe_audit(connection: Connection, audit: int) -> AuditAccount:
         "started_at": found.started_at,
         "committed_at": found.finished_at,
         "run_dir": Path(found.run_dir).name,
+        "flow_run": found.flow_run,
         "decisions": read_decisions_head(connection)._asdict(),
     }
     return AuditAccount(subjects, predicate)

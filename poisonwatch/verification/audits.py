@@ -27,7 +27,7 @@ from poisonwatch.progress import Progress, silent
 
 SHOWN_DIGITS = 16  # of a digest
 # What a record says of an audit that the ledger can be asked for again.
-SAID = ("audit_id", "name", "counts", "started_at", "run_dir")
+SAID = ("audit_id", "name", "counts", "started_at", "run_dir", "flow_run")
 # What reading stored values may raise where they are none that this library wrote.
 UNREADABLE = (
     InputError,

@@ -140,7 +140,9 @@ def _hash_parts(*parts: bytes) -> bytes:
 
 
 def _check_places(connection: Connection) -> Iterator[Difference]:
-    """Places hold rows that are there, in bytes of these rows."""
+    """Places hold rows that are there, in bytes of these rows; so did the last ones of rows that
+    have none.
+    """
     is_row = exists().where(rows.c.row == places.c.row)
     is_file = exists().where(files.c.file == places.c.file)
     is_own = exists().where(variants.c.variant == places.c.variant, variants.c.row == places.c.row)
@@ -149,8 +151,20 @@ def _check_places(connection: Connection) -> Iterator[Difference]:
         "places without a file": ~is_file,
         "places with another row's bytes": places.c.variant.is_not(None) & ~is_own,
     }
+    counts = {}
     for what, condition in broken.items():
-        query = select(func.count()).select_from(places).where(condition)
+        counts[what] = select(func.count()).select_from(places).where(condition)
+    was_own = exists().where(
+        variants.c.variant == rows.c.last_variant, variants.c.row == rows.c.row
+    )
+    counts["rows that stood last in another row's bytes"] = select(func.count()).where(
+        rows.c.last_variant.is_not(None), ~was_own
+    )
+    before = rows.alias()
+    counts["rows that replace none of the ledger"] = select(func.count()).where(
+        rows.c.replaces.is_not(None), ~exists().where(before.c.row == rows.c.replaces)
+    )
+    for what, query in counts.items():
         count = connection.execute(query).scalar_one()
         if count:
             yield Difference(what, "0", str(count))

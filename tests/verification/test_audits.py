@@ -37,6 +37,7 @@ FORGERIES = [
     ("UPDATE audits SET run_dir = '/elsewhere' WHERE audit = 1", "run_dir"),
     ('UPDATE audits SET summary = \'{"counts": {"new": 0}}\' WHERE audit = 1', "summary"),
     ("UPDATE audits SET summary = 'no JSON' WHERE audit = 1", "audit one"),
+    ("UPDATE audits SET flow_run = 'x' WHERE audit = 1", "flow_run"),
     ("DELETE FROM audits WHERE audit = 2", "audit two"),
     (
         "INSERT INTO audits SELECT 9, 'nine', name, version, state, started_at, finished_at, "

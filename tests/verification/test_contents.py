@@ -30,6 +30,8 @@ FORGERIES = [
     ("UPDATE places SET row = 99 WHERE position = 1", "places"),
     ("UPDATE places SET variant = 1 WHERE position = 1", "places"),
     ("DELETE FROM files", "places"),
+    ("UPDATE rows SET last_variant = 1 WHERE row = 2", "stood last"),
+    ("UPDATE rows SET replaces = 99 WHERE row = 2", "replace none"),
     ("UPDATE shapes SET format = 'null'", "shape"),
     ("UPDATE shapes SET digest = '0'", "shape"),
 ]
