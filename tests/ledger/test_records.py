@@ -150,11 +150,11 @@ def test_audits_and_decisions_are_signed_as_they_are_recorded(tmp_path: Path) ->
         examples = examples_of(load_current_batch(ledger, NAME))
         record_decision(ledger, examples[TEA].id, "poison", "seen", "ann")
         with ledger.read() as connection:
-            made = list(read_records(connection))
+            made = [record for record in read_records(connection) if record.kind != "pull"]
             signed = connection.execute(select(signatures)).all()
     assert [record.kind for record in made] == ["audit", "decision"]
     # The audit was committed before there was a signer.
-    assert [(row.record, row.key_id) for row in signed] == [(2, signer.key_id)]
+    assert [(row.record, row.key_id) for row in signed] == [(made[1].number, signer.key_id)]
     keys = {signer.key_id: PublicKey(signer.key_id, signer._key.public_key())}
     assert find_signers(signed[0].envelope, made[1].text.encode(), keys) == {signer.key_id}
     assert find_signers(signed[0].envelope, made[0].text.encode(), keys) == set()
@@ -167,11 +167,13 @@ def test_a_decision_that_cannot_be_signed_is_not_made(tmp_path: Path) -> None:
     with covered_ledger(tmp_path, TEA) as ledger:
         id = examples_of(load_current_batch(ledger, NAME))[TEA].id
         ledger.signer = LostSigner()
+        with ledger.read() as connection:
+            before = read_head(connection)
         with pytest.raises(SigningError):
             record_decision(ledger, id, "benign")
         assert verify_chain(ledger)[0] == 0
         with ledger.read() as connection:
-            assert read_head(connection).number == 1
+            assert read_head(connection) == before
 
 
 def test_readers_on_postgresql_see_one_state(tmp_path: Path) -> None:
@@ -199,5 +201,6 @@ def test_results_that_are_taken_for_a_reading_are_recorded(tmp_path: Path) -> No
                 find_or_add_version(connection, own)
         with ledger.read() as connection:
             *_, last = read_records(connection)
-    assert (last.number, last.kind) == (2, "adopted")
+            made = list(read_records(connection, "adopted"))
+    assert made == [last]
     assert last.statement.predicate["version"]["reading"] == own.reading
