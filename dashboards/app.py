@@ -31,8 +31,6 @@ from poisonwatch.dashboards.gatekeeper import build_middleware
 from poisonwatch.dashboards.login import build_login_routes
 from poisonwatch.dashboards.pages import Desk, NoAuditError, get_desk, render_page
 from poisonwatch.errors import InputError, PoisonwatchError
-from poisonwatch.text.display import get_first_line
-from poisonwatch.text.environment import conceal
 
 PACKAGE = resources.files("poisonwatch")
 STATIC_FOLDER = PACKAGE / "dashboards/static"
@@ -117,7 +115,7 @@ def show_busy(request: Request, error: Exception) -> Response:
     # SQLAlchemy's own message holds the statement with its values, which are rows: only the
     # database's first line is shown, and without the address, which may hold a password.
     cause = getattr(error, "orig", None) or error
-    said = conceal(get_first_line(cause), get_desk(request).config.state)
+    said = get_desk(request).config.find_secrets().conceal_error(cause)
     problem = f"The ledger cannot be used at this moment ({said}). Nothing was changed: try again."
     return render_page(
         request, "error.html.j2", 503, title="The ledger is busy, or out of order", problem=problem

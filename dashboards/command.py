@@ -83,6 +83,7 @@ def dashboard(
     Example: `poisonwatch dashboard my-audit/audit.yaml --port 8765`
     """
     _require_extra()
+    from poisonwatch.concealment import conceal_logs
     from poisonwatch.config_file import load_config
     from poisonwatch.dashboards.access import check_access
     from poisonwatch.dashboards.app import create_app
@@ -102,7 +103,8 @@ def dashboard(
         address = f"http://{_format_host(host)}:{port}/"
         # whoever started it through a pipe waits for this line
         print(f"dashboard of {settings.name}: {address} (Ctrl-C ends it)", flush=True)
-        _serve(app, listener)
+        with conceal_logs(settings.find_secrets()):
+            _serve(app, listener)
 
 
 def _require_extra() -> None:

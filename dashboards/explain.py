@@ -30,7 +30,7 @@ from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.read import read_nearest
 from poisonwatch.run_directory.reread import AuditedRows
 from poisonwatch.run_directory.seals import find_seal
-from poisonwatch.text.display import get_first_line
+from poisonwatch.text.secrets import Secrets
 
 if TYPE_CHECKING:  # loaded with the first question: all other pages do without a model
     from poisonwatch.stride.explain import ExplainedRow
@@ -143,7 +143,7 @@ class Explainer:
                 question.problem = str(error)
             # a thread's error would end on the terminal, and the page would wait for ever
             except Exception as error:
-                what = f"{type(error).__name__}: {get_first_line(error)}"
+                what = f"{type(error).__name__}: {Secrets().conceal_error(error)}"
                 question.problem = f"this went wrong inside Poisonwatch: {what}"
 
     def _load_fitted(self, question: Question) -> "FittedOperators | SavedRows":

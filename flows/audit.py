@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger, runtime
 from poisonwatch.atomic import open_run_folder, open_scratch_folder, sync_tree
 from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import CheckpointStore
+from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.detection.detect import Detection
@@ -315,8 +316,11 @@ def audit_inline(
     config: AuditConfig, run_dir: Path, reporter: Reporter | None = None, again: bool = False
 ) -> AuditOutcome:
     """Run an audit without Prefect: for tests, notebooks and quick looks."""
-    engine = Engine(inline=True)
-    return run_audit_stages(config, run_dir, engine, reporter or Reporter(quiet=True), again=again)
+    secrets = config.find_secrets()
+    reporter = reporter or Reporter(quiet=True)
+    with conceal_all(secrets):
+        engine = Engine(inline=True, secrets=secrets)
+        return run_audit_stages(config, run_dir, engine, reporter, again=again)
 
 
 def _make_flow_run_name() -> str:
@@ -338,6 +342,13 @@ def audit(
     """
     settings = load_config(config)
     require_unchanged_settings(Path(config))
+    with conceal_all(settings.find_secrets()):
+        return _run_in_flow(settings, config, run_dir, quiet=quiet, again=again)
+
+
+def _run_in_flow(
+    settings: AuditConfig, config: str, run_dir: str | None, quiet: bool, again: bool
+) -> AuditOutcome:
     flow_run = str(runtime.flow_run.get_id())
     outcome = load_finished_outcome(settings, flow_run)
     if outcome is None:
@@ -345,7 +356,7 @@ def audit(
         outcome = run_audit_stages(
             settings,
             folder,
-            Engine(inline=False),
+            Engine(inline=False, secrets=settings.find_secrets()),
             reporter=Reporter(quiet=quiet),
             again=again,
             flow_run=flow_run,
@@ -360,7 +371,7 @@ def audit(
 
 def load_finished_outcome(config: AuditConfig, flow_run: str) -> AuditOutcome | None:
     """What this flow run's audit left, where it came to its results in an earlier attempt."""
-    engine = Engine(inline=False)
+    engine = Engine(inline=False, secrets=config.find_secrets())
     with Ledger.at(config.state) as ledger:
         past = find_by_flow_run(ledger, flow_run)
         if past is None:

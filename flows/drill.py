@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from poisonwatch.atomic import open_run_folder
+from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.drills.results import DEFAULT_REPEATS, DrillPlan, DrillResult
@@ -122,10 +123,10 @@ def drill_inline(
     config: AuditConfig, plan: DrillPlan, run_dir: Path, reporter: Reporter | None = None
 ) -> DrillOutcome:
     """Run a drill without Prefect."""
-    engine = Engine(inline=True)
-    return run_drill_stages(
-        config, plan, run_dir, engine=engine, reporter=reporter or Reporter(quiet=True)
-    )
+    secrets = config.find_secrets()
+    engine, reporter = Engine(inline=True, secrets=secrets), reporter or Reporter(quiet=True)
+    with conceal_all(secrets):
+        return run_drill_stages(config, plan, run_dir, engine=engine, reporter=reporter)
 
 
 @flow(name="poisonwatch-drill", persist_result=False)
@@ -144,15 +145,17 @@ def drill(
     settings = with_seed(load_config(config), seed)
     require_unchanged_settings(Path(config))
     folder = Path(run_dir) if run_dir else choose_run_dir(Path(config), "drill-")
-    outcome = run_drill_stages(
-        settings,
-        DrillPlan.from_options(recipes, counts, repeats),
-        folder,
-        engine=Engine(inline=False),
-        reporter=Reporter(quiet=quiet),
-    )
-    for warning in outcome.warnings:
-        get_run_logger().warning(warning)
+    secrets = settings.find_secrets()
+    with conceal_all(secrets):
+        outcome = run_drill_stages(
+            settings,
+            DrillPlan.from_options(recipes, counts, repeats),
+            folder,
+            engine=Engine(inline=False, secrets=secrets),
+            reporter=Reporter(quiet=quiet),
+        )
+        for warning in outcome.warnings:
+            get_run_logger().warning(warning)
     return outcome
 
 

@@ -4,6 +4,7 @@ The list of stages itself is in `flows/audit.py` and `flows/drill.py`, and does 
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from prefect import Task
 
 from poisonwatch.atomic import read_jsonl
+from poisonwatch.concealment import guard
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.detect import Detection
 from poisonwatch.errors import PoisonwatchError
@@ -21,6 +23,7 @@ from poisonwatch.flows.prefect_server import is_server_gone
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.run_directory.checksums import require_unchanged
 from poisonwatch.run_directory.timing import StageClock
+from poisonwatch.text.secrets import Secrets
 
 R = TypeVar("R")
 
@@ -60,19 +63,23 @@ class Engine:
     """Calls tasks, timing each: through Prefect, or `inline` as plain functions, not retried.
 
     `attempts` has what failed within tasks, beside the verdicts; `warnings` has tasks that failed.
+    No error that leaves a task holds any of the `secrets`: Prefect's server stores what it says.
     """
 
-    def __init__(self, inline: bool) -> None:
+    def __init__(self, inline: bool, secrets: Secrets | None = None) -> None:
         self.inline = inline
         self.clock = StageClock()
         self.attempts = Attempts()
+        self.attempts.secrets = secrets or Secrets()
         self.warnings: list[str] = []
 
     def __call__(self, task: Task[..., R], *args: Any) -> R:
         """Call a task, and note what it cost under its name."""
         # before each stage, since Prefect's own callbacks can lose a Ctrl-C
         interrupt.raise_if_interrupted()
-        function: Callable[..., R] = task.fn if self.inline else task
+        guarded = copy(task)
+        guarded.fn = guard(task.fn, self.attempts.secrets)
+        function: Callable[..., R] = guarded.fn if self.inline else guarded
         with self.clock.stage(task.name):
             return function(*args)
 

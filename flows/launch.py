@@ -17,7 +17,7 @@ from poisonwatch.flows import interrupt
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.history import find_by_run_dir
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.redaction import show_place
 
 # Set before Prefect is imported, which reads them once; what a user has set stays.
 # A temporary Prefect server takes 7 to 20 s to start on a busy machine; its own patience ends at
@@ -172,7 +172,7 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
         ended_by = interrupt.find_interrupt(error)
         if ended_by is not None:
             raise ended_by from None
-        address = redact_url(server or "its temporary address")
+        address = show_place(server or "its temporary address")
         _note_warnings(
             [
                 f"no Prefect server answers at {address}: going on without it; "

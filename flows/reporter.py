@@ -14,6 +14,7 @@ from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sources.survey import describe_copies, describe_passed_over, name_some
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible
+from poisonwatch.text.redaction import redact_url
 from poisonwatch.validation import Validation
 
 
@@ -23,7 +24,7 @@ class Reporter(Bars):
     def note(self, text: str) -> None:
         """One line on stderr."""
         # Text, and not str: rich would read [bold] and the like in a str as its own markup
-        self.console.print(Text(make_visible(text)), soft_wrap=True)
+        self.console.print(Text(make_visible(redact_url(text))), soft_wrap=True)
 
     def note_waiting(self) -> None:
         """A line on stderr while another audit works on the same ledger."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from prefect.settings import PREFECT_API_URL
 
+from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.flows.audit import notify_all
 from poisonwatch.flows.engine import Engine
@@ -27,9 +28,10 @@ def sync(config: AuditConfig, reporter: Reporter) -> SyncOutcome:
     """Deliver what earlier audits of a name still have to, without an audit. Prefect is notified
     only where a server is configured. Raises InputError where no audit has run.
     """
-    engine = Engine(inline=True)
+    secrets = config.find_secrets()
+    engine = Engine(inline=True, secrets=secrets)
     ledger_at = Ledger.existing(config.state, signer=config.signing.load_signer())
-    with ledger_at as ledger, ledger.lock(reporter.note_waiting):
+    with conceal_all(secrets), ledger_at as ledger, ledger.lock(reporter.note_waiting):
         # read first: rows that were answered are not put up for review again
         verdicts: int | None = 0
         if config.review:

@@ -29,7 +29,7 @@ from poisonwatch.flows.audit import audit
 from poisonwatch.flows.drill import drill
 from poisonwatch.flows.prefect_server import is_server_gone, open_server
 from poisonwatch.flows.reporter import Reporter
-from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.redaction import show_place
 
 SHORTEST_INTERVAL = timedelta(minutes=1)
 
@@ -102,9 +102,9 @@ def watch(
                 if not is_server_gone(error):
                     raise
                 raise OperationError(
-                    f"no Prefect server answers at {redact_url(api)}: "
+                    f"no Prefect server answers at {show_place(api)}: "
                     "start it, or unset PREFECT_API_URL"
-                ) from error
+                ) from None
     except KeyboardInterrupt:
         reporter.note("stopped watching; an audit that was at work is done next time")
 
@@ -125,7 +125,7 @@ def _serve(
     served = [cast(UUID, runner.add_deployment(deployment)) for deployment in deployments]
     # the first at once: people see that it works
     run_deployment(served[0], timeout=0)
-    page = redact_url(api.removesuffix("/api"))
+    page = show_place(api.removesuffix("/api"))
     reporter.note(
         f"watching {settings.name}: runs, and pages to answer on, at {page}; Ctrl-C ends it"
     )

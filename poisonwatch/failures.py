@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.text.display import excerpt, get_first_line
-from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.display import excerpt
+from poisonwatch.text.secrets import Secrets
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,14 @@ class PartFailure:
 
 
 class Attempts:
-    """Attempts parts of an audit that its verdicts do not need, and keeps their `failures`."""
+    """Attempts parts of an audit that its verdicts do not need, and keeps their `failures`, which
+    hold none of the `secrets`.
+    """
 
     def __init__(self) -> None:
         self.failures: list[PartFailure] = []
         self._hidden: list[str] = []
+        self.secrets = Secrets()
 
     def hide(self, texts: Iterable[str]) -> None:
         """From now on no failure repeats a passage of these texts: of such an error the type alone
@@ -66,7 +69,7 @@ class Attempts:
 
     def describe(self, error: BaseException) -> str:
         """`describe_error`, without what is hidden."""
-        why = describe_error(error)
+        why = describe_error(error, self.secrets)
         passages = [why[i : i + PASSAGE] for i in range(len(why) - PASSAGE + 1)]
         for text in self._hidden:
             line = " ".join(text.split())
@@ -107,13 +110,13 @@ def _format_failure(record: Mapping[str, str]) -> str:
     return excerpt(f"{record['part']} {record['outcome']}: {record['why']}", LONGEST_LINE)
 
 
-def describe_error(error: BaseException) -> str:
+def describe_error(error: BaseException, secrets: Secrets | None = None) -> str:
     """An error in one visible line of at most LONGEST_WHY characters, without addresses, secrets,
     and whatever it quotes that is not a name: that may be a row's text.
 
     Errors of this package are worded for people; of others the type is told, too.
     """
-    line = redact_url(get_first_line(error))
+    line = (secrets or Secrets()).conceal_error(error)
     if not isinstance(error, PoisonwatchError):
         line = _ADDRESS.sub("***", _cut_at_quotation(line))
         line = f"{type(error).__name__}: {line}".removesuffix(f": {type(error).__name__}")

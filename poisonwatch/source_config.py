@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from poisonwatch.text.environment import conceal
-from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.redaction import show_place
+from poisonwatch.text.secrets import Secrets
 
 
 class Section(BaseModel):
@@ -102,8 +102,13 @@ class SourceConfig(Section):
 
     @property
     def address(self) -> str:
-        """Where the rows are, for people: without passwords."""
-        return redact_url(self.path or self.sql or f"hf://datasets/{self.hub}")
+        """Where the rows are, for people: without secrets."""
+        return show_place(self.path or self.sql or f"hf://datasets/{self.hub}")
+
+    @property
+    def secrets(self) -> Secrets:
+        """What must not be shown of the source."""
+        return Secrets((self.path, self.sql, self.hub), queries=(self.query,))
 
     def with_base_folder(self, folder: str | Path) -> "SourceConfig":
         """The same source; files below `folder` are named relative to it in results."""
@@ -116,4 +121,9 @@ class SourceConfig(Section):
         shown = path
         if self._base_folder and Path(path).is_relative_to(self._base_folder):
             shown = str(Path(path).relative_to(self._base_folder))
-        return conceal(shown, self.path)
+        # A file's own name may look like anything: of it, only what is known is taken out.
+        if self.path and ("${" in self.path or "://" in self.path):
+            shown = Secrets((self.path,)).conceal_known(shown)
+        if "://" in shown:
+            shown = show_place(shown)
+        return shown

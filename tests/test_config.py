@@ -53,12 +53,12 @@ SECRETS = {
 
 
 def test_public_settings_hold_no_secret(tmp_path: Path) -> None:
-    """Passwords and tokens of every setting are ***; an alert shows its kind alone."""
+    """Logins and queries of every setting are ***; an alert shows its kind alone."""
     public = resolve_config(SECRETS, tmp_path).to_public_dict()
     assert "hunter2" not in yaml.safe_dump(public)
-    assert public["source"]["path"] == "https://ann:***@host/rows.jsonl?token=***"
+    assert public["source"]["path"] == "https://***@host/rows.jsonl?token=***"
     assert public["alerts"][0]["url"] == "slack://***"
-    assert public["state"] == "postgresql://ann:***@db/x"
+    assert public["state"] == "postgresql://***@db/x"
 
 
 def test_public_settings_replay(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from cyclopts import App
 
@@ -90,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     anything else.
     """
     interrupt.install_handler()
+    sys.excepthook = _print_crash
     try:
         restrict_process()
         code = app(arguments, result_action="return_value")
@@ -127,6 +129,19 @@ def _describe_os_error(error: OSError) -> str:
         return f"the disk is full ({place}): free space and run again"
     what = error.strerror or type(error).__name__
     return f"{what} ({place}): check the path and its permissions and run again"
+
+
+def _print_crash(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """The traceback of an error that nobody expected, without what addresses in it hold."""
+    import traceback
+
+    from poisonwatch.text.display import make_visible
+    from poisonwatch.text.redaction import redact_url
+
+    for line in traceback.format_exception(kind, error, trace):
+        print(make_visible(redact_url(line.rstrip("\n"))), file=sys.stderr)
 
 
 def complain(message: str) -> None:

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from poisonwatch.config import AlertConfig, AuditConfig
-from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.addresses import HIDDEN, is_variable, parse_address
+from poisonwatch.text.redaction import is_called_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class Target:
     block.
 
     `id` stands for it in the ledger. It follows from the address as it is written, without
-    passwords.
+    passwords and what its query says.
     """
 
     number: int
@@ -35,7 +36,7 @@ def list_targets(config: AuditConfig) -> list[Target]:
         address = f"block:{setting.block}"
         if setting.url is not None:
             # Without its password, which may be renewed: deliveries in the ledger outlive that.
-            address = redact_url(setting.url)
+            address = _drop_secrets(setting.url)
         kind = _find_kind(address)
         id = f"{kind}-{compute_short_digest(address)}"
         met[address] += 1
@@ -44,6 +45,27 @@ def list_targets(config: AuditConfig) -> list[Target]:
             id += f"-{met[address]}"
         found.append(Target(number, kind, id=id, setting=setting))
     return found
+
+
+def _drop_secrets(url: str) -> str:
+    """An address by which two are told apart. Written as ever, since ledgers hold its digest."""
+    address = parse_address(url)
+    if address is None:
+        return url
+    user = ""
+    if address.names_user:
+        password = address.password if is_variable(address.password) else HIDDEN
+        user = f"{address.user}:{password}@" if address.password else f"{HIDDEN}@"
+    query = "&".join(f"{name}={_keep_plain(name, value)}" for name, value in address.pairs)
+    rest = "?".join(filter(None, (address.path, query)))
+    return f"{address.scheme}://{user}{address.place}{rest}"
+
+
+def _keep_plain(name: str, value: str) -> str:
+    """What a query says, unless it is called a secret."""
+    if is_called_secret(name) and not is_variable(value):
+        return HIDDEN
+    return value
 
 
 def _find_kind(address: str) -> str:

@@ -34,8 +34,7 @@ from poisonwatch.ledger.records import append_adopted_version
 from poisonwatch.ledger.tables import LOCK_WAIT_S, audits, connect_database, versions
 from poisonwatch.permissions import read_umask
 from poisonwatch.sources.sql import parse_database_url
-from poisonwatch.text.display import get_first_line
-from poisonwatch.text.environment import conceal
+from poisonwatch.text.secrets import Secrets, conceal
 
 T = TypeVar("T")
 LEDGER_LOCK_NUMBER = 0x706F69736F6E  # PostgreSQL's advisory lock of this name
@@ -191,9 +190,9 @@ class Ledger:
             yield ledger
         except SQLAlchemyError as error:
             # SQLAlchemy's own words repeat statement and values, which hold rows.
-            cause = get_first_line(getattr(error, "orig", None) or error)
-            shown = conceal(cause, url)
-            raise OperationError(f"the ledger at {conceal(url)} failed: {shown}") from error
+            cause = Secrets([url]).conceal_error(getattr(error, "orig", None) or error)
+            # Not chained: whoever logs it would log the statement.
+            raise OperationError(f"the ledger at {conceal(url, url)} failed: {cause}") from None
         finally:
             ledger.engine.dispose()
 
@@ -209,7 +208,7 @@ class Ledger:
         is_sqlite = address.get_backend_name() == "sqlite"
         if is_sqlite and not Path(address.database or "").is_file():
             raise InputError(
-                f"there is no ledger at {conceal(url)}: no audit has run; "
+                f"there is no ledger at {conceal(url, url)}: no audit has run; "
                 "run `poisonwatch audit` first"
             )
         with cls.at(url, wait_s, signer) as ledger:

@@ -40,8 +40,7 @@ from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.ledger.chain_tables import metadata as metadata
 from poisonwatch.permissions import make_private_file, make_private_folder
 from poisonwatch.sources.sql import parse_database_url
-from poisonwatch.text.display import get_first_line
-from poisonwatch.text.environment import conceal
+from poisonwatch.text.secrets import Secrets, conceal
 
 LOCK_WAIT_S = 120  # for another process's transaction on SQLite
 
@@ -320,14 +319,14 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
         _migrate(engine)
     except (SQLAlchemyError, OSError) as error:
         engine.dispose()
-        raise OperationError(f"the ledger at {_describe_failure(url, error)}") from error
+        raise OperationError(f"the ledger at {_describe_failure(url, error)}") from None
     return engine
 
 
 def _describe_failure(url: str, error: BaseException) -> str:
     # The driver's own words: SQLAlchemy's repeat the statement.
-    cause = get_first_line(getattr(error, "orig", None) or error)
-    return f"{conceal(url)} cannot be used ({conceal(cause, url)})"
+    cause = Secrets([url]).conceal_error(getattr(error, "orig", None) or error)
+    return f"{conceal(url, url)} cannot be used ({cause})"
 
 
 def _set_up_sqlite(engine: Engine) -> None:

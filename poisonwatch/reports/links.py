@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.text.addresses import HIDDEN, parse_address, show_address
 
 
 def locate_report(run_dir: Path) -> Path:
@@ -55,8 +56,13 @@ def make_prefect_run_url(flow_run: str | None) -> str | None:
 def _clean_address(address: str) -> str | None:
     # MLflow's tracking may be a folder or a database: neither opens in a browser. What holds a
     # password, or will once a variable is filled in, must not go into a report or a message.
-    if not address.startswith(("http://", "https://")):
+    if not address.startswith(("http://", "https://")) or "${" in address:
         return None
-    if "@" in address or "${" in address:
+    parsed = parse_address(address)
+    if parsed is None or parsed.names_user or "@" in address:
         return None
-    return address.rstrip("/")
+    shown = show_address(parsed)
+    # Of a page behind a web hook's address, or a host that is none, nothing is left to open.
+    if HIDDEN in shown:
+        return None
+    return shown.rstrip("/")

@@ -14,6 +14,7 @@ from poisonwatch.errors import SentinelError
 from poisonwatch.examples import Message
 from poisonwatch.sentinels.pack import PACK_PREFIX, fill_pack
 from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.redaction import show_place
 from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
 
 UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # what is no text in UTF-8, or in a database
@@ -104,7 +105,7 @@ def read_sentinel_text(place: str) -> str:
     """
     if "://" in place:
         raise SentinelError(
-            f"sentinels are files and packs, and {place} is a URL: download it, look at it, and "
+            f"sentinels are files and packs, and {show_place(place)} is a URL: download it, look at it, and "
             "name the file"
         )
     try:

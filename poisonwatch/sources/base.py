@@ -11,7 +11,7 @@ from typing import TypeVar
 from poisonwatch.errors import PoisonwatchError, SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.source_config import SourceConfig
-from poisonwatch.text.display import excerpt, get_first_line
+from poisonwatch.text.display import excerpt
 
 MIB = 1 << 20
 # A row that is longer is passed over in pieces, so that a broken file cannot fill the memory.
@@ -155,22 +155,25 @@ def translate_errors(failure: str, conceal: Callable[[str], str]) -> Iterator[No
     except PoisonwatchError:
         raise
     except Exception as error:
-        reason = excerpt(conceal(describe_cause(error)), MAX_REASON_CHARACTERS)
+        reason = excerpt(describe_cause(error, conceal), MAX_REASON_CHARACTERS)
         # Not chained: a logged traceback would show the text of the error, which may name a URL.
         raise SourceError(f"{failure}: {reason}") from None
 
 
-def describe_cause(error: BaseException) -> str:
-    """What an error says, on one line; of a database's, what its driver says."""
+def describe_cause(error: BaseException, conceal: Callable[[str], str] = lambda text: text) -> str:
+    """What an error says, on one line; of a database's, what its driver says. `conceal` takes the
+    secrets out first: one that holds the end of a line would be cut in two.
+    """
     # SQLAlchemy wraps the driver's error, and adds the statement and its parameters: row contents.
     cause = getattr(error, "orig", None) or error
+    said = str(cause)
     if isinstance(cause, OSError) and cause.strerror:
-        line = cause.strerror
-    else:
-        line = get_first_line(cause)
+        said = cause.strerror
+    said = conceal(said)
+    line = next(iter(said.splitlines()), type(cause).__name__)
     # psycopg says only in the next lines what its first one announces.
     if line.endswith(":"):
-        return " ".join(str(cause).split())
+        return " ".join(said.split())
     return line
 
 

@@ -44,7 +44,9 @@ from poisonwatch.sources.marks import has_mark_inside
 from poisonwatch.sources.partitions import refuse_partition_fields
 from poisonwatch.sources.trees import LocalTree, RemoteTree
 from poisonwatch.sources.unpacking import Budget, UnpackingLimits, limit_rows, unpack
-from poisonwatch.text.environment import conceal, expand_variables
+from poisonwatch.text.environment import open_variables
+from poisonwatch.text.redaction import show_place
+from poisonwatch.text.secrets import Secrets
 
 # Begins what Git leaves in place of a large file that it did not fetch.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -118,7 +120,7 @@ class File(SourceFile):
         failure = f"{self.name} cannot be read"
         if self._type not in JSON_TYPES:
             failure += f" as {self._type[1:]}"
-        with translate_errors(failure, lambda text: conceal(text, self._place.setting)):
+        with translate_errors(failure, Secrets((self._place.setting,)).conceal):
             changed = False
             try:
                 yield from self._read_rows(after, reading)
@@ -142,7 +144,7 @@ class File(SourceFile):
             return False
         failure = f"{self.name} cannot be read"
         with (
-            translate_errors(failure, lambda text: conceal(text, self._place.setting)),
+            translate_errors(failure, Secrets((self._place.setting,)).conceal),
             self._open() as file,
         ):
             return has_mark_inside(file)
@@ -248,14 +250,12 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
     reached, or where a link leads out of the source.
     """
     setting = source.path or source.hub or ""
-    path, shown = expand_variables(setting, f"{key}.path"), conceal(setting)
+    path, shown = open_variables(setting, f"{key}.path"), show_place(setting)
     hint = f"check `{key}`"
     if split_protocol(path)[0] in EXTRAS:
         hint += ", and the credentials in the environment"
 
-    def hide(text: str) -> str:
-        return conceal(text, setting)
-
+    hide = Secrets((setting,)).conceal
     with translate_errors(f"{shown} cannot be reached ({hint})", hide):
         fs, root = _open_file_system(path, shown)
         fs.invalidate_cache()
@@ -267,7 +267,19 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
         with translate_errors(f"{file.name} cannot be read (check `{key}`)", hide):
             _refuse_non_files(fs, file.target, file.info, file.name)
             opened.append(File(place, file))
+    _refuse_same_names(opened, key)
     return OpenedSource(opened, found.passed_over)
+
+
+def _refuse_same_names(opened: Sequence[File], key: str) -> None:
+    """Raises SourceError where two files have one name in results: queries, which may hold tokens,
+    are no part of it.
+    """
+    names: set[str] = set()
+    for file in opened:
+        if file.name in names:
+            raise SourceError(f"{file.name} comes twice, with two queries: name it once in `{key}`")
+        names.add(file.name)
 
 
 class _Search:

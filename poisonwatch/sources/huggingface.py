@@ -31,7 +31,7 @@ from poisonwatch.sources.links import Root
 from poisonwatch.sources.saved import is_saved
 from poisonwatch.sources.side_files import TOOL_FOLDERS
 from poisonwatch.sources.trees import LocalTree
-from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.secrets import conceal
 
 DEFAULT_SPLIT = "train"
 COMMIT_TIMEOUT_SECONDS = 30.0  # that the hub may take to tell a commit
@@ -53,7 +53,7 @@ class HubSplit(SourceFile):
     def read(self, after: str | None = None) -> Iterator[RawRow]:  # noqa: ARG002
         """All rows: another commit may differ anywhere."""
         self._reading = reading = Reading()
-        with translate_errors(f"{self.name} cannot be read", redact_url):
+        with translate_errors(f"{self.name} cannot be read", conceal):
             split = self._load()
             schema = split.features.arrow_schema if split.features else None
             yield from read_batches(_iterate_batches(split), self.name, reading, schema=schema)
@@ -98,7 +98,7 @@ def open_hub(source: SourceConfig, key: str) -> OpenedSource:
         return open_files(source, key)
     split = open_split(source, key)
     place = source.get_display_name(str(folder))
-    with translate_errors(f"{place} cannot be reached (check `{key}`)", redact_url):
+    with translate_errors(f"{place} cannot be reached (check `{key}`)", conceal):
         return OpenedSource([split], _find_passed_over(source, folder))
 
 
@@ -151,7 +151,7 @@ def open_split(source: SourceConfig, key: str) -> HubSplit:
     if folder.is_dir():
         place = source.get_display_name(hub)
     name = "/".join(filter(None, (place, source.subset, source.split or DEFAULT_SPLIT)))
-    with translate_errors(f"{place} cannot be reached (check `{key}`)", redact_url):
+    with translate_errors(f"{place} cannot be reached (check `{key}`)", conceal):
         if folder.is_dir():
             return HubSplit(source, name, _compute_folder_fingerprint(folder))
         # Reading the audit file made every path absolute: what is none is the name of a data set.

@@ -46,8 +46,10 @@ from poisonwatch.sources.base import (
     translate_errors,
 )
 from poisonwatch.sources.json_row import dump_compact, make_json_row
+from poisonwatch.text.addresses import HIDDEN
 from poisonwatch.text.display import excerpt
-from poisonwatch.text.environment import conceal, expand_variables
+from poisonwatch.text.environment import expand_variables, open_variables, refuse_hidden
+from poisonwatch.text.statements import find_literals, hide_literals
 
 CONNECT_TIMEOUT_SECONDS = 30  # that a PostgreSQL server may take to answer
 DRIVERS = {"psycopg": "postgres", "psycopg2": "postgres"}  # module to our extra
@@ -113,8 +115,9 @@ class SqlQuery(SourceFile):
         self._url = url
         self._key = key
         self._column = ""
+        query = fill_query(source.query or "", f"{key}.query")
         # SQLAlchemy would take :name for a parameter.
-        self._query = (source.query or "").strip().rstrip(";").replace(":", "\\:")
+        self._query = query.strip().rstrip(";").replace(":", "\\:")
         self._digest = compute_query_digest(source)
 
     def check(self) -> None:
@@ -239,7 +242,18 @@ class SqlQuery(SourceFile):
             engine.dispose()
 
     def _conceal(self, words: str) -> str:
-        return conceal(words, self._source.sql)
+        return self._source.secrets.conceal(words)
+
+
+def fill_query(query: str, key: str) -> str:
+    """The query with what its ${NAME}s stand for, each as it stands between single quotes.
+
+    Raises ConfigError where a variable is not set, or a text of the query is missing.
+    """
+    for start, end in find_literals(query):
+        if query[start:end] == HIDDEN:
+            refuse_hidden(key)
+    return expand_variables(query, key, lambda value: value.replace("'", "''"))
 
 
 def compute_query_digest(source: SourceConfig) -> str:
@@ -272,7 +286,7 @@ def open_query(source: SourceConfig, key: str) -> SqlQuery:
     """
     if not _SELECT.match(source.query or ""):
         raise SourceError(
-            f"{key}.query begins with {excerpt(source.query or '', 20)!r}: "
+            f"{key}.query begins with {_find_first_word(source.query or '')!r}: "
             "it must be a SELECT, and changes nothing"
         )
     url = parse_database_url(source.sql or "", f"{key}.sql")
@@ -283,12 +297,17 @@ def open_query(source: SourceConfig, key: str) -> SqlQuery:
         host = url.host or ""
         if url.port:
             host += f":{url.port}"
-        shown = conceal(f"{host}/{url.database or ''}", source.sql)
+        shown = source.secrets.conceal_known(f"{host}/{url.database or ''}")
         place = f"{url.get_backend_name()}://{shown}"
     # Two queries on one database are two units.
     query = SqlQuery(source, url, f"{place}#{compute_query_digest(source)}", key)
     query.check()
     return query
+
+
+def _find_first_word(query: str) -> str:
+    """What kind of statement a query is, without what it says."""
+    return excerpt(hide_literals(query), 20).partition(" ")[0]
 
 
 def _refuse_missing_file(url: URL, place: str, key: str) -> None:
@@ -307,7 +326,7 @@ def parse_database_url(setting: str, key: str) -> URL:
     Raises SourceError where it is none. Its text is not shown: it may hold a password.
     """
     try:
-        url = make_url(expand_variables(setting, key))
+        url = make_url(open_variables(setting, key))
     except (ArgumentError, ValueError):
         shown = "sqlite:///file.db or postgresql://user:${PASSWORD}@host/database"
         raise SourceError(f"{key} is no SQLAlchemy URL: write it as in {shown}") from None

@@ -1,62 +1,86 @@
 """`${NAME}` in the audit file: what the environment holds goes in where a place is opened, and
 comes out of every text that is shown.
 
-Settings keep the text as it was written; `expand_variables` is called where a file, database or
-server is opened, `conceal` wherever something is said about it.
+Settings keep the text as it was written; `open_variables` is called where a file, database or
+server is opened; whatever is said about it passes `poisonwatch/text/secrets.py`.
 """
 
 import os
 import re
-from urllib.parse import quote, unquote
+from collections.abc import Callable
+from urllib.parse import quote
 
 from poisonwatch.errors import ConfigError
-from poisonwatch.text.redaction import find_secrets, redact_url
+from poisonwatch.text.addresses import HIDDEN, parse_address
 
 _VARIABLE_NAME = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_USER_BEGIN = re.compile(r"://[^/@:]{0,200}:$")
+_LONGEST_USER = 300  # characters before a password, with the scheme
 
 
-def expand_variables(text: str, key: str) -> str:
-    """The text of setting `key` with every ${NAME} replaced by that environment variable.
+def open_variables(text: str, key: str) -> str:
+    """As `expand_variables`, of a setting that is used now.
+
+    Raises ConfigError also where *** stands in it: a run directory names no secrets, and its
+    config.yaml repeats the run once they are put back.
+    """
+    address = parse_address(text)
+    if address is not None:
+        hidden = (address.user, address.password, *(value for _, value in address.pairs))
+        if HIDDEN in hidden:
+            refuse_hidden(key)
+    return expand_variables(text, key)
+
+
+def refuse_hidden(key: str) -> None:
+    """Raises ConfigError: this setting was written without its secrets."""
+    raise ConfigError(
+        f"{key} holds {HIDDEN} where a secret stood, which a run directory does not keep: "
+        "write ${NAME} in its place, and set that environment variable"
+    )
+
+
+def expand_variables(
+    text: str, key: str, quote_value: Callable[[str], str] = lambda value: value
+) -> str:
+    """The text of setting `key` with every ${NAME} replaced by that environment variable, as
+    `quote_value` writes it.
 
     A variable that is the whole user name or password of a URL may hold any characters: it is
     quoted. Raises ConfigError where one is not set.
     """
 
-    def look_up(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
+    def look_up(name: str) -> str:
+        found = os.environ.get(name)
         if found is None:
             raise ConfigError(
-                f"{key}: the environment variable {match[1]} is not set: "
-                f"set it, or write its value in place of {match[0]}"
+                f"{key}: the environment variable {name} is not set: "
+                f"set it, or write its value in place of ${{{name}}}"
             )
-        before, after = text[: match.start()], text[match.end() :]
+        return quote_value(found)
+
+    return _fill(text, look_up)
+
+
+def fill_variables(text: str) -> str:
+    """As `expand_variables`; what is not set is empty."""
+    return _fill(text, lambda name: os.environ.get(name, ""))
+
+
+def find_variables(text: str) -> list[str]:
+    """The names of the variables in a text."""
+    return _VARIABLE_NAME.findall(text)
+
+
+def _fill(text: str, look_up: Callable[[str], str]) -> str:
+    def write(match: re.Match[str]) -> str:
+        found = look_up(match[1])
+        before = text[max(match.start() - _LONGEST_USER, 0) : match.start()]
+        after = text[match.end() : match.end() + _LONGEST_USER]
         is_user = before.endswith("://") and re.match(r"(:[^/@]*)?@", after)
-        is_password = re.search(r"://[^/@:]*:$", before) and after.startswith("@")
+        is_password = _USER_BEGIN.search(before) and after.startswith("@")
         if is_user or is_password:
             return quote(found, safe="")
         return found
 
-    return _VARIABLE_NAME.sub(look_up, text)
-
-
-def conceal(text: str, *settings: str | None) -> str:
-    """The text without what the environment put into the `settings` (${NAME} again), and without
-    their passwords and tokens (***).
-    """
-    shown: dict[str, str] = {}
-    for setting in settings:
-        if not setting:
-            continue
-        expanded = _VARIABLE_NAME.sub(lambda match: os.environ.get(match[1], ""), setting)
-        # Whoever speaks of a place may have quoted it, or not.
-        for secret in find_secrets(expanded):
-            shown |= dict.fromkeys((secret, unquote(secret)), "***")
-        for name in _VARIABLE_NAME.findall(setting):
-            value = os.environ.get(name, "")
-            shown |= dict.fromkeys((value, quote(value, safe="")), f"${{{name}}}")
-    shown.pop("", None)
-    # A short value may be a part of a longer one, whose rest would stay.
-    longest_first = sorted(shown, key=len, reverse=True)
-    if longest_first:
-        text = re.sub("|".join(map(re.escape, longest_first)), lambda match: shown[match[0]], text)
-    return redact_url(text)
+    return _VARIABLE_NAME.sub(write, text)

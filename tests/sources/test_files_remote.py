@@ -313,9 +313,9 @@ def test_password_and_token_in_a_web_address_are_used_and_not_told(
     monkeypatch.setenv("WEB_PASSWORD", SECRET)
     with web_server(tmp_path, Guarded) as url:
         host = url.removeprefix("http://")
-        for password, shown in ((SECRET, "***"), ("${WEB_PASSWORD}", "${WEB_PASSWORD}")):
+        for password in (SECRET, "${WEB_PASSWORD}"):
             rows = read(f"http://ann:{password}@{host}/a.jsonl?token={SECRET}token")
-            assert list(rows) == [f"http://ann:{shown}@{host}/a.jsonl?token=***"]
+            assert list(rows) == [f"http://{host}/a.jsonl"]
             assert SECRET not in repr(rows)
             assert "is not JSON" in refusal(f"http://ann:{password}@{host}/broken.json")
             assert "does not exist" in refusal(

@@ -312,16 +312,16 @@ def test_url_with_a_token_in_its_query_is_read_and_named_without_it(tmp_path: Pa
         with pytest.raises(SourceError) as caught:
             read_source(source(f"{url}/none.jsonl?token=hunter2"))
     assert turns(rows) == DRAFTS
-    assert {row.source for row in rows.raw} == {f"{url}/rows.jsonl?token=***"}
+    assert {row.source for row in rows.raw} == {f"{url}/rows.jsonl"}
     assert "hunter2" not in str(caught.value)
 
 
 def test_secrets_in_urls_stay_out_of_messages() -> None:
-    """Passwords and tokens become ***."""
+    """Of an address scheme, host and path are told."""
     with pytest.raises(SourceError) as caught:
         check_source(source("magic://user:hunter2@host/rows.jsonl?token=hunter3"))
     assert "hunter" not in str(caught.value)
-    assert "***" in str(caught.value)
+    assert "magic://host/rows.jsonl" in str(caught.value)
 
 
 def test_names_below_the_audit_folder_are_relative(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_names_below_the_audit_folder_are_relative(tmp_path: Path) -> None:
     config = source("x", base=tmp_path)
     assert config.get_display_name(str(tmp_path / "data" / "a.jsonl")) == "data/a.jsonl"
     assert config.get_display_name("/elsewhere/a.jsonl") == "/elsewhere/a.jsonl"
-    assert config.get_display_name("https://u:pw@host/a.jsonl") == "https://u:***@host/a.jsonl"
+    assert config.get_display_name("https://u:pw@host/a.jsonl") == "https://host/a.jsonl"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import ConfigError
 from poisonwatch.integrations.log_capture import capture_logs
-from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.environment import open_variables
 
 
 def check_targets(config: AuditConfig) -> None:
@@ -16,7 +16,7 @@ def check_targets(config: AuditConfig) -> None:
         # Every command asks: Apprise is loaded only where somebody is to be notified by it.
         import apprise
 
-        url = expand_variables(target.setting.url, "alerts")
+        url = open_variables(target.setting.url, "alerts")
         # What cannot be read may hold a token all the same: its log would show it.
         with capture_logs():
             known = apprise.Apprise.instantiate(url) is not None

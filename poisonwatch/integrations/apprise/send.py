@@ -3,7 +3,7 @@
 import apprise
 from apprise.common import OverflowMode
 
-from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.environment import open_variables
 
 # What Apprise calls severities: it chooses a chat's colours and PagerDuty's severity by them.
 APPRISE_TYPES = {"low": "info", "medium": "warning", "high": "failure"}
@@ -19,7 +19,7 @@ def send_to_url(url: str, title: str, body: str, kind: str) -> str | None:
 
     Raises ConfigError where the URL names a variable that is not set.
     """
-    server = apprise.Apprise.instantiate(expand_variables(url, "alerts"), asset=APPRISE_ASSET)
+    server = apprise.Apprise.instantiate(open_variables(url, "alerts"), asset=APPRISE_ASSET)
     if server is None:
         return "is no Apprise URL"
     # A message that is too long for a medium is refused by it: unless the user says otherwise, it

@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
-from poisonwatch.text.display import get_first_line
-from poisonwatch.text.environment import conceal, expand_variables
+from poisonwatch.text.environment import open_variables
+from poisonwatch.text.redaction import show_place
 
 # MLflow's own errors, those of a SQLite store that this process opens itself, and those of sockets
 # and of folders of artifacts.
@@ -39,16 +39,16 @@ def make_mlflow_client(config: AuditConfig) -> MlflowClient:
     """A client of the audit's tracking server, whose model registry is used too, whatever this
     process or its environment have set.
     """
-    uri = expand_variables(config.tracking, "tracking")
+    uri = open_variables(config.tracking, "tracking")
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> OperationError:
     """What MLflow did, without secrets, as an error to be raised."""
-    server = f"MLflow at {conceal(config.tracking)}"
+    server = f"MLflow at {show_place(config.tracking)}"
     if "Max retries exceeded" in str(error):
         return OperationError(
             f"{server} cannot be reached: start it, and `poisonwatch sync` tells it what it missed"
         )
     # MLflow's messages repeat the address, at times with the password.
-    return OperationError(f"{server} {what}: {conceal(get_first_line(error), config.tracking)}")
+    return OperationError(f"{server} {what}: {config.find_secrets().conceal_error(error)}")

@@ -44,7 +44,7 @@ def upload_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) -
         # Last: a run that is not finished is one that lacks something.
         client.set_terminated(run_id, "FINISHED")
     except UNAVAILABLE as error:
-        raise make_mlflow_error(config, "failed", error) from error
+        raise make_mlflow_error(config, "failed", error) from None
 
 
 def _collect_metrics(report: Mapping[str, Any]) -> dict[str, float]:

@@ -35,7 +35,8 @@ from poisonwatch.ledger.reviews import (
     record_answer,
 )
 from poisonwatch.text.display import excerpt, make_visible
-from poisonwatch.text.environment import conceal, expand_variables
+from poisonwatch.text.environment import open_variables
+from poisonwatch.text.redaction import show_place
 
 QUESTION = "verdict"  # the name of the assessment that a person makes
 INSTRUCTION = (
@@ -100,14 +101,14 @@ def use_review_client(config: AuditConfig) -> Iterator[tuple[TracingClient, str]
         raise _make_too_old_error(config)
     try:
         experiment_id = find_or_create_experiment(make_mlflow_client(config), config)
-        yield TracingClient(expand_variables(config.tracking, "tracking")), experiment_id
-    except NotImplementedError as error:
+        yield TracingClient(open_variables(config.tracking, "tracking")), experiment_id
+    except NotImplementedError:
         # A store that knows no reviews, as a folder of files.
-        raise _make_too_old_error(config) from error
+        raise _make_too_old_error(config) from None
     except UNAVAILABLE as error:
         if _is_too_old(error):
-            raise _make_too_old_error(config) from error
-        raise make_mlflow_error(config, "took no reviews", error) from error
+            raise _make_too_old_error(config) from None
+        raise make_mlflow_error(config, "took no reviews", error) from None
 
 
 def _is_too_old(error: BaseException) -> bool:
@@ -119,7 +120,7 @@ def _is_too_old(error: BaseException) -> bool:
 
 def _make_too_old_error(config: AuditConfig) -> OperationError:
     return OperationError(
-        f"MLflow at {conceal(config.tracking)} has no review queues: "
+        f"MLflow at {show_place(config.tracking)} has no review queues: "
         "upgrade it to 3.14 or later, or set `review: false`"
     )
 

@@ -18,7 +18,7 @@ from poisonwatch.integrations.mlflow.client import (
 )
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.reports.links import make_mlflow_run_url
-from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.environment import open_variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def open_audit_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> d
         experiment_id = find_or_create_experiment(client, config)
         return list_run_ids(find_or_create_run(client, experiment_id, tags, name=audit_id))
     except UNAVAILABLE as error:
-        raise make_mlflow_error(config, "cannot be used", error) from error
+        raise make_mlflow_error(config, "cannot be used", error) from None
 
 
 def list_tracked_runs(config: AuditConfig, most: int) -> dict[str, TrackedRun]:
@@ -65,7 +65,7 @@ def list_tracked_runs(config: AuditConfig, most: int) -> dict[str, TrackedRun]:
             max_results=most,
         )
     except UNAVAILABLE as error:
-        raise make_mlflow_error(config, "cannot be used", error) from error
+        raise make_mlflow_error(config, "cannot be used", error) from None
     tracked = (_to_tracked_run(config, run) for run in runs)
     return {run.audit_id: run for run in tracked}
 
@@ -143,7 +143,7 @@ def to_milliseconds(time: str) -> int:
 
 def _locate_artifacts(config: AuditConfig) -> str | None:
     """Artifacts of a SQLite store lie in `mlartifacts` next to it; a server decides for itself."""
-    tracking = expand_variables(config.tracking, "tracking")
+    tracking = open_variables(config.tracking, "tracking")
     if not tracking.startswith("sqlite:///"):
         return None
     # Left to itself MLflow takes the folder in which the audit happens to be started.

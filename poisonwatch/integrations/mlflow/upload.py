@@ -70,7 +70,7 @@ def upload_pending(ledger: Ledger, config: AuditConfig) -> int:
                 continue
             mark_audit_delivered(ledger, past.number, MLFLOW, ids)
     except UNAVAILABLE as error:
-        raise make_mlflow_error(config, "failed", error) from error
+        raise make_mlflow_error(config, "failed", error) from None
     if refused is not None:
         raise make_mlflow_error(config, "refused an audit", refused) from refused
     if changed is not None:

@@ -57,7 +57,7 @@ def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
         raise OperationError(
             "the Prefect server did not take the audit's artifacts and events: "
             f"{get_first_line(error)}"
-        ) from error
+        ) from None
     if changed is not None:
         raise changed
     return len(pending)
