@@ -13,7 +13,7 @@ from poisonwatch.text.secrets import Secrets, hide_message_address
 from poisonwatch.text.statements import hide_literals
 
 # Settings that name a place, by section.
-PLACES = ("state", "tracking", "mlflow_ui", "dashboard")
+SERVERS = ("state", "tracking", "mlflow_ui", "dashboard")
 SOURCES = ("source", "reference")
 SOURCE_PLACES = ("path", "sql", "hub")
 MODEL_PLACES = ("name", "adapter")
@@ -23,8 +23,8 @@ COMPUTE_PLACES = ("address", "folder")
 def make_public(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of an audit, as plain JSON, without their secrets."""
     public = dict(settings)
-    for key in PLACES:
-        public[key] = _write_place(settings[key])
+    for key in SERVERS:
+        public[key] = _write_place(settings[key], of_server=True)
     for key in SOURCES:
         public[key] = settings[key] and _make_source_public(settings[key])
     public["model"] = _write_places(settings["model"], MODEL_PLACES)
@@ -41,8 +41,8 @@ def make_public(settings: dict[str, Any]) -> dict[str, Any]:
 
 def find_secrets(settings: Mapping[str, Any]) -> Secrets:
     """The secrets of the settings of an audit, as plain JSON."""
-    places = [settings[key] for key in PLACES]
-    places += settings["sentinels"]
+    servers = [settings[key] for key in SERVERS]
+    places = list(settings["sentinels"])
     places += [settings["model"][key] for key in MODEL_PLACES]
     places += [settings["compute"][key] for key in COMPUTE_PLACES]
     queries = []
@@ -54,7 +54,7 @@ def find_secrets(settings: Mapping[str, Any]) -> Secrets:
     signing = settings["signing"]
     places += [signing["key"], signing["command"]]
     messages += _list_arguments(signing["command"] or "")
-    return Secrets(places, messages, queries)
+    return Secrets(places, messages, queries, servers)
 
 
 def _list_arguments(command: str) -> list[str]:
@@ -77,11 +77,11 @@ def _write_places(section: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str
     return {**section, **{key: _write_place(section[key]) for key in keys}}
 
 
-def _write_place(place: str | None) -> str | None:
+def _write_place(place: str | None, of_server: bool = False) -> str | None:
     """A place as it can be opened again once its secrets are put back; a path as it is."""
     if not place or "://" not in place:
         return place
-    address = parse_address(place)
+    address = parse_address(place, of_server)
     if address is None or "::" in place.partition("://")[0]:
         return redact_url(place)
     return write_address(address)

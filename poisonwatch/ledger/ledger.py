@@ -190,7 +190,7 @@ class Ledger:
             yield ledger
         except SQLAlchemyError as error:
             # SQLAlchemy's own words repeat statement and values, which hold rows.
-            cause = Secrets([url]).conceal_error(getattr(error, "orig", None) or error)
+            cause = Secrets(servers=[url]).conceal_error(getattr(error, "orig", None) or error)
             # Not chained: whoever logs it would log the statement.
             raise OperationError(f"the ledger at {conceal(url, url)} failed: {cause}") from None
         finally:

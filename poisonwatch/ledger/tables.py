@@ -325,7 +325,7 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
 
 def _describe_failure(url: str, error: BaseException) -> str:
     # The driver's own words: SQLAlchemy's repeat the statement.
-    cause = Secrets([url]).conceal_error(getattr(error, "orig", None) or error)
+    cause = Secrets(servers=[url]).conceal_error(getattr(error, "orig", None) or error)
     return f"{conceal(url, url)} cannot be used ({cause})"
 
 

@@ -58,7 +58,7 @@ def _clean_address(address: str) -> str | None:
     # password, or will once a variable is filled in, must not go into a report or a message.
     if not address.startswith(("http://", "https://")) or "${" in address:
         return None
-    parsed = parse_address(address)
+    parsed = parse_address(address, of_server=True)
     if parsed is None or parsed.names_user or "@" in address:
         return None
     shown = show_address(parsed)

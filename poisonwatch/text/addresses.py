@@ -146,13 +146,15 @@ def is_plain(value: str) -> bool:
     return value.lower() in _PLAIN_VALUES
 
 
-def parse_address(text: str) -> Address | None:
-    """The parts of a URL; None where the text is none."""
+def parse_address(text: str, of_server: bool = False) -> Address | None:
+    """The parts of a URL; None where the text is none. In the path of a server, as a tracking
+    server's or a dashboard's, there is no @; in that of a file there may be.
+    """
     scheme, separator, rest = text.partition("://")
     if not separator or (scheme and not _SCHEME.fullmatch(scheme)):
         return None
     kind = scheme.partition("+")[0].lower()
-    start = _find_place(rest, kind)
+    start = _find_place(rest, kind, of_server)
     user, _, password = rest[: max(start - 1, 0)].partition(":")
     rest = rest[start:]
     fragment = ""
@@ -174,7 +176,7 @@ def _split_query(rest: str, kind: str) -> tuple[str, str]:
     return rest[: mark.start()], rest[mark.end() :]
 
 
-def _find_place(rest: str, kind: str) -> int:
+def _find_place(rest: str, kind: str, of_server: bool) -> int:
     """Where the host begins in what follows `://`: behind the @ that ends the password."""
     last = rest.rfind("@") + 1
     if not last or kind in ARCHIVES or (kind in FILES and rest.startswith("/")):
@@ -184,7 +186,7 @@ def _find_place(rest: str, kind: str) -> int:
     if certain is not None:
         return certain.end()
     # The name of a database has no @; that of a file may.
-    if kind in DATABASES:
+    if kind in DATABASES or of_server:
         return last
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:

@@ -88,10 +88,12 @@ def redact_url(text: str) -> str:
     return "".join(parts)
 
 
-def show_place(setting: str) -> str:
-    """A setting that names a place, as an address or a path: what may be shown of it."""
+def show_place(setting: str, of_server: bool = False) -> str:
+    """A setting that names a place, as an address or a path: what may be shown of it; `of_server`
+    is `parse_address`'s.
+    """
     inner, last = _split_chain(setting)
-    address = parse_address(last)
+    address = parse_address(last, of_server)
     if address is None:
         return inner + redact_url(last)
     return inner + show_address(address)

@@ -55,14 +55,16 @@ SECRET_VARIABLES = (
     "RAY_AUTH_TOKEN",
 )
 
+_DOUBLED = re.compile(r"'((?:[^']|'')*+)'")
+_ESCAPED = re.compile(r"'((?:[^'\\]|\\.|'')*+)'", re.DOTALL)
 _MARKS = re.compile(r"[\s/:@#?&=%'\"\\;,]+")
 _TOKEN_LIKE = re.compile(r"(?=.*\d).{6,}|.{16,}", re.DOTALL)
 _HOST_LIKE = re.compile(r"localhost|\[.*\]|\d+(?:\.\d+){3}|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}")
 
 
 class Secrets:
-    """The secrets of some settings; `messages` are addresses whose every part may be one, as those
-    of Apprise, and `queries` are SQL.
+    """The secrets of some settings that name files, or `servers`; `messages` are addresses whose
+    every part may be one, as those of Apprise, and `queries` are SQL.
     """
 
     def __init__(
@@ -70,12 +72,17 @@ class Secrets:
         settings: Iterable[str | None] = (),
         messages: Iterable[str | None] = (),
         queries: Iterable[str | None] = (),
+        servers: Iterable[str | None] = (),
     ) -> None:
         self._shown: dict[str, str] = {}
         for setting in filter(None, settings):
             self._add(setting, _find_in_setting)
             if "://" in setting:
                 self._shown.setdefault(setting, show_place(setting))
+        for setting in filter(None, servers):
+            self._add(setting, _find_in_server)
+            if "://" in setting:
+                self._shown.setdefault(setting, show_place(setting, of_server=True))
         for setting in filter(None, messages):
             self._add(setting, _find_in_message)
             self._shown[setting] = hide_message_address(setting)
@@ -179,9 +186,13 @@ def _list_forms(secret: str) -> Iterator[str]:
         yield " ".join(plain.split())
 
 
-def _find_in_setting(setting: str) -> Iterator[str]:
+def _find_in_server(setting: str) -> Iterator[str]:
+    return _find_in_setting(setting, of_server=True)
+
+
+def _find_in_setting(setting: str, of_server: bool = False) -> Iterator[str]:
     """The secrets of a setting that names a place: an address, or a string of libpq's."""
-    address = parse_address(setting)
+    address = parse_address(setting, of_server)
     if address is None:
         yield from _find_named(setting)
         return
@@ -213,8 +224,11 @@ def _find_in_message(setting: str) -> Iterator[str]:
 
 def _find_in_query(query: str) -> Iterator[str]:
     """The texts of a statement, each of which may be a password."""
-    for start, end in find_literals(query):
-        literal = query[start:end]
+    literals = [query[start:end] for start, end in find_literals(query)]
+    # Databases do not agree on what a backslash before a quote is: a text is known either way.
+    for text in (_DOUBLED, _ESCAPED):
+        literals += [match[1] for match in text.finditer(query)]
+    for literal in dict.fromkeys(literals):
         yield literal
         yield literal.replace("''", "'")
         yield from _find_named(literal)

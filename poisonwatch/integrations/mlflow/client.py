@@ -45,7 +45,7 @@ def make_mlflow_client(config: AuditConfig) -> MlflowClient:
 
 def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> OperationError:
     """What MLflow did, without secrets, as an error to be raised."""
-    server = f"MLflow at {show_place(config.tracking)}"
+    server = f"MLflow at {show_place(config.tracking, of_server=True)}"
     if "Max retries exceeded" in str(error):
         return OperationError(
             f"{server} cannot be reached: start it, and `poisonwatch sync` tells it what it missed"

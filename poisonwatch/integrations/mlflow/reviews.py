@@ -120,7 +120,7 @@ def _is_too_old(error: BaseException) -> bool:
 
 def _make_too_old_error(config: AuditConfig) -> OperationError:
     return OperationError(
-        f"MLflow at {show_place(config.tracking)} has no review queues: "
+        f"MLflow at {show_place(config.tracking, of_server=True)} has no review queues: "
         "upgrade it to 3.14 or later, or set `review: false`"
     )
 
