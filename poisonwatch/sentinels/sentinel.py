@@ -105,8 +105,8 @@ def read_sentinel_text(place: str) -> str:
     """
     if "://" in place:
         raise SentinelError(
-            f"sentinels are files and packs, and {show_place(place)} is a URL: download it, look at it, and "
-            "name the file"
+            f"sentinels are files and packs, and {show_place(place)} is a URL: download it, look "
+            "at it, and name the file"
         )
     try:
         return read_yaml_text(Path(place))
