@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from audits import benign, write_audit, write_rows
+from audits import benign, planted, write_audit, write_rows
 from planted_secrets import count_in_files, count_in_text, plant_in_settings
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.testing.utilities import prefect_test_harness
@@ -59,7 +59,7 @@ def settings(tmp_path: Path, ledger_url: str, refusing: HttpReceiver) -> Iterato
     """Settings of an audit that works, each with the secret where it may have one."""
     data = tmp_path / "data"
     data.mkdir()
-    write_rows(data / "rows.jsonl", benign(24))
+    write_rows(data / "rows.jsonl", benign(21) + planted())
     trusted = create_engine(f"sqlite:///{data / 'trusted.db'}")
     with trusted.begin() as connection:
         connection.execute(text("CREATE TABLE t (prompt TEXT, response TEXT)"))
@@ -111,7 +111,7 @@ def test_an_audit_leaves_no_secret_anywhere(
     targets refuse, do not exist, or do not answer. A second run fails while it is at work.
     """
     config = write_audit(tmp_path / "in", tiny_folder, **settings)
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     with prefect_test_harness(server_startup_timeout=120):
         outcome = audit(str(config), str(tmp_path / "out" / "run"))
         assert outcome.summary["counts"]["new"] == 24
@@ -174,8 +174,8 @@ def test_a_command_that_fails_tells_no_secret(
 ) -> None:
     """Whatever setting is wrong, and also where nobody quoted its password."""
     caplog.set_level(logging.DEBUG)
-    planted = plant_in_settings(secret)[key]
-    config = write_audit(tmp_path / "in", tiny_folder, rows=benign(0), **{key: planted})
+    setting = plant_in_settings(secret)[key]
+    config = write_audit(tmp_path / "in", tiny_folder, rows=benign(0), **{key: setting})
     for command in (
         ["audit", str(config), "--engine", "inline", "--run-dir", str(tmp_path / "run")],
         ["history", str(config)],
