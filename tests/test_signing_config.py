@@ -1,10 +1,12 @@
 """The section `signing`: where keys are, and that they stay there."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from paths import ROOT
 from signing import sign_by_command
 
 from poisonwatch.attestation.envelope import find_signers
@@ -134,3 +136,24 @@ def test_what_cannot_sign_is_one_line(tmp_path: Path, signing: dict[str, Any], s
     with pytest.raises(ConfigError, match=said) as error:
         load(tmp_path, **signing).signing.load_signer()
     assert "\n" not in str(error.value)
+
+
+def test_every_section_in_the_docs_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/signing.md: each `signing:` loads, and those of keys in files sign once they are made."""
+    text = (ROOT / "docs" / "signing.md").read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL))
+    shown = [
+        yaml.safe_load(part)["signing"] for part in re.split(r"(?m)^(?=signing:)", blocks) if part
+    ]
+    assert len(shown) == 5
+    for folder in ("keys", "keys-2027"):
+        made = create_keys(tmp_path / folder)
+    monkeypatch.setenv("POISONWATCH_SIGNING_KEY", (tmp_path / "keys/poisonwatch.key").read_text())
+    (tmp_path / "keys" / "kms.pub").write_bytes(made.public.read_bytes())
+    monkeypatch.setenv("KMS_KEY", "projects/p/keys/k")
+    for section in shown:
+        config = load(tmp_path, **section)
+        if "command" in section:
+            assert config.signing.load_signer() is not None
+        else:
+            assert signs(config)
