@@ -46,7 +46,7 @@ def test_a_head_must_still_be_there(signed_ledger: Ledger, tmp_path: Path) -> No
     [
         ("UPDATE rows SET status = 'clean' WHERE status = 'flagged'", "status"),
         ("UPDATE rows SET status = 'clean', decided = 'benign' WHERE status = 'flagged'", "status"),
-        ("UPDATE records SET statement = replace(statement, 'clean', 'cleen')", "record 1"),
+        ("UPDATE records SET statement = replace(statement, 'clean', 'cleen')", "record 2"),
         ("DELETE FROM records WHERE number = 1", "record 1"),
         ("UPDATE records SET hash = 'x' WHERE number = 2", "record 2"),
     ],
