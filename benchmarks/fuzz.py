@@ -317,7 +317,7 @@ def run_atheris(name: str, seconds: float, seed: int) -> str:
 
 def be_libfuzzer(name: str, corpus: str) -> None:
     """Hand this process over to atheris, which ends it."""
-    import atheris
+    import atheris  # type: ignore[import-untyped]
 
     options = os.environ.get("FUZZ_OPTIONS", "").split()
     atheris.instrument_all()

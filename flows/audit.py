@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, runtime
 
-from poisonwatch.atomic import open_run_folder, open_scratch_folder, sync_tree
+from poisonwatch.atomic import open_run_folder, open_scratch_folder, refuse_unfit_name, sync_tree
 from poisonwatch.checkpoints.key import compute_checkpoint_key
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.concealment import conceal_all
@@ -86,6 +86,7 @@ def run_audit_stages(
     rows are judged, while verdicts are explained or people notified, is told and costs no verdict.
     """
     attempts = engine.attempts
+    refuse_unfit_name(run_dir)
     audit_id = make_audit_id()
     # Before anything is pulled: what is not installed now is not installed later.
     if config.compute.engine == "ray":

@@ -100,6 +100,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def refuse_unfit_name(run_dir: Path) -> None:
+    """Raises InputError where a run directory has a name that no ledger can hold."""
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"run directory {run_dir} has a name that is not UTF-8, which the ledger cannot hold: "
+            "choose another --run-dir"
+        ) from None
+
+
 @contextmanager
 def open_run_folder(run_dir: Path) -> Iterator[Path]:
     """Yield `<run_dir>.part` to write into; it becomes `run_dir` when the block ends well, and is

@@ -10,6 +10,7 @@ import pytest
 from poisonwatch.atomic import (
     open_run_folder,
     read_jsonl,
+    refuse_unfit_name,
     remove,
     replace_file,
     sync_file,
@@ -161,6 +162,12 @@ def test_a_run_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
         os.umask(before)
     made = [tmp_path / "runs", tmp_path / "runs" / "run", tmp_path / "runs" / "run" / "flags.jsonl"]
     assert [f"{path.stat().st_mode & 0o777:o}" for path in made] == ["700", "700", "600"]
+
+
+def test_a_run_directory_that_no_ledger_can_name_is_refused(tmp_path: Path) -> None:
+    refuse_unfit_name(tmp_path / "caf\u00e9")
+    with pytest.raises(InputError, match="not UTF-8, which the ledger cannot hold: choose another"):
+        refuse_unfit_name(tmp_path / os.fsdecode(b"caf\xe9"))
 
 
 def test_what_cannot_wait_for_a_disk_is_no_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ Here are opening, transactions, the lock and recovery; `batches` reads rows out,
 them in, `audits` opens and commits an audit.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -171,8 +172,9 @@ class Ledger:
         if self.engine.dialect.name == "sqlite":
             with self.read() as connection:
                 # SQLite's own word: a URL may name the file in many ways.
-                named = "SELECT file FROM pragma_database_list WHERE name = 'main'"
-                path = connection.exec_driver_sql(named).scalar_one()
+                # As bytes: a folder's name need not be UTF-8.
+                query = "SELECT CAST(file AS BLOB) FROM pragma_database_list WHERE name = 'main'"
+                path = os.fsdecode(connection.exec_driver_sql(query).scalar_one() or b"")
             # A ledger in memory has none.
             if path:
                 self._file = _identify_file(Path(path))

@@ -206,6 +206,14 @@ def test_a_ledger_that_stays_is_taken_for_itself(name: str, tmp_path: Path) -> N
             ledger.set_audit_state(1, "finished")
 
 
+def test_a_ledger_may_lie_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 are as good as others."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        ledger.set_audit_state(1, "finished")
+    assert (folder / "ledger.db").is_file()
+
+
 def test_decisions_wait_for_the_disk_and_pulls_do_not(ledger: Ledger) -> None:
     """2 is FULL, 1 NORMAL; the one does not stay for the other on a connection that both use."""
     found = []
