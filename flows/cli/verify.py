@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from poisonwatch.config import AuditConfig
+    from poisonwatch.ledger.differences import Difference
+    from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.verification.verify import Verification
 
 DIFFERENCES_SHOWN = 50
@@ -43,11 +46,12 @@ def verify(
     is none, 1 if there is.
 
     Checked are the chain of records and its signatures, decisions, audits with all that they found,
-    what rows are and their bytes, rows under review, and the run directories that are here. Nothing
-    is repaired.
+    what rows are, their bytes and where they stand, rows under review, the run directories that are
+    here, and the heads that MLflow's runs keep. Nothing is repaired.
 
     Example: `poisonwatch verify my-audit/audit.yaml`
     """
+    from dataclasses import replace
     from json import dumps
 
     from poisonwatch.attestation.keys import read_public_keys
@@ -63,6 +67,8 @@ def verify(
     progress = Bars(quiet=json).progress
     with Ledger.existing(settings.state) as ledger:
         found = verify_ledger(ledger, settings.name, keys or None, heads, progress)
+        witnesses, unheld = _ask_mlflow(ledger, settings)
+    found = replace(found, witnesses=witnesses, differences=[*found.differences, *unheld])
     if json:
         print(dumps(found.record()))
     else:
@@ -70,6 +76,20 @@ def verify(
     if found.is_whole:
         return 0
     return EXIT_DIFFERENT
+
+
+def _ask_mlflow(ledger: "Ledger", settings: "AuditConfig") -> tuple[int | None, list["Difference"]]:
+    """How many of MLflow's runs keep a head of the chain, None where none can be asked, and the
+    heads that the ledger does not hold.
+    """
+    from poisonwatch.errors import OperationError
+    from poisonwatch.integrations.mlflow.heads import check_heads
+
+    try:
+        return check_heads(ledger, settings)
+    # What cannot be asked proves nothing, and is told.
+    except OperationError:
+        return None, []
 
 
 def _print_verification(found: "Verification") -> None:
@@ -90,6 +110,10 @@ def _print_verification(found: "Verification") -> None:
     )
     print(f"checked: {', '.join(checked)}")
     print(f"head of the chain: {found.head}")
+    if found.witnesses is None:
+        print("MLflow cannot be asked for the heads that its runs keep")
+    else:
+        print(f"{plural(found.witnesses, 'MLflow run')} with a head of the chain")
     print(_describe_signatures(found))
     if found.older_ids:
         print(

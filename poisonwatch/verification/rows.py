@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched
+from poisonwatch.ledger.pull_records import check_pulls
 from poisonwatch.ledger.row_states import RowState, read_row_states
 from poisonwatch.ledger.tables import results
 from poisonwatch.verification.audits import UNREADABLE, check_audits
@@ -25,8 +26,10 @@ def check_rows(connection: Connection, numbers: Iterable[int]) -> list[Differenc
     were recorded, on the rows that they name; and every audit from the first one that counts for
     these rows on must be what its record says: a later one whose word on a row was taken out leaves
     no trace on the row itself. To be asked beside `verify_chain` and `verify_records`, which hold
-    the decisions and the records together.
+    the decisions and the records together. The files that hold the rows must be as they were
+    pulled.
     """
+    numbers = list(numbers)
     differences: list[Difference] = []
     first: int | None = None
     try:
@@ -36,7 +39,11 @@ def check_rows(connection: Connection, numbers: Iterable[int]) -> list[Differenc
             found = connection.execute(earliest).scalar_one()
             if found is not None:
                 first = min(found, first or found)
-        checks = [check_decisions_end(connection), check_decided_rows(connection)]
+        checks: list[Iterable[Difference]] = [
+            check_decisions_end(connection),
+            check_decided_rows(connection),
+            check_pulls(connection, numbers),
+        ]
         if first is not None:
             checks.append(check_audits(connection, first))
         differences.extend(chain.from_iterable(checks))

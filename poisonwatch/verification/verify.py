@@ -10,6 +10,7 @@ from poisonwatch.attestation.keys import PublicKey
 from poisonwatch.ledger.chain_tables import records
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.pull_records import check_pulls
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head, verify_records
 from poisonwatch.ledger.row_states import read_row_states
 from poisonwatch.ledger.tables import audits, decisions
@@ -31,7 +32,8 @@ class Verification:
     `signed` records are by trusted keys, `history` ones are older than the chain; `present`
     signatures are in the ledger. `older_ids` are of rows whose ids an earlier version computed in
     another way. Of `run_dirs`, `unsealed` ones are of before there were checksums; those that are
-    not on this machine are `away`.
+    not on this machine are `away`. `witnesses` are MLflow runs that keep a head of the chain; None:
+    MLflow was not asked.
     """
 
     differences: Sequence[Difference]
@@ -49,6 +51,7 @@ class Verification:
     asked_for_keys: bool
     signed: int
     history: int
+    witnesses: int | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -71,6 +74,7 @@ class Verification:
             "ids_of_earlier_versions": self.older_ids,
             "run_directories_without_checksums": self.unsealed,
             "run_directories_elsewhere": self.away,
+            "mlflow_runs_with_a_head": self.witnesses,
             "signatures": {
                 "present": self.signatures,
                 "signed_by_trusted_keys": self.signed if self.asked_for_keys else None,
@@ -102,6 +106,7 @@ def verify_ledger(
             "the audits": lambda: check_audits(connection, progress=progress),
             "the rows' states": lambda: check_states(read_row_states(connection)),
             "the rows' contents": lambda: contents.check(connection, progress),
+            "the pulls": lambda: check_pulls(connection),
             "the rows under review": lambda: check_reviews(connection),
             "the run directories": lambda: runs.check(connection),
         }

@@ -2,6 +2,8 @@
 should somebody cut the ledger off, or put another in its place.
 """
 
+from pathlib import Path
+
 from mlflow import MlflowClient
 
 from poisonwatch.config import AuditConfig
@@ -14,6 +16,7 @@ from poisonwatch.integrations.mlflow.client import (
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head
+from poisonwatch.text.environment import expand_variables
 
 CHAIN = "poisonwatch.chain"  # tag of runs
 RUNS_PER_PAGE = 1000
@@ -34,6 +37,10 @@ def check_heads(ledger: Ledger, config: AuditConfig) -> tuple[int, list[Differen
     """How many runs of the audit's experiment were told a head, and those whose head the ledger
     does not hold. Raises OperationError where the server cannot be used.
     """
+    # To ask MLflow for a store that is not there makes one.
+    store = expand_variables(config.tracking, "tracking").partition("sqlite:///")[2]
+    if store and not Path(store).is_file():
+        return 0, []
     try:
         heads = _list_heads(make_mlflow_client(config), config.name)
     except UNAVAILABLE as error:

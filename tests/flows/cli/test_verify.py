@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from audits import write_audit
+from mlflow import MlflowClient
 from tampering import tamper
 
 from poisonwatch.config_file import load_config
@@ -114,3 +115,36 @@ def test_a_file_of_a_run_directory_that_was_changed_is_named(
     finally:
         flags.write_bytes(before)
     assert run("verify", str(audited)) == 0
+
+
+def test_a_place_that_was_changed_is_found_by_verify_and_by_the_gate(
+    audited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One clean row is said to stand where the flagged one does: nothing else of either differs."""
+    folder = tmp_path / "copy"
+    shutil.copytree(audited.parent, folder)
+    config = folder / "audit.yaml"
+    gate = "gate", str(folder / "cleared" / "manifest.json"), "--audit", str(config)
+    with Ledger.at(load_config(config).state) as ledger:
+        tamper(ledger, "UPDATE places SET row = 1 WHERE position = 1")
+    assert run("verify", str(config)) == 1
+    assert "file rows.jsonl of audit tiny: places" in capsys.readouterr().out
+    assert run(*gate) != 0
+    shown = capsys.readouterr()
+    assert "file rows.jsonl of audit tiny: places" in shown.out + shown.err
+
+
+def test_runs_in_mlflow_are_witnesses(audited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ledger that was put back to what it was before its audit is cut off."""
+    folder = audited.parent
+    assert run("verify", str(audited), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["mlflow_runs_with_a_head"] == 1
+    run_id = json.loads((folder / "run" / "summary.json").read_text())["mlflow_run_id"]
+    client = MlflowClient(load_config(audited).tracking)
+    head = client.get_run(run_id).data.tags["poisonwatch.chain"]
+    client.set_tag(run_id, "poisonwatch.chain", f"99:{'0' * 64}")
+    try:
+        assert run("verify", str(audited)) == 1
+        assert f"MLflow run {run_id}: expected 99:" in capsys.readouterr().out
+    finally:
+        client.set_tag(run_id, "poisonwatch.chain", head)
