@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from attack_connections import hold_connections, summarise_connections
 from attack_deciders import decide_at_once, summarise_deciders
+from attack_files import read_hostile_files, summarise_files
 from attack_kills import kill_batch, summarise_kills
 from attack_site import (
     Line,
@@ -37,6 +38,7 @@ from attack_site import (
     prepare_site,
     use_test_support,
 )
+from attack_tampering import summarise_tampering, tamper_with_all
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 BATCH = 25  # kills on one site
@@ -81,7 +83,7 @@ def warm_up(campaign: Campaign, model: Path) -> None:
         audit_inline(load_config(site.config), folder / "runs" / "first")
 
 
-def attack_kills(campaign: Campaign, model: Path) -> list[Line]:
+def attack_by_kills(campaign: Campaign, model: Path) -> list[Line]:
     per_database = campaign.kills // 2
     sizes = [min(BATCH, per_database - done) for done in range(0, per_database, BATCH)]
     found: dict[str, list[dict[str, Any]]] = {SQLITE: [], POSTGRESQL: []}
@@ -101,7 +103,7 @@ def attack_kills(campaign: Campaign, model: Path) -> list[Line]:
     return summarise_kills(found)
 
 
-def attack_deciders(campaign: Campaign, model: Path) -> list[Line]:
+def attack_by_deciders(campaign: Campaign, model: Path) -> list[Line]:
     found = {}
     with postgres_databases() as create:
         for database in (SQLITE, POSTGRESQL):
@@ -114,17 +116,32 @@ def attack_deciders(campaign: Campaign, model: Path) -> list[Line]:
     return summarise_deciders(found)
 
 
-def attack_connections(campaign: Campaign, model: Path) -> list[Line]:
+def attack_by_connections(campaign: Campaign, model: Path) -> list[Line]:
     def work(folder: Path) -> Any:
         return hold_connections(folder, model, connections=300, asked=20)
 
     return summarise_connections(campaign.keep("connections", work))
 
 
+def attack_by_tampering(campaign: Campaign, model: Path) -> list[Line]:
+    def work(folder: Path) -> Any:
+        return tamper_with_all(folder, model, note)
+
+    return summarise_tampering(campaign.keep("tampering", work))
+
+
+def attack_by_files(campaign: Campaign, model: Path) -> list[Line]:
+    """The model is not for rows that are never audited."""
+    del model
+    return summarise_files(campaign.keep("files", read_hostile_files))
+
+
 SECTIONS: dict[str, Callable[[Campaign, Path], list[Line]]] = {
-    "kills": attack_kills,
-    "connections": attack_connections,
-    "deciders": attack_deciders,
+    "kills": attack_by_kills,
+    "tampering": attack_by_tampering,
+    "files": attack_by_files,
+    "connections": attack_by_connections,
+    "deciders": attack_by_deciders,
 }
 
 

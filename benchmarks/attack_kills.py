@@ -195,8 +195,8 @@ def summarise_kills(batches: dict[str, list[dict[str, Any]]]) -> list[Line]:
         shown = f"{rows:,} rows: 0 lost, 0 twice, 0 else" if not lost else json.dumps(lost)
         what = f"kill -9 of an audit, {len(killed)} stages, {database}"
         lines.append(Line(what, killed.total(), "0 rows lost or twice", shown, not lost))
-        differences = sum(abs(batch["verify"]) for batch in found)
-        shown = f"{differences} differences"
+        differences = sum(batch["verify"] for batch in found)
+        shown = f"{differences} differences" if differences >= 0 else "it failed"
         what = f"`verify` with the key after each {database} batch"
         lines.append(Line(what, len(found), "0 differences", shown, not differences))
     return lines

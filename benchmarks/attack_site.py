@@ -5,6 +5,7 @@ table.
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,19 +92,18 @@ def run_forked(work: Callable[[], None], log: Path) -> int:
     if child:
         return child
     code = 1
-    try:
-        with log.open("ab") as file:
+    with log.open("a") as file:
+        try:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        work()
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+            sys.stdout = sys.stderr = file
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc(file=file)
+        finally:
+            file.flush()
+            os._exit(code)
 
 
 def run_cli(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,222 @@
+"""Every table of the ledger and every file beside it changed by hand: what finds it.
+
+An audit that signs, decisions, a signed release; then one change at a time, on a copy that is laid
+back each time. Asked of each: `verify`, `gate` with the key on the release, and on the rows that
+were flagged: these must never be cleared, whatever was changed.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attack_changes import Change, list_changes, list_file_changes
+from attack_forgeries import list_forgeries
+from attack_site import Line, Site, prepare_site, run_forked
+
+CLEARED, DIFFERENT = 0, 1
+# Columns that no verdict rests on: when something was read or told, and how often it was tried.
+OPERATIONAL = frozenset({"attempts", "delivered_at", "error", "first_seen", "read_at", "seen_at"})
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A site with a release, rows that were flagged in a file of their own, and a copy of all."""
+
+    site: Site
+    copy: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.site.folder / "cleared" / "manifest.json"
+
+    @property
+    def poison(self) -> Path:
+        return self.site.folder.parent / "poison.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        return self.site.folder / "poisonwatch.db"
+
+    def lay_back(self) -> None:
+        """Everything as it was before any change."""
+        shutil.rmtree(self.site.folder)
+        shutil.copytree(self.copy, self.site.folder, symlinks=True)
+
+
+@contextmanager
+def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
+    """Two audits, three decisions, and a release."""
+    from attack_site import use_test_support
+
+    use_test_support()
+    from audits import benign, write_rows
+    from endurance import make_rows
+    from ledgers import append
+
+    from poisonwatch.config_file import load_config
+    from poisonwatch.flows.audit import audit_inline
+
+    with prepare_site(folder / "site", model) as site:
+        # Two rows that must be flagged, one of which nobody calls benign, and a broken one.
+        append(site.folder / "rows.jsonl", [*make_rows(0), *make_rows(1)])
+        with (site.folder / "rows.jsonl").open("a") as file:
+            file.write("{not json\n")
+
+        def work() -> None:
+            config = load_config(site.config)
+            audit_inline(config, site.folder / "runs" / "first")
+            append(site.folder / "rows.jsonl", benign(3, start=5000))
+            audit_inline(config, site.folder / "runs" / "second")
+            decide_some(config)
+
+        assert run_and_wait(work, folder / "log") == 0, (folder / "log").read_text()
+        out = str(site.folder / "cleared")
+        assert command("release", str(site.config), "--out", out, folder=folder)[0] == 0
+        scene = Scene(site, folder / "copy")
+        write_rows(scene.poison, [make_rows(0)[-1]])
+        shutil.copytree(site.folder, scene.copy, symlinks=True)
+        yield scene
+
+
+def decide_some(config: Any) -> None:
+    """One row is called poison, one benign, one unsure."""
+    from sqlalchemy import select
+
+    from poisonwatch.ledger.decisions import record_decision
+    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.tables import rows
+
+    with Ledger.at(config.state, signer=config.signing.load_signer()) as ledger:
+        with ledger.read() as connection:
+            flagged = select(rows.c.id).where(rows.c.status == "quarantine").order_by(rows.c.row)
+            clean = select(rows.c.id).where(rows.c.status == "clean").limit(2)
+            ids = [bytes(id).hex() for id in connection.execute(flagged).scalars()]
+            ids += [bytes(id).hex() for id in connection.execute(clean).scalars()]
+        # The first flagged one stays undecided.
+        for id, verdict in zip(ids[1:], ("benign", "poison", "unsure"), strict=False):
+            record_decision(ledger, id, verdict, "by hand", author="ann")
+
+
+def run_and_wait(work: Callable[[], None], log: Path) -> int:
+    _, status = os.waitpid(run_forked(work, log), 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def command(*words: str, folder: Path) -> tuple[int, str]:
+    """A command in a process of its own, which has everything imported; exit code and output."""
+    log = folder / "command.log"
+    log.unlink(missing_ok=True)
+
+    def work() -> None:
+        from poisonwatch.flows.cli import main
+
+        try:
+            main(list(words))
+        except SystemExit as end:
+            sys.stdout.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+
+    code = run_and_wait(work, log)
+    return code, log.read_text(errors="replace")
+
+
+def judge(scene: Scene, folder: Path) -> dict[str, Any]:
+    """What verify and the gate say of the scene as it is now."""
+    config, key = str(scene.site.config), str(scene.copy / "keys" / "poisonwatch.pub")
+    verify, said = command("verify", config, "--key", key, "--json", folder=folder)
+    differences = len(json.loads(said)["differences"]) if verify == DIFFERENT else 0
+    asked = ("--audit", config, "--key", key)
+    release, reason = command("gate", str(scene.manifest), *asked, folder=folder)
+    poison, _ = command("gate", str(scene.poison), *asked, folder=folder)
+    alone, _ = command(
+        "gate", str(scene.manifest), *versions_of(scene), "--key", key, folder=folder
+    )
+    return {
+        "verify": verify,
+        "differences": differences,
+        "release": release,
+        "release without ledger": alone,
+        "poison": poison,
+        "said": reason[:300],
+    }
+
+
+def versions_of(scene: Scene) -> tuple[str, ...]:
+    """The options that stand for the audit file where the ledger is out of reach."""
+    summary = json.loads((scene.copy / "runs" / "first" / "summary.json").read_text())
+    wanted = {
+        "--model-version": summary["model"]["fingerprint"],
+        "--sentinels-version": summary["sentinels"],
+        "--reading-version": summary["model"]["reading"],
+    }
+    return tuple(word for option in wanted.items() for word in option)
+
+
+def tamper_with_all(
+    folder: Path, model: Path, note: Callable[[str], None], limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Each change, and what was said of it; the first entry is of no change at all."""
+    with prepare_scene(folder, model) as scene:
+        before = judge(scene, folder)
+        found = [{"part": "nothing", "change": "none", **before}]
+        changes: list[Change] = [
+            *list_changes(scene.ledger),
+            *list_file_changes(scene.site.folder),
+            *list_forgeries(scene.site),
+        ]
+        for i, change in enumerate(changes[:limit]):
+            scene.lay_back()
+            change.make()
+            found.append({"part": change.part, "change": change.what, **judge(scene, folder)})
+            note(f"{i + 1} of {len(changes)}: {change.part}, {change.what}")
+        return found
+
+
+def summarise_tampering(found: list[dict[str, Any]]) -> list[Line]:
+    """A line a table and a kind of file, and two for what the gate cleared."""
+    untouched, *changed = found
+    good = untouched["verify"] == untouched["release"] == CLEARED and untouched["poison"] != CLEARED
+    lines = [Line("nothing changed", 1, "whole, cleared", "so" if good else str(untouched), good)]
+    by_part = defaultdict(list)
+    for one in changed:
+        by_part[one["part"]].append(one)
+    for part, ones in by_part.items():
+        serious = [one for one in ones if one["change"].rpartition(" ")[2] not in OPERATIONAL]
+        seen = Counter[str]()
+        missed = []
+        for one in serious:
+            finders = find_finders(one)
+            seen.update(finders)
+            if not finders:
+                missed.append(one["change"])
+        shown = ", ".join(f"{name} {count}" for name, count in seen.most_common())
+        if missed:
+            shown += f"; unseen: {', '.join(missed)}"
+        lines.append(Line(part, len(serious), "each found", shown, not missed))
+    beside = sum(one["change"].rpartition(" ")[2] in OPERATIONAL for one in changed)
+    cleared = [one["change"] for one in changed if one["poison"] == CLEARED]
+    shown = "0 cleared" if not cleared else f"cleared: {', '.join(cleared)}"
+    what = "flagged rows before `gate --key`, after each of these changes"
+    lines.append(Line(what, len(changed), "0 cleared", shown, not cleared))
+    what = "columns that no verdict rests on (times, attempts), among these"
+    lines.append(Line(what, beside, "none", "not looked at", True))
+    return lines
+
+
+def find_finders(one: dict[str, Any]) -> list[str]:
+    """Who found a change."""
+    finders = []
+    if one["verify"] != CLEARED:
+        finders.append("verify")
+    if one["release"] != CLEARED:
+        finders.append("gate --key")
+    if one["release without ledger"] != CLEARED:
+        finders.append("gate --key without ledger")
+    return finders
