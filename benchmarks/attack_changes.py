@@ -167,7 +167,7 @@ def list_file_changes(folder: Path) -> Iterator[Change]:
         added = folder / place / "more.jsonl"
         yield Change(part, "add a file", lambda path=added: copy_rows(folder, path))
     clean = folder / "cleared" / "clean.jsonl"
-    yield Change("release", "a flagged row put in", lambda: append_flagged(clean))
+    yield Change("release", "a flagged row put in", lambda: append_flagged(folder, clean))
     yield Change("release", "a row twice", lambda: append_first(clean))
     yield Change("release", "rows in another order", lambda: reverse_lines(clean))
     manifest = folder / "cleared" / "manifest.json"
@@ -209,11 +209,10 @@ def copy_rows(folder: Path, path: Path) -> None:
     shutil.copy(folder / "rows.jsonl", path)
 
 
-def append_flagged(clean: Path) -> None:
-    """The row that was flagged and that nobody called benign."""
-    from endurance import make_rows
-
-    put(clean, clean.read_bytes() + json.dumps(make_rows(0)[-1]).encode() + b"\n")
+def append_flagged(folder: Path, clean: Path) -> None:
+    """The first row that was flagged and that nobody called benign."""
+    first = (folder.parent / "poison.jsonl").read_bytes().partition(b"\n")[0]
+    put(clean, clean.read_bytes() + first + b"\n")
 
 
 def append_first(clean: Path) -> None:

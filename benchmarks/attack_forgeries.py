@@ -10,7 +10,7 @@ from attack_changes import Change, open_ledger, run_sql
 from attack_site import Site
 
 CLEAR_FLAGGED = (
-    "UPDATE rows SET status = 'clean' WHERE status = 'quarantine'",
+    "UPDATE rows SET status = 'clean' WHERE status = 'flagged'",
     "UPDATE results SET flagged = 0",
 )
 
@@ -97,7 +97,7 @@ def decide(site: Site, signer: Any) -> None:
 
     with Ledger.at(load_config(site.config).state, signer=signer) as ledger:
         with ledger.read() as connection:
-            query = select(rows.c.id).where(rows.c.status == "quarantine")
+            query = select(rows.c.id).where(rows.c.status == "flagged")
             ids = [bytes(id).hex() for id in connection.execute(query).scalars()]
         assert ids
         for id in ids:

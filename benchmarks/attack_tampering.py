@@ -8,10 +8,11 @@ were flagged: these must never be cleared, whatever was changed.
 import json
 import os
 import shutil
+import sqlite3
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
     from attack_site import use_test_support
 
     use_test_support()
-    from audits import benign, write_rows
+    from audits import benign
     from endurance import make_rows
     from ledgers import append
 
@@ -64,7 +65,7 @@ def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
     from poisonwatch.flows.audit import audit_inline
 
     with prepare_site(folder / "site", model) as site:
-        # Two rows that must be flagged, one of which nobody calls benign, and a broken one.
+        # Among them two that must be flagged; and a broken line.
         append(site.folder / "rows.jsonl", [*make_rows(0), *make_rows(1)])
         with (site.folder / "rows.jsonl").open("a") as file:
             file.write("{not json\n")
@@ -80,13 +81,15 @@ def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
         out = str(site.folder / "cleared")
         assert command("release", str(site.config), "--out", out, folder=folder)[0] == 0
         scene = Scene(site, folder / "copy")
-        write_rows(scene.poison, [make_rows(0)[-1]])
+        write_poison(scene.ledger, scene.poison)
         shutil.copytree(site.folder, scene.copy, symlinks=True)
         yield scene
 
 
 def decide_some(config: Any) -> None:
-    """One row is called poison, one benign, one unsure."""
+    """One flagged row is called benign, another one poison, a clean one unsure; the first flagged
+    ones stay undecided.
+    """
     from sqlalchemy import select
 
     from poisonwatch.ledger.decisions import record_decision
@@ -95,13 +98,21 @@ def decide_some(config: Any) -> None:
 
     with Ledger.at(config.state, signer=config.signing.load_signer()) as ledger:
         with ledger.read() as connection:
-            flagged = select(rows.c.id).where(rows.c.status == "quarantine").order_by(rows.c.row)
-            clean = select(rows.c.id).where(rows.c.status == "clean").limit(2)
-            ids = [bytes(id).hex() for id in connection.execute(flagged).scalars()]
-            ids += [bytes(id).hex() for id in connection.execute(clean).scalars()]
-        # The first flagged one stays undecided.
-        for id, verdict in zip(ids[1:], ("benign", "poison", "unsure"), strict=False):
-            record_decision(ledger, id, verdict, "by hand", author="ann")
+            query = select(rows.c.id).order_by(rows.c.row.desc())
+            flagged = connection.execute(query.where(rows.c.status == "flagged")).scalars().all()
+            clean = connection.execute(query.where(rows.c.status == "clean")).scalars().all()
+        chosen = [flagged[0], flagged[1], clean[0]]
+        for id, verdict in zip(chosen, ("benign", "poison", "unsure"), strict=True):
+            record_decision(ledger, bytes(id).hex(), verdict, "by hand", author="ann")
+
+
+def write_poison(ledger: Path, path: Path) -> None:
+    """The rows that were flagged and that nobody called benign, as they stand in the source."""
+    with closing(sqlite3.connect(ledger)) as connection:
+        query = "SELECT raw FROM rows WHERE status = 'flagged' AND decided IS NULL"
+        raw = [bytes(row[0]) for row in connection.execute(query)]
+    assert raw
+    path.write_bytes(b"".join(line + b"\n" for line in raw))
 
 
 def run_and_wait(work: Callable[[], None], log: Path) -> int:
@@ -125,6 +136,21 @@ def command(*words: str, folder: Path) -> tuple[int, str]:
 
     code = run_and_wait(work, log)
     return code, log.read_text(errors="replace")
+
+
+def import_commands(scene: Scene) -> None:
+    """Run the commands once in this process, so that forked ones need not import what they need."""
+    from poisonwatch.flows.cli import main
+
+    config, key = str(scene.site.config), str(scene.site.public_key)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        for words in (
+            ("verify", config, "--json"),
+            ("gate", str(scene.manifest), "--audit", config, "--key", key),
+            ("gate", str(scene.poison), "--audit", config, "--key", key),
+        ):
+            with suppress(SystemExit):
+                main(list(words))
 
 
 def judge(scene: Scene, folder: Path) -> dict[str, Any]:
@@ -164,6 +190,7 @@ def tamper_with_all(
 ) -> list[dict[str, Any]]:
     """Each change, and what was said of it; the first entry is of no change at all."""
     with prepare_scene(folder, model) as scene:
+        import_commands(scene)
         before = judge(scene, folder)
         found = [{"part": "nothing", "change": "none", **before}]
         changes: list[Change] = [
