@@ -31,6 +31,7 @@ from attack_connections import hold_connections, summarise_connections
 from attack_deciders import decide_at_once, summarise_deciders
 from attack_files import read_hostile_files, summarise_files
 from attack_kills import kill_batch, summarise_kills
+from attack_secrets import plant_and_look, summarise_secrets
 from attack_site import (
     Line,
     build_model_folder,
@@ -136,10 +137,18 @@ def attack_by_files(campaign: Campaign, model: Path) -> list[Line]:
     return summarise_files(campaign.keep("files", read_hostile_files))
 
 
+def attack_by_secrets(campaign: Campaign, model: Path) -> list[Line]:
+    def work(folder: Path) -> Any:
+        return plant_and_look(folder, model, note)
+
+    return summarise_secrets(campaign.keep("secrets", work))
+
+
 SECTIONS: dict[str, Callable[[Campaign, Path], list[Line]]] = {
     "kills": attack_by_kills,
     "tampering": attack_by_tampering,
     "files": attack_by_files,
+    "secrets": attack_by_secrets,
     "connections": attack_by_connections,
     "deciders": attack_by_deciders,
 }

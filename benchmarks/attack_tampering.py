@@ -143,7 +143,7 @@ def import_commands(scene: Scene) -> None:
     from poisonwatch.flows.cli import main
 
     config, key = str(scene.site.config), str(scene.site.public_key)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         for words in (
             ("verify", config, "--json"),
             ("gate", str(scene.manifest), "--audit", config, "--key", key),
