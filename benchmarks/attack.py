@@ -126,7 +126,7 @@ def attack_by_connections(campaign: Campaign, model: Path) -> list[Line]:
 
 def attack_by_tampering(campaign: Campaign, model: Path) -> list[Line]:
     def work(folder: Path) -> Any:
-        return tamper_with_all(folder, model, note)
+        return tamper_with_all(folder, model, note, campaign.folder / "tampering.jsonl")
 
     return summarise_tampering(campaign.keep("tampering", work))
 

@@ -77,7 +77,7 @@ class Planting:
             model,
             source={
                 "sql": f"{address}/{self.role}",
-                "query": f"SELECT prompt, response FROM rows WHERE '{literal}' <> ''",  # noqa: S608
+                "query": f"SELECT prompt, response FROM chats WHERE '{literal}' <> ''",  # noqa: S608
             },
             state=f"postgresql://{self.role}:${{DB_PASSWORD}}@{self.database}/{self.role}",
             tracking=f"http://ann:{self.quoted}@{tracking}",
@@ -86,7 +86,7 @@ class Planting:
             alerts=[
                 f"json://ann:{self.quoted}@{CLOSED}/path",
                 f"json://{CLOSED}/{self.quoted}",
-                f"mailto://ann:{self.quoted}@{CLOSED}?smtp=127.0.0.1",
+                f"form://ann:{self.quoted}@{CLOSED}/path?+X-Token={self.quoted}",
             ],
             detection={"false_discovery_rate": 0.5},
         )
@@ -100,7 +100,7 @@ class Planting:
         for name, change in self.list_failures().items():
             self.audit(name, change, planted, found)
         for words in (("history",), ("sync",), ("alert-test",)):
-            done = self.command(*words, str(self.site / "whole.yaml"))
+            done = self.command(*words, str(self.site / "audit-whole.yaml"))
             planted["terminal"] += 1
             self.look_in_text("terminal", " ".join(words), done, found)
         planted["run directories"] += 1
@@ -133,7 +133,7 @@ class Planting:
         found: dict[str, list[str]],
     ) -> None:
         """An audit of the settings with a change; what it said is looked at."""
-        path = self.site / f"{name}.yaml"
+        path = self.site / f"audit-{name}.yaml"
         path.write_text(yaml.safe_dump(self.settings | change, allow_unicode=True))
         engine = "inline" if change else "prefect"
         planted["settings"] += 1
@@ -169,12 +169,12 @@ class Planting:
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
         place = self.server.rpartition("/")[0] + f"/{self.role}"
         with psycopg.connect(place, autocommit=True) as connection:
-            connection.execute("CREATE TABLE rows (prompt text, response text)")
-            connection.execute(sql.SQL("GRANT ALL ON rows TO {}").format(role))
+            connection.execute("CREATE TABLE chats (prompt text, response text)")
+            connection.execute(sql.SQL("GRANT ALL ON chats TO {}").format(role))
             connection.execute(sql.SQL("GRANT ALL ON SCHEMA public TO {}").format(role))
             for row in [*benign(40), *planted()]:
                 values = (row["prompt"], row["response"])
-                connection.execute("INSERT INTO rows VALUES (%s, %s)", values)
+                connection.execute("INSERT INTO chats VALUES (%s, %s)", values)
 
     def dump_ledger(self) -> str:
         """Every value of every table; a database that holds nothing would prove nothing."""

@@ -186,24 +186,31 @@ def versions_of(scene: Scene) -> tuple[str, ...]:
 
 
 def tamper_with_all(
-    folder: Path, model: Path, note: Callable[[str], None], limit: int | None = None
+    folder: Path, model: Path, note: Callable[[str], None], kept: Path, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """Each change, and what was said of it; the first entry is of no change at all."""
+    """Each change, and what was said of it; the first entry is of no change at all. What the file
+    `kept` has already is not done again.
+    """
+    found = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {(one["part"], one["change"]) for one in found}
     with prepare_scene(folder, model) as scene:
         import_commands(scene)
-        before = judge(scene, folder)
-        found = [{"part": "nothing", "change": "none", **before}]
         changes: list[Change] = [
+            Change("nothing", "none", lambda: None),
             *list_changes(scene.ledger),
             *list_file_changes(scene.site.folder),
             *list_forgeries(scene.site),
         ]
-        for i, change in enumerate(changes[:limit]):
+        for i, change in enumerate(changes[:limit], start=1):
+            if (change.part, change.what) in done:
+                continue
             scene.lay_back()
             change.make()
             found.append({"part": change.part, "change": change.what, **judge(scene, folder)})
-            note(f"{i + 1} of {len(changes)}: {change.part}, {change.what}")
-        return found
+            with kept.open("a") as file:
+                file.write(json.dumps(found[-1]) + "\n")
+            note(f"{i} of {len(changes)}: {change.part}, {change.what}")
+    return found
 
 
 def summarise_tampering(found: list[dict[str, Any]]) -> list[Line]:
