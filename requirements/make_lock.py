@@ -18,7 +18,7 @@ HEADER = "# Written by `make lock` from pyproject.toml and constraints.txt.\n"
 # What is resolved for what: the extras of pyproject.toml.
 EXTRAS = {
     "development.txt": ("dev",),
-    "service.txt": ("adapters", "dashboard", "gcs", "languages", "postgres", "s3"),
+    "service.txt": ("adapters", "dashboard", "gcs", "languages", "oidc", "postgres", "s3"),
 }
 # Builds without CUDA are no files of the package index: nobody tells their hashes but this.
 # A new version of PyTorch needs new ones: `pip hash torch-VERSION+cpu-*.whl`.

@@ -75,7 +75,7 @@ def test_the_lock_has_the_versions_of_the_constraints(file: str) -> None:
     ("file", "extras"),
     [
         ("development.txt", ("dev",)),
-        ("service.txt", ("adapters", "dashboard", "gcs", "languages", "postgres", "s3")),
+        ("service.txt", ("adapters", "dashboard", "gcs", "languages", "oidc", "postgres", "s3")),
     ],
 )
 def test_the_lock_holds_what_the_project_asks_for(file: str, extras: tuple[str, ...]) -> None:
