@@ -214,8 +214,8 @@ def fill(url: str, n_audits: int, n_rows: int, n_flags: int, folder: Path) -> No
 
 
 @contextmanager
-def dashboard(config: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The command, serving: its address and process."""
+def dashboard(config: Path) -> Iterator[tuple[Callable[[], str], psutil.Process]]:
+    """The command, serving: the link for the next browser, which it prints, and its process."""
     command = [
         sys.executable,
         "-m",
@@ -226,12 +226,14 @@ def dashboard(config: Path) -> Iterator[tuple[str, psutil.Process]]:
         "0",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+        said = process.stdout
+        assert said is not None
+
+        def read_link() -> str:
+            return re.findall(r"http://\S+", said.readline())[0]
+
         try:
-            yield (
-                re.findall(r"http://[^/]+", process.stdout.readline())[0],
-                psutil.Process(process.pid),
-            )
+            yield read_link, psutil.Process(process.pid)
         finally:
             process.terminate()
 
@@ -250,7 +252,7 @@ def changed(page: Page, change: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(address: str, repeats: int) -> dict[str, list[float]]:
+def measure(read_link: Callable[[], str], repeats: int) -> dict[str, list[float]]:
     """Seconds by what was done."""
     seconds: dict[str, list[float]] = {}
     with sync_playwright() as playwright:
@@ -259,7 +261,10 @@ def measure(address: str, repeats: int) -> dict[str, list[float]]:
                 executable_path=shutil.which("chromium"), args=CHROMIUM
             )
             page = browser.new_page()
-            page.goto(address, wait_until="load")
+            # lets one browser in: the next has the next one
+            link = read_link()
+            address = link.partition("/?")[0]
+            page.goto(link, wait_until="load")
             seconds.setdefault("first page", []).append(load_of(page))
             for path in ("/", "/triage"):
                 for label, value in {
@@ -313,8 +318,8 @@ def main() -> None:
         fill(
             f"sqlite:///{folder / 'poisonwatch.db'}", asked.audits, asked.rows, asked.flags, folder
         )
-        with dashboard(folder / "audit.yaml") as (address, process):
-            seconds = measure(address, asked.repeats)
+        with dashboard(folder / "audit.yaml") as (read_link, process):
+            seconds = measure(read_link, asked.repeats)
             memory = process.memory_info().rss / 2**20
     print("| page or filter | median s | largest s |\n|---|---|---|")
     for what, taken in seconds.items():

@@ -6,7 +6,9 @@ library, and writes decisions only.
     /sentinels   what moves them                        sentinels.py
     /explain     where an answer is from                explain.py
     /release     what would be released                 release.py
-    /login       who comes in                           login.py; before all pages: gatekeeper.py
+    /account     who somebody is, and who may come in   account.py
+    /login       who comes in                           login.py, openid.py
+                                                        before all pages: gatekeeper.py, door.py
 
 Pages are made on the server, and need no script but for keys: row text is hostile, and the policy
 that every page is sent with lets nothing run that is not in this folder.
@@ -26,9 +28,11 @@ from starlette.routing import Route
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.dashboards import audits, decide, explain, release, sentinels, triage
-from poisonwatch.dashboards.access import Access
+from poisonwatch.dashboards.account import build_account_routes
+from poisonwatch.dashboards.door import ClosedError, Door
 from poisonwatch.dashboards.gatekeeper import build_middleware
-from poisonwatch.dashboards.login import build_login_routes
+from poisonwatch.dashboards.login import CLOSED, build_login_routes
+from poisonwatch.dashboards.openid import build_openid_routes
 from poisonwatch.dashboards.pages import Desk, NoAuditError, get_desk, render_page
 from poisonwatch.errors import InputError, PoisonwatchError
 
@@ -43,8 +47,8 @@ STATIC_FILES = {
 }
 
 
-def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
-    """The dashboard of the audit file at `path`, with its settings."""
+def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
+    """The dashboard of the audit file at `path`, with its settings, behind a door."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -59,12 +63,15 @@ def create_app(config: AuditConfig, path: Path, access: Access) -> Starlette:
             *sentinels.routes,
             *explain.routes,
             *release.routes,
-            *build_login_routes(access),
+            *build_account_routes(door),
+            *build_login_routes(door),
+            *build_openid_routes(door),
             Route("/static/{name}", send_static),
         ],
-        middleware=build_middleware(access),
+        middleware=build_middleware(door),
         exception_handlers={
             NoAuditError: show_empty,
+            ClosedError: show_closed,
             InputError: show_mistake,
             PoisonwatchError: show_failure,
             SQLAlchemyError: show_busy,
@@ -92,6 +99,11 @@ def show_empty(request: Request, _: Exception) -> Response:
     """No audit has run yet: how to run the first."""
     desk = get_desk(request)
     return render_page(request, "empty.html.j2", path=desk.path, name=desk.config.name)
+
+
+def show_closed(request: Request, _: Exception) -> Response:
+    """The users cannot be read: nobody is let in."""
+    return render_page(request, "error.html.j2", 503, title="Nobody can log in", problem=CLOSED)
 
 
 def show_mistake(request: Request, error: Exception) -> Response:

@@ -8,29 +8,35 @@ import gc
 import getpass
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter, validators
 
-from poisonwatch.errors import ConfigError, InputError, OperationError
+from poisonwatch.errors import ConfigError, OperationError
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    import uvicorn
 
-    from poisonwatch.dashboards.access import Access
+    from poisonwatch.config import AuditConfig
+    from poisonwatch.dashboards.access import Access, ProviderSettings
 
-SHUTDOWN_S = 3  # that requests have to end in once the dashboard is told to
-PASSWORD_VARIABLE = "POISONWATCH_DASHBOARD_PASSWORD"  # noqa: S105  (the name of a variable)
+# An identity provider is set up by these; the secret also by <its name>_FILE.
+ISSUER_VARIABLE = "POISONWATCH_OIDC_ISSUER"
+CLIENT_ID_VARIABLE = "POISONWATCH_OIDC_CLIENT_ID"
+CLIENT_SECRET_VARIABLE = "POISONWATCH_OIDC_CLIENT_SECRET"  # noqa: S105  (the name of a variable)
+USER_CLAIM_VARIABLE = "POISONWATCH_OIDC_USER_CLAIM"
+ROLE_CLAIM_VARIABLE = "POISONWATCH_OIDC_ROLE_CLAIM"
 
 
 # The options of the command, with their help.
 HostOption = Annotated[
     str,
     Parameter(
-        help="The address to listen on. Others than this machine's own need a password or a proxy."
+        help="The address to listen on. Others than this machine's own need users, a password "
+        "or a proxy."
     ),
 ]
 PortOption = Annotated[
@@ -49,15 +55,17 @@ ProxyHeaderOption = Annotated[
     str | None,
     Parameter(
         help="The header in which a reverse proxy that has logged people in names them, "
-        "as X-Forwarded-User."
+        "as X-Forwarded-User; it proves itself by POISONWATCH_DASHBOARD_PROXY_SECRET."
     ),
 ]
 ProxyOption = Annotated[
     list[str] | None,
     Parameter(
+        name=("--trusted-proxies", "--proxy"),
         consume_multiple=True,
         negative="",
-        help="Addresses of proxies whose header is believed. Default: this machine.",
+        help="Addresses of reverse proxies: X-Forwarded-For, and --proxy-header, count from there "
+        "alone. Default: none; with --proxy-header this machine.",
     ),
 ]
 ReadOnlyOption = Annotated[
@@ -73,44 +81,65 @@ def dashboard(
     port: PortOption = 8765,
     allow_host: AllowHostOption = None,
     proxy_header: ProxyHeaderOption = None,
-    proxy: ProxyOption = None,
+    trusted_proxies: ProxyOption = None,
     read_only: ReadOnlyOption = False,
 ) -> None:
     """Review flagged rows in the browser: see why, decide, release.
 
-    It is served until Ctrl-C. With POISONWATCH_DASHBOARD_PASSWORD set, people log in with it.
+    It is served until Ctrl-C, on this machine alone, for whoever opens the link that it prints.
+    Others come in by names and passwords of their own (`poisonwatch users add`), by one password
+    for all (POISONWATCH_DASHBOARD_PASSWORD), an identity provider (POISONWATCH_OIDC_ISSUER), or a
+    reverse proxy.
 
     Example: `poisonwatch dashboard my-audit/audit.yaml --port 8765`
     """
     _require_extra()
     from poisonwatch.concealment import conceal_logs
     from poisonwatch.config_file import load_config
-    from poisonwatch.dashboards.access import check_access
+    from poisonwatch.dashboards.access import THIS_MACHINE, check_access
     from poisonwatch.dashboards.app import create_app
+    from poisonwatch.dashboards.door import Door
+    from poisonwatch.dashboards.entrance import TOKEN_PARAMETER
+    from poisonwatch.dashboards.serving import make_server
 
     settings = load_config(config)
-    if proxy and proxy_header is None:
-        raise InputError(
-            "--proxy says whose --proxy-header is believed: give the header's name, too"
-        )
-    names = [_format_host(host), *(allow_host or ())]
-    access = _make_access(names, proxy_header, proxies=proxy or (), read_only=read_only)
+    proxies = tuple(trusted_proxies or ())
+    if proxy_header is not None and not proxies:
+        proxies = THIS_MACHINE
+    access = _make_access(
+        settings,
+        config,
+        proxy_header=proxy_header,
+        proxies=proxies,
+        names=[_format_host(host), *(allow_host or ())],
+        read_only=read_only,
+    )
     check_access(access, host)
-    with _open_listener(host, port) as listener:
-        app = create_app(settings, config, access)
+    # whoever ends it while it starts, or later, has ended it in order
+    with contextlib.suppress(KeyboardInterrupt), _open_listener(host, port) as listener:
         # the socket's own port: --port 0 took one that was free
-        port = listener.getsockname()[1]
-        address = f"http://{_format_host(host)}:{port}/"
+        address = _choose_address(settings, host, listener.getsockname()[1])
+
+        def announce(token: str) -> None:
+            link = f"{address}?{TOKEN_PARAMETER}={token}"
+            print(f"a browser has come in; for another: {link}", flush=True)
+
+        door = Door(access, announce)
+        link = address
+        if access.is_local:
+            link += f"?{TOKEN_PARAMETER}={door.entrance.token}"
+        server = make_server(create_app(settings, config, door), door.proxies)
         # whoever started it through a pipe waits for this line
-        print(f"dashboard of {settings.name}: {address} (Ctrl-C ends it)", flush=True)
+        print(f"dashboard of {settings.name}: {link} (Ctrl-C ends it)", flush=True)
         with conceal_logs(settings.find_secrets()):
-            _serve(app, listener)
+            _serve(server, listener)
 
 
 def _require_extra() -> None:
     """Raises ConfigError where the packages of the extra `dashboard` are not there."""
     # Asked for first: else whichever import needs one would end in a traceback.
     try:
+        import argon2  # noqa: F401
         import itsdangerous  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
@@ -120,43 +149,70 @@ def _require_extra() -> None:
         ) from None
 
 
-def _serve(app: "Starlette", listener: socket.socket) -> None:
-    """Answer until Ctrl-C or SIGTERM, and SHUTDOWN_S longer for requests at work."""
-    import uvicorn
-
-    settings = uvicorn.Config(
-        app,
-        log_level="warning",
-        # whom a proxy may speak for is decided in gatekeeper.py, and by its header alone
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        ws="none",
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
+def _serve(server: "uvicorn.Server", listener: socket.socket) -> None:
+    """Answer until Ctrl-C or SIGTERM, and a little longer for requests at work."""
     # what was imported stays: or else some page would wait half a second until all of it has
     # been looked through
     gc.freeze()
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(settings).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def _make_access(
-    names: list[str], proxy_header: str | None, proxies: Sequence[str], read_only: bool
+    settings: "AuditConfig",
+    path: Path,
+    *,
+    proxy_header: str | None,
+    proxies: tuple[str, ...],
+    names: list[str],
+    read_only: bool,
 ) -> "Access":
-    """The access that the options and the environment ask for, not checked yet. `names` are those
-    that the dashboard answers to beside this machine's own.
+    """The access that the options, the environment and the file of users ask for, not checked yet.
+    `names` are those that the dashboard answers to beside this machine's own. Raises InputError.
     """
-    from poisonwatch.dashboards.access import Access
+    from poisonwatch.dashboards.access import (
+        PASSWORD_VARIABLE,
+        PROXY_SECRET_VARIABLE,
+        Access,
+    )
+    from poisonwatch.dashboards.secret_settings import read_secret
+    from poisonwatch.dashboards.users import locate_users, read_users
 
+    users = locate_users(settings, path)
+    secret = None
+    if proxy_header is not None:
+        secret = read_secret(PROXY_SECRET_VARIABLE)
     access = Access(
         user=getpass.getuser(),
-        # never an option: a command line is seen by everybody on the machine
-        password=os.environ.get(PASSWORD_VARIABLE),
+        password=read_secret(PASSWORD_VARIABLE),
+        users=users if read_users(users) else None,
+        provider=_read_provider(settings),
         proxy_header=proxy_header,
+        proxy_secret=secret,
+        proxies=proxies,
         read_only=read_only,
     )
-    return replace(access, proxies=tuple(proxies or access.proxies), hosts=(*access.hosts, *names))
+    return replace(access, hosts=(*access.hosts, *names))
+
+
+def _read_provider(settings: "AuditConfig") -> "ProviderSettings | None":
+    """The identity provider that the environment names; None where it names none."""
+    from poisonwatch.dashboards.access import ProviderSettings
+    from poisonwatch.dashboards.secret_settings import read_secret
+
+    issuer = os.environ.get(ISSUER_VARIABLE)
+    if not issuer:
+        return None
+    from poisonwatch.dashboards.openid import require_openid
+
+    require_openid()
+    return ProviderSettings(
+        issuer=issuer,
+        client_id=os.environ.get(CLIENT_ID_VARIABLE, ""),
+        client_secret=read_secret(CLIENT_SECRET_VARIABLE) or "",
+        user_claim=os.environ.get(USER_CLAIM_VARIABLE) or "email",
+        role_claim=os.environ.get(ROLE_CLAIM_VARIABLE) or None,
+        address=settings.dashboard,
+    )
 
 
 def _open_listener(host: str, port: int) -> socket.socket:
@@ -183,3 +239,17 @@ def _format_host(host: str) -> str:
     if ":" in host:
         return f"[{host}]"
     return host
+
+
+def _choose_address(settings: "AuditConfig", host: str, port: int) -> str:
+    """Where whoever started the dashboard opens it: as the audit file's links do, where these lead
+    here, since a cookie is for one name alone.
+    """
+    try:
+        named = urlsplit(settings.dashboard or "")
+        leads_here = named.hostname in ("localhost", host) and named.port == port
+    except ValueError:
+        leads_here = False
+    if leads_here and named.scheme == "http":
+        return f"http://{named.netloc}/"
+    return f"http://{_format_host(host)}:{port}/"

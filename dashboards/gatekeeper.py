@@ -5,19 +5,22 @@ of an audit.
 """
 
 import re
-from ipaddress import IPv6Address, ip_address, ip_network
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from poisonwatch.dashboards.access import Access, clean_user_name
-from poisonwatch.dashboards.login import LOGIN_PATH, LOGOUT_PATH, LoginCookie, restrict_to_local
+from poisonwatch.dashboards.door import ClosedError, Door, Person
+from poisonwatch.dashboards.entrance import TOKEN_PARAMETER
+from poisonwatch.dashboards.login import CLOSED, LOGIN_PATH, LOGOUT_PATH, restrict_to_local
+from poisonwatch.dashboards.openid import BACK_PATH, START_PATH
 from poisonwatch.dashboards.pages import redirect_to
+from poisonwatch.dashboards.roles import DUTIES, find_needed_role, may_act_as
+from poisonwatch.dashboards.sessions import LoginCookie
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -34,21 +37,25 @@ SECURITY_HEADERS = {
 STATIC_PATH = "/static/"
 # Forms that change nothing: taken in read-only mode, too.
 READ_ONLY_FORMS = {LOGIN_PATH, LOGOUT_PATH, "/explain"}
-LONGEST_HEADER = 254  # characters that a proxy names a user with: a mail address fits
+# Pages for those who have not come in yet.
+OPEN_PATHS = {LOGIN_PATH, START_PATH, BACK_PATH}
 
 _HOST = re.compile(r"(\[[^]]*\]|[^][:]*)(?::[0-9]*)?")
 
 
-def build_middleware(access: Access) -> list[Middleware]:
-    """What stands before the pages; `request.state` then has `user` (None at the login),
+def build_middleware(door: Door) -> list[Middleware]:
+    """What stands before the pages; `request.state` then has `user` and `role` (None at the login),
     `read_only` and `may_leave`.
     """
     # In this order: headers are put on every answer, refusals among them, and the gatekeeper reads
     # the login from the cookie.
     stack = [Middleware(_ResponseHeaders)]
-    if access.password is not None:
-        stack.append(Middleware(LoginCookie))
-    stack.append(Middleware(_Gatekeeper, access))
+    if door.access.proxy_header is None:
+        # a provider sends people back by GET, without an Origin that would say https
+        provider = door.access.provider
+        address = (provider.address if provider else None) or ""
+        stack.append(Middleware(LoginCookie, address.startswith("https://")))
+    stack.append(Middleware(_Gatekeeper, door))
     return stack
 
 
@@ -83,6 +90,9 @@ class _ResponseHeaders:
 
         try:
             await self.app(scope, receive, answer)
+        except ClientDisconnect:
+            # nobody is there to be answered, and strangers must not fill the log
+            return
         except Exception:
             # Answered here: Starlette's own answer to an error is outside of all middleware, and
             # would go without the headers.
@@ -96,18 +106,24 @@ class _ResponseHeaders:
 class _Gatekeeper:
     """Lets a request in to the pages, or answers why not."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
-        self.hosts = {name.lower() for name in access.hosts}
-        self.proxies = [ip_network(proxy) for proxy in access.proxies]
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self.app, self.door = app, door
+        self.hosts = {name.lower() for name in door.access.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
         if scope["type"] == "http":
             request = Request(scope)
-            # What anybody may ask for comes first: who they are is not even looked at in a request
-            # that another site sent.
-            refusal = self._refuse_foreign(request) or self._identify(request)
+            try:
+                # What anybody may ask for comes first: who they are is not even looked at in a
+                # request that another site sent.
+                refusal = (
+                    self._refuse_foreign(request)
+                    or self._identify(request)
+                    or _refuse_by_role(request)
+                )
+            except ClosedError:
+                refusal = _send_line(503, CLOSED)
         await (refusal or self.app)(scope, receive, send)
 
     def _refuse_foreign(self, request: Request) -> Response | None:
@@ -124,7 +140,7 @@ class _Gatekeeper:
         why = _explain_foreign(headers)
         if why:
             return _send_line(403, f"Not taken: {why}. Use the forms of the dashboard's own pages.")
-        if self.access.read_only and request.scope["path"] not in READ_ONLY_FORMS:
+        if self.door.access.read_only and request.scope["path"] not in READ_ONLY_FORMS:
             return _send_line(
                 403,
                 "The dashboard was started with --read-only: "
@@ -133,51 +149,47 @@ class _Gatekeeper:
         return None
 
     def _identify(self, request: Request) -> Response | None:
-        """Note in `request.state` who asks; an answer where that is nobody who may come in."""
-        request.state.read_only = self.access.read_only
+        """Note in `request.state` who asks; an answer where that is nobody who may come in.
+        Raises ClosedError.
+        """
+        request.state.read_only = self.door.access.read_only
         request.state.may_leave = False
-        if self.access.password is not None:
+        header = self.door.access.proxy_header
+        if header is None:
             return self._identify_by_login(request)
-        if self.access.proxy_header is not None:
-            return self._identify_by_proxy(request, self.access.proxy_header)
-        request.state.user = self.access.user
-        return None
-
-    def _identify_by_proxy(self, request: Request, header: str) -> Response | None:
-        if not self._comes_from_proxy(request):
-            return _send_line(
-                403,
-                "This connection does not come from a reverse proxy that the dashboard knows. "
-                "Open it through the proxy.",
-            )
-        named = request.headers.getlist(header)
-        user = None
-        # Two headers of that name: one of them may be the client's, passed on by the proxy.
-        if len(named) == 1:
-            user = clean_user_name(_decode_header(named[0]), LONGEST_HEADER)
-        if user is None:
-            return _send_line(
-                403, f"The reverse proxy must name you in one header {header}, and did not."
-            )
-        request.state.user = user
+        found = self.door.find_proxied_person(request, header)
+        if isinstance(found, str):
+            return _send_line(403, found)
+        _note_person(request, found)
         return None
 
     def _identify_by_login(self, request: Request) -> Response | None:
-        # The cookie is signed, and may still be of a login that was ended since.
-        is_logged_in = request.session.get("login") in self.access.logins
-        request.state.user = request.session.get("user") if is_logged_in else None
-        request.state.may_leave = request.state.user is not None
+        person = None
+        # styles and scripts are everybody's
+        if not request.scope["path"].startswith(STATIC_PATH):
+            person = self.door.find_person(request)
+        _note_person(request, person)
+        request.state.may_leave = person is not None
+        token = request.query_params.get(TOKEN_PARAMETER)
+        if self.door.access.is_local and token is not None and request.method == "GET":
+            return self._take_token(request, token)
         path = request.scope["path"]
-        if request.state.may_leave or path == LOGIN_PATH or path.startswith(STATIC_PATH):
+        if person is not None or path in OPEN_PATHS or path.startswith(STATIC_PATH):
             return None
         # a form cannot be sent once more after the login: its sender is told, and not led there
         if _changes_something(request):
             return _send_line(401, "Log in first.")
-        after = quote(path)
-        query = request.scope["query_string"].decode("latin-1")
-        if query:
-            after += f"?{query}"
-        return redirect_to(LOGIN_PATH, next=restrict_to_local(after))
+        return redirect_to(LOGIN_PATH, next=_find_way_back(request))
+
+    def _take_token(self, request: Request, token: str) -> Response:
+        """Let in by the link that was printed, and lead to the page without the token."""
+        after = _find_way_back(request)
+        # who is in already leaves the token for another browser
+        if request.state.user is None:
+            if not self.door.entrance.take(token):
+                return redirect_to(LOGIN_PATH, next=after)
+            self.door.let_in(request, Person(self.door.access.user, "admin"))
+        return redirect_to(after)
 
     def _is_own_host(self, headers: Headers) -> bool:
         """Whether the browser asked for a name of this dashboard: a web page elsewhere can point a
@@ -189,15 +201,36 @@ class _Gatekeeper:
         match = _HOST.fullmatch(names[0]) if len(names) == 1 else None
         return match is not None and match[1].lower() in self.hosts
 
-    def _comes_from_proxy(self, request: Request) -> bool:
-        try:
-            peer = ip_address(request.client.host if request.client else "")
-        except ValueError:
-            return False
-        # an IPv4 client of a server that listens on ::
-        if isinstance(peer, IPv6Address) and peer.ipv4_mapped:
-            peer = peer.ipv4_mapped
-        return any(peer in network for network in self.proxies)
+
+def _note_person(request: Request, person: Person | None) -> None:
+    request.state.user = person.name if person else None
+    request.state.role = person.role if person else None
+
+
+def _refuse_by_role(request: Request) -> Response | None:
+    """The answer to somebody whose role may not do what they ask for; None where it may."""
+    role = request.state.role
+    if role is None:
+        return None
+    needed = find_needed_role(request.scope["path"], _changes_something(request))
+    if may_act_as(role, needed):
+        return None
+    return _send_line(
+        403,
+        f"Not for a {role}: the role {needed} {DUTIES[needed]}. Ask whoever runs the dashboard.",
+    )
+
+
+def _find_way_back(request: Request) -> str:
+    """Where the request leads, for the time after the login; without a token."""
+    after = quote(request.scope["path"])
+    query = request.scope["query_string"].decode("latin-1")
+    if TOKEN_PARAMETER in request.query_params:
+        kept = request.query_params.multi_items()
+        query = urlencode([(name, value) for name, value in kept if name != TOKEN_PARAMETER])
+    if query:
+        after += f"?{query}"
+    return restrict_to_local(after)
 
 
 def _changes_something(request: Request) -> bool:
@@ -222,11 +255,6 @@ def _explain_foreign(headers: Headers) -> str | None:
     if len(origins) == 1 and origins[0].lower() in own:
         return None
     return "its Origin is not the Host that it was sent to"
-
-
-def _decode_header(header: str) -> str:
-    # Starlette reads headers as Latin-1; proxies write UTF-8.
-    return header.encode("latin-1").decode("utf-8", "backslashreplace")
 
 
 def _send_line(status: int, text: str) -> Response:

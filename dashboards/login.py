@@ -1,163 +1,154 @@
-"""The login: its page, the way out, the cookie between them, and paths that lead nowhere else."""
+"""The login page, the way out, and paths that lead nowhere else."""
 
 import asyncio
 import hmac
-import secrets
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import math
 
-from starlette.datastructures import Headers
-from starlette.middleware.sessions import SessionMiddleware
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from poisonwatch.dashboards.access import Access, clean_user_name
+from poisonwatch.dashboards.access import LONGEST_USER_NAME, clean_user_name
+from poisonwatch.dashboards.door import UNVERIFIED, ClosedError, Door, Person
+from poisonwatch.dashboards.entrance import TOKEN_PARAMETER
 from poisonwatch.dashboards.pages import LONGEST_FIELD, redirect_to, render_page
+from poisonwatch.dashboards.users import User, encode_password, fold_name, verify_password
 
 LOGIN_PATH, LOGOUT_PATH = "/login", "/logout"
-LOGIN_LASTS = 12 * 3600  # seconds
-WRONG_WAITS = 1.0  # seconds
-MOST_LOGINS_WAITING = 5  # logins from one address
-LONGEST_USER_NAME = 60  # characters that a person types
+HASHES_AT_ONCE = 2  # each takes 64 MiB
+CLOSED = "Nobody can log in at this moment: the dashboard's log says why."
 
 
-def build_login_routes(access: Access) -> list[Route]:
-    """The login page, and the way out. Without a password both only lead to the first page."""
-    pages = _LoginPages(access)
+def build_login_routes(door: Door) -> list[Route]:
+    """The login page, and the way out. Where a reverse proxy asks, both only lead to the first
+    page.
+    """
+    pages = _LoginPages(door)
     return [
         Route(LOGIN_PATH, pages.login, methods=["GET", "POST"]),
         Route(LOGOUT_PATH, pages.logout, methods=["POST"]),
     ]
 
 
+class TooEarlyError(Exception):
+    """A password is not looked at yet: `seconds` are to be waited."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"{seconds} s")
+        self.seconds = seconds
+
+
+class PasswordCheck:
+    """Looks at passwords, as `guesses.py` lets it."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
+
+    async def check(self, request: Request, account: str, password: str, user: User | None) -> bool:
+        """Whether the password is the user's, or that for all. Raises TooEarlyError."""
+        proof = self._door.find_proof(request, account, user)
+        guess = self._door.guesses.begin(self._door.get_client(request), account, proof)
+        if guess.is_early:
+            raise TooEarlyError(math.ceil(guess.wait))
+        await asyncio.sleep(guess.wait)
+        if not await self._is_right(password, user):
+            return False
+        self._door.guesses.succeed(guess)
+        return True
+
+    async def _is_right(self, password: str, user: User | None) -> bool:
+        expected = self._door.access.password
+        if expected is not None:
+            # compared in constant time: how long it takes tells nothing of how much is right
+            return hmac.compare_digest(encode_password(password), encode_password(expected))
+        async with self._hashing:
+            return await run_in_threadpool(verify_password, user, password)
+
+
 class _LoginPages:
     """Answers the login page and the way out."""
 
-    def __init__(self, access: Access) -> None:
-        self.access = access
-        self._queue = _LoginQueue()
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._passwords = PasswordCheck(door)
 
     async def login(self, request: Request) -> Response:
         """The form, or what came of it."""
-        if self.access.password is None:
+        if self._door.access.proxy_header is not None:
             return redirect_to("/")
         if request.method == "POST":
-            return await self._take_form(request, self.access.password)
+            return await self._take_form(request)
         after = restrict_to_local(request.query_params.get("next", "/"))
         if request.state.user is not None:
             return redirect_to(after)
         # A link on another site does not bring the cookie (SameSite=strict); the same link on a
         # page of the dashboard does.
         elsewhere = request.headers.get("sec-fetch-site") == "cross-site"
-        return _render_login(request, 200, after, elsewhere=elsewhere)
+        return render_login(request, self._door, 200, after, elsewhere=elsewhere)
 
-    async def _take_form(self, request: Request, password: str) -> Response:
+    async def _take_form(self, request: Request) -> Response:
         # Small limits: nobody has said yet who they are.
         async with request.form(max_files=0, max_fields=8, max_part_size=LONGEST_FIELD) as form:
             name = str(form.get("name", ""))
             given = str(form.get("password", ""))
+            token = str(form.get(TOKEN_PARAMETER, "")).strip()
             after = restrict_to_local(str(form.get("next", "")))
-        user = clean_user_name(name, LONGEST_USER_NAME)
-        async with self._queue.wait(_get_address(request)) as has_turn:
-            if not has_turn:
-                wrong = "Too many tries at once: wait a moment."
-                return _render_login(request, 429, after, user, wrong=wrong)
-            # compared in constant time: how long it takes tells nothing of how much is right
-            if not hmac.compare_digest(_encode_password(given), _encode_password(password)):
-                # within the turn, so that one address has one try a second
-                await asyncio.sleep(WRONG_WAITS)
-                wrong = "That is not the password."
-                return _render_login(request, 401, after, user, wrong=wrong)
-        # after the password: whoever does not have it learns nothing of names
-        if user is None:
-            wrong = f"Give a name of 1 to {LONGEST_USER_NAME} characters."
-            return _render_login(request, 400, after, wrong=wrong)
-        self._end_login(request)
-        login = secrets.token_urlsafe(16)
-        request.session.update(user=user, login=login)
-        self.access.logins.add(login)
+        if self._door.access.is_local:
+            return self._take_token(request, token, after)
+        return await self._take_password(request, name, given, after=after)
+
+    def _take_token(self, request: Request, token: str, after: str) -> Response:
+        if not self._door.entrance.take(token):
+            wrong = "That is not the token, or it was used already: the terminal has the latest."
+            return render_login(request, self._door, 401, after, wrong=wrong)
+        self._door.let_in(request, Person(self._door.access.user, "admin"))
         return redirect_to(after)
+
+    async def _take_password(
+        self, request: Request, name: str, password: str, *, after: str
+    ) -> Response:
+        cleaned = clean_user_name(name, LONGEST_USER_NAME)
+        user, account = None, ""
+        if self._door.access.password is None:
+            account = fold_name(cleaned or "")
+            user = self._door.find_user(account)
+        try:
+            is_right = await self._passwords.check(request, account, password, user)
+        except TooEarlyError as early:
+            wrong = f"Too many wrong passwords: try again in {early.seconds} s."
+            answer = render_login(request, self._door, 429, after, cleaned, wrong=wrong)
+            answer.headers["Retry-After"] = str(early.seconds)
+            return answer
+        if not is_right:
+            wrong = "That is not the password."
+            if self._door.access.password is None:
+                # the same for a name that nobody has: who guesses learns nothing of names
+                wrong = "Name or password is wrong."
+            return render_login(request, self._door, 401, after, cleaned, wrong=wrong)
+        # after the password: whoever does not have it learns nothing of names
+        if cleaned is None:
+            wrong = f"Give a name of 1 to {LONGEST_USER_NAME} characters."
+            return render_login(request, self._door, 400, after, wrong=wrong)
+        if user is not None:
+            self._door.let_in(request, Person(user.name, user.role), user.id)
+        else:
+            self._door.let_in(request, Person(cleaned + UNVERIFIED, "admin"))
+        answer = redirect_to(after)
+        self._door.give_proof(request, answer, account, user)
+        return answer
 
     async def logout(self, request: Request) -> Response:
         """Ends the login of whoever asks."""
-        if self.access.password is not None:
-            self._end_login(request)
+        if self._door.access.proxy_header is None:
+            self._door.let_out(request)
         return redirect_to("/")
 
-    def _end_login(self, request: Request) -> None:
-        self.access.logins.discard(request.session.get("login", ""))
-        request.session.clear()
 
-
-def _get_address(request: Request) -> str:
-    """Where the request comes from; empty where the server does not say."""
-    return request.client.host if request.client else ""
-
-
-class _LoginQueue:
-    """Passwords from one address are looked at one after another: whoever tries many at once gains
-    nothing.
-    """
-
-    def __init__(self) -> None:
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._waiting: Counter[str] = Counter()
-
-    @asynccontextmanager
-    async def wait(self, address: str) -> AsyncIterator[bool]:
-        """Wait for the turn of an address; False, at once, where too many wait for theirs."""
-        if self._waiting[address] >= MOST_LOGINS_WAITING:
-            yield False
-            return
-        self._waiting[address] += 1
-        try:
-            # asyncio's locks wake those who wait in the order in which they came
-            async with self._locks.setdefault(address, asyncio.Lock()):
-                yield True
-        finally:
-            self._waiting[address] -= 1
-            # forgotten with the last, or else strangers fill the memory
-            if not self._waiting[address]:
-                del self._waiting[address], self._locks[address]
-
-
-class LoginCookie:
-    """The login, signed with a secret of this process. Where the browser came by https, the cookie
-    is for https only.
-
-    The browser's own Origin says so, also where a proxy in between ends the encryption.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        # Browsers send a cookie to all ports of a host: each dashboard there has a name for its
-        # own.
-        name = f"poisonwatch-{secrets.token_hex(4)}"
-        secret = secrets.token_urlsafe(32)
-        self.plain = SessionMiddleware(app, secret, name, max_age=LOGIN_LASTS, same_site="strict")
-        # the same but for one flag, which starlette's class holds for good
-        self.secure = SessionMiddleware(
-            app, secret, name, max_age=LOGIN_LASTS, same_site="strict", https_only=True
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _came_by_https(scope):
-            await self.secure(scope, receive, send)
-        else:
-            await self.plain(scope, receive, send)
-
-
-def _came_by_https(scope: Scope) -> bool:
-    if scope["type"] != "http":
-        return False
-    origin = Headers(scope=scope).get("origin", "")
-    return scope["scheme"] == "https" or origin.lower().startswith("https://")
-
-
-def _render_login(
+def render_login(
     request: Request,
+    door: Door,
     status: int,
     after: str,
     name: str | None = None,
@@ -165,6 +156,12 @@ def _render_login(
     wrong: str = "",
     elsewhere: bool = False,
 ) -> Response:
+    """The login page, with the ways in that the dashboard has."""
+    access = door.access
+    try:
+        with_password = any(user.password is not None for user in door.list_users().values())
+    except ClosedError:
+        with_password, status, wrong = False, 503, CLOSED
     return render_page(
         request,
         "login.html.j2",
@@ -174,6 +171,10 @@ def _render_login(
         longest_name=LONGEST_USER_NAME,
         wrong=wrong,
         elsewhere=elsewhere,
+        token_name=TOKEN_PARAMETER if access.is_local else None,
+        for_all=access.password is not None,
+        with_password=with_password or access.password is not None,
+        provider=access.provider,
     )
 
 
@@ -192,9 +193,3 @@ def restrict_to_local(path: str) -> str:
     if leads_here:
         return path
     return "/"
-
-
-def _encode_password(password: str) -> bytes:
-    # The environment may hold bytes that are no UTF-8: such a password matches no form, and must
-    # not fail here.
-    return password.encode("utf-8", "surrogateescape")

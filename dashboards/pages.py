@@ -109,10 +109,16 @@ def get_ledger(request: Request) -> Ledger:
 def render_page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
     """A page from a template of dashboards/."""
     # The gatekeeper sets what `state` holds; what went wrong before it did is shown to nobody.
+    role = getattr(request.state, "role", None)
+    read_only = getattr(request.state, "read_only", False)
     shared = {
         "request": request,
         "user": getattr(request.state, "user", None),
-        "read_only": getattr(request.state, "read_only", False),
+        "role": role,
+        "read_only": read_only,
+        "may_decide": role in ("reviewer", "admin") and not read_only,
+        "may_edit": role == "admin" and not read_only,
+        "may_release": role == "admin",
         "may_leave": getattr(request.state, "may_leave", False),
         "version": __version__,
         # as much of a text as reports show
@@ -121,7 +127,7 @@ def render_page(request: Request, name: str, /, status: int = 200, **values: Any
         "most_messages": MOST_MESSAGES,
         "address": make_address,
     }
-    return HTMLResponse(_environment().get_template(name).render(**shared, **values), status)
+    return HTMLResponse(_environment().get_template(name).render({**shared, **values}), status)
 
 
 def send_figure(figure: Figure) -> Response:

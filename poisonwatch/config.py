@@ -319,6 +319,10 @@ class AuditConfig(Section):
     """Where people open MLflow, for links; default `tracking`, where it is a server."""
     dashboard: str | None = None
     """Where people open `poisonwatch dashboard`, for links from MLflow, Prefect, alerts."""
+    dashboard_users: str = ".poisonwatch-users.json"
+    """The file of people who may come into the dashboard (`poisonwatch users`); hidden, so that it
+    is no file of rows.
+    """
     review: bool = True
     """Put flagged rows into a review queue in MLflow, and read the answers back."""
     window: Annotated[int | Literal["all"], BeforeValidator(_check_window)] = 2000

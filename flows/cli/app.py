@@ -35,8 +35,11 @@ MODULES = (
     "dashboards.command",
 )
 # Modules whose commands are of two words, the first of which they share: `keys init`.
-GROUPS = {"keys": "flows.cli.keys"}
-GROUP_HELP = {"keys": "Make keys that sign what audits and people say, and see what is signed."}
+GROUPS = {"keys": "flows.cli.keys", "users": "dashboards.users_command"}
+GROUP_HELP = {
+    "keys": "Make keys that sign what audits and people say, and see what is signed.",
+    "users": "Say who may come into the dashboard, and what they may do there.",
+}
 
 app = App(
     name="poisonwatch",

@@ -4,93 +4,29 @@ Pictures of each page are left in test-artifacts/.
 """
 
 import csv
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from audits import write_audit
-from browsing import PAYLOADS, audit_of, flags, hostile_audit, serving
-from paths import ROOT
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from browsing import ME, PAYLOADS, audit_of, flags, hostile_audit, serving
+from playwright.sync_api import Browser, Page, expect
+from windows import WAIT_MS, come_in, picture, watched
 
 from poisonwatch.config_file import load_config
-from poisonwatch.dashboards.access import Access
+from poisonwatch.dashboards.door import Door
 from poisonwatch.ledger.decisions import read_decisions
 from poisonwatch.ledger.ledger import Ledger
 
-PICTURES = ROOT / "test-artifacts"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-sync",
-]
-WAIT_MS = 60_000  # two busy cores
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail(
-                "Chromium is not installed: nobody would notice that the dashboard is not tested"
-            )
-        pytest.skip("Chromium is not installed (Debian package chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A window of usual size."""
+def page(browser: Browser, address: str, door: Door) -> Iterator[Page]:
+    """A window of usual size, in which the link of the shared dashboard was opened."""
     with watched(browser, 1280, "light") as page:
+        come_in(page, address, door)
         yield page
-
-
-@contextmanager
-def watched(browser: Browser, width: int, scheme: Literal["light", "dark"]) -> Iterator[Page]:
-    """A page that must not open dialogs, fail in a script, or look outside."""
-    wrong: list[str] = []
-
-    def sent(request: Request) -> None:
-        if (
-            not re.match(r"(http://localhost:[0-9]+/|data:image/png)", request.url)
-            or "/pwned.png" in request.url
-        ):
-            wrong.append(f"asked for {request.url}")
-
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
-    page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
-    page.on("pageerror", lambda error: wrong.append(f"script error {error}"))
-    page.on("request", sent)
-    yield page
-    context.close()
-    assert wrong == []
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep what the page looks like; it must fit its width."""
-    assert page.evaluate(
-        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-    ), f"{name} is wider than the window"
-    PICTURES.mkdir(exist_ok=True)
-    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +35,13 @@ def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
 
 
 @pytest.fixture(scope="module")
-def address(audited: Path) -> Iterator[str]:
-    with serving(audited) as address:
+def door() -> Door:
+    return Door(ME)
+
+
+@pytest.fixture(scope="module")
+def address(audited: Path, door: Door) -> Iterator[str]:
+    with serving(audited, door=door) as address:
         yield address
 
 
@@ -108,9 +49,9 @@ def test_an_empty_dashboard_says_how_to_begin(
     page: Page, tmp_path: Path, tiny_folder: Path
 ) -> None:
     """The command can be copied."""
-    config = write_audit(tmp_path, tiny_folder)
-    with serving(config) as address:
-        page.goto(address)
+    config, door = write_audit(tmp_path, tiny_folder), Door(ME)
+    with serving(config, door=door) as address:
+        come_in(page, address, door)
         expect(page.get_by_text(f"poisonwatch audit {config}")).to_be_visible()
         picture(page, "empty")
 
@@ -176,12 +117,13 @@ def test_nothing_is_decided_that_nobody_chose(page: Page, address: str, audited:
 
 
 def test_keys_are_about_what_somebody_works_in(
-    browser: Browser, address: str, audited: Path
+    browser: Browser, address: str, audited: Path, door: Door
 ) -> None:
     """The row whose note was written, wherever the keys were before; on a narrow window, too, where
     the notice leaves all in reach.
     """
     with watched(browser, 390, "light") as page, Ledger.at(load_config(audited).state) as ledger:
+        come_in(page, address, door)
         page.goto(f"{address}/triage?state=all")
         page.goto(f"{address}{page.locator('a.row').first.get_attribute('href')}")
         before = len(list(read_decisions(ledger)))
@@ -231,10 +173,11 @@ def test_a_filter_applies_as_it_is_changed(page: Page, address: str) -> None:
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1920)])
 def test_every_page_fits_its_window(
-    browser: Browser, address: str, scheme: Literal["light", "dark"], width: int
+    browser: Browser, address: str, door: Door, scheme: Literal["light", "dark"], width: int
 ) -> None:
     """In both schemes; each has one heading, and pictures that were loaded."""
     with watched(browser, width, scheme) as page:
+        come_in(page, address, door)
         show_all(page, address, scheme)
 
 
@@ -255,6 +198,7 @@ def show_all(page: Page, address: str, scheme: str) -> None:
             "editor": "/sentinels/edit/0",
             "explain": "/explain",
             "release": "/release",
+            "account": "/account",
             "missing": "/nowhere",
         },
     }.items():
@@ -289,38 +233,18 @@ def test_the_clean_split_is_downloaded(page: Page, address: str, tmp_path: Path)
     assert (tmp_path / "release.zip").stat().st_size > 0
 
 
-def test_nobody_sees_a_row_before_logging_in(page: Page, audited: Path) -> None:
-    """A wrong password leads nowhere; the right one to the page that was asked for; logging out
-    ends it.
-    """
-    with serving(audited, Access(user="ann", password="correct horse")) as address:
-        page.goto(f"{address}/triage?state=all")
-        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
-        assert "tiny" not in page.content()
-        picture(page, "login")
-        for password in ("wrong horse", "correct horse"):
-            page.get_by_label("Your name").fill("Bea <i>B</i>")
-            page.get_by_label("Password").fill(password)
-            page.get_by_role("button", name="Log in").click()
-            page.wait_for_load_state()
-        assert page.url == f"{address}/triage?state=all"
-        expect(page.get_by_text("Bea <i>B</i>")).to_be_visible()
-        page.get_by_role("button", name="Log out").click()
-        page.goto(f"{address}/release")
-        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
-
-
 def test_hostile_text_is_shown_and_never_interpreted(
     page: Page, tmp_path: Path, tiny_folder: Path
 ) -> None:
     """No script runs, no request leaves, no element, link or form comes from a row, its source, or
     a sentinel; exports hold no formula.
     """
-    config = hostile_audit(tmp_path, tiny_folder)
+    config, door = hostile_audit(tmp_path, tiny_folder), Door(ME)
     shown = {text for text in PAYLOADS for flag in flags(config) if text in json_texts(flag)}
     assert len(shown) > 2
     seen = set()
-    with serving(config) as address:
+    with serving(config, door=door) as address:
+        come_in(page, address, door)
         page.goto(f"{address}/triage")
         paths = [link.get_attribute("href") for link in page.locator("a.row").all()]
         page.goto(f"{address}/")

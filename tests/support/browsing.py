@@ -1,6 +1,7 @@
 """The dashboard over real audits on the tiny model: for tests that click, and tests that ask."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 import yaml
 from audits import benign, write_audit
 from starlette.testclient import TestClient
@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.access import Access
 from poisonwatch.dashboards.app import create_app
+from poisonwatch.dashboards.door import Door
+from poisonwatch.dashboards.serving import make_server
 from poisonwatch.flows.audit import audit_inline
 
 ME = Access(user="ann")
@@ -79,21 +81,24 @@ def hostile_audit(folder: Path, model: Path) -> Path:
 
 @contextmanager
 def asking(config: Path, access: Access = ME) -> Iterator[TestClient]:
-    """A client of the dashboard, as a browser on its own pages would be."""
-    with TestClient(
-        create_app(load_config(config), config, access), base_url="http://localhost", headers=OWN
-    ) as client:
+    """A client of the dashboard, as a browser on its own pages would be; where nobody logs in, it
+    has come in by the link that is printed.
+    """
+    door = Door(access)
+    app = create_app(load_config(config), config, door)
+    with TestClient(app, base_url="http://localhost", headers=OWN) as client:
+        if access.is_local:
+            client.get(f"/?token={door.entrance.token}", follow_redirects=False)
         yield client
 
 
 @contextmanager
-def serving(config: Path, access: Access = ME) -> Iterator[str]:
+def serving(
+    config: Path, access: Access = ME, door: Door | None = None, port: int | None = None
+) -> Iterator[str]:
     """The dashboard on a port of its own: its address."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(load_config(config), config, access), port=0, log_level="warning", ws="none"
-        )
-    )
+    door = door or Door(access)
+    server = make_server(create_app(load_config(config), config, door), door.proxies, port)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -103,6 +108,20 @@ def serving(config: Path, access: Access = ME) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def groups(client: TestClient, state: str = "all") -> list[str]:
+    """Addresses of the groups in the queue."""
+    return list(
+        dict.fromkeys(
+            re.findall(r"/triage/[0-9a-f-]+/[0-9a-f]+", client.get(f"/triage?state={state}").text)
+        )
+    )
+
+
+def audit_page(client: TestClient) -> str:
+    """The address of the first audit's page."""
+    return re.findall(r"/audits/[0-9a-f-]+", client.get("/").text)[0]
 
 
 def flags(config: Path) -> list[dict[str, Any]]:

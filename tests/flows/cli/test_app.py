@@ -223,6 +223,7 @@ COMMANDS = {
     "packs",
     "release",
     "sync",
+    "users",
     "verify",
     "watch",
 }
@@ -240,7 +241,16 @@ SUBCOMMANDS = [
 
 def test_every_command_of_two_words_is_there() -> None:
     """As for those of one."""
-    assert sorted(SUBCOMMANDS) == ["keys init", "keys show", "keys sign"]
+    assert sorted(SUBCOMMANDS) == [
+        "keys init",
+        "keys show",
+        "keys sign",
+        "users add",
+        "users list",
+        "users password",
+        "users remove",
+        "users role",
+    ]
 
 
 @pytest.mark.parametrize("command", sorted((COMMANDS - set(GROUPS)) | set(SUBCOMMANDS)))
