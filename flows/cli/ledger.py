@@ -182,6 +182,22 @@ def gate(
             "must still go through it."
         ),
     ] = None,
+    rate: Annotated[
+        float | None,
+        Parameter(
+            help="The least false-discovery rate: audits with a lower one flag less, and do not "
+            "count. Default: exactly the audit file's settings."
+        ),
+    ] = None,
+    screens: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            help="Screens that audits must have had, by their names in the audit file. "
+            "Default: exactly the audit file's settings.",
+        ),
+    ] = None,
     json: Annotated[
         bool,
         Parameter(negative="", show_default=False, help="Print the answer as one JSON object."),
@@ -209,6 +225,8 @@ def gate(
         reading_version=reading_version,
         keys=key,
         head=head,
+        rate=rate,
+        screens=screens,
     )
     if json:
         print(dumps(answer.record()))
@@ -237,6 +255,12 @@ def _print_answer(answer: "GateAnswer") -> None:
         print(
             "changed: not the bytes that the last pull found in the source; if the source was "
             "edited since, `poisonwatch audit` takes it in"
+        )
+    if "other settings" in answer.reasons:
+        print(
+            "other settings: audited with this model and these sentinels, but judged by other "
+            "settings than are asked for now; `poisonwatch audit` audits the latest rows again, "
+            "with --again all (or ask for a least --rate and --screens)"
         )
     if "another tokenizer or template" in answer.reasons:
         print(

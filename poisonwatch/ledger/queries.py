@@ -1,5 +1,7 @@
 """Parts of queries that several questions to the ledger share."""
 
+from collections.abc import Collection
+
 from sqlalchemy import ColumnElement, FromClause, Select, Subquery, Table, exists, func, select
 
 from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows
@@ -50,12 +52,13 @@ def is_refused_since(result: FromClause) -> ColumnElement[bool]:
     return is_later.correlate(result)
 
 
-def is_last_result(result: FromClause) -> ColumnElement[bool]:
-    """Whether a result is the last word on its row under its version."""
+def is_last_result(result: FromClause, versions: Collection[int]) -> ColumnElement[bool]:
+    """Whether a result is the last word on its row under these versions."""
     other = results.alias()
     is_replaced = exists().where(
         other.c.row == result.c.row,
-        other.c.version == result.c.version,
+        other.c.version.in_(versions),
         other.c.audit > result.c.audit,
     )
-    return ~is_replaced.correlate(result) & ~is_refused_since(result)
+    is_last = ~is_replaced.correlate(result) & ~is_refused_since(result)
+    return result.c.version.in_(versions) & is_last

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from poisonwatch.attestation.keys import SHOWN_DIGITS as SHOWN_KEY_DIGITS
+from poisonwatch.ledger.verdict_settings import parse_strictness
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
 
@@ -16,32 +17,55 @@ SHOWN_DIGITS = 12  # digits that tell two versions apart
 class RequiredVersions:
     """The versions that an audit must have been of: SHA-256 in hex, or its first digits; None:
     any. `reads_as_before`: an audit that recorded no reading will do for this one.
+
+    Its `settings` must have been these, unless nobody recorded them; or, where a least `rate` or
+    `screens` are given, at least so strict.
     """
 
     model: str | None = None
     sentinels: str | None = None
     reading: str | None = None
     reads_as_before: bool = False
+    settings: str | None = None
+    rate: float | None = None
+    screens: tuple[str, ...] | None = None
 
     def asks(self, model: str, sentinels: str) -> bool:
         """Whether an audit asked this model these sentinels, however it read rows."""
         return model.startswith(self.model or "") and sentinels.startswith(self.sentinels or "")
 
-    def is_met_by(self, model: str, sentinels: str, reading: str | None) -> bool:
-        """Whether an audit of these versions will do."""
-        if not self.asks(model, sentinels):
-            return False
+    def reads_alike(self, reading: str | None) -> bool:
+        """Whether an audit that read rows so will do."""
         if self.reading is None:
             return True
         if reading is None:
             return self.reads_as_before
         return reading.startswith(self.reading)
 
-    def record(self) -> dict[str, str | None]:
-        """As JSON; a `reading` only where one is required."""
-        record = {"model": self.model, "sentinels": self.sentinels}
+    def is_set_alike(self, settings: str | None) -> bool:
+        """Whether an audit with these settings will do."""
+        if self.rate is None and self.screens is None:
+            return self.settings is None or settings in (None, self.settings)
+        found = parse_strictness(settings)
+        return found is not None and found.is_at_least(self.rate, self.screens)
+
+    def is_met_by(
+        self, model: str, sentinels: str, reading: str | None, settings: str | None = None
+    ) -> bool:
+        """Whether an audit of these versions will do."""
+        if not self.asks(model, sentinels):
+            return False
+        return self.reads_alike(reading) and self.is_set_alike(settings)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; `reading`, `rate` and `screens` only where they are required."""
+        record: dict[str, Any] = {"model": self.model, "sentinels": self.sentinels}
         if self.reading is not None:
             record["reading"] = self.reading
+        if self.rate is not None:
+            record["rate"] = self.rate
+        if self.screens is not None:
+            record["screens"] = list(self.screens)
         return record
 
 
@@ -141,6 +165,10 @@ class GateAnswer:
         }
         for what, digest in required.items():
             versions.append(f"{what} {(digest or '(any)')[:SHOWN_DIGITS]}")
+        if self.required.rate is not None:
+            versions.append(f"a false-discovery rate of {self.required.rate:g} or more")
+        if self.required.screens is not None:
+            versions.append(f"screens {' '.join(self.required.screens) or '(none)'}")
         text = (
             f"{plural(self.rows, 'row')} in {plural(self.files, 'file')}: all cleared by audits "
             f"under {', '.join(versions)}"

@@ -1,11 +1,11 @@
 """The gate: whether exactly these rows are cleared, asked by a training job just before it trains
 on them.
 
-A content is cleared by an audit under the required model and sentinels, read by the model as it is
-now, that did not flag it, unless it is in quarantine now; or by a person who called it benign. A
-row is cleared where its content is, its bytes are those that stand in the source, and they come no
-more often than there. Everything else is a reason (`reasons`). What the ledger says is checked
-against its records; with keys, these must be signed.
+A content is cleared by an audit under the required model, sentinels and settings, read by the model
+as it is now, that did not flag it, unless it is in quarantine now; or by a person who called it
+benign. A row is cleared where its content is, its bytes are those that stand in the source, and
+they come no more often than there. Everything else is a reason (`reasons`). What the ledger says is
+checked against its records; with keys, these must be signed.
 
 The ledger is only read, and no lock is taken: the gate answers while an audit runs.
 """
@@ -13,14 +13,16 @@ The ledger is only read, and no lock is taken: the gate answers while an audit r
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from poisonwatch.attestation.keys import read_public_keys
-from poisonwatch.config import AuditConfig
+from poisonwatch.config import AuditConfig, ScreenName
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.ledger.decisions import MIN_ID_DIGITS
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex
+from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.files import find_model_files
 from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
 from poisonwatch.release.data_check import check_data
@@ -47,6 +49,8 @@ def check_cleared(
     reading_version: str | None = None,
     keys: Sequence[str | Path] | None = None,
     head: str | None = None,
+    rate: float | None = None,
+    screens: Sequence[str] | None = None,
 ) -> GateAnswer:
     """Whether the rows of these manifests, files, folders, globs and URLs are cleared.
 
@@ -54,6 +58,9 @@ def check_cleared(
     tokenizer and chat template (the reading), and its sentinels, or the versions given (8 or more
     hex digits); a model's version that is given without a reading is of any. Without an audit file,
     a manifest is compared with its files alone.
+
+    Audits must have been of the audit file's settings, too; or, with a `rate` or `screens`, of a
+    false-discovery rate that is no lower, and with these screens at least.
 
     What clears a row must be signed by one of these `keys`, files of public ones; None: those that
     the audit file names, if any. The ledger must go through the `head` NUMBER:HASH. Raises
@@ -64,6 +71,8 @@ def check_cleared(
         model=_check_digits(model_version, "model"),
         sentinels=_check_digits(sentinels_version, "sentinels"),
         reading=_check_digits(reading_version, "reading"),
+        rate=_check_rate(rate),
+        screens=_check_screens(screens),
     )
     manifests, data = _split_paths(paths)
     if audit is None:
@@ -131,6 +140,8 @@ def require_cleared(
     reading_version: str | None = None,
     keys: Sequence[str | Path] | None = None,
     head: str | None = None,
+    rate: float | None = None,
+    screens: Sequence[str] | None = None,
 ) -> int:
     """The number of these rows, all of which are cleared. Raises NotClearedError where some are
     not, and what `check_cleared` raises.
@@ -143,6 +154,8 @@ def require_cleared(
         reading_version=reading_version,
         keys=keys,
         head=head,
+        rate=rate,
+        screens=screens,
     )
     if not answer.cleared:
         reasons = ", ".join(f"{count} {reason}" for reason, count in answer.reasons.items())
@@ -183,7 +196,25 @@ def _fill_in_versions(required: RequiredVersions, settings: AuditConfig) -> Requ
     if not required.sentinels:
         sentinels = compute_sentinels_version(load_sentinels(settings.sentinels))
         required = replace(required, sentinels=sentinels)
-    return required
+    return replace(required, settings=describe_verdict_settings(settings))
+
+
+def _check_rate(rate: float | None) -> float | None:
+    """A false-discovery rate. Raises InputError where it is none."""
+    if rate is not None and not 0 < rate < 1:
+        raise InputError(f"the least rate is {rate:g}: give one between 0 and 1, such as 0.1")
+    return rate
+
+
+def _check_screens(screens: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The screens, each once. Raises InputError where one is none."""
+    if screens is None:
+        return None
+    known = get_args(ScreenName)
+    for name in screens:
+        if name not in known:
+            raise InputError(f"{excerpt(name, 40)!r} is no screen: choose {', '.join(known)}")
+    return tuple(sorted(set(screens)))
 
 
 def _check_digits(text: str | None, what: str) -> str | None:

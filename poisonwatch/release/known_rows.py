@@ -9,12 +9,11 @@ content cleared.
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, case, exists, func, select, true
 
-from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import is_last_result
 from poisonwatch.ledger.row_bytes import BytesKey, describe_columns
@@ -26,10 +25,10 @@ from poisonwatch.ledger.tables import (
     rows,
     shapes,
     variants,
-    versions,
 )
-from poisonwatch.release.answer import SHOWN_DIGITS, RequiredVersions
+from poisonwatch.release.answer import RequiredVersions
 from poisonwatch.release.trust import Trust
+from poisonwatch.release.versions import FoundVersions, find_versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,8 @@ class KnownBytes:
 class KnownRow:
     """A content as the ledger has it, with the `versions` of its bytes that were asked for, by
     SHA-256. `flagged` is what an audit of the required version said, and `audit` which; None where
-    there was none. `read_otherwise`: there was one that differs from it in how rows were read.
+    there was none. `read_otherwise`: there was one that differs from it in how rows were read;
+    `set_otherwise`: in its settings.
     `decision` is the last one on it, if any.
     """
 
@@ -70,6 +70,7 @@ class KnownRow:
     decided: str | None
     flagged: int | None
     read_otherwise: bool = False
+    set_otherwise: bool = False
     audit: int | None = None
     decision: int | None = None
     versions: dict[bytes, list[KnownBytes]] = field(default_factory=dict)
@@ -97,8 +98,8 @@ class KnownRows:
     """A ledger that is asked about rows, under the version that is `required`: rows are cleared by
     audits of it.
 
-    `version` is its number, None where nothing was audited under it. With `trust`, what clears a
-    row must be signed. Raises InputError where the version is one of several.
+    `versions` are the ledger's that count for it. With `trust`, what clears a row must be signed.
+    Raises InputError where the version is one of several.
     """
 
     def __init__(
@@ -106,13 +107,8 @@ class KnownRows:
     ) -> None:
         self.ledger = ledger
         self.trust = trust
-        version = _find_version(ledger, required)
-        self.version: int | None = None
-        self.required = required
-        if version is not None:
-            self.version = version.version
-            self.required = _complete(required, version)
-        self._read_otherwise = _find_other_readings(ledger, self.required, self.version)
+        self.versions = find_versions(ledger, required)
+        self.required = self.versions.required
         self._met: Counter[int] = Counter()  # rows that were met, by their bytes' number
         self._schemas: dict[int, bytes | None] = {}  # by shape
         self._allowed: dict[int, int] = {}  # places, of bytes that were met more than once
@@ -132,13 +128,14 @@ class KnownRows:
         found: dict[str, KnownRow] = {}
         by_number: dict[int, KnownRow] = {}
         with self.ledger.read() as connection:
-            for row in connection.execute(_select_rows(ids, self.version, self._read_otherwise)):
+            for row in connection.execute(_select_rows(ids, self.versions)):
                 known = KnownRow(
                     row=row.row,
                     status=row.status,
                     decided=row.decided,
                     flagged=row.flagged,
                     read_otherwise=bool(row.read_otherwise),
+                    set_otherwise=bool(row.set_otherwise),
                     audit=row.audit,
                     decision=row.decision,
                 )
@@ -204,27 +201,30 @@ class KnownRows:
         return most[False] or most[True]
 
 
-def _select_rows(
-    ids: Collection[str], version: int | None, other_readings: Collection[int]
-) -> Select[Any]:
-    """The contents with these ids, and what the audit of a version said of them, or whether one of
-    its other readings did.
+def _select_rows(ids: Collection[str], versions: FoundVersions) -> Select[Any]:
+    """The contents with these ids, and what the last audit of the versions that count said of them,
+    or whether one that misses in one thing alone did.
     """
-    # No result is of version NULL.
-    audited = (results.c.row == rows.c.row) & (results.c.version == version)
-    audited &= is_last_result(results)
+    # Of several that count, as they differ in settings alone, the last has the word.
+    audited = (results.c.row == rows.c.row) & is_last_result(results, versions.met)
     wanted = rows.c.id.in_([bytes.fromhex(id) for id in set(ids)])
     stood_last = rows.c.last_variant.is_(None)
     stands = _check_places(rows.c.row, places.c.variant.is_(None), stood_last)
     columns = rows.c.row, rows.c.id, rows.c.digest, rows.c.shape, rows.c.status, rows.c.decided
-    otherwise = results.alias()
-    is_other = (otherwise.c.row == rows.c.row) & otherwise.c.version.in_(other_readings)
-    read_otherwise = exists().where(is_other).label("read_otherwise")
+    read_otherwise = _was_audited_under(versions.read_otherwise).label("read_otherwise")
+    set_otherwise = _was_audited_under(versions.set_otherwise).label("set_otherwise")
     last_decision = select(func.max(decisions.c.number)).where(decisions.c.row == rows.c.row)
     decision = last_decision.scalar_subquery().label("decision")
-    said = results.c.flagged, results.c.audit, read_otherwise, decision, stands
+    audit = results.c.flagged, results.c.audit
+    said = *audit, read_otherwise, set_otherwise, decision, stands
     query = select(*columns, *said).select_from(rows)
     return query.outerjoin(results, audited).where(wanted)
+
+
+def _was_audited_under(versions: Collection[int]) -> ColumnElement[bool]:
+    """Whether an audit of one of these versions had a result on a row."""
+    other = results.alias()
+    return exists().where(other.c.row == rows.c.row, other.c.version.in_(versions))
 
 
 def _select_variants(digests: Collection[bytes]) -> Select[Any]:
@@ -257,50 +257,3 @@ def _check_places(
         else_=0,
     )
     return answer.label("stands")
-
-
-def _find_version(ledger: Ledger, required: RequiredVersions) -> Row[Any] | None:
-    """The version that is required; None where nothing was audited under it. Raises InputError
-    where it is one of several.
-    """
-    found = []
-    with ledger.read() as connection:
-        for row in connection.execute(select(versions)):
-            if required.is_met_by(row.model, row.sentinels, row.reading):
-                found.append(row)
-    # What says its reading comes before what is only taken to have it.
-    if required.reading is not None:
-        found = [row for row in found if row.reading is not None] or found
-    if len(found) > 1:
-        remedy = "give more of their digits"
-        if len({(row.model, row.sentinels) for row in found}) == 1:
-            readings = ", ".join((row.reading or "none")[:SHOWN_DIGITS] for row in found)
-            remedy = f"they differ in the reading ({readings}), give its digits, too"
-        raise InputError(
-            f"{len(found)} versions of model and sentinels in the ledger are like the required "
-            f"one: {remedy}"
-        )
-    return next(iter(found), None)
-
-
-def _complete(required: RequiredVersions, version: Row[Any]) -> RequiredVersions:
-    """The required versions by all of their digits. Where any reading will do, it stays so: the
-    ledger has one.
-    """
-    reading = version.reading if required.reading is not None else None
-    return replace(required, model=version.model, sentinels=version.sentinels, reading=reading)
-
-
-def _find_other_readings(
-    ledger: Ledger, required: RequiredVersions, version: int | None
-) -> list[int]:
-    """The versions that differ from the one found, or from the required one where none was, in how
-    rows were read.
-    """
-    with ledger.read() as connection:
-        found = connection.execute(select(versions)).all()
-    others = []
-    for row in found:
-        if row.version != version and required.asks(row.model, row.sentinels):
-            others.append(row.version)
-    return others

@@ -2,7 +2,7 @@
 ledger says of them now.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +29,10 @@ from poisonwatch.release.reasons import (
     REASON_LOST,
     REASON_REPEATED,
     REASON_UNSIGNED,
+    ManifestAudits,
     explain_entry,
     explain_entry_now,
+    sort_audits,
 )
 from poisonwatch.release.statement import read_seal
 from poisonwatch.sources.saved import SIGNED_NAME
@@ -66,14 +68,7 @@ def check_manifest(
     # A ledger's own records say more, and say it now.
     if keys and known is None and not seal.signers:
         missing.append(UnclearedRow(str(path), None, None, reason=REASON_UNSIGNED))
-    # Audits whose word counts, by id.
-    met: set[str] = set()
-    read_otherwise: set[str] = set()
-    for audit_id, cover in manifest.audits.items():
-        if required.is_met_by(cover.model, cover.sentinels, cover.reading):
-            met.add(audit_id)
-        elif required.asks(cover.model, cover.sentinels):
-            read_otherwise.add(audit_id)
+    audits = sort_audits(manifest.audits, required)
     decided = 0
     columns_of: dict[str, set[bytes]] = {}  # by file
     for entries in batched(compared.present, VALUES_PER_STATEMENT):
@@ -81,7 +76,7 @@ def check_manifest(
         for entry in entries:
             content = contents.get(entry.id)
             columns_of.setdefault(entry.file, set()).update(_find_columns(entry, content))
-            reason = _explain(entry, content, known, met=met, read_otherwise=read_otherwise)
+            reason = _explain(entry, content, known, audits)
             if reason:
                 missing.append(_place_entry(entry, reason))
             elif (content or entry).decided == "benign":
@@ -124,13 +119,12 @@ def _explain(
     entry: ManifestEntry,
     content: KnownRow | None,
     known: KnownRows | None,
-    met: Set[str],
-    read_otherwise: Set[str],
+    audits: ManifestAudits,
 ) -> str | None:
     """Why a row of a manifest is not cleared, by the ledger if there is one."""
     if known is None:
-        return explain_entry(entry, met, read_otherwise)
-    reason = explain_entry_now(entry, met, content, read_otherwise)
+        return explain_entry(entry, audits)
+    reason = explain_entry_now(entry, audits, content)
     if content is None or reason:
         return reason
     found = content.find_digest(bytes.fromhex(entry.sha256))

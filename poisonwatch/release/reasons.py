@@ -5,6 +5,9 @@
     another version                    audited, but not under the required model and sentinels
     another tokenizer or template      under these, but from other tokens: read by another
                                        tokenizer, chat template, or setting of it
+    other settings                     read alike, but judged by other settings of detection,
+                                       screens or attribution, by another Poisonwatch, or not so
+                                       strictly as the gate was told to ask for
     unreadable                         no prompt and response can be read, or a trainer could read
                                        others: nothing tells which content it is
     changed                            not the bytes that stand in the source for this content; of a
@@ -18,11 +21,12 @@
 A row without a reason is cleared.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poisonwatch.release.answer import UNSIGNED
-from poisonwatch.release.manifest import ManifestEntry
+from poisonwatch.release.answer import UNSIGNED, RequiredVersions
+from poisonwatch.release.manifest import AuditedVersions, ManifestEntry
 from poisonwatch.release.selection import CLEARED_STATUSES
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ REASON_PENDING = "pending"
 REASON_FLAGGED = "flagged"
 REASON_VERSION = "another version"
 REASON_READING = "another tokenizer or template"
+REASON_SETTINGS = "other settings"
 REASON_UNREADABLE = "unreadable"
 REASON_CHANGED = "changed"
 REASON_UNSIGNED = UNSIGNED
@@ -42,29 +47,52 @@ REASON_ADDED = "not in the manifest"
 REASON_LOST = "not in its file"
 
 
-def explain_entry(
-    entry: ManifestEntry, met: Set[str], read_otherwise: Set[str] = frozenset()
-) -> str | None:
-    """Why a row is not cleared by what its manifest says; `met` are the audits of the required
-    versions, by id, `read_otherwise` those that differ from them in how rows were read.
+@dataclass(frozen=True, slots=True)
+class ManifestAudits:
+    """A manifest's audits, by their ids: those that `met` the required version, those that differ
+    from it in how rows were read, and those that differ in their settings alone.
     """
+
+    met: Set[str]
+    read_otherwise: Set[str] = frozenset()
+    set_otherwise: Set[str] = frozenset()
+
+
+def sort_audits(
+    audits: Mapping[str, AuditedVersions], required: RequiredVersions
+) -> ManifestAudits:
+    """What the audits that a manifest names, by their ids, are to the required version."""
+    met, read_otherwise, set_otherwise = set(), set(), set()
+    for audit_id, cover in audits.items():
+        if not required.asks(cover.model, cover.sentinels):
+            continue
+        if not required.reads_alike(cover.reading):
+            read_otherwise.add(audit_id)
+        elif not required.is_set_alike(cover.settings):
+            set_otherwise.add(audit_id)
+        else:
+            met.add(audit_id)
+    return ManifestAudits(met, read_otherwise, set_otherwise)
+
+
+def explain_entry(entry: ManifestEntry, audits: ManifestAudits) -> str | None:
+    """Why a row is not cleared by what its manifest says of its audits."""
     # What a person decided is above what audits say.
     if entry.decided == "benign":
         return None
     if entry.decided is not None:
         return entry.decided
-    if entry.audit_id in met:
+    if entry.audit_id in audits.met:
         return None
-    if entry.audit_id in read_otherwise:
+    if entry.audit_id in audits.read_otherwise:
         return REASON_READING
+    if entry.audit_id in audits.set_otherwise:
+        return REASON_SETTINGS
     return REASON_VERSION if entry.audit_id else REASON_PENDING
 
 
 def explain_entry_now(
-    entry: ManifestEntry,
-    met: Set[str],
-    known: "KnownRow | None",
-    read_otherwise: Set[str] = frozenset(),
+    entry: ManifestEntry, audits: ManifestAudits, known: "KnownRow | None"
 ) -> str | None:
     """The same by what the ledger says now (as in `explain_row`): a row may have been flagged, or
     decided on, since the release.
@@ -76,7 +104,7 @@ def explain_entry_now(
         return REASON_CHANGED
     if known.decided == "benign":
         return None
-    return explain_entry(entry, met, read_otherwise)
+    return explain_entry(entry, audits)
 
 
 def explain_row(row: "KnownRow | None") -> str | None:
@@ -91,6 +119,8 @@ def explain_row(row: "KnownRow | None") -> str | None:
     if state not in CLEARED_STATUSES:
         return state
     if row.flagged is None:
+        if row.set_otherwise:
+            return REASON_SETTINGS
         return REASON_READING if row.read_otherwise else REASON_VERSION
     # Clean now by the word of another version, whose audit came later.
     return REASON_FLAGGED if row.flagged else None

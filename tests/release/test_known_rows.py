@@ -138,7 +138,7 @@ def test_no_version_clears_nothing_and_two_are_one_too_many(ledger: Ledger, tmp_
     """Under a version that nothing was audited by, a row was not looked at."""
     other = RequiredVersions("c" * 64)
     known = KnownRows(ledger, other)
-    assert (known.version, known.required) == (None, other)
+    assert (known.versions.met, known.required) == ((), other)
     assert load(known).flagged is None
     assert KnownRows(ledger, RequiredVersions("a" * 8)).required == NEEDED
     cover(ledger, tmp_path / "near", version=Version("a" * 63 + "0", ONE.sentinels), again=True)
