@@ -315,7 +315,7 @@ def test_what_was_audited_before_there_was_a_key_is_signed_by_hand(
         database.execute(forged, ("flagged", held.upper()))
     database.close()
     assert run("keys", "sign", config) == 0
-    assert "2 records signed by key" in capsys.readouterr().out
+    assert "3 records signed by key" in capsys.readouterr().out
     assert run("gate", "cleared/manifest.json", "--audit", config) == 0
     assert run("keys", "sign", config) == 0
     assert "0 records signed" in capsys.readouterr().out
