@@ -531,7 +531,9 @@ def measure(kind: str) -> Reading:
         folder = Path(name)
         config, said = folder / "audit.yaml", folder / "said"
         # By a process of its own: what this one takes to write, would count as the reader's.
-        _run_child(lambda: prepare(kind, folder), said)
+        status, _ = _run_child(lambda: prepare(kind, folder), said)
+        if status:
+            raise RuntimeError(f"{kind} could not be written: {said.read_text()}")
         status, used = _run_child(lambda: read_all(config), said)
         text = said.read_text(encoding="utf-8", errors="surrogateescape")
     return Reading(

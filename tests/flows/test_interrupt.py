@@ -120,3 +120,24 @@ def test_a_signal_ends_an_audit_in_order(
     assert outcome.summary["counts"]["new"] == 400
     with Ledger.at(settings.state) as ledger:
         assert [audit.state for audit in list_past_audits(ledger)] == ["finished", "interrupted"]
+
+
+def test_the_dashboard_ends_with_0_where_it_is_told_to(tmp_path: Path) -> None:
+    """It runs until somebody ends it: that is no failure of its."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    (tmp_path / "audit.yaml").write_text("source: rows.jsonl\nsentinels: pack:insult\n")
+    command = [sys.executable, "-m", "poisonwatch.flows.cli", "dashboard", "audit.yaml"]
+    with subprocess.Popen(
+        [*command, "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in said
