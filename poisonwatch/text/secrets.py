@@ -33,6 +33,7 @@ from poisonwatch.text.redaction import (
 from poisonwatch.text.statements import find_literals
 
 SHORTEST_SECRET = 3  # characters; shorter ones are parts of every other word
+LEAST_INSIDE = 6  # characters of a secret that is looked for inside of words, too
 SHORTEST_PIECE = 4  # of a secret that somebody took apart at its marks
 LONGEST_USER = 15  # characters of a user's name that is no token
 
@@ -95,7 +96,7 @@ class Secrets:
         self._longest = max(map(len, longest_first), default=0)
         self._pattern: re.Pattern[str] | None = None
         if longest_first:
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+            self._pattern = re.compile("|".join(map(_write_pattern, longest_first)))
 
     def _add(self, setting: str, find: Callable[[str], Iterator[str]]) -> None:
         filled = fill_variables(setting)
@@ -159,6 +160,16 @@ def conceal(text: str, *settings: str | None) -> str:
     return Secrets(settings).conceal(text)
 
 
+def _write_pattern(secret: str) -> str:
+    """A secret where it stands; a short one as a word of its own, since it is a part of others."""
+    pattern = re.escape(secret)
+    if len(secret) >= LEAST_INSIDE:
+        return pattern
+    before = r"(?<!\w)" if secret[0].isalnum() else ""
+    after = r"(?!\w)" if secret[-1].isalnum() else ""
+    return f"{before}{pattern}{after}"
+
+
 def hide_message_address(setting: str) -> str:
     """An address that messages go to: its kind alone, since every other part may be a token."""
     scheme, separator, _ = setting.partition("://")
@@ -216,7 +227,8 @@ def _find_in_message(setting: str) -> Iterator[str]:
         yield setting
         return
     yield from _find_in_setting(setting)
-    yield address.user
+    if _TOKEN_LIKE.fullmatch(address.user):
+        yield address.user
     for part in (*address.place.split(":"), *address.path.split("/")):
         if _TOKEN_LIKE.fullmatch(part) and not _HOST_LIKE.fullmatch(part):
             yield part

@@ -54,6 +54,7 @@ def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("hunter2secret", "mssql:///?odbc_connect=PWD%3Dhunter2secret%3B", "***"),
         ("hf_short is refused", None, "${HF_TOKEN} is refused"),
+        ("it cannot be: ann, an", "https://ann@host/x", "it cannot be: ***, an"),
         ("nothing to hide", "rows.jsonl", "nothing to hide"),
         ("nothing to hide", "a${EMPTY}b${NOT_SET}", "nothing to hide"),
         ("page 2 of rows.jsonl", "https://host/x?file=rows.jsonl&page=2", "page 2 of rows.jsonl"),
