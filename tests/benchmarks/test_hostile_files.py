@@ -13,13 +13,20 @@ from paths import ROOT
 SLOW = {
     "json: brackets",
     "json: deep and closed",
-    "bz2: a bomb of 8 GB",
-    "gz of rows of nothing",
-    "a sparse file",
     "json: a conversation of a million turns",
+    "json: empty lists",
+    "jsonl: brackets",
     "jsonl: a conversation of a million turns",
-    "parquet with a million rows of nothing",
+    "jsonl: empty lists",
+    "jsonl with a million keys",
     "jsonl with other keys in every row",
+    "gz of rows of nothing",
+    "parquet with a row of a gigabyte",
+    "parquet with a page of a gigabyte",
+    "parquet with a million rows of nothing",
+    "arrow with a batch of a gigabyte",
+    "arrow with a packed bomb",
+    "a sparse file",
 }
 KINDS_AT_ONCE = 12
 
