@@ -199,7 +199,7 @@ def encode_password(password: str) -> bytes:
 def _get_hasher() -> "PasswordHasher":
     from argon2 import PasswordHasher
 
-    # the library's own measures (RFC 9106): 64 MiB and three passes, some 50 ms
+    # the library's own measures (RFC 9106): 64 MiB and three passes, a fifth of a second
     return PasswordHasher()
 
 
