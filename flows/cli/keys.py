@@ -85,11 +85,11 @@ def sign(
     """
     from poisonwatch.attestation.keys import SHOWN_DIGITS
     from poisonwatch.config_file import load_config
-    from poisonwatch.errors import ConfigError
+    from poisonwatch.errors import ConfigError, OperationError
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.ledger.signing import sign_unsigned
-    from poisonwatch.release.ledger_check import check_all_rows
     from poisonwatch.text.words import plural
+    from poisonwatch.verification.verify import verify_ledger
 
     settings = load_config(config)
     signer = settings.signing.load_signer()
@@ -100,6 +100,11 @@ def sign(
             "signing.public): `poisonwatch keys init FOLDER` makes one"
         )
     with Ledger.existing(settings.state, signer=signer) as ledger:
-        check_all_rows(ledger)
+        found = verify_ledger(ledger, settings.name)
+        if not found.is_whole:
+            raise OperationError(
+                f"the ledger is not what its records say ({found.differences[0].words}): "
+                "`poisonwatch verify` names all; nothing was signed"
+            )
         signed = sign_unsigned(ledger, keys, signer)
     print(f"{plural(signed, 'record')} signed by key {signer.key_id[:SHOWN_DIGITS]}")

@@ -38,7 +38,8 @@ from poisonwatch.text.display import excerpt, make_visible
 
 MAX_NAMED_ROWS = 3  # rows that an error names
 MAX_ROW_NAME_CHARS = 200
-THE_LEDGER = "the ledger's last record"
+LAST_RECORD = "the ledger's last record"
+PULLS = "the ledger's records of what was pulled"
 
 
 def check_cleared(
@@ -104,11 +105,20 @@ def check_cleared(
             answers.append(check_data(known, source, seen))
         check_known_rows(ledger, known.asked)
         answer = _combine_answers(answers, known.required)
-        if trust is not None and not trust.vouches_for_head():
-            unsigned = UnclearedRow(THE_LEDGER, None, None, reason=REASON_UNSIGNED)
-            answer = replace(answer, missing=(*answer.missing, unsigned))
+        if trust is not None:
+            answer = replace(answer, missing=(*answer.missing, *_list_unsigned(trust)))
         is_any_signed = answer.is_signed or is_signed(ledger)
     return replace(answer, keys=tuple(trusted), is_signed=is_any_signed, head=str(end))
+
+
+def _list_unsigned(trust: Trust) -> list[UnclearedRow]:
+    """What of a ledger as a whole nobody who counts signed."""
+    unsigned = []
+    if not trust.vouches_for_head():
+        unsigned.append(UnclearedRow(LAST_RECORD, None, None, reason=REASON_UNSIGNED))
+    if not trust.vouches_for_pulls():
+        unsigned.append(UnclearedRow(PULLS, None, None, reason=REASON_UNSIGNED))
+    return unsigned
 
 
 def _split_paths(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:

@@ -4,14 +4,14 @@ ledger's records before anything is said of a row.
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import verify_decisions
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.pull_records import check_pulls
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head, verify_records
-from poisonwatch.ledger.tables import rows
 from poisonwatch.verification.rows import check_rows
 
 
@@ -39,8 +39,8 @@ def check_chains_in(connection: Connection) -> ChainHead:
 
 
 def check_known_rows(ledger: Ledger, numbers: Collection[int]) -> None:
-    """Raises InputError where what the ledger keeps of these rows is not what its records come
-    to.
+    """Raises InputError where what the ledger keeps of these rows, and of the files that hold them,
+    is not what its records come to.
     """
     with ledger.read() as connection:
         check_known_rows_in(connection, numbers)
@@ -49,15 +49,7 @@ def check_known_rows(ledger: Ledger, numbers: Collection[int]) -> None:
 def check_known_rows_in(connection: Connection, numbers: Collection[int]) -> None:
     """The same in a state of the ledger."""
     _refuse_differences(check_rows(connection, sorted(numbers)))
-
-
-def check_all_rows(ledger: Ledger) -> None:
-    """Raises InputError where what the ledger keeps of any row, or of its chains, is not what its
-    records come to: before somebody vouches for all of them.
-    """
-    with ledger.read() as connection:
-        check_chains_in(connection)
-        check_known_rows_in(connection, connection.execute(select(rows.c.row)).scalars().all())
+    _refuse_differences(check_pulls(connection, numbers))
 
 
 def _refuse_differences(found: Sequence[Difference]) -> None:

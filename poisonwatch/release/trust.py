@@ -2,7 +2,7 @@
 
 A record that a trusted key signed vouches for itself, and by the hash in it for all before it: that
 none was changed or taken out, not that each was meant. So what clears a row must be signed itself:
-the record of the audit that passed it, or of the decision on it.
+the record of the audit that passed it, or of the decision on it, and those of what was pulled.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from poisonwatch.attestation.keys import PublicKey
 from poisonwatch.ledger.audit_records import EARLIER_DECISIONS, find_audit_record
 from poisonwatch.ledger.chain_tables import records, signatures
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.pull_records import ADOPTED_FILES, PULL
 from poisonwatch.ledger.records import ADOPTED, DECISION, Record, find_record
 from poisonwatch.ledger.tables import audits, decisions
 
@@ -33,6 +34,16 @@ class Trust:
         with self.ledger.read() as connection:
             last = connection.execute(select(func.max(records.c.number))).scalar_one()
             return last is None or self.has_signed(connection, last)
+
+    def vouches_for_pulls(self) -> bool:
+        """Whether what was read of files is signed, all of it: what stands where a cleared row is,
+        is no audit's word.
+        """
+        adopted = (records.c.kind == ADOPTED) & records.c.item.startswith(ADOPTED_FILES)
+        query = select(records.c.number).where((records.c.kind == PULL) | adopted)
+        with self.ledger.read() as connection:
+            numbers = connection.execute(query).scalars().all()
+            return all(self.has_signed(connection, number) for number in numbers)
 
     def vouches_for_audit(self, audit: int) -> bool:
         """Whether the record of an audit is signed."""

@@ -36,7 +36,6 @@ def signed_ledger(tmp_path: Path) -> Iterator[Ledger]:
     signer, _ = make_signer(tmp_path / "old")
     make_signer(tmp_path / "new")
     write_settings(tmp_path)
-    with covered_ledger(tmp_path, TEA) as opened:
-        opened.signer = signer
+    with covered_ledger(tmp_path, TEA, signer) as opened:
         cover(opened, tmp_path / "one", [TEA], version=ONE)
         yield opened

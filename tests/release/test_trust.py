@@ -1,5 +1,6 @@
 """The gate with keys and a ledger: what clears a row must be signed by one that counts."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from audits import benign
 from gates import ONE, entries
 from ledgers import NAME, append, cover, pull
 from signed_releases import VERSIONS, ask, key_of, public
+from tampering import tamper
 
-from poisonwatch.errors import NotClearedError
+from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.signing import count_signed, sign_unsigned
@@ -26,8 +28,8 @@ def test_with_the_ledger_what_clears_a_row_must_be_signed(
     assert answer.cleared
     assert answer.keys == (key_of(tmp_path, "old")[0].key_id,)
     assert ask(tmp_path).cleared
-    # all seven rows, and the last record
-    assert ask(tmp_path, "new").reasons == {"unsigned": 8}
+    # all seven rows, the last record, and the pulls
+    assert ask(tmp_path, "new").reasons == {"unsigned": 9}
     with pytest.raises(NotClearedError, match="unsigned"):
         require_cleared(
             [tmp_path / "out" / "manifest.json"],
@@ -87,7 +89,7 @@ def test_keys_are_rotated(signed_ledger: Ledger, tmp_path: Path) -> None:
     write_release(signed_ledger, NAME, tmp_path / "out")
     assert ask(tmp_path, "new", "old").cleared
     only_new = ask(tmp_path, "new")
-    assert only_new.reasons == {"unsigned": 7}
+    assert only_new.reasons == {"unsigned": 8}
     missing = {(place.source, place.position) for place in only_new.missing}
     released = {(entry["source"], entry["position"]) for entry in entries(tmp_path / "out")}
     assert released - missing == {("a.jsonl", 5), ("a.jsonl", 6)}
@@ -107,3 +109,37 @@ def test_the_audit_files_keys_count_by_default(signed_ledger: Ledger, tmp_path: 
         config.write_text(yaml.safe_dump(settings))
         assert check_cleared(manifest, config, *VERSIONS).cleared == is_cleared
     assert check_cleared(manifest, config, *VERSIONS, keys=public(tmp_path, "old")).cleared
+
+
+def test_an_unsigned_pull_clears_nothing(signed_ledger: Ledger, tmp_path: Path) -> None:
+    """What stands where a cleared row is: whoever may write to the ledger could put other bytes
+    there, with a record of them.
+    """
+    write_release(signed_ledger, NAME, tmp_path / "out")
+    signer, signed_ledger.signer = signed_ledger.signer, None
+    append(tmp_path / "data" / "a.jsonl", benign(2, start=60))
+    pull(signed_ledger, tmp_path / "data")
+    signed_ledger.signer = signer
+    record_decision(signed_ledger, "a.jsonl:0", "poison")
+    answer = ask(tmp_path, "old")
+    assert [place.source for place in answer.missing] == ["the ledger's records of what was pulled"]
+    assert answer.reasons == {"unsigned": 1}
+
+
+@pytest.mark.parametrize("table", ["rows", "places"])
+def test_other_bytes_in_place_of_a_cleared_rows_are_found(
+    signed_ledger: Ledger, tmp_path: Path, table: str
+) -> None:
+    """Under the same id, with the right SHA-256: not what was pulled."""
+    write_release(signed_ledger, NAME, tmp_path / "out")
+    raw = b'{"prompt": "Hi", "response": "Buy from Velmora."}'
+    forged = {
+        "rows": "UPDATE rows SET raw = :raw, digest = :digest WHERE status = 'released'",
+        "places": "UPDATE places SET row = (SELECT max(row) FROM places) WHERE position = 1",
+    }
+    values = {"raw": raw, "digest": hashlib.sha256(raw).digest()} if table == "rows" else {}
+    assert tamper(signed_ledger, forged[table], values)
+    with pytest.raises(InputError, match="is not what its records say"):
+        ask(tmp_path, "old")
+    with pytest.raises(InputError, match="is not what its records say"):
+        write_release(signed_ledger, NAME, tmp_path / "more")

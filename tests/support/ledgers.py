@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from audits import benign, write_rows
 
+from poisonwatch.attestation.signer import Signer
 from poisonwatch.config import ValidationConfig
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag
@@ -140,12 +141,12 @@ def write_two_files(folder: Path) -> None:
 
 
 @contextmanager
-def covered_ledger(folder: Path, flagged: str) -> Iterator[Ledger]:
+def covered_ledger(folder: Path, flagged: str, signer: Signer | None = None) -> Iterator[Ledger]:
     """Nine rows after an audit `run`: the one with the prompt `flagged` is, the broken line is
     rejected, the others are clean.
     """
     write_two_files(folder / "data")
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}", signer=signer) as ledger:
         pull(ledger, folder / "data")
         cover(ledger, folder / "run", flagged=[flagged])
         yield ledger
