@@ -258,6 +258,12 @@ def test_with_a_key_the_gate_clears_what_is_signed(
     assert "signatures: only those of 1 key counted" in said
     assert run("audit", config, "--engine", "inline", "--quiet", "--again") == 3
     capsys.readouterr()
+    # what was pulled before there was a key stands for itself
+    assert run("gate", "cleared/manifest.json", "--audit", config) == 3
+    said = capsys.readouterr().out
+    assert "the ledger's records of what was pulled  unsigned" in said
+    assert run("keys", "sign", config) == 0
+    capsys.readouterr()
     assert run("release", config, "--out", "signed") == 0
     assert "signed by key" in capsys.readouterr().out
     assert run("gate", "signed/manifest.json", "--audit", config) == 0
