@@ -140,6 +140,7 @@ def history(
     """
     if limit < 1:
         raise InputError(f"--limit is {limit}: ask for at least one audit")
+    from poisonwatch.concealment import conceal_logs
     from poisonwatch.config_file import load_config
     from poisonwatch.flows.cli.history import build_history_lines, print_history
     from poisonwatch.flows.reporter import Reporter
@@ -147,7 +148,7 @@ def history(
     from poisonwatch.ledger.ledger import Ledger
 
     settings = load_config(config)
-    with Ledger.existing(settings.state) as ledger:
+    with conceal_logs(settings.find_secrets()), Ledger.existing(settings.state) as ledger:
         tracked = None
         # MLflow is a second source here: what the ledger knows is shown without it, too
         try:

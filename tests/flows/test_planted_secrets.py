@@ -123,7 +123,7 @@ def test_an_audit_leaves_no_secret_anywhere(
         (tmp_path / "data" / "rows.jsonl").unlink()
         with pytest.raises(PoisonwatchError, match="does not exist"):
             audit(str(config), str(tmp_path / "out" / "failed"))
-        database = str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value().get_secret_value())
+        database = str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value())
         _, _, path = database.partition(":///")
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
             prefect = "\n".join(connection.iterdump())
