@@ -25,6 +25,9 @@ def main() -> NoReturn:
     try:
         secrets = read_secrets(os.environ)
         os.environ.update(secrets)
+        # Who reads such files itself would ask which of the two counts.
+        for name in secrets:
+            del os.environ[name + _SUFFIX]
         os.environ.update(fill_in(os.environ, secrets))
         os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  (its arguments are the container's)
     except (ConfigError, OSError) as error:

@@ -36,6 +36,10 @@ def test_a_secret_comes_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(PASSWORD + "\n")
     done = start(tmp_path, *show("DB_PASSWORD"), DB_PASSWORD_FILE=str(tmp_path / "secret"))
     assert (done.returncode, done.stdout) == (0, PASSWORD + "\n")
+    code = "import os; print('DB_PASSWORD_FILE' in os.environ)"
+    file = str(tmp_path / "secret")
+    done = start(tmp_path, sys.executable, "-c", code, DB_PASSWORD_FILE=file)
+    assert done.stdout == "False\n"
 
 
 def test_a_password_is_quoted_into_a_url(tmp_path: Path) -> None:
