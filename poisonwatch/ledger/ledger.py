@@ -169,6 +169,7 @@ class Ledger:
         self.engine = connect_database(url, wait_s)
         self.signer = signer
         self._file: _FileIdentity | None = None
+        self._held: Connection | None = None
         if self.engine.dialect.name == "sqlite":
             with self.read() as connection:
                 # SQLite's own word: a URL may name the file in many ways.
@@ -219,12 +220,27 @@ class Ledger:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the ledger, whatever others write meanwhile."""
+        if self._held is not None:
+            yield self._held
+            return
         engine = self.engine
         # On SQLite every transaction sees one; on PostgreSQL, unless asked, each statement another.
         if engine.dialect.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
         with engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Have everything that is read until the block ends be of one state of the ledger: whoever
+        changes it and back between two questions changes neither answer. For one thread.
+        """
+        with self.read() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
 
     @contextmanager
     def write(self, repeatable: bool = False) -> Iterator[Connection]:

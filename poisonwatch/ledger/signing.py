@@ -79,6 +79,6 @@ def _read_signers(
             signers = set()
         last = number, kind
         if envelope is not None:
-            signers |= find_signers(envelope, statement.encode("ascii", "replace"), keys)
+            signers |= find_signers(envelope, statement.encode(errors="surrogatepass"), keys)
     if last is not None:
         yield *last, signers

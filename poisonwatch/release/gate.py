@@ -90,7 +90,8 @@ def check_cleared(
     settings = load_config(audit)
     trusted = settings.signing.load_public_keys() if keys is None else read_public_keys(keys)
     required = _fill_in_versions(required, settings)
-    with Ledger.existing(settings.state) as ledger:
+    # All answers are of one state: what is compared with the records is what clears rows.
+    with Ledger.existing(settings.state) as ledger, ledger.hold():
         end = check_chains(ledger, head)
         trust = Trust(ledger, trusted) if trusted else None
         known = KnownRows(ledger, required, trust)

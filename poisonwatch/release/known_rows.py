@@ -30,11 +30,15 @@ from poisonwatch.release.answer import RequiredVersions
 from poisonwatch.release.trust import Trust
 from poisonwatch.release.versions import FoundVersions, find_versions
 
+# Where bytes stand.
+NOWHERE, PLACED, STOOD_LAST = 0, 1, 2
+
 
 @dataclass(frozen=True, slots=True)
 class KnownBytes:
     """Bytes of a content (`row`) that were pulled: the row's own, or a `variant`'s. `stands` says
-    whether they count (see above); `schema` is the Arrow schema by which they are read.
+    whether they count (see above), and `is_placed` whether they do by a place, of which the chain
+    of records tells; `schema` is the Arrow schema by which they are read.
     """
 
     row: int
@@ -42,6 +46,7 @@ class KnownBytes:
     digest: bytes
     schema: bytes | None
     stands: bool
+    is_placed: bool
 
     @property
     def key(self) -> BytesKey:
@@ -62,7 +67,8 @@ class KnownRow:
     SHA-256. `flagged` is what an audit of the required version said, and `audit` which; None where
     there was none. `read_otherwise`: there was one that differs from it in how rows were read;
     `set_otherwise`: in its settings.
-    `decision` is the last one on it, if any.
+    `decision` is the last one on it, if any, and `last_audit` the last that passed it, of whatever
+    version.
     """
 
     row: int
@@ -73,6 +79,7 @@ class KnownRow:
     set_otherwise: bool = False
     audit: int | None = None
     decision: int | None = None
+    last_audit: int | None = None
     versions: dict[bytes, list[KnownBytes]] = field(default_factory=dict)
 
     def add(self, known: KnownBytes) -> None:
@@ -138,6 +145,7 @@ class KnownRows:
                     set_otherwise=bool(row.set_otherwise),
                     audit=row.audit,
                     decision=row.decision,
+                    last_audit=row.last_audit,
                 )
                 known.add(self._make_bytes(row, None))
                 found[bytes(row.id).hex()] = by_number[row.row] = known
@@ -150,8 +158,9 @@ class KnownRows:
         return found
 
     def _make_bytes(self, row: Row[Any], variant: int | None) -> KnownBytes:
-        schema, stands = self._get_schema(row.shape), bool(row.stands)
-        return KnownBytes(row.row, variant, bytes(row.digest), schema, stands)
+        stands, is_placed = row.stands != NOWHERE, row.stands == PLACED
+        schema = self._get_schema(row.shape)
+        return KnownBytes(row.row, variant, bytes(row.digest), schema, stands, is_placed)
 
     def _get_schema(self, shape: int) -> bytes | None:
         # An audit that runs beside this may add shapes at any time.
@@ -165,9 +174,13 @@ class KnownRows:
         """Whether what clears a row is signed by a key that counts, where keys do."""
         if self.trust is None:
             return True
+        # Whoever has the last word on a row may take back what was said before, unsure or not.
+        if row.decision is not None and not self.trust.vouches_for_decision(row.decision):
+            return False
         if row.decided == "benign":
-            return row.decision is not None and self.trust.vouches_for_decision(row.decision)
-        return row.audit is not None and self.trust.vouches_for_audit(row.audit)
+            return row.decision is not None
+        audits = row.audit, row.last_audit
+        return all(audit is not None and self.trust.vouches_for_audit(audit) for audit in audits)
 
     def is_surplus(self, met: KnownBytes) -> bool:
         """Count a row with these bytes: whether that is once more than they stand in any audit's
@@ -215,8 +228,11 @@ def _select_rows(ids: Collection[str], versions: FoundVersions) -> Select[Any]:
     set_otherwise = _was_audited_under(versions.set_otherwise).label("set_otherwise")
     last_decision = select(func.max(decisions.c.number)).where(decisions.c.row == rows.c.row)
     decision = last_decision.scalar_subquery().label("decision")
+    passed = results.alias()
+    last_passed = select(func.max(passed.c.audit)).where(passed.c.row == rows.c.row)
+    last_audit = last_passed.scalar_subquery().label("last_audit")
     audit = results.c.flagged, results.c.audit
-    said = *audit, read_otherwise, set_otherwise, decision, stands
+    said = *audit, read_otherwise, set_otherwise, decision, last_audit, stands
     query = select(*columns, *said).select_from(rows)
     return query.outerjoin(results, audited).where(wanted)
 
@@ -239,8 +255,8 @@ def _select_variants(digests: Collection[bytes]) -> Select[Any]:
 def _check_places(
     row: ColumnElement[int], are_these: ColumnElement[bool], stood_last: ColumnElement[bool]
 ) -> ColumnElement[int]:
-    """1 where bytes count: they stand in a source, or, where no bytes of their row do, in a file
-    that is gone, or, where none do, `stood_last`.
+    """Whether bytes count: they are PLACED in a source, or, where no bytes of their row are, in a
+    file that is gone; or, where none are, they STOOD_LAST.
     """
 
     def stand(these: ColumnElement[bool], now: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -249,11 +265,11 @@ def _check_places(
 
     is_here = files.c.gone_at.is_(None)
     answer = case(
-        (stand(are_these, is_here), 1),
-        (stand(true(), is_here), 0),
-        (stand(are_these, true()), 1),
-        (stand(true(), true()), 0),
-        (stood_last, 1),
-        else_=0,
+        (stand(are_these, is_here), PLACED),
+        (stand(true(), is_here), NOWHERE),
+        (stand(are_these, true()), PLACED),
+        (stand(true(), true()), NOWHERE),
+        (stood_last, STOOD_LAST),
+        else_=NOWHERE,
     )
     return answer.label("stands")

@@ -84,7 +84,8 @@ class AuditedVersions:
 class ManifestHead:
     """The last record, or decision, that the ledger held when a release was written."""
 
-    number: Annotated[int, Field(ge=0)]
+    # No database counts further.
+    number: Annotated[int, Field(ge=0, lt=2**31)]
     hash: HexDigest
 
 

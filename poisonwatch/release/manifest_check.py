@@ -61,6 +61,8 @@ def check_manifest(
         schema_of, required = partial(_find_schema, known), known.required
     compared = compare_manifest(path.parent, manifest, schema_of)
     missing = _list_differences(compared)
+    if known is not None and known.trust is not None:
+        keys = known.trust.keys
     seal = read_seal(path.parent, manifest, digest, keys or {})
     if seal.exists and not seal.fits:
         signed = str(path.with_name(SIGNED_NAME))
@@ -76,7 +78,7 @@ def check_manifest(
         for entry in entries:
             content = contents.get(entry.id)
             columns_of.setdefault(entry.file, set()).update(_find_columns(entry, content))
-            reason = _explain(entry, content, known, audits)
+            reason = _explain(entry, content, known, audits, is_sealed=bool(seal.signers))
             if reason:
                 missing.append(_place_entry(entry, reason))
             elif (content or entry).decided == "benign":
@@ -120,8 +122,11 @@ def _explain(
     content: KnownRow | None,
     known: KnownRows | None,
     audits: ManifestAudits,
+    is_sealed: bool,
 ) -> str | None:
-    """Why a row of a manifest is not cleared, by the ledger if there is one."""
+    """Why a row of a manifest is not cleared, by the ledger if there is one; the manifest is signed
+    by keys that count where it `is_sealed`.
+    """
     if known is None:
         return explain_entry(entry, audits)
     reason = explain_entry_now(entry, audits, content)
@@ -130,6 +135,9 @@ def _explain(
     found = content.find_digest(bytes.fromhex(entry.sha256))
     if found and known.is_surplus(found):
         return REASON_REPEATED
+    # Which bytes a content has without a place is on no record; nobody computes its id from them.
+    if found and not found.is_placed and known.trust is not None and not is_sealed:
+        return REASON_UNSIGNED
     return None if known.is_vouched_for(content) else REASON_UNSIGNED
 
 

@@ -16,12 +16,12 @@ from poisonwatch.ledger.audit_records import EARLIER_DECISIONS, find_audit_recor
 from poisonwatch.ledger.chain_tables import records, signatures
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.pull_records import ADOPTED_FILES, PULL
-from poisonwatch.ledger.records import ADOPTED, DECISION, Record, find_record
+from poisonwatch.ledger.records import ADOPTED, ADOPTED_VERSION, DECISION, Record, find_record
 from poisonwatch.ledger.tables import audits, decisions
 
 
 class Trust:
-    """Asks a ledger which of its records these keys signed; each once."""
+    """Asks a ledger which of its records these keys signed; each once, of one state of it."""
 
     def __init__(self, ledger: Ledger, keys: Mapping[str, PublicKey]) -> None:
         self.ledger = ledger
@@ -46,12 +46,17 @@ class Trust:
             return all(self.has_signed(connection, number) for number in numbers)
 
     def vouches_for_audit(self, audit: int) -> bool:
-        """Whether the record of an audit is signed."""
+        """Whether the record of an audit is signed; and, where it does not say all of the version
+        that it was of, what this was taken for.
+        """
         if audit not in self._audits:
             with self.ledger.read() as connection:
                 query = select(audits.c.audit_id).where(audits.c.audit == audit)
                 record = find_audit_record(connection, connection.execute(query).scalar_one())
-                self._audits[audit] = self._has_signed_record(connection, record)
+                is_signed = self._has_signed_record(connection, record)
+                if record is not None and is_signed and not _says_version(record):
+                    is_signed = self._has_signed_all(connection, ADOPTED_VERSION)
+                self._audits[audit] = is_signed
         return self._audits[audit]
 
     def vouches_for_decision(self, number: int) -> bool:
@@ -74,6 +79,12 @@ class Trust:
             return False
         return self._has_signed_record(connection, earlier)
 
+    def _has_signed_all(self, connection: Connection, beginning: str) -> bool:
+        """Whether all adopted records are signed whose items begin so."""
+        is_meant = (records.c.kind == ADOPTED) & records.c.item.startswith(beginning)
+        numbers = connection.execute(select(records.c.number).where(is_meant)).scalars().all()
+        return all(self.has_signed(connection, number) for number in numbers)
+
     def _has_signed_record(self, connection: Connection, record: Record | None) -> bool:
         return record is not None and self.has_signed(connection, record.number)
 
@@ -85,10 +96,15 @@ class Trust:
             .where(records.c.number == number)
         )
         for statement, envelope in connection.execute(query).tuples():
-            payload = statement.encode("ascii", errors="replace")
+            payload = statement.encode(errors="surrogatepass")
             if find_signers(envelope, payload, self.keys):
                 return True
         return False
+
+
+def _says_version(record: Record) -> bool:
+    said = record.statement.predicate.get("version")
+    return isinstance(said, dict) and said.get("reading") is not None
 
 
 def is_signed(ledger: Ledger) -> bool:

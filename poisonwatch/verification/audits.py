@@ -6,6 +6,7 @@ this: what cannot be read is a difference, too.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, exists, func, select
@@ -59,6 +60,7 @@ def check_audits(
                 yield Difference(
                     f"audit {audit.audit_id}", "what can be read", type(error).__name__
                 )
+    yield from _check_order([audit.audit_id for audit in committed], connection)
     yield from _check_uncommitted(connection, {audit.audit for audit in committed})
 
 
@@ -83,6 +85,19 @@ def _check_lost(known: set[str], connection: Connection) -> Iterator[Difference]
         if audit_id in met:
             yield Difference(f"audit {audit_id}", "one record", "more than one")
         met.add(audit_id)
+
+
+def _check_order(known: list[str], connection: Connection) -> Iterator[Difference]:
+    """Audits are numbered in the order of their records: the last has the last word on a row."""
+    kinds = records.c.kind.in_((AUDIT, ADOPTED))
+    query = select(records.c.item).where(kinds).order_by(records.c.number)
+    at: dict[str, int] = {}
+    for i, item in enumerate(connection.execute(query).scalars()):
+        at.setdefault((item or "").removeprefix(ADOPTED_AUDIT), i)
+    recorded = [audit_id for audit_id in known if audit_id in at]
+    for before, after in pairwise(recorded):
+        if at[before] > at[after]:
+            yield Difference(f"audit {after}: place among audits", f"before {before}", "after it")
 
 
 def _list_adopted_versions(connection: Connection) -> list[Mapping[str, Any]]:
