@@ -29,6 +29,7 @@ from poisonwatch.attestation.statement import (
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.chain_tables import records, signatures
 from poisonwatch.ledger.differences import Difference
+from poisonwatch.ledger.foreign_code import refuse_foreign_code
 
 CHAIN_START = "0" * 64  # what the first record has as its previous hash
 CHAIN_LOCK_NUMBER = 0x6465636964  # PostgreSQL's advisory lock on the chains' ends
@@ -96,9 +97,11 @@ def append_record(
     signer: Signer | None,
 ) -> ChainHead:
     """Append a statement on `subjects` (SHA-256 by name), in a transaction that writes, signed
-    where there is a signer. Raises what the signer raises.
+    where there is a signer. Raises what the signer raises, and OperationError where the database
+    may have changed what was written.
     """
     lock_chain(connection)
+    refuse_foreign_code(connection)
     last = read_head(connection)
     number, recorded_at = last.number + 1, datetime.now(UTC).isoformat(timespec="seconds")
     chain = {"number": number, "previous": last.hash, "item": item, "recorded_at": recorded_at}

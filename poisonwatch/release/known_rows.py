@@ -46,7 +46,7 @@ class KnownBytes:
     digest: bytes
     schema: bytes | None
     stands: bool
-    is_placed: bool
+    is_placed: bool = True
 
     @property
     def key(self) -> BytesKey:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import verify_decisions
 from poisonwatch.ledger.differences import Difference
+from poisonwatch.ledger.foreign_code import refuse_foreign_code
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.pull_records import check_pulls
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head, verify_records
@@ -32,7 +33,10 @@ def check_chains(ledger: Ledger, head: str | None = None) -> ChainHead:
 
 
 def check_chains_in(connection: Connection) -> ChainHead:
-    """The same in a state of the ledger, whatever its head."""
+    """The same in a state of the ledger, whatever its head. Raises OperationError where the
+    database makes up what is read.
+    """
+    refuse_foreign_code(connection)
     verify_decisions(connection)
     _refuse_differences(verify_records(connection))
     return read_head(connection)

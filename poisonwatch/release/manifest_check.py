@@ -135,8 +135,10 @@ def _explain(
     found = content.find_digest(bytes.fromhex(entry.sha256))
     if found and known.is_surplus(found):
         return REASON_REPEATED
-    # Which bytes a content has without a place is on no record; nobody computes its id from them.
-    if found and not found.is_placed and known.trust is not None and not is_sealed:
+    # No record says which bytes a content without a place has, nor by which columns bytes are read;
+    # and nobody computes a content's id from the bytes of a release.
+    is_on_record = found is not None and found.is_placed and found.schema is None
+    if known.trust is not None and not is_sealed and not is_on_record:
         return REASON_UNSIGNED
     return None if known.is_vouched_for(content) else REASON_UNSIGNED
 
