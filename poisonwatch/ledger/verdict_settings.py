@@ -54,6 +54,8 @@ def parse_strictness(settings: str | None) -> Strictness | None:
     try:
         stored = json.loads(settings or "")
         rate = float(stored["detection"]["false_discovery_rate"])
-        return Strictness(rate, frozenset(map(str, stored["screens"])))
-    except (ValueError, TypeError, LookupError, RecursionError):
+        screens = frozenset(map(str, stored["screens"]))
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         return None
+    # NaN is below nothing, and would do for whatever is asked.
+    return Strictness(rate, screens) if 0 < rate < 1 else None

@@ -75,6 +75,15 @@ def test_settings_that_do_not_say_have_none(text: str | None) -> None:
     assert parse_strictness(text) is None
 
 
+@pytest.mark.parametrize("rate", ['"nan"', "NaN", "1e999", "1", "0", "-1", "9" * 400])
+def test_a_rate_that_is_none_is_as_strict_as_nothing(rate: str) -> None:
+    """NaN is below no rate that the gate may ask for."""
+    assert (
+        parse_strictness(f'{{"detection": {{"false_discovery_rate": {rate}}}, "screens": []}}')
+        is None
+    )
+
+
 def test_one_is_as_strict_as_another_where_it_flags_what_the_other_does() -> None:
     found = Strictness(0.1, frozenset({"control-tokens", "trigger-ngram"}))
     assert found.is_at_least(None, None)

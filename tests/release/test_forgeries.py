@@ -87,7 +87,7 @@ def test_columns_are_the_manifests_word(tmp_path: Path) -> None:
     signer, _ = make_signer(tmp_path / "old")
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist(benign(4)), tmp_path / "data" / "a.parquet")
-    source = SourceConfig(path="data/*.parquet").with_base_folder(tmp_path)
+    source = SourceConfig(path=str(tmp_path / "data" / "*.parquet"))
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}", signer=signer) as ledger:
         with ledger.lock():
             ingest(ledger, NAME, source)
