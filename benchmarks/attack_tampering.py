@@ -22,8 +22,19 @@ from attack_forgeries import list_forgeries
 from attack_site import Line, Site, prepare_site, run_forked
 
 CLEARED, DIFFERENT = 0, 1
-# Columns that no verdict rests on: when something was read or told, and how often it was tried.
-OPERATIONAL = frozenset({"attempts", "delivered_at", "error", "first_seen", "read_at", "seen_at"})
+# What no record tells of (docs/verify.md): lists of what is still to be told or read, times of
+# reading and ending, what a place is called, in which folder a run directory lies.
+TO_DO_LISTS = frozenset({"ledger: deliveries", "ledger: reviews"})
+OFF_RECORD = frozenset(
+    {
+        ("ledger: audits", "UPDATE finished_at"),
+        ("ledger: audits", "UPDATE run_dir"),
+        ("ledger: files", "UPDATE read_at"),
+        ("ledger: places", "UPDATE place"),
+        ("ledger: rows", "UPDATE first_seen"),
+        ("ledger: variants", "UPDATE first_seen"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -214,34 +225,42 @@ def tamper_with_all(
 
 
 def summarise_tampering(found: list[dict[str, Any]]) -> list[Line]:
-    """A line a table and a kind of file, and two for what the gate cleared."""
+    """A line a table and a kind of file, then what is off the record, and what the gate cleared."""
     untouched, *changed = found
     good = untouched["verify"] == untouched["release"] == CLEARED and untouched["poison"] != CLEARED
     lines = [Line("nothing changed", 1, "whole, cleared", "so" if good else str(untouched), good)]
-    by_part = defaultdict(list)
+    by_part, beside = defaultdict(list), []
     for one in changed:
-        by_part[one["part"]].append(one)
+        if is_on_record(one):
+            by_part[one["part"]].append(one)
+        else:
+            beside.append(one)
     for part, ones in by_part.items():
-        serious = [one for one in ones if one["change"].rpartition(" ")[2] not in OPERATIONAL]
-        seen = Counter[str]()
-        missed = []
-        for one in serious:
-            finders = find_finders(one)
-            seen.update(finders)
-            if not finders:
-                missed.append(one["change"])
-        shown = ", ".join(f"{name} {count}" for name, count in seen.most_common())
+        missed = [one["change"] for one in ones if not find_finders(one)]
+        shown = count_finders(ones)
         if missed:
             shown += f"; unseen: {', '.join(missed)}"
-        lines.append(Line(part, len(serious), "each found", shown, not missed))
-    beside = sum(one["change"].rpartition(" ")[2] in OPERATIONAL for one in changed)
+        lines.append(Line(part, len(ones), "each found", shown, not missed))
+    what = "to-do lists, times, names of places: on no record"
+    lines.append(Line(what, len(beside), "nothing", count_finders(beside) or "0 found", True))
     cleared = [one["change"] for one in changed if one["poison"] == CLEARED]
     shown = "0 cleared" if not cleared else f"cleared: {', '.join(cleared)}"
     what = "flagged rows before `gate --key`, after each of these changes"
     lines.append(Line(what, len(changed), "0 cleared", shown, not cleared))
-    what = "columns that no verdict rests on (times, attempts), among these"
-    lines.append(Line(what, beside, "none", "not looked at", True))
     return lines
+
+
+def is_on_record(one: dict[str, Any]) -> bool:
+    """Whether a record says what was changed."""
+    if one["part"] in TO_DO_LISTS:
+        return False
+    return (one["part"], one["change"]) not in OFF_RECORD
+
+
+def count_finders(ones: list[dict[str, Any]]) -> str:
+    """Who found how many of these changes."""
+    seen = Counter(finder for one in ones for finder in find_finders(one))
+    return ", ".join(f"{name} {count}" for name, count in seen.most_common())
 
 
 def find_finders(one: dict[str, Any]) -> list[str]:

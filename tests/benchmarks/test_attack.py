@@ -123,15 +123,16 @@ def test_a_change_that_nobody_saw_fails_the_table() -> None:
     nothing = {"part": "nothing", "change": "none", **whole}
     seen = {"part": "ledger: rows", "change": "UPDATE status", **whole, "verify": 1}
     unseen = {"part": "ledger: rows", "change": "UPDATE raw", **whole}
-    operational = {"part": "ledger: files", "change": "UPDATE read_at", **whole}
+    beside = {"part": "ledger: files", "change": "UPDATE read_at", **whole}
+    to_do = {"part": "ledger: deliveries", "change": "DELETE a row", **whole}
     cleared = {**seen, "poison": 0}
 
     def judge(*changes: dict[str, Any]) -> list[bool]:
         return [line.holds for line in attack_tampering.summarise_tampering([nothing, *changes])]
 
-    assert all(judge(seen, operational))
+    assert all(judge(seen, beside, to_do))
     assert judge(seen, unseen) == [True, False, True, True]
-    assert judge(cleared) == [True, True, False, True]
+    assert judge(cleared) == [True, True, True, False]
     broken = attack_tampering.summarise_tampering([{**nothing, "verify": 1}])
     assert not broken[0].holds
 
