@@ -23,7 +23,8 @@ from attack_site import Line, Site, prepare_site, run_forked
 
 CLEARED, DIFFERENT = 0, 1
 # What no record tells of (docs/verify.md): lists of what is still to be told or read, times of
-# reading and ending, what a place is called, in which folder a run directory lies.
+# reading and ending, what a place is called, in which folder a run directory lies. A signature
+# counts by itself, whatever key it is said to be of, and however often it is there.
 TO_DO_LISTS = frozenset({"ledger: deliveries", "ledger: reviews"})
 OFF_RECORD = frozenset(
     {
@@ -32,6 +33,8 @@ OFF_RECORD = frozenset(
         ("ledger: files", "UPDATE read_at"),
         ("ledger: places", "UPDATE place"),
         ("ledger: rows", "UPDATE first_seen"),
+        ("ledger: signatures", "UPDATE key_id"),
+        ("ledger: signatures", "INSERT a row"),
         ("ledger: variants", "UPDATE first_seen"),
     }
 )
@@ -241,7 +244,7 @@ def summarise_tampering(found: list[dict[str, Any]]) -> list[Line]:
         if missed:
             shown += f"; unseen: {', '.join(missed)}"
         lines.append(Line(part, len(ones), "each found", shown, not missed))
-    what = "to-do lists, times, names of places: on no record"
+    what = "to-do lists, times, labels: on no record"
     lines.append(Line(what, len(beside), "nothing", count_finders(beside) or "0 found", True))
     cleared = [one["change"] for one in changed if one["poison"] == CLEARED]
     shown = "0 cleared" if not cleared else f"cleared: {', '.join(cleared)}"
