@@ -204,8 +204,9 @@ def flip_byte(path: Path) -> None:
 
 
 def cut_off(path: Path) -> None:
+    """Leave the first half."""
     content = path.read_bytes()
-    put(path, content[:-1] if content else b"x")
+    put(path, content[: len(content) // 2] if content else b"x")
 
 
 def put(path: Path, content: bytes) -> None:

@@ -189,14 +189,14 @@ def swap_signatures(ledger: Path) -> None:
 
 
 def audit_anew(site: Site) -> None:
-    """Put a ledger in place of this one in which nothing was flagged, made by an audit of rows that
-    are said to be clean, signed by a key of its own.
+    """Put a ledger in place of this one in which nothing was flagged and nobody was told, its chain
+    made anew and signed by a key of its own.
     """
     ledger = site.folder / "poisonwatch.db"
-    run_sql(ledger, *[(text, ()) for text in CLEAR_FLAGGED], ("DELETE FROM flags", ()))
+    forgotten = ("DELETE FROM flags", "DELETE FROM alerts", "DELETE FROM notified_rows")
+    run_sql(ledger, *[(text, ()) for text in (*CLEAR_FLAGGED, *forgotten)])
     rewrite_chain(ledger)
     sign_all(site, make_other_signer())
-    run_sql(ledger, ("DELETE FROM alerts", ()), ("DELETE FROM notified_rows", ()))
 
 
 def write_manifest_of_own(site: Site) -> None:

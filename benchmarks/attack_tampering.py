@@ -188,6 +188,17 @@ def judge(scene: Scene, folder: Path) -> dict[str, Any]:
     }
 
 
+def judge_change(scene: Scene, change: Change, folder: Path) -> dict[str, Any]:
+    """Make a change, and what is said of it; a forger who needs the library may be refused by it."""
+    from poisonwatch.errors import PoisonwatchError
+
+    try:
+        change.make()
+    except PoisonwatchError as error:
+        return {**judge(scene, folder), "refused": str(error)[:300]}
+    return judge(scene, folder)
+
+
 def versions_of(scene: Scene) -> tuple[str, ...]:
     """The options that stand for the audit file where the ledger is out of reach."""
     summary = json.loads((scene.copy / "runs" / "first" / "summary.json").read_text())
@@ -219,8 +230,8 @@ def tamper_with_all(
             if (change.part, change.what) in done:
                 continue
             scene.lay_back()
-            change.make()
-            found.append({"part": change.part, "change": change.what, **judge(scene, folder)})
+            found.append({"part": change.part, "change": change.what})
+            found[-1] |= judge_change(scene, change, folder)
             with kept.open("a") as file:
                 file.write(json.dumps(found[-1]) + "\n")
             note(f"{i} of {len(changes)}: {change.part}, {change.what}")
@@ -269,6 +280,8 @@ def count_finders(ones: list[dict[str, Any]]) -> str:
 def find_finders(one: dict[str, Any]) -> list[str]:
     """Who found a change."""
     finders = []
+    if "refused" in one:
+        finders.append("the library itself")
     if one["verify"] != CLEARED:
         finders.append("verify")
     if one["release"] != CLEARED:
