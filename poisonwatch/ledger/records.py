@@ -210,6 +210,9 @@ def verify_records(connection: Connection) -> list[Difference]:
 def _check_record(row: Row[Any], previous: str | None) -> Difference | None:
     """What is wrong with a record that follows one with the hash `previous` (None: unknown)."""
     name = f"record {row.number} of the chain"
+    # SQLite takes any value for any column.
+    if not isinstance(row.statement, str) or not isinstance(row.hash, str):
+        return Difference(f"{name}: statement and hash", "texts", "others")
     if hash_text(row.statement) != row.hash:
         return Difference(f"{name}: statement", f"SHA-256 {row.hash[:16]}", "another SHA-256")
     try:

@@ -14,9 +14,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, case, exists, func, select, true
 
+from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import is_last_result
 from poisonwatch.ledger.row_bytes import BytesKey, describe_columns
+from poisonwatch.ledger.shapes import hash_shape
 from poisonwatch.ledger.tables import (
     decisions,
     files,
@@ -165,9 +167,11 @@ class KnownRows:
     def _get_schema(self, shape: int) -> bytes | None:
         # An audit that runs beside this may add shapes at any time.
         if shape not in self._schemas:
-            query = select(shapes.c.schema).where(shapes.c.shape == shape)
+            query = select(shapes.c.schema, shapes.c.format, shapes.c.digest)
             with self.ledger.read() as connection:
-                self._schemas[shape] = connection.execute(query).scalar_one()
+                found = connection.execute(query.where(shapes.c.shape == shape)).one()
+            _check_shape(found)
+            self._schemas[shape] = found.schema
         return self._schemas[shape]
 
     def is_vouched_for(self, row: KnownRow) -> bool:
@@ -212,6 +216,23 @@ class KnownRows:
             for gone, count in connection.execute(query):
                 most[bool(gone)] = max(most[bool(gone)], count)
         return most[False] or most[True]
+
+
+def _check_shape(shape: Row[Any]) -> None:
+    """Raises InputError where a shape is none that was recorded: other columns for the bytes of
+    rows are other rows.
+    """
+    try:
+        is_right = hash_shape(shape.format, shape.schema) == shape.digest
+        describe_columns(shape.schema)
+    # Arrow's errors are among them.
+    except (AttributeError, TypeError, ValueError, OSError):
+        is_right = False
+    if not is_right:
+        raise InputError(
+            "the ledger is not what its records say (how rows are read): `poisonwatch verify` "
+            "names all; restore the ledger from a backup"
+        )
 
 
 def _select_rows(ids: Collection[str], versions: FoundVersions) -> Select[Any]:

@@ -156,3 +156,21 @@ def test_a_head_beyond_all_numbers_is_one_line(
         rewrite(tmp_path / "out", **{field: head})
         with pytest.raises(InputError, match="no manifest of a release"):
             ask(tmp_path, "old")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "UPDATE records SET statement = x'00ff' WHERE number = 1",
+        "UPDATE records SET hash = x'00' WHERE number = 1",
+        "UPDATE shapes SET schema = x'00ff'",
+        "UPDATE shapes SET format = x'00ff'",
+    ],
+)
+def test_values_of_other_kinds_are_one_line(
+    signed_ledger: Ledger, tmp_path: Path, forged: str
+) -> None:
+    """SQLite takes any for any column."""
+    assert tamper(signed_ledger, forged)
+    with pytest.raises(InputError, match=DIFFERS):
+        ask_data(tmp_path)
