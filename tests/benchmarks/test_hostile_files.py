@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hostile_files import KINDS
 from paths import ROOT
+from slow_tests import slow
 
 # What takes the longest is left to the script: more of the same.
 SLOW = {
@@ -28,12 +30,16 @@ SLOW = {
     "arrow with a packed bomb",
     "a sparse file",
 }
-KINDS_AT_ONCE = 12
+PARTS = 5
 
 
-def split_kinds() -> list[list[str]]:
+def split_kinds() -> list[Any]:
+    """All kinds that are not slow, some at a time. Every fifth is in the first part, which is always
+    tried: the others tell little more, and take a process each.
+    """
     kinds = [kind for kind in KINDS if kind not in SLOW]
-    return [kinds[start : start + KINDS_AT_ONCE] for start in range(0, len(kinds), KINDS_AT_ONCE)]
+    parts = [pytest.param(kinds[start::PARTS], marks=slow) for start in range(1, PARTS)]
+    return [kinds[::PARTS], *parts]
 
 
 @pytest.mark.parametrize("kinds", split_kinds(), ids=lambda kinds: kinds[0])

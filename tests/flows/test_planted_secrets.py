@@ -22,6 +22,7 @@ from servers import (
     postgres_server,
     web_server,
 )
+from slow_tests import slow
 from sqlalchemy import create_engine, inspect, text
 
 from poisonwatch.config_file import load_config
@@ -160,7 +161,10 @@ def test_a_tracking_server_that_refuses_is_told_of_without_its_password(
     assert count_in_files(tmp_path, SECRET, besides=["audit.yaml"]) == {}
 
 
-@pytest.mark.parametrize("secret", [SECRET, QUOTED], ids=["written", "quoted"])
+@pytest.mark.parametrize(
+    "secret",
+    [pytest.param(SECRET, id="written"), pytest.param(QUOTED, id="quoted", marks=slow)],
+)
 @pytest.mark.parametrize(
     "key", ["source", "reference", "sentinels", "state", "tracking", "mlflow_ui", "alerts"]
 )
