@@ -15,6 +15,7 @@ from poisonwatch.sources.survey import describe_copies, describe_passed_over, na
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.redaction import redact_url
+from poisonwatch.text.words import plural
 from poisonwatch.validation import Validation
 
 
@@ -40,9 +41,9 @@ class Reporter(Bars):
     ) -> None:
         """What was pulled, how it was read and what was left over, and what there is to audit."""
         self.note_source(ingested, unread)
-        seen = f"{ingested.read} rows read, {ingested.new} never seen before"
+        seen = f"{plural(ingested.read, 'row')} read, {ingested.new} never seen before"
         if ingested.unchanged:
-            seen += f", {ingested.unchanged} of {ingested.files} files unchanged"
+            seen += f", {ingested.unchanged} of {plural(ingested.files, 'file')} unchanged"
         self.note(f"{seen}; {chosen} to audit")
         for warning in valid.warnings:
             self.note(f"validation: {warning}")

@@ -124,6 +124,7 @@ def decisions(
     from poisonwatch.ledger.decisions import read_decisions, verify_chain
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.text.display import excerpt
+    from poisonwatch.text.words import plural
 
     with Ledger.existing(load_config(config).state) as ledger:
         # checked before the first is printed: a broken chain shows nothing that could be believed
@@ -132,7 +133,7 @@ def decisions(
             who = f"{made.decided_at}  {excerpt(made.author, 30)}"
             what = f"{made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}"
             print(f"{made.number:>5}  {who}  {what}")
-    print(f"{count} decisions, unbroken up to {last[:16]}")
+    print(f"{plural(count, 'decision')}, unbroken up to {last[:16]}")
 
 
 def gate(
@@ -239,6 +240,8 @@ def gate(
 
 def _print_answer(answer: "GateAnswer") -> None:
     """The gate's answer for people: reasons with their counts, then the first rows that failed."""
+    from poisonwatch.text.words import plural
+
     print(answer.headline)
     print(answer.signatures)
     for reason, count in answer.reasons.items():
@@ -250,7 +253,8 @@ def _print_answer(answer: "GateAnswer") -> None:
     if len(answer.missing) > PLACES_SHOWN:
         print(f"and {len(answer.missing) - PLACES_SHOWN} more (--json names all)")
     if answer.passed_over:
-        print(f"{answer.passed_over} other files lie there that hold no rows")
+        verb = "lies" if answer.passed_over == 1 else "lie"
+        print(f"{plural(answer.passed_over, 'other file')} {verb} there, without rows")
     if "changed" in answer.reasons and answer.compared:
         print(
             "changed: not the bytes that the last pull found in the source; if the source was "
@@ -260,13 +264,13 @@ def _print_answer(answer: "GateAnswer") -> None:
         print(
             "other settings: audited with this model and these sentinels, but judged by other "
             "settings than are asked for now; `poisonwatch audit` audits the latest rows again, "
-            "with --again all (or ask for a least --rate and --screens)"
+            "`poisonwatch audit --again` all of them (or ask for a least --rate and --screens)"
         )
     if "another tokenizer or template" in answer.reasons:
         print(
             "another tokenizer or template: audited with this model and these sentinels, but the "
             "model was given other tokens for the row than it is now; `poisonwatch audit` audits "
-            "the latest rows again, with --again all"
+            "the latest rows again, `poisonwatch audit --again` all of them"
         )
     if "unsigned" in answer.reasons:
         print(

@@ -303,7 +303,8 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
     if address.get_backend_name() == "sqlite":
         options["timeout"] = wait_s
     try:
-        engine = create_engine(address, connect_args=options)
+        # Errors would else repeat the values of rows, which are hostile, or secret.
+        engine = create_engine(address, connect_args=options, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError(
             f"state: {_describe_failure(url, error)}: give a SQLAlchemy URL of SQLite or "

@@ -149,9 +149,11 @@ class GateAnswer:
         if uncleared_rows or not files:
             parts.append(f"{uncleared_rows} of {self.rows} rows are not cleared")
         if changed_files:
-            parts.append(f"{changed_files} files are not what was released")
+            verb = "is" if changed_files == 1 else "are"
+            parts.append(f"{plural(changed_files, 'file')} {verb} not what was released")
         if unread_files:
-            parts.append(f"{unread_files} files or folders cannot be read, or are not")
+            places = plural(unread_files, "file or folder", "files or folders")
+            parts.append(f"{places} cannot be read, or {'is' if unread_files == 1 else 'are'} not")
         if unsigned:
             parts.append("what clears them is not signed by a key that counts")
         return ", and ".join(parts)

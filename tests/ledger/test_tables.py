@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from older_ledgers import make_older_ledger, split_statements
 from servers import postgres_server
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.ledger.tables import (
     connect_database,
@@ -76,6 +78,27 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with engine.begin() as connection:
         assert connection.execute(select(files)).all() == []
     engine.dispose()
+
+
+def check_errors_without_values(url: str) -> None:
+    """A statement that fails is named without the values that it was to write."""
+    engine = connect_database(url)
+    statement = text("INSERT INTO nowhere VALUES (:raw)")
+    with engine.connect() as connection, pytest.raises(SQLAlchemyError, match="nowhere") as caught:
+        connection.execute(statement, {"raw": "what a customer said"})
+    assert "what a customer said" not in str(caught.value)
+    engine.dispose()
+
+
+def test_errors_repeat_no_row(tmp_path: Path) -> None:
+    """Row text is in no error, whatever fails."""
+    check_errors_without_values(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def test_errors_repeat_no_row_on_postgresql() -> None:
+    """On a real server."""
+    with postgres_server() as url:
+        check_errors_without_values(url)
 
 
 def check_one_outbox(url: str) -> None:

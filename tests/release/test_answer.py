@@ -34,9 +34,10 @@ def test_nothing_is_cleared_without_rows() -> None:
     [
         (answer(), ("5 rows in 2 files", f"model {'a' * 12}, ", "sentinels (any)")),
         (answer(by_decision=1), ("5 rows in 2 files", "(1 by a person's decision)")),
-        (answer(ROW, FILE), ("1 of 5 rows", "1 files")),
-        (answer(FILE), ("1 files are not what was released",)),
-        (answer(FILE, UNREAD, UNREAD), ("1 files are not", "2 files or folders")),
+        (answer(ROW, FILE), ("1 of 5 rows", "1 file is not")),
+        (answer(FILE), ("1 file is not what was released",)),
+        (answer(FILE, UNREAD, UNREAD), ("1 file is not", "2 files or folders")),
+        (answer(FILE, FILE, UNREAD), ("2 files are not", "1 file or folder cannot be read")),
         (answer(rows=0), ("0 of 0 rows",)),
     ],
 )

@@ -57,7 +57,7 @@ def test_one_edited_byte_is_found(out: Path) -> None:
         ("clean.jsonl", 1, "not in the manifest"),
         ("a.jsonl", 2, "not in its file"),
     }
-    assert answer.headline == "2 of 8 rows are not cleared, and 1 files are not what was released"
+    assert answer.headline == "2 of 8 rows are not cleared, and 1 file is not what was released"
 
 
 def test_a_manifest_with_a_row_more_or_less_is_found(cleared_ledger: Ledger, out: Path) -> None:

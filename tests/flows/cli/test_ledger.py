@@ -48,7 +48,7 @@ def test_a_second_audit_finds_nothing_new_and_says_so(
     )
     said = capsys.readouterr()
     assert "nothing to audit: no row is new" in said.out
-    assert "1 of 1 files unchanged; 0 to audit" in said.err
+    assert "1 of 1 file unchanged; 0 to audit" in said.err
     assert (
         run(
             "audit",
@@ -92,7 +92,7 @@ def test_a_row_is_decided_on_and_released(config: Path, capsys: pytest.CaptureFi
     assert "ann" in said
     assert "\\u{1b}" in said
     assert "\x1b" not in said
-    assert "1 decisions, unbroken" in said
+    assert "1 decision, unbroken" in said
 
     out = config.parent / "cleared"
     assert run("release", str(config), "--out", str(out)) == 0
