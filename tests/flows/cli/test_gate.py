@@ -137,6 +137,17 @@ def test_what_is_missing_is_printed_with_its_reason(
     assert capsys.readouterr().out.splitlines()[-1] == "and 20 more (--json names all)"
 
 
+def test_what_was_judged_more_mildly_is_told_with_commands_that_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--again` takes no value."""
+    asked = ("gate", "cleared/manifest.json", "--audit", "my-audit/audit.yaml", "--rate", "0.99")
+    assert run(*asked) == 3
+    *_, advice = capsys.readouterr().out.splitlines()
+    assert advice.startswith("other settings: ")
+    assert "`poisonwatch audit --again` all of them" in advice
+
+
 def test_another_model_or_another_sentinel_needs_another_audit(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
