@@ -7,6 +7,7 @@ where it stands, and as the first process of a container it would not be heard a
 """
 
 import signal
+import sys
 from typing import Any
 
 
@@ -22,8 +23,15 @@ def install_handler() -> None:
     """From now on SIGINT and SIGTERM are raised as KeyboardInterrupt, and remembered."""
     global _interrupt
     _interrupt = None
+    sys.unraisablehook = _tell_of_dropped
     signal.signal(signal.SIGINT, _remember)
     signal.signal(signal.SIGTERM, _remember)
+
+
+def _tell_of_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+    """An error that Python drops is shown, but for an interrupt: that one is raised again."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
 
 
 def _remember(number: int, _: Any) -> None:

@@ -23,6 +23,7 @@ from poisonwatch.ledger.batches import load_audited_batch, load_current_batch, l
 from poisonwatch.ledger.decisions import record_decision, verify_chain
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.placed_rows import select_placed_rows
+from poisonwatch.ledger.shapes import hash_shape
 from poisonwatch.ledger.tables import rows
 from poisonwatch.release.answer import RequiredVersions
 
@@ -63,7 +64,7 @@ def fill(url: str, file: Path, status: str) -> None:
     statements = [
         "INSERT INTO files (file, audit, name, fingerprint, mark, reading, rows, read_at) "
         f"VALUES (1, '{NAME}', 'a.jsonl', 'f', NULL, '{OLD_READING}', {len(raws)}, '')",
-        f"INSERT INTO shapes (shape, digest, format) VALUES (1, 'd', '{OLD_FORMAT}')",
+        f"INSERT INTO shapes (shape, digest, format) VALUES (1, '{hash_shape(OLD_FORMAT, None)}', '{OLD_FORMAT}')",
         f"INSERT INTO versions (version, model, sentinels) VALUES (1, '{ONE.model}', "
         f"'{ONE.sentinels}')",
         "INSERT INTO audits (audit, audit_id, name, version, state, started_at, run_dir) "

@@ -232,7 +232,7 @@ def test_every_file_below_a_folder_is_read_or_told(cleared_ledger: Ledger, tmp_p
     assert answer.reasons == {"not read": 1}
     assert answer.missing[0].source.endswith(".x.jsonl")
     assert "its name begins with ." in answer.missing[0].account
-    assert "1 files or folders" in answer.headline
+    assert "1 file or folder cannot be read" in answer.headline
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What an audit's run is filled with."""
 
 import json
+import re
 
 import pytest
 from audits import FORBIDDEN
@@ -25,6 +26,7 @@ def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledge
         for name, value in run.data.tags.items()
         if name.startswith("poisonwatch.")
     }
+    assert re.fullmatch("[0-9]+:[0-9a-f]{64}", tags.pop("chain"))
     assert tags == {
         "audit_id": past.audit_id,
         "kind": "audit",
