@@ -58,7 +58,20 @@ def has_bfloat16_products() -> bool:
         return False
     if not (_ONEDNN.is_available() and hasattr(torch.cpu, "get_capabilities")):
         return False
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    if not torch.cpu.get_capabilities().get("avx512_bf16"):
+        return False
+    return _rounds_factors()
+
+
+def _rounds_factors() -> bool:
+    """Whether a product of factors with more digits than bfloat16 has differs from float32's. Some
+    virtual machines name the instructions and do not offer all that oneDNN asks for: then it goes
+    on in float32.
+    """
+    x = torch.full((64, 64), 1 + 2**-10)
+    with torch.no_grad(), _multiply_bfloat16():
+        rounded = linear(x, x)
+    return not torch.equal(rounded, linear(x, x))
 
 
 def use_bfloat16_products(model: PreTrainedModel) -> None:
