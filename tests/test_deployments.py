@@ -36,9 +36,9 @@ POOLS = {
     "prefect-kubernetes.yaml": "kubernetes",
 }
 TRAINING = "poisonwatch-drill/my-audit"  # as if this trained on the rows
-# seconds in which nothing moves: workers and automations ask every few seconds, also on a machine
-# that has other work
-PATIENCE_S = 300
+# seconds in which nothing moves: a killed run may hold the slot of its deployment for five minutes,
+# until its lease ends; workers and automations ask every few seconds
+PATIENCE_S = 900
 
 
 @dataclass(frozen=True)

@@ -146,13 +146,16 @@ def test_every_section_in_the_docs_is_one(tmp_path: Path, monkeypatch: pytest.Mo
         yaml.safe_load(part)["signing"] for part in re.split(r"(?m)^(?=signing:)", blocks) if part
     ]
     assert len(shown) == 5
-    for folder in ("keys", "keys-2027"):
-        made = create_keys(tmp_path / folder)
-    monkeypatch.setenv("POISONWATCH_SIGNING_KEY", (tmp_path / "keys/poisonwatch.key").read_text())
-    (tmp_path / "keys" / "kms.pub").write_bytes(made.public.read_bytes())
+    folder = tmp_path / "my-audit"
+    folder.mkdir()
+    create_keys(tmp_path / "keys")
+    for name in ("keys", "keys-2027"):
+        made = create_keys(folder / name)
+    monkeypatch.setenv("POISONWATCH_SIGNING_KEY", (folder / "keys/poisonwatch.key").read_text())
+    (folder / "keys" / "kms.pub").write_bytes(made.public.read_bytes())
     monkeypatch.setenv("KMS_KEY", "projects/p/keys/k")
     for section in shown:
-        config = load(tmp_path, **section)
+        config = load(folder, **section)
         if "command" in section:
             assert config.signing.load_signer() is not None
         else:

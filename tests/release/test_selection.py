@@ -87,9 +87,8 @@ def test_copies_of_which_only_one_was_kept_are_released_once(tmp_path: Path) -> 
         with ledger.write() as connection:
             connection.execute(update(files).values(reading='{"format": "auto"}'))
             connection.execute(update(places).values(variant=None))
-        counts = write_release(ledger, NAME, tmp_path / "again")
+        counts = count_release(ledger, NAME)
         assert (counts.clean, counts.dropped) == (1, 2)
-        assert (tmp_path / "again" / "clean.jsonl").read_bytes() == dump_lines(rows[:1])
         pull(ledger, tmp_path / "data")
         write_release(ledger, NAME, tmp_path / "later")
         assert (tmp_path / "later" / "clean.jsonl").read_bytes() == dump_lines(rows)

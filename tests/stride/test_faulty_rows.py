@@ -213,7 +213,9 @@ def test_a_sentinel_that_overflows_is_named(faulty: Pretrained, narrow: Pretrain
     alone = fit_stream(faulty, ROWS, WHOLE)
     found = fit_stream(faulty, ROWS, WHOLE, sentinels=probes)
     Q = len(alone.measured.queries)
-    np.testing.assert_array_equal(found.measured.effects[:, :Q], alone.measured.effects)
+    np.testing.assert_allclose(
+        found.measured.effects[:, :Q], alone.measured.effects, rtol=1e-4, atol=1e-5
+    )
     assert not found.measured.effects[:, Q:].any()
     forward = WHOLE.model_copy(update={"measurement": "forward", "K": 20})
     fitted = fit(faulty, ROWS, forward, sentinels=probes)
