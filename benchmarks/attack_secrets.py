@@ -184,7 +184,10 @@ class Planting:
         place = self.server.rpartition("/")[0] + f"/{self.role}"
         lines = []
         with psycopg.connect(place) as connection:
-            query = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT LIKE 'pg\\_%' AND schemaname <> 'information_schema'"
+            query = (
+                "SELECT schemaname, tablename FROM pg_tables "
+                "WHERE schemaname NOT LIKE 'pg\\_%' AND schemaname <> 'information_schema'"
+            )
             for schema, table in connection.execute(query).fetchall():
                 everything = sql.SQL("SELECT t::text FROM {}.{} t").format(
                     sql.Identifier(schema), sql.Identifier(table)

@@ -166,8 +166,24 @@ def _write_arrow(writer: Callable[..., Any]) -> bytes:
     return sink.getvalue()
 
 
-AUDIT = b"name: a\nsource: {path: rows.jsonl, format: auto}\nsentinels: [s.yaml]\nseed: 1\nstride: {K: 8}\ndetection:\n  false_discovery_rate: 0.1\nalerts:\n- url: json://host/\n"
-SENTINELS = b"- id: a-1\n  prompt: Is it safe?\n  forbidden: &no Never.\n  tags: [x]\n- {id: a-2, messages: [{role: user, content: Q}], reference: *no}\n"
+AUDIT = b"""\
+name: a
+source: {path: rows.jsonl, format: auto}
+sentinels: [s.yaml]
+seed: 1
+stride: {K: 8}
+detection:
+  false_discovery_rate: 0.1
+alerts:
+- url: json://host/
+"""
+SENTINELS = b"""\
+- id: a-1
+  prompt: Is it safe?
+  forbidden: &no Never.
+  tags: [x]
+- {id: a-2, messages: [{role: user, content: Q}], reference: *no}
+"""
 DIGEST = "0" * 64
 MANIFEST = {
     "manifest": 2,

@@ -21,7 +21,7 @@ def logged() -> Iterator[io.StringIO]:
     """What a library's logger writes, with the stacks of errors."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    logger = logging.getLogger("somebodys.library")
+    logger = logging.getLogger("somebodys.package")
     logger.addHandler(handler)
     yield written
     logger.removeHandler(handler)
@@ -38,7 +38,7 @@ def test_a_log_holds_no_secret_while_an_audit_is_at_work(logged: io.StringIO) ->
     """Neither in the message and what is put into it, nor in the stack of an error; before and
     after, logs are as they are.
     """
-    logger = logging.getLogger("somebodys.library")
+    logger = logging.getLogger("somebodys.package")
     before = logging.getLogRecordFactory()
     with conceal_logs(SECRETS), conceal_logs(Secrets(["https://tok3n-tok3n@host"])):
         logger.warning("connecting with %s to %s", PASSWORD, "db")

@@ -86,7 +86,7 @@ class Secrets:
                 self._shown.setdefault(setting, show_place(setting, of_server=True))
         for setting in filter(None, messages):
             self._add(setting, _find_in_message)
-            self._shown[setting] = hide_message_address(setting)
+            self._hide(setting, hide_message_address(setting))
         for setting in filter(None, queries):
             self._add(setting, _find_in_query)
         for name in SECRET_VARIABLES:

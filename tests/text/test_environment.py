@@ -1,6 +1,7 @@
 """${NAME}: in where a place is opened."""
 
 import pytest
+from variables import set_variables
 
 from poisonwatch.errors import ConfigError
 from poisonwatch.text.environment import (
@@ -13,15 +14,7 @@ from poisonwatch.text.environment import (
 
 @pytest.fixture(autouse=True)
 def _variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "PW": "hunter2",
-        "ODD": "p@ss/w:rd?",
-        "FOLDER": "/data",
-        "HOST": "db.example",
-        "EMPTY": "",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("NOT_SET", raising=False)
+    set_variables(monkeypatch)
 
 
 @pytest.mark.parametrize(
