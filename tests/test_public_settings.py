@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planted_secrets import CHARACTERS, find_forms, plant_in_settings
 
@@ -52,6 +52,7 @@ def test_no_secret_of_any_setting_is_told(secret: str, quoted: bool) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(SECRETS)
+@example("Zq7@a..b/9xW")
 def test_no_place_that_cannot_be_opened_tells_its_secret(secret: str) -> None:
     """A ledger, a query, a file: whatever the database or file system makes of the address."""
     planted = plant_in_settings(secret)

@@ -318,7 +318,8 @@ def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
         if engine.dialect.name == "sqlite":
             _set_up_sqlite(engine)
         _migrate(engine)
-    except (SQLAlchemyError, OSError) as error:
+    # UnicodeError: a host name that no name server could be asked for.
+    except (SQLAlchemyError, OSError, UnicodeError) as error:
         engine.dispose()
         raise OperationError(f"the ledger at {_describe_failure(url, error)}") from None
     return engine
