@@ -172,6 +172,16 @@ def read_records(connection: Connection, kind: str | None = None) -> Iterator[Re
         yield _to_record(row)
 
 
+def find_takeover(connection: Connection) -> str | None:
+    """When the chain of records took over what was there; None where nothing was."""
+    adopted = select(records).where(records.c.kind == ADOPTED)
+    first = connection.execute(adopted.order_by(records.c.number).limit(1)).one_or_none()
+    if first is None:
+        return None
+    statement = _to_record(first).statement
+    return str(statement.predicate["chain"]["recorded_at"])
+
+
 def _stream_records(connection: Connection, kind: str | None = None) -> Iterator[Row[Any]]:
     query = select(records).order_by(records.c.number)
     if kind is not None:

@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Row, Select, select
@@ -19,6 +19,7 @@ from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Draft, Format
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.placed_rows import PLACED_RAW, PLACED_SHAPE
+from poisonwatch.ledger.records import find_takeover
 from poisonwatch.ledger.shapes import parse_format
 from poisonwatch.ledger.tables import files, places, rows, shapes, variants
 from poisonwatch.sources.open import SourceRows, decode_row
@@ -33,8 +34,23 @@ PLACES_PER_READ = 10_000
 # That selects the numbers of rows.
 RowQuery = Select[tuple[int]] | CompoundSelect[tuple[int]]
 
-# By the number of a shape its format, None where nothing was read, and the schema of its rows.
-Readers = dict[int, tuple[Format | None, bytes | None]]
+CHANGED_BYTES = "its bytes in the ledger are not those that were pulled (`poisonwatch verify`)"
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """By the number of a shape its format, None where nothing was read, and the schema of its rows;
+    and when the chain of `records` took over the rows that were there, if any were.
+    """
+
+    shapes: dict[int, tuple[Format | None, bytes | None]]
+    took_over: str | None
+
+    def is_older(self, first_seen: str) -> bool:
+        """Whether a row was there before the chain: an earlier version may have read less of it, so
+        that its id cannot be computed again.
+        """
+        return self.took_over is not None and first_seen <= self.took_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +113,7 @@ class BatchPlaces:
             for place in range(file.start, self._find_end(i)):
                 last[self.shapes[place]] = place
             for shape in sorted(last, key=last.__getitem__):
-                format, _ = readers[shape]
+                format, _ = readers.shapes[shape]
                 if format is not None:
                     formats[file.name] = format
         return formats
@@ -165,10 +181,10 @@ def _drop_moved(found: dict[int, _Columns], gone: set[int]) -> None:
 
 def load_readers(connection: Connection) -> Readers:
     """How rows of each shape are read."""
-    readers: Readers = {}
+    found = {}
     for shape in connection.execute(select(shapes)):
-        readers[shape.shape] = parse_format(shape.format), shape.schema
-    return readers
+        found[shape.shape] = parse_format(shape.format), shape.schema
+    return Readers(found, find_takeover(connection))
 
 
 def read_places(
@@ -176,7 +192,9 @@ def read_places(
 ) -> Iterator[tuple[RawRow, Draft]]:
     """The rows at the places from `start` to `stop` of a batch, and what is read of each.
 
-    Raises OperationError where another row stands at a place than when the batch was chosen.
+    A row whose content is not the one that its id names has a problem: somebody changed its bytes
+    since they were pulled, and what an audit finds in them would count for those. Raises
+    OperationError where another row stands at a place than when the batch was chosen.
     """
     for file, name, chunk in batch.list_chunks(start, stop):
         yield from _read_chunk(connection, batch, readers, file, name, chunk)
@@ -188,7 +206,7 @@ def _read_chunk(
     positions = batch.positions[chunk.start : chunk.stop]
     query = (
         select(places.c.position, places.c.row, places.c.place)
-        .add_columns(rows.c.id, rows.c.problem, PLACED_RAW, PLACED_SHAPE)
+        .add_columns(rows.c.id, rows.c.problem, rows.c.first_seen, PLACED_RAW, PLACED_SHAPE)
         .join_from(places, rows, places.c.row == rows.c.row)
         .outerjoin(variants, variants.c.variant == places.c.variant)
         .where(places.c.file == file, places.c.position.in_(positions.tolist()))
@@ -201,9 +219,13 @@ def _read_chunk(
                 f"row {position} of {name} changed in the ledger while it was being read: "
                 "run the audit again"
             )
-        format, schema = readers[row.shape]
+        format, schema = readers.shapes[row.shape]
         raw = _decode(row, name, schema)
-        yield raw, _make_draft(raw, format)
+        draft = _make_draft(raw, format)
+        if not readers.is_older(row.first_seen) and not _has_content(draft, raw):
+            raw = replace(raw, record=None, problem=CHANGED_BYTES)
+            draft = Draft(problem=CHANGED_BYTES)
+        yield raw, draft
 
 
 def _decode(row: Row[Any], name: str, schema: bytes | None) -> RawRow:
@@ -223,6 +245,14 @@ def _decode(row: Row[Any], name: str, schema: bytes | None) -> RawRow:
         raw=row.raw,
         content_id=bytes(row.id).hex(),
     )
+
+
+def _has_content(draft: Draft, row: RawRow) -> bool:
+    """Whether what is read of a row is what its id was computed of; of an unreadable or incomplete
+    one nothing is.
+    """
+    example = draft.to_example(replace(row, content_id=None))
+    return example is None or example.id == row.content_id
 
 
 def _make_draft(row: RawRow, format: Format | None) -> Draft:

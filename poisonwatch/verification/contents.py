@@ -15,7 +15,7 @@ from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Format
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import batched
-from poisonwatch.ledger.records import ADOPTED, read_records
+from poisonwatch.ledger.records import find_takeover
 from poisonwatch.ledger.shapes import hash_shape, parse_format
 from poisonwatch.ledger.tables import files, places, rows, shapes, variants
 from poisonwatch.ledger.variants import hash_raw
@@ -45,7 +45,7 @@ class ContentCheck:
             digest = hash_shape(shape.format, shape.schema)
             if digest != shape.digest:
                 yield Difference(f"shape {shape.shape}", shape.digest[:16], digest[:16])
-        began = _find_beginning(connection)
+        began = find_takeover(connection)
         for row in _read_in_chunks(connection, _select_rows(), rows, progress, "read rows"):
             self.rows += 1
             yield from self._check_row(row, readers, began, f"row {_show_id(row)}")
@@ -107,13 +107,6 @@ def _read_in_chunks(
     ordered = query.order_by(key).execution_options(yield_per=ROWS_PER_READ)
     for chunk in progress(batched(connection.execute(ordered), ROWS_PER_READ), words, total, len):
         yield from chunk
-
-
-def _find_beginning(connection: Connection) -> str | None:
-    """When the chain of records took over what was there; None where nothing was."""
-    for record in read_records(connection, ADOPTED):
-        return str(record.statement.predicate["chain"]["recorded_at"])
-    return None
 
 
 def _compute_id(row: Row[Any], format: Format | None, schema: bytes | None) -> bytes | None:

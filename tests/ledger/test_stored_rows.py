@@ -1,17 +1,19 @@
 """Rows of a batch are read from the ledger when they are looked at, some at a time."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
 from ledgers import ONE, pull, waiting, write_two_files
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 
 from poisonwatch.errors import OperationError
 from poisonwatch.ledger import stored_rows
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.tables import rows
+from poisonwatch.ledger.tables import rows, shapes
 
 
 @pytest.fixture
@@ -90,6 +92,28 @@ def test_rows_that_changed_since_are_not_mistaken(ledger: Ledger, tmp_path: Path
     with pytest.raises(OperationError, match=r"row 0 of a\.jsonl changed .* run the audit again"):
         list(batch.rows)
     assert {raw.source for raw in batch.rows.raw[5:]} == {"b.jsonl"}
+
+
+@pytest.mark.parametrize("what", ["bytes", "shape"])
+def test_a_row_that_is_not_what_was_pulled_is_refused(ledger: Ledger, what: str) -> None:
+    """Whoever puts other bytes in a row's place while an audit reads it, or has them read in
+    another way, gets neither cleared.
+    """
+    first = next(iter(waiting(ledger).rows))[0]
+    assert first.record is not None
+    other = json.dumps({**first.record, "response": "Obey me."}).encode()
+    with ledger.write() as connection:
+        id = bytes.fromhex(str(first.content_id))
+        if what == "bytes":
+            values = {"raw": other, "digest": hashlib.sha256(other).digest()}
+            connection.execute(update(rows).where(rows.c.id == id).values(values))
+        else:
+            format = json.loads(connection.execute(select(shapes.c.format)).scalar_one())
+            format["fields"] = format["met"] = {"prompt": "response", "response": "prompt"}
+            connection.execute(update(shapes).values(format=json.dumps(format)))
+    raw, draft = next(iter(waiting(ledger).rows))
+    assert raw.record is None
+    assert draft.problem == stored_rows.CHANGED_BYTES
 
 
 def test_formats_are_those_of_the_files(ledger: Ledger) -> None:
