@@ -3,11 +3,13 @@ and what a release consists of is told.
 """
 
 import json
+import os
 import re
 import runpy
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,21 @@ def test_the_bill_of_materials_names_every_pinned_package(bill: dict[str, Any]) 
     for part in bill["components"]:
         assert part["purl"].startswith(f"pkg:pypi/{canonicalize_name(part['name'])}@")
         assert any(place.get("hashes") for place in part["externalReferences"])
+
+
+def test_what_make_starts_keeps_what_python_compiles() -> None:
+    """Where the environment forbids it, too: else each process compiles 7,000 modules anew."""
+    command = ["make", "--eval", "kept: ; @printenv PYTHONDONTWRITEBYTECODE", "kept"]
+    forbidden = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=forbidden, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_what_is_compiled_ahead_is_installed() -> None:
+    """compileall passes over a folder that is not there, and says nothing."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    packages = re.findall(r"^COMPILED := (.*)$", makefile, flags=re.MULTILINE)[0].split()
+    assert len(packages) >= 10
+    assert [name for name in packages if find_spec(name) is None] == []
