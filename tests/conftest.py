@@ -2,13 +2,14 @@
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from paths import ROOT
+from servers import shared
 from tiny_models import build_model, build_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -41,6 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in the order of their names, but for those of the longest files."""
     ranks = {ROOT / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_servers() -> Iterator[None]:
+    """Ends what tests share (`servers.shared`)."""
+    yield
+    shared.close()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from servers import (
     free_port,
     http_receiver,
     mlflow_store,
-    postgres_server,
+    own_postgres_server,
     web_server,
 )
 from slow_tests import slow
@@ -38,7 +38,7 @@ QUOTED = quote(SECRET, safe="")
 @pytest.fixture(scope="module")
 def ledger_url() -> Iterator[str]:
     """A PostgreSQL whose password is the secret."""
-    with postgres_server() as url:
+    with own_postgres_server() as url:
         literal = SECRET.replace("'", "''")
         engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
         with engine.begin() as connection:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from servers import PASSWORD, free_port, postgres_server
+from servers import PASSWORD, free_port, own_postgres_server
 from sqlalchemy import Engine, text
 
 from poisonwatch.errors import ConfigError, SourceError
@@ -31,7 +31,7 @@ QUERY = "SELECT id, prompt, response FROM rows"
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server."""
-    with postgres_server() as url:
+    with own_postgres_server() as url:
         yield url
 
 

@@ -17,14 +17,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 
 PASSWORD = "hunter2"
+# What the tests of a process share, from its first use to the process's last test.
+shared = ExitStack()
 
 
 def free_port() -> int:
@@ -48,8 +51,30 @@ def _programs() -> Path:
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """A PostgreSQL with user ann, password hunter2: its URL. Skips the test where it is not
-    installed.
+    """An empty database of a PostgreSQL that the tests of a process share, with user ann, password
+    hunter2: its URL. Skips the test where PostgreSQL is not installed.
+    """
+    import psycopg
+
+    server = _shared_postgres()
+    name = f"empty_{uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield server.removesuffix("postgres") + name
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@functools.cache
+def _shared_postgres() -> str:
+    return shared.enter_context(own_postgres_server())
+
+
+@contextmanager
+def own_postgres_server() -> Iterator[str]:
+    """A PostgreSQL of the test's own, whose users and settings it may change: its URL. Making one
+    takes seconds.
     """
     programs, port = _programs(), free_port()
     as_user: dict[str, object] = {}
