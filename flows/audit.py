@@ -221,16 +221,16 @@ def _count_rows(
 
 
 def notify_all(
-    ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool
+    ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool, at_once: bool = False
 ) -> dict[str, int | None]:
     """Notify everybody who still has to hear of this audit, or of earlier ones: how many of what,
-    by task.
+    by task. With `at_once`, alert targets that failed are tried before it is their time.
 
     What fails is None; it stays pending, and is tried again next time.
     """
     # alerts first: a person who waits for one gains by it, a tracking server does not
     notified = {
-        "deliver": engine.attempt(deliver, ledger, config),
+        "deliver": engine.attempt(deliver, ledger, config, at_once),
         "track": engine.attempt(track, ledger, config),
     }
     # rows are put up for review beside the audit's run, which is there once it was tracked

@@ -38,5 +38,5 @@ def sync(config: AuditConfig, reporter: Reporter) -> SyncOutcome:
             verdicts = engine.attempt(read_reviews, ledger, config)
         # without a configured server Prefect would start a temporary one, that nobody looks at
         has_server = bool(PREFECT_API_URL.value())
-        notified = notify_all(ledger, config, engine, prefect=has_server)
+        notified = notify_all(ledger, config, engine, prefect=has_server, at_once=True)
     return SyncOutcome(verdicts, notified, engine.warnings)

@@ -216,7 +216,7 @@ class AlertConfig(Section):
     """Somebody to be told: exactly one of `url` and `block`."""
 
     url: str | None = None
-    """An Apprise URL: slack://, msteams://, discord://, mailto://, pagerduty://, json://, ..."""
+    """An Apprise URL: slack://, workflows:// (Teams), mailto://, pagerduty://, json://, ..."""
     block: str | None = None
     """A Prefect notification block, TYPE/NAME, as in slack-webhook/ops."""
     severity: Literal["low", "medium", "high"] = "low"

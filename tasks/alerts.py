@@ -17,7 +17,7 @@ from poisonwatch.ledger import outbox
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import Alert
 from poisonwatch.reports.summary import AttributionResult
-from poisonwatch.tasks.options import PLAIN, WITH_RETRIES
+from poisonwatch.tasks.options import PLAIN, TRIED_NEXT_AUDIT
 
 
 @task(**PLAIN)
@@ -45,11 +45,12 @@ def compose_alerts(
     return []
 
 
-@task(**WITH_RETRIES)
-def deliver(ledger: Ledger, config: AuditConfig) -> int:
-    """Send what the audit's targets have not received yet: how many messages arrived.
+@task(**TRIED_NEXT_AUDIT)
+def deliver(ledger: Ledger, config: AuditConfig, at_once: bool = False) -> int:
+    """Send what the audit's targets have not received yet: how many alerts arrived. With `at_once`,
+    targets that failed are tried before it is their time.
 
     Whoever calls it holds `ledger.lock()`. Raises OperationError where a target did not take a
     message.
     """
-    return deliver_pending(ledger, config)
+    return deliver_pending(ledger, config, at_once=at_once)

@@ -66,14 +66,15 @@ def alert_test(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
 ) -> int:
-    """Send a test message to everybody whom an audit would tell of flagged rows.
+    """Send a test message to everybody whom an audit would tell of flagged rows: as long as a real
+    one. PagerDuty, Opsgenie and Jira open an incident, and close it.
 
     Exit code 0: every target took it; 1: one did not.
 
     Example: `poisonwatch alert-test my-audit/audit.yaml`
     """
-    from poisonwatch.alerts.messages import make_trial_message
     from poisonwatch.alerts.targets import list_targets
+    from poisonwatch.alerts.trial import make_trial_message
     from poisonwatch.config_file import load_config
     from poisonwatch.integrations.notify import send_message
 
@@ -89,7 +90,7 @@ def alert_test(
     for target in targets:
         outcome = "delivered"
         try:
-            send_message(target, *make_trial_message(settings.name))
+            send_message(target, make_trial_message(settings))
         except PoisonwatchError as error:
             failed += 1
             outcome = f"failed: {error}"

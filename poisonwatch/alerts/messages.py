@@ -186,16 +186,6 @@ class _Composer:
         return lines
 
 
-def make_trial_message(name: str) -> tuple[str, str]:
-    """Title and body of a message that only shows that messages arrive."""
-    safe = neutralise_markup(name)
-    body = (
-        "This is a test, sent by poisonwatch alert-test. "
-        f"What is flagged in {safe} will be told here."
-    )
-    return f"Poisonwatch: a test for {safe}", body
-
-
 def _group_flags(found: AttributionResult, notified: Set[str]) -> list[_AlertGroup]:
     """What is new among the flags, gravest first, among equals the largest."""
     left = {flag.example.id: flag for flag in found.detection.flags}

@@ -1,63 +1,107 @@
-"""Notify people: send what the outbox holds to the audit's targets, by Apprise or by Prefect."""
+"""Notify people: send what the outbox holds to the audit's targets, by Apprise or by Prefect.
 
-import re
-from collections.abc import Sequence
+One target after the other, and to each what `plan_parcels` says, oldest first. A target that is out
+of reach costs one time-out, and waits longer each time; what one target refuses, or does not
+answer, keeps nothing from another, nor the next message from it. Nothing that is owed is dropped
+unsaid.
+"""
 
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Protocol
+
+from poisonwatch.alerts.backlog import Parcel, Patience, plan_parcels
+from poisonwatch.alerts.fitting import Message
 from poisonwatch.alerts.targets import Target, list_targets
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
-from poisonwatch.integrations.apprise.send import APPRISE_TYPES, send_to_url
-from poisonwatch.integrations.log_capture import capture_logs
-from poisonwatch.integrations.prefect.blocks import send_to_block
+from poisonwatch.integrations.apprise.send import UrlSender
+from poisonwatch.integrations.prefect.blocks import BlockSender
+from poisonwatch.integrations.refusals import Cause, Refusal
 from poisonwatch.ledger import outbox
-from poisonwatch.ledger.ledger import Ledger, now
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outages import Outage, clear_outage, list_outages, note_outage
+from poisonwatch.ledger.outbox import PendingAlert
 from poisonwatch.ledger.records import MIN_HEAD_DIGITS, ChainHead, read_head
+from poisonwatch.ledger.resolves import PendingResolve, drop_resolves, list_pending_resolves
 from poisonwatch.text.words import plural
 
-
-class UnreachableTargetError(OperationError):
-    """Nothing answers at a target's address."""
+PATIENCE = Patience()
 
 
-def deliver_pending(ledger: Ledger, config: AuditConfig) -> int:
-    """Send what the audit's targets have not received yet, oldest first: how many messages arrived.
+class Sender(Protocol):
+    """A target's address, open for the messages of one run."""
 
-    Each ends with the head of the chain of records: a ledger that is cut off later does not hold
-    it. Whoever calls it holds `ledger.lock()`. Raises OperationError where a target did not take a
-    message; the others have theirs.
+    @property
+    def resolves(self) -> bool:
+        """Whether it is told when an alert is decided on."""
+
+    def send(self, message: Message) -> Refusal | None:
+        """Send a message; None, or why it was not taken."""
+
+    def resolve(self, key: str) -> Refusal | None:
+        """Tell that an alert is decided on; None, or why that was not taken."""
+
+
+def make_sender(target: Target, patience: Patience = PATIENCE) -> Sender:
+    """Raises ConfigError where a variable of the address is not set."""
+    if target.setting.url:
+        return UrlSender(target.setting.url, patience)
+    return BlockSender(str(target.setting.block))
+
+
+def send_message(target: Target, message: Message, patience: Patience = PATIENCE) -> None:
+    """Send one message, and tell that it is decided on where the target takes that. Raises
+    ConfigError or OperationError, which never hold the address.
     """
-    targets = {target.id: target for target in list_targets(config)}
+    sender = make_sender(target, patience)
+    refusal = sender.send(message)
+    if refusal is None and sender.resolves:
+        refusal = sender.resolve(message.key)
+    if refusal is not None:
+        raise OperationError(refusal.words)
+
+
+def deliver_pending(
+    ledger: Ledger,
+    config: AuditConfig,
+    *,
+    at_once: bool = False,
+    at: datetime | None = None,
+    patience: Patience = PATIENCE,
+) -> int:
+    """Send what the audit's targets have not received yet: how many alerts arrived.
+
+    Each message ends with the head of the chain of records: a ledger that is cut off later does not
+    hold it. With `at_once`, targets that failed are tried before it is their time. `at` is what
+    time it is (None: now). Whoever calls it holds `ledger.lock()`. Raises OperationError where a
+    target did not take a message; the others have theirs.
+    """
+    targets = list_targets(config)
+    ids = [target.id for target in targets]
     with ledger.write() as connection:
-        outbox.retarget(connection, config.name, list(targets))
-        messages = outbox.list_pending_alerts(connection, config.name)
+        outbox.retarget(connection, config.name, ids)
+        drop_resolves(connection, config.name, ids)
+        pending = outbox.list_pending_alerts(connection, config.name)
+        outages = list_outages(connection, config.name)
         head = _describe_head(read_head(connection))
-    arrived = 0
-    reasons: dict[str, str] = {}
-    unreachable: set[str] = set()
-    for message in messages:
-        # One time-out a target is enough. A target that answers is given every message: it may
-        # refuse one and take the next.
-        if message.target in unreachable:
-            continue
-        target = targets[message.target]
-        delivered_at = None
-        try:
-            kind = APPRISE_TYPES[message.severity]
-            send_message(target, message.title, f"{message.body}\n{head}", kind=kind)
-            delivered_at = now()
-            arrived += 1
-        except PoisonwatchError as error:
-            reasons[message.target] = f"{target} {error}"
-            if isinstance(error, UnreachableTargetError):
-                unreachable.add(message.target)
-        # At once, in a transaction of its own: a crash repeats one message at most.
-        with ledger.write() as connection:
-            outbox.mark_delivered(connection, message.delivery, delivered_at)
-    if reasons:
-        left = plural(len(messages) - arrived, "alert")
-        raise OperationError(
-            f"{left} not delivered; the next audit sends them: {'; '.join(reasons.values())}"
-        )
+    arrived, problems = 0, []
+    for target in targets:
+        run = _Run(ledger, config, target, patience, head, at_once, fixed_time=at)
+        run.deliver([alert for alert in pending if alert.target == target.id], outages)
+        arrived += run.arrived
+        if run.problem is not None:
+            problems.append(f"{target} {run.problem}")
+    with ledger.read() as connection:
+        left = len(outbox.list_pending_alerts(connection, config.name))
+    if problems:
+        owed = "all alerts delivered, but not all that was decided on them"
+        if left:
+            owed = f"{plural(left, 'alert')} not delivered; the next audit sends them"
+        raise OperationError(f"{owed}: {'; '.join(problems)}")
     return arrived
 
 
@@ -68,25 +112,170 @@ def _describe_head(head: ChainHead) -> str:
     return f"Chain of records {head.number}:{digits} (poisonwatch verify AUDIT.yaml --head)"
 
 
-def send_message(target: Target, title: str, body: str, kind: str = "info") -> None:
-    """Send one message of plain text, of Apprise's type `kind`. Raises ConfigError or
-    OperationError, which never hold the address.
-    """
-    with capture_logs() as logged:
-        if target.setting.url:
-            refusal = send_to_url(target.setting.url, title, body, kind)
-        else:
-            refusal = send_to_block(str(target.setting.block), title, body)
-    if refusal is not None:
-        raise _make_delivery_error(refusal, logged)
+@dataclass(slots=True)
+class _Run:
+    """Deliveries to one target."""
 
+    ledger: Ledger
+    config: AuditConfig
+    target: Target
+    patience: Patience
+    head: str
+    at_once: bool
+    fixed_time: datetime | None
+    arrived: int = 0
+    problem: str | None = None
+    failures: int = field(default=0, init=False)
+    begun: float = field(default_factory=time.monotonic, init=False)
 
-def _make_delivery_error(refusal: str, logged: Sequence[str]) -> OperationError:
-    """Why a message was not taken, as well as it can be told."""
-    # Apprise returns True or False alone: whether anybody answered, and what, stands in its log.
-    if any("onnection error" in line for line in logged):
-        return UnreachableTargetError("cannot be reached")
-    answers = re.findall(r"error=(\d{3})\b", "\n".join(logged))
-    if answers:
-        return OperationError(f"answered {answers[-1]}")
-    return OperationError(refusal)
+    @property
+    def time(self) -> datetime:
+        return self.fixed_time or datetime.now(UTC)
+
+    def deliver(self, pending: Sequence[PendingAlert], outages: Mapping[str, Outage]) -> None:
+        outage = outages.get(self.target.id)
+        if outage is not None and self._waits(outage):
+            if pending:
+                self.problem = f"{outage.reason} (tried again after {outage.next_try_at})"
+            return
+        parcels = plan_parcels(pending, self.config, self.time, self.patience, self.at_once)
+        resolves = self._list_resolves()
+        if not parcels and not resolves:
+            self._tell_refused(pending)
+            return
+        try:
+            sender = make_sender(self.target, self.patience)
+        except PoisonwatchError as error:
+            self._end(Refusal(Cause.DENIED, str(error)), outage)
+            return
+        last = self._send_all(sender, parcels)
+        # Incidents that were opened in this run may be over already.
+        if last is None or last.cause == Cause.REFUSED:
+            last = self._resolve_all(sender, self._list_resolves()) or last
+        self._end(last, outage)
+        self._tell_refused(pending)
+
+    def _waits(self, outage: Outage) -> bool:
+        return not self.at_once and self.time < datetime.fromisoformat(outage.next_try_at)
+
+    def _list_resolves(self) -> list[PendingResolve]:
+        with self.ledger.read() as connection:
+            found = list_pending_resolves(connection, self.config.name)
+        return [resolve for resolve in found if resolve.target == self.target.id]
+
+    def _send_all(self, sender: Sender, parcels: Sequence[Parcel]) -> Refusal | None:
+        """Send until the target says that it takes no more: what it said of the last one."""
+        refusal = None
+        for count, parcel in enumerate(parcels):
+            late = time.monotonic() - self.begun > self.patience.most_seconds
+            if late or count >= self.patience.most_messages:
+                self._tell(f"is told {plural(len(parcels) - count, 'more message')} next time")
+                break
+            message = replace(parcel.message, body=f"{parcel.message.body}\n{self.head}")
+            refusal = self._try(partial(sender.send, message))
+            self._record(parcel, refusal)
+            if refusal is None or refusal.cause == Cause.REFUSED:
+                self.failures = 0
+                continue
+            self.failures += 1
+            asked_to_wait = refusal.retry_after is not None
+            if refusal.cause == Cause.UNREACHABLE or asked_to_wait or self._has_enough():
+                break
+        return refusal
+
+    def _has_enough(self) -> bool:
+        return self.failures >= self.patience.most_failures
+
+    def _try(self, send: Callable[[], Refusal | None]) -> Refusal | None:
+        """Send, and once more where the target asks for a pause that is bearable."""
+        refusal = send()
+        pause = None if refusal is None else refusal.retry_after
+        if pause is None or pause > self.patience.longest_pause:
+            return refusal
+        time.sleep(pause)
+        return send()
+
+    def _record(self, parcel: Parcel, refusal: Refusal | None) -> None:
+        # At once, in a transaction of its own: a crash repeats one message at most.
+        at = self.time.isoformat(timespec="seconds")
+        with self.ledger.write() as connection:
+            for alert in parcel.alerts:
+                if refusal is None:
+                    merged = parcel.message.key != alert.key
+                    sent_as = parcel.message.key if merged else None
+                    outbox.mark_sent(connection, alert.delivery, at, sent_as)
+                    continue
+                refused = refusal.cause == Cause.REFUSED
+                give_up = refused and self._is_hopeless(alert)
+                outbox.mark_failed(
+                    connection,
+                    alert.delivery,
+                    at,
+                    refusal.words,
+                    refused=refused,
+                    give_up=give_up,
+                )
+                if give_up:
+                    self._tell(
+                        f"{refusal.words} to alert {alert.key} for "
+                        f"{self.patience.give_up_after.days} days, which is given up: read it in "
+                        f"the report of audit {alert.audit_id}"
+                    )
+        if refusal is None:
+            self.arrived += len(parcel.alerts)
+        elif self.problem is None:
+            self.problem = refusal.words
+
+    def _is_hopeless(self, alert: PendingAlert) -> bool:
+        if alert.refused_at is None or alert.attempts + 1 < self.patience.least_tries:
+            return False
+        since = datetime.fromisoformat(alert.refused_at)
+        return self.time - since >= self.patience.give_up_after
+
+    def _tell(self, problem: str) -> None:
+        self.problem = problem if self.problem is None else f"{self.problem}; {problem}"
+
+    def _tell_refused(self, pending: Sequence[PendingAlert]) -> None:
+        """What was refused before and is not due yet is owed all the same."""
+        if self.problem is None and any(alert.refused_at for alert in pending):
+            count = sum(alert.refused_at is not None for alert in pending)
+            self.problem = f"refused {plural(count, 'alert')} before, to be tried again"
+
+    def _resolve_all(self, sender: Sender, resolves: Sequence[PendingResolve]) -> Refusal | None:
+        for resolve in resolves:
+            refusal = None
+            if sender.resolves:
+                refusal = self._try(partial(sender.resolve, resolve.key))
+            at = self.time.isoformat(timespec="seconds")
+            with self.ledger.write() as connection:
+                for delivery in resolve.deliveries:
+                    if refusal is None:
+                        outbox.mark_sent(connection, delivery, at)
+                    else:
+                        outbox.mark_failed(connection, delivery, at, refusal.words)
+            if refusal is not None:
+                self.problem = self.problem or f"{refusal.words} to a resolve"
+                return refusal
+        return None
+
+    def _end(self, last: Refusal | None, outage: Outage | None) -> None:
+        """Note that the target is out of reach, or that it is not any more."""
+        with self.ledger.write() as connection:
+            if last is None or last.cause == Cause.REFUSED:
+                if outage is not None:
+                    clear_outage(connection, self.config.name, self.target.id)
+                return
+            self.problem = self.problem or last.words
+            failures = 1 if outage is None or self.arrived else outage.failures + 1
+            wait = self.patience.compute_wait(failures)
+            if last.retry_after is not None:
+                wait = max(wait, timedelta(seconds=last.retry_after))
+            now = self.time.isoformat(timespec="seconds")
+            noted = Outage(
+                target=self.target.id,
+                since=now if outage is None or self.arrived else outage.since,
+                failures=failures,
+                next_try_at=(self.time + wait).isoformat(timespec="seconds"),
+                reason=last.words,
+            )
+            note_outage(connection, self.config.name, noted)

@@ -1,26 +1,40 @@
 """The outbox: what is still to be delivered to others, and which rows people were notified of.
 
-A delivery goes to one target, and is of one of two kinds:
+A delivery goes to one target, and is of one of three kinds:
 
     audit     an account of an audit, to MLflow or Prefect      item: audits.audit
     alert     a message about flagged rows, to an alert target  item: alerts.alert
+    resolve   that all of its rows are decided on (`resolves`)  item: alerts.alert
 
 A delivery is put in within the transaction that makes its reason true: an audit's account with its
 start, a message with the flags that it is about. So neither is ever without the other, and a crash
 at any line leaves the delivery pending. It is marked as delivered at once after the attempt that
-succeeded: a crash in between has it sent once more, an alert under the same key. Every function
-works within the transaction of the connection that it is given; one process at a time delivers
-(`Ledger.lock`).
+succeeded: a crash in between has it sent once more, an alert under the same key. What a target
+refuses for days, while it takes other messages, is given up: that is written down, and told. Every
+function works within the transaction of the connection that it is given; one process at a time
+delivers (`Ledger.lock`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from poisonwatch.ledger.tables import alerts, audits, deliveries, notified_rows, rows
 
-AUDIT_KIND, ALERT_KIND = "audit", "alert"  # kinds of deliveries
+AUDIT_KIND, ALERT_KIND, RESOLVE_KIND = "audit", "alert", "resolve"  # kinds of deliveries
 MLFLOW, PREFECT = "mlflow", "prefect"  # targets of audits' accounts
 CLUSTER_ALERT, DIGEST_ALERT = "cluster", "digest"  # kinds of alerts
 
@@ -53,12 +67,22 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class PendingAlert:
-    """A message that a target has not received yet."""
+    """A message that a target has not received yet.
+
+    `attempts` were made, the last `tried_at`; since `refused_at` the target refuses it. Times are
+    as `ledger.now` writes them.
+    """
 
     delivery: Delivery
     severity: str
     title: str
     body: str
+    key: str = ""
+    audit_id: str = ""
+    created_at: str = ""
+    attempts: int = 0
+    tried_at: str | None = None
+    refused_at: str | None = None
 
     @property
     def number(self) -> int:
@@ -72,8 +96,12 @@ class PendingAlert:
 
 
 def match_pending(kind: str) -> ColumnElement[bool]:
-    """The deliveries of a kind that no attempt has succeeded for."""
-    return and_(deliveries.c.kind == kind, deliveries.c.delivered_at.is_(None))
+    """The deliveries of a kind that no attempt has succeeded for, without those given up."""
+    return and_(
+        deliveries.c.kind == kind,
+        deliveries.c.delivered_at.is_(None),
+        deliveries.c.given_up_at.is_(None),
+    )
 
 
 def enqueue(
@@ -128,8 +156,9 @@ def pending(connection: Connection, kind: str, audits: Sequence[int]) -> list[De
 
 def list_pending_alerts(connection: Connection, name: str) -> list[PendingAlert]:
     """What the targets of an audit's name have not received yet, oldest first."""
+    attempts = deliveries.c.attempts, deliveries.c.tried_at, deliveries.c.refused_at
     query = (
-        select(alerts, deliveries.c.target)
+        select(alerts, deliveries.c.target, *attempts, audits.c.audit_id)
         .join(deliveries, deliveries.c.item == alerts.c.alert)
         .join(audits, audits.c.audit == alerts.c.audit)
         .where(audits.c.name == name, match_pending(ALERT_KIND))
@@ -137,8 +166,19 @@ def list_pending_alerts(connection: Connection, name: str) -> list[PendingAlert]
     )
     found = []
     for row in connection.execute(query):
-        delivery = Delivery(ALERT_KIND, row.alert, row.target)
-        found.append(PendingAlert(delivery, row.severity, row.title, body=row.body))
+        pending = PendingAlert(
+            Delivery(ALERT_KIND, row.alert, row.target),
+            row.severity,
+            row.title,
+            body=row.body,
+            key=row.key,
+            audit_id=row.audit_id,
+            created_at=row.created_at,
+            attempts=row.attempts,
+            tried_at=row.tried_at,
+            refused_at=row.refused_at,
+        )
+        found.append(pending)
     return found
 
 
@@ -159,13 +199,80 @@ def mark_delivered(connection: Connection, delivery: Delivery, delivered_at: str
     A delivery that was never put in is none: audits of a ledger from before there was an outbox
     have none.
     """
-    which = (
+    values = {"attempts": deliveries.c.attempts + 1, "delivered_at": delivered_at}
+    connection.execute(update(deliveries).where(_match(delivery)).values(values))
+
+
+def mark_sent(
+    connection: Connection, delivery: Delivery, sent_at: str, sent_as: str | None = None
+) -> None:
+    """An attempt succeeded: in a message of another key where `sent_as` has one."""
+    mark_delivered(connection, delivery, sent_at)
+    values = {"tried_at": sent_at, "reason": None, "sent_as": sent_as}
+    connection.execute(update(deliveries).where(_match(delivery)).values(values))
+
+
+def mark_failed(
+    connection: Connection,
+    delivery: Delivery,
+    tried_at: str,
+    reason: str,
+    *,
+    refused: bool = False,
+    give_up: bool = False,
+) -> None:
+    """An attempt failed for a `reason`, which holds no address: the target `refused` this very
+    message, or took none. With `give_up` it is the last one.
+    """
+    mark_delivered(connection, delivery, None)
+    values: dict[str, Any] = {"tried_at": tried_at, "reason": reason}
+    if refused:
+        values["refused_at"] = func.coalesce(deliveries.c.refused_at, tried_at)
+    if give_up:
+        values["given_up_at"] = tried_at
+    connection.execute(update(deliveries).where(_match(delivery)).values(values))
+
+
+def _match(delivery: Delivery) -> ColumnElement[bool]:
+    return and_(
         deliveries.c.kind == delivery.kind,
         deliveries.c.item == delivery.item,
         deliveries.c.target == delivery.target,
     )
-    values = {"attempts": deliveries.c.attempts + 1, "delivered_at": delivered_at}
-    connection.execute(update(deliveries).where(*which).values(values))
+
+
+@dataclass(frozen=True, slots=True)
+class OwedToTarget:
+    """What a target has not received: `pending` alerts, the `oldest` of which was written then,
+    and how many were `given_up`.
+    """
+
+    target: str
+    pending: int
+    oldest: str | None
+    given_up: int
+
+
+def count_owed_alerts(connection: Connection, name: str) -> list[OwedToTarget]:
+    """What the alert targets of an audit's name have not received, by target; those that have all
+    are left out.
+    """
+    is_pending = deliveries.c.given_up_at.is_(None)
+    query = (
+        select(
+            deliveries.c.target,
+            func.sum(case((is_pending, 1), else_=0)),
+            func.min(case((is_pending, alerts.c.created_at))),
+            func.sum(case((is_pending, 0), else_=1)),
+        )
+        .join(alerts, alerts.c.alert == deliveries.c.item)
+        .join(audits, audits.c.audit == alerts.c.audit)
+        .where(audits.c.name == name, deliveries.c.kind == ALERT_KIND)
+        .where(deliveries.c.delivered_at.is_(None))
+        .group_by(deliveries.c.target)
+        .order_by(deliveries.c.target)
+    )
+    return [OwedToTarget(*row) for row in connection.execute(query).tuples()]
 
 
 def retarget(connection: Connection, name: str, targets: Sequence[str]) -> None:
@@ -192,7 +299,9 @@ def retarget(connection: Connection, name: str, targets: Sequence[str]) -> None:
                 deliveries.c.kind == ALERT_KIND, deliveries.c.target == heir
             )
             moved = update(deliveries).where(of_gone, deliveries.c.item.not_in(has))
-            connection.execute(moved.values(target=heir, attempts=0))
+            # What the old address refused, or why, says nothing of the new one.
+            fresh = {"attempts": 0, "tried_at": None, "refused_at": None, "reason": None}
+            connection.execute(moved.values(target=heir, **fresh))
         connection.execute(delete(deliveries).where(of_gone))
 
 

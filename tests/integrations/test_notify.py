@@ -1,23 +1,33 @@
 """Alerts reach real receivers: HTTP, mail, and a block of a real Prefect server."""
 
 import re
+import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from audits import write_audit
 from clusters import HIGH, LOW, MEDIUM, audit, found, settings
 from notified import SECRET, delivered, owed, three_rows, to
-from servers import HttpReceiver, free_port
+from servers import Answer, HttpReceiver, free_port
 from sqlalchemy import select
 
-from poisonwatch.config import AlertConfig
+from poisonwatch.alerts.backlog import Patience
+from poisonwatch.alerts.targets import list_targets
+from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
+from poisonwatch.examples import Example
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main
+from poisonwatch.integrations.apprise.send import UrlSender
+from poisonwatch.integrations.notify import make_sender
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outages import Outage, list_outages
+from poisonwatch.ledger.outbox import count_owed_alerts, list_notified_ids
 from poisonwatch.ledger.records import ChainHead, holds_head
-from poisonwatch.ledger.tables import deliveries, flags
+from poisonwatch.ledger.tables import alerts, deliveries, flags
+from poisonwatch.reports.summary import AttributionResult
 
 
 def test_a_whole_audit_tells_of_each_cluster_once(
@@ -144,6 +154,199 @@ def test_a_variable_that_is_not_set_is_named(ledger: Ledger, tmp_path: Path) -> 
     with pytest.raises(OperationError, match="the environment variable NOT_SET_HERE is not set"):
         delivered(ledger, config)
     assert owed(ledger) == 1
+
+
+def two_groups(rows: list[Example]) -> AttributionResult:
+    return found([(HIGH, rows[:3]), (MEDIUM, rows[4:6])])
+
+
+def read_outage(ledger: Ledger, config: AuditConfig) -> Outage | None:
+    with ledger.read() as connection:
+        return list_outages(connection, config.name).get(list_targets(config)[0].id)
+
+
+def test_an_answer_that_is_late_is_told_apart_and_keeps_no_other_back(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """The receiver takes longer over the first message than anybody waits; it has the second, and
+    the first with the next run.
+    """
+    answers = threading.Event()
+    receiver.script = [Answer(after=answers)]
+    config = settings(f"json://{receiver.address}/?rto=0.3")
+    audit(ledger, tmp_path / "one", config, two_groups)
+    with pytest.raises(OperationError, match=r"1 alert not delivered.* gave no answer in time$"):
+        delivered(ledger, config)
+    answers.set()
+    assert [m["title"].split(": ")[1][:6] for m in receiver.received] == ["2 rows"]
+    assert delivered(ledger, config) == 1
+
+
+def test_answers_are_waited_for_longer_than_six_seconds() -> None:
+    """Where the address says nothing else: Apprise's own four seconds are too few."""
+    sender = make_sender(list_targets(settings("json://127.0.0.1/"))[0])
+    assert isinstance(sender, UrlSender)
+    assert sender.server.request_timeout == (10.0, 30.0)
+    own = make_sender(list_targets(settings("json://127.0.0.1/?rto=3&cto=2"))[0])
+    assert isinstance(own, UrlSender)
+    assert own.server.request_timeout == (2.0, 3.0)
+
+
+def test_a_pause_that_is_asked_for_is_made(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """429 with Retry-After, and 503 with a date that is past: both messages arrive in one run."""
+    past = {"Retry-After": "Wed, 01 Jul 2026 10:00:00 GMT"}
+    receiver.script = [Answer(429, {"Retry-After": "0"}), Answer(200), Answer(503, past)]
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, two_groups)
+    assert delivered(ledger, config) == 2
+    assert len(receiver.refused) == 2
+
+
+def test_a_pause_that_is_too_long_is_kept_and_holds_up_nothing(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """Asked to wait for two hours: no second message is tried, and none before they are over."""
+    receiver.script = [Answer(429, {"Retry-After": "7200"})]
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, two_groups)
+    start = datetime.now(UTC)
+    asked = r"2 alerts not delivered; .* answered 429 \(asks for 7200 s\)"
+    for hours in (0.0, 1.9):
+        with pytest.raises(OperationError, match=asked):
+            delivered(ledger, config, at=start + timedelta(hours=hours), at_once=False)
+    assert len(receiver.refused) == 1
+    assert delivered(ledger, config, at=start + timedelta(hours=2.1), at_once=False) == 2
+
+
+def test_a_reset_is_told_apart(ledger: Ledger, receiver: HttpReceiver, tmp_path: Path) -> None:
+    """The message may have got there: it is sent again, under the same key."""
+    receiver.script = [Answer(resets=True)]
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, three_rows)
+    with pytest.raises(OperationError, match="closed the connection without an answer"):
+        delivered(ledger, config)
+    assert delivered(ledger, config) == 1
+    assert receiver.refused[0]["message"] == receiver.received[0]["message"]
+
+
+def test_attempts_at_a_broken_target_are_few_and_wait_longer_each_time(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """It answers 503 to five messages: three are tried. Then not before a minute has passed, and
+    after that two; whoever asks (`sync`) tries at once. The first success forgets it all.
+    """
+    receiver.answer = 503
+    config = to(receiver)
+    groups = [(HIGH, slice(i, i + 2)) for i in (0, 2, 4, 6, 8)]
+    audit(
+        ledger,
+        tmp_path / "one",
+        config,
+        lambda rows: found([(score, rows[which]) for score, which in groups]),
+    )
+    start = datetime.now(UTC).replace(microsecond=0)
+
+    def fail(seconds: int, **more: bool) -> int:
+        with pytest.raises(OperationError, match=r"5 alerts not delivered; .* answered 503"):
+            delivered(
+                ledger, config, at=start + timedelta(seconds=seconds), **{"at_once": False, **more}
+            )
+        return len(receiver.refused)
+
+    assert [fail(0), fail(59), fail(60), fail(179), fail(180)] == [3, 3, 6, 6, 9]
+    outage = read_outage(ledger, config)
+    assert outage is not None
+    assert (outage.failures, outage.reason) == (3, "answered 503")
+    assert outage.since == start.isoformat()
+    assert fail(181, at_once=True) == 12
+    receiver.answer = 200
+    assert delivered(ledger, config, at=start + timedelta(days=1), at_once=False) == 5
+    assert read_outage(ledger, config) is None
+
+
+def test_a_day_of_outage_ends_in_one_digest(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """Nothing is lost: the rows stay told of, and each alert's key is in the digest."""
+    receiver.answer = 502
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, two_groups)
+    with pytest.raises(OperationError, match="2 alerts not delivered"):
+        delivered(ledger, config)
+    receiver.answer = 200
+    later = datetime.now(UTC) + timedelta(hours=30)
+    assert delivered(ledger, config, at=later, at_once=False) == 2
+    (digest,) = receiver.received
+    title = "Poisonwatch: 2 alerts of the last 2 days in tiny (severity high)"
+    assert digest["title"] == title
+    with ledger.read() as connection:
+        keys = connection.execute(select(alerts.c.key)).scalars().all()
+        sent_as = set(connection.execute(select(deliveries.c.sent_as)).scalars())
+        assert len(list_notified_ids(connection, config.name)) == 5
+    assert all(f"alert {key}" in digest["message"] for key in keys)
+    assert sent_as == {re.findall(r"^Alert (\w+)$", digest["message"], re.MULTILINE)[0]}
+    assert delivered(ledger, config, at=later) == 0
+
+
+def test_a_message_that_is_refused_for_days_is_given_up_in_words(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """413 to the first message, always; the second arrives. For three days it is tried, hourly at
+    most; then its key and its report are named, and it is owed no more.
+    """
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, two_groups)
+    start = datetime.now(UTC)
+    receiver.script = [Answer(413)]
+    with pytest.raises(OperationError, match=r"1 alert not delivered.*\(json\) answered 413$"):
+        delivered(ledger, config, at=start, at_once=False)
+    assert len(receiver.received) == 1
+    with pytest.raises(OperationError, match=r"refused 1 alert before, to be tried again$"):
+        delivered(ledger, config, at=start, at_once=False)
+    receiver.answer = 413
+    for hours in (24, 48):
+        with pytest.raises(OperationError, match="1 alert not delivered"):
+            delivered(ledger, config, at=start + timedelta(hours=hours), at_once=False)
+    with pytest.raises(OperationError) as told:
+        delivered(ledger, config, at=start + timedelta(hours=73), at_once=False)
+    (key,) = {sent["message"].split("\nAlert ")[1][:16] for sent in receiver.refused}
+    assert f"answered 413 to alert {key} for 3 days, which is given up" in str(told.value)
+    assert "read it in the report of audit one" in str(told.value)
+    receiver.answer = 200
+    assert delivered(ledger, config, at=start + timedelta(hours=80)) == 0
+    with ledger.read() as connection:
+        (owed_to,) = count_owed_alerts(connection, config.name)
+    assert (owed_to.pending, owed_to.oldest, owed_to.given_up) == (0, None, 1)
+
+
+def test_credentials_that_are_refused_give_nothing_up(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """401 says nothing of the message: it waits until somebody mends the address."""
+    receiver.answer = 401
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, three_rows)
+    for days in range(9):
+        with pytest.raises(OperationError, match=r"1 alert not delivered.* answered 401$"):
+            delivered(ledger, config, at=datetime.now(UTC) + timedelta(days=days))
+    receiver.answer = 200
+    assert delivered(ledger, config) == 1
+
+
+def test_one_run_sends_no_more_than_its_share(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """What is left is said, and comes with the next."""
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, two_groups)
+    with pytest.raises(
+        OperationError, match=r"1 alert not delivered.* is told 1 more message next"
+    ):
+        delivered(ledger, config, patience=Patience(most_messages=1))
+    assert delivered(ledger, config, patience=Patience(most_messages=1)) == 1
+    assert len(receiver.received) == 2
 
 
 def run(capsys: pytest.CaptureFixture[str], path: Path) -> tuple[int, str]:

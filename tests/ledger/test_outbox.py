@@ -107,7 +107,7 @@ def test_what_is_delivered_is_not_owed(ledger: Ledger, tmp_path: Path) -> None:
     first, second = owed(ledger)
     deliver(ledger, first)
     deliver(ledger, second, arrives=False)
-    assert owed(ledger) == [second]
+    assert [message.delivery for message in owed(ledger)] == [second.delivery]
     with ledger.read() as connection:
         assert connection.execute(select(deliveries.c.attempts)).scalars().all() == [1, 1]
 

@@ -108,8 +108,9 @@ def check_one_outbox(url: str) -> None:
     engine = connect_database(url)
     assert differences(engine) == []
     key = deliveries.c.kind, deliveries.c.item, deliveries.c.target
+    told = deliveries.c.audit, deliveries.c.attempts, deliveries.c.delivered_at
     with engine.begin() as connection:
-        found = connection.execute(select(deliveries).order_by(*key)).all()
+        found = connection.execute(select(*key, *told).order_by(*key)).all()
         assert connection.execute(select(notified_rows)).all() == [(7, 3)]
     assert found == [
         ("alert", 7, "json-1", 2, 2, "yesterday"),

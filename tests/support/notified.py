@@ -6,6 +6,7 @@ from clusters import HIGH, found, settings
 from ledgers import NAME
 from servers import HttpReceiver
 
+from poisonwatch.alerts.fitting import Message as AlertMessage
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.examples import Example, Message
 from poisonwatch.integrations.notify import deliver_pending
@@ -17,15 +18,17 @@ HOSTILE = "@everyone <!channel> [x](http://evil.com) <b>bold</b> `code` | t | {{
 
 
 SECRET = "hunter2secret"
+SMALL = AlertMessage("0123456789abcdef", "low", "title", "body")
 
 
 def to(*receivers: HttpReceiver, **more: Any) -> AuditConfig:
     return settings(*(f"json://{receiver.address}/" for receiver in receivers), **more)
 
 
-def delivered(ledger: Ledger, config: AuditConfig) -> int:
+def delivered(ledger: Ledger, config: AuditConfig, **more: Any) -> int:
+    """Deliver as `poisonwatch sync` does: how many alerts arrived."""
     with ledger.lock():
-        return deliver_pending(ledger, config)
+        return deliver_pending(ledger, config, **{"at_once": True, **more})
 
 
 def owed(ledger: Ledger) -> int:

@@ -10,6 +10,7 @@ import pwd
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, cast
@@ -226,16 +228,32 @@ def _answers(url: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Answer:
+    """How a receiver answers one request: with a `status` and `headers`, once `after` happened; or
+    it `resets` the connection.
+    """
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    after: threading.Event | None = None
+    resets: bool = False
+
+
 class HttpReceiver(http.server.ThreadingHTTPServer):
-    """Takes what is posted to it: `received`, JSON decoded; while `answer` is not 200 it refuses
-    with that, keeping what was `refused`.
+    """Takes what is posted to it: `received`, JSON decoded, and the `paths` that it came to; while
+    `answer` is not 200 it refuses with that, keeping what was `refused`. The `script` comes first:
+    an answer a request.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _ReceiverHandler)
         self.answer = 200
+        self.answer_body = b"ok"
+        self.script: list[Answer] = []
         self.received: list[Any] = []
         self.refused: list[Any] = []
+        self.paths: list[str] = []
 
     @property
     def address(self) -> str:
@@ -247,10 +265,26 @@ class _ReceiverHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        (self.server.received if self.server.answer == 200 else self.server.refused).append(sent)
-        self.send_response(self.server.answer)
-        self.end_headers()
-        self.wfile.write(b"ok")
+        server = self.server
+        answer = server.script.pop(0) if server.script else Answer(server.answer)
+        taken = answer.status == 200 and answer.after is None and not answer.resets
+        (server.received if taken else server.refused).append(sent)
+        if taken:
+            server.paths.append(self.path)
+        if answer.resets:
+            # nothing is left unread, so without this the connection would end in peace
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.close_connection = True
+            return
+        if answer.after is not None:
+            answer.after.wait(60)
+        with suppress(OSError):  # whoever asked may have gone
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(server.answer_body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""

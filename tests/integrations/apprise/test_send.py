@@ -1,6 +1,7 @@
 """Messages reach real receivers by Apprise, and row text is inert in each."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from apprise.plugins.discord import NotifyDiscord
 from apprise.plugins.slack import NotifySlack
 from clusters import audit, settings
-from notified import delivered, hostile_rows
+from notified import SMALL, delivered, hostile_rows
 from servers import HttpReceiver, smtp_receiver
 
 from poisonwatch.alerts.targets import list_targets
@@ -94,7 +95,7 @@ def test_a_message_that_is_too_long_for_a_medium_is_split(
     monkeypatch.setattr(NotifyDiscord, "notify_url", f"http://{receiver.address}")
     monkeypatch.setattr(NotifyDiscord, "request_rate_per_sec", 0)
     (target,) = list_targets(settings("discord://webhookid/webhooktoken/"))
-    send_message(target, "title", "word " * 700)
+    send_message(target, replace(SMALL, body="word " * 700))
     assert len(receiver.received) == 2
     assert sum(sent["content"].count("word") for sent in receiver.received) == 700
 
@@ -103,4 +104,4 @@ def test_an_unusable_setting_is_a_config_error(monkeypatch: pytest.MonkeyPatch) 
     """Of the audit file, not of the world."""
     monkeypatch.delenv("NOT_SET_HERE", raising=False)
     with pytest.raises(ConfigError, match="alerts: the environment variable"):
-        send_message(list_targets(settings("json://${NOT_SET_HERE}/"))[0], "title", "body")
+        send_message(list_targets(settings("json://${NOT_SET_HERE}/"))[0], SMALL)

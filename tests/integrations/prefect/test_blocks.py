@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from clusters import HIGH, audit, found
-from notified import SECRET, block, delivered, hostile_rows
+from notified import SECRET, SMALL, block, delivered, hostile_rows
 from prefect import flow
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, NotificationBlock
 from prefect.blocks.system import Secret
@@ -76,7 +76,7 @@ class Pigeon(NotificationBlock):
 def test_a_block_of_anybody_s_own_is_told(prefect_server: None, receiver: HttpReceiver) -> None:
     """A coroutine is waited for."""
     Pigeon(address=f"http://{receiver.address}/").save("grey", overwrite=True)
-    send_message(list_targets(block("pigeon/grey"))[0], "title", "body")
+    send_message(list_targets(block("pigeon/grey"))[0], SMALL)
     assert receiver.received == [{"subject": "title", "body": "body"}]
 
 
@@ -92,4 +92,4 @@ def test_a_block_that_cannot_be_used_is_named(prefect_server: None) -> None:
         ("secret/quiet", "Prefect's block secret/quiet sends no notifications"),
     ):
         with pytest.raises(OperationError, match=said):
-            send_message(list_targets(block(slug))[0], "title", "body")
+            send_message(list_targets(block(slug))[0], SMALL)
