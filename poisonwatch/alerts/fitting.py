@@ -23,14 +23,15 @@ class Message:
     link: str | None = None
 
 
-def _measure_json(text: str) -> int:
-    return len(json.dumps(text)) - 2
+def _break_lines(text: str) -> str:
+    # Apprise ends lines so for some services.
+    return text.replace("\n", "\r\n")
 
 
 MEASURES: Mapping[Unit, Callable[[str], int]] = {
-    "characters": len,
-    "bytes": lambda text: len(text.encode()),
-    "bytes of JSON": _measure_json,
+    "characters": lambda text: len(_break_lines(text)),
+    "bytes": lambda text: len(_break_lines(text).encode()),
+    "bytes of JSON": lambda text: len(json.dumps(_break_lines(text))) - 2,
 }
 
 

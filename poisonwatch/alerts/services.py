@@ -101,7 +101,7 @@ SERVICES = (
     Service(
         "e-mail",
         ("mailto", "mailtos"),
-        20_000,  # every server takes 64 KB, encoded, with the text in it twice
+        10_000,  # every server takes 64 KB; the text stands in it twice, encoded in up to three
         "https://datatracker.ietf.org/doc/html/rfc5321#section-4.5.3.1.7",
         unit="bytes",
     ),

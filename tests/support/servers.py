@@ -4,12 +4,14 @@ import email
 import email.policy
 import functools
 import http.server
+import ipaddress
 import json
 import os
 import pwd
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -20,12 +22,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 PASSWORD = "hunter2"
 # What the tests of a process share, from its first use to the process's last test.
@@ -291,14 +299,36 @@ class _ReceiverHandler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def http_receiver() -> Iterator[HttpReceiver]:
-    """Somebody to be told, by HTTP."""
+def http_receiver(certificate: Path | None = None) -> Iterator[HttpReceiver]:
+    """Somebody to be told, by HTTP; with a file of a `certificate` and its key, by HTTPS."""
     with HttpReceiver() as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield server
         finally:
             server.shutdown()
+
+
+def write_certificate(path: Path) -> Path:
+    """A certificate of 127.0.0.1 that it signed itself, with its key: good for an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + made.public_bytes(Encoding.PEM))
+    return path
 
 
 class SmtpReceiver:

@@ -1,19 +1,28 @@
 """Messages reach real receivers by Apprise, and row text is inert in each."""
 
+import json
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 from apprise.plugins.discord import NotifyDiscord
+from apprise.plugins.email import NotifyEmail
+from apprise.plugins.ntfy import NotifyNtfy
 from apprise.plugins.slack import NotifySlack
+from apprise.plugins.telegram import NotifyTelegram
+from apprise.plugins.workflows import NotifyWorkflows
 from clusters import audit, settings
 from notified import SMALL, delivered, hostile_rows
-from servers import HttpReceiver, smtp_receiver
+from servers import HttpReceiver, http_receiver, smtp_receiver, write_certificate
 
+from poisonwatch.alerts.backlog import Patience
 from poisonwatch.alerts.targets import list_targets
+from poisonwatch.alerts.trial import make_trial_message
 from poisonwatch.errors import ConfigError
+from poisonwatch.integrations.apprise.send import UrlSender
 from poisonwatch.integrations.notify import send_message
 from poisonwatch.ledger.ledger import Ledger
 
@@ -98,6 +107,105 @@ def test_a_message_that_is_too_long_for_a_medium_is_split(
     send_message(target, replace(SMALL, body="word " * 700))
     assert len(receiver.received) == 2
     assert sum(sent["content"].count("word") for sent in receiver.received) == 700
+
+
+# The largest message that there is: a hundred lines more than a trial's.
+TRIAL = make_trial_message(settings("json://x", dashboard="https://audits.example.org"))
+LARGE = replace(TRIAL, body=TRIAL.body + "\n  one more line ＜of＞ 40 characters or so" * 400)
+
+
+def words_of(texts: list[str]) -> list[str]:
+    return " ".join(texts).split()
+
+
+def test_slack_gets_blocks_as_it_publishes_them(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most 50 a message, and 3,000 characters of text in each; without blocks 40,000 in all."""
+    monkeypatch.setattr(NotifySlack, "webhook_url", f"http://{receiver.address}")
+    monkeypatch.setattr(NotifySlack, "request_rate_per_sec", 0)
+    hook = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/"
+    assert UrlSender(f"{hook}?blocks=yes", Patience()).send(LARGE) is None
+    texts = []
+    for sent in receiver.received:
+        (attachment,) = sent["attachments"]
+        assert len(attachment["blocks"]) <= 50
+        sections = [block for block in attachment["blocks"] if block["type"] == "section"]
+        assert all(0 < len(block["text"]["text"]) <= 3_000 for block in sections)
+        texts += [block["text"]["text"] for block in sections]
+    assert set(LARGE.body.split()) <= set(words_of(texts))
+    receiver.received.clear()
+    assert UrlSender(hook, Patience()).send(TRIAL) is None
+    (sent,) = receiver.received
+    assert len(sent["attachments"][0]["text"]) <= 40_000
+
+
+def test_teams_gets_cards_of_less_than_28_kb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Adaptive Card in each, of a version and with the elements that its schema asks for; a
+    message of the usual size in one.
+    """
+    certificate = write_certificate(tmp_path / "certificate.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setattr(NotifyWorkflows, "request_rate_per_sec", 0)
+    with http_receiver(certificate) as receiver:
+        sender = UrlSender(f"workflows://{receiver.address}/workflow/signature/", Patience())
+        assert sender.send(TRIAL) is None
+        assert len(receiver.received) == 1
+        assert sender.send(LARGE) is None
+    assert len(receiver.received) == 1 + 2
+    for sent in receiver.received:
+        assert len(json.dumps(sent)) < 28 * 1024
+        (attachment,) = sent["attachments"]
+        assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+        # http://adaptivecards.io/schemas/adaptive-card.json
+        card = attachment["content"]
+        assert card["type"] == "AdaptiveCard"
+        assert re.fullmatch(r"1\.[0-6]", card["version"])
+        assert all(element["type"] == "TextBlock" and element["text"] for element in card["body"])
+
+
+def test_telegram_gets_4096_characters_a_message(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its entities are parsed; and all of them."""
+    monkeypatch.setattr(NotifyTelegram, "notify_url", f"http://{receiver.address}/bot")
+    receiver.answer_body = b'{"ok": true, "result": {}}'
+    sender = UrlSender("tgram://123456789:abcdefg_hijklmnop/12315544/", Patience())
+    assert sender.send(LARGE) is None
+    assert {sent["parse_mode"] for sent in receiver.received} == {"HTML"}
+    texts = [unescape(re.sub(r"</?\w+>", "", sent["text"])) for sent in receiver.received]
+    assert all(len(text) <= 4_096 for text in texts)
+    assert set(LARGE.body.split()) <= set(words_of(texts))
+
+
+def test_ntfy_gets_4096_bytes_a_message(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is longer would become a file."""
+    monkeypatch.setattr(NotifyNtfy, "request_rate_per_sec", 0)
+    assert UrlSender(f"ntfy://{receiver.address}/rows", Patience()).send(LARGE) is None
+    assert len(receiver.received) > 5
+    assert all(len(sent["message"].encode()) <= 4_096 for sent in receiver.received)
+    assert set(LARGE.body.split()) <= set(words_of([m["message"] for m in receiver.received]))
+
+
+def test_a_mail_has_both_parts_and_less_than_64_kb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is longer than mail allows (RFC 5322, 2.1.1); nothing is fetched from elsewhere."""
+    monkeypatch.setattr(NotifyEmail, "request_rate_per_sec", 0)
+    with smtp_receiver() as (server, port):
+        people = "from=poisonwatch@example.org&to=ann@example.org"
+        url = f"mailto://127.0.0.1:{port}/?{people}"
+        assert UrlSender(url, Patience()).send(LARGE) is None
+    assert len(server.received) == 3
+    for mail in server.received:
+        whole = mail.as_bytes()
+        assert len(whole) < 64_000
+        assert max(map(len, whole.splitlines())) <= 998
+        html, text = (mail.get_body([kind]).get_content() for kind in ("html", "plain"))  # type: ignore[union-attr]
+        assert "one more line ＜of＞ 40 characters" in text
+        assert not re.search(r"<(img|link|script|style|iframe|a)\b|src=|url\(", html)
 
 
 def test_an_unusable_setting_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
