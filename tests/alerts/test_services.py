@@ -1,7 +1,10 @@
 """The table of services says of each where its limit is written, and knows those it speaks of."""
 
+import re
+
 import pytest
 from apprise import Apprise
+from paths import ROOT
 from prefect.blocks import notifications
 
 from poisonwatch.alerts.services import BY_SCHEME, SERVICES, Service, find_service
@@ -13,6 +16,16 @@ def test_every_limit_has_its_source(service: Service) -> None:
     """An address, and no number without a use."""
     assert service.source.startswith("https://")
     assert service.most >= 160
+
+
+def test_docs_say_what_the_table_says() -> None:
+    """Every service has its line, with its limit, its source and its form."""
+    docs = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+    for service in SERVICES:
+        (line,) = re.findall(rf"^\| \[{re.escape(service.name)}\]\(.*$", docs, re.MULTILINE)
+        assert f"]({service.source})" in line
+        assert f"| {service.most:,} {service.unit} |" in line
+        assert ("short" in line, "incident" in line) == (service.brief, service.incidents)
 
 
 def test_every_scheme_is_one_that_apprise_or_prefect_knows() -> None:
