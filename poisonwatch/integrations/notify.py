@@ -26,7 +26,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outages import Outage, clear_outage, list_outages, note_outage
 from poisonwatch.ledger.outbox import PendingAlert
 from poisonwatch.ledger.records import MIN_HEAD_DIGITS, ChainHead, read_head
-from poisonwatch.ledger.resolves import PendingResolve, drop_resolves, list_pending_resolves
+from poisonwatch.ledger.resolves import PendingResolve, list_pending_resolves, mark_resolved
 from poisonwatch.text.words import plural
 
 PATIENCE = Patience()
@@ -84,7 +84,6 @@ def deliver_pending(
     ids = [target.id for target in targets]
     with ledger.write() as connection:
         outbox.retarget(connection, config.name, ids)
-        drop_resolves(connection, config.name, ids)
         pending = outbox.list_pending_alerts(connection, config.name)
         outages = list_outages(connection, config.name)
         head = _describe_head(read_head(connection))
@@ -98,7 +97,7 @@ def deliver_pending(
     with ledger.read() as connection:
         left = len(outbox.list_pending_alerts(connection, config.name))
     if problems:
-        owed = "all alerts delivered, but not all that was decided on them"
+        owed = "nothing is left to be sent, but not all was taken"
         if left:
             owed = f"{plural(left, 'alert')} not delivered; the next audit sends them"
         raise OperationError(f"{owed}: {'; '.join(problems)}")
@@ -129,17 +128,17 @@ class _Run:
     begun: float = field(default_factory=time.monotonic, init=False)
 
     @property
-    def time(self) -> datetime:
+    def moment(self) -> datetime:
         return self.fixed_time or datetime.now(UTC)
 
     def deliver(self, pending: Sequence[PendingAlert], outages: Mapping[str, Outage]) -> None:
         outage = outages.get(self.target.id)
+        resolves = self._list_resolves()
         if outage is not None and self._waits(outage):
-            if pending:
+            if pending or resolves:
                 self.problem = f"{outage.reason} (tried again after {outage.next_try_at})"
             return
-        parcels = plan_parcels(pending, self.config, self.time, self.patience, self.at_once)
-        resolves = self._list_resolves()
+        parcels = plan_parcels(pending, self.config, self.moment, self.patience, self.at_once)
         if not parcels and not resolves:
             self._tell_refused(pending)
             return
@@ -156,7 +155,7 @@ class _Run:
         self._tell_refused(pending)
 
     def _waits(self, outage: Outage) -> bool:
-        return not self.at_once and self.time < datetime.fromisoformat(outage.next_try_at)
+        return not self.at_once and self.moment < datetime.fromisoformat(outage.next_try_at)
 
     def _list_resolves(self) -> list[PendingResolve]:
         with self.ledger.read() as connection:
@@ -167,8 +166,7 @@ class _Run:
         """Send until the target says that it takes no more: what it said of the last one."""
         refusal = None
         for count, parcel in enumerate(parcels):
-            late = time.monotonic() - self.begun > self.patience.most_seconds
-            if late or count >= self.patience.most_messages:
+            if self._is_late() or count >= self.patience.most_messages:
                 self._tell(f"is told {plural(len(parcels) - count, 'more message')} next time")
                 break
             message = replace(parcel.message, body=f"{parcel.message.body}\n{self.head}")
@@ -182,6 +180,12 @@ class _Run:
             if refusal.cause == Cause.UNREACHABLE or asked_to_wait or self._has_enough():
                 break
         return refusal
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self.begun > self.patience.most_seconds
+
+    def _write_time(self) -> str:
+        return self.moment.isoformat(timespec="seconds")
 
     def _has_enough(self) -> bool:
         return self.failures >= self.patience.most_failures
@@ -197,7 +201,7 @@ class _Run:
 
     def _record(self, parcel: Parcel, refusal: Refusal | None) -> None:
         # At once, in a transaction of its own: a crash repeats one message at most.
-        at = self.time.isoformat(timespec="seconds")
+        at = self._write_time()
         with self.ledger.write() as connection:
             for alert in parcel.alerts:
                 if refusal is None:
@@ -230,7 +234,7 @@ class _Run:
         if alert.refused_at is None or alert.attempts + 1 < self.patience.least_tries:
             return False
         since = datetime.fromisoformat(alert.refused_at)
-        return self.time - since >= self.patience.give_up_after
+        return self.moment - since >= self.patience.give_up_after
 
     def _tell(self, problem: str) -> None:
         self.problem = problem if self.problem is None else f"{self.problem}; {problem}"
@@ -242,20 +246,20 @@ class _Run:
             self.problem = f"refused {plural(count, 'alert')} before, to be tried again"
 
     def _resolve_all(self, sender: Sender, resolves: Sequence[PendingResolve]) -> Refusal | None:
-        for resolve in resolves:
+        """Tell that incidents are over, until the target says that it takes no more."""
+        for resolve in resolves[: self.patience.most_messages]:
             refusal = None
             if sender.resolves:
+                if self._is_late():
+                    break
                 refusal = self._try(partial(sender.resolve, resolve.key))
-            at = self.time.isoformat(timespec="seconds")
-            with self.ledger.write() as connection:
-                for delivery in resolve.deliveries:
-                    if refusal is None:
-                        outbox.mark_sent(connection, delivery, at)
-                    else:
-                        outbox.mark_failed(connection, delivery, at, refusal.words)
-            if refusal is not None:
-                self.problem = self.problem or f"{refusal.words} to a resolve"
+            if refusal is not None and refusal.cause != Cause.REFUSED:
+                self._tell(f"{refusal.words} to a resolve, which is sent again")
                 return refusal
+            if refusal is not None:
+                self._tell(f"{refusal.words} to the resolve of alert {resolve.key}: close it there")
+            with self.ledger.write() as connection:
+                mark_resolved(connection, [resolve], self._write_time())
         return None
 
     def _end(self, last: Refusal | None, outage: Outage | None) -> None:
@@ -270,12 +274,12 @@ class _Run:
             wait = self.patience.compute_wait(failures)
             if last.retry_after is not None:
                 wait = max(wait, timedelta(seconds=last.retry_after))
-            now = self.time.isoformat(timespec="seconds")
+            now = self._write_time()
             noted = Outage(
                 target=self.target.id,
                 since=now if outage is None or self.arrived else outage.since,
                 failures=failures,
-                next_try_at=(self.time + wait).isoformat(timespec="seconds"),
+                next_try_at=(self.moment + wait).isoformat(timespec="seconds"),
                 reason=last.words,
             )
             note_outage(connection, self.config.name, noted)

@@ -21,7 +21,6 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, select_rows_of_file
 from poisonwatch.ledger.records import CHAIN_START, DECISION, append_record, lock_chain
-from poisonwatch.ledger.resolves import settle_resolves
 from poisonwatch.ledger.row_states import find_audited_status
 from poisonwatch.ledger.tables import decisions, places, rows
 from poisonwatch.text.display import excerpt
@@ -152,7 +151,6 @@ def append_decision(
     status = _choose_status(connection, found, verdict)
     row = update(rows).where(rows.c.row == found.row)
     connection.execute(row.values(decided=settled, status=status))
-    settle_resolves(connection, found.row)
     item = str(made.number)
     append_record(connection, DECISION, item, *describe_decision(made), signer=signer)
     return made

@@ -1,25 +1,16 @@
 """Incidents that are over: services that page people are told when a message's rows are decided on.
 
-A delivery of kind "resolve" is put in within the transaction of the last decision on an alert's
-rows, and taken back by one that leaves a row undecided again. Whoever delivers next sends it.
+Nothing is written when people decide: what is over follows from the rows' verdicts, whichever way
+they were given, and a decision that is taken back in time takes it back. A delivery of kind
+"resolve" says that a target was told.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    delete,
-    exists,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, exists, func, insert, or_, select
 
-from poisonwatch.ledger.outbox import ALERT_KIND, RESOLVE_KIND, Delivery, match_pending
+from poisonwatch.ledger.outbox import ALERT_KIND, RESOLVE_KIND
 from poisonwatch.ledger.tables import alerts, audits, deliveries, notified_rows, rows
 
 # What the ids of targets begin with that can be told; "url" is an address that a variable spells,
@@ -29,40 +20,51 @@ RESOLVING_KINDS = ("jira", "opsgenie", "pagerduty", "url")
 
 @dataclass(frozen=True, slots=True)
 class PendingResolve:
-    """An incident that is over at a target, by the `key` that it was opened under: the deliveries
-    that say so, of one alert or of all that a digest spoke of.
+    """An incident that is over at a target, by the `key` that it was opened under: of one alert, or
+    of all that a digest spoke of, each with the audit that put it in (numbers in the ledger).
     """
 
     target: str
     key: str
-    deliveries: tuple[Delivery, ...]
+    alerts: tuple[tuple[int, int], ...]
 
 
-def settle_resolves(connection: Connection, row: int) -> None:
-    """After a decision on a row: what is to be told, or not any more, of the alerts about it."""
-    about = select(notified_rows.c.alert).where(notified_rows.c.row == row)
-    of_alert = notified_rows.c.alert == alerts.c.alert
-    undecided = exists().where(
-        of_alert, notified_rows.c.row == rows.c.row, rows.c.decided.is_(None)
+def list_pending_resolves(connection: Connection, name: str) -> list[PendingResolve]:
+    """The incidents of an audit's name that are over, and not told to be, oldest first. One that a
+    digest opened is over once all that it spoke of is.
+    """
+    told = deliveries.alias()
+    is_told = exists().where(
+        told.c.kind == RESOLVE_KIND,
+        told.c.item == deliveries.c.item,
+        told.c.target == deliveries.c.target,
     )
-    still_open = select(alerts.c.alert).where(alerts.c.alert.in_(about), undecided)
-    stale = match_pending(RESOLVE_KIND) & deliveries.c.item.in_(still_open)
-    connection.execute(delete(deliveries).where(stale))
-    known = deliveries.alias()
-    is_known = exists().where(
-        known.c.kind == RESOLVE_KIND,
-        known.c.item == deliveries.c.item,
-        known.c.target == deliveries.c.target,
+    is_open = exists().where(
+        notified_rows.c.alert == alerts.c.alert,
+        notified_rows.c.row == rows.c.row,
+        rows.c.decided.is_(None),
     )
-    sent = deliveries.c.item, deliveries.c.target, deliveries.c.audit
-    new = (
-        select(literal(RESOLVE_KIND), *sent, literal(0))
+    key = func.coalesce(deliveries.c.sent_as, alerts.c.key)
+    query = (
+        select(deliveries.c.target, key, alerts.c.alert, alerts.c.audit, is_open)
         .join(alerts, alerts.c.alert == deliveries.c.item)
-        .where(deliveries.c.kind == ALERT_KIND, deliveries.c.item.in_(about))
-        .where(deliveries.c.given_up_at.is_(None), _resolves(), ~undecided, ~is_known)
+        .join(audits, audits.c.audit == alerts.c.audit)
+        .where(audits.c.name == name, deliveries.c.kind == ALERT_KIND, _resolves(), ~is_told)
+        # What was sent before attempts were told of went out under no key.
+        .where(deliveries.c.delivered_at.is_not(None), deliveries.c.tried_at.is_not(None))
+        .order_by(alerts.c.alert, deliveries.c.target)
     )
-    columns = ["kind", "item", "target", "audit", "attempts"]
-    connection.execute(insert(deliveries).from_select(columns, new))
+    incidents: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    open_ones = set()
+    for target, opened_as, alert, audit, still_open in connection.execute(query).tuples():
+        incidents.setdefault((target, opened_as), []).append((alert, audit))
+        if still_open:
+            open_ones.add((target, opened_as))
+    found = []
+    for incident, members in incidents.items():
+        if incident not in open_ones:
+            found.append(PendingResolve(*incident, tuple(members)))
+    return found
 
 
 def _resolves() -> ColumnElement[bool]:
@@ -70,50 +72,13 @@ def _resolves() -> ColumnElement[bool]:
     return or_(*starts)
 
 
-def list_pending_resolves(connection: Connection, name: str) -> list[PendingResolve]:
-    """The incidents of an audit's name that are over and were opened at their target, oldest
-    first. One that a digest opened is over once all that it spoke of is.
-    """
-    sent = deliveries.alias()
-    key = func.coalesce(sent.c.sent_as, alerts.c.key)
-    query = (
-        select(deliveries.c.item, deliveries.c.target, key.label("key"))
-        .join(alerts, alerts.c.alert == deliveries.c.item)
-        .join(audits, audits.c.audit == alerts.c.audit)
-        .join(sent, and_(sent.c.item == deliveries.c.item, sent.c.target == deliveries.c.target))
-        .where(sent.c.kind == ALERT_KIND, sent.c.delivered_at.is_not(None))
-        .where(audits.c.name == name, match_pending(RESOLVE_KIND))
-        .order_by(deliveries.c.item, deliveries.c.target)
-    )
-    over: dict[tuple[str, str], list[Delivery]] = {}
-    for item, target, opened_as in connection.execute(query).tuples():
-        over.setdefault((target, opened_as), []).append(Delivery(RESOLVE_KIND, item, target))
-    found = []
-    for (target, opened_as), parts in over.items():
-        if not _count_open(connection, target, opened_as):
-            found.append(PendingResolve(target, opened_as, tuple(parts)))
-    return found
-
-
-def _count_open(connection: Connection, target: str, sent_as: str) -> int:
-    """How many alerts a digest spoke of that are not over."""
-    other = deliveries.alias()
-    is_over = exists().where(
-        other.c.kind == RESOLVE_KIND,
-        other.c.item == deliveries.c.item,
-        other.c.target == deliveries.c.target,
-    )
-    left = select(func.count()).where(
-        deliveries.c.kind == ALERT_KIND,
-        deliveries.c.target == target,
-        deliveries.c.sent_as == sent_as,
-        ~is_over,
-    )
-    return int(connection.execute(left).scalar_one())
-
-
-def drop_resolves(connection: Connection, name: str, targets: list[str]) -> None:
-    """Forget what targets would be told that an audit file does not name any more."""
-    of_name = select(audits.c.audit).where(audits.c.name == name)
-    gone = deliveries.c.audit.in_(of_name) & deliveries.c.target.not_in(targets)
-    connection.execute(delete(deliveries).where(match_pending(RESOLVE_KIND), gone))
+def mark_resolved(connection: Connection, resolves: Sequence[PendingResolve], at: str) -> None:
+    """The targets were told that these incidents are over."""
+    values = []
+    for resolve in resolves:
+        for alert, audit in resolve.alerts:
+            key = {"kind": RESOLVE_KIND, "item": alert, "target": resolve.target}
+            values.append({**key, "audit": audit, "attempts": 1, "delivered_at": at})
+    # SQLAlchemy takes an empty list for a row of defaults.
+    if values:
+        connection.execute(insert(deliveries), values)

@@ -1,4 +1,4 @@
-"""An incident is over with the last decision on its alert's rows, in the same transaction."""
+"""An incident is over with the last decision on its alert's rows, and is told to be once."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from servers import postgres_server
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import record_decision, record_decisions
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.outbox import list_pending_alerts, mark_sent
-from poisonwatch.ledger.resolves import drop_resolves, list_pending_resolves
+from poisonwatch.ledger.outbox import list_pending_alerts, mark_delivered, mark_sent
+from poisonwatch.ledger.resolves import list_pending_resolves, mark_resolved
 
 PAGER = f"pagerduty://{'k' * 32}@token"
 BOTH = settings(PAGER, "json://one")
@@ -32,7 +32,7 @@ def over(ledger: Ledger) -> list[tuple[str, int]]:
     with ledger.read() as connection:
         found = list_pending_resolves(connection, NAME)
     assert all(resolve.target.startswith("pagerduty") for resolve in found)
-    return [(resolve.key, len(resolve.deliveries)) for resolve in found]
+    return [(resolve.key, len(resolve.alerts)) for resolve in found]
 
 
 def two_groups(ledger: Ledger, folder: Path) -> list[str]:
@@ -60,8 +60,10 @@ def check_last_decision(ledger: Ledger, folder: Path) -> None:
     record_decision(ledger, ids[2], "benign")
     assert over(ledger) == [(keys[0], 1)]
     with ledger.write() as connection:
-        drop_resolves(connection, NAME, [])
+        mark_resolved(connection, list_pending_resolves(connection, NAME), "2026-07-01")
     assert over(ledger) == []
+    record_decisions(ledger, ids[4:6], "benign")
+    assert over(ledger) == [(keys[1], 1)]
 
 
 def test_the_last_decision_ends_an_incident(tmp_path: Path) -> None:
@@ -98,6 +100,17 @@ def test_an_incident_that_nobody_opened_is_not_over(tmp_path: Path) -> None:
         assert over(ledger) == []
         keys = send(ledger)
         assert over(ledger) == [(keys[0], 1)]
+
+
+def test_what_was_sent_without_a_key_is_not_resolved(tmp_path: Path) -> None:
+    """By a version that opened incidents under none."""
+    with pulled(tmp_path) as ledger:
+        ids = two_groups(ledger, tmp_path)
+        with ledger.write() as connection:
+            for alert in list_pending_alerts(connection, NAME):
+                mark_delivered(connection, alert.delivery, "2026-07-01T10:00:00+00:00")
+        record_decisions(ledger, ids[:6], "poison")
+        assert over(ledger) == []
 
 
 def test_a_decision_that_fails_ends_nothing(tmp_path: Path) -> None:

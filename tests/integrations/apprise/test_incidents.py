@@ -136,13 +136,28 @@ def test_a_pager_is_told_when_a_group_is_decided_on(
         ids = list_notified_ids(connection, config.name)
     record_decisions(ledger, sorted(ids), "poison")
     receiver.answer = 500
-    with pytest.raises(
-        OperationError, match=r"all alerts delivered, .* answered 500 to a resolve$"
-    ):
+    with pytest.raises(OperationError, match=r"answered 500 to a resolve, which is sent again$"):
         delivered(ledger, config)
     receiver.answer = 200
-    assert delivered(ledger, config) == 0
-    assert delivered(ledger, config) == 0
+    for _ in range(2):
+        assert delivered(ledger, config) == 0
     opened, closed = receiver.received
     assert (opened["event_action"], closed["event_action"]) == ("trigger", "resolve")
     assert opened["dedup_key"] == closed["dedup_key"]
+
+
+def test_a_resolve_that_is_refused_is_told_once(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """By the alert's key, for somebody to close it."""
+    config = settings(f"pagerduty://{KEY}@token")
+    audit(ledger, tmp_path / "one", config, three_rows)
+    assert delivered(ledger, config) == 1
+    with ledger.read() as connection:
+        ids = list_notified_ids(connection, config.name)
+    record_decisions(ledger, sorted(ids), "benign")
+    receiver.answer = 400
+    key = receiver.received[0]["dedup_key"]
+    with pytest.raises(OperationError, match=f"answered 400 to the resolve of alert {key}: close"):
+        delivered(ledger, config)
+    assert delivered(ledger, config) == 0
