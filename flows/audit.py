@@ -20,6 +20,7 @@ from poisonwatch.detection.detect import Detection
 from poisonwatch.examples import AuditRows
 from poisonwatch.failures import tell_failures
 from poisonwatch.flows.engine import AuditOutcome, Engine
+from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
@@ -353,6 +354,7 @@ def _run_in_flow(
     flow_run = str(runtime.flow_run.get_id())
     outcome = load_finished_outcome(settings, flow_run)
     if outcome is None:
+        cover_late_runs()
         folder = Path(run_dir) if run_dir else choose_run_dir(Path(config))
         outcome = run_audit_stages(
             settings,

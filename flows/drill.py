@@ -13,6 +13,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.drills.results import DEFAULT_REPEATS, DrillPlan, DrillResult
 from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.reports.summary import describe_model
@@ -147,6 +148,7 @@ def drill(
     folder = Path(run_dir) if run_dir else choose_run_dir(Path(config), "drill-")
     secrets = settings.find_secrets()
     with conceal_all(secrets):
+        cover_late_runs()
         outcome = run_drill_stages(
             settings,
             DrillPlan.from_options(recipes, counts, repeats),

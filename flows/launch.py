@@ -17,7 +17,6 @@ from poisonwatch.flows import interrupt
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.history import find_by_run_dir
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.text.redaction import show_place
 
 # Set before Prefect is imported, which reads them once; what a user has set stays.
 # A temporary Prefect server takes 7 to 20 s to start on a busy machine; its own patience ends at
@@ -37,7 +36,12 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
 from poisonwatch.flows.engine import AuditOutcome
-from poisonwatch.flows.prefect_server import is_server_gone
+from poisonwatch.flows.prefect_server import (
+    describe_server_trouble,
+    is_refused,
+    is_server_gone,
+    spare_loopback,
+)
 from poisonwatch.run_directory.layout import choose_run_dir
 
 R = TypeVar("R")
@@ -154,8 +158,9 @@ def _finish_inline(
 
 
 def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Reporter) -> R:
-    """Run a flow, and `without` Prefect where its server is down, or goes down."""
+    """Run a flow, and `without` Prefect where its server is down, goes down or refuses us."""
     _quieten_prefect()
+    spare_loopback()
     server = os.environ.get("PREFECT_API_URL")
     if server:
         reporter.note("starting Prefect")
@@ -164,7 +169,7 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
     try:
         return start()
     except (RuntimeError, httpx.TransportError, PrefectHTTPStatusError) as error:
-        if not is_server_gone(error):
+        if not is_server_gone(error) and not is_refused(error):
             raise
         connection.lost = True
         # Ctrl-C reaches a temporary server, too, as it is of the same group: that one went away
@@ -172,12 +177,9 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
         ended_by = interrupt.find_interrupt(error)
         if ended_by is not None:
             raise ended_by from None
-        address = show_place(server or "its temporary address")
+        trouble = describe_server_trouble(error, server or "its temporary address")
         _note_warnings(
-            [
-                f"no Prefect server answers at {address}: going on without it; "
-                "`poisonwatch sync` shows the audit there later"
-            ]
+            [f"{trouble}: going on without it; `poisonwatch sync` shows the audit there later"]
         )
         return without()
 

@@ -1,29 +1,22 @@
-"""The Prefect server: one of our own where none is configured, and whether a server is gone.
+"""Whether a Prefect server is gone or refuses us, and that no proxy is asked for one on this
+machine.
 
 A server that is down, or goes down, is no reason to give up an audit: the ledger holds the results,
 and what Prefect missed is told later (`poisonwatch sync`).
 """
 
-import contextlib
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import urllib.request
 
 import httpx
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from poisonwatch.errors import InputError, OperationError
-from poisonwatch.flows.reporter import Reporter
+from poisonwatch.text.redaction import show_place
 
-START_UP_S = 120  # that a server may take on a busy machine
-SHUT_DOWN_S = 20
 # What Prefect says, in a RuntimeError, where nobody answers; the second, where a server that
 # answered before went away.
 GONE_MESSAGES = ("Failed to reach API", "error threshold")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_server_gone(error: BaseException) -> bool:
@@ -42,104 +35,36 @@ def is_server_gone(error: BaseException) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def open_server(port: int, reporter: Reporter) -> Iterator[str]:
-    """The API of the configured Prefect server; without one, of a local one that ends with the
-    block. Raises InputError where something else listens on `port`, OperationError where the server
-    does not start.
-    """
-    configured = PREFECT_API_URL.value()
-    if configured:
-        yield str(configured)
-        return
-    api = f"http://127.0.0.1:{port}/api"
-    if _is_healthy(api):
-        raise InputError(
-            f"something answers on port {port} already: set PREFECT_API_URL={api} if it is a "
-            "Prefect server, or choose another --port"
+def is_refused(error: BaseException) -> bool:
+    """Whether a server answered that it does not know who we are, or does not let us."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_refused(one) for one in error.exceptions)
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (401, 403)
+    return False
+
+
+def describe_server_trouble(error: BaseException, api: str) -> str:
+    """What is wrong with the server at `api`, by an error of `is_server_gone` or `is_refused`."""
+    place = show_place(api)
+    if is_refused(error):
+        return (
+            f"the Prefect server at {place} asks who we are (set PREFECT_API_AUTH_STRING to what "
+            "its PREFECT_SERVER_API_AUTH_STRING says, or PREFECT_API_KEY for Prefect Cloud)"
         )
-    reporter.note(
-        "no Prefect server is configured (PREFECT_API_URL): "
-        f"starting one at http://127.0.0.1:{port} ..."
-    )
-    process = None
-    try:
-        # held, so that no signal falls between the start and the assignment
-        with _hold_signals():
-            process = _start_server(port)
-        _wait_until_healthy(process, api)
-        # for the processes of flow runs, which inherit the environment alone
-        os.environ["PREFECT_API_URL"] = api
-        with temporary_settings({PREFECT_API_URL: api}):
-            yield api
-    finally:
-        os.environ.pop("PREFECT_API_URL", None)
-        if process is not None:
-            _end_server(process)
+    return f"no Prefect server answers at {place}"
 
 
-def _start_server(port: int) -> subprocess.Popen[bytes]:
-    own = {
-        # nobody but this machine: a Prefect server asks nobody who they are
-        "PREFECT_SERVER_API_HOST": "127.0.0.1",
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start"],
-        env={**os.environ, **own},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # Ctrl-C is for us: a run at work still has to tell it how it ended
-        start_new_session=True,
-    )
-
-
-def _end_server(process: subprocess.Popen[bytes]) -> None:
-    # held, since whoever presses Ctrl-C twice would leave the server behind
-    with _hold_signals():
-        process.terminate()
-        try:
-            process.wait(SHUT_DOWN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
-def _hold_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM wait for the end of the block: in the middle of it a server would be lost,
-    and run for ever.
+def spare_loopback() -> None:
+    """Where a proxy is set (HTTP_PROXY and the like), have none asked for addresses of this
+    machine: neither by this process, nor by those that it starts.
     """
-    came: list[int] = []
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    # what was held comes now, both signals as the one interrupt that ends a watch
-    if came:
-        raise KeyboardInterrupt
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], api: str) -> None:
-    """Raises OperationError where the server ends, or START_UP_S seconds pass."""
-    deadline = time.monotonic() + START_UP_S
-    while not _is_healthy(api):
-        # a server that cannot have its port ends at once: nobody waits two minutes for it
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise OperationError(
-                f"the Prefect server did not start at {api}: "
-                "try `prefect server start` to see why, or another --port"
-            )
-        time.sleep(0.3)
-
-
-def _is_healthy(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health", timeout=2).is_success
-    except httpx.HTTPError:
-        return False
+    if not urllib.request.getproxies_environment():
+        return
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in listed.split(",") if host.strip()]
+    if "*" in hosts:
+        return
+    hosts += [host for host in LOOPBACK if host not in hosts]
+    # both are read, the first by some programs alone
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)

@@ -2,34 +2,46 @@
 where none is configured.
 """
 
-import asyncio
-import contextlib
-import io
 import logging
 import re
 import signal
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID
+from typing import TypeVar
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
-from prefect.runner import Runner
-from prefect.states import Crashed
+from prefect.settings import (
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_RUNNER_POLL_FREQUENCY,
+    temporary_settings,
+)
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
+from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.flows.audit import audit
 from poisonwatch.flows.drill import drill
-from poisonwatch.flows.prefect_server import is_server_gone, open_server
+from poisonwatch.flows.own_server import OwnServer, hold_signals, open_server
+from poisonwatch.flows.prefect_server import (
+    describe_server_trouble,
+    is_refused,
+    is_server_gone,
+    spare_loopback,
+)
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.run_lines import describe_audit, describe_drill
+from poisonwatch.flows.run_process import RunProcess, is_cancelling, start_due_run
+from poisonwatch.flows.watched_server import WatchedServer
 from poisonwatch.text.redaction import show_place
+
+R = TypeVar("R")
 
 SHORTEST_INTERVAL = timedelta(minutes=1)
 
@@ -69,14 +81,6 @@ def make_interval(every: timedelta) -> IntervalSchedule:
     return IntervalSchedule(interval=every, anchor_date=datetime.now(UTC))
 
 
-class _Runner(Runner):
-    """Prefect's runner, but that SIGTERM ends it as Ctrl-C does."""
-
-    def handle_sigterm(self, *_: Any, **__: Any) -> None:
-        """As Ctrl-C, which asyncio makes an orderly end of."""
-        signal.raise_signal(signal.SIGINT)
-
-
 def watch(
     config: Path,
     settings: AuditConfig,
@@ -85,26 +89,25 @@ def watch(
     port: int,
     reporter: Reporter,
 ) -> None:
-    """Audit at once, and on a schedule until SIGINT or SIGTERM. Raises OperationError where the
-    Prefect server cannot be used.
+    """Audit at once, and on a schedule until SIGINT or SIGTERM. Raises InputError where another
+    audit has the name on the same Prefect server, OperationError where that one cannot be used.
     """
     # a shell has what it starts in the background ignore SIGINT
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     # where the server goes away, one line of ours says so
-    for noisy in ("prefect.FlowRunCancellingObserver", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    logging.getLogger("prefect").setLevel(logging.CRITICAL)
+    spare_loopback()
+    secrets = settings.find_secrets()
     try:
-        with open_server(port, reporter) as api:
+        with conceal_all(secrets), open_server(port, reporter) as (api, own):
             try:
-                _serve(config, settings, schedule, drills, api, reporter)
+                _serve(config, settings, schedule, drills, api, own, reporter)
             except Exception as error:
-                if not is_server_gone(error):
+                if not is_server_gone(error) and not is_refused(error):
                     raise
-                raise OperationError(
-                    f"no Prefect server answers at {show_place(api)}: "
-                    "start it, or unset PREFECT_API_URL"
-                ) from None
+                trouble = describe_server_trouble(error, api)
+                raise OperationError(f"{trouble}: see to it, or unset PREFECT_API_URL") from None
     except KeyboardInterrupt:
         reporter.note("stopped watching; an audit that was at work is done next time")
 
@@ -115,50 +118,129 @@ def _serve(
     schedule: IntervalSchedule | CronSchedule,
     drills: IntervalSchedule | None,
     api: str,
+    own: OwnServer | None,
     reporter: Reporter,
 ) -> None:
-    deployments = [_make_deployment(audit, config, settings, schedule)]
+    deployments = [make_deployment(audit, config, settings, schedule)]
     if drills is not None:
-        deployments.append(_make_deployment(drill, config, settings, drills))
-    # one at a time: two audits of a ledger would wait for each other, with two models in memory
-    runner = _Runner(limit=1)
-    served = [cast(UUID, runner.add_deployment(deployment)) for deployment in deployments]
-    # the first at once: people see that it works
-    run_deployment(served[0], timeout=0)
-    page = show_place(api.removesuffix("/api"))
-    reporter.note(
-        f"watching {settings.name}: runs, and pages to answer on, at {page}; Ctrl-C ends it"
-    )
-    try:
-        # Prefect prints tracebacks on stdout when the server goes away
-        with contextlib.redirect_stdout(io.StringIO()):
-            asyncio.run(runner.start())
-    except KeyboardInterrupt:
-        _end_runs(served)
-        raise
+        deployments.append(make_deployment(drill, config, settings, drills))
+    # a server that is away is asked again in a moment anyway
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
+        get_client(sync_client=True) as client,
+    ):
+        server = WatchedServer(client, api, own, deployments, reporter)
+        server.register()
+        page = show_place(api.removesuffix("/api"))
+        reporter.note(
+            f"watching {settings.name}: Ctrl-C ends it; runs, and pages to answer on, at {page}"
+        )
+        _Watch(client, server, config, reporter).keep()
 
 
-def _end_runs(deployments: list[UUID]) -> None:
-    """Say what became of runs whose process ended with this one: for the server they would run for
-    ever.
+class _Watch:
+    """Starts what is due, one run after the other: two audits of a ledger would wait for each
+    other, with two models in memory.
     """
-    at_work = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING", "RUNNING"]}}})
-    ours = DeploymentFilter(id=DeploymentFilterId(any_=deployments))
-    with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=at_work, deployment_filter=ours):
-            client.set_flow_run_state(
-                run.id, Crashed(message="`poisonwatch watch` was stopped"), force=True
-            )
+
+    def __init__(
+        self, client: SyncPrefectClient, server: WatchedServer, config: Path, reporter: Reporter
+    ) -> None:
+        self._client = client
+        self._server = server
+        self._config = config
+        self._reporter = reporter
+        self._at_work: RunProcess | None = None
+        # runs that ended while no server answered
+        self._unsettled: list[RunProcess] = []
+        # seconds between two looks at the server
+        self._pause = float(PREFECT_RUNNER_POLL_FREQUENCY.value())
+
+    def keep(self) -> None:
+        """Until a signal, which ends the run at work, and no other."""
+        try:
+            while True:
+                in_order = self._server.is_in_order()
+                if self._at_work is not None:
+                    self._look_after(self._at_work, in_order)
+                elif in_order:
+                    self._settle_others()
+                    self._start()
+                else:
+                    time.sleep(self._pause)
+        finally:
+            if self._at_work is not None:
+                self._stop(self._at_work)
+
+    def _start(self) -> None:
+        # held, so that a run is either another's, or ours and ended by us
+        with hold_signals():
+            self._at_work = self._ask(lambda: start_due_run(self._client, self._server.ids))
+        if self._at_work is None:
+            time.sleep(self._pause)
+
+    def _look_after(self, run: RunProcess, in_order: bool) -> None:
+        ended = run.wait(self._pause)
+        if not ended and in_order and self._ask(lambda: is_cancelling(self._client, run.id)):
+            self._ask(lambda: run.cancel(self._client))
+            ended = True
+        if ended:
+            self._at_work = None
+            if in_order:
+                self._settle(run)
+            else:
+                self._unsettled.append(run)
+
+    def _settle_others(self) -> None:
+        runs, self._unsettled = self._unsettled, []
+        for run in runs:
+            self._settle(run)
+
+    def _settle(self, run: RunProcess) -> None:
+        try:
+            state = run.settle(self._client)
+        except Exception as error:
+            if not is_server_gone(error) and not is_refused(error):
+                raise
+            # told once the server says how it ended
+            self._unsettled.append(run)
+        else:
+            self._tell_of(run, state)
+
+    def _tell_of(self, run: RunProcess, state: State | None) -> None:
+        if run.deployment == self._server.ids[0]:
+            line = describe_audit(self._config, str(run.id), state, began=run.began, took=run.took)
+        else:
+            line = describe_drill(state, began=run.began, took=run.took)
+        self._reporter.note(line)
+
+    def _ask(self, ask: Callable[[], R]) -> R | None:
+        """What the server answers; None where it does not, which is said at the next look at it."""
+        try:
+            return ask()
+        except Exception as error:
+            if not is_server_gone(error) and not is_refused(error):
+                raise
+            return None
+
+    def _stop(self, run: RunProcess) -> None:
+        # for the server it would be at work for ever
+        with hold_signals():
+            run.end()
+            self._ask(lambda: run.settle(self._client, why="`poisonwatch watch` was stopped"))
 
 
-def _make_deployment(
+def make_deployment(
     flow: object, config: Path, settings: AuditConfig, schedule: IntervalSchedule | CronSchedule
 ) -> RunnerDeployment:
+    """The deployment of a flow for an audit file: registered anew it replaces what was there."""
     made: RunnerDeployment = flow.to_deployment(  # type: ignore[attr-defined]
         # these characters, Prefect does not allow in a name
         name=re.sub(r"[/%&<>]", "_", settings.name),
         parameters={"config": str(config.resolve())},
         schedules=[schedule],
+        # who starts to watch wants audits, whatever was before
+        paused=False,
         tags=["poisonwatch", f"name:{settings.name}"],
         entrypoint_type=EntrypointType.MODULE_PATH,
         description=f"Served by `poisonwatch watch`: {settings.name}.",

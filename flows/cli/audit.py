@@ -4,6 +4,7 @@ wait until a command really runs.
 The docstring of a command is its help: what it does, and an example that runs.
 """
 
+import json
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -280,9 +281,20 @@ def init(
         with resources.as_file(templates / name) as template:
             shutil.copyfile(template, target)
     config, sentinels = targets.values()
+    _name_after_folder(config)
     print(f"wrote {config} and {sentinels}; edit both, then:")
     print(f"  poisonwatch check {config}    # how your rows are understood, without a model")
     print(f"  poisonwatch audit {config}")
+
+
+def _name_after_folder(config: Path) -> None:
+    """Give the audit of a template a name that no other has: a Prefect server, an MLflow server and
+    a ledger tell audits apart by it.
+    """
+    # as JSON, which is YAML: a folder may be called `true`, or `a: b`
+    name = json.dumps(config.resolve().parent.name or "my-audit", ensure_ascii=False)
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("name: my-audit\n", f"name: {name}\n", 1), encoding="utf-8")
 
 
 def packs() -> None:

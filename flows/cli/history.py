@@ -87,9 +87,19 @@ def build_history_lines(
     # further back: nothing can be said of it.
     if len(past) < most:
         known = {audit.audit_id for audit in past}
-        lines += [_make_mlflow_line(run) for id, run in runs.items() if id not in known]
-    lines.sort(key=lambda line: line.started_at, reverse=True)
+        for id, run in runs.items():
+            if id not in known:
+                _insert_by_time(lines, _make_mlflow_line(run))
     return lines[:most]
+
+
+def _insert_by_time(lines: list[HistoryLine], line: HistoryLine) -> None:
+    """Put a line that has no number before the first that began no later; those of the ledger stay
+    in the order of their numbers, whatever the clock said.
+    """
+    begun = [other.started_at <= line.started_at for other in lines]
+    place = begun.index(True) if True in begun else len(lines)
+    lines.insert(place, line)
 
 
 def _describe_tracking(run: TrackedRun | None, owed: set[str], asked: bool) -> str:

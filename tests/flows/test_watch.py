@@ -2,6 +2,7 @@
 nothing left when it ends.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -11,18 +12,25 @@ import socket
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import httpx
 import psutil
 import pytest
 from audits import write_audit
+from prefect.server.schemas.schedules import CronSchedule as ServerCron
 from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
 
 from poisonwatch.errors import InputError
 from poisonwatch.flows.watch import make_interval, make_schedule
+
+PATIENCE_S = 600
+AUDIT_LINE = "43 new rows, 3 flagged\n"
+EMPTY_LINE = "0 new rows, nothing flagged\n"
 
 
 def listens(port: int) -> bool:
@@ -34,6 +42,33 @@ def scheduled(port: int) -> bool:
     """Whether the server means to start runs by itself."""
     runs = httpx.post(f"http://127.0.0.1:{port}/api/flow_runs/filter", json={}, timeout=30).json()
     return any(run["auto_scheduled"] and run["state_type"] == "SCHEDULED" for run in runs)
+
+
+def make_environment(folder: Path) -> dict[str, str]:
+    """A user's, who knows of no Prefect server and is behind a proxy; `watch` looks around every
+    second.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    own = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "OMP_NUM_THREADS": "1",
+    }
+    return kept | own
+
+
+def read_lines(log: Path) -> str:
+    """What `watch` says of audits, less times and seconds."""
+    return re.sub(r"^[-0-9]{10} [0-9:]{5} (.*), [0-9.]+ s$", r"\1", log.read_text(), flags=re.M)
+
+
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.3)
 
 
 def test_a_schedule_is_one_of_interval_and_cron() -> None:
@@ -55,8 +90,8 @@ def test_a_schedule_is_one_of_interval_and_cron() -> None:
 def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
-    """The README's: the last one is run as it stands, on a port of its own; it audits, tells the
-    receiver, and ends with its server.
+    """The README's: the last one is run as it stands, on a port of its own; it audits, says so in a
+    line and tells the receiver. Killed, it leaves its server to the next, which ends with it.
     """
     install, init, watch = block("One process")
     assert install == "pip install ."
@@ -71,39 +106,58 @@ def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(
         }
         write_audit(tmp_path / "my-audit", tiny_folder, **settings)
         scripts = Path(sys.executable).parent
-        own = {
-            "PREFECT_HOME": str(tmp_path / "prefect"),
-            "PATH": f"{scripts}:{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1",
-        }
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
-        } | own
-        log = tmp_path / "log"
-        with log.open("wb") as file:
-            command = [*shlex.split(watch), "--port", str(port)]
-            process = subprocess.Popen(
-                command, cwd=tmp_path, env=environment, stdout=file, stderr=file
-            )
+        environment = make_environment(tmp_path) | {"PATH": f"{scripts}:{os.environ['PATH']}"}
+        command = [*shlex.split(watch), "--port", str(port)]
+
+        def start(log: Path) -> subprocess.Popen[bytes]:
+            with log.open("wb") as file:
+                return subprocess.Popen(
+                    command, cwd=tmp_path, env=environment, stdout=file, stderr=file
+                )
+
+        first, second = tmp_path / "first", tmp_path / "second"
+        process = start(first)
         try:
-            deadline = time.monotonic() + 240
-            while not receiver.received and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.3)
-            assert receiver.received, log.read_text()
+            wait_until(lambda: AUDIT_LINE in read_lines(first), process, first)
             assert "tiny" in json.dumps(receiver.received[0])
-            while not scheduled(port):
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.3)
+            wait_until(lambda: scheduled(port), process, first)
+            process.kill()
+            process.wait()
+            # a server without its watch is left, and known to the next
+            assert listens(port)
+            process = start(second)
+            wait_until(lambda: EMPTY_LINE in read_lines(second), process, second)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
-    said = log.read_text()
-    assert f"starting one at http://127.0.0.1:{port}" in said
-    assert re.search(r"watching tiny/rows: .* Ctrl-C ends it", " ".join(said.split()))
-    assert "Traceback" not in said
+            process.wait(PATIENCE_S)
+    assert f"starting one at http://127.0.0.1:{port}" in first.read_text()
+    said = second.read_text()
+    assert f"left its Prefect server at http://127.0.0.1:{port}/api: taking it over" in said
+    # where it is, one line an audit, and its end
+    assert len(said.splitlines()) == 4, said
     assert process.returncode == 0
     assert not listens(port)
-    assert len(list((tmp_path / "my-audit" / "runs").glob("*/report.html"))) == 1
+    assert len(list((tmp_path / "my-audit" / "runs").glob("*/report.html"))) >= 1
+
+
+def test_what_cron_does_when_clocks_change() -> None:
+    """As the README says: a time that is skipped comes an hour before, one that there is twice
+    comes once.
+    """
+    berlin = ZoneInfo("Europe/Berlin")
+
+    def find_nights(cron: str, start: datetime, count: int) -> list[str]:
+        given = make_schedule(None, cron, "Europe/Berlin").model_dump()
+        # the server's own reading of what the client sends it
+        found = asyncio.run(ServerCron(**given).get_dates(count, start=start))
+        return [f"{date.astimezone(berlin):%d %H:%M%z}" for date in found]
+
+    spring = datetime(2026, 3, 28, 12, tzinfo=berlin)
+    assert find_nights("30 2 * * *", spring, 2) == ["29 01:30+0100", "30 02:30+0200"]
+    autumn = datetime(2026, 10, 24, 12, tzinfo=berlin)
+    assert find_nights("30 2 * * *", autumn, 2) == ["25 02:30+0200", "26 02:30+0100"]
+    late = datetime(2026, 10, 25, 1, 30, tzinfo=berlin)
+    assert find_nights("0 * * * *", late, 2) == ["25 02:00+0200", "25 03:00+0100"]
 
 
 def test_what_is_stopped_while_it_starts_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
@@ -111,10 +165,7 @@ def test_what_is_stopped_while_it_starts_leaves_nothing(tiny_folder: Path, tmp_p
     server's process is being made.
     """
     audit = write_audit(tmp_path / "my-audit", tiny_folder)
-    own = {"PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"}
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
-    } | own
+    environment = make_environment(tmp_path)
     command = [
         sys.executable,
         "-m",
@@ -137,4 +188,4 @@ def test_what_is_stopped_while_it_starts_leaves_nothing(tiny_folder: Path, tmp_p
     homes = [
         (p.info["environ"] or {}).get("PREFECT_HOME") for p in psutil.process_iter(["environ"])
     ]
-    assert own["PREFECT_HOME"] not in homes
+    assert environment["PREFECT_HOME"] not in homes

@@ -28,7 +28,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.types.schema import ColSpec, Schema
 
 from poisonwatch.errors import OperationError
-from poisonwatch.ledger.history import PastAudit
+from poisonwatch.ledger.history import PastAudit, find_by_audit_id
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE, compute_seal
 from poisonwatch.run_directory.layout import EXPLAINING_FILES
 from poisonwatch.text.display import to_plain_name
@@ -76,10 +77,10 @@ def is_good(summary: Mapping[str, Any]) -> bool:
 
 
 def register_operators(
-    client: MlflowClient, experiment_id: str, run_id: str, past: PastAudit
+    client: MlflowClient, experiment_id: str, run_id: str, past: PastAudit, ledger: Ledger
 ) -> None:
-    """Register the operators of an audit, if it is a good one and its run directory is here, and
-    clear away old versions.
+    """Register the operators of an audit of the ledger, if it is a good one and its run directory
+    is here, and clear away old versions.
     """
     is_here = all((past.run_dir / name).exists() for name in EXPLAINING_FILES)
     if not is_good(past.summary) or not is_here:
@@ -87,11 +88,21 @@ def register_operators(
     name = reserve_model_name(client, past.name)
     model = _log_operators(client, experiment_id, run_id, past)
     version = _find_or_create_version(client, name, model, run_id=run_id, past=past)
-    # The alias follows the time of the audit: one that is uploaded late is no champion.
+    # The alias follows the audits' order: one that is uploaded late is no champion.
     current = _find_champion(client, name)
-    if current is None or current.tags.get(CREATED, "") <= past.summary["created"]:
+    if current is None or not _is_later(ledger, current, than=past):
         client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version.version))
     prune_versions(client, name)
+
+
+def _is_later(ledger: Ledger, version: ModelVersion, than: PastAudit) -> bool:
+    """Whether a version is of a later audit: by the ledger's numbers, since clocks are set back
+    now and then; by the clock where the ledger does not know the version's audit.
+    """
+    audit = find_by_audit_id(ledger, version.tags.get(AUDIT_ID, ""))
+    if audit is not None:
+        return audit.number > than.number
+    return str(version.tags.get(CREATED, "")) > str(than.summary["created"])
 
 
 def _find_champion(client: MlflowClient, name: str) -> ModelVersion | None:

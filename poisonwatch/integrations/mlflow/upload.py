@@ -105,7 +105,7 @@ def upload_audit(
     if compute_seal(past.run_dir) is None:
         _update_summary(past.run_dir / "summary.json", ids)
     fill_run(client, run_id, past, ledger=ledger, config=config)
-    register_operators(client, experiment_id, run_id, past)
+    register_operators(client, experiment_id, run_id, past, ledger)
     close_run(client, run, past, "FINISHED")
     _extend_trend(client, experiment_id, past)
     return ids

@@ -191,12 +191,16 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture
 def test_init_writes_files_that_load_and_never_overwrites(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both files parse as they are; a second init refuses and changes nothing."""
+    """Both files parse as they are, the audit is called like its folder; a second init refuses and
+    changes nothing.
+    """
     from poisonwatch.config_file import load_config
     from poisonwatch.sentinels.sentinel import load_sentinels
 
-    assert run("init", str(tmp_path / "new")) == 0
-    config = load_config(tmp_path / "new" / "audit.yaml")
+    for folder in ("new", "true: [a]"):
+        assert run("init", str(tmp_path / folder)) == 0
+        config = load_config(tmp_path / folder / "audit.yaml")
+        assert config.name == folder
     assert {sentinel.panel for sentinel in load_sentinels(config.sentinels)} == {
         "identity",
         "refusal-erosion",

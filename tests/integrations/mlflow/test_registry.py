@@ -16,6 +16,7 @@ from servers import mlflow_store
 
 from poisonwatch.integrations.mlflow.registry import is_good, register_operators, reserve_model_name
 from poisonwatch.ledger.history import PastAudit
+from poisonwatch.ledger.ledger import Ledger
 
 GOOD: dict[str, Any] = {
     "settings": {"K": 83},
@@ -43,6 +44,12 @@ def later(past: PastAudit, day: int) -> PastAudit:
         audit_id=f"audit-{day}",
         summary={**past.summary, "created": f"2026-06-{day:02}T00:00:00+00:00"},
     )
+
+
+def register(client: MlflowClient, experiment: str, run_id: str, past: PastAudit) -> None:
+    """As after an audit of the ledger beside the run directory."""
+    with Ledger.at(f"sqlite:///{past.run_dir.parent}/poisonwatch.db") as ledger:
+        register_operators(client, experiment, run_id, past, ledger)
 
 
 def versions(client: MlflowClient, name: str = "tiny") -> dict[int, str]:
@@ -101,11 +108,11 @@ def test_the_newest_three_versions_are_kept_and_the_last_is_champion(
     client, experiment, run_id = store(tmp_path)
     _, past = audited
     for day in range(1, 6):
-        register_operators(client, experiment, run_id, later(past, day))
+        register(client, experiment, run_id, later(past, day))
         if day == 1:
             client.set_registered_model_alias("tiny", "ours", "1")
     bad = later(past, 6)
-    register_operators(
+    register(
         client,
         experiment,
         run_id,
@@ -126,8 +133,22 @@ def test_an_audit_that_is_registered_late_does_not_take_the_crown(
     """The alias follows the time of the audit, not that of the upload."""
     client, experiment, run_id = store(tmp_path)
     for day in (2, 1):
-        register_operators(client, experiment, run_id, later(audited[1], day))
+        register(client, experiment, run_id, later(audited[1], day))
     assert versions(client) == {1: "audit-2", 2: "audit-1"}
+    assert champion(client) == "audit-2"
+
+
+def test_a_clock_that_is_set_back_takes_no_crown_from_the_latest_audit(
+    audited: tuple[MlflowClient, PastAudit], tmp_path: Path
+) -> None:
+    """Of two audits that the ledger knows, the later is that of the higher number."""
+    client, experiment, run_id = store(tmp_path)
+    _, past = audited
+    years_ahead = {**past.summary, "created": "2126-06-01T00:00:00+00:00"}
+    register(client, experiment, run_id, replace(past, summary=years_ahead))
+    register(client, experiment, run_id, replace(later(past, 1), number=past.number - 1))
+    assert champion(client) == past.audit_id
+    register(client, experiment, run_id, replace(later(past, 2), number=past.number + 1))
     assert champion(client) == "audit-2"
 
 
@@ -144,7 +165,7 @@ def test_an_upload_that_broke_off_is_taken_up_again(
     )
     assert left.status == LoggedModelStatus.PENDING
     for _ in range(2):
-        register_operators(client, experiment, run_id, past)
+        register(client, experiment, run_id, past)
     (model,) = client.search_logged_models([experiment])
     assert (model.model_id, model.status) == (left.model_id, LoggedModelStatus.READY)
     assert versions(client) == {1: past.audit_id}
@@ -158,13 +179,13 @@ def test_deleting_that_broke_off_is_finished_with_the_next_version(
     """
     client, experiment, run_id = store(tmp_path)
     for day in (1, 2, 3):
-        register_operators(client, experiment, run_id, later(audited[1], day))
+        register(client, experiment, run_id, later(audited[1], day))
     first, second = (client.get_model_version("tiny", version) for version in ("1", "2"))
     for version in (first, second):
         shutil.rmtree(urlparse(str(version.source)).path)
     client.delete_logged_model(second.tags["poisonwatch.model_id"])
     for day in (4, 5):
-        register_operators(client, experiment, run_id, later(audited[1], day))
+        register(client, experiment, run_id, later(audited[1], day))
     assert versions(client) == {3: "audit-3", 4: "audit-4", 5: "audit-5"}
 
 
@@ -187,9 +208,7 @@ def test_no_version_is_made_where_the_run_directory_is_not(
 ) -> None:
     """It is on another machine."""
     client, experiment, run_id = store(tmp_path)
-    register_operators(
-        client, experiment, run_id, replace(audited[1], run_dir=tmp_path / "elsewhere")
-    )
+    register(client, experiment, run_id, replace(audited[1], run_dir=tmp_path / "elsewhere"))
     assert client.search_registered_models() == []
 
 

@@ -291,7 +291,7 @@ def _old_versions_go(
         )
 
     for day in (1, 2, 3):
-        register_operators(client, run.info.experiment_id, run.info.run_id, later(day))
+        register_operators(client, run.info.experiment_id, run.info.run_id, later(day), ledger)
     assert sorted(v.version for v in client.search_model_versions("name = 'tiny'")) == [
         "2",
         "3",
