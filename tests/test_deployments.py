@@ -138,7 +138,7 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             'RETRY_DELAY_SECONDS: "60"': 'RETRY_DELAY_SECONDS: "2"',
         },
         "automations.yaml": {
-            "within: 30 ": "within: 15 ",
+            "within: 30\n": "within: 15\n",
             "within: 1800": "within: 15",
             "enabled: false": "enabled: true",
         },

@@ -4,8 +4,10 @@ answers at: what it does where the server dies, is created anew, or serves someb
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -300,6 +302,51 @@ def test_a_run_that_a_person_cancels_is_ended(prefect: Prefect) -> None:
     state = ours.settle(prefect.client)
     assert state is not None
     assert state.is_cancelled()
+
+
+def test_a_watch_that_stops_leaves_the_schedule_and_the_runs_of_others(
+    prefect: Prefect, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM ends it calmly; only the run whose process was its own has crashed. Another that
+    serves the deployment, such as the next of a rolling restart, goes on.
+    """
+    client = prefect.client
+    found: list[UUID] = []
+
+    def stop() -> None:
+        wait_until(lambda: "watching stopped:" in read())
+        id = client.read_deployment_by_name("poisonwatch-audit/stopped").id
+        found.append(client.create_flow_run_from_deployment(id, state=Running()).id)
+        wait_until(lambda: any(state.is_pending() for state in prefect.states(id)))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    said: list[str] = []
+
+    def read() -> str:
+        said.append(capsys.readouterr().err)
+        return "".join(said)
+
+    settings = load_config(prefect.config).model_copy(update={"name": "stopped"})
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    try:
+        watch(prefect.config, settings, make_interval(HOUR), None, 4200, Reporter())
+    finally:
+        stopping.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "stopped watching" in read()
+    there = client.read_deployment_by_name("poisonwatch-audit/stopped")
+    assert not there.paused
+    assert [schedule.active for schedule in there.schedules] == [True]
+    (other,) = found
+    runs = [run for run in client.read_flow_runs() if run.deployment_id == there.id]
+    ended = {run.id: run.state for run in runs if run.state and not run.state.is_scheduled()}
+    assert ended.pop(other).is_running()
+    (ours,) = ended.values()
+    assert ours.is_crashed()
+    assert ours.message == "`poisonwatch watch` was stopped"
 
 
 def test_a_server_that_asks_who_we_are_is_one_line(
