@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect import Task
+from prefect.settings import PREFECT_API_URL
 
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.concealment import guard
@@ -19,7 +20,11 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Rejection
 from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.flows import interrupt
-from poisonwatch.flows.prefect_server import is_server_gone
+from poisonwatch.flows.prefect_server import (
+    describe_server_trouble,
+    is_refused,
+    is_server_gone,
+)
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.run_directory.checksums import require_unchanged
 from poisonwatch.run_directory.timing import StageClock
@@ -94,7 +99,10 @@ class Engine:
             # without it
             if not self.inline and is_server_gone(error):
                 raise
-            warning = f"{task.name} failed: {self.attempts.describe(error)}"
+            why = self.attempts.describe(error)
+            if is_refused(error):
+                why = describe_server_trouble(error, str(PREFECT_API_URL.value()))
+            warning = f"{task.name} failed: {why}"
         # several tasks meet the same server that is down: one line is enough
         if warning not in self.warnings:
             self.warnings.append(warning)

@@ -39,7 +39,7 @@ def is_refused(error: BaseException) -> bool:
     """Whether a server answered that it does not know who we are, or does not let us."""
     if isinstance(error, BaseExceptionGroup):
         return any(is_refused(one) for one in error.exceptions)
-    if isinstance(error, httpx.HTTPStatusError):
+    if isinstance(error, PrefectHTTPStatusError):
         return error.response.status_code in (401, 403)
     return False
 

@@ -7,6 +7,7 @@ import pytest
 from audits import benign, write_audit
 from ledgers import append
 from servers import free_port, http_receiver, mlflow_server, mlflow_store
+from sqlalchemy import update
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
@@ -14,6 +15,7 @@ from poisonwatch.flows.cli.app import main
 from poisonwatch.ledger.history import list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
+from poisonwatch.ledger.tables import audits
 
 
 def run(*arguments: str) -> int:
@@ -69,6 +71,22 @@ def test_history_lists_audits_newest_first(
         < shown.index(str(first.summary["audit_id"]))
     )
     assert run("history", str(config), "--limit", "0") == 2
+
+
+def test_a_clock_that_is_set_back_changes_no_order(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The audit of the higher number is the later, whatever the clock said when it began."""
+    config = write_audit(tmp_path / "in", tiny_folder, tracking=mlflow_store(tmp_path / "tracking"))
+    for name in ("one", "two"):
+        audit_inline(load_config(config), tmp_path / name)
+    with Ledger.at(load_config(config).state) as ledger, ledger.write() as connection:
+        set_back = (
+            update(audits).where(audits.c.audit == 2).values(started_at="2001-01-01T00:00:00")
+        )
+        connection.execute(set_back)
+    capsys.readouterr()
+    assert [Path(str(line["run_dir"])).name for line in history(capsys, config)] == ["two", "one"]
 
 
 def test_history_does_without_mlflow(
