@@ -189,7 +189,9 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
                     environment,
                     folder,
                 )
-                with Background(f"{worker} > worker.log 2>&1", environment, folder):
+                # as a service manager does: a worker ends where its server is away for long
+                again = f"while :; do {worker}; sleep 1; done >> worker.log 2>&1"
+                with Background(again, environment, folder):
 
                     def restart() -> None:
                         server.stop()
