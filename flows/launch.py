@@ -40,7 +40,6 @@ from poisonwatch.flows.prefect_server import (
     describe_server_trouble,
     is_refused,
     is_server_gone,
-    spare_loopback,
 )
 from poisonwatch.run_directory.layout import choose_run_dir
 
@@ -160,7 +159,6 @@ def _finish_inline(
 def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Reporter) -> R:
     """Run a flow, and `without` Prefect where its server is down, goes down or refuses us."""
     _quieten_prefect()
-    spare_loopback()
     server = os.environ.get("PREFECT_API_URL")
     if server:
         reporter.note("starting Prefect")

@@ -1,12 +1,8 @@
-"""Whether a Prefect server is gone or refuses us, and that no proxy is asked for one on this
-machine.
+"""Whether a Prefect server is gone, or refuses us.
 
 A server that is down, or goes down, is no reason to give up an audit: the ledger holds the results,
 and what Prefect missed is told later (`poisonwatch sync`).
 """
-
-import os
-import urllib.request
 
 import httpx
 from prefect.exceptions import PrefectHTTPStatusError
@@ -16,7 +12,6 @@ from poisonwatch.text.redaction import show_place
 # What Prefect says, in a RuntimeError, where nobody answers; the second, where a server that
 # answered before went away.
 GONE_MESSAGES = ("Failed to reach API", "error threshold")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_server_gone(error: BaseException) -> bool:
@@ -53,18 +48,3 @@ def describe_server_trouble(error: BaseException, api: str) -> str:
             "its PREFECT_SERVER_API_AUTH_STRING says, or PREFECT_API_KEY for Prefect Cloud)"
         )
     return f"no Prefect server answers at {place}"
-
-
-def spare_loopback() -> None:
-    """Where a proxy is set (HTTP_PROXY and the like), have none asked for addresses of this
-    machine: neither by this process, nor by those that it starts.
-    """
-    if not urllib.request.getproxies_environment():
-        return
-    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    hosts = [host.strip() for host in listed.split(",") if host.strip()]
-    if "*" in hosts:
-        return
-    hosts += [host for host in LOOPBACK if host not in hosts]
-    # both are read, the first by some programs alone
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)

@@ -15,8 +15,10 @@ from datetime import datetime
 from typing import BinaryIO
 from uuid import UUID
 
+import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas import OrchestrationResult
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.responses import FlowRunResponse, SetStateStatus
 from prefect.exceptions import ObjectNotFound
@@ -120,6 +122,19 @@ def _read_state(client: SyncPrefectClient, run: UUID) -> State | None:
     except ObjectNotFound:
         # deleted, or the server was created anew
         return None
+
+
+def settle_lost_runs(client: SyncPrefectClient, deployments: list[UUID]) -> None:
+    """Say of runs that count as at work and have no process on this machine that they crashed: they
+    were at work when it, or whoever watched, went down. For a server that this machine alone uses.
+    """
+    at_work = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING", "RUNNING"]}}})
+    ours = DeploymentFilter(id=DeploymentFilterId(any_=deployments))
+    lines = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
+    for run in client.read_flow_runs(flow_run_filter=at_work, deployment_filter=ours):
+        if not any(str(run.id) in line for line in lines):
+            lost = Crashed(message="its process is gone: the machine, or its watch, went down")
+            client.set_flow_run_state(run.id, lost, force=True)
 
 
 def start_due_run(client: SyncPrefectClient, deployments: list[UUID]) -> RunProcess | None:

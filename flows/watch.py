@@ -33,7 +33,6 @@ from poisonwatch.flows.prefect_server import (
     describe_server_trouble,
     is_refused,
     is_server_gone,
-    spare_loopback,
 )
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.flows.run_lines import describe_audit, describe_drill
@@ -97,7 +96,6 @@ def watch(
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     # where the server goes away, one line of ours says so
     logging.getLogger("prefect").setLevel(logging.CRITICAL)
-    spare_loopback()
     secrets = settings.find_secrets()
     try:
         with conceal_all(secrets), open_server(port, reporter) as (api, own):

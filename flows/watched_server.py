@@ -19,6 +19,7 @@ from poisonwatch.flows.prefect_server import (
     is_server_gone,
 )
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.run_process import settle_lost_runs
 from poisonwatch.text.redaction import show_place
 
 
@@ -50,6 +51,8 @@ class WatchedServer:
         for deployment in self._deployments:
             self._look_at_namesake(deployment)
         self.ids = [UUID(str(deployment.apply())) for deployment in self._deployments]
+        if self._own is not None:
+            settle_lost_runs(self._client, self.ids)
         self._client.create_flow_run_from_deployment(self.ids[0])
 
     def is_in_order(self) -> bool:

@@ -18,6 +18,7 @@ from cyclopts import App
 import poisonwatch
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
+from poisonwatch.flows.proxies import spare_loopback
 from poisonwatch.permissions import restrict_process
 
 # as shells call what a signal ended: 128 and its number
@@ -97,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.excepthook = _print_crash
     try:
         restrict_process()
+        spare_loopback()
         code = app(arguments, result_action="return_value")
         sys.stdout.flush()
     except PoisonwatchError as error:

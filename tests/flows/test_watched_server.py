@@ -42,7 +42,7 @@ from poisonwatch.errors import InputError, OperationError
 from poisonwatch.flows.audit import audit
 from poisonwatch.flows.late_runs import cancel_late_runs
 from poisonwatch.flows.own_server import OwnServer, is_healthy, open_server
-from poisonwatch.flows.prefect_server import spare_loopback
+from poisonwatch.flows.proxies import spare_loopback
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.flows.run_process import RunProcess, is_cancelling, start_due_run
 from poisonwatch.flows.watch import make_deployment, make_interval, watch
@@ -289,6 +289,17 @@ def test_a_run_that_was_killed_is_told_so_and_no_other(prefect: Prefect) -> None
     assert state.is_crashed()
     assert "SIGKILL" in str(prefect.client.read_flow_run(ours.id).state.message)  # type: ignore[union-attr]
     assert prefect.client.read_flow_run(other).state.is_running()  # type: ignore[union-attr]
+
+
+def test_a_run_that_a_lost_machine_left_is_no_more_at_work(prefect: Prefect) -> None:
+    """On a server of our own, every run is a process of this machine."""
+    watched = prefect.watch("lost")
+    watched.register()
+    lost = prefect.client.create_flow_run_from_deployment(watched.ids[0], state=Running()).id
+    prefect.watch("lost").register()
+    state = prefect.client.read_flow_run(lost).state
+    assert state is not None
+    assert state.is_crashed()
 
 
 def test_a_run_that_a_person_cancels_is_ended(prefect: Prefect) -> None:
