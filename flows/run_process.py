@@ -133,7 +133,9 @@ def settle_lost_runs(client: SyncPrefectClient, deployments: list[UUID]) -> None
     lines = [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
     for run in client.read_flow_runs(flow_run_filter=at_work, deployment_filter=ours):
         if not any(str(run.id) in line for line in lines):
-            lost = Crashed(message="its process is gone: the machine, or its watch, went down")
+            lost: State = Crashed(
+                message="its process is gone: the machine, or its watch, went down"
+            )
             client.set_flow_run_state(run.id, lost, force=True)
 
 
