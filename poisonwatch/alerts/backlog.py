@@ -41,6 +41,8 @@ class Patience:
     first_wait: timedelta = timedelta(minutes=1)
     """Until a target that failed is tried again; twice as long each time."""
     longest_wait: timedelta = timedelta(hours=1)
+    longest_request: timedelta = DAY
+    """That a target may ask to be left alone for: one that asks for years is not obeyed."""
     merge_after: timedelta = DAY
     give_up_after: timedelta = 3 * DAY
     """Of refusing one message."""
@@ -90,7 +92,9 @@ def plan_parcels(
 def _is_due(alert: PendingAlert, at: datetime, patience: Patience) -> bool:
     if alert.tried_at is None:
         return True
-    return at >= datetime.fromisoformat(alert.tried_at) + patience.compute_wait(alert.attempts)
+    tried = datetime.fromisoformat(alert.tried_at)
+    # Where it was tried in the future, the clock has jumped back.
+    return at < tried or at >= tried + patience.compute_wait(alert.attempts)
 
 
 def _compose_single(alert: PendingAlert, config: AuditConfig) -> Message:

@@ -23,7 +23,13 @@ from poisonwatch.integrations.prefect.blocks import BlockSender
 from poisonwatch.integrations.refusals import Cause, Refusal
 from poisonwatch.ledger import outbox
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.outages import Outage, clear_outage, list_outages, note_outage
+from poisonwatch.ledger.outages import (
+    Outage,
+    clear_outage,
+    forget_outages,
+    list_outages,
+    note_outage,
+)
 from poisonwatch.ledger.outbox import PendingAlert
 from poisonwatch.ledger.records import MIN_HEAD_DIGITS, ChainHead, read_head
 from poisonwatch.ledger.resolves import PendingResolve, list_pending_resolves, mark_resolved
@@ -84,6 +90,7 @@ def deliver_pending(
     ids = [target.id for target in targets]
     with ledger.write() as connection:
         outbox.retarget(connection, config.name, ids)
+        forget_outages(connection, config.name, ids)
         pending = outbox.list_pending_alerts(connection, config.name)
         outages = list_outages(connection, config.name)
         head = _describe_head(read_head(connection))
@@ -155,7 +162,10 @@ class _Run:
         self._tell_refused(pending)
 
     def _waits(self, outage: Outage) -> bool:
-        return not self.at_once and self.moment < datetime.fromisoformat(outage.next_try_at)
+        left = datetime.fromisoformat(outage.next_try_at) - self.moment
+        # More than anybody waits: the clock has jumped back.
+        jumped = left > self.patience.longest_request + timedelta(minutes=1)
+        return left > timedelta(0) and not self.at_once and not jumped
 
     def _list_resolves(self) -> list[PendingResolve]:
         with self.ledger.read() as connection:
@@ -273,7 +283,10 @@ class _Run:
             failures = 1 if outage is None or self.arrived else outage.failures + 1
             wait = self.patience.compute_wait(failures)
             if last.retry_after is not None:
-                wait = max(wait, timedelta(seconds=last.retry_after))
+                asked = self.patience.longest_request
+                if last.retry_after < asked.total_seconds():
+                    asked = timedelta(seconds=last.retry_after)
+                wait = max(wait, asked)
             now = self._write_time()
             noted = Outage(
                 target=self.target.id,

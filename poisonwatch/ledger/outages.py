@@ -5,6 +5,7 @@ target, and nothing of the message: nobody there, no answer in time, "answered 5
 message that it takes clears it. Times are as `ledger.now` writes them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
@@ -42,4 +43,10 @@ def note_outage(connection: Connection, name: str, outage: Outage) -> None:
 def clear_outage(connection: Connection, name: str, target: str) -> None:
     """A target of an audit's name took something."""
     where = outages.c.name == name, outages.c.target == target
+    connection.execute(delete(outages).where(*where))
+
+
+def forget_outages(connection: Connection, name: str, targets: Sequence[str]) -> None:
+    """Forget what was noted of targets that an audit file does not name any more."""
+    where = outages.c.name == name, outages.c.target.not_in(targets)
     connection.execute(delete(outages).where(*where))

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from apprise.plugins.custom_json import NotifyJSON
 from audits import write_audit
 from clusters import HIGH, LOW, MEDIUM, audit, found, settings
-from notified import SECRET, delivered, owed, three_rows, to
-from servers import Answer, HttpReceiver, free_port
+from notified import delivered, owed, three_rows, to
+from servers import Answer, HttpReceiver
 from sqlalchemy import select
 
 from poisonwatch.alerts.backlog import Patience
@@ -19,7 +20,6 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.flows.cli.app import main
 from poisonwatch.integrations.apprise.send import UrlSender
 from poisonwatch.integrations.notify import make_sender
 from poisonwatch.ledger.ledger import Ledger
@@ -220,6 +220,33 @@ def test_a_pause_that_is_too_long_is_kept_and_holds_up_nothing(
     assert delivered(ledger, config, at=start + timedelta(hours=2.1), at_once=False) == 2
 
 
+def test_a_target_that_asks_for_years_and_a_clock_that_jumps_back_hold_nothing_up(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """A day is the most that is waited; what was noted in the future says nothing."""
+    receiver.script = [Answer(503, {"Retry-After": "999999999"})] * 2
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, three_rows)
+    start = datetime.now(UTC)
+    for days in (0.0, 1.1):
+        with pytest.raises(OperationError, match="answered 503"):
+            delivered(ledger, config, at=start + timedelta(days=days), at_once=False)
+    assert len(receiver.refused) == 2
+    assert delivered(ledger, config, at=start, at_once=False) == 1
+
+
+def test_messages_of_one_run_keep_their_distance(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many seconds as Apprise's plugin for the service says."""
+    monkeypatch.setattr(NotifyJSON, "request_rate_per_sec", 0.2)
+    config = to(receiver)
+    audit(ledger, tmp_path / "one", config, two_groups)
+    assert delivered(ledger, config) == 2
+    first, second = receiver.times
+    assert second - first > 0.15
+
+
 def test_a_reset_is_told_apart(ledger: Ledger, receiver: HttpReceiver, tmp_path: Path) -> None:
     """The message may have got there: it is sent again, under the same key."""
     receiver.script = [Answer(resets=True)]
@@ -347,34 +374,3 @@ def test_one_run_sends_no_more_than_its_share(
         delivered(ledger, config, patience=Patience(most_messages=1))
     assert delivered(ledger, config, patience=Patience(most_messages=1)) == 1
     assert len(receiver.received) == 2
-
-
-def run(capsys: pytest.CaptureFixture[str], path: Path) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["alert-test", str(path)])
-    said = capsys.readouterr()
-    return int(ended.value.code or 0), said.out + said.err
-
-
-def test_alert_test_says_who_was_reached(
-    receiver: HttpReceiver, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Exit code 0 where all were, 1 where one was not, 2 where there is nobody; no secret is
-    printed.
-    """
-    good, bad = (
-        f"json://{receiver.address}/{SECRET}",
-        f"json://ann:{SECRET}@127.0.0.1:{free_port()}/",
-    )
-    code, said = run(capsys, write_audit(tmp_path / "good", tiny_folder, alerts=[good]))
-    assert (code, said) == (0, "alerts[1] json: delivered\n")
-    assert receiver.received[0]["title"] == "Poisonwatch: a test for tiny"
-    code, said = run(capsys, write_audit(tmp_path / "both", tiny_folder, alerts=[bad, good]))
-    assert (code, said) == (
-        1,
-        "alerts[1] json: failed: cannot be reached\nalerts[2] json: delivered\n",
-    )
-    code, said = run(capsys, write_audit(tmp_path / "none", tiny_folder))
-    assert code == 2
-    assert "has no alerts" in said
-    assert not (tmp_path / "good" / "poisonwatch.db").exists()

@@ -5,7 +5,13 @@ from pathlib import Path
 
 from clusters import pulled
 
-from poisonwatch.ledger.outages import Outage, clear_outage, list_outages, note_outage
+from poisonwatch.ledger.outages import (
+    Outage,
+    clear_outage,
+    forget_outages,
+    list_outages,
+    note_outage,
+)
 
 DOWN = Outage("json-1", "2026-07-01T10:00:00+00:00", 1, "2026-07-01T10:01:00+00:00", "answered 503")
 
@@ -18,6 +24,11 @@ def test_an_outage_is_noted_once_and_cleared(tmp_path: Path) -> None:
         note_outage(connection, "other", DOWN)
         note_outage(connection, "tiny", later)
         assert list_outages(connection, "tiny") == {"json-1": later}
+        forget_outages(connection, "tiny", ["json-1"])
+        assert list_outages(connection, "tiny") == {"json-1": later}
+        forget_outages(connection, "tiny", [])
+        assert list_outages(connection, "tiny") == {}
+        note_outage(connection, "tiny", DOWN)
         clear_outage(connection, "tiny", "json-1")
         assert list_outages(connection, "tiny") == {}
         assert list_outages(connection, "other") == {"json-1": DOWN}

@@ -249,8 +249,8 @@ class Answer:
 
 
 class HttpReceiver(http.server.ThreadingHTTPServer):
-    """Takes what is posted to it: `received`, JSON decoded, and the `paths` that it came to; while
-    `answer` is not 200 it refuses with that, keeping what was `refused`. The `script` comes first:
+    """Takes what is posted to it: `received`, JSON decoded, the `paths` that it came to and the
+    `times` (of a clock that never goes back); while `answer` is not 200 it refuses with that, keeping what was `refused`. The `script` comes first:
     an answer a request.
     """
 
@@ -262,6 +262,7 @@ class HttpReceiver(http.server.ThreadingHTTPServer):
         self.received: list[Any] = []
         self.refused: list[Any] = []
         self.paths: list[str] = []
+        self.times: list[float] = []
 
     @property
     def address(self) -> str:
@@ -279,6 +280,7 @@ class _ReceiverHandler(http.server.BaseHTTPRequestHandler):
         (server.received if taken else server.refused).append(sent)
         if taken:
             server.paths.append(self.path)
+            server.times.append(time.monotonic())
         if answer.resets:
             # nothing is left unread, so without this the connection would end in peace
             linger = struct.pack("ii", 1, 0)

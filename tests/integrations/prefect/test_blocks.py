@@ -1,13 +1,19 @@
 """Messages reach people by a block of a real Prefect server."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
 from clusters import HIGH, audit, found
 from notified import SECRET, SMALL, block, delivered, hostile_rows
 from prefect import flow
-from prefect.blocks.notifications import CustomWebhookNotificationBlock, NotificationBlock
+from prefect.blocks.notifications import (
+    CustomWebhookNotificationBlock,
+    NotificationBlock,
+    PagerDutyWebHook,
+)
 from prefect.blocks.system import Secret
 from prefect.testing.utilities import prefect_test_harness
 from servers import HttpReceiver
@@ -59,6 +65,19 @@ def test_a_prefect_block_tells_people_too(
 
     assert telling() == 1
     assert len(receiver.received) == 2
+
+
+def test_a_block_that_pages_gets_one_line(
+    prefect_server: None, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PagerDuty refuses a summary of more than 1,024 characters."""
+    monkeypatch.setitem(PAGERDUTY_API_LOOKUP, "us", f"http://{receiver.address}/v2/enqueue")
+    pager = PagerDutyWebHook(integration_key="k" * 32, api_key="token")
+    pager.save("ops", overwrite=True)
+    long = replace(SMALL, body="a word and another " * 300)
+    send_message(list_targets(block("pager-duty-webhook/ops"))[0], long)
+    (event,) = receiver.received
+    assert event["payload"]["summary"] == f"title Alert {SMALL.key}"
 
 
 class Pigeon(NotificationBlock):
