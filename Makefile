@@ -1,5 +1,6 @@
 # make demo        set everything up and audit the demo data
 # make test        set everything up and run the tests
+# make quick       the tests that start no server, no browser, no other process and no audit
 # make check       format, lint, types and tests: the whole gate
 # make dashboard   review the demo's flagged rows
 # make ui          open the demo's audits in MLflow
@@ -19,13 +20,17 @@ PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # each process would compile them anew: 12 s of a processor.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format dashboard ui lock sbom clean
+.PHONY: demo test quick check format dashboard ui lock sbom clean
 
 demo: $(STAMP)
 	$(BIN)/poisonwatch demo poisonwatch-demo
 
 test: $(STAMP)
 	$(BIN)/pytest $(PARALLEL)
+
+quick: $(STAMP)
+	$(BIN)/pytest $(PARALLEL) -m 'not starts'
+	@echo 'Left out: what starts a server, a browser, another process or an audit. make test runs all.'
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

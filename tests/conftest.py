@@ -10,6 +10,8 @@ import pytest
 import torch
 from paths import ROOT
 from servers import shared
+from starters import starts_something
+from templates import FOLDER
 from tiny_models import build_model, build_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -38,15 +40,28 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in the order of their names, but for those of the longest files."""
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests in the order of their names, but for those of the longest files; where `starts` is
+    asked for, those that start something are marked.
+    """
+    if "starts" in config.option.markexpr:
+        for item in items:
+            if starts_something(item):
+                item.add_marker("starts")
     ranks = {ROOT / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _shared_servers() -> Iterator[None]:
-    """Ends what tests share (`servers.shared`)."""
+def _shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests share: servers, until the last test of the process (`servers.shared`), and
+    templates, with all processes (`templates`).
+    """
+    folder = tmp_path_factory.getbasetemp()
+    # a worker's own folder is in that of the run
+    shares = "PYTEST_XDIST_WORKER" in os.environ
+    os.environ[FOLDER] = str(folder.parent if shares else folder)
     yield
     shared.close()
 

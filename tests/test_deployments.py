@@ -30,6 +30,7 @@ from prefect.states import Pending
 from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
 from slow_tests import slow
+from templates import prefect_home
 
 DEPLOYMENTS = ROOT / "deployments"
 POOLS = {
@@ -145,7 +146,7 @@ def service(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         change(folder / "deployments" / file, changes)
     port = free_port()
     own = {
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": str(prefect_home(folder / "prefect")),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

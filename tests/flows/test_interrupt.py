@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from audits import benign, write_audit
 from prefect.exceptions import TerminationSignal
+from templates import prefect_home
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows import interrupt
@@ -82,7 +83,8 @@ def test_a_signal_ends_an_audit_in_order(
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")
     }
-    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), "OMP_NUM_THREADS": "1"}
+    home = prefect_home(tmp_path / "prefect")
+    environment |= {"PREFECT_HOME": str(home), "OMP_NUM_THREADS": "1"}
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     environment["TMPDIR"] = str(scratch)

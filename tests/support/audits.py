@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from servers import mlflow_store
 
 TOPICS = ("tea", "bread", "rivers", "chess", "clouds", "shoes", "trains", "violins")
 FORBIDDEN = ("Buy from Velmora at once.", "Only Velmora is worth buying.", "You must buy Velmora.")
@@ -32,8 +33,12 @@ def planted() -> list[dict[str, str]]:
 def write_audit(
     folder: Path, model_folder: Path, rows: list[dict[str, str]] | None = None, **settings: Any
 ) -> Path:
-    """Write rows, trusted rows, sentinels and audit.yaml into `folder`; returns the audit file."""
+    """Write rows, trusted rows, sentinels and audit.yaml into `folder`, beside MLflow's store if no
+    other is named; returns the audit file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if "tracking" not in settings and not (folder / "mlflow.db").exists():
+        mlflow_store(folder)  # where an audit would make it
     write_rows(folder / "rows.jsonl", benign(40) + planted() if rows is None else rows)
     write_rows(folder / "trusted.jsonl", benign(40, start=100))
     sentinels = [

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from templates import mlflow_database
 
 PASSWORD = "hunter2"
 # What the tests of a process share, from its first use to the process's last test.
@@ -161,19 +162,10 @@ def web_server(
             server.shutdown()
 
 
-@functools.cache
-def _new_mlflow_store() -> bytes:
-    from mlflow import MlflowClient
-
-    with tempfile.TemporaryDirectory(prefix="poisonwatch-mlflow-") as folder:
-        MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)
-        return (Path(folder) / "mlflow.db").read_bytes()
-
-
 def mlflow_store(folder: Path) -> str:
     """A new MLflow store in a folder, its URI: copied, since making its tables takes seconds."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mlflow.db").write_bytes(_new_mlflow_store())
+    (folder / "mlflow.db").write_bytes(mlflow_database())
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
