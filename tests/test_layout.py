@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT, TESTS
+from servers import http_receiver, postgres_server
+from starters import names_a_starter
 
 import poisonwatch
 
@@ -154,3 +156,26 @@ def test_every_script_that_a_benchmark_names_runs() -> None:
         *_, last = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(last, ast.If), f"{path.name} does not end by calling main"
         assert ast.unparse(last) == "if __name__ == '__main__':\n    main()"
+
+
+def _start_a_server() -> None:
+    with http_receiver():
+        pass
+
+
+def test_what_starts_something_is_told_from_what_does_not() -> None:
+    """`make quick` leaves out who calls somebody who starts a server, or another process."""
+
+    def rest() -> list[str]:
+        return sorted(path.name for path in TESTS.iterdir())
+
+    def start_by_another() -> None:
+        _start_a_server()
+
+    def start_a_process() -> None:
+        subprocess.run(["true"], check=True)
+
+    assert not names_a_starter(rest, set())
+    assert names_a_starter(start_by_another, set())
+    assert names_a_starter(start_a_process, set())
+    assert names_a_starter(postgres_server, set())

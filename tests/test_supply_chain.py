@@ -123,6 +123,13 @@ def test_the_lock_is_whole() -> None:
     assert missing == []
 
 
+def test_what_slows_every_process_is_not_installed() -> None:
+    """jsonschema, which Prefect imports, would build its grammar each time."""
+    left_out = runpy.run_path(str(LOCK_SCRIPT))["LEFT_OUT"]
+    assert left_out in read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert [file for file in LOCKS if left_out in read_lock(file)] == []
+
+
 def test_pytorch_without_cuda_is_in_the_lock() -> None:
     """Its hash stands at no package index, so the script knows it."""
     script = runpy.run_path(str(LOCK_SCRIPT))

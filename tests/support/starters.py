@@ -34,16 +34,17 @@ def starts_something(item: pytest.Item) -> bool:
     functions = [item.function]  # type: ignore[attr-defined]
     for definitions in fixtures.values():
         functions += [definition.func for definition in definitions]
-    return any(_names_a_starter(function, set()) for function in functions)
+    return any(names_a_starter(function, set()) for function in functions)
 
 
-def _names_a_starter(function: Callable[..., Any], seen: set[CodeType]) -> bool:
+def names_a_starter(function: Callable[..., Any], seen: set[CodeType]) -> bool:
+    """Whether a function does, or one of the tests' own that it names, but for those `seen`."""
     while not isinstance(function, FunctionType):
         function = getattr(function, "__wrapped__", None) or getattr(function, "__func__", None)
         if function is None:
             return False
     wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None and _names_a_starter(wrapped, seen):
+    if wrapped is not None and names_a_starter(wrapped, seen):
         return True
     if function.__code__ in seen or TESTS not in Path(function.__code__.co_filename).parents:
         return False
@@ -56,9 +57,9 @@ def _names_a_starter(function: Callable[..., Any], seen: set[CodeType]) -> bool:
             return True
         if isinstance(found, type):
             members = [each for each in vars(found).values() if isinstance(each, FunctionType)]
-            if any(_names_a_starter(member, seen) for member in members):
+            if any(names_a_starter(member, seen) for member in members):
                 return True
-        elif callable(found) and _names_a_starter(found, seen):
+        elif callable(found) and names_a_starter(found, seen):
             return True
     return False
 
