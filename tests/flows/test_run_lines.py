@@ -1,0 +1,46 @@
+"""What `watch` says of a run, in one line."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from prefect.states import Cancelled, Completed, Crashed, Failed
+
+from poisonwatch.flows.run_lines import describe_audit, describe_drill, format_seconds
+
+BEGAN = datetime(2026, 11, 29, 16, 0)
+
+
+def test_an_audit_that_found_nothing_says_why_in_one_line(tmp_path: Path) -> None:
+    """Prefect's words around an error are left out, and hostile text is inert."""
+    states = {
+        "failed: InputError: no \\u{1b}[31mrows": Failed(
+            message="Flow run encountered an exception: InputError: no\n \x1b[31mrows"
+        ),
+        "crashed: its process was ended by SIGKILL": Crashed(
+            message="its process was ended by SIGKILL"
+        ),
+        "cancelled": Cancelled(),
+    }
+    for what, state in states.items():
+        line = describe_audit(tmp_path / "away.yaml", "a run", state, began=BEGAN, took=1.44)
+        assert line == f"2026-11-29 16:00 {what}, 1.4 s"
+    unknown = describe_audit(tmp_path / "away.yaml", "a run", None, began=BEGAN, took=1.44)
+    assert "its end is unknown" in unknown
+
+
+def test_a_drill_is_done_or_says_why_not() -> None:
+    """It is told apart from an audit."""
+    done = describe_drill(Completed(), began=BEGAN, took=52)
+    assert done == "2026-11-29 16:00 drill: done, 52 s"
+    crashed = describe_drill(Crashed(message="gone"), began=BEGAN, took=52)
+    assert crashed == "2026-11-29 16:00 drill: crashed: gone, 52 s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2.13, "2.1 s"), (9.96, "10 s"), (21.4, "21 s"), (200, "3 min 20 s"), (7200, "120 min 0 s")],
+)
+def test_seconds_are_as_coarse_as_they_are_long(seconds: float, words: str) -> None:
+    """A tenth of one matters below ten alone."""
+    assert format_seconds(seconds) == words
