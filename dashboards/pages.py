@@ -27,6 +27,7 @@ from poisonwatch.reports.templating import (
 )
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.display import make_visible
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 LINES_PER_PAGE = 50  # lines of a table
 LONGEST_FIELD = 2000  # characters of a note
@@ -89,10 +90,11 @@ class Desk:
     def _inode(self) -> int | None:
         """Which file the ledger is; None where it is none, or not there."""
         place = parse_database_url(self.config.state, "state")
-        if place.get_backend_name() != "sqlite" or not place.database:
+        file = find_sqlite_file(place.database)
+        if place.get_backend_name() != "sqlite" or file is None:
             return None
         with suppress(OSError):
-            return Path(place.database).stat().st_ino
+            return file.stat().st_ino
         return None
 
 

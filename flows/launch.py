@@ -46,6 +46,8 @@ from poisonwatch.run_directory.layout import choose_run_dir
 R = TypeVar("R")
 
 EXPECTED = (PoisonwatchError, httpx.TransportError)
+# Loggers of what our flows and tasks do, rather than Prefect itself.
+RUNS = ("prefect.engine", "prefect.flow_runs", "prefect.task_runs")
 
 
 @dataclass
@@ -60,14 +62,17 @@ class Connection:
 connection = Connection()
 
 
-class _ExpectedErrors(logging.Filter):
-    """Keeps tracebacks of errors that the command line explains in one line off the terminal; the
+class _ToldErrors(logging.Filter):
+    """Keeps tracebacks of errors that the command line tells of in one line off the terminal; the
     server still gets them.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown: of warnings and errors, those that nobody else explains."""
         if record.levelno < logging.WARNING:
+            return False
+        # whatever ends a task or a flow ends the command, or is one of its warnings
+        if record.exc_info and record.name.startswith(RUNS):
             return False
         if record.exc_info and isinstance(record.exc_info[1], EXPECTED):
             return False
@@ -189,6 +194,6 @@ def _quieten_prefect() -> None:
     for name in ("root", *logging.Logger.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PrefectConsoleHandler):
-                handler.addFilter(_ExpectedErrors())
+                handler.addFilter(_ToldErrors())
     # where the server goes away, one line of ours says so
     logging.getLogger("prefect.events.clients").setLevel(logging.CRITICAL)

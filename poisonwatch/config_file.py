@@ -5,6 +5,7 @@ means the same wherever it is run from.
 """
 
 import difflib
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from poisonwatch.text.display import excerpt
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import redact_url
 from poisonwatch.text.safe_yaml import YamlError, parse_yaml, read_yaml_text
+from poisonwatch.text.sqlite_files import place_sqlite_file
 
 # Settings that may hold passwords: an error never repeats them.
 SECRET_SETTINGS = {"alerts", "dashboard", "mlflow_ui", "sentinels", "signing", "state", "tracking"}
@@ -151,7 +153,11 @@ def _make_absolute(path: str, folder: Path, key: str) -> str:
     expanded = expand_variables(path, key)
     if "://" in expanded or Path(expanded).is_absolute():
         return path
-    return str(folder / Path(path).expanduser())
+    whole = folder / Path(path).expanduser()
+    # The folder's own name is no pattern, whatever stands in it.
+    if not set("*?[").isdisjoint(expanded) and whole.is_relative_to(folder) and not whole.exists():
+        return str(Path(glob.escape(str(folder))) / path)
+    return str(whole)
 
 
 def _make_sqlite_absolute(url: str, folder: Path, key: str) -> str:
@@ -166,7 +172,7 @@ def _make_sqlite_absolute(url: str, folder: Path, key: str) -> str:
         raise ConfigError(
             f"{key}: {url} holds a relative path: make it absolute, or write sqlite:///${{NAME}}"
         )
-    return url.replace(":///", f":///{folder}/", 1)
+    return place_sqlite_file(url, str(folder))
 
 
 def _resolve_template(place: str | None, folder: Path) -> str | None:

@@ -7,7 +7,9 @@ that command needs it, so that neither `--help` nor whoever only asks the ledger
 
 import ast
 import errno
+import functools
 import os
+import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,9 @@ from poisonwatch.permissions import restrict_process
 # as shells call what a signal ended: 128 and its number
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+# What a full disk says, and a quota that is used up.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # The modules of commands, below `poisonwatch`: each public function with an example is a command.
 # By their names, since flows and dashboards do not import each other.
@@ -95,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     anything else.
     """
     interrupt.install_handler()
-    sys.excepthook = _print_crash
+    sys.excepthook = functools.partial(_tell_of_crash, arguments)
     try:
         restrict_process()
         spare_loopback()
@@ -110,15 +115,13 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         complain("interrupted; nothing was left half-written")
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever reads the output, such as head, has seen enough. Without this the interpreter
-        # complains when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except OSError as error:
-        if error.errno != errno.ENOSPC and error.filename is None:
-            raise
-        complain(_describe_os_error(error))
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _has_reader_gone():
+            # Whoever reads the output, such as head, has seen enough. Without this the interpreter
+            # complains when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        complain(_describe_unexpected(error, arguments))
         code = 1
     # Asked of sys.modules, since a command that never started a flow must not import Prefect here.
     launch = sys.modules.get("poisonwatch.flows.launch")
@@ -128,25 +131,42 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
-def _describe_os_error(error: OSError) -> str:
-    place = error.filename or "no file named"
-    if error.errno == errno.ENOSPC:
-        return f"the disk is full ({place}): free space and run again"
-    what = error.strerror or type(error).__name__
-    return f"{what} ({place}): check the path and its permissions and run again"
+def _has_reader_gone() -> bool:
+    """Whether nobody reads the output any more: a server that went away breaks a pipe, too."""
+    watched = select.poll()
+    watched.register(sys.stdout, 0)
+    return bool(watched.poll(0))
 
 
-def _print_crash(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+def _describe_unexpected(error: BaseException, arguments: list[str] | None) -> str:
+    """The line of an error that nothing of ours raised: what the system says of a file, or where
+    the traceback is.
+    """
+    if isinstance(error, OSError):
+        if error.errno in FULL:
+            place = error.filename or "no file named"
+            return f"the disk is full ({place}): free space and run again"
+        # A folder where a file should be, and the like: the user's to mend, and no fault of ours.
+        if error.filename is not None:
+            what = error.strerror or type(error).__name__
+            return f"{what} ({error.filename}): check the path and its permissions and run again"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: end other programs, or take a machine with more"
+    from poisonwatch.flows.cli.crash import write_crash
+
+    return write_crash(error, sys.argv[1:] if arguments is None else arguments)
+
+
+def _tell_of_crash(
+    arguments: list[str] | None,
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
 ) -> None:
-    """The traceback of an error that nobody expected, without what addresses in it hold."""
-    import traceback
-
-    from poisonwatch.text.display import make_visible
-    from poisonwatch.text.redaction import redact_url
-
-    for line in traceback.format_exception(kind, error, trace):
-        print(make_visible(redact_url(line.rstrip("\n"))), file=sys.stderr)
+    """What `main` lets through, as where a signal comes while it already says what happened."""
+    if not issubclass(kind, Exception):
+        return sys.__excepthook__(kind, error, trace)
+    return complain(_describe_unexpected(error, arguments))
 
 
 def complain(message: str) -> None:

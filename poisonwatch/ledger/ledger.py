@@ -36,6 +36,7 @@ from poisonwatch.ledger.tables import LOCK_WAIT_S, audits, connect_database, ver
 from poisonwatch.permissions import read_umask
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import Secrets, conceal
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 T = TypeVar("T")
 LEDGER_LOCK_NUMBER = 0x706F69736F6E  # PostgreSQL's advisory lock of this name
@@ -209,7 +210,8 @@ class Ledger:
         """
         address = parse_database_url(url, "state")
         is_sqlite = address.get_backend_name() == "sqlite"
-        if is_sqlite and not Path(address.database or "").is_file():
+        file = find_sqlite_file(address.database) or Path()
+        if is_sqlite and not file.is_file():
             raise InputError(
                 f"there is no ledger at {conceal(url, url)}: no audit has run; "
                 "run `poisonwatch audit` first"
@@ -283,9 +285,9 @@ class Ledger:
 
     @contextmanager
     def _lock_file(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        path = self.engine.url.database
+        path = find_sqlite_file(self.engine.url.database)
         # Nobody else can open a ledger in memory.
-        if path in (None, "", ":memory:"):
+        if path is None:
             yield
             return
         lock = FileLock(f"{path}.lock", mode=0o666 & ~read_umask())

@@ -43,6 +43,7 @@ from poisonwatch.ledger.outbox_tables import outages as outages
 from poisonwatch.permissions import make_private_file, make_private_folder
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import Secrets, conceal
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 LOCK_WAIT_S = 120  # for another process's transaction on SQLite
 
@@ -315,12 +316,11 @@ def _describe_failure(url: str, error: BaseException) -> str:
 
 
 def _set_up_sqlite(engine: Engine) -> None:
-    if engine.url.database not in (None, "", ":memory:"):
-        path = Path(str(engine.url.database))
+    path = find_sqlite_file(engine.url.database)
+    if path is not None:
         # One that is there keeps its rights. What SQLite writes beside it has those of the file.
-        if not engine.url.database.startswith("file:"):
-            make_private_folder(path.parent)
-            make_private_file(path)
+        make_private_folder(path.parent)
+        make_private_file(path)
 
     @event.listens_for(engine, "connect")
     def _set_pragmas(connection: sqlite3.Connection, _: Any) -> None:

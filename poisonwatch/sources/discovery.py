@@ -5,6 +5,7 @@ Names that begin with . or _ are hidden, here as for Spark, pyarrow and `dataset
 named itself is read whatever its name. A folder that `datasets` saved is read as it says itself.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ _CATALOGUE = (
     "LLaMA-Factory's list of data sets: its columns and tags say how they are read, unless "
     "`source.format` or `source.fields` does"
 )
+# A character of patterns that stands for itself.
+_ESCAPED = re.compile(r"\[([*?[])\]")
 _DESCRIPTION = "describes a data set and holds no rows"
 
 
@@ -334,10 +337,11 @@ def split_glob(pattern: str) -> tuple[str, list[str]]:
     """The folder that a glob starts in, and the names in it that ask for hidden files."""
     parts = pattern.split("/")
     first = 0
-    while set("*?[").isdisjoint(parts[first]):
+    while set("*?[").isdisjoint(_ESCAPED.sub("", parts[first])):
         first += 1
     asked = [part for part in parts[first:] if part.startswith(HIDDEN)]
-    return "/".join(parts[:first]) or "/", asked
+    folder = "/".join(_ESCAPED.sub(r"\1", part) for part in parts[:first])
+    return folder or "/", asked
 
 
 def make_nothing_found_error(

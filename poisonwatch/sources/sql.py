@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -49,6 +48,7 @@ from poisonwatch.sources.json_row import dump_compact, make_json_row
 from poisonwatch.text.addresses import HIDDEN
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.environment import expand_variables, open_variables, refuse_hidden
+from poisonwatch.text.sqlite_files import find_sqlite_file
 from poisonwatch.text.statements import find_literals, hide_literals
 
 CONNECT_TIMEOUT_SECONDS = 30  # that a PostgreSQL server may take to answer
@@ -312,9 +312,9 @@ def _find_first_word(query: str) -> str:
 
 def _refuse_missing_file(url: URL, place: str, key: str) -> None:
     """SQLite makes a database that is not there, and waits for a pipe for ever."""
-    path = Path(url.database or "")
-    # Without a name it is in memory; file: is a URI with options of SQLite's own.
-    if url.database and not url.database.startswith("file:") and not path.is_file():
+    path = find_sqlite_file(url.database)
+    # Without a name it is in memory; SQLite's own options may keep it there, too, or not make it.
+    if path is not None and "mode" not in url.query and not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise SourceError(f"{place} {what}: check `{key}.sql` {RELATIVE_PATHS}")
 

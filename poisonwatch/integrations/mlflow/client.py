@@ -4,8 +4,13 @@ Only `MlflowClient` with an explicit run id is used: the fluent API keeps its ac
 and tasks may run in any.
 """
 
+import atexit
 import logging
 import os
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -15,6 +20,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.text.environment import open_variables
 from poisonwatch.text.redaction import show_place
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 # MLflow's own errors, those of a SQLite store that this process opens itself, and those of sockets
 # and of folders of artifacts.
@@ -39,8 +45,29 @@ def make_mlflow_client(config: AuditConfig) -> MlflowClient:
     """A client of the audit's tracking server, whose model registry is used too, whatever this
     process or its environment have set.
     """
-    uri = open_variables(config.tracking, "tracking")
+    uri = get_store_uri(config)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def get_store_uri(config: AuditConfig) -> str:
+    """The audit's tracking server as MLflow is to be told of it."""
+    uri = open_variables(config.tracking, "tracking")
+    scheme, _, place = uri.partition(":///")
+    # MLflow takes SQLite's own form for a folder of that name, and makes it.
+    file = find_sqlite_file(place)
+    if scheme != "sqlite" or file is None or not place.startswith("file:"):
+        return uri
+    return f"sqlite:///{_link_folder(file.parent)}/{file.name}"
+
+
+@cache
+def _link_folder(folder: Path) -> Path:
+    """A link to a folder whose name no address of MLflow's can hold, for this process."""
+    above = Path(mkdtemp(prefix="poisonwatch-"))
+    atexit.register(shutil.rmtree, above, ignore_errors=True)
+    link = above / "tracking"
+    link.symlink_to(folder.absolute(), target_is_directory=True)
+    return link
 
 
 def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> OperationError:

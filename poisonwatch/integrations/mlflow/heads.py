@@ -2,8 +2,6 @@
 should somebody cut the ledger off, or put another in its place.
 """
 
-from pathlib import Path
-
 from mlflow import MlflowClient
 
 from poisonwatch.config import AuditConfig
@@ -17,6 +15,7 @@ from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head
 from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 CHAIN = "poisonwatch.chain"  # tag of runs
 RUNS_PER_PAGE = 1000
@@ -38,8 +37,9 @@ def check_heads(ledger: Ledger, config: AuditConfig) -> tuple[int, list[Differen
     does not hold. Raises OperationError where the server cannot be used.
     """
     # To ask MLflow for a store that is not there makes one.
-    store = expand_variables(config.tracking, "tracking").partition("sqlite:///")[2]
-    if store and not Path(store).is_file():
+    place = expand_variables(config.tracking, "tracking").partition("sqlite:///")[2]
+    store = find_sqlite_file(place.partition("?")[0])
+    if store is not None and not store.is_file():
         return 0, []
     try:
         heads = _list_heads(make_mlflow_client(config), config.name)

@@ -18,6 +18,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.client import (
     UNAVAILABLE,
+    get_store_uri,
     make_mlflow_client,
     make_mlflow_error,
 )
@@ -35,7 +36,6 @@ from poisonwatch.ledger.reviews import (
     record_answer,
 )
 from poisonwatch.text.display import excerpt, make_visible
-from poisonwatch.text.environment import open_variables
 from poisonwatch.text.redaction import show_place
 
 QUESTION = "verdict"  # the name of the assessment that a person makes
@@ -101,7 +101,7 @@ def use_review_client(config: AuditConfig) -> Iterator[tuple[TracingClient, str]
         raise _make_too_old_error(config)
     try:
         experiment_id = find_or_create_experiment(make_mlflow_client(config), config)
-        yield TracingClient(open_variables(config.tracking, "tracking")), experiment_id
+        yield TracingClient(get_store_uri(config)), experiment_id
     except NotImplementedError:
         # A store that knows no reviews, as a folder of files.
         raise _make_too_old_error(config) from None

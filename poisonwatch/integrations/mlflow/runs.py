@@ -5,7 +5,6 @@ of them.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -19,6 +18,7 @@ from poisonwatch.integrations.mlflow.client import (
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.reports.links import make_mlflow_run_url
 from poisonwatch.text.environment import open_variables
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,9 @@ def to_milliseconds(time: str) -> int:
 def _locate_artifacts(config: AuditConfig) -> str | None:
     """Artifacts of a SQLite store lie in `mlartifacts` next to it; a server decides for itself."""
     tracking = open_variables(config.tracking, "tracking")
-    if not tracking.startswith("sqlite:///"):
+    scheme, _, place = tracking.partition(":///")
+    file = find_sqlite_file(place.partition("?")[0])
+    if scheme != "sqlite" or file is None:
         return None
     # Left to itself MLflow takes the folder in which the audit happens to be started.
-    return (Path(tracking.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    return (file.resolve().parent / "mlartifacts").as_uri()
