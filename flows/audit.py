@@ -24,6 +24,7 @@ from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
+from poisonwatch.integrations.mlflow.upload import IncompleteUploadError
 from poisonwatch.integrations.ray.cluster import require_ray
 from poisonwatch.ledger.audits import commit_audit, open_audit
 from poisonwatch.ledger.batches import (
@@ -235,7 +236,8 @@ def notify_all(
         "track": engine.attempt(track, ledger, config),
     }
     # rows are put up for review beside the audit's run, which is there once it was tracked
-    if config.review and notified["track"] is not None:
+    was_reached = isinstance(engine.failed.get(track.name), IncompleteUploadError)
+    if config.review and (notified["track"] is not None or was_reached):
         notified["queue_reviews"] = engine.attempt(queue_reviews, ledger, config)
     if prefect:
         notified["publish"] = engine.attempt(publish, ledger, config)

@@ -67,7 +67,8 @@ class AuditOutcome:
 class Engine:
     """Calls tasks, timing each: through Prefect, or `inline` as plain functions, not retried.
 
-    `attempts` has what failed within tasks, beside the verdicts; `warnings` has tasks that failed.
+    `attempts` has what failed within tasks, beside the verdicts; `warnings` has tasks that failed,
+    and `failed` their last errors by name.
     No error that leaves a task holds any of the `secrets`: Prefect's server stores what it says.
     """
 
@@ -77,6 +78,7 @@ class Engine:
         self.attempts = Attempts()
         self.attempts.secrets = secrets or Secrets()
         self.warnings: list[str] = []
+        self.failed: dict[str, Exception] = {}
 
     def __call__(self, task: Task[..., R], *args: Any) -> R:
         """Call a task, and note what it cost under its name."""
@@ -93,12 +95,14 @@ class Engine:
         try:
             return self(task, *args)
         except PoisonwatchError as error:
+            self.failed[task.name] = error
             warning = str(error)
         except Exception as error:
             # Prefect's own server, and none of the task's: whoever started the flow goes on
             # without it
             if not self.inline and is_server_gone(error):
                 raise
+            self.failed[task.name] = error
             why = self.attempts.describe(error)
             if is_refused(error):
                 why = describe_server_trouble(error, str(PREFECT_API_URL.value()))

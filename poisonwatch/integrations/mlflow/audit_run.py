@@ -68,8 +68,8 @@ FLAGS_SHOWN = 1000  # a browser loads the table whole
 def fill_run(
     client: MlflowClient, run_id: str, past: PastAudit, ledger: Ledger, config: AuditConfig
 ) -> None:
-    """Tags, parameters, data sets, counts, costs, learning curve, flags, plots and the report of an
-    audit that came to its results.
+    """Tags, parameters, data sets, counts, costs and the learning curve of an audit that came to
+    its results.
     """
     summary, settings = past.summary, read_run_settings(past.run_dir)
     log_values(
@@ -92,7 +92,6 @@ def fill_run(
     # MLflow refuses a request without any.
     if datasets := list(build_datasets(past, settings)):
         client.log_inputs(run_id, datasets=datasets)
-    _log_files(client, run_id, past.run_dir)
 
 
 def read_run_settings(run_dir: Path) -> dict[str, Any]:
@@ -221,8 +220,8 @@ def _describe_audit(summary: Mapping[str, Any], dashboard: str | None) -> str:
     return "\n".join(lines)
 
 
-def _log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
-    """The files of a run directory; those that it lacks are left out."""
+def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """The files of a run directory: flags, plots, the report; those that it lacks are left out."""
     if (folder / "flags.jsonl").exists():
         _log_flags(client, run_id, folder / "flags.jsonl")
     for name in UPLOADED_FILES:

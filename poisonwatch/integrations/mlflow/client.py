@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,9 +23,9 @@ from poisonwatch.text.environment import open_variables
 from poisonwatch.text.redaction import show_place
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
-# MLflow's own errors, those of a SQLite store that this process opens itself, and those of sockets
-# and of folders of artifacts.
-UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
+# MLflow's own errors, those of a database that this process opens itself (its driver missing, its
+# tables somebody else's), and those of sockets and of folders of artifacts.
+UNAVAILABLE = (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError)
 
 # MLflow's own patience with a server that is down is four minutes a request; what an audit owes is
 # sent with the next one.
@@ -76,6 +77,12 @@ def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> O
     if "Max retries exceeded" in str(error):
         return OperationError(
             f"{server} cannot be reached: start it, and `poisonwatch sync` tells it what it missed"
+        )
+    if isinstance(error, CommandError):
+        return OperationError(
+            f"{server} {what}: its database is of a newer MLflow, or of another program "
+            f"({config.find_secrets().conceal_error(error)}); upgrade MLflow here, or give "
+            "`tracking` a database of its own"
         )
     # MLflow's messages repeat the address, at times with the password.
     return OperationError(f"{server} {what}: {config.find_secrets().conceal_error(error)}")

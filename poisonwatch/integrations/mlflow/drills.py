@@ -8,6 +8,11 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.integrations.mlflow.artifacts import (
+    ArtifactsError,
+    make_artifacts_error,
+    using_artifacts,
+)
 from poisonwatch.integrations.mlflow.client import (
     UNAVAILABLE,
     make_mlflow_client,
@@ -39,10 +44,13 @@ def upload_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) -
         )
         for power in report["powers"]:
             _upload_power(client, config, report, power)
-        for name in ("config.yaml", "drill.json"):
-            client.log_artifact(run_id, str(folder / name))
+        with using_artifacts(client.get_run(run_id).info.artifact_uri):
+            for name in ("config.yaml", "drill.json"):
+                client.log_artifact(run_id, str(folder / name))
         # Last: a run that is not finished is one that lacks something.
         client.set_terminated(run_id, "FINISHED")
+    except ArtifactsError as error:
+        raise make_artifacts_error(config, error) from None
     except UNAVAILABLE as error:
         raise make_mlflow_error(config, "failed", error) from None
 

@@ -28,6 +28,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.types.schema import ColSpec, Schema
 
 from poisonwatch.errors import OperationError
+from poisonwatch.integrations.mlflow.artifacts import ArtifactsError, using_artifacts
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE, compute_seal
@@ -150,8 +151,9 @@ def _log_operators(
         # Run directories of earlier versions have no checksums.
         checksums = past.run_dir / CHECKSUMS_FILE
         sealed = [checksums] if checksums.exists() else []
-        for path in (*(past.run_dir / name for name in EXPLAINING_FILES), *sealed, description):
-            client.log_model_artifact(model.model_id, str(path))
+        with using_artifacts(model.artifact_location):
+            for path in (*(past.run_dir / name for name in EXPLAINING_FILES), *sealed, description):
+                client.log_model_artifact(model.model_id, str(path))
     # Ready comes last: until then the next upload sends the files once more.
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -248,8 +250,11 @@ def _delete_version(client: MlflowClient, name: str, version: ModelVersion) -> N
     # Files first and the version last: what breaks off is finished with the next version.
     source = str(version.source)
     try:
-        get_artifact_repository(source, tracking_uri=client.tracking_uri).delete_artifacts()
-    except NotImplementedError:
+        with using_artifacts(source):
+            get_artifact_repository(source, tracking_uri=client.tracking_uri).delete_artifacts()
+    except ArtifactsError as error:
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
         logger.warning(
             "the files of version %s of %s stay at %s, which can delete none",
             version.version,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.client import (
     UNAVAILABLE,
     make_mlflow_client,
@@ -18,6 +19,7 @@ from poisonwatch.integrations.mlflow.client import (
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.reports.links import make_mlflow_run_url
 from poisonwatch.text.environment import open_variables
+from poisonwatch.text.redaction import show_place
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
 
@@ -103,8 +105,17 @@ def close_run(client: MlflowClient, run: Run, past: PastAudit, status: str) -> N
 
 
 def find_or_create_experiment(client: MlflowClient, config: AuditConfig) -> str:
-    """The id of the experiment named like the audit, created where there is none."""
+    """The id of the experiment named like the audit, created where there is none. Raises
+    OperationError where somebody deleted it: MLflow keeps it, and its name, for a while.
+    """
     experiment = client.get_experiment_by_name(config.name)
+    if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
+        server = show_place(config.tracking, of_server=True)
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise OperationError(
+            f"the experiment {config.name} was deleted in MLflow at {server}: bring it back "
+            f"(MLFLOW_TRACKING_URI={server} {restore}), or give the audit another `name`"
+        )
     if experiment is not None:
         return str(experiment.experiment_id)
     return str(client.create_experiment(config.name, _locate_artifacts(config)))

@@ -3,19 +3,30 @@ and a point of the trend.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import RunError
-from poisonwatch.integrations.mlflow.audit_run import compute_headline_metrics, fill_run
+from poisonwatch.errors import OperationError, PoisonwatchError, RunError
+from poisonwatch.integrations.mlflow.artifacts import (
+    ArtifactsError,
+    is_too_large,
+    make_artifacts_error,
+    using_artifacts,
+)
+from poisonwatch.integrations.mlflow.audit_run import (
+    compute_headline_metrics,
+    fill_run,
+    log_files,
+)
 from poisonwatch.integrations.mlflow.client import (
     UNAVAILABLE,
     make_mlflow_client,
@@ -37,78 +48,162 @@ from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.run_directory.checksums import compute_seal, require_unchanged_run
 from poisonwatch.run_directory.seals import find_seal
 
+# A run's tag that says what an upload left out: its files, or its operators alone.
+MISSING = "poisonwatch.missing"
+FILES, OPERATORS = "files", "operators"
 TREND_NOTE = (
     "One point an audit, at the audit's number in the ledger. "
     "`calibration` is expected at .05, `flag_rate` near 0."
 )
 
 
-def upload_pending(ledger: Ledger, config: AuditConfig) -> int:
-    """Fill and close the MLflow run of every audit that owes it, oldest first: how many.
+class IncompleteUploadError(OperationError):
+    """The server is there, and lacks some of what it is owed."""
 
-    Ids of run and experiment go into the ledger's summary. An audit that MLflow refuses, or whose
-    run directory is not what it wrote, does not keep back those after it. Raises OperationError
-    where the server cannot be used, or refused something, and RunError for such a run directory.
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An audit whose run is told all but the operators: the `ids` that its summary is to name; none
+    where there is no run. `lacked` is what an earlier upload left out.
+    """
+
+    past: PastAudit
+    ids: Mapping[str, str]
+    lacked: str | None = None
+
+
+def upload_pending(ledger: Ledger, config: AuditConfig) -> int:
+    """Fill and close the MLflow run of every audit that owes it, oldest first, and register the
+    operators last: how many.
+
+    Ids of run and experiment go into the ledger's summary. An audit that MLflow refuses, whose
+    files find no place, or whose run directory is not what it wrote, does not keep back those after
+    it. Raises OperationError where the server cannot be used, IncompleteUploadError where it took
+    some of it, and RunError for such a run directory.
     """
     pending = list_pending_audits(ledger, config.name, MLFLOW)
-    refused: MlflowException | None = None
-    changed: RunError | None = None
     try:
-        client = make_mlflow_client(config)
+        upload = _Upload(make_mlflow_client(config), ledger, config)
+        told: list[_Told] = []
         for past in pending:
-            try:
-                ids = upload_audit(client, config, ledger, past)
-            except MlflowException as error:
-                # A value that MLflow will never take, as a parameter that somebody gave the run
-                # before. All else may be the server's trouble, which the next audit would share.
-                if error.error_code != "INVALID_PARAMETER_VALUE":
-                    raise
-                refused = refused or error
-                continue
-            except RunError as error:
-                changed = changed or error
-                continue
-            mark_audit_delivered(ledger, past.number, MLFLOW, ids)
+            with upload.going_on():
+                told.append(upload.tell(past))
+        # They may take hundreds of megabytes, and be refused for it: all else is there by then.
+        for one in told:
+            with upload.going_on():
+                upload.register(one)
     except UNAVAILABLE as error:
         raise make_mlflow_error(config, "failed", error) from None
-    if refused is not None:
-        raise make_mlflow_error(config, "refused an audit", refused) from refused
-    if changed is not None:
-        raise changed
+    upload.raise_troubles()
     return len(pending)
 
 
-def upload_audit(
-    client: MlflowClient, config: AuditConfig, ledger: Ledger, past: PastAudit
-) -> dict[str, Any]:
-    """Bring an audit's run to its end, and everything that follows from it: the ids that its
-    summary is to name.
-    """
-    experiment_id = find_or_create_experiment(client, config)
-    tags = {"poisonwatch.audit_id": past.audit_id, "poisonwatch.kind": "audit"}
-    if not past.has_results:
-        # It was cut short: its run is closed if there is one, and none is made for it.
-        for run in find_tagged_runs(client, experiment_id, tags):
-            client.set_tag(run.info.run_id, "poisonwatch.state", past.state)
-            close_run(client, run, past, "KILLED")
-        return {}
-    run = find_or_create_run(
-        client, experiment_id, tags, name=past.audit_id, started_at=past.started_at
-    )
-    run_id, ids = str(run.info.run_id), list_run_ids(run)
-    past = replace(past, summary={**past.summary, **ids})
-    # On another machine there is nothing to check, nor to upload.
-    if past.run_dir.is_dir():
-        require_unchanged_run(past.run_dir, find_seal(ledger, past.audit_id))
-    # Before the files go up: summary.json is one of them. A sealed one stays as the audit wrote it,
-    # with the ids of a server that was there; the ledger's summary has them in any case.
-    if compute_seal(past.run_dir) is None:
-        _update_summary(past.run_dir / "summary.json", ids)
-    fill_run(client, run_id, past, ledger=ledger, config=config)
-    register_operators(client, experiment_id, run_id, past, ledger)
-    close_run(client, run, past, "FINISHED")
-    _extend_trend(client, experiment_id, past)
-    return ids
+class _Upload:
+    """One round of it, and its troubles."""
+
+    def __init__(self, client: MlflowClient, ledger: Ledger, config: AuditConfig) -> None:
+        self._client, self._ledger, self._config = client, ledger, config
+        # The place of the artifacts, where it takes nothing: it is not asked again.
+        self._closed: ArtifactsError | None = None
+        # The first of each kind: the others say the same.
+        self._troubles: dict[str, PoisonwatchError] = {}
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """What keeps one audit from MLflow is kept for the end."""
+        try:
+            yield
+        except ArtifactsError as error:
+            if not error.is_too_large:
+                self._closed = error
+            kind = f"files {error.is_too_large}"
+            self._troubles.setdefault(kind, make_artifacts_error(self._config, error))
+        except RunError as error:
+            self._troubles.setdefault("run", error)
+        except MlflowException as error:
+            # A value that MLflow will never take, as a parameter that somebody gave the run before.
+            # All else may be the server's trouble, which the next audit would share.
+            if error.error_code != "INVALID_PARAMETER_VALUE" and not is_too_large(error):
+                raise
+            refused = make_mlflow_error(self._config, "refused an audit", error)
+            self._troubles.setdefault("refused", refused)
+
+    def raise_troubles(self) -> None:
+        """Raises RunError or IncompleteUploadError where there were any."""
+        troubles = list(self._troubles.values())
+        if not troubles:
+            return
+        if len(troubles) == 1 and isinstance(troubles[0], RunError):
+            raise troubles[0]
+        raise IncompleteUploadError("; ".join(map(str, troubles)))
+
+    def tell(self, past: PastAudit) -> _Told:
+        """Bring an audit's run to its end, and everything that follows from it but the operators.
+
+        Raises ArtifactsError where its files find no place: the run stays open, with all else.
+        """
+        client = self._client
+        experiment_id = find_or_create_experiment(client, self._config)
+        tags = {"poisonwatch.audit_id": past.audit_id, "poisonwatch.kind": "audit"}
+        if not past.has_results:
+            # It was cut short: its run is closed if there is one, and none is made for it.
+            for run in find_tagged_runs(client, experiment_id, tags):
+                client.set_tag(run.info.run_id, "poisonwatch.state", past.state)
+                close_run(client, run, past, "KILLED")
+            return _Told(past, {})
+        run = find_or_create_run(
+            client, experiment_id, tags, name=past.audit_id, started_at=past.started_at
+        )
+        told = _Told(past, list_run_ids(run), run.data.tags.get(MISSING))
+        if told.lacked == OPERATORS and run.info.status == "FINISHED":
+            return told
+        if told.lacked == FILES and self._closed is not None:
+            raise self._closed
+        self._fill(run, told)
+        close_run(client, run, past, "FINISHED")
+        return told
+
+    def _fill(self, run: Run, told: _Told) -> None:
+        client, run_id = self._client, run.info.run_id
+        past = replace(told.past, summary={**told.past.summary, **told.ids})
+        # On another machine there is nothing to check, nor to upload.
+        if past.run_dir.is_dir():
+            require_unchanged_run(past.run_dir, find_seal(self._ledger, past.audit_id))
+        # Before the files go up: summary.json is one of them. A sealed one stays as the audit wrote
+        # it, with the ids of a server that was there; the ledger's summary has them in any case.
+        if compute_seal(past.run_dir) is None:
+            _update_summary(past.run_dir / "summary.json", told.ids)
+        fill_run(client, run_id, past, ledger=self._ledger, config=self._config)
+        _extend_trend(client, run.info.experiment_id, past)
+        if not past.run_dir.is_dir():
+            return
+        with self._noting(told, FILES), using_artifacts(run.info.artifact_uri):
+            log_files(client, run_id, past.run_dir)
+
+    def register(self, told: _Told) -> None:
+        """Register the operators, and mark the audit as delivered. Raises ArtifactsError where they
+        find no place: it stays owed.
+        """
+        if told.ids:
+            experiment_id, run_id = told.ids["mlflow_experiment_id"], told.ids["mlflow_run_id"]
+            with self._noting(told, OPERATORS):
+                register_operators(
+                    self._client, experiment_id, run_id, told.past, self._ledger
+                )
+            if told.lacked is not None:
+                self._client.delete_tag(run_id, MISSING)
+        mark_audit_delivered(self._ledger, told.past.number, MLFLOW, told.ids)
+
+    @contextmanager
+    def _noting(self, told: _Told, what: str) -> Iterator[None]:
+        """Files are sent inside, if their place takes any; where it does not, the run says so."""
+        try:
+            if self._closed is not None:
+                raise self._closed
+            yield
+        except ArtifactsError:
+            self._client.set_tag(told.ids["mlflow_run_id"], MISSING, what)
+            raise
 
 
 def _update_summary(path: Path, ids: Mapping[str, str]) -> None:
