@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from poisonwatch.text.redaction import show_place
-from poisonwatch.text.secrets import Secrets
+from poisonwatch.text.secrets import Secrets, recall_secrets
 
 
 class Section(BaseModel):
@@ -123,7 +123,7 @@ class SourceConfig(Section):
             shown = str(Path(path).relative_to(self._base_folder))
         # A file's own name may look like anything: of it, only what is known is taken out.
         if self.path and ("${" in self.path or "://" in self.path):
-            shown = Secrets((self.path,)).conceal_known(shown)
+            shown = recall_secrets(self.path).conceal_known(shown)
         if "://" in shown:
             shown = show_place(shown)
         return shown

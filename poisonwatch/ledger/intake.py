@@ -26,7 +26,7 @@ from poisonwatch.ledger.file_intake import (
     FileIngest,
     IngestStats,
 )
-from poisonwatch.ledger.ledger import Ledger, now
+from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, now
 from poisonwatch.ledger.pull_records import (
     FILES_PER_RECORD,
     PULL,
@@ -38,6 +38,7 @@ from poisonwatch.ledger.records import sign_record
 from poisonwatch.ledger.tables import files
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.ahead import ReadAhead
 from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.open import open_source
 
@@ -63,30 +64,68 @@ def ingest(
     stats = IngestStats(passed_over=found.passed_over)
     readings: list[FileReading] = []
     told = attempts or Attempts()
-    left = deque(found.units)
-    while left:
-        failure = None
-        with ledger.write(repeatable=True) as connection:
-            group = _FileGroup(connection, audit, source, stats, progress)
-            while left and not group.is_full:
-                # An error in a file leaves those before it in.
-                try:
-                    group.take(left.popleft())
-                except BaseException as error:
-                    if not group.entries:
-                        raise
-                    failure = error
-                    break
-            readings += group.readings
-            _record_pull(connection, ledger, audit, group.entries, told)
-        if failure is not None:
-            raise failure
+    with ReadAhead() as ahead:
+        left = _FilesLeft(found.units, audit, source, ahead)
+        while left:
+            failure = None
+            with ledger.write(repeatable=True) as connection:
+                left.look_ahead(connection)
+                group = _FileGroup(connection, audit, source, stats, progress)
+                while left and not group.is_full:
+                    # An error in a file leaves those before it in.
+                    try:
+                        group.take(*left.pop())
+                    except BaseException as error:
+                        if not group.entries:
+                            raise
+                        failure = error
+                        break
+                readings += group.readings
+                _record_pull(connection, ledger, audit, group.entries, told)
+            if failure is not None:
+                raise failure
     _mark_gone(ledger, audit, {file.name for file in found.units}, told)
     # Where all that was read was new, nothing can be a copy.
     if stats.read > stats.new + stats.variants:
         with ledger.read() as connection:
             stats.copies = count_copies(connection, audit, readings)
     return stats
+
+
+class _FilesLeft:
+    """The files of a source that are still to be taken in, in order, each with what the ledger has
+    of it. Those that must be read are fetched ahead.
+    """
+
+    def __init__(
+        self, units: Sequence[SourceFile], audit: str, source: SourceConfig, ahead: ReadAhead
+    ) -> None:
+        self._units = deque(units)
+        self._audit, self._source, self._ahead = audit, source, ahead
+        self._next: deque[tuple[SourceFile, Row[Any] | None]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._units or self._next)
+
+    def look_ahead(self, connection: Connection) -> None:
+        """Look up as many files as the next two groups may take."""
+        while self._units and len(self._next) < 2 * FILES_PER_RECORD:
+            count = min(len(self._units), VALUES_PER_STATEMENT // 2)
+            some = [self._units.popleft() for _ in range(count)]
+            known = _find_files(connection, self._audit, [file.name for file in some])
+            changed = []
+            for file in some:
+                self._next.append((file, known.get(file.name)))
+                settings = _describe_reading(file.settle(self._source))
+                if not _is_unchanged(file, known.get(file.name), settings):
+                    changed.append(file)
+            self._ahead.plan(changed)
+
+    def pop(self) -> tuple[SourceFile, Row[Any] | None]:
+        """The next file, one of those that were looked up."""
+        file, known = self._next.popleft()
+        self._ahead.bring(file)
+        return file, known
 
 
 class _FileGroup:
@@ -122,13 +161,14 @@ class _FileGroup:
         is_long = time.monotonic() - self._began >= LONGEST_GROUP_S
         return is_large or has_locked or is_long
 
-    def take(self, file: SourceFile) -> None:
-        """Read a file, if it changed: all of it is in the ledger then, or nothing."""
+    def take(self, file: SourceFile, known: Row[Any] | None) -> None:
+        """Read a file, if it is not as it is `known`: all of it is in the ledger then, or
+        nothing.
+        """
         self.stats.files += 1
         self._files += 1
         settled = file.settle(self.source)
-        read_settings = json.dumps(settled.reading)
-        known = _find_file(self.connection, self.audit, file.name)
+        read_settings = _describe_reading(settled)
         if _is_unchanged(file, known, read_settings):
             self.stats.unchanged += 1
             return
@@ -175,9 +215,15 @@ def _record_pull(
             sign_record(connection, number, ledger.signer)
 
 
-def _find_file(connection: Connection, audit: str, name: str) -> Row[Any] | None:
-    query = select(files).where(files.c.audit == audit, files.c.name == name)
-    return connection.execute(query).one_or_none()
+def _find_files(connection: Connection, audit: str, names: Sequence[str]) -> dict[str, Row[Any]]:
+    """The files of an audit with these names, as the ledger has them, by name."""
+    query = select(files).where(files.c.audit == audit, files.c.name.in_(names))
+    return {row.name: row for row in connection.execute(query)}
+
+
+def _describe_reading(settled: SourceConfig) -> str:
+    """The settings that say how a file's rows are read, as JSON."""
+    return json.dumps(settled.reading)
 
 
 def _is_unchanged(file: SourceFile, known: Row[Any] | None, read_settings: str) -> bool:

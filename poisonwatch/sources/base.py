@@ -76,6 +76,8 @@ class SourceFile(ABC):
         self.fingerprint = fingerprint
         self.identity = identity
         self._reading = Reading()
+        # All of it, where it was fetched for the next reading.
+        self._content: bytes | None = None
 
     @abstractmethod
     def read(self, after: str | None = None) -> Iterator[RawRow]:
@@ -91,6 +93,21 @@ class SourceFile(ABC):
         what stands beside it may say more.
         """
         return source
+
+    @property
+    def fetched_bytes(self) -> int | None:
+        """How many bytes `fetch` brings into memory; None of a unit that is not to be fetched."""
+        return None
+
+    def fetch(self) -> None:
+        """Bring all of it into memory, for the next reading; in any thread. What goes wrong is left
+        to that reading, which asks for it as if this had not been.
+        """
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget what was fetched."""
+        self._content = None
 
     def has_mark_inside(self) -> bool:
         """Whether a byte-order mark stands inside it, as where two files of JSON were joined:

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -44,6 +43,14 @@ from poisonwatch.sources.marks import has_mark_inside
 from poisonwatch.sources.partitions import refuse_partition_fields
 from poisonwatch.sources.trees import LocalTree, RemoteTree
 from poisonwatch.sources.unpacking import Budget, UnpackingLimits, limit_rows, unpack
+from poisonwatch.sources.versions import (
+    MOST_FETCHED,
+    can_fetch,
+    compute_file_fingerprint,
+    fetch_version,
+    is_local,
+    is_web,
+)
 from poisonwatch.text.environment import open_variables
 from poisonwatch.text.redaction import show_place
 from poisonwatch.text.secrets import Secrets
@@ -51,38 +58,23 @@ from poisonwatch.text.secrets import Secrets
 # Begins what Git leaves in place of a large file that it did not fetch.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER_BYTES = 1024
-WEB_PROTOCOLS = ("http", "https")
 EXTRAS = {
     "s3": ("s3fs", "s3"),
     "s3a": ("s3fs", "s3"),
     "gs": ("gcsfs", "gcs"),
     "gcs": ("gcsfs", "gcs"),
 }
-IDENTITIES = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "Content-MD5",
-    "Digest",
-    "blob_id",
-    "CRC",
-    "Last-Modified",
-    "LastModified",
-    "mtime",
-    "created",
-)
-"""What servers tell of a file's content, the surest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where files lie: their file system, their `root` on this machine (None on a server), the
-    `setting` that names them and may hold secrets, and how much they may hold when unpacked.
+    `secrets` of the setting that names them, and how much they may hold when unpacked.
     """
 
     fs: Any
     root: Root | None
-    setting: str
+    secrets: Secrets
     limits: UnpackingLimits
 
 
@@ -100,8 +92,9 @@ class File(SourceFile):
         if place.root is not None:
             self._size = Path(path).stat().st_size
         # Behind a link a file may be called otherwise: its own name tells what it is.
-        self._type, self._compression = detect_file_type(found.path, _is_web(fs))
+        self._type, self._compression = detect_file_type(found.path, is_web(fs))
         self._settings = found.settings
+        self._info = info
         refuse_partition_fields(found.path, found.name)
 
     def settle(self, source: SourceConfig) -> SourceConfig:
@@ -112,6 +105,21 @@ class File(SourceFile):
         roles = {**self._settings["roles"], **source.roles}
         return source.model_copy(update={**self._settings, "roles": roles})
 
+    @property
+    def fetched_bytes(self) -> int | None:
+        """Small files of servers that are asked side by side, and tell a file's version."""
+        if self._place.root is not None or self.fingerprint is None or not self._size:
+            return None
+        return self._size if can_fetch(self._fs) and self._size <= MOST_FETCHED else None
+
+    def fetch(self) -> None:
+        """The whole file as it was when it was found, or nothing."""
+        # The error that counts is that of the reading.
+        with suppress(Exception):
+            content = fetch_version(self._fs, self._path, self._info)
+            if content is not None and len(content) == self._size:
+                self._content = content
+
     def read(self, after: str | None = None) -> Iterator[RawRow]:
         """The rows. Raises SourceError also where the file is another one after the reading than it
         was when it was found.
@@ -120,7 +128,7 @@ class File(SourceFile):
         failure = f"{self.name} cannot be read"
         if self._type not in JSON_TYPES:
             failure += f" as {self._type[1:]}"
-        with translate_errors(failure, Secrets((self._place.setting,)).conceal):
+        with translate_errors(failure, self._place.secrets.conceal):
             changed = False
             try:
                 yield from self._read_rows(after, reading)
@@ -131,7 +139,10 @@ class File(SourceFile):
                     changed = self._has_changed()
                 if not changed:
                     raise
-            if changed or self._has_changed():
+            finally:
+                # What was fetched is of the version that was found, whatever came since.
+                is_whole, self._content = self._content is not None, None
+            if changed or (not is_whole and self._has_changed()):
                 reading.cursor = None
                 raise SourceError(
                     f"{self.name} changed while it was read: its rows may be of two versions; "
@@ -144,18 +155,18 @@ class File(SourceFile):
             return False
         failure = f"{self.name} cannot be read"
         with (
-            translate_errors(failure, Secrets((self._place.setting,)).conceal),
+            translate_errors(failure, self._place.secrets.conceal),
             self._open() as file,
         ):
             return has_mark_inside(file)
 
     def _has_changed(self) -> bool:
-        if self.fingerprint is None:
+        if self.fingerprint is None or self._content is not None:
             return False
         # fsspec keeps listings of directories: one from before the reading would tell nothing.
         self._fs.invalidate_cache()
         info = {}
-        if not _is_local(self._fs):
+        if not is_local(self._fs):
             info = self._fs.info(self._path)
         return compute_file_fingerprint(self._fs, self._path, info) != self.fingerprint
 
@@ -195,51 +206,22 @@ class File(SourceFile):
 
     def _open(self) -> BinaryIO:
         file: BinaryIO
-        if self._place.root is not None:
+        if self._content is not None:
+            file = io.BufferedReader(io.BytesIO(self._content), MIB)  # type: ignore[arg-type]
+        elif self._place.root is not None:
             file = self._place.root.open(self._path, self.name)
         elif self._type in SEEKABLE_TYPES:
             # What reads it asks for large pieces: fsspec's own cache would copy them again.
             return cast(BinaryIO, self._fs.open(self._path, "rb", cache_type="none"))
         else:
             # A web server may not give parts of a file: size 0 asks for it whole, as a stream.
-            block_size = 0 if _is_web(self._fs) else 8 * MIB
+            block_size = 0 if is_web(self._fs) else 8 * MIB
             opened = self._fs.open(self._path, "rb", block_size=block_size)
             file = io.BufferedReader(opened, MIB)
         # Not even the shortest archive is empty; an empty file is one without rows.
         if self._compression is None or self._size == 0:
             return file
         return unpack(file, self._compression, self._place.limits, self.name)
-
-
-def compute_file_fingerprint(fs: Any, path: str, info: Mapping[str, Any]) -> str | None:
-    """What tells two versions of a file apart without reading it: size and time of change, or what
-    the server says of its content.
-    """
-    if _is_local(fs):
-        status = Path(path).stat()
-        return f"{status.st_size}-{status.st_mtime_ns}"
-    for key in IDENTITIES:
-        if told := info.get(key):
-            # A time comes as another type in listings than of one file.
-            if isinstance(told, datetime):
-                told = told.timestamp()
-            identity = str(told).strip('"')
-            return identity and f"{info.get('size')}-{identity}"
-    return None
-
-
-def _is_local(fs: Any) -> bool:
-    return "file" in _get_protocols(fs)
-
-
-def _is_web(fs: Any) -> bool:
-    return not _get_protocols(fs).isdisjoint(WEB_PROTOCOLS)
-
-
-def _get_protocols(fs: Any) -> set[str]:
-    if isinstance(fs.protocol, str):
-        return {fs.protocol}
-    return set(fs.protocol)
 
 
 def open_files(source: SourceConfig, key: str) -> OpenedSource:
@@ -255,13 +237,14 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
     if split_protocol(path)[0] in EXTRAS:
         hint += ", and the credentials in the environment"
 
-    hide = Secrets((setting,)).conceal
+    secrets = Secrets((setting,))
+    hide = secrets.conceal
     with translate_errors(f"{shown} cannot be reached ({hint})", hide):
         fs, root = _open_file_system(path, shown)
         fs.invalidate_cache()
         search = _Search(source, fs, root, shown=shown, key=key)
         found = search.run()
-    place = _Place(fs, search.root, setting, limits=UnpackingLimits.of(source))
+    place = _Place(fs, search.root, secrets, limits=UnpackingLimits.of(source))
     opened = []
     for file in found.found:
         with translate_errors(f"{file.name} cannot be read (check `{key}`)", hide):
@@ -301,7 +284,7 @@ class _Search:
         if info is None:
             return self._match_glob()
         if info["type"] != "directory":
-            if not detect_file_type(self._path, _is_web(self._fs))[0]:
+            if not detect_file_type(self._path, is_web(self._fs))[0]:
                 raise SourceError(
                     f"{self._shown} is not a file of rows: its name must end in one of "
                     f"{list_file_types()}; texts may be compressed, as in .jsonl.gz "
@@ -324,7 +307,7 @@ class _Search:
             # Of the web, everything is "not found": a refused connection, a wrong password.
             cause = error.__cause__
             status = getattr(cause, "status", None)
-            if _is_web(self._fs) and cause is not None and status not in (404, 410):
+            if is_web(self._fs) and cause is not None and status not in (404, 410):
                 raise cause from None
             return None
         return info
@@ -346,17 +329,17 @@ class _Search:
     def _begin(self, folder: str, asked: Sequence[str] = ()) -> Discovery:
         follow_links = self._source.follow_links
         tree: LocalTree | RemoteTree
-        if _is_local(self._fs):
+        if is_local(self._fs):
             self.root = Root.of(folder or "/", follow_links)
             tree = LocalTree(self.root)
         else:
             tree = RemoteTree(self._fs, follow_links)
-        web = _is_web(self._fs)
+        web = is_web(self._fs)
         return Discovery(tree, self.name_path, asked, split=self._source.split, web=web)
 
     def name_path(self, path: str) -> str:
         """The name of a path in results."""
-        if not _is_local(self._fs):
+        if not is_local(self._fs):
             path = str(self._fs.unstrip_protocol(path))
         return escape_name(self._source.get_display_name(path))
 
@@ -377,7 +360,7 @@ def _open_file_system(path: str, shown: str) -> tuple[Any, str]:
 
 def _refuse_non_files(fs: Any, path: str, info: Mapping[str, Any], name: str) -> None:
     """Raises SourceError where a match is no file. A pipe would be waited for without end."""
-    if not _is_local(fs):
+    if not is_local(fs):
         if info["type"] == "directory":
             raise SourceError(f"{name} is a folder, not a file")
         return

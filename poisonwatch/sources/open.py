@@ -13,6 +13,7 @@ from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.formats.format import Draft, Format, choose_format
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.ahead import fetch_ahead
 from poisonwatch.sources.base import OpenedSource, SourceFile
 from poisonwatch.sources.files import open_files
 from poisonwatch.sources.json_row import parse_record
@@ -102,7 +103,7 @@ def stream_source(
     its first row. Raises SourceError as `read_source` does, once it comes to it.
     """
     is_empty = True
-    for file in open_source(source).units:
+    for file in fetch_ahead(open_source(source).units):
         for row, draft in _stream_unit(file, source, formats):
             is_empty = False
             yield row, draft

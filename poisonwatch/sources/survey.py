@@ -19,6 +19,7 @@ from poisonwatch.examples import TOOLS_ROLE, Example, Message, RawRow, count_sha
 from poisonwatch.formats.format import Draft, Format, choose_format
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.ahead import fetch_ahead
 from poisonwatch.sources.base import MIB, PassedOver, SourceFile, batch_by_size
 from poisonwatch.sources.open import PROBE_ROWS, SourceRows, open_source
 from poisonwatch.sources.unread import UnreadCounter, UnreadField
@@ -119,7 +120,7 @@ def survey_source(
     opened = open_source(source)
     reading = _Reading(source, max_tokens, samples)
     left = most_rows
-    for file in opened.units:
+    for file in fetch_ahead(opened.units):
         found = reading.read_file(file, progress, left)
         if left is not None:
             left -= found.rows

@@ -8,6 +8,7 @@ the environment's, however they are quoted; what it does not know is told by its
 """
 
 import base64
+import functools
 import html
 import json
 import os
@@ -151,6 +152,19 @@ class Secrets:
         # Concealed first: a secret that holds the end of a line would be cut in two.
         lines = self.conceal(str(error)).splitlines()
         return next(iter(lines), type(error).__name__)
+
+
+def recall_secrets(setting: str) -> Secrets:
+    """The secrets of a setting that names a place: found once for the many names below it, and anew
+    where the environment changed.
+    """
+    held = tuple(os.environ.get(name) for name in SECRET_VARIABLES)
+    return _find_secrets(setting, fill_variables(setting), held)
+
+
+@functools.lru_cache(maxsize=8)
+def _find_secrets(setting: str, filled: str, held: tuple[str | None, ...]) -> Secrets:  # noqa: ARG001  (what they are known by)
+    return Secrets((setting,))
 
 
 def conceal(text: str, *settings: str | None) -> str:
