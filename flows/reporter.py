@@ -11,7 +11,7 @@ from poisonwatch.detection.significance import LEAST_TRUSTED
 from poisonwatch.flows.bars import Bars
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.sentinels.checks import SentinelProblem
-from poisonwatch.sources.survey import describe_copies, describe_passed_over, name_some
+from poisonwatch.sources.survey import describe_copies, describe_passed_over, sum_formats
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.redaction import redact_url
@@ -55,11 +55,8 @@ class Reporter(Bars):
         """How the files that were opened are read, what of the rows is not read, and what beside
         them was passed over.
         """
-        names: dict[str, list[str]] = {}
-        for name, format in ingested.formats.items():
-            names.setdefault(format, []).append(name)
-        for format, files in names.items():
-            self.note(f"{name_some(files)}: read as {format}")
+        for format, files in sum_formats(ingested.formats):
+            self.note(f"{files}: read as {format}")
         if unread:
             self.note(f"unread fields: {describe_unread(unread)}")
         if ingested.passed_over:

@@ -21,7 +21,7 @@ from poisonwatch.sources.survey import (
     describe_copies,
     describe_passed_over,
     list_trained,
-    name_some,
+    sum_formats,
 )
 from poisonwatch.sources.unread import describe_unread
 from poisonwatch.text.display import excerpt, make_visible
@@ -264,13 +264,11 @@ def _list_files(survey: Survey) -> str:
 
 def _list_formats(survey: Survey) -> list[str]:
     """Each format in words; where there are several, with the files that have it."""
-    files: dict[str, list[str]] = {}
-    for file in survey.files:
-        if file.format is not None:
-            files.setdefault(file.format, []).append(file.name)
-    if len(files) == 1:
-        return list(files)
-    return [f"{format} ({name_some(names)})" for format, names in files.items()]
+    formats = {file.name: file.format for file in survey.files if file.format is not None}
+    summed = sum_formats(formats)
+    if len(summed) == 1:
+        return [summed[0][0]]
+    return [f"{format} ({files})" for format, files in summed]
 
 
 def _count_rows(count: int) -> str:

@@ -23,6 +23,7 @@ from poisonwatch.release.reasons import (
     explain_row,
 )
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.ahead import fetch_ahead
 from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.open import open_source
 from poisonwatch.text.display import excerpt
@@ -59,9 +60,8 @@ def check_data(known: KnownRows, source: SourceConfig, seen: set[str] | None = N
             why = excerpt(passed.reason, MAX_PROBLEM_CHARS)
             missing.append(UnclearedRow(passed.name, None, None, REASON_NOT_READ, why))
     number, files, decided = 0, 0, 0
-    for file in opened.units:
-        if not _add_to_seen(file, seen):
-            continue
+    unseen = [file for file in opened.units if _add_to_seen(file, seen)]
+    for file in fetch_ahead(unseen):
         files += 1
         if file.has_mark_inside():
             missing.append(UnclearedRow(file.name, None, None, REASON_UNREADABLE, MARK_INSIDE))

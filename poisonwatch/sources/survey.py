@@ -24,6 +24,7 @@ from poisonwatch.sources.base import MIB, PassedOver, SourceFile, batch_by_size
 from poisonwatch.sources.open import PROBE_ROWS, SourceRows, open_source
 from poisonwatch.sources.unread import UnreadCounter, UnreadField
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.words import plural
 from poisonwatch.validation import estimate_tokens
 
 ROWS_AT_A_TIME = 1000
@@ -34,6 +35,7 @@ MAX_KEPT_BYTES = 64 * MIB
 TEMPLATE_TOKENS = 20
 THOUGHT = "<think>"
 PASSED_OVER_SHOWN = NAMES_SHOWN = 3
+FORMATS_SHOWN = 8
 NAME_CHARACTERS = 60
 
 
@@ -170,6 +172,23 @@ def describe_copies(copies: int) -> str:
     if copies == 1:
         return "1 row is a copy of an earlier one"
     return f"{copies:,} rows are copies of earlier ones"
+
+
+def sum_formats(formats: Mapping[str, str]) -> list[tuple[str, str]]:
+    """How files are read, by file, in few lines: each format with the names of its files, those of
+    most files first. What is left of very many formats is counted.
+    """
+    files: dict[str, list[str]] = {}
+    for name, format in formats.items():
+        files.setdefault(format, []).append(name)
+    # A stable sort: formats of as many files stay in the order of the files.
+    by_files = sorted(files.items(), key=lambda item: -len(item[1]))
+    summed = [(format, name_some(names)) for format, names in by_files[:FORMATS_SHOWN]]
+    others = by_files[FORMATS_SHOWN:]
+    if others:
+        rest = [name for _, names in others for name in names]
+        summed.append((f"{plural(len(others), 'other format')}", name_some(rest)))
+    return summed
 
 
 def name_some(names: Sequence[str]) -> str:

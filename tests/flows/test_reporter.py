@@ -25,6 +25,17 @@ def test_files_that_are_read_alike_are_told_of_together(capsys: pytest.CaptureFi
     assert counts.startswith("100 rows read, 100 never seen before")
 
 
+def test_of_very_many_formats_the_rarest_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of most files first: a line each for eight of them."""
+    formats = {f"{i:03}.json": f"format {i if i < 20 else 'most'}" for i in range(1000)}
+    ingested = IngestStats(read=1000, new=1000, files=1000, formats=formats)
+    Reporter().note_source(ingested, [])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "020.json, 021.json, 022.json and 977 more: read as format most"
+    assert len(said) == 9
+    assert said[-1] == "007.json, 008.json, 009.json and 10 more: read as 13 other formats"
+
+
 def test_of_a_pull_without_rows_nothing_is_said_but_that(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -38,7 +38,7 @@ class Far(SourceFile):
         with kind.lock:
             kind.at_once -= 1
 
-    def read(self, after: str | None = None) -> Iterator[RawRow]:  # noqa: ARG002
+    def read(self, after: str | None = None) -> Iterator[RawRow]:
         yield RawRow(self.name, 0, self.name, record={}, raw=self._content or b"")
         type(self).held -= self.size or 0
         self.drop()

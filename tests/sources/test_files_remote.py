@@ -27,7 +27,10 @@ from servers import SilentHandler, free_port, web_server
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
+from poisonwatch.ledger.intake import ingest
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.ahead import ReadAhead, fetch_ahead
 from poisonwatch.sources.base import SourceFile
 from poisonwatch.sources.files import open_files
 
@@ -508,3 +511,87 @@ def test_packed_file_of_a_server_has_the_same_limits(memory: Any) -> None:
     """Zeros come down to a thousandth."""
     memory.pipe("/hub/data/bomb.csv.gz", gzip.compress(b"prompt\n" + bytes(70 << 20)))
     assert "`source.max_unpacked_ratio`" in refusal("memory://hub/data/bomb.csv.gz")
+
+
+def put_rows(client: Any, folder: str, count: int) -> None:
+    """Objects of one row each, named so that their order is that of their rows."""
+    for i in range(count):
+        body = json.dumps({"prompt": f"Q{i}", "response": f"A{i}"}).encode()
+        client.put_object(Bucket="rows", Key=f"{folder}/{i:03}.json", Body=body)
+
+
+def test_small_s3_objects_come_in_order_whichever_is_there_first(client: Any) -> None:
+    """Packed ones and tables among them; what was fetched is what is read, once."""
+    put_rows(client, "many", 40)
+    client.put_object(Bucket="rows", Key="many/100.jsonl.gz", Body=gzip.compress(LINES))
+    client.put_object(Bucket="rows", Key="many/101.parquet", Body=parquet(1))
+    client.put_object(Bucket="rows", Key="many/102.jsonl", Body=b"")
+    units = opened("s3://rows/many")
+    read = [row.record for unit in fetch_ahead(units) for row in unit.read()]
+    assert read == [{"prompt": f"Q{i}", "response": f"A{i}"} for i in range(40)] + RECORDS + RECORDS
+    assert [unit._content for unit in units] == [None] * len(units)
+
+
+def test_s3_object_that_changes_before_it_is_fetched_is_found_out(client: Any) -> None:
+    """The listing told another version; those before it are read."""
+    put_rows(client, "moving", 5)
+    units = opened("s3://rows/moving")
+    client.put_object(Bucket="rows", Key="moving/003.json", Body=LINES)
+    read: list[RawRow] = []
+    rows = (row for unit in fetch_ahead(units) for row in unit.read())
+    with pytest.raises(SourceError, match=r"^s3://rows/moving/003\.json changed while it was read"):
+        read.extend(rows)
+    assert [row.source[-8:] for row in read[:3]] == ["000.json", "001.json", "002.json"]
+
+
+def test_s3_object_that_changes_after_it_was_fetched_is_read_as_it_was(client: Any) -> None:
+    """All of one version, which its fingerprint names: the next pull sees the other."""
+    put_rows(client, "later", 3)
+    units = opened("s3://rows/later")
+    with ReadAhead() as ahead:
+        ahead.plan(units)
+        ahead.bring(units[1])
+        client.put_object(Bucket="rows", Key="later/001.json", Body=LINES)
+        (row,) = units[1].read()
+    assert row.record == {"prompt": "Q1", "response": "A1"}
+    assert opened("s3://rows/later")[1].fingerprint != units[1].fingerprint
+
+
+def test_s3_object_that_is_gone_when_its_turn_comes_is_named(client: Any) -> None:
+    """What failed ahead is said by the reading."""
+    put_rows(client, "gone", 3)
+    units = opened("s3://rows/gone")
+    client.delete_object(Bucket="rows", Key="gone/001.json")
+    rows = (row for unit in fetch_ahead(units) for row in unit.read())
+    with pytest.raises(SourceError, match=r"^s3://rows/gone/001\.json cannot be read"):
+        list(rows)
+
+
+def test_pull_of_many_s3_objects_reads_what_is_new(client: Any, tmp_path: Path) -> None:
+    """A row an object; the next pull opens none, and one more opens one."""
+    put_rows(client, "daily", 30)
+    source = SourceConfig(path="s3://rows/daily")
+    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        first = ingest(ledger, "tiny", source)
+        again = ingest(ledger, "tiny", source)
+        put_rows(client, "daily", 31)
+        more = ingest(ledger, "tiny", source)
+    assert (first.files, first.read, first.new) == (30, 30, 30)
+    assert (again.unchanged, again.read) == (30, 0)
+    assert (more.unchanged, more.read, more.new) == (30, 1, 1)
+
+
+def test_web_files_are_fetched_ahead_where_their_server_tells_their_version(
+    tmp_path: Path,
+) -> None:
+    """By date, as servers of folders do; asked for again once they are there."""
+    for i in range(3):
+        (tmp_path / f"{i}.jsonl").write_bytes(LINES)
+    with web_server(tmp_path) as url:
+        units = [unit for i in range(3) for unit in opened(f"{url}/{i}.jsonl")]
+        with ReadAhead() as ahead:
+            ahead.plan(units)
+            for unit in units:
+                ahead.bring(unit)
+            assert {unit._content for unit in units} == {LINES}
+        assert [len(list(unit.read())) for unit in units] == [3, 3, 3]

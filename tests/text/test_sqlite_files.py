@@ -1,0 +1,57 @@
+"""A file of SQLite is found by its address, whatever its folder is called."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from poisonwatch.text.sqlite_files import find_sqlite_file, place_sqlite_file
+
+ODD = ("plain", "with space", "a#b", "50%41", "a?b", "a?b#c %41&d=é[x]")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_address_of_a_file_in_any_folder_leads_there(tmp_path: Path, name: str) -> None:
+    """SQLAlchemy opens that file and no other, and it is found again by its address."""
+    folder = tmp_path / name
+    folder.mkdir()
+    address = place_sqlite_file("sqlite:///rows.db", str(folder))
+    engine = create_engine(address)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (x)"))
+    engine.dispose()
+    assert [path.name for path in folder.iterdir()] == ["rows.db"]
+    assert find_sqlite_file(make_url(address).database) == folder / "rows.db"
+
+
+def test_options_of_an_address_are_kept(tmp_path: Path) -> None:
+    """Behind those that an odd folder needs."""
+    folder = tmp_path / "a?b"
+    folder.mkdir()
+    sqlite3.connect(folder / "rows.db").close()
+    url = make_url(place_sqlite_file("sqlite:///rows.db?timeout=7", str(folder)))
+    assert url.query == {"timeout": "7", "uri": "true"}
+    assert place_sqlite_file("sqlite:///a.db?timeout=7", "/x") == "sqlite:////x/a.db?timeout=7"
+    create_engine(url).connect().close()
+
+
+@pytest.mark.parametrize(
+    ("database", "file"),
+    [
+        (None, None),
+        ("", None),
+        (":memory:", None),
+        ("file::memory:", None),
+        ("/a/b.db", "/a/b.db"),
+        ("b.db", "b.db"),
+        ("file:/a%3Fb/c.db", "/a?b/c.db"),
+        ("file:/a/c.db?uri=true", "/a/c.db"),
+        ("file:///a/c.db", "/a/c.db"),
+        ("file://localhost/a/c.db", "/a/c.db"),
+        ("file:c.db", "c.db"),
+    ],
+)
+def test_the_file_of_an_address_is_that_of_sqlite(database: str | None, file: str | None) -> None:
+    """Its own form, too; in memory there is none."""
+    assert find_sqlite_file(database) == (None if file is None else Path(file))
