@@ -1,0 +1,100 @@
+"""A server of S3 on this machine, and a proxy before a server that takes no large bodies."""
+
+import functools
+import http.client
+import http.server
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+import boto3
+from moto.server import ThreadedMotoServer
+from servers import SilentHandler
+
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "root",
+    "AWS_SECRET_ACCESS_KEY": "hunter2hunter2",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@contextmanager
+def s3_server(bucket: str) -> Iterator[str]:
+    """A server that takes any key, with an empty bucket: its URL."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    try:
+        open_bucket(url).create_bucket(Bucket=bucket)
+        yield url
+    finally:
+        server.stop()
+
+
+def open_bucket(url: str) -> "boto3.client":
+    """A client that may do anything."""
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name=KEYS["AWS_DEFAULT_REGION"],
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+class _Passing(SilentHandler):
+    """Hands requests on, and answers 413 to bodies of more than `most` bytes, as nginx does."""
+
+    def __init__(self, *args: object, behind: str, most: int, **more: object) -> None:
+        self.behind, self.most = urlsplit(behind).netloc, most
+        super().__init__(*args, **more)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        body = self._read_body()
+        if len(body) > self.most:
+            self.send_error(413, "Request Entity Too Large")
+            return
+        headers = {**self.headers, "Host": self.behind, "Connection": "close"}
+        headers.pop("Transfer-Encoding", None)
+        headers["Content-Length"] = str(len(body))
+        with closing(http.client.HTTPConnection(self.behind, timeout=60)) as connection:
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts: list[bytes] = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+
+@contextmanager
+def body_limit(behind: str, most: int) -> Iterator[str]:
+    """The URL of a proxy before the server `behind`, which takes bodies of at most so many
+    bytes.
+    """
+    handler = functools.partial(_Passing, behind=behind, most=most)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
