@@ -10,8 +10,12 @@ from prefect.exceptions import PrefectHTTPStatusError
 from poisonwatch.text.redaction import show_place
 
 # What Prefect says, in a RuntimeError, where nobody answers; the second, where a server that
-# answered before went away.
-GONE_MESSAGES = ("Failed to reach API", "error threshold")
+# answered before went away; the last, where a temporary one could not start.
+GONE_MESSAGES = (
+    "Failed to reach API",
+    "error threshold",
+    "Timed out while attempting to connect to ephemeral",
+)
 
 
 def is_server_gone(error: BaseException) -> bool:

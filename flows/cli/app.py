@@ -20,6 +20,7 @@ from cyclopts import App
 import poisonwatch
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
+from poisonwatch.flows.homes import find_homes
 from poisonwatch.flows.proxies import spare_loopback
 from poisonwatch.permissions import restrict_process
 
@@ -103,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.excepthook = functools.partial(_tell_of_crash, arguments)
     try:
         restrict_process()
+        find_homes()
         spare_loopback()
         code = app(arguments, result_action="return_value")
         sys.stdout.flush()
@@ -150,6 +152,8 @@ def _describe_unexpected(error: BaseException, arguments: list[str] | None) -> s
         if error.filename is not None:
             what = error.strerror or type(error).__name__
             return f"{what} ({error.filename}): check the path and its permissions and run again"
+        if "temporary directory" in str(error):
+            return "no folder for temporary files can be written: name one that can in TMPDIR"
     if isinstance(error, MemoryError):
         return "there is not enough memory: end other programs, or take a machine with more"
     from poisonwatch.flows.cli.crash import write_crash

@@ -187,9 +187,7 @@ class _Upload:
         if told.ids:
             experiment_id, run_id = told.ids["mlflow_experiment_id"], told.ids["mlflow_run_id"]
             with self._noting(told, OPERATORS):
-                register_operators(
-                    self._client, experiment_id, run_id, told.past, self._ledger
-                )
+                register_operators(self._client, experiment_id, run_id, told.past, self._ledger)
             if told.lacked is not None:
                 self._client.delete_tag(run_id, MISSING)
         mark_audit_delivered(self._ledger, told.past.number, MLFLOW, told.ids)
