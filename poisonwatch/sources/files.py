@@ -207,7 +207,7 @@ class File(SourceFile):
     def _open(self) -> BinaryIO:
         file: BinaryIO
         if self._content is not None:
-            file = io.BufferedReader(io.BytesIO(self._content), MIB)  # type: ignore[arg-type]
+            file = io.BufferedReader(io.BytesIO(self._content), MIB)
         elif self._place.root is not None:
             file = self._place.root.open(self._path, self.name)
         elif self._type in SEEKABLE_TYPES:

@@ -1,6 +1,5 @@
 """A server of S3 on this machine, and a proxy before a server that takes no large bodies."""
 
-import functools
 import http.client
 import http.server
 import logging
@@ -46,22 +45,29 @@ def open_bucket(url: str) -> "boto3.client":
     )
 
 
-class _Passing(SilentHandler):
-    """Hands requests on, and answers 413 to bodies of more than `most` bytes, as nginx does."""
+class BodyLimit(http.server.ThreadingHTTPServer):
+    """A proxy before the server `behind`, which takes bodies of at most `most` bytes."""
 
-    def __init__(self, *args: object, behind: str, most: int, **more: object) -> None:
+    def __init__(self, behind: str, most: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Passing)
         self.behind, self.most = urlsplit(behind).netloc, most
-        super().__init__(*args, **more)  # type: ignore[arg-type]
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Passing(SilentHandler):
+    """Hands requests on, and answers 413 to longer bodies, as nginx does."""
+
+    server: BodyLimit
 
     def do_GET(self) -> None:
         body = self._read_body()
-        if len(body) > self.most:
+        if len(body) > self.server.most:
             self.send_error(413, "Request Entity Too Large")
             return
-        headers = {**self.headers, "Host": self.behind, "Connection": "close"}
+        headers = {**self.headers, "Host": self.server.behind, "Connection": "close"}
         headers.pop("Transfer-Encoding", None)
         headers["Content-Length"] = str(len(body))
-        with closing(http.client.HTTPConnection(self.behind, timeout=60)) as connection:
+        with closing(http.client.HTTPConnection(self.server.behind, timeout=60)) as connection:
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             content = answer.read()
@@ -87,14 +93,11 @@ class _Passing(SilentHandler):
 
 
 @contextmanager
-def body_limit(behind: str, most: int) -> Iterator[str]:
-    """The URL of a proxy before the server `behind`, which takes bodies of at most so many
-    bytes.
-    """
-    handler = functools.partial(_Passing, behind=behind, most=most)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+def body_limit(behind: str, most: int) -> Iterator[BodyLimit]:
+    """A proxy before a server, whose limit may be raised."""
+    with BodyLimit(behind, most) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield server
         finally:
             server.shutdown()

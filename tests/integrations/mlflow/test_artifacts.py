@@ -101,27 +101,25 @@ def test_operators_that_a_proxy_refuses_hold_nothing_else_back(
     """413 from a limit before the server: the runs are whole and ended; the operators come once it
     is raised.
     """
-    with mlflow_server(tmp_path / "mlflow") as url:
-        with body_limit(url, 150_000) as proxy:
-            # Operators of 83 rows are larger than all else of an audit.
-            rows = benign(40) + planted()
-            config = write_lax(tmp_path, tiny_folder, tracking=proxy, rows=rows)
-            (warning,) = audit_inline(config, tmp_path / "one").warnings
-            assert "refused a file as too large (413" in warning
-            append(tmp_path / "rows.jsonl", benign(1, start=500))
-            (warning,) = audit_inline(config, tmp_path / "two").warnings
-            assert "413" in warning
-            assert runs_of(config)[0].data.tags[MISSING] == "operators"
-            for run in runs_of(config):
-                assert run.info.status == "FINISHED"
-                names = list_names(client_of(config), run.info.run_id)
-                assert {"flags.json", "scores.parquet", "report"} <= set(names)
-        raised = config.model_copy(update={"tracking": url})
+    with mlflow_server(tmp_path / "mlflow") as url, body_limit(url, 150_000) as proxy:
+        # Operators of 83 rows are larger than all else of an audit.
+        rows = benign(40) + planted()
+        config = write_lax(tmp_path, tiny_folder, tracking=proxy.url, rows=rows)
+        (warning,) = audit_inline(config, tmp_path / "one").warnings
+        assert "refused a file as too large (413" in warning
+        append(tmp_path / "rows.jsonl", benign(1, start=500))
+        (warning,) = audit_inline(config, tmp_path / "two").warnings
+        assert "413" in warning
+        assert runs_of(config)[0].data.tags[MISSING] == "operators"
+        for run in runs_of(config):
+            assert run.info.status == "FINISHED"
+            names = list_names(client_of(config), run.info.run_id)
+            assert {"flags.json", "scores.parquet", "report"} <= set(names)
+        proxy.most = 1 << 30
         with Ledger.at(config.state) as ledger:
-            assert upload_pending(ledger, raised) >= 1
-        assert not any(MISSING in run.data.tags for run in runs_of(raised))
-        versions = client_of(raised).search_model_versions("name = 'tiny'")
-        assert len(versions) == 2
+            assert upload_pending(ledger, config) >= 1
+        assert not any(MISSING in run.data.tags for run in runs_of(config))
+        assert len(client_of(config).search_model_versions("name = 'tiny'")) == 2
 
 
 def test_an_experiment_that_somebody_deleted_is_named_with_what_brings_it_back(
