@@ -92,7 +92,7 @@ def run_pull(state: Path, tree: Path, url: str) -> dict[str, float]:
 
 
 def measure(objects: int, trees: list[Path]) -> None:
-    import boto3
+    import boto3  # type: ignore[import-untyped]
 
     with serve_s3() as url, tempfile.TemporaryDirectory() as folder:
         client = boto3.client(
