@@ -7,6 +7,7 @@ library, and writes decisions only.
     /explain     where an answer is from                explain.py
     /release     what would be released                 release.py
     /account     who somebody is, and who may come in   account.py
+    /metrics     whether audits come, for Prometheus    app.py, lookout.py
     /login       who comes in                           login.py, openid.py
                                                         before all pages: gatekeeper.py, door.py
 
@@ -16,6 +17,7 @@ that every page is sent with lets nothing run that is not in this folder.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from poisonwatch.config import AuditConfig
@@ -32,9 +34,11 @@ from poisonwatch.dashboards.account import build_account_routes
 from poisonwatch.dashboards.door import ClosedError, Door
 from poisonwatch.dashboards.gatekeeper import build_middleware
 from poisonwatch.dashboards.login import CLOSED, build_login_routes
+from poisonwatch.dashboards.lookout import keep_lookout
 from poisonwatch.dashboards.openid import build_openid_routes
 from poisonwatch.dashboards.pages import Desk, NoAuditError, get_desk, render_page
 from poisonwatch.errors import InputError, PoisonwatchError
+from poisonwatch.liveness.metrics import write_liveness_metrics
 
 PACKAGE = resources.files("poisonwatch")
 STATIC_FOLDER = PACKAGE / "dashboards/static"
@@ -52,7 +56,7 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with app.state.desk.closing:
+        with app.state.desk.closing, keep_lookout(app.state.desk):
             yield
 
     app = Starlette(
@@ -66,6 +70,7 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
             *build_account_routes(door),
             *build_login_routes(door),
             *build_openid_routes(door),
+            Route("/metrics", send_metrics),
             Route("/static/{name}", send_static),
         ],
         middleware=build_middleware(door),
@@ -93,6 +98,13 @@ def send_static(request: Request) -> Response:
         raise HTTPException(404)
     media_type, file = STATIC_FILES[name]
     return FileResponse(str(file), media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+
+def send_metrics(request: Request) -> Response:
+    """Whether audits come, in Prometheus' text format."""
+    desk = get_desk(request)
+    text = write_liveness_metrics([desk.look(datetime.now(UTC))])
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
 def show_empty(request: Request, _: Exception) -> Response:

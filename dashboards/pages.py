@@ -1,6 +1,8 @@
 """From what a page is about to an answer: HTML, pictures, and what went wrong."""
 
+import time
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -9,15 +11,17 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment
 from matplotlib.figure import Figure
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import InputError
+from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.liveness.liveness import Liveness, expect, find_liveness
 from poisonwatch.reports.plots import render_png
 from poisonwatch.reports.templating import (
     FOLDER,
@@ -34,6 +38,7 @@ LONGEST_FIELD = 2000  # characters of a note
 LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
 # For another process that writes to the ledger: whoever decides is told, and tries again.
 LEDGER_WAIT_S = 5
+GLANCE_LASTS_S = 5.0  # seconds that the head of a page may be old
 
 
 @cache
@@ -61,6 +66,7 @@ class Desk:
         self._file: int | None = None
         self._begun = False
         self._opening = Lock()
+        self._glance: tuple[float, Liveness | None] | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -86,6 +92,25 @@ class Desk:
                 raise NoAuditError
             self._begun = True
             return self._ledger
+
+    def look(self, now: datetime) -> Liveness:
+        """Whether audits of the audit file's name come. Raises what `ledger` does."""
+        ledger = self.ledger
+        with ledger.read() as connection:
+            expected = expect(connection, self.config.name, self.config.schedule, now)
+        return find_liveness(ledger, self.config.name, expected, now)
+
+    def glance(self) -> Liveness | None:
+        """The same for the head of every page, and no older than GLANCE_LASTS_S; None where it
+        cannot be known: a page that says why must not wait for it once more.
+        """
+        moment = time.monotonic()
+        if self._glance is None or moment > self._glance[0] + GLANCE_LASTS_S:
+            seen = None
+            with suppress(NoAuditError, PoisonwatchError, SQLAlchemyError, OSError):
+                seen = self.look(datetime.now(UTC))
+            self._glance = moment, seen
+        return self._glance[1]
 
     def _inode(self) -> int | None:
         """Which file the ledger is; None where it is none, or not there."""
@@ -113,9 +138,16 @@ def render_page(request: Request, name: str, /, status: int = 200, **values: Any
     # The gatekeeper sets what `state` holds; what went wrong before it did is shown to nobody.
     role = getattr(request.state, "role", None)
     read_only = getattr(request.state, "read_only", False)
+    user = getattr(request.state, "user", None)
+    desk = getattr(request.app.state, "desk", None)
+    liveness = None
+    # Whoever has not come in is told nothing of audits.
+    if user is not None and desk is not None:
+        liveness = desk.glance()
     shared = {
         "request": request,
-        "user": getattr(request.state, "user", None),
+        "liveness": liveness,
+        "user": user,
         "role": role,
         "read_only": read_only,
         "may_decide": role in ("reviewer", "admin") and not read_only,

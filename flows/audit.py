@@ -21,6 +21,7 @@ from poisonwatch.examples import AuditRows
 from poisonwatch.failures import tell_failures
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.late_runs import cover_late_runs
+from poisonwatch.flows.liveness import expects_audits, ping, tell_monitor
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
@@ -64,6 +65,7 @@ from poisonwatch.tasks.attribution import (
     screen,
 )
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
+from poisonwatch.tasks.liveness import tell_silences
 from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import conclude, explain_verdicts, record
 from poisonwatch.tasks.reviews import queue_reviews, read_reviews
@@ -177,6 +179,7 @@ def run_audit_stages(
             # only now: an audit that ended before its commit goes on from its checkpoints
             found.store.clear()
         notify_all(ledger, config, engine, prefect=flow_run is not None)
+        ping(config, engine, "success")
     # What failed since the summary was written, too.
     failures = {"failures": attempts.to_records()}
     warnings = [*tell_failures(failures), *engine.warnings]
@@ -235,6 +238,8 @@ def notify_all(
         "deliver": engine.attempt(deliver, ledger, config, at_once),
         "track": engine.attempt(track, ledger, config),
     }
+    if expects_audits(ledger, config):
+        notified["tell_silences"] = engine.attempt(tell_silences, ledger, config)
     # rows are put up for review beside the audit's run, which is there once it was tracked
     was_reached = isinstance(engine.failed.get(track.name), IncompleteUploadError)
     if config.review and (notified["track"] is not None or was_reached):
@@ -322,8 +327,8 @@ def audit_inline(
     """Run an audit without Prefect: for tests, notebooks and quick looks."""
     secrets = config.find_secrets()
     reporter = reporter or Reporter(quiet=True)
-    with conceal_all(secrets):
-        engine = Engine(inline=True, secrets=secrets)
+    engine = Engine(inline=True, secrets=secrets)
+    with conceal_all(secrets), tell_monitor(config, engine):
         return run_audit_stages(config, run_dir, engine, reporter, again=again)
 
 
@@ -358,14 +363,16 @@ def _run_in_flow(
     if outcome is None:
         cover_late_runs()
         folder = Path(run_dir) if run_dir else choose_run_dir(Path(config))
-        outcome = run_audit_stages(
-            settings,
-            folder,
-            Engine(inline=False, secrets=settings.find_secrets()),
-            reporter=Reporter(quiet=quiet),
-            again=again,
-            flow_run=flow_run,
-        )
+        engine = Engine(inline=False, secrets=settings.find_secrets())
+        with tell_monitor(settings, engine):
+            outcome = run_audit_stages(
+                settings,
+                folder,
+                engine,
+                reporter=Reporter(quiet=quiet),
+                again=again,
+                flow_run=flow_run,
+            )
     for warning in outcome.warnings:
         get_run_logger().warning(warning)
     # last, since a run of a deployment ends here, and is started again with the answer

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.public_settings import find_secrets, make_public
+from poisonwatch.schedule_config import ScheduleConfig
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import Section, SourceConfig
 from poisonwatch.template_config import DEFAULT_TEMPLATE_DATE, TemplateKwargs
@@ -309,6 +310,8 @@ class AuditConfig(Section):
     """The key that signs what audits and people say, and those whose signatures count."""
     alerts: list[Annotated[AlertConfig, _accept_text("url")]] = Field([])
     """Who is told when rows are flagged: Apprise URLs, or mappings."""
+    schedule: Annotated[ScheduleConfig, _accept_text("every")] = ScheduleConfig()
+    """When audits are expected, as in 1h, or a mapping: one that does not come is told of."""
     on_flag: Literal["continue", "pause"] = "continue"
     """pause: a flow run with flagged rows waits in the Prefect UI until somebody says what they
     are.

@@ -22,6 +22,7 @@ from poisonwatch.config import (
     ValidationConfig,
 )
 from poisonwatch.errors import ConfigError
+from poisonwatch.schedule_config import ScheduleConfig
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.template_config import is_template
@@ -33,7 +34,7 @@ from poisonwatch.text.sqlite_files import place_sqlite_file
 
 # Settings that may hold passwords: an error never repeats them.
 SECRET_SETTINGS = {"alerts", "dashboard", "mlflow_ui", "sentinels", "signing", "state", "tracking"}
-SECRET_KEYS = {"address", "adapter", "hub", "path", "query", "sql", "url"}
+SECRET_KEYS = {"address", "adapter", "hub", "path", "ping", "query", "sql", "url"}
 SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelConfig,
     "source": SourceConfig,
@@ -45,6 +46,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "validation": ValidationConfig,
     "signing": SigningConfig,
     "alerts": AlertConfig,
+    "schedule": ScheduleConfig,
 }
 # A message is one line: the first few errors, their values cut short.
 MAX_SHOWN_CHARACTERS = 60
@@ -101,6 +103,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
     # Alerts go out when an audit is done: that a variable of theirs is missing is found out now.
     for alert in config.alerts:
         expand_variables(alert.url or "", "alerts")
+    expand_variables(config.schedule.ping or "", "schedule.ping")
     # A run's own config.yaml lies elsewhere than its audit file did, and says where that was.
     base = config.replay.folder or str(folder)
     reference = None

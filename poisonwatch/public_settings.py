@@ -7,7 +7,7 @@ ${NAME} stays, so that a run's config.yaml repeats the run; what is written out 
 from collections.abc import Mapping
 from typing import Any
 
-from poisonwatch.text.addresses import parse_address, write_address
+from poisonwatch.text.addresses import is_variable, parse_address, write_address
 from poisonwatch.text.redaction import redact_url
 from poisonwatch.text.secrets import Secrets, hide_message_address
 from poisonwatch.text.statements import hide_literals
@@ -36,6 +36,11 @@ def make_public(settings: dict[str, Any]) -> dict[str, Any]:
         if alert["url"]:
             shown["url"] = hide_message_address(alert["url"])
         public["alerts"].append(shown)
+    public["schedule"] = dict(settings["schedule"])
+    ping = settings["schedule"]["ping"]
+    # A variable that is all of it stays, so that a run's config.yaml can be used again.
+    if ping and not is_variable(ping):
+        public["schedule"]["ping"] = hide_message_address(ping)
     return public
 
 
@@ -51,6 +56,7 @@ def find_secrets(settings: Mapping[str, Any]) -> Secrets:
         places += [source.get(place) for place in SOURCE_PLACES]
         queries.append(source.get("query"))
     messages = [alert["url"] for alert in settings["alerts"]]
+    messages.append(settings["schedule"]["ping"])
     signing = settings["signing"]
     places += [signing["key"], signing["command"]]
     messages += _list_arguments(signing["command"] or "")

@@ -39,6 +39,7 @@ MODULES = (
     "flows.cli.ledger",
     "flows.cli.verify",
     "flows.cli.service",
+    "flows.cli.status",
     "dashboards.command",
 )
 # Modules whose commands are of two words, the first of which they share: `keys init`.

@@ -3,6 +3,7 @@ it.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from poisonwatch.ledger.history import (
 )
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
+from poisonwatch.liveness.liveness import Liveness
 from poisonwatch.text.display import make_visible
 
 # What stands in the column MLflow, where it is not the state of the run there.
@@ -164,6 +166,17 @@ def _make_mlflow_line(run: TrackedRun) -> HistoryLine:
         mlflow_run_id=run.run_id,
         mlflow_url=run.url,
     )
+
+
+def tell_liveness(liveness: Liveness, as_json: bool) -> None:
+    """Whether audits come, in a line before the table: "last audit 3 h ago, expected every 1 h".
+    Beside JSON, only that they do not, where no program reads it.
+    """
+    line = make_visible(f"{liveness.name}: {liveness.describe()}")
+    if not as_json:
+        print(line)
+    elif liveness.is_overdue:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def print_history(lines: Sequence[HistoryLine], as_json: bool) -> None:

@@ -4,7 +4,7 @@ until a command really runs.
 The docstring of a command is its help: what it does, and an example that runs.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ TASK_WORDS = {
     "track": "audits uploaded to MLflow",
     "queue_reviews": "rows put up for review",
     "publish": "audits shown in Prefect",
+    "tell_silences": "notices of silence delivered",
 }
 
 
@@ -45,12 +46,17 @@ def watch(
         ),
     ] = 4200,
 ) -> None:
-    """Audit on a schedule, from one process.
+    """Audit on a schedule, from one process: that of --every or --cron, or of `schedule:` in the
+    audit file.
+
+    The ledger remembers the schedule: an audit that does not come is told of by whoever is alive
+    (`poisonwatch status`).
 
     Example: `poisonwatch watch my-audit/audit.yaml --every 1h`
     """
     settings = load_and_check(config)
     # below the check: a mistake in the audit file must not wait for torch and Prefect
+    from poisonwatch.flows.liveness import choose_times, keep_guard
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.watch import make_interval, make_schedule
     from poisonwatch.flows.watch import watch as keep_watch
@@ -58,8 +64,11 @@ def watch(
     drills = None
     if drill_every is not None:
         drills = make_interval(drill_every)
-    schedule = make_schedule(every, cron, timezone)
-    keep_watch(config, settings, schedule, drills=drills, port=port, reporter=Reporter())
+    times = choose_times(settings.schedule, every, cron, timezone)
+    schedule = make_schedule(*times)
+    reporter = Reporter()
+    with keep_guard(settings, times, reporter):
+        keep_watch(config, settings, schedule, drills=drills, port=port, reporter=reporter)
 
 
 def alert_test(
@@ -143,10 +152,11 @@ def history(
         raise InputError(f"--limit is {limit}: ask for at least one audit")
     from poisonwatch.concealment import conceal_logs
     from poisonwatch.config_file import load_config
-    from poisonwatch.flows.cli.history import build_history_lines, print_history
+    from poisonwatch.flows.cli.history import build_history_lines, print_history, tell_liveness
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.integrations.mlflow.runs import list_tracked_runs
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.liveness.liveness import expect, find_liveness
 
     settings = load_config(config)
     with conceal_logs(settings.find_secrets()), Ledger.existing(settings.state) as ledger:
@@ -156,4 +166,8 @@ def history(
             tracked = list_tracked_runs(settings, limit)
         except OperationError as error:
             Reporter().note(f"warning: {error}")
+        at = datetime.now(UTC)
+        with ledger.read() as connection:
+            expected = expect(connection, settings.name, settings.schedule, at)
+        tell_liveness(find_liveness(ledger, settings.name, expected, at), json)
         print_history(build_history_lines(ledger, settings, tracked, limit), json)

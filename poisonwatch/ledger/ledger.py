@@ -14,10 +14,11 @@ Here are opening, transactions, the lock and recovery; `batches` reads rows out,
 them in, `audits` opens and commits an audit.
 """
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Column, Connection, Table, func, insert, select, update
+from sqlalchemy import Column, Connection, Table, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.atomic import get_part_path
@@ -277,6 +278,25 @@ class Ledger:
         with self._pick_lock(on_wait):
             self._recover()
             yield
+
+    def is_locked(self) -> bool:
+        """Whether an audit holds the lock at this moment; asked without taking it."""
+        if self.engine.dialect.name == "postgresql":
+            held = text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND "
+                "database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+                "AND (classid::bigint << 32) + objid::bigint = :number"
+            )
+            with self.read() as connection:
+                return bool(connection.execute(held, {"number": LEDGER_LOCK_NUMBER}).scalar_one())
+        path = Path(f"{self.engine.url.database}.lock")
+        # None that ever was locked has one, nor has a ledger in memory.
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _pick_lock(self, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
         if self.engine.dialect.name == "postgresql":

@@ -1,10 +1,11 @@
 """The outbox: what is still to be delivered to others, and which rows people were notified of.
 
-A delivery goes to one target, and is of one of three kinds:
+A delivery goes to one target, and is of one of four kinds:
 
     audit     an account of an audit, to MLflow or Prefect      item: audits.audit
     alert     a message about flagged rows, to an alert target  item: alerts.alert
     resolve   that all of its rows are decided on (`resolves`)  item: alerts.alert
+    notice    that audits do not come, to an alert target       item: notices.notice (`notices`)
 
 A delivery is put in within the transaction that makes its reason true: an audit's account with its
 start, a message with the flags that it is about. So neither is ever without the other, and a crash
@@ -34,7 +35,8 @@ from sqlalchemy import (
 
 from poisonwatch.ledger.tables import alerts, audits, deliveries, notified_rows, rows
 
-AUDIT_KIND, ALERT_KIND, RESOLVE_KIND = "audit", "alert", "resolve"  # kinds of deliveries
+# kinds of deliveries
+AUDIT_KIND, ALERT_KIND, RESOLVE_KIND, NOTICE_KIND = "audit", "alert", "resolve", "notice"
 MLFLOW, PREFECT = "mlflow", "prefect"  # targets of audits' accounts
 CLUSTER_ALERT, DIGEST_ALERT = "cluster", "digest"  # kinds of alerts
 
@@ -58,7 +60,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One thing for one target: `item` is the number of an audit or of an alert, by `kind`."""
+    """One thing for one target: `item` is the number of an audit, alert or notice, by `kind`."""
 
     kind: str
     item: int

@@ -8,14 +8,15 @@ from poisonwatch.ledger.chain_tables import metadata
 deliveries = Table(
     "deliveries",
     metadata,
-    # audit: an account of it; alert: a message; resolve: that its rows are decided on
+    # audit: an account of it; alert: a message; resolve: that its rows are decided on; notice:
+    # that audits do not come, or are back
     Column("kind", String(10), primary_key=True),
-    # audits.audit or alerts.alert, by the kind: no foreign key can say so
+    # audits.audit, alerts.alert or notices.notice, by the kind: no foreign key can say so
     Column("item", Integer, primary_key=True, autoincrement=False),
     # mlflow, prefect; or the digest of an alert target's address without its secrets
     Column("target", String(64), primary_key=True),
-    # that put it in
-    Column("audit", ForeignKey("audits.audit"), nullable=False),
+    # that put it in; none: a notice, which no audit did
+    Column("audit", ForeignKey("audits.audit")),
     Column("attempts", Integer, nullable=False),
     # none: pending, unless it was given up
     Column("delivered_at", String(32)),
@@ -28,6 +29,8 @@ deliveries = Table(
     Column("reason", Text),
     # the key of the message that it went out in, where that was not the alert's own
     Column("sent_as", String(16)),
+    # of a notice: an attempt is at work, or waits, until then
+    Column("not_before", String(32)),
     Index("deliveries_open", "delivered_at"),
     Index("deliveries_by_audit", "audit"),
 )

@@ -6,6 +6,7 @@
                           └──< reviews                 └── versions: model, its reading, sentinels
                                                            and settings that a result holds for
     records ──< signatures        the chain of what was found and decided (`chain_tables`)
+    schedules, notices            when audits are due, and that they did not come (`notice_tables`)
 
 A row is a content: `rows.id` is the example's id (SHA-256 of what is trained on; of its bytes where
 it cannot be read), and each position of a file that holds this content is a place. A content may
@@ -37,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from poisonwatch.errors import ConfigError, OperationError
+from poisonwatch.ledger import notice_tables as notice_tables
 from poisonwatch.ledger.chain_tables import metadata as metadata
 from poisonwatch.ledger.outbox_tables import deliveries as deliveries
 from poisonwatch.ledger.outbox_tables import outages as outages
@@ -344,6 +346,11 @@ def _set_up_sqlite(engine: Engine) -> None:
             synchronous = "NORMAL" if options.get("repeatable") else "FULL"
             connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
         connection.exec_driver_sql(begin)
+
+
+def find_newest_revision() -> str:
+    """The revision of a ledger that is open: the last migration's."""
+    return max(path.name[:4] for path in (Path(__file__).parent / "migrations/versions").glob("0*"))
 
 
 def _migrate(engine: Engine) -> None:

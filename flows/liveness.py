@@ -1,0 +1,132 @@
+"""That audits come is told while they do, and that they do not by whoever is alive."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from poisonwatch.concealment import conceal_errors
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import InputError, PoisonwatchError
+from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.reporter import Reporter
+from poisonwatch.integrations.notices import tell_silences
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.schedules import list_schedules, record_schedule
+from poisonwatch.schedule_config import PingMoment, ScheduleConfig
+from poisonwatch.tasks.liveness import ping_monitor
+
+LOOKS_EVERY_S = 60.0
+# every, cron, and whose time the latter means
+Times = tuple[timedelta | None, str | None, str]
+
+
+def ping(config: AuditConfig, engine: Engine, moment: PingMoment) -> None:
+    """Ping the monitor of the audit file, if it has one that is to hear of this."""
+    if config.schedule.ping is not None and moment in config.schedule.ping_on:
+        engine.attempt(ping_monitor, config, moment)
+
+
+@contextmanager
+def tell_monitor(config: AuditConfig, engine: Engine) -> Iterator[None]:
+    """Ping the monitor at the start of the block, and where it fails; an audit that came to its
+    results says so itself. One that is interrupted did not fail.
+    """
+    ping(config, engine, "start")
+    try:
+        yield
+    except Exception:
+        # Where this fails, too, the error that counts is the first.
+        with suppress(Exception):
+            ping(config, engine, "fail")
+        raise
+
+
+def expects_audits(ledger: Ledger, config: AuditConfig) -> bool:
+    """Whether anybody expects audits on this ledger: else none can be overdue."""
+    if config.schedule.is_set:
+        return True
+    with ledger.read() as connection:
+        return bool(list_schedules(connection))
+
+
+def choose_times(
+    schedule: ScheduleConfig, every: timedelta | None, cron: str | None, timezone: str
+) -> Times:
+    """When to audit: as options say, else as the audit file does. Raises InputError where the two
+    do not agree, since what is expected would not be what comes.
+    """
+    if every is None and cron is None:
+        return schedule.every, schedule.cron, schedule.timezone if schedule.cron else timezone
+    said = schedule.every, schedule.cron
+    if schedule.is_set and said != (every, cron):
+        raise InputError(
+            f"schedule: in the audit file says {schedule.describe()}, and the options say "
+            "something else: leave --every and --cron out, or change the audit file"
+        )
+    if schedule.cron is not None:
+        timezone = schedule.timezone
+    return every, cron, timezone
+
+
+def _expect(schedule: ScheduleConfig, times: Times) -> ScheduleConfig:
+    """The schedule with these times. Raises ValidationError where a cron expression is one that
+    Prefect alone knows.
+    """
+    every, cron, timezone = times
+    said = schedule.model_dump() | {"every": every, "cron": cron, "timezone": timezone}
+    return ScheduleConfig.model_validate(said)
+
+
+@contextmanager
+def keep_guard(
+    config: AuditConfig, times: Times, reporter: Reporter, every_s: float = LOOKS_EVERY_S
+) -> Iterator[None]:
+    """While the block lasts, look whether audits come at these times, and tell of those that do
+    not.
+
+    The ledger remembers the times, for whoever is alive when this process is not. What goes wrong
+    with looking is noted, and stops nothing.
+    """
+    ended = threading.Event()
+    try:
+        schedule = _expect(config.schedule, times)
+    except ValidationError:
+        reporter.note(
+            f"warning: nobody will be told where audits do not come: {times[1]} is no cron "
+            "expression of five fields"
+        )
+        yield
+        return
+    expected = config.model_copy(update={"schedule": schedule})
+
+    def look_on() -> None:
+        said = ""
+        while not ended.wait(every_s):
+            problem = _look(expected)
+            # One that lasts is said once.
+            if problem and problem != said:
+                reporter.note(f"warning: {problem}")
+            said = problem
+
+    with Ledger.at(config.state) as ledger, ledger.write() as connection:
+        record_schedule(connection, config.name, schedule, datetime.now(UTC))
+    guard = threading.Thread(target=look_on, name="poisonwatch-guard", daemon=True)
+    guard.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _look(config: AuditConfig) -> str:
+    """Look once; what went wrong, empty where nothing did."""
+    try:
+        with conceal_errors(config.find_secrets()):
+            tell_silences(config, datetime.now(UTC))
+    except (PoisonwatchError, SQLAlchemyError, OSError) as error:
+        return " ".join(str(error).split())
+    return ""

@@ -1,0 +1,70 @@
+"""Send the notices that audits do not come, or are back.
+
+What sends is loaded once there is something to send: whoever looks each minute mostly has nothing.
+"""
+
+from datetime import datetime
+
+from poisonwatch.alerts.silences import look_after
+from poisonwatch.alerts.targets import Target, list_targets
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import OperationError, PoisonwatchError
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.notices import claim_notice, settle_notice
+from poisonwatch.ledger.outbox import PendingAlert
+from poisonwatch.liveness.liveness import Liveness
+from poisonwatch.text.words import plural
+
+LEDGER_WAIT_S = 10  # for another process that writes to a ledger in SQLite
+
+
+def tell_silences(config: AuditConfig, now: datetime) -> list[Liveness]:
+    """See whether audits come, and tell the targets of the audit file of those that do not: what
+    was seen, this name first. Raises InputError where there is no ledger, OperationError where it
+    cannot be used, or a target did not take a notice.
+    """
+    with Ledger.existing(config.state, LEDGER_WAIT_S) as ledger:
+        seen = look_after(ledger, config, now)
+        deliver_notices(ledger, config, now)
+    return seen
+
+
+def deliver_notices(ledger: Ledger, config: AuditConfig, now: datetime) -> int:
+    """Send what the audit's targets are to be told now of audits that do not come: how many
+    notices arrived.
+
+    Nobody needs to hold `ledger.lock()`. Raises OperationError where a target did not take one; it
+    waits in the outbox, and the others have theirs.
+    """
+    targets = {target.id: target for target in list_targets(config)}
+    arrived, failed = 0, 0
+    reasons: dict[str, str] = {}
+    while True:
+        with ledger.write() as connection:
+            notice = claim_notice(connection, list(targets), now)
+        if notice is None:
+            break
+        target = targets[notice.target]
+        took = False
+        try:
+            _send(target, notice)
+            took = True
+        except PoisonwatchError as error:
+            reasons[notice.target] = f"{target} {error}"
+        # At once, in a transaction of its own: a crash repeats one message at most.
+        with ledger.write() as connection:
+            settle_notice(connection, notice.delivery, now, arrived=took)
+        arrived, failed = arrived + took, failed + (not took)
+    if reasons:
+        raise OperationError(
+            f"{plural(failed, 'notice')} not delivered; sent later: {'; '.join(reasons.values())}"
+        )
+    return arrived
+
+
+def _send(target: Target, notice: PendingAlert) -> None:
+    from poisonwatch.integrations.apprise.send import APPRISE_TYPES
+    from poisonwatch.integrations.notify import send_message
+
+    kind = APPRISE_TYPES[notice.severity]
+    send_message(target, notice.title, notice.body, kind=kind)

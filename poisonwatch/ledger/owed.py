@@ -1,0 +1,74 @@
+"""What is owed to whom: the deliveries of a name that no attempt has succeeded for, by target."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, select
+
+from poisonwatch.ledger.history import IS_UNDECIDED
+from poisonwatch.ledger.notice_tables import notices
+from poisonwatch.ledger.outbox import ALERT_KIND, AUDIT_KIND, NOTICE_KIND, match_pending
+from poisonwatch.ledger.tables import alerts, audits, deliveries, flags, rows
+
+# What is owed for so long was tried, or should have been: an audit tells of itself at its end.
+SOON = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """How many deliveries of a kind a target is owed, the most attempts at one of them, and since
+    when the oldest is.
+    """
+
+    kind: str
+    target: str
+    count: int
+    attempts: int
+    since: str
+
+    def is_failing(self, now: datetime) -> bool:
+        """Whether something keeps them from arriving."""
+        return self.attempts > 0 or self.since < (now - SOON).isoformat(timespec="seconds")
+
+
+def list_owed(connection: Connection, name: str, targets: Collection[str]) -> list[Owed]:
+    """What is owed of the audits of a name, by kind and target; of notices, what these targets are.
+    Accounts of an audit that is at work are left out.
+    """
+    count, attempts = func.count(), func.max(deliveries.c.attempts)
+    target = deliveries.c.target
+    ended = func.coalesce(audits.c.finished_at, audits.c.started_at)
+    of_audits = (
+        select(target, count, attempts, func.min(ended))
+        .join(audits, audits.c.audit == deliveries.c.item)
+        .where(match_pending(AUDIT_KIND), audits.c.name == name, audits.c.state != "running")
+    )
+    of_alerts = (
+        select(target, count, attempts, func.min(alerts.c.created_at))
+        .join(alerts, alerts.c.alert == deliveries.c.item)
+        .join(audits, audits.c.audit == alerts.c.audit)
+        .where(match_pending(ALERT_KIND), audits.c.name == name)
+    )
+    of_notices = (
+        select(target, count, attempts, func.min(notices.c.created_at))
+        .join(notices, notices.c.notice == deliveries.c.item)
+        .where(match_pending(NOTICE_KIND), target.in_(targets))
+    )
+    found = []
+    kinds = {AUDIT_KIND: of_audits, ALERT_KIND: of_alerts, NOTICE_KIND: of_notices}
+    for kind, query in kinds.items():
+        by_target = query.group_by(target).order_by(target)
+        found += [Owed(kind, *row) for row in connection.execute(by_target).tuples()]
+    return found
+
+
+def count_undecided_rows(connection: Connection, name: str) -> int:
+    """How many rows that audits of a name flagged nobody has decided on."""
+    flagged = (
+        select(flags.c.row)
+        .join(audits, audits.c.audit == flags.c.audit)
+        .where(audits.c.name == name)
+    )
+    counted = select(func.count()).select_from(rows).where(IS_UNDECIDED, rows.c.row.in_(flagged))
+    return int(connection.execute(counted).scalar_one())

@@ -1,0 +1,240 @@
+"""How an audit stands, for people and supervisors: whether audits come, what is owed and undecided,
+disk, versions, servers; and what of it needs somebody.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from poisonwatch import __version__
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import ConfigError, InputError, PoisonwatchError
+from poisonwatch.ledger.audit_records import find_audit_record
+from poisonwatch.ledger.history import find_by_audit_id
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
+from poisonwatch.ledger.schedules import record_schedule
+from poisonwatch.ledger.tables import find_newest_revision
+from poisonwatch.liveness.liveness import Liveness, count_audits, expect, find_liveness
+from poisonwatch.liveness.reach import probe_all
+from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.text.environment import expand_variables
+from poisonwatch.text.redaction import show_place
+from poisonwatch.text.words import plural
+
+GIGABYTE = 1e9
+LEDGER_WAIT_S = 5  # for another process that writes to a ledger in SQLite
+PREFECT_VARIABLE = "PREFECT_API_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """Free bytes where something (`what`) is written."""
+
+    what: str
+    folder: str
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """A server that the audit uses: its address as it may be shown, and what is wrong with it,
+    empty where it answers.
+    """
+
+    name: str
+    address: str
+    problem: str
+
+
+@dataclass(kw_only=True)
+class Standing:
+    """How the audit of a `name` stands at a moment. What could not be asked, since the ledger
+    cannot be used, is None.
+
+    `counts` and `parts_failed` are of the last audit; `troubles` are what needs somebody, a line
+    each: empty where all is well.
+    """
+
+    name: str
+    at: datetime
+    liveness: Liveness | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    parts_failed: int = 0
+    owed: list[Owed] | None = None
+    undecided: int | None = None
+    disks: list[DiskSpace] = field(default_factory=list)
+    versions: dict[str, str | None] = field(default_factory=dict)
+    servers: list[ServerState] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing needs anybody."""
+        return not self.troubles
+
+    def to_record(self) -> dict[str, Any]:
+        """The same as plain JSON."""
+        return {
+            "name": self.name,
+            "at": self.at.isoformat(timespec="seconds"),
+            "well": self.is_well,
+            "troubles": self.troubles,
+            "audits": self.liveness and self.liveness.to_record(),
+            "counts": self.counts,
+            "parts_failed": self.parts_failed,
+            "owed": self.owed and [asdict(owed) for owed in self.owed],
+            "undecided": self.undecided,
+            "disks": [asdict(disk) for disk in self.disks],
+            "versions": self.versions,
+            "servers": [asdict(server) for server in self.servers],
+        }
+
+
+def gather_standing(
+    config: AuditConfig, path: Path, target_ids: Sequence[str], now: datetime, min_free: float
+) -> Standing:
+    """How the audit of the file at `path` stands. `target_ids` are its alert targets'; less than
+    `min_free` bytes of disk are too few.
+    """
+    standing = Standing(name=config.name, at=now)
+    standing.versions["poisonwatch"] = __version__
+    folder = path.resolve().parent
+    runs = folder / "runs"
+    try:
+        with Ledger.existing(config.state, LEDGER_WAIT_S) as ledger:
+            runs = _ask_ledger(ledger, standing, config, target_ids) or runs
+    except InputError as error:
+        # Also a ledger that is not there yet.
+        standing.troubles.append(str(error))
+    except PoisonwatchError as error:
+        standing.troubles.append(config.find_secrets().conceal_error(error))
+    standing.servers = _ask_servers(config)
+    for server in standing.servers:
+        if server.problem:
+            standing.troubles.append(f"{server.name} at {server.address} {server.problem}")
+    standing.disks = _measure_disks({"runs": runs, **_locate_files(config)})
+    for disk in standing.disks:
+        if disk.free < min_free:
+            left = f"{disk.free / GIGABYTE:.1f} GB left for {disk.what} ({disk.folder})"
+            standing.troubles.append(f"{left}: free some, or the next audit may fail")
+    return standing
+
+
+def _ask_ledger(
+    ledger: Ledger, standing: Standing, config: AuditConfig, target_ids: Sequence[str]
+) -> Path | None:
+    """Note what the ledger knows; returns the folder of the last run directory, if any."""
+    # Who may only read sees a new schedule as one that begins now.
+    with suppress(SQLAlchemyError), ledger.write() as connection:
+        record_schedule(connection, config.name, config.schedule, standing.at)
+    with ledger.read() as connection:
+        expected = expect(connection, config.name, config.schedule, standing.at)
+        standing.owed = list_owed(connection, config.name, target_ids)
+        standing.undecided = count_undecided_rows(connection, config.name)
+    liveness = find_liveness(ledger, config.name, expected, standing.at)
+    standing.liveness = liveness
+    standing.versions["ledger"] = find_newest_revision()
+    _find_troubles(ledger, standing, liveness)
+    if liveness.last is None:
+        return None
+    past = find_by_audit_id(ledger, liveness.last.audit_id)
+    assert past is not None
+    standing.counts = dict(past.summary.get("counts", {}))
+    standing.parts_failed = len(past.summary.get("failures", ()))
+    with ledger.read() as connection:
+        standing.versions["last audit"] = _find_version(connection, past.audit_id)
+    return past.run_dir.parent
+
+
+def _find_version(connection: Connection, audit_id: str) -> str | None:
+    """The Poisonwatch of an audit; None where its record does not say, or is none."""
+    try:
+        record = find_audit_record(connection, audit_id)
+    except InputError:
+        return None
+    if record is None:
+        return None
+    said = record.statement.predicate.get("poisonwatch")
+    return None if said is None else str(said)
+
+
+def _find_troubles(ledger: Ledger, standing: Standing, liveness: Liveness) -> None:
+    """What the ledger knows that needs somebody."""
+    if liveness.is_overdue:
+        standing.troubles.append(f"audits do not come: {liveness.describe()}")
+    elif not count_audits(ledger, standing.name):
+        standing.troubles.append(
+            f"no audit of {standing.name} has run: run `poisonwatch audit`, or `poisonwatch watch`"
+        )
+    elif liveness.last is None and liveness.at_work_since is None:
+        standing.troubles.append(
+            f"{plural(liveness.failed, 'audit')} began, and none came to its results: "
+            "run `poisonwatch audit` to see why"
+        )
+    for owed in standing.owed or ():
+        if owed.is_failing(standing.at):
+            standing.troubles.append(
+                f"{plural(owed.count, owed.kind)} not delivered to {owed.target} since "
+                f"{owed.since}: run `poisonwatch sync` to see why"
+            )
+
+
+def _locate_files(config: AuditConfig) -> dict[str, Path]:
+    """Where ledger and MLflow store lie, those that are files of this machine."""
+    found = {}
+    for what, url, key in (
+        ("ledger", config.state, "state"),
+        ("MLflow", config.tracking, "tracking"),
+    ):
+        if not url.startswith("sqlite"):
+            continue
+        database = parse_database_url(url, key).database
+        if database not in (None, "", ":memory:"):
+            found[what] = Path(str(database)).parent
+    return found
+
+
+def _measure_disks(folders: dict[str, Path]) -> list[DiskSpace]:
+    """Free space by disk: what lies on one is named together. A folder that is not there yet is on
+    the disk of the nearest one that is.
+    """
+    by_disk: dict[int, DiskSpace] = {}
+    for what, folder in folders.items():
+        place = next((part for part in (folder, *folder.parents) if part.is_dir()), None)
+        if place is None:
+            continue
+        try:
+            disk, free = place.stat().st_dev, shutil.disk_usage(place).free
+        except OSError:
+            continue
+        known = by_disk.get(disk)
+        if known is not None:
+            what = f"{known.what}, {what}"
+            place = Path(known.folder)
+        by_disk[disk] = DiskSpace(what, str(place), free)
+    return list(by_disk.values())
+
+
+def _ask_servers(config: AuditConfig) -> list[ServerState]:
+    """MLflow, and Prefect where the environment names a server."""
+    addresses, shown = {}, {}
+    try:
+        addresses["MLflow"] = (expand_variables(config.tracking, "tracking"), "/health")
+        shown["MLflow"] = show_place(config.tracking, of_server=True)
+    except ConfigError as error:
+        return [ServerState("MLflow", config.tracking, str(error))]
+    prefect = os.environ.get(PREFECT_VARIABLE)
+    if prefect:
+        addresses["Prefect"] = (prefect, "/health")
+        shown["Prefect"] = show_place(prefect, of_server=True)
+    problems = probe_all(addresses)
+    return [ServerState(name, shown[name], problem) for name, problem in problems.items()]
