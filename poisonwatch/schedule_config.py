@@ -77,7 +77,7 @@ class ScheduleConfig(Section):
             raise ValueError("grace is less than nothing: give a duration such as 30m")
         try:
             ZoneInfo(self.timezone)
-        except (ValueError, OSError):
+        except (KeyError, ValueError, OSError):
             raise ValueError(
                 f"timezone {self.timezone[:60]} is none: give one such as Europe/Berlin"
             ) from None

@@ -46,11 +46,10 @@ def watch(
         ),
     ] = 4200,
 ) -> None:
-    """Audit on a schedule, from one process: that of --every or --cron, or of `schedule:` in the
-    audit file.
+    """Audit on a schedule, from one process.
 
-    The ledger remembers the schedule: an audit that does not come is told of by whoever is alive
-    (`poisonwatch status`).
+    The schedule is that of --every or --cron, or of `schedule:` in the audit file. The ledger
+    remembers it: an audit that does not come is told of by whoever is alive (`poisonwatch status`).
 
     Example: `poisonwatch watch my-audit/audit.yaml --every 1h`
     """

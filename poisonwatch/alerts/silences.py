@@ -31,8 +31,8 @@ def look_after(ledger: Ledger, config: AuditConfig, now: datetime) -> list[Liven
         own = expect(connection, config.name, config.schedule, now)
         known = {expected.name: expected for expected in list_schedules(connection)}
     before = known.pop(config.name, None)
-    is_known = before is not None and own is not None
-    if own is not None and not (is_known and before.schedule.write() == own.schedule.write()):
+    remembered = before.schedule.write() if before is not None else None
+    if own is not None and own.schedule.write() != remembered:
         with ledger.write() as connection:
             own = record_schedule(connection, config.name, config.schedule, now)
     targets = [target.id for target in list_targets(config)]

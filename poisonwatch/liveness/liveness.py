@@ -215,4 +215,6 @@ def count_audits(ledger: Ledger, name: str) -> int:
 
 
 def _write(moment: datetime | None) -> str | None:
-    return moment and moment.astimezone(UTC).isoformat(timespec="seconds")
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -85,6 +85,11 @@ def settings(tmp_path: Path, ledger_url: str, refusing: HttpReceiver) -> Iterato
                 f"json://ann:{QUOTED}@{refusing.address}/{QUOTED}?+X-Token={QUOTED}",
             ],
             "detection": {"false_discovery_rate": 0.9},
+            "schedule": {
+                "every": "1h",
+                "ping": f"http://ann:{QUOTED}@{refusing.address}/{QUOTED}?token={QUOTED}",
+                "ping_on": ["start", "success", "fail"],
+            },
         }
 
 
@@ -120,6 +125,7 @@ def test_an_audit_leaves_no_secret_anywhere(
         refused = " ".join(outcome.warnings)
         assert "cannot be reached" in refused
         assert "answered 401" in refused
+        assert "the monitor of schedule.ping answered 501" in refused
         # The rows are gone: the flow fails, and Prefect keeps why.
         (tmp_path / "data" / "rows.jsonl").unlink()
         with pytest.raises(PoisonwatchError, match="does not exist"):
@@ -166,7 +172,8 @@ def test_a_tracking_server_that_refuses_is_told_of_without_its_password(
     [pytest.param(SECRET, id="written"), pytest.param(QUOTED, id="quoted", marks=slow)],
 )
 @pytest.mark.parametrize(
-    "key", ["source", "reference", "sentinels", "state", "tracking", "mlflow_ui", "alerts"]
+    "key",
+    ["source", "reference", "sentinels", "state", "tracking", "mlflow_ui", "alerts", "schedule"],
 )
 def test_a_command_that_fails_tells_no_secret(
     key: str,
@@ -183,6 +190,7 @@ def test_a_command_that_fails_tells_no_secret(
     for command in (
         ["audit", str(config), "--engine", "inline", "--run-dir", str(tmp_path / "run")],
         ["history", str(config)],
+        ["status", str(config), "--alert"],
         ["release", str(config), "--out", str(tmp_path / "cleared")],
         ["gate", str(tmp_path / "in" / "rows.jsonl"), "--audit", str(config)],
     ):

@@ -226,6 +226,7 @@ COMMANDS = {
     "keys",
     "packs",
     "release",
+    "status",
     "sync",
     "users",
     "verify",

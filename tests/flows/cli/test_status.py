@@ -1,0 +1,181 @@
+"""`poisonwatch status`, as people and supervisors run it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ledgers import NAME
+from servers import HttpReceiver, http_receiver
+from silent import HOUR, add_audit, sqlite_ledger
+
+from poisonwatch.flows.cli.app import main
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.schedules import find_schedule, record_schedule
+from poisonwatch.schedule_config import ScheduleConfig
+
+NOW = datetime.now(UTC)
+HEAVY = {"torch", "transformers", "prefect", "mlflow", "apprise", "great_expectations", "pandas"}
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return int(end.value.code or 0)
+
+
+def write_config(folder: Path, **settings: Any) -> Path:
+    path = folder / "audit.yaml"
+    fixed = {
+        "name": NAME,
+        "source": "rows.jsonl",
+        "sentinels": "s.yaml",
+        "state": "sqlite:///ledger.db",
+    }
+    path.write_text(yaml.safe_dump(fixed | settings))
+    return path
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with sqlite_ledger(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def receiver() -> Iterator[HttpReceiver]:
+    with http_receiver() as server:
+        yield server
+
+
+def make_silent(ledger: Ledger) -> None:
+    """The last audit three hours ago, one an hour expected."""
+    add_audit(ledger, NOW - 3 * HOUR, NOW - 3 * HOUR)
+    with ledger.write() as connection:
+        record_schedule(connection, NAME, ScheduleConfig(every=HOUR), NOW - timedelta(days=9))
+
+
+def test_one_screen_says_that_all_is_well(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each thing that was looked at; exit code 0."""
+    add_audit(ledger, NOW - 5 * timedelta(minutes=1), NOW)
+    assert run("status", str(write_config(tmp_path, schedule="1h"))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{NAME}: all is well"
+    assert [line.split("  ")[0] for line in lines[1:]] == [
+        "last audit",
+        "expected",
+        "owed",
+        "undecided",
+        "disk",
+        "versions",
+        "servers",
+    ]
+    assert "audit-1" in lines[1]
+    assert "every 1 h; next at " in lines[2]
+
+
+def test_what_needs_somebody_comes_first_and_is_the_exit_code(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Overdue; too little disk; as a page, as JSON, as metrics."""
+    make_silent(ledger)
+    path = str(write_config(tmp_path))
+    assert run("status", path, "--min-free-gb", "1e9") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{NAME}: 2 things to look at"
+    assert "audits do not come: last audit 3 h" in lines[1]
+    assert "GB left for runs, ledger, MLflow" in lines[2]
+    assert run("status", path, "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["name"], told["well"], told["audits"]["overdue"]) == (NAME, False, True)
+    assert run("status", path, "--prometheus") == 1
+    assert f'poisonwatch_audit_overdue{{name="{NAME}"}} 1\n' in capsys.readouterr().out
+    assert run("status", path, "--json", "--prometheus") == 2
+
+
+def test_the_targets_are_told_once_where_that_is_asked_for(
+    ledger: Ledger, tmp_path: Path, receiver: HttpReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --alert nobody is; one that does not take it is a trouble, and nothing else is lost."""
+    make_silent(ledger)
+    path = str(write_config(tmp_path, alerts=[f"json://{receiver.address}/"]))
+    assert run("status", path) == 1
+    assert receiver.received == []
+    receiver.answer = 500
+    assert run("status", path, "--alert") == 1
+    assert "1 notice not delivered" in capsys.readouterr().out
+    assert len(receiver.refused) == 1
+    assert run("status", path) == 1
+    assert "1 notice to alerts[1] (json) (tried 1 times)" in capsys.readouterr().out
+    receiver.answer = 200
+    with ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE deliveries SET not_before = NULL")
+    for _ in range(2):
+        assert run("status", path, "--alert") == 1
+    assert len(receiver.received) == 1
+
+
+def test_a_schedule_of_nobody_can_be_forgotten(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of a `watch` that is not coming back; one of the audit file is taken out there."""
+    make_silent(ledger)
+    assert run("status", str(write_config(tmp_path)), "--forget-schedule") == 0
+    assert "nobody says when" in capsys.readouterr().out
+    with ledger.read() as connection:
+        assert find_schedule(connection, NAME) is None
+    assert run("status", str(write_config(tmp_path, schedule="1h")), "--forget-schedule") == 2
+    assert "take `schedule:` out of it first" in capsys.readouterr().err
+
+
+def test_before_any_audit_somebody_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no file is made, whoever asks."""
+    path = str(write_config(tmp_path))
+    for options in ([], ["--alert"]):
+        assert run("status", path, *options) == 1
+        assert "there is no ledger" in capsys.readouterr().out
+    assert [file.name for file in tmp_path.iterdir()] == ["audit.yaml"]
+    assert run("status", str(tmp_path / "none.yaml")) == 2
+
+
+def test_history_begins_with_whether_audits_come(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside JSON, on stderr, where they do not."""
+    make_silent(ledger)
+    path = str(write_config(tmp_path))
+    assert run("history", path) == 0
+    assert capsys.readouterr().out.startswith(
+        f"{NAME}: last audit 3 h ago, expected every 1 h: overdue since "
+    )
+    assert run("history", path, "--json") == 0
+    told = capsys.readouterr()
+    assert [json.loads(line)["audit_id"] for line in told.out.splitlines()] == ["audit-1"]
+    assert "overdue since" in told.err
+
+
+def test_who_asks_how_an_audit_stands_loads_nothing_heavy(ledger: Ledger, tmp_path: Path) -> None:
+    """Every minute, by cron or a supervisor: neither model nor Prefect nor MLflow, also where
+    nothing is to be told.
+    """
+    add_audit(ledger, NOW, NOW)
+    path = write_config(tmp_path, schedule="1h")
+    code = (
+        "import sys\nfrom poisonwatch.flows.cli import main\n"
+        f"try: main(['status', {str(path)!r}, '--alert'])\nexcept SystemExit: pass\n"
+        "print('LOADED', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    page, loaded = done.stdout.split("LOADED")
+    assert "all is well" in page
+    assert not HEAVY & set(loaded.split())

@@ -1,0 +1,124 @@
+"""When audits are expected: durations, cron expressions as Prefect counts them, a monitor."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.server.schemas.schedules import CronSchedule
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import resolve_config
+from poisonwatch.errors import ConfigError
+from poisonwatch.schedule_config import ScheduleConfig
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+# Beside and within the hours in which clocks are changed, in each of the zones.
+MOMENTS = [
+    "2026-03-28T22:13:00",
+    "2026-03-29T00:30:00",
+    "2026-10-24T23:10:00",
+    "2026-10-25T00:20:00",
+    "2026-10-25T01:10:30",
+    "2026-03-08T05:10:00",
+    "2026-11-01T05:10:00",
+    "2026-04-04T14:10:00",
+    "2026-10-03T15:20:00",
+    "2026-01-31T12:00:00",
+]
+EXPRESSIONS = [
+    "0 2 * * *",
+    "30 2 * * *",
+    "0 * * * *",
+    "*/15 * * * *",
+    "15,45 1-3 * * *",
+    "0 9 * * 1-5",
+    "0 0 */2 * 1",
+    "0 0 1,15 * FRI",
+    "30 1 * MAR,OCT SUN",
+    "0 5 * * 7",
+    "0 0 ? * 1",
+    "0 12 L * *",
+    "@weekly",
+]
+
+
+def read(schedule: Any) -> ScheduleConfig:
+    settings = {"source": "rows.jsonl", "sentinels": "s.yaml", "schedule": schedule}
+    return resolve_config(settings, Path("/nowhere")).schedule
+
+
+@pytest.mark.parametrize(
+    "zone", ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
+)
+def test_a_cron_expression_means_what_prefect_starts(zone: str) -> None:
+    """Also where clocks are changed: the next moments are those of Prefect's own scheduler, less
+    what it would start that has passed.
+    """
+    for expression in EXPRESSIONS:
+        ours = ScheduleConfig(cron=expression, timezone=zone)
+        theirs = CronSchedule(cron=expression, timezone=zone)
+        for text in MOMENTS:
+            moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
+            dates = asyncio.run(theirs.get_dates(6, moment + timedelta(seconds=1)))
+            wanted = sorted({date.astimezone(UTC) for date in dates if date > moment})
+            found = list(islice(ours._iterate_cron(moment), len(wanted)))
+            assert found == wanted, (expression, text)
+
+
+def test_audits_are_expected_by_interval() -> None:
+    """A text alone is one; grace is half of it, at least five minutes, or what is said."""
+    hourly = read("1h")
+    assert hourly.is_set
+    assert hourly.find_next(NOON) == NOON + timedelta(hours=1)
+    assert hourly.find_grace(NOON) == timedelta(minutes=30)
+    assert hourly.describe() == "every 1 h"
+    assert read("2m").find_grace(NOON) == timedelta(minutes=5)
+    assert read({"every": "1d", "grace": "10m"}).find_grace(NOON) == timedelta(minutes=10)
+    assert not read({}).is_set
+    assert read({"cron": "0 2 * * *"}).find_gap(NOON) == timedelta(days=1)
+
+
+def test_a_run_keeps_the_schedule_as_it_was_written() -> None:
+    """Without the address that is pinged, unless that is a variable's name alone."""
+    written = {"every": "1h30m", "grace": "0s", "ping": "https://hc.example/abc-123"}
+    public = AuditConfig(
+        source="rows.jsonl",  # type: ignore[arg-type]
+        sentinels=["s.yaml"],
+        schedule=ScheduleConfig.model_validate(written),
+    ).to_public_dict()["schedule"]
+    assert (public["every"], public["grace"], public["ping"]) == ("1h30m", "0s", "https://***")
+    assert ScheduleConfig.model_validate(public).find_next(NOON) == NOON + timedelta(minutes=90)
+    assert "hc.example" not in ScheduleConfig.model_validate(written).write()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ({"every": 60}, "schedule.every: is no duration: write a number and its unit"),
+        ({"every": "30s"}, "at least a minute"),
+        ({"every": "1h", "cron": "0 2 * * *"}, "leave one of them out"),
+        ({"every": "1h", "grace": "soon"}, "schedule.grace: is no duration"),
+        ({"cron": "0 2 * *"}, "is no cron expression of five fields"),
+        ({"cron": "0 0 31 2 *"}, "is no cron expression of five fields"),
+        ({"cron": "0 2 * * *", "timezone": "Mars/Phobos"}, "timezone Mars/Phobos is none"),
+        ({"cron": "0 2 * * *", "timezone": "../../etc/passwd"}, "is none: give one such as"),
+        ({"evry": "1h"}, "unknown key schedule.evry; the nearest known key is every"),
+        ({"every": "1h", "ping_on": ["sucess"]}, "schedule.ping_on"),
+        ({"every": "1h", "ping": "${POISONWATCH_NOT_SET}"}, "POISONWATCH_NOT_SET is not set"),
+    ],
+)
+def test_what_is_no_schedule_says_what_would_be(schedule: Any, said: str) -> None:
+    """In one line."""
+    with pytest.raises(ConfigError, match=said) as refused:
+        read(schedule)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_address_that_is_none_is_not_repeated() -> None:
+    """It may be a secret that stands in the wrong place."""
+    with pytest.raises(ConfigError, match=r"http\(s\) URL") as refused:
+        read({"every": "1h", "ping": "hunter2secret"})
+    assert "hunter2" not in str(refused.value)
