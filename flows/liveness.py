@@ -25,7 +25,11 @@ Times = tuple[timedelta | None, str | None, str]
 
 
 def ping(config: AuditConfig, engine: Engine, moment: PingMoment) -> None:
-    """Ping the monitor of the audit file, if it has one that is to hear of this."""
+    """Ping the monitor of the audit file, if it has one that is to hear of this. An audit that is
+    repeated by a run's own settings is none that was expected.
+    """
+    if config.replay.audit_id is not None:
+        return
     if config.schedule.ping is not None and moment in config.schedule.ping_on:
         engine.attempt(ping_monitor, config, moment)
 
@@ -112,8 +116,12 @@ def keep_guard(
                 reporter.note(f"warning: {problem}")
             said = problem
 
-    with Ledger.at(config.state) as ledger, ledger.write() as connection:
-        record_schedule(connection, config.name, schedule, datetime.now(UTC))
+    try:
+        with Ledger.at(config.state) as ledger, ledger.write() as connection:
+            record_schedule(connection, config.name, schedule, datetime.now(UTC))
+    except PoisonwatchError as error:
+        # It is remembered at the first look that succeeds.
+        reporter.note(f"warning: {error}")
     guard = threading.Thread(target=look_on, name="poisonwatch-guard", daemon=True)
     guard.start()
     try:

@@ -130,6 +130,30 @@ def test_the_container_runs_as_nobody_in_particular() -> None:
     assert "--no-build-isolation" in installed[-1]
 
 
+def test_a_container_is_healthy_while_its_audits_come(tmp_path: Path) -> None:
+    """The health check of `watch`, and the image's own, ask `poisonwatch status`, with the secrets
+    that the audit file names.
+    """
+    compose = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())
+    kind, python, entrypoint, *command = compose["services"]["watch"]["healthcheck"]["test"]
+    image = (DEPLOYMENTS / "Containerfile").read_text()
+    assert (kind, python) == ("CMD", "python")
+    assert f'ENTRYPOINT ["python", "{entrypoint}"]' in image
+    own = re.search(r"^HEALTHCHECK .*\\\n    CMD (.*)$", image, flags=re.MULTILINE)
+    assert own is not None
+    assert f"python {entrypoint} {' '.join(command[:-1])}" in own[1]
+    (tmp_path / "password").write_text("hunter2")
+    audit = tmp_path / "audit.yaml"
+    audit.write_text(
+        "{source: rows.jsonl, sentinels: s.yaml, state: 'postgresql://a:${DB_PASSWORD}@127.0.0.1:9/x'}"
+    )
+    run = [sys.executable, "-m", "poisonwatch.flows.cli", *command[1:-1], str(audit)]
+    done = start(tmp_path, *run, DB_PASSWORD_FILE=str(tmp_path / "password"))
+    assert done.returncode == 1, done.stderr
+    assert "the ledger at postgresql://" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
 def test_only_what_the_image_holds_is_sent_to_its_builder() -> None:
     """Everything is left out but the paths that the Containerfile copies."""
     lines = (DEPLOYMENTS / "Containerfile.dockerignore").read_text().splitlines()

@@ -1,12 +1,15 @@
 """When audits are expected: durations, cron expressions as Prefect counts them, a monitor."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from paths import ROOT
 from prefect.server.schemas.schedules import CronSchedule
 
 from poisonwatch.config import AuditConfig
@@ -122,3 +125,14 @@ def test_an_address_that_is_none_is_not_repeated() -> None:
     with pytest.raises(ConfigError, match=r"http\(s\) URL") as refused:
         read({"every": "1h", "ping": "hunter2secret"})
     assert "hunter2" not in str(refused.value)
+
+
+def test_the_docs_say_what_each_key_is() -> None:
+    """In a table; and the section that they show is one."""
+    text = (ROOT / "docs/operation.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    assert set(ScheduleConfig.model_fields) <= named
+    first, second = re.findall(r"^schedule: (.*?) *(?:#.*)?$", text, flags=re.MULTILINE)
+    assert ScheduleConfig(every=timedelta(hours=1)).means_the_same(read(first))
+    shown = yaml.safe_load(second.replace("${PING_URL}", "https://hc.example/1"))
+    assert read(shown).describe() == "at 0 2 * * * (Europe/Berlin)"
