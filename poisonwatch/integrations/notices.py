@@ -5,13 +5,13 @@ What sends is loaded once there is something to send: whoever looks each minute 
 
 from datetime import datetime
 
+from poisonwatch.alerts.fitting import Message
 from poisonwatch.alerts.silences import look_after
 from poisonwatch.alerts.targets import Target, list_targets
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.notices import claim_notice, settle_notice
-from poisonwatch.ledger.outbox import PendingAlert
+from poisonwatch.ledger.notices import ClaimedNotice, claim_notice, settle_notice
 from poisonwatch.liveness.liveness import Liveness
 from poisonwatch.text.words import plural
 
@@ -44,17 +44,16 @@ def deliver_notices(ledger: Ledger, config: AuditConfig, now: datetime) -> int:
             notice = claim_notice(connection, list(targets), now)
         if notice is None:
             break
-        target = targets[notice.target]
-        took = False
-        try:
-            _send(target, notice)
-            took = True
-        except PoisonwatchError as error:
-            reasons[notice.target] = f"{target} {error}"
+        target = targets[notice.delivery.target]
+        reason = _send(target, notice)
         # At once, in a transaction of its own: a crash repeats one message at most.
         with ledger.write() as connection:
-            settle_notice(connection, notice.delivery, now, arrived=took)
-        arrived, failed = arrived + took, failed + (not took)
+            settle_notice(connection, notice.delivery, now, reason)
+        if reason is None:
+            arrived += 1
+        else:
+            failed += 1
+            reasons[target.id] = f"{target} {reason}"
     if reasons:
         raise OperationError(
             f"{plural(failed, 'notice')} not delivered; sent later: {'; '.join(reasons.values())}"
@@ -62,9 +61,19 @@ def deliver_notices(ledger: Ledger, config: AuditConfig, now: datetime) -> int:
     return arrived
 
 
-def _send(target: Target, notice: PendingAlert) -> None:
-    from poisonwatch.integrations.apprise.send import APPRISE_TYPES
-    from poisonwatch.integrations.notify import send_message
+def _send(target: Target, notice: ClaimedNotice) -> str | None:
+    """None, or why the target did not take it, without its address. Where a silence was an
+    incident of a paging service, its end closes that, and opens none.
+    """
+    from poisonwatch.integrations.notify import make_sender
 
-    kind = APPRISE_TYPES[notice.severity]
-    send_message(target, notice.title, notice.body, kind=kind)
+    try:
+        sender = make_sender(target)
+    except PoisonwatchError as error:
+        return str(error)
+    if notice.silence is not None and sender.resolves:
+        refusal = sender.resolve(notice.silence)
+    else:
+        message = Message(notice.key, notice.severity, notice.title, body=notice.body)
+        refusal = sender.send(message)
+    return None if refusal is None else refusal.words

@@ -9,15 +9,15 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from poisonwatch.ledger.notice_tables import notices
 from poisonwatch.ledger.outbox import (
     NOTICE_KIND,
     Delivery,
-    PendingAlert,
-    mark_delivered,
+    mark_failed,
+    mark_sent,
     match_pending,
 )
 from poisonwatch.ledger.tables import deliveries
@@ -47,6 +47,21 @@ class StoredNotice:
     number: int
     kind: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedNotice:
+    """A notice that its claimer sends now; `silence` is the key of the notice whose end this one
+    tells, None where it tells none.
+    """
+
+    delivery: Delivery
+    kind: str
+    key: str
+    severity: str
+    title: str
+    body: str
+    silence: str | None
 
 
 def find_last_notice(connection: Connection, name: str) -> StoredNotice | None:
@@ -103,11 +118,16 @@ def list_targets_of(connection: Connection, number: int) -> list[str]:
 
 def list_targets_of_silence(connection: Connection, name: str, number: int) -> list[str]:
     """The targets of the last notice of kind OVERDUE of a name before the notice of this number."""
-    before = (notices.c.name == name) & (notices.c.notice < number) & (notices.c.kind == OVERDUE)
-    silence = connection.execute(select(func.max(notices.c.notice)).where(before)).scalar_one()
+    silence = _find_silence(connection, name, number)
     if silence is None:
         return []
-    return list_targets_of(connection, silence)
+    return list_targets_of(connection, silence.notice)
+
+
+def _find_silence(connection: Connection, name: str, number: int) -> Row[tuple[int, str]] | None:
+    before = (notices.c.name == name) & (notices.c.notice < number) & (notices.c.kind == OVERDUE)
+    query = select(notices.c.notice, notices.c.key).where(before)
+    return connection.execute(query.order_by(notices.c.notice.desc()).limit(1)).one_or_none()
 
 
 def drop_earlier(connection: Connection, name: str, number: int, targets: Collection[str]) -> None:
@@ -132,7 +152,7 @@ def is_notice_due(connection: Connection, targets: Collection[str], now: datetim
 
 def claim_notice(
     connection: Connection, targets: Collection[str], now: datetime
-) -> PendingAlert | None:
+) -> ClaimedNotice | None:
     """The oldest notice that one of these targets is to get now: nobody else sends it for
     CLAIM_LASTS. None where there is none.
     """
@@ -151,13 +171,31 @@ def claim_notice(
         )
         # Where another process claimed it meanwhile, it is not changed once more.
         if connection.execute(claimed).rowcount:
-            return PendingAlert(delivery, row.severity, row.title, body=row.body)
+            silence = None
+            if row.kind == BACK:
+                silence = _find_silence(connection, row.name, row.notice)
+            return ClaimedNotice(
+                delivery=delivery,
+                kind=row.kind,
+                key=row.key,
+                severity=row.severity,
+                title=row.title,
+                body=row.body,
+                silence=silence.key if silence is not None else None,
+            )
     return None
 
 
-def settle_notice(connection: Connection, delivery: Delivery, now: datetime, arrived: bool) -> None:
-    """Count an attempt at a notice that was claimed. Where it did not arrive, it waits."""
-    mark_delivered(connection, delivery, _write_time(now) if arrived else None)
+def settle_notice(
+    connection: Connection, delivery: Delivery, now: datetime, reason: str | None = None
+) -> None:
+    """Count an attempt at a notice that was claimed. Where it did not arrive, for a `reason` that
+    holds no address, it waits.
+    """
+    if reason is None:
+        mark_sent(connection, delivery, _write_time(now))
+    else:
+        mark_failed(connection, delivery, _write_time(now), reason)
     tried = select(deliveries.c.attempts).where(*_match(delivery))
     attempts = connection.execute(tried).scalar_one_or_none() or 1
     wait = min(FIRST_WAIT * 2 ** min(attempts - 1, 10), LONGEST_WAIT)

@@ -47,8 +47,10 @@ def send(ledger: Ledger, config: AuditConfig, now: datetime) -> list[str]:
     targets = [target.id for target in list_targets(config)]
     with ledger.write() as connection:
         while notice := claim_notice(connection, targets, now):
-            settle_notice(connection, notice.delivery, now, arrived=True)
-            query = select(notices.c.kind, notices.c.name).where(notices.c.notice == notice.number)
+            settle_notice(connection, notice.delivery, now)
+            query = select(notices.c.kind, notices.c.name).where(
+                notices.c.notice == notice.delivery.item
+            )
             told.append(" ".join(connection.execute(query).one()))
     return told
 

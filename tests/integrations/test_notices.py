@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP, NotifyPagerDuty
 from ledgers import NAME
 from servers import HttpReceiver
 from silent import HOUR, MINUTE, NOON, add_audit, expecting
@@ -66,3 +67,23 @@ def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no audit has run"):
         tell_silences(config, datetime.now(UTC))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_silence_is_one_incident_that_its_end_closes(
+    ledger: Ledger, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a paging service: opened under the silence's key, and nobody is paged that audits are
+    back.
+    """
+    monkeypatch.setitem(PAGERDUTY_API_LOOKUP, "us", f"http://{receiver.address}/v2/enqueue")
+    monkeypatch.setattr(NotifyPagerDuty, "request_rate_per_sec", 0)
+    config = expecting(ledger.url, alerts=[f"pagerduty://{'k' * 32}@abcdefgh"])
+    add_audit(ledger, NOON, NOON)
+    tell_silences(config, NOON)
+    tell_silences(config, LATE)
+    add_audit(ledger, LATE, LATE)
+    tell_silences(config, LATE + MINUTE)
+    opened, closed = receiver.received
+    assert (opened["event_action"], closed["event_action"]) == ("trigger", "resolve")
+    assert opened["dedup_key"] == closed["dedup_key"]
+    assert f"audits of {NAME} do not come" in opened["payload"]["summary"]

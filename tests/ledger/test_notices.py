@@ -55,10 +55,10 @@ def test_a_notice_goes_to_each_target_once(ledger: Ledger) -> None:
     with ledger.write() as connection:
         address_notice(connection, number, [*TARGETS, *TARGETS])
         claimed = [claim_notice(connection, TARGETS, NOON) for _ in range(3)]
-        assert [notice and notice.target for notice in claimed] == [*TARGETS, None]
+        assert [notice and notice.delivery.target for notice in claimed] == [*TARGETS, None]
         for notice in claimed[:2]:
             assert notice is not None
-            settle_notice(connection, notice.delivery, NOON, arrived=True)
+            settle_notice(connection, notice.delivery, NOON)
         address_notice(connection, number, TARGETS)
         assert list_targets_of(connection, number) == TARGETS
         assert not is_notice_due(connection, TARGETS, NOON + 9 * HOUR)
@@ -93,7 +93,7 @@ def test_what_fails_waits_twice_as_long_each_time(ledger: Ledger) -> None:
         for _ in range(9):
             notice = claim_notice(connection, TARGETS[:1], now)
             assert notice is not None
-            settle_notice(connection, notice.delivery, now, arrived=False)
+            settle_notice(connection, notice.delivery, now, "answered 500")
             tried = now
             while not is_notice_due(connection, TARGETS[:1], now):
                 now += MINUTE
@@ -108,7 +108,7 @@ def test_the_last_notice_says_it_all(ledger: Ledger) -> None:
     with ledger.write() as connection:
         heard = claim_notice(connection, TARGETS[:1], NOON)
         assert heard is not None
-        settle_notice(connection, heard.delivery, NOON, arrived=True)
+        settle_notice(connection, heard.delivery, NOON)
     end = put_in(ledger, "two", BACK)
     with ledger.write() as connection:
         assert list_targets_of_silence(connection, NAME, end) == TARGETS
@@ -130,7 +130,7 @@ def check_no_two_senders_claim_the_same(url: str) -> None:
                     notice = claim_notice(connection, TARGETS, NOON)
                 if notice is None:
                     return claimed
-                claimed.append((notice.number, notice.target))
+                claimed.append((notice.delivery.item, notice.delivery.target))
 
     with ThreadPoolExecutor(4) as pool:
         found = [one for some in pool.map(claim_all, range(4)) for one in some]

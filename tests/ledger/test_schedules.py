@@ -24,7 +24,7 @@ from poisonwatch.ledger.tables import deliveries
 from poisonwatch.schedule_config import ScheduleConfig
 
 HOURLY = ScheduleConfig(every=HOUR)
-OWED_OF_0008 = [
+OWED_OF_0009 = [
     "INSERT INTO versions (version, model, sentinels) VALUES (1, 'm', 's')",
     "INSERT INTO audits (audit, audit_id, name, version, state, started_at, run_dir) "
     "VALUES (3, 'three', 'tiny', 1, 'finished', '', '')",
@@ -77,10 +77,10 @@ def test_what_a_later_version_remembers_is_nothing_to_this_one(ledger: Ledger, t
 
 
 def check_what_was_owed_stays_owed(url: str) -> None:
-    make_older_ledger(url, "0008", OWED_OF_0008)
+    make_older_ledger(url, "0009", OWED_OF_0009)
     with Ledger.at(url) as ledger, ledger.write() as connection:
         found = connection.execute(select(deliveries)).all()
-        assert found == [("audit", 3, "mlflow", 3, 2, None, None)]
+        assert found == [("audit", 3, "mlflow", 3, 2, *[None] * 7)]
         record_schedule(connection, NAME, HOURLY, NOON)
         # Of a notice: no audit put it in.
         values = {"kind": "notice", "item": 1, "target": "json-1", "attempts": 0}

@@ -113,11 +113,11 @@ def check_one_outbox(url: str) -> None:
         found = connection.execute(select(*key, *told).order_by(*key)).all()
         assert connection.execute(select(notified_rows)).all() == [(7, 3)]
     assert found == [
-        ("alert", 7, "json-1", 2, 2, "yesterday", None),
-        ("alert", 7, "json-2", 2, 1, None, None),
-        ("audit", 1, "mlflow", 1, 0, None, None),
-        ("audit", 2, "mlflow", 2, 0, None, None),
-        ("audit", 2, "prefect", 2, 0, None, None),
+        ("alert", 7, "json-1", 2, 2, "yesterday"),
+        ("alert", 7, "json-2", 2, 1, None),
+        ("audit", 1, "mlflow", 1, 0, None),
+        ("audit", 2, "mlflow", 2, 0, None),
+        ("audit", 2, "prefect", 2, 0, None),
     ]
     engine.dispose()
 

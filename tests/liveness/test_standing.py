@@ -48,7 +48,7 @@ def test_all_is_well_where_audits_come_and_nothing_is_owed(ledger: Ledger, tmp_p
     assert (standing.owed, standing.undecided, standing.parts_failed) == ([], 0, 0)
     assert [disk.what for disk in standing.disks] == ["runs, ledger, MLflow"]
     assert [server.name for server in standing.servers] == ["MLflow"]
-    assert standing.versions["ledger"] == max(standing.versions["ledger"] or "", "0009")
+    assert standing.versions["ledger"] == max(standing.versions["ledger"] or "", "0010")
     record = standing.to_record()
     assert (record["well"], record["audits"]["last_audit"]) == (True, "audit-1")
     assert record["audits"]["overdue"] is False
