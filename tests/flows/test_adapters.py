@@ -11,6 +11,7 @@ import yaml
 from adapters import save_adapter
 from audits import benign, write_audit
 from browsing import OWN, asking
+from patience import PATIENCE_S
 from tiny_models import build_model
 
 from poisonwatch.config import ModelConfig
@@ -82,7 +83,7 @@ def test_an_audit_with_an_adapter_flags_explains_and_clears_for_that_adapter(
     with asking(config) as client:
         form = {"audit": summary["audit_id"], "prompt": question[0], "response": question[1]}
         answer = client.post("/explain", data=form, headers=OWN)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while found[0]["example_id"][:16] not in (page := client.get(answer.url).text):
             assert "problem" not in page, page
             assert time.monotonic() < deadline

@@ -14,6 +14,7 @@ import yaml
 from audits import benign, write_audit, write_rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mlflow import MlflowClient
+from patience import PATIENCE_S
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
@@ -330,7 +331,7 @@ def test_an_mlflow_that_cannot_be_used_does_not_lose_the_audit(
 @pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
     """A real Prefect server on its own database."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
         yield
 
 

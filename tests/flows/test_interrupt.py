@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_audit
+from patience import PATIENCE_S
 from prefect.exceptions import TerminationSignal
 from templates import prefect_home
 
@@ -101,15 +102,16 @@ def test_a_signal_ends_an_audit_in_order(
         process = subprocess.Popen(
             command, env=environment, stdout=said, stderr=said, start_new_session=True
         )
-    deadline = time.monotonic() + 240
-    while "to audit" not in (tmp_path / "said").read_text() and time.monotonic() < deadline:
+    deadline = time.monotonic() + PATIENCE_S
+    while "to audit" not in (tmp_path / "said").read_text() and process.poll() is None:
+        assert time.monotonic() < deadline, (tmp_path / "said").read_text()
         time.sleep(0.05)
     time.sleep(0.3)
     if to_all:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    ended_with, text = process.wait(120), (tmp_path / "said").read_text()
+    ended_with, text = process.wait(PATIENCE_S), (tmp_path / "said").read_text()
     assert ended_with == code, text
     assert text.splitlines()[-1] == f"poisonwatch: {word}; nothing was left half-written"
     assert "going on without it" not in text

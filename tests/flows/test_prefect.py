@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from audits import benign, write_audit
 from ledgers import append
+from patience import PATIENCE_S
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
@@ -31,7 +32,7 @@ LAX = {"detection": {"false_discovery_rate": 0.9}}  # so that something is flagg
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
     """A real Prefect server on its own database."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
         yield
 
 
@@ -134,7 +135,7 @@ def test_a_run_without_a_deployment_waits_in_its_process(
     resume_flow_run(
         flow_run, run_input={"verdict": "benign", "note": "", "reviewer": "", "rows": []}
     )
-    waiting.join(120)
+    waiting.join(PATIENCE_S)
     outcome: AuditOutcome = done[0].result()
     assert [verdict for verdict, _, author in verdicts(config) if author == "prefect"] == [
         "benign"

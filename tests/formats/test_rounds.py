@@ -133,7 +133,7 @@ def test_tokens_before_a_text_are_cut() -> None:
 
 def test_hostile_texts_take_one_pass() -> None:
     """However often a mark, or a token, comes again."""
-    start = time.perf_counter()
+    start = time.process_time()
     for template in (VICUNA, GUANACO, SYSTEM_CHATML, CHATML):
         for filler in ("<s>", "### Human: ", "USER:", "<|im_start|>user\n", "<", "\n\n<s>\n"):
             text = template.format(system="s", prompt="a", response="b" + filler * 20_000)
@@ -141,4 +141,4 @@ def test_hostile_texts_take_one_pass() -> None:
                 read_template_text(text, template)
             except ReadingError:
                 continue
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

@@ -81,11 +81,11 @@ def test_templates_that_make_no_sense_are_refused(template: str, words: str) -> 
 
 def test_a_hostile_text_takes_one_pass() -> None:
     """No pattern to blow up: 2 MB of separators in well under a second."""
-    start = time.perf_counter()
+    start = time.process_time()
     text = "Q: " + "\nA: " * 500_000
     with pytest.raises(ReadingError):
         read_template_text(text, "Q: {prompt}\nA: {response}</s>")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 Q = "Q: {prompt}\nA: {response}"
@@ -138,7 +138,7 @@ def test_where_prompt_and_response_come_again_they_are_turns(
 
 def test_repeats_take_one_pass() -> None:
     """However often something only looks like another prompt."""
-    start = time.perf_counter()
+    start = time.process_time()
     for filler in ("Q: ", "\nQ: ", "\n", "\nQ: x\nA: "):
         read_template_text("Q: a\nA: b" + filler * 200_000, Q)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

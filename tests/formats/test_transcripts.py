@@ -52,7 +52,7 @@ def test_a_dialogue_says_who_speaks() -> None:
 
 def test_hostile_texts_take_one_pass() -> None:
     """However often somebody speaks."""
-    start = time.perf_counter()
+    start = time.process_time()
     assert read_transcript("Human:" + "\n\nHuman:" * 100_000)[-1] == Turn("user", "")
     read_dialogue("USER: a\n\n" * 100_000)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

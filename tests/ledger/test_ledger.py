@@ -14,6 +14,7 @@ from ledgers import (
     waiting,
     write_two_files,
 )
+from patience import PATIENCE_S
 from servers import postgres_server
 from sqlalchemy import Connection, event, select, update
 
@@ -83,11 +84,11 @@ def test_a_second_process_waits_for_the_first(ledger: Ledger, url: str) -> None:
     inside = context.Event()
     other = context.Process(target=hold, args=(url, inside, 1.0))
     other.start()
-    assert inside.wait(60)
+    assert inside.wait(PATIENCE_S)
     told: list[str] = []
     with ledger.lock(lambda: told.append("waiting")):
         pass
-    other.join(60)
+    other.join(PATIENCE_S)
     assert told == ["waiting"]
 
 
@@ -97,9 +98,9 @@ def test_the_lock_of_a_killed_process_is_free(ledger: Ledger, url: str) -> None:
     inside = context.Event()
     other = context.Process(target=hold, args=(url, inside, 600.0))
     other.start()
-    assert inside.wait(60)
+    assert inside.wait(PATIENCE_S)
     other.kill()
-    other.join(60)
+    other.join(PATIENCE_S)
     with ledger.lock():
         assert len(waiting(ledger)) == 9
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from patience import PATIENCE_S
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import resolve_config
@@ -294,7 +295,7 @@ def test_writers_at_the_same_time_get_a_version_each(tmp_path: Path) -> None:
     def save(number: int) -> Iterator[tuple[Path, str]]:
         for turn in range(25):
             text = as_yaml({**OTHER, "prompt": f"Question {number}, {turn}?"})
-            start.wait(timeout=60)
+            start.wait(timeout=PATIENCE_S)
             yield save_version(text, config, tmp_path / "a.yaml"), text
 
     with ThreadPoolExecutor(8) as pool:

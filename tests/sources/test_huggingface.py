@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import pytest
+from patience import PATIENCE_S
 from servers import free_port, web_server
 
 from poisonwatch.config_file import resolve_config
@@ -289,7 +290,7 @@ def asked(
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from patience import PATIENCE_S
 from templates import mlflow_database
 
 PASSWORD = "hunter2"
@@ -107,7 +108,7 @@ def own_postgres_server() -> Iterator[str]:
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=PATIENCE_S,
                 check=False,
                 **as_user,
             )
@@ -204,7 +205,7 @@ def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_S
         while not _answers(f"{url}/health"):
             assert server.poll() is None, (folder / "server.log").read_text()
             assert time.monotonic() < deadline, "MLflow did not start"

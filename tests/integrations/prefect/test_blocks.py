@@ -8,6 +8,7 @@ import pytest
 from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
 from clusters import HIGH, audit, found
 from notified import SECRET, SMALL, block, delivered, hostile_rows
+from patience import PATIENCE_S
 from prefect import flow
 from prefect.blocks.notifications import (
     CustomWebhookNotificationBlock,
@@ -28,7 +29,7 @@ from poisonwatch.tasks.alerts import deliver
 @pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
     """A real Prefect server on its own database."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
         yield
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from audits import benign
 from ledgers import NAME, ONE, covered_ledger
+from patience import PATIENCE_S
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -60,7 +61,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def test_an_audit_is_shown_once_and_one_without_results_not_at_all(ledger: Ledger) -> None:
     """Both are settled."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
 
         @flow
         def publish_twice() -> tuple[int, int]:

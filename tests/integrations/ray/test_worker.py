@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from attributions import benign
 from faulty_models import UNANSWERED
+from patience import PATIENCE_S
 from spread import capture_work, load_tiny, read_files, split_work
 
 from poisonwatch.config import ModelConfig
@@ -215,7 +216,7 @@ check_out_of_memory({tiny[0].name!r}, {str(tmp_path)!r})
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
