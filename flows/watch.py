@@ -15,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import (
     PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_RUNNER_POLL_FREQUENCY,
@@ -206,16 +207,20 @@ class _Watch:
             self._tell_of(run, state)
 
     def _tell_of(self, run: RunProcess, state: State | None) -> None:
-        if run.deployment == self._server.ids[0]:
+        if self._server.is_audit(run.deployment):
             line = describe_audit(self._config, str(run.id), state, began=run.began, took=run.took)
         else:
             line = describe_drill(state, began=run.began, took=run.took)
         self._reporter.note(line)
 
     def _ask(self, ask: Callable[[], R]) -> R | None:
-        """What the server answers; None where it does not, which is said at the next look at it."""
+        """What the server answers; None where it does not, which is said at the next look at it, or
+        where it does not know any more what it is asked about.
+        """
         try:
             return ask()
+        except ObjectNotFound:
+            return None
         except Exception as error:
             if not is_server_gone(error) and not is_refused(error):
                 raise

@@ -43,6 +43,8 @@ class WatchedServer:
         self._deployments = deployments
         self._note = reporter.note
         self._troubles: set[str] = set()
+        # ids of the first, which has another where the server was created anew
+        self._audits: set[UUID] = set()
 
     def register(self) -> None:
         """Register the deployments, in place of what an earlier watch left. Raises InputError where
@@ -51,9 +53,14 @@ class WatchedServer:
         for deployment in self._deployments:
             self._look_at_namesake(deployment)
         self.ids = [UUID(str(deployment.apply())) for deployment in self._deployments]
+        self._audits.add(self.ids[0])
         if self._own is not None:
             settle_lost_runs(self._client, self.ids)
         self._client.create_flow_run_from_deployment(self.ids[0])
+
+    def is_audit(self, deployment: UUID | None) -> bool:
+        """Whether a run of this deployment is an audit, and not a drill."""
+        return deployment in self._audits
 
     def is_in_order(self) -> bool:
         """Whether the server answers; it is told of the deployments again where it does not know

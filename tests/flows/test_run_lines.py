@@ -1,12 +1,21 @@
 """What `watch` says of a run, in one line."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from audits import write_audit
 from prefect.states import Cancelled, Completed, Crashed, Failed
+from servers import mlflow_store
+from sqlalchemy import update
+from tracking import LAX
 
+from poisonwatch.config_file import load_config
+from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.run_lines import describe_audit, describe_drill, format_seconds
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.tables import audits
 
 BEGAN = datetime(2026, 11, 29, 16, 0)
 
@@ -27,6 +36,25 @@ def test_an_audit_that_found_nothing_says_why_in_one_line(tmp_path: Path) -> Non
         assert line == f"2026-11-29 16:00 {what}, 1.4 s"
     unknown = describe_audit(tmp_path / "away.yaml", "a run", None, began=BEGAN, took=1.44)
     assert "its end is unknown" in unknown
+
+
+def test_an_audit_says_how_many_rows_were_new_and_flagged(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """By the ledger, as one flow run after the other: of 43 rows, and of nothing new."""
+    file = write_audit(tmp_path, tiny_folder, tracking=mlflow_store(tmp_path), **LAX)
+    config = load_config(file)
+    for name in ("one", "two"):
+        audit_inline(config, tmp_path / name)
+    with Ledger.at(config.state) as ledger, ledger.write() as connection:
+        for number, run in ((1, "first"), (2, "second")):
+            of_audit = update(audits).where(audits.c.audit == number)
+            connection.execute(of_audit.values(flow_run=run))
+    lines = [
+        describe_audit(file, run, Completed(), began=BEGAN, took=2.1) for run in ("first", "second")
+    ]
+    assert re.fullmatch(r"2026-11-29 16:00 43 new rows, \d+ flagged, 2\.1 s", lines[0])
+    assert lines[1] == "2026-11-29 16:00 0 new rows, nothing flagged, 2.1 s"
 
 
 def test_a_drill_is_done_or_says_why_not() -> None:
