@@ -24,6 +24,7 @@ from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
 from poisonwatch.ledger.overview import AuditFilter
 from poisonwatch.ledger.queue import count_open_rows, list_groups
+from poisonwatch.pruning.missing import describe_missing_run
 from poisonwatch.reports.links import locate_report, make_mlflow_run_url, make_prefect_run_url
 from poisonwatch.reports.new_topics import TRUSTED_NEEDED, count_unjudged
 from poisonwatch.reports.plots import draw_trend
@@ -147,6 +148,7 @@ def show_audit(request: Request) -> Response:
         plots=[plot.name for plot in sorted((past.run_dir / "plots").glob("*.png"))],
         documents=[name for name, file in DOCUMENTS.items() if (past.run_dir / file).is_file()],
         here=past.run_dir.is_dir(),
+        absence=describe_missing_run(desk.ledger, past),
         change=check_run(request, past)[0],
         failures=tell_failures(past.summary),
         unjudged=unjudged,
@@ -183,7 +185,8 @@ def _send_file(request: Request, past: PastAudit, name: str, media_type: str) ->
     """A file of a run directory. Raises RunError where it is not what the audit wrote."""
     path = past.run_dir / name
     if not path.is_file():
-        raise HTTPException(404, "The run directory is gone, or on another machine.")
+        why = describe_missing_run(get_desk(request).ledger, past)
+        raise HTTPException(404, f"The run directory cannot be shown: {why}.")
     seal = find_seal(get_desk(request).ledger, past.audit_id)
     require_unchanged(past.run_dir, name, seal=seal)
     headers = {"Content-Security-Policy": DOCUMENT_POLICY}

@@ -23,7 +23,7 @@ from poisonwatch.dashboards.pages import get_desk, read_field, read_form, redire
 from poisonwatch.errors import InputError, PoisonwatchError
 from poisonwatch.examples import Example
 from poisonwatch.ledger.batches import load_examples
-from poisonwatch.ledger.history import COMMITTED_STATES, list_past_audits
+from poisonwatch.ledger.history import COMMITTED_STATES, HAD_ROWS, list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits
 from poisonwatch.run_directory.layout import OPERATORS_FILE
@@ -168,7 +168,7 @@ def get_explainer(request: Request) -> Explainer:
 
 def show_question_form(request: Request) -> Response:
     """The question's form, with the audits that can answer it."""
-    finished = [audits.c.state.in_(COMMITTED_STATES)]
+    finished = [audits.c.state.in_(COMMITTED_STATES), HAD_ROWS]
     past = list_past_audits(get_desk(request).ledger, limit=AUDITS_OFFERED, where=finished)
     # run directories are removed, or lie on another machine: without operators there is no answer
     offered = [audit for audit in past if (audit.run_dir / OPERATORS_FILE).is_file()]

@@ -25,7 +25,7 @@ from poisonwatch.dashboards.pages import (
 )
 from poisonwatch.dashboards.release import choose_default_name
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.ledger.history import COMMITTED_STATES, PastAudit, list_past_audits
+from poisonwatch.ledger.history import COMMITTED_STATES, HAD_ROWS, PastAudit, list_past_audits
 from poisonwatch.ledger.overview import MAX_TREND_POINTS, list_audit_names
 from poisonwatch.ledger.tables import audits
 from poisonwatch.reports.heatmap import HEAT_STEPS, HeatMap, read_heat_map
@@ -50,7 +50,7 @@ def show_sentinels(request: Request) -> Response:
     ledger, config = get_desk(request).ledger, get_desk(request).config
     known = list_audit_names(ledger)
     name = request.query_params.get("name") or choose_default_name(known, config.name)
-    finished = [audits.c.state.in_(COMMITTED_STATES)]
+    finished = [audits.c.state.in_(COMMITTED_STATES), HAD_ROWS]
     past = list_past_audits(ledger, name, MAX_TREND_POINTS, where=finished)
     chosen = _choose_audit(past, request.query_params.get("audit"))
     heat: HeatMap | None = None

@@ -35,6 +35,7 @@ from poisonwatch.ledger.queue import (
     list_group_rows,
     list_groups,
 )
+from poisonwatch.pruning.missing import describe_missing_run
 from poisonwatch.reports.plots import draw_coefficients
 from poisonwatch.run_directory import read as readback
 from poisonwatch.run_directory.checksums import require_unchanged
@@ -94,6 +95,7 @@ def show_group(request: Request) -> Response:
         nth=nth,
         size=ROWS_PER_PAGE,
         here=run_dir is not None and run_dir.is_dir(),
+        absence=describe_missing_run(ledger, past),
         whole=_is_whole(run_dir, key, evidence),
         change=change,
     )

@@ -4,7 +4,6 @@
 functions inside them.
 """
 
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +21,9 @@ from poisonwatch.failures import tell_failures
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.liveness import expects_audits, ping, tell_monitor
+from poisonwatch.flows.nothing_new import list_readers, record_without_rows
 from poisonwatch.flows.pause import ask_for_verdict
+from poisonwatch.flows.prune import prune_if_asked
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
 from poisonwatch.integrations.mlflow.upload import IncompleteUploadError
@@ -38,7 +39,6 @@ from poisonwatch.ledger.batches import (
 from poisonwatch.ledger.history import find_by_flow_run
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
-from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.ledger.records import read_head
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.batching import adapt_token_budget
@@ -83,11 +83,13 @@ def run_audit_stages(
     reporter: Reporter,
     again: bool = False,
     flow_run: str | None = None,
+    skip_empty: bool = False,
 ) -> AuditOutcome:
     """One audit, start to end: of rows that no audit has covered, or of all (`again`).
 
     Results are in `run_dir`, which is there whole or not at all, and in the ledger. What fails once
     rows are judged, while verdicts are explained or people notified, is told and costs no verdict.
+    With `skip_empty` an audit that no row waits for is a line in the ledger, without a `run_dir`.
     """
     attempts = engine.attempts
     refuse_unfit_name(run_dir)
@@ -112,15 +114,33 @@ def run_audit_stages(
             files.reads_as_before,
             describe_verdict_settings(config),
         )
-        opened = _open_account(ledger, config, audit_id, version, run_dir, flow_run)
+        # Verdicts that people gave in MLflow come before the rows are chosen: what was called
+        # benign is among the trusted rows of this audit already.
+        if config.review:
+            engine.attempt(read_reviews, ledger, config)
+        batch = engine(choose, ledger, config, version, again)
+        if skip_empty and not len(batch):
+            reporter.note_rows(ingested, 0, Validation.empty(), reference=Validation.empty())
+            summary = record_without_rows(
+                ledger, config, engine, audit_id, version, run_dir, ingested, batch, flow_run
+            )
+            notify_all(ledger, config, engine, prefect=flow_run is not None)
+            prune_if_asked(ledger, config, engine)
+            ping(config, engine, "success")
+            summary["failures"] = attempts.to_records()
+            return AuditOutcome.of_summary(run_dir, summary, config, engine.warnings)
+        opened = open_audit(
+            ledger,
+            audit_id,
+            config.name,
+            version,
+            run_dir,
+            report_to=list_readers(flow_run),
+            flow_run=flow_run,
+        )
         with opened as number, open_run_folder(run_dir) as folder, open_scratch_folder() as scratch:
             tracked = engine.attempt(open_run, config, audit_id) or {}
-            # Verdicts that people gave in MLflow come before the rows are chosen: what was called
-            # benign is among the trusted rows of this audit already.
-            if config.review and tracked:
-                engine.attempt(read_reviews, ledger, config)
             with sample_system_metrics(config, tracked.get("mlflow_run_id")):
-                batch = engine(choose, ledger, config, version, again)
                 pack = None
                 if len(batch) >= PACKED_FROM:
                     pack = scratch / "rows.arrow"
@@ -179,36 +199,12 @@ def run_audit_stages(
             # only now: an audit that ended before its commit goes on from its checkpoints
             found.store.clear()
         notify_all(ledger, config, engine, prefect=flow_run is not None)
+        prune_if_asked(ledger, config, engine)
         ping(config, engine, "success")
     # What failed since the summary was written, too.
     failures = {"failures": attempts.to_records()}
     warnings = [*tell_failures(failures), *engine.warnings]
     return AuditOutcome(run_dir, summary, found.detection, audited.rejected, warnings)
-
-
-def _open_account(
-    ledger: Ledger,
-    config: AuditConfig,
-    audit_id: str,
-    version: Version,
-    run_dir: Path,
-    flow_run: str | None,
-) -> AbstractContextManager[int]:
-    """The audit's entry in the ledger, open while it is at work. MLflow is to have an account of
-    it, and Prefect where it is a flow run.
-    """
-    report_to = [MLFLOW]
-    if flow_run:
-        report_to.append(PREFECT)
-    return open_audit(
-        ledger,
-        audit_id,
-        config.name,
-        version=version,
-        run_dir=run_dir,
-        report_to=report_to,
-        flow_run=flow_run,
-    )
 
 
 def _count_rows(
@@ -322,14 +318,18 @@ def attribute(
 
 
 def audit_inline(
-    config: AuditConfig, run_dir: Path, reporter: Reporter | None = None, again: bool = False
+    config: AuditConfig,
+    run_dir: Path,
+    reporter: Reporter | None = None,
+    again: bool = False,
+    skip_empty: bool = False,
 ) -> AuditOutcome:
     """Run an audit without Prefect: for tests, notebooks and quick looks."""
     secrets = config.find_secrets()
     reporter = reporter or Reporter(quiet=True)
     engine = Engine(inline=True, secrets=secrets)
     with conceal_all(secrets), tell_monitor(config, engine):
-        return run_audit_stages(config, run_dir, engine, reporter, again=again)
+        return run_audit_stages(config, run_dir, engine, reporter, again, skip_empty=skip_empty)
 
 
 def _make_flow_run_name() -> str:
@@ -340,38 +340,45 @@ def _make_flow_run_name() -> str:
 
 @flow(name="poisonwatch-audit", flow_run_name=_make_flow_run_name, persist_result=False)
 def audit(
-    config: str, run_dir: str | None = None, quiet: bool = True, again: bool = False
+    config: str,
+    run_dir: str | None = None,
+    quiet: bool = True,
+    again: bool = False,
+    skip_empty: bool = False,
 ) -> AuditOutcome:
     """Run the audit described by the file `config` as a Prefect flow, leaving its results in
     `run_dir`.
 
     Only rows that no audit has covered are audited; with `again`, all. Without `run_dir`, results
-    go to a new folder below `runs`, beside the audit file. A flow run that is retried or resumed
-    after its audit came to its results does not audit again.
+    go to a new folder below `runs`, beside the audit file, where a row is new; `skip_empty` says
+    the same of a `run_dir`. A flow run that is retried or resumed after its audit came to its
+    results does not audit again.
     """
     settings = load_config(config)
     require_unchanged_settings(Path(config))
     with conceal_all(settings.find_secrets()):
-        return _run_in_flow(settings, config, run_dir, quiet=quiet, again=again)
+        skip_empty = skip_empty or run_dir is None
+        folder = Path(run_dir) if run_dir else choose_run_dir(Path(config))
+        return _run_in_flow(settings, folder, quiet=quiet, again=again, skip_empty=skip_empty)
 
 
 def _run_in_flow(
-    settings: AuditConfig, config: str, run_dir: str | None, quiet: bool, again: bool
+    settings: AuditConfig, run_dir: Path, quiet: bool, again: bool, skip_empty: bool
 ) -> AuditOutcome:
     flow_run = str(runtime.flow_run.get_id())
     outcome = load_finished_outcome(settings, flow_run)
     if outcome is None:
         cover_late_runs()
-        folder = Path(run_dir) if run_dir else choose_run_dir(Path(config))
         engine = Engine(inline=False, secrets=settings.find_secrets())
         with tell_monitor(settings, engine):
             outcome = run_audit_stages(
                 settings,
-                folder,
+                run_dir,
                 engine,
                 reporter=Reporter(quiet=quiet),
                 again=again,
                 flow_run=flow_run,
+                skip_empty=skip_empty,
             )
     for warning in outcome.warnings:
         get_run_logger().warning(warning)

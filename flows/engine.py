@@ -39,7 +39,7 @@ class AuditOutcome:
     drawn, a tracking server or an alert target that was down).
 
     Where the audit was done by an earlier attempt, `detection` (what was found) and `rejected`
-    are empty: they are in the run directory.
+    are empty: they are in the run directory. One without new rows may have left none.
     """
 
     run_dir: Path
@@ -51,15 +51,23 @@ class AuditOutcome:
     @classmethod
     def from_past(cls, past: PastAudit, config: AuditConfig, warnings: list[str]) -> "AuditOutcome":
         """What an audit left that was done before."""
+        return cls.of_summary(past.run_dir, past.summary, config, warnings)
+
+    @classmethod
+    def of_summary(
+        cls, run_dir: Path, summary: Mapping[str, Any], config: AuditConfig, warnings: list[str]
+    ) -> "AuditOutcome":
+        """What a summary alone tells."""
         nothing = Detection.empty(config.detection)
-        warnings = [*tell_failures(past.summary), *warnings]
-        return cls(past.run_dir, past.summary, nothing, rejected=[], warnings=warnings)
+        return cls(run_dir, summary, nothing, [], [*tell_failures(summary), *warnings])
 
     @property
     def flags(self) -> list[dict[str, Any]]:
         """The lines of the run directory's `flags.jsonl`. Raises RunError where it is not what the
         audit wrote.
         """
+        if not self.summary["counts"]["flagged"]:
+            return []
         require_unchanged(self.run_dir, "flags.jsonl")
         return list(read_jsonl(self.run_dir / "flags.jsonl"))
 

@@ -91,18 +91,25 @@ def run_audit(
     again: bool = False,
 ) -> AuditOutcome:
     """Run the audit of the file `config`, read before as `settings`. Warnings go to stderr, also
-    where the rest is quiet.
+    where the rest is quiet. Without a `run_dir` one is made where a row is new.
     """
     reporter = Reporter(quiet=quiet)
+    skip_empty = run_dir is None
     run_dir = run_dir or choose_run_dir(config)
     if engine == "inline":
-        outcome = audit_inline(settings, run_dir, reporter, again)
+        outcome = audit_inline(settings, run_dir, reporter, again, skip_empty)
     else:
         # whole paths: a flow run may have another working directory
         file, folder = config.resolve(), run_dir.resolve()
         outcome = _run_flow(
-            lambda: audit(str(file), str(folder), quiet=reporter.quiet, again=again),
-            lambda: _finish_inline(settings, folder, reporter, again=again),
+            lambda: audit(
+                str(file),
+                str(folder),
+                quiet=reporter.quiet,
+                again=again,
+                skip_empty=skip_empty,
+            ),
+            lambda: _finish_inline(settings, folder, reporter, again, skip_empty),
             reporter,
         )
     _note_warnings(outcome.warnings)
@@ -151,13 +158,13 @@ def _note_warnings(warnings: list[str]) -> None:
 
 
 def _finish_inline(
-    settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool
+    settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool, skip_empty: bool
 ) -> AuditOutcome:
     """Without Prefect, what a flow run left undone: nothing, if its audit came to its results."""
     with Ledger.at(settings.state) as ledger, ledger.lock(reporter.note_waiting):
         past = find_by_run_dir(ledger, run_dir)
     if past is None:
-        return audit_inline(settings, run_dir, reporter, again)
+        return audit_inline(settings, run_dir, reporter, again, skip_empty)
     return AuditOutcome.from_past(past, settings, [])
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from poisonwatch.compute_config import ComputeConfig
+from poisonwatch.keep_config import KeepConfig
 from poisonwatch.public_settings import find_secrets, make_public
 from poisonwatch.schedule_config import ScheduleConfig
 from poisonwatch.signing_config import SigningConfig
@@ -332,6 +333,8 @@ class AuditConfig(Section):
     """Latest rows that are audited again when model, sentinels or settings change, or all."""
     reference_rows: int = Field(2000, ge=0)
     """Trusted rows that an audit compares with, drawn by seed where there are more."""
+    keep: KeepConfig = KeepConfig()
+    """What of past audits stays once they are pruned."""
     replay: Replay = Replay()
     """Written by runs into their config.yaml, never by people."""
 

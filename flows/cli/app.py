@@ -40,6 +40,7 @@ MODULES = (
     "flows.cli.verify",
     "flows.cli.service",
     "flows.cli.status",
+    "flows.cli.prune",
     "dashboards.command",
 )
 # Modules whose commands are of two words, the first of which they share: `keys init`.

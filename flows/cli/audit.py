@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from poisonwatch.errors import InputError
+from poisonwatch.errors import InputError, RunError
 from poisonwatch.permissions import make_private_folder
 
 if TYPE_CHECKING:
@@ -144,13 +144,16 @@ def explain(
     from poisonwatch.flows.cli.terminal import print_explanation
     from poisonwatch.model.files import name_model
     from poisonwatch.model.pretrained import load_pretrained
+    from poisonwatch.pruning.missing import describe_missing_operators
     from poisonwatch.run_directory.checksums import require_unchanged
-    from poisonwatch.run_directory.layout import EXPLAINING_FILES
+    from poisonwatch.run_directory.layout import EXPLAINING_FILES, OPERATORS_FILE
     from poisonwatch.run_directory.operators import load_operators
     from poisonwatch.run_directory.reread import AuditedRows
     from poisonwatch.run_directory.seals import find_own_seal
     from poisonwatch.stride.explain import describe_exactness, explain_response
 
+    if not (run / OPERATORS_FILE).is_file():
+        raise RunError(describe_missing_operators(run))
     saved = load_operators(run)
     # The model is named by the audit's own settings, unless it has moved: operators of one model
     # say nothing about another (`on` compares the weights).

@@ -23,12 +23,15 @@ from poisonwatch.ledger.history import (
 )
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
+from poisonwatch.ledger.prunings import find_pruned
 from poisonwatch.liveness.liveness import Liveness
 from poisonwatch.text.display import make_visible
 
 # What stands in the column MLflow, where it is not the state of the run there.
 LEDGER_ONLY = "not in MLflow"
 OWED = "owed"
+NO_RUN = "no run"
+PRUNED = "pruned"
 NOT_ASKED = "?"
 # What stands in the column state, where only MLflow knows the audit.
 MLFLOW_ONLY = "not in the ledger"
@@ -58,6 +61,7 @@ class HistoryLine:
     mlflow_run_id: str | None
     mlflow_url: str | None
     run_dir: str | None = None
+    run_dir_pruned_at: str | None = None
     owed: tuple[str, ...] = ()
 
 
@@ -71,18 +75,22 @@ def build_history_lines(
     numbers = [audit.number for audit in past]
     waiting = count_undecided(ledger, numbers)
     pending = list_pending_targets(ledger, numbers)
+    with ledger.read() as connection:
+        pruned = find_pruned(connection, [audit.audit_id for audit in past])
     runs = tracked or {}
     lines = []
     for audit in past:
         run = runs.get(audit.audit_id)
         owed = pending.get(audit.number, set())
+        pruned_at = pruned.get(audit.audit_id)
         lines.append(
             _make_ledger_line(
                 audit,
                 undecided=waiting.get(audit.number, 0),
                 owed=owed,
                 run=run,
-                mlflow=_describe_tracking(run, owed, asked=tracked is not None),
+                mlflow=_describe_tracking(audit, run, owed, tracked is not None, pruned_at),
+                pruned_at=pruned_at,
             )
         )
     # Where the ledger holds more than was read of it, a run that is not among these may be an audit
@@ -104,21 +112,31 @@ def _insert_by_time(lines: list[HistoryLine], line: HistoryLine) -> None:
     lines.insert(place, line)
 
 
-def _describe_tracking(run: TrackedRun | None, owed: set[str], asked: bool) -> str:
+def _describe_tracking(
+    audit: PastAudit, run: TrackedRun | None, owed: set[str], asked: bool, pruned_at: str | None
+) -> str:
     """What MLflow knows of an audit of the ledger, in a word or two."""
     # What is owed is said first: a run is opened when its audit begins, so that there may be one
     # that was not told yet how its audit ended.
     if MLFLOW in owed:
         return OWED
+    # Only the trend has such an audit.
+    if audit.nothing_new:
+        return NO_RUN
     if not asked:
         return NOT_ASKED
     if run is None:
-        return LEDGER_ONLY
+        return PRUNED if pruned_at else LEDGER_ONLY
     return run.status.lower()
 
 
 def _make_ledger_line(
-    audit: PastAudit, undecided: int, owed: set[str], run: TrackedRun | None, mlflow: str
+    audit: PastAudit,
+    undecided: int,
+    owed: set[str],
+    run: TrackedRun | None,
+    mlflow: str,
+    pruned_at: str | None,
 ) -> HistoryLine:
     """A line of an audit in the ledger, of whose flagged rows `undecided` wait for a verdict."""
     # The summary is empty, or older than a key of it, where an audit was interrupted or made by an
@@ -142,7 +160,8 @@ def _make_ledger_line(
         mlflow=mlflow,
         mlflow_run_id=run_id,
         mlflow_url=url,
-        run_dir=str(audit.run_dir),
+        run_dir=None if audit.nothing_new else str(audit.run_dir),
+        run_dir_pruned_at=pruned_at,
         owed=tuple(sorted(owed)),
     )
 

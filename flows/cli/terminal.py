@@ -29,8 +29,9 @@ PUSH_LABELS = {
 
 
 def print_summary(summary: Mapping[str, Any], run_dir: str) -> None:
-    """The audit as one JSON object."""
-    print(json.dumps({**summary, "run_dir": run_dir}))
+    """The audit as one JSON object; its `run_dir` is null where it left none."""
+    left = None if summary.get("nothing_new") else run_dir
+    print(json.dumps({**summary, "run_dir": left}))
 
 
 def print_outcome(outcome: Any) -> None:
@@ -47,7 +48,9 @@ def print_outcome(outcome: Any) -> None:
         lines = _describe_audit(outcome.summary, folder)
     else:
         # settings are derived from the rows: where none was new, there are none
-        lines = [f"nothing to audit: no row is new; {folder / 'summary.json'}"]
+        nothing = "nothing to audit: no row is new"
+        in_ledger_alone = outcome.summary.get("nothing_new")
+        lines = [nothing if in_ledger_alone else f"{nothing}; {folder / 'summary.json'}"]
     _print_lines(console, lines)
 
 

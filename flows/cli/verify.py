@@ -123,6 +123,8 @@ def _print_verification(found: "Verification") -> None:
     if found.unsealed:
         runs = plural(found.unsealed, "run directory", "run directories")
         print(f"{runs} of before there were checksums: the files are taken as they are")
+    if found.pruned:
+        print(f"{plural(found.pruned, 'run directory', 'run directories')} pruned, as recorded")
     if found.away:
         print(f"{plural(found.away, 'run directory', 'run directories')} not on this machine")
     if found.is_whole:

@@ -75,15 +75,57 @@ def open_audit(
             "run_dir": str(run_dir.resolve()),
             "flow_run": flow_run,
         }
-        added = insert(audits).values(values).returning(audits.c.audit)
-        number = int(connection.execute(added).scalar_one())
-        enqueue(connection, AUDIT_KIND, number, audit=number, targets=report_to)
+        number = _insert_audit(connection, values, report_to)
     try:
         yield number
     except BaseException:
         _mark_interrupted(ledger, number)
         raise
     ledger.set_audit_state(number, "finished")
+
+
+def _insert_audit(
+    connection: Connection, values: Mapping[str, Any], report_to: Sequence[str]
+) -> int:
+    """Insert an audit, whose account goes to the targets in `report_to`: its number."""
+    added = insert(audits).values(values).returning(audits.c.audit)
+    number = int(connection.execute(added).scalar_one())
+    enqueue(connection, AUDIT_KIND, number, audit=number, targets=report_to)
+    return number
+
+
+def record_nothing_new(
+    ledger: Ledger,
+    summary: Mapping[str, Any],
+    version: Version,
+    run_dir: Path,
+    report_to: Sequence[str] = (),
+    flow_run: str | None = None,
+    attempts: Attempts | None = None,
+) -> ChainHead:
+    """An audit that no row waited for, from its start to its end in one transaction: a line here,
+    and its record. Returns where the chain of records ends with it.
+
+    `run_dir` is where its results would have gone. `report_to`, `flow_run` and `attempts` are those
+    of `open_audit` and `commit_audit`.
+    """
+    with ledger.write() as connection:
+        lock_chain(connection)
+        at = now()
+        values = {
+            "audit_id": summary["audit_id"],
+            "name": summary["name"],
+            "version": find_or_add_version(connection, version),
+            "state": "finished",
+            "started_at": at,
+            "finished_at": at,
+            "run_dir": str(run_dir.resolve()),
+            "flow_run": flow_run,
+            "summary": json.dumps(summary),
+        }
+        number = _insert_audit(connection, values, report_to)
+        told = attempts or Attempts()
+        return append_audit_record(connection, number, None, ledger.signer, told)
 
 
 def _mark_interrupted(ledger: Ledger, number: int) -> None:

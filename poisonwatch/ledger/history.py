@@ -20,6 +20,7 @@ from sqlalchemy import (
     desc,
     exists,
     func,
+    not_,
     select,
     update,
 )
@@ -37,6 +38,10 @@ from poisonwatch.ledger.tables import audits, deliveries, flags, rows, versions
 COMMITTED_STATES = ("committed", "finished")  # states of audits whose results are in the ledger
 # A flagged row that nobody has decided on.
 IS_UNDECIDED = and_(rows.c.status == "flagged", rows.c.decided.is_(None))
+
+# An audit that rows waited for; null where it came to no results. What a summary quotes of rows has
+# backslashes before its quotation marks.
+HAD_ROWS = not_(audits.c.summary.contains('"nothing_new": true', autoescape=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,11 @@ class PastAudit:
     def has_results(self) -> bool:
         """Its results are in the ledger."""
         return self.state in COMMITTED_STATES
+
+    @property
+    def nothing_new(self) -> bool:
+        """No row waited for it, and it left no run directory."""
+        return bool(self.summary.get("nothing_new"))
 
 
 def _select_audits() -> Select[Any]:

@@ -16,6 +16,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.history import (
     COMMITTED_STATES,
+    HAD_ROWS,
     PastAudit,
     count_undecided,
     list_past_audits,
@@ -25,7 +26,6 @@ from poisonwatch.ledger.queries import select_rows_of_file
 from poisonwatch.ledger.tables import audits, files, flags, results
 
 MAX_TREND_POINTS = 30  # audits
-MAX_AUDITS_SEARCHED = 10 * MAX_TREND_POINTS  # audits looked through for those that came to results
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +174,10 @@ class TrendPoint:
 
 
 def list_trend_points(ledger: Ledger, wanted: AuditFilter) -> list[TrendPoint]:
-    """The last audits of a filter that came to results, oldest first, at most MAX_TREND_POINTS;
-    each at the time it started, as in the list.
+    """The last audits of a filter that rows waited for and that came to results, oldest first, at
+    most MAX_TREND_POINTS; each at the time it started, as in the list.
     """
-    where = [*_build_conditions(wanted), audits.c.state.in_(COMMITTED_STATES)]
+    where = [*_build_conditions(wanted), audits.c.state.in_(COMMITTED_STATES), HAD_ROWS]
     points = []
     for audit in list_past_audits(ledger, limit=MAX_TREND_POINTS, where=where):
         points.append(replace(to_trend_point(audit.summary), created=audit.started_at))
@@ -214,12 +214,11 @@ def _parse_day(text: str) -> date:
 
 
 def list_previous_audits(ledger: Ledger, name: str) -> list[PastAudit]:
-    """The last audits of a name that came to results, newest first, as many as fit into a trend
-    beside one more.
+    """The last audits of a name that rows waited for and that came to results, newest first, as
+    many as fit into a trend beside one more.
     """
-    past = list_past_audits(ledger, name, MAX_AUDITS_SEARCHED)
-    done = [audit for audit in past if audit.has_results]
-    return done[: MAX_TREND_POINTS - 1]
+    done = [audits.c.state.in_(COMMITTED_STATES), HAD_ROWS]
+    return list_past_audits(ledger, name, MAX_TREND_POINTS - 1, where=done)
 
 
 def build_trend(past: Sequence[PastAudit], summary: Mapping[str, Any]) -> list[TrendPoint]:

@@ -106,6 +106,38 @@ def summarise(
     }
 
 
+def summarise_nothing(
+    config: AuditConfig,
+    audit_id: str,
+    version: Version,
+    ingested: IngestStats,
+    source: Mapping[str, Any],
+    stages: Sequence[StageCost],
+) -> dict[str, Any]:
+    """The summary of an audit that no row waited for, and that leaves no run directory: the same
+    keys, and `nothing_new`, which says so.
+    """
+    counts = {
+        "pulled": 0,
+        "rejected": 0,
+        "reference": 0,
+        "read": ingested.read,
+        "copies": ingested.copies,
+        "variants": ingested.variants,
+    }
+    nothing = AttributionResult(Detection.empty(config.detection))
+    summary = summarise(
+        config,
+        audit_id,
+        version,
+        counts=counts,
+        source=source,
+        attributed=nothing,
+        stages=stages,
+    )
+    return {**summary, "nothing_new": True}
+
+
 def describe_model(model: ModelConfig, fingerprint: str, reading: str | None) -> dict[str, str]:
     """A model by its name, its adapter's, if any, and its fingerprints (see `fingerprints`)."""
     described = {"name": model.name, "fingerprint": fingerprint}

@@ -1,7 +1,9 @@
 """Where run directories lie, and what they and their files are called."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 OPERATORS_FILE = "operators.safetensors"  # of `operators`
@@ -10,6 +12,8 @@ SETTINGS_FILE = "config.yaml"
 EXPLAINING_FILES = (OPERATORS_FILE, SETTINGS_FILE, "scores.parquet")
 # Written last by an audit, and by a drill: a folder with one of them is a run directory.
 CONCLUDING_FILES = ("summary.json", "drill.json")
+SUMMARY_FILE = "summary.json"
+MAX_SUMMARY_BYTES = 64 << 20
 
 
 def make_audit_id() -> str:
@@ -20,3 +24,15 @@ def make_audit_id() -> str:
 def choose_run_dir(config: Path, kind: str = "") -> Path:
     """A run directory that nobody named: below `runs`, beside the audit file."""
     return config.resolve().parent / "runs" / f"{kind}{make_audit_id()}"
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """A run directory's summary, unchecked; None where it has none that can be read."""
+    path = run_dir / SUMMARY_FILE
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_SUMMARY_BYTES:
+            return None
+        summary = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return summary if isinstance(summary, dict) else None

@@ -31,9 +31,9 @@ class Verification:
 
     `signed` records are by trusted keys, `history` ones are older than the chain; `present`
     signatures are in the ledger. `older_ids` are of rows whose ids an earlier version computed in
-    another way. Of `run_dirs`, `unsealed` ones are of before there were checksums; those that are
-    not on this machine are `away`. `witnesses` are MLflow runs that keep a head of the chain; None:
-    MLflow was not asked.
+    another way. Of `run_dirs`, `unsealed` ones are of before there were checksums; others were
+    `pruned`, or are not on this machine (`away`). `witnesses` are MLflow runs that keep a head of
+    the chain; None: MLflow was not asked.
     """
 
     differences: Sequence[Difference]
@@ -47,6 +47,7 @@ class Verification:
     run_dirs: int
     unsealed: int
     away: int
+    pruned: int
     signatures: int
     asked_for_keys: bool
     signed: int
@@ -74,6 +75,7 @@ class Verification:
             "ids_of_earlier_versions": self.older_ids,
             "run_directories_without_checksums": self.unsealed,
             "run_directories_elsewhere": self.away,
+            "run_directories_pruned": self.pruned,
             "mlflow_runs_with_a_head": self.witnesses,
             "signatures": {
                 "present": self.signatures,
@@ -125,6 +127,7 @@ def verify_ledger(
             run_dirs=runs.here,
             unsealed=runs.unsealed,
             away=runs.away,
+            pruned=runs.pruned,
             signatures=signed.present,
             asked_for_keys=keys is not None,
             signed=signed.signed,

@@ -80,9 +80,9 @@ def test_summary_counts_add_up(audited: tuple[Path, AuditOutcome]) -> None:
     assert [stage["name"] for stage in summary["stages"]][:8] == [
         "pull",
         "find_model",
-        "open_run",
         "read_reviews",
         "choose",
+        "open_run",
         "validate",
         "pull_reference",
         "load_model",

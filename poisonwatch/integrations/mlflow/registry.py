@@ -47,7 +47,8 @@ AUDIT_ID = "poisonwatch.audit_id"
 CREATED = "poisonwatch.created"
 MODEL_ID = "poisonwatch.model_id"
 
-VERSIONS_KEPT = 3  # versions with their files: operators may take hundreds of megabytes
+# Versions with their files, where nothing else is said: operators may take hundreds of megabytes.
+VERSIONS_KEPT = 3
 ROWS_NAMED = 10  # rows named for an answer
 
 # Of fewer unflagged rows the share below says little. Of calibrated p-values 5 % are <= .05.
@@ -78,10 +79,15 @@ def is_good(summary: Mapping[str, Any]) -> bool:
 
 
 def register_operators(
-    client: MlflowClient, experiment_id: str, run_id: str, past: PastAudit, ledger: Ledger
+    client: MlflowClient,
+    experiment_id: str,
+    run_id: str,
+    past: PastAudit,
+    ledger: Ledger,
+    kept: int = VERSIONS_KEPT,
 ) -> None:
     """Register the operators of an audit of the ledger, if it is a good one and its run directory
-    is here, and clear away old versions.
+    is here, and clear away all but the newest `kept` versions.
     """
     is_here = all((past.run_dir / name).exists() for name in EXPLAINING_FILES)
     if not is_good(past.summary) or not is_here:
@@ -93,7 +99,7 @@ def register_operators(
     current = _find_champion(client, name)
     if current is None or not _is_later(ledger, current, than=past):
         client.set_registered_model_alias(name, CHAMPION_ALIAS, str(version.version))
-    prune_versions(client, name)
+    prune_versions(client, name, kept)
 
 
 def _is_later(ledger: Ledger, version: ModelVersion, than: PastAudit) -> bool:
@@ -121,8 +127,7 @@ def reserve_model_name(client: MlflowClient, audit: str) -> str:
     MLflow allows no slashes and colons. A model of somebody else may have the name, as the one that
     the audit guards: it is left alone.
     """
-    plain = to_plain_name(audit)
-    distinct = f"{plain}-{hashlib.sha256(audit.encode()).hexdigest()[:8]}"
+    plain, distinct = _list_model_names(audit)
     for name in (plain, distinct):
         found = client.search_registered_models(f"name = '{name}'")
         if any(model.tags.get(AUDIT) == audit for model in found):
@@ -134,6 +139,12 @@ def reserve_model_name(client: MlflowClient, audit: str) -> str:
         "MLflow has other registered models under both names for the operators, "
         f"{plain} and {distinct}: rename the audit"
     )
+
+
+def _list_model_names(audit: str) -> tuple[str, str]:
+    """What the registered model of an audit may be called."""
+    plain = to_plain_name(audit)
+    return plain, f"{plain}-{hashlib.sha256(audit.encode()).hexdigest()[:8]}"
 
 
 def _log_operators(
@@ -229,9 +240,22 @@ def _find_or_create_version(
     )
 
 
-def prune_versions(client: MlflowClient, name: str) -> None:
-    """Delete all but the newest VERSIONS_KEPT versions that audits made, with their files; versions
-    that carry an alias stay.
+def find_champions(client: MlflowClient, audit: str) -> set[str]:
+    """The ids of the audits whose versions carry an alias."""
+    found: set[str] = set()
+    for name in _list_model_names(audit):
+        for model in client.search_registered_models(f"name = '{name}'"):
+            if model.tags.get(AUDIT) != audit:
+                continue
+            for version in model.aliases.values():
+                tags = client.get_model_version(name, str(version)).tags
+                found |= {tags[AUDIT_ID]} if AUDIT_ID in tags else set()
+    return found
+
+
+def prune_versions(client: MlflowClient, name: str, kept: int = VERSIONS_KEPT) -> None:
+    """Delete all but the newest `kept` versions that audits made, with their files; versions that
+    carry an alias stay.
 
     What remains is the logged model's line in MLflow's database, marked as deleted, until `mlflow
     gc`.
@@ -241,7 +265,7 @@ def prune_versions(client: MlflowClient, name: str) -> None:
     # Versions that people made by hand are theirs: they carry no id of a logged model of ours.
     made = [version for version in found if MODEL_ID in version.tags]
     made.sort(key=lambda version: int(version.version), reverse=True)
-    for version in made[VERSIONS_KEPT:]:
+    for version in made[kept:]:
         if str(version.version) not in aliased:
             _delete_version(client, name, version)
 

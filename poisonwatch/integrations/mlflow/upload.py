@@ -3,7 +3,7 @@ and a point of the trend.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +55,9 @@ TREND_NOTE = (
     "One point an audit, at the audit's number in the ledger. "
     "`calibration` is expected at .05, `flag_rate` near 0."
 )
+
+# What the trend has of an audit without new rows: that it took place, and how it went.
+NOTHING_NEW_METRICS = ("rows_new", "parts_failed", "seconds_total")
 
 
 class IncompleteUploadError(OperationError):
@@ -144,6 +147,10 @@ class _Upload:
         """
         client = self._client
         experiment_id = find_or_create_experiment(client, self._config)
+        if past.nothing_new:
+            # A point of the trend says that it took place: no run of its own, of hundreds a month.
+            _extend_trend(client, experiment_id, past, NOTHING_NEW_METRICS)
+            return _Told(past, {})
         tags = {"poisonwatch.audit_id": past.audit_id, "poisonwatch.kind": "audit"}
         if not past.has_results:
             # It was cut short: its run is closed if there is one, and none is made for it.
@@ -187,7 +194,14 @@ class _Upload:
         if told.ids:
             experiment_id, run_id = told.ids["mlflow_experiment_id"], told.ids["mlflow_run_id"]
             with self._noting(told, OPERATORS):
-                register_operators(self._client, experiment_id, run_id, told.past, self._ledger)
+                register_operators(
+                    self._client,
+                    experiment_id,
+                    run_id,
+                    told.past,
+                    self._ledger,
+                    self._config.keep.operators,
+                )
             if told.lacked is not None:
                 self._client.delete_tag(run_id, MISSING)
         mark_audit_delivered(self._ledger, told.past.number, MLFLOW, told.ids)
@@ -217,10 +231,15 @@ def _update_summary(path: Path, ids: Mapping[str, str]) -> None:
             part.write_text(json.dumps(updated, indent=2) + "\n", encoding="utf-8")
 
 
-def _extend_trend(client: MlflowClient, experiment_id: str, past: PastAudit) -> None:
-    """One point more in each chart of the experiment's long-lived run: its step is the audit's
-    number in the ledger.
+def _extend_trend(
+    client: MlflowClient, experiment_id: str, past: PastAudit, only: Sequence[str] = ()
+) -> None:
+    """One point more in each chart (`only` these, where there are any) of the experiment's
+    long-lived run: its step is the audit's number in the ledger.
     """
+    metrics = compute_headline_metrics(past.summary)
+    if only:
+        metrics = {name: metrics[name] for name in only}
     at = past.summary["created"]
     tags = {"poisonwatch.kind": "trend"}
     run = find_or_create_run(client, experiment_id, tags, name="trend", started_at=at)
@@ -228,7 +247,7 @@ def _extend_trend(client: MlflowClient, experiment_id: str, past: PastAudit) -> 
         client,
         run.info.run_id,
         at,
-        metrics=compute_headline_metrics(past.summary),
+        metrics=metrics,
         tags={MLFLOW_RUN_NOTE: TREND_NOTE},
         step=past.number,
     )

@@ -60,14 +60,15 @@ def _build_payload(
     run_id = past.summary["mlflow_run_id"]
     experiment_id = past.summary.get("mlflow_experiment_id")
     severities = [flag["severity"] for flag in flags]
+    run_dir, report = str(past.run_dir), str(locate_report(past.run_dir))
     return {
         "audit_id": past.audit_id,
         "name": past.name,
         "counts": past.summary["counts"],
         "parts_failed": len(tell_failures(past.summary)),
         "severity": max(severities, key=SEVERITIES.index, default=None),
-        "run_dir": str(past.run_dir),
-        "report": str(locate_report(past.run_dir)),
+        "run_dir": None if past.nothing_new else run_dir,
+        "report": None if past.nothing_new else report,
         "mlflow_run_id": run_id,
         "mlflow_url": make_mlflow_run_url(config, experiment_id, run_id),
         "dashboard_url": make_dashboard_url(config, past.audit_id),

@@ -225,6 +225,7 @@ COMMANDS = {
     "init",
     "keys",
     "packs",
+    "prune",
     "release",
     "status",
     "sync",

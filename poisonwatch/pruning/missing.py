@@ -1,0 +1,50 @@
+"""Why something that an audit left is not there: in words for people."""
+
+from pathlib import Path
+
+from poisonwatch.config_file import load_config
+from poisonwatch.errors import PoisonwatchError
+from poisonwatch.ledger.history import PastAudit
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.prunings import OPERATORS, find_pruned
+from poisonwatch.run_directory.layout import OPERATORS_FILE, SETTINGS_FILE
+
+DAY = 10  # characters of a time that name its day
+
+
+def describe_missing_run(ledger: Ledger, past: PastAudit) -> str:
+    """Why the run directory of an audit is not here."""
+    if past.nothing_new:
+        return "none: no row was new"
+    with ledger.read() as connection:
+        pruned_at = find_pruned(connection, [past.audit_id]).get(past.audit_id)
+    if pruned_at is not None:
+        return f"pruned on {pruned_at[:DAY]}"
+    return "gone, or on another machine"
+
+
+def describe_missing_operators(run_dir: Path) -> str:
+    """Why a run directory has no operators, in a line that says what to do."""
+    if not run_dir.is_dir():
+        return (
+            f"there is no run directory {run_dir}: name that of a finished audit; "
+            "`poisonwatch history AUDIT.yaml --json` says which were pruned"
+        )
+    pruned_at = _find_pruned_operators(run_dir)
+    if pruned_at is None:
+        return f"{run_dir} holds no {OPERATORS_FILE}: name the run directory of a finished audit"
+    return (
+        f"the operators of {run_dir} were pruned on {pruned_at[:DAY]} (keep.operators): "
+        f"repeat the audit of its {SETTINGS_FILE}, or name a later run directory"
+    )
+
+
+def _find_pruned_operators(run_dir: Path) -> str | None:
+    """When; None also where the ledger that the run directory names is not here."""
+    try:
+        config = load_config(run_dir / SETTINGS_FILE)
+        audit_id = config.replay.audit_id or ""
+        with Ledger.existing(config.state) as ledger, ledger.read() as connection:
+            return find_pruned(connection, [audit_id], OPERATORS).get(audit_id)
+    except PoisonwatchError:
+        return None
