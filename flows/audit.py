@@ -129,14 +129,9 @@ def run_audit_stages(
             ping(config, engine, "success")
             summary["failures"] = attempts.to_records()
             return AuditOutcome.of_summary(run_dir, summary, config, engine.warnings)
+        report_to = list_readers(flow_run)
         opened = open_audit(
-            ledger,
-            audit_id,
-            config.name,
-            version,
-            run_dir,
-            report_to=list_readers(flow_run),
-            flow_run=flow_run,
+            ledger, audit_id, config.name, version, run_dir, report_to=report_to, flow_run=flow_run
         )
         with opened as number, open_run_folder(run_dir) as folder, open_scratch_folder() as scratch:
             tracked = engine.attempt(open_run, config, audit_id) or {}
