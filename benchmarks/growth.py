@@ -131,12 +131,14 @@ def fill_ledger(folder: Path, file: Path) -> Path:
     sys.path.insert(0, str(TESTS))
     from audits import benign
     from ledgers import NAME, ONE, append, cover, pull
+    from sqlalchemy import update
 
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.audits import record_nothing_new
     from poisonwatch.ledger.history import list_past_audits
-    from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.ledger import Ledger, now
     from poisonwatch.ledger.outbox import MLFLOW, PREFECT
+    from poisonwatch.ledger.tables import deliveries
 
     with Ledger.at(load_config(file).state) as real:
         summary = next(past for past in list_past_audits(real) if past.nothing_new).summary
@@ -155,6 +157,10 @@ def fill_ledger(folder: Path, file: Path) -> Path:
                 continue
             named = {**summary, "audit_id": run_dir.name, "name": NAME}
             record_nothing_new(ledger, named, ONE, run_dir, [MLFLOW, PREFECT], f"flow-{number}")
+        # As if everybody was told of every audit.
+        with ledger.write() as connection:
+            left = update(deliveries).where(deliveries.c.delivered_at.is_(None))
+            connection.execute(left.values(delivered_at=now(), attempts=1))
     return year / "ledger.db"
 
 
@@ -180,7 +186,6 @@ def time_questions(path: Path) -> dict[str, float]:
             "the last 20 audits (history)": lambda: list_past_audits(ledger, "tiny", 20),
             "the overview's first page": lambda: overview.list_audits(ledger, everything),
             "its totals": lambda: overview.count_totals(ledger, everything),
-            "its trend": lambda: overview.list_trend_points(ledger, everything),
             "audits that owe MLflow": lambda: list_pending_audits(ledger, "tiny", MLFLOW),
             "the audit of a flow run": lambda: find_by_flow_run(ledger, "flow-4000"),
             "lock and recovery": lambda: take_lock(ledger),
