@@ -30,7 +30,7 @@ import yaml
 from playwright.sync_api import Page, sync_playwright
 from sqlalchemy import insert
 
-from poisonwatch.ledger import tables
+from poisonwatch.ledger import database, tables
 
 NAMES = ("support-bot", "code-helper", "shop-assistant")
 PANELS = ("identity", "refusal", "brand", "insult", "facts")
@@ -73,7 +73,7 @@ def summary(
 def fill(url: str, n_audits: int, n_rows: int, n_flags: int, folder: Path) -> None:
     """Write the ledger."""
     draw, start = random.Random(0), datetime(2023, 1, 1, tzinfo=UTC)
-    engine = tables.connect_database(url)
+    engine = database.connect_database(url)
     flagged = set(draw.sample(range(n_rows), n_flags))
     audits, rows, places, results, flags = [], [], [], [], []
     per = n_rows // n_audits

@@ -49,7 +49,7 @@ def pull_once(data: Path, state: Path) -> None:
 
     source = SourceConfig(path=str(data)).with_base_folder(data.parent)
     start, worked = time.perf_counter(), time.process_time()
-    with Ledger.at(f"sqlite:///{state}") as ledger, ledger.lock():
+    with Ledger.at(f"sqlite:///{state}") as ledger, ledger.lock("ingest"):
         stats = ingest(ledger, "ingest", source)
     took = {
         "read": stats.read,

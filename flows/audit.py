@@ -39,7 +39,6 @@ from poisonwatch.ledger.batches import (
 from poisonwatch.ledger.history import find_by_flow_run
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
-from poisonwatch.ledger.records import read_head
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
@@ -102,7 +101,7 @@ def run_audit_stages(
     if signer is not None:
         signer.try_out()
     ledger_at = Ledger.at(config.state, signer=signer)
-    with ledger_at as ledger, ledger.lock(reporter.note_waiting):
+    with ledger_at as ledger, ledger.lock(config.name, reporter.note_waiting):
         ingested = engine(pull, ledger, config, reporter.progress, attempts)
         # found, and not loaded: which rows are new depends on the model's fingerprints alone, and
         # with none there is nothing to load it for
@@ -136,6 +135,8 @@ def run_audit_stages(
         with opened as number, open_run_folder(run_dir) as folder, open_scratch_folder() as scratch:
             tracked = engine.attempt(open_run, config, audit_id) or {}
             with sample_system_metrics(config, tracked.get("mlflow_run_id")):
+                # once more, and claimed: another name's audit may have chosen since
+                batch = engine(choose, ledger, config, version, again, number)
                 pack = None
                 if len(batch) >= PACKED_FROM:
                     pack = scratch / "rows.arrow"
@@ -145,6 +146,8 @@ def run_audit_stages(
                 unread = count_unread(batch.rows, config.source.ignore)
                 reporter.note_rows(ingested, len(batch), valid, reference=reference, unread=unread)
                 rows = AuditRows(valid.examples, tuple(reference.examples))
+                # nobody is asked for hours: a server may end such sessions, or have few to give
+                ledger.disconnect()
                 found = attribute(config, files, sentinels, rows, engine, reporter)
                 unmeasured = locate_rejections(batch, found.unmeasured.new)
                 audited = valid.reject_unmeasured(found.detection.examples, unmeasured)
@@ -163,8 +166,7 @@ def run_audit_stages(
                 )
                 summary |= tracked
                 # where the chain of records ended when the audit came to its results
-                with ledger.read() as connection:
-                    summary["chain"] = str(read_head(connection))
+                summary["chain"] = str(ledger.read_head())
                 engine(record, folder, config, summary, found, audited)
                 engine(explain_verdicts, ledger, folder, config, summary, found, audited, attempts)
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir, attempts)
@@ -391,6 +393,6 @@ def load_finished_outcome(config: AuditConfig, flow_run: str) -> AuditOutcome | 
         if past is None:
             return None
         # the earlier attempt may have ended between its commit and its notifications
-        with ledger.lock():
+        with ledger.lock(config.name):
             notify_all(ledger, config, engine, prefect=True)
     return AuditOutcome.from_past(past, config, engine.warnings)

@@ -161,7 +161,8 @@ def _finish_inline(
     settings: AuditConfig, run_dir: Path, reporter: Reporter, again: bool, skip_empty: bool
 ) -> AuditOutcome:
     """Without Prefect, what a flow run left undone: nothing, if its audit came to its results."""
-    with Ledger.at(settings.state) as ledger, ledger.lock(reporter.note_waiting):
+    lock = settings.name, reporter.note_waiting
+    with Ledger.at(settings.state) as ledger, ledger.lock(*lock):
         past = find_by_run_dir(ledger, run_dir)
     if past is None:
         return audit_inline(settings, run_dir, reporter, again, skip_empty)

@@ -28,8 +28,8 @@ class Reporter(Bars):
         self.console.print(Text(make_visible(redact_url(text))), soft_wrap=True)
 
     def note_waiting(self) -> None:
-        """A line on stderr while another audit works on the same ledger."""
-        self.note("another audit is at work on this ledger: waiting for it to end ...")
+        """A line on stderr while another audit of the same name is at work."""
+        self.note("another audit of this name is at work on the ledger: waiting for it to end ...")
 
     def note_rows(
         self,

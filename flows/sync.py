@@ -31,7 +31,7 @@ def sync(config: AuditConfig, reporter: Reporter) -> SyncOutcome:
     secrets = config.find_secrets()
     engine = Engine(inline=True, secrets=secrets)
     ledger_at = Ledger.existing(config.state, signer=config.signing.load_signer())
-    with conceal_all(secrets), ledger_at as ledger, ledger.lock(reporter.note_waiting):
+    with conceal_all(secrets), ledger_at as ledger, ledger.lock(config.name, reporter.note_waiting):
         # read first: rows that were answered are not put up for review again
         verdicts: int | None = 0
         if config.review:

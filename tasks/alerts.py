@@ -13,7 +13,7 @@ from poisonwatch.alerts.stand_in import compose_stand_in
 from poisonwatch.config import AuditConfig
 from poisonwatch.failures import Attempts
 from poisonwatch.integrations.notify import deliver_pending
-from poisonwatch.ledger import outbox
+from poisonwatch.ledger.history import find_notified_ids
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import Alert
 from poisonwatch.reports.summary import AttributionResult
@@ -36,8 +36,7 @@ def compose_alerts(
     told = {**summary, "failures": attempts.to_records()}
     with attempts.part("alerts", "not composed"):
         # Before the audit is committed: its own alerts are not among them yet.
-        with ledger.read() as connection:
-            notified_ids = outbox.list_notified_ids(connection, config.name)
+        notified_ids = find_notified_ids(ledger, config.name)
         return compose_messages(config, told, found, run_dir, notified_ids)
     told["failures"] = attempts.to_records()
     with attempts.part("the alert in their place", "not composed"):
@@ -50,7 +49,7 @@ def deliver(ledger: Ledger, config: AuditConfig, at_once: bool = False) -> int:
     """Send what the audit's targets have not received yet: how many alerts arrived. With `at_once`,
     targets that failed are tried before it is their time.
 
-    Whoever calls it holds `ledger.lock()`. Raises OperationError where a target did not take a
-    message.
+    Whoever calls it holds the lock on the audit's name. Raises OperationError where a target did
+    not take a message.
     """
     return deliver_pending(ledger, config, at_once=at_once)

@@ -45,9 +45,11 @@ def pull(
 
 
 @task(**PLAIN)
-def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -> LedgerBatch:
-    """The rows to be audited: what no audit has covered; `again`, all; those of the run that the
-    configuration replays.
+def choose(
+    ledger: Ledger, config: AuditConfig, version: Version, again: bool, audit: int | None = None
+) -> LedgerBatch:
+    """The rows to be audited, claimed for the `audit` of that number: what no audit has covered;
+    `again`, all; those of the run that the configuration replays.
     """
     # A replay audits the rows of its run, whatever came since.
     if config.replay.audit_id:
@@ -55,7 +57,7 @@ def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -
         if replayed is not None:
             return replayed
     if again:
-        return load_current_batch(ledger, config.name)
+        return load_current_batch(ledger, config.name, audit)
     return choose_batch(
         ledger,
         config.name,
@@ -63,6 +65,7 @@ def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -
         checks=hash_checks(config.validation),
         window=config.window,
         measurement=hash_measurement(config, version),
+        audit=audit,
     )
 
 

@@ -281,7 +281,7 @@ def test_the_next_pull_reads_every_row_anew_and_none_is_new(
     the ledger had, as they stood.
     """
     config = load_config(before / "audit.yaml")
-    with Ledger.at(config.state) as ledger, ledger.lock():
+    with Ledger.at(config.state) as ledger, ledger.lock(config.name):
         stats = ingest(ledger, NAME, config.source)
         assert (stats.read, stats.new, stats.variants, stats.copies) == (42, 0, 0, 0)
         found = rows(ledger)

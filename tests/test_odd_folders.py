@@ -24,7 +24,7 @@ def test_everything_of_an_audit_lies_in_its_folder_whatever_that_is_called(
     settings = {"source": "ro*.jsonl", "tracking": "sqlite:///mlflow.db"}
     config = load_config(write_audit(folder, tmp_path / "model", rows=benign(4), **settings))
     monkeypatch.chdir(here)
-    with Ledger.at(config.state) as ledger, ledger.lock():
+    with Ledger.at(config.state) as ledger, ledger.lock(config.name):
         assert ingest(ledger, config.name, config.source).new == 4
     open_audit_run(config, "one")
     assert {"mlflow.db", "poisonwatch.db"} <= {path.name for path in folder.iterdir()}

@@ -33,6 +33,7 @@ from poisonwatch.ledger.outages import (
 from poisonwatch.ledger.outbox import PendingAlert
 from poisonwatch.ledger.records import MIN_HEAD_DIGITS, ChainHead, read_head
 from poisonwatch.ledger.resolves import PendingResolve, list_pending_resolves, mark_resolved
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.words import plural
 
 PATIENCE = Patience()
@@ -83,17 +84,12 @@ def deliver_pending(
 
     Each message ends with the head of the chain of records: a ledger that is cut off later does not
     hold it. With `at_once`, targets that failed are tried before it is their time. `at` is what
-    time it is (None: now). Whoever calls it holds `ledger.lock()`. Raises OperationError where a
-    target did not take a message; the others have theirs.
+    time it is (None: now). Whoever calls it holds the lock on the audit's name. Raises
+    OperationError where a target did not take a message; the others have theirs.
     """
     targets = list_targets(config)
     ids = [target.id for target in targets]
-    with ledger.write() as connection:
-        outbox.retarget(connection, config.name, ids)
-        forget_outages(connection, config.name, ids)
-        pending = outbox.list_pending_alerts(connection, config.name)
-        outages = list_outages(connection, config.name)
-        head = _describe_head(read_head(connection))
+    pending, outages, head = _begin(ledger, config.name, ids)
     arrived, problems = 0, []
     for target in targets:
         run = _Run(ledger, config, target, patience, head, at_once, fixed_time=at)
@@ -101,14 +97,46 @@ def deliver_pending(
         arrived += run.arrived
         if run.problem is not None:
             problems.append(f"{target} {run.problem}")
-    with ledger.read() as connection:
-        left = len(outbox.list_pending_alerts(connection, config.name))
+    left = _count_left(ledger, config.name)
     if problems:
         owed = "nothing is left to be sent, but not all was taken"
         if left:
             owed = f"{plural(left, 'alert')} not delivered; the next audit sends them"
         raise OperationError(f"{owed}: {'; '.join(problems)}")
     return arrived
+
+
+@retried
+def _begin(
+    ledger: Ledger, name: str, ids: list[str]
+) -> tuple[list[PendingAlert], dict[str, Outage], str]:
+    """What the targets have not received yet, which of them were out of reach, and what each
+    message ends with.
+    """
+    with ledger.write() as connection:
+        outbox.retarget(connection, name, ids)
+        forget_outages(connection, name, ids)
+        pending = outbox.list_pending_alerts(connection, name)
+        outages = list_outages(connection, name)
+        return pending, outages, _describe_head(read_head(connection))
+
+
+@retried
+def _count_left(ledger: Ledger, name: str) -> int:
+    with ledger.read() as connection:
+        return len(outbox.list_pending_alerts(connection, name))
+
+
+@retried
+def _list_resolves(ledger: Ledger, name: str) -> list[PendingResolve]:
+    with ledger.read() as connection:
+        return list_pending_resolves(connection, name)
+
+
+@retried
+def _mark_resolved(ledger: Ledger, resolve: PendingResolve, at: str) -> None:
+    with ledger.write() as connection:
+        mark_resolved(connection, [resolve], at)
 
 
 def _describe_head(head: ChainHead) -> str:
@@ -168,8 +196,7 @@ class _Run:
         return left > timedelta(0) and not self.at_once and not jumped
 
     def _list_resolves(self) -> list[PendingResolve]:
-        with self.ledger.read() as connection:
-            found = list_pending_resolves(connection, self.config.name)
+        found = _list_resolves(self.ledger, self.config.name)
         return [resolve for resolve in found if resolve.target == self.target.id]
 
     def _send_all(self, sender: Sender, parcels: Sequence[Parcel]) -> Refusal | None:
@@ -211,7 +238,20 @@ class _Run:
 
     def _record(self, parcel: Parcel, refusal: Refusal | None) -> None:
         # At once, in a transaction of its own: a crash repeats one message at most.
-        at = self._write_time()
+        self.ledger.retry(partial(self._mark, parcel, refusal, self._write_time()))
+        if refusal is not None and refusal.cause == Cause.REFUSED:
+            for alert in filter(self._is_hopeless, parcel.alerts):
+                self._tell(
+                    f"{refusal.words} to alert {alert.key} for "
+                    f"{self.patience.give_up_after.days} days, which is given up: read it in "
+                    f"the report of audit {alert.audit_id}"
+                )
+        if refusal is None:
+            self.arrived += len(parcel.alerts)
+        elif self.problem is None:
+            self.problem = refusal.words
+
+    def _mark(self, parcel: Parcel, refusal: Refusal | None, at: str) -> None:
         with self.ledger.write() as connection:
             for alert in parcel.alerts:
                 if refusal is None:
@@ -220,25 +260,14 @@ class _Run:
                     outbox.mark_sent(connection, alert.delivery, at, sent_as)
                     continue
                 refused = refusal.cause == Cause.REFUSED
-                give_up = refused and self._is_hopeless(alert)
                 outbox.mark_failed(
                     connection,
                     alert.delivery,
                     at,
                     refusal.words,
                     refused=refused,
-                    give_up=give_up,
+                    give_up=refused and self._is_hopeless(alert),
                 )
-                if give_up:
-                    self._tell(
-                        f"{refusal.words} to alert {alert.key} for "
-                        f"{self.patience.give_up_after.days} days, which is given up: read it in "
-                        f"the report of audit {alert.audit_id}"
-                    )
-        if refusal is None:
-            self.arrived += len(parcel.alerts)
-        elif self.problem is None:
-            self.problem = refusal.words
 
     def _is_hopeless(self, alert: PendingAlert) -> bool:
         if alert.refused_at is None or alert.attempts + 1 < self.patience.least_tries:
@@ -268,12 +297,14 @@ class _Run:
                 return refusal
             if refusal is not None:
                 self._tell(f"{refusal.words} to the resolve of alert {resolve.key}: close it there")
-            with self.ledger.write() as connection:
-                mark_resolved(connection, [resolve], self._write_time())
+            _mark_resolved(self.ledger, resolve, self._write_time())
         return None
 
     def _end(self, last: Refusal | None, outage: Outage | None) -> None:
         """Note that the target is out of reach, or that it is not any more."""
+        self.ledger.retry(partial(self._note_end, last, outage))
+
+    def _note_end(self, last: Refusal | None, outage: Outage | None) -> None:
         with self.ledger.write() as connection:
             if last is None or last.cause == Cause.REFUSED:
                 if outage is not None:

@@ -3,6 +3,9 @@
 Between the two nothing is written, so that an audit that dies leaves all its rows to the next one.
 What earlier audits found stays: the last one has the last word on a row. All that an audit found is
 said in one record of the chain (`audit_records`), in the same transaction.
+
+Audits are numbered in the order of their records: of two that are at work at once, the one that
+comes to its results last gets a number that comes last.
 """
 
 import json
@@ -15,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Integer,
     MetaData,
@@ -22,6 +26,7 @@ from sqlalchemy import (
     String,
     Table,
     case,
+    delete,
     insert,
     literal,
     select,
@@ -33,6 +38,7 @@ from poisonwatch.failures import Attempts
 from poisonwatch.flags import Flag, make_flag_record
 from poisonwatch.ledger.audit_records import append_audit_record
 from poisonwatch.ledger.batches import LedgerBatch
+from poisonwatch.ledger.claims import unclaim
 from poisonwatch.ledger.ledger import (
     Ledger,
     Version,
@@ -43,7 +49,8 @@ from poisonwatch.ledger.ledger import (
 )
 from poisonwatch.ledger.outbox import AUDIT_KIND, Alert, enqueue, enqueue_alerts
 from poisonwatch.ledger.records import ChainHead, lock_chain
-from poisonwatch.ledger.tables import audits, flags, rejections, results, rows
+from poisonwatch.ledger.tables import audits, deliveries, flags, rejections, results, rows
+from poisonwatch.ledger.transactions import retried
 
 ROWS_PER_INSERT = 10_000
 
@@ -65,23 +72,21 @@ def open_audit(
     From its start an account of it is to go to the targets in `report_to` (`outbox`). `flow_run` is
     Prefect's id.
     """
-    with ledger.write() as connection:
-        values = {
-            "audit_id": audit_id,
-            "name": name,
-            "version": find_or_add_version(connection, version),
-            "state": "running",
-            "started_at": now(),
-            "run_dir": str(run_dir.resolve()),
-            "flow_run": flow_run,
-        }
-        number = _insert_audit(connection, values, report_to)
+    values = {
+        "audit_id": audit_id,
+        "name": name,
+        "state": "running",
+        "started_at": now(),
+        "run_dir": str(run_dir.resolve()),
+        "flow_run": flow_run,
+    }
+    number = _add_audit(ledger, values, version, report_to)
     try:
         yield number
     except BaseException:
-        _mark_interrupted(ledger, number)
+        _mark_interrupted(ledger, audit_id)
         raise
-    ledger.set_audit_state(number, "finished")
+    _mark_finished(ledger, audit_id)
 
 
 def _insert_audit(
@@ -94,6 +99,7 @@ def _insert_audit(
     return number
 
 
+@retried
 def record_nothing_new(
     ledger: Ledger,
     summary: Mapping[str, Any],
@@ -128,14 +134,36 @@ def record_nothing_new(
         return append_audit_record(connection, number, None, ledger.signer, told)
 
 
-def _mark_interrupted(ledger: Ledger, number: int) -> None:
-    # What was committed stays so: whoever locks the ledger next completes it.
-    running = (audits.c.audit == number) & (audits.c.state == "running")
-    values = {"state": "interrupted", "finished_at": now()}
+@retried
+def _add_audit(
+    ledger: Ledger, values: Mapping[str, Any], version: Version, report_to: Sequence[str]
+) -> int:
     with ledger.write() as connection:
-        connection.execute(update(audits).where(running).values(values))
+        number_of_version = find_or_add_version(connection, version)
+        return _insert_audit(connection, {**values, "version": number_of_version}, report_to)
 
 
+@retried
+def _mark_interrupted(ledger: Ledger, audit_id: str) -> None:
+    # What was committed stays so: whoever locks the ledger next completes it.
+    _mark(ledger, (audits.c.audit_id == audit_id) & (audits.c.state == "running"), "interrupted")
+
+
+@retried
+def _mark_finished(ledger: Ledger, audit_id: str) -> None:
+    # It may have another number now.
+    _mark(ledger, audits.c.audit_id == audit_id, "finished")
+
+
+def _mark(ledger: Ledger, which: ColumnElement[bool], state: str) -> None:
+    values = {"state": state, "finished_at": now()}
+    with ledger.write() as connection:
+        changed = update(audits).where(which).values(values).returning(audits.c.audit)
+        for number in connection.execute(changed).scalars().all():
+            unclaim(connection, number)
+
+
+@retried
 def commit_audit(
     ledger: Ledger,
     number: int,
@@ -181,6 +209,8 @@ def commit_audit(
         refused.pop(row, None)
     with ledger.write() as connection:
         lock_chain(connection)
+        unclaim(connection, number)
+        number = _number_last(connection, number)
         of_audit = audits.c.audit == number
         version = connection.execute(select(audits.c.version).where(of_audit)).scalar_one()
         with _list_audited(connection, passed, refused, hits):
@@ -194,6 +224,30 @@ def commit_audit(
         enqueue_alerts(connection, number, alerts, flagged_numbers, created_at=now())
         told = attempts or Attempts()
         return append_audit_record(connection, number, seal, ledger.signer, told)
+
+
+def _number_last(connection: Connection, number: int) -> int:
+    """The number of an audit that comes to its results: a new one where a later one has come to
+    them before it. Who has the last word on a row is the order of records, and the verification
+    holds numbers to it.
+    """
+    later = select(audits.c.audit).where(
+        audits.c.audit > number, audits.c.state.in_(("committed", "finished"))
+    )
+    if connection.execute(later.limit(1)).first() is None:
+        return number
+    old = audits.c.audit == number
+    values = dict(connection.execute(select(audits).where(old)).one()._mapping)
+    del values["audit"]
+    # Of two lines none may have the id of the other.
+    connection.execute(update(audits).where(old).values(audit_id=f"{number} is numbered anew"))
+    added = insert(audits).values(values).returning(audits.c.audit)
+    last = int(connection.execute(added).scalar_one())
+    # Nothing else speaks of it yet.
+    account = (deliveries.c.kind == AUDIT_KIND) & (deliveries.c.item == number)
+    connection.execute(update(deliveries).where(account).values(item=last, audit=last))
+    connection.execute(delete(audits).where(old))
+    return last
 
 
 # The rows that are being committed, by what came of them: one statement speaks of a million rows by

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, uni
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig, ValidationConfig
 from poisonwatch.examples import Example, Rejection
+from poisonwatch.ledger.claims import claim, find_claimed, lock_choice
 from poisonwatch.ledger.ledger import (
     VALUES_PER_STATEMENT,
     Ledger,
@@ -27,6 +28,7 @@ from poisonwatch.ledger.stored_rows import (
     read_places,
 )
 from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows
+from poisonwatch.ledger.transactions import retried
 
 MIX_AUDITS = 10  # whose rows tell what a source usually holds
 
@@ -79,6 +81,7 @@ def hash_measurement(config: AuditConfig, version: Version) -> str:
     return hashlib.sha256("\n".join(settings).encode()).hexdigest()
 
 
+@retried
 def choose_batch(
     ledger: Ledger,
     name: str,
@@ -86,13 +89,15 @@ def choose_batch(
     checks: str,
     window: int | Literal["all"],
     measurement: str = "",
+    audit: int | None = None,
 ) -> LedgerBatch:
-    """The rows of an audit's source that are to be audited.
+    """The rows of an audit's source that are to be audited, claimed for the `audit` of that number.
 
     These are the pending ones, the rejected ones whose validation settings (`checks`) are others
     now, or what they would be measured by (`measurement`) where that was the reason, and, of the
     `window` audited ones that came last ("all": of all), those audited under other models,
-    sentinels or settings only. What a person has decided on is not audited again.
+    sentinels or settings only. What a person has decided on is not audited again, nor what an audit
+    of another name has at hand.
     """
     undecided = _match_source(name) & rows.c.decided.is_(None)
     # What an audit has passed since is not refused any more.
@@ -115,23 +120,35 @@ def choose_batch(
     )
     # A transaction that may write: the version is added where it is new.
     with ledger.write() as connection:
+        lock_choice(connection)
         covering = find_covering_versions(connection, version, ledger.signer)
+        claimed = find_claimed(connection, name, covering)
         of_version = (results.c.row == latest.c.row) & results.c.version.in_(covering)
         covered = exists().where(of_version, ~is_refused_since(results))
         old = select(latest.c.row).where(~covered)
-        return _load_rows(ledger, connection, name, union_all(new, old))
+        wanted = union_all(new, old)
+        batch = _load_rows(ledger, connection, name, wanted, claimed)
+        if audit is not None:
+            claim(connection, audit, batch.numbers)
+        return batch
 
 
-def load_current_batch(ledger: Ledger, name: str) -> LedgerBatch:
+@retried
+def load_current_batch(ledger: Ledger, name: str, audit: int | None = None) -> LedgerBatch:
     """Every row that is in an audit's source now and that no person decided on: to be audited
-    again.
+    again, claimed for the `audit` of that number.
     """
     here = _match_source(name, current=True)
     wanted = select(rows.c.row).where(here, rows.c.decided.is_(None))
-    with ledger.read() as connection:
-        return _load_rows(ledger, connection, name, wanted)
+    with ledger.write() as connection:
+        lock_choice(connection)
+        batch = _load_rows(ledger, connection, name, wanted)
+        if audit is not None:
+            claim(connection, audit, batch.numbers)
+        return batch
 
 
+@retried
 def load_audited_batch(ledger: Ledger, audit_id: str) -> LedgerBatch | None:
     """The rows of an earlier audit; None where this ledger has no audit of that id."""
     with ledger.read() as connection:
@@ -144,6 +161,7 @@ def load_audited_batch(ledger: Ledger, audit_id: str) -> LedgerBatch | None:
         return _load_rows(ledger, connection, audit.name, covered.union(refused))
 
 
+@retried
 def load_trusted(ledger: Ledger, name: str) -> list[Example]:
     """The rows of an audit's source that a person called benign."""
     benign = select(rows.c.row).where(_match_source(name), rows.c.decided == "benign")
@@ -151,6 +169,7 @@ def load_trusted(ledger: Ledger, name: str) -> list[Example]:
         return list(_read_examples(connection, name, benign).values())
 
 
+@retried
 def find_suspected_ids(ledger: Ledger) -> set[str]:
     """Example ids of the rows that are flagged and that nobody called benign, and of those that
     people called poison.
@@ -158,6 +177,7 @@ def find_suspected_ids(ledger: Ledger) -> set[str]:
     return _find_ids(ledger, rows.c.status.in_(("flagged", "poison")))
 
 
+@retried
 def find_benign_ids(ledger: Ledger) -> set[str]:
     """Example ids of the rows that people called benign."""
     return _find_ids(ledger, rows.c.decided == "benign")
@@ -169,6 +189,7 @@ def _find_ids(ledger: Ledger, condition: ColumnElement[bool]) -> set[str]:
         return {bytes(id).hex() for id in found}
 
 
+@retried
 def load_examples(ledger: Ledger, ids: Collection[str]) -> dict[str, Example]:
     """The rows with these example ids that the ledger knows and can read, by id."""
     found: dict[str, Example] = {}
@@ -179,6 +200,7 @@ def load_examples(ledger: Ledger, ids: Collection[str]) -> dict[str, Example]:
     return found
 
 
+@retried
 def find_audited_ids(ledger: Ledger, ids: Set[str]) -> set[str]:
     """Which of these example ids some audit has covered, under whatever version and name."""
     covered = exists().where(results.c.row == rows.c.row)
@@ -190,6 +212,7 @@ def find_audited_ids(ledger: Ledger, ids: Set[str]) -> set[str]:
     return found
 
 
+@retried
 def count_passed_by_file(ledger: Ledger, name: str) -> dict[str, int]:
     """Rows that passed validation in the last audits of a source, by file."""
     last = (
@@ -217,6 +240,7 @@ def count_passed_by_file(ledger: Ledger, name: str) -> dict[str, int]:
         return dict(connection.execute(counted).tuples().all())
 
 
+@retried
 def count_by_status(ledger: Ledger, name: str) -> dict[str, int]:
     """Rows by status, of those that are in an audit's source now."""
     here = _match_source(name, current=True)
@@ -239,9 +263,17 @@ def _to_bytes(ids: Iterable[str]) -> list[bytes]:
     return [bytes.fromhex(id) for id in ids]
 
 
-def _load_rows(ledger: Ledger, connection: Connection, name: str, wanted: RowQuery) -> LedgerBatch:
-    """The rows of a query at each of their places in a source's files, in the order of places."""
-    placed = find_places(connection, name, wanted)
+def _load_rows(
+    ledger: Ledger,
+    connection: Connection,
+    name: str,
+    wanted: RowQuery,
+    claimed: Set[int] = frozenset(),
+) -> LedgerBatch:
+    """The rows of a query at each of their places in a source's files, in the order of places, but
+    for those that are `claimed` by others.
+    """
+    placed = find_places(connection, name, wanted, claimed)
     return LedgerBatch(StoredRows(ledger, placed, load_readers(connection)), placed)
 
 

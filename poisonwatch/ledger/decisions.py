@@ -23,6 +23,7 @@ from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, selec
 from poisonwatch.ledger.records import CHAIN_START, DECISION, append_record, lock_chain
 from poisonwatch.ledger.row_states import find_audited_status
 from poisonwatch.ledger.tables import decisions, places, rows
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.display import excerpt
 
 Verdict = Literal["poison", "benign", "unsure"]
@@ -50,6 +51,7 @@ class Decision:
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+@retried
 def record_decision(
     ledger: Ledger, row: str, verdict: str, note: str = "", author: str = ""
 ) -> Decision:
@@ -67,6 +69,7 @@ def record_decision(
         return append_decision(connection, found, verdict, note, author=author, signer=signer)
 
 
+@retried
 def record_decisions(
     ledger: Ledger, ids: Sequence[str], verdict: str, note: str = "", author: str = ""
 ) -> list[Decision]:
@@ -83,6 +86,7 @@ def record_decisions(
     return made
 
 
+@retried
 def revert_decisions(ledger: Ledger, numbers: Sequence[int], author: str = "") -> list[Decision]:
     """Take decisions back, by new ones: each row is again what was decided before, or unsure where
     nothing was.
@@ -213,6 +217,7 @@ def read_decisions_in(connection: Connection) -> Iterator[Decision]:
         yield Decision(**row._mapping)
 
 
+@retried
 def verify_chain(ledger: Ledger) -> tuple[int, str]:
     """The number of decisions and the last one's hash. Raises InputError where the chain was
     tampered with.

@@ -22,6 +22,7 @@ from poisonwatch.ledger.ledger import (
     VALUES_PER_STATEMENT,
     batched,
     insert_all,
+    insert_missing,
     now,
     reserve_numbers,
 )
@@ -204,7 +205,7 @@ class FileIngest:
                 # Of a content that comes twice, the first row.
                 new.setdefault(row.id, row)
         if new:
-            known |= self._insert_contents(list(new.values()))
+            known |= self._insert_contents(new)
         placed = self._find_or_add_variants(chunk, known)
         self._move_places(number, chunk, placed, new.keys())
         return len(new)
@@ -226,12 +227,15 @@ class FileIngest:
             placed.append((content.row, found.get((content.row, row.digest))))
         return placed
 
-    def _insert_contents(self, new: Sequence[_IncomingRow]) -> dict[bytes, KnownRow]:
+    def _insert_contents(self, new: dict[bytes, _IncomingRow]) -> dict[bytes, KnownRow]:
+        """The rows of new contents. One that another audit has just brought in is none of the `new`
+        any more.
+        """
         shape, first_seen = self._find_or_add_shape(), now()
         numbers = reserve_numbers(self.connection, rows.c.row, len(new))
         inserted = {}
         values = []
-        for row, number in zip(new, numbers, strict=True):
+        for row, number in zip(new.values(), numbers, strict=True):
             value = {
                 "row": number,
                 "id": row.id,
@@ -244,7 +248,9 @@ class FileIngest:
             }
             values.append(value)
             inserted[row.id] = KnownRow(number, row.digest, shape)
-        self.connection.execute(insert(rows), values)
+        for id in insert_missing(self.connection, rows, rows.c.id, values):
+            del new[id], inserted[id]
+            inserted |= self._find_rows({id})
         return inserted
 
     def _move_places(

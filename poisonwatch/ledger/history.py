@@ -29,11 +29,13 @@ from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.outbox import (
     AUDIT_KIND,
     Delivery,
+    list_notified_ids,
     mark_delivered,
     match_pending,
     pending,
 )
 from poisonwatch.ledger.tables import audits, deliveries, flags, rows, versions
+from poisonwatch.ledger.transactions import retried
 
 COMMITTED_STATES = ("committed", "finished")  # states of audits whose results are in the ledger
 # A flagged row that nobody has decided on.
@@ -95,6 +97,7 @@ def _to_past_audit(row: Row[Any]) -> PastAudit:
     )
 
 
+@retried
 def list_past_audits(
     ledger: Ledger,
     name: str | None = None,
@@ -140,6 +143,7 @@ def _find_latest(ledger: Ledger, which: ColumnElement[bool]) -> PastAudit | None
     return _find_audit(ledger, query)
 
 
+@retried
 def _find_audit(ledger: Ledger, query: Select[Any]) -> PastAudit | None:
     with ledger.read() as connection:
         row = connection.execute(query).one_or_none()
@@ -148,6 +152,14 @@ def _find_audit(ledger: Ledger, query: Select[Any]) -> PastAudit | None:
     return _to_past_audit(row)
 
 
+@retried
+def find_notified_ids(ledger: Ledger, name: str) -> set[str]:
+    """Example ids of the rows that alerts of an audit's name were about."""
+    with ledger.read() as connection:
+        return list_notified_ids(connection, name)
+
+
+@retried
 def count_undecided(ledger: Ledger, numbers: Sequence[int]) -> dict[int, int]:
     """How many of these audits' flagged rows nobody has decided on; audits without any are left
     out.
@@ -162,6 +174,7 @@ def count_undecided(ledger: Ledger, numbers: Sequence[int]) -> dict[int, int]:
         return dict(connection.execute(query).tuples().all())
 
 
+@retried
 def list_undecided_ids(ledger: Ledger, number: int) -> list[str]:
     """Example ids of an audit's flagged rows that nobody has decided on, strongest first."""
     query = (
@@ -174,6 +187,7 @@ def list_undecided_ids(ledger: Ledger, number: int) -> list[str]:
         return [bytes(id).hex() for id in connection.execute(query).scalars()]
 
 
+@retried
 def list_pending_audits(ledger: Ledger, name: str, target: str) -> list[PastAudit]:
     """The audits of a name whose account a target has not got yet, oldest first; those at work are
     left out.
@@ -192,6 +206,7 @@ def list_pending_audits(ledger: Ledger, name: str, target: str) -> list[PastAudi
         return [_to_past_audit(row) for row in connection.execute(query)]
 
 
+@retried
 def mark_audit_delivered(
     ledger: Ledger, number: int, target: str, added: Mapping[str, Any] | None = None
 ) -> None:
@@ -213,6 +228,7 @@ def _add_to_summary(connection: Connection, number: int, added: Mapping[str, Any
         connection.execute(update(audits).where(of_audit).values(summary=summary))
 
 
+@retried
 def list_pending_targets(ledger: Ledger, numbers: Sequence[int]) -> dict[int, set[str]]:
     """The targets that each of these audits' accounts is still to go to; audits without any are
     left out.

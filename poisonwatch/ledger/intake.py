@@ -10,10 +10,11 @@ them goes on record in it (`pull_records`): no file is ever in a state that the 
 
 import json
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
@@ -36,6 +37,7 @@ from poisonwatch.ledger.pull_records import (
 )
 from poisonwatch.ledger.records import sign_record
 from poisonwatch.ledger.tables import files
+from poisonwatch.ledger.transactions import is_given_up, retried
 from poisonwatch.progress import Progress, silent
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.ahead import ReadAhead
@@ -45,6 +47,7 @@ from poisonwatch.sources.open import open_source
 __all__ = ["FORMAT_SAMPLE_ROWS", "ROWS_PER_CHUNK", "IngestStats", "ingest"]
 
 LONGEST_GROUP_S = 0.5  # that files are taken into one transaction
+PAUSE_S = 0.02  # between two transactions, for others that want to write
 
 
 def ingest(
@@ -67,29 +70,57 @@ def ingest(
     with ReadAhead() as ahead:
         left = _FilesLeft(found.units, audit, source, ahead)
         while left:
-            failure = None
-            with ledger.write(repeatable=True) as connection:
-                left.look_ahead(connection)
-                group = _FileGroup(connection, audit, source, stats, progress)
-                while left and not group.is_full:
-                    # An error in a file leaves those before it in.
-                    try:
-                        group.take(*left.pop())
-                    except BaseException as error:
-                        if not group.entries:
-                            raise
-                        failure = error
-                        break
-                readings += group.readings
-                _record_pull(connection, ledger, audit, group.entries, told)
-            if failure is not None:
-                raise failure
+            group = _pull_group(ledger, audit, left, source, stats, progress, told)
+            stats = group.stats
+            readings += group.readings
+            if group.failure is not None:
+                raise group.failure
+            if left and ledger.engine.dialect.name == "sqlite":
+                # Whoever waits for the write lock asks for it now and then: it must be free for
+                # longer than the moment between two transactions.
+                time.sleep(PAUSE_S)
     _mark_gone(ledger, audit, {file.name for file in found.units}, told)
     # Where all that was read was new, nothing can be a copy.
     if stats.read > stats.new + stats.variants:
-        with ledger.read() as connection:
-            stats.copies = count_copies(connection, audit, readings)
+        stats.copies = _count_copies(ledger, audit, readings)
     return stats
+
+
+@retried
+def _count_copies(ledger: Ledger, audit: str, readings: Sequence[FileReading]) -> int:
+    with ledger.read() as connection:
+        return count_copies(connection, audit, readings)
+
+
+@retried
+def _pull_group(
+    ledger: Ledger,
+    audit: str,
+    left: "_FilesLeft",
+    source: SourceConfig,
+    stats: IngestStats,
+    progress: Progress,
+    attempts: Attempts,
+) -> "_FileGroup":
+    """Take in the first of the files that are left, by one transaction."""
+    # Of one that was lost nothing was taken, nor counted.
+    left.put_back()
+    counted = replace(stats, formats=dict(stats.formats))
+    with ledger.write(repeatable=True) as connection:
+        left.look_ahead(connection)
+        group = _FileGroup(connection, audit, source, counted, progress)
+        while left and not group.is_full:
+            # An error in a file leaves those before it in.
+            try:
+                group.take(*left.pop())
+            except BaseException as error:
+                if not group.entries or is_given_up(error):
+                    raise
+                group.failure = error
+                break
+        _record_pull(connection, ledger, audit, group.entries, attempts)
+    left.settle()
+    return group
 
 
 class _FilesLeft:
@@ -103,6 +134,7 @@ class _FilesLeft:
         self._units = deque(units)
         self._audit, self._source, self._ahead = audit, source, ahead
         self._next: deque[tuple[SourceFile, Row[Any] | None]] = deque()
+        self._taken: list[tuple[SourceFile, Row[Any] | None]] = []
 
     def __bool__(self) -> bool:
         return bool(self._units or self._next)
@@ -110,11 +142,11 @@ class _FilesLeft:
     def look_ahead(self, connection: Connection) -> None:
         """Look up as many files as the next two groups may take."""
         while self._units and len(self._next) < 2 * FILES_PER_RECORD:
-            count = min(len(self._units), VALUES_PER_STATEMENT // 2)
-            some = [self._units.popleft() for _ in range(count)]
+            some = list(islice(self._units, VALUES_PER_STATEMENT // 2))
             known = _find_files(connection, self._audit, [file.name for file in some])
             changed = []
             for file in some:
+                self._units.popleft()
                 self._next.append((file, known.get(file.name)))
                 settings = _describe_reading(file.settle(self._source))
                 if not _is_unchanged(file, known.get(file.name), settings):
@@ -124,8 +156,18 @@ class _FilesLeft:
     def pop(self) -> tuple[SourceFile, Row[Any] | None]:
         """The next file, one of those that were looked up."""
         file, known = self._next.popleft()
+        self._taken.append((file, known))
         self._ahead.bring(file)
         return file, known
+
+    def put_back(self) -> None:
+        """What was taken since the last `settle` is to be taken again."""
+        self._next.extendleft(reversed(self._taken))
+        self._taken.clear()
+
+    def settle(self) -> None:
+        """What was taken is in the ledger."""
+        self._taken.clear()
 
 
 class _FileGroup:
@@ -146,6 +188,8 @@ class _FileGroup:
         self.readings: list[FileReading] = []
         # What goes on record of files that changed.
         self.entries: list[dict[str, Any]] = []
+        # What ended it, once some files were in.
+        self.failure: BaseException | None = None
         self._began = time.monotonic()
         self._files = self._rows = 0
         self._has_locked = False
@@ -235,6 +279,7 @@ def _is_unchanged(file: SourceFile, known: Row[Any] | None, read_settings: str) 
     return bool(is_same and known.gone_at is None)
 
 
+@retried
 def _mark_gone(ledger: Ledger, audit: str, names: Set[str], attempts: Attempts) -> None:
     """Mark the files of an audit's source that are none of these any more."""
     here = select(files.c.file, files.c.name).where(

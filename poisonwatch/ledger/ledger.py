@@ -1,6 +1,6 @@
 """The ledger: every row ever seen, what became of it, and what each audit found.
 
-One audit at a time works on a ledger. What it will audit is what the ledger says no audit has
+One audit of a name at a time is at work. What it will audit is what the ledger says no audit has
 covered under the same model and sentinels; what it found is written in one transaction. Between
 these two nothing is written, so that an audit that dies leaves all its rows to the next one:
 
@@ -10,38 +10,60 @@ these two nothing is written, so that an audit that dies leaves all its rows to 
     finished     all is in place
     interrupted  it died before it was committed
 
+Audits of different names work side by side: each has its own files and places, alerts and accounts
+to give. What they share, contents and the chain of records, is added to by one at a time, in short
+transactions, or where the database itself tells who was first. A row is audited by one of them
+(`claims`); audits are numbered in the order of their results (`audits`).
+
 Here are opening, transactions, the lock and recovery; `batches` reads rows out, `intake` brings
 them in, `audits` opens and commits an audit.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-from sqlalchemy import Column, Connection, Table, func, insert, select, text, update
+from sqlalchemy import Column, Connection, Table, func, insert, select, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.atomic import get_part_path
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError, OperationError
-from poisonwatch.ledger.records import append_adopted_version
-from poisonwatch.ledger.tables import LOCK_WAIT_S, audits, connect_database, versions
-from poisonwatch.permissions import read_umask
+from poisonwatch.ledger.claims import unclaim
+from poisonwatch.ledger.database import LOCK_WAIT_S, connect_database
+from poisonwatch.ledger.locks import (
+    find_unreturned,
+    give_back,
+    is_file_locked,
+    is_session_locked,
+    lock_file,
+    lock_session,
+    require_token,
+    take_token,
+)
+from poisonwatch.ledger.records import ChainHead, read_head
+from poisonwatch.ledger.tables import audits
+from poisonwatch.ledger.transactions import begin, forget_marks, retry
+from poisonwatch.ledger.versions import Version as Version
+from poisonwatch.ledger.versions import find_covering_versions as find_covering_versions
+from poisonwatch.ledger.versions import find_or_add_version as find_or_add_version
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import Secrets, conceal
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
+R = TypeVar("R")
 T = TypeVar("T")
-LEDGER_LOCK_NUMBER = 0x706F69736F6E  # PostgreSQL's advisory lock of this name
-LOCK_POLL_S = 1.0
+# That an audit at work waits for others that write, or for its server, rather than lose its work.
+AT_WORK_WAIT_S = 3600
+# An audit that is at work, or died.
+IS_UNFINISHED = audits.c.state.in_(("running", "committed"))
 VALUES_PER_STATEMENT = 500  # SQLite before 3.32 takes no more than 999
 
 
@@ -63,6 +85,26 @@ def insert_all(connection: Connection, table: Table, values: Sequence[dict[str, 
         connection.execute(insert(table), values)
 
 
+def insert_missing(
+    connection: Connection, table: Table, key: Column[Any], values: Sequence[dict[str, Any]]
+) -> set[Any]:
+    """Insert rows that were not there when the transaction looked, by a unique column: the keys of
+    those that others have put in since.
+    """
+    if connection.dialect.name != "postgresql":
+        # The transaction holds the write lock (`Ledger.write`).
+        insert_all(connection, table, values)
+        return set()
+    # Who puts in the same at the same time is waited for.
+    added = postgresql.insert(table).on_conflict_do_nothing(index_elements=[key]).returning(key)
+    inserted = connection.execute(added, values).scalars().all()
+    return {value[key.name] for value in values} - {_unwrap(found) for found in inserted}
+
+
+def _unwrap(value: Any) -> Any:
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
 def reserve_numbers(connection: Connection, column: Column[int], count: int) -> Sequence[int]:
     """Numbers for so many new rows of a table, whose key is `column`, in a transaction that writes:
     known beforehand, they need not be looked up.
@@ -76,71 +118,6 @@ def reserve_numbers(connection: Connection, column: Column[int], count: int) -> 
     # The transaction holds the write lock (`Ledger.write`).
     last = connection.execute(select(func.max(column))).scalar_one() or 0
     return range(last + 1, last + 1 + count)
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What a result holds for: SHA-256 of the model, of the sentinels, of how the model reads rows,
-    and the settings that shape verdicts, as JSON (`verdict_settings`; None: nobody recorded it).
-
-    `reads_as_before`: the reading is taken for the one of results without any, which an earlier
-    version of this library recorded.
-    """
-
-    model: str
-    sentinels: str
-    reading: str | None = None
-    reads_as_before: bool = False
-    settings: str | None = None
-
-
-def find_or_add_version(
-    connection: Connection, version: Version, signer: Signer | None = None
-) -> int:
-    """The number of a version. Results of no recorded reading are from now on those of the first
-    that is taken for it: the chain of records says so.
-    """
-    found = _find_version(connection, version, signer)
-    if found is None:
-        values = {
-            "model": version.model,
-            "sentinels": version.sentinels,
-            "reading": version.reading,
-            "settings": version.settings,
-        }
-        added = insert(versions).values(values).returning(versions.c.version)
-        found = connection.execute(added).scalar_one()
-    return int(found)
-
-
-def find_covering_versions(
-    connection: Connection, version: Version, signer: Signer | None = None
-) -> list[int]:
-    """The numbers of the versions whose results need not be found again under this one: its own,
-    which is added where it is new, and that of results whose settings nobody recorded.
-    """
-    covering = [find_or_add_version(connection, version, signer)]
-    if version.settings is not None:
-        before = _find_version(connection, replace(version, settings=None), signer)
-        if before is not None:
-            covering.append(before)
-    return covering
-
-
-def _find_version(connection: Connection, version: Version, signer: Signer | None) -> int | None:
-    """The number of a version that is there, or is taken for it from now on."""
-    same = (versions.c.model == version.model) & (versions.c.sentinels == version.sentinels)
-    same &= versions.c.settings.is_not_distinct_from(version.settings)
-    has_reading = versions.c.reading.is_not_distinct_from(version.reading)
-    query = select(versions.c.version).where(same, has_reading)
-    found = connection.execute(query).scalar_one_or_none()
-    if found is None and version.reads_as_before:
-        unrecorded = update(versions).where(same, versions.c.reading.is_(None))
-        taken = unrecorded.values(reading=version.reading).returning(versions.c.version)
-        found = connection.execute(taken).scalar_one_or_none()
-        if found is not None:
-            append_adopted_version(connection, asdict(version), signer)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +147,9 @@ class Ledger:
         self.url = url
         self.engine = connect_database(url, wait_s)
         self.signer = signer
+        self._wait_s = wait_s
+        # Of the names whose locks are held.
+        self._tokens: dict[str, int] = {}
         self._file: _FileIdentity | None = None
         self._held: Connection | None = None
         if self.engine.dialect.name == "sqlite":
@@ -222,7 +202,9 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the ledger, whatever others write meanwhile."""
+        """A connection that sees one state of the ledger, whatever others write meanwhile. Raises
+        LostTransactionError where the database goes away.
+        """
         if self._held is not None:
             yield self._held
             return
@@ -230,7 +212,7 @@ class Ledger:
         # On SQLite every transaction sees one; on PostgreSQL, unless asked, each statement another.
         if engine.dialect.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with engine.begin() as connection:
+        with begin(engine, self.url) as connection:
             yield connection
 
     @contextmanager
@@ -251,14 +233,44 @@ class Ledger:
 
         One that is `repeatable` does not wait for the disk: what a machine that loses power forgets
         of it is done again, as a pull is. Raises OperationError where the ledger's file was deleted
-        or replaced since it was opened.
+        or replaced since it was opened, or somebody else has taken the lock on this audit's name,
+        and LostTransactionError where the database went away and nothing was kept.
         """
-        options = {"writing": True, "repeatable": repeatable}
-        with self.engine.execution_options(**options).begin() as connection:
+        options = {"writing": True, "repeatable": repeatable, "patience_s": self._patience_s}
+        with begin(self.engine.execution_options(**options), self.url) as connection:
+            for name, token in self._tokens.items():
+                require_token(connection, name, token)
             yield connection
             self._require_file()
         # Deleted between the two, it took the transaction with it.
         self._require_file()
+
+    def retry(self, work: Callable[[], R]) -> R:
+        """What `work` returns, which reads or writes in transactions of its own, begun anew where
+        one was lost: it must change nothing but the ledger.
+        """
+        # Of one state of the ledger nothing can be read again.
+        if self._held is not None:
+            return work()
+        return retry(work, self._patience_s)
+
+    def read_head(self) -> ChainHead:
+        """Where the chain of records ends now."""
+        return self.retry(self._read_head)
+
+    def _read_head(self) -> ChainHead:
+        with self.read() as connection:
+            return read_head(connection)
+
+    def disconnect(self) -> None:
+        """Keep no connection to a server until the ledger is asked again."""
+        if self.engine.dialect.name == "postgresql":
+            self.engine.dispose()
+
+    @property
+    def _patience_s(self) -> float:
+        """How long others that write, or a server that is away, are waited for."""
+        return AT_WORK_WAIT_S if self._tokens else self._wait_s
 
     def _require_file(self) -> None:
         """Raise OperationError where the path does not lead to the file that was opened: what is
@@ -271,74 +283,97 @@ class Ledger:
             )
 
     @contextmanager
-    def lock(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Be the only audit on this ledger; `on_wait` is called once, if there is another. The lock
-        of a process that dies is free.
+    def lock(self, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Be the only one at work for the audits of a name; `on_wait` is called once, if somebody
+        is. The lock of a process that dies is free.
         """
-        with self._pick_lock(on_wait):
-            self._recover()
+        with self._take_lock(name, on_wait=on_wait):
+            self._recover(name)
+            for other in self._list_unfinished() - {name}:
+                # Whoever has the lock is at work.
+                with self._take_lock(other, wait=False) as is_taken:
+                    if is_taken:
+                        self._recover(other)
             yield
 
-    def is_locked(self) -> bool:
-        """Whether an audit holds the lock at this moment; asked without taking it."""
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody is at work for the audits of a name at this moment; asked without taking
+        the lock.
+        """
         if self.engine.dialect.name == "postgresql":
-            held = text(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND "
-                "database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-                "AND (classid::bigint << 32) + objid::bigint = :number"
-            )
-            with self.read() as connection:
-                return bool(connection.execute(held, {"number": LEDGER_LOCK_NUMBER}).scalar_one())
-        path = Path(f"{self.engine.url.database}.lock")
-        # None that ever was locked has one, nor has a ledger in memory.
-        with suppress(FileNotFoundError), path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+            return self.retry(lambda: self._is_session_locked(name))
+        path = find_sqlite_file(self.engine.url.database)
+        return path is not None and is_file_locked(path, name)
 
-    def _pick_lock(self, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
-        if self.engine.dialect.name == "postgresql":
-            return self._lock_postgres(on_wait)
-        return self._lock_file(on_wait)
+    def _is_session_locked(self, name: str) -> bool:
+        with self.read() as connection:
+            return is_session_locked(connection, name)
 
     @contextmanager
-    def _lock_file(self, on_wait: Callable[[], None]) -> Iterator[None]:
+    def _take_lock(
+        self, name: str, wait: bool = True, on_wait: Callable[[], None] = lambda: None
+    ) -> Iterator[bool]:
+        """Hold the lock on a name, and the token without which nothing is written: whether it was
+        got.
+        """
+        with self._pick_lock(name, wait, on_wait) as is_taken:
+            if not is_taken:
+                yield False
+                return
+            self._tokens[name] = self.retry(lambda: self._take_token(name))
+            try:
+                yield True
+            finally:
+                token = self._tokens.pop(name)
+                # Should the server be away, the next one waits for some seconds.
+                with suppress(OperationError):
+                    self.retry(lambda: self._give_back(name, token))
+
+    def _pick_lock(
+        self, name: str, wait: bool, on_wait: Callable[[], None]
+    ) -> AbstractContextManager[bool]:
+        if self.engine.dialect.name == "postgresql":
+            return self._lock_session(name, wait, on_wait)
         path = find_sqlite_file(self.engine.url.database)
         # Nobody else can open a ledger in memory.
         if path is None:
-            yield
-            return
-        lock = FileLock(f"{path}.lock", mode=0o666 & ~read_umask())
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            on_wait()
-            lock.acquire(poll_interval=LOCK_POLL_S)
-        try:
-            yield
-        finally:
-            lock.release()
+            return nullcontext(True)
+        return lock_file(path, name, wait, on_wait)
 
-    @contextmanager
-    def _lock_postgres(self, on_wait: Callable[[], None]) -> Iterator[None]:
-        # The lock belongs to the connection; without AUTOCOMMIT it would hold a transaction open
-        # as long as an audit takes.
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if not connection.scalar(select(func.pg_try_advisory_lock(LEDGER_LOCK_NUMBER))):
-                on_wait()
-                connection.execute(select(func.pg_advisory_lock(LEDGER_LOCK_NUMBER)))
-            try:
-                yield
-            finally:
-                connection.execute(select(func.pg_advisory_unlock(LEDGER_LOCK_NUMBER)))
+    def _lock_session(
+        self, name: str, wait: bool, on_wait: Callable[[], None]
+    ) -> AbstractContextManager[bool]:
+        def find() -> int | None:
+            with self.read() as connection:
+                return find_unreturned(connection, name)
 
-    def _recover(self) -> None:
-        """Complete, or clear away, what audits left that died: whoever holds the lock knows that
-        none is at work.
+        return lock_session(self.engine, self.url, name, wait, on_wait, find, self.retry)
+
+    def _take_token(self, name: str) -> int:
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                forget_marks(connection)
+            return take_token(connection, name)
+
+    def _give_back(self, name: str, token: int) -> None:
+        with self.write() as connection:
+            give_back(connection, name, token)
+
+    def _list_unfinished(self) -> set[str]:
+        """The names whose audits died, or are at work."""
+        query = select(audits.c.name).where(IS_UNFINISHED).distinct()
+
+        def read() -> set[str]:
+            with self.read() as connection:
+                return set(connection.execute(query).scalars())
+
+        return self.retry(read)
+
+    def _recover(self, name: str) -> None:
+        """Complete, or clear away, what audits of a name left that died: whoever holds the lock
+        knows that none is at work.
         """
-        unfinished = select(audits).where(audits.c.state.in_(("running", "committed")))
+        unfinished = select(audits).where(IS_UNFINISHED, audits.c.name == name)
         with self.read() as connection:
             left = connection.execute(unfinished).all()
         for audit in left:
@@ -356,6 +391,10 @@ class Ledger:
 
     def set_audit_state(self, number: int, state: str) -> None:
         """An audit has ended, now, in this state."""
+        self.retry(lambda: self._set_audit_state(number, state))
+
+    def _set_audit_state(self, number: int, state: str) -> None:
         with self.write() as connection:
             values = {"state": state, "finished_at": now()}
             connection.execute(update(audits).where(audits.c.audit == number).values(values))
+            unclaim(connection, number)

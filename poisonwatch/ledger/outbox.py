@@ -12,8 +12,8 @@ start, a message with the flags that it is about. So neither is ever without the
 at any line leaves the delivery pending. It is marked as delivered at once after the attempt that
 succeeded: a crash in between has it sent once more, an alert under the same key. What a target
 refuses for days, while it takes other messages, is given up: that is written down, and told. Every
-function works within the transaction of the connection that it is given; one process at a time
-delivers (`Ledger.lock`).
+function works within the transaction of the connection that it is given; of an audit's name one
+process at a time delivers (`Ledger.lock`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -24,6 +24,7 @@ from poisonwatch.ledger.history import (
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import select_rows_of_file
 from poisonwatch.ledger.tables import audits, files, flags, results
+from poisonwatch.ledger.transactions import retried
 
 MAX_TREND_POINTS = 30  # audits
 
@@ -91,6 +92,7 @@ class ListedAudit:
     undecided: int
 
 
+@retried
 def list_audit_names(ledger: Ledger) -> list[str]:
     """The names of all audits."""
     query = select(audits.c.name).distinct().order_by(audits.c.name)
@@ -98,6 +100,7 @@ def list_audit_names(ledger: Ledger) -> list[str]:
         return list(connection.execute(query).scalars())
 
 
+@retried
 def list_source_files(ledger: Ledger, name: str = "") -> list[str]:
     """The files that audits (of a name) read their rows from."""
     query = select(files.c.name).distinct().order_by(files.c.name)
@@ -107,6 +110,7 @@ def list_source_files(ledger: Ledger, name: str = "") -> list[str]:
         return list(connection.execute(query).scalars())
 
 
+@retried
 def list_audits(
     ledger: Ledger, wanted: AuditFilter, page: int = 1, size: int = 50
 ) -> tuple[list[ListedAudit], int]:
@@ -125,6 +129,7 @@ def list_audits(
         return listed, connection.execute(counted).scalar_one()
 
 
+@retried
 def count_totals(ledger: Ledger, wanted: AuditFilter) -> AuditTotals:
     """What the audits of a filter come to."""
     where = _build_conditions(wanted)
@@ -195,6 +200,7 @@ def _build_conditions(wanted: AuditFilter) -> list[ColumnElement[bool]]:
     return where
 
 
+@retried
 def _find_highest_severities(ledger: Ledger, numbers: Sequence[int]) -> dict[int, str]:
     """The highest severity of each audit's flags; audits without flags are left out."""
     query = select(flags.c.audit, flags.c.severity).where(flags.c.audit.in_(numbers)).distinct()

@@ -38,6 +38,7 @@ from poisonwatch.ledger.queries import (
     select_rows_of_file,
 )
 from poisonwatch.ledger.tables import audits, decisions, files, flags, places, rows
+from poisonwatch.ledger.transactions import retried
 
 QueueState = Literal["open", "decided", "all"]
 KEY_DIGITS = 16  # of an example id, as the key of a row in no group
@@ -108,6 +109,7 @@ class FlaggedRow:
         return self.status == "flagged" and not is_settled
 
 
+@retried
 def list_groups(
     ledger: Ledger, wanted: AuditFilter, state: QueueState = "open", page: int = 1, size: int = 50
 ) -> tuple[list[FlaggedGroup], int]:
@@ -121,6 +123,7 @@ def list_groups(
         return _load_groups(connection, found), total
 
 
+@retried
 def find_next_group(
     ledger: Ledger, wanted: AuditFilter, audit_id: str, key: str
 ) -> FlaggedGroup | None:
@@ -228,6 +231,7 @@ def _load_group(connection: Connection, line: Row[Any], audit: Row[Any]) -> Flag
     )
 
 
+@retried
 def count_open_rows(ledger: Ledger, wanted: AuditFilter) -> int:
     """How many flagged rows of a filter nobody has decided on: as many as the queue lists."""
     shown = _select_flagged(wanted, "open")
@@ -235,6 +239,7 @@ def count_open_rows(ledger: Ledger, wanted: AuditFilter) -> int:
         return int(connection.execute(select(func.count()).select_from(shown)).scalar_one())
 
 
+@retried
 def list_group_rows(ledger: Ledger, audit_id: str, key: str) -> list[FlaggedRow]:
     """The flagged rows of a group (`FlaggedGroup.key`) of an audit, strongest first. Raises
     InputError where there is none.
@@ -300,6 +305,7 @@ def _find_last_decisions(connection: Connection, numbers: Sequence[int]) -> dict
     return last
 
 
+@retried
 def export_flagged_rows(
     ledger: Ledger, wanted: AuditFilter, state: QueueState = "open"
 ) -> Sequence[Mapping[str, Any]]:

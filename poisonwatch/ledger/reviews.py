@@ -18,6 +18,7 @@ from poisonwatch.ledger.decisions import append_decision
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits, decisions, flags, reviews, rows
+from poisonwatch.ledger.transactions import retried
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class ReviewAnswer:
     answered_at_ms: int
 
 
+@retried
 def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewCandidate]:
     """The flagged rows of an audit's name that are undecided and not under review yet, each once,
     strongest first; at most `most`.
@@ -112,6 +114,7 @@ def _extract_run_id(summary: str | None) -> str | None:
     return run_id
 
 
+@retried
 def add_review(ledger: Ledger, candidate: ReviewCandidate) -> None:
     """A row is under review now."""
     known = select(reviews.c.trace).where(reviews.c.trace == candidate.trace)
@@ -122,6 +125,7 @@ def add_review(ledger: Ledger, candidate: ReviewCandidate) -> None:
             connection.execute(insert(reviews).values(values))
 
 
+@retried
 def list_review_traces(ledger: Ledger, name: str) -> dict[str, str | None]:
     """The traces of an audit's rows under review, with the id of the answer that was recorded last,
     if any."""
@@ -133,6 +137,7 @@ def list_review_traces(ledger: Ledger, name: str) -> dict[str, str | None]:
         return {trace: split_entry(entry)[0] or None for trace, entry in found}
 
 
+@retried
 def delete_unanswered(ledger: Ledger, name: str) -> None:
     """Rows of an audit's name that nobody answered on are not under review any more: their queue is
     gone.
@@ -142,6 +147,7 @@ def delete_unanswered(ledger: Ledger, name: str) -> None:
         connection.execute(delete(reviews).where(of_name, reviews.c.answer.is_(None)))
 
 
+@retried
 def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
     """Record an answer in the chain of decisions: whether it counts.
 

@@ -5,9 +5,10 @@ are in the ledger.
 import hashlib
 import json
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from poisonwatch.formats.format import Format
+from poisonwatch.ledger.ledger import insert_missing
 from poisonwatch.ledger.tables import shapes
 
 
@@ -22,8 +23,8 @@ def find_or_add_shape(connection: Connection, format: Format | None, schema: byt
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
         values = {"digest": digest, "format": text, "schema": schema}
-        added = insert(shapes).values(values).returning(shapes.c.shape)
-        found = connection.execute(added).scalar_one()
+        insert_missing(connection, shapes, shapes.c.digest, [values])
+        found = connection.execute(query).scalar_one()
     return int(found)
 
 

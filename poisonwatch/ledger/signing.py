@@ -13,6 +13,7 @@ from poisonwatch.attestation.signer import Signer
 from poisonwatch.ledger.chain_tables import records, signatures
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.records import RECORDS_PER_READ
+from poisonwatch.ledger.transactions import retried
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class SignedCount:
     signed: int
 
 
+@retried
 def count_signed(ledger: Ledger, keys: Mapping[str, PublicKey]) -> list[SignedCount]:
     """The records by kind; `signed` are those that one of the keys did."""
     counts: dict[str, list[int]] = {}
@@ -39,14 +41,20 @@ def sign_unsigned(ledger: Ledger, keys: Mapping[str, PublicKey], signer: Signer)
     """Sign every record that none of these keys signed; returns how many. One at a time: what is
     signed stays so, should the signer fail. Raises SigningError.
     """
-    with ledger.read() as connection:
-        found = _read_signers(connection, keys)
-        unsigned = [number for number, _, signers in found if not signers]
+    unsigned = _list_unsigned(ledger, keys)
     for number in unsigned:
         _sign(ledger, number, signer)
     return len(unsigned)
 
 
+@retried
+def _list_unsigned(ledger: Ledger, keys: Mapping[str, PublicKey]) -> list[int]:
+    with ledger.read() as connection:
+        found = _read_signers(connection, keys)
+        return [number for number, _, signers in found if not signers]
+
+
+@retried
 def _sign(ledger: Ledger, number: int, signer: Signer) -> None:
     with ledger.read() as connection:
         query = select(records.c.statement).where(records.c.number == number)

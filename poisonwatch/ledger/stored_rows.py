@@ -8,8 +8,9 @@ is read again by the format, and for columnar files the Arrow schema, that it ca
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Row, Select, select
@@ -124,9 +125,14 @@ class BatchPlaces:
         return len(self)
 
 
-def find_places(connection: Connection, name: str | None, wanted: RowQuery) -> BatchPlaces:
+def find_places(
+    connection: Connection,
+    name: str | None,
+    wanted: RowQuery,
+    claimed: Set[int] = frozenset(),
+) -> BatchPlaces:
     """The places of the `wanted` rows (a query of their numbers) in an audit's source; None: in all
-    sources.
+    sources. Rows that are `claimed` by others are left out.
     """
     placed = (
         select(places.c.file, places.c.position, places.c.row, PLACED_SHAPE)
@@ -143,6 +149,8 @@ def find_places(connection: Connection, name: str | None, wanted: RowQuery) -> B
     found: dict[int, _Columns] = defaultdict(_make_columns)
     streamed = connection.execution_options(yield_per=PLACES_PER_READ).execute(placed)
     for file, position, row, shape in streamed.tuples():
+        if row in claimed:
+            continue
         for column, value in zip(found[file], (row, position, shape), strict=True):
             column.append(value)
     of_files = [file for file in connection.execute(known).all() if file.file in found]
@@ -264,8 +272,8 @@ def _make_draft(row: RawRow, format: Format | None) -> Draft:
 class StoredRows(SourceRows):
     """The rows of a batch, read from the ledger whenever they are looked at.
 
-    To be used while the batch's audit holds the ledger's lock: another's pull may move rows. Raises
-    OperationError where one did.
+    To be used while the batch's audit holds the lock on its name: another's pull of the same source
+    may move rows. Raises OperationError where one did.
     """
 
     def __init__(self, ledger: Ledger, batch: BatchPlaces, readers: Readers) -> None:
@@ -287,6 +295,8 @@ class StoredRows(SourceRows):
         for begin in range(start, stop, ROWS_PER_READ):
             end = min(begin + ROWS_PER_READ, stop)
             # A transaction of its own: whoever iterates may write to the ledger meanwhile.
-            with self._ledger.read() as connection:
-                some = list(read_places(connection, self._places, self._readers, begin, end))
-            yield from some
+            yield from self._ledger.retry(partial(self._read_some, begin, end))
+
+    def _read_some(self, start: int, stop: int) -> list[tuple[RawRow, Draft]]:
+        with self._ledger.read() as connection:
+            return list(read_places(connection, self._places, self._readers, start, stop))

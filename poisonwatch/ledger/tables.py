@@ -1,4 +1,4 @@
-"""The ledger's tables, and the connection to them.
+"""The ledger's tables.
 
     files ──< places >── rows ──< results >── audits ──< flags
                           │ └──< rejections            │ ├──< deliveries
@@ -13,16 +13,12 @@ it cannot be read), and each position of a file that holds this content is a pla
 come in several bytes, which differ in fields that are not trained on: those it came in first are
 the row's own, all others are variants. Contents are audited, bytes are released. What audits found
 and people decided is only ever added; a row's status and verdict follow from it (`row_states`).
-Changes of the tables are migrations (`migrations/`, Alembic), applied when a ledger is opened.
+Changes of the tables are migrations (`migrations/`, Alembic), applied when a ledger is opened
+(`database`). The last three say who is at work, and are no evidence.
 """
-
-import sqlite3
-from pathlib import Path
-from typing import Any
 
 from sqlalchemy import (
     Column,
-    Engine,
     Float,
     ForeignKey,
     Index,
@@ -32,22 +28,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.ledger import notice_tables as notice_tables
 from poisonwatch.ledger.chain_tables import metadata as metadata
 from poisonwatch.ledger.outbox_tables import deliveries as deliveries
 from poisonwatch.ledger.outbox_tables import outages as outages
-from poisonwatch.permissions import make_private_file, make_private_folder
-from poisonwatch.sources.sql import parse_database_url
-from poisonwatch.text.secrets import Secrets, conceal
-from poisonwatch.text.sqlite_files import find_sqlite_file
-
-LOCK_WAIT_S = 120  # for another process's transaction on SQLite
 
 # a file of an audit's source; a query or a split of a data set counts as one
 files = Table(
@@ -273,101 +259,29 @@ reviews = Table(
     Index("reviews_by_row", "row"),
 )
 
+# who may write as the audit of a name (`ledger.locks`)
+audit_locks = Table(
+    "audit_locks",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    # one more each time that somebody takes the lock: whoever has an earlier one has lost it
+    Column("token", Integer, nullable=False),
+    # 1 until it is given back; it stays so where the holder dies
+    Column("held", Integer, nullable=False),
+)
 
-def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
-    """An engine on a ledger whose tables are those of this version.
+# the rows that an audit at work will come to results on (`ledger.claims`)
+claimed_rows = Table(
+    "claimed_rows",
+    metadata,
+    Column("audit", ForeignKey("audits.audit"), primary_key=True),
+    Column("rows", LargeBinary, nullable=False),
+)
 
-    Transactions on SQLite begin by taking the write lock where the connection's option `writing` is
-    set, so that a check and the change that follows from it cannot be torn apart.
-
-    `url` may name environment variables; `wait_s` is how long another process that writes to SQLite
-    is waited for. Raises SourceError where it is no URL, ConfigError where it is none of SQLite or
-    PostgreSQL, OperationError where the database cannot be reached.
-    """
-    address = parse_database_url(url, "state")
-    options: dict[str, Any] = {}
-    if address.get_backend_name() == "sqlite":
-        options["timeout"] = wait_s
-    try:
-        # Errors would else repeat the values of rows, which are hostile, or secret.
-        engine = create_engine(address, connect_args=options, hide_parameters=True)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise ConfigError(
-            f"state: {_describe_failure(url, error)}: give a SQLAlchemy URL of SQLite or "
-            "PostgreSQL (pip install 'poisonwatch[postgres]')"
-        ) from None
-    if engine.dialect.name not in ("sqlite", "postgresql"):
-        raise ConfigError(
-            f"state is a {engine.dialect.name} database: the ledger lives in SQLite or PostgreSQL"
-        )
-    try:
-        if engine.dialect.name == "sqlite":
-            _set_up_sqlite(engine)
-        _migrate(engine)
-    # UnicodeError: a host name that no name server could be asked for.
-    except (SQLAlchemyError, OSError, UnicodeError) as error:
-        engine.dispose()
-        raise OperationError(f"the ledger at {_describe_failure(url, error)}") from None
-    return engine
-
-
-def _describe_failure(url: str, error: BaseException) -> str:
-    # The driver's own words: SQLAlchemy's repeat the statement.
-    cause = Secrets(servers=[url]).conceal_error(getattr(error, "orig", None) or error)
-    return f"{conceal(url, url)} cannot be used ({cause})"
-
-
-def _set_up_sqlite(engine: Engine) -> None:
-    path = find_sqlite_file(engine.url.database)
-    if path is not None:
-        # One that is there keeps its rights. What SQLite writes beside it has those of the file.
-        make_private_folder(path.parent)
-        make_private_file(path)
-
-    @event.listens_for(engine, "connect")
-    def _set_pragmas(connection: sqlite3.Connection, _: Any) -> None:
-        # The driver's own BEGIN comes too late: with the first statement that writes.
-        connection.isolation_level = None
-        for pragma in (
-            "journal_mode = WAL",  # readers do not wait for the one who writes
-            "foreign_keys = ON",
-            "cache_size = -65536",  # KiB
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        begin = "BEGIN"
-        options = connection.get_execution_options()
-        if options.get("writing"):
-            begin = "BEGIN IMMEDIATE"
-            # FULL waits for the disk at every commit: what people decided and audits found outlives
-            # a machine that loses power. NORMAL loses the last transactions then, and breaks none.
-            synchronous = "NORMAL" if options.get("repeatable") else "FULL"
-            connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
-        connection.exec_driver_sql(begin)
-
-
-def find_newest_revision() -> str:
-    """The revision of a ledger that is open: the last migration's."""
-    return max(path.name[:4] for path in (Path(__file__).parent / "migrations/versions").glob("0*"))
-
-
-def _migrate(engine: Engine) -> None:
-    """Bring the tables up to this version, from any earlier one, or from none."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    # % begins a reference in an ini file.
-    scripts = str(Path(__file__).parent / "migrations").replace("%", "%%")
-    config.set_main_option("script_location", scripts)
-    head = ScriptDirectory.from_config(config).get_current_head()
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == head:
-            return
-    with engine.execution_options(writing=True).begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+# what was committed lately on PostgreSQL: a mark for each transaction (`ledger.transactions`)
+commits = Table(
+    "commits",
+    metadata,
+    Column("mark", String(32), primary_key=True),
+    Column("committed_at", String(32), nullable=False),
+)

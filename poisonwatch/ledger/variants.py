@@ -9,11 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched, insert_all, now
 from poisonwatch.ledger.row_bytes import describe_columns
 from poisonwatch.ledger.tables import shapes, variants
+
+VARIANTS_LOCK_NUMBER = 0x76617269616E74  # PostgreSQL's advisory lock of whoever adds variants
 
 # The row that has the content, and SHA-256 of the bytes.
 VariantKey = tuple[int, bytes]
@@ -49,11 +51,23 @@ class VariantTable:
             return {}
         found = self._find(wanted)
         missing = [key for key in wanted if key not in found]
+        if missing and self._lock():
+            # Another audit may have added them since.
+            found |= self._find(missing)
+            missing = [key for key in missing if key not in found]
         if missing:
             self._add(missing, wanted)
             self.added += len(missing)
             found |= self._find(missing)
         return found
+
+    def _lock(self) -> bool:
+        """Be the only one who adds variants until the transaction ends: whether others could be."""
+        # On SQLite the transaction itself holds the write lock (`Ledger.write`).
+        if self.connection.dialect.name != "postgresql":
+            return False
+        self.connection.execute(select(func.pg_advisory_xact_lock(VARIANTS_LOCK_NUMBER)))
+        return True
 
     def _find(self, wanted: Collection[VariantKey]) -> dict[VariantKey, int]:
         columns = variants.c.row, variants.c.digest, variants.c.variant, variants.c.shape

@@ -138,7 +138,7 @@ def find_liveness(
 ) -> Liveness:
     """Whether audits of a name come, by the ledger."""
     # Asked first: an audit that ends in between has its results in what is read next.
-    locked = ledger.is_locked()
+    locked = ledger.is_locked(name)
     with ledger.read() as connection:
         last = _find_last(connection, name)
         began = _list_begun_since(connection, name, last.number if last else 0)

@@ -16,13 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import ConfigError, InputError, PoisonwatchError
+from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
 from poisonwatch.ledger.audit_records import find_audit_record
 from poisonwatch.ledger.history import find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
 from poisonwatch.ledger.schedules import record_schedule
-from poisonwatch.ledger.tables import find_newest_revision
+from poisonwatch.ledger.database import find_newest_revision
 from poisonwatch.liveness.liveness import Liveness, count_audits, expect, find_liveness
 from poisonwatch.liveness.reach import probe_all
 from poisonwatch.sources.sql import parse_database_url
@@ -134,7 +134,7 @@ def _ask_ledger(
 ) -> Path | None:
     """Note what the ledger knows; returns the folder of the last run directory, if any."""
     # Who may only read sees a new schedule as one that begins now.
-    with suppress(SQLAlchemyError), ledger.write() as connection:
+    with suppress(SQLAlchemyError, OperationError), ledger.write() as connection:
         record_schedule(connection, config.name, config.schedule, standing.at)
     with ledger.read() as connection:
         expected = expect(connection, config.name, config.schedule, standing.at)

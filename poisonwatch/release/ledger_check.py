@@ -13,9 +13,11 @@ from poisonwatch.ledger.foreign_code import refuse_foreign_code
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.pull_records import check_pulls
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head, verify_records
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.verification.rows import check_rows
 
 
+@retried
 def check_chains(ledger: Ledger, head: str | None = None) -> ChainHead:
     """The end of a ledger's chain of records. Raises InputError where this chain, or that of
     decisions, was tampered with, or does not go through a `head` NUMBER:HASH.
@@ -42,6 +44,7 @@ def check_chains_in(connection: Connection) -> ChainHead:
     return read_head(connection)
 
 
+@retried
 def check_known_rows(ledger: Ledger, numbers: Collection[int]) -> None:
     """Raises InputError where what the ledger keeps of these rows, and of the files that hold them,
     is not what its records come to.

@@ -13,6 +13,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.records import ChainHead, holds_head
 from poisonwatch.ledger.tables import decisions
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
 from poisonwatch.release.known_rows import KnownRow, KnownRows
 from poisonwatch.release.manifest import (
@@ -99,6 +100,7 @@ def check_manifest(
     )
 
 
+@retried
 def check_heads(ledger: Ledger, path: Path, manifest: Manifest) -> None:
     """Raises InputError where a ledger does not go through the heads that a manifest carries: it
     was cut off, or is another one.

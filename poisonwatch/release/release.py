@@ -23,6 +23,7 @@ from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.records import append_record, lock_chain
 from poisonwatch.ledger.tables import rows
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.permissions import make_private_folder
 from poisonwatch.release.files import (
     RELEASE_NAME,
@@ -104,6 +105,7 @@ def preview_release(
     return written.counts
 
 
+@retried
 def count_release(ledger: Ledger, name: str, duplicates: Duplicates = "keep") -> ReleaseCounts:
     """What a release would come to."""
     with ledger.read() as connection:

@@ -18,6 +18,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.pull_records import ADOPTED_FILES, PULL
 from poisonwatch.ledger.records import ADOPTED, ADOPTED_VERSION, DECISION, Record, find_record
 from poisonwatch.ledger.tables import audits, decisions
+from poisonwatch.ledger.transactions import retried
 
 
 class Trust:
@@ -107,6 +108,7 @@ def _says_version(record: Record) -> bool:
     return isinstance(said, dict) and said.get("reading") is not None
 
 
+@retried
 def is_signed(ledger: Ledger) -> bool:
     """Whether anything in a ledger is signed, by whomever."""
     with ledger.read() as connection:

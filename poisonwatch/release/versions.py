@@ -11,6 +11,7 @@ from sqlalchemy import Row, select
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import versions
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.release.answer import SHOWN_DIGITS, RequiredVersions
 
 
@@ -27,6 +28,7 @@ class FoundVersions:
     set_otherwise: tuple[int, ...] = ()
 
 
+@retried
 def find_versions(ledger: Ledger, required: RequiredVersions) -> FoundVersions:
     """Raises InputError where the required version is one of several that differ in more than their
     settings.

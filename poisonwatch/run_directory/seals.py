@@ -6,8 +6,10 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.audit_records import RUN_DIRECTORY, find_audit_record
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.transactions import retried
 
 
+@retried
 def find_seal(ledger: Ledger, audit_id: str) -> str | None:
     """The seal of an audit's run directory; None where the ledger has no record of it, or of an
     audit from before run directories were sealed. Raises InputError where the record was changed.

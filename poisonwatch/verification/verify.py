@@ -14,6 +14,7 @@ from poisonwatch.ledger.pull_records import check_pulls
 from poisonwatch.ledger.records import ChainHead, holds_head, read_head, verify_records
 from poisonwatch.ledger.row_states import read_row_states
 from poisonwatch.ledger.tables import audits, decisions
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.progress import Progress, silent
 from poisonwatch.verification.audits import UNREADABLE, check_audits
 from poisonwatch.verification.contents import ContentCheck
@@ -86,6 +87,7 @@ class Verification:
         }
 
 
+@retried
 def verify_ledger(
     ledger: Ledger,
     name: str,

@@ -85,7 +85,8 @@ def test_every_column_of_a_ledger_is_changed(tmp_path: Path) -> None:
             found = connection.execute(f"PRAGMA table_info('{table}')").fetchall()
             columns[table] = {column[1] for column in found}
     connection.close()
-    columns.pop("alembic_version")
+    for table in attack_changes.NO_EVIDENCE:
+        columns.pop(table, None)
     changes = list(attack_changes.list_changes(path))
     for table, names in columns.items():
         made = {change.what for change in changes if change.part == f"ledger: {table}"}

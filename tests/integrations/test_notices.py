@@ -27,7 +27,7 @@ def test_a_silence_reaches_every_target_once(
     add_audit(ledger, NOON, NOON)
     assert [seen.name for seen in tell_silences(config, NOON)] == [NAME]
     assert receiver.received == []
-    with ledger.lock(), ThreadPoolExecutor(4) as pool:
+    with ledger.lock(NAME), ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: tell_silences(config, LATE), range(4)))
     for told in (receiver.received, other.received):
         (message,) = told

@@ -53,7 +53,7 @@ def test_an_audit_that_fails_leaves_its_rows_waiting(ledger: Ledger, tmp_path: P
     """It is written down as interrupted."""
     with (
         pytest.raises(KeyError),
-        ledger.lock(),
+        ledger.lock("tiny"),
         open_audit(ledger, "one", NAME, ONE, tmp_path / "run"),
     ):
         raise KeyError

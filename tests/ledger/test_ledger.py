@@ -42,7 +42,7 @@ def test_what_died_before_its_commit_is_cleared_away(ledger: Ledger, tmp_path: P
     with ledger.write() as connection:
         cover_state(connection, tmp_path, "running")
     (tmp_path / "run.part").mkdir()
-    with ledger.lock():
+    with ledger.lock("tiny"):
         pass
     assert not (tmp_path / "run.part").exists()
     assert states(ledger) == {"dead": "interrupted"}
@@ -54,7 +54,7 @@ def test_what_died_after_its_commit_is_completed(ledger: Ledger, tmp_path: Path)
         cover_state(connection, tmp_path, "committed")
     (tmp_path / "run.part").mkdir()
     (tmp_path / "run.part" / "summary.json").write_text("{}")
-    with ledger.lock():
+    with ledger.lock("tiny"):
         pass
     assert (tmp_path / "run" / "summary.json").exists()
     assert states(ledger) == {"dead": "finished"}
@@ -86,7 +86,7 @@ def test_a_second_process_waits_for_the_first(ledger: Ledger, url: str) -> None:
     other.start()
     assert inside.wait(PATIENCE_S)
     told: list[str] = []
-    with ledger.lock(lambda: told.append("waiting")):
+    with ledger.lock("tiny", lambda: told.append("waiting")):
         pass
     other.join(PATIENCE_S)
     assert told == ["waiting"]
@@ -101,7 +101,7 @@ def test_the_lock_of_a_killed_process_is_free(ledger: Ledger, url: str) -> None:
     assert inside.wait(PATIENCE_S)
     other.kill()
     other.join(PATIENCE_S)
-    with ledger.lock():
+    with ledger.lock("tiny"):
         assert len(waiting(ledger)) == 9
 
 
@@ -228,7 +228,10 @@ def test_a_new_ledger_is_for_its_owner_alone(tmp_path: Path) -> None:
     """With its log and its lock: they hold rows, too."""
     before = os.umask(0o022)
     try:
-        with Ledger.at(f"sqlite:///{tmp_path / 'new' / 'ledger.db'}") as ledger, ledger.lock():
+        with (
+            Ledger.at(f"sqlite:///{tmp_path / 'new' / 'ledger.db'}") as ledger,
+            ledger.lock("tiny"),
+        ):
             change(ledger)
             made = [tmp_path / "new", *sorted((tmp_path / "new").iterdir())]
             rights = {path.name: f"{path.stat().st_mode & 0o777:o}" for path in made}

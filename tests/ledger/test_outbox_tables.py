@@ -7,7 +7,7 @@ from servers import postgres_server
 
 from poisonwatch.ledger.outages import list_outages
 from poisonwatch.ledger.outbox import list_pending_alerts
-from poisonwatch.ledger.tables import connect_database
+from poisonwatch.ledger.database import VERSION_TABLE, connect_database
 
 ROWS_OF_0008 = """
     INSERT INTO versions (version, model, sentinels, reading, settings)

@@ -44,7 +44,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
             )
         with (
             pytest.raises(KeyError),
-            ledger.lock(),
+            ledger.lock("tiny"),
             open_audit(ledger, "died", NAME, ONE, tmp_path / "died"),
         ):
             raise KeyError

@@ -10,8 +10,8 @@ from servers import postgres_server
 from sqlalchemy import Engine, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from poisonwatch.ledger.database import VERSION_TABLE, connect_database
 from poisonwatch.ledger.tables import (
-    connect_database,
     deliveries,
     files,
     metadata,
@@ -44,7 +44,9 @@ ROWS_OF_0004 = """
 
 def differences(engine: Engine) -> list[object]:
     with engine.connect() as connection:
-        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+        options = {"version_table": VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=options)
+        return list(compare_metadata(context, metadata))
 
 
 def test_migrations_make_the_tables_that_the_code_speaks_of(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_the_ledger_gives_the_last_audits_with_results(tmp_path: Path) -> None:
             )
             pull(ledger, tmp_path / "data")
             cover(ledger, tmp_path / f"run-{number}")
-        with ledger.lock(), open_audit(ledger, "at-work", "tiny", ONE, tmp_path / "at-work"):
+        with ledger.lock("tiny"), open_audit(ledger, "at-work", "tiny", ONE, tmp_path / "at-work"):
             assert [audit.audit_id for audit in list_previous_audits(ledger, "tiny")] == [
                 "run-1",
                 "run-0",

@@ -134,11 +134,11 @@ def test_times_that_nobody_can_read_are_long_ago(ledger: Ledger) -> None:
 def test_a_lock_on_postgresql_is_seen_without_being_taken() -> None:
     """By another process, on a real server; and what is overdue there."""
     with postgres_server() as url, Ledger.at(url) as ledger, Ledger.at(url) as other:
-        assert not ledger.is_locked()
-        with other.lock():
-            assert ledger.is_locked()
+        assert not ledger.is_locked(NAME)
+        with other.lock(NAME):
+            assert ledger.is_locked(NAME)
             add_audit(ledger, NOON, NOON)
             add_audit(ledger, NOON + HOUR, None, state="running")
             assert look(ledger, NOON + 2 * HOUR).at_work_since == NOON + HOUR
-        assert not ledger.is_locked()
+        assert not ledger.is_locked(NAME)
         assert look(ledger, NOON + 2 * HOUR).is_overdue

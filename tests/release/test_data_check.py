@@ -129,7 +129,7 @@ def test_the_gate_answers_while_an_audit_runs(cleared_ledger: Ledger, tmp_path: 
     """It takes no lock, and sees what was committed before, even in the middle of a transaction."""
     (tmp_path / "data" / "b.jsonl").unlink()
     with (
-        cleared_ledger.lock(),
+        cleared_ledger.lock("tiny"),
         open_audit(cleared_ledger, "busy", NAME, TWO, tmp_path / "busy"),
         cleared_ledger.write(),
         Ledger.at(cleared_ledger.url) as other,

@@ -89,7 +89,7 @@ def test_columns_are_the_manifests_word(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(benign(4)), tmp_path / "data" / "a.parquet")
     source = SourceConfig(path=str(tmp_path / "data" / "*.parquet"))
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}", signer=signer) as ledger:
-        with ledger.lock():
+        with ledger.lock("tiny"):
             ingest(ledger, NAME, source)
         cover(ledger, tmp_path / "one", version=ONE)
         preview_release(ledger, NAME, tmp_path / "preview")

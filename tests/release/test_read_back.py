@@ -143,7 +143,7 @@ def check_read_back(write: Callable[[Path], None], rows: int, alone: bool = True
         write(folder / "data")
         source = SourceConfig(path=str(folder / "data")).with_base_folder(folder)
         with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
-            with ledger.lock():
+            with ledger.lock("tiny"):
                 ingest(ledger, NAME, source)
             cover(ledger, folder / "run")
             counts = write_release(ledger, NAME, folder / "out")

@@ -154,7 +154,7 @@ def audit(
     flagged: Callable[[list[Example]], AttributionResult],
 ) -> None:
     """An audit of all rows that finds what `flagged` says of them; its alerts are in the outbox."""
-    with ledger.lock(), open_audit(ledger, run_dir.name, NAME, ONE, run_dir) as number:
+    with ledger.lock("tiny"), open_audit(ledger, run_dir.name, NAME, ONE, run_dir) as number:
         batch = load_current_batch(ledger, NAME)
         examples = list(examples_of(batch).values())
         attributed = flagged(examples)

@@ -7,6 +7,6 @@ from poisonwatch.ledger.ledger import Ledger
 
 
 def hold(url: str, inside: Event, seconds: float) -> None:
-    with Ledger.at(url) as ledger, ledger.lock():
+    with Ledger.at(url) as ledger, ledger.lock("tiny"):
         inside.set()
         time.sleep(seconds)

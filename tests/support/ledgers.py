@@ -37,7 +37,7 @@ def source(folder: Path, **settings: Any) -> SourceConfig:
 
 
 def pull(ledger: Ledger, folder: Path, **settings: Any) -> IngestStats:
-    with ledger.lock():
+    with ledger.lock("tiny"):
         return ingest(ledger, NAME, source(folder, **settings))
 
 
@@ -95,7 +95,7 @@ def cover(
     prompts `unmeasured`, by what has the hash `measurement`; those with the prompts `flagged` are
     flagged.
     """
-    with ledger.lock(), open_audit(ledger, run_dir.name, NAME, version, run_dir) as number:
+    with ledger.lock("tiny"), open_audit(ledger, run_dir.name, NAME, version, run_dir) as number:
         batch = (
             load_current_batch(ledger, NAME)
             if again

@@ -27,7 +27,7 @@ def to(*receivers: HttpReceiver, **more: Any) -> AuditConfig:
 
 def delivered(ledger: Ledger, config: AuditConfig, **more: Any) -> int:
     """Deliver as `poisonwatch sync` does: how many alerts arrived."""
-    with ledger.lock():
+    with ledger.lock("tiny"):
         return deliver_pending(ledger, config, **{"at_once": True, **more})
 
 

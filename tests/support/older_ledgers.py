@@ -22,6 +22,8 @@ def make_older_ledger(url: str, revision: str, statements: Iterable[str]) -> Non
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
+        # As every version called it until 0008.
+        config.attributes["version_table"] = "alembic_version"
         command.upgrade(config, revision)
         for statement in statements:
             connection.exec_driver_sql(_quote(statement))

@@ -94,7 +94,7 @@ def fill_busily(ledger: Ledger, folder: Path) -> None:
 
 
 def _audit(ledger: Ledger, run_dir: Path, flagged: str, version: Version) -> None:
-    with ledger.lock(), open_audit(ledger, run_dir.name, NAME, version, run_dir) as number:
+    with ledger.lock("tiny"), open_audit(ledger, run_dir.name, NAME, version, run_dir) as number:
         batch = load_current_batch(ledger, NAME)
         examples = examples_of(batch)
         rejected = []

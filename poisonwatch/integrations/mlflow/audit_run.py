@@ -28,6 +28,7 @@ from poisonwatch.integrations.mlflow.values import LONGEST_KEY, METRICS_AT_ONCE,
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import flags
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.reports.links import make_dashboard_url
 from poisonwatch.reports.new_topics import count_unjudged
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE
@@ -104,6 +105,7 @@ def read_run_settings(run_dir: Path) -> dict[str, Any]:
     return dict(parse_yaml(read_yaml_text(path)))
 
 
+@retried
 def find_worst_severity(ledger: Ledger, number: int) -> str:
     """The highest severity of an audit's flags; "none" where it has no flags."""
     query = select(flags.c.severity).where(flags.c.audit == number).distinct()

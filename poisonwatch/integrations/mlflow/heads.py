@@ -13,7 +13,8 @@ from poisonwatch.integrations.mlflow.client import (
 )
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.records import ChainHead, holds_head, read_head
+from poisonwatch.ledger.records import ChainHead, holds_head
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
@@ -27,11 +28,10 @@ def tag_head(client: MlflowClient, run_id: str, ledger: Ledger) -> None:
     """
     if CHAIN in client.get_run(run_id).data.tags:
         return
-    with ledger.read() as connection:
-        head = read_head(connection)
-    client.set_tag(run_id, CHAIN, str(head))
+    client.set_tag(run_id, CHAIN, str(ledger.read_head()))
 
 
+@retried
 def check_heads(ledger: Ledger, config: AuditConfig) -> tuple[int, list[Difference]]:
     """How many runs of the audit's experiment were told a head, and those whose head the ledger
     does not hold. Raises OperationError where the server cannot be used.

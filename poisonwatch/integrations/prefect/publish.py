@@ -11,7 +11,6 @@ from poisonwatch.integrations.prefect.events import build_events, emit_events
 from poisonwatch.ledger.history import PastAudit, list_pending_audits, mark_audit_delivered
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import PREFECT
-from poisonwatch.ledger.records import read_head
 from poisonwatch.run_directory.checksums import require_unchanged_run
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.seals import find_seal
@@ -36,8 +35,7 @@ def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
     """
     pending = list_pending_audits(ledger, config.name, PREFECT)
     changed: RunError | None = None
-    with ledger.read() as connection:
-        head = read_head(connection)
+    head = ledger.read_head()
     try:
         # With Prefect's own number of retries a server that is down holds the audit up for minutes.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):

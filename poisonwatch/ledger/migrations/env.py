@@ -2,11 +2,15 @@
 
 from alembic import context
 
+from poisonwatch.ledger.database import VERSION_TABLE
 from poisonwatch.ledger.tables import metadata
 
+attributes = context.config.attributes
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=attributes["connection"],
     target_metadata=metadata,
+    # Until 0008 it was called as Alembic calls it.
+    version_table=attributes.get("version_table", VERSION_TABLE),
     render_as_batch=True,
     transactional_ddl=False,
 )

@@ -355,7 +355,7 @@ def test_an_audit_of_copies_leaves_no_row_waiting(tmp_path: Path) -> None:
         batch = waiting(ledger)
         found = check_rows(batch.rows, LENIENT)
         assert found.rows == 2 * len(lines)
-        with ledger.lock(), open_audit(ledger, "run", NAME, ONE, tmp_path / "run") as number:
+        with ledger.lock("tiny"), open_audit(ledger, "run", NAME, ONE, tmp_path / "run") as number:
             commit_audit(
                 ledger,
                 number,

@@ -61,7 +61,7 @@ def test_a_prefect_block_tells_people_too(
 
     @flow
     def telling() -> int:
-        with ledger.lock():
+        with ledger.lock("tiny"):
             return deliver(ledger, config)
 
     assert telling() == 1

@@ -38,7 +38,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with covered_ledger(tmp_path, benign(1)[0]["prompt"]) as opened:
         run_dir = tmp_path / "whole"
         with (
-            opened.lock(),
+            opened.lock("tiny"),
             open_audit(opened, "whole", NAME, ONE, run_dir, report_to=(PREFECT,)) as number,
         ):
             commit_audit(

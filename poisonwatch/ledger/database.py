@@ -1,0 +1,264 @@
+"""The connection to a ledger's database, whose tables are made those of this version.
+
+On PostgreSQL a connection may go away at any time: its server restarts, somebody ends its session,
+a firewall forgets it. One from the pool is tried before it is used, one whose other end is silent
+is given up after about a minute, and nothing rests on a session that is kept: a pooler may give
+each transaction another one.
+"""
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    create_engine,
+    event,
+    func,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+
+from poisonwatch.errors import ConfigError, OperationError
+from poisonwatch.ledger.tables import metadata
+from poisonwatch.permissions import make_private_file, make_private_folder
+from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.text.secrets import Secrets, conceal
+from poisonwatch.text.sqlite_files import find_sqlite_file
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+LOCK_WAIT_S = 120  # for another process's transaction on SQLite, or a server that went away
+VERSION_TABLE = "poisonwatch_version"  # which migration the tables are of
+# What it was called; MLflow, Prefect and others have one of this name, too.
+EARLIER_VERSION_TABLE = "alembic_version"
+MIGRATION_LOCK_NUMBER = 0x6D696772617465  # PostgreSQL's advisory lock of whoever makes the tables
+BUSY_POLL_MS = 500  # that SQLite itself waits for a lock at a time: meanwhile no Ctrl-C is heard
+# What the URL says goes first. A peer that is silent is given up after about a minute.
+POSTGRESQL_OPTIONS = {
+    "application_name": "poisonwatch",
+    "connect_timeout": 10,  # seconds
+    "keepalives": 1,
+    "keepalives_idle": 30,  # seconds
+    "keepalives_interval": 10,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+LIBPQ_DRIVERS = ("psycopg", "psycopg2")  # that take these options
+
+
+def connect_database(url: str, wait_s: float = LOCK_WAIT_S) -> Engine:
+    """An engine on a ledger whose tables are those of this version.
+
+    Transactions on SQLite begin by taking the write lock where the connection's option `writing` is
+    set, so that a check and the change that follows from it cannot be torn apart.
+
+    `url` may name environment variables; `wait_s` is how long another process that writes to SQLite
+    is waited for, unless the option `patience_s` says otherwise. Raises SourceError where it is no
+    URL, ConfigError where it is none of SQLite or PostgreSQL, or a ledger of a newer version, or
+    others have tables there, OperationError where the database cannot be reached.
+    """
+    address = parse_database_url(url, "state")
+    options: dict[str, Any] = {}
+    if address.get_backend_name() == "sqlite":
+        options["connect_args"] = {"timeout": wait_s}
+    elif address.get_backend_name() == "postgresql":
+        # A connection that went away while nobody used it is replaced.
+        options = {"connect_args": choose_options(address), "pool_pre_ping": True}
+    try:
+        # Errors would else repeat the values of rows, which are hostile, or secret.
+        engine = create_engine(address, hide_parameters=True, **options)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigError(
+            f"state: {describe_failure(url, error)}: give a SQLAlchemy URL of SQLite or "
+            "PostgreSQL (pip install 'poisonwatch[postgres]')"
+        ) from None
+    if engine.dialect.name not in ("sqlite", "postgresql"):
+        raise ConfigError(
+            f"state is a {engine.dialect.name} database: the ledger lives in SQLite or PostgreSQL"
+        )
+    try:
+        if engine.dialect.name == "sqlite":
+            _set_up_sqlite(engine, wait_s)
+        _migrate(engine, conceal(url, url))
+    # UnicodeError: a host name that no name server could be asked for.
+    except (SQLAlchemyError, OSError, UnicodeError) as error:
+        engine.dispose()
+        raise OperationError(f"the ledger at {describe_failure(url, error)}") from None
+    except ConfigError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def choose_options(address: URL) -> dict[str, Any]:
+    """How a PostgreSQL server is connected to, beside what the URL says."""
+    driver = address.get_driver_name()
+    options: dict[str, Any] = {}
+    if driver in LIBPQ_DRIVERS:
+        options |= POSTGRESQL_OPTIONS
+    if driver == "psycopg":
+        # A prepared statement is the session's: behind a pooler the next transaction has another.
+        options["prepare_threshold"] = None
+    return {name: value for name, value in options.items() if name not in address.query}
+
+
+def make_lasting_engine(engine: Engine) -> Engine:
+    """An engine on the same PostgreSQL database whose connections are in no pool: for one that
+    lasts.
+    """
+    options = choose_options(engine.url)
+    return create_engine(engine.url, connect_args=options, hide_parameters=True, poolclass=NullPool)
+
+
+def describe_failure(url: str, error: BaseException) -> str:
+    """That the database at a URL cannot be used, and why, without what must not be shown."""
+    # The driver's own words: SQLAlchemy's repeat the statement.
+    cause = Secrets(servers=[url]).conceal_error(getattr(error, "orig", None) or error)
+    return f"{conceal(url, url)} cannot be used ({cause})"
+
+
+def _set_up_sqlite(engine: Engine, wait_s: float) -> None:
+    path = find_sqlite_file(engine.url.database)
+    if path is not None:
+        # One that is there keeps its rights. What SQLite writes beside it has those of the file.
+        make_private_folder(path.parent)
+        make_private_file(path)
+
+    @event.listens_for(engine, "connect")
+    def _set_pragmas(connection: sqlite3.Connection, _: Any) -> None:
+        # The driver's own BEGIN comes too late: with the first statement that writes.
+        connection.isolation_level = None
+        # Readers do not wait for the one who writes.
+        _choose_wal(connection, wait_s)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -65536")  # KiB
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if not options.get("writing"):
+            connection.exec_driver_sql("BEGIN")
+            return
+        # FULL waits for the disk at every commit: what people decided and audits found outlives
+        # a machine that loses power. NORMAL loses the last transactions then, and breaks none.
+        synchronous = "NORMAL" if options.get("repeatable") else "FULL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        _begin_writing(connection, options.get("patience_s") or wait_s)
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(wait_s * 1000)}")
+
+
+def _choose_wal(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Have changes go to a log first. Whoever is first on a new database takes it for a moment, and
+    SQLite does not wait for that by itself.
+    """
+    give_up = time.monotonic() + wait_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= give_up:
+                raise
+            time.sleep(BUSY_POLL_MS / 10_000)
+
+
+def _begin_writing(connection: Connection, patience_s: float) -> None:
+    """Take the write lock, which another process may hold as long as it reads a large file."""
+    give_up = time.monotonic() + patience_s
+    while True:
+        left_ms = max(0, round((give_up - time.monotonic()) * 1000))
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {min(BUSY_POLL_MS, left_ms)}")
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
+        except OperationalError as error:
+            if not is_busy(error.orig) or not left_ms:
+                raise
+
+
+def is_busy(error: BaseException | None) -> bool:
+    """Whether SQLite says that another process holds the lock."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def find_newest_revision() -> str:
+    """The revision of a ledger that is open: the last migration's."""
+    return max(path.name[:4] for path in (Path(__file__).parent / "migrations/versions").glob("0*"))
+
+
+def _migrate(engine: Engine, shown: str) -> None:
+    """Bring the tables up to this version, from any earlier one, or from none."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    # % begins a reference in an ini file.
+    scripts = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", scripts)
+    directory = ScriptDirectory.from_config(config)
+    head = directory.get_current_head()
+    known = {script.revision for script in directory.walk_revisions()}
+    with engine.connect() as connection:
+        if _read_revisions(connection, VERSION_TABLE) == [head]:
+            return
+    with engine.execution_options(writing=True).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            # Others that open the ledger for the first time wait, and find it done.
+            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK_NUMBER)))
+        _take_over_version(connection, directory)
+        _refuse_others(connection, known, shown)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _read_revisions(connection: Connection, table: str) -> list[str]:
+    """What a version table holds; nothing where there is none."""
+    if not inspect(connection).has_table(table):
+        return []
+    found = connection.exec_driver_sql(f"SELECT version_num FROM {table}")  # noqa: S608
+    return [str(revision) for revision in found.scalars()]
+
+
+def _take_over_version(connection: Connection, directory: "ScriptDirectory") -> None:
+    """Move the version to our own table from the one that earlier versions shared with whoever else
+    is in the database, if it is ours.
+    """
+    from alembic.runtime.migration import MigrationContext
+
+    known = {script.revision for script in directory.walk_revisions()}
+    found = _read_revisions(connection, EARLIER_VERSION_TABLE)
+    has_tables = {"places", "decisions"} <= set(inspect(connection).get_table_names())
+    is_ours = has_tables and len(found) == 1 and set(found) <= known
+    if is_ours and not _read_revisions(connection, VERSION_TABLE):
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        context.stamp(directory, found[0])
+        # Whoever else comes into the database may make one of this name.
+        connection.exec_driver_sql(f"DROP TABLE {EARLIER_VERSION_TABLE}")
+
+
+def _refuse_others(connection: Connection, known: set[str], shown: str) -> None:
+    """Raise ConfigError where the tables are of a newer version, or somebody else's."""
+    found = _read_revisions(connection, VERSION_TABLE)
+    unknown = set(found) - known
+    if unknown:
+        newest = max(known)
+        raise ConfigError(
+            f"state: the ledger at {shown} was written by a newer version of Poisonwatch (its "
+            f"tables are of {', '.join(sorted(unknown))}, this one knows them up to {newest}): "
+            "install that version, or restore the ledger from before"
+        )
+    taken = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+    if not found and taken:
+        raise ConfigError(
+            f"state: the database at {shown} has tables that are none of a ledger's "
+            f"({', '.join(taken[:3])}): give the ledger a database of its own"
+        )
