@@ -38,7 +38,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from poisonwatch.errors import OperationError
 from poisonwatch.ledger.database import make_lasting_engine
 from poisonwatch.ledger.tables import audit_locks
-from poisonwatch.ledger.transactions import translate_lost
+from poisonwatch.ledger.transactions import Backend, translate_lost, watch_backend
 from poisonwatch.permissions import read_umask
 from poisonwatch.text.display import excerpt
 
@@ -110,6 +110,7 @@ class SessionLock:
         self._engine = make_lasting_engine(engine)
         self._name = name
         self._connection: Connection | None = None
+        self._backend: Backend | None = None
         self._ended = Event()
         self._keeper = Thread(target=self._keep, name="poisonwatch-lock", daemon=True)
 
@@ -120,6 +121,7 @@ class SessionLock:
             # One that is not got ends its transaction: nobody waits within one.
             shared = func.pg_try_advisory_xact_lock_shared(LEDGER_LOCK_NUMBER)
             own = func.pg_try_advisory_xact_lock(_make_key(self._name))
+            self._backend = watch_backend(connection)
             is_taken = connection.scalar(select(shared)) and connection.scalar(select(own))
         except BaseException:
             _close(connection)
@@ -157,6 +159,9 @@ class SessionLock:
                     self.take()
             except SQLAlchemyError:
                 self.drop()
+                # The server may not know yet, and keep the lock for it.
+                if self._backend is not None:
+                    self._backend.end(self._engine)
 
 
 def _make_key(name: str) -> Function[int]:

@@ -147,7 +147,8 @@ def find_places(
         placed = placed.where(files.c.audit == name)
         known = known.where(files.c.audit == name)
     found: dict[int, _Columns] = defaultdict(_make_columns)
-    streamed = connection.execution_options(yield_per=PLACES_PER_READ).execute(placed)
+    # Of the query alone: options of a connection are there for all that it is asked later.
+    streamed = connection.execute(placed.execution_options(yield_per=PLACES_PER_READ))
     for file, position, row, shape in streamed.tuples():
         if row in claimed:
             continue

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine, delete, insert
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -27,6 +27,12 @@ R = TypeVar("R")
 
 MOST_LOST = 5  # times that a transaction is begun anew with a server that answers
 PAUSES_S = (0.1, 1.0)  # between tries: after the first, and at most
+# What a server does about a client that is silent (as `database` about a server), by transaction.
+SERVER_SETTINGS = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
 MARKS_DAYS = 2  # that marks of commits are kept
 # Serialization failure, deadlock: the server undid one of the transactions that were in each
 # other's way.
@@ -97,9 +103,11 @@ def begin(engine: Engine, url: str) -> Iterator[Connection]:
     is_marked = options.get("writing") and engine.dialect.name == "postgresql"
     connection = _connect(engine, url)
     mark, is_committing = uuid4().hex, False
+    backend: Backend | None = None
     try:
         transaction = connection.begin()
         if is_marked:
+            backend = watch_backend(connection)
             _leave_mark(connection, mark)
         yield connection
         is_committing = not connection.invalidated
@@ -107,6 +115,8 @@ def begin(engine: Engine, url: str) -> Iterator[Connection]:
     except SQLAlchemyError as error:
         if not connection.invalidated and not is_given_up(error):
             raise
+        if backend is not None and connection.invalidated:
+            backend.end(engine)
         # What was sent may have come about, whoever was there to hear of it.
         is_in_doubt = is_committing and is_marked and connection.invalidated
         if is_in_doubt and _was_committed(engine, mark, url, options.get("patience_s", 0)):
@@ -116,6 +126,35 @@ def begin(engine: Engine, url: str) -> Iterator[Connection]:
         # Nor does a rollback that fails hide why there is one.
         with suppress(SQLAlchemyError):
             connection.close()
+
+
+class Backend(NamedTuple):
+    """A server's process at work on a transaction: its id, and when the transaction began."""
+
+    pid: int
+    began: datetime
+
+    def end(self, engine: Engine) -> None:
+        """End it where it waits for a client that is gone: until the server knows, it would keep
+        its locks, and what it was told to commit it might.
+        """
+        waits = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid = :pid AND xact_start = :began AND state LIKE 'idle in transaction%'"
+        )
+        # Where the server is away, or does not let us, it is left to the server.
+        with suppress(SQLAlchemyError), engine.connect() as connection:
+            connection.execute(waits, self._asdict())
+
+
+def watch_backend(connection: Connection) -> Backend:
+    """The process that works on this transaction; until its end the server, too, gives up a client
+    whose machine is silent.
+    """
+    settings = [func.set_config(*setting, True) for setting in SERVER_SETTINGS.items()]
+    query = select(func.pg_backend_pid(), func.transaction_timestamp(), *settings)
+    pid, began, *_ = connection.execute(query).one()
+    return Backend(pid, began)
 
 
 def is_given_up(error: BaseException) -> bool:

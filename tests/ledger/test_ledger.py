@@ -1,20 +1,16 @@
 """Who may work on a ledger, what is recovered, and how it is opened."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from held_ledgers import hold
 from ledgers import (
     NAME,
     ONE,
     pull,
-    waiting,
     write_two_files,
 )
-from patience import PATIENCE_S
 from servers import postgres_server
 from sqlalchemy import Connection, event, select, update
 
@@ -76,33 +72,6 @@ def cover_state(connection: Connection, tmp_path: Path, state: str) -> None:
 def states(ledger: Ledger) -> dict[str, str]:
     with ledger.read() as connection:
         return dict(connection.execute(select(audits.c.audit_id, audits.c.state)).tuples().all())
-
-
-def test_a_second_process_waits_for_the_first(ledger: Ledger, url: str) -> None:
-    """It is told so, and goes in when the first is done."""
-    context = multiprocessing.get_context("spawn")
-    inside = context.Event()
-    other = context.Process(target=hold, args=(url, inside, 1.0))
-    other.start()
-    assert inside.wait(PATIENCE_S)
-    told: list[str] = []
-    with ledger.lock("tiny", lambda: told.append("waiting")):
-        pass
-    other.join(PATIENCE_S)
-    assert told == ["waiting"]
-
-
-def test_the_lock_of_a_killed_process_is_free(ledger: Ledger, url: str) -> None:
-    """kill -9 while it holds the lock."""
-    context = multiprocessing.get_context("spawn")
-    inside = context.Event()
-    other = context.Process(target=hold, args=(url, inside, 600.0))
-    other.start()
-    assert inside.wait(PATIENCE_S)
-    other.kill()
-    other.join(PATIENCE_S)
-    with ledger.lock("tiny"):
-        assert len(waiting(ledger)) == 9
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _programs() -> Path:
+def find_postgres_programs() -> Path:
+    """The folder of initdb and pg_ctl. Skips the test where there are none."""
     found = shutil.which("pg_ctl")
     folders = (
         [Path(found).resolve().parent]
@@ -88,7 +89,7 @@ def own_postgres_server() -> Iterator[str]:
     """A PostgreSQL of the test's own, whose users and settings it may change: its URL. Making one
     takes seconds.
     """
-    programs, port = _programs(), free_port()
+    programs, port = find_postgres_programs(), free_port()
     as_user: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="poisonwatch-postgres-") as folder:
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
