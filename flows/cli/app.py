@@ -22,6 +22,7 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
 from poisonwatch.flows.homes import find_homes
 from poisonwatch.flows.proxies import spare_loopback
+from poisonwatch.identity import settle_identity
 from poisonwatch.permissions import restrict_process
 
 # as shells call what a signal ended: 128 and its number
@@ -106,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.excepthook = functools.partial(_tell_of_crash, arguments)
     try:
         restrict_process()
+        settle_identity()
         find_homes()
         spare_loopback()
         code = app(arguments, result_action="return_value")

@@ -10,6 +10,7 @@ them goes on record in it (`pull_records`): no file is ever in a state that the 
 
 import json
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace

@@ -18,7 +18,7 @@ import sqlalchemy
 from audits import benign, planted, write_audit
 from ledgers import append
 from postgres_faults import connect, end_sessions, new_database, restart
-from servers import postgres_server
+from servers import own_postgres_server, postgres_server
 from sqlalchemy import event, select, text
 
 from poisonwatch.config_file import load_config
@@ -32,18 +32,12 @@ WAIT_S = 300  # for another process: an end to what would hang
 ATTRIBUTION = "fit_operators"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres_server() as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
         return
-    with new_database(request.getfixturevalue("server")) as url:
+    with postgres_server() as url:
         yield url
 
 
@@ -150,12 +144,13 @@ def test_two_names_audit_at_the_same_time_and_one_that_dies_takes_nothing_along(
 
 @pytest.fixture(scope="module")
 def audited(
-    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, server: str
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
 ) -> Iterator[tuple[str, Path]]:
     """A ledger on a server that ends what is idle for a second, after a first audit."""
     folder = tmp_path_factory.mktemp("faults")
     timeouts = {"idle_session_timeout": "1s", "idle_in_transaction_session_timeout": "5s"}
-    with new_database(server, **timeouts) as url:
+    # A server of its own: it is restarted.
+    with own_postgres_server() as server, new_database(server, **timeouts) as url:
         config = write_audit(
             folder,
             tiny_folder,

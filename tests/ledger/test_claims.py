@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from audits import benign, write_rows
 from ledgers import CHECKS, ONE, examples_of, flag, source
-from postgres_faults import new_database
 from servers import postgres_server
 from sqlalchemy import select
 
@@ -23,18 +22,12 @@ from poisonwatch.verification.verify import verify_ledger
 TWO = Version("m" * 64, "t" * 64)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres_server() as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
         return
-    with new_database(request.getfixturevalue("server")) as url:
+    with postgres_server() as url:
         yield url
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from held_ledgers import open_at_once
 from older_ledgers import make_older_ledger
-from postgres_faults import connect, new_database
+from postgres_faults import connect
 from servers import mlflow_store, postgres_server
 from sqlalchemy import inspect, text
 
@@ -21,18 +21,12 @@ WAIT_S = 60
 FIRST = "0001"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres_server() as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
         return
-    with new_database(request.getfixturevalue("server")) as url:
+    with postgres_server() as url:
         yield url
 
 
@@ -142,16 +136,19 @@ def test_a_url_has_the_last_word_on_how_a_server_is_connected_to() -> None:
     assert plain.keys() - options.keys() == {"connect_timeout", "application_name"}
 
 
-def test_a_session_says_whose_it_is(server: str) -> None:
+def test_a_session_says_whose_it_is() -> None:
     """To whoever looks at the server."""
-    with new_database(server) as url, Ledger.at(url) as ledger, ledger.read() as connection:
+    with postgres_server() as url, Ledger.at(url) as ledger, ledger.read() as connection:
         assert connection.execute(text("SHOW application_name")).scalar_one() == "poisonwatch"
 
 
-def test_no_connection_is_kept_while_nobody_asks(server: str) -> None:
+def test_no_connection_is_kept_while_nobody_asks() -> None:
     """A server that has few, or ends idle ones, has them all for others."""
-    query = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'poisonwatch'")
-    with new_database(server) as url, Ledger.at(url) as ledger, connect(url) as other:
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE application_name = 'poisonwatch' AND datname = current_database()"
+    )
+    with postgres_server() as url, Ledger.at(url) as ledger, connect(url) as other:
         with ledger.read():
             pass
         ledger.disconnect()

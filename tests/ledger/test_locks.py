@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from held_ledgers import hold
 from ledgers import NAME
-from postgres_faults import connect, end_sessions, new_database
+from postgres_faults import connect, end_sessions
 from servers import postgres_server
 from sqlalchemy import select, text
 
@@ -26,24 +26,18 @@ WAIT_S = 60
 ONE = Version("m" * 64, "s" * 64)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres_server() as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
         return
-    with new_database(request.getfixturevalue("server")) as url:
+    with postgres_server() as url:
         yield url
 
 
 @pytest.fixture
-def postgres(server: str) -> Iterator[str]:
-    with new_database(server) as url:
+def postgres() -> Iterator[str]:
+    with postgres_server() as url:
         yield url
 
 

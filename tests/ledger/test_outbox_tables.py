@@ -5,9 +5,9 @@ from pathlib import Path
 from older_ledgers import make_older_ledger, split_statements
 from servers import postgres_server
 
+from poisonwatch.ledger.database import connect_database
 from poisonwatch.ledger.outages import list_outages
 from poisonwatch.ledger.outbox import list_pending_alerts
-from poisonwatch.ledger.database import VERSION_TABLE, connect_database
 
 ROWS_OF_0008 = """
     INSERT INTO versions (version, model, sentinels, reading, settings)

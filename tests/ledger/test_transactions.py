@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from ledgers import ONE
 from postgres_faults import end_sessions, new_database, restart, wire_to
-from servers import postgres_server
+from servers import own_postgres_server
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from poisonwatch.errors import OperationError
@@ -19,7 +19,8 @@ from poisonwatch.ledger.transactions import MOST_LOST, LostTransactionError, ret
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with postgres_server() as url:
+    # Of its own: it is restarted.
+    with own_postgres_server() as url:
         yield url
 
 
