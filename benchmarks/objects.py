@@ -70,7 +70,7 @@ def pull_once(state: Path) -> None:
     from poisonwatch.source_config import SourceConfig
 
     start, worked = time.perf_counter(), time.process_time()
-    with Ledger.at(f"sqlite:///{state}") as ledger, ledger.lock():
+    with Ledger.at(f"sqlite:///{state}") as ledger, ledger.lock("objects"):
         stats = ingest(ledger, "objects", SourceConfig(path=f"s3://{BUCKET}/day"))
     took = {
         "read": stats.read,
