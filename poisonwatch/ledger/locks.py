@@ -23,6 +23,7 @@ from threading import Event, Thread
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Function,
@@ -174,7 +175,7 @@ def is_session_locked(connection: Connection, name: str) -> bool:
     version the lock on the whole.
     """
     here = text("database = (SELECT oid FROM pg_database WHERE datname = current_database())")
-    number = literal_column("(classid::bigint << 32) | objid::bigint")
+    number: ColumnElement[int] = literal_column("(classid::bigint << 32) | objid::bigint")
     held = (
         select(func.count())
         .select_from(text("pg_locks"))

@@ -18,11 +18,11 @@ from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
 from poisonwatch.ledger.audit_records import find_audit_record
+from poisonwatch.ledger.database import find_newest_revision
 from poisonwatch.ledger.history import find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
 from poisonwatch.ledger.schedules import record_schedule
-from poisonwatch.ledger.database import find_newest_revision
 from poisonwatch.liveness.liveness import Liveness, count_audits, expect, find_liveness
 from poisonwatch.liveness.reach import probe_all
 from poisonwatch.sources.sql import parse_database_url
