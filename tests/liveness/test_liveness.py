@@ -65,7 +65,7 @@ def test_an_audit_at_work_is_told_from_one_that_died(ledger: Ledger) -> None:
     dead = look(ledger, NOON + 2 * HOUR)
     assert (dead.is_overdue, dead.at_work_since, dead.failed) == (True, None, 1)
     assert "1 audit since came to no results" in dead.describe()
-    with ledger._lock_file(lambda: None):
+    with ledger._take_lock(NAME):
         alive = look(ledger, NOON + 2 * HOUR)
         assert (alive.is_overdue, alive.at_work_since, alive.failed) == (False, began, 0)
         assert not alive.is_on_time

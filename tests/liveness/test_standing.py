@@ -94,7 +94,7 @@ def test_what_never_ran_needs_somebody(ledger: Ledger, tmp_path: Path) -> None:
     (said,) = stand(ledger, tmp_path).troubles
     assert said.startswith("1 audit began, and none came to its results")
     add_audit(ledger, NOON, None, state="running")
-    with ledger._lock_file(lambda: None):
+    with ledger._take_lock(NAME):
         assert stand(ledger, tmp_path).is_well
 
 
