@@ -79,7 +79,7 @@ def test_an_audit_that_begins_is_no_end_of_a_silence(ledger: Ledger, one: HttpRe
     send(ledger, config, NOON)
     assert send(ledger, config, LATE) == [f"overdue {NAME}"]
     running = add_audit(ledger, LATE, None, state="running")
-    with ledger._lock_file(lambda: None):
+    with ledger._take_lock(NAME):
         assert send(ledger, config, LATE + MINUTE) == []
     end_audit(ledger, running, LATE + MINUTE, state="interrupted")
     assert send(ledger, config, LATE + 2 * MINUTE) == []
