@@ -166,7 +166,7 @@ def fill_ledger(folder: Path, file: Path) -> Path:
 
 def take_lock(ledger: Any) -> None:
     """As every audit does first."""
-    with ledger.lock():
+    with ledger.lock("tiny"):
         pass
 
 

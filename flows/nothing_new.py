@@ -10,7 +10,6 @@ from poisonwatch.ledger.batches import LedgerBatch
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
-from poisonwatch.ledger.records import read_head
 from poisonwatch.reports.summary import describe_source, summarise_nothing
 
 
@@ -36,8 +35,7 @@ def record_without_rows(
     attempts, costs = engine.attempts, engine.clock.costs
     source = describe_source(ingested, batch.rows, unread=())
     summary = summarise_nothing(config, audit_id, version, ingested, source, costs)
-    with ledger.read() as connection:
-        summary["chain"] = str(read_head(connection))
+    summary["chain"] = str(ledger.read_head())
     summary["failures"] = attempts.to_records()
     record_nothing_new(
         ledger, summary, version, run_dir, list_readers(flow_run), flow_run, attempts

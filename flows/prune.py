@@ -17,7 +17,7 @@ def prune(config: AuditConfig, reporter: Reporter, remove: bool) -> PruneOutcome
     engine = Engine(inline=True, secrets=secrets)
     signer = config.signing.load_signer()
     ledger_at = Ledger.existing(config.state, signer=signer)
-    with conceal_all(secrets), ledger_at as ledger, ledger.lock(reporter.note_waiting):
+    with conceal_all(secrets), ledger_at as ledger, ledger.lock(config.name, reporter.note_waiting):
         return engine(prune_task, ledger, config, remove)
 
 

@@ -30,7 +30,7 @@ class PruneOutcome:
 @task(**PLAIN)
 def prune(ledger: Ledger, config: AuditConfig, remove: bool = True) -> PruneOutcome:
     """Find what the audit file's `keep` lets go, and `remove` it. Whoever calls it holds
-    `ledger.lock()`.
+    the lock on the audit's name.
 
     Where MLflow cannot be asked, its runs stay, and the ledger alone says which audit's operators
     answer questions.

@@ -34,7 +34,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def prune(ledger: Ledger, keep: KeepConfig = LAST_ONE) -> list[str]:
-    with ledger.lock():
+    with ledger.lock(NAME):
         return remove.carry_out(ledger, plan_pruning(ledger, NAME, keep), keep)
 
 

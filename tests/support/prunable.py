@@ -34,7 +34,7 @@ def leave(
     pull(ledger, data)
     run_dir = folder / "runs" / audit_id
     with (
-        ledger.lock(),
+        ledger.lock(NAME),
         open_audit(ledger, audit_id, NAME, ONE, run_dir, report_to=list(owed)) as number,
     ):
         batch = waiting(ledger)
@@ -68,6 +68,6 @@ def leave_line(ledger: Ledger, folder: Path, audit_id: str) -> Path:
     """An audit without new rows: where its run directory would be."""
     run_dir = folder / "runs" / audit_id
     summary = {"audit_id": audit_id, "name": NAME, "nothing_new": True}
-    with ledger.lock():
+    with ledger.lock(NAME):
         record_nothing_new(ledger, summary, ONE, run_dir)
     return run_dir
