@@ -51,7 +51,7 @@ from poisonwatch.sentinels.sentinel import Sentinel, compute_sentinels_version, 
 from poisonwatch.sources.unread import count_unread
 from poisonwatch.stride.settings import warn_of_few_subsets
 from poisonwatch.stride.unmeasured import leave_out_unmeasured
-from poisonwatch.tasks.alerts import compose_alerts, deliver
+from poisonwatch.tasks.alerts import compose_alerts, deliver, describe_readers
 from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
@@ -165,6 +165,7 @@ def run_audit_stages(
                     stages=costs,
                 )
                 summary |= tracked
+                summary |= engine(describe_readers, ledger, config, found, attempts)
                 # where the chain of records ended when the audit came to its results
                 summary["chain"] = str(ledger.read_head())
                 engine(record, folder, config, summary, found, audited)

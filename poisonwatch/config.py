@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from poisonwatch.alert_config import AlertConfig as AlertConfig
+from poisonwatch.alert_config import check_interval
+from poisonwatch.alert_config import wrap_in_list as _wrap_in_list
 from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.keep_config import KeepConfig
 from poisonwatch.public_settings import find_secrets, make_public
@@ -214,27 +217,6 @@ class ValidationConfig(Section):
     """Your own: Great Expectations types by name, with their settings."""
 
 
-class AlertConfig(Section):
-    """Somebody to be told: exactly one of `url` and `block`."""
-
-    url: str | None = None
-    """An Apprise URL: slack://, workflows:// (Teams), mailto://, pagerduty://, json://, ..."""
-    block: str | None = None
-    """A Prefect notification block, TYPE/NAME, as in slack-webhook/ops."""
-    severity: Literal["low", "medium", "high"] = "low"
-    """Least severity of a cluster that gets a message of its own; the rest goes into the audit's
-    digest.
-    """
-    digest: bool = True
-    """Whether a digest of the rest is sent."""
-
-    @model_validator(mode="after")
-    def _check_address(self) -> "AlertConfig":
-        if (self.url is None) == (self.block is None):
-            raise ValueError("an alert goes to one of url and block: leave the other out")
-        return self
-
-
 class Replay(Section):
     """What a run writes into its config.yaml beside the settings, so that an audit of that file
     repeats it. Nothing for people to set.
@@ -259,12 +241,6 @@ def _accept_text(key: str) -> BeforeValidator:
         return value
 
     return BeforeValidator(wrap)
-
-
-def _wrap_in_list(value: Any) -> Any:
-    if isinstance(value, str):
-        return [value]
-    return value
 
 
 def _check_window(window: Any) -> Any:
@@ -313,6 +289,10 @@ class AuditConfig(Section):
     """Who is told when rows are flagged: Apprise URLs, or mappings."""
     schedule: Annotated[ScheduleConfig, _accept_text("every")] = ScheduleConfig()
     """When audits are expected, as in 1h, or a mapping: one that does not come is told of."""
+    remind: Annotated[str, BeforeValidator(check_interval)] = "7d"
+    """How often they are told again of rows that nobody has decided on, as in 12h, 7d or 2w; 0 or
+    none: never.
+    """
     on_flag: Literal["continue", "pause"] = "continue"
     """pause: a flow run with flagged rows waits in the Prefect UI until somebody says what they
     are.

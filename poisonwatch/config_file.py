@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from poisonwatch.alert_config import WhenConfig
 from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.config import (
     AlertConfig,
@@ -47,6 +48,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "signing": SigningConfig,
     "alerts": AlertConfig,
     "schedule": ScheduleConfig,
+    "alerts.when": WhenConfig,
 }
 # A message is one line: the first few errors, their values cut short.
 MAX_SHOWN_CHARACTERS = 60

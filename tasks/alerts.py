@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import task
 
+from poisonwatch.alerts.groups import describe_routing
 from poisonwatch.alerts.messages import compose_messages
 from poisonwatch.alerts.stand_in import compose_stand_in
 from poisonwatch.config import AuditConfig
@@ -15,9 +16,22 @@ from poisonwatch.failures import Attempts
 from poisonwatch.integrations.notify import deliver_pending
 from poisonwatch.ledger.history import find_notified_ids
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.mutes import list_active_mutes
 from poisonwatch.ledger.outbox import Alert
 from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.tasks.options import PLAIN, TRIED_NEXT_AUDIT
+
+
+@task(**PLAIN)
+def describe_readers(
+    ledger: Ledger, config: AuditConfig, found: AttributionResult, attempts: Attempts
+) -> dict[str, Any]:
+    """What the summary says of mutes, and of whose the flagged rows are."""
+    with attempts.part("mutes and owners", "not told"):
+        with ledger.read() as connection:
+            mutes = list_active_mutes(connection, config.name)
+        return describe_routing(found, config.alerts, mutes)
+    return {"muted": [], "owners": []}
 
 
 @task(**PLAIN)
@@ -37,7 +51,9 @@ def compose_alerts(
     with attempts.part("alerts", "not composed"):
         # Before the audit is committed: its own alerts are not among them yet.
         notified_ids = find_notified_ids(ledger, config.name)
-        return compose_messages(config, told, found, run_dir, notified_ids)
+        with ledger.read() as connection:
+            mutes = list_active_mutes(connection, config.name)
+        return compose_messages(config, told, found, run_dir, notified_ids, mutes)
     told["failures"] = attempts.to_records()
     with attempts.part("the alert in their place", "not composed"):
         return compose_stand_in(config, told, found.detection.flags, run_dir)

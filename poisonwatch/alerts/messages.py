@@ -11,10 +11,12 @@ Row text is hostile: whatever of it goes into a message passes through `markup`.
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
+from poisonwatch.alert_config import find_owners
+from poisonwatch.alerts.groups import AlertGroup, group_flags
 from poisonwatch.alerts.markup import format_place, neutralise_markup
 from poisonwatch.alerts.stand_in import describe_failures
 from poisonwatch.alerts.targets import Target, compute_short_digest, list_targets
@@ -24,7 +26,8 @@ from poisonwatch.detection.confirmation import Confirmation, Effect
 from poisonwatch.detection.detect import Detection
 from poisonwatch.detection.effect_size import EXTENTS
 from poisonwatch.examples import Example
-from poisonwatch.flags import LOWERED, SEVERITIES, Flag
+from poisonwatch.flags import LOWERED, Flag
+from poisonwatch.ledger.mutes import Mute
 from poisonwatch.ledger.outbox import CLUSTER_ALERT, DIGEST_ALERT, Alert
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.summary import AttributionResult
@@ -39,68 +42,40 @@ MOST_DIGEST_LINES = 10  # of a digest
 LONGEST_EXCERPT = 160  # characters of a prompt, an answer, a continuation
 
 
-@dataclass(frozen=True, slots=True)
-class _AlertGroup:
-    """Flagged rows of one message or line, strongest flag first: a new cluster, or what is new in a
-    known one or in none.
-    """
-
-    flags: tuple[Flag, ...]
-    evidence: ClusterEvidence | None
-    new: bool
-
-    @property
-    def severity(self) -> str:
-        gravest = max(self.flags, key=lambda flag: SEVERITIES.index(flag.severity))
-        return gravest.severity
-
-    @property
-    def panel(self) -> str:
-        if self.evidence is None:
-            return self.flags[0].panel
-        return self.evidence.panel
-
-    @property
-    def scored(self) -> list[Flag]:
-        """Those whose score stands out: what a screen alone flagged has one that says nothing."""
-        return [flag for flag in self.flags if flag.by_attribution]
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(flag.example.id for flag in self.flags)
-
-
 def compose_messages(
     config: AuditConfig,
     summary: Mapping[str, Any],
     found: AttributionResult,
     run_dir: Path,
     notified: Set[str],
+    mutes: Sequence[Mute] = (),
 ) -> list[Alert]:
     """The alerts of an audit: what is new in its flags, beside the rows `notified` of before
-    (example ids), for the audit's targets.
+    (example ids) and what is muted, for the audit's targets.
     """
     targets = list_targets(config)
     if not targets:
         return []
-    groups = _group_flags(found, notified)
-    # Gravest first: what is past the limit comes in the digest.
-    own = list(filter(attrgetter("new"), groups))[:MOST_CLUSTERS]
-    composer = _Composer(config, summary, found.detection, run_dir)
-    alerts = []
-    for group in own:
-        readers = [target for target in targets if _reaches(group, target)]
-        if readers:
-            alerts.append(composer.compose_cluster(group, readers))
+    groups = []
+    for group in group_flags(found, notified, config.alerts):
+        if group.find_mute(mutes) is None:
+            groups.append(group)
+    readers_of: dict[int, list[Target]] = {}
     # Targets that are left the same groups share one digest: it is written once, and sent to each.
     digests: dict[tuple[int, ...], list[Target]] = {}
-    for target in targets:
-        rest = []
-        for i, group in enumerate(groups):
-            if group not in own or not _reaches(group, target):
-                rest.append(i)
+    for place, target in enumerate(targets):
+        told = [i for i, group in enumerate(groups) if place in group.readers]
+        # Gravest first: what is past the limit comes in the digest.
+        own = [i for i in told if groups[i].new and _reaches(groups[i], target)][:MOST_CLUSTERS]
+        for i in own:
+            readers_of.setdefault(i, []).append(target)
+        rest = tuple(i for i in told if i not in own)
         if rest and target.setting.digest:
-            digests.setdefault(tuple(rest), []).append(target)
+            digests.setdefault(rest, []).append(target)
+    composer = _Composer(config, summary, found.detection, run_dir)
+    alerts = []
+    for i, readers in sorted(readers_of.items(), key=itemgetter(0)):
+        alerts.append(composer.compose_cluster(groups[i], readers))
     for places, readers in digests.items():
         alerts.append(composer.compose_digest([groups[i] for i in places], readers))
     return alerts
@@ -115,17 +90,17 @@ class _Composer:
     detection: Detection
     run_dir: Path
 
-    def compose_cluster(self, group: _AlertGroup, readers: Sequence[Target]) -> Alert:
+    def compose_cluster(self, group: AlertGroup, readers: Sequence[Target]) -> Alert:
         return self._compose(
             CLUSTER_ALERT,
             group.severity,
             ids=group.ids,
             title=_format_title(group, self.config),
-            lines=_format_cluster(group, self.detection),
+            lines=[*_format_cluster(group, self.detection), *self._format_owners(group)],
             readers=readers,
         )
 
-    def compose_digest(self, groups: Sequence[_AlertGroup], readers: Sequence[Target]) -> Alert:
+    def compose_digest(self, groups: Sequence[AlertGroup], readers: Sequence[Target]) -> Alert:
         ids: list[str] = []
         for group in groups:
             ids += group.ids
@@ -135,7 +110,7 @@ class _Composer:
             groups[0].severity,
             ids=tuple(ids),
             title=f"Poisonwatch: digest of {plural(len(ids), 'flagged row')} in {name}",
-            lines=_format_digest(groups),
+            lines=self._format_digest(groups),
             readers=readers,
         )
 
@@ -160,6 +135,19 @@ class _Composer:
             targets=tuple(target.id for target in readers),
         )
 
+    def _format_digest(self, groups: Sequence[AlertGroup]) -> list[str]:
+        lines = ["Flagged rows that no message of their own is sent about:"]
+        for group in groups[:MOST_DIGEST_LINES]:
+            lines.append(f"  {_format_digest_line(group)}")
+            lines += [f"  {line}" for line in self._format_owners(group)]
+        return lines + _format_remainder(len(groups) - MOST_DIGEST_LINES, "group")
+
+    def _format_owners(self, group: AlertGroup) -> list[str]:
+        owners = find_owners(self.config.alerts, group.routed)
+        if not owners:
+            return []
+        return [f"Owner: {', '.join(map(neutralise_markup, owners))}"]
+
     def _format_closing(self, id: str, key: str) -> list[str]:
         """What every alert ends with; `id` is that of a row to decide on."""
         summary = self.summary
@@ -170,6 +158,7 @@ class _Composer:
             f"Of all flagged rows, at most {100 * rate:.3g} % are expected to be harmless: "
             "read them before you remove them.",
             *describe_failures(summary),
+            *_describe_mutes(summary),
             f"Report: {report}",
         ]
         experiment, run = summary["mlflow_experiment_id"], summary["mlflow_run_id"]
@@ -186,34 +175,11 @@ class _Composer:
         return lines
 
 
-def _group_flags(found: AttributionResult, notified: Set[str]) -> list[_AlertGroup]:
-    """What is new among the flags, gravest first, among equals the largest."""
-    left = {flag.example.id: flag for flag in found.detection.flags}
-    groups = []
-    for cluster in found.evidence:
-        new = []
-        for id in cluster.example_ids:
-            flag = left.pop(id)
-            if id not in notified:
-                new.append(flag)
-        if new:
-            whole = len(new) == len(cluster.example_ids)
-            groups.append(_AlertGroup(tuple(new), cluster, new=whole))
-    # Rows in no cluster share a line with those of their panel, panels in alphabetical order.
-    by_panel: dict[str, list[Flag]] = {}
-    for flag in left.values():
-        if flag.example.id not in notified:
-            by_panel.setdefault(flag.panel, []).append(flag)
-    for panel in sorted(by_panel):
-        groups.append(_AlertGroup(tuple(by_panel[panel]), None, new=False))
-    return sorted(groups, key=lambda group: (-SEVERITIES.index(group.severity), -len(group.flags)))
+def _reaches(group: AlertGroup, target: Target) -> bool:
+    return target.setting.reaches(group.severity)
 
 
-def _reaches(group: _AlertGroup, target: Target) -> bool:
-    return SEVERITIES.index(group.severity) >= SEVERITIES.index(target.setting.severity)
-
-
-def _format_title(group: _AlertGroup, config: AuditConfig) -> str:
+def _format_title(group: AlertGroup, config: AuditConfig) -> str:
     panel, name = neutralise_markup(group.panel), neutralise_markup(config.name)
     push = "push"
     if len(group.flags) == 1:
@@ -224,7 +190,7 @@ def _format_title(group: _AlertGroup, config: AuditConfig) -> str:
     )
 
 
-def _format_cluster(group: _AlertGroup, detection: Detection) -> list[str]:
+def _format_cluster(group: AlertGroup, detection: Detection) -> list[str]:
     assert group.evidence is not None
     count = plural(len(group.flags), "row")
     lines = [
@@ -256,7 +222,7 @@ def _list_texts(example: Example) -> list[tuple[str, str]]:
     return texts
 
 
-def _describe_push(group: _AlertGroup) -> str:
+def _describe_push(group: AlertGroup) -> str:
     # The strongest flag speaks for its group: the others push the same panel less far.
     flag = group.flags[0]
     them = "them"
@@ -273,7 +239,7 @@ def _describe_push(group: _AlertGroup) -> str:
     return f"the screen {neutralise_markup(flag.findings[0].screen)} points at {them}"
 
 
-def _describe_certainty(group: _AlertGroup, evidence: ClusterEvidence) -> str:
+def _describe_certainty(group: AlertGroup, evidence: ClusterEvidence) -> str:
     said = []
     if group.scored:
         said.append(f"largest score {max(map(attrgetter('score'), group.scored)):.1f}")
@@ -319,14 +285,7 @@ def _format_losses(effect: Effect) -> str:
     return f"{'; '.join(losses)} (nats a token)"
 
 
-def _format_digest(groups: Sequence[_AlertGroup]) -> list[str]:
-    lines = ["Flagged rows that no message of their own is sent about:"]
-    for group in groups[:MOST_DIGEST_LINES]:
-        lines.append(f"  {_format_digest_line(group)}")
-    return lines + _format_remainder(len(groups) - MOST_DIGEST_LINES, "group")
-
-
-def _format_digest_line(group: _AlertGroup) -> str:
+def _format_digest_line(group: AlertGroup) -> str:
     where = "in no group"
     if group.new:
         where = "a group"
@@ -369,6 +328,14 @@ def _format_remainder(count: int, noun: str) -> list[str]:
     if count <= 0:
         return []
     return [f"  and {plural(count, f'more {noun}')}"]
+
+
+def _describe_mutes(summary: Mapping[str, Any]) -> list[str]:
+    """That rows of the audit are told to nobody, where any are."""
+    held = sum(mute["rows"] for mute in summary.get("muted", ()))
+    if not held:
+        return []
+    return [f"Muted, and told to nobody: {plural(held, 'flagged row')} of this audit."]
 
 
 def _make_alert_key(summary: Mapping[str, Any], kind: str, ids: Sequence[str]) -> str:
