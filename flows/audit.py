@@ -51,7 +51,7 @@ from poisonwatch.sentinels.sentinel import Sentinel, compute_sentinels_version, 
 from poisonwatch.sources.unread import count_unread
 from poisonwatch.stride.settings import warn_of_few_subsets
 from poisonwatch.stride.unmeasured import leave_out_unmeasured
-from poisonwatch.tasks.alerts import compose_alerts, deliver, describe_readers
+from poisonwatch.tasks.alerts import compose_alerts, deliver, describe_readers, remind
 from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
@@ -228,6 +228,7 @@ def notify_all(
     What fails is None; it stays pending, and is tried again next time.
     """
     # alerts first: a person who waits for one gains by it, a tracking server does not
+    engine.attempt(remind, ledger, config)
     notified = {
         "deliver": engine.attempt(deliver, ledger, config, at_once),
         "track": engine.attempt(track, ledger, config),

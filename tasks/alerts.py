@@ -10,6 +10,7 @@ from prefect import task
 
 from poisonwatch.alerts.groups import describe_routing
 from poisonwatch.alerts.messages import compose_messages
+from poisonwatch.alerts.reminders import write_reminders
 from poisonwatch.alerts.stand_in import compose_stand_in
 from poisonwatch.config import AuditConfig
 from poisonwatch.failures import Attempts
@@ -58,6 +59,15 @@ def compose_alerts(
     with attempts.part("the alert in their place", "not composed"):
         return compose_stand_in(config, told, found.detection.flags, run_dir)
     return []
+
+
+@task(**TRIED_NEXT_AUDIT)
+def remind(ledger: Ledger, config: AuditConfig) -> int:
+    """Put in what people are told again, or now that it is muted no more: how many messages.
+
+    Whoever calls it holds `ledger.lock()`. Raises what the ledger's signer raises.
+    """
+    return write_reminders(ledger, config)
 
 
 @task(**TRIED_NEXT_AUDIT)

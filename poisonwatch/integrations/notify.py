@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
 
+from sqlalchemy import Connection
+
 from poisonwatch.alerts.backlog import Parcel, Patience, plan_parcels
 from poisonwatch.alerts.fitting import Message
 from poisonwatch.alerts.targets import Target, list_targets
@@ -23,6 +25,7 @@ from poisonwatch.integrations.prefect.blocks import BlockSender
 from poisonwatch.integrations.refusals import Cause, Refusal
 from poisonwatch.ledger import outbox
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.mutes import list_active_mutes
 from poisonwatch.ledger.outages import (
     Outage,
     clear_outage,
@@ -32,6 +35,7 @@ from poisonwatch.ledger.outages import (
 )
 from poisonwatch.ledger.outbox import PendingAlert
 from poisonwatch.ledger.records import MIN_HEAD_DIGITS, ChainHead, read_head
+from poisonwatch.ledger.reminders import list_held_alerts
 from poisonwatch.ledger.resolves import PendingResolve, list_pending_resolves, mark_resolved
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.words import plural
@@ -89,7 +93,7 @@ def deliver_pending(
     """
     targets = list_targets(config)
     ids = [target.id for target in targets]
-    pending, outages, head = _begin(ledger, config.name, ids)
+    pending, outages, head = _begin(ledger, config.name, ids, at)
     arrived, problems = 0, []
     for target in targets:
         run = _Run(ledger, config, target, patience, head, at_once, fixed_time=at)
@@ -97,7 +101,7 @@ def deliver_pending(
         arrived += run.arrived
         if run.problem is not None:
             problems.append(f"{target} {run.problem}")
-    left = _count_left(ledger, config.name)
+    left = _count_left(ledger, config.name, at)
     if problems:
         owed = "nothing is left to be sent, but not all was taken"
         if left:
@@ -108,7 +112,7 @@ def deliver_pending(
 
 @retried
 def _begin(
-    ledger: Ledger, name: str, ids: list[str]
+    ledger: Ledger, name: str, ids: list[str], at: datetime | None
 ) -> tuple[list[PendingAlert], dict[str, Outage], str]:
     """What the targets have not received yet, which of them were out of reach, and what each
     message ends with.
@@ -116,15 +120,15 @@ def _begin(
     with ledger.write() as connection:
         outbox.retarget(connection, name, ids)
         forget_outages(connection, name, ids)
-        pending = outbox.list_pending_alerts(connection, name)
+        pending = _list_unmuted(connection, name, at)
         outages = list_outages(connection, name)
         return pending, outages, _describe_head(read_head(connection))
 
 
 @retried
-def _count_left(ledger: Ledger, name: str) -> int:
+def _count_left(ledger: Ledger, name: str, at: datetime | None) -> int:
     with ledger.read() as connection:
-        return len(outbox.list_pending_alerts(connection, name))
+        return len(_list_unmuted(connection, name, at))
 
 
 @retried
@@ -137,6 +141,13 @@ def _list_resolves(ledger: Ledger, name: str) -> list[PendingResolve]:
 def _mark_resolved(ledger: Ledger, resolve: PendingResolve, at: str) -> None:
     with ledger.write() as connection:
         mark_resolved(connection, [resolve], at)
+
+
+def _list_unmuted(connection: Connection, name: str, at: datetime | None) -> list[PendingAlert]:
+    """What is to be sent. What is about muted rows alone waits until they are muted no more."""
+    held = list_held_alerts(connection, name, list_active_mutes(connection, name, at))
+    pending = outbox.list_pending_alerts(connection, name)
+    return [alert for alert in pending if alert.number not in held]
 
 
 def _describe_head(head: ChainHead) -> str:

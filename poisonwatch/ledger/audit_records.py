@@ -4,7 +4,8 @@
                      flagged or clean
     rejections       by id: the id, the settings' digest, the expectation and the reason
     flags            by id: the id, and all that is said of the row
-    alerts           by key: the message, and the ids of the rows that it is about
+    alerts           by key: the message, and the ids of the rows that it is about; of those that
+                     the audit composed
     summary          what summary.json says, without the ids of its MLflow run
     run directory    SHA-256 of its SHA256SUMS
 
@@ -24,6 +25,7 @@ from poisonwatch import __version__
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.attestation.statement import hash_text, write_canonical
 from poisonwatch.failures import Attempts
+from poisonwatch.ledger.outbox import LATER_ALERTS
 from poisonwatch.ledger.records import (
     ADOPTED,
     AUDIT,
@@ -191,7 +193,8 @@ def _read_flags(connection: Connection, audit: int) -> Iterator[list[Any]]:
 
 def _read_alerts(connection: Connection, audit: int) -> Iterator[list[Any]]:
     said = alerts.c.key, alerts.c.kind, alerts.c.severity, alerts.c.title, alerts.c.body
-    query = select(alerts.c.alert, *said, alerts.c.created_at).where(alerts.c.audit == audit)
+    composed = (alerts.c.audit == audit) & alerts.c.kind.not_in(LATER_ALERTS)
+    query = select(alerts.c.alert, *said, alerts.c.created_at).where(composed)
     for alert, *rest in connection.execute(query.order_by(alerts.c.key)).all():
         about = (
             select(rows.c.id)

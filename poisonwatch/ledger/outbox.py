@@ -39,6 +39,10 @@ from poisonwatch.ledger.tables import alerts, audits, deliveries, notified_rows,
 AUDIT_KIND, ALERT_KIND, RESOLVE_KIND, NOTICE_KIND = "audit", "alert", "resolve", "notice"
 MLFLOW, PREFECT = "mlflow", "prefect"  # targets of audits' accounts
 CLUSTER_ALERT, DIGEST_ALERT = "cluster", "digest"  # kinds of alerts
+# Kinds of those that no audit composed (`reminders`): rows still to be decided on, and rows that
+# were muted.
+REMINDER, UNMUTED = "reminder", "unmuted"
+LATER_ALERTS = (REMINDER, UNMUTED)
 
 
 @dataclass(frozen=True, slots=True)

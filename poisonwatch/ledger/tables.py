@@ -228,7 +228,7 @@ alerts = Table(
     Column("audit", ForeignKey("audits.audit"), nullable=False),
     # in the message, so that a receiver knows a repeated one
     Column("key", String(16), nullable=False, unique=True),
-    # cluster, digest
+    # cluster, digest; reminder, unmuted: written after the audit
     Column("kind", String(10), nullable=False),
     Column("severity", String(10), nullable=False),
     Column("title", Text, nullable=False),

@@ -19,6 +19,7 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.verification.audits import UNREADABLE, check_audits
 from poisonwatch.verification.contents import ContentCheck
 from poisonwatch.verification.decisions import check_decisions
+from poisonwatch.verification.mutes import check_mutes, check_reminders
 from poisonwatch.verification.reviews import check_reviews
 from poisonwatch.verification.rows import check_states
 from poisonwatch.verification.run_directories import RunCheck
@@ -112,6 +113,8 @@ def verify_ledger(
             "the rows' contents": lambda: contents.check(connection, progress),
             "the pulls": lambda: check_pulls(connection),
             "the rows under review": lambda: check_reviews(connection),
+            "the mutes": lambda: check_mutes(connection),
+            "the reminders": lambda: check_reminders(connection),
             "the run directories": lambda: runs.check(connection),
         }
         differences: list[Difference] = []
