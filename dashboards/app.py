@@ -29,7 +29,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.dashboards import audits, decide, explain, release, sentinels, triage
+from poisonwatch.dashboards import audits, decide, explain, mutes, release, sentinels, triage
 from poisonwatch.dashboards.account import build_account_routes
 from poisonwatch.dashboards.door import ClosedError, Door
 from poisonwatch.dashboards.gatekeeper import build_middleware
@@ -64,6 +64,7 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
             *audits.routes,
             *triage.routes,
             *decide.routes,
+            *mutes.routes,
             *sentinels.routes,
             *explain.routes,
             *release.routes,

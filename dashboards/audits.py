@@ -22,6 +22,7 @@ from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger import overview
 from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
+from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.ledger.overview import AuditFilter
 from poisonwatch.ledger.queue import count_open_rows, list_groups
 from poisonwatch.pruning.missing import describe_missing_run
@@ -151,6 +152,7 @@ def show_audit(request: Request) -> Response:
         absence=describe_missing_run(desk.ledger, past),
         change=check_run(request, past)[0],
         failures=tell_failures(past.summary),
+        muted=tell_held_back(past.summary),
         unjudged=unjudged,
         held=NEW_TOPIC in past.summary.get("screens", {}),
         topics=topics,

@@ -1,5 +1,6 @@
 """The queue of flagged rows, and the page of a group."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from poisonwatch.dashboards.audits import (
 )
 from poisonwatch.dashboards.decide import ROWS_PER_PAGE, find_recent_decisions
 from poisonwatch.dashboards.export import format_csv
+from poisonwatch.dashboards.mutes import find_standing, find_standings
 from poisonwatch.dashboards.pages import (
     LINES_PER_PAGE,
     get_desk,
@@ -54,6 +56,7 @@ def show_queue(request: Request) -> Response:
         request,
         "triage.html.j2",
         groups=groups,
+        standings=find_standings(request, groups),
         total=total,
         nth=nth,
         size=LINES_PER_PAGE,
@@ -86,6 +89,9 @@ def show_group(request: Request) -> Response:
         undecided=sum(row.is_open for row in rows),
         cards=views,
         evidence=evidence,
+        standing=find_standing(request, past.name, [(past.audit_id, key)])[0],
+        today=datetime.now(UTC).date(),
+        soon=datetime.now(UTC).date() + timedelta(days=14),
         sentinels=readback.read_asked_sentinels(run_dir),
         verdicts=VERDICTS,
         following=find_next_group(ledger, wanted, past.audit_id, key=key),

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from poisonwatch.errors import ConfigError
 from poisonwatch.source_config import Section
+from poisonwatch.text.display import excerpt
 from poisonwatch.text.durations import parse_duration
 
 Severity = Literal["low", "medium", "high"]
@@ -143,6 +145,20 @@ def find_owners(alerts: Sequence[AlertConfig], rows: Iterable[RoutedRow]) -> lis
         if owner is not None:
             owners[owner] = None
     return list(owners)
+
+
+def check_panels(alerts: Sequence[AlertConfig], panels: Iterable[str]) -> None:
+    """Raises ConfigError where a target is told of panels that no sentinel is in: it would wait for
+    ever.
+    """
+    known = sorted(set(panels))
+    for number, alert in enumerate(alerts, start=1):
+        for pattern in alert.when.panel if alert.when else ():
+            if not any(fnmatchcase(panel, pattern) for panel in known):
+                raise ConfigError(
+                    f"alerts[{number}].when.panel is {excerpt(pattern, 60)}, which no panel of the "
+                    f"sentinels is called: there are {', '.join(known[:20])}"
+                )
 
 
 def parse_interval(text: str) -> timedelta:

@@ -38,6 +38,7 @@ MODULES = (
     "flows.cli.check",
     "flows.cli.audit",
     "flows.cli.ledger",
+    "flows.cli.mutes",
     "flows.cli.verify",
     "flows.cli.service",
     "flows.cli.status",

@@ -27,6 +27,7 @@ def load_and_check(config: Path) -> "AuditConfig":
     Raises ConfigError or InputError: what can be known to be wrong is said before anything heavy
     is loaded. Raises RunError for a run's own settings that are not what the run wrote.
     """
+    from poisonwatch.alert_config import check_panels
     from poisonwatch.config_file import load_config
     from poisonwatch.integrations.apprise.addresses import check_targets
     from poisonwatch.run_directory.checksums import require_unchanged_settings
@@ -35,7 +36,8 @@ def load_and_check(config: Path) -> "AuditConfig":
 
     settings = load_config(config)
     require_unchanged_settings(config)
-    load_sentinels(settings.sentinels)
+    sentinels = load_sentinels(settings.sentinels)
+    check_panels(settings.alerts, (sentinel.panel for sentinel in sentinels))
     settings.signing.load_signer()
     check_targets(settings)
     for key, source in (("source", settings.source), ("reference", settings.reference)):

@@ -4,7 +4,7 @@ it.
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from poisonwatch.ledger.history import (
     list_pending_targets,
 )
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.mutes import Mute, tell_mute
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.ledger.prunings import find_pruned
 from poisonwatch.liveness.liveness import Liveness
@@ -43,7 +44,8 @@ NUMBER_COLUMNS = ("new", "flagged", "open", "rej", "score", "s")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryLine:
     """One audit. Counts are of rows, `seconds` of all stages; None where nobody knows. `owed`: who
-    was not told of it yet.
+    was not told of it yet;
+    `muted`: of the flagged rows, those that nobody was told of.
 
     `poisonwatch history --json` prints the fields as they are named here.
     """
@@ -63,6 +65,7 @@ class HistoryLine:
     run_dir: str | None = None
     run_dir_pruned_at: str | None = None
     owed: tuple[str, ...] = ()
+    muted: int | None = None
 
 
 def build_history_lines(
@@ -163,7 +166,15 @@ def _make_ledger_line(
         run_dir=None if audit.nothing_new else str(audit.run_dir),
         run_dir_pruned_at=pruned_at,
         owed=tuple(sorted(owed)),
+        muted=_count_muted(summary),
     )
+
+
+def _count_muted(summary: Mapping[str, Any]) -> int | None:
+    """The flagged rows that nobody was told of, since they were muted."""
+    if "muted" not in summary:
+        return None
+    return sum(mute["rows"] for mute in summary["muted"])
 
 
 def _sum_seconds(summary: Mapping[str, Any]) -> float | None:
@@ -196,6 +207,12 @@ def tell_liveness(liveness: Liveness, as_json: bool) -> None:
         print(line)
     elif liveness.is_overdue:
         print(f"warning: {line}", file=sys.stderr)
+
+
+def tell_muted(mutes: Iterable[Mute]) -> None:
+    """What is muted now, a line each below the table."""
+    for mute in mutes:
+        print(make_visible(tell_mute(mute.describe())))
 
 
 def print_history(lines: Sequence[HistoryLine], as_json: bool) -> None:

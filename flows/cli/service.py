@@ -151,10 +151,16 @@ def history(
         raise InputError(f"--limit is {limit}: ask for at least one audit")
     from poisonwatch.concealment import conceal_logs
     from poisonwatch.config_file import load_config
-    from poisonwatch.flows.cli.history import build_history_lines, print_history, tell_liveness
+    from poisonwatch.flows.cli.history import (
+        build_history_lines,
+        print_history,
+        tell_liveness,
+        tell_muted,
+    )
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.integrations.mlflow.runs import list_tracked_runs
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.mutes import list_active_mutes
     from poisonwatch.liveness.liveness import expect, find_liveness
 
     settings = load_config(config)
@@ -168,5 +174,8 @@ def history(
         at = datetime.now(UTC)
         with ledger.read() as connection:
             expected = expect(connection, settings.name, settings.schedule, at)
+            mutes = list_active_mutes(connection, settings.name, at)
         tell_liveness(find_liveness(ledger, settings.name, expected, at), json)
         print_history(build_history_lines(ledger, settings, tracked, limit), json)
+    if not json:
+        tell_muted(mutes)

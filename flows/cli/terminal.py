@@ -14,6 +14,7 @@ from rich.text import Text
 
 from poisonwatch.failures import tell_failures
 from poisonwatch.flags import LOWERED, read_flagged_example
+from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.reports.new_topics import tell_new_topics
 from poisonwatch.screens.finding import NEW_TOPIC
 from poisonwatch.text.display import excerpt, make_visible
@@ -68,6 +69,7 @@ def _describe_audit(summary: Mapping[str, Any], folder: Path) -> list[str]:
         f"attribution: {derived}, {alone} rows measured alone; {seconds:.0f} s",
         *tell_new_topics(summary),
         *_describe_failures(summary),
+        *tell_held_back(summary),
         f"report:      {folder / 'report.html'}",
     ]
 

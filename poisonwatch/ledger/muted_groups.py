@@ -7,7 +7,7 @@ panel:NAME
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, desc, select
 
@@ -15,7 +15,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix
-from poisonwatch.ledger.tables import alerts, audits, flags, notified_rows, rows
+from poisonwatch.ledger.tables import alerts, audits, files, flags, notified_rows, places, rows
 from poisonwatch.text.display import excerpt
 
 PANEL = "panel:"  # begins what a panel is called
@@ -23,6 +23,14 @@ KEY_DIGITS = 16  # of an id that names a row in no group
 MIN_ID_DIGITS = 8
 MAX_GROUP_DIGITS = 7  # of a group's number
 MOST_PANELS_NAMED = 20
+
+
+class MutableRow(NamedTuple):
+    """What of a flagged row decides whether a mute covers it."""
+
+    id: str
+    panel: str
+    severity: str
 
 
 def describe_covered(connection: Connection, name: str, what: str) -> dict[str, Any]:
@@ -141,3 +149,30 @@ def _require(found: Sequence[Row[Any]], what: str) -> Sequence[Row[Any]]:
             "addresses have it, an alert's key, 8 or more digits of a row's id, or panel:NAME"
         )
     return found
+
+
+def list_members(
+    connection: Connection, audit_id: str, key: str
+) -> tuple[list[MutableRow], list[str]]:
+    """The rows that an audit flagged in a group (`FlaggedGroup.key`), and the files that have
+    them.
+    """
+    here = match_id_prefix(key)
+    if key.isdigit() and len(key) <= MAX_GROUP_DIGITS:
+        here = flags.c.group == int(key)
+    found = connection.execute(_FLAGS.where(audits.c.audit_id == audit_id, here)).all()
+    of_group = (
+        select(flags.c.row)
+        .join(rows, rows.c.row == flags.c.row)
+        .join(audits, audits.c.audit == flags.c.audit)
+        .where(audits.c.audit_id == audit_id, here)
+    )
+    names = (
+        select(files.c.name)
+        .join(places, places.c.file == files.c.file)
+        .where(places.c.row.in_(of_group))
+        .distinct()
+        .order_by(files.c.name)
+    )
+    members = [MutableRow(bytes(row.id).hex(), row.panel, row.severity) for row in found]
+    return members, list(connection.execute(names).scalars())

@@ -7,9 +7,10 @@ same.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -17,22 +18,16 @@ from poisonwatch.attestation.statement import hash_text, write_canonical
 from poisonwatch.errors import InputError
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.muted_groups import MutableRow as MutableRow
 from poisonwatch.ledger.muted_groups import describe_covered
 from poisonwatch.ledger.records import Record, append_record, lock_chain, read_records
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.durations import parse_duration
 from poisonwatch.text.words import plural
 
 MUTE, UNMUTE = "mute", "unmute"  # kinds of records
 LONGEST_MUTE = timedelta(days=366)
 LONGEST_WORDS = 2000  # characters of a reason
-
-
-class MutableRow(NamedTuple):
-    """What of a flagged row decides whether a mute covers it."""
-
-    id: str
-    panel: str
-    severity: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +145,22 @@ def digest_muted(said: Mapping[str, Any]) -> str:
     return hash_text(write_canonical(covered))
 
 
+def parse_until(text: str, at: datetime | None = None) -> datetime:
+    """When a mute ends: after a day (2026-12-31, which it includes, in UTC), or after a time from
+    now (14d, 12h). `at` is what time it is. Raises InputError.
+    """
+    with suppress(ValueError, OverflowError):
+        day = datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC)
+        return day + timedelta(days=1)
+    try:
+        return (at or datetime.now(UTC)) + parse_duration(text.strip().lower())
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{excerpt(text, 40)!r} is no end of a mute: give a day, as in 2026-12-31, or a time "
+            "from now, as in 14d"
+        ) from None
+
+
 def record_mute(
     ledger: Ledger,
     name: str,
@@ -222,11 +233,11 @@ def _check_words(why: str, author: str) -> None:
         raise InputError(f"a reason has at most {LONGEST_WORDS:,} characters, not {len(why):,}")
 
 
-def tell_mutes(summary: Mapping[str, Any]) -> list[str]:
-    """A line for each mute that held while an audit ran, by its summary; earlier versions' have
-    none.
+def tell_held_back(summary: Mapping[str, Any]) -> list[str]:
+    """A line for each mute by which nobody was told of flagged rows of an audit, by its summary;
+    earlier versions' have none.
     """
-    return [tell_mute(said) for said in summary.get("muted", ())]
+    return [tell_mute(said) for said in summary.get("muted", ()) if said["rows"]]
 
 
 def tell_mute(said: Mapping[str, Any]) -> str:

@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select
 
 from poisonwatch.ledger.history import IS_UNDECIDED
+from poisonwatch.ledger.mutes import list_active_mutes
 from poisonwatch.ledger.notice_tables import notices
 from poisonwatch.ledger.outbox import ALERT_KIND, AUDIT_KIND, NOTICE_KIND, match_pending
+from poisonwatch.ledger.reminders import list_held_alerts
 from poisonwatch.ledger.tables import alerts, audits, deliveries, flags, rows
 
 # What is owed for so long was tried, or should have been: an audit tells of itself at its end.
@@ -36,6 +38,8 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
     """What is owed of the audits of a name, by kind and target; of notices, what these targets are.
     Accounts of an audit that is at work are left out.
     """
+    # What is muted waits, and is owed to nobody meanwhile.
+    held = list_held_alerts(connection, name, list_active_mutes(connection, name))
     count, attempts = func.count(), func.max(deliveries.c.attempts)
     target = deliveries.c.target
     ended = func.coalesce(audits.c.finished_at, audits.c.started_at)
@@ -48,7 +52,7 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
         select(target, count, attempts, func.min(alerts.c.created_at))
         .join(alerts, alerts.c.alert == deliveries.c.item)
         .join(audits, audits.c.audit == alerts.c.audit)
-        .where(match_pending(ALERT_KIND), audits.c.name == name)
+        .where(match_pending(ALERT_KIND), audits.c.name == name, alerts.c.alert.not_in(held))
     )
     of_notices = (
         select(target, count, attempts, func.min(notices.c.created_at))

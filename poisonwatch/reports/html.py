@@ -18,6 +18,7 @@ from poisonwatch.examples import Example, Rejection
 from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.history import PastAudit
+from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.ledger.overview import build_trend
 from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
 from poisonwatch.reports.new_topics import MOST_TOPICS, TRUSTED_NEEDED
@@ -97,6 +98,8 @@ def render_report(
         groups=len(evidence),
         unjudged=int(detection.unjudged.sum()),
         failures=tell_failures(summary),
+        muted=tell_held_back(summary),
+        owners=summary.get("owners", ()),
         held=any(flag.held for flag in detection.flags),
         topics=topics[:MOST_TOPICS],
         topics_found=len(topics),
