@@ -17,7 +17,7 @@ from poisonwatch.failures import Attempts
 from poisonwatch.integrations.notify import deliver_pending
 from poisonwatch.ledger.history import find_notified_ids
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.mutes import list_active_mutes
+from poisonwatch.ledger.mutes import find_active_mutes
 from poisonwatch.ledger.outbox import Alert
 from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.tasks.options import PLAIN, TRIED_NEXT_AUDIT
@@ -29,8 +29,7 @@ def describe_readers(
 ) -> dict[str, Any]:
     """What the summary says of mutes, and of whose the flagged rows are."""
     with attempts.part("mutes and owners", "not told"):
-        with ledger.read() as connection:
-            mutes = list_active_mutes(connection, config.name)
+        mutes = find_active_mutes(ledger, config.name)
         return describe_routing(found, config.alerts, mutes)
     return {"muted": [], "owners": []}
 
@@ -52,8 +51,7 @@ def compose_alerts(
     with attempts.part("alerts", "not composed"):
         # Before the audit is committed: its own alerts are not among them yet.
         notified_ids = find_notified_ids(ledger, config.name)
-        with ledger.read() as connection:
-            mutes = list_active_mutes(connection, config.name)
+        mutes = find_active_mutes(ledger, config.name)
         return compose_messages(config, told, found, run_dir, notified_ids, mutes)
     told["failures"] = attempts.to_records()
     with attempts.part("the alert in their place", "not composed"):

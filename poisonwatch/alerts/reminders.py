@@ -26,6 +26,7 @@ from poisonwatch.ledger.reminders import (
     list_open_groups,
     list_tellings,
 )
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.reports.links import make_dashboard_url
 from poisonwatch.text.words import plural
 
@@ -53,6 +54,7 @@ class _Known:
         return bool(self.interval) and datetime.fromisoformat(since) + self.interval <= self.at
 
 
+@retried
 def write_reminders(ledger: Ledger, config: AuditConfig, at: datetime | None = None) -> int:
     """Put the reminders that are due into the outbox: how many. `at` is what time it is (None:
     now). Raises what the ledger's signer raises.

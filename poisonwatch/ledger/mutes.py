@@ -21,6 +21,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.muted_groups import MutableRow as MutableRow
 from poisonwatch.ledger.muted_groups import describe_covered
 from poisonwatch.ledger.records import Record, append_record, lock_chain, read_records
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.durations import parse_duration
 from poisonwatch.text.words import plural
@@ -121,6 +122,13 @@ def list_active_mutes(connection: Connection, name: str, at: datetime | None = N
     return [mute for mute in list_mutes(connection, name) if mute.is_active(moment)]
 
 
+@retried
+def find_active_mutes(ledger: Ledger, name: str) -> list[Mute]:
+    """The mutes that hold messages back now."""
+    with ledger.read() as connection:
+        return list_active_mutes(connection, name)
+
+
 def read_mute(record: Record) -> Mute:
     """A mute by its record, as if nobody had ended it."""
     said = record.statement.predicate
@@ -161,6 +169,7 @@ def parse_until(text: str, at: datetime | None = None) -> datetime:
         ) from None
 
 
+@retried
 def record_mute(
     ledger: Ledger,
     name: str,
@@ -200,6 +209,7 @@ def record_mute(
         return list_mutes(connection, name)[-1]
 
 
+@retried
 def end_mutes(ledger: Ledger, name: str, what: str, why: str, *, author: str) -> list[Mute]:
     """End the mutes of a group or a panel, or one by its number, before their time. Raises
     InputError where nothing of that name is muted, and what the ledger's signer raises.
