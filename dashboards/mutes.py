@@ -68,7 +68,7 @@ def find_standings(
     by_name: dict[str, list[tuple[str, str]]] = {}
     for group in groups:
         by_name.setdefault(group.name, []).append((group.audit_id, group.key))
-    found = {}
+    found: dict[tuple[str, str], Standing] = {}
     for name, places in by_name.items():
         found.update(zip(places, find_standing(request, name, places), strict=True))
     return found

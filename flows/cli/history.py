@@ -174,7 +174,8 @@ def _count_muted(summary: Mapping[str, Any]) -> int | None:
     """The flagged rows that nobody was told of, since they were muted."""
     if "muted" not in summary:
         return None
-    return sum(mute["rows"] for mute in summary["muted"])
+    held: int = sum(mute["rows"] for mute in summary["muted"])
+    return held
 
 
 def _sum_seconds(summary: Mapping[str, Any]) -> float | None:

@@ -80,8 +80,8 @@ def unmute(
     why: Annotated[str, Parameter(help="Why.")] = "",
     author: Annotated[str | None, Parameter(help="Who ends it. Default: your user name.")] = None,
 ) -> None:
-    """End a mute before its time: rows that were flagged meanwhile are told of by the next audit,
-    or `sync`.
+    """End a mute before its time: the next audit tells of rows that were flagged meanwhile, or
+    sync does.
 
     Example: `poisonwatch unmute my-audit/audit.yaml panel:identity`
     """

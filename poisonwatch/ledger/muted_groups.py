@@ -57,7 +57,8 @@ def describe_covered(connection: Connection, name: str, what: str) -> dict[str, 
 
 
 def _find_gravest(members: Sequence[Row[Any]]) -> str:
-    return max((member.severity for member in members), key=SEVERITIES.index)
+    severities: list[str] = [member.severity for member in members]
+    return max(severities, key=SEVERITIES.index)
 
 
 _FLAGS = (

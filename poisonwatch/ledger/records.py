@@ -8,6 +8,8 @@ manifest, alert and MLflow run carries one, as NUMBER:HASH.
 
     audit      what an audit found (`audit_records`)
     decision   a person's verdict on a row (`decisions`)
+    mute       that messages are held back for a while; unmute: that they are no more (`mutes`)
+    reminder   a message that no audit composed (`reminders`)
     adopted    what is older than the chain, as it was when the chain began: nobody vouches for it
 """
 
