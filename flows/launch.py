@@ -205,3 +205,5 @@ def _quieten_prefect() -> None:
                 handler.addFilter(_ToldErrors())
     # where the server goes away, one line of ours says so
     logging.getLogger("prefect.events.clients").setLevel(logging.CRITICAL)
+    # and what the log could not be sent of is written to stderr unless this is off
+    logging.raiseExceptions = False
