@@ -6,6 +6,7 @@
 # make ui          open the demo's audits in MLflow
 # make lock        pin what is installed, with hashes, after a change of pyproject.toml or constraints.txt
 # make sbom        a bill of materials of the release
+# make newest      the tests that talk to other packages, with the newest versions that are allowed: prints what breaks
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +21,7 @@ PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # each process would compile them anew: 12 s of a processor.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check format dashboard ui lock sbom clean
+.PHONY: demo test quick check format dashboard ui lock newest sbom clean
 
 demo: $(STAMP)
 	$(BIN)/poisonwatch demo poisonwatch-demo
@@ -53,6 +54,10 @@ ui: $(STAMP)
 lock:
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/python requirements/make_lock.py
+
+# For every night, with other tests by `$(BIN)/python requirements/try_newest.py --all`. Writes requirements/newest.txt.
+newest: $(STAMP)
+	$(BIN)/python requirements/try_newest.py
 
 # What a release consists of (CycloneDX): each package with its version and the hashes of its files.
 SBOM := dist/poisonwatch.cdx.json

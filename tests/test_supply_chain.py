@@ -9,17 +9,21 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version as find_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from paths import ROOT
 
 LOCKS = ("development.txt", "service.txt", "torch.txt", "torch-cuda.txt")
 LOCK_SCRIPT = ROOT / "requirements" / "make_lock.py"
+NEWEST_SCRIPT = ROOT / "requirements" / "try_newest.py"
 
 
 def read_pins(text: str) -> dict[str, str]:
@@ -128,6 +132,47 @@ def test_what_slows_every_process_is_not_installed() -> None:
     left_out = runpy.run_path(str(LOCK_SCRIPT))["LEFT_OUT"]
     assert left_out in read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     assert [file for file in LOCKS if left_out in read_lock(file)] == []
+
+
+def test_the_newest_versions_are_allowed_and_none_is_older_than_the_pinned() -> None:
+    """What `make newest` wrote holds what the project asks for, at versions that it allows."""
+    newest = read_lock("newest.txt")
+    pinned = read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    for requirement in list_wanted("dev"):
+        if requirement.name == "poisonwatch":
+            continue
+        found = newest[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(found, prereleases=True), requirement
+        assert Version(found) >= Version(pinned[canonicalize_name(requirement.name)]), requirement
+    left_out = runpy.run_path(str(NEWEST_SCRIPT))["LEFT_OUT"]
+    assert left_out == runpy.run_path(str(LOCK_SCRIPT))["LEFT_OUT"]
+    assert left_out not in newest
+
+
+def test_what_is_newer_than_installed_is_tried_on_this_platform_alone() -> None:
+    """PyTorch stays, and what a marker leaves out is left out."""
+    list_changes = runpy.run_path(str(NEWEST_SCRIPT))["list_changes"]
+    here = find_version("prefect")
+    text = f"prefect=={here}\ntorch==99.0\nnvidia-curand==1.0 ; sys_platform == 'linux'\n"
+    text += "mlflow==99.0\nnone-such==1.0 ; sys_platform == 'win32'\nnone-such-here==2.0\n"
+    assert list_changes(text) == {
+        "mlflow": (find_version("mlflow"), "99.0"),
+        "none-such-here": (None, "2.0"),
+    }
+
+
+def test_what_breaks_is_one_line_a_failure() -> None:
+    """With the beginning of its error, whether it failed or could not be run."""
+    list_failures = runpy.run_path(str(NEWEST_SCRIPT))["list_failures"]
+    told = ElementTree.fromstring(
+        "<suite><testcase classname='tests.a' name='passes'/>"
+        f"<testcase classname='tests.a' name='fails'><failure message='one&#10;{'x' * 999}'/></testcase>"
+        "<testcase classname='tests.b' name='errs'><error>no import</error></testcase></suite>"
+    )
+    lines = list_failures(list(told.iter("testcase")))
+    assert lines[0].startswith("tests.a.fails: one xxx")
+    assert len(lines[0]) < 200
+    assert lines[1:] == ["tests.b.errs: no import"]
 
 
 def test_pytorch_without_cuda_is_in_the_lock() -> None:
