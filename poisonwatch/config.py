@@ -350,6 +350,13 @@ class AuditConfig(Section):
         return find_secrets(self.model_dump(mode="json"))
 
 
+def find_old_keys(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Keys of an audit file that earlier versions knew, and are read still: what they are called
+    now.
+    """
+    return {old: new for old, new in {"decision": "detection"}.items() if old in settings}
+
+
 def _pop_old_record(settings: dict[str, Any]) -> dict[str, Any]:
     """Take what a run of an earlier version wrote about itself out of its settings."""
     record: dict[str, Any] = {}

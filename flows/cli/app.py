@@ -42,6 +42,7 @@ MODULES = (
     "flows.cli.verify",
     "flows.cli.service",
     "flows.cli.status",
+    "flows.cli.upgrade",
     "flows.cli.prune",
     "dashboards.command",
 )

@@ -32,6 +32,7 @@ from poisonwatch.text.secrets import Secrets, conceal
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
 if TYPE_CHECKING:
+    from alembic.config import Config
     from alembic.script import ScriptDirectory
 
 LOCK_WAIT_S = 120  # for another process's transaction on SQLite, or a server that went away
@@ -194,16 +195,38 @@ def find_newest_revision() -> str:
     return max(path.name[:4] for path in (Path(__file__).parent / "migrations/versions").glob("0*"))
 
 
-def _migrate(engine: Engine, shown: str) -> None:
-    """Bring the tables up to this version, from any earlier one, or from none."""
-    from alembic import command
+def make_migration_config() -> "Config":
+    """Alembic's settings of the ledger's migrations."""
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     config = Config()
     # % begins a reference in an ini file.
     scripts = str(Path(__file__).parent / "migrations").replace("%", "%%")
     config.set_main_option("script_location", scripts)
+    return config
+
+
+def read_revision(connection: Connection, shown: str) -> str | None:
+    """The revision of a ledger's tables, whichever version made them; None where there are none.
+    Changes nothing. Raises ConfigError as `connect_database` does.
+    """
+    from alembic.script import ScriptDirectory
+
+    directory = ScriptDirectory.from_config(make_migration_config())
+    known = {script.revision for script in directory.walk_revisions()}
+    earlier = _find_earlier_revision(connection, known)
+    if earlier is not None:
+        return earlier
+    _refuse_others(connection, known, shown)
+    return next(iter(_read_revisions(connection, VERSION_TABLE)), None)
+
+
+def _migrate(engine: Engine, shown: str) -> None:
+    """Bring the tables up to this version, from any earlier one, or from none."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = make_migration_config()
     directory = ScriptDirectory.from_config(config)
     head = directory.get_current_head()
     known = {script.revision for script in directory.walk_revisions()}
@@ -235,14 +258,22 @@ def _take_over_version(connection: Connection, directory: "ScriptDirectory") -> 
     from alembic.runtime.migration import MigrationContext
 
     known = {script.revision for script in directory.walk_revisions()}
+    found = _find_earlier_revision(connection, known)
+    if found is not None:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        context.stamp(directory, found)
+        # Whoever else comes into the database may make one of this name.
+        connection.exec_driver_sql(f"DROP TABLE {EARLIER_VERSION_TABLE}")
+
+
+def _find_earlier_revision(connection: Connection, known: set[str]) -> str | None:
+    """What the table says that earlier versions shared with others; None where there is none, or
+    another table, or it is not ours.
+    """
     found = _read_revisions(connection, EARLIER_VERSION_TABLE)
     has_tables = {"places", "decisions"} <= set(inspect(connection).get_table_names())
     is_ours = has_tables and len(found) == 1 and set(found) <= known
-    if is_ours and not _read_revisions(connection, VERSION_TABLE):
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        context.stamp(directory, found[0])
-        # Whoever else comes into the database may make one of this name.
-        connection.exec_driver_sql(f"DROP TABLE {EARLIER_VERSION_TABLE}")
+    return found[0] if is_ours and not _read_revisions(connection, VERSION_TABLE) else None
 
 
 def _refuse_others(connection: Connection, known: set[str], shown: str) -> None:
