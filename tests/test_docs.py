@@ -87,6 +87,7 @@ def test_every_dependency_is_pinned() -> None:
     "file",
     [
         "README.md",
+        "CHANGELOG.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
         *(f"docs/{path.name}" for path in ROOT.glob("docs/*")),
@@ -103,3 +104,15 @@ def test_readme_leads_to_every_page_of_the_docs() -> None:
     pages = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")]
     assert pages
     assert [page for page in pages if f"({page})" not in README] == []
+
+
+def test_the_changelog_tells_of_every_migration() -> None:
+    """By its revision, alone or in a range: whoever upgrades looks for the ledger's own."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    told: set[str] = set()
+    for first in re.findall(r"^\| (\d{4}[^|]*) \|", text, flags=re.MULTILINE):
+        numbers = [int(number) for number in re.findall(r"\d{4}", first)]
+        span = range(numbers[0], numbers[-1] + 1) if " to " in first else numbers
+        told |= {f"{number:04}" for number in span}
+    folder = ROOT / "poisonwatch" / "ledger" / "migrations" / "versions"
+    assert told == {path.name[:4] for path in folder.glob("0*.py")}
