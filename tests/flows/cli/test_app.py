@@ -231,6 +231,7 @@ COMMANDS = {
     "status",
     "sync",
     "unmute",
+    "upgrade",
     "users",
     "verify",
     "watch",
