@@ -20,13 +20,12 @@ from poisonwatch.examples import AuditRows
 from poisonwatch.failures import tell_failures
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.late_runs import cover_late_runs
-from poisonwatch.flows.liveness import expects_audits, ping, tell_monitor
+from poisonwatch.flows.liveness import tell_monitor
 from poisonwatch.flows.nothing_new import list_readers, record_without_rows
 from poisonwatch.flows.pause import ask_for_verdict
-from poisonwatch.flows.prune import prune_if_asked
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.wind_up import notify_all, wind_up
 from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
-from poisonwatch.integrations.mlflow.upload import IncompleteUploadError
 from poisonwatch.integrations.ray.cluster import require_ray
 from poisonwatch.ledger.audits import commit_audit, open_audit
 from poisonwatch.ledger.batches import (
@@ -51,7 +50,7 @@ from poisonwatch.sentinels.sentinel import Sentinel, compute_sentinels_version, 
 from poisonwatch.sources.unread import count_unread
 from poisonwatch.stride.settings import warn_of_few_subsets
 from poisonwatch.stride.unmeasured import leave_out_unmeasured
-from poisonwatch.tasks.alerts import compose_alerts, deliver, describe_readers, remind
+from poisonwatch.tasks.alerts import compose_alerts, describe_readers
 from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
@@ -64,11 +63,9 @@ from poisonwatch.tasks.attribution import (
     screen,
 )
 from poisonwatch.tasks.data import choose, pull, pull_reference, validate
-from poisonwatch.tasks.liveness import tell_silences
-from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.results import conclude, explain_verdicts, record
-from poisonwatch.tasks.reviews import queue_reviews, read_reviews
-from poisonwatch.tasks.tracking import open_run, track
+from poisonwatch.tasks.reviews import read_reviews
+from poisonwatch.tasks.tracking import open_run
 from poisonwatch.validation import Validation
 
 # Rows from which an audit reads them from a file each time, and holds none in memory.
@@ -123,9 +120,7 @@ def run_audit_stages(
             summary = record_without_rows(
                 ledger, config, engine, audit_id, version, run_dir, ingested, batch, flow_run
             )
-            notify_all(ledger, config, engine, prefect=flow_run is not None)
-            prune_if_asked(ledger, config, engine)
-            ping(config, engine, "success")
+            wind_up(ledger, config, engine, prefect=flow_run is not None)
             summary["failures"] = attempts.to_records()
             return AuditOutcome.of_summary(run_dir, summary, config, engine.warnings)
         report_to = list_readers(flow_run)
@@ -196,9 +191,7 @@ def run_audit_stages(
             )
             # only now: an audit that ended before its commit goes on from its checkpoints
             found.store.clear()
-        notify_all(ledger, config, engine, prefect=flow_run is not None)
-        prune_if_asked(ledger, config, engine)
-        ping(config, engine, "success")
+        wind_up(ledger, config, engine, prefect=flow_run is not None)
     # What failed since the summary was written, too.
     failures = {"failures": attempts.to_records()}
     warnings = [*tell_failures(failures), *engine.warnings]
@@ -217,31 +210,6 @@ def _count_rows(
         "copies": ingested.copies,
         "variants": ingested.variants,
     }
-
-
-def notify_all(
-    ledger: Ledger, config: AuditConfig, engine: Engine, prefect: bool, at_once: bool = False
-) -> dict[str, int | None]:
-    """Notify everybody who still has to hear of this audit, or of earlier ones: how many of what,
-    by task. With `at_once`, alert targets that failed are tried before it is their time.
-
-    What fails is None; it stays pending, and is tried again next time.
-    """
-    # alerts first: a person who waits for one gains by it, a tracking server does not
-    engine.attempt(remind, ledger, config)
-    notified = {
-        "deliver": engine.attempt(deliver, ledger, config, at_once),
-        "track": engine.attempt(track, ledger, config),
-    }
-    if expects_audits(ledger, config):
-        notified["tell_silences"] = engine.attempt(tell_silences, ledger, config)
-    # rows are put up for review beside the audit's run, which is there once it was tracked
-    was_reached = isinstance(engine.failed.get(track.name), IncompleteUploadError)
-    if config.review and (notified["track"] is not None or was_reached):
-        notified["queue_reviews"] = engine.attempt(queue_reviews, ledger, config)
-    if prefect:
-        notified["publish"] = engine.attempt(publish, ledger, config)
-    return notified
 
 
 def attribute(

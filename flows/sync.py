@@ -6,9 +6,9 @@ from prefect.settings import PREFECT_API_URL
 
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
-from poisonwatch.flows.audit import notify_all
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.wind_up import notify_all
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.tasks.reviews import read_reviews
 
