@@ -30,6 +30,7 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # run alone, with nothing to do beside it.
 LONGEST = (
     "tests/test_deployments.py",
+    "tests/test_deployments_readme.py",
     "tests/integrations/ray/test_engine.py",
     "tests/flows/cli/test_app.py",
     "tests/flows/test_crashes.py",
