@@ -10,7 +10,6 @@ everything is counted.
 import json
 import os
 import random
-import re
 import select
 import signal
 import time
@@ -21,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from attack_site import Line, Site, prepare_site, run_cli, run_forked
-from endurance import account, make_rows
+from endurance_accounts import account
+from endurance_site import make_rows
 
 LONGEST_AUDIT_S = 600
-# Counted by `endurance.account`; each must be 0.
+# Counted by `endurance_accounts.account`; each must be 0.
 ACCOUNTED = (
     "rows without a result",
     "rows with two results",
@@ -149,11 +149,10 @@ def kill_audits(site: Site, kills: int, seed: int, note: Callable[[str], None]) 
             ended += 1
         note(f"{killed.total()} of {kills} killed, {ended} came to their end first")
     audit_whole(site.config, runs / "last", pace)
-    keys = re.findall(r"Alert ([0-9a-f]{16})", json.dumps(site.receiver.received))
     return {
         "killed": dict(killed),
         "ended": ended,
-        **account(site.config, keys, started),
+        **account(site.config, site.receiver.received),
         "verify": count_differences(site),
     }
 

@@ -72,7 +72,7 @@ def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
 
     use_test_support()
     from audits import benign
-    from endurance import make_rows
+    from endurance_site import make_rows
     from ledgers import append
 
     from poisonwatch.config_file import load_config

@@ -1,0 +1,93 @@
+"""The benchmark of faults in operation: what it takes for wrong, and what it puts in the way."""
+
+import http.client
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endurance import build_table, choose_fault, find_wrong, read_rounds
+from endurance_accounts import MUST_BE_NOTHING
+from endurance_faults import list_faults
+from endurance_site import Gateway
+from servers import free_port, http_receiver
+
+TOLD = {"alert": True, "status": 1}
+
+
+def make_line(**changes: Any) -> dict[str, Any]:
+    """A round in which all went well."""
+    well = {
+        "round": 0,
+        "ledger": "sqlite",
+        "fault": "audit killed (-9)",
+        "outcome": {"ended": -9, "told": TOLD},
+        "next": {"new": 26},
+        "tries": 1,
+        "silences told": 1,
+        "ends told": 1,
+        "accounts": dict.fromkeys(MUST_BE_NOTHING, 0),
+    }
+    return {**well, **changes}
+
+
+@pytest.mark.parametrize("ledger", ["sqlite", "postgresql"])
+def test_each_turn_has_every_kind_of_fault_once(ledger: str) -> None:
+    """The order differs from turn to turn, and is that of the seed."""
+    kinds = list_faults(ledger)
+    turns = [
+        [choose_fault(ledger, turn * len(kinds) + place, 0) for place in range(len(kinds))]
+        for turn in range(2)
+    ]
+    assert set(turns[0]) == set(turns[1]) == set(kinds)
+    assert turns[0] != turns[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcome": {"ended": -9, "told": {"alert": False, "status": 0}}},
+        {"outcome": {"broken": "TimeoutError: no audit came"}},
+        {"next": {"failed": "no ledger"}},
+        {"tries": 2},
+        {"ends told": 0},
+        {"accounts": {**dict.fromkeys(MUST_BE_NOTHING, 0), "alerts not received": 1}},
+        {"accounts": {**dict.fromkeys(MUST_BE_NOTHING, 0), "rows without a result": -1}},
+    ],
+)
+def test_what_is_lost_or_silent_is_found(changes: dict[str, Any]) -> None:
+    """And nothing else is."""
+    assert find_wrong(make_line()) == []
+    (wrong,) = find_wrong(make_line(**changes))
+    assert wrong in build_table([make_line(**changes)])
+
+
+def test_a_campaign_that_has_not_begun_has_no_rounds(tmp_path: Path) -> None:
+    assert read_rounds(tmp_path / "rounds.jsonl") == []
+
+
+def test_the_gateway_hands_on_and_stands_in_the_way() -> None:
+    """As a proxy in front of MLflow: as it is, refusing all, refusing long bodies, with nobody
+    behind it.
+    """
+    with http_receiver() as receiver, Gateway(receiver.server_port) as gateway:
+        threading.Thread(target=gateway.serve_forever, daemon=True).start()
+
+        def post(body: str, chunked: bool = False) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.server_port, timeout=60)
+            content = iter([body[:3].encode(), body[3:].encode()]) if chunked else body
+            connection.request("POST", "/", content, encode_chunked=chunked)
+            return connection.getresponse().status
+
+        assert post('"short"') == 200
+        assert post('"in pieces"', chunked=True) == 200
+        gateway.status = 503
+        assert post('"short"') == 503
+        gateway.heal()
+        gateway.limit = 10
+        assert (post('"short"'), post('"too long for it"')) == (200, 413)
+        gateway.heal()
+        gateway.behind = free_port()
+        assert post('"short"') == 502
+        assert receiver.received == ["short", "in pieces", "short"]
+        gateway.shutdown()
