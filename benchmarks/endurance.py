@@ -134,8 +134,14 @@ def build_table(lines: Iterable[dict[str, Any]]) -> str:
         rounds[line["fault"]].append(line)
         counted[line["ledger"]].update({what: line["accounts"][what] for what in MUST_BE_NOTHING})
         counted[line["ledger"]]["rounds"] += 1
-    head = "| what goes wrong | rounds: SQLite, PostgreSQL | stops | told by an alert, by `status` | other |"
-    rows = [head, "|---|---|---|---|---|"]
+    columns = (
+        "what goes wrong",
+        "rounds: SQLite, PostgreSQL",
+        "silences",
+        "told by an alert, by `status`",
+        "what must not be",
+    )
+    rows = [f"| {' | '.join(columns)} |", "|---|---|---|---|---|"]
     for fault, those in rounds.items():
         ledgers = Counter(line["ledger"] for line in those)
         stops = [line["outcome"]["told"] for line in those if "told" in line["outcome"]]
