@@ -20,6 +20,7 @@ from poisonwatch.text.durations import parse_duration
 Severity = Literal["low", "medium", "high"]
 _RANKS = {"low": 0, "medium": 1, "high": 2}
 NEVER = "none"
+LONGEST_INTERVAL = timedelta(days=3660)
 
 
 class RoutedRow(NamedTuple):
@@ -51,7 +52,9 @@ class WhenConfig(Section):
 
     @model_validator(mode="after")
     def _check_given(self) -> "WhenConfig":
-        if not self.model_fields_set:
+        patterns = [*self.source, *self.panel]
+        is_empty = "severity" not in self.model_fields_set and not patterns
+        if is_empty or "" in patterns:
             raise ValueError(
                 "when names none of source, panel, severity: name one, or leave it out"
             )
@@ -175,4 +178,7 @@ def check_interval(value: Any) -> Any:
     if value is None or (value == 0 and not isinstance(value, bool)) or value == "0":
         return NEVER
     text = str(value).strip().lower()
-    return text if parse_interval(text) else NEVER
+    interval = parse_interval(text)
+    if interval > LONGEST_INTERVAL:
+        raise ValueError("is too long: give ten years at most, as in 7d, or none for never")
+    return text if interval else NEVER

@@ -23,6 +23,7 @@ from poisonwatch.config import (
     ValidationConfig,
 )
 from poisonwatch.errors import ConfigError
+from poisonwatch.keep_config import KeepConfig
 from poisonwatch.schedule_config import ScheduleConfig
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import SourceConfig
@@ -48,6 +49,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "signing": SigningConfig,
     "alerts": AlertConfig,
     "schedule": ScheduleConfig,
+    "keep": KeepConfig,
     "alerts.when": WhenConfig,
 }
 # A message is one line: the first few errors, their values cut short.
@@ -203,6 +205,9 @@ def _explain_error(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return _explain_unknown_key(error["loc"])
     said = error["msg"].removeprefix("Value error, ")
+    # pydantic names a class of ours, which is no word of an audit file.
+    if error["type"] == "model_type":
+        said = "Input should be a mapping of keys to values"
     # An error of the whole file has no place in it.
     if not error["loc"]:
         return str(said)

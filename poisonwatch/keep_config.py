@@ -18,8 +18,8 @@ class KeepConfig(Section):
 
     prune: Literal["by-hand", "after-audit"] = "by-hand"
     """after-audit: each audit prunes at its end. by-hand: `poisonwatch prune` alone does."""
-    days: int = Field(90, ge=0)
-    """Run directories and MLflow runs stay for so many days."""
+    days: int = Field(90, ge=0, le=36_600)
+    """Run directories and MLflow runs stay for so many days, a century at most."""
     audits: int = Field(30, ge=1)
     """And those of the last audits that had new rows, however old they are."""
     operators: int = Field(3, ge=0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -22,6 +23,8 @@ from poisonwatch.text.environment import find_variables
 
 SHORTEST_INTERVAL = timedelta(minutes=1)
 SHORTEST_GRACE = timedelta(minutes=5)  # by default
+# Longer is a slip of the pen, and what is added to a date would leave the calendar.
+LONGEST = timedelta(days=3660)
 
 _ALIASES = {
     "@hourly": "0 * * * *",
@@ -73,6 +76,8 @@ class ScheduleConfig(Section):
             raise ValueError("every and cron are two ways to say when: leave one of them out")
         if self.every is not None and self.every < SHORTEST_INTERVAL:
             raise ValueError("every is too often: give at least a minute, as in 1m")
+        if max(self.every or timedelta(), self.grace or timedelta()) > LONGEST:
+            raise ValueError("every and grace are ten years at most: give one such as 30m or 7d")
         if self.grace is not None and self.grace < timedelta():
             raise ValueError("grace is less than nothing: give a duration such as 30m")
         try:
@@ -88,7 +93,7 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _check_ping(self) -> "ScheduleConfig":
         ping = self.ping or ""
-        is_address = ping.startswith(("http://", "https://")) or ping == HIDDEN
+        is_address = ping == HIDDEN or _is_web_address(ping)
         if self.ping is not None and not is_address and not find_variables(ping):
             raise ValueError("ping is the address of a monitor: give an http(s) URL, or ${NAME}")
         return self
@@ -154,6 +159,14 @@ class ScheduleConfig(Section):
             if found > last:
                 last = found
                 yield found
+
+
+def _is_web_address(address: str) -> bool:
+    """Whether an address is of the web, and names somebody to ask."""
+    try:
+        return address.startswith(("http://", "https://")) and bool(urlsplit(address).hostname)
+    except ValueError:
+        return False
 
 
 def _make_cron(expression: str, wall: datetime) -> CronSim:

@@ -89,6 +89,9 @@ def test_conditions_without_any_are_refused() -> None:
     """They would look like some."""
     with pytest.raises(ValidationError, match="names none"):
         WhenConfig()
+    for empty in ({"source": []}, {"panel": ""}, {"panel": ["shop", ""]}):
+        with pytest.raises(ValidationError, match="names none"):
+            WhenConfig(**empty)
     with pytest.raises(ValidationError, match="pannel"):
         WhenConfig(**{"pannel": "shop"})
 

@@ -104,6 +104,7 @@ def test_absolute_paths_and_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
         ({"model": {"nam": "x"}}, "model.nam", "name"),
         ({"reference": {"path": "x", "fromat": "alpaca"}}, "reference.fromat", "format"),
         ({"validation": {"max_character": 1}}, "validation.max_character", "max_characters"),
+        ({"keep": {"dayz": 1}}, "keep.dayz", "days"),
         ({"xyzzy": 1}, "xyzzy", ""),
     ],
 )
@@ -139,7 +140,10 @@ def test_unknown_key_is_named_with_the_nearest_known_one(
             {"model": {"dtype": "int8"}},
             "model.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16' (got 'int8')",
         ),
-        ({"stride": 5}, "stride: "),
+        ({"stride": 5}, "stride: Input should be a mapping of keys to values (got 5)"),
+        ({"schedule": 60}, "schedule: Input should be a mapping of keys to values (got 60)"),
+        ({"keep": {"days": 99_999_999}}, "keep.days: Input should be less than or equal to"),
+        ({"remind": "99999999d"}, "remind: is too long: give ten years at most"),
         ({1: 2}, "1"),
     ],
 )

@@ -102,6 +102,10 @@ def test_a_run_keeps_the_schedule_as_it_was_written() -> None:
     [
         ({"every": 60}, "schedule.every: is no duration: write a number and its unit"),
         ({"every": "30s"}, "at least a minute"),
+        ({"every": "3000000d"}, "every and grace are ten years at most"),
+        ({"every": "1h", "grace": "99999999d"}, "every and grace are ten years at most"),
+        ({"every": "1h", "ping": "http://[bad"}, "ping is the address of a monitor"),
+        ({"every": "1h", "ping": "https://"}, "ping is the address of a monitor"),
         ({"every": "1h", "cron": "0 2 * * *"}, "leave one of them out"),
         ({"every": "1h", "grace": "soon"}, "schedule.grace: is no duration"),
         ({"cron": "0 2 * *"}, "is no cron expression of five fields"),

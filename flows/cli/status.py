@@ -80,7 +80,7 @@ def status(
     # libpq's own patience with a server that does not answer is minutes
     os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
     settings = load_config(config)
-    targets = list_targets(settings)
+    names = {target.id: str(target) for target in list_targets(settings)}
     problem = ""
     with conceal_all(settings.find_secrets()):
         if forget_schedule:
@@ -95,7 +95,7 @@ def status(
         standing = gather_standing(
             settings,
             config,
-            [target.id for target in targets],
+            names,
             datetime.now(UTC),
             min_free_gb * GIGABYTE,
         )
@@ -106,7 +106,6 @@ def status(
     elif prometheus:
         print(write_metrics(standing), end="")
     else:
-        names = {target.id: str(target) for target in targets}
         print("\n".join(build_page(standing, names)))
     return 0 if standing.is_well else EXIT_UNWELL
 

@@ -77,8 +77,9 @@ def _describe_owed(standing: Standing, target_names: Mapping[str, str]) -> str:
         return UNKNOWN
     said = []
     for owed in standing.owed:
+        tries = "once" if owed.attempts == 1 else f"{owed.attempts} times"
         to = target_names.get(owed.target, owed.target)
-        said.append(f"{plural(owed.count, owed.kind)} to {to} (tried {owed.attempts} times)")
+        said.append(f"{plural(owed.count, owed.kind)} to {to} (tried {tries})")
     return ", ".join(said) or "nothing"
 
 

@@ -4,7 +4,7 @@ disk, versions, servers; and what of it needs somebody.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -23,7 +23,13 @@ from poisonwatch.ledger.history import find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
 from poisonwatch.ledger.schedules import record_schedule
-from poisonwatch.liveness.liveness import Liveness, count_audits, expect, find_liveness
+from poisonwatch.liveness.liveness import (
+    Liveness,
+    count_audits,
+    expect,
+    find_liveness,
+    write_moment,
+)
 from poisonwatch.liveness.reach import probe_all
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.environment import expand_variables
@@ -100,10 +106,14 @@ class Standing:
 
 
 def gather_standing(
-    config: AuditConfig, path: Path, target_ids: Sequence[str], now: datetime, min_free: float
+    config: AuditConfig,
+    path: Path,
+    target_names: Mapping[str, str],
+    now: datetime,
+    min_free: float,
 ) -> Standing:
-    """How the audit of the file at `path` stands. `target_ids` are its alert targets'; less than
-    `min_free` bytes of disk are too few.
+    """How the audit of the file at `path` stands. `target_names` are its alert targets
+    by their ids; less than `min_free` bytes of disk are too few.
     """
     standing = Standing(name=config.name, at=now)
     standing.versions["poisonwatch"] = __version__
@@ -111,7 +121,7 @@ def gather_standing(
     runs = folder / "runs"
     try:
         with Ledger.existing(config.state, LEDGER_WAIT_S) as ledger:
-            runs = _ask_ledger(ledger, standing, config, target_ids) or runs
+            runs = _ask_ledger(ledger, standing, config, target_names) or runs
     except InputError as error:
         # Also a ledger that is not there yet.
         standing.troubles.append(str(error))
@@ -130,7 +140,7 @@ def gather_standing(
 
 
 def _ask_ledger(
-    ledger: Ledger, standing: Standing, config: AuditConfig, target_ids: Sequence[str]
+    ledger: Ledger, standing: Standing, config: AuditConfig, target_names: Mapping[str, str]
 ) -> Path | None:
     """Note what the ledger knows; returns the folder of the last run directory, if any."""
     # Who may only read sees a new schedule as one that begins now.
@@ -138,12 +148,12 @@ def _ask_ledger(
         record_schedule(connection, config.name, config.schedule, standing.at)
     with ledger.read() as connection:
         expected = expect(connection, config.name, config.schedule, standing.at)
-        standing.owed = list_owed(connection, config.name, target_ids)
+        standing.owed = list_owed(connection, config.name, list(target_names))
         standing.undecided = count_undecided_rows(connection, config.name)
     liveness = find_liveness(ledger, config.name, expected, standing.at)
     standing.liveness = liveness
     standing.versions["ledger"] = find_newest_revision()
-    _find_troubles(ledger, standing, liveness)
+    _find_troubles(ledger, standing, liveness, target_names)
     if liveness.last is None:
         return None
     past = find_by_audit_id(ledger, liveness.last.audit_id)
@@ -167,7 +177,9 @@ def _find_version(connection: Connection, audit_id: str) -> str | None:
     return None if said is None else str(said)
 
 
-def _find_troubles(ledger: Ledger, standing: Standing, liveness: Liveness) -> None:
+def _find_troubles(
+    ledger: Ledger, standing: Standing, liveness: Liveness, target_names: Mapping[str, str]
+) -> None:
     """What the ledger knows that needs somebody."""
     if liveness.is_overdue:
         standing.troubles.append(f"audits do not come: {liveness.describe()}")
@@ -182,9 +194,11 @@ def _find_troubles(ledger: Ledger, standing: Standing, liveness: Liveness) -> No
         )
     for owed in standing.owed or ():
         if owed.is_failing(standing.at):
+            target = target_names.get(owed.target, owed.target)
+            since = write_moment(datetime.fromisoformat(owed.since))
             standing.troubles.append(
-                f"{plural(owed.count, owed.kind)} not delivered to {owed.target} since "
-                f"{owed.since}: run `poisonwatch sync` to see why"
+                f"{plural(owed.count, owed.kind)} not delivered to {target} since "
+                f"{since}: run `poisonwatch sync` to see why"
             )
 
 

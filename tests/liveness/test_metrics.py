@@ -34,7 +34,7 @@ def test_metrics_say_when_audits_came_and_that_they_do_not(tmp_path: Path) -> No
         late = find_liveness(ledger, NAME, expected, NOON + 2 * HOUR)
         samples = read(write_liveness_metrics([late]))
         config = expecting(ledger.url, tracking=f"sqlite:///{tmp_path / 'mlflow.db'}")
-        standing = gather_standing(config, tmp_path / "a.yaml", [], NOON, min_free=0)
+        standing = gather_standing(config, tmp_path / "a.yaml", {}, NOON, min_free=0)
     own = '{name="tiny"}'
     assert samples == {
         f"poisonwatch_audit_overdue{own}": 1,

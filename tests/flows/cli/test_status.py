@@ -111,10 +111,10 @@ def test_the_targets_are_told_once_where_that_is_asked_for(
     assert receiver.received == []
     receiver.answer = 500
     assert run("status", path, "--alert") == 1
-    assert "1 notice not delivered" in capsys.readouterr().out
+    assert "1 notice not delivered to alerts[1] (json) since" in capsys.readouterr().out
     assert len(receiver.refused) == 1
     assert run("status", path) == 1
-    assert "1 notice to alerts[1] (json) (tried 1 times)" in capsys.readouterr().out
+    assert "1 notice to alerts[1] (json) (tried once)" in capsys.readouterr().out
     receiver.answer = 200
     with ledger.write() as connection:
         connection.exec_driver_sql("UPDATE deliveries SET not_before = NULL")
