@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from poisonwatch.text.sqlite_files import find_sqlite_file
+
 PATIENCE_S = 5.0  # with one server
 DEADLINE_S = 8.0  # for all of them: names that nobody resolves have a patience of their own
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -51,8 +53,10 @@ def probe(address: str, path: str = "", patience_s: float = PATIENCE_S) -> str:
     try:
         parts = urlsplit(address)
         scheme = parts.scheme.partition("+")[0]
-        if scheme in ("", "file", "sqlite"):
-            return _probe_file(unquote(parts.path), is_database=scheme == "sqlite")
+        if scheme == "sqlite":
+            return _probe_file(find_sqlite_file(address.partition(":///")[2].partition("?")[0]))
+        if scheme in ("", "file"):
+            return _probe_file(Path(unquote(parts.path)))
         if scheme in ("http", "https"):
             # Neither user nor password go along: who answers is there, and what is told of errors
             # cannot hold them.
@@ -67,9 +71,9 @@ def probe(address: str, path: str = "", patience_s: float = PATIENCE_S) -> str:
         return "has no address that can be read"
 
 
-def _probe_file(path: str, is_database: bool) -> str:
-    # SQLAlchemy's third slash is not the path's.
-    place = Path(path[1:] if is_database else path)
+def _probe_file(place: Path | None) -> str:
+    if place is None:
+        return ""
     if not place.exists() and not place.parent.is_dir():
         return "is in a folder that does not exist"
     return ""

@@ -34,6 +34,7 @@ from poisonwatch.liveness.reach import probe_all
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import show_place
+from poisonwatch.text.sqlite_files import find_sqlite_file
 from poisonwatch.text.words import plural
 
 GIGABYTE = 1e9
@@ -211,9 +212,9 @@ def _locate_files(config: AuditConfig) -> dict[str, Path]:
     ):
         if not url.startswith("sqlite"):
             continue
-        database = parse_database_url(url, key).database
-        if database not in (None, "", ":memory:"):
-            found[what] = Path(str(database)).parent
+        file = find_sqlite_file(parse_database_url(url, key).database)
+        if file is not None:
+            found[what] = file.parent
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 from servers import free_port
 
 from poisonwatch.liveness.reach import probe, probe_all
+from poisonwatch.text.sqlite_files import place_sqlite_file
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -73,6 +74,12 @@ def test_a_store_that_is_a_file_is_looked_up(tmp_path: Path) -> None:
     assert (
         probe(f"sqlite:///{tmp_path / 'gone' / 'new.db'}") == "is in a folder that does not exist"
     )
+    odd = tmp_path / "a?b #1%"
+    placed = place_sqlite_file("sqlite:///new.db", str(odd))
+    assert probe(placed) == "is in a folder that does not exist"
+    odd.mkdir()
+    assert probe(placed) == ""
+    assert probe("sqlite:///:memory:") == ""
     assert probe(str(tmp_path / "gone" / "mlruns")) == "is in a folder that does not exist"
 
 

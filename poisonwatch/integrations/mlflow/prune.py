@@ -5,7 +5,6 @@ What remains is each run's line in MLflow's database, marked as deleted, until `
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Run
@@ -28,6 +27,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.ledger.tables import audits
 from poisonwatch.text.environment import open_variables
+from poisonwatch.text.sqlite_files import find_sqlite_file
 
 RUNS_PER_PAGE = 1000
 AUDITS_PER_READ = 50
@@ -89,8 +89,9 @@ def prune_runs(config: AuditConfig, audit_ids: Collection[str], delete: bool) ->
 
 def _has_store(config: AuditConfig) -> bool:
     """Whether there is something to ask: to ask for a SQLite store that is not there makes one."""
-    store = open_variables(config.tracking, "tracking").partition("sqlite:///")[2]
-    return not store or Path(store).is_file()
+    place = open_variables(config.tracking, "tracking").partition("sqlite:///")[2]
+    store = find_sqlite_file(place.partition("?")[0])
+    return store is None or store.is_file()
 
 
 def _list_runs(client: MlflowClient, name: str, audit_ids: Collection[str]) -> Iterator[Run]:

@@ -47,6 +47,14 @@ def test_runs_of_these_audits_go_with_their_files(config: AuditConfig) -> None:
     assert prune_runs(config, set(), delete=True) == RunTotals(0, 0)
 
 
+def test_a_store_in_a_folder_of_an_odd_name_is_pruned_too(tmp_path: Path) -> None:
+    """SQLite's own form of address names the file."""
+    config = load_config(write_audit(tmp_path / "a?b", tmp_path))
+    open_audit_run(config, "a")
+    assert prune_runs(config, {"a"}, delete=True).runs == 1
+    assert prune_runs(config, {"a"}, delete=True).runs == 0
+
+
 def test_a_deletion_that_broke_off_is_finished_by_the_next(config: AuditConfig) -> None:
     """Files are gone, and the run is still there."""
     run = next(run for run in runs_of(config) if run.data.tags["poisonwatch.audit_id"] == "a")
