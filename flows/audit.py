@@ -62,7 +62,7 @@ from poisonwatch.tasks.attribution import (
     recover,
     screen,
 )
-from poisonwatch.tasks.data import choose, pull, pull_reference, validate
+from poisonwatch.tasks.data import choose, claim, pull, pull_reference, validate
 from poisonwatch.tasks.results import conclude, explain_verdicts, record
 from poisonwatch.tasks.reviews import read_reviews
 from poisonwatch.tasks.tracking import open_run
@@ -130,8 +130,7 @@ def run_audit_stages(
         with opened as number, open_run_folder(run_dir) as folder, open_scratch_folder() as scratch:
             tracked = engine.attempt(open_run, config, audit_id) or {}
             with sample_system_metrics(config, tracked.get("mlflow_run_id")):
-                # once more, and claimed: another name's audit may have chosen since
-                batch = engine(choose, ledger, config, version, again, number)
+                batch = engine(claim, ledger, config, version, again, number)
                 pack = None
                 if len(batch) >= PACKED_FROM:
                     pack = scratch / "rows.arrow"

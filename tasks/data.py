@@ -45,12 +45,26 @@ def pull(
 
 
 @task(**PLAIN)
-def choose(
+def choose(ledger: Ledger, config: AuditConfig, version: Version, again: bool) -> LedgerBatch:
+    """The rows to be audited: what no audit has covered; `again`, all; those of the run that the
+    configuration replays.
+    """
+    return _choose(ledger, config, version, again)
+
+
+@task(**PLAIN)
+def claim(
+    ledger: Ledger, config: AuditConfig, version: Version, again: bool, audit: int
+) -> LedgerBatch:
+    """What `choose` chooses, asked once more and claimed for the audit of that number: another
+    name's audit may have taken some of it since.
+    """
+    return _choose(ledger, config, version, again, audit)
+
+
+def _choose(
     ledger: Ledger, config: AuditConfig, version: Version, again: bool, audit: int | None = None
 ) -> LedgerBatch:
-    """The rows to be audited, claimed for the `audit` of that number: what no audit has covered;
-    `again`, all; those of the run that the configuration replays.
-    """
     # A replay audits the rows of its run, whatever came since.
     if config.replay.audit_id:
         replayed = load_audited_batch(ledger, config.replay.audit_id)

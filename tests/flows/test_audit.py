@@ -77,12 +77,13 @@ def test_summary_counts_add_up(audited: tuple[Path, AuditOutcome]) -> None:
     counts = summary["counts"]
     assert counts["pulled"] == 44 == counts["new"] + counts["rejected"]
     assert counts["reference"] == 40
-    assert [stage["name"] for stage in summary["stages"]][:8] == [
+    assert [stage["name"] for stage in summary["stages"]][:9] == [
         "pull",
         "find_model",
         "read_reviews",
         "choose",
         "open_run",
+        "claim",
         "validate",
         "pull_reference",
         "load_model",

@@ -1,6 +1,9 @@
 """The MLflow server: one address for all of it, and errors that hold no secret."""
 
+from pathlib import Path
+
 import pytest
+from servers import mlflow_store
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.integrations.mlflow.client import make_mlflow_client, make_mlflow_error
@@ -10,12 +13,15 @@ def tracked_at(address: str) -> AuditConfig:
     return AuditConfig(source={"path": "x"}, sentinels=["y"], tracking=address)
 
 
-def test_the_model_registry_is_the_tracking_server_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_registry_is_the_tracking_server_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Whatever the environment has set for this process."""
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:////elsewhere.db")
-    monkeypatch.setenv("MLFLOW_STORE", "sqlite:////here.db")
+    store = mlflow_store(tmp_path)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    monkeypatch.setenv("MLFLOW_STORE", store)
     client = make_mlflow_client(tracked_at("${MLFLOW_STORE}"))
-    assert client.tracking_uri == client._registry_uri == "sqlite:////here.db"
+    assert client.tracking_uri == client._registry_uri == store
 
 
 def test_an_error_holds_no_password() -> None:
