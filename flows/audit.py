@@ -159,7 +159,8 @@ def run_audit_stages(
                     stages=costs,
                 )
                 summary |= tracked
-                summary |= engine(describe_readers, ledger, config, found, attempts)
+                readers = engine(describe_readers, ledger, config, found, attempts)
+                summary |= readers
                 # where the chain of records ended when the audit came to its results
                 summary["chain"] = str(ledger.read_head())
                 engine(record, folder, config, summary, found, audited)
