@@ -109,12 +109,20 @@ def rows(ledger: Ledger) -> dict[str, Any]:
 def past(ledger: Ledger) -> dict[str, Any]:
     config = load_config(Path(str(ledger.engine.url.database)).parent / "audit.yaml")
     audits = list_past_audits(ledger)
+    lines = build_history_lines(ledger, config, None, 10)
     return {
         "audits": [asdict(audit) for audit in audits],
-        "lines": [asdict(line) for line in build_history_lines(ledger, config, None, 10)],
+        "lines": [known_then(asdict(line)) for line in lines],
         "points": [asdict(point) for point in list_trend_points(ledger, AuditFilter())],
         "totals": asdict(count_totals(ledger, AuditFilter())),
     }
+
+
+def known_then(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the history without what was told of no audit then: nothing is."""
+    since = {key: line.pop(key) for key in ("muted", "run_dir_pruned_at")}
+    assert not any(since.values())
+    return line
 
 
 def decided(ledger: Ledger) -> dict[str, Any]:
