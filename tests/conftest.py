@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from paths import ROOT
-from servers import shared
+from servers import postgres_server, shared
 from starters import starts_something
 from templates import FOLDER
 from tiny_models import build_model, build_tokenizer
@@ -139,3 +139,13 @@ def unfrozen(tiny_model: Callable[[str], PreTrainedModel]) -> Callable[[str], Pr
     library.
     """
     return lambda family: copy.deepcopy(tiny_model(family)).double().requires_grad_(False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a new ledger, in SQLite and in PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'ledger.db'}"
+        return
+    with postgres_server() as url:
+        yield url

@@ -163,7 +163,11 @@ def recall_secrets(setting: str) -> Secrets:
 
 
 @functools.lru_cache(maxsize=8)
-def _find_secrets(setting: str, filled: str, held: tuple[str | None, ...]) -> Secrets:  # noqa: ARG001  (what they are known by)
+def _find_secrets(
+    setting: str,
+    filled: str,  # noqa: ARG001  (what they are known by, as is the next)
+    held: tuple[str | None, ...],  # noqa: ARG001
+) -> Secrets:
     return Secrets((setting,))
 
 

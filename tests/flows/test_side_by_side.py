@@ -18,7 +18,7 @@ import sqlalchemy
 from audits import benign, planted, write_audit
 from ledgers import append
 from postgres_faults import connect, end_sessions, new_database, restart
-from servers import own_postgres_server, postgres_server
+from servers import own_postgres_server
 from sqlalchemy import event, select, text
 
 from poisonwatch.config_file import load_config
@@ -30,15 +30,6 @@ from poisonwatch.verification.verify import verify_ledger
 
 WAIT_S = 300  # for another process: an end to what would hang
 ATTRIBUTION = "fit_operators"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'ledger.db'}"
-        return
-    with postgres_server() as url:
-        yield url
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from audits import benign, write_rows
 from ledgers import CHECKS, ONE, examples_of, flag, source
-from servers import postgres_server
 from sqlalchemy import select
 
 from poisonwatch.ledger.audits import commit_audit, open_audit
@@ -20,15 +19,6 @@ from poisonwatch.ledger.tables import audits, claimed_rows, deliveries, results
 from poisonwatch.verification.verify import verify_ledger
 
 TWO = Version("m" * 64, "t" * 64)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'ledger.db'}"
-        return
-    with postgres_server() as url:
-        yield url
 
 
 @pytest.fixture

@@ -26,15 +26,6 @@ WAIT_S = 60
 ONE = Version("m" * 64, "s" * 64)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'ledger.db'}"
-        return
-    with postgres_server() as url:
-        yield url
-
-
 @pytest.fixture
 def postgres() -> Iterator[str]:
     with postgres_server() as url:

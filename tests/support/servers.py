@@ -244,8 +244,8 @@ class Answer:
 
 class HttpReceiver(http.server.ThreadingHTTPServer):
     """Takes what is posted to it: `received`, JSON decoded, the `paths` that it came to and the
-    `times` (of a clock that never goes back); while `answer` is not 200 it refuses with that, keeping what was `refused`. The `script` comes first:
-    an answer a request.
+    `times` (of a clock that never goes back); while `answer` is not 200 it refuses with that,
+    keeping what was `refused`. The `script` comes first: an answer a request.
     """
 
     def __init__(self) -> None:

@@ -4,17 +4,22 @@ MLflow may keep them where only its clients reach, as in a bucket of S3. What fa
 apart from a server that is down: all but the files is there.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.failures import describe_error
 from poisonwatch.text.redaction import show_place
+
+logger = logging.getLogger(__name__)
 
 # What brings the library of a place that files lie at, by the module that is missing.
 PACKAGES = {
@@ -53,6 +58,19 @@ def using_artifacts(place: str | None) -> Iterator[None]:
         raise ArtifactsError(place or "", error) from error
 
 
+def delete_artifacts(client: MlflowClient, place: str, of: str) -> None:
+    """Delete the files at a place; `of` says whose they are. Where they lie in a store that can
+    delete none, they stay, and a warning says so. Raises ArtifactsError.
+    """
+    try:
+        with using_artifacts(place):
+            get_artifact_repository(place, tracking_uri=client.tracking_uri).delete_artifacts()
+    except ArtifactsError as error:
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
+        logger.warning("the files of %s stay at %s, which can delete none", of, show_place(place))
+
+
 def is_too_large(error: BaseException) -> bool:
     """Whether a server, or what stands before it, refused a request for its length."""
     response = getattr(error, "response", None)
@@ -61,19 +79,25 @@ def is_too_large(error: BaseException) -> bool:
     return isinstance(error, MlflowException) and bool(_TOO_LARGE.search(str(error)))
 
 
-def make_artifacts_error(config: AuditConfig, error: ArtifactsError) -> OperationError:
-    """What kept files from their place, and what to do, without secrets."""
+def make_artifacts_error(
+    config: AuditConfig,
+    error: ArtifactsError,
+    then: str = "`poisonwatch sync` sends what is missing",
+) -> OperationError:
+    """What kept files from their place, or at it, what to do, and what does the rest `then`;
+    without secrets.
+    """
     server = f"MLflow at {show_place(config.tracking, of_server=True)}"
     if error.is_too_large:
         return OperationError(
             f"{server} refused a file as too large (413): raise the limit of the proxy before it, "
-            "and `poisonwatch sync` sends what is missing"
+            f"and {then}"
         )
     cause = error.__cause__ or error
     why = describe_error(cause, config.find_secrets())
     return OperationError(
         f"{server} keeps files at {show_place(error.place)}, which could not be used ({why}): "
-        f"{_advise(cause)}, and `poisonwatch sync` sends what is missing"
+        f"{_advise(cause)}, and {then}"
     )
 
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Run
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.integrations.mlflow import registry
+from poisonwatch.integrations.mlflow.artifacts import (
+    ArtifactsError,
+    delete_artifacts,
+    make_artifacts_error,
+    using_artifacts,
+)
 from poisonwatch.integrations.mlflow.client import (
     UNAVAILABLE,
     make_mlflow_client,
@@ -79,11 +84,15 @@ def prune_runs(config: AuditConfig, audit_ids: Collection[str], delete: bool) ->
         client = make_mlflow_client(config)
         for run in list(_list_runs(client, config.name, audit_ids)):
             count += 1
-            total += _count_bytes(client, run.info.run_id)
+            with using_artifacts(run.info.artifact_uri):
+                total += _count_bytes(client, run.info.run_id)
             if delete:
                 _delete_run(client, run)
     except UNAVAILABLE as error:
         raise make_mlflow_error(config, "failed", error) from None
+    except ArtifactsError as error:
+        then = "`poisonwatch prune` goes on where it stopped"
+        raise make_artifacts_error(config, error, then) from None
     return RunTotals(count, total)
 
 
@@ -129,11 +138,5 @@ def _count_bytes(client: MlflowClient, run_id: str) -> int:
 
 def _delete_run(client: MlflowClient, run: Run) -> None:
     # Files first and the run last: what breaks off is finished with the next prune.
-    place = str(run.info.artifact_uri)
-    try:
-        get_artifact_repository(place, tracking_uri=client.tracking_uri).delete_artifacts()
-    except NotImplementedError:
-        registry.logger.warning(
-            "the files of run %s stay at %s, which can delete none", run.info.run_id, place
-        )
+    delete_artifacts(client, str(run.info.artifact_uri), f"run {run.info.run_id}")
     client.delete_run(run.info.run_id)

@@ -24,11 +24,10 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types.schema import ColSpec, Schema
 
 from poisonwatch.errors import OperationError
-from poisonwatch.integrations.mlflow.artifacts import ArtifactsError, using_artifacts
+from poisonwatch.integrations.mlflow.artifacts import delete_artifacts, using_artifacts
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE, compute_seal
@@ -273,18 +272,7 @@ def prune_versions(client: MlflowClient, name: str, kept: int = VERSIONS_KEPT) -
 def _delete_version(client: MlflowClient, name: str, version: ModelVersion) -> None:
     # Files first and the version last: what breaks off is finished with the next version.
     source = str(version.source)
-    try:
-        with using_artifacts(source):
-            get_artifact_repository(source, tracking_uri=client.tracking_uri).delete_artifacts()
-    except ArtifactsError as error:
-        if not isinstance(error.__cause__, NotImplementedError):
-            raise
-        logger.warning(
-            "the files of version %s of %s stay at %s, which can delete none",
-            version.version,
-            name,
-            source,
-        )
+    delete_artifacts(client, source, f"version {version.version} of {name}")
     try:
         client.delete_logged_model(version.tags[MODEL_ID])
     except MlflowException as error:

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from email.message import EmailMessage
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ from poisonwatch.integrations.notify import send_message
 from poisonwatch.ledger.ledger import Ledger
 
 
+def read_parts(mail: EmailMessage) -> tuple[str, str]:
+    """The HTML of a mail, and its plain text."""
+    html, text = mail.get_body(["html"]), mail.get_body(["plain"])
+    assert html is not None
+    assert text is not None
+    return html.get_content(), text.get_content()
+
+
 def test_hostile_rows_are_inert_in_mail(ledger: Ledger, tmp_path: Path) -> None:
     """A real mail server gets one message: its HTML part holds no element of the row's, no link but
     ours, and its text part neither.
@@ -40,7 +49,7 @@ def test_hostile_rows_are_inert_in_mail(ledger: Ledger, tmp_path: Path) -> None:
         assert delivered(ledger, config) == 1
     (mail,) = server.received
     assert mail["Subject"] == "Poisonwatch: 1 row pushes panel shop in tiny (severity high)"
-    html, text = (mail.get_body([kind]).get_content() for kind in ("html", "plain"))  # type: ignore[union-attr]
+    html, text = read_parts(mail)
     assert set(re.findall(r"<(\w+)", html.partition("<body")[2])) <= {"br", "p"}
     assert (
         re.findall(r"\w+://[\w.]+", html)
@@ -203,7 +212,7 @@ def test_a_mail_has_both_parts_and_less_than_64_kb(monkeypatch: pytest.MonkeyPat
         whole = mail.as_bytes()
         assert len(whole) < 64_000
         assert max(map(len, whole.splitlines())) <= 998
-        html, text = (mail.get_body([kind]).get_content() for kind in ("html", "plain"))  # type: ignore[union-attr]
+        html, text = read_parts(mail)
         assert "one more line ＜of＞ 40 characters" in text
         assert not re.search(r"<(img|link|script|style|iframe|a)\b|src=|url\(", html)
 
