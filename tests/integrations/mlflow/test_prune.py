@@ -1,5 +1,6 @@
 """MLflow runs of audits go with their files; what MLflow cannot be asked for stays."""
 
+import sqlite3
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -63,6 +64,23 @@ def test_a_deletion_that_broke_off_is_finished_by_the_next(config: AuditConfig) 
         path.unlink() if path.is_file() else path.rmdir()
     assert prune_runs(config, {"a"}, delete=True).runs == 1
     assert len(runs_of(config)) == 1
+
+
+def test_files_that_cannot_be_reached_are_one_line_and_their_run_stays(
+    config: AuditConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket whose credentials are missing; what goes on where."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    with sqlite3.connect(config.tracking.removeprefix("sqlite:///")) as store:
+        store.execute("UPDATE runs SET artifact_uri = 's3://bucket/run'")
+    store.close()
+    with pytest.raises(OperationError, match=r"s3://bucket/run.*prune` goes on where it stopped"):
+        prune_runs(config, {"a"}, delete=True)
+    assert len(runs_of(config)) == 2
 
 
 def test_the_champion_is_known_to_mlflow_and_to_the_ledger(
