@@ -264,7 +264,8 @@ def test_the_bill_of_materials_names_every_pinned_package(bill: dict[str, Any]) 
 
 def test_what_make_starts_keeps_what_python_compiles() -> None:
     """Where the environment forbids it, too: else each process compiles 7,000 modules anew."""
-    command = ["make", "--eval", "kept: ; @printenv PYTHONDONTWRITEBYTECODE", "kept"]
+    command = ["make", "--no-print-directory"]  # what a make within a make says otherwise
+    command += ["--eval", "kept: ; @printenv PYTHONDONTWRITEBYTECODE", "kept"]
     forbidden = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=forbidden, capture_output=True, text=True, check=False
