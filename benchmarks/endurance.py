@@ -2,6 +2,7 @@
 
     python benchmarks/endurance.py rounds.jsonl --ledger sqlite --rounds 46 [--seed 0] [--minutes 25]
     python benchmarks/endurance.py rounds.jsonl --ledger postgresql --rounds 54
+    python benchmarks/endurance.py rounds.jsonl --fault "disk full (200 kB left)" --fault nothing
     python benchmarks/endurance.py rounds.jsonl --table
 
 A round is a fault (`endurance_faults`, `endurance_operation`) with an audit under it, each with
@@ -9,8 +10,9 @@ twelve new ordinary rows and one that must be flagged (a control token in its an
 audit after the fault; `sync`. Then ledger, run directories, MLflow and the receiver are counted
 (`endurance_accounts`), and `verify` recomputes the ledger. Where the fault stopped auditing, whoever
 looks two intervals later, by a time that is handed in, must be told, and told again that audits are
-back. All kinds come in turn, in an order that the seed draws. Each round is a line of the file; a
-campaign that was stopped goes on, on a new site, with the round that it stopped in.
+back. All kinds, or those that are named, come in turn, in an order that the seed draws. Each round
+is a line of the file; a campaign that was stopped goes on, on a new site, with the round that it
+stopped in.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,11 @@ from endurance_site import Site, open_site
 TRIES = 3
 
 
-def choose_fault(ledger: str, number: int, seed: int) -> str:
-    """The kind of a round: all kinds in turn, in another order each turn."""
-    kinds = list(list_faults(ledger))
+def choose_fault(ledger: str, number: int, seed: int, among: Sequence[str] = ()) -> str:
+    """The kind of a round: all kinds, or those that are named, in turn, in another order each
+    turn.
+    """
+    kinds = list(among or list_faults(ledger))
     turn, place = divmod(number, len(kinds))
     random.Random(f"{seed}-{turn}").shuffle(kinds)
     # those that one kind of ledger alone knows come first
@@ -73,10 +77,20 @@ def run_round(site: Site, fault: str, ledger: str) -> dict[str, Any]:
     return told
 
 
-def run_campaign(file: Path, ledger: str, rounds: int, seed: int = 0, minutes: float = 1e9) -> None:
+def list_missing(
+    lines: Iterable[dict[str, Any]], ledger: str, rounds: int, seed: int, among: Sequence[str] = ()
+) -> list[tuple[int, str]]:
+    """The rounds of a campaign that have no line yet, by number, and their kinds."""
+    # by kind, too: a file may hold campaigns of several choices
+    done = {(line["round"], line["fault"]) for line in lines if line["ledger"] == ledger}
+    chosen = [(number, choose_fault(ledger, number, seed, among)) for number in range(rounds)]
+    return [each for each in chosen if each not in done]
+
+
+def run_campaign(
+    file: Path, ledger: str, missing: Sequence[tuple[int, str]], seed: int, minutes: float
+) -> None:
     """Run what is missing of a campaign, and add a line a round to the file."""
-    done = {line["round"] for line in read_rounds(file) if line["ledger"] == ledger}
-    missing = [number for number in range(rounds) if number not in done]
     deadline = time.monotonic() + 60 * minutes
     if not missing:
         return
@@ -86,17 +100,16 @@ def run_campaign(file: Path, ledger: str, rounds: int, seed: int = 0, minutes: f
     ):
         # what the faults of the first round find
         site.audit()
-        for number in missing:
+        for number, fault in missing:
             if time.monotonic() > deadline:
                 break
-            fault = choose_fault(ledger, number, seed)
             site.draw = random.Random(f"{seed}-{ledger}-{number}")
             told = run_round(site, fault, ledger)
             line = {"round": number, "ledger": ledger, "fault": fault, **told}
             with file.open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
             wrong = ", ".join(find_wrong(line)) or "all is well"
-            print(f"{number + 1}/{rounds} {fault}: {wrong}", file=sys.stderr, flush=True)
+            print(f"{number + 1} {fault}: {wrong}", file=sys.stderr, flush=True)
 
 
 def read_rounds(file: Path) -> list[dict[str, Any]]:
@@ -168,7 +181,10 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--rounds", type=int, default=23)
+    parser.add_argument("--rounds", type=int, help="By default each kind comes once.")
+    parser.add_argument(
+        "--fault", action="append", metavar="KIND", help="Of these kinds alone; may be repeated."
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9, help="No round begins later.")
     parser.add_argument("--table", action="store_true", help="Print what the file holds.")
@@ -176,10 +192,17 @@ def main() -> None:
     if options.table:
         print(build_table(read_rounds(options.file)))
         return
+    kinds = list_faults(options.ledger)
+    among = options.fault or list(kinds)
+    if unknown := set(among) - set(kinds):
+        parser.error(f"no kind with {options.ledger}: {unknown}; there are {list(kinds)}")
+    rounds = options.rounds or len(among)
+    lines = read_rounds(options.file)
+    missing = list_missing(lines, options.ledger, rounds, options.seed, among)
     # whoever ends it leaves no server behind
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run_campaign(options.file, options.ledger, options.rounds, options.seed, options.minutes)
+    run_campaign(options.file, options.ledger, missing, options.seed, options.minutes)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endurance import build_table, choose_fault, find_wrong, read_rounds
+from endurance import build_table, choose_fault, find_wrong, list_missing, read_rounds
 from endurance_accounts import MUST_BE_NOTHING
 from endurance_faults import list_faults
 from endurance_site import Gateway
@@ -41,6 +41,18 @@ def test_each_turn_has_every_kind_of_fault_once(ledger: str) -> None:
     ]
     assert set(turns[0]) == set(turns[1]) == set(kinds)
     assert turns[0] != turns[1]
+
+
+def test_a_campaign_of_chosen_kinds_has_no_others_and_goes_on_where_it_stopped() -> None:
+    """What another choice left in the same file is no round of it."""
+    chosen = ["audit killed (-9)", "disk full (200 kB left)", "nothing"]
+    rounds = list_missing([], "sqlite", 6, 0, chosen)
+    assert [number for number, _ in rounds] == [0, 1, 2, 3, 4, 5]
+    assert sorted(fault for _, fault in rounds) == sorted(chosen * 2)
+    number, fault = rounds[2]
+    done = make_line(round=number, fault=fault)
+    others = [make_line(round=1, fault="MLflow answers 503"), {**done, "ledger": "postgresql"}]
+    assert list_missing([done, *others], "sqlite", 6, 0, chosen) == [*rounds[:2], *rounds[3:]]
 
 
 @pytest.mark.parametrize(
