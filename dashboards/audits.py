@@ -75,7 +75,9 @@ def show_overview(request: Request) -> Response:
     """Audits over time, and what awaits a decision."""
     wanted, nth = parse_filter(request), parse_number(request)
     ledger = get_desk(request).ledger
-    listed, total = overview.list_audits(ledger, wanted, nth, LINES_PER_PAGE)
+    each = bool(request.query_params.get("each"))
+    look_up = overview.list_audits if each else overview.list_lines
+    listed, total = look_up(ledger, wanted, nth, LINES_PER_PAGE)
     beyond = redirect_beyond_last(request, nth, LINES_PER_PAGE, total=total)
     if beyond:
         return beyond
@@ -85,6 +87,7 @@ def show_overview(request: Request) -> Response:
         request,
         "overview.html.j2",
         listed=listed,
+        each=each,
         awaiting=awaiting,
         total=total,
         nth=nth,

@@ -7,14 +7,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.integrations.mlflow.runs import TrackedRun
+from poisonwatch.ledger.audit_lines import AuditLine, list_audit_lines, list_owed_targets
 from poisonwatch.ledger.history import (
     PastAudit,
     count_undecided,
@@ -25,6 +28,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.mutes import Mute, tell_mute
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.ledger.prunings import find_pruned
+from poisonwatch.ledger.tables import audits
 from poisonwatch.liveness.liveness import Liveness
 from poisonwatch.text.display import make_visible
 
@@ -38,7 +42,7 @@ NOT_ASKED = "?"
 MLFLOW_ONLY = "not in the ledger"
 
 TEXT_COLUMNS = ("audit", "state", "MLflow")
-NUMBER_COLUMNS = ("new", "flagged", "open", "rej", "score", "s")
+COLUMNS = ("audit", "state", "new", "flagged", "open", "rej", "score", "s", "MLflow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,22 +72,69 @@ class HistoryLine:
     muted: int | None = None
 
 
-def build_history_lines(
-    ledger: Ledger, config: AuditConfig, tracked: dict[str, TrackedRun] | None, most: int
-) -> list[HistoryLine]:
-    """The last audits, at most `most`. `tracked` are those that MLflow knows, None where it could
-    not be asked.
+@dataclass(frozen=True, slots=True)
+class EmptyAudits:
+    """Audits that follow each other and that no row waited for, in words: the last of them began at
+    `started_at`.
     """
-    past = list_past_audits(ledger, config.name, most)
+
+    started_at: str
+    words: str
+
+
+def build_history_lines(
+    ledger: Ledger,
+    config: AuditConfig,
+    tracked: dict[str, TrackedRun] | None,
+    most: int,
+    each: bool = True,
+) -> list[HistoryLine | EmptyAudits]:
+    """The last audits, at most `most` lines: a line for each, or one for all that follow each other
+    and that no row waited for. `tracked` are those that MLflow knows, None where it could not be
+    asked.
+    """
+    lines: list[HistoryLine | EmptyAudits] = []
+    if each:
+        past = list_past_audits(ledger, config.name, most)
+        lines += _make_ledger_lines(ledger, past, tracked)
+    else:
+        ours = [audits.c.name == config.name]
+        found, _ = list_audit_lines(ledger, ours, most)
+        past = [line.newest for line in found]
+        for line, shown in zip(found, _make_ledger_lines(ledger, past, tracked), strict=True):
+            collapsed = line.is_collapsed
+            lines.append(
+                _collapse(line, list_owed_targets(ledger, line, ours)) if collapsed else shown
+            )
+    # Where the ledger holds more than was read of it, a run that is not among these may be an audit
+    # further back: nothing can be said of it.
+    if len(lines) < most:
+        known = {audit.audit_id for audit in past}
+        for id, run in (tracked or {}).items():
+            if id not in known:
+                _insert_by_time(lines, _make_mlflow_line(run))
+    return lines[:most]
+
+
+def _collapse(line: AuditLine, owed: Sequence[str]) -> EmptyAudits:
+    words = line.describe()
+    if owed:
+        words += f"; {OWED} to {' and '.join(owed)}"
+    return EmptyAudits(line.until, words)
+
+
+def _make_ledger_lines(
+    ledger: Ledger, past: Sequence[PastAudit], tracked: dict[str, TrackedRun] | None
+) -> list[HistoryLine]:
+    """A line for each of these audits."""
     numbers = [audit.number for audit in past]
     waiting = count_undecided(ledger, numbers)
     pending = list_pending_targets(ledger, numbers)
     with ledger.read() as connection:
         pruned = find_pruned(connection, [audit.audit_id for audit in past])
-    runs = tracked or {}
     lines = []
     for audit in past:
-        run = runs.get(audit.audit_id)
+        run = (tracked or {}).get(audit.audit_id)
         owed = pending.get(audit.number, set())
         pruned_at = pruned.get(audit.audit_id)
         lines.append(
@@ -96,17 +147,10 @@ def build_history_lines(
                 pruned_at=pruned_at,
             )
         )
-    # Where the ledger holds more than was read of it, a run that is not among these may be an audit
-    # further back: nothing can be said of it.
-    if len(past) < most:
-        known = {audit.audit_id for audit in past}
-        for id, run in runs.items():
-            if id not in known:
-                _insert_by_time(lines, _make_mlflow_line(run))
-    return lines[:most]
+    return lines
 
 
-def _insert_by_time(lines: list[HistoryLine], line: HistoryLine) -> None:
+def _insert_by_time(lines: list[HistoryLine | EmptyAudits], line: HistoryLine) -> None:
     """Put a line that has no number before the first that began no later; those of the ledger stay
     in the order of their numbers, whatever the clock said.
     """
@@ -216,37 +260,52 @@ def tell_muted(mutes: Iterable[Mute]) -> None:
         print(make_visible(tell_mute(mute.describe())))
 
 
-def print_history(lines: Sequence[HistoryLine], as_json: bool) -> None:
+def print_history(lines: Sequence[HistoryLine | EmptyAudits], as_json: bool) -> None:
     """A table, or one JSON object a line."""
     if as_json:
         for line in lines:
             print(json.dumps(asdict(line)))
         return
     console = Console(highlight=False)
-    table = Table(
-        box=None,
-        padding=(0, 1, 0, 0),
-        title="an audit's name begins with its time (UTC); score is the largest",
-        title_justify="left",
-    )
-    for name in ("audit", "state", *NUMBER_COLUMNS, "MLflow"):
-        if name in TEXT_COLUMNS:
-            table.add_column(name, no_wrap=True)
+    rows = [_format_cells(line) for line in lines if isinstance(line, HistoryLine)]
+    # No cell of a table spans its columns: it is printed in parts, which are as wide as the whole.
+    widths = [max(map(cell_len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+    title = "an audit's name begins with its time (UTC); score is the largest"
+    console.print(Text(title, "italic"))
+    console.print(_make_table(widths, [], with_header=True))
+    for is_collapsed, some in groupby(lines, key=lambda line: isinstance(line, EmptyAudits)):
+        if is_collapsed:
+            for line in some:
+                console.print(Text(line.words, "dim"))
         else:
-            table.add_column(name, justify="right")
-    for line in lines:
-        numbers = [
-            _format_number(line.new),
-            _format_number(line.flagged),
-            _format_number(line.undecided),
-            _format_number(line.rejected),
-            _format_number(line.largest_score, ".1f"),
-            _format_number(line.seconds, ",.0f"),
-        ]
-        cells = (line.audit_id, line.state, *numbers, line.mlflow)
+            cells = [_format_cells(line) for line in some]
+            console.print(_make_table(widths, cells, with_header=False))
+
+
+def _make_table(widths: Sequence[int], rows: Sequence[Sequence[str]], with_header: bool) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), show_header=with_header)
+    for name, width in zip(COLUMNS, widths, strict=True):
+        if name in TEXT_COLUMNS:
+            table.add_column(name, no_wrap=True, min_width=width)
+        else:
+            table.add_column(name, justify="right", min_width=width)
+    for cells in rows:
         # Text, and not str: rich would read [bold] and the like in a str as its own markup
-        table.add_row(*[Text(make_visible(cell)) for cell in cells])
-    console.print(table)
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _format_cells(line: HistoryLine) -> list[str]:
+    """A line by COLUMNS."""
+    numbers = [
+        _format_number(line.new),
+        _format_number(line.flagged),
+        _format_number(line.undecided),
+        _format_number(line.rejected),
+        _format_number(line.largest_score, ".1f"),
+        _format_number(line.seconds, ",.0f"),
+    ]
+    return [make_visible(cell) for cell in (line.audit_id, line.state, *numbers, line.mlflow)]
 
 
 def _format_number(value: float | None, form: str = ",") -> str:

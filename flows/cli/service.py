@@ -138,9 +138,20 @@ def history(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
     *,
-    limit: Annotated[int, Parameter(help="How many audits.")] = 20,
+    limit: Annotated[int, Parameter(help="How many lines.")] = 20,
+    each: Annotated[
+        bool,
+        Parameter(
+            name="--all",
+            negative="",
+            show_default=False,
+            help="A line for every audit. Default: one for all without new rows that follow each "
+            "other.",
+        ),
+    ] = False,
     json: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Print one JSON object an audit.")
+        bool,
+        Parameter(negative="", show_default=False, help="Print one JSON object an audit: each."),
     ] = False,
 ) -> None:
     """Print past audits, newest first.
@@ -148,7 +159,7 @@ def history(
     Example: `poisonwatch history my-audit/audit.yaml --limit 10`
     """
     if limit < 1:
-        raise InputError(f"--limit is {limit}: ask for at least one audit")
+        raise InputError(f"--limit is {limit}: ask for at least one line")
     from poisonwatch.concealment import conceal_logs
     from poisonwatch.config_file import load_config
     from poisonwatch.flows.cli.history import (
@@ -176,6 +187,7 @@ def history(
             expected = expect(connection, settings.name, settings.schedule, at)
             mutes = list_active_mutes(connection, settings.name, at)
         tell_liveness(find_liveness(ledger, settings.name, expected, at), json)
-        print_history(build_history_lines(ledger, settings, tracked, limit), json)
+        lines = build_history_lines(ledger, settings, tracked, limit, each=each or json)
+        print_history(lines, json)
     if not json:
         tell_muted(mutes)

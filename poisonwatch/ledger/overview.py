@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 
 from poisonwatch.errors import InputError
 from poisonwatch.flags import SEVERITIES
+from poisonwatch.ledger.audit_lines import AuditLine, list_audit_lines, list_audits_of
 from poisonwatch.ledger.history import (
     COMMITTED_STATES,
     HAD_ROWS,
@@ -84,12 +85,15 @@ class AuditTotals:
 @dataclass(frozen=True, slots=True)
 class ListedAudit:
     """An audit in the list; `severity` is the highest of its flags ("" without flags), `undecided`
-    how many of them wait for a decision.
+    how many of them wait for a decision. Where it stands for others that no row waited for, either,
+    `line` says which, and `newest` names the last of them: id, and when it began.
     """
 
     past: PastAudit
     severity: str
     undecided: int
+    line: AuditLine | None = None
+    newest: Sequence[tuple[str, str]] = ()
 
 
 @retried
@@ -117,6 +121,34 @@ def list_audits(
     """The `page`th `size` audits, newest first, and how many there are in all."""
     where = _build_conditions(wanted)
     past = list_past_audits(ledger, limit=size, offset=(page - 1) * size, where=where)
+    counted = select(func.count()).select_from(audits).where(*where)
+    with ledger.read() as connection:
+        total = connection.execute(counted).scalar_one()
+    return _look_at_flags(ledger, past), total
+
+
+@retried
+def list_lines(
+    ledger: Ledger, wanted: AuditFilter, page: int = 1, size: int = 50
+) -> tuple[list[ListedAudit], int]:
+    """The same with a line for audits that follow each other and that no row waited for, of which
+    at most `size` are named: the `page`th `size` lines, and how many there are in all.
+    """
+    where = _build_conditions(wanted)
+    lines, total = list_audit_lines(ledger, where, limit=size, offset=(page - 1) * size)
+    listed = []
+    for audit, line in zip(
+        _look_at_flags(ledger, [line.newest for line in lines]), lines, strict=True
+    ):
+        if line.is_collapsed:
+            newest = list_audits_of(ledger, line, where, limit=size)
+            listed.append(replace(audit, line=line, newest=newest))
+        else:
+            listed.append(audit)
+    return listed, total
+
+
+def _look_at_flags(ledger: Ledger, past: Sequence[PastAudit]) -> list[ListedAudit]:
     numbers = [audit.number for audit in past]
     undecided = count_undecided(ledger, numbers)
     severities = _find_highest_severities(ledger, numbers)
@@ -124,9 +156,7 @@ def list_audits(
     for audit in past:
         severity = severities.get(audit.number, "")
         listed.append(ListedAudit(audit, severity, undecided.get(audit.number, 0)))
-    counted = select(func.count()).select_from(audits).where(*where)
-    with ledger.read() as connection:
-        return listed, connection.execute(counted).scalar_one()
+    return listed
 
 
 @retried

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from audits import write_audit
 from browsing import ME, asking, audit_page, flags, groups
+from prunable import leave, leave_line
 from starlette.testclient import TestClient
 
 from poisonwatch.config_file import load_config
@@ -59,6 +60,35 @@ def test_the_overview_counts_what_the_audit_counted(client: TestClient, config: 
         "/triage?state=odd",
     ):
         assert client.get(wrong).status_code == 400
+
+
+def test_audits_without_new_rows_are_one_line_that_opens(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leads to the page of each, as far as there is room, and to a list of all."""
+    config = write_audit(tmp_path, tiny_folder)
+    monkeypatch.setattr("poisonwatch.dashboards.audits.LINES_PER_PAGE", 3)
+    with Ledger.at(load_config(config).state) as ledger:
+        leave(ledger, tmp_path, "with-rows")
+        for number in range(5):
+            leave_line(ledger, tmp_path, f"{number:08x}")
+        leave_line(ledger, tmp_path, "alone", name="another")
+        leave(ledger, tmp_path, "newest")
+    with asking(config) as client:
+        page = client.get("/?name=tiny").text
+        assert "<dt>audits</dt><dd>7</dd>" in page
+        assert "1 to 3 of 3 lines" in page
+        assert "<summary>5 audits without new rows, " in page
+        for id in ("newest", "00000004", "00000002", "with-rows"):
+            assert f'href="/audits/{id}"' in page
+        assert "2 earlier ones" in page
+        assert 'href="/audits/00000001"' not in page
+        every = client.get("/?each=yes&name=tiny&page=2").text
+        assert "4 to 6 of 7 audits" in every
+        assert 'href="/audits/00000001"' in every
+        assert 'href="/?name=tiny"' in every
+        # of several names, it names none
+        assert "<summary>6 audits without new rows, " in client.get("/").text
 
 
 def test_an_audit_s_page_leads_to_its_report_and_back(client: TestClient, config: Path) -> None:

@@ -1,7 +1,9 @@
-"""Audits of made-up rows that left run directories as real ones do: sealed, with operators."""
+"""Audits of made-up rows, and drills, that left run directories as real ones do: sealed, those of
+audits with operators.
+"""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from audits import benign
@@ -11,7 +13,13 @@ from poisonwatch.keep_config import KeepConfig
 from poisonwatch.ledger.audits import commit_audit, open_audit, record_nothing_new
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.checksums import write_checksums
-from poisonwatch.run_directory.layout import OPERATORS_FILE, SETTINGS_FILE, SUMMARY_FILE
+from poisonwatch.run_directory.layout import (
+    DRILL_FILE,
+    OPERATORS_FILE,
+    RUNS_FOLDER,
+    SETTINGS_FILE,
+    SUMMARY_FILE,
+)
 
 SIZE = 1000  # bytes of operators
 LAST_ONE = KeepConfig(days=0, audits=1, operators=1)
@@ -42,6 +50,7 @@ def leave(
         summary = {
             "audit_id": audit_id,
             "name": NAME,
+            "created": "2026-01-01T00:00:00+00:00",
             "counts": {"pulled": 2, "new": 2, "flagged": int(flagged), "rejected": 0},
             "panels": [],
             "stages": [],
@@ -64,10 +73,34 @@ def leave(
     return run_dir
 
 
-def leave_line(ledger: Ledger, folder: Path, audit_id: str) -> Path:
+def leave_line(
+    ledger: Ledger,
+    folder: Path,
+    audit_id: str,
+    name: str = NAME,
+    owed: Sequence[str] = (),
+) -> Path:
     """An audit without new rows: where its run directory would be."""
     run_dir = folder / "runs" / audit_id
-    summary = {"audit_id": audit_id, "name": NAME, "nothing_new": True}
-    with ledger.lock(NAME):
-        record_nothing_new(ledger, summary, ONE, run_dir)
+    summary = {
+        "audit_id": audit_id,
+        "name": name,
+        "counts": {"pulled": 0, "new": 0, "flagged": 0, "rejected": 0},
+        "panels": [],
+        "stages": [],
+        "nothing_new": True,
+    }
+    with ledger.lock(name):
+        record_nothing_new(ledger, summary, ONE, run_dir, owed)
+    return run_dir
+
+
+def leave_drill(folder: Path, drill_id: str, created: str, name: str = NAME) -> Path:
+    """A drill that began then, an ISO time: its run directory."""
+    run_dir = folder / RUNS_FOLDER / f"drill-{drill_id}"
+    run_dir.mkdir(parents=True)
+    report = {"drill_id": drill_id, "name": name, "created": created}
+    (run_dir / SETTINGS_FILE).write_text("seed: 7\n")
+    (run_dir / DRILL_FILE).write_text(json.dumps(report))
+    write_checksums(run_dir)
     return run_dir

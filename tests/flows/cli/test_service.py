@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from audits import benign, write_audit
 from ledgers import append
+from prunable import leave_line
 from servers import free_port, http_receiver, mlflow_server, mlflow_store
 from sqlalchemy import update
 
@@ -71,6 +72,33 @@ def test_history_lists_audits_newest_first(
         < shown.index(str(first.summary["audit_id"]))
     )
     assert run("history", str(config), "--limit", "0") == 2
+
+
+def test_audits_without_new_rows_are_one_line(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between those with rows, and as one of --limit; --all has a line for each, --json an object.
+    What somebody is not told of yet is said.
+    """
+    config = write_audit(tmp_path, tiny_folder, tracking=mlflow_store(tmp_path / "tracking"))
+    settings = load_config(config)
+    audit_inline(settings, tmp_path / "one")
+    with Ledger.at(settings.state) as ledger:
+        for id in ("quiet-1", "quiet-2", "quiet-3"):
+            leave_line(ledger, tmp_path, id, owed=[MLFLOW] if id == "quiet-2" else ())
+    append(tmp_path / "rows.jsonl", benign(12, start=500))
+    newest = audit_inline(settings, tmp_path / "two").summary["audit_id"]
+    capsys.readouterr()
+    assert run("history", str(config), "--limit", "2") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert newest in shown[-2]
+    assert shown[-1].startswith("3 audits without new rows, ")
+    assert shown[-1].endswith("; owed to mlflow")
+    assert run("history", str(config), "--all") == 0
+    every = capsys.readouterr().out
+    assert all(id in every for id in ("quiet-1", "quiet-2", "quiet-3"))
+    assert "without new rows" not in every
+    assert len(history(capsys, config)) == 5
 
 
 def test_a_clock_that_is_set_back_changes_no_order(
