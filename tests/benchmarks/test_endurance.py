@@ -3,11 +3,12 @@
 import http.client
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from endurance import build_table, choose_fault, find_wrong, list_missing, read_rounds
-from endurance_accounts import MUST_BE_NOTHING
+from endurance_accounts import MUST_BE_NOTHING, is_report_missing
 from endurance_faults import list_faults
 from endurance_site import Gateway
 from servers import free_port, http_receiver
@@ -72,6 +73,18 @@ def test_what_is_lost_or_silent_is_found(changes: dict[str, Any]) -> None:
     assert find_wrong(make_line()) == []
     (wrong,) = find_wrong(make_line(**changes))
     assert wrong in build_table([make_line(**changes)])
+
+
+def test_a_report_is_missing_where_the_audit_does_not_say_that_it_could_not_be_written(
+    tmp_path: Path,
+) -> None:
+    """A full disk costs no verdict, and is told."""
+    failure = {"part": "report.html", "outcome": "not written", "why": "No space left on device"}
+    audit = SimpleNamespace(run_dir=tmp_path, summary={"failures": [failure]})
+    silent = SimpleNamespace(run_dir=tmp_path, summary={})
+    assert (is_report_missing(audit), is_report_missing(silent)) == (False, True)
+    (tmp_path / "report.html").touch()
+    assert not is_report_missing(silent)
 
 
 def test_a_campaign_that_has_not_begun_has_no_rounds(tmp_path: Path) -> None:
