@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from poisonwatch.errors import ConfigError, OperationError
+from poisonwatch.ledger.file_faults import say_what_to_do
 from poisonwatch.ledger.tables import metadata
 from poisonwatch.permissions import make_private_file, make_private_folder
 from poisonwatch.sources.sql import parse_database_url
@@ -120,9 +121,14 @@ def make_lasting_engine(engine: Engine) -> Engine:
 
 def describe_failure(url: str, error: BaseException) -> str:
     """That the database at a URL cannot be used, and why, without what must not be shown."""
-    # The driver's own words: SQLAlchemy's repeat the statement.
+    return f"{conceal(url, url)} cannot be used ({explain(url, error)})"
+
+
+def explain(url: str, error: BaseException) -> str:
+    """Why the database at a URL failed, and what to do about its file, where it is one."""
+    # The driver's own words: SQLAlchemy's repeat statement and values, which hold rows.
     cause = Secrets(servers=[url]).conceal_error(getattr(error, "orig", None) or error)
-    return f"{conceal(url, url)} cannot be used ({cause})"
+    return f"{cause}{say_what_to_do(url, error)}"
 
 
 def _set_up_sqlite(engine: Engine, wait_s: float) -> None:

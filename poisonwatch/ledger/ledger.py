@@ -37,7 +37,7 @@ from poisonwatch.atomic import get_part_path
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.claims import unclaim
-from poisonwatch.ledger.database import LOCK_WAIT_S, connect_database
+from poisonwatch.ledger.database import LOCK_WAIT_S, connect_database, explain
 from poisonwatch.ledger.locks import (
     find_unreturned,
     give_back,
@@ -55,8 +55,8 @@ from poisonwatch.ledger.versions import Version as Version
 from poisonwatch.ledger.versions import find_covering_versions as find_covering_versions
 from poisonwatch.ledger.versions import find_or_add_version as find_or_add_version
 from poisonwatch.sources.sql import parse_database_url
-from poisonwatch.text.secrets import Secrets, conceal
-from poisonwatch.text.sqlite_files import find_sqlite_file
+from poisonwatch.text.secrets import conceal
+from poisonwatch.text.sqlite_files import find_sqlite_file, is_made
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -174,10 +174,9 @@ class Ledger:
         try:
             yield ledger
         except SQLAlchemyError as error:
-            # SQLAlchemy's own words repeat statement and values, which hold rows.
-            cause = Secrets(servers=[url]).conceal_error(getattr(error, "orig", None) or error)
+            failed = f"the ledger at {conceal(url, url)} failed: {explain(url, error)}"
             # Not chained: whoever logs it would log the statement.
-            raise OperationError(f"the ledger at {conceal(url, url)} failed: {cause}") from None
+            raise OperationError(failed) from None
         finally:
             ledger.engine.dispose()
 
@@ -191,8 +190,7 @@ class Ledger:
         """
         address = parse_database_url(url, "state")
         is_sqlite = address.get_backend_name() == "sqlite"
-        file = find_sqlite_file(address.database) or Path()
-        if is_sqlite and not file.is_file():
+        if is_sqlite and not is_made(find_sqlite_file(address.database) or Path()):
             raise InputError(
                 f"there is no ledger at {conceal(url, url)}: no audit has run; "
                 "run `poisonwatch audit` first"

@@ -31,7 +31,7 @@ from poisonwatch.permissions import make_private_file
 from poisonwatch.source_config import READING_RULES
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.secrets import conceal
-from poisonwatch.text.sqlite_files import find_sqlite_file
+from poisonwatch.text.sqlite_files import find_sqlite_file, is_made
 
 # A migration writes the file anew in the worst case, and into its log first; a copy lies beside.
 ROOM_FACTOR = 3
@@ -82,7 +82,7 @@ def plan_ledger_upgrade(config: AuditConfig) -> LedgerUpgrade:
     """
     shown = conceal(config.state, config.state)
     file = find_ledger_file(config)
-    if file is not None and not file.is_file():
+    if file is not None and not is_made(file):
         raise InputError(
             f"there is no ledger at {shown}: nothing to upgrade; `poisonwatch audit` makes one"
         )

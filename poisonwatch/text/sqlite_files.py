@@ -34,3 +34,10 @@ def find_sqlite_file(database: str | None) -> Path | None:
     if place in ("", MEMORY):
         return None
     return Path(place)
+
+
+def is_made(path: Path) -> bool:
+    """Whether something is where a file of SQLite should be, be it one that cannot be used. A file
+    of no bytes is none: its maker was killed, or its disk full.
+    """
+    return path.exists() and (not path.is_file() or path.stat().st_size > 0)

@@ -1,0 +1,46 @@
+"""What to do about a ledger's file that SQLite cannot use, by the code of its error."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from poisonwatch.sources.sql import parse_database_url
+from poisonwatch.text.sqlite_files import find_sqlite_file
+
+# Less than SQLite needs beside a ledger: 32 KiB that its processes share, and its log.
+LEAST_FREE = 256 * 1024
+DAMAGED = "the file is damaged: put it back from a backup, then `poisonwatch verify` checks it"
+WHAT_TO_DO = {
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+    sqlite3.SQLITE_CANTOPEN: "check the path and its permissions and run again",
+    sqlite3.SQLITE_PERM: "check its permissions and run again",
+    sqlite3.SQLITE_READONLY: "it and its folder must be writable: see to that and run again",
+    sqlite3.SQLITE_BUSY: "another process has it: end that, or wait for it, and run again",
+    sqlite3.SQLITE_IOERR: "check its disk and run again",
+}
+
+
+def say_what_to_do(url: str, error: BaseException) -> str:
+    """What helps, with a colon before it; nothing where SQLite's driver raised no such error."""
+    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None)
+    if code is None:
+        return ""
+    # The low byte is the kind.
+    kind = code & 0xFF
+    path = find_sqlite_file(parse_database_url(url, "state").database)
+    # Where its log or the memory that processes share cannot be made longer it speaks of I/O.
+    is_full = kind == sqlite3.SQLITE_IOERR and path is not None and _is_full(path.parent)
+    if kind == sqlite3.SQLITE_FULL or is_full:
+        return ": its disk is full: free space and run again"
+    if kind == sqlite3.SQLITE_CANTOPEN and path is not None and path.is_dir():
+        return ": it is a folder: name a file in `state`"
+    return f": {WHAT_TO_DO[kind]}" if kind in WHAT_TO_DO else ""
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < LEAST_FREE
