@@ -11,6 +11,7 @@ there is never a release without it.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select, update
 
-from poisonwatch.atomic import get_part_path, sync_folder, sync_tree
+from poisonwatch.atomic import DISK_ERRORS, get_part_path, sync_folder, sync_tree
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.records import append_record, lock_chain
@@ -120,7 +121,8 @@ def get_held_back_path(folder: Path) -> Path:
 @contextmanager
 def _open_parts(folder: Path) -> Iterator[ReleaseFolders]:
     """Two empty folders to write into, which are gone when the block ends, unless they were moved
-    into place. Raises InputError where a release is there.
+    into place. Raises InputError where a release is there, OperationError where the disk is full or
+    read-only.
     """
     parts = ReleaseFolders(get_part_path(folder), get_part_path(get_held_back_path(folder)))
     _clear_left_overs(folder, parts)
@@ -128,6 +130,13 @@ def _open_parts(folder: Path) -> Iterator[ReleaseFolders]:
         for part in (parts.clean, parts.held):
             make_private_folder(part)
         yield parts
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise OperationError(
+            f"the release {folder} cannot be written: {os.strerror(error.errno)}; nothing was "
+            "released: free space or choose another --out"
+        ) from error
     finally:
         for part in (parts.clean, parts.held):
             shutil.rmtree(part, ignore_errors=True)

@@ -1,11 +1,9 @@
 """A ledger's file that SQLite cannot use: one line with what to do, and nothing of it is lost."""
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from full_disks import fill, small_disk
 from ledgers import covered_ledger, statuses
 
 from poisonwatch.errors import InputError, OperationError
@@ -28,30 +26,6 @@ def made(tmp_path: Path) -> bytes:
         path = find_sqlite_file(ledger.engine.url.database)
     assert path is not None
     return path.read_bytes()
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
-    with suppress(FileNotFoundError):
-        if subprocess.run(mount, check=False, capture_output=True).returncode == 0:
-            yield folder
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-            return
-    pytest.skip("no file system may be made here")
-
-
-def fill(folder: Path) -> Path:
-    """Leave nothing free; returns what is to be removed again."""
-    filler = folder / "filler"
-    with suppress(OSError), filler.open("wb") as file:
-        while True:
-            file.write(bytes(4096))
-            file.flush()
-    return filler
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.02, 0])
@@ -94,19 +68,20 @@ def test_a_file_of_no_bytes_is_no_ledger_yet(tmp_path: Path) -> None:
         assert statuses(ledger) == {}
 
 
-def test_a_full_disk_is_said_so_and_with_room_again_all_is_there(disk: Path, made: bytes) -> None:
+def test_a_full_disk_is_said_so_and_with_room_again_all_is_there(
+    tmp_path: Path, made: bytes
+) -> None:
     """Also where SQLite, which has no room for what its processes share, speaks of I/O."""
-    url = get_url(disk / "ledger.db")
-    (disk / "ledger.db").write_bytes(made)
-    filler = fill(disk)
-    with (
-        pytest.raises(OperationError, match="disk is full: free space and run again"),
-        Ledger.existing(url),
-    ):
-        pass
-    filler.unlink()
-    with Ledger.existing(url) as ledger:
-        assert statuses(ledger) == HELD
+    with small_disk(tmp_path / "disk") as disk:
+        url = get_url(disk / "ledger.db")
+        (disk / "ledger.db").write_bytes(made)
+        filler = fill(disk)
+        full = pytest.raises(OperationError, match="disk is full: free space and run again")
+        with full, Ledger.existing(url):
+            pass
+        filler.unlink()
+        with Ledger.existing(url) as ledger:
+            assert statuses(ledger) == HELD
 
 
 def test_what_no_file_raised_has_no_advice() -> None:

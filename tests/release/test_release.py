@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from audits import benign
+from full_disks import fill, small_disk
 from ledgers import NAME, covered_ledger, pull, statuses
 from releases import dump_lines, lines, manifest, released
 from sqlalchemy import select, update
 
-from poisonwatch.errors import InputError
+from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import decisions, rows
@@ -198,3 +199,15 @@ def test_what_another_release_held_back_is_never_written_over(
     with pytest.raises(InputError, match=r"out\.held-back already exists"):
         write_release(ledger, NAME, tmp_path / "out")
     assert (tmp_path / "out.held-back" / "quarantine.jsonl").read_bytes() == before
+
+
+def test_a_full_disk_releases_nothing_and_leaves_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    """With room again the release comes about."""
+    before = statuses(ledger)
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        filler = fill(disk)
+        with pytest.raises(OperationError, match="No space left on device; nothing was released"):
+            write_release(ledger, NAME, disk / "out")
+        assert list(disk.iterdir()) == [filler]
+        assert statuses(ledger) == before
+    assert write_release(ledger, NAME, tmp_path / "out").clean == before["clean"]

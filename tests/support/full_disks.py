@@ -1,0 +1,34 @@
+"""File systems of a few MiB, for tests that fill them."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
+    """A file system of its own at a new folder; skips the test where none may be made."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    try:
+        is_made = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        is_made = False
+    if not is_made:
+        pytest.skip("no file system may be made here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave nothing free; returns the file that is to be removed again."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
