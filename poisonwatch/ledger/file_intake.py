@@ -29,8 +29,8 @@ from poisonwatch.ledger.ledger import (
 from poisonwatch.ledger.placed_rows import remember_last_bytes
 from poisonwatch.ledger.pull_records import PlaceDigest, describe_file
 from poisonwatch.ledger.records import lock_chain
-from poisonwatch.ledger.shapes import find_or_add_shape, load_format
-from poisonwatch.ledger.tables import files, places, rows, shapes
+from poisonwatch.ledger.shapes import ShapeTable, load_format
+from poisonwatch.ledger.tables import files, places, rows
 from poisonwatch.ledger.variants import KnownRow, VariantKey, VariantTable, hash_raw
 from poisonwatch.progress import Progress
 from poisonwatch.source_config import SourceConfig
@@ -77,7 +77,8 @@ _Placed = tuple[int, int | None]
 
 class FileIngest:
     """One file on its way into the ledger. `read_settings` are the settings that say how its rows
-    are read, as JSON; `known` is the file as the ledger has it, None where it is new.
+    are read, as JSON; `known` is the file as the ledger has it, None where it is new. Files of one
+    transaction share its `shapes`.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class FileIngest:
         source: SourceConfig,
         read_settings: str,
         known: Row[Any] | None,
+        shapes: ShapeTable,
     ) -> None:
         self.connection, self.file, self.source = connection, file, source
+        self.shapes = shapes
         self.audit, self.read_settings, self.known = audit, read_settings, known
         self.cursor: str | None = None
         # Read in another way, rows that were read before are others: all are read anew.
@@ -107,7 +110,7 @@ class FileIngest:
     @cached_property
     def variants(self) -> VariantTable:
         """Known once the first row is read."""
-        return VariantTable(self.connection, self.file.schema, self._find_or_add_shape)
+        return VariantTable(self.connection, self.shapes, self.file.schema, self._find_or_add_shape)
 
     def run(self, stats: IngestStats, progress: Progress) -> FileReading:
         """Read the file and write what is new; returns what was read."""
@@ -135,7 +138,8 @@ class FileIngest:
     def _finish(self, number: int, start: int, total: int, shape: int | None) -> None:
         """The file is read from `start` on, has `total` rows, and they were read by this shape."""
         beyond = (places.c.file == number) & (places.c.position >= total)
-        if self.connection.execute(select(exists().where(beyond))).scalar_one():
+        # A new file has no other places than those that were just written.
+        if self.known is not None and self._is_any_place(beyond):
             self._remove_places(beyond)
         # Once all places are written: a row may have moved to any of them.
         self._link_edits()
@@ -149,8 +153,9 @@ class FileIngest:
             "shape": shape,
         }
         self.connection.execute(update(files).where(files.c.file == number).values(values))
-        of_shape = select(shapes.c.digest).where(shapes.c.shape == shape)
-        digest = self.connection.execute(of_shape).scalar_one_or_none()
+        digest = None
+        if shape is not None:
+            digest = self.shapes.digest(shape)
         said = describe_file({**values, "shape": digest})
         places_read = {"from": start, "places": self.digest.hexdigest()}
         self.entry = {"name": self.file.name, **said, **places_read}
@@ -285,7 +290,9 @@ class FileIngest:
         insert_all(self.connection, places, values)
 
     def _find_placed(self, number: int, first: int, last: int) -> dict[int, _Placed]:
-        """What stands at the positions of a file from `first` to `last`."""
+        """What stood at the positions of a file from `first` to `last` before it was read."""
+        if self.known is None:
+            return {}
         span = places.c.position.between(first, last)
         columns = places.c.position, places.c.row, places.c.variant
         query = select(*columns).where(places.c.file == number, span)
@@ -304,6 +311,9 @@ class FileIngest:
                 found[bytes(id)] = KnownRow(row, bytes(digest), shape)
         return found
 
+    def _is_any_place(self, which: ColumnElement[bool]) -> bool:
+        return bool(self.connection.execute(select(exists().where(which))).scalar_one())
+
     def _delete_places(self, number: int, positions: Sequence[int]) -> None:
         for some in batched(positions, VALUES_PER_STATEMENT):
             self._remove_places((places.c.file == number) & places.c.position.in_(some))
@@ -316,7 +326,7 @@ class FileIngest:
         self.connection.execute(delete(places).where(which))
 
     def _find_or_add_shape(self) -> int:
-        return find_or_add_shape(self.connection, self.format, self.file.schema)
+        return self.shapes.find_or_add(self.format, self.file.schema)
 
     def _link_edits(self) -> None:
         """A new row replaces what was in its place before, unless that only moved."""

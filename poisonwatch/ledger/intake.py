@@ -37,6 +37,7 @@ from poisonwatch.ledger.pull_records import (
     read_recorded_files,
 )
 from poisonwatch.ledger.records import sign_record
+from poisonwatch.ledger.shapes import ShapeTable
 from poisonwatch.ledger.tables import files
 from poisonwatch.ledger.transactions import is_given_up, retried
 from poisonwatch.progress import Progress, silent
@@ -187,6 +188,7 @@ class _FileGroup:
         self.connection, self.audit, self.source = connection, audit, source
         self.stats, self.progress = stats, progress
         self.readings: list[FileReading] = []
+        self._shapes = ShapeTable(connection)
         # What goes on record of files that changed.
         self.entries: list[dict[str, Any]] = []
         # What ended it, once some files were in.
@@ -224,6 +226,7 @@ class _FileGroup:
             source=settled,
             read_settings=read_settings,
             known=known,
+            shapes=self._shapes,
         )
         # Until something is to be kept, an error takes the transaction with it.
         is_first = not self.readings
@@ -232,14 +235,16 @@ class _FileGroup:
         self._rows += reading.rows
         self._has_locked |= incoming.has_locked
         self.readings.append(reading)
-        recorded = self._recorded.get((self.audit, file.name), RecordedFile())
         # A file that was opened may be as it was.
-        if recorded.is_changed_by(incoming.entry):
+        if known is None or self._recorded_file(file.name).is_changed_by(incoming.entry):
             self.entries.append(incoming.entry)
+
+    def _recorded_file(self, name: str) -> RecordedFile:
+        return self._recorded.get((self.audit, name), RecordedFile())
 
     @cached_property
     def _recorded(self) -> Mapping[tuple[str, str], RecordedFile]:
-        """The files as the chain has them: looked up once a file was opened."""
+        """The files as the chain has them: looked up once a known file was opened."""
         return read_recorded_files(self.connection, self.audit)
 
 

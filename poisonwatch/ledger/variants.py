@@ -13,7 +13,8 @@ from sqlalchemy import Connection, func, select
 
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched, insert_all, now
 from poisonwatch.ledger.row_bytes import describe_columns
-from poisonwatch.ledger.tables import shapes, variants
+from poisonwatch.ledger.shapes import ShapeTable
+from poisonwatch.ledger.tables import variants
 
 VARIANTS_LOCK_NUMBER = 0x76617269616E74  # PostgreSQL's advisory lock of whoever adds variants
 
@@ -32,10 +33,11 @@ class KnownRow(NamedTuple):
 @dataclass(slots=True)
 class VariantTable:
     """The variants of rows that a file with this Arrow `schema` holds. `find_shape` gives the
-    number of its shape.
+    number of its shape among the `shapes`.
     """
 
     connection: Connection
+    shapes: ShapeTable
     schema: bytes | None
     find_shape: Callable[[], int]
     added: int = 0
@@ -96,9 +98,7 @@ class VariantTable:
     def _is_same(self, shape: int) -> bool:
         """Whether the columns of a shape are those of this file."""
         if shape not in self._has_same_columns:
-            query = select(shapes.c.schema).where(shapes.c.shape == shape)
-            schema = self.connection.execute(query).scalar_one()
-            same = describe_columns(schema) == describe_columns(self.schema)
+            same = describe_columns(self.shapes.schema(shape)) == describe_columns(self.schema)
             self._has_same_columns[shape] = same
         return self._has_same_columns[shape]
 

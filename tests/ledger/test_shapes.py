@@ -9,7 +9,7 @@ from ledgers import append, pull, waiting
 
 from poisonwatch.formats.format import Format
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.shapes import find_or_add_shape, load_format
+from poisonwatch.ledger.shapes import ShapeTable, load_format
 
 
 @pytest.fixture
@@ -22,10 +22,13 @@ def test_a_shape_has_one_number_and_gives_its_format_back(ledger: Ledger) -> Non
     """Another schema is another shape; where no row could be read there is no format."""
     format = Format("prompt", {"prompt": "question"}, seen=("prompt",))
     with ledger.write() as connection:
-        number = find_or_add_shape(connection, format, None)
-        assert find_or_add_shape(connection, format, None) == number
-        other = find_or_add_shape(connection, format, b"schema")
-        nothing = find_or_add_shape(connection, None, None)
+        number = ShapeTable(connection).find_or_add(format, None)
+        table = ShapeTable(connection)
+        assert table.find_or_add(format, None) == table.find_or_add(format, None) == number
+        other = table.find_or_add(format, b"schema")
+        nothing = table.find_or_add(None, None)
+        assert (table.schema(number), table.schema(other)) == (None, b"schema")
+        assert len({table.digest(shape) for shape in (number, other, nothing)}) == 3
         assert len({number, other, nothing}) == 3
         assert load_format(connection, number) == load_format(connection, other) == format
         assert load_format(connection, nothing) is None
