@@ -28,3 +28,5 @@ class KeepConfig(Section):
     """
     released: bool = True
     """Audits stay that a release leans on; false: their run directories may go, too."""
+    drills: int = Field(3, ge=1)
+    """Last drills that stay, however old they are: their run directories and MLflow runs."""

@@ -1,6 +1,8 @@
 """What of past audits may go: found, and removed."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 from prefect import task
 
@@ -10,9 +12,11 @@ from poisonwatch.integrations.mlflow.prune import (
     RunTotals,
     find_champions,
     find_latest_good,
+    list_drills,
     prune_runs,
 )
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.pruning.drills import DrillPruning, plan_drill_pruning, remove_drills
 from poisonwatch.pruning.plan import PruningPlan, plan_pruning
 from poisonwatch.pruning.remove import carry_out
 from poisonwatch.tasks.options import PLAIN
@@ -20,9 +24,12 @@ from poisonwatch.tasks.options import PLAIN
 
 @dataclass(frozen=True, slots=True)
 class PruneOutcome:
-    """What goes, or went, of past audits; `failures` tell in a line each what could not."""
+    """What goes, or went, of past audits and drills; `failures` tell in a line each what could
+    not.
+    """
 
     plan: PruningPlan
+    drills: DrillPruning
     runs: RunTotals
     failures: list[str]
 
@@ -38,19 +45,24 @@ def prune(ledger: Ledger, config: AuditConfig, remove: bool = True) -> PruneOutc
     failures: list[str] = []
     latest = find_latest_good(ledger, config.name)
     champions = set() if latest is None else {latest}
+    tracked: dict[str, datetime] = {}
     is_reached = True
     try:
         champions |= find_champions(config)
+        tracked = list_drills(config)
     except OperationError as error:
         is_reached = False
         failures.append(str(error))
     plan = plan_pruning(ledger, config.name, config.keep, champions)
+    beside = None if config.replay.folder is None else Path(config.replay.folder)
+    drills = plan_drill_pruning(beside, config.name, config.keep, tracked)
     if remove:
         failures += carry_out(ledger, plan, config.keep)
+        failures += remove_drills(drills)
     runs = RunTotals(0, 0)
     try:
         if is_reached:
-            runs = prune_runs(config, plan.audit_ids, delete=remove)
+            runs = prune_runs(config, plan.audit_ids | drills.drill_ids, delete=remove)
     except OperationError as error:
         failures.append(str(error))
-    return PruneOutcome(plan, runs, failures)
+    return PruneOutcome(plan, drills, runs, failures)

@@ -4,6 +4,7 @@ The docstring of a command is its help: what it does, and an example that runs.
 """
 
 import json as json_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ def prune(
         bool, Parameter(negative="", show_default=False, help="Print one JSON object.")
     ] = False,
 ) -> int:
-    """Remove run directories, operators and MLflow runs that past audits left.
+    """Remove run directories, operators and MLflow runs that past audits and drills left.
 
     Without --yes nothing is removed: it is said what would go by `keep` in the audit file, and why
     the rest stays. Decisions, flags, results, releases and the chain of records always stay; what
@@ -56,14 +57,22 @@ def _describe(outcome: "PruneOutcome", removed: bool) -> dict[str, Any]:
     for removal in outcome.plan.removals:
         named = {"audit_id": removal.audit_id, "part": removal.part, "path": str(removal.path)}
         removals.append({**named, "bytes": removal.bytes})
+    drills = []
+    for gone in outcome.drills.removals:
+        drills.append({"drill_id": gone.drill_id, "path": str(gone.path), "bytes": gone.bytes})
     return {
         "removed": removed,
         "removals": removals,
-        "leftovers": [str(path) for path in outcome.plan.leftovers],
+        "leftovers": [str(path) for path in _list_leftovers(outcome)],
+        "drills": {"removals": drills, "kept": dict(outcome.drills.kept)},
         "mlflow_runs": {"runs": outcome.runs.runs, "bytes": outcome.runs.bytes},
         "kept": dict(outcome.plan.kept),
         "failures": outcome.failures,
     }
+
+
+def _list_leftovers(outcome: "PruneOutcome") -> list[Path]:
+    return [*outcome.plan.leftovers, *outcome.drills.leftovers]
 
 
 def _print_outcome(outcome: "PruneOutcome", removed: bool) -> None:
@@ -72,27 +81,39 @@ def _print_outcome(outcome: "PruneOutcome", removed: bool) -> None:
     from poisonwatch.text.display import make_visible
     from poisonwatch.text.words import plural
 
-    plan = outcome.plan
-    for removal in plan.removals[:SHOWN]:
+    plan, drills = outcome.plan, outcome.drills
+    going = [*plan.removals, *drills.removals]
+    for removal in going[:SHOWN]:
         print(f"  {_format_size(removal.bytes):>9}  {make_visible(str(removal.path))}")
-    if len(plan.removals) > SHOWN:
-        print(f"  and {len(plan.removals) - SHOWN} more (--json names all)")
+    if len(going) > SHOWN:
+        print(f"  and {len(going) - SHOWN} more (--json names all)")
     run_dirs, run_bytes = plan.count(RUN_DIRECTORY)
     fitted, fitted_bytes = plan.count(OPERATORS)
     runs = outcome.runs
     goes = (
         f"{plural(run_dirs, 'run directory', 'run directories')} ({_format_size(run_bytes)})",
         f"operators of {plural(fitted, 'more audit')} ({_format_size(fitted_bytes)})",
+        f"{plural(len(drills.removals), 'drill')} "
+        f"({_format_size(sum(drill.bytes for drill in drills.removals))})",
         f"{plural(runs.runs, 'MLflow run')} ({_format_size(runs.bytes)})",
     )
     print(f"{'removed' if removed else 'would go'}: {', '.join(goes)}")
-    if plan.leftovers:
-        print(f"and {len(plan.leftovers)} that an earlier prune left half-removed")
-    stay = ", ".join(f"{count} {reason}" for reason, count in plan.kept.items())
-    total = sum(plan.kept.values())
-    print(f"stay: {plural(total, 'run directory', 'run directories')}{': ' * bool(stay)}{stay}")
+    if leftovers := _list_leftovers(outcome):
+        print(f"and {len(leftovers)} that an earlier prune left half-removed")
+    print(f"stay: {_tell_kept(plan.kept, 'run directory', 'run directories')}")
+    if drills.kept:
+        print(f"stay: {_tell_kept(drills.kept, 'drill', 'drills')}")
     if not removed:
         print("nothing was removed: --yes does it")
+
+
+def _tell_kept(kept: Mapping[str, int], noun: str, nouns: str) -> str:
+    """How many stay, and why."""
+    from poisonwatch.text.words import plural
+
+    total = plural(sum(kept.values()), noun, nouns)
+    why = ", ".join(f"{count} {reason}" for reason, count in kept.items())
+    return f"{total}: {why}" if why else total
 
 
 def _format_size(size: int) -> str:

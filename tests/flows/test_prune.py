@@ -10,7 +10,8 @@ from audits import benign, write_audit
 from browsing import asking
 from ledgers import append
 from mlflow.entities import ViewType
-from servers import mlflow_store
+from prunable import leave_drill
+from servers import mlflow_store, postgres_server
 from tracking import client_of, runs_of
 
 from poisonwatch.config import AuditConfig
@@ -18,6 +19,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main
 from poisonwatch.flows.engine import AuditOutcome
+from poisonwatch.integrations.mlflow.runs import open_audit_run
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.verification.verify import Verification, verify_ledger
@@ -176,6 +178,31 @@ def test_what_was_pruned_is_told_wherever_it_is_missed(
     assert run_id in {run.info.run_id for run in deleted}
 
 
+def test_drills_go_too_and_the_last_one_stays(
+    year: Year, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their run directories and their MLflow runs; the dry run says so."""
+    folder = year.file.parent
+    drills = [
+        leave_drill(folder, f"drill-{number}", f"2025-01-0{number}T00:00:00+00:00")
+        for number in range(1, 6)
+    ]
+    for number in (1, 5):
+        open_audit_run(year.config, f"drill-{number}", "drill")
+    capsys.readouterr()
+    assert run("prune", str(year.file)) == 0
+    shown = capsys.readouterr().out
+    assert "2 drills (" in shown
+    assert "stay: 3 drills: 3 among the last" in shown
+    assert run("prune", str(year.file), "--yes", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["drills"]
+    assert [gone["path"] for gone in told["removals"]] == [str(path) for path in drills[:2]]
+    assert told["kept"] == {"among the last": 3}
+    assert [path.is_dir() for path in drills] == [False, False, True, True, True]
+    left = runs_of(year.config, "drill")
+    assert [each.data.tags["poisonwatch.audit_id"] for each in left] == ["drill-5"]
+
+
 def test_an_audit_prunes_at_its_end_where_the_audit_file_says_so(
     year: Year, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,3 +219,25 @@ def test_an_audit_prunes_at_its_end_where_the_audit_file_says_so(
     assert outcome.summary["counts"]["new"] == 6
     assert len(outcome.warnings) == 1
     assert [path.run_dir.is_dir() for path in (year.old, year.new, outcome)] == [False, True, True]
+
+
+def test_a_ledger_in_postgresql_is_pruned_too(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An audit without new rows leaves a line, and what is old goes; the rest verifies."""
+    with postgres_server() as url:
+        settings = {"tracking": mlflow_store(tmp_path), "keep": LITTLE, "state": url, **QUIET}
+        file = write_audit(tmp_path, tiny_folder, rows=benign(24), **settings)
+        old, nothing = audit(file, "old"), audit(file, "nothing")
+        append(tmp_path / "rows.jsonl", benign(12, start=500))
+        year = Year(file, old, nothing, audit(file, "new"))
+        assert year.nothing.summary["nothing_new"]
+        assert run("prune", str(file), "--yes") == 0
+        assert [path.exists() for path in (old.run_dir, nothing.run_dir)] == [False, False]
+        assert year.new.run_dir.is_dir()
+        found = year.verify()
+        assert (found.is_whole, found.audits, found.run_dirs, found.pruned) == (True, 3, 1, 1)
+        capsys.readouterr()
+        assert run("history", str(file), "--json") == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["mlflow"] for line in lines] == ["finished", "no run", "pruned"]

@@ -23,8 +23,8 @@ from poisonwatch.run_directory.layout import OPERATORS_FILE
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+def ledger(url: str) -> Iterator[Ledger]:
+    with Ledger.at(url) as opened:
         yield opened
 
 

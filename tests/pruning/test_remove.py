@@ -23,9 +23,8 @@ from poisonwatch.run_directory.layout import OPERATORS_FILE
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
     """Three audits with run directories, of which one is to stay, and one without new rows."""
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
     with Ledger.at(url, signer=make_signer()) as opened:
         for name in ("a", "b", "c"):
             leave(opened, tmp_path, name)

@@ -1,13 +1,15 @@
-"""MLflow runs of audits of which nothing needs to stay: deleted with their artifacts.
+"""MLflow runs of audits and drills of which nothing needs to stay: deleted with their artifacts.
 
 What remains is each run's line in MLflow's database, marked as deleted, until `mlflow gc`.
 """
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.integrations.mlflow import registry
@@ -36,6 +38,7 @@ from poisonwatch.text.sqlite_files import find_sqlite_file
 
 RUNS_PER_PAGE = 1000
 AUDITS_PER_READ = 50
+AUDIT_ID = "poisonwatch.audit_id"  # tag of runs: an audit's id, or a drill's
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +76,32 @@ def find_champions(config: AuditConfig) -> set[str]:
         raise make_mlflow_error(config, "cannot be used", error) from None
 
 
+def list_drills(config: AuditConfig) -> dict[str, datetime]:
+    """When each drill of a name began, by its id, of those that have a run in MLflow. Raises
+    OperationError where the server cannot be used.
+    """
+    if not _has_store(config):
+        return {}
+    found: dict[str, datetime] = {}
+    try:
+        for run in _list_runs(make_mlflow_client(config), config.name, "drill"):
+            began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+            found[run.data.tags.get(AUDIT_ID, "")] = began
+    except UNAVAILABLE as error:
+        raise make_mlflow_error(config, "cannot be used", error) from None
+    return found
+
+
 def prune_runs(config: AuditConfig, audit_ids: Collection[str], delete: bool) -> RunTotals:
-    """The MLflow runs of these audits, which are deleted with their artifacts where `delete` says
-    so. Raises OperationError where the server cannot be used.
+    """The MLflow runs of these audits and drills, which are deleted with their artifacts where
+    `delete` says so. Raises OperationError where the server cannot be used.
     """
     if not audit_ids or not _has_store(config):
         return RunTotals(0, 0)
     count = total = 0
     try:
         client = make_mlflow_client(config)
-        for run in list(_list_runs(client, config.name, audit_ids)):
+        for run in _find_runs(client, config.name, audit_ids):
             count += 1
             with using_artifacts(run.info.artifact_uri):
                 total += _count_bytes(client, run.info.run_id)
@@ -96,6 +115,23 @@ def prune_runs(config: AuditConfig, audit_ids: Collection[str], delete: bool) ->
     return RunTotals(count, total)
 
 
+def _find_runs(client: MlflowClient, name: str, audit_ids: Collection[str]) -> list[Run]:
+    """The runs of these audits, and those of these drills, each after the runs inside it: what
+    breaks off is found again by its drill.
+    """
+    audits_and_drills: list[Run] = []
+    for kind in ("audit", "drill"):
+        for run in _list_runs(client, name, kind):
+            if run.data.tags.get(AUDIT_ID) in audit_ids:
+                audits_and_drills.append(run)
+    ids = {run.info.run_id for run in audits_and_drills}
+    inside = []
+    for run in _list_runs(client, name, "drilled"):
+        if run.data.tags.get(MLFLOW_PARENT_RUN_ID) in ids:
+            inside.append(run)
+    return [*inside, *audits_and_drills]
+
+
 def _has_store(config: AuditConfig) -> bool:
     """Whether there is something to ask: to ask for a SQLite store that is not there makes one."""
     place = open_variables(config.tracking, "tracking").partition("sqlite:///")[2]
@@ -103,21 +139,19 @@ def _has_store(config: AuditConfig) -> bool:
     return store is None or store.is_file()
 
 
-def _list_runs(client: MlflowClient, name: str, audit_ids: Collection[str]) -> Iterator[Run]:
-    """The runs of these audits, oldest first."""
+def _list_runs(client: MlflowClient, name: str, kind: str) -> Iterator[Run]:
+    """The runs of a kind, oldest first."""
     experiment = client.get_experiment_by_name(name)
     token: str | None = None
     while experiment is not None:
         page = client.search_runs(
             [experiment.experiment_id],
-            "tags.`poisonwatch.kind` = 'audit'",
+            f"tags.`poisonwatch.kind` = '{kind}'",
             order_by=["attributes.start_time ASC"],
             max_results=RUNS_PER_PAGE,
             page_token=token,
         )
-        for run in page:
-            if run.data.tags.get("poisonwatch.audit_id") in audit_ids:
-                yield run
+        yield from page
         token = page.token
         if not token:
             return

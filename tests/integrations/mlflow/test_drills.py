@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from drill_reports import make_report
 from mlflow import MlflowClient
 from servers import mlflow_store
 
@@ -12,38 +12,6 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.drills import upload_drill
 from poisonwatch.integrations.mlflow.runs import open_audit_run
-
-
-def power(recipe: str, count: int, with_pack: bool = False) -> dict[str, Any]:
-    return {
-        "recipe": recipe,
-        "pack": f"pack:{recipe}",
-        "with_pack": with_pack,
-        "count": count,
-        "repeats": 2,
-        "recall": 0.5,
-        "recall_by_attribution": 0.25,
-        "probability": 0.75,
-        "false_flags": 1,
-    }
-
-
-def make_report(run_id: str) -> dict[str, Any]:
-    """A drill's report with two attacks."""
-    return {
-        "mlflow_run_id": run_id,
-        "created": "2026-06-01T12:00:00+00:00",
-        "version": "0.1.0",
-        "seed": 7,
-        "model": {"name": "tiny", "fingerprint": "f00d"},
-        "data_fingerprint": "beef",
-        "false_flags_per_1000": 1.5,
-        "rows": {"clean": 60},
-        "stages": [{"name": "rehearse", "seconds": 2.5}],
-        "plan": {"recipes": ["brand", "identity"], "counts": [2, 4], "repeats": 2},
-        "powers": [power("brand", 2), power("identity", 4), power("identity", 4, True)],
-        "sentences": ["One.", "Two."],
-    }
 
 
 def test_a_drill_is_one_run_with_others_inside_however_often_it_is_sent(tmp_path: Path) -> None:

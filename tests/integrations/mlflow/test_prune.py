@@ -6,16 +6,19 @@ from urllib.parse import urlparse
 
 import pytest
 from audits import write_audit
+from drill_reports import make_report
 from servers import mlflow_store
 from tracking import client_of, runs_of
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
+from poisonwatch.integrations.mlflow.drills import upload_drill
 from poisonwatch.integrations.mlflow.prune import (
     RunTotals,
     find_champions,
     find_latest_good,
+    list_drills,
     prune_runs,
 )
 from poisonwatch.integrations.mlflow.runs import open_audit_run
@@ -46,6 +49,23 @@ def test_runs_of_these_audits_go_with_their_files(config: AuditConfig) -> None:
     assert [run.data.tags["poisonwatch.audit_id"] for run in runs_of(config)] == ["b"]
     assert prune_runs(config, {"a", "x"}, delete=True) == RunTotals(0, 0)
     assert prune_runs(config, set(), delete=True) == RunTotals(0, 0)
+
+
+def test_drills_go_with_the_runs_inside_them(config: AuditConfig, tmp_path: Path) -> None:
+    """The audits' runs, and those of another drill, stay."""
+    (tmp_path / "config.yaml").write_text("seed: 7\n")
+    (tmp_path / "drill.json").write_text("{}")
+    for name in ("old", "new"):
+        ids = open_audit_run(config, name, "drill")
+        upload_drill(config, make_report(ids["mlflow_run_id"]), tmp_path)
+    assert list_drills(config).keys() == {"old", "new"}
+    assert len(runs_of(config, "drilled")) == 6
+    assert prune_runs(config, {"old"}, delete=False).runs == 4
+    assert prune_runs(config, {"old"}, delete=True).runs == 4
+    assert list_drills(config).keys() == {"new"}
+    assert len(runs_of(config, "drilled")) == 3
+    assert len(runs_of(config)) == 2
+    assert prune_runs(config, {"old"}, delete=True) == RunTotals(0, 0)
 
 
 def test_a_store_in_a_folder_of_an_odd_name_is_pruned_too(tmp_path: Path) -> None:
@@ -97,6 +117,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     settings = {"tracking": f"sqlite:///{tmp_path / 'none.db'}"}
     config = load_config(write_audit(tmp_path, tmp_path, **settings))
     assert find_champions(config) == set()
+    assert list_drills(config) == {}
     assert prune_runs(config, {"a"}, delete=True) == RunTotals(0, 0)
     assert not (tmp_path / "none.db").exists()
 
@@ -104,6 +125,10 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_a_server_that_is_down_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     config = load_config(write_audit(tmp_path, tmp_path, tracking="http://127.0.0.1:9"))
-    for ask in (lambda: find_champions(config), lambda: prune_runs(config, {"a"}, delete=True)):
+    for ask in (
+        lambda: find_champions(config),
+        lambda: list_drills(config),
+        lambda: prune_runs(config, {"a"}, delete=True),
+    ):
         with pytest.raises(OperationError, match="cannot be reached"):
             ask()
