@@ -17,6 +17,7 @@ from poisonwatch.alerts.targets import compute_short_digest
 from poisonwatch.config import AuditConfig
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.outbox import PendingAlert
+from poisonwatch.ledger.resolves import Reopening
 from poisonwatch.reports.links import make_dashboard_url
 from poisonwatch.text.words import plural
 
@@ -100,6 +101,16 @@ def _is_due(alert: PendingAlert, at: datetime, patience: Patience) -> bool:
 def _compose_single(alert: PendingAlert, config: AuditConfig) -> Message:
     link = make_dashboard_url(config, alert.audit_id)
     return Message(alert.key, alert.severity, alert.title, body=alert.body, link=link)
+
+
+def compose_reopening(reopening: Reopening, config: AuditConfig, head: str) -> Message:
+    """That an incident is open again, under the key that it was opened with; `head` ends it."""
+    waiting = plural(reopening.open_rows, "row")
+    said = f"A decision was taken back. To be decided on: {waiting}. This was said before:"
+    body = "\n".join([said, reopening.body, head])
+    link = make_dashboard_url(config, reopening.audit_id)
+    title = f"Open again: {reopening.title}"
+    return Message(reopening.key, reopening.severity, title, body=body, link=link)
 
 
 def _compose_backlog(alerts: Sequence[PendingAlert], config: AuditConfig, at: datetime) -> Message:

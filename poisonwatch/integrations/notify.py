@@ -15,7 +15,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from poisonwatch.alerts.backlog import Parcel, Patience, plan_parcels
+from poisonwatch.alerts.backlog import Parcel, Patience, compose_reopening, plan_parcels
 from poisonwatch.alerts.fitting import Message
 from poisonwatch.alerts.targets import Target, list_targets
 from poisonwatch.config import AuditConfig
@@ -36,7 +36,14 @@ from poisonwatch.ledger.outages import (
 from poisonwatch.ledger.outbox import PendingAlert
 from poisonwatch.ledger.records import MIN_HEAD_DIGITS, ChainHead, read_head
 from poisonwatch.ledger.reminders import list_held_alerts
-from poisonwatch.ledger.resolves import PendingResolve, list_pending_resolves, mark_resolved
+from poisonwatch.ledger.resolves import (
+    PendingResolve,
+    Reopening,
+    list_pending_resolves,
+    list_reopenings,
+    mark_reopened,
+    mark_resolved,
+)
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.words import plural
 
@@ -143,6 +150,27 @@ def _mark_resolved(ledger: Ledger, resolve: PendingResolve, at: str) -> None:
         mark_resolved(connection, [resolve], at)
 
 
+@retried
+def _list_reopenings(ledger: Ledger, name: str, at: datetime | None) -> list[Reopening]:
+    """What is about muted rows alone waits until they are muted no more."""
+    with ledger.read() as connection:
+        found = list_reopenings(connection, name)
+        numbers = {alert for reopening in found for alert, _ in reopening.alerts}
+        mutes = list_active_mutes(connection, name, at)
+        held = list_held_alerts(connection, name, mutes, among=numbers)
+    unmuted = []
+    for reopening in found:
+        if not held.issuperset(alert for alert, _ in reopening.alerts):
+            unmuted.append(reopening)
+    return unmuted
+
+
+@retried
+def _mark_reopened(ledger: Ledger, reopening: Reopening) -> None:
+    with ledger.write() as connection:
+        mark_reopened(connection, reopening)
+
+
 def _list_unmuted(connection: Connection, name: str, at: datetime | None) -> list[PendingAlert]:
     """What is to be sent. What is about muted rows alone waits until they are muted no more."""
     held = list_held_alerts(connection, name, list_active_mutes(connection, name, at))
@@ -179,13 +207,13 @@ class _Run:
 
     def deliver(self, pending: Sequence[PendingAlert], outages: Mapping[str, Outage]) -> None:
         outage = outages.get(self.target.id)
-        resolves = self._list_resolves()
+        resolves, reopenings = self._list_resolves(), self._list_reopenings()
         if outage is not None and self._waits(outage):
-            if pending or resolves:
+            if pending or resolves or reopenings:
                 self.problem = f"{outage.reason} (tried again after {outage.next_try_at})"
             return
         parcels = plan_parcels(pending, self.config, self.moment, self.patience, self.at_once)
-        if not parcels and not resolves:
+        if not parcels and not resolves and not reopenings:
             self._tell_refused(pending)
             return
         try:
@@ -194,6 +222,8 @@ class _Run:
             self._end(Refusal(Cause.DENIED, str(error)), outage)
             return
         last = self._send_all(sender, parcels)
+        if last is None or last.cause == Cause.REFUSED:
+            last = self._reopen_all(sender, reopenings) or last
         # Incidents that were opened in this run may be over already.
         if last is None or last.cause == Cause.REFUSED:
             last = self._resolve_all(sender, self._list_resolves()) or last
@@ -209,6 +239,10 @@ class _Run:
     def _list_resolves(self) -> list[PendingResolve]:
         found = _list_resolves(self.ledger, self.config.name)
         return [resolve for resolve in found if resolve.target == self.target.id]
+
+    def _list_reopenings(self) -> list[Reopening]:
+        found = _list_reopenings(self.ledger, self.config.name, self.fixed_time)
+        return [reopening for reopening in found if reopening.target == self.target.id]
 
     def _send_all(self, sender: Sender, parcels: Sequence[Parcel]) -> Refusal | None:
         """Send until the target says that it takes no more: what it said of the last one."""
@@ -294,6 +328,23 @@ class _Run:
         if self.problem is None and any(alert.refused_at for alert in pending):
             count = sum(alert.refused_at is not None for alert in pending)
             self.problem = f"refused {plural(count, 'alert')} before, to be tried again"
+
+    def _reopen_all(self, sender: Sender, reopenings: Sequence[Reopening]) -> Refusal | None:
+        """Tell that incidents are open again, until the target says that it takes no more."""
+        for reopening in reopenings[: self.patience.most_messages]:
+            refusal = None
+            if sender.resolves:
+                if self._is_late():
+                    break
+                message = compose_reopening(reopening, self.config, self.head)
+                refusal = self._try(partial(sender.send, message))
+            if refusal is not None and refusal.cause != Cause.REFUSED:
+                self._tell(f"{refusal.words} to an incident that is open again, sent again")
+                return refusal
+            if refusal is not None:
+                self._tell(f"{refusal.words} to alert {reopening.key}, which is open again")
+            _mark_reopened(self.ledger, reopening)
+        return None
 
     def _resolve_all(self, sender: Sender, resolves: Sequence[PendingResolve]) -> Refusal | None:
         """Tell that incidents are over, until the target says that it takes no more."""

@@ -6,7 +6,7 @@ of its own in the chain.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, case, func, select
@@ -147,14 +147,21 @@ def list_last_reminders(connection: Connection, name: str) -> dict[str, str]:
     return dict(connection.execute(query).tuples().all())
 
 
-def list_held_alerts(connection: Connection, name: str, mutes: Sequence[Mute]) -> set[int]:
-    """The alerts (numbers) all of whose rows are muted, of those that wait to be sent: nobody is
-    sent them for now.
+def list_held_alerts(
+    connection: Connection,
+    name: str,
+    mutes: Sequence[Mute],
+    among: Collection[int] | None = None,
+) -> set[int]:
+    """The alerts (numbers) all of whose rows are muted, `among` these (None: those that wait to be
+    sent): nobody is sent them for now.
     """
     if not mutes:
         return set()
     last = select_last_audits(flags)
-    is_pending = deliveries.c.delivered_at.is_(None) & deliveries.c.given_up_at.is_(None)
+    is_meant = deliveries.c.delivered_at.is_(None) & deliveries.c.given_up_at.is_(None)
+    if among is not None:
+        is_meant = alerts.c.alert.in_(among)
     query = (
         select(notified_rows.c.alert, rows.c.id, flags.c.panel, flags.c.severity)
         .join(rows, rows.c.row == notified_rows.c.row)
@@ -166,7 +173,7 @@ def list_held_alerts(connection: Connection, name: str, mutes: Sequence[Mute]) -
             deliveries,
             and_(deliveries.c.item == alerts.c.alert, deliveries.c.kind == ALERT_KIND),
         )
-        .where(audits.c.name == name, is_pending)
+        .where(audits.c.name == name, is_meant)
         .distinct()
     )
     about: dict[int, list[MutableRow]] = {}

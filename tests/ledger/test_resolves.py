@@ -7,12 +7,20 @@ from audits import benign, write_rows
 from clusters import HIGH, audit, found, pulled, settings
 from ledgers import NAME, pull
 from servers import postgres_server
+from sqlalchemy import select
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import record_decision, record_decisions
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import list_pending_alerts, mark_delivered, mark_sent
-from poisonwatch.ledger.resolves import list_pending_resolves, mark_resolved
+from poisonwatch.ledger.resolves import (
+    Reopening,
+    list_pending_resolves,
+    list_reopenings,
+    mark_reopened,
+    mark_resolved,
+)
+from poisonwatch.ledger.tables import alerts
 
 PAGER = f"pagerduty://{'k' * 32}@token"
 BOTH = settings(PAGER, "json://one")
@@ -33,6 +41,16 @@ def over(ledger: Ledger) -> list[tuple[str, int]]:
         found = list_pending_resolves(connection, NAME)
     assert all(resolve.target.startswith("pagerduty") for resolve in found)
     return [(resolve.key, len(resolve.alerts)) for resolve in found]
+
+
+def reopened(ledger: Ledger) -> list[Reopening]:
+    with ledger.read() as connection:
+        return list_reopenings(connection, NAME)
+
+
+def title(ledger: Ledger, key: str) -> str:
+    with ledger.read() as connection:
+        return str(connection.execute(select(alerts.c.title).where(alerts.c.key == key)).scalar())
 
 
 def two_groups(ledger: Ledger, folder: Path) -> list[str]:
@@ -64,6 +82,16 @@ def check_last_decision(ledger: Ledger, folder: Path) -> None:
     assert over(ledger) == []
     record_decisions(ledger, ids[4:6], "benign")
     assert over(ledger) == [(keys[1], 1)]
+    assert reopened(ledger) == []
+    record_decisions(ledger, [ids[1], ids[2], ids[4]], "unsure")
+    # Of the second incident nobody was told that it is over.
+    (again,) = reopened(ledger)
+    assert (again.key, again.open_rows, again.title) == (keys[0], 2, title(ledger, keys[0]))
+    with ledger.write() as connection:
+        mark_reopened(connection, again)
+    assert reopened(ledger) == over(ledger) == []
+    record_decisions(ledger, ids[:3], "poison")
+    assert over(ledger) == [(keys[0], 1)]
 
 
 def test_the_last_decision_ends_an_incident(tmp_path: Path) -> None:
@@ -90,6 +118,11 @@ def test_a_digest_is_over_once_all_that_it_spoke_of_is(tmp_path: Path) -> None:
         assert over(ledger) == []
         record_decisions(ledger, ids[4:6], "poison")
         assert over(ledger) == [("d" * 16, 2)]
+        with ledger.write() as connection:
+            mark_resolved(connection, list_pending_resolves(connection, NAME), "2026-07-01")
+        record_decision(ledger, ids[0], "unsure")
+        (again,) = reopened(ledger)
+        assert (again.key, len(again.alerts), again.open_rows) == ("d" * 16, 2, 1)
 
 
 def test_an_incident_that_nobody_opened_is_not_over(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from apprise.plugins.jira import JIRA_API_LOOKUP, NotifyJira
 from apprise.plugins.opsgenie import OPSGENIE_API_LOOKUP, NotifyOpsgenie
 from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP, NotifyPagerDuty
 from clusters import audit, settings
+from muting import muted
 from notified import delivered, three_rows
 from servers import HttpReceiver
 
@@ -19,6 +20,7 @@ from poisonwatch.errors import OperationError
 from poisonwatch.integrations.apprise.send import UrlSender
 from poisonwatch.ledger.decisions import record_decisions
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.mutes import end_mutes
 from poisonwatch.ledger.outbox import list_notified_ids
 
 KEY = "k" * 32
@@ -144,6 +146,40 @@ def test_a_pager_is_told_when_a_group_is_decided_on(
     opened, closed = receiver.received
     assert (opened["event_action"], closed["event_action"]) == ("trigger", "resolve")
     assert opened["dedup_key"] == closed["dedup_key"]
+
+
+def test_a_decision_that_is_taken_back_opens_its_incident_again(
+    ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    """Under the same key, once, unless its rows are muted; what fails is sent later. It is over again
+    with the next decision.
+    """
+    config = settings(f"pagerduty://{KEY}@token")
+    audit(ledger, tmp_path / "one", config, three_rows)
+    delivered(ledger, config)
+    with ledger.read() as connection:
+        ids = sorted(list_notified_ids(connection, config.name))
+    record_decisions(ledger, ids, "benign")
+    delivered(ledger, config)
+    record_decisions(ledger, ids[:2], "unsure")
+    mute = muted(ledger, "one/1")
+    assert delivered(ledger, config) == 0
+    end_mutes(ledger, config.name, str(mute.number), "", author="ann")
+    receiver.answer = 500
+    with pytest.raises(OperationError, match="answered 500 to an incident that is open again"):
+        delivered(ledger, config)
+    receiver.answer = 200
+    for _ in range(2):
+        assert delivered(ledger, config) == 0
+    record_decisions(ledger, ids[:2], "poison")
+    delivered(ledger, config)
+    events = receiver.received
+    actions = [event["event_action"] for event in events]
+    assert actions == ["trigger", "resolve", "trigger", "resolve"]
+    assert len({event["dedup_key"] for event in events}) == 1
+    jsonschema.validate(events[2], EVENT)
+    assert events[2]["payload"]["summary"].startswith("Open again: Poisonwatch: 3 rows push")
+    assert "To be decided on: 2 rows" in events[2]["payload"]["custom_details"]["message"]
 
 
 def test_a_resolve_that_is_refused_is_told_once(
