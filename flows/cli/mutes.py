@@ -70,6 +70,8 @@ def mute(
             owner=owner,
         )
     print(tell_mute(made.describe()))
+    for number in made.replaces:
+        print(f"it replaces mute {number}, which ended")
 
 
 def unmute(

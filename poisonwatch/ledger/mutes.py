@@ -37,6 +37,7 @@ class Mute:
 
     `number` is that of its record. `rows` are the example ids of the group, none for a panel;
     `panels` those that it covers, up to a `severity`. Times are as `ledger.now` writes them.
+    `replaces`, of one that was just made, are the mutes of the same (numbers) that it ended.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Mute:
     muted_at: str
     unmuted_at: str | None = None
     unmuted_by: str | None = None
+    replaces: tuple[int, ...] = ()
 
     @property
     def ended_at(self) -> str:
@@ -181,8 +183,9 @@ def record_mute(
     owner: str | None = None,
     at: datetime | None = None,
 ) -> Mute:
-    """Mute a group or a panel in audits of a name: see `muted_groups` for how it is called. `at` is
-    what time it is (None: now).
+    """Mute a group or a panel in audits of a name: see `muted_groups` for how it is called. A mute
+    of the same that holds is replaced: it ends where this one begins. `at` is what time it is
+    (None: now).
 
     Raises InputError where there is no such group or panel, the end is not within a year, or no
     reason is given, and what the ledger's signer raises: then nothing is muted.
@@ -205,8 +208,13 @@ def record_mute(
             "author": author.strip(),
         }
         subjects = {f"mute of {said['on']}": digest_muted(said)}
+        active = list_active_mutes(connection, name, moment)
         append_record(connection, MUTE, said["on"], subjects, said, signer=ledger.signer)
-        return list_mutes(connection, name)[-1]
+        made = list_mutes(connection, name)[-1]
+        replaced = [mute for mute in active if mute.on == made.on]
+        for mute in replaced:
+            _end_mute(connection, ledger, mute, f"replaced by mute {made.number}", made.author)
+        return replace(made, replaces=tuple(mute.number for mute in replaced))
 
 
 @retried
@@ -227,11 +235,15 @@ def end_mutes(ledger: Ledger, name: str, what: str, why: str, *, author: str) ->
                 f"{excerpt(what, 80)} is not muted: see `poisonwatch mute AUDIT.yaml --list`"
             )
         for mute in ended:
-            said = {"mute": mute.number, "on": mute.on, "why": why.strip(), "author": author}
-            subjects = {f"mute {mute.number}": hash_text(str(mute.number))}
-            item = str(mute.number)
-            append_record(connection, UNMUTE, item, subjects, said, signer=ledger.signer)
+            _end_mute(connection, ledger, mute, why.strip(), author)
         return ended
+
+
+def _end_mute(connection: Connection, ledger: Ledger, mute: Mute, why: str, author: str) -> None:
+    said = {"mute": mute.number, "on": mute.on, "why": why, "author": author}
+    number = str(mute.number)
+    subjects = {f"mute {number}": hash_text(number)}
+    append_record(connection, UNMUTE, number, subjects, said, signer=ledger.signer)
 
 
 def _check_words(why: str, author: str) -> None:

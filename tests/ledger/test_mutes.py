@@ -50,20 +50,24 @@ def everything(ledger: Ledger) -> list[Mute]:
 
 
 def check_a_mute(ledger: Ledger) -> None:
-    """Made, extended, ended: each a record, and the ledger stays whole."""
+    """Made, replaced, ended: each a record, and the ledger stays whole."""
     first = muted(ledger, "one/1", days(3), owner="shop team")
     assert (first.on, len(first.rows), first.severity) == ("one/1", 3, "high")
     assert (first.owner, first.author, first.why) == ("shop team", "ann", WHY)
     assert [mute.number for mute in active(ledger, 2.9)] == [first.number]
     assert active(ledger, 3.1) == []
-    second = muted(ledger, "one/1", days(9))
-    assert [mute.number for mute in active(ledger, 3.1)] == [second.number]
+    second = muted(ledger, "one/1", days(2))
+    assert (first.replaces, second.replaces) == ((), (first.number,))
+    assert [mute.number for mute in active(ledger)] == [second.number]
+    assert active(ledger, 2.5) == []
+    other = muted(ledger, "panel:shop", days(2))
+    assert other.replaces == ()
     ended = end_mutes(ledger, NAME, "one/1", "done", author="bob")
-    assert [mute.number for mute in ended] == [first.number, second.number]
-    assert active(ledger) == []
-    assert [mute.unmuted_by for mute in everything(ledger)] == ["bob", "bob"]
+    assert [mute.number for mute in ended] == [second.number]
+    assert active(ledger) == [other]
+    assert [mute.unmuted_by for mute in everything(ledger)] == ["ann", "bob", None]
     with ledger.read() as connection:
-        assert read_head(connection).number == second.number + 2
+        assert read_head(connection).number == second.number + 3
     assert verify(ledger).differences == []
 
 

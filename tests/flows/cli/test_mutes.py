@@ -1,6 +1,7 @@
 """`poisonwatch mute` and `unmute`, as people type them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ def test_a_mute_is_made_listed_and_ended(config: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == made
     for word in ("panel:shop is muted until", "by ann for shop team", "our \\u{1b}[31mown"):
         assert word in made
+    assert run("mute", file, "panel:shop", "--until", "7d", *why) == 0
+    number = re.findall(r"\(mute (\d+)\)", made)[0]
+    assert f"it replaces mute {number}, which ended" in capsys.readouterr().out
     assert run("unmute", file, "panel:shop", "--author", "bob") == 0
     assert "panel:shop is muted no more" in capsys.readouterr().out
     assert run("mute", file, "--list") == 0
