@@ -13,6 +13,7 @@ from poisonwatch.errors import InputError, PoisonwatchError
 
 if TYPE_CHECKING:
     from poisonwatch.config import AuditConfig
+    from poisonwatch.liveness.standing import Standing
 
 EXIT_UNWELL = 1
 
@@ -99,7 +100,7 @@ def status(
             datetime.now(UTC),
             min_free_gb * GIGABYTE,
         )
-    if problem and problem not in standing.troubles:
+    if problem and problem not in standing.troubles and not _tells_of_notices(standing):
         standing.troubles.append(problem)
     if json:
         print(json_module.dumps(standing.to_record()))
@@ -108,6 +109,14 @@ def status(
     else:
         print("\n".join(build_page(standing, names)))
     return 0 if standing.is_well else EXIT_UNWELL
+
+
+def _tells_of_notices(standing: "Standing") -> bool:
+    """Whether it is told already which notices do not arrive, and why."""
+    from poisonwatch.ledger.outbox import NOTICE_KIND
+
+    owed = standing.owed or ()
+    return any(each.kind == NOTICE_KIND and each.is_failing(standing.at) for each in owed)
 
 
 def _forget_schedule(settings: "AuditConfig", path: Path) -> None:

@@ -19,8 +19,8 @@ SOON = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """How many deliveries of a kind a target is owed, the most attempts at one of them, and since
-    when the oldest is.
+    """How many deliveries of a kind a target is owed, the most attempts at one of them, since when
+    the oldest is, and why an attempt failed (without any address; None: nobody knows).
     """
 
     kind: str
@@ -28,6 +28,7 @@ class Owed:
     count: int
     attempts: int
     since: str
+    reason: str | None = None
 
     def is_failing(self, now: datetime) -> bool:
         """Whether something keeps them from arriving."""
@@ -41,21 +42,21 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
     # What is muted waits, and is owed to nobody meanwhile.
     held = list_held_alerts(connection, name, list_active_mutes(connection, name))
     count, attempts = func.count(), func.max(deliveries.c.attempts)
-    target = deliveries.c.target
+    target, reason = deliveries.c.target, func.max(deliveries.c.reason)
     ended = func.coalesce(audits.c.finished_at, audits.c.started_at)
     of_audits = (
-        select(target, count, attempts, func.min(ended))
+        select(target, count, attempts, func.min(ended), reason)
         .join(audits, audits.c.audit == deliveries.c.item)
         .where(match_pending(AUDIT_KIND), audits.c.name == name, audits.c.state != "running")
     )
     of_alerts = (
-        select(target, count, attempts, func.min(alerts.c.created_at))
+        select(target, count, attempts, func.min(alerts.c.created_at), reason)
         .join(alerts, alerts.c.alert == deliveries.c.item)
         .join(audits, audits.c.audit == alerts.c.audit)
         .where(match_pending(ALERT_KIND), audits.c.name == name, alerts.c.alert.not_in(held))
     )
     of_notices = (
-        select(target, count, attempts, func.min(notices.c.created_at))
+        select(target, count, attempts, func.min(notices.c.created_at), reason)
         .join(notices, notices.c.notice == deliveries.c.item)
         .where(match_pending(NOTICE_KIND), target.in_(targets))
     )

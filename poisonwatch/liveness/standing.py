@@ -199,7 +199,7 @@ def _find_troubles(
             since = write_moment(datetime.fromisoformat(owed.since))
             standing.troubles.append(
                 f"{plural(owed.count, owed.kind)} not delivered to {target} since "
-                f"{since}: run `poisonwatch sync` to see why"
+                f"{since}: {owed.reason or 'run `poisonwatch sync` to see why'}"
             )
 
 
