@@ -6,6 +6,7 @@ belongs together is found by the database: the list is read page by page, never 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, desc, func, not_, select
 
@@ -66,7 +67,7 @@ def list_audit_lines(
             AuditLine(
                 newest=past[line.newest],
                 oldest=line.oldest,
-                count=line.count,
+                count=line.size,
                 since=line.since,
                 until=line.until,
                 name=line.first_name if line.first_name == line.last_name else "",
@@ -112,7 +113,7 @@ def _is_in(line: AuditLine) -> ColumnElement[bool]:
     return audits.c.audit.between(line.oldest, line.newest.number)
 
 
-def _select_lines(where: Sequence[ColumnElement[bool]]) -> Select[tuple[int, int, int, str, str]]:
+def _select_lines(where: Sequence[ColumnElement[bool]]) -> Select[Any]:
     """A row for each line: audits without new rows belong to one as long as no other audit stands
     between them, so as long as the number of others that are newer is the same.
     """
@@ -132,7 +133,7 @@ def _select_lines(where: Sequence[ColumnElement[bool]]) -> Select[tuple[int, int
     return select(
         func.max(numbered.c.audit).label("newest"),
         func.min(numbered.c.audit).label("oldest"),
-        func.count().label("count"),
+        func.count().label("size"),
         func.min(numbered.c.started_at).label("since"),
         func.max(numbered.c.started_at).label("until"),
         func.min(numbered.c.name).label("first_name"),
