@@ -4,10 +4,9 @@ it.
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 
 from rich.cells import cell_len
@@ -273,13 +272,29 @@ def print_history(lines: Sequence[HistoryLine | EmptyAudits], as_json: bool) -> 
     title = "an audit's name begins with its time (UTC); score is the largest"
     console.print(Text(title, "italic"))
     console.print(_make_table(widths, [], with_header=True))
-    for is_collapsed, some in groupby(lines, key=lambda line: isinstance(line, EmptyAudits)):
-        if is_collapsed:
-            for line in some:
-                console.print(Text(line.words, "dim"))
+    for part in _split(lines):
+        if isinstance(part, EmptyAudits):
+            console.print(Text(part.words, "dim"))
         else:
-            cells = [_format_cells(line) for line in some]
+            cells = [_format_cells(line) for line in part]
             console.print(_make_table(widths, cells, with_header=False))
+
+
+def _split(
+    lines: Iterable[HistoryLine | EmptyAudits],
+) -> Iterator[list[HistoryLine] | EmptyAudits]:
+    """What is printed together."""
+    part: list[HistoryLine] = []
+    for line in lines:
+        if isinstance(line, HistoryLine):
+            part.append(line)
+            continue
+        if part:
+            yield part
+        part = []
+        yield line
+    if part:
+        yield part
 
 
 def _make_table(widths: Sequence[int], rows: Sequence[Sequence[str]], with_header: bool) -> Table:

@@ -82,9 +82,10 @@ def _print_outcome(outcome: "PruneOutcome", removed: bool) -> None:
     from poisonwatch.text.words import plural
 
     plan, drills = outcome.plan, outcome.drills
-    going = [*plan.removals, *drills.removals]
-    for removal in going[:SHOWN]:
-        print(f"  {_format_size(removal.bytes):>9}  {make_visible(str(removal.path))}")
+    going = [(removal.bytes, removal.path) for removal in plan.removals]
+    going += [(drill.bytes, drill.path) for drill in drills.removals]
+    for size, path in going[:SHOWN]:
+        print(f"  {_format_size(size):>9}  {make_visible(str(path))}")
     if len(going) > SHOWN:
         print(f"  and {len(going) - SHOWN} more (--json names all)")
     run_dirs, run_bytes = plan.count(RUN_DIRECTORY)
