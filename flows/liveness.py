@@ -16,7 +16,7 @@ from poisonwatch.flows.reporter import Reporter
 from poisonwatch.integrations.notices import tell_silences
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.schedules import list_schedules, record_schedule
-from poisonwatch.schedule_config import PingMoment, ScheduleConfig
+from poisonwatch.schedule_config import UTC_NAME, PingMoment, ScheduleConfig
 from poisonwatch.tasks.liveness import ping_monitor
 
 LOOKS_EVERY_S = 60.0
@@ -61,8 +61,13 @@ def choose_times(
     schedule: ScheduleConfig, every: timedelta | None, cron: str | None, timezone: str
 ) -> Times:
     """When to audit: as options say, else as the audit file does. Raises InputError where the two
-    do not agree, since what is expected would not be what comes.
+    do not agree, since what is expected would not be what comes, or a time zone means nothing.
     """
+    if timezone != UTC_NAME and cron is None and schedule.cron is None:
+        raise InputError(
+            f"--timezone {timezone[:60]} says whose time --cron means, and there is no --cron: "
+            "leave --timezone out, or give --cron instead of --every"
+        )
     if every is None and cron is None:
         return schedule.every, schedule.cron, schedule.timezone if schedule.cron else timezone
     said = schedule.every, schedule.cron
@@ -98,11 +103,9 @@ def keep_guard(
     ended = threading.Event()
     try:
         schedule = _expect(config.schedule, times)
-    except ValidationError:
-        reporter.note(
-            f"warning: nobody will be told where audits do not come: {times[1]} is no cron "
-            "expression of five fields"
-        )
+    except ValidationError as error:
+        why = error.errors()[0]["ctx"]["error"]
+        reporter.note(f"warning: nobody will be told where audits do not come: {why}")
         yield
         return
     expected = config.model_copy(update={"schedule": schedule})

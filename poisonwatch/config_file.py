@@ -24,7 +24,7 @@ from poisonwatch.config import (
 )
 from poisonwatch.errors import ConfigError
 from poisonwatch.keep_config import KeepConfig
-from poisonwatch.schedule_config import ScheduleConfig
+from poisonwatch.schedule_config import UTC_NAME, ScheduleConfig
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.template_config import is_template
@@ -108,6 +108,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
     for alert in config.alerts:
         expand_variables(alert.url or "", "alerts")
     expand_variables(config.schedule.ping or "", "schedule.ping")
+    _refuse_needless_timezone(config)
     # A run's own config.yaml lies elsewhere than its audit file did, and says where that was.
     base = config.replay.folder or str(folder)
     reference = None
@@ -135,6 +136,20 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
             "signing": config.signing.resolve(folder),
             "replay": config.replay.model_copy(update={"folder": base}),
         }
+    )
+
+
+def _refuse_needless_timezone(config: AuditConfig) -> None:
+    """Raise ConfigError where a time zone is given that nothing is counted in. In the settings that
+    a run of an earlier version left it is passed over.
+    """
+    schedule = config.schedule
+    needed = schedule.cron is not None or schedule.timezone == UTC_NAME
+    if needed or config.replay.version is not None:
+        return
+    raise ConfigError(
+        f"schedule.timezone: {schedule.timezone[:60]} says whose time cron means, and there is no "
+        "cron (every counts from audit to audit): leave timezone out, or write cron"
     )
 
 

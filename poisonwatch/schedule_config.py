@@ -25,6 +25,7 @@ SHORTEST_INTERVAL = timedelta(minutes=1)
 SHORTEST_GRACE = timedelta(minutes=5)  # by default
 # Longer is a slip of the pen, and what is added to a date would leave the calendar.
 LONGEST = timedelta(days=3660)
+UTC_NAME = "UTC"
 
 _ALIASES = {
     "@hourly": "0 * * * *",
@@ -57,8 +58,8 @@ class ScheduleConfig(Section):
     """How often, as in 30m, 1h or 1d."""
     cron: str | None = None
     """When, as a cron expression of five fields, as in '0 2 * * *'."""
-    timezone: str = "UTC"
-    """Whose time `cron` means, as in Europe/Berlin."""
+    timezone: str = UTC_NAME
+    """Whose time `cron` means, as in Europe/Berlin; without `cron` there is none to give."""
     grace: Duration | None = None
     """How late an audit may be; default half of the time between two, at least 5 minutes."""
     ping: str | None = None
@@ -171,21 +172,42 @@ def _is_web_address(address: str) -> bool:
 
 def _make_cron(expression: str, wall: datetime) -> CronSim:
     """The moments of an expression after a time on the wall. Raises CronSimError."""
-    fields = _ALIASES.get(expression.strip().lower(), expression).replace("?", "*").split()
-    if len(fields) != 5:
-        raise CronSimError("five fields")
+    fields = _split_cron(expression)
     cron = CronSim(" ".join(fields), wall)
     # Both days must fit where one of them is any day; else either will do, as with Prefect.
     cron.day_and = "*" in (fields[2], fields[4])
     return cron
 
 
+def _split_cron(expression: str) -> list[str]:
+    """The five fields of an expression. Raises CronSimError."""
+    fields = _ALIASES.get(expression.strip().lower(), expression).replace("?", "*").split()
+    if len(fields) != 5:
+        raise CronSimError("five fields")
+    return fields
+
+
 def _require_cron(expression: str) -> None:
     """Raise ValueError where an expression is none, or means no time at all."""
+    wrong = ""
     try:
         next(_make_cron(expression, datetime(2026, 1, 1)))
-    except (CronSimError, StopIteration):
-        raise ValueError(
-            f"cron {expression[:60]} is no cron expression of five fields: "
-            "give one such as '0 2 * * *'"
-        ) from None
+    except CronSimError:
+        wrong = "is no cron expression of five fields"
+        if _has_valid_fields(expression):
+            wrong = "never comes"
+    except StopIteration:
+        wrong = "never comes"
+    if wrong:
+        raise ValueError(f"cron {expression[:60]} {wrong}: give one such as '0 2 * * *'")
+
+
+def _has_valid_fields(expression: str) -> bool:
+    """Whether each field is one: a day that none of its months has is refused as no day."""
+    try:
+        minute, hour, day, month, weekday = _split_cron(expression)
+        for fields in ((minute, hour, day, "*", weekday), (minute, hour, "*", month, weekday)):
+            CronSim(" ".join(fields), datetime(2026, 1, 1))
+    except CronSimError:
+        return False
+    return True

@@ -103,6 +103,9 @@ def test_options_and_audit_file_must_agree_on_the_schedule() -> None:
         choose_times(HOURLY, 2 * HOUR, None, "UTC")
     with pytest.raises(InputError, match="says every 1 h"):
         choose_times(HOURLY, None, "0 2 * * *", "UTC")
+    for schedule, every in ((ScheduleConfig(), HOUR), (HOURLY, None)):
+        with pytest.raises(InputError, match="leave --timezone out"):
+            choose_times(schedule, every, None, "Europe/Berlin")
 
 
 def test_an_audit_tells_of_those_of_another_name_and_that_its_own_are_back(
