@@ -1,47 +1,59 @@
-"""Folders that other libraries write below a person's home, where there is no home to write to: in
-containers with a read-only file system, for users that nobody listed, under service managers.
+"""Who runs this process, and where it may write, where the system does not say: in containers with
+a read-only file system, under numbers that no user has, under service managers.
 
-Set before these libraries are imported, which read them once; what a user has set stays.
+Set before libraries that read it once are imported; what a user has set stays. Of the command line:
+a library does not change its caller's process.
 """
 
+import getpass
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from poisonwatch.permissions import make_private_folder
+from poisonwatch.permissions import make_private_folder, read_umask
 
-# Where each is by default, by the variable that says otherwise. Caches of models are not among
-# them: what is there already may be read, though nothing can be added.
+USER_VARIABLE = "LOGNAME"  # that Python asks first
+HOME_VARIABLE = "HOME"
+# Folders that other libraries write below a home, by the variable that says otherwise. Caches of
+# models are not among them: what is there already may be read, though nothing can be added.
 HOMES = {
     "PREFECT_HOME": Path(".prefect"),
     "MPLCONFIGDIR": Path(".config", "matplotlib"),
 }
+_WRITABLE_BY_OTHERS = 0o022
+
+
+def name_user() -> None:
+    """Have this process, and what it starts, know a user's name: of one without, `uid-NUMBER`."""
+    try:
+        getpass.getuser()
+    # Python 3.13 raises OSError.
+    except (KeyError, OSError):
+        os.environ[USER_VARIABLE] = f"uid-{os.getuid()}"
 
 
 def find_homes() -> None:
-    """Have what cannot be written at home lie with temporary files instead."""
+    """Have there be a home, and what cannot be written there lie with temporary files instead."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        # A number that no user has, and no HOME.
+        home = _make_folder("home")
+        os.environ[HOME_VARIABLE] = str(home)
     for variable, place in HOMES.items():
-        if os.environ.get(variable) or _can_write(_find_home() / place):
+        if os.environ.get(variable) or _can_write(home / place):
             continue
         # Without such a folder either, whoever needs it says so.
         with suppress(OSError):
             os.environ[variable] = str(_make_folder(variable.lower()))
 
 
-def _find_home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:
-        # A user id that nobody listed, and no HOME.
-        return Path("/nonexistent")
-
-
 def _can_write(folder: Path) -> bool:
     """Whether files can be made in a folder, which may have to be made first."""
     for place in (folder, *folder.parents):
         if place.exists():
-            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+            return place.is_dir() and _is_writable(place)
     return False
 
 
@@ -52,11 +64,27 @@ def _make_folder(name: str) -> Path:
     folder = Path(tempfile.gettempdir(), f"poisonwatch-{os.getuid()}")
     with suppress(OSError):
         make_private_folder(folder)
-    status = folder.lstat() if folder.exists() or folder.is_symlink() else None
-    is_ours = status is not None and status.st_uid == os.getuid() and not folder.is_symlink()
-    if not is_ours or not os.access(folder, os.W_OK | os.X_OK):
-        # Somebody else was there first.
+    if not _is_ours(folder):
+        # Whoever knows the name was there first, and could read what is put there.
         folder = Path(tempfile.mkdtemp(prefix="poisonwatch-"))
     made = folder / name
     make_private_folder(made)
     return made
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is this user's, to write to and for nobody else to."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    # A group may write where whoever runs this shares what is written.
+    is_shared = found.st_mode & _WRITABLE_BY_OTHERS & read_umask()
+    is_private = found.st_uid == os.geteuid() and not is_shared
+    return is_private and not folder.is_symlink() and _is_writable(folder)
+
+
+def _is_writable(folder: Path) -> bool:
+    """For whom files are made as, where that is somebody else than who runs this."""
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)

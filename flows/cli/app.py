@@ -20,9 +20,8 @@ from cyclopts import App
 import poisonwatch
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
-from poisonwatch.flows.homes import find_homes
+from poisonwatch.flows.homes import find_homes, name_user
 from poisonwatch.flows.proxies import spare_loopback
-from poisonwatch.identity import settle_identity
 from poisonwatch.permissions import restrict_process
 
 # as shells call what a signal ended: 128 and its number
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.excepthook = functools.partial(_tell_of_crash, arguments)
     try:
         restrict_process()
-        settle_identity()
+        name_user()
         find_homes()
         spare_loopback()
         code = app(arguments, result_action="return_value")
