@@ -4,12 +4,20 @@ Heavy imports wait until a command really runs.
 The docstring of a command is its help: what it does, and an example that runs.
 """
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from poisonwatch.errors import InputError
+
+if TYPE_CHECKING:
+    from poisonwatch.ledger.signing import UnsignedRecord
+
 AUDIT_SUFFIXES = {".yaml", ".yml"}
+EXIT_DECLINED = 1
+LONGEST_ITEM = 60  # characters of what a record is about
 
 
 def init(
@@ -73,21 +81,30 @@ def show(
 
 def sign(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    records: Annotated[
+        list[int] | None,
+        Parameter(help="Their numbers. Default: all that no key that counts signed."),
+    ] = None,
     /,
-) -> None:
-    """Sign the records of the ledger that no key that counts signed: of audits and decisions from
+    *,
+    yes: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Sign without asking.")
+    ] = False,
+) -> int:
+    """Sign records of the ledger that no key that counts signed: of audits and decisions from
     before there was a key, or whose signing failed.
 
-    It is you who vouches for them: the ledger is verified first, and nothing is signed where
-    anything differs from its records.
+    It is you who vouches for them: each is listed by number, kind, what it is about, and time, and
+    you are asked. The ledger is verified first, and nothing is signed where anything differs from
+    its records. Exit code 1: you said no.
 
-    Example: `poisonwatch keys sign my-audit/audit.yaml`
+    Example: `poisonwatch keys sign my-audit/audit.yaml 12 13 --yes`
     """
     from poisonwatch.attestation.keys import SHOWN_DIGITS
     from poisonwatch.config_file import load_config
     from poisonwatch.errors import ConfigError, OperationError
     from poisonwatch.ledger.ledger import Ledger
-    from poisonwatch.ledger.signing import sign_unsigned
+    from poisonwatch.ledger.signing import list_unsigned, sign_records
     from poisonwatch.text.words import plural
     from poisonwatch.verification.verify import verify_ledger
 
@@ -100,11 +117,58 @@ def sign(
             "signing.public): `poisonwatch keys init FOLDER` makes one"
         )
     with Ledger.existing(settings.state, signer=signer) as ledger:
+        # Before it is verified: what is added meanwhile is not signed.
+        unsigned = _choose_records(list_unsigned(ledger, keys), records)
         found = verify_ledger(ledger, settings.name)
         if not found.is_whole:
             raise OperationError(
                 f"the ledger is not what its records say ({found.differences[0].words}): "
                 "`poisonwatch verify` names all; nothing was signed"
             )
-        signed = sign_unsigned(ledger, keys, signer)
-    print(f"{plural(signed, 'record')} signed by key {signer.key_id[:SHOWN_DIGITS]}")
+        _print_records(unsigned)
+        key = signer.key_id[:SHOWN_DIGITS]
+        count = plural(len(unsigned), "record")
+        if unsigned and not yes and not _agrees(f"sign {count} with key {key}? [y/N] "):
+            print("nothing was signed")
+            return EXIT_DECLINED
+        sign_records(ledger, unsigned, signer)
+    print(f"{count} signed by key {key}")
+    return 0
+
+
+def _choose_records(
+    unsigned: "list[UnsignedRecord]", numbers: list[int] | None
+) -> "list[UnsignedRecord]":
+    """Those of these numbers; None: all. Raises InputError where one is not among them."""
+    if numbers is None:
+        return unsigned
+    by_number = {record.number: record for record in unsigned}
+    missing = [number for number in numbers if number not in by_number]
+    if missing:
+        raise InputError(
+            f"record {missing[0]} is not there, or is signed: without numbers, "
+            "`poisonwatch keys sign` lists what is not"
+        )
+    return [by_number[number] for number in dict.fromkeys(numbers)]
+
+
+def _print_records(unsigned: "list[UnsignedRecord]") -> None:
+    """A line each: number, kind, time (UTC), and what it is about."""
+    from poisonwatch.text.display import excerpt
+
+    width = max((len(str(record.number)) for record in unsigned), default=0)
+    for record in unsigned:
+        at = record.recorded_at[:16].replace("T", " ")
+        about = excerpt(record.item or "", LONGEST_ITEM)
+        print(f"{record.number:>{width}}  {record.kind:<12}  {at}  {about}".rstrip())
+
+
+def _agrees(question: str) -> bool:
+    """Ask on the terminal. Raises InputError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise InputError("nothing was signed: look through the records above, and say --yes")
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    # The end of what is typed (Ctrl-D).
+    except EOFError:
+        return False

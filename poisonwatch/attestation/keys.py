@@ -4,6 +4,7 @@ A key's id is the SHA-256 of its public part (DER, SubjectPublicKeyInfo). Ours a
 public keys of a key service may be ECDSA on P-256 with SHA-256, too, which every service has.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -124,8 +125,7 @@ def read_public_key(path: Path) -> PublicKey:
     """The public key of a PEM file. Raises ConfigError where there is none that can be used."""
     shown = make_visible(str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_KEY_BYTES)
+        data, _ = _read_file(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the public key {shown} cannot be read ({_describe(error)}): "
@@ -156,10 +156,7 @@ def read_private_key(path: Path, shown: str | None = None) -> Ed25519PrivateKey:
     """
     shown = make_visible(shown or str(path))
     try:
-        with path.open("rb") as file:
-            # Of the file that is read, whatever its name leads to a moment later.
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(MAX_KEY_BYTES)
+        data, mode = _read_file(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"signing.key: {shown} cannot be read ({_describe(error)}): "
@@ -196,6 +193,19 @@ def parse_private_key(data: bytes, place: str) -> Ed25519PrivateKey:
             "or sign by a command"
         )
     return key
+
+
+def _read_file(path: Path) -> tuple[bytes, int]:
+    """The beginning of a key's file, and its mode: of the file that is read, whatever its name
+    leads to a moment later. A pipe, or a device, is no file: nobody waits for what comes out of it.
+    Raises OSError, or ValueError where the path is none.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(number, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        return file.read(MAX_KEY_BYTES), mode
 
 
 def _describe(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Keys: made once, kept from others, never repeated in an error."""
 
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -133,3 +134,13 @@ def test_a_private_key_in_place_of_a_public_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_public_keys([made.public, tmp_path / "none.pub"])
     assert list(read_public_keys([made.public, made.public])) == [made.id]
+
+
+def test_what_is_no_file_is_no_key_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, a folder, a device."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_public_key(path)
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_private_key(path)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 from ledgers import covered_ledger
-from signing import make_signer
+from signing import make_signer, sign_unsigned
 from tampering import LostSigner, tamper
 
 from poisonwatch.attestation.keys import PublicKey
 from poisonwatch.attestation.signer import KeySigner
-from poisonwatch.errors import SigningError
+from poisonwatch.errors import OperationError, SigningError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.records import verify_records
-from poisonwatch.ledger.signing import SignedCount, count_signed, sign_unsigned
+from poisonwatch.ledger.signing import SignedCount, count_signed, list_unsigned, sign_records
 
 
 @pytest.fixture
@@ -83,3 +83,21 @@ def test_a_key_service_that_fails_takes_no_signature_back(
     with pytest.raises(SigningError):
         sign_unsigned(ledger, {key.id: key}, lost)
     assert count(ledger, key)["decision"] == (3, 2)
+
+
+def test_what_is_vouched_for_is_what_was_listed(
+    ledger: Ledger, pair: tuple[KeySigner, PublicKey]
+) -> None:
+    """Chosen records alone; one that somebody changed meanwhile is not signed."""
+    signer, key = pair
+    unsigned = list_unsigned(ledger, {key.id: key})
+    decisions = [record for record in unsigned if record.kind == "decision"]
+    assert [record.number for record in unsigned] == list(range(1, len(unsigned) + 1))
+    assert sign_records(ledger, decisions[:1], signer) == 1
+    assert count(ledger, key)["decision"] == (2, 1)
+    other = decisions[1].number
+    change = "UPDATE records SET statement = REPLACE(statement, 'poison\"', 'benign\"')"
+    assert tamper(ledger, f"{change} WHERE number = {other}")
+    with pytest.raises(OperationError, match=f"record {other} is not what it was"):
+        sign_records(ledger, decisions[1:], signer)
+    assert count(ledger, key)["decision"] == (2, 1)

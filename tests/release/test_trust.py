@@ -9,12 +9,13 @@ from audits import benign
 from gates import ONE, entries
 from ledgers import NAME, append, cover, pull
 from signed_releases import VERSIONS, ask, key_of, public
+from signing import sign_unsigned
 from tampering import tamper
 
 from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.signing import count_signed, sign_unsigned
+from poisonwatch.ledger.signing import count_signed
 from poisonwatch.release.gate import check_cleared, require_cleared
 from poisonwatch.release.release import write_release
 

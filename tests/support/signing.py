@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,7 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from poisonwatch.attestation.keys import PublicKey, create_keys, read_private_key, read_public_key
-from poisonwatch.attestation.signer import KeySigner
+from poisonwatch.attestation.signer import KeySigner, Signer
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.signing import list_unsigned, sign_records
 
 # What a key service's client does: reads what is to be signed, prints the signature.
 _SIGN = """
@@ -50,3 +53,8 @@ def sign_by_command(key: Path, printed: str = "raw") -> str:
     script = key.parent / "sign.py"
     script.write_text(_SIGN)
     return shlex.join([sys.executable, str(script), str(key), printed])
+
+
+def sign_unsigned(ledger: Ledger, keys: Mapping[str, PublicKey], signer: Signer) -> int:
+    """Vouch for every record that none of these keys signed: how many there were."""
+    return sign_records(ledger, list_unsigned(ledger, keys), signer)

@@ -3,9 +3,14 @@ after a real audit and release.
 """
 
 import json
+import os
+import pty
+import re
 import shlex
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +278,7 @@ def test_with_a_key_the_gate_clears_what_is_signed(
     assert run("gate", "cleared/manifest.json", "--audit", config) == 3
     said = capsys.readouterr().out
     assert "the ledger's records of what was pulled  unsigned" in said
-    assert run("keys", "sign", config) == 0
+    assert run("keys", "sign", config, "--yes") == 0
     capsys.readouterr()
     assert run("release", config, "--out", "signed") == 0
     assert "signed by key" in capsys.readouterr().out
@@ -316,25 +321,58 @@ def test_decisions_are_signed_and_keys_show_tells_what_is(
     assert not (signed / "more").exists()
 
 
+@contextmanager
+def typing(text: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody at a terminal, who types this."""
+    ours, theirs = pty.openpty()
+    os.write(ours, text.encode())
+    with os.fdopen(theirs) as terminal, monkeypatch.context() as patched:
+        patched.setattr("sys.stdin", terminal)
+        yield
+    os.close(ours)
+
+
 def test_what_was_audited_before_there_was_a_key_is_signed_by_hand(
-    signed: Path, capsys: pytest.CaptureFixture[str]
+    signed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the ledger is what its records say: then the gate clears it, without another audit."""
+    """Once the ledger is what its records say: each record is listed, and somebody says yes. Then
+    the gate clears it, without another audit.
+    """
     config = "my-audit/audit.yaml"
     held = flagged(signed)[0]["example_id"]
     database = sqlite3.connect(signed / "my-audit" / "poisonwatch.db")
     with database:
         forged = "update rows set status = ? where hex(id) = ?"
         assert database.execute(forged, ("clean", held.upper())).rowcount == 1
-    assert run("keys", "sign", config) == 1
+    assert run("keys", "sign", config, "--yes") == 1
     assert "is not what its records say" in capsys.readouterr().err
     with database:
         database.execute(forged, ("flagged", held.upper()))
     database.close()
-    assert run("keys", "sign", config) == 0
-    assert "3 records signed by key" in capsys.readouterr().out
+    # nobody is at a terminal to say yes
+    assert run("keys", "sign", config) == 2
+    told = capsys.readouterr()
+    listed = [line.split() for line in told.out.splitlines()]
+    assert [(line[0], line[1]) for line in listed] == [
+        ("1", "pulls"),
+        ("2", "pulls"),
+        ("3", "audit"),
+    ]
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d", " ".join(line[2:4])) for line in listed)
+    assert "say --yes" in told.err
+    with typing("n\n", monkeypatch):
+        assert run("keys", "sign", config, "3") == 1
+    assert "sign 1 record with key" in (said := capsys.readouterr().out)
+    assert said.endswith("nothing was signed\n")
+    assert run("keys", "sign", config, "4", "--yes") == 2
+    assert "record 4 is not there, or is signed" in capsys.readouterr().err
+    with typing("yes\n", monkeypatch):
+        assert run("keys", "sign", config, "3") == 0
+    assert "1 record signed by key" in capsys.readouterr().out
+    assert run("keys", "sign", config, "--yes") == 0
+    assert "2 records signed by key" in capsys.readouterr().out
     assert run("gate", "cleared/manifest.json", "--audit", config) == 0
-    assert run("keys", "sign", config) == 0
+    assert run("keys", "sign", config, "--yes") == 0
     assert "0 records signed" in capsys.readouterr().out
 
 
