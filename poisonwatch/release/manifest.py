@@ -37,6 +37,9 @@ CLEAN_PREFIX = "clean"  # begins the names of a release's files of cleared rows
 # ledger's chain, and nothing of what is held back beside it.
 MANIFEST_VERSION = 3
 FIRST_WITH_CHAIN = 3
+# Room for three million rows: what is read is all in memory.
+GIB = 1 << 30
+MAX_MANIFEST_BYTES = GIB
 # What of a release may lie beside its cleared rows.
 BESIDE_ROWS = (MANIFEST_NAME, SIGNED_NAME)
 UNCOUNTED = -1  # rows of a file whose rows are not to be counted, or cannot be
@@ -126,7 +129,11 @@ def read_manifest(path: Path) -> Manifest:
 
 def load_manifest(path: Path) -> tuple[Manifest, str]:
     """A manifest, and the SHA-256 of what was read. Raises InputError as `read_manifest` does."""
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_MANIFEST_BYTES:
+            raise _refuse(path, f"it is larger than {MAX_MANIFEST_BYTES // GIB} GiB")
+        content = file.read(size)
     try:
         manifest = _MANIFEST_ADAPTER.validate_json(content)
     except ValidationError as error:

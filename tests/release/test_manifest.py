@@ -1,6 +1,7 @@
 """Manifests: what they must be, and how they differ from the files beside them."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.release.manifest import (
+    MAX_MANIFEST_BYTES,
     ManifestComparison,
     compare_manifest,
     is_manifest,
@@ -202,4 +204,13 @@ def test_what_is_no_manifest_is_refused(out: Path, change: dict[str, object], to
     assert "\n" not in str(refused.value)
     path.write_text("{")
     with pytest.raises(InputError, match=r"is no manifest of a release \(Invalid JSON"):
+        read_manifest(path)
+
+
+def test_a_manifest_is_read_within_a_bound(tmp_path: Path) -> None:
+    """A file that is larger than any is refused before it is read."""
+    path = tmp_path / "manifest.json"
+    path.write_text('{"manifest": 3')
+    os.truncate(path, MAX_MANIFEST_BYTES + 1)
+    with pytest.raises(InputError, match=r"larger than 1 GiB"):
         read_manifest(path)
