@@ -17,6 +17,7 @@ from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.tables import decisions
 from poisonwatch.release.answer import GateAnswer
 from poisonwatch.release.gate import check_cleared, require_cleared
+from poisonwatch.release.release import write_release
 
 
 @pytest.fixture
@@ -169,3 +170,28 @@ def test_tampered_decisions_clear_nothing(
         connection.execute(update(decisions).values(verdict="benign"))
     with pytest.raises(InputError, match="was changed or removed"):
         check_cleared([tmp_path / "data" / "a.jsonl"], config, ONE.model, ONE.sentinels)
+
+
+def test_what_one_name_cleared_is_cleared_for_the_others_of_its_ledger(
+    config: Path, cleared_ledger: Ledger, tmp_path: Path
+) -> None:
+    """As docs/running.md says: the same content, by an audit of the required versions, or by a
+    person; a release has the rows of its own name alone.
+    """
+    settings = yaml.safe_load(config.read_text()) | {"name": "another"}
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(settings))
+    write_rows(tmp_path / "held.jsonl", benign(1))
+    write_rows(tmp_path / "clean.jsonl", benign(2, start=1))
+    held, clean = str(tmp_path / "held.jsonl"), str(tmp_path / "clean.jsonl")
+
+    def ask(path: str, model: str = ONE.model) -> dict[str, int]:
+        return check_cleared([path], other, model, ONE.sentinels).reasons
+
+    assert (ask(clean), ask(held)) == ({}, {"flagged": 1})
+    assert ask(clean, "d" * 64) != {}
+    record_decision(cleared_ledger, "a.jsonl:0", "benign")
+    assert ask(held) == {}
+    assert check_cleared([held], other, ONE.model, ONE.sentinels).by_decision == 1
+    with pytest.raises(InputError, match="no audited row of another"):
+        write_release(cleared_ledger, "another", tmp_path / "theirs")
