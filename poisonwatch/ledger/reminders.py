@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.attestation.statement import hash_text, write_canonical
@@ -159,7 +159,8 @@ def list_held_alerts(
     if not mutes:
         return set()
     last = select_last_audits(flags)
-    is_meant = deliveries.c.delivered_at.is_(None) & deliveries.c.given_up_at.is_(None)
+    is_pending = deliveries.c.delivered_at.is_(None) & deliveries.c.given_up_at.is_(None)
+    is_meant: ColumnElement[bool] = is_pending
     if among is not None:
         is_meant = alerts.c.alert.in_(among)
     query = (
