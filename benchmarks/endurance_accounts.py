@@ -48,8 +48,8 @@ def tell_of_silence(site: Site, now: datetime | None = None) -> dict[str, Any]:
         tell_silences(settings, at)
     except PoisonwatchError as error:
         failed = str(error)
-    targets = [target.id for target in list_targets(settings)]
-    standing = gather_standing(settings, site.config, targets, at, 0.0)
+    names = {target.id: str(target) for target in list_targets(settings)}
+    standing = gather_standing(settings, site.config, names, at, 0.0)
     return {
         "alert": count_overdue_alerts(site) > before,
         "status": 0 if standing.is_well else 1,
