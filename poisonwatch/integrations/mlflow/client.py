@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
@@ -34,7 +34,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 # A server's address may hold a password.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+# It logs the traceback, with statement and values, of what it raises, too.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 # Every retry would be a warning on the terminal; what fails is said once, at the end.
 logging.getLogger("urllib3.connectionpool").addFilter(
@@ -85,4 +86,15 @@ def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> O
             "`tracking` a database of its own"
         )
     # MLflow's messages repeat the address, at times with the password.
-    return OperationError(f"{server} {what}: {config.find_secrets().conceal_error(error)}")
+    cause = config.find_secrets().conceal_error(_find_database_error(error))
+    return OperationError(f"{server} {what}: {cause}")
+
+
+def _find_database_error(error: BaseException) -> BaseException:
+    """What the driver of MLflow's own database said, where that is the cause: the layers above it
+    speak of themselves first.
+    """
+    cause = error.__cause__
+    if isinstance(cause, DBAPIError) and cause.orig is not None:
+        return cause.orig
+    return error

@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import pytest
+from full_disks import fill, small_disk
+from mlflow.entities import Metric
 from servers import mlflow_store
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.client import make_mlflow_client, make_mlflow_error
+from poisonwatch.integrations.mlflow.client import (
+    UNAVAILABLE,
+    make_mlflow_client,
+    make_mlflow_error,
+)
 
 
 def tracked_at(address: str) -> AuditConfig:
@@ -41,3 +47,21 @@ def test_a_server_that_is_down_is_told_from_one_that_refuses() -> None:
     message = str(make_mlflow_error(tracked_at("http://127.0.0.1:5000"), "failed", error))
     assert message.startswith("MLflow at http://127.0.0.1:5000 cannot be reached: ")
     assert "poisonwatch sync" in message
+
+
+def test_a_store_on_a_full_disk_is_one_error_and_no_traceback_on_the_terminal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What MLflow itself logs repeats the statement and its values."""
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        config = tracked_at(mlflow_store(disk))
+        client = make_mlflow_client(config)
+        run_id = client.create_run(client.create_experiment("tiny")).info.run_id
+        fill(disk)
+        values = [Metric(f"m{i}", 1.0, 0, i) for i in range(500)]
+        with pytest.raises(UNAVAILABLE) as raised:
+            client.log_batch(run_id, metrics=values)
+    message = str(make_mlflow_error(config, "failed", raised.value))
+    assert "database or disk is full" in message
+    assert "\n" not in message
+    assert caplog.records == []
