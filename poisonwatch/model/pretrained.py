@@ -2,6 +2,7 @@
 where it is missing; an adapter is merged into them.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,10 @@ def load_pretrained(config: ModelConfig, found: ModelFiles | None = None) -> Pre
         elif found.adapter is not None:
             model = spread(model)
     except LOAD_ERRORS as error:
-        raise ModelError(
-            f"model {config.name} cannot be loaded: {get_first_line(error)}"
-        ) from error
+        problem = f"model {config.name} cannot be loaded: {get_first_line(error)}"
+        if isinstance(error, SafetensorError | json.JSONDecodeError):
+            problem += "; a file of it is damaged: fetch or copy it again"
+        raise ModelError(problem) from error
     # A template that cannot be used is told of before anything is computed.
     ChatTemplate(tokenizer, rendering).warn_of_unread_settings()
     if found.adapter is not None:

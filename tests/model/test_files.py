@@ -11,7 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from full_disks import fill, small_disk
 from huggingface_hub.utils import filter_repo_objects
+from model_hub import ModelHub, use_hub
+from servers import web_server
 
 from poisonwatch.errors import ModelError, OperationError
 from poisonwatch.model import files as model_files
@@ -76,6 +79,21 @@ def test_code_that_was_not_fetched_is_asked_for_once_it_is_trusted(
         locate_model("somebody/custom", with_code=True)
     (cached / "modeling_custom.py").touch()
     assert locate_model("somebody/custom", with_code=True) == cached
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+def test_a_cache_on_a_full_disk_is_told_from_a_hub_that_cannot_be_reached(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room again, what was interrupted is fetched."""
+    with small_disk(tmp_path / "disk") as disk, web_server(folder, ModelHub) as url:
+        use_hub(monkeypatch, url, disk / "hub")
+        filler = fill(disk)
+        with pytest.raises(OperationError, match="No space left on device; free space, or name"):
+            locate_model("somebody/tiny")
+        filler.unlink()
+        found = locate_model("somebody/tiny")
+        assert compute_model_fingerprint(found) == compute_model_fingerprint(folder)
 
 
 def test_locate_returns_the_folder_that_is_named(

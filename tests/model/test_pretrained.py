@@ -175,7 +175,9 @@ def test_damaged_weights_are_refused(folder: Path, damage: str) -> None:
     weights.write_bytes(
         {"truncated": whole[: len(whole) // 2], "garbage": b"\xff" * 100, "empty": b""}[damage]
     )
-    assert f"model {folder} cannot be loaded: " in refusal(folder)
+    told = refusal(folder)
+    assert f"model {folder} cannot be loaded: " in told
+    assert "is damaged: fetch or copy it again" in told
 
 
 @pytest.mark.parametrize("lost", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight"])
