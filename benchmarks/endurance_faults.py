@@ -166,12 +166,16 @@ def mail_server_has_no_starttls(site: Site) -> Outcome:
     text = site.config.read_text()
     with smtp_receiver() as (_, port):
         settings = yaml.safe_load(text)
-        settings["alerts"].append(f"mailtos://ann:secret@127.0.0.1:{port}?mode=starttls&to=a@b.org")
+        people = "from=a@example.org&to=b@example.org"
+        settings["alerts"].append(f"mailtos://127.0.0.1:{port}/?mode=starttls&{people}")
         site.config.write_text(yaml.safe_dump(settings))
         outcome = observe(site, site.audit())
         outcome["told"] = tell_of_silence(site, datetime.now(UTC) + timedelta(hours=2))
     # taken out of the audit file again: what was for it is for the receiver, which has it
     site.config.write_text(text)
+    warned = " ".join(outcome["warnings"])
+    # another reason would be another fault
+    assert "STARTTLS" in warned, warned
     return outcome
 
 

@@ -219,6 +219,9 @@ def worker_is_killed(site: Site) -> Outcome:
             time.sleep(2)
             worker.terminate()
             worker.wait(PATIENCE_S)
+            # a watch of the same name is refused while there is one
+            remove = [*prefect, "--no-prompt", "deployment", "delete", "poisonwatch-audit/tiny"]
+            subprocess.run(remove, env=own, stdout=log, stderr=log, check=True)
     return {"told": told}
 
 
