@@ -54,11 +54,15 @@ def list_audit_lines(
     `offset`; and how many there are in all.
     """
     by_line = _select_lines(where)
-    counted = select(func.count()).select_from(by_line.subquery())
+    # Counted in passing: to look through all audits takes longer than all else.
+    page = by_line.add_columns(func.count().over().label("total"))
     with ledger.read() as connection:
-        total = connection.execute(counted).scalar_one()
-        page = by_line.order_by(desc("newest")).limit(limit).offset(offset)
-        found = connection.execute(page).all()
+        found = connection.execute(page.order_by(desc("newest")).limit(limit).offset(offset)).all()
+        total = found[0].total if found else 0
+        # Behind the last line there is none to say how many there are.
+        if offset and not found:
+            counted = select(func.count()).select_from(by_line.subquery())
+            total = connection.execute(counted).scalar_one()
     newest = audits.c.audit.in_([line.newest for line in found])
     past = {audit.number: audit for audit in list_past_audits(ledger, where=[newest])}
     lines = []
