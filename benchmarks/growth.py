@@ -2,14 +2,14 @@
 ones comes to.
 
     python benchmarks/growth.py --folder /tmp/growth [--audits 400] [--rows-every 8] [--minutes 40]
-    python benchmarks/growth.py --folder /tmp/growth --postgres
+    python benchmarks/growth.py --folder /tmp/growth --year [--postgres]
 
 Audits of a tiny model take place for real, as flow runs on a Prefect server, with MLflow on SQLite;
 one in `--rows-every` has twelve new rows. After `--minutes` no other is begun: started again on the
 same folder, it goes on. Then `prune` runs, and from what an audit of either kind left a year
-follows by multiplication, of which one audit in 24 has new rows; but for the ledger, which the
-library fills with a year of audits, for its size and for the time that its questions take. With
-`--postgres` that ledger alone is filled, in PostgreSQL.
+follows by multiplication, of which one audit in 24 has new rows. With `--year` a ledger is filled
+by the library with that year instead, for its size and for the time that its questions take: in
+SQLite, where it goes on, too, or in a PostgreSQL of its own.
 """
 
 import argparse
@@ -219,7 +219,7 @@ def time_questions(url: str) -> dict[str, float]:
     return found
 
 
-def report_year(done: list[dict[str, Any]], ledger_bytes: int) -> None:
+def report_year(done: list[dict[str, Any]]) -> None:
     """The table of a year, as Markdown."""
     days = HOURS // ROWS_EVERY
     print(f"| | an audit with {NEW_ROWS} new rows | one without | a year | after pruning |")
@@ -240,8 +240,6 @@ def report_year(done: list[dict[str, Any]], ledger_bytes: int) -> None:
             kept = each * KEPT_DAYS * 24 / ROWS_EVERY + empty * (HOURS - days)
         elif name == "Prefect, database":
             kept = whole * KEPT_DAYS / 365
-        elif name == "ledger":
-            whole = kept = float(ledger_bytes)
         total, total_kept = total + whole, total_kept + kept
         cells = (f"{each / 1e3:.1f} kB", f"{empty / 1e3:.1f} kB", f"{whole / 1e6:.1f} MB")
         print(f"| {name} | {' | '.join(cells)} | {kept / 1e6:.1f} MB |")
@@ -265,22 +263,28 @@ def report_parts(done: list[dict[str, Any]]) -> None:
         print(f"| {' | '.join(cells)} |")
 
 
-def report_questions(url: str) -> None:
-    for what, milliseconds in time_questions(url).items():
-        print(f"  {what}: {milliseconds:.1f} ms")
-
-
-def audit_in_postgres(folder: Path, summary: dict[str, Any]) -> None:
-    """A year of audits in a PostgreSQL of its own: its size, and the time of its questions."""
+def fill_year(folder: Path, summary: dict[str, Any], postgres: bool) -> None:
+    """A ledger with a year of audits: its size, and the time of its questions."""
     from servers import own_postgres_server
 
+    started = time.monotonic()
+    if not postgres:
+        url = f"sqlite:///{folder / 'year' / 'ledger.db'}"
+        fill_ledger(folder / "year", url, summary)
+        size = measure(folder / "year" / "ledger.db")
+        report_ledger("SQLite", url, size, time.monotonic() - started)
+        return
     with own_postgres_server() as url, tempfile.TemporaryDirectory(dir=folder) as year:
         empty = measure_postgres(url)
-        started = time.monotonic()
         fill_ledger(Path(year), url, summary)
-        print(f"{HOURS} audits recorded in {time.monotonic() - started:.0f} s")
-        print(f"PostgreSQL: {(measure_postgres(url) - empty) / 1e6:.1f} MB more than empty")
-        report_questions(url)
+        size = measure_postgres(url) - empty
+        report_ledger("PostgreSQL", url, size, time.monotonic() - started)
+
+
+def report_ledger(what: str, url: str, size: int, seconds: float) -> None:
+    print(f"{what}: {HOURS} audits recorded in {seconds:.0f} s, {size / 1e6:.1f} MB")
+    for question, milliseconds in time_questions(url).items():
+        print(f"  {question}: {milliseconds:.1f} ms")
 
 
 def main() -> None:
@@ -289,6 +293,7 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=400)
     parser.add_argument("--rows-every", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--year", action="store_true")
     parser.add_argument("--postgres", action="store_true")
     options = parser.parse_args()
     folder = options.folder.resolve()
@@ -298,21 +303,18 @@ def main() -> None:
     file = folder / "audit.yaml"
     if not file.exists():
         write_year(folder)
-    if options.postgres:
-        audit_in_postgres(folder, find_empty_summary(file))
+    if options.year:
+        fill_year(folder, find_empty_summary(file), options.postgres)
         return
     done = run_audits(file, options.audits, options.rows_every, options.minutes)
     before = measure_store(folder)
-    year = f"sqlite:///{folder / 'year' / 'ledger.db'}"
-    fill_ledger(folder / "year", year, find_empty_summary(file))
     prune(file)
     after = measure_store(folder)
     print(f"{len(done)} audits, {sum(bool(audit['new']) for audit in done)} with new rows:")
     for name in before:
         print(f"  {name}: {before[name] / 1e3:.1f} kB, pruned {after[name] / 1e3:.1f} kB")
     report_parts(done)
-    report_year(done, measure(folder / "year" / "ledger.db"))
-    report_questions(year)
+    report_year(done)
 
 
 if __name__ == "__main__":
