@@ -38,20 +38,24 @@ from typing import Any
 import numpy as np
 
 from poisonwatch.config import AuditConfig, DetectionConfig
-from poisonwatch.detection.clusters import ClusterEvidence, gather_cluster_evidence
-from poisonwatch.detection.detect import Detection, flag_rows
+from poisonwatch.detection.clusters import gather_cluster_evidence
+from poisonwatch.detection.detect import flag_rows
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.failures import Attempts
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
 from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.recovery.local_kriging import compute_smoother
-from poisonwatch.recovery.neighbours import NEAREST, NeighbourGraph, find_neighbours
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
+from poisonwatch.recovery.neighbours import NEAREST, find_neighbours
 from poisonwatch.reports.heatmap import read_heat_map
 from poisonwatch.reports.html import render_report
 from poisonwatch.reports.pictures import draw_pictures, write_plots
 from poisonwatch.reports.plots import draw_coefficients, render_png
-from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
+from poisonwatch.reports.summary import describe_source, summarise
 from poisonwatch.run_directory import read as readback
 from poisonwatch.run_directory import write as runs
 from poisonwatch.screens.finding import Finding

@@ -15,7 +15,8 @@ from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import AuditRows
 from poisonwatch.failures import tell_failures
 from poisonwatch.flows.engine import AuditOutcome, Engine
@@ -41,7 +42,7 @@ from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
-from poisonwatch.reports.summary import AttributionResult, describe_source, summarise
+from poisonwatch.reports.summary import describe_source, summarise
 from poisonwatch.run_directory.checksums import require_unchanged_settings
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
 from poisonwatch.screens.finding import renumber_findings
@@ -190,7 +191,8 @@ def run_audit_stages(
                 attempts=attempts,
             )
             # only now: an audit that ended before its commit goes on from its checkpoints
-            found.store.clear()
+            if found.store is not None:
+                found.store.clear()
         wind_up(ledger, config, engine, prefect=flow_run is not None)
     # What failed since the summary was written, too.
     failures = {"failures": attempts.to_records()}

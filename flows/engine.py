@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefect import Task
-from prefect.settings import PREFECT_API_URL
-
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.concealment import guard
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Rejection
 from poisonwatch.failures import Attempts, tell_failures
@@ -25,9 +22,11 @@ from poisonwatch.flows.prefect_server import (
     is_refused,
     is_server_gone,
 )
+from poisonwatch.flows.prefect_settings import find_prefect_api
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.run_directory.checksums import require_unchanged
 from poisonwatch.run_directory.timing import StageClock
+from poisonwatch.tasks.options import Step
 from poisonwatch.text.secrets import Secrets
 
 R = TypeVar("R")
@@ -88,17 +87,19 @@ class Engine:
         self.warnings: list[str] = []
         self.failed: dict[str, Exception] = {}
 
-    def __call__(self, task: Task[..., R], *args: Any) -> R:
+    def __call__(self, task: Step[..., R], *args: Any) -> R:
         """Call a task, and note what it cost under its name."""
         # before each stage, since Prefect's own callbacks can lose a Ctrl-C
         interrupt.raise_if_interrupted()
-        guarded = copy(task)
-        guarded.fn = guard(task.fn, self.attempts.secrets)
-        function: Callable[..., R] = guarded.fn if self.inline else guarded
+        function: Callable[..., R] = guard(task.fn, self.attempts.secrets)
+        if not self.inline:
+            guarded = copy(task.prefect_task)
+            guarded.fn = function
+            function = guarded
         with self.clock.stage(task.name):
             return function(*args)
 
-    def attempt(self, task: Task[..., R], *args: Any) -> R | None:
+    def attempt(self, task: Step[..., R], *args: Any) -> R | None:
         """Call a task that the audit can do without; its failure is kept in `warnings`, once."""
         try:
             return self(task, *args)
@@ -113,7 +114,7 @@ class Engine:
             self.failed[task.name] = error
             why = self.attempts.describe(error)
             if is_refused(error):
-                why = describe_server_trouble(error, str(PREFECT_API_URL.value()))
+                why = describe_server_trouble(error, find_prefect_api())
             warning = f"{task.name} failed: {why}"
         # several tasks meet the same server that is down: one line is enough
         if warning not in self.warnings:

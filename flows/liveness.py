@@ -3,25 +3,24 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.concealment import conceal_errors
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import InputError, PoisonwatchError
+from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.times import Times
 from poisonwatch.integrations.notices import tell_silences
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.schedules import list_schedules, record_schedule
-from poisonwatch.schedule_config import UTC_NAME, PingMoment, ScheduleConfig
+from poisonwatch.schedule_config import PingMoment, ScheduleConfig
 from poisonwatch.tasks.liveness import ping_monitor
 
 LOOKS_EVERY_S = 60.0
-# every, cron, and whose time the latter means
-Times = tuple[timedelta | None, str | None, str]
 
 
 def ping(config: AuditConfig, engine: Engine, moment: PingMoment) -> None:
@@ -55,30 +54,6 @@ def expects_audits(ledger: Ledger, config: AuditConfig) -> bool:
         return True
     with ledger.read() as connection:
         return bool(list_schedules(connection))
-
-
-def choose_times(
-    schedule: ScheduleConfig, every: timedelta | None, cron: str | None, timezone: str
-) -> Times:
-    """When to audit: as options say, else as the audit file does. Raises InputError where the two
-    do not agree, since what is expected would not be what comes, or a time zone means nothing.
-    """
-    if timezone != UTC_NAME and cron is None and schedule.cron is None:
-        raise InputError(
-            f"--timezone {timezone[:60]} says whose time --cron means, and there is no --cron: "
-            "leave --timezone out, or give --cron instead of --every"
-        )
-    if every is None and cron is None:
-        return schedule.every, schedule.cron, schedule.timezone if schedule.cron else timezone
-    said = schedule.every, schedule.cron
-    if schedule.is_set and said != (every, cron):
-        raise InputError(
-            f"schedule: in the audit file says {schedule.describe()}, and the options say "
-            "something else: leave --every and --cron out, or change the audit file"
-        )
-    if schedule.cron is not None:
-        timezone = schedule.timezone
-    return every, cron, timezone
 
 
 def _expect(schedule: ScheduleConfig, times: Times) -> ScheduleConfig:

@@ -4,10 +4,15 @@ A server that is down, or goes down, is no reason to give up an audit: the ledge
 and what Prefect missed is told later (`poisonwatch sync`).
 """
 
+import sys
+from typing import TYPE_CHECKING, TypeGuard
+
 import httpx
-from prefect.exceptions import PrefectHTTPStatusError
 
 from poisonwatch.text.redaction import show_place
+
+if TYPE_CHECKING:
+    from prefect.exceptions import PrefectHTTPStatusError
 
 # What Prefect says, in a RuntimeError, where nobody answers; the second, where a server that
 # answered before went away; the last, where a temporary one could not start.
@@ -24,7 +29,7 @@ def is_server_gone(error: BaseException) -> bool:
     """
     if isinstance(error, BaseExceptionGroup):
         return any(is_server_gone(one) for one in error.exceptions)
-    if isinstance(error, PrefectHTTPStatusError):
+    if _is_prefects_answer(error):
         # 4xx is an answer: the server is there, and does not like what we asked
         return error.response.is_server_error
     if isinstance(error, httpx.TransportError):
@@ -38,9 +43,15 @@ def is_refused(error: BaseException) -> bool:
     """Whether a server answered that it does not know who we are, or does not let us."""
     if isinstance(error, BaseExceptionGroup):
         return any(is_refused(one) for one in error.exceptions)
-    if isinstance(error, PrefectHTTPStatusError):
+    if _is_prefects_answer(error):
         return error.response.status_code in (401, 403)
     return False
+
+
+def _is_prefects_answer(error: BaseException) -> "TypeGuard[PrefectHTTPStatusError]":
+    # Where nothing has imported Prefect, no error is of it: whoever asks need not, either.
+    exceptions = sys.modules.get("prefect.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.PrefectHTTPStatusError)
 
 
 def describe_server_trouble(error: BaseException, api: str) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
-from poisonwatch.detection.significance import LEAST_TRUSTED
+from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.flows.bars import Bars
 from poisonwatch.ledger.intake import IngestStats
-from poisonwatch.sentinels.checks import SentinelProblem
+from poisonwatch.sentinels.sentinel import SentinelProblem
 from poisonwatch.sources.survey import describe_copies, describe_passed_over, sum_formats
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from prefect.settings import PREFECT_API_URL
-
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.prefect_settings import find_prefect_api
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.flows.wind_up import notify_all
 from poisonwatch.ledger.ledger import Ledger
@@ -37,6 +36,6 @@ def sync(config: AuditConfig, reporter: Reporter) -> SyncOutcome:
         if config.review:
             verdicts = engine.attempt(read_reviews, ledger, config)
         # without a configured server Prefect would start a temporary one, that nobody looks at
-        has_server = bool(PREFECT_API_URL.value())
+        has_server = bool(find_prefect_api())
         notified = notify_all(ledger, config, engine, prefect=has_server, at_once=True)
     return SyncOutcome(verdicts, notified, engine.warnings)

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import InputError, OperationError
+from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit
 from poisonwatch.flows.drill import drill
 from poisonwatch.flows.own_server import OwnServer, hold_signals, open_server
@@ -38,12 +38,11 @@ from poisonwatch.flows.prefect_server import (
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.flows.run_lines import describe_audit, describe_drill
 from poisonwatch.flows.run_process import RunProcess, is_cancelling, start_due_run
+from poisonwatch.flows.times import make_cron_error, require_interval, require_times
 from poisonwatch.flows.watched_server import WatchedServer
 from poisonwatch.text.redaction import show_place
 
 R = TypeVar("R")
-
-SHORTEST_INTERVAL = timedelta(minutes=1)
 
 
 def make_schedule(
@@ -52,31 +51,19 @@ def make_schedule(
     """The schedule that was asked for. Raises InputError where it is none, or not exactly one is
     given.
     """
-    if (every is None) == (cron is None):
-        raise InputError(
-            "when to audit is one of --every and --cron: give --every 1h, or --cron '0 2 * * *'"
-        )
+    require_times((every, cron, timezone))
     if every is not None:
         return make_interval(every)
     try:
         return CronSchedule(cron=str(cron), timezone=timezone)
-    except ValidationError as error:
-        # Prefect's own words are several lines, and name its fields
-        wrong = f"--cron {cron} is no cron expression"
-        if "timezone" in str(error.errors()[0]["loc"]):
-            wrong = f"--timezone {timezone} is no time zone"
-        raise InputError(
-            f"{wrong}: give, for example, --cron '0 2 * * *' --timezone Europe/Berlin"
-        ) from None
+    # Prefect's own words are several lines, and name its fields
+    except ValidationError:
+        raise make_cron_error(str(cron)) from None
 
 
 def make_interval(every: timedelta) -> IntervalSchedule:
     """An interval that begins at once. Raises InputError where it is too short."""
-    if every < SHORTEST_INTERVAL:
-        raise InputError(
-            f"every {every.total_seconds():g} seconds is too often: "
-            "give at least a minute, as in --every 1m"
-        )
+    require_interval(every)
     # from now, and not from Prefect's own anchor, which would have the first run come any time
     return IntervalSchedule(interval=every, anchor_date=datetime.now(UTC))
 

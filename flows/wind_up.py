@@ -4,9 +4,9 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.liveness import expects_audits, ping
 from poisonwatch.flows.prune import prune_if_asked
-from poisonwatch.integrations.mlflow.upload import IncompleteUploadError
+from poisonwatch.integrations.mlflow.owed import IncompleteUploadError
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.tasks.alerts import deliver, remind
+from poisonwatch.tasks.deliveries import deliver, remind
 from poisonwatch.tasks.liveness import tell_silences
 from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.reviews import queue_reviews

@@ -1,13 +1,10 @@
 """A flagged row with its reasons, in memory and as a line of `flags.jsonl`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from poisonwatch.arrays import RowIndices
-from poisonwatch.examples import Example, Message, iterate_ids
+from poisonwatch.examples import Example, Message
 from poisonwatch.screens.finding import NEW_TOPIC, Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -92,30 +89,6 @@ class Flag:
             f"score {self.score:.1f} (rank {self.rank}), p = {self.p_value:.2g}, "
             f"q = {self.q_value:.2g} by {self.rule}"
         )
-
-
-def locate_flags(flags: Sequence[Flag], rows: Sequence[Example]) -> RowIndices:
-    """Where the flagged rows stand among the new `rows` of their audit, in the order of the flags.
-
-    Rows of one content are told apart by their source and position. Raises LookupError where a
-    flagged row is not among the rows.
-    """
-    # Ids alone pass by, and those of flagged rows alone are kept: there may be millions.
-    places: dict[str, list[int]] = {flag.example.id: [] for flag in flags}
-    if flags:
-        for place, id in enumerate(iterate_ids(rows)):
-            if id in places:
-                places[id].append(place)
-    found = [_choose_place(flag.example, places[flag.example.id], rows) for flag in flags]
-    return np.array(found, dtype=np.int64)
-
-
-def _choose_place(example: Example, places: Sequence[int], rows: Sequence[Example]) -> int:
-    """The place, of those of equal rows, that the example itself stands at."""
-    for place in places[:-1]:
-        if (rows[place].source, rows[place].position) == (example.source, example.position):
-            return place
-    return places[-1]
 
 
 def label_turn(message: Message, lowered: bool = False) -> str:

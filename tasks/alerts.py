@@ -1,26 +1,20 @@
-"""Notify people: alerts are composed with an audit's results, and delivered once these are in the
-ledger.
-"""
+"""What people are to be told of an audit: composed with its results, which hold it."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from poisonwatch.alerts.groups import describe_routing
 from poisonwatch.alerts.messages import compose_messages
-from poisonwatch.alerts.reminders import write_reminders
 from poisonwatch.alerts.stand_in import compose_stand_in
 from poisonwatch.config import AuditConfig
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.failures import Attempts
-from poisonwatch.integrations.notify import deliver_pending
 from poisonwatch.ledger.history import find_notified_ids
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.mutes import find_active_mutes
 from poisonwatch.ledger.outbox import Alert
-from poisonwatch.reports.summary import AttributionResult
-from poisonwatch.tasks.options import PLAIN, TRIED_NEXT_AUDIT
+from poisonwatch.tasks.options import PLAIN, task
 
 
 @task(**PLAIN)
@@ -57,23 +51,3 @@ def compose_alerts(
     with attempts.part("the alert in their place", "not composed"):
         return compose_stand_in(config, told, found.detection.flags, run_dir)
     return []
-
-
-@task(**TRIED_NEXT_AUDIT)
-def remind(ledger: Ledger, config: AuditConfig) -> int:
-    """Put in what people are told again, or now that it is muted no more: how many messages.
-
-    Whoever calls it holds `ledger.lock()`. Raises what the ledger's signer raises.
-    """
-    return write_reminders(ledger, config)
-
-
-@task(**TRIED_NEXT_AUDIT)
-def deliver(ledger: Ledger, config: AuditConfig, at_once: bool = False) -> int:
-    """Send what the audit's targets have not received yet: how many alerts arrived. With `at_once`,
-    targets that failed are tried before it is their time.
-
-    Whoever calls it holds the lock on the audit's name. Raises OperationError where a target did
-    not take a message.
-    """
-    return deliver_pending(ledger, config, at_once=at_once)

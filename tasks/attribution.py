@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from prefect import task
 
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig, DetectionConfig, ModelConfig, ScreenName, StrideConfig
 from poisonwatch.detection import clusters, new_topics
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence
 from poisonwatch.detection.new_topics import NewTopic
-from poisonwatch.detection.significance import LEAST_TRUSTED
+from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.errors import ConfigError
 from poisonwatch.examples import AuditRows
 from poisonwatch.failures import Attempts
@@ -31,8 +30,7 @@ from poisonwatch.screens import triggers
 from poisonwatch.screens.finding import Finding
 from poisonwatch.screens.trigger_ngrams import NgramMine
 from poisonwatch.sentinels import checks
-from poisonwatch.sentinels.checks import SentinelProblem
-from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.sentinels.sentinel import Sentinel, SentinelProblem
 from poisonwatch.stride import attribution
 from poisonwatch.stride import recover as influence_recovery
 from poisonwatch.stride.fitted import FitOfRows, SingleRows
@@ -40,7 +38,7 @@ from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.settings import measures_rows_alone
 from poisonwatch.stride.streamed import ShardEngine, StreamedFit, measure_locally
 from poisonwatch.stride.training_checkpoint import locate_training_checkpoint
-from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
+from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry, task
 
 
 @task(**WITH_RETRIES, retry_condition_fn=should_retry)

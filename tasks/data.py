@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from prefect import task
-
 from poisonwatch.config import AuditConfig
 from poisonwatch.examples import Example, iterate_ids
 from poisonwatch.failures import Attempts
@@ -30,7 +28,7 @@ from poisonwatch.sources import open as sources
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.sources.spooled import spool_source
 from poisonwatch.stride.sampling import draw_first
-from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry
+from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, should_retry, task
 from poisonwatch.validation import Facts, Validation
 
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from poisonwatch.config import AuditConfig
 from poisonwatch.drills import planting
 from poisonwatch.drills.drill import DrillRunner
@@ -21,7 +19,7 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import Progress
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.checksums import write_checksums
-from poisonwatch.tasks.options import PLAIN, WITH_RETRIES
+from poisonwatch.tasks.options import PLAIN, WITH_RETRIES, task
 
 
 @task(**WITH_RETRIES)

@@ -1,12 +1,13 @@
 """Stop a training flow whose rows are not cleared."""
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from poisonwatch.release import gate
 from poisonwatch.tasks.options import PLAIN
 
 
-@task(**PLAIN)
+@task(cache_policy=NO_CACHE, **PLAIN)
 def require_cleared(
     paths: list[str], audit: str, keys: list[str] | None = None, head: str | None = None
 ) -> int:

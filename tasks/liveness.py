@@ -2,15 +2,13 @@
 
 from datetime import UTC, datetime
 
-from prefect import task
-
 from poisonwatch.alerts.silences import look_after
 from poisonwatch.config import AuditConfig
 from poisonwatch.integrations import cron_monitor
 from poisonwatch.integrations.notices import deliver_notices
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.schedule_config import PingMoment
-from poisonwatch.tasks.options import TRIED_NEXT_AUDIT
+from poisonwatch.tasks.options import TRIED_NEXT_AUDIT, task
 
 
 @task(**TRIED_NEXT_AUDIT)

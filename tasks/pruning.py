@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from prefect import task
-
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
-from poisonwatch.integrations.mlflow.prune import (
+from poisonwatch.integrations.mlflow.prunable import (
     RunTotals,
     find_champions,
     find_latest_good,
@@ -19,7 +17,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.pruning.drills import DrillPruning, plan_drill_pruning, remove_drills
 from poisonwatch.pruning.plan import PruningPlan, plan_pruning
 from poisonwatch.pruning.remove import carry_out
-from poisonwatch.tasks.options import PLAIN
+from poisonwatch.tasks.options import PLAIN, task
 
 
 @dataclass(frozen=True, slots=True)

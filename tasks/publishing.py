@@ -1,11 +1,8 @@
 """Audits in the Prefect UI, and as events that automations can act on."""
 
-from prefect import task
-
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.prefect.publish import publish_pending
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.tasks.options import TRIED_NEXT_AUDIT
+from poisonwatch.tasks.options import TRIED_NEXT_AUDIT, task
 
 
 @task(**TRIED_NEXT_AUDIT)
@@ -14,4 +11,7 @@ def publish(ledger: Ledger, config: AuditConfig) -> int:
 
     Raises OperationError where no server answers.
     """
+    # where no server is configured, nobody imports Prefect
+    from poisonwatch.integrations.prefect.publish import publish_pending
+
     return publish_pending(ledger, config)

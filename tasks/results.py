@@ -5,10 +5,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from poisonwatch.atomic import remove
 from poisonwatch.config import AuditConfig
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
@@ -16,14 +15,13 @@ from poisonwatch.ledger.overview import build_trend, list_previous_audits
 from poisonwatch.reports.html import render_report, render_stand_in
 from poisonwatch.reports.links import make_dashboard_url, make_mlflow_run_url
 from poisonwatch.reports.pictures import Pictures, draw_pictures, write_plots
-from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.reports.validation_report import write_validation, write_validation_page
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.checksums import write_checksums
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.operators import save_operators
 from poisonwatch.stride.fitted import TrainedFit
-from poisonwatch.tasks.options import PLAIN
+from poisonwatch.tasks.options import PLAIN, task
 from poisonwatch.validation import Validation
 
 

@@ -1,11 +1,9 @@
 """Flagged rows go into MLflow's review queue, and people's answers come back from it."""
 
-from prefect import task
-
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.reviews import queue_undecided, take_answers
+from poisonwatch.integrations.mlflow.owed import queue_undecided, take_answers
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.tasks.options import TRIED_NEXT_AUDIT
+from poisonwatch.tasks.options import TRIED_NEXT_AUDIT, task
 
 
 @task(**TRIED_NEXT_AUDIT)

@@ -1,12 +1,9 @@
 """Audits in MLflow: a run is opened before the audit starts, and filled once it has its results."""
 
-from prefect import task
-
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.runs import open_audit_run
-from poisonwatch.integrations.mlflow.upload import upload_pending
+from poisonwatch.integrations.mlflow.owed import upload_owed
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.tasks.options import TRIED_NEXT_AUDIT
+from poisonwatch.tasks.options import TRIED_NEXT_AUDIT, task
 
 
 @task(**TRIED_NEXT_AUDIT)
@@ -15,6 +12,9 @@ def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[st
 
     Raises OperationError where the server cannot be used.
     """
+    # MLflow takes more than two seconds to import, and is often owed nothing
+    from poisonwatch.integrations.mlflow.runs import open_audit_run
+
     return open_audit_run(config, audit_id, kind)
 
 
@@ -24,4 +24,4 @@ def track(ledger: Ledger, config: AuditConfig) -> int:
 
     Raises OperationError where the server cannot be used, or refused something.
     """
-    return upload_pending(ledger, config)
+    return upload_owed(ledger, config)

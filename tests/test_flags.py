@@ -6,14 +6,9 @@ from dataclasses import replace
 import pytest
 from ledgers import flag as build_flag
 
+from poisonwatch.detection.detection import locate_flags
 from poisonwatch.examples import Example, Message
-from poisonwatch.flags import (
-    label_turn,
-    locate_flags,
-    make_flag_record,
-    make_row_record,
-    read_flagged_example,
-)
+from poisonwatch.flags import label_turn, make_flag_record, make_row_record, read_flagged_example
 from poisonwatch.screens.finding import Finding
 
 ROW = Example.from_messages(

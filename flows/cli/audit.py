@@ -143,19 +143,21 @@ def explain(
     if not prompt.strip() or not response.strip():
         raise InputError("--prompt and --response must both say something")
     from poisonwatch.config_file import load_config
-    from poisonwatch.flows.cli.terminal import print_explanation
     from poisonwatch.model.files import name_model
-    from poisonwatch.model.pretrained import load_pretrained
     from poisonwatch.pruning.missing import describe_missing_operators
     from poisonwatch.run_directory.checksums import require_unchanged
     from poisonwatch.run_directory.layout import EXPLAINING_FILES, OPERATORS_FILE
-    from poisonwatch.run_directory.operators import load_operators
     from poisonwatch.run_directory.reread import AuditedRows
     from poisonwatch.run_directory.seals import find_own_seal
-    from poisonwatch.stride.explain import describe_exactness, explain_response
 
     if not (run / OPERATORS_FILE).is_file():
         raise RunError(describe_missing_operators(run))
+    # below the check: a run directory that is none must not wait for torch
+    from poisonwatch.flows.cli.terminal import print_explanation
+    from poisonwatch.model.pretrained import load_pretrained
+    from poisonwatch.run_directory.operators import load_operators
+    from poisonwatch.stride.explain import describe_exactness, explain_response
+
     saved = load_operators(run)
     # The model is named by the audit's own settings, unless it has moved: operators of one model
     # say nothing about another (`on` compares the weights).
@@ -224,11 +226,13 @@ def drill(
     """
     settings = load_and_check(config)
     from poisonwatch.drills.results import DrillPlan
+
+    plan = DrillPlan.from_options(recipes, counts, repeats)
+    # below the checks: a mistake must not wait for torch and Prefect
     from poisonwatch.flows.cli.terminal import print_drill
     from poisonwatch.flows.drill import with_seed
     from poisonwatch.flows.launch import run_drill
 
-    plan = DrillPlan.from_options(recipes, counts, repeats)
     outcome = run_drill(config, with_seed(settings, seed), plan, run_dir=run_dir, engine=engine)
     print_drill(outcome)
 

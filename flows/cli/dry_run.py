@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.significance import LEAST_TRUSTED
+from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.errors import ModelError, SourceError
 from poisonwatch.examples import Example
 from poisonwatch.model.architecture import find_decoder_blocks

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.integrations.mlflow.runs import TrackedRun
+from poisonwatch.integrations.mlflow.audit_runs import TrackedRun
 from poisonwatch.ledger.audit_lines import AuditLine, list_audit_lines, list_owed_targets
 from poisonwatch.ledger.history import (
     PastAudit,

@@ -54,16 +54,19 @@ def watch(
     Example: `poisonwatch watch my-audit/audit.yaml --every 1h`
     """
     settings = load_and_check(config)
-    # below the check: a mistake in the audit file must not wait for torch and Prefect
-    from poisonwatch.flows.liveness import choose_times, keep_guard
+    from poisonwatch.flows.times import choose_times, require_interval, require_times
+
+    times = choose_times(settings.schedule, every, cron, timezone)
+    require_times(times)
+    if drill_every is not None:
+        require_interval(drill_every)
+    # below the checks: a mistake must not wait for torch and Prefect
+    from poisonwatch.flows.liveness import keep_guard
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.watch import make_interval, make_schedule
     from poisonwatch.flows.watch import watch as keep_watch
 
-    drills = None
-    if drill_every is not None:
-        drills = make_interval(drill_every)
-    times = choose_times(settings.schedule, every, cron, timezone)
+    drills = None if drill_every is None else make_interval(drill_every)
     schedule = make_schedule(*times)
     reporter = Reporter()
     with keep_guard(settings, times, reporter):
@@ -169,7 +172,7 @@ def history(
         tell_muted,
     )
     from poisonwatch.flows.reporter import Reporter
-    from poisonwatch.integrations.mlflow.runs import list_tracked_runs
+    from poisonwatch.integrations.mlflow.audit_runs import list_tracked_runs
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.ledger.mutes import list_active_mutes
     from poisonwatch.liveness.liveness import expect, find_liveness

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from poisonwatch.alert_config import AlertConfig, RoutedRow, choose_alerts, find_owners
-from poisonwatch.detection.clusters import ClusterEvidence
+from poisonwatch.detection.evidence import ClusterEvidence
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.flags import SEVERITIES, Flag
 from poisonwatch.ledger.mutes import MutableRow, Mute, find_mute
-from poisonwatch.reports.summary import AttributionResult
 
 
 @dataclass(frozen=True, slots=True)

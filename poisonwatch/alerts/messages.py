@@ -21,16 +21,15 @@ from poisonwatch.alerts.markup import format_place, neutralise_markup
 from poisonwatch.alerts.stand_in import describe_failures
 from poisonwatch.alerts.targets import Target, compute_short_digest, list_targets
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.confirmation import Confirmation, Effect
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.effect_size import EXTENTS
+from poisonwatch.detection.evidence import ClusterEvidence, Confirmation, Effect
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import Example
 from poisonwatch.flags import LOWERED, Flag
 from poisonwatch.ledger.mutes import Mute
 from poisonwatch.ledger.outbox import CLUSTER_ALERT, DIGEST_ALERT, Alert
 from poisonwatch.reports.links import locate_report, make_dashboard_url, make_mlflow_run_url
-from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.screens.finding import NEW_TOPIC
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural

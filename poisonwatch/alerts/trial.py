@@ -10,13 +10,12 @@ from poisonwatch.alerts.fitting import Message as AlertMessage
 from poisonwatch.alerts.markup import neutralise_markup
 from poisonwatch.alerts.messages import MOST_ROWS_NAMED, compose_messages
 from poisonwatch.config import AuditConfig
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence, Confirmation, Effect, LossChange
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.reports.links import make_dashboard_url
-from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.run_directory.layout import make_audit_id
 from poisonwatch.sentinels.sentinel import Sentinel
 

@@ -17,20 +17,19 @@ Row text is hostile. Here it is data: pass it through `text.display.make_visible
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
 from poisonwatch.arrays import Array, Features, RowIndices
-from poisonwatch.detection.confirmation import Confirmation
 from poisonwatch.detection.confirmer import Confirmer
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection, locate_flags
+from poisonwatch.detection.evidence import ClusterEvidence, Neighbour
 from poisonwatch.detection.shared_ngrams import SharedNgram, SharedNgramSearch
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.failures import Attempts
-from poisonwatch.flags import locate_flags
 from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.fitted import FittedOperators
@@ -42,40 +41,6 @@ TOGETHER = 0.35  # mean affinity down to which clusters are joined
 MOST_CLUSTERED = 2000  # flagged rows; their affinities are held all at once
 NEAREST_TRUSTED = 2  # trusted rows named for each flagged row
 SIMILARITIES_AT_ONCE = 16 * 2**20  # of flagged rows and trusted ones
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A trusted row near a flagged one: its `example_id`, its `place` among the trusted rows, and
-    their similarity, `likeness`, in [-1, 1].
-    """
-
-    example_id: str
-    place: int
-    likeness: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterEvidence:
-    """Flagged rows that are alike, strongest flag first: `rows` are places among the detection's
-    new rows, `example_ids` their ids.
-
-    `panel` is the one that most of the rows are flagged on. `likeness` is the mean similarity of
-    the rows' pairs (1 for a single row), `example` the row nearest to the cluster's centre.
-    `prompt_ngrams` and `answer_ngrams` are what the rows share, if anything; `nearest` has the
-    nearest trusted rows of each row. Where there is no `confirmation`, `unconfirmed` says why.
-    """
-
-    rows: tuple[int, ...]
-    example_ids: tuple[str, ...]
-    panel: str
-    likeness: float
-    example: int
-    prompt_ngrams: tuple[SharedNgram, ...]
-    answer_ngrams: tuple[SharedNgram, ...]
-    nearest: tuple[tuple[Neighbour, ...], ...]
-    confirmation: Confirmation | None
-    unconfirmed: str | None = None
 
 
 def gather_cluster_evidence(

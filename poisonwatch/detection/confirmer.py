@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from poisonwatch.arrays import RowIndices
-from poisonwatch.detection.confirmation import Confirmation, confirm, select_strongest_queries
+from poisonwatch.detection.confirmation import confirm, select_strongest_queries
+from poisonwatch.detection.evidence import Confirmation
 from poisonwatch.detection.random_groups import SteerableFit, UnconfirmableError, draw_pool
 from poisonwatch.failures import Attempts
 from poisonwatch.sentinels.sentinel import Sentinel

@@ -13,16 +13,17 @@ score; they silence nothing.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poisonwatch.arrays import Array, Integers, RowIndices
 from poisonwatch.config import DetectionConfig
-from poisonwatch.detection.significance import Null, compute_p_values, compute_row_q_values
+from poisonwatch.detection.detection import Detection, Null
+from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
 from poisonwatch.detection.topic import compute_excess, describe_standing
-from poisonwatch.examples import AuditRows, Example
+from poisonwatch.examples import AuditRows
 from poisonwatch.flags import Flag
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -31,61 +32,6 @@ from poisonwatch.stride.scoring import Scores, raise_groups, score_rows, standar
 
 # Weight of a group's mean excess.
 GROUP_WEIGHT = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detection:
-    """The audit's answer for `rows`, n of them new: `scores`, `p`, `q` (n, P) by panel,
-    `coefficients` (n, S) by sentinel, and `flags`.
-
-    `recovered` (n, S) are the coefficients from recovery alone, before suspects were measured
-    alone: the very same array where none was measured twice.
-
-    `reference_scores` (n_ref, P) are the trusted rows' scores (n_ref = 0 without trusted rows), and
-    `reference_coefficients` (n_ref, S) their coefficients. `unjudged` (n,) says whose score is
-    anomalous, and explained by the rows around it.
-    """
-
-    rows: AuditRows
-    sentinels: tuple[Sentinel, ...]
-    panels: tuple[str, ...]
-    scores: Array
-    p: Array
-    q: Array
-    coefficients: Array
-    recovered: Array
-    reference_scores: Array
-    reference_coefficients: Array
-    nulls: tuple[Null, ...]
-    unjudged: NDArray[np.bool_]
-    flags: tuple[Flag, ...]
-    false_discovery_rate: float
-
-    @property
-    def examples(self) -> Sequence[Example]:
-        """The n new rows, in the order of the arrays."""
-        return self.rows.new
-
-    @classmethod
-    def empty(cls, config: DetectionConfig) -> "Detection":
-        """On no rows: no panel was measured."""
-        nothing = np.zeros((0, 0))
-        return cls(
-            rows=AuditRows(()),
-            sentinels=(),
-            panels=(),
-            scores=nothing,
-            p=nothing,
-            q=nothing,
-            coefficients=nothing,
-            recovered=nothing,
-            reference_scores=nothing,
-            reference_coefficients=nothing,
-            nulls=(),
-            unjudged=np.zeros(0, dtype=bool),
-            flags=(),
-            false_discovery_rate=config.false_discovery_rate,
-        )
 
 
 def flag_rows(

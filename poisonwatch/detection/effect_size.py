@@ -22,7 +22,6 @@ a group is harmless.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 from poisonwatch.arrays import Array
 
@@ -68,6 +67,9 @@ def compute_excess(harm: Array) -> Excess:
     variance = np.array(parts)
     if not variance.any():
         return Excess(size, size, size)
+    # most of whoever reads what was found computes no interval
+    from scipy.special import stdtrit
+
     freedom = variance.sum() ** 2 / (variance**2 / degrees).sum()
-    half = float(student.ppf((1 + CONFIDENCE) / 2, freedom) * variance.sum() ** 0.5)
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * variance.sum() ** 0.5)
     return Excess(size, size - half, size + half)

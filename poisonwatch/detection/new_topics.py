@@ -23,7 +23,8 @@ from poisonwatch.detection.clusters import (
     find_medoid,
     find_words_in_common,
 )
-from poisonwatch.detection.detect import Detection, flag_rows
+from poisonwatch.detection.detect import flag_rows
+from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import AuditRows
 from poisonwatch.failures import Attempts

@@ -1,31 +1,18 @@
 """From scores to p-values, and from p-values to q-values that count rows."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import genpareto, kstest
 
 from poisonwatch.arrays import Array
+from poisonwatch.detection.detection import Null
+from poisonwatch.detection.trusted import LEAST_EXCEEDANCES, LEAST_TRUSTED, TAILS
 
-# the share of reference scores that the tail is fitted to; the smaller where the larger does not
-# follow the fit
-TAILS = (0.1, 0.05)
-LEAST_EXCEEDANCES = 10
-LEAST_TRUSTED = round(LEAST_EXCEEDANCES / TAILS[0])
 # p-value of the Kolmogorov-Smirnov distance between exceedances and their fit; below it the fit is
 # not used
 LEAST_FIT = 0.01
 # quantiles between which the empirical null's tail is fitted: above the centre, below a few percent
 # of poison
 BULK = (0.80, 0.95)
-
-
-@dataclass(frozen=True, slots=True)
-class Null:
-    """How p-values were obtained: `rule` in words, `n` scores behind it."""
-
-    rule: str
-    n: int
 
 
 def compute_p_values(scores: Array, reference: Array | None = None) -> tuple[Array, Null]:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from poisonwatch.drills.recipe import list_recipes, read_recipe
 from poisonwatch.errors import InputError
@@ -83,6 +82,9 @@ class DetectionPower:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % confidence interval of the probability (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+        # a second and a half to import, and plans are made of options that may be wrong
+        from scipy.stats import binomtest
+
         interval = binomtest(self.found, self.repeats).proportion_ci(method="wilson")
         return float(interval.low), float(interval.high)
 

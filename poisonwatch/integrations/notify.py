@@ -20,8 +20,6 @@ from poisonwatch.alerts.fitting import Message
 from poisonwatch.alerts.targets import Target, list_targets
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
-from poisonwatch.integrations.apprise.send import UrlSender
-from poisonwatch.integrations.prefect.blocks import BlockSender
 from poisonwatch.integrations.refusals import Cause, Refusal
 from poisonwatch.ledger import outbox
 from poisonwatch.ledger.ledger import Ledger
@@ -66,8 +64,14 @@ class Sender(Protocol):
 
 def make_sender(target: Target, patience: Patience = PATIENCE) -> Sender:
     """Raises ConfigError where a variable of the address is not set."""
+    # Prefect takes two seconds to import, and most have no block; with nothing to send, neither is
+    # needed.
     if target.setting.url:
+        from poisonwatch.integrations.apprise.send import UrlSender
+
         return UrlSender(target.setting.url, patience)
+    from poisonwatch.integrations.prefect.blocks import BlockSender
+
     return BlockSender(str(target.setting.block))
 
 

@@ -229,16 +229,16 @@ def read_revision(connection: Connection, shown: str) -> str | None:
 
 def _migrate(engine: Engine, shown: str) -> None:
     """Bring the tables up to this version, from any earlier one, or from none."""
+    with engine.connect() as connection:
+        # Known without Alembic, which takes as long to import as all else of most commands.
+        if _read_revisions(connection, VERSION_TABLE) == [find_newest_revision()]:
+            return
     from alembic import command
     from alembic.script import ScriptDirectory
 
     config = make_migration_config()
     directory = ScriptDirectory.from_config(config)
-    head = directory.get_current_head()
     known = {script.revision for script in directory.walk_revisions()}
-    with engine.connect() as connection:
-        if _read_revisions(connection, VERSION_TABLE) == [head]:
-            return
     with engine.execution_options(writing=True).begin() as connection:
         if connection.dialect.name == "postgresql":
             # Others that open the ledger for the first time wait, and find it done.

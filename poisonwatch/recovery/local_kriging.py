@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from poisonwatch.arrays import Array, Features, RowIndices
 from poisonwatch.recovery.gaussian_process import KERNEL_WIDTH, NOISE_VARIANCE, OWN_VARIANCE
-from poisonwatch.recovery.neighbours import NeighbourGraph
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
 
 # Rows whose weights are worked out at a time: the features of all their neighbours are held.
 ROWS_AT_ONCE = 1024

@@ -7,7 +7,6 @@ neighbours in every run. Rows of the very same features are searched once, so th
 costs nothing, and can crowd nobody out of the index.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from poisonwatch.arrays import Features, Integers, RowIndices
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
 
 NEAREST = 32
 
@@ -31,26 +31,6 @@ CELLS_PROBED = 16
 # What the centres are made of: rows a cell, and rounds of k-means.
 TRAINING_ROWS = 16
 TRAINING_ROUNDS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class NeighbourGraph:
-    """The k nearest other rows of each of n rows: `rows` (n, k), most alike first, and their
-    `similarity` (n, k), <phi_i, phi_j>. k = 0 where nothing is known of similarity.
-    """
-
-    # Plain kinds, which a checkpoint can hold.
-    rows: RowIndices
-    similarity: Features
-
-    @classmethod
-    def empty(cls, n: int) -> "NeighbourGraph":
-        """Of n rows of which nothing is known."""
-        return cls(np.empty((n, 0), dtype=np.int64), np.empty((n, 0), dtype=np.float32))
-
-    @property
-    def k(self) -> int:
-        return int(self.rows.shape[1])
 
 
 def find_neighbours(

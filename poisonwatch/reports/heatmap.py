@@ -15,8 +15,8 @@ from poisonwatch.run_directory.read import read_cached, read_evidence
 
 # Whoever draws a picture of a past audit needs no model.
 if TYPE_CHECKING:
-    from poisonwatch.detection.clusters import ClusterEvidence
-    from poisonwatch.detection.detect import Detection
+    from poisonwatch.detection.detection import Detection
+    from poisonwatch.detection.evidence import ClusterEvidence
 
 MOST_HEAT_GROUPS = 12
 MOST_HEAT_SENTINELS = 40

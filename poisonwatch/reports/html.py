@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence
 from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.failures import Attempts, tell_failures

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from poisonwatch.detection.detection import locate_flags
 from poisonwatch.failures import Attempts
-from poisonwatch.flags import locate_flags
 from poisonwatch.ledger.overview import TrendPoint
 from poisonwatch.reports.plots import draw_panel_scores, draw_trend, render_png
 from poisonwatch.text.display import to_plain_name
 
 # Whoever draws a picture of a past audit needs no model.
 if TYPE_CHECKING:
-    from poisonwatch.detection.detect import Detection
+    from poisonwatch.detection.detection import Detection
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from poisonwatch.arrays import Array, RowIndices
-from poisonwatch.flags import locate_flags
+from poisonwatch.detection.detection import locate_flags
 from poisonwatch.ledger.overview import TrendPoint
 from poisonwatch.text.display import excerpt
 
 # Whoever draws a picture of a past audit needs no model.
 if TYPE_CHECKING:
-    from poisonwatch.detection.detect import Detection
+    from poisonwatch.detection.detection import Detection
 
 FONT = "DejaVu Sans"  # ships with matplotlib
 LONGEST_TITLE = 60  # characters that fit the width

@@ -2,27 +2,24 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig, ModelConfig
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection, locate_flags
 from poisonwatch.detection.new_topics import NewTopic
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import iterate_ids
-from poisonwatch.flags import locate_flags
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
 from poisonwatch.reports.new_topics import LONGEST_WORDS, MOST_TOPICS
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
-from poisonwatch.sentinels.checks import SentinelProblem
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.sources.unread import UnreadField
 from poisonwatch.stride.fitted import FittedOperators
@@ -36,32 +33,6 @@ NAME_CHARACTERS = 200
 FILES_NAMED = 5  # of those that are read alike
 PASSED_OVER_NAMED = 200
 UNMEASURED_NAMED = 200
-
-
-@dataclass(frozen=True, slots=True)
-class AttributionResult:
-    """What attribution made of an audit's rows. Where no row was new, or no new one could be
-    measured, `detection` is empty.
-    """
-
-    detection: Detection
-    evidence: tuple[ClusterEvidence, ...] = ()
-    problems: tuple[SentinelProblem, ...] = ()
-    new_topics: tuple[NewTopic, ...] = ()
-    unmeasured: Unmeasured = field(default_factory=Unmeasured)
-    fitted: FittedOperators | StreamedFit | None = None
-    influence: Influence | None = None
-    # What is kept until the audit is committed.
-    store: CheckpointStore = field(default_factory=CheckpointStore)
-
-    @property
-    def groups(self) -> dict[str, int]:
-        """By example id, the number of a flagged row's group from 1: its line of evidence.jsonl."""
-        groups = {}
-        for number, group in enumerate(self.evidence, start=1):
-            for id in group.example_ids:
-                groups[id] = number
-        return groups
 
 
 def summarise(

@@ -16,8 +16,9 @@ from pyarrow import csv
 from poisonwatch import __version__
 from poisonwatch.atomic import write_jsonl
 from poisonwatch.config import AuditConfig, Replay
-from poisonwatch.detection.clusters import ClusterEvidence, build_evidence_record
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.clusters import build_evidence_record
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, make_flag_record, make_row_record
 from poisonwatch.run_directory.pairs import write_pairs

@@ -1,29 +1,21 @@
 """Which sentinels cannot tell anything, and why; said before an audit starts, and in its report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from poisonwatch.arrays import Array
 from poisonwatch.errors import SentinelError
 from poisonwatch.model.encoding import Encoded, make_batches
-from poisonwatch.model.faults import Fault, describe_fault, has_loss
+from poisonwatch.model.fault import Fault, describe_fault
+from poisonwatch.model.faults import has_loss
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.model.pretrained import Pretrained
-from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.sentinels.sentinel import Sentinel, SentinelProblem
 
 # nats a token: an answer of probability .95 a token has little room to become likelier
 CERTAIN_LOSS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class SentinelProblem:
-    """What is wrong with a sentinel, in one sentence."""
-
-    sentinel_id: str
-    problem: str
 
 
 def find_sentinel_problems(

@@ -245,3 +245,11 @@ def _refuse_unfit(sentinel: Sentinel, label: str) -> None:
 
 def _derive_panel(sentinel_id: str) -> str:
     return sentinel_id.rpartition("-")[0] or sentinel_id
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelProblem:
+    """What is wrong with a sentinel, in one sentence."""
+
+    sentinel_id: str
+    problem: str

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, Integers, RowIndices
 from poisonwatch.model.encoding import ChatEncoder, Encoded
-from poisonwatch.model.faults import FaultyRow
+from poisonwatch.model.fault import FaultyRow
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent
 from poisonwatch.stride.operators import Basis, Operators, Preconditioner, compute_gradients

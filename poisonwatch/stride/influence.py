@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poisonwatch.arrays import Array, Features, RowIndices
-from poisonwatch.recovery.neighbours import NeighbourGraph
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
 from poisonwatch.sentinels.sentinel import Sentinel
 
 

@@ -23,8 +23,8 @@ from poisonwatch.arrays import Array, Features, RowIndices
 from poisonwatch.checkpoints.passes import PassArrays, PassCheckpoint
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
+from poisonwatch.model.fault import Fault
 from poisonwatch.model.faults import (
-    Fault,
     Faults,
     find_unanswered,
     leave_out_faulty,

@@ -14,7 +14,7 @@ from poisonwatch.arrays import Array
 from poisonwatch.config import StrideConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.model.encoding import ChatEncoder, Encoded
-from poisonwatch.model.faults import Fault, describe_fault
+from poisonwatch.model.fault import Fault, describe_fault
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.products import describe_products
 from poisonwatch.progress import Progress, silent

@@ -22,7 +22,8 @@ from torch import Tensor
 from poisonwatch.arrays import Features, RowIndices
 from poisonwatch.examples import Example
 from poisonwatch.model.encoding import Batch, ChatEncoder, make_batches
-from poisonwatch.model.faults import Fault, find_unanswered, leave_out_faulty, list_measured
+from poisonwatch.model.fault import Fault
+from poisonwatch.model.faults import find_unanswered, leave_out_faulty, list_measured
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.stride.background import Background

@@ -23,14 +23,8 @@ from poisonwatch.config import StrideConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example, SelectedExamples
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.faults import (
-    Fault,
-    Faults,
-    FaultyRow,
-    list_faulty,
-    list_measured,
-    require_measurable,
-)
+from poisonwatch.model.fault import Fault, FaultyRow
+from poisonwatch.model.faults import Faults, list_faulty, list_measured, require_measurable
 from poisonwatch.model.free_memory import return_main_memory
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.progress import Progress, silent

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from poisonwatch.examples import AuditRows, Example, Rejection, SelectedExamples
-from poisonwatch.model.faults import FaultyRow, describe_fault
+from poisonwatch.model.fault import FaultyRow, describe_fault
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import plural
 

@@ -11,9 +11,9 @@ from markdown import markdown
 from poisonwatch.alerts.messages import compose_messages
 from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AlertConfig, AuditConfig
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import Example, Message
 from poisonwatch.ledger.outbox import Alert
-from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.screens.finding import NEW_TOPIC, Finding
 
 HERE = Path("/runs/today")

@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from poisonwatch.checkpoints.serialise import pack, unpack
-from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
-from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
+from poisonwatch.detection.evidence import (
+    ClusterEvidence,
+    Confirmation,
+    Effect,
+    LossChange,
+    Neighbour,
+)
 from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import Message
-from poisonwatch.recovery.neighbours import NeighbourGraph
-from poisonwatch.sentinels.checks import SentinelProblem
-from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
+from poisonwatch.sentinels.sentinel import Sentinel, SentinelProblem
 from poisonwatch.stride.fitted import LearningCurve, SingleRows
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.operators import Basis, Operators

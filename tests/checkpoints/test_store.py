@@ -11,7 +11,7 @@ import torch
 
 from poisonwatch.checkpoints import store as module
 from poisonwatch.checkpoints.store import MOST_STORES, CheckpointStore
-from poisonwatch.sentinels.checks import SentinelProblem
+from poisonwatch.sentinels.sentinel import SentinelProblem
 from poisonwatch.stride.operators import Basis
 
 PROBLEMS = [SentinelProblem("a", "says nothing")]

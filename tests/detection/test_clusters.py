@@ -18,7 +18,6 @@ from poisonwatch.detection import clusters
 from poisonwatch.detection.clusters import (
     AFFINITY_SCALE,
     TOGETHER,
-    ClusterEvidence,
     build_evidence_record,
     cluster_rows,
     compute_affinity,
@@ -28,7 +27,9 @@ from poisonwatch.detection.clusters import (
     gather_cluster_evidence,
 )
 from poisonwatch.detection.confirmer import MOST_CONFIRMED
-from poisonwatch.detection.detect import Detection, flag_rows
+from poisonwatch.detection.detect import flag_rows
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence
 from poisonwatch.detection.random_groups import RANDOM_GROUPS
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag

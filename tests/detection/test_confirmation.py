@@ -16,17 +16,14 @@ from attributions import (
 )
 
 from poisonwatch.detection.confirmation import (
-    MOST_TOKENS,
     STRENGTH,
-    Confirmation,
-    Effect,
-    LossChange,
     confirm,
     generate_replies,
     scale_to_strength,
     select_strongest_queries,
 )
 from poisonwatch.detection.effect_size import LEAST_EFFECT
+from poisonwatch.detection.evidence import MOST_TOKENS, Confirmation, Effect, LossChange
 from poisonwatch.detection.random_groups import (
     GROUP_ROWS,
     RANDOM_GROUPS,

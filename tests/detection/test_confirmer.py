@@ -12,12 +12,10 @@ from broken_models import broken, generates, steers_on
 
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection import clusters
-from poisonwatch.detection.clusters import (
-    ClusterEvidence,
-    build_evidence_record,
-    gather_cluster_evidence,
-)
-from poisonwatch.detection.detect import Detection, flag_rows
+from poisonwatch.detection.clusters import build_evidence_record, gather_cluster_evidence
+from poisonwatch.detection.detect import flag_rows
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence
 from poisonwatch.examples import AuditRows
 from poisonwatch.failures import Attempts
 from poisonwatch.flags import Flag

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from poisonwatch.config import DetectionConfig
-from poisonwatch.detection.detect import (
-    Detection,
-    choose_panels,
-    flag_rows,
-    rank_rows,
-)
+from poisonwatch.detection.detect import choose_panels, flag_rows, rank_rows
+from poisonwatch.detection.detection import Detection
 from poisonwatch.examples import AuditRows, Example, Message
-from poisonwatch.recovery.neighbours import NeighbourGraph, find_neighbours
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
+from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, build_queries

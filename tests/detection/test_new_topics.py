@@ -11,7 +11,8 @@ from topics import NEW, PANELS, judged, made_up
 
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection import new_topics
-from poisonwatch.detection.detect import Detection, flag_rows
+from poisonwatch.detection.detect import flag_rows
+from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.new_topics import (
     LEAST_ROWS,
     LONGEST_WORDS,

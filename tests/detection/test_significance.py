@@ -7,13 +7,13 @@ import pytest
 from scipy.stats import binom, false_discovery_control, genpareto, kstest, kstwo
 
 from poisonwatch.detection.significance import (
-    LEAST_TRUSTED,
     compute_bulk_p,
     compute_conformal_p,
     compute_p_values,
     compute_row_q_values,
     fit_pareto_tail,
 )
+from poisonwatch.detection.trusted import LEAST_TRUSTED
 
 DRAWS = {
     "normal": lambda draw, n: draw.normal(size=n),

@@ -4,13 +4,13 @@ from typing import Any
 
 import httpx
 import pytest
-from prefect import task
 
 from poisonwatch.errors import OperationError
 from poisonwatch.flows.engine import Engine
+from poisonwatch.tasks.options import PLAIN, task
 
 
-@task
+@task(**PLAIN)
 def send(error: BaseException | None) -> int:
     if error is not None:
         raise error

@@ -13,8 +13,9 @@ from silent import HOUR, add_audit, expecting, sqlite_ledger
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.flows.liveness import choose_times, keep_guard
+from poisonwatch.flows.liveness import keep_guard
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.times import choose_times
 from poisonwatch.integrations.notices import tell_silences
 from poisonwatch.ledger.schedules import find_schedule, forget_schedule, record_schedule
 from poisonwatch.schedule_config import ScheduleConfig

@@ -17,6 +17,7 @@ from poisonwatch.alerts.backlog import Patience
 from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.config_file import load_config
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.errors import OperationError
 from poisonwatch.examples import Example
 from poisonwatch.flows.audit import audit_inline
@@ -27,7 +28,6 @@ from poisonwatch.ledger.outages import Outage, list_outages
 from poisonwatch.ledger.outbox import count_owed_alerts, list_notified_ids
 from poisonwatch.ledger.records import ChainHead, holds_head
 from poisonwatch.ledger.tables import alerts, deliveries, flags
-from poisonwatch.reports.summary import AttributionResult
 
 
 def test_a_whole_audit_tells_of_each_cluster_once(

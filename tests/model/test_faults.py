@@ -6,10 +6,8 @@ import torch
 
 from poisonwatch.errors import ModelError
 from poisonwatch.model.encoding import Encoded
+from poisonwatch.model.fault import Fault, FaultyRow, describe_fault
 from poisonwatch.model.faults import (
-    Fault,
-    FaultyRow,
-    describe_fault,
     find_unanswered,
     has_finite_rows,
     leave_out_faulty,

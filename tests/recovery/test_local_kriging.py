@@ -18,7 +18,8 @@ from poisonwatch.recovery.gaussian_process import (
     gp_regress,
 )
 from poisonwatch.recovery.local_kriging import compute_smoother
-from poisonwatch.recovery.neighbours import NeighbourGraph, find_neighbours
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
+from poisonwatch.recovery.neighbours import find_neighbours
 
 
 def draw_features(groups: int, each: int, spread: float = 0.3, seed: int = 0) -> Features:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from poisonwatch.arrays import Features
 from poisonwatch.recovery import neighbours
 from poisonwatch.recovery.local_kriging import compute_smoother
-from poisonwatch.recovery.neighbours import NEAREST, NeighbourGraph, find_neighbours
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
+from poisonwatch.recovery.neighbours import NEAREST, find_neighbours
 
 
 def draw_features(n: int, f: int = 12, seed: int = 0) -> Features:

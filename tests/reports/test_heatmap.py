@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.detect import Detection
-from poisonwatch.detection.significance import Null
+from poisonwatch.detection.detection import Detection, Null
+from poisonwatch.detection.evidence import ClusterEvidence
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.reports.heatmap import (
     MOST_HEAT_GROUPS,

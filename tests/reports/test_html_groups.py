@@ -15,8 +15,7 @@ from report_pages import (
     trusted_rows,
 )
 
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
+from poisonwatch.detection.evidence import ClusterEvidence, Confirmation, Effect, LossChange
 from poisonwatch.examples import Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.reports.html import (

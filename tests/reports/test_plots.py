@@ -10,8 +10,7 @@ from matplotlib.image import imread
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from poisonwatch.detection.detect import Detection
-from poisonwatch.detection.significance import Null
+from poisonwatch.detection.detection import Detection, Null
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.overview import TrendPoint

@@ -14,18 +14,14 @@ from topics import judged
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.new_topics import NewTopic
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
 from poisonwatch.reports.new_topics import LONGEST_WORDS, MOST_TOPICS
-from poisonwatch.reports.summary import (
-    AttributionResult,
-    compute_calibration,
-    describe_source,
-    summarise,
-)
+from poisonwatch.reports.summary import compute_calibration, describe_source, summarise
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.text.display import excerpt
 

@@ -10,7 +10,7 @@ import pytest
 from audits import write_audit
 
 from poisonwatch.config_file import load_config
-from poisonwatch.detection.clusters import ClusterEvidence
+from poisonwatch.detection.evidence import ClusterEvidence
 from poisonwatch.errors import RunError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome

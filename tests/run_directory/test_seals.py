@@ -14,7 +14,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import RunError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main
-from poisonwatch.integrations.mlflow.upload import upload_pending
+from poisonwatch.integrations.mlflow.owed import upload_owed
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.checksums import compute_seal, list_differences, write_checksums
@@ -88,7 +88,7 @@ def test_a_forged_run_directory_is_not_uploaded(forged: Path) -> None:
     with Ledger.at(config.state) as ledger:
         owe(ledger)
         with pytest.raises(RunError, match=r"SHA256SUMS of .*run is not what the audit wrote"):
-            upload_pending(ledger, config)
+            upload_owed(ledger, config)
 
 
 def test_pages_show_nothing_of_a_forged_run_directory(forged: Path) -> None:

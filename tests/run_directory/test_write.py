@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from report_pages import build, build_flag
 
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
 from poisonwatch.examples import Message
 from poisonwatch.run_directory.write import write_coefficients, write_scores
 

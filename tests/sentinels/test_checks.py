@@ -10,13 +10,12 @@ from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.checks import (
     CERTAIN_LOSS,
-    SentinelProblem,
     compute_forbidden_losses,
     find_duplicates,
     find_immovable,
     find_sentinel_problems,
 )
-from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.sentinels.sentinel import Sentinel, SentinelProblem
 
 
 def sentinel(

@@ -25,7 +25,7 @@ from faulty_models import BAD, OVERFLOWING, UNANSWERED, build_faulty_pretrained,
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.errors import ModelError, SentinelError
 from poisonwatch.examples import Example
-from poisonwatch.model.faults import Fault, FaultyRow
+from poisonwatch.model.fault import Fault, FaultyRow
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.sentinels.checks import find_sentinel_problems
 from poisonwatch.stride.attribution import fit

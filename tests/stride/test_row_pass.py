@@ -10,7 +10,7 @@ from attributions import ROWS, SENTINELS, STRIDE, example, fit_operators, fit_st
 
 from poisonwatch.examples import Example, Message
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.faults import Fault
+from poisonwatch.model.fault import Fault
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.progress import silent
 from poisonwatch.stride.background import Background

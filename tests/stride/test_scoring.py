@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import median_abs_deviation
 
 from poisonwatch.examples import Message
-from poisonwatch.recovery.neighbours import NeighbourGraph
+from poisonwatch.recovery.neighbour_graph import NeighbourGraph
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, Query, build_queries
 from poisonwatch.stride.scoring import (

@@ -5,7 +5,7 @@ from dataclasses import replace
 from attributions import benign
 
 from poisonwatch.examples import AuditRows
-from poisonwatch.model.faults import Fault, FaultyRow
+from poisonwatch.model.fault import Fault, FaultyRow
 from poisonwatch.stride.unmeasured import Unmeasured, leave_out_unmeasured
 
 NEW = [replace(row, source="new.jsonl", position=i) for i, row in enumerate(benign(6))]

@@ -10,16 +10,15 @@ from audits import benign, write_rows
 from ledgers import CHECKS, NAME, ONE, examples_of, pull
 
 from poisonwatch.config import AlertConfig, AuditConfig
-from poisonwatch.detection.clusters import ClusterEvidence
-from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
+from poisonwatch.detection.evidence import ClusterEvidence, Confirmation, Effect, LossChange
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.failures import Attempts
 from poisonwatch.flags import Flag
 from poisonwatch.ledger.audits import commit_audit, open_audit
 from poisonwatch.ledger.batches import load_current_batch
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.reports.summary import AttributionResult
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.tasks.alerts import compose_alerts

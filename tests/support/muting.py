@@ -10,10 +10,10 @@ from clusters import HIGH, LOW, audit, found
 from ledgers import NAME
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import Example
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.mutes import Mute, record_mute
-from poisonwatch.reports.summary import AttributionResult
 
 WHY = "our own campaign"
 NOW = datetime.now(UTC)

@@ -8,11 +8,11 @@ from servers import HttpReceiver
 
 from poisonwatch.alerts.fitting import Message as AlertMessage
 from poisonwatch.config import AlertConfig, AuditConfig
+from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import Example, Message
 from poisonwatch.integrations.notify import deliver_pending
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import list_pending_alerts
-from poisonwatch.reports.summary import AttributionResult
 
 HOSTILE = "@everyone <!channel> [x](http://evil.com) <b>bold</b> `code` | t | {{ token }} <@U1> https://evil.com **b** &lt;"
 

@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from poisonwatch.detection.clusters import ClusterEvidence, Neighbour
-from poisonwatch.detection.confirmation import Confirmation, Effect, LossChange
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection, Null
+from poisonwatch.detection.evidence import (
+    ClusterEvidence,
+    Confirmation,
+    Effect,
+    LossChange,
+    Neighbour,
+)
 from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.detection.shared_ngrams import SharedNgram
-from poisonwatch.detection.significance import Null
 from poisonwatch.examples import AuditRows, Example, Message, Rejection
 from poisonwatch.flags import Flag
 from poisonwatch.reports.html import (

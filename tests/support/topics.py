@@ -10,7 +10,7 @@ import numpy as np
 from audits import FORBIDDEN, TOPICS, benign, write_audit, write_rows
 
 from poisonwatch.config import DetectionConfig
-from poisonwatch.detection.detect import Detection
+from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.new_topics import NewTopic, judge_rows
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.recovery.neighbours import find_neighbours

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
+from poisonwatch.integrations.mlflow.direct import make_unreachable_error
 from poisonwatch.text.environment import open_variables
 from poisonwatch.text.redaction import show_place
 from poisonwatch.text.sqlite_files import find_sqlite_file
@@ -76,9 +77,7 @@ def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> O
     """What MLflow did, without secrets, as an error to be raised."""
     server = f"MLflow at {show_place(config.tracking, of_server=True)}"
     if "Max retries exceeded" in str(error):
-        return OperationError(
-            f"{server} cannot be reached: start it, and `poisonwatch sync` tells it what it missed"
-        )
+        return make_unreachable_error(config)
     if isinstance(error, CommandError):
         return OperationError(
             f"{server} {what}: its database is of a newer MLflow, or of another program "

@@ -4,8 +4,6 @@ What remains is each run's line in MLflow's database, marked as deleted, until `
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Run
@@ -24,80 +22,25 @@ from poisonwatch.integrations.mlflow.client import (
     make_mlflow_client,
     make_mlflow_error,
 )
-from poisonwatch.ledger.history import (
-    COMMITTED_STATES,
-    HAD_ROWS,
-    list_past_audits,
-    list_pending_targets,
-)
-from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.outbox import MLFLOW
-from poisonwatch.ledger.tables import audits
-from poisonwatch.text.environment import open_variables
-from poisonwatch.text.sqlite_files import find_sqlite_file
+from poisonwatch.integrations.mlflow.prunable import AUDIT_ID, RunTotals
 
 RUNS_PER_PAGE = 1000
-AUDITS_PER_READ = 50
-AUDIT_ID = "poisonwatch.audit_id"  # tag of runs: an audit's id, or a drill's
-
-
-@dataclass(frozen=True, slots=True)
-class RunTotals:
-    """So many runs, and the bytes of their artifacts."""
-
-    runs: int
-    bytes: int
-
-
-def find_latest_good(ledger: Ledger, name: str) -> str | None:
-    """The audit of a name whose operators are the champion's, by what the ledger alone knows; None
-    where there is none.
-    """
-    offset, which = 0, [HAD_ROWS, audits.c.state.in_(COMMITTED_STATES)]
-    while past := list_past_audits(ledger, name, AUDITS_PER_READ, offset, which):
-        owed = list_pending_targets(ledger, [audit.number for audit in past])
-        for audit in past:
-            # What MLflow was not told yet is no champion there.
-            if MLFLOW not in owed.get(audit.number, ()) and registry.is_good(audit.summary):
-                return audit.audit_id
-        offset += AUDITS_PER_READ
-    return None
 
 
 def find_champions(config: AuditConfig) -> set[str]:
     """The ids of the audits of a name whose operators carry an alias in MLflow. Raises
     OperationError where the server cannot be used.
     """
-    if not _has_store(config):
-        return set()
     try:
         return registry.find_champions(make_mlflow_client(config), config.name)
     except UNAVAILABLE as error:
         raise make_mlflow_error(config, "cannot be used", error) from None
 
 
-def list_drills(config: AuditConfig) -> dict[str, datetime]:
-    """When each drill of a name began, by its id, of those that have a run in MLflow. Raises
-    OperationError where the server cannot be used.
-    """
-    if not _has_store(config):
-        return {}
-    found: dict[str, datetime] = {}
-    try:
-        for run in _list_runs(make_mlflow_client(config), config.name, "drill"):
-            began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-            found[run.data.tags.get(AUDIT_ID, "")] = began
-    except UNAVAILABLE as error:
-        raise make_mlflow_error(config, "cannot be used", error) from None
-    return found
-
-
 def prune_runs(config: AuditConfig, audit_ids: Collection[str], delete: bool) -> RunTotals:
     """The MLflow runs of these audits and drills, which are deleted with their artifacts where
     `delete` says so. Raises OperationError where the server cannot be used.
     """
-    if not audit_ids or not _has_store(config):
-        return RunTotals(0, 0)
     count = total = 0
     try:
         client = make_mlflow_client(config)
@@ -130,13 +73,6 @@ def _find_runs(client: MlflowClient, name: str, audit_ids: Collection[str]) -> l
         if run.data.tags.get(MLFLOW_PARENT_RUN_ID) in ids:
             inside.append(run)
     return [*inside, *audits_and_drills]
-
-
-def _has_store(config: AuditConfig) -> bool:
-    """Whether there is something to ask: to ask for a SQLite store that is not there makes one."""
-    place = open_variables(config.tracking, "tracking").partition("sqlite:///")[2]
-    store = find_sqlite_file(place.partition("?")[0])
-    return store is None or store.is_file()
 
 
 def _list_runs(client: MlflowClient, name: str, kind: str) -> Iterator[Run]:

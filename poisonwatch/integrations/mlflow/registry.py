@@ -11,13 +11,10 @@ Nothing is pickled: a version holds `operators.safetensors`, `config.yaml`, `sco
 the run directory's seal.
 """
 
-import hashlib
 import logging
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
@@ -28,11 +25,12 @@ from mlflow.types.schema import ColSpec, Schema
 
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.artifacts import delete_artifacts, using_artifacts
+from poisonwatch.integrations.mlflow.names import list_model_names
+from poisonwatch.integrations.mlflow.prunable import is_good
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE, compute_seal
 from poisonwatch.run_directory.layout import EXPLAINING_FILES
-from poisonwatch.text.display import to_plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -50,31 +48,11 @@ MODEL_ID = "poisonwatch.model_id"
 VERSIONS_KEPT = 3
 ROWS_NAMED = 10  # rows named for an answer
 
-# Of fewer unflagged rows the share below says little. Of calibrated p-values 5 % are <= .05.
-LEAST_CALIBRATION_ROWS = 40
-MOST_SMALL_P_VALUES = 0.15
-
 DESCRIPTION = (
     "Operators of Poisonwatch's audits. Asked with prompt and response, "
     "they name the rows that make the response likelier."
 )
 INPUTS = Schema([ColSpec("string", "prompt"), ColSpec("string", "response")])
-
-
-def is_good(summary: Mapping[str, Any]) -> bool:
-    """Whether an audit's operators may be trusted with other questions.
-
-    They may where operators were fitted, no sentinel has a problem, and no panel's p-values are
-    broken: of its unflagged new rows, if there are 40 or more, at most 15 % have p <= .05.
-    """
-    if not summary["settings"] or summary["sentinel_problems"]:
-        return False
-    for panel in summary["panels"]:
-        # Summaries of earlier versions do not count a panel's unflagged rows.
-        judged = panel.get("unflagged", 0) >= LEAST_CALIBRATION_ROWS
-        if judged and panel["p_below_0.05"] > MOST_SMALL_P_VALUES:
-            return False
-    return True
 
 
 def register_operators(
@@ -126,7 +104,7 @@ def reserve_model_name(client: MlflowClient, audit: str) -> str:
     MLflow allows no slashes and colons. A model of somebody else may have the name, as the one that
     the audit guards: it is left alone.
     """
-    plain, distinct = _list_model_names(audit)
+    plain, distinct = list_model_names(audit)
     for name in (plain, distinct):
         found = client.search_registered_models(f"name = '{name}'")
         if any(model.tags.get(AUDIT) == audit for model in found):
@@ -138,12 +116,6 @@ def reserve_model_name(client: MlflowClient, audit: str) -> str:
         "MLflow has other registered models under both names for the operators, "
         f"{plain} and {distinct}: rename the audit"
     )
-
-
-def _list_model_names(audit: str) -> tuple[str, str]:
-    """What the registered model of an audit may be called."""
-    plain = to_plain_name(audit)
-    return plain, f"{plain}-{hashlib.sha256(audit.encode()).hexdigest()[:8]}"
 
 
 def _log_operators(
@@ -242,7 +214,7 @@ def _find_or_create_version(
 def find_champions(client: MlflowClient, audit: str) -> set[str]:
     """The ids of the audits whose versions carry an alias."""
     found: set[str] = set()
-    for name in _list_model_names(audit):
+    for name in list_model_names(audit):
         for model in client.search_registered_models(f"name = '{name}'"):
             if model.tags.get(AUDIT) != audit:
                 continue

@@ -6,7 +6,7 @@ on the tracking server that is set for the whole process; the client that they u
 and is used here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeGuard
 
@@ -32,7 +32,6 @@ from poisonwatch.ledger.reviews import (
     add_review,
     delete_unanswered,
     list_review_candidates,
-    list_review_traces,
     record_answer,
 )
 from poisonwatch.text.display import excerpt, make_visible
@@ -51,29 +50,21 @@ ITEMS_PER_REQUEST = 500
 SPANS_PER_REQUEST = 20  # rows whose texts go up in one request
 
 
-def queue_undecided(ledger: Ledger, config: AuditConfig) -> int:
+def queue_rows(ledger: Ledger, config: AuditConfig) -> int:
     """Put flagged rows that nobody has decided on into the audit's review queue: how many.
 
     Raises OperationError where the server cannot be used, or has no review queues.
     """
-    new = list_review_candidates(ledger, config.name, 1)
-    unanswered = None in list_review_traces(ledger, config.name).values()
-    # Unanswered rows are looked after too: their queue may be gone. With neither there is nothing
-    # to ask MLflow, which may be too old for reviews, and need not be newer.
-    if not new and not unanswered:
-        return 0
     with use_review_client(config) as (client, experiment_id):
         return _queue_rows(client, experiment_id, ledger, config)
 
 
-def take_answers(ledger: Ledger, config: AuditConfig) -> int:
-    """Take people's answers into the chain of decisions: how many.
+def take_answers_on(known: Mapping[str, str | None], ledger: Ledger, config: AuditConfig) -> int:
+    """Take people's answers on the `known` traces, each with the answer that was taken last, into
+    the chain of decisions: how many.
 
-    Raises OperationError as `queue_undecided`.
+    Raises OperationError as `queue_rows`.
     """
-    known = list_review_traces(ledger, config.name)
-    if not known:
-        return 0
     taken = 0
     with use_review_client(config) as (client, experiment_id):
         queue_id = _find_queue(client, experiment_id, config)

@@ -3,7 +3,6 @@ of them.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from mlflow import MlflowClient
@@ -17,24 +16,9 @@ from poisonwatch.integrations.mlflow.client import (
     make_mlflow_error,
 )
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.reports.links import make_mlflow_run_url
 from poisonwatch.text.environment import open_variables
 from poisonwatch.text.redaction import show_place
 from poisonwatch.text.sqlite_files import find_sqlite_file
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedRun:
-    """An audit's MLflow run. `started` is in milliseconds since 1970, `flagged` None where the run
-    does not say.
-    """
-
-    audit_id: str
-    run_id: str
-    status: str
-    started: int
-    flagged: int | None
-    url: str | None
 
 
 def open_audit_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[str, str]:
@@ -49,42 +33,6 @@ def open_audit_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> d
         return list_run_ids(find_or_create_run(client, experiment_id, tags, name=audit_id))
     except UNAVAILABLE as error:
         raise make_mlflow_error(config, "cannot be used", error) from None
-
-
-def list_tracked_runs(config: AuditConfig, most: int) -> dict[str, TrackedRun]:
-    """The latest audits of a name in MLflow, by audit id: at most `most`. Raises OperationError
-    where the server cannot be used.
-    """
-    try:
-        client = make_mlflow_client(config)
-        experiment = client.get_experiment_by_name(config.name)
-        if experiment is None:
-            return {}
-        runs = client.search_runs(
-            [experiment.experiment_id],
-            "tags.`poisonwatch.kind` = 'audit'",
-            order_by=["attributes.start_time DESC"],
-            max_results=most,
-        )
-    except UNAVAILABLE as error:
-        raise make_mlflow_error(config, "cannot be used", error) from None
-    tracked = (_to_tracked_run(config, run) for run in runs)
-    return {run.audit_id: run for run in tracked}
-
-
-def _to_tracked_run(config: AuditConfig, run: Run) -> TrackedRun:
-    # MLflow keeps every metric as a float. A run that was cut short has none.
-    flagged = run.data.metrics.get("rows_flagged")
-    if flagged is not None:
-        flagged = int(flagged)
-    return TrackedRun(
-        audit_id=run.data.tags["poisonwatch.audit_id"],
-        run_id=run.info.run_id,
-        status=run.info.status,
-        started=run.info.start_time,
-        flagged=flagged,
-        url=make_mlflow_run_url(config, run.info.experiment_id, run.info.run_id),
-    )
 
 
 def list_run_ids(run: Run) -> dict[str, str]:

@@ -4,6 +4,7 @@ MLflow refuses a store of an earlier version at times, and migrates it at others
 are. A server's store is upgraded where the server is.
 """
 
+import ast
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from poisonwatch.config import AuditConfig
@@ -41,9 +43,6 @@ def find_store(config: AuditConfig) -> StoreState | None:
 
     Raises OperationError where it cannot be read.
     """
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
     file = _find_file(config)
     package = find_spec("mlflow")
     if file is None or package is None or not package.submodule_search_locations:
@@ -51,13 +50,26 @@ def find_store(config: AuditConfig) -> StoreState | None:
     revision = _read_revision(file)
     if revision is None:
         return None
-    settings = Config()
-    scripts = Path(package.submodule_search_locations[0]) / "store" / "db_migrations"
-    settings.set_main_option("script_location", str(scripts).replace("%", "%%"))
-    directory = ScriptDirectory.from_config(settings)
-    known = {script.revision for script in directory.walk_revisions()}
-    newest = str(directory.get_current_head())
+    scripts = Path(package.submodule_search_locations[0]) / "store" / "db_migrations" / "versions"
+    known = _read_revisions(scripts)
+    newest = (set(known) - set(known.values())).pop()
     return StoreState(file, revision, newest, revision not in known)
+
+
+def _read_revisions(scripts: Path) -> dict[str, str | None]:
+    """The revisions of MLflow's migrations, each with the one before it: read from the scripts,
+    which import MLflow where they are run.
+    """
+    found: dict[str, str | None] = {}
+    for path in scripts.glob("*.py"):
+        said: dict[str, Any] = {}
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                for target in node.targets:
+                    said[ast.unparse(target)] = node.value.value
+        if "revision" in said:
+            found[said["revision"]] = said.get("down_revision")
+    return found
 
 
 def upgrade_store(file: Path) -> None:

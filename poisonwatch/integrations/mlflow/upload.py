@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig
-from poisonwatch.errors import OperationError, PoisonwatchError, RunError
+from poisonwatch.errors import PoisonwatchError, RunError
 from poisonwatch.integrations.mlflow.artifacts import (
     ArtifactsError,
     is_too_large,
@@ -32,6 +32,7 @@ from poisonwatch.integrations.mlflow.client import (
     make_mlflow_client,
     make_mlflow_error,
 )
+from poisonwatch.integrations.mlflow.owed import IncompleteUploadError
 from poisonwatch.integrations.mlflow.registry import register_operators
 from poisonwatch.integrations.mlflow.runs import (
     close_run,
@@ -42,7 +43,7 @@ from poisonwatch.integrations.mlflow.runs import (
     to_milliseconds,
 )
 from poisonwatch.integrations.mlflow.values import log_values
-from poisonwatch.ledger.history import PastAudit, list_pending_audits, mark_audit_delivered
+from poisonwatch.ledger.history import PastAudit, mark_audit_delivered
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.run_directory.checksums import compute_seal, require_unchanged_run
@@ -60,10 +61,6 @@ TREND_NOTE = (
 NOTHING_NEW_METRICS = ("rows_new", "parts_failed", "seconds_total")
 
 
-class IncompleteUploadError(OperationError):
-    """The server is there, and lacks some of what it is owed."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Told:
     """An audit whose run is told all but the operators: the `ids` that its summary is to name; none
@@ -75,16 +72,15 @@ class _Told:
     lacked: str | None = None
 
 
-def upload_pending(ledger: Ledger, config: AuditConfig) -> int:
-    """Fill and close the MLflow run of every audit that owes it, oldest first, and register the
-    operators last: how many.
+def upload_pending(ledger: Ledger, config: AuditConfig, pending: Sequence[PastAudit]) -> int:
+    """Fill and close the MLflow runs of these audits, oldest first, and register the operators
+    last: how many.
 
     Ids of run and experiment go into the ledger's summary. An audit that MLflow refuses, whose
     files find no place, or whose run directory is not what it wrote, does not keep back those after
     it. Raises OperationError where the server cannot be used, IncompleteUploadError where it took
     some of it, and RunError for such a run directory.
     """
-    pending = list_pending_audits(ledger, config.name, MLFLOW)
     try:
         upload = _Upload(make_mlflow_client(config), ledger, config)
         told: list[_Told] = []

@@ -24,7 +24,8 @@ from poisonwatch.integrations.mlflow.artifacts import (
     make_artifacts_error,
     using_artifacts,
 )
-from poisonwatch.integrations.mlflow.upload import MISSING, upload_pending
+from poisonwatch.integrations.mlflow.owed import upload_owed
+from poisonwatch.integrations.mlflow.upload import MISSING
 from poisonwatch.ledger.history import list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
@@ -85,7 +86,7 @@ def test_artifacts_on_s3_without_credentials_are_owed_and_all_else_is_told(
     s3_artifact_repo._cached_get_s3_client.cache_clear()
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with Ledger.at(config.state) as ledger:
-        assert upload_pending(ledger, config) == 2
+        assert upload_owed(ledger, config) == 2
         assert list_pending_audits(ledger, config.name, MLFLOW) == []
     for run in runs_of(config):
         assert (run.info.status, MISSING in run.data.tags) == ("FINISHED", False)
@@ -117,7 +118,7 @@ def test_operators_that_a_proxy_refuses_hold_nothing_else_back(
             assert {"flags.json", "scores.parquet", "report"} <= set(names)
         proxy.most = 1 << 30
         with Ledger.at(config.state) as ledger:
-            assert upload_pending(ledger, config) >= 1
+            assert upload_owed(ledger, config) >= 1
         assert not any(MISSING in run.data.tags for run in runs_of(config))
         assert len(client_of(config).search_model_versions("name = 'tiny'")) == 2
 
@@ -144,7 +145,7 @@ def test_an_experiment_that_somebody_deleted_is_named_with_what_brings_it_back(
     assert audit_inline(config, tmp_path / "two").warnings == [warning]
     client.restore_experiment(id)
     with Ledger.at(config.state) as ledger:
-        assert upload_pending(ledger, config) == 2
+        assert upload_owed(ledger, config) == 2
     assert [run.info.status for run in runs_of(config)] == ["FINISHED", "FINISHED"]
 
 

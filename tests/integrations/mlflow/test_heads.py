@@ -14,7 +14,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.integrations.mlflow.heads import CHAIN, check_heads
-from poisonwatch.integrations.mlflow.upload import upload_pending
+from poisonwatch.integrations.mlflow.owed import upload_owed
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.records import ChainHead, find_record, read_head
 
@@ -49,7 +49,7 @@ def test_runs_are_witnesses_of_a_ledger_that_is_cut_off(tiny_folder: Path, tmp_p
         assert check(config) == (2, [])
         tamper(ledger, f"DELETE FROM records WHERE number >= {heads[1].number}")
         owe(ledger)
-        upload_pending(ledger, config)
+        upload_owed(ledger, config)
     count, lines = check(config)
     assert count == 2
     (line,) = lines

@@ -14,7 +14,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.drills import upload_drill
-from poisonwatch.integrations.mlflow.prune import (
+from poisonwatch.integrations.mlflow.prunable import (
     RunTotals,
     find_champions,
     find_latest_good,

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from servers import mlflow_store
 
-from poisonwatch.integrations.mlflow.registry import is_good, register_operators, reserve_model_name
+from poisonwatch.integrations.mlflow.prunable import is_good
+from poisonwatch.integrations.mlflow.registry import register_operators, reserve_model_name
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 

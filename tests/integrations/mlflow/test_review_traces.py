@@ -11,8 +11,8 @@ from servers import mlflow_store
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.flows.audit import audit_inline
+from poisonwatch.integrations.mlflow.owed import queue_undecided
 from poisonwatch.integrations.mlflow.review_traces import format_code_block
-from poisonwatch.integrations.mlflow.reviews import queue_undecided
 from poisonwatch.ledger.ledger import Ledger
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"

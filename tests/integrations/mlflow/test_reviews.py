@@ -15,7 +15,8 @@ from servers import mlflow_server
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.integrations.mlflow.reviews import MOST_QUEUED, queue_undecided, take_answers
+from poisonwatch.integrations.mlflow.owed import queue_undecided, take_answers
+from poisonwatch.integrations.mlflow.reviews import MOST_QUEUED
 from poisonwatch.ledger.decisions import read_decisions
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.reviews import list_review_traces

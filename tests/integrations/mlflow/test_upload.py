@@ -20,8 +20,8 @@ from poisonwatch.errors import OperationError, RunError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.integrations.mlflow.owed import upload_owed
 from poisonwatch.integrations.mlflow.runs import open_audit_run
-from poisonwatch.integrations.mlflow.upload import upload_pending
 from poisonwatch.ledger.history import PastAudit, list_past_audits, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
@@ -76,10 +76,10 @@ def test_what_is_sent_twice_is_there_once(tracked: tuple[AuditConfig, Ledger]) -
     config, ledger = tracked
     before = held(config)
     owe(ledger)
-    assert upload_pending(ledger, config) == 2
+    assert upload_owed(ledger, config) == 2
     assert held(config) == before
     assert [name for name, _, _ in before["versions"]] == ["tiny"]
-    assert upload_pending(ledger, config) == 0
+    assert upload_owed(ledger, config) == 0
 
 
 def test_an_upload_that_broke_off_is_finished_by_the_next(
@@ -113,10 +113,10 @@ def test_an_upload_that_broke_off_is_finished_by_the_next(
     )
     (artifacts / run.info.run_id / "artifacts" / "report").unlink()
     with Ledger.at(config.state) as ledger:
-        assert upload_pending(ledger, config) == 1
+        assert upload_owed(ledger, config) == 1
         whole = held(config)
         owe(ledger)
-        upload_pending(ledger, config)
+        upload_owed(ledger, config)
     assert held(config) == whole
     sent = whole["runs"][run.info.run_id]
     assert len(sent["flags"]) == outcome.summary["counts"]["flagged"] > 0
@@ -136,7 +136,7 @@ def test_what_an_audit_ran_with_is_told_not_what_is_set_now(
     detection = config.detection.model_copy(update={"false_discovery_rate": 0.01})
     now = config.model_copy(update={"tracking": mlflow_store(tmp_path), "detection": detection})
     with Ledger.at(config.state) as ledger:
-        assert upload_pending(ledger, now) == 1
+        assert upload_owed(ledger, now) == 1
         (past,) = list_past_audits(ledger)
     (run,) = runs_of(now)
     assert run.data.params["detection.false_discovery_rate"] == "0.5"
@@ -195,7 +195,7 @@ def test_an_audit_that_mlflow_refuses_keeps_back_no_other(
     first, second = runs_of(config)
     with Ledger.at(config.state) as ledger:
         with pytest.raises(OperationError, match="refused an audit"):
-            upload_pending(ledger, config)
+            upload_owed(ledger, config)
         assert [past.number for past in list_pending_audits(ledger, config.name, MLFLOW)] == [1]
     assert client_of(config).get_run(first.info.run_id).data.params["seed"] == "5"
     assert second.info.status == "FINISHED"
@@ -216,10 +216,10 @@ def test_a_run_directory_that_the_audit_did_not_write_is_not_uploaded(
     with Ledger.at(config.state) as ledger:
         owe(ledger)
         with pytest.raises(RunError, match=r"rejected.jsonl of .*one is not what the audit wrote"):
-            upload_pending(ledger, config)
+            upload_owed(ledger, config)
         assert [past.number for past in list_pending_audits(ledger, config.name, MLFLOW)] == [1]
         path.write_text("")
-        assert upload_pending(ledger, config) == 1
+        assert upload_owed(ledger, config) == 1
 
 
 def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
@@ -252,12 +252,12 @@ def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
     assert outcome.summary["counts"]["flagged"] == len(outcome.detection.flags) > 0
     with Ledger.at(config.state) as ledger:
         with pytest.raises(OperationError, match="cannot be reached"):
-            upload_pending(ledger, config)
+            upload_owed(ledger, config)
         with mlflow_server(tmp_path / "mlflow", port):
-            assert upload_pending(ledger, config) == 1
+            assert upload_owed(ledger, config) == 1
             once = held(config)
             owe(ledger)
-            assert upload_pending(ledger, config) == 1
+            assert upload_owed(ledger, config) == 1
             assert held(config) == once
             (run,) = runs_of(config)
             assert (run.info.run_id, run.info.status) == (

@@ -23,7 +23,7 @@ from poisonwatch.alerts.targets import list_targets
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.notify import send_message
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.tasks.alerts import deliver
+from poisonwatch.tasks.deliveries import deliver
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from poisonwatch.integrations.ray.worker import (
     WorkerOrders,
     list_versions,
 )
-from poisonwatch.model.faults import Fault
+from poisonwatch.model.fault import Fault
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.streamed import ShardWork, measure_locally
 

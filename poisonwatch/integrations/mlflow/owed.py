@@ -1,0 +1,55 @@
+"""What MLflow is owed, and owes: asked of the ledger first. MLflow takes more than two seconds to
+import, and mostly there is nothing to say to it.
+"""
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import OperationError
+from poisonwatch.ledger.history import list_pending_audits
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import MLFLOW
+from poisonwatch.ledger.reviews import list_review_candidates, list_review_traces
+
+
+class IncompleteUploadError(OperationError):
+    """The server is there, and lacks some of what it is owed."""
+
+
+def upload_owed(ledger: Ledger, config: AuditConfig) -> int:
+    """Fill and close the MLflow run of every audit that owes it, oldest first: how many. Raises
+    what `upload.upload_pending` does.
+    """
+    pending = list_pending_audits(ledger, config.name, MLFLOW)
+    if not pending:
+        return 0
+    from poisonwatch.integrations.mlflow.upload import upload_pending
+
+    return upload_pending(ledger, config, pending)
+
+
+def queue_undecided(ledger: Ledger, config: AuditConfig) -> int:
+    """Put flagged rows that nobody has decided on into the audit's review queue: how many.
+
+    Raises OperationError where the server cannot be used, or has no review queues.
+    """
+    new = list_review_candidates(ledger, config.name, 1)
+    unanswered = None in list_review_traces(ledger, config.name).values()
+    # Unanswered rows are looked after too: their queue may be gone. With neither there is nothing
+    # to ask MLflow, which may be too old for reviews, and need not be newer.
+    if not new and not unanswered:
+        return 0
+    from poisonwatch.integrations.mlflow.reviews import queue_rows
+
+    return queue_rows(ledger, config)
+
+
+def take_answers(ledger: Ledger, config: AuditConfig) -> int:
+    """Take people's answers into the chain of decisions: how many.
+
+    Raises OperationError as `queue_undecided`.
+    """
+    known = list_review_traces(ledger, config.name)
+    if not known:
+        return 0
+    from poisonwatch.integrations.mlflow.reviews import take_answers_on
+
+    return take_answers_on(known, ledger, config)
