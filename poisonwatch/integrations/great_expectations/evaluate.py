@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import great_expectations as gx
+import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -28,6 +29,13 @@ RESULT_FORMAT = {
     "return_unexpected_index_query": False,
 }
 NO_ROWS = "no rows"
+# No row fails these where its cell is empty.
+OF_VALUES = (
+    gxe.ExpectColumnValuesToBeNull,
+    gxe.ExpectColumnValuesToMatchRegex,
+    gxe.ExpectColumnValuesToNotMatchRegex,
+    gxe.ExpectColumnValueLengthsToBeBetween,
+)
 
 
 @dataclass(slots=True)
@@ -77,6 +85,28 @@ def evaluate(expected: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[
 
     Raises ConfigError where an expectation of the user's cannot be evaluated.
     """
+    found = [_answer_of_no_values(one, frame) for one in expected]
+    left = [one for one, outcome in zip(expected, found, strict=True) if outcome is None]
+    asked = iter(_ask(left, frame))
+    return [outcome or next(asked) for outcome in found]
+
+
+def _answer_of_no_values(expected: AuditExpectation, frame: pd.DataFrame) -> Outcome | None:
+    """What comes of an expectation of ours on a column that has no value: it cannot fail, and most
+    rows have neither tools nor anything to hide. Great Expectations takes longer to say so than all
+    else of a small audit's validation. None where it is to be asked.
+    """
+    if expected.setting is not None or not expected.on_rows or len(expected.columns) != 1:
+        return None
+    if not isinstance(expected.expectation, OF_VALUES) or frame[expected.columns[0]].notna().any():
+        return None
+    # That a cell is empty is asked of all rows, all else of cells that are not.
+    asks_all = isinstance(expected.expectation, gxe.ExpectColumnValuesToBeNull)
+    return Outcome(asked=len(frame) if asks_all else 0)
+
+
+def _ask(expected: Sequence[AuditExpectation], frame: pd.DataFrame) -> list[Outcome]:
+    """What Great Expectations says of each."""
     if not expected:
         return []
     # A context of its own, in memory: Great Expectations would look for one in the working folder.
