@@ -37,10 +37,10 @@ class Step(Generic[P, R]):
     @functools.cached_property
     def prefect_task(self) -> "Task[P, R]":
         """The task."""
-        from prefect import Task
+        from prefect import task as make_task
         from prefect.cache_policies import NO_CACHE
 
-        return Task(self.fn, cache_policy=NO_CACHE, **self._options)
+        return make_task(cache_policy=NO_CACHE, **self._options)(self.fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the task."""
