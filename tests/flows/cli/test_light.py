@@ -38,7 +38,6 @@ NOTHING_HEAVY = {
     "mute audit.yaml panel:shop --until 2d --why test": 0,
     "mute audit.yaml --list": 0,
     "unmute audit.yaml panel:none": 2,
-    "prune audit.yaml": 0,
     "upgrade audit.yaml --check": 0,
     "gate cleared/manifest.json": 0,
     "gate cleared/manifest.json --audit audit.yaml": 3,
@@ -62,6 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             review=False,
         )
         write_release(ledger, NAME, folder / "cleared", "keep")
+    # made up, and no more than a folder
+    (folder / "run").rmdir()
     open_audit_run(load_config(config), "run")
     return folder
 
