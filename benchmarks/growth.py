@@ -27,7 +27,8 @@ from typing import Any
 
 TESTS = Path(__file__).parent.parent / "tests" / "support"
 HOURS, ROWS_EVERY = 8760, 24  # audits of a year, of which one in so many has new rows
-KEPT_DAYS, KEPT_AUDITS, KEPT_OPERATORS = 90, 30, 3  # the defaults of `keep`
+KEPT_DAYS, KEPT_OPERATORS = 90, 3  # the defaults of `keep`
+LAST_AUDITS = 5  # that stay when `prune` runs here: fewer than by default, so that some go
 PARTS = 4  # of the audits, by when they came: whether later ones leave or take more
 NEW_ROWS = 12
 CLI = (sys.executable, "-m", "poisonwatch.flows.cli")
@@ -68,7 +69,7 @@ def write_year(folder: Path) -> Path:
     build_tokenizer().save_pretrained(model)
     settings: dict[str, Any] = {"screens": [], "probes": 0, "tracking": "sqlite:///mlflow.db"}
     settings["detection"] = {"false_discovery_rate": 1e-6}
-    settings["keep"] = {"days": 0, "audits": KEPT_AUDITS, "operators": KEPT_OPERATORS}
+    settings["keep"] = {"days": 0, "audits": LAST_AUDITS, "operators": KEPT_OPERATORS}
     return write_audit(folder, model, rows=benign(NEW_ROWS), **settings)
 
 
