@@ -6,7 +6,8 @@ account marks it as delivered; the next audit, or `poisonwatch sync`, gives what
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.outbox import (
     AUDIT_KIND,
@@ -35,7 +37,7 @@ from poisonwatch.ledger.outbox import (
     pending,
 )
 from poisonwatch.ledger.tables import audits, deliveries, flags, rows, versions
-from poisonwatch.ledger.transactions import retried
+from poisonwatch.ledger.transactions import LostTransactionError, retried
 
 COMMITTED_STATES = ("committed", "finished")  # states of audits whose results are in the ledger
 # A flagged row that nobody has decided on.
@@ -217,6 +219,31 @@ def mark_audit_delivered(
         mark_delivered(connection, Delivery(AUDIT_KIND, number, target), now())
         if added:
             _add_to_summary(connection, number, added)
+
+
+@contextmanager
+def counting_failures(ledger: Ledger, name: str, target: str) -> Iterator[None]:
+    """Where the block fails, count an attempt at every account of a name that a target has not
+    got: what was tried in vain is told to whoever asks how audits stand.
+    """
+    try:
+        yield
+    except LostTransactionError:
+        # The ledger itself is away.
+        raise
+    except PoisonwatchError:
+        _count_failures(ledger, name, target)
+        raise
+
+
+@retried
+def _count_failures(ledger: Ledger, name: str, target: str) -> None:
+    of_name = select(audits.c.audit).where(audits.c.name == name, audits.c.state != "running")
+    owed = match_pending(AUDIT_KIND) & (deliveries.c.target == target)
+    values = {"attempts": deliveries.c.attempts + 1, "tried_at": now()}
+    with ledger.write() as connection:
+        failed = update(deliveries).where(owed, deliveries.c.item.in_(of_name))
+        connection.execute(failed.values(values))
 
 
 def _add_to_summary(connection: Connection, number: int, added: Mapping[str, Any]) -> None:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from clusters import HIGH, audit, found, pulled, settings
 from ledgers import NAME, covered_ledger
 from silent import HOUR, MINUTE, NOON, add_audit, sqlite_ledger
 
 from poisonwatch.alerts.targets import list_targets
+from poisonwatch.errors import OperationError
+from poisonwatch.ledger.history import counting_failures
 from poisonwatch.ledger.notices import OVERDUE, Notice, add_notice, address_notice
 from poisonwatch.ledger.outbox import AUDIT_KIND, enqueue, list_pending_alerts, mark_delivered
 from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
@@ -27,6 +30,26 @@ def test_accounts_of_audits_that_have_ended_are_owed(tmp_path: Path) -> None:
     assert owed == Owed("audit", "mlflow", count=2, attempts=0, since=since)
     assert not owed.is_failing(NOON + 16 * MINUTE)
     assert owed.is_failing(NOON + 17 * MINUTE)
+
+
+def test_an_account_that_was_tried_in_vain_is_failing_at_once(tmp_path: Path) -> None:
+    """All that the target was not told of, by however many attempts; an error of ours goes on."""
+    with sqlite_ledger(tmp_path) as ledger:
+        add_audit(ledger, NOON, NOON + MINUTE)
+        with ledger.write() as connection:
+            enqueue(connection, AUDIT_KIND, 1, audit=1, targets=["mlflow", "prefect"])
+        for _ in range(2):
+            with (
+                pytest.raises(OperationError, match="no answer"),
+                counting_failures(ledger, NAME, "mlflow"),
+            ):
+                raise OperationError("no answer")
+        with counting_failures(ledger, NAME, "prefect"):
+            pass
+        with ledger.read() as connection:
+            owed = list_owed(connection, NAME, [])
+    assert {one.target: one.attempts for one in owed} == {"mlflow": 2, "prefect": 0}
+    assert [one.is_failing(NOON + MINUTE) for one in owed] == [True, False]
 
 
 def test_messages_are_owed_by_target(tmp_path: Path) -> None:

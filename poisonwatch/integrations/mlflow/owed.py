@@ -4,7 +4,7 @@ import, and mostly there is nothing to say to it.
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
-from poisonwatch.ledger.history import list_pending_audits
+from poisonwatch.ledger.history import counting_failures, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
 from poisonwatch.ledger.reviews import list_review_candidates, list_review_traces
@@ -23,7 +23,8 @@ def upload_owed(ledger: Ledger, config: AuditConfig) -> int:
         return 0
     from poisonwatch.integrations.mlflow.upload import upload_pending
 
-    return upload_pending(ledger, config, pending)
+    with counting_failures(ledger, config.name, MLFLOW):
+        return upload_pending(ledger, config, pending)
 
 
 def queue_undecided(ledger: Ledger, config: AuditConfig) -> int:

@@ -8,7 +8,12 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, RunError
 from poisonwatch.integrations.prefect.artifacts import create_artifacts, read_flags
 from poisonwatch.integrations.prefect.events import build_events, emit_events
-from poisonwatch.ledger.history import PastAudit, list_pending_audits, mark_audit_delivered
+from poisonwatch.ledger.history import (
+    PastAudit,
+    counting_failures,
+    list_pending_audits,
+    mark_audit_delivered,
+)
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import PREFECT
 from poisonwatch.run_directory.checksums import require_unchanged_run
@@ -33,6 +38,11 @@ def publish_pending(ledger: Ledger, config: AuditConfig) -> int:
     Raises OperationError where no server answers, and RunError where a run directory is not what
     its audit wrote; the others are shown.
     """
+    with counting_failures(ledger, config.name, PREFECT):
+        return _publish_pending(ledger, config)
+
+
+def _publish_pending(ledger: Ledger, config: AuditConfig) -> int:
     pending = list_pending_audits(ledger, config.name, PREFECT)
     changed: RunError | None = None
     head = ledger.read_head()
