@@ -124,7 +124,7 @@ def run_audit_stages(
             wind_up(ledger, config, engine, prefect=flow_run is not None)
             summary["failures"] = attempts.to_records()
             return AuditOutcome.of_summary(run_dir, summary, config, engine.warnings)
-        report_to = list_readers(flow_run)
+        report_to = list_readers(config, flow_run)
         opened = open_audit(
             ledger, audit_id, config.name, version, run_dir, report_to=report_to, flow_run=flow_run
         )

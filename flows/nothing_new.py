@@ -13,9 +13,16 @@ from poisonwatch.ledger.outbox import MLFLOW, PREFECT
 from poisonwatch.reports.summary import describe_source, summarise_nothing
 
 
-def list_readers(flow_run: str | None) -> list[str]:
-    """Who is to have an account of an audit: MLflow, and Prefect where it is a flow run."""
-    return [MLFLOW, PREFECT] if flow_run else [MLFLOW]
+def list_readers(config: AuditConfig, flow_run: str | None) -> list[str]:
+    """Who is to have an account of an audit: MLflow, unless its `tracking` is none, and Prefect
+    where it is a flow run.
+    """
+    readers = []
+    if config.tracking is not None:
+        readers.append(MLFLOW)
+    if flow_run is not None:
+        readers.append(PREFECT)
+    return readers
 
 
 def record_without_rows(
@@ -38,6 +45,6 @@ def record_without_rows(
     summary["chain"] = str(ledger.read_head())
     summary["failures"] = attempts.to_records()
     record_nothing_new(
-        ledger, summary, version, run_dir, list_readers(flow_run), flow_run, attempts
+        ledger, summary, version, run_dir, list_readers(config, flow_run), flow_run, attempts
     )
     return summary

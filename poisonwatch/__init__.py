@@ -20,22 +20,27 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 
+# The public names, by the module that each is of; their types are in `__init__.pyi`.
 _HOMES = {
     "AuditConfig": "poisonwatch.config",
-    "Example": "poisonwatch.examples",
-    "Message": "poisonwatch.examples",
     "PoisonwatchError": "poisonwatch.errors",
     "Sentinel": "poisonwatch.sentinels.sentinel",
+    "audit": "poisonwatch.flows.notebook.audit",
+    "check": "poisonwatch.flows.notebook.check",
+    "drill": "poisonwatch.flows.notebook.drill",
+    "gate": "poisonwatch.flows.notebook.gate",
     "load_config": "poisonwatch.config_file",
     "load_sentinels": "poisonwatch.sentinels.sentinel",
 }
 __all__ = [
     "AuditConfig",
-    "Example",
-    "Message",
     "PoisonwatchError",
     "Sentinel",
     "__version__",
+    "audit",
+    "check",
+    "drill",
+    "gate",
     "load_config",
     "load_sentinels",
 ]
@@ -46,3 +51,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'poisonwatch' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What a shell completes."""
+    return list(__all__)

@@ -243,6 +243,11 @@ def _accept_text(key: str) -> BeforeValidator:
     return BeforeValidator(wrap)
 
 
+def _accept_none(value: Any) -> Any:
+    """YAML's null, and the word."""
+    return None if value == "none" else value
+
+
 def _check_window(window: Any) -> Any:
     is_count = isinstance(window, int) and not isinstance(window, bool) and window >= 0
     if not is_count and window != "all":
@@ -267,8 +272,8 @@ class AuditConfig(Section):
     """Sentinel files, or pack:NAME."""
     state: str = "sqlite:///poisonwatch.db"
     """The ledger's SQLAlchemy URL."""
-    tracking: str = "sqlite:///mlflow.db"
-    """The MLflow tracking URI."""
+    tracking: Annotated[str | None, BeforeValidator(_accept_none)] = "sqlite:///mlflow.db"
+    """The MLflow tracking URI; none: nothing goes to MLflow."""
     seed: int = 0
     """Draws subset memberships."""
     stride: StrideConfig = StrideConfig()

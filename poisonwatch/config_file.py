@@ -130,7 +130,8 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
             "reference": reference,
             "sentinels": [_resolve_sentinels(place, folder) for place in config.sentinels],
             "state": _make_sqlite_absolute(config.state, folder, "state"),
-            "tracking": _make_sqlite_absolute(config.tracking, folder, "tracking"),
+            "tracking": config.tracking
+            and _make_sqlite_absolute(config.tracking, folder, "tracking"),
             "model": config.model.model_copy(update=model),
             "compute": compute,
             "signing": config.signing.resolve(folder),

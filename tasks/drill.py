@@ -75,4 +75,5 @@ def track_drill(config: AuditConfig, report: Mapping[str, Any], folder: Path) ->
 
     Raises OperationError where the server cannot be used.
     """
-    upload_drill(config, report, folder)
+    if config.tracking is not None:
+        upload_drill(config, report, folder)

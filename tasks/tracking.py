@@ -12,6 +12,8 @@ def open_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[st
 
     Raises OperationError where the server cannot be used.
     """
+    if config.tracking is None:
+        return {}
     # MLflow takes more than two seconds to import, and is often owed nothing
     from poisonwatch.integrations.mlflow.runs import open_audit_run
 
@@ -24,4 +26,6 @@ def track(ledger: Ledger, config: AuditConfig) -> int:
 
     Raises OperationError where the server cannot be used, or refused something.
     """
+    if config.tracking is None:
+        return 0
     return upload_owed(ledger, config)

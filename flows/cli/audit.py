@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from poisonwatch.errors import InputError, RunError
+from poisonwatch.errors import InputError
 from poisonwatch.permissions import make_private_folder
 
 if TYPE_CHECKING:
@@ -142,42 +142,15 @@ def explain(
         raise InputError(f"--top is {top}: ask for at least one row")
     if not prompt.strip() or not response.strip():
         raise InputError("--prompt and --response must both say something")
-    from poisonwatch.config_file import load_config
-    from poisonwatch.model.files import name_model
-    from poisonwatch.pruning.missing import describe_missing_operators
-    from poisonwatch.run_directory.checksums import require_unchanged
-    from poisonwatch.run_directory.layout import EXPLAINING_FILES, OPERATORS_FILE
-    from poisonwatch.run_directory.reread import AuditedRows
-    from poisonwatch.run_directory.seals import find_own_seal
+    from poisonwatch.pruning.missing import require_operators
 
-    if not (run / OPERATORS_FILE).is_file():
-        raise RunError(describe_missing_operators(run))
-    # below the check: a run directory that is none must not wait for torch
+    require_operators(run)
+    # what comes below imports the model's libraries
     from poisonwatch.flows.cli.terminal import print_explanation
-    from poisonwatch.model.pretrained import load_pretrained
-    from poisonwatch.run_directory.operators import load_operators
-    from poisonwatch.stride.explain import describe_exactness, explain_response
+    from poisonwatch.flows.explaining import explain_run
 
-    saved = load_operators(run)
-    # The model is named by the audit's own settings, unless it has moved: operators of one model
-    # say nothing about another (`on` compares the weights).
-    config = load_config(run / "config.yaml")
-    require_unchanged(run, *EXPLAINING_FILES, seal=find_own_seal(config))
-    settings = config.model
-    if model is not None:
-        settings = name_model(settings, model)
-    pretrained = load_pretrained(settings)
-    fitted = saved.load_on(pretrained)
-    rows = explain_response(
-        run,
-        fitted,
-        prompt,
-        response,
-        stride=saved.stride,
-        top=top,
-        read_rows=AuditedRows(config),
-    )
-    print_explanation(rows, len(fitted.ids), json, describe_exactness(rows))
+    found = explain_run(run, prompt, response, top, model)
+    print_explanation(found.rows, found.total, json, found.exactness)
 
 
 def drill(

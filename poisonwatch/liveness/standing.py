@@ -210,7 +210,7 @@ def _locate_files(config: AuditConfig) -> dict[str, Path]:
         ("ledger", config.state, "state"),
         ("MLflow", config.tracking, "tracking"),
     ):
-        if not url.startswith("sqlite"):
+        if url is None or not url.startswith("sqlite"):
             continue
         file = find_sqlite_file(parse_database_url(url, key).database)
         if file is not None:
@@ -242,11 +242,12 @@ def _measure_disks(folders: dict[str, Path]) -> list[DiskSpace]:
 def _ask_servers(config: AuditConfig) -> list[ServerState]:
     """MLflow, and Prefect where the environment names a server."""
     addresses, shown = {}, {}
-    try:
-        addresses["MLflow"] = (expand_variables(config.tracking, "tracking"), "/health")
-        shown["MLflow"] = show_place(config.tracking, of_server=True)
-    except ConfigError as error:
-        return [ServerState("MLflow", config.tracking, str(error))]
+    if config.tracking is not None:
+        try:
+            addresses["MLflow"] = (expand_variables(config.tracking, "tracking"), "/health")
+            shown["MLflow"] = show_place(config.tracking, of_server=True)
+        except ConfigError as error:
+            return [ServerState("MLflow", config.tracking, str(error))]
     prefect = os.environ.get(PREFECT_VARIABLE)
     if prefect:
         addresses["Prefect"] = (prefect, "/health")

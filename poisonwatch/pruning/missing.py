@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from poisonwatch.config_file import load_config
-from poisonwatch.errors import PoisonwatchError
+from poisonwatch.errors import PoisonwatchError, RunError
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.prunings import OPERATORS, find_pruned
@@ -21,6 +21,12 @@ def describe_missing_run(ledger: Ledger, past: PastAudit) -> str:
     if pruned_at is not None:
         return f"pruned on {pruned_at[:DAY]}"
     return "gone, or on another machine"
+
+
+def require_operators(run_dir: Path) -> None:
+    """Raises RunError where a run directory has no operators."""
+    if not (run_dir / OPERATORS_FILE).is_file():
+        raise RunError(describe_missing_operators(run_dir))
 
 
 def describe_missing_operators(run_dir: Path) -> str:

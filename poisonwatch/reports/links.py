@@ -18,7 +18,7 @@ def find_mlflow_ui(config: AuditConfig) -> str | None:
 
     An address that holds a password or a variable of the environment is not passed on.
     """
-    return _clean_address(config.mlflow_ui or config.tracking)
+    return _clean_address(config.mlflow_ui or config.tracking or "")
 
 
 def make_dashboard_url(config: AuditConfig, audit_id: str) -> str | None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.failures import describe_error
+from poisonwatch.integrations.mlflow.tracking import show_tracking
 from poisonwatch.text.redaction import show_place
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def make_artifacts_error(
     """What kept files from their place, or at it, what to do, and what does the rest `then`;
     without secrets.
     """
-    server = f"MLflow at {show_place(config.tracking, of_server=True)}"
+    server = f"MLflow at {show_tracking(config)}"
     if error.is_too_large:
         return OperationError(
             f"{server} refused a file as too large (413): raise the limit of the proxy before it, "

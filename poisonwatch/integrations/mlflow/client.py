@@ -20,8 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.direct import make_unreachable_error
-from poisonwatch.text.environment import open_variables
-from poisonwatch.text.redaction import show_place
+from poisonwatch.integrations.mlflow.tracking import get_tracking, show_tracking
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
 # MLflow's own errors, those of a database that this process opens itself (its driver missing, its
@@ -54,7 +53,7 @@ def make_mlflow_client(config: AuditConfig) -> MlflowClient:
 
 def get_store_uri(config: AuditConfig) -> str:
     """The audit's tracking server as MLflow is to be told of it."""
-    uri = open_variables(config.tracking, "tracking")
+    uri = get_tracking(config)
     scheme, _, place = uri.partition(":///")
     # MLflow takes SQLite's own form for a folder of that name, and makes it.
     file = find_sqlite_file(place)
@@ -75,7 +74,7 @@ def _link_folder(folder: Path) -> Path:
 
 def make_mlflow_error(config: AuditConfig, what: str, error: BaseException) -> OperationError:
     """What MLflow did, without secrets, as an error to be raised."""
-    server = f"MLflow at {show_place(config.tracking, of_server=True)}"
+    server = f"MLflow at {show_tracking(config)}"
     if "Max retries exceeded" in str(error):
         return make_unreachable_error(config)
     if isinstance(error, CommandError):

@@ -17,8 +17,7 @@ from urllib.parse import quote
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
-from poisonwatch.text.environment import open_variables
-from poisonwatch.text.redaction import show_place
+from poisonwatch.integrations.mlflow.tracking import get_tracking, show_tracking
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
 FLAGGED = "rows_flagged"  # the metric
@@ -59,7 +58,7 @@ class StoredRun:
 
 def find_store_file(config: AuditConfig) -> Path | None:
     """The file of SQLite that the audit's MLflow store is, there or not; None where it is none."""
-    scheme, _, place = open_variables(config.tracking, "tracking").partition(":///")
+    scheme, _, place = get_tracking(config).partition(":///")
     if scheme != "sqlite":
         return None
     return find_sqlite_file(place.partition("?")[0])
@@ -74,7 +73,7 @@ def list_stored_runs(
     file = find_store_file(config)
     if file is not None:
         return _read_runs(file, config.name, kind, most, newest_first)
-    address = open_variables(config.tracking, "tracking")
+    address = get_tracking(config)
     if address.startswith(("http://", "https://")):
         return list(_ask_runs(config, address.rstrip("/"), kind, most, newest_first))
     raise NotDirectError(address)
@@ -86,7 +85,7 @@ def list_aliased_audits(config: AuditConfig, models: Sequence[str]) -> set[str]:
     """
     file = find_store_file(config)
     if file is None:
-        raise NotDirectError(config.tracking)
+        raise NotDirectError(show_tracking(config))
     places = ", ".join("?" * len(models))
     query = f"""
         SELECT version.value FROM registered_model_aliases AS alias
@@ -233,6 +232,6 @@ def _to_stored_run(run: Mapping[str, Any]) -> StoredRun:
 def make_unreachable_error(config: AuditConfig) -> OperationError:
     """That no MLflow server answers, as an error to be raised."""
     return OperationError(
-        f"MLflow at {show_place(config.tracking, of_server=True)} cannot be reached: start it, and "
+        f"MLflow at {show_tracking(config)} cannot be reached: start it, and "
         "`poisonwatch sync` tells it what it missed"
     )

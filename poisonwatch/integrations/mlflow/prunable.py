@@ -129,6 +129,8 @@ def _find_runs(config: AuditConfig, audit_ids: Collection[str]) -> list[StoredRu
 
 def _has_store(config: AuditConfig) -> bool:
     """Whether there is something to ask: to ask for a SQLite store that is not there makes one."""
+    if config.tracking is None:
+        return False
     file = find_store_file(config)
     return file is None or file.is_file()
 

@@ -24,6 +24,7 @@ from poisonwatch.integrations.mlflow.client import (
 )
 from poisonwatch.integrations.mlflow.review_traces import build_span, build_trace
 from poisonwatch.integrations.mlflow.runs import find_or_create_experiment
+from poisonwatch.integrations.mlflow.tracking import show_tracking
 from poisonwatch.ledger.decisions import VERDICTS
 from poisonwatch.ledger.ledger import Ledger, batched
 from poisonwatch.ledger.reviews import (
@@ -35,7 +36,6 @@ from poisonwatch.ledger.reviews import (
     record_answer,
 )
 from poisonwatch.text.display import excerpt, make_visible
-from poisonwatch.text.redaction import show_place
 
 QUESTION = "verdict"  # the name of the assessment that a person makes
 INSTRUCTION = (
@@ -111,7 +111,7 @@ def _is_too_old(error: BaseException) -> bool:
 
 def _make_too_old_error(config: AuditConfig) -> OperationError:
     return OperationError(
-        f"MLflow at {show_place(config.tracking, of_server=True)} has no review queues: "
+        f"MLflow at {show_tracking(config)} has no review queues: "
         "upgrade it to 3.14 or later, or set `review: false`"
     )
 

@@ -15,9 +15,8 @@ from poisonwatch.integrations.mlflow.client import (
     make_mlflow_client,
     make_mlflow_error,
 )
+from poisonwatch.integrations.mlflow.tracking import get_tracking, show_tracking
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.text.environment import open_variables
-from poisonwatch.text.redaction import show_place
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
 
@@ -58,7 +57,7 @@ def find_or_create_experiment(client: MlflowClient, config: AuditConfig) -> str:
     """
     experiment = client.get_experiment_by_name(config.name)
     if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
-        server = show_place(config.tracking, of_server=True)
+        server = show_tracking(config)
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise OperationError(
             f"the experiment {config.name} was deleted in MLflow at {server}: bring it back "
@@ -102,7 +101,7 @@ def to_milliseconds(time: str) -> int:
 
 def _locate_artifacts(config: AuditConfig) -> str | None:
     """Artifacts of a SQLite store lie in `mlartifacts` next to it; a server decides for itself."""
-    tracking = open_variables(config.tracking, "tracking")
+    tracking = get_tracking(config)
     scheme, _, place = tracking.partition(":///")
     file = find_sqlite_file(place.partition("?")[0])
     if scheme != "sqlite" or file is None:

@@ -85,6 +85,8 @@ def upgrade_store(file: Path) -> None:
 
 
 def _find_file(config: AuditConfig) -> Path | None:
+    if config.tracking is None:
+        return None
     scheme, _, place = open_variables(config.tracking, "tracking").partition(":///")
     if scheme != "sqlite":
         return None
