@@ -1,4 +1,4 @@
-"""The audit's `tracking`: where MLflow is, for use and for people. MLflow itself is not imported."""
+"""The audit's `tracking`: where MLflow is, for use and for people. MLflow is not imported."""
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
