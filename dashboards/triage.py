@@ -17,7 +17,6 @@ from poisonwatch.dashboards.audits import (
     parse_filter,
 )
 from poisonwatch.dashboards.decide import ROWS_PER_PAGE, find_recent_decisions
-from poisonwatch.dashboards.export import format_csv
 from poisonwatch.dashboards.mutes import find_standing, find_standings
 from poisonwatch.dashboards.pages import (
     LINES_PER_PAGE,
@@ -29,6 +28,7 @@ from poisonwatch.dashboards.pages import (
 )
 from poisonwatch.dashboards.row_view import build_row_view
 from poisonwatch.errors import InputError
+from poisonwatch.exports.spreadsheet import format_csv
 from poisonwatch.ledger.decisions import VERDICTS
 from poisonwatch.ledger.queue import (
     QueueState,

@@ -37,6 +37,7 @@ MODULES = (
     "flows.cli.check",
     "flows.cli.audit",
     "flows.cli.ledger",
+    "flows.cli.export",
     "flows.cli.mutes",
     "flows.cli.verify",
     "flows.cli.service",

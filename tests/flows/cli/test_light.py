@@ -31,6 +31,7 @@ NOTHING_HEAVY = {
     "alert-test audit.yaml": 1,
     "decide audit.yaml b.jsonl:3 unsure": 0,
     "decisions audit.yaml": 0,
+    "export audit.yaml --format sarif": 0,
     "sync audit.yaml": 0,
     "verify audit.yaml": 0,
     "keys init keys": 0,

@@ -1,46 +1,29 @@
-"""The flagged rows of a filter as a CSV file that no spreadsheet takes for formulas."""
+"""Flagged rows as a CSV file that no spreadsheet takes for formulas."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from poisonwatch.exports.flagged import FACTS, get_fact
 from poisonwatch.flags import read_flagged_example
 from poisonwatch.text.display import make_visible
 
-# Of the file, before the texts.
-EXPORT_COLUMNS = (
-    "audit_id",
-    "name",
-    "group",
-    "severity",
-    "panel",
-    "sentinel_id",
-    "score",
-    "coefficient",
-    "p_value",
-    "q_value",
-    "source",
-    "position",
-    "example_id",
-    "status",
-    "decided",
-)
 TEXT_COLUMNS = ("tools", "prompt", "response", "lowered", "rejected_response")
 # What a spreadsheet takes for a formula where a cell begins with it.
 FORMULA_STARTS = tuple("=+-@\t\r|%＝＋－＠")
 
 
-def format_csv(rows: Sequence[Any]) -> str:
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Flags as CSV: every text is made visible, and one that begins like a formula gets an
     apostrophe before it.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
-    writer.writerow([*EXPORT_COLUMNS, *TEXT_COLUMNS, "reasons"])
+    writer.writerow([*FACTS, *TEXT_COLUMNS, "reasons"])
     for row in rows:
         example = read_flagged_example(row)
-        cells = [row.get(column) for column in EXPORT_COLUMNS]
+        cells = [get_fact(row, name) for name in FACTS]
         cells += [getattr(example, column) for column in TEXT_COLUMNS]
         cells.append("; ".join(row["reasons"]))
         writer.writerow([neutralise_cell(cell) for cell in cells])

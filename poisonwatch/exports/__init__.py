@@ -1,0 +1,1 @@
+"""Flagged rows for other tools: code hosts, spreadsheets, data frames, annotation tools."""
