@@ -220,6 +220,7 @@ COMMANDS = {
     "demo",
     "drill",
     "explain",
+    "export",
     "gate",
     "history",
     "init",
