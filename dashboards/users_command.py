@@ -68,18 +68,32 @@ def add(
     print(f"{user.name} may come in as {user.role} ({path})")
 
 
-def list(config: ConfigArgument, /) -> None:
+def list(
+    config: ConfigArgument,
+    /,
+    *,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print a JSON object a line.")
+    ] = False,
+) -> None:
     """Print who may come into the dashboard.
 
     Example: `poisonwatch users list my-audit/audit.yaml`
     """
+    from json import dumps
+
     from poisonwatch.dashboards.users import describe_user, read_users
 
     path = _locate(config)
     users = read_users(path)
     for user in users.values():
-        print(describe_user(user))
-    if not users:
+        if json:
+            # never the hash of a password
+            told = {"role": user.role, "password": user.password is not None}
+            print(dumps({"name": user.name, **told, "added": user.added}))
+        else:
+            print(describe_user(user))
+    if not users and not json:
         print(f"no users yet in {path}: add one with `poisonwatch users add`")
 
 

@@ -279,7 +279,15 @@ def _name_after_folder(config: Path) -> None:
     config.write_text(text.replace("name: my-audit\n", f"name: {name}\n", 1), encoding="utf-8")
 
 
-def packs() -> None:
+def packs(
+    *,
+    json_lines: Annotated[
+        bool,
+        Parameter(
+            name="--json", negative="", show_default=False, help="Print a JSON object a line."
+        ),
+    ] = False,
+) -> None:
     """List the ready-made sentinels, and what each pack guards against.
 
     Example: `poisonwatch packs`
@@ -288,4 +296,8 @@ def packs() -> None:
 
     for name in list_packs():
         pack = read_pack(name)
+        if json_lines:
+            told = {"place": pack.place, "about": pack.about, "sentinels": len(pack.entries)}
+            print(json.dumps({"name": pack.name, **told}))
+            continue
         print(f"{pack.place}\n    {len(pack.entries)} sentinels. {pack.about}.")

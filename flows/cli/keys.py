@@ -50,12 +50,19 @@ def show(
         Path, Parameter(help="An audit file (YAML), or a public key (poisonwatch.pub).")
     ],
     /,
+    *,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """Print the id of a public key; or, of an audit file, who signs and whose signatures count, and
     how many records of its ledger they signed.
 
     Example: `poisonwatch keys show my-audit/audit.yaml`
     """
+    from dataclasses import asdict
+    from json import dumps
+
     from poisonwatch.attestation.keys import SHOWN_DIGITS, read_public_key
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
@@ -63,15 +70,21 @@ def show(
     from poisonwatch.text.words import plural
 
     if place.suffix not in AUDIT_SUFFIXES:
-        print(read_public_key(place).id)
+        id = read_public_key(place).id
+        print(dumps({"id": id}) if json else id)
         return
     settings = load_config(place)
     signer = settings.signing.load_signer()
     keys = settings.signing.load_public_keys()
-    print(f"signs     {'nobody' if signer is None else signer.key_id[:SHOWN_DIGITS]}")
-    print(f"counts    {', '.join(key[:SHOWN_DIGITS] for key in keys) or 'none (signing.public)'}")
     with Ledger.existing(settings.state) as ledger:
         counts = count_signed(ledger, keys)
+    if json:
+        signs = None if signer is None else signer.key_id
+        records = [asdict(count) for count in counts]
+        print(dumps({"signs": signs, "counts": list(keys), "records": records}))
+        return
+    print(f"signs     {'nobody' if signer is None else signer.key_id[:SHOWN_DIGITS]}")
+    print(f"counts    {', '.join(key[:SHOWN_DIGITS] for key in keys) or 'none (signing.public)'}")
     for count in counts:
         print(f"{count.kind:<9} {plural(count.records, 'record')}, {count.signed} signed")
     unsigned = sum(count.records - count.signed for count in counts)

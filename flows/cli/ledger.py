@@ -29,6 +29,9 @@ def release(
             "what is held back goes to OUT.held-back, beside it."
         ),
     ],
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """Write the rows that audits cleared, with a manifest: as they stand in the source now, in its
     order, copies as often as there.
@@ -38,6 +41,8 @@ def release(
 
     Example: `poisonwatch release my-audit/audit.yaml --out cleared`
     """
+    from json import dumps
+
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.release.destination import refuse_folder_inside
@@ -50,10 +55,16 @@ def release(
     signer = settings.signing.load_signer()
     with Ledger.existing(settings.state, signer=signer) as ledger:
         counts = write_release(ledger, settings.name, out, duplicates)
+    manifest, held_back = out / "manifest.json", get_held_back_path(out)
+    if json:
+        key = None if signer is None else signer.key_id
+        places = {"manifest": str(manifest), "held_back": str(held_back)}
+        print(dumps({"counts": counts.record(), **places, "key": key}))
+        return
     _print_counts(counts)
     signed = "" if signer is None else f", signed by key {signer.key_id[:KEY_DIGITS]}"
-    print(f"manifest: {out / 'manifest.json'}{signed}")
-    print(f"held back: {get_held_back_path(out)}")
+    print(f"manifest: {manifest}{signed}")
+    print(f"held back: {held_back}")
 
 
 def _print_counts(counts: "ReleaseCounts") -> None:
@@ -91,6 +102,10 @@ def decide(
     *,
     note: Annotated[str, Parameter(help="Why.")] = "",
     author: Annotated[str | None, Parameter(help="Who decides. Default: your user name.")] = None,
+    json: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Print the decision as one JSON object."),
+    ] = False,
 ) -> None:
     """Say what a flagged or rejected row is: poison, benign or unsure.
 
@@ -98,6 +113,8 @@ def decide(
     --note 'a known joke of ours'`
     """
     import getpass
+    from dataclasses import asdict
+    from json import dumps
 
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.decisions import record_decision
@@ -109,17 +126,27 @@ def decide(
     settings = load_config(config)
     with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
         made = record_decision(ledger, row, verdict, note=note, author=author)
-    print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
+    if json:
+        print(dumps(asdict(made)))
+    else:
+        print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
 
 
 def decisions(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
+    *,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print a JSON object a line.")
+    ] = False,
 ) -> None:
     """Print all decisions, checking that none was changed or removed.
 
     Example: `poisonwatch decisions my-audit/audit.yaml`
     """
+    from dataclasses import asdict
+    from json import dumps
+
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.decisions import read_decisions, verify_chain
     from poisonwatch.ledger.ledger import Ledger
@@ -130,10 +157,14 @@ def decisions(
         # checked before the first is printed: a broken chain shows nothing that could be believed
         count, last = verify_chain(ledger)
         for made in read_decisions(ledger):
+            if json:
+                print(dumps(asdict(made)))
+                continue
             who = f"{made.decided_at}  {excerpt(made.author, 30)}"
             what = f"{made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}"
             print(f"{made.number:>5}  {who}  {what}")
-    print(f"{plural(count, 'decision')}, unbroken up to {last[:16]}")
+    if not json:
+        print(f"{plural(count, 'decision')}, unbroken up to {last[:16]}")
 
 
 def gate(

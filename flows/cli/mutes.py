@@ -38,6 +38,9 @@ def mute(
     list: Annotated[
         bool, Parameter(negative="", show_default=False, help="Print what is muted, and was.")
     ] = False,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print a JSON object a mute.")
+    ] = False,
 ) -> None:
     """Send no messages about a group of flagged rows, or about a panel, for a while. Its rows stay
     flagged, and in quarantine; graver ones are told of all the same.
@@ -46,6 +49,7 @@ def mute(
     --why 'our own new persona; ann looks at it'`
     """
     import getpass
+    from json import dumps
 
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
@@ -58,7 +62,7 @@ def mute(
         raise InputError("name what is muted, and --until when; --list prints what is")
     with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
         if group is None or until is None:
-            _print_mutes(ledger, settings.name)
+            _print_mutes(ledger, settings.name, as_json=json)
             return
         made = record_mute(
             ledger,
@@ -69,6 +73,9 @@ def mute(
             author=getpass.getuser() if author is None else author,
             owner=owner,
         )
+    if json:
+        print(dumps({**made.describe(), "replaces": made.replaces}))
+        return
     print(tell_mute(made.describe()))
     for number in made.replaces:
         print(f"it replaces mute {number}, which ended")
@@ -101,9 +108,10 @@ def unmute(
             print(f"{excerpt(ended.on, 80)} is muted no more (mute {ended.number})")
 
 
-def _print_mutes(ledger: "Ledger", name: str) -> None:
+def _print_mutes(ledger: "Ledger", name: str, as_json: bool) -> None:
     """The mutes that hold, then those that ended."""
     from datetime import UTC, datetime
+    from json import dumps
 
     from poisonwatch.ledger.mutes import list_mutes, tell_mute
 
@@ -111,13 +119,19 @@ def _print_mutes(ledger: "Ledger", name: str) -> None:
         mutes = list_mutes(connection, name)
     at = datetime.now(UTC)
     active = [mute for mute in mutes if mute.is_active(at)]
+    ended = [mute for mute in mutes if mute not in active]
+    if as_json:
+        for each in (*active, *ended):
+            state = {"active": each in active, "muted_at": each.muted_at}
+            by = {"ended_at": each.ended_at, "unmuted_by": each.unmuted_by}
+            print(dumps({**each.describe(), **state, **by}))
+        return
     for each in active:
         print(tell_mute(each.describe()))
     if not active:
         print("nothing is muted")
-    for each in mutes:
-        if each not in active:
-            print(_tell_ended(each))
+    for each in ended:
+        print(_tell_ended(each))
 
 
 def _tell_ended(mute: "Mute") -> str:
