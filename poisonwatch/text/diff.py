@@ -18,12 +18,12 @@ MAX_COMPARED = 2000  # words (or lines) a side that are compared
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text (hostile, to be shown escaped); `differs` where it has no counterpart in the
-    other text.
+    """A part of a text (hostile, to be shown escaped); `marked` where it has no counterpart in the
+    other text, or is what was looked for in it (`phrases`).
     """
 
     text: str
-    differs: bool
+    marked: bool
 
 
 def diff_words(text: str, other: str) -> tuple[Piece, ...]:

@@ -10,7 +10,7 @@ from poisonwatch.text.diff import MAX_COMPARED, Piece, align_sequences, diff_wor
 
 def marked(text: str, other: str) -> str:
     return "".join(
-        f"[{piece.text}]" if piece.differs else piece.text for piece in diff_words(text, other)
+        f"[{piece.text}]" if piece.marked else piece.text for piece in diff_words(text, other)
     )
 
 
@@ -79,7 +79,7 @@ def test_the_pieces_are_the_text(text: str) -> None:
         pieces = diff_words(text, other)
         assert "".join(piece.text for piece in pieces) == text
         assert all(piece.text for piece in pieces)
-        assert all(before.differs != after.differs for before, after in pairwise(pieces))
+        assert all(before.marked != after.marked for before, after in pairwise(pieces))
     assert diff_words(text, text) == ((Piece(text, False),) if text else ())
 
 
@@ -131,7 +131,7 @@ def test_texts_made_to_be_slow_are_marked_as_any() -> None:
     text, other = (" ".join(f"same {side}{number}" for number in range(100_000)) for side in "ab")
     pieces = diff_words(text, other)
     assert "".join(piece.text for piece in pieces) == text
-    assert [piece.text for piece in pieces if piece.differs] == [
+    assert [piece.text for piece in pieces if piece.marked] == [
         f"a{number}" for number in range(MAX_COMPARED // 2)
     ]
 
