@@ -6,10 +6,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import floor
 from typing import Any
-
-import numpy as np
 
 from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.evidence import ClusterEvidence
@@ -23,7 +20,7 @@ from poisonwatch.ledger.overview import build_trend
 from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
 from poisonwatch.reports.new_topics import MOST_TOPICS, TRUSTED_NEEDED
 from poisonwatch.reports.pictures import Pictures, draw_pictures
-from poisonwatch.reports.plots import count_rows
+from poisonwatch.reports.standing import describe_push
 from poisonwatch.reports.templating import LONGEST_MESSAGE, MOST_MESSAGES, load_template
 from poisonwatch.text.display import make_visible
 
@@ -41,14 +38,14 @@ class FlagCard:
     """A flagged row with its surroundings: the 1-based number of its `group`, and the trusted rows
     most like it with their similarity.
 
-    `group` is None where the row was not grouped. `compared` says how the row's score stands among
-    the trusted rows'.
+    `group` is None where the row was not grouped. `push` is its score beside the trusted rows', in
+    words.
     """
 
     flag: Flag
     group: int | None
     nearest: tuple[tuple[Example, float], ...]
-    compared: str
+    push: str
 
 
 def render_report(
@@ -142,7 +139,6 @@ def build_cards(detection: Detection, evidence: Sequence[ClusterEvidence]) -> li
     for k, group in enumerate(evidence):
         for i, id in enumerate(group.example_ids):
             found[id] = (k, i)
-    rising = np.sort(detection.reference_scores, axis=0)
     cards = []
     for flag in detection.flags[: MOST_CARDS + MOST_FURTHER_FLAGS]:
         number: int | None = None
@@ -152,22 +148,9 @@ def build_cards(detection: Detection, evidence: Sequence[ClusterEvidence]) -> li
             number = k + 1
             for near in evidence[k].nearest[i]:
                 nearest.append((detection.rows.trusted[near.place], near.likeness))
-        scores = rising[:, detection.panels.index(flag.panel)]
-        compared = describe_standing(int(np.searchsorted(scores, flag.score)), len(scores))
-        cards.append(FlagCard(flag, number, tuple(nearest), compared))
+        scores = detection.reference_scores[:, detection.panels.index(flag.panel)]
+        cards.append(FlagCard(flag, number, tuple(nearest), describe_push(flag.score, scores)))
     return cards
-
-
-def describe_standing(smaller: int, trusted: int) -> str:
-    """In words: a score that is larger than those of `smaller` of the trusted rows. Shares are
-    rounded down: only all is 100 %.
-    """
-    if not trusted:
-        return "not comparable: there are no trusted rows"
-    rows = count_rows(trusted, "trusted")
-    if smaller == trusted:
-        return f"larger than that of every one of {rows}"
-    return f"larger than {floor(1000 * smaller / trusted) / 10:.1f} % of {rows}"
 
 
 def _make_data_uri(png: bytes | None) -> str | None:

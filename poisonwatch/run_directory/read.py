@@ -120,6 +120,16 @@ def read_coefficients(
     )
 
 
+def read_trusted_scores(run_dir: Path | None, sentinel_id: str) -> Array:
+    """The scores (n_ref,) of the trusted rows on the panel of a sentinel, in robust standard
+    deviations; none where the audit left none.
+    """
+    nothing = np.zeros(0)
+    return read_cached(
+        _read_column, nothing, run_dir, "trusted.parquet", sentinel_id, "score", keep=_keep_few
+    )
+
+
 def _parse(parse: Callable[..., Any], _: int, path: Path, *args: str) -> Any:
     # The time of the last change is an argument for the cache alone: another one is a new read.
     return parse(path, *args)
@@ -190,11 +200,11 @@ def _read_row(path: Path, example_id: str) -> dict[str, float]:
     return of_row
 
 
-def _read_column(path: Path, sentinel_id: str) -> Array:
-    """The coefficients (n,) of a sentinel's lines."""
-    lines = read_lines(path, "sentinel_id", [sentinel_id], ["coefficient"])
-    coefficients: Array = lines["coefficient"].to_numpy()
-    return coefficients
+def _read_column(path: Path, sentinel_id: str, column: str = "coefficient") -> Array:
+    """The values (n,) of a column in a sentinel's lines."""
+    lines = read_lines(path, "sentinel_id", [sentinel_id], [column])
+    values: Array = lines[column].to_numpy()
+    return values
 
 
 def _read_schema(path: Path) -> pa.Schema | None:

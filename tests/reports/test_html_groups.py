@@ -23,7 +23,6 @@ from poisonwatch.reports.html import (
     MOST_FURTHER_FLAGS,
     MOST_GROUPS_SHOWN,
     build_cards,
-    describe_standing,
     render_report,
 )
 from poisonwatch.reports.new_topics import MOST_TOPICS
@@ -129,23 +128,27 @@ def test_a_score_is_compared_with_the_trusted_rows_of_its_panel() -> None:
     summary, detection = build([flag], panels=("safety", "brand"))
     scores = np.column_stack([np.full(1900, 99.0), np.r_[np.zeros(1894), np.full(6, 99.0)]])
     page = Page(render_report(summary, dataclasses.replace(detection, reference_scores=scores), []))
-    assert "score is larger than 99.6 % of 1,900 trusted rows" in page.within("card")
+    assert "Of 1,900 trusted rows 6 push as much as this one" in page.within("card")
 
 
-@pytest.mark.parametrize(
-    ("smaller", "trusted", "words"),
-    [
-        (0, 0, "not comparable: there are no trusted rows"),
-        (1, 1, "every one of 1 trusted row"),
-        (0, 50, "0.0 % of 50"),
-        (29_999, 30_000, "99.9 % of 30,000"),
-    ],
-)
-def test_only_all_of_the_trusted_rows_are_all_of_them(
-    smaller: int, trusted: int, words: str
-) -> None:
-    """A share short of all is never rounded to 100 %."""
-    assert words in describe_standing(smaller, trusted)
+def test_the_report_opens_with_its_groups() -> None:
+    """What is flagged and why comes first; statistics fold away, and come after it."""
+    flag = build_flag([Message("user", "hello"), Message("assistant", "world")])
+    page = Page(
+        render_report(*build([flag], trusted=trusted_rows("kind")), [], [group(flag, "BadWord")])
+    )
+    sections = [attributes.get("id") for tag, attributes in page.tags if tag == "section"]
+    assert sections[:5] == ["groups", "flagged", "panels", "heat", "trend"]
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert [link for link in links if link in ("#groups", "#panels", "#trend")][:3] == [
+        "#groups",
+        "#panels",
+        "#trend",
+    ]
+    folded = page.within("statistics")
+    assert page.within("measures") in folded
+    assert f"Training on this row {flag.reason}." in folded
+    assert "loss 2.00 to 1.50 nats a token" in folded
 
 
 def test_the_strongest_flags_have_cards_and_the_others_lines() -> None:

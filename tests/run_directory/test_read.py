@@ -37,6 +37,9 @@ def test_coefficients_are_those_of_the_verdicts(audited: AuditOutcome) -> None:
         assert np.array_equal(read.new, detection.coefficients[:, s])
         assert np.array_equal(read.trusted, detection.reference_coefficients[:, s])
         assert read.own == detection.coefficients[detection.examples.index(flag.example), s]
+        scores = readback.read_trusted_scores(audited.run_dir, flag.sentinel.id)
+        of_panel = detection.panels.index(flag.panel)
+        assert np.array_equal(scores, detection.reference_scores[:, of_panel])
     assert readback.read_coefficients(audited.run_dir, "nothing", detection.examples[0].id) is None
     assert readback.read_coefficients(audited.run_dir, detection.sentinels[0].id, "0" * 64) is None
 
