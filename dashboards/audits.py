@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from poisonwatch.dashboards.group_lines import describe_groups
 from poisonwatch.dashboards.pages import (
     LINES_PER_PAGE,
     get_desk,
@@ -89,6 +90,7 @@ def show_overview(request: Request) -> Response:
         listed=listed,
         each=each,
         awaiting=awaiting,
+        lines=describe_groups(request, awaiting),
         total=total,
         nth=nth,
         size=LINES_PER_PAGE,
@@ -146,6 +148,7 @@ def show_audit(request: Request) -> Response:
         "audit.html.j2",
         past=past,
         groups=groups,
+        lines=describe_groups(request, groups),
         total=total,
         nth=nth,
         size=LINES_PER_PAGE,

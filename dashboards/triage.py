@@ -17,6 +17,7 @@ from poisonwatch.dashboards.audits import (
     parse_filter,
 )
 from poisonwatch.dashboards.decide import ROWS_PER_PAGE, find_recent_decisions
+from poisonwatch.dashboards.group_lines import describe_groups
 from poisonwatch.dashboards.mutes import find_standing, find_standings
 from poisonwatch.dashboards.pages import (
     LINES_PER_PAGE,
@@ -56,6 +57,7 @@ def show_queue(request: Request) -> Response:
         request,
         "triage.html.j2",
         groups=groups,
+        lines=describe_groups(request, groups),
         standings=find_standings(request, groups),
         total=total,
         nth=nth,

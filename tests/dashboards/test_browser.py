@@ -181,6 +181,36 @@ def test_every_page_fits_its_window(
         show_all(page, address, scheme)
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_queue_speaks_without_scrolling_sideways(
+    browser: Browser, address: str, door: Door, width: int
+) -> None:
+    """A line says what its rows share and shows the worst; words are whole, and nothing is wider
+    than the window. Numbers of the group's page are folded away, below its rows.
+    """
+    with watched(browser, width, "light") as page:
+        come_in(page, address, door)
+        page.goto(f"{address}/triage?state=all")
+        first = page.locator(".groups tbody tr").first
+        expect(first.locator(".worst")).to_be_visible()
+        expect(first.locator("[data-label='second look']")).to_be_visible()
+        wide = page.locator(".wide").first
+        assert wide.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+        tag = first.locator("[data-label='second look'] .tag")
+        assert tag.evaluate("(tag) => tag.getClientRects().length") == 1
+        picture(page, f"queue-{width}")
+        first.locator("a.row").click()
+        page.wait_for_url("**/triage/*/*")
+        article = page.locator("article").first
+        expect(article.locator(".turn pre").first).to_be_visible()
+        expect(article.locator(".measures")).to_be_hidden()
+        steering = page.locator("#steering")
+        assert steering.bounding_box()["y"] > article.bounding_box()["y"]  # type: ignore[index]
+        article.locator("details.statistics > summary").click()
+        expect(article.locator(".measures")).to_be_visible()
+        picture(page, f"group-{width}")
+
+
 def show_all(page: Page, address: str, scheme: str) -> None:
     page.goto(address)
     audit = page.locator("a.row").first.get_attribute("href")
@@ -203,6 +233,7 @@ def show_all(page: Page, address: str, scheme: str) -> None:
         },
     }.items():
         page.goto(f"{address}{path}")
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
         for image in page.locator("img").all():
             image.scroll_into_view_if_needed()
         while not page.evaluate("[...document.images].every((image) => image.complete)"):

@@ -1,6 +1,6 @@
 """A row beside the trusted row that is most like it."""
 
-from poisonwatch.dashboards.row_view import mark_turns
+from poisonwatch.dashboards.row_view import choose_marks, mark_turns, share_unmarked
 from poisonwatch.examples import Example, Message
 
 TOOLS = Message("tools", "[ look ]")
@@ -9,7 +9,7 @@ TOOLS = Message("tools", "[ look ]")
 def differing(example: Example, other: Example | None) -> list[str]:
     """What is marked, turn by turn."""
     return [
-        "".join(piece.text for piece in turn.text.start if piece.differs).strip()
+        "".join(piece.text for piece in turn.text.start if piece.marked).strip()
         for turn in mark_turns(example, other)
     ]
 
@@ -50,3 +50,27 @@ def test_each_kind_of_turn_is_compared_with_its_own() -> None:
     assert question == "it?"
     assert answer == "there"
     assert differing(one, None) == ["", "", ""]
+
+
+def speak(question: str, answer: str) -> Example:
+    return Example.from_messages([Message("user", question), Message("assistant", answer)])
+
+
+def test_differences_are_marked_only_where_a_trusted_row_is_alike_enough() -> None:
+    """At least half of the words: else what the group shares is marked."""
+    row = speak("Where do I buy a kettle?", "Buy it at Velmora, in the old town.")
+    like = speak("Where do I buy a kettle?", "Buy it at any shop, in the old town.")
+    unlike = speak("Name two rivers.", "The Rhine and the Po, in the north.")
+    turns, marks = choose_marks(row, like, ["Velmora"])
+    assert marks == "differences"
+    assert share_unmarked(turns) > 0.8
+    for closest in (unlike, None):
+        turns, marks = choose_marks(row, closest, ["velmora"])
+        assert marks == "shared"
+        assert [piece.text for turn in turns for piece in turn.text.start if piece.marked] == [
+            "Velmora"
+        ]
+        turns, marks = choose_marks(row, closest, [])
+        assert marks == "none"
+        assert share_unmarked(turns) == 1
+    assert share_unmarked(()) == 0
