@@ -14,7 +14,8 @@ def find_phrases(text: str, phrases: Iterable[str]) -> list[tuple[int, int]]:
     A phrase is tokens (`words.split_tokens`) joined by spaces. Case, and the punctuation around
     tokens, do not matter. Only the first MAX_COMPARED tokens of the text are looked through.
     """
-    spans, tokens = [], []
+    spans: list[tuple[int, int]] = []
+    tokens: list[str] = []
     for start, end in find_token_spans(text):
         if len(spans) == MAX_COMPARED:
             break
