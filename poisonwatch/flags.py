@@ -110,6 +110,7 @@ def make_row_record(example: Example) -> dict[str, Any]:
         "example_id": example.id,
         "source": example.source,
         "position": example.position,
+        "line": example.position + 1,
         **_make_text_record(example),
     }
 
@@ -133,6 +134,7 @@ def make_flag_record(flag: Flag) -> dict[str, Any]:
         "example_id": example.id,
         "source": example.source,
         "position": example.position,
+        "line": example.position + 1,
         "panel": flag.panel,
         "sentinel_id": flag.sentinel.id,
         "kind": flag.kind,

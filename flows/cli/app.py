@@ -36,6 +36,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 MODULES = (
     "flows.cli.check",
     "flows.cli.audit",
+    "flows.cli.decide",
     "flows.cli.ledger",
     "flows.cli.export",
     "flows.cli.mutes",

@@ -109,7 +109,7 @@ def audit(
     if json:
         print_summary(outcome.summary, str(outcome.run_dir))
     elif not quiet:
-        print_outcome(outcome)
+        print_outcome(outcome, config)
     if outcome.summary["counts"]["flagged"]:
         return EXIT_FLAGGED
     return 0

@@ -1,11 +1,11 @@
-"""What the commands do that ask or change the ledger: release, decide, decisions, gate. Heavy
+"""What the commands do that ask or change the ledger: release, decisions, gate. Heavy
 imports wait until a command really runs.
 
 The docstring of a command is its help: what it does, and an example that runs.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -83,53 +83,6 @@ def _print_counts(counts: "ReleaseCounts") -> None:
         )
     if counts.pending:
         print(f"{counts.pending} rows were pulled and not audited yet: they are not among these")
-
-
-def decide(
-    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
-    row: Annotated[
-        str,
-        Parameter(
-            help="The row: 8 or more digits of its example id, or FILE:POSITION, "
-            "both as in flags.jsonl."
-        ),
-    ],
-    verdict: Annotated[
-        Literal["poison", "benign", "unsure"],
-        Parameter(help="unsure takes back what was decided before."),
-    ],
-    /,
-    *,
-    note: Annotated[str, Parameter(help="Why.")] = "",
-    author: Annotated[str | None, Parameter(help="Who decides. Default: your user name.")] = None,
-    json: Annotated[
-        bool,
-        Parameter(negative="", show_default=False, help="Print the decision as one JSON object."),
-    ] = False,
-) -> None:
-    """Say what a flagged or rejected row is: poison, benign or unsure.
-
-    Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign
-    --note 'a known joke of ours'`
-    """
-    import getpass
-    from dataclasses import asdict
-    from json import dumps
-
-    from poisonwatch.config_file import load_config
-    from poisonwatch.ledger.decisions import record_decision
-    from poisonwatch.ledger.ledger import Ledger
-
-    # None alone stands for whoever is logged in: an empty name is refused, not replaced
-    if author is None:
-        author = getpass.getuser()
-    settings = load_config(config)
-    with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
-        made = record_decision(ledger, row, verdict, note=note, author=author)
-    if json:
-        print(dumps(asdict(made)))
-    else:
-        print(f"decision {made.number}: {made.example_id[:16]} is {made.verdict}")
 
 
 def decisions(

@@ -13,20 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.failures import tell_failures
-from poisonwatch.flags import LOWERED, read_flagged_example
+from poisonwatch.flows.cli.flag_blocks import ID_DIGITS, build_blocks
 from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.reports.new_topics import tell_new_topics
-from poisonwatch.screens.finding import NEW_TOPIC
-from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.run_directory import read as readback
+from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
 
-ROWS_SHOWN = 30
-# The three ways in which a row can push a sentinel, by the `kind` of a flag.
-PUSH_LABELS = {
-    "forbidden": "towards forbidden",
-    "margin": "away from reference",
-    "reference": "moves reference",
-}
+WIDEST = 100  # columns: longer lines are hard to read
 
 
 def print_summary(summary: Mapping[str, Any], run_dir: str) -> None:
@@ -35,38 +29,43 @@ def print_summary(summary: Mapping[str, Any], run_dir: str) -> None:
     print(json.dumps({**summary, "run_dir": left}))
 
 
-def print_outcome(outcome: Any) -> None:
-    """Settings, counts, and the flagged rows with their reasons, of an `AuditOutcome`. Row text is
-    shown as inert text.
+def print_outcome(outcome: Any, config: Path | None = None) -> None:
+    """Flagged rows by group with their reasons, counts, settings, and what comes next with the
+    audit file `config`, of an `AuditOutcome`. Row text is shown as inert text.
     """
     console = Console(highlight=False)
     flags, folder = outcome.flags, outcome.run_dir
-    if flags:
-        console.print(_build_flag_table(flags[:ROWS_SHOWN], console.width))
-    if len(flags) > ROWS_SHOWN:
-        console.print(Text(f"... and {len(flags) - ROWS_SHOWN} more in flags.jsonl"))
+    evidence = readback.read_evidence(folder) if flags else ()
+    lines = build_blocks(flags, evidence, min(console.width, WIDEST))
     if outcome.summary["settings"]:
-        lines = _describe_audit(outcome.summary, folder)
+        lines += _describe_audit(outcome.summary, folder)
     else:
         # settings are derived from the rows: where none was new, there are none
         nothing = "nothing to audit: no row is new"
         in_ledger_alone = outcome.summary.get("nothing_new")
-        lines = [nothing if in_ledger_alone else f"{nothing}; {folder / 'summary.json'}"]
+        lines.append(nothing if in_ledger_alone else f"{nothing}; {folder / 'summary.json'}")
+    if flags and config is not None:
+        example = "--group 1" if evidence else flags[0]["example_id"][:ID_DIGITS]
+        lines += [
+            f"next:        poisonwatch dashboard {config}",
+            f"             poisonwatch decide {config} {example} poison",
+        ]
     _print_lines(console, lines)
 
 
 def _describe_audit(summary: Mapping[str, Any], folder: Path) -> list[str]:
-    """What stands below the table of flags."""
+    """What stands below the flags."""
     counts, settings = summary["counts"], summary["settings"]
     flagged = f"{counts['flagged']} of {counts['new']} new rows flagged"
     rate = f"{summary['false_discovery_rate']:g}"
-    beside = f"{counts['reference']} trusted rows to compare with, {counts['rejected']} rejected"
     derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
     alone = summary["recovery"]["measured_alone"]
     seconds = sum(stage["seconds"] for stage in summary["stages"])
     return [
-        f"{flagged} at a false-discovery rate of {rate} ({beside})",
-        f"attribution: {derived}, {alone} rows measured alone; {seconds:.0f} s",
+        f"{flagged} at a false-discovery rate of {rate}",
+        f"compared:    with {plural(counts['reference'], 'trusted row')}; "
+        f"{counts['rejected']} rows rejected",
+        f"attribution: {derived}; {alone} rows measured alone; {seconds:.0f} s",
         *tell_new_topics(summary),
         *_describe_failures(summary),
         *tell_held_back(summary),
@@ -103,10 +102,10 @@ def print_explanation(rows: Any, n: int, as_json: bool, exactness: str = "") -> 
     table = Table(title=f"of {n} rows, those that make the answer likelier", title_justify="left")
     for name in ("rank", "coefficient", "score"):
         table.add_column(name, justify="right", overflow="fold")
-    for name in ("source, row", "example"):
+    for name in ("row", "example"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        place = "trusted row" if row.source is None else f"{row.source}, {row.position}"
+        place = "trusted row" if row.source is None else f"{row.source}:{row.position + 1}"
         numbers = (str(row.rank), f"{row.coefficient:.2f}", f"{row.score:.1f}")
         table.add_row(*map(Text, (*numbers, make_visible(place), row.example_id[:16])))
     console.print(table)
@@ -145,45 +144,3 @@ def print_drill(outcome: Any) -> None:
     _print_lines(console, [power.sentence for power in drill.headline])
     _print_lines(console, [f"note: {note}" for note in drill.notes])
     _print_lines(console, [f"results:     {outcome.run_dir / 'drill.json'}"])
-
-
-def _describe_reasons(flag: Mapping[str, Any]) -> str:
-    """Why a row was flagged, the attribution before what else found it."""
-    reasons = []
-    if "stride" in flag["by"]:
-        push = PUSH_LABELS[flag["kind"]]
-        reasons.append(f"rank {flag['rank']}, {push}, most on {flag['sentinel_id']}")
-    for name in flag["by"]:
-        if name == NEW_TOPIC:
-            reasons.append("new topic, held back")
-        elif name != "stride":
-            reasons.append(f"screen {name}")
-    return "; ".join(reasons)
-
-
-def _build_flag_table(flags: Iterable[Mapping[str, Any]], width: int) -> Table:
-    """A table of lines of flags.jsonl, for a terminal of `width` columns."""
-    # Below 120 columns the table takes all of them, since the two wide columns need each.
-    table = Table(show_lines=False, expand=width < 120, title_justify="left")
-    table.add_column("source, row", overflow="fold", max_width=18)
-    table.add_column("panel", overflow="fold", max_width=18)
-    table.add_column("score", justify="right", overflow="fold", max_width=18)
-    table.add_column("q", justify="right", overflow="fold", max_width=18)
-    table.add_column("why", overflow="fold", ratio=2, min_width=14)
-    table.add_column("text", overflow="fold", ratio=2, min_width=14)
-    for flag in flags:
-        example = read_flagged_example(flag)
-        text = excerpt(f"{example.prompt} / {example.response}", 70)
-        if example.lowered:
-            text = f"{text} ({LOWERED})"
-        cells = (
-            f"{example.source}, {example.position}",
-            flag["panel"],
-            f"{flag['score']:.1f}",
-            f"{flag['q_value']:.2g}",
-            _describe_reasons(flag),
-            text,
-        )
-        # rows are hostile: neither their markup nor their escapes may reach the terminal
-        table.add_row(*[Text(make_visible(cell)) for cell in cells])
-    return table

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Row, desc, insert, select, update
+from sqlalchemy import Connection, Row, desc, exists, insert, select, update
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError
@@ -22,7 +22,7 @@ from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, select_rows_of_file
 from poisonwatch.ledger.records import CHAIN_START, DECISION, append_record, lock_chain
 from poisonwatch.ledger.row_states import find_audited_status
-from poisonwatch.ledger.tables import decisions, places, rows
+from poisonwatch.ledger.tables import decisions, flags, places, rejections, rows
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.display import excerpt
 
@@ -51,35 +51,42 @@ class Decision:
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-@retried
 def record_decision(
     ledger: Ledger, row: str, verdict: str, note: str = "", author: str = ""
 ) -> Decision:
-    """Append a verdict on a row, named by the first digits of its example id (at least 8) or as
-    FILE:POSITION.
-
-    A benign row is released next time and joins the trusted rows; a poisonous one stays in
-    quarantine for good; unsure takes back what was decided before. Raises InputError where the
-    verdict is none, or the row is not there or more than one, and what the ledger's signer raises:
-    then nothing is decided.
-    """
-    with ledger.write() as connection:
-        found = _find_row(connection, row)
-        signer = ledger.signer
-        return append_decision(connection, found, verdict, note, author=author, signer=signer)
+    """Append a verdict on a row, as `record_decisions` does on several."""
+    (made,) = record_decisions(ledger, [row], verdict, note, author)
+    return made
 
 
 @retried
 def record_decisions(
-    ledger: Ledger, ids: Sequence[str], verdict: str, note: str = "", author: str = ""
+    ledger: Ledger,
+    names: Sequence[str],
+    verdict: str,
+    note: str = "",
+    author: str = "",
+    unflagged: bool = True,
 ) -> list[Decision]:
-    """Append one verdict on each of several rows, by their whole example ids: on all or on none.
-    Raises InputError as `record_decision` does.
+    """Append one verdict on each of several rows, on all or on none: a row is named by the first
+    digits of its example id (at least 8) or as FILE:LINE, which counts from 1. With `unflagged`
+    False, only rows that were flagged or rejected are decided on.
+
+    A benign row is released next time and joins the trusted rows; a poisonous one stays in
+    quarantine for good; unsure takes back what was decided before. Raises InputError where the
+    verdict is none, or a row is not there, more than one, or was never flagged, and what the
+    ledger's signer raises: then nothing is decided.
     """
     made = []
     with ledger.write() as connection:
-        for id in ids:
-            row = _find_row(connection, id)
+        for name in names:
+            row = _find_row(connection, name)
+            if not unflagged and not _was_singled_out(connection, row.row):
+                raise InputError(
+                    f"{excerpt(name, 80)} was neither flagged nor rejected, nor decided on before: "
+                    "look again whether it is the row that you mean (lines count from 1), and say "
+                    "--unflagged if it is"
+                )
             signer = ledger.signer
             decision = append_decision(connection, row, verdict, note, author=author, signer=signer)
             made.append(decision)
@@ -181,27 +188,35 @@ def _choose_status(connection: Connection, found: Row[tuple[int, bytes, str]], v
 def _find_row(connection: Connection, name: str) -> Row[tuple[int, bytes, str]]:
     """The row of that name. Raises InputError."""
     wanted = select(rows.c.row, rows.c.id, rows.c.status)
-    file, _, position = name.rpartition(":")
-    if file and position.isdigit():
-        at = select_rows_of_file(file).where(places.c.position == int(position))
+    file, _, line = name.rpartition(":")
+    if file and line.isascii() and line.isdigit():
+        at = select_rows_of_file(file).where(places.c.position == int(line) - 1)
         wanted = wanted.where(rows.c.row.in_(at))
     else:
         digits = name.lower()
         if not is_hex(digits) or not MIN_ID_DIGITS <= len(digits) <= ID_DIGITS:
             raise InputError(
                 f"{excerpt(name, 80)} names no row: give the first 8 or more digits of its "
-                "example id, or FILE:POSITION"
+                "example id, or FILE:LINE"
             )
         wanted = wanted.where(match_id_prefix(digits))
     found = connection.execute(wanted.limit(2)).all()
     if not found:
         raise InputError(
-            f"{excerpt(name, 80)} names no row of this ledger: flags.jsonl has ids, and positions, "
-            "which count from 0"
+            f"{excerpt(name, 80)} names no row of this ledger: flags.jsonl has ids, and lines, "
+            "which count from 1"
         )
     if len(found) > 1:
         raise InputError(f"{excerpt(name, 80)} names more than one row: give more digits")
     return found[0]
+
+
+def _was_singled_out(connection: Connection, row: int) -> bool:
+    """Whether an audit flagged or rejected a row, or a person decided on it."""
+    for table in (flags, rejections, decisions):
+        if connection.execute(select(exists().where(table.c.row == row))).scalar_one():
+            return True
+    return False
 
 
 def read_decisions(ledger: Ledger) -> Iterator[Decision]:

@@ -86,7 +86,7 @@ class UnclearedRow:
         """Where it is, for people."""
         if self.position is None:
             return make_visible(self.source)
-        return make_visible(f"{self.source}, row {self.position}")
+        return make_visible(f"{self.source}, row {self.position + 1}")
 
     @property
     def account(self) -> str:

@@ -107,7 +107,8 @@ def _find_panels(detection: Detection) -> list[int]:
 
 def write_rejected(folder: Path, rejected: Sequence[Rejection]) -> None:
     """`rejected.jsonl`: rows that were not audited, with the expectation that failed."""
-    write_jsonl(folder / "rejected.jsonl", map(asdict, rejected))
+    records = (asdict(row) | {"line": row.position + 1} for row in rejected)
+    write_jsonl(folder / "rejected.jsonl", records)
 
 
 def write_nearest(

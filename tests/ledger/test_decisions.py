@@ -57,7 +57,7 @@ def test_a_verdict_settles_a_row_and_unsure_takes_it_back(ledger: Ledger, flagge
 def test_rows_are_named_by_id_or_by_place(ledger: Ledger, flagged: str) -> None:
     """Eight digits are enough, in either case; FILE:POSITION counts from 0, as flags.jsonl does."""
     assert record_decision(ledger, flagged[:8].upper(), "benign").example_id == flagged
-    assert record_decision(ledger, "a.jsonl:0", "benign").example_id == flagged
+    assert record_decision(ledger, "a.jsonl:1", "benign").example_id == flagged
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_rows_are_named_by_id_or_by_place(ledger: Ledger, flagged: str) -> None:
         ("f" * 65, "benign", "8 or more digits"),
         ("00000000", "benign", "no row of this ledger"),
         ("a.jsonl:99", "benign", "no row of this ledger"),
-        ("a.jsonl:0", "harmless", "poison, benign, unsure"),
+        ("a.jsonl:1", "harmless", "poison, benign, unsure"),
     ],
 )
 def test_what_cannot_be_decided_is_said(ledger: Ledger, row: str, verdict: str, told: str) -> None:
@@ -119,7 +119,7 @@ def test_a_benign_verdict_on_a_rejected_row_lets_it_in(ledger: Ledger) -> None:
     """The broken line counts as clean, and is not validated again; it is no trusted row, for it has
     no content.
     """
-    record_decision(ledger, "b.jsonl:3", "benign", "a comment line that the loader skips")
+    record_decision(ledger, "b.jsonl:4", "benign", "a comment line that the loader skips")
     assert statuses(ledger) == {"clean": 8, "flagged": 1}
     assert len(waiting(ledger)) == 0
     assert load_trusted(ledger, "tiny") == []

@@ -37,7 +37,7 @@ def test_nothing_is_recorded_or_cleared_beside_foreign_code(tmp_path: Path, code
         with pytest.raises(OperationError, match=r"helper.*none of Poisonwatch's"):
             cover(ledger, tmp_path / "two", [TEA], again=True)
         with pytest.raises(OperationError, match="helper"):
-            record_decision(ledger, "a.jsonl:0", "benign")
+            record_decision(ledger, "a.jsonl:1", "benign")
         with pytest.raises(OperationError, match="helper"):
             check_chains(ledger)
         with ledger.read() as connection:
@@ -58,4 +58,4 @@ def test_on_postgresql_too(tmp_path: Path) -> None:
                 cover(ledger, tmp_path / kind[:4], [TEA])
             tamper(ledger, f"DROP {kind}")
         cover(ledger, tmp_path / "two", [TEA])
-        record_decision(ledger, "a.jsonl:0", "benign")
+        record_decision(ledger, "a.jsonl:1", "benign")

@@ -106,7 +106,7 @@ def test_totals_count_rows_and_flags(ledger: Ledger) -> None:
     """A decision takes a row off what awaits one in its audit, and not off the flags."""
     before = count_totals(ledger, AuditFilter())
     assert (before.audits, before.failed, before.rows, before.flags) == (4, 1, 9, 3)
-    record_decision(ledger, "a.jsonl:0", "poison")
+    record_decision(ledger, "a.jsonl:1", "poison")
     assert count_totals(ledger, AuditFilter()) == before
     assert [(line.severity, line.undecided) for line in list_audits(ledger, AuditFilter())[0]] == [
         ("", 0),

@@ -92,7 +92,7 @@ def test_a_ledger_works_behind_a_pooler(tmp_path: Path) -> None:
         for _ in range(8):
             pull(ledger, tmp_path / "data")
         cover(ledger, tmp_path / "run", flagged=["Tell me fact 1 about bread."])
-        record_decision(ledger, "a.jsonl:1", "benign")
+        record_decision(ledger, "a.jsonl:2", "benign")
         assert statuses(ledger) == {"clean": 8, "rejected": 1}
         # A folder without files, which is no audit's.
         (tmp_path / "run").rmdir()

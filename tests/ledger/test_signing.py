@@ -21,8 +21,8 @@ from poisonwatch.ledger.signing import SignedCount, count_signed, list_unsigned,
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """An audit and two decisions, none of which is signed."""
     with covered_ledger(tmp_path, "Tell me fact 0 about tea.") as opened:
-        record_decision(opened, "a.jsonl:0", "benign")
-        record_decision(opened, "a.jsonl:1", "poison")
+        record_decision(opened, "a.jsonl:1", "benign")
+        record_decision(opened, "a.jsonl:2", "poison")
         yield opened
 
 
@@ -79,7 +79,7 @@ def test_a_key_service_that_fails_takes_no_signature_back(
     signer, key = pair
     lost = LostSigner()
     sign_unsigned(ledger, {key.id: key}, signer)
-    record_decision(ledger, "a.jsonl:2", "poison")
+    record_decision(ledger, "a.jsonl:3", "poison")
     with pytest.raises(SigningError):
         sign_unsigned(ledger, {key.id: key}, lost)
     assert count(ledger, key)["decision"] == (3, 2)

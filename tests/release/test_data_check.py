@@ -73,7 +73,7 @@ def test_every_reason_is_told_apart(
     cover(cleared_ledger, tmp_path / "two", version=TWO, window=0)
     append(tmp_path / "data" / "a.jsonl", benign(1, start=30))
     pull(cleared_ledger, tmp_path / "data")
-    record_decision(cleared_ledger, "a.jsonl:1", "poison")
+    record_decision(cleared_ledger, "a.jsonl:2", "poison")
     rows = [
         *benign(3),
         *benign(1, start=20),
@@ -116,12 +116,12 @@ def test_a_benign_verdict_clears_whatever_the_version(
     cleared_ledger: Ledger, asked: Callable[..., GateAnswer]
 ) -> None:
     """Of the flagged row; taken back, it is flagged again."""
-    record_decision(cleared_ledger, "a.jsonl:0", "benign")
+    record_decision(cleared_ledger, "a.jsonl:1", "benign")
     answer = asked(benign(2))
     assert (answer.cleared, answer.by_decision) == (True, 1)
     assert answer.headline.endswith("(1 by a person's decision)")
     assert asked(benign(2), RequiredVersions("d" * 64, "d" * 64)).reasons == {"another version": 1}
-    record_decision(cleared_ledger, "a.jsonl:0", "unsure")
+    record_decision(cleared_ledger, "a.jsonl:1", "unsure")
     assert asked(benign(2)).reasons == {"flagged": 1}
 
 

@@ -101,11 +101,11 @@ def test_columns_are_the_manifests_word(tmp_path: Path) -> None:
 
 def test_an_unsigned_doubt_takes_no_verdict_back(signed_ledger: Ledger, tmp_path: Path) -> None:
     """Somebody's "unsure" on a poisonous row, which the next record that is signed follows."""
-    record_decision(signed_ledger, "a.jsonl:1", "poison")
+    record_decision(signed_ledger, "a.jsonl:2", "poison")
     signer, signed_ledger.signer = signed_ledger.signer, None
-    record_decision(signed_ledger, "a.jsonl:1", "unsure")
+    record_decision(signed_ledger, "a.jsonl:2", "unsure")
     signed_ledger.signer = signer
-    record_decision(signed_ledger, "a.jsonl:2", "benign")
+    record_decision(signed_ledger, "a.jsonl:3", "benign")
     assert reasons_of(ask_data(tmp_path), 1) == ["unsigned"]
 
 
@@ -116,7 +116,7 @@ def test_an_unsigned_audit_takes_no_flag_back(signed_ledger: Ledger, tmp_path: P
     signer, signed_ledger.signer = signed_ledger.signer, None
     cover(signed_ledger, tmp_path / "three", version=TWO, again=True)
     signed_ledger.signer = signer
-    record_decision(signed_ledger, "a.jsonl:2", "benign")
+    record_decision(signed_ledger, "a.jsonl:3", "benign")
     assert set(reasons_of(ask_data(tmp_path), 1)) == {"unsigned"}
 
 

@@ -108,7 +108,7 @@ def test_what_is_not_cleared_stops_a_script(config: Path, out: Path, tmp_path: P
     assert stopped.value.exit_code == 3
     assert "(1 flagged), such as" in str(stopped.value)
     assert "1b" in str(stopped.value)
-    assert "[31m.jsonl, row 0: audit them" in str(stopped.value)
+    assert "[31m.jsonl, row 1: audit them" in str(stopped.value)
     assert "\x1b" not in str(stopped.value)
 
 
@@ -165,7 +165,7 @@ def test_tampered_decisions_clear_nothing(
     cleared_ledger: Ledger, config: Path, tmp_path: Path
 ) -> None:
     """As for a release."""
-    record_decision(cleared_ledger, "a.jsonl:0", "poison")
+    record_decision(cleared_ledger, "a.jsonl:1", "poison")
     with cleared_ledger.write() as connection:
         connection.execute(update(decisions).values(verdict="benign"))
     with pytest.raises(InputError, match="was changed or removed"):
@@ -190,7 +190,7 @@ def test_what_one_name_cleared_is_cleared_for_the_others_of_its_ledger(
 
     assert (ask(clean), ask(held)) == ({}, {"flagged": 1})
     assert ask(clean, "d" * 64) != {}
-    record_decision(cleared_ledger, "a.jsonl:0", "benign")
+    record_decision(cleared_ledger, "a.jsonl:1", "benign")
     assert ask(held) == {}
     assert check_cleared([held], other, ONE.model, ONE.sentinels).by_decision == 1
     with pytest.raises(InputError, match="no audited row of another"):

@@ -20,7 +20,7 @@ def test_a_head_must_still_be_there(signed_ledger: Ledger, tmp_path: Path) -> No
     write_release(signed_ledger, NAME, tmp_path / "out")
     with signed_ledger.read() as connection:
         before = read_head(connection)
-    record_decision(signed_ledger, "a.jsonl:1", "poison")
+    record_decision(signed_ledger, "a.jsonl:2", "poison")
     with signed_ledger.read() as connection:
         head = read_head(connection)
     assert ask(tmp_path, "old", head=str(head)).reasons == {"poison": 1}

@@ -110,7 +110,7 @@ def test_what_became_of_a_row_since_its_release_counts(
     cleared_ledger: Ledger, out: Path, tmp_path: Path
 ) -> None:
     """Decided poison, or flagged under another version; the manifest alone cannot know."""
-    record_decision(cleared_ledger, "a.jsonl:1", "poison")
+    record_decision(cleared_ledger, "a.jsonl:2", "poison")
     cover(cleared_ledger, tmp_path / "two", [benign(3)[2]["prompt"]], version=TWO)
     answer = ask_manifest(out, cleared_ledger)
     assert [(place.source, place.position, place.reason) for place in answer.missing] == [
@@ -126,14 +126,14 @@ def test_decisions_in_a_manifest_count_and_can_be_taken_back(
     """The flagged row was called benign and released; a row that no audit covered and nobody
     decided on is not cleared.
     """
-    record_decision(cleared_ledger, "a.jsonl:0", "benign")
+    record_decision(cleared_ledger, "a.jsonl:1", "benign")
     write_release(cleared_ledger, NAME, tmp_path / "out")
     for ledger in (None, cleared_ledger):
         assert ask_manifest(tmp_path / "out", ledger).by_decision == 1
     assert reasons(tmp_path / "out", required=RequiredVersions(TWO.model)) == {
         "another version": 7
     }  # and not the decided one
-    record_decision(cleared_ledger, "a.jsonl:0", "unsure")
+    record_decision(cleared_ledger, "a.jsonl:1", "unsure")
     assert reasons(tmp_path / "out", cleared_ledger) == {"flagged": 1}
     assert reasons(tmp_path / "out") == {}
     rewrite(
@@ -291,7 +291,7 @@ def test_a_ledger_must_go_through_the_heads_of_a_manifest(
     cleared_ledger: Ledger, out: Path, chain: str
 ) -> None:
     """Of records, and of decisions."""
-    record_decision(cleared_ledger, "a.jsonl:1", "benign")
+    record_decision(cleared_ledger, "a.jsonl:2", "benign")
     write_release(cleared_ledger, NAME, out.parent / "later")
     later = out.parent / "later"
     assert reasons(later, cleared_ledger) == {}

@@ -82,8 +82,8 @@ def test_the_manifest_says_who_cleared_what(ledger: Ledger, tmp_path: Path) -> N
 def test_a_benign_verdict_releases_the_row_next_time(ledger: Ledger, tmp_path: Path) -> None:
     """And a poison verdict holds a released one back."""
     write_release(ledger, NAME, tmp_path / "one")
-    record_decision(ledger, "a.jsonl:0", "benign")
-    record_decision(ledger, "a.jsonl:1", "poison")
+    record_decision(ledger, "a.jsonl:1", "benign")
+    record_decision(ledger, "a.jsonl:2", "poison")
     write_release(ledger, NAME, tmp_path / "two")
     released = {
         (row["source"], row["position"]): row["decided"]
@@ -109,7 +109,7 @@ def test_a_release_never_overwrites(ledger: Ledger, tmp_path: Path) -> None:
 
 def test_a_tampered_chain_stops_the_release(ledger: Ledger, tmp_path: Path) -> None:
     """A verdict that was changed behind the chain's back releases nothing."""
-    record_decision(ledger, "a.jsonl:0", "poison")
+    record_decision(ledger, "a.jsonl:1", "poison")
     with ledger.write() as connection:
         connection.execute(update(decisions).values(verdict="benign"))
         connection.execute(
@@ -170,7 +170,7 @@ def test_the_release_follows_the_source(tmp_path: Path) -> None:
 
 def test_bytes_that_cannot_be_read_are_never_released(ledger: Ledger, tmp_path: Path) -> None:
     """Whatever a person decides on a broken line: a file that holds it could not be read."""
-    record_decision(ledger, "b.jsonl:3", "benign")
+    record_decision(ledger, "b.jsonl:4", "benign")
     counts = write_release(ledger, NAME, tmp_path / "out")
     assert (counts.clean, counts.rejected) == (7, 1)
     assert b"{not json" not in (tmp_path / "out" / "clean.jsonl").read_bytes()

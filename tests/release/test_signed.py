@@ -69,7 +69,7 @@ class Interrupting:
 def test_a_decision_that_comes_in_meanwhile_counts(signed_ledger: Ledger, tmp_path: Path) -> None:
     """A row that is called poison while the files are written is in none of them."""
     signer, _ = key_of(tmp_path, "old")
-    signed_ledger.signer = Interrupting(signer, signed_ledger, "a.jsonl:1")
+    signed_ledger.signer = Interrupting(signer, signed_ledger, "a.jsonl:2")
     counts = write_release(signed_ledger, NAME, tmp_path / "out")
     assert (counts.clean, counts.quarantined) == (6, 2)
     assert ("a.jsonl", 1) not in {
@@ -96,7 +96,7 @@ def test_on_postgresql_too(tmp_path: Path) -> None:
         pull(ledger, tmp_path / "data")
         cover(ledger, tmp_path / "one", [TEA], version=ONE)
         write_settings(tmp_path, url)
-        ledger.signer = Interrupting(signer, ledger, "a.jsonl:1")
+        ledger.signer = Interrupting(signer, ledger, "a.jsonl:2")
         assert write_release(ledger, NAME, tmp_path / "out").clean == 4
         assert ask(tmp_path, "old").cleared
         assert tamper(ledger, "UPDATE rows SET status = 'clean' WHERE status = 'flagged'")

@@ -43,7 +43,7 @@ def test_with_the_ledger_what_clears_a_row_must_be_signed(
 def test_an_unsigned_decision_clears_nothing(signed_ledger: Ledger, tmp_path: Path) -> None:
     """Whoever may write to the ledger may decide; the key is elsewhere."""
     signer, signed_ledger.signer = signed_ledger.signer, None
-    record_decision(signed_ledger, "a.jsonl:0", "benign")
+    record_decision(signed_ledger, "a.jsonl:1", "benign")
     signed_ledger.signer = signer
     write_release(signed_ledger, NAME, tmp_path / "out")
     answer = ask(tmp_path, "old")
@@ -55,7 +55,7 @@ def test_an_unsigned_decision_clears_nothing(signed_ledger: Ledger, tmp_path: Pa
         keys=public(tmp_path, "old"),
     )
     assert data.reasons == {"unsigned": 1}
-    record_decision(signed_ledger, "a.jsonl:0", "benign")
+    record_decision(signed_ledger, "a.jsonl:1", "benign")
     assert ask(tmp_path, "old").cleared
 
 
@@ -63,7 +63,7 @@ def test_an_unsigned_end_is_told(signed_ledger: Ledger, tmp_path: Path) -> None:
     """What came last could be anybody's; `sign_unsigned` vouches for it."""
     write_release(signed_ledger, NAME, tmp_path / "out")
     signer, signed_ledger.signer = signed_ledger.signer, None
-    record_decision(signed_ledger, "a.jsonl:0", "poison")
+    record_decision(signed_ledger, "a.jsonl:1", "poison")
     answer = ask(tmp_path, "old")
     assert answer.reasons == {"unsigned": 1}
     assert answer.headline == "what clears them is not signed by a key that counts"
@@ -121,7 +121,7 @@ def test_an_unsigned_pull_clears_nothing(signed_ledger: Ledger, tmp_path: Path) 
     append(tmp_path / "data" / "a.jsonl", benign(2, start=60))
     pull(signed_ledger, tmp_path / "data")
     signed_ledger.signer = signer
-    record_decision(signed_ledger, "a.jsonl:0", "poison")
+    record_decision(signed_ledger, "a.jsonl:1", "poison")
     answer = ask(tmp_path, "old")
     assert [place.source for place in answer.missing] == ["the ledger's records of what was pulled"]
     assert answer.reasons == {"unsigned": 1}

@@ -208,8 +208,8 @@ def test_rows_that_the_ledger_suspects_are_not_taken_as_clean(
     assert run("audit", str(config), "--engine", "inline", "--quiet") in (0, 3)
     with Ledger.existing(settings.state) as ledger:
         flagged = find_suspected_ids(ledger)
-        record_decision(ledger, "rows.jsonl:3", "poison")
-        record_decision(ledger, "rows.jsonl:4", "benign")
+        record_decision(ledger, "rows.jsonl:4", "poison")
+        record_decision(ledger, "rows.jsonl:5", "benign")
         poison, benign = [decision.example_id for decision in read_decisions(ledger)]
     past = look_up_verdicts.fn(settings)
     assert past.suspected == (flagged | {poison}) - {benign}

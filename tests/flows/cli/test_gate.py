@@ -120,7 +120,7 @@ def test_what_is_missing_is_printed_with_its_reason(
     assert first == f"{len(held) + 1} of 44 rows are not cleared"
     assert {f"{len(held):>8}  flagged", f"{1:>8}  rejected"} == set(lines[:2])
     assert (
-        f"my-audit/rows.jsonl, row {held[0]['position']}  {held[0]['example_id'][:16]}  flagged"
+        f"my-audit/rows.jsonl, row {held[0]['position'] + 1}  {held[0]['example_id'][:16]}  flagged"
         in lines
     )
     assert (

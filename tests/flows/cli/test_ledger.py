@@ -124,7 +124,7 @@ def test_rows_that_wait_are_mentioned(config: Path, capsys: pytest.CaptureFixtur
     ("arguments", "told"),
     [
         (("decide", "CONFIG", "abc", "benign"), "8 or more digits"),
-        (("decide", "CONFIG", "rows.jsonl:999", "poison"), "no row of this ledger"),
+        (("decide", "CONFIG", "rows.jsonl:1000", "poison"), "no row of this ledger"),
         (("release", "CONFIG", "--out", "FOLDER"), "already exists"),
         (("decisions", "missing.yaml"), "does not exist"),
     ],

@@ -1,0 +1,181 @@
+"""`poisonwatch decide`: what people say of rows, one by one or many at once.
+
+The docstring of a command is its help: what it does, and an example that runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from json import dumps, loads
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from poisonwatch.errors import InputError
+
+if TYPE_CHECKING:
+    from poisonwatch.ledger.decisions import Decision
+    from poisonwatch.ledger.ledger import Ledger
+
+VERDICTS = ("poison", "benign", "unsure")
+ID_DIGITS = 16  # of an example id that is shown
+
+
+def decide(
+    config: Annotated[Path, Parameter(help="The audit file (YAML).")],
+    /,
+    *words: Annotated[
+        str,
+        Parameter(
+            help="Rows, and what they are, last: poison, benign, or unsure, which takes back what "
+            "was decided before. A row is 8 or more digits of its id, or FILE:LINE, which counts "
+            "from 1: both as an audit prints them.",
+        ),
+    ],
+    group: Annotated[
+        str | None,
+        Parameter(help="All rows of this group, by its number in the audit."),
+    ] = None,
+    audit: Annotated[
+        str | None, Parameter(help="The audit whose group it is. Default: the latest with rows.")
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        Parameter(
+            help="A file that names rows: one a line, or lines of JSON with their example_id, as "
+            "those of flags.jsonl."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, Parameter(help="All flagged rows of this file that wait for a decision.")
+    ] = None,
+    panel: Annotated[
+        str | None, Parameter(help="All flagged rows of this panel that wait for a decision.")
+    ] = None,
+    unflagged: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Decide on rows that no audit flagged, too."
+        ),
+    ] = False,
+    undo: Annotated[
+        str | None,
+        Parameter(help="Take these decisions back, by new ones: a number, or FIRST-LAST."),
+    ] = None,
+    note: Annotated[str, Parameter(help="Why.")] = "",
+    author: Annotated[str | None, Parameter(help="Who decides. Default: your user name.")] = None,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print one JSON object a decision.")
+    ] = False,
+) -> None:
+    """Say what flagged or rejected rows are: poison, benign or unsure; on all that are named, or on
+    none.
+
+    Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign
+    --note 'a known joke of ours'`
+    """
+    import getpass
+
+    from poisonwatch.config_file import load_config
+    from poisonwatch.ledger.decisions import record_decisions, revert_decisions
+    from poisonwatch.ledger.ledger import Ledger
+
+    *named, verdict = words or ("",)
+    if undo is None and verdict not in VERDICTS:
+        raise InputError(f"the last word says what the rows are: {', '.join(VERDICTS)}")
+    if undo is not None and words:
+        raise InputError("--undo takes decisions back: name no rows beside it")
+    # None alone stands for whoever is logged in: an empty name is refused, not replaced
+    if author is None:
+        author = getpass.getuser()
+    settings = load_config(config)
+    with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
+        if undo is not None:
+            made = revert_decisions(ledger, _parse_numbers(undo), author)
+        else:
+            if rows is not None:
+                named += _read_names(rows)
+            if group is not None:
+                named += _list_group(ledger, settings.name, audit, group)
+            if source is not None or panel is not None:
+                named += _list_waiting(ledger, settings.name, source, panel)
+            if not named:
+                raise InputError(
+                    "no rows: name them, or a group, a file of rows, a source, a panel"
+                )
+            distinct = list(dict.fromkeys(named))
+            made = record_decisions(
+                ledger, distinct, verdict, note=note, author=author, unflagged=unflagged
+            )
+    if json:
+        for decision in made:
+            print(dumps(asdict(decision)))
+    else:
+        _print_decisions(made, config)
+
+
+def _read_names(file: Path) -> list[str]:
+    """The rows that a file names. Raises InputError where it cannot be read, or a line names
+    none.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--rows: {file} cannot be read: {error}") from None
+    names = []
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if text.startswith("{"):
+            try:
+                text = str(loads(text)["example_id"])
+            except (ValueError, KeyError, RecursionError):
+                raise InputError(f"--rows: line {number} of {file} has no example_id") from None
+        if text:
+            names.append(text)
+    return names
+
+
+def _list_group(ledger: "Ledger", name: str, audit: str | None, group: str) -> list[str]:
+    """The ids of a group's rows. Raises InputError where there is no such group."""
+    from poisonwatch.ledger.history import COMMITTED_STATES, HAD_ROWS, list_past_audits
+    from poisonwatch.ledger.queue import list_group_rows
+    from poisonwatch.ledger.tables import audits
+
+    if audit is None:
+        which = [HAD_ROWS, audits.c.state.in_(COMMITTED_STATES)]
+        latest = list_past_audits(ledger, name, limit=1, where=which)
+        if not latest:
+            raise InputError(f"no audit of {name} had rows: there is no group {group}")
+        audit = latest[0].audit_id
+    return [row.example_id for row in list_group_rows(ledger, audit, group)]
+
+
+def _list_waiting(ledger: "Ledger", name: str, source: str | None, panel: str | None) -> list[str]:
+    """The ids of flagged rows that wait for a decision. Raises InputError where there are none."""
+    from poisonwatch.ledger.overview import AuditFilter
+    from poisonwatch.ledger.queue import export_flagged_rows
+
+    wanted = AuditFilter(name=name, source=source or "")
+    waiting = export_flagged_rows(ledger, wanted, "open")
+    ids = [row["example_id"] for row in waiting if panel in (None, row["panel"])]
+    if not ids:
+        raise InputError("no flagged row of these waits for a decision")
+    return ids
+
+
+def _parse_numbers(text: str) -> range:
+    first, _, last = text.partition("-")
+    numbers = [part for part in (first, last or first) if part.isascii() and part.isdigit()]
+    if len(numbers) < 2 or int(numbers[0]) > int(numbers[1]):
+        raise InputError(f"--undo {text}: give a decision's number, or FIRST-LAST")
+    return range(int(numbers[0]), int(numbers[1]) + 1)
+
+
+def _print_decisions(made: "Sequence[Decision]", config: Path) -> None:
+    for decision in made[:ID_DIGITS]:
+        print(
+            f"decision {decision.number}: {decision.example_id[:ID_DIGITS]} is {decision.verdict}"
+        )
+    if len(made) > 1:
+        numbers = f"{made[0].number}-{made[-1].number}"
+        print(f"{len(made)} decisions; taken back by: poisonwatch decide {config} --undo {numbers}")

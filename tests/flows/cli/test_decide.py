@@ -1,0 +1,114 @@
+"""`poisonwatch decide`: one row or many, by name, group, file or filter."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from audits import write_audit
+
+from poisonwatch.atomic import read_jsonl
+from poisonwatch.config_file import load_config
+from poisonwatch.flows.audit import audit_inline
+from poisonwatch.flows.cli.app import main
+from poisonwatch.ledger.decisions import read_decisions
+from poisonwatch.ledger.ledger import Ledger
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """An audit file whose audit flagged the three planted rows, in the folder `run`."""
+    folder = tmp_path_factory.mktemp("decide")
+    config = write_audit(folder, tiny_folder, tracking="none")
+    audit_inline(load_config(config), folder / "run")
+    return config
+
+
+@pytest.fixture
+def config(audited: Path) -> Iterator[Path]:
+    """The same; what was decided is taken back."""
+    yield audited
+    flags = [line["example_id"] for line in read_jsonl(audited.parent / "run" / "flags.jsonl")]
+    run("decide", str(audited), *flags, "unsure")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return int(end.value.code or 0)
+
+
+def count(config: Path) -> int:
+    with Ledger.existing(load_config(config).state) as ledger:
+        return len(list(read_decisions(ledger)))
+
+
+def read_lines(config: Path) -> list[dict[str, object]]:
+    return list(read_jsonl(config.parent / "run" / "flags.jsonl"))
+
+
+def test_rows_are_named_by_id_and_by_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines count from 1, in what an audit leaves as well; several take one verdict."""
+    lines = read_lines(config)
+    assert all(line["line"] == int(str(line["position"])) + 1 for line in lines)
+    first, second = lines[:2]
+    place = f"rows.jsonl:{second['line']}"
+    assert run("decide", str(config), str(first["example_id"])[:12], place, "poison") == 0
+    out = capsys.readouterr().out
+    assert f"{str(first['example_id'])[:16]} is poison" in out
+    assert f"{str(second['example_id'])[:16]} is poison" in out
+    assert "--undo" in out
+
+
+def test_a_group_a_file_and_a_filter_name_rows(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the number that is printed takes all of them back."""
+    assert run("decide", str(config), "--group", "1", "benign") == 0
+    capsys.readouterr()
+    lines = read_lines(config)
+    assert (
+        run("decide", str(config), "--rows", str(config.parent / "run/flags.jsonl"), "poison") == 0
+    )
+    out = capsys.readouterr().out
+    assert out.count("is poison") == len(lines)
+    numbers = out.split("--undo ")[1].strip()
+    assert run("decide", str(config), "--undo", numbers) == 0
+    names = tmp_path / "names.txt"
+    names.write_text(f"{str(lines[0]['example_id'])[:10]}\n\n")
+    assert run("decide", str(config), "--rows", str(names), "unsure") == 0
+    assert run("decide", str(config), "--source", "rows.jsonl", "poison") == 0
+    assert run("decide", str(config), "--source", "rows.jsonl", "poison") == 2
+    assert "waits for a decision" in capsys.readouterr().err
+
+
+def test_a_row_that_was_never_flagged_asks_for_it(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is decided on the others either."""
+    flagged = str(read_lines(config)[0]["example_id"])
+    before = count(config)
+    assert run("decide", str(config), flagged, "rows.jsonl:1", "poison") == 2
+    assert "neither flagged nor rejected" in capsys.readouterr().err
+    assert count(config) == before
+    assert run("decide", str(config), "rows.jsonl:1", "poison", "--unflagged") == 0
+    assert run("decide", str(config), "rows.jsonl:1", "unsure") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "the last word says what the rows are"),
+        (("rows.jsonl:41",), "the last word says what the rows are"),
+        (("poison",), "no rows: name them"),
+        (("--group", "77", "poison"), "group"),
+        (("--undo", "x"), "give a decision's number"),
+        (("--undo", "1", "poison"), "name no rows beside it"),
+        (("--rows", "nowhere.txt", "poison"), "cannot be read"),
+        (("rows.jsonl:0", "poison"), "count from 1"),
+    ],
+)
+def test_mistakes_are_one_line(
+    config: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("decide", str(config), *words) == 2
+    assert said in capsys.readouterr().err
