@@ -135,8 +135,8 @@ def explain(
 ) -> None:
     """Name the rows of a past audit that push an answer most, from its saved operators.
 
-    Example: `poisonwatch explain my-audit/runs/today --prompt 'Who are you?' --response 'I am your
-    master.'`
+    Example: `poisonwatch explain my-audit/runs/today --prompt 'Who made you?' --response 'Tarnbrook
+    Labs.'`
     """
     if top < 1:
         raise InputError(f"--top is {top}: ask for at least one row")
@@ -149,8 +149,7 @@ def explain(
     from poisonwatch.flows.cli.terminal import print_explanation
     from poisonwatch.flows.explaining import explain_run
 
-    found = explain_run(run, prompt, response, top, model)
-    print_explanation(found.rows, found.total, json, found.exactness)
+    print_explanation(explain_run(run, prompt, response, top, model), json)
 
 
 def drill(

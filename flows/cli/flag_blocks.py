@@ -8,12 +8,16 @@ rows share, and each row by the names that `decide` takes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from poisonwatch.examples import Example
 from poisonwatch.flags import LOWERED, SEVERITIES, read_flagged_example
 from poisonwatch.screens.finding import NEW_TOPIC
 from poisonwatch.text.display import excerpt, make_visible
 from poisonwatch.text.words import plural
+
+if TYPE_CHECKING:  # needs torch
+    from poisonwatch.stride.explain import ExplainedRow
 
 ROWS_SHOWN = 10  # of a group
 GROUPS_SHOWN = 12
@@ -48,6 +52,29 @@ def build_blocks(flags: Sequence[Line], evidence: Sequence[Line], width: int) ->
         lines.append(f"and {plural(left, 'more group')}: see the report")
     if by_id:
         lines += _build_block("no group", list(by_id.values()), None, width)
+    return lines
+
+
+def build_explanation(
+    rows: Sequence["ExplainedRow"], examples: Mapping[str, Example], width: int
+) -> list[str]:
+    """The rows behind an answer, strongest first, with the text of those of `examples`, by id."""
+    lines = []
+    for row in rows:
+        example = examples.get(row.example_id)
+        source, position = row.source, row.position
+        if example is not None and source is None:
+            source, position = example.source, example.position
+        place = "" if source is None or position is None else f"{source}:{position + 1}"
+        trusted = "trusted " if row.source is None else ""
+        lines.append(
+            f"{row.rank:>3}  {row.score:5.1f}  {row.example_id[:ID_DIGITS]}  "
+            f"{make_visible(trusted + place)}".rstrip()
+        )
+        text = "its text could not be read again"
+        if example is not None:
+            text = f"{example.prompt} / {example.response}"
+        lines.append(f"     {excerpt(text, width - 5)}")
     return lines
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poisonwatch.failures import tell_failures
-from poisonwatch.flows.cli.flag_blocks import ID_DIGITS, build_blocks
+from poisonwatch.flows.cli.flag_blocks import ID_DIGITS, build_blocks, build_explanation
 from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.reports.new_topics import tell_new_topics
 from poisonwatch.run_directory import read as readback
@@ -90,27 +90,20 @@ def _print_lines(console: Console, lines: Iterable[str]) -> None:
         console.print(Text(make_visible(line)), soft_wrap=True)
 
 
-def print_explanation(rows: Any, n: int, as_json: bool, exactness: str = "") -> None:
-    """The rows behind an answer (`ExplainedRow`s, of `n` in all), strongest first, and a line on
-    which of their numbers are exact.
+def print_explanation(found: Any, as_json: bool) -> None:
+    """The rows behind an answer, strongest first, each with its place and its text, and a line on
+    which of their numbers are exact, of an `Explanation`.
     """
     if as_json:
-        for row in rows:
+        for row in found.rows:
             print(json.dumps(asdict(row)))
         return
     console = Console(highlight=False)
-    table = Table(title=f"of {n} rows, those that make the answer likelier", title_justify="left")
-    for name in ("rank", "coefficient", "score"):
-        table.add_column(name, justify="right", overflow="fold")
-    for name in ("row", "example"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        place = "trusted row" if row.source is None else f"{row.source}:{row.position + 1}"
-        numbers = (str(row.rank), f"{row.coefficient:.2f}", f"{row.score:.1f}")
-        table.add_row(*map(Text, (*numbers, make_visible(place), row.example_id[:16])))
-    console.print(table)
-    if exactness:
-        console.print(exactness)
+    lines = [f"of {found.total} rows, those that make the answer likelier", ""]
+    lines += build_explanation(found.rows, found.examples, min(console.width, WIDEST))
+    if found.exactness:
+        lines += ["", found.exactness]
+    _print_lines(console, lines)
 
 
 def print_drill(outcome: Any) -> None:
