@@ -28,7 +28,7 @@ _HOMES = {
     "audit": "poisonwatch.flows.notebook.audit",
     "check": "poisonwatch.flows.notebook.check",
     "drill": "poisonwatch.flows.notebook.drill",
-    "gate": "poisonwatch.flows.notebook.gate",
+    "gate": "poisonwatch.gate",
     "load_config": "poisonwatch.config_file",
     "load_sentinels": "poisonwatch.sentinels.sentinel",
 }

@@ -235,7 +235,8 @@ def test_the_example_ci_steps_pass_only_with_cleared_rows(here: Path) -> None:
     steps = [shlex.split(yaml.safe_load(step)[0]["run"])[1:] for step in (CI_STEP, alone)]
     assert [run(*step) for step in steps] == [0, 0]
     released = json.loads((here / "cleared" / "manifest.json").read_text())["rows"][0]
-    assert run("decide", "my-audit/audit.yaml", released["id"][:12], "poison") == 0
+    named = released["id"][:12]
+    assert run("decide", "my-audit/audit.yaml", named, "poison", "--unflagged") == 0
     assert [run(*step) for step in steps] == [3, 0]
 
 
@@ -354,9 +355,9 @@ def test_what_was_audited_before_there_was_a_key_is_signed_by_hand(
     told = capsys.readouterr()
     listed = [line.split() for line in told.out.splitlines()]
     assert [(line[0], line[1]) for line in listed] == [
-        ("1", "pulls"),
-        ("2", "pulls"),
-        ("3", "audit"),
+        ("1", "pull"),
+        ("2", "audit"),
+        ("3", "release"),
     ]
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d", " ".join(line[2:4])) for line in listed)
     assert "say --yes" in told.err
