@@ -11,6 +11,7 @@ import pytest
 from audits import benign, write_audit
 from patience import PATIENCE_S
 from prefect.exceptions import TerminationSignal
+from slow_tests import slow
 from templates import prefect_home
 
 from poisonwatch.config_file import load_config
@@ -56,17 +57,20 @@ def test_an_interrupt_is_found_behind_what_it_caused() -> None:
     assert interrupt.find_interrupt(error) is interrupt.Terminated
 
 
+INTERRUPTED = signal.SIGINT, True, 130, "interrupted"
+TERMINATED = signal.SIGTERM, False, 143, "told to end (SIGTERM)"
+
+
 @pytest.mark.parametrize(
     ("engine", "number", "to_all", "code", "word"),
     [
         # as a terminal does, as docker and Kubernetes do, as systemd does
-        ("inline", signal.SIGINT, True, 130, "interrupted"),
-        ("prefect", signal.SIGINT, True, 130, "interrupted"),
-        ("inline", signal.SIGTERM, False, 143, "told to end (SIGTERM)"),
-        ("prefect", signal.SIGTERM, False, 143, "told to end (SIGTERM)"),
-        ("prefect", signal.SIGTERM, True, 143, "told to end (SIGTERM)"),
+        pytest.param("inline", *INTERRUPTED, id="inline-ctrl-c"),
+        pytest.param("prefect", *INTERRUPTED, id="ctrl-c", marks=slow),
+        pytest.param("inline", *TERMINATED, id="inline-docker", marks=slow),
+        pytest.param("prefect", *TERMINATED, id="docker"),
+        pytest.param("prefect", signal.SIGTERM, True, *TERMINATED[2:], id="systemd", marks=slow),
     ],
-    ids=["inline-ctrl-c", "ctrl-c", "inline-docker", "docker", "systemd"],
 )
 def test_a_signal_ends_an_audit_in_order(
     number: signal.Signals,
