@@ -8,6 +8,7 @@ what the functions below read from it then.
 """
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -354,7 +355,12 @@ def test_the_gate_answers_as_it_did(
 ) -> None:
     """For the same reasons, by the same versions of model and sentinels; what is cleared passes."""
     monkeypatch.chdir(before)
-    assert gated(before) == expected["gated"]
+    answered = dict(expected["gated"])
+    # people are told rows as their editors count them since, from 1
+    answered["refused"] = re.sub(
+        r"(?<=, row )\d+", lambda number: str(int(number[0]) + 1), answered["refused"]
+    )
+    assert gated(before) == answered
     held = {place["position"] for place in expected["gated"]["record"]["missing"]}
     lines = (before / "rows.jsonl").read_text().splitlines(keepends=True)
     cleared = [line for position, line in enumerate(lines) if position not in held]

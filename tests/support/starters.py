@@ -11,7 +11,16 @@ import pytest
 
 TESTS = Path(__file__).parent.parent
 # of what a test names: modules, by the package that they belong to, and functions
-PACKAGES = {"aiosmtpd", "moto", "multiprocessing", "playwright", "ray", "subprocess", "uvicorn"}
+PACKAGES = {
+    "aiosmtpd",
+    "moto",
+    "multiprocessing",
+    "nbclient",
+    "playwright",
+    "ray",
+    "subprocess",
+    "uvicorn",
+}
 FUNCTIONS = {
     "audit_inline",
     "drill_inline",

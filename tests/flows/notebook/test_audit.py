@@ -11,6 +11,9 @@ from audits import FORBIDDEN, benign, planted
 import poisonwatch as pw
 from poisonwatch.flows.notebook.result import AuditResult
 
+# each is a whole audit
+pytestmark = pytest.mark.starts
+
 ROWS = benign(40) + planted()
 TRUSTED = benign(40, start=100)
 SENTINELS = [
