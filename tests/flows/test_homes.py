@@ -47,7 +47,7 @@ def test_a_user_without_a_name_decides_and_looks_back(tmp_path: Path) -> None:
         "state: sqlite:///ledger.db\ntracking: sqlite:///mlflow.db\n"
     )
     commands = [
-        ["decide", str(audit), "a.jsonl:1", "benign"],
+        ["decide", str(audit), "a.jsonl:2", "benign"],
         ["history", str(audit)],
         ["decisions", str(audit)],
     ]

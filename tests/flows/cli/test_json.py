@@ -35,7 +35,7 @@ def test_a_decision_is_told_as_it_is_in_the_chain(
     config = str(audited.config)
     assert read(capsys, "decisions", config) == []
     note = ("--note", "a \x1b[31mjoke", "--author", "ann")
-    (made,) = read(capsys, "decide", config, "data/c.jsonl:1", "benign", *note)
+    (made,) = read(capsys, "decide", config, "data/c.jsonl:2", "benign", *note)
     assert (made["number"], made["verdict"], made["author"]) == (1, "benign", "ann")
     assert read(capsys, "decisions", config) == [made]
 

@@ -29,7 +29,7 @@ NOTHING_HEAVY = {
     "history audit.yaml": 0,
     "status audit.yaml": 0,
     "alert-test audit.yaml": 1,
-    "decide audit.yaml b.jsonl:3 unsure": 0,
+    "decide audit.yaml b.jsonl:4 unsure": 0,
     "decisions audit.yaml": 0,
     "export audit.yaml --format sarif": 0,
     "sync audit.yaml": 0,
