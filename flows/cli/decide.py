@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 VERDICTS = ("poison", "benign", "unsure")
 ID_DIGITS = 16  # of an example id that is shown
+DECISIONS_SHOWN = 20
 
 
 def decide(
@@ -172,7 +173,7 @@ def _parse_numbers(text: str) -> range:
 
 
 def _print_decisions(made: "Sequence[Decision]", config: Path) -> None:
-    for decision in made[:ID_DIGITS]:
+    for decision in made[:DECISIONS_SHOWN]:
         print(
             f"decision {decision.number}: {decision.example_id[:ID_DIGITS]} is {decision.verdict}"
         )
