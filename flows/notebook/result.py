@@ -57,6 +57,8 @@ class AuditResult:
         self._config, self._outcome, self._given = config, outcome, given
         # goes with the result
         self._lent = lent
+        # at once: another audit in the same folder may be of other rows
+        self._placed = _read_places(config)
 
     @property
     def summary(self) -> Mapping[str, Any]:
@@ -198,16 +200,6 @@ class AuditResult:
             f"{plural(counts['reference'], 'trusted row')} to compare with"
         )
 
-    @cached_property
-    def _placed(self) -> list[dict[str, Any]]:
-        """Every place of the source, in order."""
-        found = []
-        with Ledger.existing(self._config.state) as ledger, ledger.read() as connection:
-            for row in connection.execute(select_placed_rows(self._config.name)):
-                place = {"source": row.name, "position": row.position, "status": row.status}
-                found.append({"id": bytes(row.id).hex(), **place})
-        return found
-
     def _list_places(self) -> list[tuple[Any, dict[str, Any]]]:
         """What every row is called, with its id, and where it stands unless that is a notebook."""
         if self._given is None:
@@ -241,6 +233,16 @@ class AuditResult:
         pairs = pairs.sort_values("score", ascending=False).drop_duplicates("example_id")
         records: dict[str, dict[str, Any]] = pairs.set_index("example_id").to_dict("index")
         return records
+
+
+def _read_places(config: AuditConfig) -> list[dict[str, Any]]:
+    """Every place of the source, in order, with the row that stands there."""
+    found = []
+    with Ledger.existing(config.state) as ledger, ledger.read() as connection:
+        for row in connection.execute(select_placed_rows(config.name)):
+            place = {"source": row.name, "position": row.position, "status": row.status}
+            found.append({"id": bytes(row.id).hex(), **place})
+    return found
 
 
 def _describe_group(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,13 @@ def test_a_second_call_is_not_silently_empty(tiny_folder: Path, tmp_path: Path) 
         pw.audit(ROWS, folder=tmp_path / "site", progress=False, **options) for _ in range(2)
     )
     pd.testing.assert_frame_equal(first.flags, second.flags)
+    # nor does a later call, of other rows, change what an earlier one holds
+    shorter = pw.audit(ROWS[38:], folder=tmp_path / "site", progress=False, **options)
+    assert {2, 3, 4} <= set(shorter.flags.index)
+    assert first.clean == [
+        row for number, row in enumerate(ROWS) if number not in first.flags.index
+    ]
+    assert list(first.scores.index) == list(range(len(ROWS)))
     assert (tmp_path / "site" / "audit.yaml").is_file()
 
 
