@@ -34,6 +34,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 # The modules of commands, below `poisonwatch`: each public function with an example is a command.
 # By their names, since flows and dashboards do not import each other.
 MODULES = (
+    "flows.cli.init",
     "flows.cli.check",
     "flows.cli.audit",
     "flows.cli.decide",

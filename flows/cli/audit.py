@@ -1,19 +1,16 @@
-"""What the commands do that look at rows: audit, explain, drill, demo, init, packs. Heavy imports
+"""What the commands do that look at rows: audit, explain, drill, demo, packs. Heavy imports
 wait until a command really runs.
 
 The docstring of a command is its help: what it does, and an example that runs.
 """
 
 import json
-import shutil
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from poisonwatch.errors import InputError
-from poisonwatch.permissions import make_private_folder
 
 if TYPE_CHECKING:
     from poisonwatch.config import AuditConfig
@@ -239,43 +236,6 @@ def demo(
     )
     print(f"review:      poisonwatch dashboard {config}")
     print(f"             mlflow ui --backend-store-uri {settings.tracking}")
-
-
-def init(
-    folder: Annotated[Path, Parameter(help="Where the files go; created if missing.")] = Path(),
-    /,
-) -> None:
-    """Write a commented audit.yaml and sentinels.yaml to start from.
-
-    Example: `poisonwatch init my-audit`
-    """
-    templates = resources.files("poisonwatch.flows.cli") / "templates"
-    targets = {name: folder / name for name in ("audit.yaml", "sentinels.yaml")}
-    # both are looked for before either is written: existing files are never touched
-    for target in targets.values():
-        if target.exists():
-            raise InputError(
-                f"{target} exists: remove it first, or name another folder; nothing was written"
-            )
-    make_private_folder(folder)
-    for name, target in targets.items():
-        with resources.as_file(templates / name) as template:
-            shutil.copyfile(template, target)
-    config, sentinels = targets.values()
-    _name_after_folder(config)
-    print(f"wrote {config} and {sentinels}; edit both, then:")
-    print(f"  poisonwatch check {config}    # how your rows are understood, without a model")
-    print(f"  poisonwatch audit {config}")
-
-
-def _name_after_folder(config: Path) -> None:
-    """Give the audit of a template a name that no other has: a Prefect server, an MLflow server and
-    a ledger tell audits apart by it.
-    """
-    # as JSON, which is YAML: a folder may be called `true`, or `a: b`
-    name = json.dumps(config.resolve().parent.name or "my-audit", ensure_ascii=False)
-    text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace("name: my-audit\n", f"name: {name}\n", 1), encoding="utf-8")
 
 
 def packs(

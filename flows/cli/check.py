@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config, resolve_config
 from poisonwatch.errors import InputError, SourceError
-from poisonwatch.source_config import FormatName, TrainedTurns
+from poisonwatch.flows.cli.reading_options import ReadingOptions
 
 AUDIT_FILE_SUFFIXES = (".yaml", ".yml")
 
@@ -35,33 +35,7 @@ def check(
             help="SOURCE is a data set on the Hugging Face hub, such as tatsu-lab/alpaca.",
         ),
     ] = False,
-    format: Annotated[
-        FormatName | None, Parameter(help="Row format. Default: read off the field names.")
-    ] = None,
-    fields: Annotated[
-        list[str] | None,
-        Parameter(
-            consume_multiple=True,
-            negative="",
-            help="What fields are called here, as in prompt=question response=answer.",
-        ),
-    ] = None,
-    template: Annotated[
-        str | None,
-        Parameter(help="How prompt and response stand in a text, as in 'Q: {prompt}\\nA: ...'."),
-    ] = None,
-    roles: Annotated[
-        list[str] | None,
-        Parameter(
-            consume_multiple=True,
-            negative="",
-            help="What roles are called here, as in bing=assistant.",
-        ),
-    ] = None,
-    train_on: Annotated[
-        TrainedTurns | None,
-        Parameter(help="Turns that the trainer's loss is on. Default: marked."),
-    ] = None,
+    reading: ReadingOptions | None = None,
     rows: Annotated[int, Parameter(help="How many sample rows are shown.")] = 3,
     json: Annotated[
         bool,
@@ -75,14 +49,7 @@ def check(
     """
     if rows < 0:
         raise InputError(f"--rows is {rows}: ask for none or more")
-    given = {
-        "format": format,
-        "fields": _parse_pairs("--fields", fields),
-        "template": template,
-        "roles": _parse_pairs("--roles", roles),
-        "train_on": train_on,
-    }
-    changes = {name: value for name, value in given.items() if value}
+    changes = reading.to_settings() if reading is not None else {}
     config = build_settings(source, hub, changes)
     # below the settings: a mistake in them must not wait for what reads rows
     from poisonwatch.flows.cli.check_page import CheckPage
@@ -155,14 +122,3 @@ def _merge(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         if name in given and name in changes:
             merged[name] = given[name] | changes[name]
     return merged
-
-
-def _parse_pairs(option: str, pairs: list[str] | None) -> dict[str, str]:
-    """NAME=VALUE pairs of an option. Raises InputError where one is none."""
-    parsed = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise InputError(f"{option} got {pair}: write NAME=VALUE, as in prompt=question")
-        parsed[name] = value
-    return parsed

@@ -35,7 +35,7 @@ from poisonwatch.release.selection import (
     select_released,
 )
 from poisonwatch.release.statement import build_manifest_statement
-from poisonwatch.release.writers import CleanSplit, RowKind
+from poisonwatch.release.writers import RowFiles, RowKind
 from poisonwatch.sources.saved import MANIFEST_NAME, SIGNED_NAME
 from poisonwatch.text.display import excerpt
 
@@ -119,7 +119,7 @@ def _write_clean(
     # lines wait in a file of their own.
     lines_path = folder / "rows.part"
     is_first = True
-    with CleanSplit(folder) as split, lines_path.open("w", encoding="ascii") as lines:
+    with RowFiles(folder) as split, lines_path.open("w", encoding="ascii") as lines:
         for row in connection.execute(released):
             _check_bytes(row.raw, row.digest, f"{row.name}:{row.position}")
             entry = {

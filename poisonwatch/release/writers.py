@@ -1,4 +1,4 @@
-"""The files of cleared rows, each row as it came: byte by byte, or by its Arrow schema. Rows stand
+"""Files of rows, each row as it came: byte by byte, or by its Arrow schema. Rows stand
 in one file where every usual reader can read them from it.
 """
 
@@ -118,21 +118,22 @@ class _TypedFiles:
         return len(self._types) - 1
 
 
-class CleanSplit:
-    """Files of cleared rows: clean.jsonl, clean.parquet, and clean-2, clean-3, ... where there are
-    more of either. Parquet rows of one schema are in one file, and JSON rows whose types go
-    together. Use it in a `with`.
+class RowFiles:
+    """Files of rows that are called by their `stem`: clean.jsonl, clean.parquet, and clean-2,
+    clean-3, ... where there are more of either. Parquet rows of one schema are in one file, and
+    JSON rows whose types go together. Use it in a `with`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stem: str = "clean") -> None:
         self.folder = folder
+        self.stem = stem
         self.row_counts: dict[str, int] = {}  # by file, in the order of their first rows
         self._names: dict[bytes | int, str] = {}  # by schema, or number of typed file
         self._writers: dict[bytes | int, RowWriter] = {}
         self._typed = _TypedFiles()
         self._closing = ExitStack()
 
-    def __enter__(self) -> "CleanSplit":
+    def __enter__(self) -> "RowFiles":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -155,9 +156,9 @@ class CleanSplit:
         if isinstance(key, int):
             suffix = "jsonl"
         nth = 1 + sum(name.endswith(suffix) for name in self._names.values())
-        name = f"clean.{suffix}"
+        name = f"{self.stem}.{suffix}"
         if nth > 1:
-            name = f"clean-{nth}.{suffix}"
+            name = f"{self.stem}-{nth}.{suffix}"
         writer: RowWriter
         if isinstance(key, int):
             writer = LinesWriter(self.folder / name)

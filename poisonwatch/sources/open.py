@@ -104,7 +104,7 @@ def stream_source(
     """
     is_empty = True
     for file in fetch_ahead(open_source(source).units):
-        for row, draft in _stream_unit(file, source, formats):
+        for row, draft in stream_unit(file, source, formats):
             is_empty = False
             yield row, draft
     if is_empty:
@@ -113,9 +113,10 @@ def stream_source(
         )
 
 
-def _stream_unit(
+def stream_unit(
     file: SourceFile, source: SourceConfig, formats: dict[str, Format]
 ) -> Iterator[tuple[RawRow, Draft]]:
+    """Every row of one unit, as `stream_source` has them."""
     rows = iter(file.read())
     # Rows by which the format is told, and those among them that cannot be read.
     first: list[RawRow] = []

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from poisonwatch.release.row_types import MAX_FIELDS
-from poisonwatch.release.writers import MAX_TYPED_FILES, ROW_GROUP_ROWS, TYPING_BYTES, CleanSplit
+from poisonwatch.release.writers import MAX_TYPED_FILES, ROW_GROUP_ROWS, TYPING_BYTES, RowFiles
 
 
 def test_each_schema_has_its_file(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_each_schema_has_its_file(tmp_path: Path) -> None:
     other = pa.table({"prompt": ["c"]})
     schema, second = (each.schema.serialize().to_pybytes() for each in (table, other))
     batches = [batch.serialize().to_pybytes() for batch in table.to_batches(max_chunksize=1)]
-    with CleanSplit(tmp_path) as split:
+    with RowFiles(tmp_path) as split:
         names = [
             split.add(("first", None), b'{"a":  1}'),
             split.add(("columns", schema), batches[0]),
@@ -37,7 +37,7 @@ def test_each_schema_has_its_file(tmp_path: Path) -> None:
 
 
 def write_lines(folder: Path, records: list[dict[str, Any]]) -> list[str]:
-    with CleanSplit(folder) as split:
+    with RowFiles(folder) as split:
         return [split.add(("any", None), json.dumps(record).encode()) for record in records]
 
 
@@ -111,7 +111,7 @@ def test_json_type_is_released_with_its_type(tmp_path: Path) -> None:
     texts = [{"a": '"\\u4f60"', "b": ['{"c":1}', "2"]}, {"a": "9", "b": None}]
     plain = pa.schema([("a", pa.string()), ("b", pa.list_(pa.string()))])
     batch = pa.RecordBatch.from_pylist(texts, plain)
-    with CleanSplit(tmp_path) as split:
+    with RowFiles(tmp_path) as split:
         for index in range(2):
             alone = pa.concat_batches([batch.slice(index, 1)])
             raw = alone.serialize().to_pybytes()
@@ -127,7 +127,7 @@ def test_rows_are_written_by_the_group(tmp_path: Path) -> None:
     table = pa.table({"n": [1]})
     kind = "columns", table.schema.serialize().to_pybytes()
     row = table.to_batches()[0].serialize().to_pybytes()
-    with CleanSplit(tmp_path) as split:
+    with RowFiles(tmp_path) as split:
         for _ in range(ROW_GROUP_ROWS + 1):
             split.add(kind, row)
     metadata = pq.read_metadata(tmp_path / "clean.parquet")

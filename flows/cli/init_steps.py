@@ -1,0 +1,368 @@
+"""What `poisonwatch init` does: reads rows, proposes what an audit of them would be, asks where
+somebody can answer, and writes it.
+"""
+
+import json
+import os
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from poisonwatch.config import DEFAULT_MODEL
+from poisonwatch.detection.trusted import LEAST_TRUSTED
+from poisonwatch.errors import InputError, SourceError
+from poisonwatch.examples import Example
+from poisonwatch.flows.cli.check import AUDIT_FILE_SUFFIXES, build_settings
+from poisonwatch.flows.cli.check_page import CheckPage
+from poisonwatch.flows.first_audit import (
+    AUDIT_FILE,
+    ROWS_FOLDER,
+    SENTINELS_FILE,
+    SPLIT_FILE,
+    TRUSTED_FOLDER,
+    fill_template,
+    read_template,
+    refuse_existing,
+    write_together,
+)
+from poisonwatch.flows.trusted_split import (
+    READING,
+    WORTH,
+    Split,
+    choose_trusted_count,
+    describe_small_batch,
+    split_source,
+)
+from poisonwatch.release.destination import refuse_folder_inside
+from poisonwatch.sentinels.pack import PACK_PREFIX
+from poisonwatch.sentinels.proposals import Proposal, propose_packs
+from poisonwatch.sentinels.sentinel import load_sentinels
+from poisonwatch.source_config import SourceConfig
+from poisonwatch.sources.survey import Survey, survey_source
+from poisonwatch.text.display import make_visible
+from poisonwatch.text.words import plural
+
+SAMPLES = 2  # rows that are shown
+SPLIT_NAMES = (ROWS_FOLDER, TRUSTED_FOLDER, SPLIT_FILE)
+COMMENT_WIDTH = 140  # columns of a comment in the audit file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the user said: as the options of `init`; None is what is left to be proposed."""
+
+    folder: Path
+    source: str
+    hub: bool
+    reading: dict[str, Any]
+    reference: str | None
+    trusted: int | None
+    packs: Sequence[str] | None
+    model: str | None
+    seed: int
+    force: bool
+
+
+def ask_for_rows() -> str | None:
+    """The rows that are to be audited; None for a template."""
+    return _ask("Rows to audit (file, folder, glob or URL; nothing: a template)", "") or None
+
+
+def write_templates(folder: Path, force: bool, as_json: bool) -> None:
+    """The two files that nobody has filled in yet."""
+    names = (SENTINELS_FILE, AUDIT_FILE)
+    refuse_existing(folder, names, force)
+    with write_together(folder, names) as scratch:
+        audit = fill_template({"name": _name_audit(folder)}, {})
+        (scratch / AUDIT_FILE).write_text(audit, encoding="utf-8")
+        (scratch / SENTINELS_FILE).write_text(read_template(SENTINELS_FILE), encoding="utf-8")
+    config, sentinels = folder / AUDIT_FILE, folder / SENTINELS_FILE
+    if as_json:
+        print(json.dumps({"audit": str(config), "written": [str(config), str(sentinels)]}))
+        return
+    print(f"wrote {config} and {sentinels}; edit both, then:")
+    print(f"  poisonwatch check {config}    # how your rows are understood, without a model")
+    print(f"  poisonwatch audit {config}")
+
+
+def write_first_audit(wishes: Wishes, asks: bool, as_json: bool) -> None:
+    """An audit file for the user's own rows. Raises InputError, SourceError, ConfigError or
+    SentinelError; then nothing was written.
+    """
+    refuse_existing(wishes.folder, (AUDIT_FILE,), wishes.force)
+    page = InitPage(quiet=as_json)
+    source, survey = _survey(wishes.source, wishes, page, SAMPLES)
+    page.show_source(source.address, survey)
+    page.show_samples(survey.samples)
+    proposals = propose_packs(_list_examples(survey))
+    page.show_proposals(proposals)
+    contents = survey.complete - survey.copies - survey.variants
+    if asks:
+        wishes = _ask_for_rest(wishes, proposals, contents)
+    packs = _choose_packs(wishes, proposals)
+    count = _count_trusted(wishes, contents)
+    settings, notes = _describe_audit(wishes, packs)
+    written = [AUDIT_FILE]
+    trusted = None
+    if wishes.reference is not None:
+        _, reference = _survey(wishes.reference, wishes, page)
+        trusted = reference.complete
+        page.show_reference(trusted)
+    elif not count:
+        page.show_no_split(contents, wishes.trusted)
+    else:
+        written = [*SPLIT_NAMES, AUDIT_FILE]
+    refuse_existing(wishes.folder, written, wishes.force)
+    split = None
+    with write_together(wishes.folder, written) as scratch:
+        if count:
+            split = _set_apart(wishes, source, count, scratch, page)
+            trusted = split.trusted
+            reading = _get_reading(source)
+            settings["source"] = _write_source(ROWS_FOLDER, reading)
+            settings["reference"] = _write_source(TRUSTED_FOLDER, reading)
+            notes["source"] = _describe_rest(source, split)
+            notes["reference"] = _describe_split(source, split)
+        (scratch / AUDIT_FILE).write_text(fill_template(settings, notes), encoding="utf-8")
+    config = wishes.folder / AUDIT_FILE
+    if as_json:
+        found = {
+            "audit": str(config),
+            "written": [str(wishes.folder / name) for name in written],
+            "rows": contents if split is None else split.audited,
+            "trusted": trusted,
+            "split": None if split is None else asdict(split) | {"worth": WORTH},
+            "packs": list(packs),
+            "proposed": [asdict(proposal) for proposal in proposals],
+        }
+        print(json.dumps(found))
+        return
+    if split is not None:
+        page.show_split(wishes.folder, split)
+    page.show_next(config)
+
+
+def _survey(
+    place: str, wishes: Wishes, page: "InitPage", samples: int = 0
+) -> tuple[SourceConfig, Survey]:
+    """Read rows once. Raises SourceError where none of them is a whole conversation."""
+    if place.endswith(AUDIT_FILE_SUFFIXES):
+        raise InputError(f"{place} is an audit file: name the rows themselves")
+    config = build_settings(place, wishes.hub and place == wishes.source, wishes.reading)
+    survey = survey_source(config.source, config.stride.max_tokens, samples, page.progress)
+    address = config.source.address
+    if survey.problems:
+        raise SourceError(survey.problems[0])
+    if not survey.complete:
+        raise SourceError(
+            f"{address} holds no row that is a whole conversation: `poisonwatch check` says why"
+        )
+    return config.source, survey
+
+
+def _list_examples(survey: Survey) -> list[Example]:
+    """The first rows, as conversations."""
+    examples = (draft.to_example(row) for row, draft in survey.kept)
+    return [example for example in examples if example is not None]
+
+
+def _ask_for_rest(wishes: Wishes, proposals: Sequence[Proposal], contents: int) -> Wishes:
+    """What no option said."""
+    if wishes.reference is None and wishes.trusted is None:
+        reference = _ask("Rows that you trust, in a place of their own (nothing: none)", "")
+        wishes = replace(wishes, reference=reference or None)
+    if wishes.reference is None and wishes.trusted is None:
+        wishes = replace(wishes, trusted=_ask_for_count(choose_trusted_count(contents)))
+    if wishes.packs is None:
+        names = _ask("Packs of sentinels", " ".join(_list_ready(proposals)))
+        wishes = replace(wishes, packs=names.replace(",", " ").split())
+    if wishes.model is None:
+        wishes = replace(wishes, model=_ask("Model that will be trained", DEFAULT_MODEL))
+    return wishes
+
+
+def _ask_for_count(default: int) -> int:
+    answer = _ask("Rows to set apart as trusted, drawn at random (0: none)", str(default))
+    if not answer.isdecimal():
+        raise InputError(f"{answer} is no number of rows: nothing was written")
+    return int(answer)
+
+
+def _ask(question: str, default: str) -> str:
+    """An answer typed at the terminal. Raises InputError where its input is at an end."""
+    offered = f" [{default}]" if default else ""
+    try:
+        return input(f"{question}{offered}: ").strip() or default
+    except EOFError:
+        raise InputError("no answer was given: nothing was written") from None
+
+
+def _choose_packs(wishes: Wishes, proposals: Sequence[Proposal]) -> list[str]:
+    """The places of packs, as `sentinels` names them. Raises SentinelError where there is none of a
+    name, or it needs values.
+    """
+    names = _list_ready(proposals) if wishes.packs is None else wishes.packs
+    places = [f"{PACK_PREFIX}{name.removeprefix(PACK_PREFIX)}" for name in dict.fromkeys(names)]
+    if not places:
+        raise InputError("an audit needs at least one pack: `poisonwatch packs` lists them")
+    load_sentinels(places)
+    return places
+
+
+def _list_ready(proposals: Sequence[Proposal]) -> list[str]:
+    return [proposal.pack for proposal in proposals if not proposal.needs_values]
+
+
+def _count_trusted(wishes: Wishes, contents: int) -> int:
+    """How many rows are set apart. Raises InputError where the rows are not so many."""
+    if wishes.reference is not None:
+        return 0
+    if wishes.trusted is None:
+        return choose_trusted_count(contents)
+    if wishes.trusted >= contents:
+        raise InputError(
+            f"--trusted is {wishes.trusted}, of {plural(contents, 'different row')}: leave some "
+            "to be audited"
+        )
+    return wishes.trusted
+
+
+def _describe_audit(wishes: Wishes, packs: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of the audit, and the comments on them, where no rows are set apart."""
+    reading = wishes.reading
+    settings = {
+        "name": _name_audit(wishes.folder),
+        "source": _write_source(_relate(wishes.source, wishes.folder), reading),
+        "sentinels": list(packs),
+        "model": wishes.model or DEFAULT_MODEL,
+    }
+    if wishes.hub:
+        settings["source"] = {"hub": wishes.source} | reading
+    if wishes.reference is not None:
+        place = _relate(wishes.reference, wishes.folder)
+        settings["reference"] = _write_source(place, reading)
+    return settings, {}
+
+
+def _set_apart(
+    wishes: Wishes, source: SourceConfig, count: int, scratch: Path, page: "InitPage"
+) -> Split:
+    """Write the two folders of rows, and what says how they came about."""
+    for name in (ROWS_FOLDER, TRUSTED_FOLDER):
+        refuse_folder_inside(source, wishes.folder / name)
+    split = split_source(
+        source,
+        count,
+        wishes.seed,
+        audited=scratch / ROWS_FOLDER,
+        trusted=scratch / TRUSTED_FOLDER,
+        progress=page.progress,
+    )
+    record = {
+        "source": source.address,
+        "drawn": count,
+        "seed": wishes.seed,
+        "rows": asdict(split),
+        "reason": f"no trusted rows were given; {WORTH}",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    (scratch / SPLIT_FILE).write_text(text, encoding="ascii")
+    return split
+
+
+def _describe_rest(source: SourceConfig, split: Split) -> str:
+    text = (
+        f"Here: the {plural(split.audited, 'row')} of {source.address} that are not set apart "
+        "below, as they stood when `poisonwatch init` read them. What comes later goes into this "
+        "folder, too."
+    )
+    if split.unread:
+        text += f" {plural(split.unread, 'row')} could not be read, and are not among them."
+    return _wrap_comment(text)
+
+
+def _describe_split(source: SourceConfig, split: Split) -> str:
+    return _wrap_comment(
+        f"{plural(split.trusted, 'row')} of {source.address}, drawn at random and set apart "
+        f"({SPLIT_FILE} says how): {WORTH}."
+    )
+
+
+def _wrap_comment(text: str) -> str:
+    return "\n".join(textwrap.wrap(make_visible(text), COMMENT_WIDTH))
+
+
+def _name_audit(folder: Path) -> str:
+    """A name that no other audit has: a Prefect server, an MLflow server and a ledger tell audits
+    apart by it.
+    """
+    return folder.resolve().name or "my-audit"
+
+
+def _get_reading(source: SourceConfig) -> dict[str, Any]:
+    return source.model_dump(include=READING, exclude_defaults=True)
+
+
+def _write_source(place: str, reading: dict[str, Any]) -> str | dict[str, Any]:
+    """A place of rows as an audit file names it."""
+    return {"path": place} | reading if reading else place
+
+
+def _relate(place: str, folder: Path) -> str:
+    """A path from here, as the audit file in `folder` names it."""
+    if "://" in place or "${" in place or Path(place).expanduser().is_absolute():
+        return place
+    return os.path.relpath(Path(place).absolute(), folder.resolve())
+
+
+class InitPage(CheckPage):
+    """Prints what was found and proposed, and what was written."""
+
+    def show_proposals(self, proposals: Sequence[Proposal]) -> None:
+        """Packs that go with the rows, and why; those whose values only the user knows, last."""
+        self._print(Text(""))
+        for number, proposal in enumerate(proposals):
+            label = "sentinels" if number == 0 else ""
+            if proposal.needs_values and not proposals[number - 1].needs_values:
+                label = "or, filled in"
+            self._entry(label, f"{proposal.place}  ({proposal.why})")
+
+    def show_reference(self, rows: int) -> None:
+        """How many rows were given as trusted, and what fewer than are needed mean."""
+        self._print(Text(""))
+        self._entry("trusted", f"{plural(rows, 'row')} of yours")
+        if rows < LEAST_TRUSTED:
+            few = f"it takes {LEAST_TRUSTED}: with fewer, rows are judged against the bulk of all"
+            self._entry("warning", few, style="yellow")
+
+    def show_no_split(self, contents: int, wished: int | None) -> None:
+        """That no row is trusted, and what that means."""
+        self._print(Text(""))
+        if wished == 0:
+            text = "none: rows are judged against the bulk of all, and flags are a ranking"
+        else:
+            text = describe_small_batch(contents)
+        self._entry("trusted", text, style="yellow")
+
+    def show_split(self, folder: Path, split: Split) -> None:
+        """What was set apart, and what that is worth."""
+        self._print(Text(""))
+        self._entry("audited", f"{plural(split.audited, 'row')} in {folder / ROWS_FOLDER}")
+        self._entry("trusted", f"{plural(split.trusted, 'row')} in {folder / TRUSTED_FOLDER}")
+        self._entry("warning", WORTH, style="yellow")
+        if split.unread:
+            unread = f"{plural(split.unread, 'row')} cannot be read, and are in neither"
+            self._entry("", unread, style="yellow")
+
+    def show_next(self, config: Path) -> None:
+        """What comes next."""
+        self._print(Text(""))
+        self._entry("wrote", str(config))
+        self._print(Text(f"  poisonwatch audit {config} --dry-run    # what it takes here"))
+        self._print(Text(f"  poisonwatch audit {config}"))
