@@ -8,6 +8,7 @@ import yaml
 from paths import ROOT
 
 from poisonwatch.config_file import resolve_config
+from poisonwatch.flows.cli.app import MODULES, read_commands
 from poisonwatch.source_config import SourceConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -116,3 +117,31 @@ def test_the_changelog_tells_of_every_migration() -> None:
         told |= {f"{number:04}" for number in span}
     folder = ROOT / "poisonwatch" / "ledger" / "migrations" / "versions"
     assert told == {path.name[:4] for path in folder.glob("0*.py")}
+
+
+def test_the_readme_installs_from_the_checkout() -> None:
+    """Nothing tells a newcomer to install a stranger's package of our name; commands are on the
+    path, and each of them exists.
+    """
+    first = README[: README.index("## Audit your own rows")]
+    assert "pip install --constraint constraints.txt ." in first
+    assert "is not ours" in first
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    blocks = "\n".join(block for language, block in fences if not language)
+    assert "pip install poisonwatch" not in blocks
+    assert "pip install 'poisonwatch" not in blocks
+    commands = re.findall(r"^(\S*poisonwatch) (--\w+|[a-z-]+)", blocks, flags=re.MULTILINE)
+    assert len(commands) >= 10
+    assert {name for name, _ in commands} == {"poisonwatch"}
+    known = {name for module in MODULES for name, _, _ in read_commands(module)}
+    assert {word for _, word in commands} - {"--help"} <= known
+
+
+def test_extras_that_the_readme_names_exist() -> None:
+    """With the installation from the checkout."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"'\.\[([\w,]+)\]'", README)
+    assert named
+    assert {extra for some in named for extra in some.split(",")} <= set(
+        project["optional-dependencies"]
+    )
