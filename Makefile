@@ -4,6 +4,7 @@
 # make check       format, lint, types and tests: the whole gate
 # make dashboard   review the demo's flagged rows
 # make ui          open the demo's audits in MLflow
+# make docs        the docs site, in build/site
 # make lock        pin what is installed, with hashes, after a change of pyproject.toml or constraints.txt
 # make sbom        a bill of materials of the release
 # make newest      the tests that talk to other packages, with the newest versions that are allowed: prints what breaks
@@ -21,7 +22,7 @@ PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # each process would compile them anew: 12 s of a processor.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check format dashboard ui lock newest sbom clean
+.PHONY: demo test quick check format dashboard ui docs lock newest sbom clean
 
 demo: $(STAMP)
 	$(BIN)/poisonwatch demo poisonwatch-demo
@@ -49,6 +50,9 @@ dashboard: $(STAMP)
 
 ui: $(STAMP)
 	cd poisonwatch-demo && MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false DO_NOT_TRACK=true ../$(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # From pyproject.toml and constraints.txt, which people edit, what `make` and the container install.
 lock:
