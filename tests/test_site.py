@@ -103,8 +103,10 @@ def test_the_tutorial_begins_as_it_says(
         assert not stopped.value.code, words
     assert "384 in rows.jsonl" in capsys.readouterr().out
     (shown,) = list_blocks(DOCS / "tutorial.md", "yaml")
-    (tmp_path / "my-audit" / "audit.yaml").write_text(shown)
-    assert load_config(tmp_path / "my-audit" / "audit.yaml").name == "my-audit"
+    written = tmp_path / "my-audit" / "audit.yaml"
+    assert {path.name for path in written.parent.iterdir()} >= {"rows", "trusted"}
+    written.write_text(shown)
+    assert load_config(written).name == "my-audit"
 
 
 def test_stores_that_are_shown_are_sources() -> None:
