@@ -19,6 +19,7 @@ from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.result import AttributionResult
 from poisonwatch.examples import AuditRows
 from poisonwatch.failures import tell_failures
+from poisonwatch.flows.announcement import announce_audit
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.liveness import tell_monitor
@@ -236,6 +237,9 @@ def attribute(
         if not engine.inline:
             get_run_logger().info(text)
 
+    if not (reporter.quiet and engine.inline):
+        announce_audit(config, model, sentinels, rows, reporter, note)
+
     # What an audit that was cut short left is taken up where the key is the same: same rows, same
     # model, same settings, same code.
     key = compute_checkpoint_key(config, files, model, sentinels, rows)
@@ -296,7 +300,7 @@ def audit_inline(
     """Run an audit without Prefect: for tests, notebooks and quick looks."""
     secrets = config.find_secrets()
     reporter = reporter or Reporter(quiet=True)
-    engine = Engine(inline=True, secrets=secrets)
+    engine = Engine(inline=True, secrets=secrets, enter=reporter.enter_task)
     with conceal_all(secrets), tell_monitor(config, engine):
         return run_audit_stages(config, run_dir, engine, reporter, again, skip_empty=skip_empty)
 
@@ -338,13 +342,15 @@ def _run_in_flow(
     outcome = load_finished_outcome(settings, flow_run)
     if outcome is None:
         cover_late_runs()
-        engine = Engine(inline=False, secrets=settings.find_secrets())
+        reporter = Reporter(quiet=quiet)
+        secrets = settings.find_secrets()
+        engine = Engine(inline=False, secrets=secrets, enter=reporter.enter_task)
         with tell_monitor(settings, engine):
             outcome = run_audit_stages(
                 settings,
                 run_dir,
                 engine,
-                reporter=Reporter(quiet=quiet),
+                reporter=reporter,
                 again=again,
                 flow_run=flow_run,
                 skip_empty=skip_empty,

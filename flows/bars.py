@@ -2,42 +2,46 @@
 them, too.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from poisonwatch.flows import interrupt
+from poisonwatch.flows.pace import Pace
+from poisonwatch.text.durations import tell_duration
 
 T = TypeVar("T")
 
-
-class _RateColumn(ProgressColumn):
-    """Rows a second: the mean of a bar that has come to its end, else what it was lately."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        if speed is None:
-            return Text("")
-        return Text(f"{speed:.1f} rows/s", style="progress.data.speed")
+# What passes are called for people, by the name that the library gives them, and what they count.
+PASSES = {
+    "pull": ("reading", "rows"),
+    "basis": ("first look", "rows"),
+    "trusted": ("trusted rows", "rows"),
+    "sample": ("a sample of rows", "rows"),
+    "survey": ("likeness of rows", "rows"),
+    "check": ("finding faults", "rows"),
+    "sentinels": ("sentinels", "answers"),
+    "fit": ("all other rows", "rows"),
+    "train": ("training", "steps"),
+    "measure": ("operators", "operators"),
+    "suspects": ("strongest rows again", "rows"),
+    "rows": ("rows of groups", "rows"),
+    "evidence": ("groups", "groups"),
+    "audits": ("trial audits", "rows"),
+}
 
 
 class Bars:
-    """Shows bars; with `quiet`, none."""
+    """Shows bars; with `quiet`, none. With a `pace`, the time that is left is the whole audit's."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.pace: Pace | None = None
         self.console = Console(stderr=True, quiet=quiet)
 
     def progress(
@@ -47,25 +51,79 @@ class Bars:
         total: int | None,
         advance: Callable[[T], int] = lambda _: 1,
     ) -> Iterator[T]:
-        """A bar with rate and time left while `items` pass through, `advance` rows with each; none
-        where nothing does. A `Progress` (poisonwatch/progress.py).
+        """A bar with rate and time left while `items` pass through, `advance` of its units with
+        each; none where nothing does. A `Progress` (poisonwatch/progress.py).
         """
         if total == 0:
             yield from items
             return
+        words, unit = PASSES.get(description, (description, ""))
         columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("  {task.description:<20}"),
+            BarColumn(bar_width=None),
+            _CountColumn(unit),
             _RateColumn(),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
+            _TimeColumn(description, self.pace),
         )
-        with Progress(*columns, console=self.console, disable=self.quiet) as bars:
-            bar = bars.add_task(description, total=total)
+        started = time.perf_counter()
+        with Progress(*columns, console=self.console, disable=self.quiet, expand=True) as bars:
+            bar = bars.add_task(words, total=total)
             for item in items:
                 # here, since a stage can last hours: an interrupt that was lost is not to wait for
                 # its end
                 interrupt.raise_if_interrupted()
                 yield item
                 bars.advance(bar, advance(item))
+            if total is None:
+                # what was counted is all there was
+                bars.update(bar, total=bars.tasks[0].completed)
+        if self.pace is not None and total is not None:
+            self.pace.finish(description, total, time.perf_counter() - started)
+
+
+class _CountColumn(ProgressColumn):
+    """How many of how many units are done."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        count = f"{int(task.completed):,}"
+        if task.total is not None:
+            total = f"{int(task.total):,}"
+            count = f"{count:>{len(total)}} of {total}"
+        return Text(f"{count} {self.unit}".rstrip())
+
+
+class _RateColumn(ProgressColumn):
+    """Units a second: the mean of a bar that has come to its end, else what it was lately."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if speed is None:
+            return Text("")
+        return Text(f"{speed:,.1f}/s" if speed < 100 else f"{speed:,.0f}/s")
+
+
+class _TimeColumn(ProgressColumn):
+    """About how long it still takes, and in the end how long it took."""
+
+    def __init__(self, label: str, pace: Pace | None) -> None:
+        super().__init__()
+        self.label = label
+        self.pace = pace
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        if task.finished:
+            return Text(_tell(task.finished_time or elapsed))
+        left = task.time_remaining
+        if self.pace is not None and task.total is not None:
+            foreseen = self.pace.estimate_left(self.label, task.completed, task.total, elapsed)
+            left = left if foreseen is None else foreseen
+        return Text("" if left is None else f"{_tell(left)} left")
+
+
+def _tell(seconds: float) -> str:
+    return tell_duration(timedelta(seconds=seconds))

@@ -74,13 +74,20 @@ class AuditOutcome:
 class Engine:
     """Calls tasks, timing each: through Prefect, or `inline` as plain functions, not retried.
 
+    `enter` is told the name of each task before it begins.
     `attempts` has what failed within tasks, beside the verdicts; `warnings` has tasks that failed,
     and `failed` their last errors by name.
     No error that leaves a task holds any of the `secrets`: Prefect's server stores what it says.
     """
 
-    def __init__(self, inline: bool, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self,
+        inline: bool,
+        secrets: Secrets | None = None,
+        enter: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.inline = inline
+        self.enter = enter
         self.clock = StageClock()
         self.attempts = Attempts()
         self.attempts.secrets = secrets or Secrets()
@@ -91,6 +98,7 @@ class Engine:
         """Call a task, and note what it cost under its name."""
         # before each stage, since Prefect's own callbacks can lose a Ctrl-C
         interrupt.raise_if_interrupted()
+        self.enter(task.name)
         function: Callable[..., R] = guard(task.fn, self.attempts.secrets)
         if not self.inline:
             guarded = copy(task.prefect_task)

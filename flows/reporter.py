@@ -9,6 +9,7 @@ from rich.text import Text
 
 from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.flows.bars import Bars
+from poisonwatch.flows.stages import describe_stage
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.sentinels.sentinel import SentinelProblem
 from poisonwatch.sources.survey import describe_copies, describe_passed_over, sum_formats
@@ -21,6 +22,17 @@ from poisonwatch.validation import Validation
 
 class Reporter(Bars):
     """Shows where the audit is; with `quiet`, nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__(quiet)
+        self.stage: str | None = None
+
+    def enter_task(self, task: str) -> None:
+        """A line on stderr where a task begins a stage of an audit."""
+        stage = describe_stage(task)
+        if stage is not None and stage != self.stage:
+            self.stage = stage
+            self.console.print(Text(stage, style="bold"))
 
     def note(self, text: str) -> None:
         """One line on stderr."""

@@ -221,11 +221,19 @@ def demo(
     """
     from poisonwatch.config_file import load_config
     from poisonwatch.datasets.demo import grade_flags, write_demo
-    from poisonwatch.flows.cli.terminal import print_outcome
-    from poisonwatch.flows.launch import run_audit
+    from poisonwatch.flows.cli.check_page import describe_effort
+    from poisonwatch.flows.cli.check_steps import estimate_effort
+    from poisonwatch.flows.reporter import Reporter
+    from poisonwatch.sources.survey import survey_source
 
     config = write_demo(folder, seed)
     settings = load_config(config)
+    survey = survey_source(settings.source, settings.stride.max_tokens, samples=0)
+    Reporter().note(f"the demo takes {describe_effort(estimate_effort(settings, survey))}")
+    # what takes long to import, now that somebody knows how long it all takes
+    from poisonwatch.flows.cli.terminal import print_outcome
+    from poisonwatch.flows.launch import run_audit
+
     # again: a second demo in the same folder is to find the rows, not that all were audited before
     outcome = run_audit(config, settings, None, engine=engine, quiet=False, again=True)
     print_outcome(outcome)

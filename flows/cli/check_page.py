@@ -25,6 +25,7 @@ from poisonwatch.sources.survey import (
 )
 from poisonwatch.sources.unread import describe_unread
 from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.durations import describe_seconds
 from poisonwatch.text.words import plural
 
 T = TypeVar("T")
@@ -203,14 +204,6 @@ def describe_effort(effort: Effort) -> str:
     if effort.gpu:
         text += "; a GPU takes a small part of that"
     return f"{text} (an estimate, right within a factor of two or three)"
-
-
-def describe_seconds(seconds: float) -> str:
-    """A duration in one number, as coarse as an estimate is."""
-    for limit, unit, name in ((90, 1, "second"), (5400, 60, "minute"), (129_600, 3600, "hour")):
-        if seconds < limit:
-            return plural(max(round(seconds / unit), 1), name)
-    return plural(round(seconds / 86_400), "day")
 
 
 def _list_turns(example: Example) -> Iterator[tuple[str, str, str]]:

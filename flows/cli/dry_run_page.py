@@ -8,11 +8,13 @@ from rich.text import Text
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.confirmer import MOST_CONFIRMED
-from poisonwatch.flows.cli.check_page import CheckPage, describe_seconds
-from poisonwatch.flows.cli.dry_run import Forecast, forecast_audit
+from poisonwatch.flows.cli.check_page import CheckPage
+from poisonwatch.flows.cli.dry_run import forecast_audit
+from poisonwatch.flows.forecast import Forecast
 from poisonwatch.stride.capacity import describe_shortage
 from poisonwatch.stride.costs import format_bytes, format_count, render_costs
 from poisonwatch.text.display import make_visible
+from poisonwatch.text.durations import describe_seconds
 from poisonwatch.text.words import plural
 
 # Times as long as on idle processors: then it is said that they are not.

@@ -3,6 +3,8 @@
 import re
 from datetime import timedelta
 
+from poisonwatch.text.words import plural
+
 # Seconds by the letter that a setting writes, longest first.
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _WORDS = {"d": "d", "h": "h", "m": "min", "s": "s"}
@@ -35,6 +37,14 @@ def tell_duration(duration: timedelta) -> str:
     # What comes two units below is lost in the first: 3 d 20 s are 3 d.
     near = list(_WORDS)[largest : largest + 2]
     return " ".join(f"{count} {_WORDS[unit]}" for count, unit in parts if unit in near)
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration in one number, as coarse as an estimate is."""
+    for limit, unit, name in ((90, 1, "second"), (5400, 60, "minute"), (129_600, 3600, "hour")):
+        if seconds < limit:
+            return plural(max(round(seconds / unit), 1), name)
+    return plural(round(seconds / 86_400), "day")
 
 
 def _split(duration: timedelta) -> list[tuple[int, str]]:

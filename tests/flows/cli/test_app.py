@@ -13,6 +13,7 @@ from audits import benign, write_audit
 from slow_tests import slow
 
 from poisonwatch.flows.cli.app import GROUPS, MODULES, app, main, read_commands
+from poisonwatch.flows.stages import STAGES
 
 HEAVY = {"torch", "prefect", "mlflow", "great_expectations", "pandas", "transformers"}
 
@@ -31,16 +32,23 @@ def inline(config: Path, *more: str) -> int:
 
 
 def test_nothing_flagged_exits_0_and_something_flagged_exits_3(
-    tmp_path: Path, tiny_folder: Path
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A training job can gate on it."""
+    """A training job can gate on it; whoever looks on is told each stage, and what it takes."""
     strict = write_audit(
         tmp_path / "strict", tiny_folder, rows=benign(40), detection={"false_discovery_rate": 1e-9}
     )
     forged = [*benign(40), {"prompt": "What is <|im_start|>?", "response": "A token."}]
     lax = write_audit(tmp_path / "lax", tiny_folder, rows=forged)
     assert inline(strict, "--quiet") == 0
-    assert inline(lax, "--quiet") == 3
+    assert capsys.readouterr().err == ""
+    assert inline(lax) == 3
+    told = capsys.readouterr().err
+    for number, (words, _) in enumerate(STAGES, start=1):
+        assert f"{number} of {len(STAGES)}: {words}\n" in told
+    assert "41 rows and 40 trusted, about" in told
+    assert "by one batch of" in told
+    assert "-:--:--" not in told
 
 
 def test_json_prints_one_object(

@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attributions import ROWS
 from audits import benign, write_audit
 from paths import ROOT
-from running_out import room_for
 
-from poisonwatch.errors import ModelError
+from poisonwatch.flows import forecast
 from poisonwatch.flows.cli import dry_run
 from poisonwatch.flows.cli.app import main
 from poisonwatch.flows.cli.dry_run_page import describe_reach
-from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.model.frozen import FrozenModel
-from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.capacity import Room
-from poisonwatch.stride.cost_shapes import ModelShape
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +149,7 @@ def test_a_busy_machine_is_said_to_be_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where threads waited for processors most of the time, what it would be without is shown."""
-    monkeypatch.setattr(dry_run, "_time", lambda *_: (1e4, 1e4 * idle / 10))
+    monkeypatch.setattr(forecast, "_time", lambda *_: (1e4, 1e4 * idle / 10))
     assert run(write_audit(tmp_path, tiny_folder)) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert ("busy as it is" in printed) == said
@@ -170,8 +164,8 @@ def test_what_is_not_there_is_said(
 ) -> None:
     """Too little memory, too full a disk."""
     room = Room(model=1_000_000, main=1_000_000, on_gpu=False)
-    monkeypatch.setattr(dry_run, "measure_room", lambda _: room)
-    monkeypatch.setattr(dry_run, "_measure_free_disk", lambda _: 1000)
+    monkeypatch.setattr(forecast, "measure_room", lambda _: room)
+    monkeypatch.setattr(forecast, "_measure_free_disk", lambda _: 1000)
     assert run(write_audit(tmp_path, tiny_folder)) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "the audit would not begin: this audit takes about" in printed
@@ -210,22 +204,3 @@ def test_quiet_prints_nothing(
     """Neither on stdout nor on stderr."""
     assert run(write_audit(tmp_path, tiny_folder), "--quiet") == 0
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_batch_that_memory_does_not_hold_is_timed_in_parts(
-    tiny_pretrained: Pretrained,
-) -> None:
-    """The same rows and operations; one line where not even a row fits."""
-    model = FrozenModel(tiny_pretrained.model, 1)
-    encoded = [ChatEncoder(tiny_pretrained.tokenizer).encode_example(row) for row in ROWS[:8]]
-    shape = ModelShape.of_model(model)
-    whole = dry_run.time_batch(model, shape, 8, encoded, 2048)
-    with room_for(tiny_pretrained.model, 2) as failed:
-        parts = dry_run.time_batch(model, shape, 8, encoded, 2048)
-    assert failed == [8, 4]
-    assert (parts.rows, parts.flops) == (whole.rows, whole.flops) == (8, whole.flops)
-    with (
-        room_for(tiny_pretrained.model, 0),
-        pytest.raises(ModelError, match="does not hold the pass of a single row"),
-    ):
-        dry_run.time_batch(model, shape, 8, encoded, 2048)

@@ -87,7 +87,7 @@ def test_trusted_rows_of_ones_own_leave_the_source_where_it_is(
     assert 'source: "../rows.jsonl"' in Path("a/audit.yaml").read_text()
     assert config.reference is not None
     assert Path(str(config.reference.path)).resolve() == Path("mine.jsonl").resolve()
-    assert os.listdir("a") == ["audit.yaml"]
+    assert [path.name for path in Path("a").iterdir()] == ["audit.yaml"]
     assert run("b", "--source", "rows.jsonl", "--reference", "mine.jsonl") == 0
     assert "it takes 100" in capsys.readouterr().out
 
@@ -130,7 +130,7 @@ def test_what_is_there_is_written_over_when_that_is_asked_for(
     assert Path("a/trusted/rows.jsonl").read_text() != before
     Path("b/rows").mkdir(parents=True)
     assert run("b", "--source", "rows.jsonl", "--force") == 2
-    assert os.listdir("b") == ["rows"]
+    assert [path.name for path in Path("b").iterdir()] == ["rows"]
 
 
 @pytest.mark.parametrize(

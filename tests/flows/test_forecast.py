@@ -1,0 +1,77 @@
+"""What the passes of an audit take, by one batch of its rows."""
+
+import pytest
+from attributions import ROWS, SENTINELS, benign
+from running_out import room_for
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.errors import ModelError
+from poisonwatch.examples import AuditRows, Example, Message
+from poisonwatch.flows.announcement import announce_audit
+from poisonwatch.flows.forecast import forecast_rows, time_batch
+from poisonwatch.flows.reporter import Reporter
+from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.frozen import FrozenModel
+from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.stride.cost_shapes import ModelShape
+
+
+def make_config(**settings: object) -> AuditConfig:
+    given = {"name": "a", "source": "rows.jsonl", "sentinels": ["pack:insult"], **settings}
+    return AuditConfig.model_validate(given)
+
+
+def test_the_passes_are_those_of_all_rows_and_add_up(tiny_pretrained: Pretrained) -> None:
+    """Rows are passed once each, trusted ones where they stand alone, and seconds are the whole's."""
+    rows = AuditRows(tuple(ROWS), tuple(benign(100, seed=1)))
+    forecast = forecast_rows(make_config(), tiny_pretrained, SENTINELS, rows)
+    items = {each.label: each.items for each in forecast.passes}
+    assert items["trusted"] == 100
+    assert items["trusted"] + items["sample"] + items["fit"] == len(ROWS) + 100
+    scale = forecast.timed.seconds / forecast.timed.flops
+    whole = forecast.costs.flops.total * scale
+    assert sum(each.seconds for each in forecast.passes) == pytest.approx(whole)
+
+
+def test_an_audit_says_what_it_takes_and_bars_go_by_it(tiny_pretrained: Pretrained) -> None:
+    """Rows, tokens, model, memory, time; no time where one batch here does not tell it."""
+    rows = AuditRows(tuple(ROWS))
+    for settings, known in (({}, True), ({"compute": "ray"}, False), ({"stride": {"K": 9}}, False)):
+        reporter, said = Reporter(quiet=True), list[str]()
+        config = make_config(**settings)
+        announce_audit(config, tiny_pretrained, SENTINELS, rows, reporter, said.append)
+        first, second = said
+        assert first.startswith(f"{len(ROWS)} rows, about ")
+        assert first.endswith("tokens; SmolLM2-135M-Instruct, 47 k parameters")
+        assert "of memory" in second
+        assert ("by one batch of" in second) is known
+        assert (reporter.pace is not None) is known
+
+
+def test_rows_without_answers_are_left_to_the_audit(tiny_pretrained: Pretrained) -> None:
+    """It says nothing of what comes to nothing."""
+    said: list[str] = []
+    rows = AuditRows((Example.from_messages([Message("user", "Why?")]),))
+    announce_audit(
+        make_config(), tiny_pretrained, SENTINELS, rows, Reporter(quiet=True), said.append
+    )
+    assert said == []
+
+
+def test_a_batch_that_memory_does_not_hold_is_timed_in_parts(
+    tiny_pretrained: Pretrained,
+) -> None:
+    """The same rows and operations; one line where not even a row fits."""
+    model = FrozenModel(tiny_pretrained.model, 1)
+    encoded = [ChatEncoder(tiny_pretrained.tokenizer).encode_example(row) for row in ROWS[:8]]
+    shape = ModelShape.of_model(model)
+    whole = time_batch(model, shape, 8, encoded, 2048)
+    with room_for(tiny_pretrained.model, 2) as failed:
+        parts = time_batch(model, shape, 8, encoded, 2048)
+    assert failed == [8, 4]
+    assert (parts.rows, parts.flops) == (whole.rows, whole.flops) == (8, whole.flops)
+    with (
+        room_for(tiny_pretrained.model, 0),
+        pytest.raises(ModelError, match="does not hold the pass of a single row"),
+    ):
+        time_batch(model, shape, 8, encoded, 2048)
