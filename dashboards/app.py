@@ -2,7 +2,7 @@
 library, and writes decisions only.
 
     /            past audits                            audits.py
-    /triage      what awaits a decision, and deciding   triage.py, row_view.py, decide.py
+    /triage      what awaits a decision, and deciding   triage.py, row_view.py, decide.py, team.py
     /sentinels   what moves them                        sentinels.py
     /explain     where an answer is from                explain.py
     /release     what would be released                 release.py
@@ -29,7 +29,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.dashboards import audits, decide, explain, mutes, release, sentinels, triage
+from poisonwatch.dashboards import audits, decide, explain, mutes, release, sentinels, team, triage
 from poisonwatch.dashboards.account import build_account_routes
 from poisonwatch.dashboards.door import ClosedError, Door
 from poisonwatch.dashboards.gatekeeper import build_middleware
@@ -62,6 +62,7 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
     app = Starlette(
         routes=[
             *audits.routes,
+            *team.routes,
             *triage.routes,
             *decide.routes,
             *mutes.routes,

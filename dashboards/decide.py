@@ -11,10 +11,22 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from poisonwatch.dashboards.audits import encode_filter, find_audit, parse_filter
-from poisonwatch.dashboards.pages import get_ledger, make_address, read_field, read_form
+from poisonwatch.dashboards.pages import (
+    get_desk,
+    get_ledger,
+    make_address,
+    read_field,
+    read_form,
+)
 from poisonwatch.errors import InputError
-from poisonwatch.ledger.decisions import record_decisions, revert_decisions
+from poisonwatch.ledger.group_teams import Vote, load_teams
 from poisonwatch.ledger.queue import FlaggedRow, list_group_rows
+from poisonwatch.ledger.two_people import (
+    Outcome,
+    revert_submitted,
+    submit_verdict,
+    withdraw_proposal,
+)
 
 ROWS_PER_PAGE = 10  # of a group on one page
 MOST_REVERTED = 100_000  # decisions that are taken back at once
@@ -32,17 +44,30 @@ async def take_verdict(request: Request) -> Response:
     rows = await run_in_threadpool(list_group_rows, ledger, past.audit_id, key)
     ids = _choose_ids(rows, read_field(form, "row"))
     verdict, note = read_field(form, "verdict"), read_field(form, "note")
-    made = await run_in_threadpool(record_decisions, ledger, ids, verdict, note, request.state.user)
+    two_people = get_desk(request).config.review.two_people
+
+    def submit() -> Outcome:
+        said = {"verdict": verdict, "note": note, "author": request.state.user}
+        return submit_verdict(ledger, ids, two_people=two_people, **said)
+
+    outcome = await run_in_threadpool(submit)
+    outcome.require_news()
+    made, proposal = outcome.decisions, outcome.proposal
     # The numbers go with the address, not with a session: `undo` takes back these decisions, also
     # where the same person has decided elsewhere in another window.
-    done = f"{made[0].number}-{made[-1].number}"
+    done = f"{made[0].number}-{made[-1].number}" if made else ""
+    proposed = proposal.number if proposal is not None else ""
     page, fragment = read_field(form, "page"), ""
     if len(ids) == 1:
         place = _find_next_waiting(rows, ids[0])
         page = str(place // ROWS_PER_PAGE + 1)
         fragment = f"#row-{rows[place].example_id[:16]}"
     address = make_address(
-        f"/triage/{past.audit_id}/{key}", **encode_filter(wanted), done=done, page=page
+        f"/triage/{past.audit_id}/{key}",
+        **encode_filter(wanted),
+        done=done,
+        proposed=proposed,
+        page=page,
     )
     return RedirectResponse(address + fragment, 303)
 
@@ -77,12 +102,17 @@ def _find_next_waiting(rows: Sequence[FlaggedRow], example_id: str) -> int:
 
 
 async def undo_recent(request: Request) -> Response:
-    """Take back what was decided at once, by new decisions."""
+    """Take back what was decided at once, by new decisions, or what was proposed."""
     form = await read_form(request)
-    first, last = parse_decision_numbers(read_field(form, "done"))
     ledger = await run_in_threadpool(get_ledger, request)
-    numbers = range(first, last + 1)
-    await run_in_threadpool(revert_decisions, ledger, numbers, request.state.user)
+    user, two_people = request.state.user, get_desk(request).config.review.two_people
+    proposed = read_field(form, "proposed")
+    if proposed:
+        await run_in_threadpool(withdraw_proposal, ledger, parse_proposal(proposed), user)
+    else:
+        first, last = parse_decision_numbers(read_field(form, "done"))
+        numbers = range(first, last + 1)
+        await run_in_threadpool(revert_submitted, ledger, numbers, user, two_people)
     back, place = read_field(form, "back"), read_field(form, "place")
     # a form can hold anything: it leads to pages of the queue only
     if not back.startswith("/triage/"):
@@ -98,6 +128,25 @@ def parse_decision_numbers(done: str) -> tuple[int, int]:
     if numbers is None or not 0 <= int(numbers[2]) - int(numbers[1]) < MOST_REVERTED:
         raise InputError("nothing can be undone here: decide anew instead")
     return int(numbers[1]), int(numbers[2])
+
+
+def parse_proposal(number: str) -> int:
+    """The number of a proposal's record. Raises InputError."""
+    if re.fullmatch("[0-9]{1,12}", number) is None:
+        raise InputError("nothing can be taken back here: say anew what the rows are")
+    return int(number)
+
+
+def find_recent_proposal(request: Request, audit_id: str, key: str) -> Vote | None:
+    """What the query says that whoever asks has proposed just now; None unless it is theirs, on
+    rows of the group, and waits.
+    """
+    number = request.query_params.get("proposed", "")
+    team = load_teams(get_desk(request).ledger, [(audit_id, key)])[audit_id, key]
+    for vote in team.list_votes():
+        if str(vote.proposal) == number and vote.author == request.state.user:
+            return vote
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from poisonwatch.dashboards.pages import get_desk, render_page
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.overview import list_audit_names
+from poisonwatch.ledger.two_people import require_two_people
 from poisonwatch.release.release import count_release, get_held_back_path, preview_release
 from poisonwatch.release.selection import Duplicates
 from poisonwatch.text.display import to_plain_name
@@ -65,7 +66,7 @@ def send_release(request: Request) -> Response:
     scratch = Path(tempfile.mkdtemp(prefix="poisonwatch-"))
     try:
         folder = scratch / f"release-{to_plain_name(name)}"
-        preview_release(get_desk(request).ledger, name, folder, get_duplicates(request))
+        preview(request, name, folder)
         packed = scratch / f"{folder.name}.zip"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             # what is held back lies in a folder of its own, beside the one that is trained on
@@ -84,12 +85,19 @@ def send_release(request: Request) -> Response:
     )
 
 
+def preview(request: Request, name: str, folder: Path) -> None:
+    """Write what a release would hold. Raises InputError where two people must agree first."""
+    desk = get_desk(request)
+    require_two_people(desk.ledger, name, desk.config.review.two_people)
+    preview_release(desk.ledger, name, folder, get_duplicates(request))
+
+
 def send_manifest(request: Request) -> Response:
     """The manifest alone."""
     name = choose_audit_name(request)
     with tempfile.TemporaryDirectory(prefix="poisonwatch-") as scratch:
         folder = Path(scratch) / "release"
-        preview_release(get_desk(request).ledger, name, folder, get_duplicates(request))
+        preview(request, name, folder)
         manifest = (folder / "manifest.json").read_bytes()
     headers = {"Content-Disposition": f'attachment; filename="manifest-{to_plain_name(name)}.json"'}
     return Response(manifest, media_type="application/json", headers=headers)

@@ -1,7 +1,7 @@
 """What people may do: each role may do what those before it may, and more.
 
 viewer    sees every page, exports what is flagged, asks `explain`
-reviewer  decides, takes decisions back, and mutes
+reviewer  decides, takes decisions back, assigns, comments, and mutes
 admin     downloads releases, writes new versions of sentinel files, sees who may come in
 """
 
@@ -13,7 +13,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 # What each role may do beyond those before it, as pages say it.
 DUTIES: dict[Role, str] = {
     "viewer": "sees every page, exports flagged rows, asks for explanations",
-    "reviewer": "decides on rows, takes decisions back, mutes messages",
+    "reviewer": "decides on rows, takes decisions back, assigns groups, comments, mutes messages",
     "admin": "downloads releases, writes sentinel files, sees who may come in",
 }
 # Forms that change nothing of the audit.

@@ -1,5 +1,6 @@
 """The queue of flagged rows, and the page of a group."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from poisonwatch.dashboards.audits import (
     find_audit,
     parse_filter,
 )
-from poisonwatch.dashboards.decide import ROWS_PER_PAGE, find_recent_decisions
+from poisonwatch.dashboards.decide import ROWS_PER_PAGE, find_recent_decisions, find_recent_proposal
 from poisonwatch.dashboards.group_lines import describe_groups
 from poisonwatch.dashboards.mutes import find_standing, find_standings
 from poisonwatch.dashboards.pages import (
@@ -30,16 +31,21 @@ from poisonwatch.dashboards.pages import (
 from poisonwatch.dashboards.row_view import build_row_view
 from poisonwatch.errors import InputError
 from poisonwatch.exports.spreadsheet import format_csv
+from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.decisions import VERDICTS
+from poisonwatch.ledger.group_teams import list_assignees, load_teams
 from poisonwatch.ledger.queue import (
+    FlaggedRow,
     QueueState,
     export_flagged_rows,
     find_next_group,
     list_group_rows,
     list_groups,
 )
+from poisonwatch.ledger.stages import NOBODY
 from poisonwatch.pruning.missing import describe_missing_run
 from poisonwatch.reports.plots import draw_coefficients
+from poisonwatch.review_config import needs_two
 from poisonwatch.run_directory import read as readback
 from poisonwatch.run_directory.checksums import require_unchanged
 from poisonwatch.run_directory.seals import find_seal
@@ -59,11 +65,14 @@ def show_queue(request: Request) -> Response:
         groups=groups,
         lines=describe_groups(request, groups),
         standings=find_standings(request, groups),
+        teams=load_teams(ledger, [(group.audit_id, group.key) for group in groups]),
+        assignees=list_assignees(ledger),
         total=total,
         nth=nth,
         size=LINES_PER_PAGE,
         state=state,
         states=get_args(QueueState),
+        nobody=NOBODY,
         **build_choices(request, wanted),
     )
 
@@ -96,9 +105,12 @@ def show_group(request: Request) -> Response:
         soon=datetime.now(UTC).date() + timedelta(days=14),
         sentinels=readback.read_asked_sentinels(run_dir),
         verdicts=VERDICTS,
+        team=load_teams(ledger, [(past.audit_id, key)])[past.audit_id, key],
+        takes_two=takes_two(request, rows),
         following=find_next_group(ledger, wanted, past.audit_id, key=key),
         kept=encode_filter(wanted),
         done=find_recent_decisions(request, rows),
+        proposed=find_recent_proposal(request, past.audit_id, key),
         total=len(rows),
         nth=nth,
         size=ROWS_PER_PAGE,
@@ -107,6 +119,12 @@ def show_group(request: Request) -> Response:
         whole=_is_whole(run_dir, key, evidence),
         change=change,
     )
+
+
+def takes_two(request: Request, rows: Sequence[FlaggedRow]) -> bool:
+    """Whether a decision on these rows of a group takes two people."""
+    severity = max((row.severity for row in rows), key=SEVERITIES.index)
+    return needs_two(get_desk(request).config.review.two_people, severity)
 
 
 def _is_whole(run_dir: Path | None, key: str, evidence: Any) -> bool:

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import stat
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from poisonwatch.dashboards.access import LONGEST_USER_NAME, SHORTEST_PASSWORD, 
 from poisonwatch.dashboards.roles import ROLES, Role
 from poisonwatch.errors import InputError
 from poisonwatch.text.display import excerpt
+from poisonwatch.text.names import fold_name as fold_name
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -129,11 +129,6 @@ def _write_users(path: Path, users: list[User]) -> None:
             json.dump(written, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-
-
-def fold_name(name: str) -> str:
-    """What a name is found under: "Ann" and "ann" are one person, in whatever letters."""
-    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def make_user(name: str, role: Role, password: str | None) -> User:

@@ -114,7 +114,7 @@ def run_audit_stages(
         )
         # Verdicts that people gave in MLflow come before the rows are chosen: what was called
         # benign is among the trusted rows of this audit already.
-        if config.review:
+        if config.review.mlflow:
             engine.attempt(read_reviews, ledger, config)
         batch = engine(choose, ledger, config, version, again)
         if skip_empty and not len(batch):

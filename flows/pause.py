@@ -17,9 +17,9 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.history import find_by_flow_run, list_undecided_ids
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.two_people import submit_verdict
 
 HOUR_S = 3600  # seconds
 
@@ -70,9 +70,17 @@ def ask_for_verdict(config: AuditConfig, flow_run: str) -> None:
     # opened again: nothing holds the ledger for the hours in which people think
     with Ledger.at(config.state, signer=config.signing.load_signer()) as ledger:
         author = answer.reviewer or "prefect"
-        for id in meant:
-            record_decision(ledger, id, answer.verdict, note=answer.note, author=author)
+        outcome = submit_verdict(
+            ledger,
+            meant,
+            answer.verdict,
+            note=answer.note,
+            author=author,
+            two_people=config.review.two_people,
+        )
     log.info(f"{len(meant)} flagged rows were called {answer.verdict}")
+    if outcome.proposal is not None:
+        log.info(f"{len(outcome.proposal.rows)} of them wait for a second person to say the same")
 
 
 def _wait_for_form(config: AuditConfig, audit_id: str, count: int) -> VerdictForm:

@@ -33,7 +33,7 @@ def sync(config: AuditConfig, reporter: Reporter) -> SyncOutcome:
     with conceal_all(secrets), ledger_at as ledger, ledger.lock(config.name, reporter.note_waiting):
         # read first: rows that were answered are not put up for review again
         verdicts: int | None = 0
-        if config.review:
+        if config.review.mlflow:
             verdicts = engine.attempt(read_reviews, ledger, config)
         # without a configured server Prefect would start a temporary one, that nobody looks at
         has_server = bool(find_prefect_api())

@@ -40,7 +40,7 @@ def notify_all(
         notified["tell_silences"] = engine.attempt(tell_silences, ledger, config)
     # rows are put up for review beside the audit's run, which is there once it was tracked
     was_reached = isinstance(engine.failed.get(track.name), IncompleteUploadError)
-    if config.review and (notified["track"] is not None or was_reached):
+    if config.review.mlflow and (notified["track"] is not None or was_reached):
         notified["queue_reviews"] = engine.attempt(queue_reviews, ledger, config)
     if prefect:
         notified["publish"] = engine.attempt(publish, ledger, config)

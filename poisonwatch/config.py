@@ -16,6 +16,7 @@ from poisonwatch.alert_config import wrap_in_list as _wrap_in_list
 from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.keep_config import KeepConfig
 from poisonwatch.public_settings import find_secrets, make_public
+from poisonwatch.review_config import ReviewConfig, accept_switch
 from poisonwatch.schedule_config import ScheduleConfig
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import Section, SourceConfig
@@ -312,8 +313,8 @@ class AuditConfig(Section):
     """The file of people who may come into the dashboard (`poisonwatch users`); hidden, so that it
     is no file of rows.
     """
-    review: bool = True
-    """Put flagged rows into a review queue in MLflow, and read the answers back."""
+    review: Annotated[ReviewConfig, BeforeValidator(accept_switch)] = ReviewConfig()
+    """Who must look at flagged rows, and where; false: nobody in MLflow."""
     window: Annotated[int | Literal["all"], BeforeValidator(_check_window)] = 2000
     """Latest rows that are audited again when model, sentinels or settings change, or all."""
     reference_rows: int = Field(2000, ge=0)

@@ -67,6 +67,7 @@ const keys = {
   u: () => decide("unsure"),
   n: () => items[chosen]?.querySelector(".note input")?.focus(),
   z: () => document.querySelector("[data-undo]")?.click(),
+  o: () => document.querySelector("[data-open]")?.click(),
   g: () => document.querySelector("[data-next]")?.click(),
 };
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from poisonwatch.errors import InputError
+from poisonwatch.text.words import plural
 
 if TYPE_CHECKING:
     from poisonwatch.ledger.decisions import Decision
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.two_people import Proposal
 
 VERDICTS = ("poison", "benign", "unsure")
 ID_DIGITS = 16  # of an example id that is shown
@@ -63,6 +65,12 @@ def decide(
         str | None,
         Parameter(help="Take these decisions back, by new ones: a number, or FIRST-LAST."),
     ] = None,
+    withdraw: Annotated[
+        int | None,
+        Parameter(
+            help="Take back what you proposed, by its number, before a second person agrees."
+        ),
+    ] = None,
     note: Annotated[str, Parameter(help="Why.")] = "",
     author: Annotated[str | None, Parameter(help="Who decides. Default: your user name.")] = None,
     json: Annotated[
@@ -70,7 +78,8 @@ def decide(
     ] = False,
 ) -> None:
     """Say what flagged or rejected rows are: poison, benign or unsure; on all that are named, or on
-    none.
+    none. Where the audit file asks for two people (`review: {two_people: high}`), what the first
+    says is a proposal, and counts once another one says the same.
 
     Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign
     --note 'a known joke of ours'`
@@ -78,21 +87,33 @@ def decide(
     import getpass
 
     from poisonwatch.config_file import load_config
-    from poisonwatch.ledger.decisions import record_decisions, revert_decisions
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.two_people import (
+        Outcome,
+        revert_submitted,
+        submit_verdict,
+        withdraw_proposal,
+    )
 
     *named, verdict = words or ("",)
-    if undo is None and verdict not in VERDICTS:
+    takes_back = undo is not None or withdraw is not None
+    if not takes_back and verdict not in VERDICTS:
         raise InputError(f"the last word says what the rows are: {', '.join(VERDICTS)}")
-    if undo is not None and words:
-        raise InputError("--undo takes decisions back: name no rows beside it")
+    if takes_back and words:
+        raise InputError("what is taken back is named by its number: name no rows beside it")
     # None alone stands for whoever is logged in: an empty name is refused, not replaced
     if author is None:
         author = getpass.getuser()
     settings = load_config(config)
     with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
+        two_people = settings.review.two_people
+        if withdraw is not None:
+            count = withdraw_proposal(ledger, withdraw, author)
+            print(f"proposal {withdraw} is withdrawn from {plural(count, 'row')}")
+            return
         if undo is not None:
-            made = revert_decisions(ledger, _parse_numbers(undo), author)
+            made = revert_submitted(ledger, _parse_numbers(undo), author, two_people)
+            outcome = Outcome(made, None)
         else:
             if rows is not None:
                 named += _read_names(rows)
@@ -105,14 +126,25 @@ def decide(
                     "no rows: name them, or a group, a file of rows, a source, a panel"
                 )
             distinct = list(dict.fromkeys(named))
-            made = record_decisions(
-                ledger, distinct, verdict, note=note, author=author, unflagged=unflagged
+            outcome = submit_verdict(
+                ledger,
+                distinct,
+                verdict,
+                note=note,
+                author=author,
+                two_people=two_people,
+                unflagged=unflagged,
             )
+            outcome.require_news()
     if json:
-        for decision in made:
+        for decision in outcome.decisions:
             print(dumps(asdict(decision)))
-    else:
-        _print_decisions(made, config)
+        if outcome.proposal is not None:
+            print(dumps({"proposal": asdict(outcome.proposal)}))
+        return
+    _print_decisions(outcome.decisions, config)
+    if outcome.proposal is not None:
+        _print_proposal(outcome.proposal, config)
 
 
 def _read_names(file: Path) -> list[str]:
@@ -180,3 +212,11 @@ def _print_decisions(made: "Sequence[Decision]", config: Path) -> None:
     if len(made) > 1:
         numbers = f"{made[0].number}-{made[-1].number}"
         print(f"{len(made)} decisions; taken back by: poisonwatch decide {config} --undo {numbers}")
+
+
+def _print_proposal(made: "Proposal", config: Path) -> None:
+    print(
+        f"proposal {made.number}: {plural(len(made.rows), 'row')} {made.verdict}, once a second "
+        "person says the same\n"
+        f"taken back by: poisonwatch decide {config} --withdraw {made.number}"
+    )

@@ -45,6 +45,7 @@ def release(
 
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
+    from poisonwatch.ledger.two_people import require_two_people
     from poisonwatch.release.destination import refuse_folder_inside
     from poisonwatch.release.release import get_held_back_path, write_release
 
@@ -54,6 +55,7 @@ def release(
     duplicates = settings.validation.duplicates
     signer = settings.signing.load_signer()
     with Ledger.existing(settings.state, signer=signer) as ledger:
+        require_two_people(ledger, settings.name, settings.review.two_people)
         counts = write_release(ledger, settings.name, out, duplicates)
     manifest, held_back = out / "manifest.json", get_held_back_path(out)
     if json:

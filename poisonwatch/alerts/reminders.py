@@ -195,4 +195,6 @@ def _format_group(group: OpenGroup, known: _Known) -> str:
     owners = find_owners(known.config.alerts, map(_route, group.rows))
     if owners:
         line += f", owner {', '.join(map(neutralise_markup, owners))}"
+    if group.assignees:
+        line += f", assigned to {', '.join(map(neutralise_markup, group.assignees))}"
     return line

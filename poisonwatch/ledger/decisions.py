@@ -10,11 +10,11 @@ the ledger's chain, too (`records`), which is signed.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Row, desc, exists, insert, select, update
+from sqlalchemy import Connection, Row, delete, desc, exists, insert, select, update
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError
@@ -23,6 +23,7 @@ from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, selec
 from poisonwatch.ledger.records import CHAIN_START, DECISION, append_record, lock_chain
 from poisonwatch.ledger.row_states import find_audited_status
 from poisonwatch.ledger.tables import decisions, flags, places, rejections, rows
+from poisonwatch.ledger.team_tables import proposals
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.display import excerpt
 
@@ -79,35 +80,51 @@ def record_decisions(
     """
     made = []
     with ledger.write() as connection:
-        for name in names:
-            row = _find_row(connection, name)
-            if not unflagged and not _was_singled_out(connection, row.row):
-                raise InputError(
-                    f"{excerpt(name, 80)} was neither flagged nor rejected, nor decided on before: "
-                    "look again whether it is the row that you mean (lines count from 1), and say "
-                    "--unflagged if it is"
-                )
+        for row in find_rows(connection, names, unflagged):
             signer = ledger.signer
             decision = append_decision(connection, row, verdict, note, author=author, signer=signer)
             made.append(decision)
     return made
 
 
+def find_rows(
+    connection: Connection, names: Sequence[str], unflagged: bool
+) -> list[Row[tuple[int, bytes, str]]]:
+    """The rows (row, id, status) of these names, as `record_decisions` takes and refuses them."""
+    found = []
+    for name in names:
+        row = _find_row(connection, name)
+        if not unflagged and not _was_singled_out(connection, row.row):
+            raise InputError(
+                f"{excerpt(name, 80)} was neither flagged nor rejected, nor decided on before: "
+                "look again whether it is the row that you mean (lines count from 1), and say "
+                "--unflagged if it is"
+            )
+        found.append(row)
+    return found
+
+
 @retried
-def revert_decisions(ledger: Ledger, numbers: Sequence[int], author: str = "") -> list[Decision]:
+def revert_decisions(
+    ledger: Ledger, numbers: Sequence[int], author: str = "", to_unsure: Collection[int] = ()
+) -> list[Decision]:
     """Take decisions back, by new ones: each row is again what was decided before, or unsure where
-    nothing was.
+    nothing was, or the decision is one `to_unsure`.
 
     Raises InputError where one of them is not there, or is not the last one on its row: somebody
     has decided anew since.
     """
     with ledger.write() as connection:
         signer = ledger.signer
-        return [_revert_decision(connection, number, author, signer) for number in numbers]
+        made = []
+        for number in numbers:
+            restores = number not in to_unsure
+            made.append(_revert_decision(connection, number, author, signer, restores))
+        return made
 
 
 def _revert_decision(
-    connection: Connection, number: int, author: str, signer: Signer | None
+    connection: Connection, number: int, author: str, signer: Signer | None, restores: bool
 ) -> Decision:
     row = select(decisions.c.row).where(decisions.c.number == number).scalar_subquery()
     of_row = (
@@ -122,7 +139,7 @@ def _revert_decision(
             f"decision {number} cannot be undone: it is not the last one on its row; decide anew"
         )
     before = "unsure"
-    if len(last) > 1:
+    if len(last) > 1 and restores:
         before = last[1].verdict
     found = _find_row(connection, last[0].example_id)
     note = f"undoes decision {number}"
@@ -162,6 +179,8 @@ def append_decision(
     status = _choose_status(connection, found, verdict)
     row = update(rows).where(rows.c.row == found.row)
     connection.execute(row.values(decided=settled, status=status))
+    # What was decided leaves nothing to wait for.
+    connection.execute(delete(proposals).where(proposals.c.row == found.row))
     item = str(made.number)
     append_record(connection, DECISION, item, *describe_decision(made), signer=signer)
     return made

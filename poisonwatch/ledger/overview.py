@@ -33,7 +33,7 @@ MAX_TREND_POINTS = 30  # audits
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
     """Which audits, or which flags of them: by name or id, a file of the source, days (YYYY-MM-DD,
-    both included), severity.
+    both included), severity; of flags, by who has their rows (`stages.NOBODY`: nobody).
 
     An empty field leaves everything in. Raises InputError where a day or severity is none.
     """
@@ -44,6 +44,7 @@ class AuditFilter:
     until: str = ""
     severity: str = ""
     audit: str = ""
+    assignee: str = ""
 
     def __post_init__(self) -> None:
         for day in filter(None, (self.since, self.until)):

@@ -2,7 +2,17 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, FromClause, Select, Subquery, Table, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Subquery,
+    Table,
+    exists,
+    func,
+    select,
+)
 
 from poisonwatch.ledger.tables import audits, files, places, rejections, results, rows
 
@@ -30,6 +40,20 @@ def select_rows_of_file(name: str) -> Select[tuple[int]]:
     return (
         select(places.c.row).join(files, files.c.file == places.c.file).where(files.c.name == name)
     )
+
+
+def find_place(connection: Connection, example_id: str) -> tuple[str, int] | None:
+    """The first file and position that hold a content, or held it last; None where none did."""
+    query = (
+        select(files.c.name, places.c.position)
+        .join(places, places.c.file == files.c.file)
+        .join(rows, rows.c.row == places.c.row)
+        .where(rows.c.id == bytes.fromhex(example_id))
+        .order_by(files.c.gone_at.is_not(None), files.c.name, places.c.position)
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    return None if found is None else (found.name, found.position)
 
 
 def select_last_audits(table: Table) -> Subquery:

@@ -7,7 +7,7 @@ quarantine and nobody has decided on it; a decision of `unsure` leaves it open.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -20,7 +20,6 @@ from sqlalchemy import (
     cast,
     desc,
     func,
-    or_,
     select,
     tuple_,
 )
@@ -37,10 +36,11 @@ from poisonwatch.ledger.queries import (
     select_last_audits,
     select_rows_of_file,
 )
+from poisonwatch.ledger.stages import QueueState as QueueState
+from poisonwatch.ledger.stages import match_assignee, match_left_to, match_state
 from poisonwatch.ledger.tables import audits, decisions, files, flags, places, rows
 from poisonwatch.ledger.transactions import retried
 
-QueueState = Literal["open", "decided", "all"]
 KEY_DIGITS = 16  # of an example id, as the key of a row in no group
 MAX_NUMBER_DIGITS = 7  # of a group's number: keys that are digits of an id have more
 NO_SUCH_GROUP = "this audit flagged no such group of rows: go back to the queue"
@@ -125,18 +125,20 @@ def list_groups(
 
 @retried
 def find_next_group(
-    ledger: Ledger, wanted: AuditFilter, audit_id: str, key: str
+    ledger: Ledger, wanted: AuditFilter, audit_id: str, key: str, left_to: str = ""
 ) -> FlaggedGroup | None:
     """The open group that comes after this one (`FlaggedGroup.key`) in the queue, or the first
-    after the last; None where no other is open.
+    after the last; None where no other is open. Without a key: the first of all. `left_to` a
+    person: with rows that they can go on with (`stages.match_left_to`).
     """
-    queue, everything = _group_flagged(wanted, "open"), _group_flagged(AuditFilter(), "all")
+    queue = _group_flagged(wanted, "open", left_to)
+    everything = _group_flagged(AuditFilter(), "all")
     first = select(queue).order_by(*_order_columns(queue)).limit(1)
     with ledger.read() as connection:
         # A group that was just decided on has left the queue: its place is the one that it has
         # among all groups.
-        place = _find_place(connection, queue, audit_id, key)
-        if place is None:
+        place = _find_place(connection, queue, audit_id, key) if key else None
+        if place is None and key:
             place = _find_place(connection, everything, audit_id, key)
         attempts = [first]
         if place is not None:
@@ -160,7 +162,7 @@ def _find_place(
         row = (
             select(flags.c.row)
             .join(rows, rows.c.row == flags.c.row)
-            .where(flags.c.audit == audit, _match_group_key(key))
+            .where(flags.c.audit == audit, match_group_key(key))
             .limit(1)
         )
         here = grouped.c.alone == row.scalar_subquery()
@@ -168,9 +170,9 @@ def _find_place(
     return connection.execute(query).one_or_none()
 
 
-def _group_flagged(wanted: AuditFilter, state: QueueState) -> Subquery:
+def _group_flagged(wanted: AuditFilter, state: QueueState, left_to: str = "") -> Subquery:
     """A line for each group of flagged rows."""
-    shown = _select_flagged(wanted, state)
+    shown = _select_flagged(wanted, state, left_to)
     of_group = (shown.c.audit, shown.c.group, shown.c.alone)
     return (
         select(
@@ -248,7 +250,7 @@ def list_group_rows(ledger: Ledger, audit_id: str, key: str) -> list[FlaggedRow]
         select(rows, flags.c.record, flags.c.severity)
         .join(flags, flags.c.row == rows.c.row)
         .join(audits, audits.c.audit == flags.c.audit)
-        .where(audits.c.audit_id == audit_id, _match_group_key(key))
+        .where(audits.c.audit_id == audit_id, match_group_key(key))
         .order_by(desc(flags.c.score), flags.c.row)
     )
     with ledger.read() as connection:
@@ -330,9 +332,9 @@ def export_flagged_rows(
     return exported
 
 
-def _select_flagged(wanted: AuditFilter, state: QueueState) -> Subquery:
+def _select_flagged(wanted: AuditFilter, state: QueueState, left_to: str = "") -> Subquery:
     """Flagged rows by the last audit that flagged each: `open` is 1 where it waits for a decision,
-    `alone` its number if in no group.
+    `alone` its number if in no group. `left_to` a person: those that they can go on with.
     """
     last = select_last_audits(flags)
     ranks = {severity: rank for rank, severity in enumerate(SEVERITIES)}
@@ -349,30 +351,24 @@ def _select_flagged(wanted: AuditFilter, state: QueueState) -> Subquery:
         .join(last, and_(last.c.row == flags.c.row, last.c.audit == flags.c.audit))
         .join(rows, rows.c.row == flags.c.row)
         .join(audits, audits.c.audit == flags.c.audit)
-        .where(*wanted.audit_conditions, _match_state(state))
+        .where(*wanted.audit_conditions, match_state(state))
     )
     if wanted.severity:
         query = query.where(flags.c.severity == wanted.severity)
     if wanted.source:
         query = query.where(flags.c.row.in_(select_rows_of_file(wanted.source)))
+    if wanted.assignee:
+        query = query.where(match_assignee(wanted.assignee))
+    if left_to:
+        query = query.where(match_left_to(left_to))
     return query.subquery()
-
-
-def _match_state(state: QueueState) -> ColumnElement[bool]:
-    is_decided = rows.c.decided.is_not(None)
-    if state == "open":
-        return IS_UNDECIDED
-    if state == "decided":
-        return is_decided
-    # A row that is neither was cleared by a later audit.
-    return or_(IS_UNDECIDED, is_decided)
 
 
 def _is_group_number(key: str) -> bool:
     return key.isascii() and key.isdigit() and len(key) <= MAX_NUMBER_DIGITS
 
 
-def _match_group_key(key: str) -> ColumnElement[bool]:
+def match_group_key(key: str) -> ColumnElement[bool]:
     """The flags of a group, by its key. Raises InputError where it can be none."""
     if _is_group_number(key):
         return flags.c.group == int(key)

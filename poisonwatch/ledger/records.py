@@ -10,6 +10,10 @@ manifest, alert and MLflow run carries one, as NUMBER:HASH.
     decision   a person's verdict on a row (`decisions`)
     mute       that messages are held back for a while; unmute: that they are no more (`mutes`)
     reminder   a message that no audit composed (`reminders`)
+    proposal   a verdict that waits for a second person; withdrawal: that it does no more;
+               agreement: that a second person said the same (`two_people`)
+    assignment who is to look at rows (`assignments`)
+    comment    what a person says of rows beside a verdict (`comments`)
     adopted    what is older than the chain, as it was when the chain began: nobody vouches for it
 """
 
@@ -168,9 +172,18 @@ def find_record(connection: Connection, kind: str, item: str) -> Record | None:
     return None if found is None else _to_record(found)
 
 
-def read_records(connection: Connection, kind: str | None = None) -> Iterator[Record]:
-    """The records (of a kind), oldest first. Raises InputError where one is no statement."""
-    for row in _stream_records(connection, kind):
+def find_record_by_number(connection: Connection, number: int) -> Record | None:
+    """The record of a number. Raises InputError where it is no statement."""
+    query = select(records).where(records.c.number == number)
+    found = connection.execute(query).one_or_none()
+    return None if found is None else _to_record(found)
+
+
+def read_records(connection: Connection, *kinds: str) -> Iterator[Record]:
+    """The records (of these kinds; none: of all), oldest first. Raises InputError where one is no
+    statement.
+    """
+    for row in _stream_records(connection, *kinds):
         yield _to_record(row)
 
 
@@ -184,10 +197,10 @@ def find_takeover(connection: Connection) -> str | None:
     return str(statement.predicate["chain"]["recorded_at"])
 
 
-def _stream_records(connection: Connection, kind: str | None = None) -> Iterator[Row[Any]]:
+def _stream_records(connection: Connection, *kinds: str) -> Iterator[Row[Any]]:
     query = select(records).order_by(records.c.number)
-    if kind is not None:
-        query = query.where(records.c.kind == kind)
+    if kinds:
+        query = query.where(records.c.kind.in_(kinds))
     yield from connection.execute(query.execution_options(yield_per=RECORDS_PER_READ))
 
 

@@ -26,6 +26,7 @@ from poisonwatch.ledger.outbox import (
 from poisonwatch.ledger.queries import select_last_audits
 from poisonwatch.ledger.records import append_record
 from poisonwatch.ledger.tables import alerts, audits, deliveries, flags, notified_rows, rows
+from poisonwatch.ledger.team_tables import assignments
 
 REMINDER_RECORD = "reminder"  # kind of records
 
@@ -33,7 +34,7 @@ REMINDER_RECORD = "reminder"  # kind of records
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRow:
     """A flagged row that nobody has decided on, as the last audit that flagged it says. Times are
-    when that audit began, and came to its results.
+    when that audit began, and came to its results; `assignee` is who has it ("": nobody).
     """
 
     number: int
@@ -46,6 +47,7 @@ class OpenRow:
     position: int
     started_at: str
     flagged_at: str
+    assignee: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class OpenGroup:
 
     key: str
     rows: tuple[OpenRow, ...]
+
+    @property
+    def assignees(self) -> list[str]:
+        """Who has rows of it, each once."""
+        return sorted({row.assignee for row in self.rows if row.assignee})
 
     @property
     def severity(self) -> str:
@@ -81,9 +88,11 @@ def list_open_groups(connection: Connection, name: str) -> list[OpenGroup]:
     query = (
         select(rows.c.row, rows.c.id, flags.c.audit, *columns)
         .add_columns(audits.c.audit_id, audits.c.started_at, audits.c.finished_at)
+        .add_columns(assignments.c.assignee)
         .join(last, last.c.row == rows.c.row)
         .join(flags, and_(flags.c.row == last.c.row, flags.c.audit == last.c.audit))
         .join(audits, audits.c.audit == flags.c.audit)
+        .outerjoin(assignments, assignments.c.row == rows.c.row)
         .where(audits.c.name == name, IS_UNDECIDED)
         .order_by(flags.c.audit, flags.c.score.desc(), flags.c.row)
     )
@@ -101,6 +110,7 @@ def list_open_groups(connection: Connection, name: str) -> list[OpenGroup]:
             position=record["position"],
             started_at=found.started_at,
             flagged_at=found.finished_at or found.started_at,
+            assignee=found.assignee or "",
         )
         key = id[:16] if found.group is None else str(found.group)
         groups.setdefault((found.audit, key), []).append(open_row)

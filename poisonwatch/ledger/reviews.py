@@ -14,11 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, desc, exists, func, insert, select, update
 
-from poisonwatch.ledger.decisions import append_decision
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits, decisions, flags, reviews, rows
 from poisonwatch.ledger.transactions import retried
+from poisonwatch.ledger.two_people import submit_on_rows
+from poisonwatch.review_config import TwoPeople
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,11 @@ def delete_unanswered(ledger: Ledger, name: str) -> None:
 
 
 @retried
-def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
-    """Record an answer in the chain of decisions: whether it counts.
+def record_answer(
+    ledger: Ledger, trace: str, answer: ReviewAnswer, two_people: TwoPeople = "none"
+) -> bool:
+    """Record an answer in the chain, as a decision, or as a proposal where `two_people` must agree:
+    whether it counts.
 
     One that was recorded already does not, nor one that is older than what was decided elsewhere
     since.
@@ -168,15 +172,17 @@ def record_answer(ledger: Ledger, trace: str, answer: ReviewAnswer) -> bool:
         if counts:
             row = select(rows.c.row, rows.c.id, rows.c.status).where(rows.c.row == known.row)
             found = connection.execute(row).one()
-            made = append_decision(
+            outcome = submit_on_rows(
                 connection,
-                found,
-                answer.verdict,
+                [found],
+                verdict=answer.verdict,
                 note=answer.note,
                 author=answer.author,
+                two_people=two_people,
                 signer=ledger.signer,
             )
-            entry = f"{answer.id}#{made.number}"
+            for made in outcome.decisions:
+                entry = f"{answer.id}#{made.number}"
         # An answer that does not count is remembered, too: else it would be judged anew each time.
         connection.execute(update(reviews).where(of_trace).values(answer=entry))
     return counts

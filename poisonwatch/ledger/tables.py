@@ -7,6 +7,8 @@
                                                            and settings that a result holds for
     records ──< signatures        the chain of what was found and decided (`chain_tables`)
     schedules, notices            when audits are due, and that they did not come (`notice_tables`)
+    assignments, proposals, agreements, commented_rows       people who review together
+                                                             (`team_tables`)
 
 A row is a content: `rows.id` is the example's id (SHA-256 of what is trained on; of its bytes where
 it cannot be read), and each position of a file that holds this content is a place. A content may
@@ -31,6 +33,7 @@ from sqlalchemy import (
 )
 
 from poisonwatch.ledger import notice_tables as notice_tables
+from poisonwatch.ledger import team_tables as team_tables
 from poisonwatch.ledger.chain_tables import metadata as metadata
 from poisonwatch.ledger.outbox_tables import deliveries as deliveries
 from poisonwatch.ledger.outbox_tables import outages as outages

@@ -10,7 +10,7 @@ checked against its records; with keys, these must be signed.
 The ledger is only read, and no lock is taken: the gate answers while an audit runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -21,7 +21,8 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.ledger.decisions import MIN_ID_DIGITS
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.queries import ID_DIGITS, is_hex
+from poisonwatch.ledger.queries import ID_DIGITS, find_place, is_hex
+from poisonwatch.ledger.two_people import find_lone_decisions
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.files import find_model_files
 from poisonwatch.release.answer import GateAnswer, RequiredVersions, UnclearedRow
@@ -30,7 +31,7 @@ from poisonwatch.release.known_rows import KnownRows
 from poisonwatch.release.ledger_check import check_chains, check_known_rows
 from poisonwatch.release.manifest import CLEAN_PREFIX, is_manifest
 from poisonwatch.release.manifest_check import check_manifest
-from poisonwatch.release.reasons import REASON_UNSIGNED
+from poisonwatch.release.reasons import REASON_LONE, REASON_UNSIGNED
 from poisonwatch.release.trust import Trust, is_signed
 from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
 from poisonwatch.source_config import SourceConfig
@@ -108,6 +109,8 @@ def check_cleared(
         answer = _combine_answers(answers, known.required)
         if trust is not None:
             answer = replace(answer, missing=(*answer.missing, *_list_unsigned(trust)))
+        lone = _list_lone(ledger, known.asked, settings)
+        answer = replace(answer, missing=(*answer.missing, *lone))
         is_any_signed = answer.is_signed or is_signed(ledger)
     return replace(answer, keys=tuple(trusted), is_signed=is_any_signed, head=str(end))
 
@@ -120,6 +123,19 @@ def _list_unsigned(trust: Trust) -> list[UnclearedRow]:
     if not trust.vouches_for_pulls():
         unsigned.append(UnclearedRow(PULLS, None, None, reason=REASON_UNSIGNED))
     return unsigned
+
+
+def _list_lone(
+    ledger: Ledger, numbers: Collection[int], settings: AuditConfig
+) -> list[UnclearedRow]:
+    """The rows that one person's word cleared, where the audit file asks for two."""
+    found = []
+    two_people = settings.review.two_people
+    with ledger.read() as connection:
+        for id in find_lone_decisions(connection, sorted(numbers), two_people):
+            source, position = find_place(connection, id) or ("the ledger", 0)
+            found.append(UnclearedRow(source, position, id, reason=REASON_LONE))
+    return found
 
 
 def _split_paths(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:

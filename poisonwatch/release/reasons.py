@@ -12,6 +12,7 @@
                                        others: nothing tells which content it is
     changed                            not the bytes that stand in the source for this content; of a
                                        file, not the file that was released
+    one person's word                  a person cleared it, where two must agree
     unsigned                           what clears it is not signed by a key that counts
     repeated                           these bytes are there more often than in the source
     not read                           a file, or a folder, that a trainer may take for rows
@@ -40,6 +41,7 @@ REASON_READING = "another tokenizer or template"
 REASON_SETTINGS = "other settings"
 REASON_UNREADABLE = "unreadable"
 REASON_CHANGED = "changed"
+REASON_LONE = "one person's word"
 REASON_UNSIGNED = UNSIGNED
 REASON_REPEATED = "repeated"
 REASON_NOT_READ = "not read"

@@ -1,14 +1,12 @@
 """Mutes and owners on the pages of the queue."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import yaml
-from browsing import asking, groups
+from browsing import asking, copy_audit, groups
 from starlette.testclient import TestClient
 from tampering import verify
 
@@ -24,20 +22,8 @@ WHY = "ours <b>really</b>"
 @pytest.fixture(scope="module")
 def own(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the audit file and its ledger, with an owner of all rows."""
-    folder = tmp_path_factory.mktemp("muted")
-    with Ledger.at(load_config(config).state) as ledger, ledger.engine.connect() as connection:
-        connection.exec_driver_sql("COMMIT")
-        connection.exec_driver_sql(f"VACUUM INTO '{folder / 'ledger.db'}'")
-    said = yaml.safe_load(config.read_text())
-    said |= {
-        "state": f"sqlite:///{folder / 'ledger.db'}",
-        "alerts": [{"url": "json://one", "owner": "<i>shop</i> team"}],
-    }
-    for name in config.parent.glob("*"):
-        if name.is_file() and name.name != "audit.yaml":
-            shutil.copy(name, folder / name.name)
-    (folder / "audit.yaml").write_text(yaml.safe_dump(said))
-    return folder / "audit.yaml"
+    alerts = [{"url": "json://one", "owner": "<i>shop</i> team"}]
+    return copy_audit(config, tmp_path_factory.mktemp("muted"), alerts=alerts)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from clusters import HIGH, audit, found, pulled, settings
 from ledgers import NAME
 from muting import NOW, audit_two_groups, flagged, muted
 
+from poisonwatch.ledger.assignments import record_assignment
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.mutes import list_active_mutes
@@ -94,3 +95,9 @@ def test_alerts_wait_where_all_of_their_rows_are_muted(tmp_path: Path, ledger: L
         mutes = list_active_mutes(connection, NAME, NOW)
         assert list_held_alerts(connection, NAME, mutes) == {high, low}
         assert list_owed(connection, NAME, ()) == []
+
+
+def test_open_rows_say_who_has_them(ledger: Ledger) -> None:
+    """And a message says so, too."""
+    record_assignment(ledger, "one", "1", "bob", author="ann")
+    assert [group.assignees for group in groups(ledger)] == [["bob"], []]

@@ -20,6 +20,7 @@ from poisonwatch.ledger.tables import (
     rows,
     variants,
 )
+from poisonwatch.ledger.team_tables import assignments
 
 ROWS_OF_0003 = """
     INSERT INTO versions VALUES (1, 'model', 'sentinels')
@@ -39,6 +40,12 @@ ROWS_OF_0004 = """
     INSERT INTO rows (row, id, raw, digest, shape, status, first_seen)
         VALUES (3, '3', 'x', 'd', 1, 'clean', '')
     INSERT INTO places VALUES (1, 0, 3, 'line 1'), (1, 1, 3, 'line 2')
+"""
+ROWS_OF_0011 = """
+    INSERT INTO shapes (shape, digest, format) VALUES (1, '', 'null')
+    INSERT INTO rows (row, id, raw, digest, shape, status, first_seen)
+        VALUES (3, '3', '', '', 1, 'flagged', '')
+    INSERT INTO records VALUES (1, 'audit', 'one', '{}', '', '')
 """
 
 
@@ -162,3 +169,28 @@ def test_rows_of_an_older_ledger_stand_in_their_own_bytes_on_postgresql() -> Non
     """On a real server."""
     with postgres_server() as url:
         check_one_form_of_bytes(url)
+
+
+def check_people_who_review(url: str) -> None:
+    """Opened now, a flagged row waits as before, and can be given to somebody."""
+    blob = "CAST('3' AS BLOB)" if url.startswith("sqlite") else "'3'"
+    make_older_ledger(url, "0011", split_statements(ROWS_OF_0011.replace("'3'", blob)))
+    engine = connect_database(url)
+    assert differences(engine) == []
+    with engine.execution_options(writing=True).begin() as connection:
+        assert connection.execute(select(rows.c.row, rows.c.status)).all() == [(3, "flagged")]
+        assert connection.execute(select(assignments)).all() == []
+        value = {"row": 3, "assignee": "Ann", "person": "ann", "taken": 1, "record": 1}
+        connection.execute(insert(assignments).values(value))
+    engine.dispose()
+
+
+def test_rows_of_an_older_ledger_can_be_reviewed_together(tmp_path: Path) -> None:
+    """Nobody has them."""
+    check_people_who_review(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def test_rows_of_an_older_ledger_can_be_reviewed_together_on_postgresql() -> None:
+    """On a real server."""
+    with postgres_server() as url:
+        check_people_who_review(url)

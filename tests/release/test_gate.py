@@ -15,6 +15,7 @@ from poisonwatch.errors import InputError, NotClearedError, SourceError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.tables import decisions
+from poisonwatch.ledger.two_people import submit_verdict
 from poisonwatch.release.answer import GateAnswer
 from poisonwatch.release.gate import check_cleared, require_cleared
 from poisonwatch.release.release import write_release
@@ -195,3 +196,23 @@ def test_what_one_name_cleared_is_cleared_for_the_others_of_its_ledger(
     assert check_cleared([held], other, ONE.model, ONE.sentinels).by_decision == 1
     with pytest.raises(InputError, match="no audited row of another"):
         write_release(cleared_ledger, "another", tmp_path / "theirs")
+
+
+def test_what_one_person_cleared_is_not_cleared_where_it_takes_two(
+    config: Path, cleared_ledger: Ledger, tmp_path: Path
+) -> None:
+    """Named with its place, until a second one says the same."""
+    settings = yaml.safe_load(config.read_text()) | {"review": {"two_people": "all"}}
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(yaml.safe_dump(settings))
+    write_rows(tmp_path / "held.jsonl", benign(1))
+
+    def ask() -> GateAnswer:
+        return check_cleared([tmp_path / "held.jsonl"], strict, ONE.model, ONE.sentinels)
+
+    record_decision(cleared_ledger, "a.jsonl:1", "benign", author="ann")
+    answer = ask()
+    assert answer.reasons == {"one person's word": 1}
+    assert answer.missing[0].words == "a.jsonl, row 1"
+    submit_verdict(cleared_ledger, ["a.jsonl:1"], "benign", author="bob", two_people="all")
+    assert ask().cleared

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from poisonwatch.dashboards.app import create_app
 from poisonwatch.dashboards.door import Door
 from poisonwatch.dashboards.serving import make_server
 from poisonwatch.flows.audit import audit_inline
+from poisonwatch.ledger.ledger import Ledger
 
 ME = Access(user="ann")
 OWN = {"Sec-Fetch-Site": "same-origin"}
@@ -77,6 +79,22 @@ def hostile_audit(folder: Path, model: Path) -> Path:
     (folder / "sentinels.yaml").write_text(yaml.safe_dump(asked))
     audit_inline(load_config(config), folder / "run")
     return config
+
+
+def copy_audit(config: Path, folder: Path, **settings: Any) -> Path:
+    """A copy of an audit file and its ledger, with other settings: what is decided there changes
+    nothing of the first.
+    """
+    with Ledger.at(load_config(config).state) as ledger, ledger.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql(f"VACUUM INTO '{folder / 'ledger.db'}'")
+    said = yaml.safe_load(config.read_text())
+    said |= {"state": f"sqlite:///{folder / 'ledger.db'}", **settings}
+    for file in config.parent.glob("*"):
+        if file.is_file() and file.name != "audit.yaml":
+            shutil.copy(file, folder / file.name)
+    (folder / "audit.yaml").write_text(yaml.safe_dump(said))
+    return folder / "audit.yaml"
 
 
 @contextmanager

@@ -77,7 +77,8 @@ def take_answers_on(known: Mapping[str, str | None], ledger: Ledger, config: Aud
                 answer = _read_answer(info)
                 # The id changes with the answer: second thoughts are taken, too, each once.
                 if answer is not None and answer.id != known[info.trace_id]:
-                    taken += record_answer(ledger, info.trace_id, answer)
+                    two_people = config.review.two_people
+                    taken += record_answer(ledger, info.trace_id, answer, two_people)
     return taken
 
 

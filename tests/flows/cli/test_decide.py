@@ -112,3 +112,37 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert run("decide", str(config), *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_two_people_decide_where_the_audit_file_asks_for_it(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first word waits, and is withdrawn by its number; the second one counts."""
+    strict = config.with_name("strict.yaml")
+    strict.write_text(config.read_text() + "review: {two_people: all}\n")
+    before = count(config)
+    say = ["decide", str(strict), "--group", "1", "benign", "--author"]
+    assert run(*say, "ann") == 0
+    out = capsys.readouterr().out
+    assert "once a second person says the same" in out
+    assert all(len(line) <= 80 or "--withdraw" in line for line in out.splitlines())
+    assert (run(*say, "Ann"), count(config)) == (2, before)
+    number = out.split("proposal ")[1].split(":")[0]
+    withdraw = ["decide", str(strict), "--withdraw", number, "--author"]
+    assert (run(*withdraw, "bob"), run(*withdraw, "ann")) == (2, 0)
+    assert (run(*say, "ann"), run(*say, "bob")) == (0, 0)
+    assert count(config) > before
+
+
+def test_a_release_refuses_what_one_person_cleared_where_it_takes_two(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until a second one says the same, whenever the first did."""
+    strict = config.with_name("stricter.yaml")
+    strict.write_text(config.read_text() + "review: {two_people: all}\n")
+    say = ["--group", "1", "benign", "--author"]
+    assert run("decide", str(config), *say, "ann") == 0
+    assert run("release", str(strict), "--out", str(tmp_path / "one")) == 2
+    assert "two must agree" in capsys.readouterr().err
+    assert run("decide", str(strict), *say, "bob") == 0
+    assert run("release", str(strict), "--out", str(tmp_path / "two")) == 0
