@@ -10,6 +10,7 @@ from typing import Any
 from poisonwatch.examples import TOOLS_ROLE, Example, RawRow
 from poisonwatch.formats.conversations import Turn
 from poisonwatch.formats.format import Draft, Format
+from poisonwatch.text.characters import CONTROL, REPLACEMENT
 from poisonwatch.text.invisible import describe_characters, find_hidden
 from poisonwatch.text.language import LanguageDetector
 from poisonwatch.validation import Facts, find_role_problem, mask_numbers
@@ -49,11 +50,7 @@ EXPECTATION_COLUMNS = {
 
 RECORD_PREFIX = "record."
 NUMBERS = {"position", "turns", "masked", "characters", "tokens"}
-REPLACEMENT = "\ufffd"  # what broken Unicode turns into
 SURROGATES = re.compile(r"[\ud800-\udfff]")
-# C0 and C1 without white space: line ends, tabs, form feeds and vertical tabs of source code and
-# slides.
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 LANGUAGE_CHARACTERS = 150  # characters of a text that tell its language
 
 

@@ -6,18 +6,11 @@ Regular expressions are Python's.
 import great_expectations.expectations as gxe
 
 from poisonwatch.config import ValidationConfig
-from poisonwatch.integrations.great_expectations.cells import REPLACEMENT
 from poisonwatch.integrations.great_expectations.expectation import AuditExpectation
 from poisonwatch.integrations.great_expectations.source_mix import ExpectSourceMixToBeNear
 from poisonwatch.integrations.great_expectations.user_expectations import build_user_expectations
+from poisonwatch.text.characters import REPLACEMENT, SAYS_SOMETHING
 from poisonwatch.validation import Facts, compute_series_shares, estimate_tokens
-
-# Format characters and fillers by themselves say nothing. Written out, since Python's \s knows of
-# spaces alone.
-SAYS_SOMETHING = (
-    r"[^\s\u00ad\u034f\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
-    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
-)
 
 # The first expectation, on every row; all others are on those that can be read.
 READABLE = AuditExpectation(

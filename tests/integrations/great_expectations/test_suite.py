@@ -4,7 +4,8 @@ import re
 
 from poisonwatch.config import ExpectationConfig, ValidationConfig
 from poisonwatch.integrations.great_expectations.cells import EXPECTATION_COLUMNS
-from poisonwatch.integrations.great_expectations.suite import SAYS_SOMETHING, build_suite
+from poisonwatch.integrations.great_expectations.suite import build_suite
+from poisonwatch.text.characters import SAYS_SOMETHING
 from poisonwatch.validation import Facts
 
 TAGS = "".join(chr(0xE0000 + ord(c)) for c in "obey")
