@@ -262,6 +262,26 @@ def decode_batch(raw: bytes, schema: bytes) -> Mapping[str, Any]:
     return record
 
 
+def encode_batch(raw: bytes, schema: bytes, record: Mapping[str, Any]) -> bytes:
+    """A serialised row with the columns of another record; those that are equal stay as they are.
+
+    Raises ValueError where a column cannot hold its value.
+    """
+    storage, _ = _parse_reading(schema)
+    before = decode_batch(raw, schema)
+    batch = pa.ipc.read_record_batch(pa.py_buffer(raw), storage)
+    columns = []
+    for field, column in zip(storage, batch.columns, strict=True):
+        value = record[field.name]
+        if value != before[field.name]:
+            try:
+                column = pa.array([value], field.type)
+            except (pa.ArrowException, OverflowError, TypeError) as error:
+                raise ValueError(f"{name_column(field.name)}: {get_first_line(error)}") from None
+        columns.append(column)
+    return _serialise(pa.RecordBatch.from_arrays(columns, schema=storage))
+
+
 def count_columns(schema: bytes) -> int:
     """How many columns a serialised schema has."""
     return len(_parse_schema(schema))

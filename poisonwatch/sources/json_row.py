@@ -303,3 +303,16 @@ def dump_compact(record: Any, default: Callable[[Any], Any] | None = None) -> by
         return text.encode()
     except UnicodeEncodeError:
         return json.dumps(record, separators=(",", ":"), default=default).encode()
+
+
+def dump_alike(record: Mapping[str, Any], raw: bytes) -> bytes:
+    """A record as JSON that is spelt as another row's bytes are, where these are spelt as Python
+    writes JSON; else as compact JSON.
+    """
+    before = parse_record(raw)
+    for separators in (None, (",", ":")):
+        for is_ascii in (False, True):
+            spell = json.JSONEncoder(ensure_ascii=is_ascii, separators=separators)
+            if spell.encode(before).encode("utf-8", "surrogatepass") == raw:
+                return spell.encode(record).encode("utf-8", "surrogatepass")
+    return dump_compact(record)

@@ -16,7 +16,7 @@ from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.ahead import fetch_ahead
 from poisonwatch.sources.base import OpenedSource, SourceFile
 from poisonwatch.sources.files import open_files
-from poisonwatch.sources.json_row import parse_record
+from poisonwatch.sources.json_row import dump_alike, parse_record
 
 PROBE_ROWS = 50  # of a unit, by which its format is told
 
@@ -62,6 +62,22 @@ def decode_row(raw: bytes, schema: bytes | None) -> Mapping[str, Any]:
     if not raw.startswith(BATCH_MAGIC):
         raise ValueError(describe_csv_problem(raw, count_columns(schema)))
     return decode_batch(raw, schema)
+
+
+def encode_row(raw: bytes, schema: bytes | None, record: Mapping[str, Any]) -> bytes:
+    """The bytes of a row whose record became another: of `raw`, only what changed is written anew.
+
+    Raises ValueError where a row of this kind cannot hold it.
+    """
+    if schema is None:
+        encoded = dump_alike(record, raw)
+    else:
+        from poisonwatch.sources.arrow import encode_batch
+
+        encoded = encode_batch(raw, schema, record)
+    if decode_row(encoded, schema) != record:
+        raise ValueError("its kind of file cannot hold what it is changed to")
+    return encoded
 
 
 class SourceRows:
