@@ -10,6 +10,7 @@ from typing import Any
 
 import poisonwatch
 from poisonwatch.exports.flagged import list_facts, show_reasons, show_texts
+from poisonwatch.ledger.row_states import REPAIRS
 
 QUESTION = "verdict"
 AGENT = f"poisonwatch {poisonwatch.__version__}"
@@ -53,4 +54,8 @@ def make_label_studio_tasks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 
 def _choose_verdict(row: Mapping[str, Any]) -> str:
-    return str(row.get("decided") or GUESS)
+    decided = row.get("decided")
+    # Whoever repairs a row says that it is poison as it stands.
+    if not decided or decided in REPAIRS:
+        return GUESS
+    return str(decided)

@@ -19,6 +19,7 @@ from poisonwatch.ledger.ledger import (
     find_covering_versions,
 )
 from poisonwatch.ledger.queries import is_refused_since
+from poisonwatch.ledger.row_states import REPAIRED
 from poisonwatch.ledger.stored_rows import (
     BatchPlaces,
     RowQuery,
@@ -172,9 +173,9 @@ def load_trusted(ledger: Ledger, name: str) -> list[Example]:
 @retried
 def find_suspected_ids(ledger: Ledger) -> set[str]:
     """Example ids of the rows that are flagged and that nobody called benign, and of those that
-    people called poison.
+    people called poison, or repaired.
     """
-    return _find_ids(ledger, rows.c.status.in_(("flagged", "poison")))
+    return _find_ids(ledger, rows.c.status.in_(("flagged", "poison", REPAIRED)))
 
 
 @retried

@@ -2,6 +2,9 @@
 
     hash_n = SHA-256(number, example, verdict, note, author, time, hash_{n-1}),  hash_0 = 64 zeros
 
+where a verdict by which the row is changed (`repairs`) has two fields more: the id of the changed
+row, and the answer that it was given.
+
 A decision is never changed or removed; another one on the same row takes its place. `verify_chain`
 finds where the chain was tampered with: a changed decision has another hash, a removed one leaves a
 gap, and of the last ones the number and hash are in every manifest. Each decision is a record of
@@ -18,10 +21,11 @@ from sqlalchemy import Connection, Row, delete, desc, exists, insert, select, up
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError
+from poisonwatch.ledger.answers import check_answer
 from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix, select_rows_of_file
 from poisonwatch.ledger.records import CHAIN_START, DECISION, append_record, lock_chain
-from poisonwatch.ledger.row_states import find_audited_status
+from poisonwatch.ledger.row_states import EDIT, REPAIRED, REPAIRS, find_audited_status
 from poisonwatch.ledger.tables import decisions, flags, places, rejections, rows
 from poisonwatch.ledger.team_tables import proposals
 from poisonwatch.ledger.transactions import retried
@@ -30,11 +34,14 @@ from poisonwatch.text.display import excerpt
 Verdict = Literal["poison", "benign", "unsure"]
 VERDICTS = get_args(Verdict)
 MIN_ID_DIGITS = 8  # of an example id
+ROWS_PER_READ = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict on the row with `example_id`, as it is in the chain."""
+    """A verdict on the row with `example_id`, as it is in the chain. One of REPAIRS has the id of
+    what the row becomes, and an edit the `answer` that makes it so.
+    """
 
     number: int
     example_id: str
@@ -44,10 +51,16 @@ class Decision:
     decided_at: str
     previous: str
     hash: str
+    repaired_id: str | None = None
+    answer: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; what only a changed row has, only where it is."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     def compute_hash(self) -> str:
         """The hash that these fields should have."""
-        fields = asdict(self)
+        fields = self.record()
         del fields["hash"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -68,21 +81,32 @@ def record_decisions(
     note: str = "",
     author: str = "",
     unflagged: bool = True,
+    answer: str | None = None,
 ) -> list[Decision]:
     """Append one verdict on each of several rows, on all or on none: a row is named by the first
     digits of its example id (at least 8) or as FILE:LINE, which counts from 1. With `unflagged`
     False, only rows that were flagged or rejected are decided on.
 
     A benign row is released next time and joins the trusted rows; a poisonous one stays in
-    quarantine for good; unsure takes back what was decided before. Raises InputError where the
-    verdict is none, or a row is not there, more than one, or was never flagged, and what the
-    ledger's signer raises: then nothing is decided.
+    quarantine for good; unsure takes back what was decided before. Two verdicts change the row in
+    every release: flip has the answers of a preference pair change places, and edit gives it
+    another `answer`.
+
+    Raises InputError where the verdict is none, or a row is not there, more than one, was never
+    flagged, or cannot be changed so, and what the ledger's signer raises: then nothing is decided.
     """
     made = []
     with ledger.write() as connection:
         for row in find_rows(connection, names, unflagged):
-            signer = ledger.signer
-            decision = append_decision(connection, row, verdict, note, author=author, signer=signer)
+            decision = append_decision(
+                connection,
+                row,
+                verdict,
+                note,
+                author=author,
+                signer=ledger.signer,
+                answer=answer,
+            )
             made.append(decision)
     return made
 
@@ -128,7 +152,7 @@ def _revert_decision(
 ) -> Decision:
     row = select(decisions.c.row).where(decisions.c.number == number).scalar_subquery()
     of_row = (
-        select(decisions.c.number, decisions.c.verdict, decisions.c.example_id)
+        select(decisions.c.number, decisions.c.verdict, decisions.c.example_id, decisions.c.answer)
         .where(decisions.c.row == row)
         .order_by(desc(decisions.c.number))
         .limit(2)
@@ -138,12 +162,14 @@ def _revert_decision(
         raise InputError(
             f"decision {number} cannot be undone: it is not the last one on its row; decide anew"
         )
-    before = "unsure"
+    before, answer = "unsure", None
     if len(last) > 1 and restores:
-        before = last[1].verdict
+        before, answer = last[1].verdict, last[1].answer
     found = _find_row(connection, last[0].example_id)
     note = f"undoes decision {number}"
-    return append_decision(connection, found, before, note, author=author, signer=signer)
+    return append_decision(
+        connection, found, before, note, author=author, signer=signer, answer=answer
+    )
 
 
 def append_decision(
@@ -153,12 +179,14 @@ def append_decision(
     note: str,
     author: str,
     signer: Signer | None,
+    answer: str | None = None,
 ) -> Decision:
     """`record_decision` within a transaction, on a row (row, id, status) that was found."""
-    if verdict not in VERDICTS:
+    if verdict not in (*VERDICTS, *REPAIRS):
         raise InputError(
-            f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join(VERDICTS)}"
+            f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join((*VERDICTS, *REPAIRS))}"
         )
+    repaired_id = _compute_repaired_id(connection, found.row, verdict, answer)
     lock_chain(connection)
     end = select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)
     last = connection.execute(end).one_or_none()
@@ -171,9 +199,12 @@ def append_decision(
         decided_at=now(),
         previous=last.hash if last else CHAIN_START,
         hash="",
+        repaired_id=repaired_id,
+        answer=answer,
     )
     made = replace(unsigned, hash=unsigned.compute_hash())
-    connection.execute(insert(decisions).values(row=found.row, **asdict(made)))
+    values = {**asdict(made), "repaired_id": repaired_id and bytes.fromhex(repaired_id)}
+    connection.execute(insert(decisions).values(row=found.row, **values))
     # Unsure settles nothing: the row is again what the last audit said of it.
     settled = None if verdict == "unsure" else verdict
     status = _choose_status(connection, found, verdict)
@@ -188,7 +219,23 @@ def append_decision(
 
 def describe_decision(decision: Decision) -> tuple[dict[str, str], dict[str, Any]]:
     """What the record of a decision is on, and says."""
-    return {f"decision {decision.number}": decision.hash}, asdict(decision)
+    return {f"decision {decision.number}": decision.hash}, decision.record()
+
+
+def _compute_repaired_id(
+    connection: Connection, row: int, verdict: str, answer: str | None
+) -> str | None:
+    """The id of what a row becomes; None where the verdict changes none. Raises InputError."""
+    if (verdict == EDIT) != (answer is not None):
+        raise InputError("an answer goes with the verdict edit, and edit with an answer")
+    if verdict not in REPAIRS:
+        return None
+    # It reads formats and sources, which no other verdict needs.
+    from poisonwatch.ledger.repairs import Repair, compute_repaired_id
+
+    if answer is not None:
+        check_answer(answer)
+    return compute_repaired_id(connection, row, Repair(verdict, answer))
 
 
 def _choose_status(connection: Connection, found: Row[tuple[int, bytes, str]], verdict: str) -> str:
@@ -198,6 +245,8 @@ def _choose_status(connection: Connection, found: Row[tuple[int, bytes, str]], v
         status = find_audited_status(connection, found.row)
     elif verdict == "benign":
         status = "clean"
+    elif verdict in REPAIRS:
+        status = REPAIRED
     # What was released is so, whoever says once more that it is clean.
     if status == "clean" and found.status == "released":
         return "released"
@@ -247,8 +296,12 @@ def read_decisions(ledger: Ledger) -> Iterator[Decision]:
 def read_decisions_in(connection: Connection) -> Iterator[Decision]:
     """Every decision in a state of the ledger, oldest first."""
     columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
-    for row in connection.execute(select(*columns).order_by(decisions.c.number)):
-        yield Decision(**row._mapping)
+    query = select(*columns).order_by(decisions.c.number)
+    for row in connection.execute(query.execution_options(yield_per=ROWS_PER_READ)):
+        fields = dict(row._mapping)
+        if isinstance(row.repaired_id, bytes):
+            fields["repaired_id"] = row.repaired_id.hex()
+        yield Decision(**fields)
 
 
 @retried

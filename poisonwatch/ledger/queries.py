@@ -35,6 +35,12 @@ def match_id_prefix(digits: str) -> ColumnElement[bool]:
     return rows.c.id.between(low, high)
 
 
+def find_row_number(connection: Connection, id: str) -> int | None:
+    """The number of the row with this example id; None where there is none."""
+    query = select(rows.c.row).where(rows.c.id == bytes.fromhex(id))
+    return connection.execute(query).scalar_one_or_none()
+
+
 def select_rows_of_file(name: str) -> Select[tuple[int]]:
     """The rows (numbers) that a source's file holds or held."""
     return (

@@ -78,13 +78,16 @@ class FlaggedGroup:
 
 @dataclass(frozen=True, slots=True)
 class LastDecision:
-    """The last decision on a row: its number in the chain, what, why, by whom, when."""
+    """The last decision on a row: its number in the chain, what, why, by whom, when; and what an
+    edit has the row say.
+    """
 
     number: int
     verdict: str
     note: str
     author: str
     decided_at: str
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +306,7 @@ def _find_last_decisions(connection: Connection, numbers: Sequence[int]) -> dict
                 note=decision.note,
                 author=decision.author,
                 decided_at=decision.decided_at,
+                answer=decision.answer,
             )
     return last
 

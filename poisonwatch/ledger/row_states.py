@@ -1,7 +1,8 @@
 """What a row is, by what audits found and people decided: `rows.status` and `rows.decided` are kept
 beside it, to be asked quickly, and must be the same.
 
-    the last decision    poison -> poison; benign -> clean; unsure, or none -> what audits say
+    the last decision    poison -> poison; benign -> clean; flip, edit -> repaired;
+                         unsure, or none -> what audits say
     the last audit       passed it -> clean or flagged; refused it -> rejected; none -> pending
 
 A clean row that was released is kept as "released".
@@ -16,6 +17,9 @@ from sqlalchemy import Connection, Select, func, select
 from poisonwatch.ledger.tables import decisions, rejections, results, rows
 
 ROWS_PER_READ = 5000
+FLIP, EDIT = "flip", "edit"
+REPAIRS = (FLIP, EDIT)  # verdicts by which a release has the row changed (`repairs`)
+REPAIRED = "repaired"  # what such a row is
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ def derive_state(
         return "poison", "poison"
     if verdict == "benign":
         return "clean", "benign"
+    if verdict in REPAIRS:
+        return REPAIRED, verdict
     # A row that an audit passed may be rejected by a later one, under another model.
     if refused is not None and refused > (passed or 0):
         return "rejected", None

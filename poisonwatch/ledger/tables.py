@@ -85,9 +85,9 @@ rows = Table(
     Column("shape", ForeignKey("shapes.shape"), nullable=False),
     # why it cannot be read
     Column("problem", Text),
-    # pending, rejected, clean, flagged, released, poison
+    # pending, rejected, clean, flagged, released, poison, repaired
     Column("status", String(10), nullable=False),
-    # the last verdict of a person that settles it: poison or benign
+    # the last verdict of a person that settles it: poison, benign, flip or edit
     Column("decided", String(10)),
     Column("first_seen", String(32), nullable=False),
     # the content that stood here before it was edited
@@ -220,7 +220,12 @@ decisions = Table(
     Column("decided_at", String(32), nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    # of what the row becomes, where the verdict changes it (`repairs`)
+    Column("repaired_id", LargeBinary(32)),
+    # what an edit has it say
+    Column("answer", Text),
     Index("decisions_by_row", "row"),
+    Index("decisions_by_repaired_id", "repaired_id"),
 )
 
 # messages about flagged rows

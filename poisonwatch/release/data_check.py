@@ -73,7 +73,7 @@ def check_data(known: KnownRows, source: SourceConfig, seen: set[str] | None = N
                     missing.append(
                         UnclearedRow(row.source, row.position, row.id, reason, row.problem)
                     )
-                elif content and content.decided == "benign":
+                elif content and content.is_cleared_by_person:
                     decided += 1
     return GateAnswer(
         rows=number,
@@ -106,7 +106,7 @@ def _explain_one(known: KnownRows, row: HeldRow, content: KnownRow | None) -> st
     found = content.find_bytes(row.key)
     if found is None:
         return REASON_CHANGED
-    if known.is_surplus(found):
+    if known.is_surplus(content, found):
         return REASON_REPEATED
     return None if known.is_vouched_for(content) else REASON_UNSIGNED
 

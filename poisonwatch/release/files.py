@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Executable, select
+from sqlalchemy import Connection, Executable, Row, select
 
 from poisonwatch import __version__
 from poisonwatch.atomic import write_jsonl
@@ -23,6 +23,8 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.audit_records import read_decisions_head
 from poisonwatch.ledger.ledger import now
 from poisonwatch.ledger.records import read_head
+from poisonwatch.ledger.repairs import Repair, RowShape, repair_bytes
+from poisonwatch.ledger.shapes import parse_format
 from poisonwatch.ledger.tables import shapes
 from poisonwatch.release.manifest import MANIFEST_VERSION, hash_file
 from poisonwatch.release.selection import (
@@ -55,12 +57,12 @@ class ReleaseFolders:
 @dataclass(frozen=True, slots=True)
 class WrittenRelease:
     """What was written: the counts, the manifest's SHA-256, and the rows of the ledger that are in
-    it, by their numbers.
+    it, by their numbers; of repaired ones the number of the decision, else None.
     """
 
     counts: ReleaseCounts
     manifest_digest: str
-    rows: frozenset[int]
+    rows: Mapping[int, int | None]
 
 
 def write_files(
@@ -100,21 +102,22 @@ def write_files(
     write_jsonl(folders.held / REJECTED_NAME, read_rejected(connection, name))
     account = {"manifest": digest, "name": name, "created": header["created"]}
     (folders.held / RELEASE_NAME).write_text(json.dumps(account) + "\n", encoding="ascii")
-    return WrittenRelease(counts, digest, frozenset(row_numbers))
+    return WrittenRelease(counts, digest, row_numbers)
 
 
 def _write_clean(
     connection: Connection, released: Executable, folder: Path, header: dict[str, Any]
-) -> set[int]:
+) -> dict[int, int | None]:
     """The clean split by format and schema, and the manifest beside it, a row a line; returns the
-    numbers of the rows. The `header` gets what is known at the end.
+    numbers of the rows, with those of the decisions that repair them. The `header` gets what is
+    known at the end.
     """
     kinds: dict[int, RowKind] = {}
     for shape in connection.execute(select(shapes)):
         kinds[shape.shape] = shape.format, shape.schema
     # None where a person decided on a row that no audit took.
     audit_ids: set[str | None] = set()
-    numbers: set[int] = set()
+    repairs: dict[int, int | None] = {}
     # The header needs what is known at the end, and the rows may be too many for the memory: their
     # lines wait in a file of their own.
     lines_path = folder / "rows.part"
@@ -122,12 +125,15 @@ def _write_clean(
     with RowFiles(folder) as split, lines_path.open("w", encoding="ascii") as lines:
         for row in connection.execute(released):
             _check_bytes(row.raw, row.digest, f"{row.name}:{row.position}")
+            raw, facts = row.raw, _describe_content(row)
+            if row.number is not None:
+                raw = _repair_row(row, kinds[row.shape])
+                facts = _describe_repair(row, raw)
             entry = {
-                "id": bytes(row.id).hex(),
-                "sha256": bytes(row.digest).hex(),
+                **facts,
                 "source": row.name,
                 "position": row.position,
-                "file": split.add(kinds[row.shape], row.raw),
+                "file": split.add(kinds[row.shape], raw),
                 "audit_id": row.audit_id,
                 "decided": row.decided,
             }
@@ -136,7 +142,7 @@ def _write_clean(
             lines.write(json.dumps(entry))
             is_first = False
             audit_ids.add(row.audit_id)
-            numbers.add(row.row)
+            repairs[row.row] = row.number
     header["audits"] = describe_audits(connection, audit_ids - {None})
     header["files"] = _list_files(folder, split.row_counts)
     # One JSON object, with a row a line: people and line tools can read it, too.
@@ -148,7 +154,40 @@ def _write_clean(
         shutil.copyfileobj(lines, manifest)
         manifest.write("\n]}\n")
     lines_path.unlink()
-    return numbers
+    return repairs
+
+
+def _describe_content(row: Row[Any]) -> dict[str, Any]:
+    """Which content and bytes a line of the manifest is on."""
+    return {"id": bytes(row.id).hex(), "sha256": bytes(row.digest).hex()}
+
+
+def _describe_repair(row: Row[Any], raw: bytes) -> dict[str, Any]:
+    """The same of a repaired row, and what it was before, by whose decision."""
+    return {
+        "id": bytes(row.repaired_id).hex(),
+        "sha256": hashlib.sha256(raw).hexdigest(),
+        "original": _describe_content(row),
+        "decision": row.number,
+        "author": row.author,
+    }
+
+
+def _repair_row(row: Row[Any], kind: RowKind) -> bytes:
+    """The bytes that a released place has instead of its own. Raises InputError where they are not
+    those of the content that was decided on.
+    """
+    shape = RowShape(parse_format(kind[0]), kind[1])
+    place = excerpt(f"{row.name}:{row.position + 1}", MAX_PLACE_CHARS)
+    try:
+        changed = repair_bytes(row.raw, shape, Repair(row.verdict, row.answer))
+    except InputError as error:
+        raise InputError(f"{place}: {error}; decide on it anew") from None
+    if changed.example.id != bytes(row.repaired_id).hex():
+        raise InputError(
+            f"{place} becomes another row than decision {row.number} says: decide on it anew"
+        )
+    return changed.raw
 
 
 def _check_bytes(raw: bytes, digest: bytes, place: str) -> None:

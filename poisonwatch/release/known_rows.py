@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, exists, func, select, true
+from sqlalchemy import ColumnElement, Row, Select, exists, func, select
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
@@ -29,11 +29,20 @@ from poisonwatch.ledger.tables import (
     variants,
 )
 from poisonwatch.release.answer import RequiredVersions
+from poisonwatch.release.repaired_rows import (
+    RepairedBytes,
+    RepairedContent,
+    find_repaired,
+    read_repaired,
+)
+from poisonwatch.release.standing_bytes import (
+    NOWHERE,
+    PLACED,
+    check_own_places,
+    select_variants,
+)
 from poisonwatch.release.trust import Trust
 from poisonwatch.release.versions import FoundVersions, find_versions
-
-# Where bytes stand.
-NOWHERE, PLACED, STOOD_LAST = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,8 @@ class KnownRow:
     there was none. `read_otherwise`: there was one that differs from it in how rows were read;
     `set_otherwise`: in its settings.
     `decision` is the last one on it, if any, and `last_audit` the last that passed it, of whatever
-    version.
+    version. One that `is_made_by_repair` is what a person made of the ledger's `row`, and no row of
+    it itself.
     """
 
     row: int
@@ -83,6 +93,12 @@ class KnownRow:
     decision: int | None = None
     last_audit: int | None = None
     versions: dict[bytes, list[KnownBytes]] = field(default_factory=dict)
+    is_made_by_repair: bool = False
+
+    @property
+    def is_cleared_by_person(self) -> bool:
+        """Whether a person's word clears it, above what audits say."""
+        return self.decided == "benign" or self.is_made_by_repair
 
     def add(self, known: KnownBytes) -> None:
         """Add bytes of this content."""
@@ -94,6 +110,11 @@ class KnownRow:
             if known.stands:
                 return known
         return None
+
+    def list_equal(self, known: KnownBytes) -> list[KnownBytes]:
+        """All its bytes that count and are these."""
+        equal = self.versions.get(known.digest, [])
+        return [each for each in equal if each.stands and each.key == known.key]
 
     def find_bytes(self, key: BytesKey) -> KnownBytes | None:
         """The same, read by the same columns."""
@@ -152,17 +173,27 @@ class KnownRows:
                 known.add(self._make_bytes(row, None))
                 found[bytes(row.id).hex()] = by_number[row.row] = known
                 self.asked.add(row.row)
-            for variant in connection.execute(_select_variants(digests)):
+            with_digests = select_variants().where(variants.c.digest.in_(set(digests)))
+            for variant in connection.execute(with_digests):
                 # Other contents, read by other settings, may have the same bytes.
                 content = by_number.get(variant.row)
                 if content is not None:
                     content.add(self._make_bytes(variant, variant.variant))
+            for repaired in find_repaired(connection, ids):
+                self.asked.add(repaired.row)
+                content = found.setdefault(repaired.id, _make_repaired_row(repaired))
+                for changed in read_repaired(connection, repaired):
+                    content.add(self._make_repaired_bytes(repaired.row, changed))
         return found
 
     def _make_bytes(self, row: Row[Any], variant: int | None) -> KnownBytes:
         stands, is_placed = row.stands != NOWHERE, row.stands == PLACED
         schema = self._get_schema(row.shape)
         return KnownBytes(row.row, variant, bytes(row.digest), schema, stands, is_placed)
+
+    def _make_repaired_bytes(self, row: int, changed: RepairedBytes) -> KnownBytes:
+        schema, is_placed = self._get_schema(changed.shape), changed.stands == PLACED
+        return KnownBytes(row, changed.variant, changed.digest, schema, True, is_placed)
 
     def _get_schema(self, shape: int) -> bytes | None:
         # An audit that runs beside this may add shapes at any time.
@@ -181,21 +212,22 @@ class KnownRows:
         # Whoever has the last word on a row may take back what was said before, unsure or not.
         if row.decision is not None and not self.trust.vouches_for_decision(row.decision):
             return False
-        if row.decided == "benign":
+        if row.is_cleared_by_person:
             return row.decision is not None
         audits = row.audit, row.last_audit
         return all(audit is not None and self.trust.vouches_for_audit(audit) for audit in audits)
 
-    def is_surplus(self, met: KnownBytes) -> bool:
-        """Count a row with these bytes: whether that is once more than they stand in any audit's
-        source.
+    def is_surplus(self, content: KnownRow, met: KnownBytes) -> bool:
+        """Count a row with these bytes of a content: whether that is once more than they stand in
+        any audit's source.
         """
         self._met[met.number] += 1
         # Bytes that were cleared may be there once, wherever they stand now.
         if self._met[met.number] == 1:
             return False
         if met.number not in self._allowed:
-            self._allowed[met.number] = self._count_places(met)
+            # A pair that was flipped may have the bytes of another that is there as it is.
+            self._allowed[met.number] = sum(map(self._count_places, content.list_equal(met)))
         return self._met[met.number] > self._allowed[met.number]
 
     def _count_places(self, known: KnownBytes) -> int:
@@ -216,6 +248,18 @@ class KnownRows:
             for gone, count in connection.execute(query):
                 most[bool(gone)] = max(most[bool(gone)], count)
         return most[False] or most[True]
+
+
+def _make_repaired_row(repaired: RepairedContent) -> KnownRow:
+    """A content that the ledger has as what a person made of one of its rows."""
+    return KnownRow(
+        row=repaired.row,
+        status=repaired.status,
+        decided=repaired.repair.verdict,
+        flagged=None,
+        decision=repaired.decision,
+        is_made_by_repair=True,
+    )
 
 
 def _check_shape(shape: Row[Any]) -> None:
@@ -242,8 +286,7 @@ def _select_rows(ids: Collection[str], versions: FoundVersions) -> Select[Any]:
     # Of several that count, as they differ in settings alone, the last has the word.
     audited = (results.c.row == rows.c.row) & is_last_result(results, versions.met)
     wanted = rows.c.id.in_([bytes.fromhex(id) for id in set(ids)])
-    stood_last = rows.c.last_variant.is_(None)
-    stands = _check_places(rows.c.row, places.c.variant.is_(None), stood_last)
+    stands = check_own_places()
     columns = rows.c.row, rows.c.id, rows.c.digest, rows.c.shape, rows.c.status, rows.c.decided
     read_otherwise = _was_audited_under(versions.read_otherwise).label("read_otherwise")
     set_otherwise = _was_audited_under(versions.set_otherwise).label("set_otherwise")
@@ -262,35 +305,3 @@ def _was_audited_under(versions: Collection[int]) -> ColumnElement[bool]:
     """Whether an audit of one of these versions had a result on a row."""
     other = results.alias()
     return exists().where(other.c.row == rows.c.row, other.c.version.in_(versions))
-
-
-def _select_variants(digests: Collection[bytes]) -> Select[Any]:
-    """The variants with these digests."""
-    stood_last = rows.c.last_variant == variants.c.variant
-    stands = _check_places(variants.c.row, places.c.variant == variants.c.variant, stood_last)
-    columns = variants.c.row, variants.c.variant, variants.c.digest, variants.c.shape
-    query = select(*columns, stands).join(rows, rows.c.row == variants.c.row)
-    return query.where(variants.c.digest.in_(set(digests)))
-
-
-def _check_places(
-    row: ColumnElement[int], are_these: ColumnElement[bool], stood_last: ColumnElement[bool]
-) -> ColumnElement[int]:
-    """Whether bytes count: they are PLACED in a source, or, where no bytes of their row are, in a
-    file that is gone; or, where none are, they STOOD_LAST.
-    """
-
-    def stand(these: ColumnElement[bool], now: ColumnElement[bool]) -> ColumnElement[bool]:
-        at = (places.c.row == row) & (files.c.file == places.c.file)
-        return exists().where(at, these, now)
-
-    is_here = files.c.gone_at.is_(None)
-    answer = case(
-        (stand(are_these, is_here), PLACED),
-        (stand(true(), is_here), NOWHERE),
-        (stand(are_these, true()), PLACED),
-        (stand(true(), true()), NOWHERE),
-        (stood_last, STOOD_LAST),
-        else_=NOWHERE,
-    )
-    return answer.label("stands")

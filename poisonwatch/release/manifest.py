@@ -48,9 +48,18 @@ _LEADING_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
+class OriginalRow:
+    """What a repaired row was before, as it stands in the source."""
+
+    id: HexDigest
+    sha256: HexDigest
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestEntry:
     """A cleared row: it came from `source`, is in `file`, and was cleared by an audit, or by
-    what a person `decided`.
+    what a person `decided`. A repaired one has what it was before (`original`), and whose decision
+    of which number made it another.
     """
 
     id: HexDigest
@@ -60,6 +69,14 @@ class ManifestEntry:
     file: str
     audit_id: str | None
     decided: str | None
+    original: OriginalRow | None = None
+    decision: int | None = None
+    author: str | None = None
+
+    @property
+    def is_cleared_by_person(self) -> bool:
+        """Whether a person's word clears it, above what audits say."""
+        return self.decided == "benign" or self.original is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def check_manifest(
             reason = _explain(entry, content, known, audits, is_sealed=bool(seal.signers))
             if reason:
                 missing.append(_place_entry(entry, reason))
-            elif (content or entry).decided == "benign":
+            elif (content or entry).is_cleared_by_person:
                 decided += 1
     # By other columns than a row was kept by, its bytes say something else; a release never puts
     # two into one file.
@@ -135,7 +135,7 @@ def _explain(
     if content is None or reason:
         return reason
     found = content.find_digest(bytes.fromhex(entry.sha256))
-    if found and known.is_surplus(found):
+    if found and known.is_surplus(content, found):
         return REASON_REPEATED
     # No record says which bytes a content without a place has, nor by which columns bytes are read;
     # and nobody computes a content's id from the bytes of a release.

@@ -2,6 +2,7 @@
 
     unknown, pending, rejected,        what the ledger says of the content (unknown: nothing)
     flagged, poison
+    repaired                           a person flipped or edited it: what it became is cleared
     another version                    audited, but not under the required model and sentinels
     another tokenizer or template      under these, but from other tokens: read by another
                                        tokenizer, chat template, or setting of it
@@ -26,6 +27,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poisonwatch.ledger.row_states import REPAIRED
 from poisonwatch.release.answer import UNSIGNED, RequiredVersions
 from poisonwatch.release.manifest import AuditedVersions, ManifestEntry
 from poisonwatch.release.selection import CLEARED_STATUSES
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 REASON_UNKNOWN = "unknown"
 REASON_PENDING = "pending"
 REASON_FLAGGED = "flagged"
+REASON_REPAIRED = REPAIRED
 REASON_VERSION = "another version"
 REASON_READING = "another tokenizer or template"
 REASON_SETTINGS = "other settings"
@@ -80,7 +83,7 @@ def sort_audits(
 def explain_entry(entry: ManifestEntry, audits: ManifestAudits) -> str | None:
     """Why a row is not cleared by what its manifest says of its audits."""
     # What a person decided is above what audits say.
-    if entry.decided == "benign":
+    if entry.is_cleared_by_person:
         return None
     if entry.decided is not None:
         return entry.decided
@@ -104,7 +107,7 @@ def explain_entry_now(
         return reason
     if known.find_digest(bytes.fromhex(entry.sha256)) is None:
         return REASON_CHANGED
-    if known.decided == "benign":
+    if known.is_cleared_by_person:
         return None
     return explain_entry(entry, audits)
 
@@ -115,9 +118,11 @@ def explain_row(row: "KnownRow | None") -> str | None:
     """
     if row is None:
         return REASON_UNKNOWN
-    state: str = row.decided or row.status
-    if state == "benign":
+    if row.is_cleared_by_person:
         return None
+    if row.status == REPAIRED:
+        return REASON_REPAIRED
+    state: str = row.decided or row.status
     if state not in CLEARED_STATUSES:
         return state
     if row.flagged is None:

@@ -13,7 +13,7 @@ there is never a release without it.
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from poisonwatch.atomic import DISK_ERRORS, get_part_path, sync_folder, sync_tre
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.records import append_record, lock_chain
-from poisonwatch.ledger.tables import rows
+from poisonwatch.ledger.tables import decisions, rows
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.permissions import make_private_folder
 from poisonwatch.release.files import (
@@ -56,8 +56,8 @@ def write_release(
     record of the release.
 
         <folder>/clean.jsonl, clean.parquet   rows byte by byte as they stand in the source, in its
-                                              order; what cannot be in one file with them goes to
-                                              clean-2, and so on
+                                              order, or as people repaired them; what cannot be
+                                              in one file with them goes to clean-2, and so on
         <folder>/manifest.json                counts, SHA-256 of the files and of every row, the
                                               audit that cleared it, the head of the ledger's chain
         <folder>/manifest.dsse.json           the signed statement on them, where there is a signer
@@ -79,7 +79,8 @@ def write_release(
             _sync(parts)
             with ledger.write() as connection:
                 lock_chain(connection)
-                if not _are_cleared(connection, written.rows):
+                is_cleared = _are_cleared(connection, written.rows)
+                if not is_cleared or not _are_repaired(connection, written.rows):
                     continue
                 _mark_released(connection, written.rows)
                 _append_record(connection, name, written, ledger)
@@ -182,11 +183,23 @@ def _move_into_place(parts: ReleaseFolders, folder: Path) -> None:
     sync_folder(folder.absolute().parent)
 
 
-def _are_cleared(connection: Connection, numbers: Iterable[int]) -> bool:
-    """Whether all of these rows are cleared now, too."""
-    for some in batched(numbers, VALUES_PER_STATEMENT):
+def _are_cleared(connection: Connection, written: Mapping[int, int | None]) -> bool:
+    """Whether all rows that were written as they are, are cleared now, too."""
+    as_they_are = [row for row, decision in written.items() if decision is None]
+    for some in batched(as_they_are, VALUES_PER_STATEMENT):
         changed = rows.c.row.in_(some) & rows.c.status.not_in(CLEARED_STATUSES)
         if connection.execute(select(func.count()).where(changed)).scalar_one():
+            return False
+    return True
+
+
+def _are_repaired(connection: Connection, written: Mapping[int, int | None]) -> bool:
+    """Whether the decisions by which rows were changed are the last ones on them now, too."""
+    changed = {row: decision for row, decision in written.items() if decision is not None}
+    last = select(decisions.c.row, func.max(decisions.c.number)).group_by(decisions.c.row)
+    for some in batched(changed, VALUES_PER_STATEMENT):
+        found = connection.execute(last.where(decisions.c.row.in_(some))).tuples()
+        if any(changed[row] != number for row, number in found):
             return False
     return True
 

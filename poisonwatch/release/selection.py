@@ -1,7 +1,8 @@
 """Which rows a release holds, and which it holds back: every place of the source, by what becomes
 of its row.
 
-    in = clean + quarantined + rejected + dropped     places of the source whose rows were audited
+    in = clean + repaired + quarantined + rejected + dropped
+                                                      places of the source whose rows were audited
 """
 
 import json
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     case,
+    exists,
     func,
     select,
 )
@@ -25,7 +27,17 @@ from sqlalchemy import (
 from poisonwatch.ledger.audit_records import find_audit_record
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, batched
 from poisonwatch.ledger.placed_rows import select_placed_rows
-from poisonwatch.ledger.tables import audits, files, flags, rejections, results, versions
+from poisonwatch.ledger.row_states import REPAIRED
+from poisonwatch.ledger.tables import (
+    audits,
+    decisions,
+    files,
+    flags,
+    rejections,
+    results,
+    rows,
+    versions,
+)
 
 CLEARED_STATUSES = ("clean", "released")
 QUARANTINED_STATUSES = ("flagged", "poison")
@@ -40,6 +52,7 @@ class ReleaseCounts:
     """Places of the source, by what became of their rows; `pending` ones were pulled and not
     audited yet, and are in none of the others.
 
+    `repaired` places are released, their rows changed as a person decided.
     `dropped` places are cleared and left out: copies of an earlier place's bytes. Of all audited
     places, `copies` have the bytes of an earlier one, and `contents` are distinct.
     """
@@ -51,15 +64,24 @@ class ReleaseCounts:
     pending: int = 0
     copies: int = 0
     contents: int = 0
+    repaired: int = 0
+
+    @property
+    def released(self) -> int:
+        """Places whose rows are given out, as they are or repaired."""
+        return self.clean + self.repaired
 
     @property
     def total(self) -> int:
         """Places whose rows were audited."""
-        return self.clean + self.quarantined + self.rejected + self.dropped
+        return self.released + self.quarantined + self.rejected + self.dropped
 
     def record(self) -> dict[str, int]:
-        """As it is in the manifest."""
-        return {"in": self.total, **asdict(self)}
+        """As it is in the manifest; `repaired` only where a row is."""
+        record = {"in": self.total, **asdict(self)}
+        if not self.repaired:
+            del record["repaired"]
+        return record
 
 
 def select_places(name: str, duplicates: Duplicates) -> Subquery:
@@ -67,7 +89,8 @@ def select_places(name: str, duplicates: Duplicates) -> Subquery:
     row: one of the counts.
     """
     at = select_placed_rows(name).order_by(None).subquery()
-    is_cleared = at.c.status.in_(CLEARED_STATUSES)
+    is_repaired = at.c.status == REPAIRED
+    is_cleared = at.c.status.in_(CLEARED_STATUSES) | is_repaired
     is_dropped = at.c.nth > 1
     if duplicates == "keep":
         # Of copies that were read before all bytes were kept, nobody knows how they differ.
@@ -78,12 +101,32 @@ def select_places(name: str, duplicates: Duplicates) -> Subquery:
     fate = case(
         # Bytes that no parser reads are in no release, whatever was decided on them.
         (is_cleared & at.c.problem.is_not(None), "rejected"),
+        (is_repaired & _becomes_held_back_row(at), "quarantined"),
         (is_cleared & is_dropped, "dropped"),
+        (is_repaired, "repaired"),
         (is_cleared, "clean"),
         (at.c.status.in_(QUARANTINED_STATUSES), "quarantined"),
         else_=at.c.status,
     )
     return select(at, fate.label("fate")).subquery()
+
+
+def _becomes_held_back_row(at: Subquery) -> ColumnElement[bool]:
+    """Whether the repair of a place's row makes it one that the source has itself, and that is not
+    cleared there.
+    """
+    other = rows.alias()
+    return exists().where(
+        decisions.c.number == _select_last_decision(at),
+        other.c.id == decisions.c.repaired_id,
+        other.c.status.not_in(CLEARED_STATUSES),
+    )
+
+
+def _select_last_decision(at: Subquery) -> ScalarSelect[int]:
+    """The last decision on a place's row."""
+    last = select(func.max(decisions.c.number)).where(decisions.c.row == at.c.row)
+    return last.correlate(at).scalar_subquery()
 
 
 def count_rows(connection: Connection, name: str, duplicates: Duplicates) -> ReleaseCounts:
@@ -99,14 +142,18 @@ def count_rows(connection: Connection, name: str, duplicates: Duplicates) -> Rel
 
 def select_released(name: str, duplicates: Duplicates) -> Executable:
     """The places that are released, in order, with the bytes that stand there, each with the id of
-    the last audit that its row passed.
+    the last audit that its row passed. A repaired one has the decision's number, verdict, author,
+    answer and repaired_id; they are None elsewhere.
     """
     at = select_places(name, duplicates)
+    repair = (decisions.c.number == _select_last_decision(at)) & (at.c.fate == "repaired")
+    said = decisions.c.number, decisions.c.verdict, decisions.c.author, decisions.c.answer
     query = (
-        select(at, audits.c.audit_id)
+        select(at, audits.c.audit_id, *said, decisions.c.repaired_id)
         .select_from(at)
         .outerjoin(audits, audits.c.audit == _select_last_audit(results, at))
-        .where(at.c.fate == "clean")
+        .outerjoin(decisions, repair)
+        .where(at.c.fate.in_(("clean", "repaired")))
         .order_by(at.c.name, at.c.position)
     )
     # Rows hold their bytes: never all of them at a time.

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, desc, select
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.audit_records import EARLIER_DECISIONS, read_decisions_head
 from poisonwatch.ledger.chain_tables import records
-from poisonwatch.ledger.decisions import Decision, describe_decision
+from poisonwatch.ledger.decisions import Decision, describe_decision, read_decisions_in
 from poisonwatch.ledger.differences import Difference
 from poisonwatch.ledger.records import (
     ADOPTED,
@@ -21,7 +21,6 @@ from poisonwatch.ledger.records import (
 from poisonwatch.ledger.tables import decisions, rows
 
 ROWS_PER_READ = 1000
-_FIELDS = [decisions.c[name] for name in Decision.__dataclass_fields__]
 
 
 def check_decisions(connection: Connection) -> Iterator[Difference]:
@@ -31,9 +30,7 @@ def check_decisions(connection: Connection) -> Iterator[Difference]:
     earlier = _find_adopted_head(connection)
     made = _read_made(connection)
     previous, expected = CHAIN_START, 1
-    query = select(*_FIELDS).order_by(decisions.c.number)
-    for row in connection.execute(query.execution_options(yield_per=ROWS_PER_READ)):
-        decision = Decision(**row._mapping)
+    for decision in read_decisions_in(connection):
         name = f"decision {decision.number}"
         if decision.number != expected:
             yield Difference(f"decision {expected}", "a decision", "none")

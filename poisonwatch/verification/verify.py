@@ -20,6 +20,7 @@ from poisonwatch.verification.audits import UNREADABLE, check_audits
 from poisonwatch.verification.contents import ContentCheck
 from poisonwatch.verification.decisions import check_decisions
 from poisonwatch.verification.mutes import check_mutes, check_reminders
+from poisonwatch.verification.repairs import check_repairs
 from poisonwatch.verification.reviews import check_reviews
 from poisonwatch.verification.rows import check_states
 from poisonwatch.verification.run_directories import RunCheck
@@ -109,6 +110,7 @@ def verify_ledger(
             "the heads": lambda: _check_heads(connection, heads),
             "the signatures": lambda: signed.check(connection),
             "the decisions": lambda: check_decisions(connection),
+            "the repairs": lambda: check_repairs(connection),
             "the audits": lambda: check_audits(connection, progress=progress),
             "the rows' states": lambda: check_states(read_row_states(connection)),
             "the rows' contents": lambda: contents.check(connection, progress),

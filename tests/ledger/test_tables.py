@@ -1,5 +1,6 @@
 """The ledger's tables are those that the migrations make."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from sqlalchemy import Engine, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from poisonwatch.ledger.database import VERSION_TABLE, connect_database
+from poisonwatch.ledger.decisions import Decision, read_decisions, verify_chain
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.records import CHAIN_START
 from poisonwatch.ledger.tables import (
     deliveries,
     files,
@@ -194,3 +198,44 @@ def test_rows_of_an_older_ledger_can_be_reviewed_together_on_postgresql() -> Non
     """On a real server."""
     with postgres_server() as url:
         check_people_who_review(url)
+
+
+def check_decisions_of_0011(url: str) -> None:
+    """Opened now, decisions are what they were: their chain holds, and they change no row."""
+    made = Decision(
+        number=1,
+        example_id="33" * 32,
+        verdict="benign",
+        note="ours",
+        author="ann",
+        decided_at="2026-11-29T00:00:00+00:00",
+        previous=CHAIN_START,
+        hash="",
+    )
+    made = replace(made, hash=made.compute_hash())
+    told = asdict(made)
+    del told["repaired_id"], told["answer"]
+    values = ", ".join(repr(value) for value in told.values())
+    id = f"x'{made.example_id}'" if url.startswith("sqlite") else f"'\\x{made.example_id}'"
+    statements = [
+        "INSERT INTO shapes (shape, digest, format) VALUES (1, '', 'null')",
+        "INSERT INTO rows (row, id, raw, digest, shape, status, decided, first_seen) "
+        f"VALUES (3, {id}, 'x', 'd', 1, 'clean', 'benign', '')",
+        f"INSERT INTO decisions (row, {', '.join(told)}) VALUES (3, {values})",
+    ]
+    make_older_ledger(url, "0011", statements)
+    with Ledger.at(url) as ledger:
+        assert differences(ledger.engine) == []
+        assert list(read_decisions(ledger)) == [made]
+        assert verify_chain(ledger) == (1, made.hash)
+
+
+def test_decisions_of_an_older_ledger_stand(tmp_path: Path) -> None:
+    """Those of 0011, which knew no repairs."""
+    check_decisions_of_0011(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def test_decisions_of_an_older_ledger_stand_on_postgresql() -> None:
+    """On a real server."""
+    with postgres_server() as url:
+        check_decisions_of_0011(url)

@@ -98,8 +98,8 @@ def test_rows_are_surplus_beyond_the_places_of_their_bytes(ledger: Ledger) -> No
     own, edited = (content.find_digest(hash_row(row)) for row in (ROW, EDITED))
     assert own
     assert edited
-    assert [known.is_surplus(own) for _ in range(3)] == [False, True, True]
-    assert [known.is_surplus(edited) for _ in range(3)] == [False, False, True]
+    assert [known.is_surplus(content, own) for _ in range(3)] == [False, True, True]
+    assert [known.is_surplus(content, edited) for _ in range(3)] == [False, False, True]
 
 
 def test_of_two_audits_the_source_that_has_more_places_counts(
@@ -108,9 +108,10 @@ def test_of_two_audits_the_source_that_has_more_places_counts(
     """They are not added: nobody trains on both."""
     ingest(ledger, "other", SourceConfig(path=str(tmp_path / "data")))
     known = KnownRows(ledger, NEEDED)
-    edited = load(known, EDITED).find_digest(hash_row(EDITED))
+    content = load(known, EDITED)
+    edited = content.find_digest(hash_row(EDITED))
     assert edited
-    assert [known.is_surplus(edited) for _ in range(3)] == [False, False, True]
+    assert [known.is_surplus(content, edited) for _ in range(3)] == [False, False, True]
 
 
 def test_bytes_count_where_they_stand_now_or_stood_last(ledger: Ledger, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ FORGERIES = [
     ("DELETE FROM decisions WHERE number = 2", "decision 2"),
     (
         "INSERT INTO decisions SELECT 5, row, example_id, verdict, note, author, decided_at, hash, "
-        "hash FROM decisions WHERE number = 4",
+        "hash, NULL, NULL FROM decisions WHERE number = 4",
         "decision 5",
     ),
 ]
