@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -44,11 +45,12 @@ async def take_verdict(request: Request) -> Response:
     rows = await run_in_threadpool(list_group_rows, ledger, past.audit_id, key)
     ids = _choose_ids(rows, read_field(form, "row"))
     verdict, note = read_field(form, "verdict"), read_field(form, "note")
+    answer = read_answer(form)
     two_people = get_desk(request).config.review.two_people
 
     def submit() -> Outcome:
         said = {"verdict": verdict, "note": note, "author": request.state.user}
-        return submit_verdict(ledger, ids, two_people=two_people, **said)
+        return submit_verdict(ledger, ids, two_people=two_people, answer=answer, **said)
 
     outcome = await run_in_threadpool(submit)
     outcome.require_news()
@@ -70,6 +72,17 @@ async def take_verdict(request: Request) -> Response:
         page=page,
     )
     return RedirectResponse(address + fragment, 303)
+
+
+def read_answer(form: FormData) -> str | None:
+    """The answer that a form gives a row; None where it has none. What it may be, the ledger
+    says.
+    """
+    answer = form.get("answer")
+    if not isinstance(answer, str):
+        return None
+    # Browsers write line ends so, whatever stood in the field.
+    return answer.replace("\r\n", "\n")
 
 
 def _choose_ids(rows: Sequence[FlaggedRow], chosen: str) -> list[str]:

@@ -50,9 +50,10 @@ class RowView:
     """A flagged row as it is looked at: its `turns`, the trusted rows, and the sentinel it pushes.
 
     `marks` says what is marked in the turns: `differences` from the nearest trusted row, where that
-    is alike enough (LEAST_IN_COMMON), else words that the group's rows have `shared`. `others` are
-    further places of the same content; `nearest` has each trusted row with its turns and how
-    similar it is. `push` is the row's score beside the trusted rows', in words.
+    is alike enough (LEAST_IN_COMMON), else words that the group's rows have `shared`. `answer` is
+    the last turn's text, where that is the assistant's. `others` are further places of the same
+    content; `nearest` has each trusted row with its turns and how similar it is. `push` is the
+    row's score beside the trusted rows', in words.
     """
 
     row: FlaggedRow
@@ -60,6 +61,7 @@ class RowView:
     marks: Marks
     push: str
     turns_left_out: int
+    answer: str
     rejected: str
     others: tuple[tuple[str, int], ...]
     nearest: tuple[tuple[Example, tuple[MarkedTurn, ...], float], ...]
@@ -82,6 +84,7 @@ def build_row_view(run_dir: Path | None, evidence: Any, row: FlaggedRow) -> RowV
         if share_unmarked(against) < LEAST_IN_COMMON:
             against = mark_turns(near, None)
         neighbours.append((near, against, similarity))
+    last = example.messages[-1]
     sentinels = readback.read_asked_sentinels(run_dir)
     sentinel_id = row.record["sentinel_id"]
     return RowView(
@@ -90,6 +93,7 @@ def build_row_view(run_dir: Path | None, evidence: Any, row: FlaggedRow) -> RowV
         marks=marks,
         push=describe_push(row.record["score"], readback.read_trusted_scores(run_dir, sentinel_id)),
         turns_left_out=max(len(example.messages) - MOST_MESSAGES, 0),
+        answer=last.content if last.role == "assistant" else "",
         rejected=example.rejected_response,
         others=tuple(place for place in row.places if place != own),
         nearest=tuple(neighbours),

@@ -32,6 +32,7 @@ from poisonwatch.dashboards.row_view import build_row_view
 from poisonwatch.errors import InputError
 from poisonwatch.exports.spreadsheet import format_csv
 from poisonwatch.flags import SEVERITIES
+from poisonwatch.ledger.answers import MAX_ANSWER_CHARACTERS
 from poisonwatch.ledger.decisions import VERDICTS
 from poisonwatch.ledger.group_teams import list_assignees, load_teams
 from poisonwatch.ledger.queue import (
@@ -107,6 +108,8 @@ def show_group(request: Request) -> Response:
         verdicts=VERDICTS,
         team=load_teams(ledger, [(past.audit_id, key)])[past.audit_id, key],
         takes_two=takes_two(request, rows),
+        are_pairs=all(row.record.get("rejected") for row in rows),
+        longest_answer=MAX_ANSWER_CHARACTERS,
         following=find_next_group(ledger, wanted, past.audit_id, key=key),
         kept=encode_filter(wanted),
         done=find_recent_decisions(request, rows),

@@ -59,12 +59,21 @@ function decide(verdict) {
   else item.querySelector(`form.decide button[value="${verdict}"]`)?.click();
 }
 
+function correct() {
+  const details = items[chosen]?.querySelector("details.correction");
+  if (!details) return;
+  details.open = true;
+  details.querySelector("textarea").focus();
+}
+
 const keys = {
   j: () => choose(chosen + 1),
   k: () => choose(chosen - 1),
   p: () => decide("poison"),
   b: () => decide("benign"),
   u: () => decide("unsure"),
+  f: () => decide("flip"),
+  e: () => correct(),
   n: () => items[chosen]?.querySelector(".note input")?.focus(),
   z: () => document.querySelector("[data-undo]")?.click(),
   o: () => document.querySelector("[data-open]")?.click(),

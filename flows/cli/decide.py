@@ -4,7 +4,6 @@ The docstring of a command is its help: what it does, and an example that runs.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +16,9 @@ from poisonwatch.text.words import plural
 if TYPE_CHECKING:
     from poisonwatch.ledger.decisions import Decision
     from poisonwatch.ledger.ledger import Ledger
-    from poisonwatch.ledger.two_people import Proposal
+    from poisonwatch.ledger.proposals import Proposal
 
-VERDICTS = ("poison", "benign", "unsure")
+VERDICTS = ("poison", "benign", "unsure", "flip", "edit")
 ID_DIGITS = 16  # of an example id that is shown
 DECISIONS_SHOWN = 20
 
@@ -31,8 +30,9 @@ def decide(
         str,
         Parameter(
             help="Rows, and what they are, last: poison, benign, or unsure, which takes back what "
-            "was decided before. A row is 8 or more digits of its id, or FILE:LINE, which counts "
-            "from 1: both as an audit prints them.",
+            "was decided before; or what is done to them: flip (the answers of a preference pair "
+            "change places), edit (another answer). A row is 8 or more digits of its id, or "
+            "FILE:LINE, which counts from 1: both as an audit prints them.",
         ),
     ],
     group: Annotated[
@@ -61,6 +61,12 @@ def decide(
             negative="", show_default=False, help="Decide on rows that no audit flagged, too."
         ),
     ] = False,
+    answer: Annotated[
+        str | None, Parameter(help="With edit: what the assistant should have said last.")
+    ] = None,
+    answer_file: Annotated[
+        Path | None, Parameter(help="The same, as a file of UTF-8; one line end at its end goes.")
+    ] = None,
     undo: Annotated[
         str | None,
         Parameter(help="Take these decisions back, by new ones: a number, or FIRST-LAST."),
@@ -79,10 +85,13 @@ def decide(
 ) -> None:
     """Say what flagged or rejected rows are: poison, benign or unsure; on all that are named, or on
     none. Where the audit file asks for two people (`review: {two_people: high}`), what the first
-    says is a proposal, and counts once another one says the same.
+    says is a proposal, and counts once another one says the same. Or repair rows: every release
+    has them flipped or edited, the source stays as it is.
 
     Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign
     --note 'a known joke of ours'`
+
+    Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d edit --answer 'Any pan will do.'`
     """
     import getpass
 
@@ -101,6 +110,8 @@ def decide(
         raise InputError(f"the last word says what the rows are: {', '.join(VERDICTS)}")
     if takes_back and words:
         raise InputError("what is taken back is named by its number: name no rows beside it")
+    if answer_file is not None:
+        answer = _read_answer(answer_file, answer)
     # None alone stands for whoever is logged in: an empty name is refused, not replaced
     if author is None:
         author = getpass.getuser()
@@ -134,17 +145,28 @@ def decide(
                 author=author,
                 two_people=two_people,
                 unflagged=unflagged,
+                answer=answer,
             )
             outcome.require_news()
     if json:
         for decision in outcome.decisions:
-            print(dumps(asdict(decision)))
+            print(dumps(decision.record()))
         if outcome.proposal is not None:
-            print(dumps({"proposal": asdict(outcome.proposal)}))
+            print(dumps({"proposal": outcome.proposal.record()}))
         return
     _print_decisions(outcome.decisions, config)
     if outcome.proposal is not None:
         _print_proposal(outcome.proposal, config)
+
+
+def _read_answer(file: Path, answer: str | None) -> str:
+    """The answer in a file. Raises InputError where it cannot be read, or is given twice."""
+    if answer is not None:
+        raise InputError("--answer and --answer-file are one too many: give one of them")
+    try:
+        return file.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--answer-file: {file} cannot be read: {error}") from None
 
 
 def _read_names(file: Path) -> list[str]:
@@ -204,11 +226,17 @@ def _parse_numbers(text: str) -> range:
     return range(int(numbers[0]), int(numbers[1]) + 1)
 
 
+def _describe(decision: "Decision") -> str:
+    row = decision.example_id[:ID_DIGITS]
+    if decision.repaired_id is None:
+        return f"{row} is {decision.verdict}"
+    becomes = decision.repaired_id[:ID_DIGITS]
+    return f"{row} becomes {becomes} by {decision.verdict}, in every release from now on"
+
+
 def _print_decisions(made: "Sequence[Decision]", config: Path) -> None:
     for decision in made[:DECISIONS_SHOWN]:
-        print(
-            f"decision {decision.number}: {decision.example_id[:ID_DIGITS]} is {decision.verdict}"
-        )
+        print(f"decision {decision.number}: {_describe(decision)}")
     if len(made) > 1:
         numbers = f"{made[0].number}-{made[-1].number}"
         print(f"{len(made)} decisions; taken back by: poisonwatch decide {config} --undo {numbers}")

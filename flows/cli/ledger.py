@@ -72,12 +72,14 @@ def release(
 def _print_counts(counts: "ReleaseCounts") -> None:
     """What a release came to, in counts of places that add up."""
     line = (
-        f"{counts.total} audited rows: {counts.clean} released, "
+        f"{counts.total} audited rows: {counts.released} released, "
         f"{counts.quarantined} quarantined, {counts.rejected} rejected"
     )
     if counts.dropped:
         line += f", {counts.dropped} left out as copies"
     print(line)
+    if counts.repaired:
+        print(f"{counts.repaired} of those released are flipped or edited, as people decided")
     if counts.copies:
         print(
             f"{counts.copies} of them are copies of earlier rows; "
@@ -99,7 +101,6 @@ def decisions(
 
     Example: `poisonwatch decisions my-audit/audit.yaml`
     """
-    from dataclasses import asdict
     from json import dumps
 
     from poisonwatch.config_file import load_config
@@ -113,11 +114,14 @@ def decisions(
         count, last = verify_chain(ledger)
         for made in read_decisions(ledger):
             if json:
-                print(dumps(asdict(made)))
+                print(dumps(made.record()))
                 continue
             who = f"{made.decided_at}  {excerpt(made.author, 30)}"
             what = f"{made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}"
             print(f"{made.number:>5}  {who}  {what}")
+            if made.repaired_id is not None:
+                answer = "" if made.answer is None else f": {excerpt(made.answer, 200)}"
+                print(f"       becomes {made.repaired_id[:16]}{answer}")
     if not json:
         print(f"{plural(count, 'decision')}, unbroken up to {last[:16]}")
 
@@ -245,6 +249,11 @@ def _print_answer(answer: "GateAnswer") -> None:
         print(
             "changed: not the bytes that the last pull found in the source; if the source was "
             "edited since, `poisonwatch audit` takes it in"
+        )
+    if "repaired" in answer.reasons:
+        print(
+            "repaired: a person flipped or edited the row; what `poisonwatch release` writes in "
+            "its place is cleared, and this one is not"
         )
     if "other settings" in answer.reasons:
         print(

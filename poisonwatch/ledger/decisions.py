@@ -186,7 +186,7 @@ def append_decision(
         raise InputError(
             f"the verdict {excerpt(verdict, 20)} is none: choose {', '.join((*VERDICTS, *REPAIRS))}"
         )
-    repaired_id = _compute_repaired_id(connection, found.row, verdict, answer)
+    repaired_id = compute_change(connection, found.row, verdict, answer)
     lock_chain(connection)
     end = select(decisions.c.number, decisions.c.hash).order_by(desc(decisions.c.number)).limit(1)
     last = connection.execute(end).one_or_none()
@@ -222,7 +222,7 @@ def describe_decision(decision: Decision) -> tuple[dict[str, str], dict[str, Any
     return {f"decision {decision.number}": decision.hash}, decision.record()
 
 
-def _compute_repaired_id(
+def compute_change(
     connection: Connection, row: int, verdict: str, answer: str | None
 ) -> str | None:
     """The id of what a row becomes; None where the verdict changes none. Raises InputError."""

@@ -15,12 +15,12 @@ from poisonwatch.ledger.assignments import find_members
 from poisonwatch.ledger.comments import Comment, list_comments
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
+from poisonwatch.ledger.proposals import read_proposal
 from poisonwatch.ledger.records import find_record_by_number
 from poisonwatch.ledger.stages import IS_BEGUN, WAS_DECIDED
 from poisonwatch.ledger.tables import decisions, rows
 from poisonwatch.ledger.team_tables import agreements, assignments, proposals
 from poisonwatch.ledger.transactions import retried
-from poisonwatch.ledger.two_people import read_proposal
 
 Stage = Literal["open", "in review", "reopened", "decided"]
 
@@ -34,6 +34,7 @@ class Vote:
     author: str
     note: str
     said_at: str
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _read_vote(connection: Connection, number: int) -> Vote:
     record = find_record_by_number(connection, number)
     assert record is not None
     said = read_proposal(record)
-    return Vote(number, said.verdict, said.author, said.note, said.proposed_at)
+    return Vote(number, said.verdict, said.author, said.note, said.proposed_at, said.answer)
 
 
 def _list_agreed(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:

@@ -19,25 +19,27 @@ from sqlalchemy import Connection, Row, case, cast, delete, func, insert, select
 from sqlalchemy.types import Integer
 
 from poisonwatch.attestation.signer import Signer
-from poisonwatch.attestation.statement import hash_text, write_canonical
+from poisonwatch.attestation.statement import hash_text
 from poisonwatch.errors import InputError
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.decisions import (
     VERDICTS,
     Decision,
     append_decision,
+    compute_change,
     find_rows,
     revert_decisions,
 )
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, insert_all
+from poisonwatch.ledger.proposals import Proposal, digest_proposed, find_answer, read_proposal
 from poisonwatch.ledger.records import (
     DECISION,
-    Record,
     append_record,
     find_record,
     find_record_by_number,
     lock_chain,
 )
+from poisonwatch.ledger.row_states import REPAIRS
 from poisonwatch.ledger.tables import decisions, files, flags, places, rows
 from poisonwatch.ledger.team_tables import agreements, proposals
 from poisonwatch.ledger.transactions import retried
@@ -50,18 +52,6 @@ PROPOSAL, AGREEMENT, WITHDRAWAL = "proposal", "agreement", "withdrawal"  # kinds
 LONGEST_PERSON = 200  # characters of a name as it is compared
 
 FoundRow = Row[tuple[int, bytes, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What one person says of rows (example ids), by the number of its record."""
-
-    number: int
-    rows: tuple[str, ...]
-    verdict: str
-    note: str
-    author: str
-    proposed_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +81,7 @@ def submit_verdict(
     *,
     two_people: TwoPeople = "none",
     unflagged: bool = True,
+    answer: str | None = None,
 ) -> Outcome:
     """Say what rows are, named as `decisions.record_decisions` takes them, where decisions need
     what `two_people` asks: of all of them, or of none.
@@ -100,9 +91,8 @@ def submit_verdict(
     with ledger.write() as connection:
         found = find_rows(connection, names, unflagged)
         said = {"verdict": verdict, "note": note, "author": author}
-        return submit_on_rows(
-            connection, found, two_people=two_people, signer=ledger.signer, **said
-        )
+        rules: dict[str, Any] = {"two_people": two_people, "signer": ledger.signer}
+        return submit_on_rows(connection, found, **rules, **said, answer=answer)
 
 
 def submit_on_rows(
@@ -114,9 +104,12 @@ def submit_on_rows(
     author: str,
     two_people: TwoPeople,
     signer: Signer | None,
+    answer: str | None = None,
 ) -> Outcome:
     """`submit_verdict` within a transaction, on rows (row, id, status) that were found."""
     said: dict[str, Any] = {"verdict": verdict, "note": note, "author": author}
+    if answer is not None:
+        said["answer"] = answer
     lock_chain(connection)
     made: list[Decision] = []
     followed: dict[int, int] = {}  # proposals by the decisions that follow them
@@ -126,9 +119,11 @@ def submit_on_rows(
         # One person's word is enough to leave a row where it is, and none makes a verdict of what
         # is none.
         takes_two = needs_two(two_people, severity_of.get(row.row, ""))
-        takes_two = takes_two and verdict in VERDICTS and verdict != "unsure"
-        other = _find_same_verdict(connection, row.row, verdict, author) if takes_two else None
+        takes_two = takes_two and verdict in (*VERDICTS, *REPAIRS) and verdict != "unsure"
+        other = _find_same_verdict(connection, row.row, said) if takes_two else None
         if takes_two and other is None:
+            # Nobody waits for somebody to agree on what cannot be.
+            compute_change(connection, row.row, verdict, answer)
             waiting.append(row)
             continue
         decision = append_decision(connection, row, signer=signer, **said)
@@ -139,7 +134,7 @@ def submit_on_rows(
         _append_agreement(connection, made, followed, author, signer)
     if not waiting:
         return Outcome(made, None)
-    new = _leave_out_said(connection, waiting, verdict, author)
+    new = _leave_out_said(connection, waiting, said)
     return Outcome(made, _append_proposal(connection, new, said, signer) if new else None)
 
 
@@ -275,18 +270,20 @@ def _find_rows_of_decisions(connection: Connection, numbers: Iterable[int]) -> d
     return found
 
 
-def _find_same_verdict(connection: Connection, row: int, verdict: str, author: str) -> int | None:
+def _find_same_verdict(connection: Connection, row: int, said: Mapping[str, Any]) -> int | None:
     """The record of what somebody else said of a row, where it is the same: the decision that one
     person made before two were asked for, or a proposal.
     """
+    verdict, author, answer = said["verdict"], said["author"], said.get("answer")
     last = (
-        select(decisions.c.number, decisions.c.verdict, decisions.c.author)
+        select(decisions.c.number, decisions.c.verdict, decisions.c.author, decisions.c.answer)
         .where(decisions.c.row == row)
         .order_by(decisions.c.number.desc())
         .limit(1)
     )
     decided = connection.execute(last).one_or_none()
-    if decided is not None and decided.verdict == verdict and decided.author.strip():
+    is_same = decided is not None and (decided.verdict, decided.answer) == (verdict, answer)
+    if decided is not None and is_same and decided.author.strip():
         record = find_record(connection, DECISION, str(decided.number))
         if record is not None and fold_person(decided.author) != fold_person(author):
             return record.number
@@ -295,18 +292,27 @@ def _find_same_verdict(connection: Connection, row: int, verdict: str, author: s
         .where(proposals.c.row == row, proposals.c.verdict == verdict)
         .where(proposals.c.person != fold_person(author))
         .order_by(proposals.c.record)
-        .limit(1)
     )
-    return connection.execute(query).scalar_one_or_none()
+    for number in connection.execute(query).scalars().all():
+        if find_answer(connection, number) == answer:
+            return number
+    return None
 
 
 def _leave_out_said(
-    connection: Connection, waiting: Sequence[FoundRow], verdict: str, author: str
+    connection: Connection, waiting: Sequence[FoundRow], said: Mapping[str, Any]
 ) -> list[FoundRow]:
     """The rows of which a person has not said this yet."""
-    mine = (proposals.c.person == fold_person(author)) & (proposals.c.verdict == verdict)
-    said = set(connection.execute(select(proposals.c.row).where(mine)).scalars())
-    return [row for row in waiting if row.row not in said]
+    is_mine = proposals.c.person == fold_person(said["author"])
+    query = select(proposals.c.row, proposals.c.record)
+    mine = connection.execute(query.where(is_mine, proposals.c.verdict == said["verdict"]))
+    record_of = dict(mine.tuples().all())
+    answer_of = {number: find_answer(connection, number) for number in set(record_of.values())}
+    return [
+        row
+        for row in waiting
+        if row.row not in record_of or answer_of[record_of[row.row]] != said.get("answer")
+    ]
 
 
 def _append_proposal(
@@ -356,23 +362,3 @@ def _append_agreement(
 def _find_proposer(connection: Connection, number: int) -> str:
     record = find_record_by_number(connection, number)
     return "" if record is None else str(record.statement.predicate["author"])
-
-
-def read_proposal(record: Record) -> Proposal:
-    """A proposal by its record."""
-    said = record.statement.predicate
-    return Proposal(
-        number=record.number,
-        rows=tuple(said["rows"]),
-        verdict=said["verdict"],
-        note=said["note"],
-        author=said["author"],
-        proposed_at=said["chain"]["recorded_at"],
-    )
-
-
-def digest_proposed(said: Mapping[str, Any]) -> str:
-    """The digest of what a proposal says, which its record is on."""
-    return hash_text(
-        write_canonical({key: said[key] for key in ("rows", "verdict", "note", "author")})
-    )

@@ -13,6 +13,7 @@ from poisonwatch.attestation.statement import hash_text
 from poisonwatch.ledger.assignments import ASSIGNMENT, describe_assigned, digest_assigned
 from poisonwatch.ledger.comments import COMMENT, digest_comment
 from poisonwatch.ledger.differences import Difference
+from poisonwatch.ledger.proposals import digest_proposed
 from poisonwatch.ledger.records import DECISION, Record, read_records
 from poisonwatch.ledger.tables import rows
 from poisonwatch.ledger.team_tables import agreements, assignments, commented_rows, proposals
@@ -20,7 +21,6 @@ from poisonwatch.ledger.two_people import (
     AGREEMENT,
     PROPOSAL,
     WITHDRAWAL,
-    digest_proposed,
     fold_person,
 )
 
@@ -98,7 +98,8 @@ class _Replay:
             if record.statement.subjects.get(f"decision {decision}") != made["hash"]:
                 yield Difference(f"{name}: subject", "the decision", "another")
             same_row = made["example_id"] in proposed["rows"]
-            if not same_row or made["verdict"] != proposed["verdict"]:
+            same = all(made.get(key) == proposed.get(key) for key in ("verdict", "answer"))
+            if not same_row or not same:
                 yield Difference(name, "one verdict on one row", "two")
             if fold_person(made["author"]) == fold_person(proposed["author"]):
                 yield Difference(name, "two people", "one")

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from audits import write_audit
 from browsing import asking, groups
+from pairs import audited_pairs
 from starlette.testclient import TestClient
 
 from poisonwatch.config_file import load_config
@@ -129,3 +131,55 @@ def test_read_only_shows_everything_and_takes_nothing(config: Path) -> None:
             ("/sentinels/edit/0", {}),
         ):
             assert client.post(path, data=form).status_code == 403
+
+
+def test_an_answer_is_corrected_on_the_page(client: TestClient, config: Path) -> None:
+    """The form has the answer as it is; what is typed is text, and goes into the chain as it was."""
+    address = groups(client)[0]
+    page = client.get(address).text
+    example_id = re.findall(r'name="row" value="([0-9a-f]{64})"', page)[0]
+    assert page.count("Correct the answer") == page.count("<article")
+    assert 'value="flip"' not in page  # no pairs
+    answer = "Any <script>shop</script>\nwill do."
+    form = {"row": example_id, "verdict": "edit", "answer": answer.replace("\n", "\r\n")}
+    done = client.post(address, data={**form, "note": "sold"}).text
+    assert "Decided <b>edit</b> on 1 row." in done
+    assert "Any &lt;script&gt;shop" in done
+    assert "<script>shop" not in done
+    with Ledger.at(load_config(config).state) as ledger:
+        last = list(read_decisions(ledger))[-1]
+        assert (last.verdict, last.answer, last.author) == ("edit", answer, "ann")
+        assert "repaired" in client.get("/release").text
+        undo = {"done": f"{last.number}-{last.number}", "back": address}
+        assert "Decided <b>unsure</b>" in client.post("/triage/undo", data=undo).text
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"verdict": "flip"}, {"verdict": "edit"}, {"verdict": "edit", "answer": "\x1b[2J"}],
+)
+def test_a_repair_that_cannot_be_is_refused_on_the_page(
+    client: TestClient, config: Path, form: dict[str, str]
+) -> None:
+    """And says why."""
+    address = groups(client)[0]
+    example_id = re.findall(r'name="row" value="([0-9a-f]{64})"', client.get(address).text)[0]
+    with Ledger.at(load_config(config).state) as ledger:
+        before = verify_chain(ledger)
+        refused = client.post(address, data={"row": example_id, **form})
+        assert refused.status_code == 400
+        assert verify_chain(ledger) == before
+
+
+def test_pairs_are_flipped_on_the_page(tmp_path: Path) -> None:
+    """One by one, and a group of them at once; a row that is no pair has no such button."""
+    config = write_audit(tmp_path, tmp_path, tracking="none")
+    with audited_pairs(tmp_path, url=load_config(config).state) as ledger, asking(config) as client:
+        pages = {address: client.get(address).text for address in groups(client)}
+        with_button = [address for address, page in pages.items() if 'value="flip"' in page]
+        assert len(pages) > len(with_button) == 1
+        page = pages[with_button[0]]
+        example_id = re.findall(r'name="row" value="([0-9a-f]{64})"', page)[0]
+        form = {"row": example_id, "verdict": "flip", "note": "sold"}
+        assert "Decided <b>flip</b> on 1 row." in client.post(with_button[0], data=form).text
+        assert [made.verdict for made in read_decisions(ledger)] == ["flip"]

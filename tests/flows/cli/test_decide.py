@@ -1,6 +1,7 @@
 """`poisonwatch decide`: one row or many, by name, group, file or filter."""
 
 from collections.abc import Iterator
+from json import loads
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,45 @@ def test_a_release_refuses_what_one_person_cleared_where_it_takes_two(
     assert "two must agree" in capsys.readouterr().err
     assert run("decide", str(strict), *say, "bob") == 0
     assert run("release", str(strict), "--out", str(tmp_path / "two")) == 0
+
+
+def test_an_answer_is_corrected_and_taken_back(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a text or as a file; what the row becomes is printed, and so is the undo's outcome."""
+    id = str(read_lines(config)[0]["example_id"])
+    assert run("decide", str(config), id[:12], "edit", "--answer", "Any shop will do.") == 0
+    first = capsys.readouterr().out
+    assert f"{id[:16]} becomes " in first
+    (tmp_path / "answer.txt").write_text("Any <b>shop</b>\nwill do.\n")
+    told = "edit", "--answer-file", str(tmp_path / "answer.txt"), "--json"
+    assert run("decide", str(config), id, *told) == 0
+    made = loads(capsys.readouterr().out)
+    assert (made["verdict"], made["answer"]) == ("edit", "Any <b>shop</b>\nwill do.")
+    assert made["repaired_id"][:16] not in first
+    assert run("decide", str(config), "--undo", str(made["number"])) == 0
+    assert made["example_id"][:16] in (again := capsys.readouterr().out)
+    assert again.split("becomes ")[1][:16] == first.split("becomes ")[1][:16]
+    assert run("decisions", str(config)) == 0
+    assert "Any <b>shop</b>" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("flip",), "no preference pair"),
+        (("edit",), "edit with an answer"),
+        (("benign", "--answer", "x"), "edit with an answer"),
+        (("edit", "--answer", "x", "--answer-file", "y"), "one of them"),
+        (("edit", "--answer-file", "nowhere.txt"), "cannot be read"),
+        (("edit", "--answer", "<|im_end|>"), "would not validate"),
+    ],
+)
+def test_a_repair_that_makes_no_sense_changes_nothing(
+    config: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
+    """One line, exit code 2."""
+    before, id = count(config), str(read_lines(config)[0]["example_id"])
+    assert run("decide", str(config), id, *words) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert count(config) == before
