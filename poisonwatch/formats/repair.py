@@ -9,6 +9,7 @@ conversation is right, and all other fields are as they were.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, islice
 from typing import Any
 
@@ -114,14 +115,22 @@ def _walk(value: Any, put: Put) -> Iterator[tuple[Any, Put]]:
     yield value, put
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _walk(inner, lambda new, key=key: put({**value, key: new}))
+            yield from _walk(inner, partial(_put_in_mapping, value, key, put))
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            yield from _walk(inner, lambda new, i=i: put([*value[:i], new, *value[i + 1 :]]))
+            yield from _walk(inner, partial(_put_in_list, value, i, put))
     elif isinstance(value, str) and value[:1] in ("{", "["):
         parsed = _parse_json(value)
         if parsed is not None:
             yield from _walk(parsed, lambda new: put(json.dumps(new, ensure_ascii=False)))
+
+
+def _put_in_mapping(mapping: Record, key: str, put: Put, new: Any) -> Record:
+    return put({**mapping, key: new})
+
+
+def _put_in_list(items: list[Any], i: int, put: Put, new: Any) -> Record:
+    return put([*items[:i], new, *items[i + 1 :]])
 
 
 def _parse_json(text: str) -> Any:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from poisonwatch.errors import InputError
-from poisonwatch.examples import AuditRows, Example, RawRow
+from poisonwatch.examples import Example, RawRow
 from poisonwatch.formats.format import Format
 from poisonwatch.formats.repair import edit_record, flip_record
 from poisonwatch.ledger.row_states import EDIT
 from poisonwatch.ledger.shapes import parse_format
 from poisonwatch.ledger.tables import rows, shapes, variants
-from poisonwatch.screens.screen import run_screens
+from poisonwatch.screens.control_tokens import find_control_tokens
+from poisonwatch.screens.invisible_characters import find_invisible_characters
 from poisonwatch.sources.open import decode_row, encode_row
 from poisonwatch.text.characters import CONTROL, REPLACEMENT, SAYS_SOMETHING
 from poisonwatch.text.display import excerpt
@@ -119,8 +120,10 @@ def find_problem(example: Example) -> str | None:
         hidden = Counter(CONTROL.findall(text)) + Counter(find_hidden(text))
         if hidden:
             return f"the {message.role}'s text holds {describe_characters(hidden)}"
-    screens = run_screens(AuditRows([example]), names=("invisible-characters", "control-tokens"))
-    return screens[0].reason.rstrip(".") if screens else None
+    # The other screens look across rows.
+    for finding in (*find_invisible_characters([example]), *find_control_tokens([example])):
+        return finding.reason.rstrip(".")
+    return None
 
 
 def _refuse(repair: Repair, why: str) -> InputError:
