@@ -57,6 +57,7 @@ from poisonwatch.tasks.attribution import (
     add_probes,
     check_sentinels,
     find_model,
+    find_near_copies,
     fit_operators,
     gather_evidence,
     judge,
@@ -278,11 +279,13 @@ def attribute(
         store,
         attempts,
     )
+    near_copies = engine(find_near_copies, influence, detection, attempts)
     return AttributionResult(
         detection,
         evidence,
         tuple(problems),
         topics,
+        near_copies=near_copies,
         unmeasured=unmeasured,
         fitted=fitted,
         influence=influence,

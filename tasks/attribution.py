@@ -10,9 +10,10 @@ import numpy as np
 
 from poisonwatch.checkpoints.store import CheckpointStore
 from poisonwatch.config import AuditConfig, DetectionConfig, ModelConfig, ScreenName, StrideConfig
-from poisonwatch.detection import clusters, new_topics
+from poisonwatch.detection import clusters, near_copies, new_topics
 from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.evidence import ClusterEvidence
+from poisonwatch.detection.near_copies import NearCopy
 from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.errors import ConfigError
@@ -203,6 +204,16 @@ def gather_evidence(
     kind = tuple[ClusterEvidence, ...]
     with attempts.part("groups of flagged rows", "not formed"):
         return store.get_or_compute_stage("gather_evidence", kind, gather, is_whole)
+    return ()
+
+
+@task(**PLAIN)
+def find_near_copies(
+    influence: Influence, detection: Detection, attempts: Attempts
+) -> tuple[NearCopy, ...]:
+    """Find rows that say nearly what flagged ones say."""
+    with attempts.part("near copies of flagged rows", "not looked for"):
+        return near_copies.find_near_copies(detection, influence.neighbours)
     return ()
 
 

@@ -68,6 +68,8 @@ def explain_verdicts(
         runs.write_evidence(folder, found.evidence)
     with _file(attempts, folder / "nearest.jsonl"):
         runs.write_nearest(folder, found.evidence, detection.rows.trusted)
+    with _file(attempts, folder / "near_copies.jsonl"):
+        runs.write_near_copies(folder, detection, found.near_copies, found.groups)
     with _file(attempts, folder / "validation.html"):
         write_validation_page(folder, valid, summary["name"])
     # With nothing new, nothing was fitted; and a closed form has no learning curve.
@@ -130,6 +132,7 @@ def _render_report(
             past=past,
             pages=pages,
             topics=found.new_topics,
+            near_copies=found.near_copies,
             pictures=pictures,
         )
     return render_stand_in(summary, tell_failures({"failures": attempts.to_records()}))

@@ -3,7 +3,8 @@ these are at work is in `flows/reporter.py`, on stderr.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,21 @@ from rich.text import Text
 from poisonwatch.failures import tell_failures
 from poisonwatch.flows.cli.flag_blocks import ID_DIGITS, build_blocks, build_explanation
 from poisonwatch.ledger.mutes import tell_held_back
+from poisonwatch.reports.coverage import (
+    NEAR_COPIES_FILE,
+    tell_guarded,
+    tell_near_copies,
+    tell_not_asked,
+    tell_unmoved,
+)
 from poisonwatch.reports.new_topics import tell_new_topics
 from poisonwatch.run_directory import read as readback
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.words import plural
 
 WIDEST = 100  # columns: longer lines are hard to read
+LABEL = 13  # columns before what is told
+NEAR_COPIES_SHOWN = 3
 
 
 def print_summary(summary: Mapping[str, Any], run_dir: str) -> None:
@@ -36,9 +46,10 @@ def print_outcome(outcome: Any, config: Path | None = None) -> None:
     console = Console(highlight=False)
     flags, folder = outcome.flags, outcome.run_dir
     evidence = readback.read_evidence(folder) if flags else ()
-    lines = build_blocks(flags, evidence, min(console.width, WIDEST))
+    width = min(console.width, WIDEST)
+    lines = build_blocks(flags, evidence, width)
     if outcome.summary["settings"]:
-        lines += _describe_audit(outcome.summary, folder)
+        lines += _describe_audit(outcome.summary, folder, config, width)
     else:
         # settings are derived from the rows: where none was new, there are none
         nothing = "nothing to audit: no row is new"
@@ -53,7 +64,9 @@ def print_outcome(outcome: Any, config: Path | None = None) -> None:
     _print_lines(console, lines)
 
 
-def _describe_audit(summary: Mapping[str, Any], folder: Path) -> list[str]:
+def _describe_audit(
+    summary: Mapping[str, Any], folder: Path, config: Path | None, width: int
+) -> list[str]:
     """What stands below the flags."""
     counts, settings = summary["counts"], summary["settings"]
     flagged = f"{counts['flagged']} of {counts['new']} new rows flagged"
@@ -67,10 +80,47 @@ def _describe_audit(summary: Mapping[str, Any], folder: Path) -> list[str]:
         f"{counts['rejected']} rows rejected",
         f"attribution: {derived}; {alone} rows measured alone; {seconds:.0f} s",
         *tell_new_topics(summary),
+        *_describe_coverage(summary, folder, config, width),
         *_describe_failures(summary),
         *tell_held_back(summary),
         f"report:      {folder / 'report.html'}",
     ]
+
+
+def _describe_coverage(
+    summary: Mapping[str, Any], folder: Path, config: Path | None, width: int
+) -> list[str]:
+    """What was guarded and what was not, and rows that are like flagged ones."""
+    lines = []
+    for label, told in (
+        ("guarded:", tell_guarded(summary)),
+        ("not asked:", tell_not_asked(summary)),
+        ("not told:", tell_unmoved(summary)),
+        ("more like", tell_near_copies(summary)),
+    ):
+        if told is not None:
+            lines += textwrap.wrap(
+                told, width, initial_indent=f"{label:<{LABEL}}", subsequent_indent=" " * LABEL
+            )
+    if tell_near_copies(summary) is not None:
+        lines += _list_near_copies(summary, folder, config)
+    return lines
+
+
+def _list_near_copies(
+    summary: Mapping[str, Any], folder: Path, config: Path | None
+) -> Iterator[str]:
+    """The first rows that are like flagged ones, as `decide` takes them, and the command that
+    decides on all.
+    """
+    for number, near in enumerate(summary["coverage"]["near_copies"]["shown"][:NEAR_COPIES_SHOWN]):
+        label = "these:" if number == 0 else ""
+        place = f"{near['source']}:{near['line']}  {near['example_id'][:ID_DIGITS]}"
+        group = "" if near["group"] is None else f", of group {near['group']}"
+        yield f"{label:<{LABEL}}{place}  {near['likeness']:.0%} alike{group}"
+    if config is not None:
+        file = folder / NEAR_COPIES_FILE
+        yield f"{'':<{LABEL}}poisonwatch decide {config} --rows {file} --unflagged poison"
 
 
 def _describe_failures(summary: Mapping[str, Any]) -> list[str]:

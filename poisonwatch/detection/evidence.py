@@ -5,6 +5,7 @@ How it is found is in `clusters` and `confirmation`, which need the model; whoev
 not.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,3 +173,12 @@ class ClusterEvidence:
     nearest: tuple[tuple[Neighbour, ...], ...]
     confirmation: Confirmation | None
     unconfirmed: str | None = None
+
+
+def number_groups(evidence: Sequence[ClusterEvidence]) -> dict[str, int]:
+    """By example id, the number of a flagged row's group from 1: its line of evidence.jsonl."""
+    groups = {}
+    for number, group in enumerate(evidence, start=1):
+        for id in group.example_ids:
+            groups[id] = number
+    return groups

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from poisonwatch.detection.detection import Detection
-from poisonwatch.detection.evidence import ClusterEvidence
+from poisonwatch.detection.evidence import ClusterEvidence, number_groups
 from poisonwatch.sentinels.sentinel import SentinelProblem
 from poisonwatch.stride.unmeasured import Unmeasured
 
 # Whoever reads or tells of flags needs no model.
 if TYPE_CHECKING:
     from poisonwatch.checkpoints.store import CheckpointStore
+    from poisonwatch.detection.near_copies import NearCopy
     from poisonwatch.detection.new_topics import NewTopic
     from poisonwatch.stride.fitted import FittedOperators
     from poisonwatch.stride.influence import Influence
@@ -27,6 +28,7 @@ class AttributionResult:
     evidence: tuple[ClusterEvidence, ...] = ()
     problems: tuple[SentinelProblem, ...] = ()
     new_topics: tuple["NewTopic", ...] = ()
+    near_copies: tuple["NearCopy", ...] = ()
     unmeasured: Unmeasured = field(default_factory=Unmeasured)
     fitted: "FittedOperators | StreamedFit | None" = None
     influence: "Influence | None" = None
@@ -36,8 +38,4 @@ class AttributionResult:
     @property
     def groups(self) -> dict[str, int]:
         """By example id, the number of a flagged row's group from 1: its line of evidence.jsonl."""
-        groups = {}
-        for number, group in enumerate(self.evidence, start=1):
-            for id in group.example_ids:
-                groups[id] = number
-        return groups
+        return number_groups(self.evidence)

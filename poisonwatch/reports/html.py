@@ -9,7 +9,8 @@ from html import escape
 from typing import Any
 
 from poisonwatch.detection.detection import Detection
-from poisonwatch.detection.evidence import ClusterEvidence
+from poisonwatch.detection.evidence import ClusterEvidence, number_groups
+from poisonwatch.detection.near_copies import NearCopy
 from poisonwatch.detection.new_topics import NewTopic
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.failures import Attempts, tell_failures
@@ -17,6 +18,12 @@ from poisonwatch.flags import Flag
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.ledger.overview import build_trend
+from poisonwatch.reports.coverage import (
+    MOST_NEAR_COPIES,
+    tell_guarded,
+    tell_not_asked,
+    tell_unmoved,
+)
 from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
 from poisonwatch.reports.new_topics import MOST_TOPICS, TRUSTED_NEEDED
 from poisonwatch.reports.pictures import Pictures, draw_pictures
@@ -57,14 +64,16 @@ def render_report(
     pages: Mapping[str, str | None] | None = None,
     topics: Sequence[NewTopic] = (),
     pictures: Pictures | None = None,
+    near_copies: Sequence[NearCopy] = (),
 ) -> str:
     """The report of one audit as an HTML document.
 
     `summary` is the audit's summary.json, `evidence` is about groups of flagged rows and names
     places among the trusted rows; `past` are earlier audits of the name, newest first; `pages` are
     the addresses of the audit elsewhere, by name, None where there is none; `topics` are those that
-    cannot be judged; `pictures` are drawn here where they are not given. However much was found,
-    the page stays one that a browser opens: it shows the first, and says of how many.
+    cannot be judged, `near_copies` rows that say nearly what flagged ones say; `pictures` are drawn
+    here where they are not given. However much was found, the page stays one that a browser opens:
+    it shows the first, and says of how many.
 
     Every value that the template prints is made visible and escaped on its way out, so no text of a
     row, a sentinel, the configuration or the steered model can become markup.
@@ -97,6 +106,12 @@ def render_report(
         failures=tell_failures(summary),
         muted=tell_held_back(summary),
         owners=summary.get("owners", ()),
+        guarded=tell_guarded(summary),
+        not_asked=tell_not_asked(summary),
+        unmoved=tell_unmoved(summary),
+        near_copies=near_copies[:MOST_NEAR_COPIES],
+        near_copies_found=len(near_copies),
+        groups_by_id=number_groups(evidence),
         held=any(flag.held for flag in detection.flags),
         topics=topics[:MOST_TOPICS],
         topics_found=len(topics),

@@ -17,6 +17,7 @@ from poisonwatch.detection.shared_ngrams import SharedNgram
 from poisonwatch.examples import iterate_ids
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Version
+from poisonwatch.reports.coverage import describe_coverage
 from poisonwatch.reports.new_topics import LONGEST_WORDS, MOST_TOPICS
 from poisonwatch.run_directory.provenance import describe_origin, hash_data
 from poisonwatch.run_directory.timing import StageCost
@@ -66,6 +67,9 @@ def summarise(
         "largest_coefficients": _find_largest_coefficients(detection),
         "screens": _count_findings(detection),
         "new_topics": _describe_new_topics(detection, attributed.new_topics),
+        "coverage": describe_coverage(
+            config.sentinels, detection, attributed.near_copies, attributed.groups
+        ),
         "unmeasured": _describe_unmeasured(attributed.unmeasured),
         "sentinel_problems": [asdict(problem) for problem in attributed.problems],
         # What failed beside the verdicts: known last.

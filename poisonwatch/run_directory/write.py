@@ -19,6 +19,7 @@ from poisonwatch.config import AuditConfig, Replay
 from poisonwatch.detection.clusters import build_evidence_record
 from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.evidence import ClusterEvidence
+from poisonwatch.detection.near_copies import NearCopy
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.flags import Flag, make_flag_record, make_row_record
 from poisonwatch.run_directory.pairs import write_pairs
@@ -133,6 +134,23 @@ def write_evidence(folder: Path, evidence: Sequence[ClusterEvidence]) -> None:
 def write_flags(folder: Path, flags: Sequence[Flag]) -> None:
     """`flags.jsonl`: one flagged row a line, strongest first, with its text and its reasons."""
     write_jsonl(folder / "flags.jsonl", map(make_flag_record, flags))
+
+
+def write_near_copies(
+    folder: Path, detection: Detection, near_copies: Sequence[NearCopy], groups: Mapping[str, int]
+) -> None:
+    """`near_copies.jsonl`: rows that say nearly what flagged ones say, one a line, each with the
+    flagged row most like it and that one's group; no file where there are none. `poisonwatch
+    decide --rows` takes it.
+    """
+    if not near_copies:
+        return
+    records = []
+    for near in near_copies:
+        like = detection.examples[near.like].id
+        alike = {"like": like, "likeness": near.likeness, "group": groups.get(like)}
+        records.append(make_row_record(detection.examples[near.row]) | alike)
+    write_jsonl(folder / "near_copies.jsonl", records)
 
 
 def write_learning_curve(folder: Path, curve: LearningCurve) -> None:

@@ -196,7 +196,7 @@ def _make_sentinel(entry: Any, number: int, place: str) -> Sentinel:
         messages=messages,
         forbidden=forbidden,
         reference=reference,
-        panel=read.panel or _derive_panel(read.id),
+        panel=read.panel or derive_panel(read.id),
         severity=read.severity,
         tags=tuple(read.tags),
     )
@@ -243,7 +243,8 @@ def _refuse_unfit(sentinel: Sentinel, label: str) -> None:
         )
 
 
-def _derive_panel(sentinel_id: str) -> str:
+def derive_panel(sentinel_id: str) -> str:
+    """The panel of a sentinel that names none: its id up to its last "-"."""
     return sentinel_id.rpartition("-")[0] or sentinel_id
 
 

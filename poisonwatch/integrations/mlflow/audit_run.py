@@ -43,6 +43,7 @@ UPLOADED_FILES = (
     "scores.parquet",
     "flags.jsonl",
     "evidence.jsonl",
+    "near_copies.jsonl",
     "rejected.jsonl",
     "validation.json",
     CHECKSUMS_FILE,
