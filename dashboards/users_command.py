@@ -6,13 +6,17 @@ The docstring of a command is its help: what it does, and an example that runs.
 import getpass
 import sys
 from dataclasses import replace
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from poisonwatch.dashboards.roles import Role
 from poisonwatch.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from poisonwatch.dashboards.users import User
 
 ConfigArgument = Annotated[Path, Parameter(help="The audit file (YAML).")]
 NameArgument = Annotated[str, Parameter(help="The name, as it stands beside decisions.")]
@@ -25,6 +29,9 @@ StdinOption = Annotated[
     Parameter(
         negative="", show_default=False, help="Read the password from standard input, one line."
     ),
+]
+JsonOption = Annotated[
+    bool, Parameter(negative="", show_default=False, help="Print it as one JSON object.")
 ]
 
 
@@ -43,6 +50,7 @@ def add(
             help="For people whom an identity provider or a reverse proxy logs in.",
         ),
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Let somebody into the dashboard, with a password of their own.
 
@@ -65,7 +73,7 @@ def add(
                 "`poisonwatch users password`, another role with `poisonwatch users role`"
             )
         users[fold_name(name)] = user
-    print(f"{user.name} may come in as {user.role} ({path})")
+    _tell(user, f"{user.name} may come in as {user.role} ({path})", json)
 
 
 def list(
@@ -80,24 +88,17 @@ def list(
 
     Example: `poisonwatch users list my-audit/audit.yaml`
     """
-    from json import dumps
-
     from poisonwatch.dashboards.users import describe_user, read_users
 
     path = _locate(config)
     users = read_users(path)
     for user in users.values():
-        if json:
-            # never the hash of a password
-            told = {"role": user.role, "password": user.password is not None}
-            print(dumps({"name": user.name, **told, "added": user.added}))
-        else:
-            print(describe_user(user))
+        _tell(user, describe_user(user), json)
     if not users and not json:
         print(f"no users yet in {path}: add one with `poisonwatch users add`")
 
 
-def remove(config: ConfigArgument, name: NameArgument, /) -> None:
+def remove(config: ConfigArgument, name: NameArgument, /, *, json: JsonOption = False) -> None:
     """Let somebody in no more; their logins end at once.
 
     Example: `poisonwatch users remove my-audit/audit.yaml ann`
@@ -109,11 +110,16 @@ def remove(config: ConfigArgument, name: NameArgument, /) -> None:
         user = users.pop(fold_name(name), None)
         if user is None:
             raise InputError(_describe_unknown(path))
-    print(f"{user.name} may not come in any more")
+    _tell(user, f"{user.name} may not come in any more", json)
 
 
 def password(
-    config: ConfigArgument, name: NameArgument, /, *, password_stdin: StdinOption = False
+    config: ConfigArgument,
+    name: NameArgument,
+    /,
+    *,
+    password_stdin: StdinOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Give somebody another password; their logins end at once.
 
@@ -129,8 +135,8 @@ def password(
         user = users.get(fold_name(name))
         if user is None:
             raise InputError(_describe_unknown(path))
-        users[fold_name(name)] = with_password(user, password)
-    print(f"{user.name} has another password")
+        user = users[fold_name(name)] = with_password(user, password)
+    _tell(user, f"{user.name} has another password", json)
 
 
 def role(
@@ -138,6 +144,8 @@ def role(
     name: NameArgument,
     role: Annotated[Role, Parameter(help="viewer, reviewer or admin.")],
     /,
+    *,
+    json: JsonOption = False,
 ) -> None:
     """Give somebody another role; it counts at once.
 
@@ -150,8 +158,18 @@ def role(
         user = users.get(fold_name(name))
         if user is None:
             raise InputError(_describe_unknown(path))
-        users[fold_name(name)] = replace(user, role=role)
-    print(f"{user.name} is {role} now")
+        user = users[fold_name(name)] = replace(user, role=role)
+    _tell(user, f"{user.name} is {role} now", json)
+
+
+def _tell(user: "User", sentence: str, as_json: bool) -> None:
+    """A user as JSON, or a sentence about them."""
+    if not as_json:
+        print(sentence)
+        return
+    # never the hash of a password
+    told = {"role": user.role, "password": user.password is not None}
+    print(dumps({"name": user.name, **told, "added": user.added}))
 
 
 def _locate(config: Path) -> Path:

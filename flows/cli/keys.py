@@ -23,6 +23,10 @@ LONGEST_ITEM = 60  # characters of what a record is about
 def init(
     folder: Annotated[Path, Parameter(help="Where the two files go; made where there is none.")],
     /,
+    *,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print it as one JSON object.")
+    ] = False,
 ) -> None:
     """Make a key that signs, and its public part: poisonwatch.key, which only you can read, and
     poisonwatch.pub.
@@ -32,9 +36,14 @@ def init(
 
     Example: `poisonwatch keys init keys`
     """
+    from json import dumps
+
     from poisonwatch.attestation.keys import SHOWN_DIGITS, create_keys
 
     made = create_keys(folder)
+    if json:
+        print(dumps({"id": made.id, "private": str(made.private), "public": str(made.public)}))
+        return
     print(f"key {made.id[:SHOWN_DIGITS]}")
     print(f"  private   {made.private}   signs; yours alone (mode 0600)")
     print(f"  public    {made.public}   checks signatures; give it to whoever asks the gate")
@@ -103,6 +112,12 @@ def sign(
     yes: Annotated[
         bool, Parameter(negative="", show_default=False, help="Sign without asking.")
     ] = False,
+    json: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="Print it as one JSON object; goes with --yes."
+        ),
+    ] = False,
 ) -> int:
     """Sign records of the ledger that no key that counts signed: of audits and decisions from
     before there was a key, or whose signing failed.
@@ -113,6 +128,8 @@ def sign(
 
     Example: `poisonwatch keys sign my-audit/audit.yaml 12 13 --yes`
     """
+    from json import dumps
+
     from poisonwatch.attestation.keys import SHOWN_DIGITS
     from poisonwatch.config_file import load_config
     from poisonwatch.errors import ConfigError, OperationError
@@ -121,6 +138,8 @@ def sign(
     from poisonwatch.text.words import plural
     from poisonwatch.verification.verify import verify_ledger
 
+    if json and not yes:
+        raise InputError("--json asks nothing: say --yes beside it")
     settings = load_config(config)
     signer = settings.signing.load_signer()
     keys = settings.signing.load_public_keys()
@@ -138,14 +157,18 @@ def sign(
                 f"the ledger is not what its records say ({found.differences[0].words}): "
                 "`poisonwatch verify` names all; nothing was signed"
             )
-        _print_records(unsigned)
+        if not json:
+            _print_records(unsigned)
         key = signer.key_id[:SHOWN_DIGITS]
         count = plural(len(unsigned), "record")
         if unsigned and not yes and not _agrees(f"sign {count} with key {key}? [y/N] "):
             print("nothing was signed")
             return EXIT_DECLINED
         sign_records(ledger, unsigned, signer)
-    print(f"{count} signed by key {key}")
+    if json:
+        print(dumps({"signed": [record.number for record in unsigned], "key": signer.key_id}))
+    else:
+        print(f"{count} signed by key {key}")
     return 0
 
 

@@ -48,6 +48,7 @@ def release(
     from poisonwatch.ledger.two_people import require_two_people
     from poisonwatch.release.destination import refuse_folder_inside
     from poisonwatch.release.release import get_held_back_path, write_release
+    from poisonwatch.release.selection import count_undecided
 
     settings = load_config(config)
     refuse_folder_inside(settings.source, out)
@@ -57,20 +58,25 @@ def release(
     with Ledger.existing(settings.state, signer=signer) as ledger:
         require_two_people(ledger, settings.name, settings.review.two_people)
         counts = write_release(ledger, settings.name, out, duplicates)
+        with ledger.read() as connection:
+            undecided = count_undecided(connection, settings.name)
     manifest, held_back = out / "manifest.json", get_held_back_path(out)
     if json:
         key = None if signer is None else signer.key_id
         places = {"manifest": str(manifest), "held_back": str(held_back)}
-        print(dumps({"counts": counts.record(), **places, "key": key}))
+        told = {"counts": counts.record(), "undecided": undecided, **places, "key": key}
+        print(dumps(told))
         return
-    _print_counts(counts)
+    _print_counts(counts, undecided)
+    if undecided:
+        print(f"             poisonwatch dashboard {config}, or poisonwatch decide {config} ...")
     signed = "" if signer is None else f", signed by key {signer.key_id[:KEY_DIGITS]}"
     print(f"manifest: {manifest}{signed}")
     print(f"held back: {held_back}")
 
 
-def _print_counts(counts: "ReleaseCounts") -> None:
-    """What a release came to, in counts of places that add up."""
+def _print_counts(counts: "ReleaseCounts", undecided: int) -> None:
+    """What a release came to, in counts of places that add up; `undecided` ones are quarantined."""
     line = (
         f"{counts.total} audited rows: {counts.released} released, "
         f"{counts.quarantined} quarantined, {counts.rejected} rejected"
@@ -80,6 +86,9 @@ def _print_counts(counts: "ReleaseCounts") -> None:
     print(line)
     if counts.repaired:
         print(f"{counts.repaired} of those released are flipped or edited, as people decided")
+    if undecided:
+        poison = counts.quarantined - undecided
+        print(f"quarantined: {undecided} wait for a decision, {poison} decided to be poison")
     if counts.copies:
         print(
             f"{counts.copies} of them are copies of earlier rows; "

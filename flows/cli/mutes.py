@@ -88,6 +88,9 @@ def unmute(
     *,
     why: Annotated[str, Parameter(help="Why.")] = "",
     author: Annotated[str | None, Parameter(help="Who ends it. Default: your user name.")] = None,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print a JSON object a mute.")
+    ] = False,
 ) -> None:
     """End a mute before its time: the next audit tells of rows that were flagged meanwhile, or
     sync does.
@@ -95,6 +98,7 @@ def unmute(
     Example: `poisonwatch unmute my-audit/audit.yaml panel:identity`
     """
     import getpass
+    from json import dumps
 
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
@@ -105,6 +109,9 @@ def unmute(
     with Ledger.existing(settings.state, signer=settings.signing.load_signer()) as ledger:
         who = getpass.getuser() if author is None else author
         for ended in end_mutes(ledger, settings.name, group, why, author=who):
+            if json:
+                print(dumps({**ended.describe(), "unmuted_by": who}))
+                continue
             print(f"{excerpt(ended.on, 80)} is muted no more (mute {ended.number})")
 
 

@@ -76,6 +76,10 @@ def watch(
 def alert_test(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
+    *,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print a JSON object a target.")
+    ] = False,
 ) -> int:
     """Send a test message to everybody whom an audit would tell of flagged rows: as long as a real
     one. PagerDuty, Opsgenie and Jira open an incident, and close it.
@@ -84,6 +88,8 @@ def alert_test(
 
     Example: `poisonwatch alert-test my-audit/audit.yaml`
     """
+    from json import dumps
+
     from poisonwatch.alerts.targets import list_targets
     from poisonwatch.alerts.trial import make_trial_message
     from poisonwatch.config_file import load_config
@@ -99,12 +105,17 @@ def alert_test(
     failed = 0
     # all are tried: one that does not answer says nothing about the others
     for target in targets:
-        outcome = "delivered"
+        problem = None
         try:
             send_message(target, make_trial_message(settings))
         except PoisonwatchError as error:
             failed += 1
-            outcome = f"failed: {error}"
+            problem = str(error)
+        if json:
+            told = {"alert": target.number, "kind": target.kind}
+            print(dumps({**told, "delivered": problem is None, "problem": problem}))
+            continue
+        outcome = "delivered" if problem is None else f"failed: {problem}"
         print(f"alerts[{target.number}] {target.kind}: {outcome}")
     return int(failed > 0)
 
@@ -112,6 +123,10 @@ def alert_test(
 def sync(
     config: Annotated[Path, Parameter(help="The audit file (YAML).")],
     /,
+    *,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print it as one JSON object.")
+    ] = False,
 ) -> int:
     """Give MLflow, Prefect and alert targets what they missed while they were down.
 
@@ -119,6 +134,8 @@ def sync(
 
     Example: `poisonwatch sync my-audit/audit.yaml`
     """
+    from json import dumps
+
     from poisonwatch.config_file import load_config
     from poisonwatch.flows.reporter import Reporter
     from poisonwatch.flows.sync import sync as catch_up
@@ -126,8 +143,12 @@ def sync(
     settings = load_config(config)
     reporter = Reporter()
     done = catch_up(settings, reporter)
+    counts = {"read_reviews": done.verdicts, **done.notified}
+    if json:
+        print(dumps({"done": counts, "warnings": done.warnings}))
+        return int(bool(done.warnings))
     sentences = []
-    for name, count in {"read_reviews": done.verdicts, **done.notified}.items():
+    for name, count in counts.items():
         # None is a task that failed; a warning below says why
         number = "no" if count is None else count
         sentences.append(f"{number} {TASK_WORDS[name]}")

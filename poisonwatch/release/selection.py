@@ -140,6 +140,13 @@ def count_rows(connection: Connection, name: str, duplicates: Duplicates) -> Rel
     return ReleaseCounts(**found, copies=copied, contents=contents)
 
 
+def count_undecided(connection: Connection, name: str) -> int:
+    """Places in quarantine that wait for a decision: flagged, and not called poison or benign."""
+    at = select_places(name, "keep")
+    query = select(func.count()).where(at.c.fate == "quarantined", at.c.status == "flagged")
+    return connection.execute(query).scalar_one()
+
+
 def select_released(name: str, duplicates: Duplicates) -> Executable:
     """The places that are released, in order, with the bytes that stand there, each with the id of
     the last audit that its row passed. A repaired one has the decision's number, verdict, author,

@@ -279,8 +279,12 @@ def test_with_a_key_the_gate_clears_what_is_signed(
     assert run("gate", "cleared/manifest.json", "--audit", config) == 3
     said = capsys.readouterr().out
     assert "the ledger's records of what was pulled  unsigned" in said
-    assert run("keys", "sign", config, "--yes") == 0
-    capsys.readouterr()
+    assert run("keys", "sign", config, "--json") == 2
+    assert "--json asks nothing" in capsys.readouterr().err
+    assert run("keys", "sign", config, "--yes", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert 1 in made["signed"]
+    assert len(made["key"]) == 64
     assert run("release", config, "--out", "signed") == 0
     assert "signed by key" in capsys.readouterr().out
     assert run("gate", "signed/manifest.json", "--audit", config) == 0
