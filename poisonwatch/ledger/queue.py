@@ -71,9 +71,14 @@ class FlaggedGroup:
     @property
     def key(self) -> str:
         """What names the group in an address, below its audit."""
-        if self.number is None:
-            return self.row
-        return str(self.number)
+        return make_group_key(self.number, self.row)
+
+
+def make_group_key(number: int | None, example_id: str) -> str:
+    """What names a group in an address, below its audit: its number, or the first digits of the id
+    of a row in no group.
+    """
+    return example_id[:KEY_DIGITS] if number is None else str(number)
 
 
 @dataclass(frozen=True, slots=True)

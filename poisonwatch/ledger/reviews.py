@@ -2,7 +2,8 @@
 
 A row under review has a trace in MLflow. It is added when the trace is in a queue; an answer is
 recorded in the chain of decisions in the same transaction that remembers it, with the number of the
-decision that it became, so that none is recorded twice.
+decision that it became, so that none is recorded twice. A row that was decided on elsewhere has a
+word in place of the answer's id, once MLflow was told.
 """
 
 import hashlib
@@ -12,7 +13,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, desc, exists, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    delete,
+    desc,
+    exists,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    update,
+)
 
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.ledger import Ledger
@@ -21,13 +35,19 @@ from poisonwatch.ledger.transactions import retried
 from poisonwatch.ledger.two_people import submit_on_rows
 from poisonwatch.review_config import TwoPeople
 
+# In place of an answer's id: the decision was made elsewhere, and MLflow was told of it.
+ELSEWHERE = "elsewhere"
+WAS_TOLD = reviews.c.answer.startswith(f"{ELSEWHERE}#")
+HAS_NO_ANSWER = or_(reviews.c.answer.is_(None), WAS_TOLD)
+
 
 @dataclass(frozen=True, slots=True)
 class ReviewCandidate:
     """A flagged row that nobody has decided on: the last audit that flagged it, its number in the
     ledger, its line of flags.jsonl.
 
-    `first_audit_id` is the first audit of that name that flagged it.
+    `first_audit_id` is the first audit of that name that flagged it, `group` its group's number in
+    the last one, if it has a group.
     """
 
     audit: int
@@ -36,6 +56,7 @@ class ReviewCandidate:
     row: int
     record: Mapping[str, Any]
     run_id: str | None
+    group: int | None = None
 
     @property
     def trace(self) -> str:
@@ -64,6 +85,17 @@ class ReviewAnswer:
     answered_at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReviewChange:
+    """What became elsewhere of a row under review, of which MLflow is not told yet: `decision` is
+    the number of the last decision on it, by `author`; None where the row is open again.
+    """
+
+    trace: str
+    decision: int | None
+    author: str
+
+
 @retried
 def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewCandidate]:
     """The flagged rows of an audit's name that are undecided and not under review yet, each once,
@@ -84,9 +116,9 @@ def list_review_candidates(ledger: Ledger, name: str, most: int) -> list[ReviewC
         .subquery()
     )
     first = audits.alias()
-    columns = flags.c.audit, audits.c.audit_id, flags.c.row, flags.c.record, audits.c.summary
+    columns = (flags.c.audit, audits.c.audit_id, flags.c.row, flags.c.record, flags.c.group)
     query = (
-        select(*columns, first.c.audit_id.label("first_audit_id"))
+        select(*columns, audits.c.summary, first.c.audit_id.label("first_audit_id"))
         .join(spans, (spans.c.row == flags.c.row) & (spans.c.last == flags.c.audit))
         .join(audits, audits.c.audit == flags.c.audit)
         .join(first, first.c.audit == spans.c.first)
@@ -107,6 +139,7 @@ def _to_candidate(row: Row[Any]) -> ReviewCandidate:
         row=row.row,
         record=json.loads(row.record),
         run_id=_extract_run_id(row.summary),
+        group=row.group,
     )
 
 
@@ -139,13 +172,47 @@ def list_review_traces(ledger: Ledger, name: str) -> dict[str, str | None]:
 
 
 @retried
+def list_review_changes(ledger: Ledger, name: str) -> list[ReviewChange]:
+    """What MLflow is to be told of an audit's rows under review: those that nobody answered on
+    there and somebody decided on elsewhere, and those of these that are open again.
+    """
+    of_row = decisions.alias()
+    last = select(func.max(of_row.c.number)).where(of_row.c.row == reviews.c.row).scalar_subquery()
+    query = (
+        select(reviews.c.trace, decisions.c.number, decisions.c.author, WAS_TOLD.label("was_told"))
+        .join(audits, audits.c.audit == reviews.c.audit)
+        .join(rows, rows.c.row == reviews.c.row)
+        .join(decisions, decisions.c.number == last)
+        .where(
+            audits.c.name == name,
+            or_(and_(reviews.c.answer.is_(None), not_(IS_UNDECIDED)), and_(WAS_TOLD, IS_UNDECIDED)),
+        )
+        .order_by(decisions.c.number)
+    )
+    with ledger.read() as connection:
+        return [
+            ReviewChange(row.trace, None if row.was_told else row.number, row.author)
+            for row in connection.execute(query)
+        ]
+
+
+@retried
+def mark_review_told(ledger: Ledger, change: ReviewChange) -> None:
+    """MLflow was told of a change. An answer that came meanwhile stays."""
+    of_trace = reviews.c.trace == change.trace
+    entry = None if change.decision is None else f"{ELSEWHERE}#{change.decision}"
+    with ledger.write() as connection:
+        connection.execute(update(reviews).where(of_trace, HAS_NO_ANSWER).values(answer=entry))
+
+
+@retried
 def delete_unanswered(ledger: Ledger, name: str) -> None:
     """Rows of an audit's name that nobody answered on are not under review any more: their queue is
     gone.
     """
     of_name = exists().where(audits.c.audit == reviews.c.audit, audits.c.name == name)
     with ledger.write() as connection:
-        connection.execute(delete(reviews).where(of_name, reviews.c.answer.is_(None)))
+        connection.execute(delete(reviews).where(of_name, HAS_NO_ANSWER))
 
 
 @retried
@@ -167,6 +234,8 @@ def record_answer(
         recorded_id, recorded_number = split_entry(known.answer)
         if recorded_id == answer.id:
             return False
+        if recorded_id == ELSEWHERE:
+            recorded_number = ""  # no answer's: the clocks are compared
         counts = _is_newer(connection, known.row, recorded_number, answer)
         entry = answer.id
         if counts:

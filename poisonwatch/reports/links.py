@@ -31,6 +31,16 @@ def make_dashboard_url(config: AuditConfig, audit_id: str) -> str | None:
     return f"{base}/audits/{audit_id}"
 
 
+def make_group_url(config: AuditConfig, audit_id: str, key: str) -> str | None:
+    """The page of a group of flagged rows in the dashboard, by its number in the audit, or the
+    digits of the one row (`FlaggedGroup.key`); None as `make_dashboard_url`.
+    """
+    base = _clean_address(config.dashboard or "")
+    if base is None:
+        return None
+    return f"{base}/triage/{audit_id}/{key}"
+
+
 def make_mlflow_run_url(
     config: AuditConfig, experiment_id: str | None, run_id: str | None
 ) -> str | None:

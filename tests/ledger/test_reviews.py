@@ -13,7 +13,9 @@ from poisonwatch.ledger.reviews import (
     add_review,
     delete_unanswered,
     list_review_candidates,
+    list_review_changes,
     list_review_traces,
+    mark_review_told,
     record_answer,
 )
 
@@ -137,3 +139,38 @@ def test_an_answer_that_is_no_verdict_leaves_nothing(tmp_path: Path) -> None:
             record_answer(ledger, row.trace, answer("a", "perhaps"))
         assert list(read_decisions(ledger)) == []
         assert list_review_traces(ledger, NAME) == {row.trace: None}
+
+
+def test_what_is_decided_elsewhere_is_to_be_told_once(tmp_path: Path) -> None:
+    """And that it was taken back; an answer that is older than the decision still does not count,
+    and what was answered is nothing to tell.
+    """
+    with covered_ledger(tmp_path, FLAGGED) as ledger:
+        (row,) = list_review_candidates(ledger, NAME, 10)
+        add_review(ledger, row)
+        assert list_review_changes(ledger, NAME) == []
+        made = record_decision(ledger, row.record["example_id"], "benign", author="bob")
+        (change,) = list_review_changes(ledger, NAME)
+        assert (change.trace, change.decision, change.author) == (row.trace, made.number, "bob")
+        assert list_review_changes(ledger, "another") == []
+        mark_review_told(ledger, change)
+        assert list_review_changes(ledger, NAME) == []
+        assert not record_answer(ledger, row.trace, answer("a", answered_at_ms=1_000))
+        record_decision(ledger, row.record["example_id"], "unsure", author="bob")
+        assert list_review_changes(ledger, NAME) == []
+
+
+def test_what_is_open_again_is_to_be_told(tmp_path: Path) -> None:
+    """It waits for an answer as before."""
+    with covered_ledger(tmp_path, FLAGGED) as ledger:
+        (row,) = list_review_candidates(ledger, NAME, 10)
+        add_review(ledger, row)
+        record_decision(ledger, row.record["example_id"], "poison", author="bob")
+        (change,) = list_review_changes(ledger, NAME)
+        mark_review_told(ledger, change)
+        record_decision(ledger, row.record["example_id"], "unsure", author="bob")
+        (change,) = list_review_changes(ledger, NAME)
+        assert change.decision is None
+        mark_review_told(ledger, change)
+        assert list_review_traces(ledger, NAME) == {row.trace: None}
+        assert record_answer(ledger, row.trace, answer("a"))

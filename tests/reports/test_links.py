@@ -9,6 +9,7 @@ from poisonwatch.reports.links import (
     find_mlflow_ui,
     locate_report,
     make_dashboard_url,
+    make_group_url,
     make_mlflow_run_url,
     make_prefect_run_url,
 )
@@ -82,3 +83,10 @@ def test_a_flow_run_s_page_is_on_the_configured_server(monkeypatch: pytest.Monke
     assert make_prefect_run_url(None) is None
     monkeypatch.setenv("PREFECT_UI_URL", "https://prefect.example.org")
     assert make_prefect_run_url("abc") == "https://prefect.example.org/runs/flow-run/abc"
+
+
+def test_a_group_has_a_page_of_its_own() -> None:
+    """Below its audit's, where the dashboard's address is known."""
+    shown = config(dashboard="https://audits.example.org/")
+    assert make_group_url(shown, "today-1", "3") == "https://audits.example.org/triage/today-1/3"
+    assert make_group_url(config(), "today-1", "3") is None

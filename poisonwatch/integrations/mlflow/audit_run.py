@@ -23,13 +23,13 @@ from poisonwatch.failures import tell_failures
 from poisonwatch.flags import SEVERITIES, read_flagged_example
 from poisonwatch.integrations.mlflow.datasets import build_datasets
 from poisonwatch.integrations.mlflow.heads import tag_head
+from poisonwatch.integrations.mlflow.run_note import describe_run
 from poisonwatch.integrations.mlflow.runs import to_milliseconds
 from poisonwatch.integrations.mlflow.values import LONGEST_KEY, METRICS_AT_ONCE, log_values
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import flags
 from poisonwatch.ledger.transactions import retried
-from poisonwatch.reports.links import make_dashboard_url
 from poisonwatch.reports.new_topics import count_unjudged
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE
 from poisonwatch.sources.unread import UnreadField, describe_unread
@@ -63,7 +63,6 @@ FLAG_COLUMNS = (
     "q_value",
 )
 TEXT_COLUMNS = ("tools", "prompt", "response", "lowered", "rejected_response", "reason")
-PANELS_SHOWN = 40
 FLAGS_SHOWN = 1000  # a browser loads the table whole
 
 
@@ -84,7 +83,7 @@ def fill_run(
             past,
             settings,
             severity=find_worst_severity(ledger, past.number),
-            dashboard=make_dashboard_url(config, past.audit_id),
+            note=describe_run(ledger, config, past),
         ),
     )
     tag_head(client, run_id, ledger)
@@ -182,7 +181,7 @@ def _flatten_params(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> 
 
 
 def _build_tags(
-    past: PastAudit, settings: Mapping[str, Any], severity: str, dashboard: str | None
+    past: PastAudit, settings: Mapping[str, Any], severity: str, note: str
 ) -> dict[str, str]:
     """What the list of runs can be searched by, and the note on the run's page."""
     summary = past.summary
@@ -193,7 +192,7 @@ def _build_tags(
         unread = [UnreadField(**field) for field in summary["source"]["unread"]]
         tags["poisonwatch.unread_fields"] = describe_unread(unread) or "none"
     return tags | {
-        MLFLOW_RUN_NOTE: _describe_audit(summary, dashboard),
+        MLFLOW_RUN_NOTE: note,
         "poisonwatch.version": summary["version"],
         "poisonwatch.model": past.model,
         "poisonwatch.model_name": summary["model"]["name"],
@@ -203,24 +202,6 @@ def _build_tags(
         "poisonwatch.state": past.state,
         "poisonwatch.number": str(past.number),
     }
-
-
-def _describe_audit(summary: Mapping[str, Any], dashboard: str | None) -> str:
-    """The run's note, in Markdown: counts, where to look, and a table of panels."""
-    counts = summary["counts"]
-    headline = f"**{counts['flagged']} of {counts['new']} new rows flagged.**"
-    lines = [f"{headline} Report: Artifacts, `report/report.html`."]
-    if dashboard:
-        lines[0] += f" [Decide on the dashboard]({dashboard})."
-    for failure in tell_failures(summary):
-        # Between backticks nothing is Markdown, but for a backtick.
-        plain = failure.replace("`", "'")
-        lines += ["", f"Failed: `{plain}`."]
-    lines += ["", "| panel | flagged | largest score |", "|---|---|---|"]
-    for panel in summary["panels"][:PANELS_SHOWN]:
-        name = to_plain_name(panel["name"])[:LONGEST_KEY]
-        lines.append(f"| `{name}` | {panel['flagged']} | {panel['largest_score']:.1f} |")
-    return "\n".join(lines)
 
 
 def log_files(client: MlflowClient, run_id: str, folder: Path) -> None:

@@ -7,7 +7,11 @@ from poisonwatch.errors import OperationError
 from poisonwatch.ledger.history import counting_failures, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
-from poisonwatch.ledger.reviews import list_review_candidates, list_review_traces
+from poisonwatch.ledger.reviews import (
+    list_review_candidates,
+    list_review_changes,
+    list_review_traces,
+)
 
 
 class IncompleteUploadError(OperationError):
@@ -28,15 +32,17 @@ def upload_owed(ledger: Ledger, config: AuditConfig) -> int:
 
 
 def queue_undecided(ledger: Ledger, config: AuditConfig) -> int:
-    """Put flagged rows that nobody has decided on into the audit's review queue: how many.
+    """Put flagged rows that nobody has decided on into the audit's review queue: how many. Items of
+    rows that were decided on elsewhere are completed there.
 
     Raises OperationError where the server cannot be used, or has no review queues.
     """
     new = list_review_candidates(ledger, config.name, 1)
     unanswered = None in list_review_traces(ledger, config.name).values()
-    # Unanswered rows are looked after too: their queue may be gone. With neither there is nothing
-    # to ask MLflow, which may be too old for reviews, and need not be newer.
-    if not new and not unanswered:
+    changed = list_review_changes(ledger, config.name)
+    # Unanswered rows are looked after too: their queue may be gone. With none of these there is
+    # nothing to ask MLflow, which may be too old for reviews, and need not be newer.
+    if not new and not unanswered and not changed:
         return 0
     from poisonwatch.integrations.mlflow.reviews import queue_rows
 

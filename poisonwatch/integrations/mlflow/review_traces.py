@@ -1,6 +1,8 @@
 """A flagged row as an MLflow trace: what a person sees of it on the review page.
 
-Row text is hostile, and MLflow's pages render Markdown: texts go up as code blocks.
+Row text is hostile, and MLflow renders Markdown, of previews too on the review page: texts go up
+as code blocks. Lists show previews as they are, on one line: there a block is made by its indent,
+which nobody sees, and follows words of ours, since an indent at the start may be trimmed away.
 """
 
 import base64
@@ -14,7 +16,7 @@ from mlflow.entities import AssessmentSource, Feedback, Span, TraceInfo, TraceLo
 
 from poisonwatch.flags import LOWERED, label_turn, read_flagged_example
 from poisonwatch.ledger.reviews import ReviewCandidate
-from poisonwatch.text.display import make_visible
+from poisonwatch.text.display import make_visible, to_plain_name
 
 FINDING = "poisonwatch"  # the name of the assessment that says why a row is flagged
 FACTS_SHOWN = (
@@ -29,25 +31,34 @@ FACTS_SHOWN = (
     "q_value",
 )
 LONGEST_PREVIEW = 1000  # characters that MLflow has room for; its PostgreSQL refuses more
+LONGEST_PANEL = 80  # characters
+INDENT = " " * 4  # makes a code block of lines
 LINE_WIDTH = 72  # characters of a line: the review page does not break them
 
 
-def build_trace(experiment_id: str, row: ReviewCandidate) -> TraceInfo:
-    """A flagged row as a trace: what the review page shows of it at once, and our finding."""
+def build_trace(
+    experiment_id: str, row: ReviewCandidate, at_ms: int, page: str | None
+) -> TraceInfo:
+    """A flagged row as a trace of a time (milliseconds since 1970): what the review page shows of
+    it at once, and our finding. `page` is that of its group in the dashboard, if it is known.
+    """
     question, answer, reasons = _split_texts(row)
     # The reasons have a third of the room: a long answer cannot push them out of sight.
-    explained = _format_reason(_clip_code_block(reasons, LONGEST_PREVIEW // 3))
+    explained = "\n\n" + _format_preview("Why it is flagged:", reasons, LONGEST_PREVIEW // 3)
+    if page is not None:
+        explained += f"\n\n[Its group in the dashboard]({page})"
+    answered = _format_preview("Answer:", answer, LONGEST_PREVIEW - len(explained))
     metadata = {"mlflow.trace_schema.version": "3"}
     if row.run_id:
         metadata["mlflow.sourceRun"] = row.run_id
     return TraceInfo(
         trace_id=row.trace,
         trace_location=TraceLocation.from_experiment_id(experiment_id),
-        request_time=time.time_ns() // 10**6,
+        request_time=at_ms,
         state=TraceState.OK,
         execution_duration=0,
-        request_preview=_clip_code_block(question, LONGEST_PREVIEW),
-        response_preview=_clip_code_block(answer, LONGEST_PREVIEW - len(explained)) + explained,
+        request_preview=_format_preview(_describe_flag(row), question, LONGEST_PREVIEW),
+        response_preview=answered + explained,
         tags={
             "mlflow.traceName": "flagged row",
             "poisonwatch.audit_id": row.audit_id,
@@ -87,12 +98,16 @@ def format_code_block(text: str) -> str:
     # A fence ends at the first run of backticks as long as itself.
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, 1 + longest)
-    lines = [fence]
+    return "\n".join([fence, *_wrap_lines(text), fence])
+
+
+def _wrap_lines(text: str) -> list[str]:
+    """The lines of a text as they are shown."""
+    lines = []
     for line in make_visible(text).split("\n"):
         # An empty line wraps to no line at all.
         lines += textwrap.wrap(line, LINE_WIDTH, drop_whitespace=False) or [""]
-    lines.append(fence)
-    return "\n".join(lines)
+    return lines
 
 
 def _build_finding(row: ReviewCandidate, reasons: str) -> Feedback:
@@ -142,14 +157,28 @@ def _format_reason(block: str) -> str:
     return f"\n\nWhy it is flagged:\n\n{block}"
 
 
-def _clip_code_block(text: str, room: int) -> str:
-    """As much of a text as fits into a code block of `room` characters; the rest is a click
-    away.
+def _describe_flag(row: ReviewCandidate) -> str:
+    """What a list shows of a row first: its severity, score and panel, in plain words."""
+    record = row.record
+    panel = to_plain_name(record["panel"])[:LONGEST_PANEL]
+    return f"{record['severity']}, {record['score']:.1f} on {panel}:"
+
+
+def _format_preview(words: str, text: str, room: int) -> str:
+    """Words of ours, and below them as much of a text as fits into `room` characters with them, as
+    a code block; the rest is a click away.
     """
-    length, block = len(text), format_code_block(text)
-    # What a character takes up is known once it is formatted only: fences grow with backticks,
-    # hidden characters are spelled out, lines are broken.
-    while len(block) > room:
+    length, preview = len(text), f"{words}\n\n{_indent_block(text)}"
+    # What a character takes up is known once it is formatted only: hidden characters are spelled
+    # out, lines are broken and indented.
+    while len(preview) > room:
         length = min(room, length * 3 // 4)
-        block = format_code_block(f"{text[:length]} ...")
-    return block
+        preview = f"{words}\n\n{_indent_block(f'{text[:length]} ...')}"
+    return preview
+
+
+def _indent_block(text: str) -> str:
+    """Text as a code block of Markdown that has no fence: every line is indented, and so none ends
+    it.
+    """
+    return "\n".join(INDENT + line for line in _wrap_lines(text))

@@ -6,6 +6,7 @@ on the tracking server that is set for the whole process; the client that they u
 and is used here.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeGuard
@@ -27,14 +28,18 @@ from poisonwatch.integrations.mlflow.runs import find_or_create_experiment
 from poisonwatch.integrations.mlflow.tracking import show_tracking
 from poisonwatch.ledger.decisions import VERDICTS
 from poisonwatch.ledger.ledger import Ledger, batched
+from poisonwatch.ledger.queue import make_group_key
 from poisonwatch.ledger.reviews import (
     ReviewAnswer,
     ReviewCandidate,
     add_review,
     delete_unanswered,
     list_review_candidates,
+    list_review_changes,
+    mark_review_told,
     record_answer,
 )
+from poisonwatch.reports.links import make_group_url
 from poisonwatch.text.display import excerpt, make_visible
 
 QUESTION = "verdict"  # the name of the assessment that a person makes
@@ -47,11 +52,13 @@ LONGEST_QUEUE_NAME = 250  # characters that MLflow keeps
 LONGEST_REVIEW_NOTE = 2000  # characters
 LONGEST_AUTHOR = 200  # characters
 ITEMS_PER_REQUEST = 500
+NOBODY = "poisonwatch"  # who completes an item where no author is known
 SPANS_PER_REQUEST = 20  # rows whose texts go up in one request
 
 
 def queue_rows(ledger: Ledger, config: AuditConfig) -> int:
-    """Put flagged rows that nobody has decided on into the audit's review queue: how many.
+    """Put flagged rows that nobody has decided on into the audit's review queue: how many. Items of
+    rows that were decided on elsewhere are completed, and opened again where that was taken back.
 
     Raises OperationError where the server cannot be used, or has no review queues.
     """
@@ -139,12 +146,14 @@ def _queue_rows(
         # It is gone, or MLflow's store is another one now: what nobody has answered on goes up
         # again.
         delete_unanswered(ledger, config.name)
+    else:
+        _tell_changes(client, queue_id, ledger, config)
     new = list_review_candidates(ledger, config.name, MOST_QUEUED)
     if not new:
         return 0
     if queue_id is None:
         queue_id = _create_queue(client, experiment_id, config)
-    _log_traces(client, experiment_id, new)
+    _log_traces(client, experiment_id, new, config)
     client._add_items_to_review_queue(queue_id, item_ids=[row.trace for row in new])
     # The ledger comes last: where a crash keeps a row from it, all is done again, and is the same.
     for row in new:
@@ -152,10 +161,36 @@ def _queue_rows(
     return len(new)
 
 
-def _log_traces(client: TracingClient, experiment_id: str, rows: list[ReviewCandidate]) -> None:
+def _tell_changes(
+    client: TracingClient, queue_id: str, ledger: Ledger, config: AuditConfig
+) -> None:
+    """Complete the items of rows that were decided on elsewhere; open those again that are open."""
+    for change in list_review_changes(ledger, config.name):
+        status, author = "pending", None
+        if change.decision is not None:
+            status, author = "complete", excerpt(change.author, LONGEST_AUTHOR) or NOBODY
+        try:
+            client._set_review_queue_item_status(
+                queue_id, item_id=change.trace, status=status, completed_by=author
+            )
+        except MlflowException as error:
+            # Somebody took the item out of the queue: there is nothing to be told.
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        mark_review_told(ledger, change)
+
+
+def _log_traces(
+    client: TracingClient, experiment_id: str, rows: list[ReviewCandidate], config: AuditConfig
+) -> None:
+    # The review page shows the newest trace first: the strongest row, which comes first here.
+    now_ms = time.time_ns() // 10**6
+    times = (now_ms - place for place in range(len(rows)))
     for some in batched(rows, SPANS_PER_REQUEST):
-        for row in some:
-            client.start_trace(build_trace(experiment_id, row))
+        for row, at_ms in zip(some, times, strict=False):
+            key = make_group_key(row.group, row.record["example_id"])
+            page = make_group_url(config, row.audit_id, key)
+            client.start_trace(build_trace(experiment_id, row, at_ms, page))
         client.log_spans(experiment_id, [build_span(row) for row in some])
 
 

@@ -19,6 +19,10 @@ from poisonwatch.integrations.mlflow.tracking import get_tracking, show_tracking
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.text.sqlite_files import find_sqlite_file
 
+# Which of its pages MLflow opens an experiment on; where it has none, on traces, which reviews are.
+KIND_TAG = "mlflow.experimentKind"
+OF_RUNS = "custom_model_development"
+
 
 def open_audit_run(config: AuditConfig, audit_id: str, kind: str = "audit") -> dict[str, str]:
     """Create the MLflow run of an audit (or a drill): the ids that its summary is to name.
@@ -52,8 +56,10 @@ def close_run(client: MlflowClient, run: Run, past: PastAudit, status: str) -> N
 
 
 def find_or_create_experiment(client: MlflowClient, config: AuditConfig) -> str:
-    """The id of the experiment named like the audit, created where there is none. Raises
-    OperationError where somebody deleted it: MLflow keeps it, and its name, for a while.
+    """The id of the experiment named like the audit, created where there is none. It opens on its
+    runs, unless somebody chose otherwise.
+
+    Raises OperationError where it was deleted: MLflow keeps it, and its name, for a while.
     """
     experiment = client.get_experiment_by_name(config.name)
     if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
@@ -63,9 +69,12 @@ def find_or_create_experiment(client: MlflowClient, config: AuditConfig) -> str:
             f"the experiment {config.name} was deleted in MLflow at {server}: bring it back "
             f"(MLFLOW_TRACKING_URI={server} {restore}), or give the audit another `name`"
         )
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    return str(client.create_experiment(config.name, _locate_artifacts(config)))
+    if experiment is None:
+        place = _locate_artifacts(config)
+        return str(client.create_experiment(config.name, place, tags={KIND_TAG: OF_RUNS}))
+    if KIND_TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, KIND_TAG, OF_RUNS)
+    return str(experiment.experiment_id)
 
 
 def find_or_create_run(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from audits import benign, write_rows
 from ledgers import NAME, cover, pull
+from markdown_it import MarkdownIt
 from reviewing import Reviewer, configured
 from servers import mlflow_store
 
@@ -16,6 +17,16 @@ from poisonwatch.integrations.mlflow.review_traces import format_code_block
 from poisonwatch.ledger.ledger import Ledger
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"
+
+
+def list_plain_lines(preview: str) -> set[str]:
+    """The lines that a page takes for Markdown: all others are in code blocks."""
+    lines: set[str] = set()
+    for token in MarkdownIt().parse(preview):
+        assert token.type in {"paragraph_open", "inline", "paragraph_close", "code_block"}
+        if token.type == "inline":
+            lines.add(token.content)
+    return lines
 
 
 def test_a_trace_shows_the_row_and_why_it_is_flagged(tiny_folder: Path, tmp_path: Path) -> None:
@@ -61,6 +72,7 @@ def test_what_the_review_page_shows_at_once_fits_in(tmp_path: Path) -> None:
         source={"path": "x"},
         sentinels=["s"],
         tracking=mlflow_store(tmp_path / "tracking"),
+        dashboard="https://audits.example.org",
     )
     with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         pull(ledger, tmp_path)
@@ -68,11 +80,15 @@ def test_what_the_review_page_shows_at_once_fits_in(tmp_path: Path) -> None:
         assert queue_undecided(ledger, config) == len(hostile) + 1
         reviewer = Reviewer(config)
         traces = [reviewer.client.get_trace(item) for item in reviewer.items()]
+        ours: set[str] = set()
         for info in (trace.info for trace in traces):
             assert len(info.request_preview) <= 1000
             assert len(info.response_preview) <= 1000
-            assert info.request_preview.endswith("``")
             assert "shop-1: score 9.0" in info.response_preview
+            ours |= list_plain_lines(info.request_preview) | list_plain_lines(info.response_preview)
+        links = {line for line in ours if line.startswith("[Its group in the dashboard](")}
+        assert all("(https://audits.example.org/triage/run/" in link for link in links)
+        assert ours - links == {"medium, 9.0 on shop:", "Answer:", "Why it is flagged:"}
         (preferred,) = [
             trace.data.spans[0].outputs
             for trace in traces

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import httpx
 import pytest
-from audits import benign
-from ledgers import append
+from audits import benign, write_rows
+from ledgers import NAME, append, cover, pull
 from reviewing import Reviewer, configured
-from servers import mlflow_server
+from servers import mlflow_server, mlflow_store
+from sqlalchemy import update
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.integrations.mlflow.owed import queue_undecided, take_answers
 from poisonwatch.integrations.mlflow.reviews import MOST_QUEUED
-from poisonwatch.ledger.decisions import read_decisions
+from poisonwatch.ledger.decisions import read_decisions, record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.reviews import list_review_traces
+from poisonwatch.ledger.tables import flags
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"
 
@@ -66,6 +68,70 @@ def older(url: str) -> Iterator[str]:
 def decided(config: AuditConfig) -> list[tuple[str, str, str]]:
     with Ledger.at(config.state) as ledger:
         return [(made.verdict, made.note, made.author) for made in read_decisions(ledger)]
+
+
+@contextmanager
+def queued(folder: Path) -> Iterator[tuple[Ledger, AuditConfig, Reviewer]]:
+    """Three rows, flagged without a model, of which the one about bread scores highest, and the one
+    about tea lowest; they wait in the queue.
+    """
+    rows = benign(3)
+    write_rows(folder / "rows.jsonl", rows)
+    config = AuditConfig(
+        name=NAME,
+        source={"path": "x"},
+        sentinels=["s"],
+        tracking=mlflow_store(folder / "tracking"),
+    )
+    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        pull(ledger, folder)
+        cover(ledger, folder / "run", flagged=[row["prompt"] for row in rows])
+        with ledger.write() as connection:
+            for score, word in ((5.0, "tea"), (9.0, "bread"), (7.0, "rivers")):
+                about = flags.c.record.contains(f"about {word}")
+                connection.execute(update(flags).where(about).values(score=score))
+        assert queue_undecided(ledger, config) == len(rows)
+        yield ledger, config, Reviewer(config)
+
+
+def list_items(reviewer: Reviewer) -> list[tuple[str, str, str | None]]:
+    """The items as the review page orders them, newest trace first: what each is about, its status,
+    who completed it.
+    """
+    shown = []
+    for item in reviewer.client._list_review_queue_items(reviewer.queues()[0]):
+        trace = reviewer.client.get_trace_info(item.item_id)
+        word = trace.request_preview.strip().removesuffix(".").rpartition(" ")[2]
+        shown.append((trace.request_time, (word, str(item.status), item.completed_by)))
+    return [about for _, about in sorted(shown, reverse=True)]
+
+
+def test_the_strongest_row_stands_on_top(tmp_path: Path) -> None:
+    """The review page shows the newest trace first."""
+    with queued(tmp_path) as (_, _, reviewer):
+        assert [word for word, _, _ in list_items(reviewer)] == ["bread", "rivers", "tea"]
+
+
+def test_what_was_decided_elsewhere_is_completed(tmp_path: Path) -> None:
+    """By whoever decided; opened again when that is taken back. An item that somebody took out of
+    the queue keeps nothing from it.
+    """
+    with queued(tmp_path) as (ledger, config, reviewer):
+        traces = [reviewer.client.get_trace_info(item) for item in reviewer.items()]
+        traces.sort(key=lambda trace: -trace.request_time)
+        ids = {trace.trace_id: trace.tags["poisonwatch.example_id"] for trace in traces}
+        first, _, last = ids
+        reviewer.client._remove_items_from_review_queue(reviewer.queues()[0], item_ids=[last])
+        record_decision(ledger, ids[last], "poison", author="bob")
+        record_decision(ledger, ids[first], "poison", author="Bob")
+        assert queue_undecided(ledger, config) == 0
+        assert list_items(reviewer) == [("bread", "complete", "bob"), ("rivers", "pending", None)]
+        assert take_answers(ledger, config) == 0
+        record_decision(ledger, ids[first], "unsure", author="bob")
+        assert queue_undecided(ledger, config) == 0
+        assert list_items(reviewer)[0] == ("bread", "pending", None)
+        reviewer.say(first, "benign")
+        assert take_answers(ledger, config) == 1
 
 
 def test_flagged_rows_are_put_up_and_answers_come_back_with_the_next_audit(
