@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -45,20 +46,28 @@ def read(file: io.BytesIO, limits: UnpackingLimits = LIMITS) -> tuple[list[Any],
 
 
 TEXTS = ["x" * MIB] * 100
-BOMBS: dict[str, pa.RecordBatch] = {
-    "texts": pa.record_batch({"a": TEXTS}),
-    "texts of a dictionary": pa.record_batch(
-        {
-            "a": pa.DictionaryArray.from_arrays(
-                [0], pa.array([f"{i}{x}" for i, x in enumerate(TEXTS)])
-            )
-        }
-    ),
-    "rows of nothing": pa.record_batch({"a": pa.nulls(2**31 - 2)}),
-    "nothing in one row": pa.record_batch(
-        {"a": pa.FixedSizeListArray.from_arrays(pa.nulls(2**31 - 2), 2**31 - 2)}
-    ),
+
+
+def make_dictionary() -> pa.Array:
+    return pa.DictionaryArray.from_arrays([0], pa.array([f"{i}{x}" for i, x in enumerate(TEXTS)]))
+
+
+def make_row_of_nulls() -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.nulls(2**31 - 2), 2**31 - 2)
+
+
+# Made where a test asks: they take seconds.
+BOMBS: dict[str, Callable[[], pa.Array]] = {
+    "texts": lambda: pa.array(TEXTS),
+    "texts of a dictionary": make_dictionary,
+    "rows of nothing": lambda: pa.nulls(2**31 - 2),
+    "nothing in one row": make_row_of_nulls,
 }
+
+
+@cache
+def make_bomb(name: str) -> pa.RecordBatch:
+    return pa.record_batch({"a": BOMBS[name]()})
 
 
 @KINDS
@@ -68,7 +77,7 @@ def test_batch_that_unpacks_to_too_much_is_refused_before_it_is(
     new: Writer, compression: str, bomb: str
 ) -> None:
     """The error names the setting; Arrow holds no more than the packed file."""
-    file = write(new, BOMBS[bomb], compression)
+    file = write(new, make_bomb(bomb), compression)
     (said,), held = read(file)
     assert "max_unpacked_ratio" in said
     assert held < 2 * MIB + file.getbuffer().nbytes
@@ -95,7 +104,7 @@ def test_batches_within_the_limits_are_read_as_they_are(
 
 def test_size_has_a_limit_beside_the_ratio() -> None:
     """In gigabytes, over all batches."""
-    file = write(pa.ipc.new_stream, BOMBS["texts"], "zstd")
+    file = write(pa.ipc.new_stream, make_bomb("texts"), "zstd")
     (said,), _ = read(file, UnpackingLimits(0.01, 1e9))
     assert "max_unpacked_gb" in said
 
@@ -105,7 +114,7 @@ def test_batch_that_is_too_large_to_be_unpacked_at_once_is_refused(
 ) -> None:
     """Whatever the ratio is."""
     monkeypatch.setattr("poisonwatch.sources.unpacking.MAX_PIECE_BYTES", 50 * MIB)
-    file = write(pa.ipc.new_file, BOMBS["texts"], "zstd")
+    file = write(pa.ipc.new_file, make_bomb("texts"), "zstd")
     (said,), _ = read(file, UnpackingLimits(64, 1e9))
     assert (
         said

@@ -1,6 +1,7 @@
 """Parquet files come out a few rows at a time, whatever few bytes of them stand for."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -98,24 +99,33 @@ def read_within(file: io.BytesIO, limits: UnpackingLimits) -> int:
     return sum(1 for _ in read_parquet(file, "a", Reading(), budget))
 
 
-NULLS = pa.nulls(10_000_000, pa.int8())
-LARGE: dict[str, tuple[pa.Table, dict[str, Any]]] = {
+def make_nulls() -> pa.Array:
+    return pa.nulls(10_000_000, pa.int8())
+
+
+def make_row_of_nulls() -> pa.Array:
+    nulls = make_nulls()
+    return pa.ListArray.from_arrays([0, len(nulls)], nulls)
+
+
+# Made where a test asks: they take seconds.
+LARGE: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "distinct texts": (
-        pa.table({"a": [f"{i}{TEXT}" for i in range(80)]}),
+        lambda: [f"{i}{TEXT}" for i in range(80)],
         {"dictionary_pagesize_limit": 2**31 - 1},
     ),
-    "one text": (pa.table({"a": [TEXT * 80]}), {"use_dictionary": False}),
-    "list of texts": (pa.table({"a": [[TEXT] * 80]}), {"use_dictionary": False}),
-    "nothing in many rows": (pa.table({"a": NULLS}), {}),
-    "nothing in one row": (pa.table({"a": pa.ListArray.from_arrays([0, len(NULLS)], NULLS)}), {}),
+    "one text": (lambda: [TEXT * 80], {"use_dictionary": False}),
+    "list of texts": (lambda: [[TEXT] * 80], {"use_dictionary": False}),
+    "nothing in many rows": (make_nulls, {}),
+    "nothing in one row": (make_row_of_nulls, {}),
 }
 
 
 @pytest.mark.parametrize("kind", LARGE)
 def test_what_is_too_much_is_refused_before_it_is_unpacked(kind: str) -> None:
     """By what footer and pages say of themselves; the errors name the settings."""
-    table, options = LARGE[kind]
-    file = write(table, **options)
+    make_column, options = LARGE[kind]
+    file = write(pa.table({"a": make_column()}), **options)
     pool = pa.proxy_memory_pool(pa.default_memory_pool())
     before = pa.default_memory_pool()
     pa.set_memory_pool(pool)
