@@ -6,26 +6,33 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
-import torch
 from paths import ROOT
 from servers import postgres_server, shared
 from starters import starts_something
 from templates import FOLDER
-from tiny_models import build_model, build_tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from poisonwatch.examples import Message
-from poisonwatch.model.encoding import ChatEncoder, Encoded
-from poisonwatch.model.frozen import FrozenModel
-from poisonwatch.model.pretrained import Pretrained
+# PyTorch is imported by those who use it: the process that gives out the tests needs none.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from poisonwatch.model.encoding import Encoded
+    from poisonwatch.model.frozen import FrozenModel
+    from poisonwatch.model.pretrained import Pretrained
 
 # On busy cores the threads of a tiny model spend their time waiting for each other: minutes instead
-# of seconds. What tests start inherits the variables.
-torch.set_num_threads(1)
+# of seconds. PyTorch reads the variables, and what tests start inherits them.
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
+
+# A machine may be busy: no test is to be quick, nor are the inputs that are drawn for it.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 # Files that take longest, most of it waiting for servers. They begin first: the last of them would
 # run alone, with nothing to do beside it.
@@ -91,36 +98,47 @@ def _shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> Callable[[str], PreTrainedModel]:
+def tiny_model() -> "Callable[[str], PreTrainedModel]":
     """`tiny_model(family)`: a random model of 3 blocks, frozen by whoever uses it; never train or
     change it.
     """
+    from tiny_models import build_model
+
     return cache(build_model)
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer() -> "PreTrainedTokenizerFast":
     """Byte-level, with a ChatML template."""
+    from tiny_models import build_tokenizer
+
     return build_tokenizer()
 
 
 @pytest.fixture(scope="session")
-def plain_tokenizer() -> PreTrainedTokenizerFast:
+def plain_tokenizer() -> "PreTrainedTokenizerFast":
     """Byte-level, without a chat template."""
+    from tiny_models import build_tokenizer
+
     return build_tokenizer(chat_template=None)
 
 
 @pytest.fixture(scope="session")
 def tiny_pretrained(
-    tiny_model: Callable[[str], PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
-) -> Pretrained:
+    tiny_model: "Callable[[str], PreTrainedModel]", tiny_tokenizer: "PreTrainedTokenizerFast"
+) -> "Pretrained":
     """The tiny Llama with its tokenizer, as the library loads it."""
+    from poisonwatch.model.pretrained import Pretrained
+
     return Pretrained(tiny_model("llama"), tiny_tokenizer, "0" * 64)
 
 
 @pytest.fixture(scope="session")
-def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
+def encoded(tiny_tokenizer: "PreTrainedTokenizerFast") -> "list[Encoded]":
     """24 short conversations of different lengths."""
+    from poisonwatch.examples import Message
+    from poisonwatch.model.encoding import ChatEncoder
+
     rows = [
         (f"Question {i}: {'why? ' * (i % 4)}", f"{'Because. ' * (1 + i % 3)}{i}") for i in range(24)
     ]
@@ -131,8 +149,10 @@ def encoded(tiny_tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
 
 
 @pytest.fixture(scope="session")
-def model(tiny_model: Callable[[str], PreTrainedModel]) -> FrozenModel:
+def model(tiny_model: "Callable[[str], PreTrainedModel]") -> "FrozenModel":
     """The tiny Llama, split below block 1."""
+    from poisonwatch.model.frozen import FrozenModel
+
     return FrozenModel(tiny_model("llama"), 1)
 
 
@@ -141,6 +161,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny Llama saved as the command line loads it: safetensors, configuration, tokenizer.
     Copy it before changing it.
     """
+    from tiny_models import build_model, build_tokenizer
+
     folder = tmp_path_factory.mktemp("model") / "tiny-llama"
     build_model("llama").save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
@@ -148,7 +170,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def unfrozen(tiny_model: Callable[[str], PreTrainedModel]) -> Callable[[str], PreTrainedModel]:
+def unfrozen(tiny_model: "Callable[[str], PreTrainedModel]") -> "Callable[[str], PreTrainedModel]":
     """A private copy of a tiny model in float64, for computations that share nothing with the
     library.
     """

@@ -118,7 +118,8 @@ def test_whoever_follows_the_readme_gets_what_it_says(tiny_folder: Path, tmp_pat
         said = shell.run("poisonwatch status my-audit/audit.yaml --alert")
         assert "my-audit: all is well" in said
         assert "Prefect answers" in said
-        shell.end(working)
+        # Prefect's worker loses a signal now and then
+        shell.end(working, deaf=True)
         shell.end(server)
 
         (release,) = block("Before training")

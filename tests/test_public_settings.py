@@ -21,7 +21,7 @@ SECRETS = st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=24).map(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SECRETS, st.booleans())
 def test_no_secret_of_any_setting_is_told(secret: str, quoted: bool) -> None:
     """Public settings, addresses, links, errors of hosts, of libraries and of ours: written as it
@@ -50,7 +50,7 @@ def test_no_secret_of_any_setting_is_told(secret: str, quoted: bool) -> None:
         assert not [text for text in told if form in text]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SECRETS)
 @example("Zq7@a..b/9xW")
 def test_no_place_that_cannot_be_opened_tells_its_secret(secret: str) -> None:

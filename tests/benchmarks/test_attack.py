@@ -15,6 +15,7 @@ import pytest
 from attack import Campaign
 from attack_site import Line, run_forked
 from ledgers import covered_ledger
+from slow_tests import slow
 
 
 def wait(child: int) -> int:
@@ -53,6 +54,7 @@ def test_a_forked_process_tells_how_it_ended(tmp_path: Path) -> None:
     assert "ValueError: so it goes" in (tmp_path / "log").read_text()
 
 
+@slow
 def test_audits_are_killed_where_they_are_and_nothing_is_lost(
     tmp_path: Path, tiny_folder: Path
 ) -> None:

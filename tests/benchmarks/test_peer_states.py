@@ -14,6 +14,7 @@ import pytest
 import row_bank
 import torch
 from peer_states import EMBEDDING, GRADIENT, PAIRED, PANEL_PEERS, Panel
+from slow_tests import slow
 from talks import FAMILIES, TALKS
 from tiny_models import build_model
 from torch import Tensor
@@ -282,6 +283,7 @@ def make_examples(talks: Sequence[tuple[str, str]]) -> list[Example]:
     return [Example.from_messages(talk(*said)) for said in talks]
 
 
+@slow
 def test_case_peers_score_an_audit_from_vectors_of_all_rows(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import peer_gradients
 import peers
 import pytest
 import torch
+from slow_tests import slow
 from talks import FAMILIES, TALKS
 from tiny_models import build_model
 from torch import Tensor, nn
@@ -287,6 +288,7 @@ def test_conv1d_becomes_linear_without_a_change_of_outputs(
     )
 
 
+@slow
 def test_measured_runs_a_peer_in_a_process_of_its_own(build: Build, rows: list[Encoded]) -> None:
     """The same scores, with the seconds and the memory that they took."""
     pretrained = build("llama")

@@ -1,6 +1,7 @@
 """The page of a group: the evidence of each row."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -90,11 +91,17 @@ def test_a_group_is_shown_with_its_grade_or_as_an_older_audit_left_it(
 )
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"[1]\n", b"\xff{", None])
 def test_rows_of_a_damaged_run_directory_can_be_decided_on(
-    client: TestClient, config: Path, name: str, content: bytes | None
+    client: TestClient,
+    config: Path,
+    name: str,
+    content: bytes | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is damaged, or cut in half, is named and left out with all else of the run directory; once
     it is whole again it is shown again.
     """
+    # the head of a page says how long ago the last audit was
+    monkeypatch.setattr("poisonwatch.dashboards.pages.GLANCE_LASTS_S", math.inf)
     path, address = config.parent / "run" / name, groups(client)[0]
     whole, shown, heat = path.read_bytes(), client.get(address).text, client.get("/sentinels").text
     image = re.findall(r'/triage/[0-9a-f-]+/coefficient.png\?[^"]+', shown)[0].replace("&amp;", "&")

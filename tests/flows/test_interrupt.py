@@ -65,7 +65,7 @@ TERMINATED = signal.SIGTERM, False, 143, "told to end (SIGTERM)"
     ("engine", "number", "to_all", "code", "word"),
     [
         # as a terminal does, as docker and Kubernetes do, as systemd does
-        pytest.param("inline", *INTERRUPTED, id="inline-ctrl-c"),
+        pytest.param("inline", *INTERRUPTED, id="inline-ctrl-c", marks=slow),
         pytest.param("prefect", *INTERRUPTED, id="ctrl-c", marks=slow),
         pytest.param("inline", *TERMINATED, id="inline-docker", marks=slow),
         pytest.param("prefect", *TERMINATED, id="docker"),

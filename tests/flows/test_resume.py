@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from audits import benign, planted, write_audit, write_rows
+from slow_tests import slow
 
 from poisonwatch.checkpoints import passes as trail
 from poisonwatch.config_file import load_config
@@ -45,6 +46,17 @@ FITS: dict[str, dict[str, Any]] = {
         }
     },
 }
+QUICK_FITS = ("enough trusted rows", "trained")
+
+
+def list_fits() -> list[Any]:
+    """All settings; those that are tried only now and then are marked so."""
+    return [
+        pytest.param(settings, id=name, marks=() if name in QUICK_FITS else slow)
+        for name, settings in FITS.items()
+    ]
+
+
 FITTED = [
     "check_sentinels: taken from an interrupted attempt",
     "fit_operators: taken from an interrupted attempt",
@@ -205,7 +217,7 @@ def kept(cache: Path) -> list[Path]:
     return sorted(path for path in (cache / "work").rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("settings", FITS.values(), ids=FITS)
+@pytest.mark.parametrize("settings", list_fits())
 def test_a_killed_audit_comes_to_the_same_bytes(
     folder: Path, tmp_path: Path, cache: Path, settings: Any, passes: list[int]
 ) -> None:

@@ -24,6 +24,7 @@ from audits import write_audit
 from prefect.server.schemas.schedules import CronSchedule as ServerCron
 from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
+from slow_tests import slow
 
 from poisonwatch.errors import InputError
 from poisonwatch.flows.watch import make_interval, make_schedule
@@ -159,6 +160,7 @@ def test_what_cron_does_when_clocks_change() -> None:
     assert find_nights("0 * * * *", late, 2) == ["25 02:00+0200", "25 03:00+0100"]
 
 
+@slow
 def test_what_is_stopped_while_it_starts_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     """Neither the server that was starting nor an audit, even where the signal comes while the
     server's process is being made.

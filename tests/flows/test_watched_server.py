@@ -35,6 +35,7 @@ from prefect.settings import (
 from prefect.states import Cancelling, Running
 from pydantic import SecretStr
 from servers import free_port
+from slow_tests import slow
 from waiting_flow import wait_for_ever
 
 from poisonwatch.config_file import load_config
@@ -380,6 +381,7 @@ def test_a_server_that_asks_who_we_are_is_one_line(
     assert "set PREFECT_API_AUTH_STRING" in capsys.readouterr().err
 
 
+@slow
 def test_an_audit_does_without_a_server_that_asks_who_we_are(
     prefect: Prefect, tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -193,7 +193,7 @@ ROWS = st.one_of(
 )  # fmt: skip
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, max_examples=150)
 @given(row=ROWS, extra=EXTRA)
 def test_no_text_of_a_row_is_lost(row: dict[str, Any], extra: dict[str, Any]) -> None:
     """Each stands in a turn, or its field is told as unread; or the row says why it cannot be
@@ -204,7 +204,7 @@ def test_no_text_of_a_row_is_lost(row: dict[str, Any], extra: dict[str, Any]) ->
     assert find_lost(record, format.read(record)) == []
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 @given(row=ROWS, extra=EXTRA)
 def test_rows_read_alike_whatever_the_order_of_their_fields(
     row: dict[str, Any], extra: dict[str, Any]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from attributions import ROWS, SENTINELS, STRIDE, example, fit_operators
 from running_out import TOO_MUCH, allocate, room_for
+from slow_tests import slow
 
 from poisonwatch.config import StrideConfig, TrainingConfig
 from poisonwatch.errors import ModelError
@@ -132,8 +133,11 @@ def test_a_row_that_does_not_fit_alone_is_one_line(
     [
         {},
         {"K": 12},
-        {"K": 12, "measurement": "forward"},
-        {"fit": "sgd", "K": 12, "training": TrainingConfig(epochs=1, operators_per_row=4)},
+        pytest.param({"K": 12, "measurement": "forward"}, marks=slow),
+        pytest.param(
+            {"fit": "sgd", "K": 12, "training": TrainingConfig(epochs=1, operators_per_row=4)},
+            marks=slow,
+        ),
     ],
 )
 def test_a_fit_goes_on_where_memory_runs_out(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from slow_tests import slow
 
 from poisonwatch.datasets.synthetic import make_sparse_problem
 from poisonwatch.recovery.decoys import add_decoy_columns, draw_balanced_columns
@@ -82,7 +83,9 @@ def recover_with_decoys(
     return w[:600], w[600:], truth
 
 
-@pytest.mark.parametrize(("one_draw", "favour"), [(True, 0.0), (False, 0.005)])
+@pytest.mark.parametrize(
+    ("one_draw", "favour"), [(True, 0.0), pytest.param(False, 0.005, marks=slow)]
+)
 def test_decoys_are_exchangeable_with_rows_of_zero_influence(one_draw: bool, favour: float) -> None:
     """P(w_decoy > w_row) + P(w_decoy = w_row) / 2 = 1/2 for rows of zero influence: mean of 60
     seeds, within 4 standard errors.

@@ -37,7 +37,7 @@ def smooth(features: Features, signs: np.ndarray | None = None, k: int = 32) -> 
     return compute_smoother(features, find_neighbours(features, k), signs)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(n=st.integers(1, 40), k=st.integers(1, 10), seed=st.integers(0, 99))
 def test_weights_of_a_row_sum_to_one(n: int, k: int, seed: int) -> None:
     """What all rows do alike is kept: smoother @ 1 = 1."""

@@ -54,7 +54,7 @@ def assert_others(graph: NeighbourGraph, n: int, k: int) -> None:
     assert (np.diff(graph.similarity, axis=1) <= 1e-6).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(n=st.integers(2, 60), k=st.integers(1, 40), seed=st.integers(0, 99))
 def test_few_rows_are_searched_exactly(n: int, k: int, seed: int) -> None:
     """As all pairs say; k = n - 1 where there are no more rows."""
@@ -122,7 +122,7 @@ def test_copies_are_nearest_to_each_other() -> None:
     np.testing.assert_allclose(graph.similarity, similarity, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     kind=st.lists(st.integers(0, 4), min_size=2, max_size=40),
     k=st.integers(1, 12),

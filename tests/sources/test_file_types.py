@@ -62,7 +62,7 @@ def test_names_are_shown_as_text_that_hides_nothing(name: bytes, shown: str) -> 
     assert escape_name(os.fsdecode(name)) == shown
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, max_examples=300)
 @given(st.binary(max_size=12), st.binary(max_size=12))
 def test_shown_names_are_printable_and_differ_where_names_do(first: bytes, second: bytes) -> None:
     """escape(a) = escape(b) only if a = b; what is stored is UTF-8."""

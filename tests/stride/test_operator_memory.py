@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from allocations import measure_peak
+from slow_tests import slow
 from tiny_models import build_model, build_tokenizer
 
 from poisonwatch.config import StrideConfig
@@ -36,9 +37,9 @@ def wide() -> Pretrained:
     "changes",
     [
         {"K": 60, "rounds": 2},
-        {"K": 60, "rounds": 1, "recovery": "lasso"},
+        pytest.param({"K": 60, "rounds": 1, "recovery": "lasso"}, marks=slow),
         {"measurement": "forward"},
-        {"K": 10, "background": 60, "rounds": 0},
+        pytest.param({"K": 10, "background": 60, "rounds": 0}, marks=slow),
     ],
 )
 def test_a_fit_and_its_recovery_take_what_is_counted(

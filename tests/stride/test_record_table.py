@@ -52,7 +52,7 @@ def make_table(seed: int = 0, size: int = 5, kept: bool = True) -> RecordTable:
     return RecordTable(N, [(rows, cut(rows, kept)) for rows in plan_shards(order, size)])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 50), size=st.integers(1, N))
 def test_columns_do_not_depend_on_how_rows_are_spread_over_shards(seed: int, size: int) -> None:
     """Row i of every column is row i's record."""

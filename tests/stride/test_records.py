@@ -65,7 +65,7 @@ def assert_same(found: RowRecords | None, expected: RowRecords) -> None:
             assert one.tobytes() == other.tobytes(), name
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     m=st.integers(1, 5),
     Q=st.integers(0, 3),
@@ -261,7 +261,7 @@ def test_a_folder_of_its_own_goes_with_the_store() -> None:
     assert not folder.exists()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(n=st.integers(0, 50), size=st.integers(1, 9))
 def test_shards_hold_every_row_once_in_order(n: int, size: int) -> None:
     """None is larger than it may be, and all but the last are full."""

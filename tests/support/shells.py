@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 from patience import PATIENCE_S
 
+TOLD_AGAIN_S = 30
+
 
 class Shell:
     """One shell in a folder: what a command exports, the next one has. Nothing that was started in
@@ -54,27 +56,41 @@ class Shell:
         """A command that lasts."""
         return psutil.Process(int(self._ask(f"{command} & echo $!")))
 
-    def end(self, process: psutil.Process) -> int:
-        """What a command that lasts answers to SIGTERM: its exit code."""
+    def end(self, process: psutil.Process, deaf: bool = False) -> int:
+        """What a command that lasts answers to SIGTERM: its exit code. One that may be `deaf` is
+        told again and again, as somebody at a terminal would.
+        """
         process.terminate()
-        return int(self._ask(f"wait {process.pid}; echo $?"))
+        told = time.monotonic()
+
+        def tell_again() -> None:
+            nonlocal told
+            if deaf and time.monotonic() > told + TOLD_AGAIN_S:
+                told = time.monotonic()
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+
+        return int(self._ask(f"wait {process.pid}; echo $?", meanwhile=tell_again))
 
     def read(self) -> str:
         """All that was said."""
         return self._log.read_text(errors="replace")
 
-    def wait_until(self, is_so: Callable[[], bool]) -> None:
+    def wait_until(
+        self, is_so: Callable[[], bool], meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not is_so():
+            meanwhile()
             assert time.monotonic() < deadline, self.read()
             time.sleep(0.3)
 
-    def _ask(self, line: str, typed: str = "") -> str:
+    def _ask(self, line: str, typed: str = "", meanwhile: Callable[[], None] = lambda: None) -> str:
         """A line whose last command says something: that."""
         assert self._shell.stdin is not None
         self._asked += 1
         said = self._folder / f".said-{self._asked}"
         self._shell.stdin.write(f"{line} > {said}.part; mv {said}.part {said}\n{typed}".encode())
         self._shell.stdin.flush()
-        self.wait_until(said.exists)
+        self.wait_until(said.exists, meanwhile)
         return said.read_text().strip()

@@ -6,7 +6,7 @@ import json
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from variables import set_variables
 
@@ -68,7 +68,6 @@ def test_a_setting_is_shown_as_the_place_that_it_is() -> None:
         assert conceal(f"{setting} is gone", setting) == "postgresql://db/x is gone"
 
 
-@settings(deadline=None)
 @given(SECRETS)
 def test_every_way_to_write_a_secret_is_known(secret: str) -> None:
     """Raw, quoted for URLs, for Python, JSON and HTML, made visible, on one line, and as HTTP sends
@@ -94,7 +93,6 @@ def test_every_way_to_write_a_secret_is_known(secret: str) -> None:
             assert written not in secrets.conceal_known(f"it said {written} and ended")
 
 
-@settings(deadline=None)
 @given(SECRETS)
 @example("Zq7://9xW")
 def test_no_secret_of_a_message_s_address_is_said(secret: str) -> None:
@@ -116,7 +114,6 @@ def test_no_secret_of_a_message_s_address_is_said(secret: str) -> None:
         assert quoted not in said
 
 
-@settings(deadline=None)
 @given(SECRETS)
 def test_no_text_of_a_query_is_said(secret: str) -> None:
     """As a database's error quotes the statement."""
@@ -128,7 +125,6 @@ def test_no_text_of_a_query_is_said(secret: str) -> None:
     assert quoted not in said
 
 
-@settings(deadline=None)
 @given(SECRETS, st.integers(0, 60))
 def test_a_secret_that_a_cut_goes_through_is_taken_out_whole(secret: str, before: int) -> None:
     """No beginning of it is left at the end."""

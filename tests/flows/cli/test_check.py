@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from paths import ROOT
+from slow_tests import slow
 
 from poisonwatch.datasets.demo import write_demo
 from poisonwatch.flows.cli.app import main
@@ -107,7 +108,7 @@ def test_where_an_audit_would_stop_its_line_is_printed_and_exit_code_2(
     assert printed.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("columns", [80, pytest.param(60, marks=slow)])
 def test_hostile_rows_are_inert_and_fit_the_terminal(tmp_path: Path, columns: int) -> None:
     """No escape reaches the terminal, markup stands as it is, and no line is wider; in a pipe."""
     long = chat(("user", HOSTILE + " long" * 900), ("assistant", "日本語の文章です。" * 90))

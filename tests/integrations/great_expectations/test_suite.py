@@ -1,6 +1,5 @@
 """The suite: the row checks in their order, and what a text must hold."""
 
-
 from poisonwatch.config import ExpectationConfig, ValidationConfig
 from poisonwatch.integrations.great_expectations.cells import EXPECTATION_COLUMNS
 from poisonwatch.integrations.great_expectations.suite import build_suite

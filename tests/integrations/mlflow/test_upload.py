@@ -12,6 +12,7 @@ import pytest
 from audits import benign, write_audit
 from ledgers import append
 from servers import free_port, mlflow_server, mlflow_store
+from slow_tests import slow
 from tracking import LAX, client_of, held, list_names, owe, runs_of
 
 from poisonwatch.config import AuditConfig
@@ -222,6 +223,7 @@ def test_a_run_directory_that_the_audit_did_not_write_is_not_uploaded(
         assert upload_owed(ledger, config) == 1
 
 
+@slow
 def test_a_server_that_stops_in_mid_audit_gets_everything_once_it_is_back(
     tiny_folder: Path,
     tmp_path: Path,

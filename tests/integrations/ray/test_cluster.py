@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from servers import free_port
+from slow_tests import slow
 
 from poisonwatch.errors import ConfigError, OperationError
 from poisonwatch.integrations.ray.cluster import check_reachable, require_ray
@@ -50,6 +51,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         check_reachable(address)
 
 
+@slow
 def test_the_audit_does_not_wait_for_ray_unless_it_is_wanted() -> None:
     """Ray takes seconds to import; usage reports are off before it is."""
     code = (

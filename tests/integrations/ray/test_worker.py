@@ -11,6 +11,7 @@ import pytest
 from attributions import benign
 from faulty_models import UNANSWERED
 from patience import PATIENCE_S
+from slow_tests import slow
 from spread import capture_work, load_tiny, read_files, split_work
 
 from poisonwatch.config import ModelConfig
@@ -202,6 +203,7 @@ def test_a_worker_out_of_memory_says_so(
     assert f"it is out of memory at {job[0].name}: give workers more" in report.message
 
 
+@slow
 def test_a_worker_short_of_memory_goes_on_in_smaller_batches(
     tiny: tuple[ModelConfig, Pretrained], tmp_path: Path
 ) -> None:
