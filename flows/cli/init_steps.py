@@ -11,14 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from poisonwatch.config import DEFAULT_MODEL
-from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.errors import InputError, SourceError
 from poisonwatch.examples import Example
 from poisonwatch.flows.cli.check import AUDIT_FILE_SUFFIXES, build_settings
-from poisonwatch.flows.cli.check_page import CheckPage
+from poisonwatch.flows.cli.init_page import InitPage
 from poisonwatch.flows.first_audit import (
     AUDIT_FILE,
     ROWS_FOLDER,
@@ -35,7 +32,6 @@ from poisonwatch.flows.trusted_split import (
     WORTH,
     Split,
     choose_trusted_count,
-    describe_small_batch,
     split_source,
 )
 from poisonwatch.release.destination import refuse_folder_inside
@@ -106,49 +102,70 @@ def write_first_audit(wishes: Wishes, asks: bool, as_json: bool) -> None:
         wishes = _ask_for_rest(wishes, proposals, contents)
     packs = _choose_packs(wishes, proposals)
     count = _count_trusted(wishes, contents)
-    settings, notes = _describe_audit(wishes, packs)
-    written = [AUDIT_FILE]
-    trusted = None
-    if wishes.reference is not None:
-        _, reference = _survey(wishes.reference, wishes, page)
-        trusted = reference.complete
-        page.show_reference(trusted)
-    elif not count:
+    trusted = _count_reference(wishes, page)
+    if trusted is None and not count:
         page.show_no_split(contents, wishes.trusted)
-    else:
-        written = [*SPLIT_NAMES, AUDIT_FILE]
-    refuse_existing(wishes.folder, written, wishes.force)
+    split = _write_files(wishes, source, packs, count, page)
+    config = wishes.folder / AUDIT_FILE
+    if not as_json:
+        if split is not None:
+            page.show_split(wishes.folder, split)
+        page.show_next(config)
+        return
+    rows, worth = contents, None
+    if split is not None:
+        rows, trusted, worth = split.audited, split.trusted, WORTH
+    found = {
+        "audit": str(config),
+        "written": [str(wishes.folder / name) for name in _list_names(count)],
+        "rows": rows,
+        "trusted": trusted,
+        "split": None if split is None else asdict(split),
+        "worth": worth,
+        "packs": packs,
+        "proposed": [asdict(proposal) for proposal in proposals],
+    }
+    print(json.dumps(found))
+
+
+def _list_names(count: int) -> list[str]:
+    """What is written where so many rows are set apart, the audit file last."""
+    return [*SPLIT_NAMES, AUDIT_FILE] if count else [AUDIT_FILE]
+
+
+def _count_reference(wishes: Wishes, page: InitPage) -> int | None:
+    """How many trusted rows the user has; None: none of their own."""
+    if wishes.reference is None:
+        return None
+    _, reference = _survey(wishes.reference, wishes, page)
+    page.show_reference(reference.complete)
+    return reference.complete
+
+
+def _write_files(
+    wishes: Wishes, source: SourceConfig, packs: Sequence[str], count: int, page: InitPage
+) -> Split | None:
+    """Set `count` rows apart, and write the audit file; where none are, None."""
+    names = _list_names(count)
+    refuse_existing(wishes.folder, names, wishes.force)
+    for name in names[:-1]:
+        refuse_folder_inside(source, wishes.folder / name)
+    settings, notes = _describe_settings(wishes, packs), {}
     split = None
-    with write_together(wishes.folder, written) as scratch:
+    with write_together(wishes.folder, names) as scratch:
         if count:
             split = _set_apart(wishes, source, count, scratch, page)
-            trusted = split.trusted
             reading = _get_reading(source)
             settings["source"] = _write_source(ROWS_FOLDER, reading)
             settings["reference"] = _write_source(TRUSTED_FOLDER, reading)
             notes["source"] = _describe_rest(source, split)
             notes["reference"] = _describe_split(source, split)
         (scratch / AUDIT_FILE).write_text(fill_template(settings, notes), encoding="utf-8")
-    config = wishes.folder / AUDIT_FILE
-    if as_json:
-        found = {
-            "audit": str(config),
-            "written": [str(wishes.folder / name) for name in written],
-            "rows": contents if split is None else split.audited,
-            "trusted": trusted,
-            "split": None if split is None else asdict(split) | {"worth": WORTH},
-            "packs": list(packs),
-            "proposed": [asdict(proposal) for proposal in proposals],
-        }
-        print(json.dumps(found))
-        return
-    if split is not None:
-        page.show_split(wishes.folder, split)
-    page.show_next(config)
+    return split
 
 
 def _survey(
-    place: str, wishes: Wishes, page: "InitPage", samples: int = 0
+    place: str, wishes: Wishes, page: InitPage, samples: int = 0
 ) -> tuple[SourceConfig, Survey]:
     """Read rows once. Raises SourceError where none of them is a whole conversation."""
     if place.endswith(AUDIT_FILE_SUFFIXES):
@@ -232,8 +249,8 @@ def _count_trusted(wishes: Wishes, contents: int) -> int:
     return wishes.trusted
 
 
-def _describe_audit(wishes: Wishes, packs: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings of the audit, and the comments on them, where no rows are set apart."""
+def _describe_settings(wishes: Wishes, packs: Sequence[str]) -> dict[str, Any]:
+    """The settings of the audit, where no rows are set apart."""
     reading = wishes.reading
     settings = {
         "name": _name_audit(wishes.folder),
@@ -246,15 +263,13 @@ def _describe_audit(wishes: Wishes, packs: Sequence[str]) -> tuple[dict[str, Any
     if wishes.reference is not None:
         place = _relate(wishes.reference, wishes.folder)
         settings["reference"] = _write_source(place, reading)
-    return settings, {}
+    return settings
 
 
 def _set_apart(
-    wishes: Wishes, source: SourceConfig, count: int, scratch: Path, page: "InitPage"
+    wishes: Wishes, source: SourceConfig, count: int, scratch: Path, page: InitPage
 ) -> Split:
     """Write the two folders of rows, and what says how they came about."""
-    for name in (ROWS_FOLDER, TRUSTED_FOLDER):
-        refuse_folder_inside(source, wishes.folder / name)
     split = split_source(
         source,
         count,
@@ -319,50 +334,3 @@ def _relate(place: str, folder: Path) -> str:
     if "://" in place or "${" in place or Path(place).expanduser().is_absolute():
         return place
     return os.path.relpath(Path(place).absolute(), folder.resolve())
-
-
-class InitPage(CheckPage):
-    """Prints what was found and proposed, and what was written."""
-
-    def show_proposals(self, proposals: Sequence[Proposal]) -> None:
-        """Packs that go with the rows, and why; those whose values only the user knows, last."""
-        self._print(Text(""))
-        for number, proposal in enumerate(proposals):
-            label = "sentinels" if number == 0 else ""
-            if proposal.needs_values and not proposals[number - 1].needs_values:
-                label = "or, filled in"
-            self._entry(label, f"{proposal.place}  ({proposal.why})")
-
-    def show_reference(self, rows: int) -> None:
-        """How many rows were given as trusted, and what fewer than are needed mean."""
-        self._print(Text(""))
-        self._entry("trusted", f"{plural(rows, 'row')} of yours")
-        if rows < LEAST_TRUSTED:
-            few = f"it takes {LEAST_TRUSTED}: with fewer, rows are judged against the bulk of all"
-            self._entry("warning", few, style="yellow")
-
-    def show_no_split(self, contents: int, wished: int | None) -> None:
-        """That no row is trusted, and what that means."""
-        self._print(Text(""))
-        if wished == 0:
-            text = "none: rows are judged against the bulk of all, and flags are a ranking"
-        else:
-            text = describe_small_batch(contents)
-        self._entry("trusted", text, style="yellow")
-
-    def show_split(self, folder: Path, split: Split) -> None:
-        """What was set apart, and what that is worth."""
-        self._print(Text(""))
-        self._entry("audited", f"{plural(split.audited, 'row')} in {folder / ROWS_FOLDER}")
-        self._entry("trusted", f"{plural(split.trusted, 'row')} in {folder / TRUSTED_FOLDER}")
-        self._entry("warning", WORTH, style="yellow")
-        if split.unread:
-            unread = f"{plural(split.unread, 'row')} cannot be read, and are in neither"
-            self._entry("", unread, style="yellow")
-
-    def show_next(self, config: Path) -> None:
-        """What comes next."""
-        self._print(Text(""))
-        self._entry("wrote", str(config))
-        self._print(Text(f"  poisonwatch audit {config} --dry-run    # what it takes here"))
-        self._print(Text(f"  poisonwatch audit {config}"))

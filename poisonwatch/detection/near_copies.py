@@ -58,7 +58,7 @@ def _list_candidates(
     """
     is_flagged = np.zeros(len(neighbours.rows), dtype=bool)
     is_flagged[flagged] = True
-    pairs = set()
+    pairs: set[tuple[int, int]] = set()
     for like in flagged.tolist():
         pairs.update((row, like) for row in neighbours.rows[like].tolist())
     rows, columns = np.nonzero(is_flagged[neighbours.rows[:n]])
