@@ -1,7 +1,8 @@
 """The review dashboard: a web application that reads the ledger and run directories through the
 library, and writes decisions only.
 
-    /            past audits                            audits.py
+    /            past audits                            audits.py, audit_rows.py
+    /rows        all rows, by words and likeness        rows.py, likeness.py, bulk.py, views.py
     /triage      what awaits a decision, and deciding   triage.py, row_view.py, decide.py, team.py
     /sentinels   what moves them                        sentinels.py
     /explain     where an answer is from                explain.py
@@ -29,7 +30,20 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.dashboards import audits, decide, explain, mutes, release, sentinels, team, triage
+from poisonwatch.dashboards import (
+    audit_rows,
+    audits,
+    bulk,
+    decide,
+    explain,
+    mutes,
+    release,
+    rows,
+    sentinels,
+    team,
+    triage,
+    views,
+)
 from poisonwatch.dashboards.account import build_account_routes
 from poisonwatch.dashboards.door import ClosedError, Door
 from poisonwatch.dashboards.gatekeeper import build_middleware
@@ -62,6 +76,10 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
     app = Starlette(
         routes=[
             *audits.routes,
+            *audit_rows.routes,
+            *rows.routes,
+            *bulk.routes,
+            *views.routes,
             *team.routes,
             *triage.routes,
             *decide.routes,

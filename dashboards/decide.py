@@ -127,8 +127,8 @@ async def undo_recent(request: Request) -> Response:
         numbers = range(first, last + 1)
         await run_in_threadpool(revert_submitted, ledger, numbers, user, two_people)
     back, place = read_field(form, "back"), read_field(form, "place")
-    # a form can hold anything: it leads to pages of the queue only
-    if not back.startswith("/triage/"):
+    # a form can hold anything: it leads to pages of rows only
+    if not back.startswith(("/triage/", "/rows")):
         back = "/triage"
     if place:
         back += f"#{quote(place)}"

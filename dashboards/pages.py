@@ -36,6 +36,7 @@ from poisonwatch.text.sqlite_files import find_sqlite_file
 LINES_PER_PAGE = 50  # lines of a table
 LONGEST_FIELD = 2000  # characters of a note
 LONGEST_FORM = 2 * 1024 * 1024  # bytes: a file of sentinels fits
+MOST_FIELDS = LINES_PER_PAGE + 20  # of a form: each line of a page can be chosen
 # For another process that writes to the ledger: whoever decides is told, and tries again.
 LEDGER_WAIT_S = 5
 GLANCE_LASTS_S = 5.0  # seconds that the head of a page may be old
@@ -213,7 +214,7 @@ async def read_form(request: Request) -> FormData:
     length = request.headers.get("content-length", "")
     if not length.isdigit() or int(length) > LONGEST_FORM:
         raise InputError(f"a form says its length, at most {LONGEST_FORM:,} bytes")
-    return await request.form(max_files=0, max_fields=20, max_part_size=LONGEST_FORM)
+    return await request.form(max_files=0, max_fields=MOST_FIELDS, max_part_size=LONGEST_FORM)
 
 
 def read_field(form: FormData, name: str, longest: int = LONGEST_FIELD) -> str:

@@ -38,11 +38,13 @@ from poisonwatch.ledger.group_teams import list_assignees, load_teams
 from poisonwatch.ledger.queue import (
     FlaggedRow,
     QueueState,
+    count_open_rows,
     export_flagged_rows,
     find_next_group,
     list_group_rows,
     list_groups,
 )
+from poisonwatch.ledger.saved_views import list_views
 from poisonwatch.ledger.stages import NOBODY
 from poisonwatch.pruning.missing import describe_missing_run
 from poisonwatch.reports.plots import draw_coefficients
@@ -74,6 +76,11 @@ def show_queue(request: Request) -> Response:
         state=state,
         states=get_args(QueueState),
         nobody=NOBODY,
+        verdicts=VERDICTS,
+        waiting=count_open_rows(ledger, wanted),
+        views=list_views(ledger),
+        here=f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path,
+        done=request.query_params.get("done", ""),
         **build_choices(request, wanted),
     )
 

@@ -250,6 +250,19 @@ def count_open_rows(ledger: Ledger, wanted: AuditFilter) -> int:
 
 
 @retried
+def list_flagged_ids(ledger: Ledger, audit_id: str) -> set[str]:
+    """The example ids of all rows that an audit flagged."""
+    query = (
+        select(rows.c.id)
+        .join(flags, flags.c.row == rows.c.row)
+        .join(audits, audits.c.audit == flags.c.audit)
+        .where(audits.c.audit_id == audit_id)
+    )
+    with ledger.read() as connection:
+        return {bytes(id).hex() for id in connection.execute(query).scalars()}
+
+
+@retried
 def list_group_rows(ledger: Ledger, audit_id: str, key: str) -> list[FlaggedRow]:
     """The flagged rows of a group (`FlaggedGroup.key`) of an audit, strongest first. Raises
     InputError where there is none.

@@ -52,3 +52,14 @@ commented_rows = Table(
     Column("row", ForeignKey("rows.row"), primary_key=True),
     Index("commented_rows_by_row", "row"),
 )
+
+# names of filters (`ledger.saved_views`): no evidence, and none of the chain
+saved_views = Table(
+    "saved_views",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    # path and query of the page
+    Column("address", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("saved_at", String(32), nullable=False),
+)

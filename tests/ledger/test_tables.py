@@ -55,7 +55,11 @@ ROWS_OF_0011 = """
 
 def differences(engine: Engine) -> list[object]:
     with engine.connect() as connection:
-        options = {"version_table": VERSION_TABLE}
+        # The words of rows lie as either database keeps them, with tables of its own beside.
+        options = {
+            "version_table": VERSION_TABLE,
+            "include_name": lambda name, *_: not str(name).startswith("row_words"),
+        }
         context = MigrationContext.configure(connection, opts=options)
         return list(compare_metadata(context, metadata))
 
@@ -184,6 +188,8 @@ def check_people_who_review(url: str) -> None:
     with engine.execution_options(writing=True).begin() as connection:
         assert connection.execute(select(rows.c.row, rows.c.status)).all() == [(3, "flagged")]
         assert connection.execute(select(assignments)).all() == []
+        # Its words are indexed once somebody looks for them.
+        assert connection.execute(text("SELECT count(*) FROM row_words")).scalar_one() == 0
         value = {"row": 3, "assignee": "Ann", "person": "ann", "taken": 1, "record": 1}
         connection.execute(insert(assignments).values(value))
     engine.dispose()

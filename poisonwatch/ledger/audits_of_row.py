@@ -1,0 +1,30 @@
+"""What audits found of one row, and what people decided on it."""
+
+from sqlalchemy import select, union
+
+from poisonwatch.ledger.decisions import Decision
+from poisonwatch.ledger.history import PastAudit, list_past_audits
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.tables import audits, decisions, rejections, results, rows
+from poisonwatch.ledger.transactions import retried
+
+MOST_AUDITS = 20
+
+
+def list_audits_of_row(ledger: Ledger, example_id: str) -> list[PastAudit]:
+    """The audits that came to a result on a row, newest first, at most MOST_AUDITS."""
+    row = select(rows.c.row).where(rows.c.id == bytes.fromhex(example_id)).scalar_subquery()
+    passed = select(results.c.audit).where(results.c.row == row)
+    refused = select(rejections.c.audit).where(rejections.c.row == row)
+    which = audits.c.audit.in_(union(passed, refused))
+    return list_past_audits(ledger, limit=MOST_AUDITS, where=[which])
+
+
+@retried
+def list_decisions_on_row(ledger: Ledger, example_id: str) -> list[Decision]:
+    """Every decision on a row, oldest first."""
+    columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
+    query = select(*columns).where(decisions.c.example_id == example_id)
+    with ledger.read() as connection:
+        found = connection.execute(query.order_by(decisions.c.number))
+        return [Decision(**row._mapping) for row in found]
