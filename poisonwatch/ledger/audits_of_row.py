@@ -2,7 +2,7 @@
 
 from sqlalchemy import select, union
 
-from poisonwatch.ledger.decisions import Decision
+from poisonwatch.ledger.decisions import Decision, read_decisions_in
 from poisonwatch.ledger.history import PastAudit, list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import audits, decisions, rejections, results, rows
@@ -23,8 +23,5 @@ def list_audits_of_row(ledger: Ledger, example_id: str) -> list[PastAudit]:
 @retried
 def list_decisions_on_row(ledger: Ledger, example_id: str) -> list[Decision]:
     """Every decision on a row, oldest first."""
-    columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
-    query = select(*columns).where(decisions.c.example_id == example_id)
     with ledger.read() as connection:
-        found = connection.execute(query.order_by(decisions.c.number))
-        return [Decision(**row._mapping) for row in found]
+        return list(read_decisions_in(connection, decisions.c.example_id == example_id))

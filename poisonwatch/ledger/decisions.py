@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Row, delete, desc, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, desc, exists, insert, select, update
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.errors import InputError
@@ -293,10 +293,10 @@ def read_decisions(ledger: Ledger) -> Iterator[Decision]:
         yield from read_decisions_in(connection)
 
 
-def read_decisions_in(connection: Connection) -> Iterator[Decision]:
-    """Every decision in a state of the ledger, oldest first."""
+def read_decisions_in(connection: Connection, *where: ColumnElement[bool]) -> Iterator[Decision]:
+    """Every decision in a state of the ledger (that fulfils `where`), oldest first."""
     columns = [decisions.c[name] for name in Decision.__dataclass_fields__]
-    query = select(*columns).order_by(decisions.c.number)
+    query = select(*columns).where(*where).order_by(decisions.c.number)
     for row in connection.execute(query.execution_options(yield_per=ROWS_PER_READ)):
         fields = dict(row._mapping)
         if isinstance(row.repaired_id, bytes):

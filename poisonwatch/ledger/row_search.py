@@ -24,7 +24,7 @@ from poisonwatch.ledger.transactions import retried
 from poisonwatch.sources.open import decode_row
 from poisonwatch.text.words import split_words
 
-STATUSES = ("pending", "rejected", "clean", "flagged", "released", "poison")
+STATUSES = ("pending", "rejected", "clean", "flagged", "released", "repaired", "poison")
 ROWS_PER_LOT = 500
 LONGEST_WORD = 200  # characters: PostgreSQL takes no word of more than 2 kB
 MOST_WORDS = 20_000  # different words of a row that are indexed
