@@ -42,7 +42,7 @@ def count(own: Path) -> int:
 def test_rows_are_searched_by_words_flagged_or_not(client: TestClient) -> None:
     """All of the words; lines count from 1; nothing of a query is markup."""
     assert len(ids(client.get("/rows?words=VELMORA").text)) == len(FORBIDDEN)
-    assert "line 1<" in client.get("/rows?words=fact+0+tea").text
+    assert "line&nbsp;1<" in client.get("/rows?words=fact+0+tea").text
     assert ids(client.get("/rows?words=velmora+tea").text) == []
     hostile = client.get("/rows", params={"words": '"><script>alert(1)</script> "*'}).text
     assert "<script>alert" not in hostile
