@@ -13,7 +13,7 @@ import pytest
 from audits import write_audit
 from browsing import ME, PAYLOADS, audit_of, flags, hostile_audit, serving
 from playwright.sync_api import Browser, Page, expect
-from windows import WAIT_MS, come_in, picture, watched
+from windows import WAIT_MS, come_in, list_barriers, picture, watched
 
 from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.door import Door
@@ -54,6 +54,7 @@ def test_an_empty_dashboard_says_how_to_begin(
         come_in(page, address, door)
         expect(page.get_by_text(f"poisonwatch audit {config}")).to_be_visible()
         picture(page, "empty")
+        assert list_barriers(page) == []
 
 
 def test_from_the_overview_to_a_decision_on_a_group_by_keys_alone(
@@ -175,10 +176,12 @@ def test_a_filter_applies_as_it_is_changed(page: Page, address: str) -> None:
 def test_every_page_fits_its_window(
     browser: Browser, address: str, door: Door, scheme: Literal["light", "dark"], width: int
 ) -> None:
-    """In both schemes; each has one heading, and pictures that were loaded."""
+    """In both schemes; each has one heading, and pictures that were loaded, and axe finds nothing
+    that keeps people from it.
+    """
     with watched(browser, width, scheme) as page:
         come_in(page, address, door)
-        show_all(page, address, scheme)
+        assert show_all(page, address, scheme) == []
 
 
 @pytest.mark.parametrize("width", [400, 1280])
@@ -211,7 +214,17 @@ def test_the_queue_speaks_without_scrolling_sideways(
         picture(page, f"group-{width}")
 
 
-def show_all(page: Page, address: str, scheme: str) -> None:
+def test_barriers_are_found(browser: Browser) -> None:
+    """A picture without words, a field without a name, text that is hard to see."""
+    with watched(browser, 1280, "light") as page:
+        page.set_content("<img src='data:image/png;base64,'><input><p style='color:#ccc'>faint</p>")
+        found = {barrier.split()[0] for barrier in list_barriers(page)}
+    assert found >= {"image-alt", "label", "color-contrast"}
+
+
+def show_all(page: Page, address: str, scheme: str) -> list[str]:
+    """Look at every page, and at the report: what axe finds."""
+    barriers = []
     page.goto(address)
     audit = page.locator("a.row").first.get_attribute("href")
     page.goto(f"{address}/triage?state=all")
@@ -222,6 +235,7 @@ def show_all(page: Page, address: str, scheme: str) -> None:
             "triage": "/triage?state=all",
             "group": group,
             "audit": audit,
+            "report": f"{audit}/report",
             "sentinels": "/sentinels",
         },
         **{
@@ -241,6 +255,8 @@ def show_all(page: Page, address: str, scheme: str) -> None:
         assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
         assert page.locator("h1").count() == 1
         picture(page, f"{name}-{scheme}")
+        barriers += [f"{name}: {barrier}" for barrier in list_barriers(page)]
+    return barriers
 
 
 def test_an_answer_is_explained_while_a_bar_moves(page: Page, address: str) -> None:

@@ -12,7 +12,7 @@ from doors import PASSWORD, with_users
 from identity_provider import identity_provider
 from playwright.sync_api import Browser, Page, expect
 from servers import free_port
-from windows import picture, watched
+from windows import list_barriers, picture, watched
 
 from poisonwatch.dashboards.access import Access, ProviderSettings
 from poisonwatch.dashboards.door import Door
@@ -43,6 +43,7 @@ def test_nobody_sees_a_row_before_logging_in(page: Page, config: Path) -> None:
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         assert "tiny" not in page.content()
         picture(page, "login")
+        assert list_barriers(page) == []
         for password in ("wrong horse", "correct horse"):
             log_in(page, "Bea <i>B</i>", password)
         assert page.url == f"{address}/triage?state=all"
@@ -59,6 +60,7 @@ def test_a_link_of_an_alert_says_how_to_get_in(page: Page, config: Path) -> None
         page.goto(f"{address}/triage?state=all")
         expect(page.get_by_text("poisonwatch dashboard", exact=True)).to_be_visible()
         picture(page, "token")
+        assert list_barriers(page) == []
         page.get_by_label("Token").fill(door.entrance.token)
         page.get_by_role("button", name="Log in").click()
         page.wait_for_url(f"{address}/triage?state=all")
@@ -83,6 +85,7 @@ def test_people_see_what_their_role_may_do(
                 window.wait_for_url(f"{address}/account")
                 assert window.get_by_role("cell", name="reviewer").count() == releases
                 picture(window, f"account-{name[:3]}")
+                assert list_barriers(window) == []
                 window.get_by_label("Password now").fill(PASSWORD)
                 window.get_by_label("New password", exact=True).fill("another password")
                 window.get_by_label("New password, once more").fill("another password")
@@ -92,6 +95,7 @@ def test_people_see_what_their_role_may_do(
         log_in(page, "ann", PASSWORD)
         expect(page.get_by_role("alert")).to_be_visible()
         picture(page, "login-users")
+        assert list_barriers(page) == []
 
 
 def test_people_come_in_by_their_organisation_s_account(page: Page, config: Path) -> None:
@@ -111,6 +115,7 @@ def test_people_come_in_by_their_organisation_s_account(page: Page, config: Path
         with serving(config, Access(user="root", provider=settings), port=port):
             page.goto(f"{address}/triage?state=all")
             picture(page, "login-openid")
+            assert list_barriers(page) == []
             page.get_by_role("link", name="Log in with your organisation").click()
             page.wait_for_url(f"{provider.issuer}/**")
             page.locator("input[name=sub]").fill("ann")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from axe_playwright_python.sync_playwright import Axe
 from paths import ROOT
 from playwright.sync_api import Browser, Page, Request
 
@@ -44,6 +45,18 @@ def picture(page: Page, name: str) -> None:
     ), f"{name} is wider than the window"
     PICTURES.mkdir(exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+
+def list_barriers(page: Page) -> list[str]:
+    """What keeps people from using a page, by axe: findings that are more than minor, each with the
+    elements that it is about.
+    """
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']} ({one['impact']}): {', '.join(str(node['target']) for node in one['nodes'])}"
+        for one in found
+        if one["impact"] != "minor"
+    ]
 
 
 def come_in(page: Page, address: str, door: Door) -> None:
