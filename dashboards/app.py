@@ -7,6 +7,7 @@ library, and writes decisions only.
     /sentinels   what moves them                        sentinels.py
     /explain     where an answer is from                explain.py
     /release     what would be released                 release.py
+    /lineage     where rows came from, and went         lineage.py
     /account     who somebody is, and who may come in   account.py
     /metrics     whether audits come, for Prometheus    app.py, lookout.py
     /login       who comes in                           login.py, openid.py
@@ -36,6 +37,7 @@ from poisonwatch.dashboards import (
     bulk,
     decide,
     explain,
+    lineage,
     mutes,
     release,
     rows,
@@ -87,6 +89,7 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
             *sentinels.routes,
             *explain.routes,
             *release.routes,
+            *lineage.routes,
             *build_account_routes(door),
             *build_login_routes(door),
             *build_openid_routes(door),

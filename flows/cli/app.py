@@ -39,6 +39,7 @@ MODULES = (
     "flows.cli.audit",
     "flows.cli.decide",
     "flows.cli.ledger",
+    "flows.cli.lineage",
     "flows.cli.export",
     "flows.cli.mutes",
     "flows.cli.verify",

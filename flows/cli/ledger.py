@@ -198,6 +198,13 @@ def gate(
             "Default: exactly the audit file's settings.",
         ),
     ] = None,
+    training_run: Annotated[
+        str | None,
+        Parameter(
+            help="Put on record that this training run named the manifest, and the answer: "
+            "`poisonwatch lineage` shows it."
+        ),
+    ] = None,
     json: Annotated[
         bool,
         Parameter(negative="", show_default=False, help="Print the answer as one JSON object."),
@@ -227,6 +234,7 @@ def gate(
         head=head,
         rate=rate,
         screens=screens,
+        training_run=training_run,
     )
     if json:
         print(dumps(answer.record()))

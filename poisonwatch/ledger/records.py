@@ -9,6 +9,7 @@ manifest, alert and MLflow run carries one, as NUMBER:HASH.
     audit      what an audit found (`audit_records`)
     decision   a person's verdict on a row (`decisions`)
     mute       that messages are held back for a while; unmute: that they are no more (`mutes`)
+    release    what was given out (`release`); training: that a training run named it (`trainings`)
     reminder   a message that no audit composed (`reminders`)
     proposal   a verdict that waits for a second person; withdrawal: that it does no more;
                agreement: that a second person said the same (`two_people`)

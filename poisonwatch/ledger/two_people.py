@@ -90,7 +90,7 @@ def submit_verdict(
     """
     with ledger.write() as connection:
         found = find_rows(connection, names, unflagged)
-        said = {"verdict": verdict, "note": note, "author": author}
+        said: dict[str, Any] = {"verdict": verdict, "note": note, "author": author}
         rules: dict[str, Any] = {"two_people": two_people, "signer": ledger.signer}
         return submit_on_rows(connection, found, **rules, **said, answer=answer)
 
@@ -293,7 +293,8 @@ def _find_same_verdict(connection: Connection, row: int, said: Mapping[str, Any]
         .where(proposals.c.person != fold_person(author))
         .order_by(proposals.c.record)
     )
-    for number in connection.execute(query).scalars().all():
+    numbers: Sequence[int] = connection.execute(query).scalars().all()
+    for number in numbers:
         if find_answer(connection, number) == answer:
             return number
     return None

@@ -7,7 +7,8 @@ benign. A row is cleared where its content is, its bytes are those that stand in
 they come no more often than there. Everything else is a reason (`reasons`). What the ledger says is
 checked against its records; with keys, these must be signed.
 
-The ledger is only read, and no lock is taken: the gate answers while an audit runs.
+The ledger is only read, and no lock is taken: the gate answers while an audit runs. A training run
+that is to be on record is the one thing that is written (`trainings`).
 """
 
 from collections.abc import Collection, Sequence
@@ -32,6 +33,7 @@ from poisonwatch.release.ledger_check import check_chains, check_known_rows
 from poisonwatch.release.manifest import CLEAN_PREFIX, is_manifest
 from poisonwatch.release.manifest_check import check_manifest
 from poisonwatch.release.reasons import REASON_LONE, REASON_UNSIGNED
+from poisonwatch.release.trainings import check_run, record_training
 from poisonwatch.release.trust import Trust, is_signed
 from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
 from poisonwatch.source_config import SourceConfig
@@ -53,6 +55,7 @@ def check_cleared(
     head: str | None = None,
     rate: float | None = None,
     screens: Sequence[str] | None = None,
+    training_run: str | None = None,
 ) -> GateAnswer:
     """Whether the rows of these manifests, files, folders, globs and URLs are cleared.
 
@@ -65,9 +68,12 @@ def check_cleared(
     false-discovery rate that is no lower, and with these screens at least.
 
     What clears a row must be signed by one of these `keys`, files of public ones; None: those that
-    the audit file names, if any. The ledger must go through the `head` NUMBER:HASH. Raises
-    InputError where there are no rows, data come without an audit file, no audit has run, a version
-    or key is none, or the ledger was tampered with, cut off or replaced.
+    the audit file names, if any. The ledger must go through the `head` NUMBER:HASH.
+
+    With a `training_run`, the ledger gets a record that this run named these manifests, and of the
+    answer, signed where the audit file names a key. Raises InputError where there are no rows, data
+    come without an audit file, no audit has run, a version or key is none, or the ledger was
+    tampered with, cut off or replaced.
     """
     required = RequiredVersions(
         model=_check_digits(model_version, "model"),
@@ -77,6 +83,9 @@ def check_cleared(
         screens=_check_screens(screens),
     )
     manifests, data = _split_paths(paths)
+    if training_run is not None:
+        training_run = check_run(training_run)
+        _require_manifests(manifests, data, audit)
     if audit is None:
         if data:
             raise InputError(
@@ -112,7 +121,27 @@ def check_cleared(
         lone = _list_lone(ledger, known.asked, settings)
         answer = replace(answer, missing=(*answer.missing, *lone))
         is_any_signed = answer.is_signed or is_signed(ledger)
-    return replace(answer, keys=tuple(trusted), is_signed=is_any_signed, head=str(end))
+    answer = replace(answer, keys=tuple(trusted), is_signed=is_any_signed, head=str(end))
+    if training_run is not None:
+        signer = settings.signing.load_signer()
+        with Ledger.existing(settings.state, signer=signer) as ledger:
+            record_training(ledger, training_run, manifests, answer)
+    return answer
+
+
+def _require_manifests(
+    manifests: Sequence[Path], data: Sequence[str], audit: str | Path | None
+) -> None:
+    """Raises InputError where a training run could not be put on record: it names releases, and a
+    ledger keeps it.
+    """
+    if data or not manifests:
+        raise InputError(
+            "a training run is recorded with the release that it trains on: give the manifest.json "
+            "that `poisonwatch release` wrote, and nothing else"
+        )
+    if audit is None:
+        raise InputError("a training run is recorded in a ledger: give the audit file (--audit)")
 
 
 def _list_unsigned(trust: Trust) -> list[UnclearedRow]:
@@ -169,6 +198,7 @@ def require_cleared(
     head: str | None = None,
     rate: float | None = None,
     screens: Sequence[str] | None = None,
+    training_run: str | None = None,
 ) -> int:
     """The number of these rows, all of which are cleared. Raises NotClearedError where some are
     not, and what `check_cleared` raises.
@@ -183,6 +213,7 @@ def require_cleared(
         head=head,
         rate=rate,
         screens=screens,
+        training_run=training_run,
     )
     if not answer.cleared:
         reasons = ", ".join(f"{count} {reason}" for reason, count in answer.reasons.items())

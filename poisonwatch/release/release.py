@@ -83,7 +83,7 @@ def write_release(
                 if not is_cleared or not _are_repaired(connection, written.rows):
                     continue
                 _mark_released(connection, written.rows)
-                _append_record(connection, name, written, ledger)
+                _append_record(connection, name, written, folder, ledger)
                 # Before the transaction ends: a crash between the two is mended by releasing again.
                 _move_into_place(parts, folder)
             return written.counts
@@ -211,9 +211,10 @@ def _mark_released(connection: Connection, numbers: Iterable[int]) -> None:
 
 
 def _append_record(
-    connection: Connection, name: str, written: WrittenRelease, ledger: Ledger
+    connection: Connection, name: str, written: WrittenRelease, folder: Path, ledger: Ledger
 ) -> None:
     subjects = {MANIFEST_NAME: written.manifest_digest}
-    predicate = {"name": name, "counts": written.counts.record()}
+    place = str(folder.absolute())
+    predicate = {"name": name, "counts": written.counts.record(), "folder": place}
     item = written.manifest_digest
     append_record(connection, RELEASE_KIND, item, subjects, predicate, signer=ledger.signer)

@@ -26,6 +26,7 @@ from poisonwatch.verification.rows import check_states
 from poisonwatch.verification.run_directories import RunCheck
 from poisonwatch.verification.signatures import SignatureCheck
 from poisonwatch.verification.team import check_team
+from poisonwatch.verification.trainings import check_trainings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,7 @@ def verify_ledger(
             "the rows under review": lambda: check_reviews(connection),
             "the mutes": lambda: check_mutes(connection),
             "the reminders": lambda: check_reminders(connection),
+            "the training runs": lambda: check_trainings(connection),
             "who reviews what": lambda: check_team(connection),
             "the run directories": lambda: runs.check(connection),
         }
