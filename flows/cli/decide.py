@@ -84,14 +84,16 @@ def decide(
     ] = False,
 ) -> None:
     """Say what flagged or rejected rows are: poison, benign or unsure; on all that are named, or on
-    none. Where the audit file asks for two people (`review: {two_people: high}`), what the first
-    says is a proposal, and counts once another one says the same. Or repair rows: every release
-    has them flipped or edited, the source stays as it is.
+    none.
+
+    Where the audit file asks for two people (`review: {two_people: high}`), what the first says is
+    a proposal, and counts once another one says the same.
+
+    Or repair them, with `flip` or `edit --answer TEXT`: every release has the changed row, the
+    source stays as it is.
 
     Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d benign
     --note 'a known joke of ours'`
-
-    Example: `poisonwatch decide my-audit/audit.yaml 3f2a91c07d edit --answer 'Any pan will do.'`
     """
     import getpass
 

@@ -233,6 +233,7 @@ COMMANDS = {
     "history",
     "init",
     "keys",
+    "lineage",
     "mute",
     "packs",
     "prune",
