@@ -38,7 +38,9 @@ def lineage(
     ] = False,
 ) -> None:
     """Print where rows came from, and where they went: sources, audits, decisions, releases, and
-    the training runs that named a release (`gate --training-run`).
+    the training runs that named a release.
+
+    A training run does so by `poisonwatch gate MANIFEST --audit AUDIT --training-run ID`.
 
     Example: `poisonwatch lineage my-audit/audit.yaml cleared/manifest.json`
     """
