@@ -96,7 +96,7 @@ def list_aliased_audits(config: AuditConfig, models: Sequence[str]) -> set[str]:
             AND version.key = 'poisonwatch.audit_id'
         WHERE alias.name IN ({places})
         """  # noqa: S608 - only question marks are put in
-    with _reading(file) as database:
+    with reading_store(file) as database:
         return {str(found) for (found,) in database.execute(query, (config.name, *models))}
 
 
@@ -116,8 +116,8 @@ def _read_runs(
         ORDER BY run.start_time {order}, run.run_uuid LIMIT ?
         """  # noqa: S608 - nothing of others is put in
     runs = []
-    with _reading(file) as database:
-        for experiment in _find_experiments(database, name):
+    with reading_store(file) as database:
+        for experiment in find_experiments(database, name):
             limit = -1 if most is None else most
             for id, of, status, started, place, flagged in database.execute(
                 query, (kind, experiment, limit)
@@ -127,7 +127,8 @@ def _read_runs(
     return runs
 
 
-def _find_experiments(database: sqlite3.Connection, name: str) -> list[int]:
+def find_experiments(database: sqlite3.Connection, name: str) -> list[int]:
+    """The experiment of this name, if there is one. Raises NotDirectError where there are more."""
     query = "SELECT experiment_id FROM experiments WHERE name = ?"
     found = [int(id) for (id,) in database.execute(query, (name,))]
     # of several workspaces
@@ -137,7 +138,10 @@ def _find_experiments(database: sqlite3.Connection, name: str) -> list[int]:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[sqlite3.Connection]:
+def reading_store(file: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a store to be read and not written. Raises NotDirectError, for what fails inside, too,
+    where it is not what it was when this was written.
+    """
     if any(os.environ.get(name) for name in CLIENT_VARIABLES):
         raise NotDirectError(str(file))
     try:

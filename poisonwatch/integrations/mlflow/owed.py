@@ -2,8 +2,12 @@
 import, and mostly there is nothing to say to it.
 """
 
+from collections.abc import Mapping
+
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
+from poisonwatch.integrations.mlflow.direct import NotDirectError
+from poisonwatch.integrations.mlflow.direct_reviews import read_completed
 from poisonwatch.ledger.history import counting_failures, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
@@ -44,6 +48,8 @@ def queue_undecided(ledger: Ledger, config: AuditConfig) -> int:
     # nothing to ask MLflow, which may be too old for reviews, and need not be newer.
     if not new and not unanswered and not changed:
         return 0
+    if not new and not changed and _has_queue(config):
+        return 0
     from poisonwatch.integrations.mlflow.reviews import queue_rows
 
     return queue_rows(ledger, config)
@@ -55,8 +61,29 @@ def take_answers(ledger: Ledger, config: AuditConfig) -> int:
     Raises OperationError as `queue_undecided`.
     """
     known = list_review_traces(ledger, config.name)
-    if not known:
+    if not known or not _may_have_answers(known, config):
         return 0
     from poisonwatch.integrations.mlflow.reviews import take_answers_on
 
     return take_answers_on(known, ledger, config)
+
+
+def _has_queue(config: AuditConfig) -> bool:
+    """Whether the audit's review queue is there, as far as that is known without the client."""
+    try:
+        return read_completed(config) is not None
+    except NotDirectError:
+        return False
+
+
+def _may_have_answers(known: Mapping[str, str | None], config: AuditConfig) -> bool:
+    """Whether there are answers on `known` traces, each with the answer that was taken last, that
+    were not taken yet; or whether the client alone can tell.
+    """
+    try:
+        completed = read_completed(config) or {}
+    except NotDirectError:
+        return True
+    return any(
+        trace in known and answer not in (None, known[trace]) for trace, answer in completed.items()
+    )

@@ -23,6 +23,8 @@ from poisonwatch.integrations.mlflow.client import (
     make_mlflow_client,
     make_mlflow_error,
 )
+from poisonwatch.integrations.mlflow.direct_reviews import QUESTION
+from poisonwatch.integrations.mlflow.names import make_queue_name
 from poisonwatch.integrations.mlflow.review_traces import build_span, build_trace
 from poisonwatch.integrations.mlflow.runs import find_or_create_experiment
 from poisonwatch.integrations.mlflow.tracking import show_tracking
@@ -42,13 +44,11 @@ from poisonwatch.ledger.reviews import (
 from poisonwatch.reports.links import make_group_url
 from poisonwatch.text.display import excerpt, make_visible
 
-QUESTION = "verdict"  # the name of the assessment that a person makes
 INSTRUCTION = (
     "Was this row planted to change what the model does? poison keeps it out for good, "
     "benign releases it, unsure leaves it in quarantine."
 )
 MOST_QUEUED = 200  # rows that are put up in one go; the rest follows with the next audit
-LONGEST_QUEUE_NAME = 250  # characters that MLflow keeps
 LONGEST_REVIEW_NOTE = 2000  # characters
 LONGEST_AUTHOR = 200  # characters
 ITEMS_PER_REQUEST = 500
@@ -124,13 +124,9 @@ def _make_too_old_error(config: AuditConfig) -> OperationError:
     )
 
 
-def _make_queue_name(config: AuditConfig) -> str:
-    return f"poisonwatch: {config.name}".strip()[:LONGEST_QUEUE_NAME]
-
-
 def _find_queue(client: TracingClient, experiment_id: str, config: AuditConfig) -> str | None:
     """The id of the audit's queue, if there is one."""
-    name = _make_queue_name(config)
+    name = make_queue_name(config.name)
     for queue in client._list_review_queues(experiment_id):
         if queue.name == name:
             return str(queue.queue_id)
@@ -197,7 +193,7 @@ def _log_traces(
 def _create_queue(client: TracingClient, experiment_id: str, config: AuditConfig) -> str:
     made = client._create_review_queue(
         experiment_id,
-        name=_make_queue_name(config),
+        name=make_queue_name(config.name),
         queue_type="custom",
         users=[],
         schema_ids=[_find_or_create_question(client, experiment_id)],

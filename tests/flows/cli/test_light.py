@@ -83,3 +83,7 @@ def test_rows_for_review_bring_mlflow_and_no_model(folder: Path) -> None:
     assert "rows put up for review" in done.out
     assert "mlflow" in done.heavy
     assert not done.heavy & (MODEL | {"prefect", "sklearn", "great_expectations"})
+    # they are there, and nobody has answered: the store's own tables say so
+    done = run_loading(folder, "sync", str(config))
+    assert "0 rows put up for review" in done.out
+    assert done.heavy == set()
