@@ -40,6 +40,7 @@ MODULES = (
     "flows.cli.decide",
     "flows.cli.ledger",
     "flows.cli.lineage",
+    "flows.cli.push",
     "flows.cli.export",
     "flows.cli.mutes",
     "flows.cli.verify",

@@ -234,6 +234,7 @@ COMMANDS = {
     "init",
     "keys",
     "lineage",
+    "push",
     "mute",
     "packs",
     "prune",
