@@ -7,10 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from poisonwatch.model.architecture import READING_ERRORS, differ
 from poisonwatch.model.devices import find_input_device
 from poisonwatch.model.hooks import move_states, select_last
+
+# What transformers calls a model's cache, in calls and in what they return: `past_key_values` up to
+# 5.23, and then `cache`.
+CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 class NextTokens:
@@ -42,8 +47,8 @@ class NextTokens:
 
 def read_on(model: PreTrainedModel, new: Tensor, cache: Any) -> tuple[Tensor, Any]:
     """Logits of the tokens `new` (m, t) after what the cache holds, and the cache with them."""
-    output = model(input_ids=new, past_key_values=cache, use_cache=True)
-    return output.logits, output.past_key_values
+    output = model(input_ids=new, use_cache=True, **{CACHE: cache})
+    return output.logits, getattr(output, CACHE)
 
 
 def can_read_on(model: PreTrainedModel) -> bool:
