@@ -65,14 +65,15 @@ def is_good(summary: Mapping[str, Any]) -> bool:
     """Whether an audit's operators may be trusted with other questions.
 
     They may where operators were fitted, no sentinel has a problem, and no panel's p-values are
-    broken: of its unflagged new rows, if there are 40 or more, at most 15 % have p <= .05.
+    broken: of its unflagged new rows, if there are 40 or more, at most 15 % have p <= .05. Of a
+    summary that lacks any of this nothing is known to be good.
     """
-    if not summary["settings"] or summary["sentinel_problems"]:
+    if not summary.get("settings") or summary.get("sentinel_problems", True):
         return False
-    for panel in summary["panels"]:
+    for panel in summary.get("panels", ()):
         # Summaries of earlier versions do not count a panel's unflagged rows.
         judged = panel.get("unflagged", 0) >= LEAST_CALIBRATION_ROWS
-        if judged and panel["p_below_0.05"] > MOST_SMALL_P_VALUES:
+        if judged and panel.get("p_below_0.05", 1.0) > MOST_SMALL_P_VALUES:
             return False
     return True
 
