@@ -23,6 +23,7 @@ from poisonwatch.flows.announcement import announce_audit
 from poisonwatch.flows.engine import AuditOutcome, Engine
 from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.liveness import tell_monitor
+from poisonwatch.flows.lost_ledger import describe_lost_ledger
 from poisonwatch.flows.nothing_new import list_readers, record_without_rows
 from poisonwatch.flows.pause import ask_for_verdict
 from poisonwatch.flows.reporter import Reporter
@@ -102,6 +103,9 @@ def run_audit_stages(
         signer.try_out()
     ledger_at = Ledger.at(config.state, signer=signer)
     with ledger_at as ledger, ledger.lock(config.name, reporter.note_waiting):
+        lost = describe_lost_ledger(ledger, config.name, run_dir.parent)
+        if lost is not None:
+            engine.warnings.append(lost)
         ingested = engine(pull, ledger, config, reporter.progress, attempts)
         # found, and not loaded: which rows are new depends on the model's fingerprints alone, and
         # with none there is nothing to load it for
