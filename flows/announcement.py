@@ -60,5 +60,9 @@ def describe_announcement(
     if time_is_known:
         seconds = sum(each.seconds for each in forecast.passes)
         batch = plural(forecast.timed.rows, "row")
-        takes += f"; about {describe_seconds(seconds)}, by one batch of {batch}"
+        takes += f"; about {describe_seconds(seconds)}"
+        if forecast.is_busy:
+            idle = seconds * forecast.timed.idle_seconds / forecast.timed.seconds
+            takes += f" ({describe_seconds(idle)} if nothing else ran)"
+        takes += f", by one batch of {batch}"
     return [f"{rows}, about {tokens} tokens; {model}", takes]

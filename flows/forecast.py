@@ -35,6 +35,9 @@ from poisonwatch.stride.settings import Settings, measures_rows_alone, resolve_s
 # Rows that are tokenised; the tokens of more are judged by these.
 MOST_TOKENISED = 2000
 
+# Times as long as on idle processors: then it is said that they are not.
+BUSY = 1.5
+
 # Seconds of a batch above which it is not run a second time.
 LONG_BATCH_S = 10.0
 
@@ -101,6 +104,11 @@ class Forecast:
             seconds = amount / self.timed.flops * self.timed.seconds
             passes.append(Pass(label, items, seconds))
         return passes
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether other programs make it take much longer."""
+        return self.timed.seconds > BUSY * self.timed.idle_seconds
 
     @property
     def peak(self) -> int:

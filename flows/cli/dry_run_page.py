@@ -17,9 +17,6 @@ from poisonwatch.text.display import make_visible
 from poisonwatch.text.durations import describe_seconds
 from poisonwatch.text.words import plural
 
-# Times as long as on idle processors: then it is said that they are not.
-BUSY = 1.5
-
 # Parameters of the model that detection was measured with (benchmarks/RESULTS.md), and of twice
 # such a model: a larger one sees more, and nobody measured how much.
 MEASURED_PARAMETERS = 135_000_000
@@ -160,7 +157,7 @@ def _describe_disk(forecast: Forecast) -> str:
 def _describe_time(forecast: Forecast) -> str:
     text = f"about {describe_seconds(forecast.seconds)} on this machine"
     text += f", from one batch of {plural(forecast.timed.rows, 'row')}"
-    if forecast.seconds > BUSY * forecast.idle_seconds:
+    if forecast.is_busy:
         text += f", busy as it is ({describe_seconds(forecast.idle_seconds)} if it were idle)"
     group = describe_seconds(forecast.seconds_a_group)
     return f"{text}; about {group} more for each group of flagged rows, of {MOST_CONFIRMED} at most"

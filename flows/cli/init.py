@@ -55,7 +55,10 @@ def init(
     ] = None,
     model: Annotated[
         str | None,
-        Parameter(help="The model that will be trained: a hub id, or a folder. Default: a small."),
+        Parameter(
+            help="The model that will be trained: a hub id, or a folder. Default: a small one, "
+            "for a first look."
+        ),
     ] = None,
     seed: Annotated[int, Parameter(help="Draws the rows that are set apart.")] = 0,
     force: Annotated[

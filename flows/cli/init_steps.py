@@ -259,7 +259,10 @@ def _describe_settings(wishes: Wishes, packs: Sequence[str]) -> dict[str, Any]:
         "model": wishes.model or DEFAULT_MODEL,
     }
     if wishes.hub:
-        settings["source"] = {"hub": wishes.source} | reading
+        # a folder that `datasets` saved is named as such
+        is_folder = Path(wishes.source).is_dir()
+        place = _relate(wishes.source, wishes.folder) if is_folder else wishes.source
+        settings["source"] = {"hub": place} | reading
     if wishes.reference is not None:
         place = _relate(wishes.reference, wishes.folder)
         settings["reference"] = _write_source(place, reading)

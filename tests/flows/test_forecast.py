@@ -7,6 +7,7 @@ from running_out import room_for
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import AuditRows, Example, Message
+from poisonwatch.flows import forecast
 from poisonwatch.flows.announcement import announce_audit
 from poisonwatch.flows.forecast import forecast_rows, time_batch
 from poisonwatch.flows.reporter import Reporter
@@ -24,13 +25,13 @@ def make_config(**settings: object) -> AuditConfig:
 def test_the_passes_are_those_of_all_rows_and_add_up(tiny_pretrained: Pretrained) -> None:
     """Rows are passed once each, trusted ones where they stand alone, and seconds are the whole's."""
     rows = AuditRows(tuple(ROWS), tuple(benign(100, seed=1)))
-    forecast = forecast_rows(make_config(), tiny_pretrained, SENTINELS, rows)
-    items = {each.label: each.items for each in forecast.passes}
+    found = forecast_rows(make_config(), tiny_pretrained, SENTINELS, rows)
+    items = {each.label: each.items for each in found.passes}
     assert items["trusted"] == 100
     assert items["trusted"] + items["sample"] + items["fit"] == len(ROWS) + 100
-    scale = forecast.timed.seconds / forecast.timed.flops
-    whole = forecast.costs.flops.total * scale
-    assert sum(each.seconds for each in forecast.passes) == pytest.approx(whole)
+    scale = found.timed.seconds / found.timed.flops
+    whole = found.costs.flops.total * scale
+    assert sum(each.seconds for each in found.passes) == pytest.approx(whole)
 
 
 def test_an_audit_says_what_it_takes_and_bars_go_by_it(tiny_pretrained: Pretrained) -> None:
@@ -46,6 +47,19 @@ def test_an_audit_says_what_it_takes_and_bars_go_by_it(tiny_pretrained: Pretrain
         assert "of memory" in second
         assert ("by one batch of" in second) is known
         assert (reporter.pace is not None) is known
+
+
+def test_a_busy_machine_is_said_to_be_busy(
+    tiny_pretrained: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By how long the batch would take if nothing else ran."""
+    for idle, busy in ((90.0, False), (20.0, True)):
+        monkeypatch.setattr(forecast, "_time", lambda *_, idle=idle: (100.0, idle))
+        said: list[str] = []
+        rows = AuditRows(tuple(ROWS))
+        config = make_config()
+        announce_audit(config, tiny_pretrained, SENTINELS, rows, Reporter(quiet=True), said.append)
+        assert ("if nothing else ran" in said[1]) is busy
 
 
 def test_rows_without_answers_are_left_to_the_audit(tiny_pretrained: Pretrained) -> None:

@@ -15,6 +15,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.cli.app import main
 from poisonwatch.sentinels.sentinel import load_sentinels
+from poisonwatch.sources.open import read_source
 
 HOSTILE = {"prompt": "[red]Who are you?\x1b[31m\u202e", "response": "I'm an AI.\x07"}
 
@@ -102,6 +103,22 @@ def test_settings_of_reading_are_those_of_the_audit(capsys: pytest.CaptureFixtur
     assert config.reference is not None
     assert config.source.fields == config.reference.fields == {"prompt": "q", "response": "a"}
     assert len(load_sentinels(config.sentinels)) > 3
+
+
+def test_places_are_named_as_seen_from_the_audit_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patterns and folders, too; what is a path from the root stays so."""
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    for place, named in (
+        ("../*.jsonl", '"../../*.jsonl"'),
+        ("..", '"../.."'),
+        (f"{here}/rows.jsonl", f'"{here}/rows.jsonl"'),
+    ):
+        assert run("a", "--source", place, "--trusted", "0", "--force") == 0
+        assert f"source: {named}\n" in Path("a/audit.yaml").read_text()
+        assert len(read_source(load_config(Path("a/audit.yaml")).source)) == 330
 
 
 def test_a_batch_that_is_too_small_to_be_split_is_left_whole(
