@@ -229,22 +229,25 @@ def show_all(page: Page, address: str, scheme: str) -> list[str]:
     audit = page.locator("a.row").first.get_attribute("href")
     page.goto(f"{address}/triage?state=all")
     group = page.locator("a.row").first.get_attribute("href")
+    page.goto(f"{address}/rows")
+    row = page.locator("a[href^='/rows/']").first.get_attribute("href")
     for name, path in {
-        **{
-            "overview": "/",
-            "triage": "/triage?state=all",
-            "group": group,
-            "audit": audit,
-            "report": f"{audit}/report",
-            "sentinels": "/sentinels",
-        },
-        **{
-            "editor": "/sentinels/edit/0",
-            "explain": "/explain",
-            "release": "/release",
-            "account": "/account",
-            "missing": "/nowhere",
-        },
+        "overview": "/",
+        "audit": audit,
+        "scores": f"{audit}/rows",
+        "comparison": f"{audit}/compare",
+        "report": f"{audit}/report",
+        "triage": "/triage?state=all",
+        "group": group,
+        "rows": "/rows",
+        "row": row,
+        "sentinels": "/sentinels",
+        "editor": "/sentinels/edit/0",
+        "explain": "/explain",
+        "release": "/release",
+        "lineage": "/lineage",
+        "account": "/account",
+        "missing": "/nowhere",
     }.items():
         page.goto(f"{address}{path}")
         page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
