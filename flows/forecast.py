@@ -126,9 +126,11 @@ def forecast_passes(
     tokens: Tokens,
     *,
     loading: float = 0.0,
+    once: bool = False,
 ) -> Forecast:
     """What an audit of so many rows takes, some of which are `encoded`; `loading` the model took so
-    many seconds. Raises ModelError where no row has an answer, or memory does not hold one.
+    many seconds. A batch is timed twice unless `once`. Raises ModelError where no row has an
+    answer, or memory does not hold one.
     """
     stride, n = config.stride, counts.new + counts.trusted
     width = int(pretrained.model.config.get_text_config().hidden_size)
@@ -149,7 +151,7 @@ def forecast_passes(
         # As many as there may be.
         probes=config.probes,
     )
-    timed = time_batch(model, shape, settings.r, encoded, stride.token_budget)
+    timed = time_batch(model, shape, settings.r, encoded, stride.token_budget, once)
     costs = estimate_costs(shape, audit)
     batches = costs.flops.total / timed.flops
     folder = get_cache_folder() / "work"
@@ -185,14 +187,21 @@ def forecast_rows(
     encoder = pretrained.make_encoder(config.stride.max_tokens)
     encoded = [encoder.encode_example(rows.new[i]) for i in some]
     counts = RowCounts(new=n, trusted=len(rows.trusted))
-    return forecast_passes(config, pretrained, sentinels, counts, encoded, count_tokens(encoded))
+    tokens = count_tokens(encoded)
+    # once, since the audit goes on at once, and corrects what comes of it
+    return forecast_passes(config, pretrained, sentinels, counts, encoded, tokens, once=True)
 
 
 def time_batch(
-    model: FrozenModel, shape: ModelShape, r: int, encoded: Sequence[Encoded], token_budget: int
+    model: FrozenModel,
+    shape: ModelShape,
+    r: int,
+    encoded: Sequence[Encoded],
+    token_budget: int,
+    once: bool = False,
 ) -> TimedBatch:
-    """Gradients of a batch of rows of middling length, once or twice: the first is mostly slower.
-    Raises ModelError where no row has an answer, or memory does not hold a single row.
+    """Gradients of a batch of rows of middling length, twice unless `once`: the first is mostly
+    slower. Raises ModelError where no row has an answer, or memory does not hold a single row.
     """
     answered = [row for row in encoded if _has_answers(row)]
     if not answered:
@@ -209,7 +218,7 @@ def time_batch(
 
     by_parts = compute_batches(sum_gradients)
     seconds, idle_seconds = _time(by_parts, batch, model.device)
-    if seconds < LONG_BATCH_S:
+    if seconds < LONG_BATCH_S and not once:
         seconds, idle_seconds = min((seconds, idle_seconds), _time(by_parts, batch, model.device))
     conversations, width = batch.input_ids.shape
     share = float(batch.answer.sum()) / batch.answer.numel()
