@@ -48,7 +48,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Let links lead where things are on the site."""
+    """Let links lead where things are on the site, and give each command its example."""
+    if page.file.src_uri == "commands.md":
+        markdown = add_examples(markdown)
     return move_links(markdown, page.file.src_uri)
 
 
@@ -68,6 +70,20 @@ def move_links(markdown: str, page: str) -> str:
         return words
 
     return LINK.sub(move, markdown)
+
+
+def add_examples(markdown: str) -> str:
+    """The commands' page with the example that each command's help ends in."""
+    from poisonwatch.flows.cli.app import GROUPS, MODULES, read_commands
+
+    named = [("", module) for module in MODULES]
+    named += [(f"{word} ", module) for word, module in GROUPS.items()]
+    for words, module in named:
+        for name, _, example in read_commands(module):
+            heading = f"# poisonwatch {words}{name.replace('_', '-')}\n"
+            shown = " ".join(example.split())
+            markdown = markdown.replace(heading, f"{heading}\n{shown}\n", 1)
+    return markdown
 
 
 def describe_settings() -> str:

@@ -68,8 +68,9 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 def test_the_reference_has_every_command_setting_and_name(site: Path) -> None:
     """It is made of the code."""
     commands = (site / "commands.html").read_text(encoding="utf-8")
-    for name, _, _ in read_commands("flows.cli.audit"):
+    for name, _, example in read_commands("flows.cli.audit"):
         assert f'id="poisonwatch-{name}"' in commands
+        assert example.split("`")[1].split(" -")[0] in commands
     settings = (site / "settings.html").read_text(encoding="utf-8")
     for name in AuditConfig.model_fields:
         assert name == "replay" or f"<code>{name}</code>" in settings
