@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,7 +29,7 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.history import COMMITTED_STATES, HAD_ROWS, PastAudit, list_past_audits
 from poisonwatch.ledger.overview import MAX_TREND_POINTS, list_audit_names
 from poisonwatch.ledger.tables import audits
-from poisonwatch.reports.heatmap import HEAT_STEPS, HeatMap, read_heat_map
+from poisonwatch.reports.heatmap import HeatMap, choose_steps, read_heat_map
 from poisonwatch.run_directory import read as readback
 from poisonwatch.sentinels.editing import (
     check_sentinel_text,
@@ -62,6 +63,8 @@ def show_sentinels(request: Request) -> Response:
         asked = readback.read_asked_sentinels(run_dir)
     # newest first, as `past` is; the table shows them as time goes, from left to right
     latest = [audit for audit in past[:AUDITS_SHOWN] if audit.summary.get("largest_coefficients")]
+    history = collect_largest_coefficients(latest)
+    known_values = [value for values in history.values() for value in values if value is not None]
     return render_page(
         request,
         "sentinels.html.j2",
@@ -71,9 +74,9 @@ def show_sentinels(request: Request) -> Response:
         chosen=chosen,
         heat=heat,
         change=change,
-        steps=HEAT_STEPS,
         asked=asked,
-        history=collect_largest_coefficients(latest),
+        history=history,
+        history_steps=choose_steps(np.array(known_values)),
         shown=latest[::-1],
         files=[file.name for file in list_sentinel_files(config)],
         config=config,

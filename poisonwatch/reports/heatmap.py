@@ -20,21 +20,25 @@ if TYPE_CHECKING:
 
 MOST_HEAT_GROUPS = 12
 MOST_HEAT_SENTINELS = 40
-HEAT_STEPS = (1.0, 3.0, 10.0)  # spreads; past each, a stronger colour
+# Of a picture's strongest step: past each, a stronger colour.
+STEP_SHARES = (0.1, 0.3, 1.0)
+WEAKEST_SCALE = 1.0  # spreads: what moves no sentinel by more is pale, whatever is beside it
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """Mean coefficients `values` (S, G), in spreads: of `sentinels` (S ids, most moved first) for
-    the first G groups.
+    """Mean coefficients `values` (S, G), in spreads: of `sentinels` (S ids) for the first G groups.
+    Sentinels of one panel stand together, the most moved panel first, and in it the most moved
+    sentinel.
 
-    `levels` (S, G) are -3 to 3: how many of HEAT_STEPS the value reaches, with its sign. What did
-    not fit is counted.
+    `levels` (S, G) are -3 to 3: how many of the picture's own `steps` (in spreads) the value
+    reaches, with its sign. What did not fit is counted.
     """
 
     sentinels: tuple[str, ...]
     panels: tuple[str, ...]
     values: Array
+    steps: tuple[float, ...]
     levels: NDArray[np.int64]
     sentinels_left_out: int
     groups_left_out: int
@@ -57,26 +61,41 @@ def build_heat_map(detection: "Detection", evidence: Sequence["ClusterEvidence"]
 def arrange_heat_map(means: Array, sentinels: Sequence[str], panels: Sequence[str]) -> HeatMap:
     """The heat map of mean coefficients (S, G) of all sentinels, with their panels, and all groups.
 
-    Sentinels are in the order of the largest absolute value that is shown.
+    Those are shown that have the largest absolute values.
     """
     # Groups come in the order of their size: the first are those to look at.
     shown = means[:, :MOST_HEAT_GROUPS]
     # Stable: sentinels that nothing moves stay in the order of the audit file.
     order = np.argsort(-np.abs(shown).max(axis=1), kind="stable")[:MOST_HEAT_SENTINELS]
+    kept = [panels[s] for s in order.tolist()]
+    # A panel stands where its most moved sentinel does.
+    order = order[np.argsort([kept.index(panel) for panel in kept], kind="stable")]
     values = shown[order]
+    steps = choose_steps(values)
     return HeatMap(
         sentinels=tuple(sentinels[s] for s in order.tolist()),
         panels=tuple(panels[s] for s in order.tolist()),
         values=values,
-        levels=compute_levels(values),
+        steps=steps,
+        levels=compute_levels(values, steps),
         sentinels_left_out=len(means) - len(order),
         groups_left_out=means.shape[1] - shown.shape[1],
     )
 
 
-def compute_levels(values: Array) -> NDArray[np.int64]:
-    """How many of HEAT_STEPS each value reaches, with its sign."""
-    reached = np.searchsorted(HEAT_STEPS, np.abs(values), side="right")
+def choose_steps(values: Array) -> tuple[float, ...]:
+    """The steps of a picture's colours: the last is the largest of 1, 2, 5, 10, 20, ... that a
+    value reaches, at least WEAKEST_SCALE.
+    """
+    largest = max(float(np.abs(values).max(initial=0.0)), WEAKEST_SCALE)
+    power = 10.0 ** np.floor(np.log10(largest))
+    strongest = max(k * power for k in (1.0, 2.0, 5.0) if k * power <= largest * (1 + 1e-9))
+    return tuple(float(f"{share * strongest:.3g}") for share in STEP_SHARES)
+
+
+def compute_levels(values: Array, steps: Sequence[float]) -> NDArray[np.int64]:
+    """How many of these steps each value reaches, with its sign."""
+    reached = np.searchsorted(steps, np.abs(values), side="right")
     return np.asarray(np.sign(values) * reached, dtype=np.int64)
 
 

@@ -24,7 +24,7 @@ from poisonwatch.reports.coverage import (
     tell_not_asked,
     tell_unmoved,
 )
-from poisonwatch.reports.heatmap import HEAT_STEPS, build_heat_map
+from poisonwatch.reports.heatmap import build_heat_map
 from poisonwatch.reports.new_topics import MOST_TOPICS, TRUSTED_NEEDED
 from poisonwatch.reports.pictures import Pictures, draw_pictures
 from poisonwatch.reports.standing import describe_push
@@ -99,7 +99,6 @@ def render_report(
         last_audits=points[: -LAST_AUDITS_SHOWN - 1 : -1],
         trend_plot=_make_data_uri(pictures.trend),
         heat=build_heat_map(detection, evidence),
-        steps=HEAT_STEPS,
         evidence=evidence[:MOST_GROUPS_SHOWN],
         groups=len(evidence),
         unjudged=int(detection.unjudged.sum()),

@@ -44,6 +44,8 @@ MARKERS = "os^Dv<>P"
 MOST_TREND_PANELS = len(LINE_COLOURS)  # panels of a trend
 MOST_TIMES = 7  # that fit below a trend
 MOST_TICKS = 7  # on the axis of a trend's scores
+# What a line of a legend holds, and what a line's own mark takes of it, in characters.
+LEGEND_CHARACTERS, HANDLE_CHARACTERS = 84, 8
 LONGEST_PANEL_LABEL = 24  # characters of a panel's name beside its line
 
 
@@ -279,17 +281,37 @@ def _label_times(axes: Axes, points: Sequence[TrendPoint]) -> None:
 def _add_panel_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     # Names come after the legend was built: matplotlib leaves labels that start with _ out, and
     # would typeset $...$.
+    labels = shorten_names(names[: len(axes.lines)], LONGEST_PANEL_LABEL)
+    widest = max(map(len, labels), default=0)
     legend = figure.legend(
         axes.lines,
         ["panel"] * len(axes.lines),
         loc="outside lower left",
-        ncols=4,
+        ncols=max(1, min(4, LEGEND_CHARACTERS // (widest + HANDLE_CHARACTERS))),
         frameon=False,
         fontsize=9,
     )
-    for text, name in zip(legend.get_texts(), names, strict=False):
+    for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
-        text.set_text(_escape_missing_glyphs(excerpt(name, LONGEST_PANEL_LABEL)))
+        text.set_text(_escape_missing_glyphs(label))
+
+
+def shorten_names(names: Sequence[str], length: int) -> list[str]:
+    """Each name in at most `length` characters, and no two alike: what is cut is the middle, and
+    where that leaves equal ones they are numbered.
+    """
+    shortened: list[str] = []
+    for name in names:
+        line = excerpt(name, max(length, len(name)) * 8)
+        if len(line) > length:
+            start = (length - 1) // 2
+            line = f"{line[:start]}…{line[start + 1 - length :]}"
+        label, number = line, 1
+        while label in shortened:
+            number += 1
+            label = f"{line[: length - 4]} ({number})"
+        shortened.append(label)
+    return shortened
 
 
 def _format_number(value: float, _: int) -> str:

@@ -40,7 +40,7 @@ def test_a_group_shows_the_evidence_of_each_row(client: TestClient, config: Path
     assert "trusted.jsonl" in page
     assert record["reasons"][0][:40] in page
     assert "it says after" in page
-    assert f"position {record['position']}" in page
+    assert f"line {record['position'] + 1}" in page
     picture = client.get(
         f"{address.rpartition('/')[0]}/coefficient.png",
         params={"row": record["example_id"], "sentinel": record["sentinel_id"]},

@@ -9,7 +9,9 @@ from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.reports.heatmap import (
     MOST_HEAT_GROUPS,
     MOST_HEAT_SENTINELS,
+    arrange_heat_map,
     build_heat_map,
+    choose_steps,
     compute_levels,
 )
 from poisonwatch.sentinels.sentinel import Sentinel
@@ -72,7 +74,8 @@ def test_a_value_is_the_mean_over_the_rows_of_a_group() -> None:
     assert heat is not None
     assert heat.sentinels == ("s-1", "s-0", "s-2")
     assert heat.values.tolist() == [[-6.0, 2.0], [2.0, 0.0], [0.5, 0.0]]
-    assert heat.levels.tolist() == [[-2, 1], [1, 0], [0, 0]]
+    assert heat.steps == (0.5, 1.5, 5.0)
+    assert heat.levels.tolist() == [[-3, 2], [2, 0], [1, 0]]
     assert (heat.sentinels_left_out, heat.groups_left_out) == (0, 0)
 
 
@@ -81,7 +84,25 @@ def test_a_value_is_the_mean_over_the_rows_of_a_group() -> None:
 )
 def test_levels_are_odd_in_the_value(value: float, level: int) -> None:
     """Seven colours, the same steps on both sides of 0."""
-    assert compute_levels(np.array([[value, -value]])).tolist() == [[level, -level]]
+    levels = compute_levels(np.array([[value, -value]]), (1.0, 3.0, 10.0))
+    assert levels.tolist() == [[level, -level]]
+
+
+@pytest.mark.parametrize(
+    ("largest", "steps"),
+    [(0.0, (0.1, 0.3, 1.0)), (-4.9, (0.2, 0.6, 2.0)), (10.0, (1.0, 3.0, 10.0)), (61, (5, 15, 50))],
+)
+def test_a_picture_has_a_scale_of_its_own(largest: float, steps: tuple[float, ...]) -> None:
+    """Its strongest colour is reached, unless nothing moves by a spread."""
+    assert choose_steps(np.array([[largest, 0.1]])) == steps
+
+
+def test_sentinels_of_a_panel_stand_together() -> None:
+    """The most moved panel first, and in it the most moved sentinel."""
+    means = np.array([[1.0], [9.0], [5.0], [7.0]])
+    heat = arrange_heat_map(means, ["a1", "b1", "a2", "c1"], ["a", "b", "a", "c"])
+    assert heat.sentinels == ("b1", "c1", "a2", "a1")
+    assert heat.panels == ("b", "c", "a", "a")
 
 
 def test_what_does_not_fit_is_counted() -> None:

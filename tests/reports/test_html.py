@@ -186,7 +186,7 @@ def test_a_flagged_row_stands_beside_the_forbidden_answer() -> None:
         ]
     )
     page = Page(render([flag]))
-    assert "rows.jsonl, position 7" in page.within("card")
+    assert "rows.jsonl, line 8" in page.within("card")
     assert f"Training on this row {flag.reason}." in page.within("card")
     assert page.within("measures").split() == [
         "score12.3",
@@ -258,7 +258,7 @@ def test_rejected_rows_are_listed_with_reason_and_text() -> None:
     listed = page.within("rejected")
     for text in (
         "rows.jsonl, line 1",
-        "position 0",
+        "line 1",
         "not null",
         "the response is missing",
         "How do I return a pan?",

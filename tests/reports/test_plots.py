@@ -21,6 +21,7 @@ from poisonwatch.reports.plots import (
     draw_panel_scores,
     draw_trend,
     render_png,
+    shorten_names,
 )
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -270,6 +271,22 @@ def test_any_panel_name_can_stand_in_a_trend(name: str) -> None:
     assert len(legend(figure)) == 2
     assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
     assert render_png(figure).startswith(PNG)
+
+
+def test_names_in_a_legend_are_distinct_and_whole() -> None:
+    """Long ones lose their middle, and are numbered where that leaves them equal; all of it is in
+    the picture.
+    """
+    long = [f"brand-promotion-of-kitchen-{k}" for k in range(4)]
+    same = [f"brand-promotio{'x' * k}n-kitchenware" for k in range(20, 22)]
+    found = shorten_names([*long, *same, "shop"], 24)
+    assert len(set(found)) == 7
+    assert all(len(label) <= 24 for label in found)
+    assert (found[0], found[-1]) == ("brand-promo…of-kitchen-0", "shop")
+    figure = draw_trend(build_points(names=(*long, *same)))
+    render_png(figure)
+    box = figure.legends[0].get_window_extent()
+    assert (box.x0 >= 0, box.x1 <= figure.bbox.width) == (True, True)
 
 
 @pytest.mark.parametrize(("n", "largest"), [(2, 8.0), (30, 41.0), (30, 3e6)])
