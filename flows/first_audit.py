@@ -3,16 +3,12 @@ names. Nothing that is there is written over, unless that is asked for.
 """
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from poisonwatch.atomic import remove
 from poisonwatch.errors import InputError
-from poisonwatch.permissions import make_private_folder
 
 AUDIT_FILE, SENTINELS_FILE = "audit.yaml", "sentinels.yaml"
 # Rows that are set apart as trusted, all others, and what says how they were drawn.
@@ -64,17 +60,3 @@ def refuse_existing(folder: Path, names: Sequence[str], force: bool) -> None:
                 f"{path} is a folder that `poisonwatch init` did not make: move it away, or name "
                 "another folder; nothing was written"
             )
-
-
-@contextmanager
-def write_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield a folder to write files and folders of these names into: they take their places below
-    `folder` when the block ends well, in this order, and are gone when it does not.
-    """
-    make_private_folder(folder)
-    # beside their places, since a rename does not lead from disk to disk
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".init-") as scratch:
-        yield Path(scratch)
-        for name in names:
-            remove(folder / name)
-            (Path(scratch) / name).rename(folder / name)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,24 @@ def open_scratch_folder() -> Iterator[Path]:
     """Yield a folder for files that are gone when the block ends, however it does."""
     with tempfile.TemporaryDirectory(prefix="poisonwatch-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def write_together(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder to write files and folders of these names into: they take their places below
+    `folder` when the block ends well, in this order, and are gone when it does not. What is in
+    their places is replaced.
+    """
+    make_private_folder(folder)
+    # beside their places, since a rename does not lead from disk to disk
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
+        yield Path(scratch)
+        for name in names:
+            target = folder / name
+            # a file is replaced by a rename, which a folder in its place would refuse
+            if target.is_dir():
+                remove(target)
+            (Path(scratch) / name).replace(target)
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from poisonwatch.atomic import (
     sync_folder,
     sync_tree,
     write_jsonl,
+    write_together,
 )
 from poisonwatch.errors import InputError, OperationError
 
@@ -175,3 +176,27 @@ def test_what_cannot_wait_for_a_disk_is_no_error(tmp_path: Path) -> None:
     sync_folder(Path("/proc"))
     with pytest.raises(FileNotFoundError):
         sync_file(tmp_path / "nothing")
+
+
+def test_what_is_written_together_comes_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Files and folders take the place of what was there; after a failure all is as before."""
+
+    def write(text: str) -> None:
+        with write_together(tmp_path / "a", ("rows", "audit.yaml")) as scratch:
+            (scratch / "rows").mkdir()
+            (scratch / "rows" / text).write_text(text)
+            (scratch / "audit.yaml").write_text(text)
+            if text == "fails":
+                raise ValueError(text)
+
+    def list_all() -> list[str]:
+        return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+
+    write("one")
+    assert list_all() == ["a", "a/audit.yaml", "a/rows", "a/rows/one"]
+    with pytest.raises(ValueError, match="fails"):
+        write("fails")
+    assert list_all() == ["a", "a/audit.yaml", "a/rows", "a/rows/one"]
+    write("two")
+    assert list_all() == ["a", "a/audit.yaml", "a/rows", "a/rows/two"]
+    assert (tmp_path / "a" / "audit.yaml").read_text() == "two"

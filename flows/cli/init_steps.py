@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from poisonwatch.atomic import write_together
 from poisonwatch.config import DEFAULT_MODEL
 from poisonwatch.errors import InputError, SourceError
 from poisonwatch.examples import Example
@@ -25,7 +26,6 @@ from poisonwatch.flows.first_audit import (
     fill_template,
     read_template,
     refuse_existing,
-    write_together,
 )
 from poisonwatch.flows.trusted_split import (
     READING,
