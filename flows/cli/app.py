@@ -41,6 +41,7 @@ MODULES = (
     "flows.cli.ledger",
     "flows.cli.lineage",
     "flows.cli.push",
+    "flows.cli.provenance",
     "flows.cli.export",
     "flows.cli.mutes",
     "flows.cli.verify",

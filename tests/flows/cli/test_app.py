@@ -234,6 +234,7 @@ COMMANDS = {
     "init",
     "keys",
     "lineage",
+    "provenance",
     "push",
     "mute",
     "packs",

@@ -1,0 +1,1 @@
+"""What travels with a release: descriptions of it in the formats that others read."""
