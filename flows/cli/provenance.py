@@ -15,6 +15,13 @@ def provenance(
     /,
     *,
     out: Annotated[Path, Parameter(help="A new folder, outside of the release's.")],
+    openlineage: Annotated[
+        str | None,
+        Parameter(
+            help="Tell this OpenLineage server of the audits and the release, too, with the key in "
+            "OPENLINEAGE_API_KEY."
+        ),
+    ] = None,
     json: Annotated[
         bool, Parameter(negative="", show_default=False, help="Print it as one JSON object.")
     ] = False,
@@ -41,6 +48,10 @@ def provenance(
     with Ledger.existing(settings.state) as ledger:
         subject = read_subject(ledger, settings.name, manifest)
     written = write_documents(subject, out)
+    if openlineage is not None:
+        from poisonwatch.provenance.openlineage import send_events
+
+        send_events(subject, openlineage)
     if json:
         print(dumps({"release": subject.digest, "files": [str(path) for path in written]}))
         return
