@@ -33,12 +33,15 @@ def list_blocks(page: Path, language: str = "") -> list[str]:
 
 
 def list_commands(page: Path) -> list[list[str]]:
-    """The words of each `poisonwatch ...` line in the shell blocks of a page."""
-    lines = [line.strip() for block in list_blocks(page) for line in block.splitlines()]
-    commands = [line.removeprefix("$ ") for line in lines]
-    return [
-        shlex.split(line, comments=True)[1:] for line in commands if line.startswith("poisonwatch ")
-    ]
+    """The words of each `poisonwatch ...` in the shell blocks of a page; of a block with prompts
+    and what came after them, of the prompts.
+    """
+    commands = []
+    for block in list_blocks(page):
+        lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+        typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")] or lines
+        commands += [line for line in typed if line.startswith("poisonwatch ")]
+    return [shlex.split(command, comments=True)[1:] for command in commands]
 
 
 @pytest.fixture(scope="module")
