@@ -233,7 +233,7 @@ def _describe(decision: "Decision") -> str:
     if decision.repaired_id is None:
         return f"{row} is {decision.verdict}"
     becomes = decision.repaired_id[:ID_DIGITS]
-    return f"{row} becomes {becomes} by {decision.verdict}, in every release from now on"
+    return f"{row} becomes {becomes} by {decision.verdict}"
 
 
 def _print_decisions(made: "Sequence[Decision]", config: Path) -> None:

@@ -77,6 +77,6 @@ def _print_lineage(found: "Lineage") -> None:
 def _print_step(step: "Step") -> None:
     from poisonwatch.text.display import excerpt
 
-    at = "" if step.at is None else f"  {step.at[:16].replace('T', ' ')}"
+    at = "" if step.at is None else f"  {step.at[:16].replace('T', ' ')} UTC"
     print(f"  {excerpt(step.name, NAME_CHARACTERS)}{at}")
     print(f"      {excerpt(step.words, WORD_CHARACTERS)}")
