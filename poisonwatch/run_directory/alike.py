@@ -8,6 +8,7 @@ they lie, without PyTorch. Letters: n rows, f features.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def _widen(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
-def _map_tensors(path: Path) -> dict[str, NDArray[np.uint16]]:
+def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors `ids` and `features` as they lie in a file. Raises OSError, ValueError, KeyError
     or TypeError where it is none such.
     """
@@ -79,7 +80,7 @@ def _map_tensors(path: Path) -> dict[str, NDArray[np.uint16]]:
             raise ValueError("no header of a safetensors file")
         header = json.loads(file.read(length))
     types = {"ids": ("U8", np.uint8), "features": ("BF16", np.uint16)}
-    found = {}
+    found: dict[str, NDArray[Any]] = {}
     for name, (said, type) in types.items():
         entry = header[name]
         if entry["dtype"] != said:

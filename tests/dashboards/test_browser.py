@@ -130,7 +130,7 @@ def test_keys_are_about_what_somebody_works_in(
         before = len(list(read_decisions(ledger)))
         page.keyboard.press("j")
         card = page.locator("article").nth(1)
-        card.locator(".note input").click()
+        card.locator(".note input").first.click()
         page.keyboard.type("clearly planted")
         page.keyboard.press("Enter")
         page.keyboard.press("p")
@@ -182,6 +182,19 @@ def test_every_page_fits_its_window(
     with watched(browser, width, scheme) as page:
         come_in(page, address, door)
         assert show_all(page, address, scheme) == []
+
+
+def test_o_goes_on_at_the_next_open_row(page: Page, address: str, audited: Path) -> None:
+    """From the queue, and from a group; a search and its rows are reached by links alone."""
+    page.goto(f"{address}/triage")
+    page.keyboard.press("o")
+    page.wait_for_url("**/triage/*/*#row-*")
+    chosen = page.locator("article.chosen")
+    expect(chosen).to_have_count(1)
+    chosen.get_by_role("link", name="Rows like this one").click()
+    page.wait_for_url("**/rows/*")
+    expect(page.get_by_text("By the model's own states")).to_be_visible()
+    picture(page, "row")
 
 
 @pytest.mark.parametrize("width", [400, 1280])
@@ -304,6 +317,9 @@ def test_hostile_text_is_shown_and_never_interpreted(
             "/",
             "/triage",
             audit,
+            f"{audit}/rows",
+            f"{audit}/compare",
+            "/rows?words=read",
             "/sentinels",
             "/sentinels/edit/0",
             "/explain",

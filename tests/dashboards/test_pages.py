@@ -61,6 +61,7 @@ def test_a_ledger_on_postgresql_is_shown_and_decided_on(tmp_path: Path, tiny_fol
                 "/trend.png",
                 "/triage",
                 "/triage/export.csv",
+                "/rows?words=velmora",
                 "/sentinels",
                 "/explain",
                 "/release",
