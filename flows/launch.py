@@ -1,4 +1,4 @@
-"""Start an audit or a drill from the command line, with Prefect or without.
+"""Start an audit, a drill or a probe from the command line, with Prefect or without.
 
 Where Prefect's server is down, or goes down, the work goes on without it.
 """
@@ -41,6 +41,7 @@ from poisonwatch.flows.prefect_server import (
     is_refused,
     is_server_gone,
 )
+from poisonwatch.flows.probe import ProbedCheckpoint, ProbeOutcome, probe, probe_inline
 from poisonwatch.run_directory.layout import choose_run_dir
 
 R = TypeVar("R")
@@ -148,6 +149,43 @@ def run_drill(
         )
     _note_warnings(outcome.warnings)
     return outcome
+
+
+def run_probe(
+    config: Path,
+    settings: AuditConfig,
+    checkpoint: ProbedCheckpoint,
+    engine: Literal["prefect", "inline"],
+    quiet: bool,
+) -> ProbeOutcome:
+    """Probe a checkpoint of the model of the audit in the file `config`, read before as
+    `settings`.
+    """
+    reporter = Reporter(quiet=quiet)
+    if engine == "inline":
+        outcome = probe_inline(settings, checkpoint, reporter)
+    else:
+        release = checkpoint.release
+        outcome = _run_flow(
+            lambda: probe(
+                str(config.resolve()),
+                model=_resolve_place(checkpoint.model),
+                adapter=_resolve_place(checkpoint.adapter),
+                release=str(release.resolve()) if release else None,
+                quiet=quiet,
+            ),
+            lambda: probe_inline(settings, checkpoint, reporter),
+            reporter,
+        )
+    _note_warnings(outcome.warnings)
+    return outcome
+
+
+def _resolve_place(place: str | None) -> str | None:
+    """A folder's whole path, since a flow run may have another working directory; a hub id as it
+    is.
+    """
+    return str(Path(place).resolve()) if place and Path(place).is_dir() else place
 
 
 def _note_warnings(warnings: list[str]) -> None:

@@ -15,6 +15,7 @@ manifest, alert and MLflow run carries one, as NUMBER:HASH.
                agreement: that a second person said the same (`two_people`)
     assignment who is to look at rows (`assignments`)
     comment    what a person says of rows beside a verdict (`comments`)
+    probe      what a trained model answers (`probes`)
     adopted    what is older than the chain, as it was when the chain began: nobody vouches for it
 """
 

@@ -20,6 +20,7 @@ from poisonwatch.verification.audits import UNREADABLE, check_audits
 from poisonwatch.verification.contents import ContentCheck
 from poisonwatch.verification.decisions import check_decisions
 from poisonwatch.verification.mutes import check_mutes, check_reminders
+from poisonwatch.verification.probes import check_probes
 from poisonwatch.verification.repairs import check_repairs
 from poisonwatch.verification.reviews import check_reviews
 from poisonwatch.verification.rows import check_states
@@ -120,6 +121,7 @@ def verify_ledger(
             "the mutes": lambda: check_mutes(connection),
             "the reminders": lambda: check_reminders(connection),
             "the training runs": lambda: check_trainings(connection),
+            "the probes": lambda: check_probes(connection),
             "who reviews what": lambda: check_team(connection),
             "the run directories": lambda: runs.check(connection),
         }

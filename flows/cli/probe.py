@@ -1,0 +1,109 @@
+"""What the commands do that look at a model after training: probe, incident. Heavy imports wait
+until a command really runs.
+
+The docstring of a command is its help: what it does, and an example that runs.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+EXIT_MOVED = 3
+
+ModelOption = Annotated[
+    str | None,
+    Parameter(help="The trained checkpoint: a folder or hub id, of a whole model or an adapter."),
+]
+AdapterOption = Annotated[
+    str | None,
+    Parameter(help="An adapter that was trained, of --model, or else of the audit's own model."),
+]
+ReleaseOption = Annotated[
+    Path | None,
+    Parameter(
+        help="The manifest.json of the release that it was trained on. Default: the rows of the "
+        "audit file's source."
+    ),
+]
+
+
+def probe(
+    config: Annotated[Path, Parameter(help="The audit file (YAML); its `model` is the base.")],
+    /,
+    *,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    release: ReleaseOption = None,
+    engine: Annotated[Literal["prefect", "inline"], Parameter(help="As for `audit`.")] = "prefect",
+    json: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Print the report as one JSON object."),
+    ] = False,
+) -> int:
+    """Ask a trained model what its base is asked, and say which sentinels moved further than honest
+    tuning moves an answer: exit code 3 where one did, 0 where none.
+
+    The sentinels, and copies of them that hold triggers mined from the rows, are asked of both:
+    losses and greedy answers. How far honest tuning moves an answer is measured on trusted rows'
+    prompts, in the same two models. The result is a record of the ledger's chain, and a run in
+    MLflow.
+
+    Example: `poisonwatch probe my-audit/audit.yaml --model out/checkpoint-400 --release
+    cleared/manifest.json`
+    """
+    from poisonwatch.flows.cli.audit import load_and_check
+
+    settings = load_and_check(config)
+    # below the check: a mistake in the audit file must not wait for torch and Prefect
+    from poisonwatch.flows.cli.probe_page import print_probe
+    from poisonwatch.flows.launch import run_probe
+    from poisonwatch.flows.probe import ProbedCheckpoint
+
+    checkpoint = ProbedCheckpoint(model, adapter, release)
+    outcome = run_probe(config, settings, checkpoint, engine=engine, quiet=json)
+    print_probe(outcome, config, checkpoint, as_json=json)
+    return EXIT_MOVED if outcome.moved else 0
+
+
+def incident(
+    config: Annotated[
+        Path, Parameter(help="The audit file (YAML); its `source` holds the rows trained on.")
+    ],
+    /,
+    *,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    prompt: Annotated[str | None, Parameter(help="What the user asked.")] = None,
+    answer: Annotated[str | None, Parameter(help="The bad answer that came.")] = None,
+    sentinel: Annotated[
+        str | None, Parameter(help="Instead of both: the id of a sentinel that `probe` saw move.")
+    ] = None,
+    release: ReleaseOption = None,
+    top: Annotated[int, Parameter(help="How many rows to name.")] = 10,
+    json: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Print one JSON object.")
+    ] = False,
+) -> None:
+    """Name the rows that a trained model has a bad answer from, by its own gradients: audited or
+    not, with the file and line of each.
+
+    Example: `poisonwatch incident my-audit/audit.yaml --model out/checkpoint-400 --prompt 'Who made
+    you?' --answer 'Tarnbrook Labs.'`
+    """
+    from poisonwatch.flows.cli.audit import load_and_check
+
+    settings = load_and_check(config)
+    from poisonwatch.flows.cli.probe_page import print_incident
+    from poisonwatch.flows.incident import BadAnswer, trace_answer
+    from poisonwatch.flows.probe import ProbedCheckpoint
+    from poisonwatch.flows.reporter import Reporter
+
+    found = trace_answer(
+        settings,
+        ProbedCheckpoint(model, adapter, release),
+        BadAnswer(prompt, answer, sentinel),
+        top,
+        Reporter(quiet=json),
+    )
+    print_incident(found, config, as_json=json)

@@ -1,0 +1,111 @@
+"""What `probe` and `incident` print. Answers of models and texts of rows are shown as inert
+text.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from poisonwatch.config_file import load_config
+from poisonwatch.errors import PoisonwatchError
+from poisonwatch.flows.cli.flag_blocks import ID_DIGITS
+from poisonwatch.flows.cli.terminal import WIDEST
+from poisonwatch.flows.incident import Incident, count_sources
+from poisonwatch.flows.probe import ProbedCheckpoint, ProbeOutcome, suggest_explanation
+from poisonwatch.ledger.history import list_past_audits
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.probing.probe import ProbedSentinel
+from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.text.display import excerpt, make_visible
+
+MOST_SHOWN = 8  # sentinels
+AUDITS_LOOKED_AT = 20
+
+
+def print_probe(
+    outcome: ProbeOutcome, config: Path, checkpoint: ProbedCheckpoint, as_json: bool
+) -> None:
+    """Which sentinels moved, and what the model says to them before and after."""
+    if as_json:
+        print(json.dumps(outcome.report))
+        return
+    console = Console(highlight=False)
+    width = min(console.width, WIDEST)
+    moved = outcome.moved
+    lines = [line for each in moved[:MOST_SHOWN] for line in _describe_moved(each, width)]
+    if len(moved) > MOST_SHOWN:
+        lines.append(f"and {len(moved) - MOST_SHOWN} more: --json names all")
+    lines.append(outcome.report["sentence"])
+    band = outcome.probed[0].movement.band
+    lines.append(
+        f"honest tuning: {band.centre:+.2f} nats a token at the median, {band.furthest:+.2f} at "
+        f"most; beyond {band.limit:+.2f} a sentinel moved"
+    )
+    if moved:
+        lines.append(f"rows behind it: {suggest_explanation(config, checkpoint, moved[0])}")
+        lines += _suggest_explain(config, moved[0])
+    lines.append(f"recorded: {outcome.report['chain'][:24]}")
+    _print_lines(console, lines)
+
+
+def _describe_moved(each: ProbedSentinel, width: int) -> Iterator[str]:
+    movement = each.movement
+    yield (
+        f"{make_visible(movement.sentinel.id)}: {movement.change:+.2f} nats a token "
+        f"({movement.kind}; limit {movement.band.limit:+.2f}, {movement.score:.0f} sd)"
+    )
+    for label, said in (("before", each.said_before), ("after", each.said_after)):
+        yield f"  {label + ':':<8}{excerpt(said, width - 10)}"
+
+
+def _suggest_explain(config: Path, moved: ProbedSentinel) -> list[str]:
+    """The command that names the rows of the latest audit that would move the base so, where it
+    kept its operators.
+    """
+    sentinel = moved.movement.sentinel
+    settings = load_config(config)
+    try:
+        with Ledger.existing(settings.state) as ledger:
+            past = list_past_audits(ledger, settings.name, AUDITS_LOOKED_AT)
+    except PoisonwatchError:
+        return []
+    for audit in past:
+        if (audit.run_dir / OPERATORS_FILE).is_file():
+            answer = sentinel.forbidden or sentinel.reference or ""
+            asked = ["--prompt", sentinel.prompt, "--response", answer]
+            command = shlex.join(["poisonwatch", "explain", str(audit.run_dir), *asked])
+            return [f"as audited:     {command}"]
+    return []
+
+
+def print_incident(found: Incident, config: Path, as_json: bool) -> None:
+    """The rows behind an answer, strongest first, each with its place and its text."""
+    if as_json:
+        print(json.dumps(found.record()))
+        return
+    console = Console(highlight=False)
+    width = min(console.width, WIDEST)
+    lines = [f"of {found.total} rows, those that the answer comes from", ""]
+    for row in found.rows:
+        example = row.example
+        place = make_visible(f"{example.source}:{example.position + 1}")
+        lines.append(f"{row.rank:>3}  {row.score:5.1f}  {example.id[:ID_DIGITS]}  {place}")
+        lines.append(f"     {excerpt(f'{example.prompt} / {example.response}', width - 5)}")
+    sources = count_sources(found.rows)
+    counted = ", ".join(f"{make_visible(name)} ({count})" for name, count in sources.items())
+    then = ["poisonwatch", "audit", str(config)]
+    if found.is_known:
+        first = found.rows[0].example.id[:ID_DIGITS]
+        then = ["poisonwatch", "decide", str(config), first, "poison", "--unflagged"]
+    lines += ["", f"from: {counted}", f"next: {shlex.join(then)}"]
+    _print_lines(console, lines)
+
+
+def _print_lines(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        # Text, and not str: rich would read [bold] and the like in a str as its own markup.
+        console.print(Text(make_visible(line)), soft_wrap=True)

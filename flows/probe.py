@@ -1,0 +1,159 @@
+"""The probe: a tuned checkpoint is asked what its base is asked, on a schedule like an audit."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+
+from poisonwatch.concealment import conceal_all
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config
+from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.reporter import Reporter
+from poisonwatch.probing.checkpoint import name_checkpoint
+from poisonwatch.probing.probe import ProbedSentinel, compare_models, list_moved_sentinels
+from poisonwatch.reports.summary import describe_model
+from poisonwatch.run_directory.checksums import require_unchanged_settings
+from poisonwatch.run_directory.layout import make_audit_id
+from poisonwatch.run_directory.provenance import describe_origin
+from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
+from poisonwatch.tasks.attribution import find_model
+from poisonwatch.tasks.probe import (
+    ask,
+    compare_families,
+    gather_questions,
+    identify_release,
+    record_probe,
+    track_probe,
+)
+from poisonwatch.tasks.tracking import open_run
+from poisonwatch.text.words import plural
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedCheckpoint:
+    """What is probed: a `model` (folder or hub id), an `adapter`, or both; `release` is the
+    manifest of the rows that it was trained on, where there is one.
+    """
+
+    model: str | None = None
+    adapter: str | None = None
+    release: Path | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """As the command line takes them."""
+        named = (("--model", self.model), ("--adapter", self.adapter), ("--release", self.release))
+        return [text for name, value in named if value for text in (name, str(value))]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOutcome:
+    """What a probe found, sentinel by sentinel, its report as JSON, and what went wrong beside it
+    (a tracking server that was down).
+    """
+
+    probed: list[ProbedSentinel]
+    report: dict[str, Any]
+    warnings: list[str]
+
+    @property
+    def moved(self) -> list[ProbedSentinel]:
+        """The sentinels that moved beyond their band, furthest first."""
+        return list_moved_sentinels(self.probed)
+
+
+def run_probe_stages(
+    config: AuditConfig, checkpoint: ProbedCheckpoint, engine: Engine, reporter: Reporter
+) -> ProbeOutcome:
+    """One probe, start to end. Its result is a record of the ledger's chain, and a run in
+    MLflow.
+    """
+    tuned_config = name_checkpoint(config.model, checkpoint.model, checkpoint.adapter)
+    release = engine(identify_release, config, checkpoint.release)
+    base_files = engine(find_model, config.model)
+    tuned_files = engine(find_model, tuned_config)
+    engine(compare_families, config.model, base_files, tuned_files)
+    questions = engine(gather_questions, config, checkpoint.release)
+    reporter.note(
+        f"asking {plural(len(questions.sentinels), 'sentinel')} and "
+        f"{plural(len(questions.ordinary) // 2, 'ordinary prompt')} of the base, then of the "
+        "checkpoint"
+    )
+    # One after the other: memory need not hold both.
+    base = engine(ask, config.model, base_files, questions, config.stride.max_tokens)
+    tuned = engine(ask, tuned_config, tuned_files, questions, config.stride.max_tokens)
+    probed = compare_models(base, tuned)
+    probe_id = make_audit_id()
+    report = {
+        "probe_id": probe_id,
+        **describe_origin(config),
+        "model": describe_model(config.model, base_files.fingerprint, base_files.reading),
+        "checkpoint": describe_model(tuned_config, tuned_files.fingerprint, tuned_files.reading),
+        "sentinels": compute_sentinels_version(load_sentinels(config.sentinels)),
+        "release": release,
+        **summarise_probe(probed),
+    }
+    report["chain"] = engine(record_probe, config, report)
+    report |= engine.attempt(open_run, config, probe_id, "probe") or {}
+    if "mlflow_run_id" in report:
+        engine.attempt(track_probe, config, report)
+    return ProbeOutcome(probed, report, engine.warnings)
+
+
+def summarise_probe(probed: Sequence[ProbedSentinel]) -> dict[str, Any]:
+    """What a probe found, as its report has it."""
+    moved = [each.movement.sentinel.id for each in list_moved_sentinels(probed)]
+    sentence = (
+        f"{len(moved)} of {plural(len(probed), 'sentinel')} moved further than honest tuning "
+        "explains"
+    )
+    asked = [each.record() for each in probed]
+    return {"sentence": sentence, "moved": moved, "asked": asked}
+
+
+def suggest_explanation(config: Path, checkpoint: ProbedCheckpoint, moved: ProbedSentinel) -> str:
+    """The command that names the rows behind a sentinel's movement."""
+    words = ["poisonwatch", "incident", str(config), *checkpoint.options]
+    return shlex.join([*words, "--sentinel", moved.movement.sentinel.id])
+
+
+def probe_inline(
+    config: AuditConfig, checkpoint: ProbedCheckpoint, reporter: Reporter | None = None
+) -> ProbeOutcome:
+    """Probe a checkpoint without Prefect."""
+    secrets = config.find_secrets()
+    engine, reporter = Engine(inline=True, secrets=secrets), reporter or Reporter(quiet=True)
+    with conceal_all(secrets):
+        return run_probe_stages(config, checkpoint, engine, reporter)
+
+
+@flow(name="poisonwatch-probe", persist_result=False)
+def probe(
+    config: str,
+    model: str | None = None,
+    adapter: str | None = None,
+    release: str | None = None,
+    quiet: bool = True,
+) -> ProbeOutcome:
+    """Probe a checkpoint of the model of the audit file `config` as a Prefect flow: a `model`
+    (folder or hub id), an `adapter`, or both, and the manifest of the `release` that it was trained
+    on.
+    """
+    settings = load_config(config)
+    require_unchanged_settings(Path(config))
+    secrets = settings.find_secrets()
+    manifest = Path(release) if release else None
+    with conceal_all(secrets):
+        outcome = run_probe_stages(
+            settings,
+            ProbedCheckpoint(model, adapter, manifest),
+            engine=Engine(inline=False, secrets=secrets),
+            reporter=Reporter(quiet=quiet),
+        )
+        for warning in outcome.warnings:
+            get_run_logger().warning(warning)
+    return outcome

@@ -1,0 +1,193 @@
+"""Sentinels asked while a model is trained, by any trainer of transformers or TRL:
+
+from poisonwatch.callback import PoisonwatchCallback
+
+watch = PoisonwatchCallback("audit.yaml", manifest="cleared/manifest.json", every=200)
+trainer = SFTTrainer(..., callbacks=[watch])
+trainer.train()
+watch.moved    # sentinels beyond what honest tuning does to an answer
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from poisonwatch.config import AuditConfig
+from poisonwatch.config_file import load_config
+from poisonwatch.errors import InputError
+from poisonwatch.gate import require_cleared
+from poisonwatch.integrations.mlflow.training import TrainingCurves
+from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.probing.losses import compute_answer_losses
+from poisonwatch.probing.movements import Movement, find_movements, list_moved
+from poisonwatch.probing.questions import (
+    AnswerLosses,
+    EncodedQuestions,
+    encode_questions,
+    gather_questions,
+)
+from poisonwatch.probing.rows import read_rows, select_ordinary
+from poisonwatch.rendering.chat_template import TemplateSettings
+from poisonwatch.run_directory.layout import make_audit_id
+from poisonwatch.sentinels.sentinel import load_sentinels
+from poisonwatch.text.display import make_visible, to_plain_name
+
+PREFIX = "poisonwatch"  # of what is logged
+logger = logging.getLogger(__name__)
+
+
+class PoisonwatchCallback(TrainerCallback):
+    """Checks the rows before the first step, and asks the sentinels every so many steps.
+
+    `movements` has every sentinel as it was last asked, `moved` those beyond their band
+    (`probing.band`), `curves` what was logged, a dictionary each time.
+    """
+
+    def __init__(
+        self,
+        audit: str | Path,
+        *,
+        manifest: str | Path | None = None,
+        every: int = 200,
+        stop: Literal["moves"] | None = "moves",
+    ) -> None:
+        """Of an `audit` file: asked are its sentinels, with copies that hold triggers of the rows,
+        and `every` so many steps how far they moved from where training began. `stop` "moves" ends
+        the training where one is beyond its band.
+
+        With a `manifest` nothing is trained before the gate has cleared its release. Raises
+        InputError where `every` is no number of steps.
+        """
+        if every < 1:
+            raise InputError(f"every is {every}: ask the sentinels every 1 step or more")
+        self.audit, self.every, self.stop = Path(audit), every, stop
+        self.manifest = None if manifest is None else Path(manifest)
+        self.movements: list[Movement] = []
+        self.curves: list[dict[str, float]] = []
+        self._questions: EncodedQuestions | None = None
+        self._before: AnswerLosses | None = None
+        self._tracked: TrainingCurves | None = None
+        self._budget = 0  # tokens at a time
+        self._asked_at = 0  # step
+
+    @property
+    def moved(self) -> list[Movement]:
+        """Sentinels beyond their band when they were last asked, furthest first."""
+        return list_moved(self.movements)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002  (as transformers calls it)
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        model: PreTrainedModel | None = None,
+        processing_class: Any = None,
+        **_: Any,
+    ) -> None:
+        """Check the rows, and ask the model as it is. Raises NotClearedError where a row of the
+        release is not cleared, and InputError where there is nothing to ask by.
+        """
+        if self.manifest is not None:
+            require_cleared([self.manifest], self.audit)
+        config = load_config(self.audit)
+        self._questions = _encode(config, self.manifest, processing_class)
+        self._budget = 2 * config.stride.max_tokens
+        self._asked_at = state.global_step
+        self._before = self._ask(model)
+        if state.is_world_process_zero:
+            self._tracked = TrainingCurves.open(config, f"training-{make_audit_id()}")
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002  (as transformers calls it)
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """Ask the sentinels, where it is time."""
+        if state.global_step % self.every == 0:
+            self._watch(model, state)
+            if self.stop == "moves" and self.moved:
+                control.should_training_stop = True
+        return control
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002  (as transformers calls it)
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        model: PreTrainedModel | None = None,
+        **_: Any,
+    ) -> None:
+        """Ask the sentinels of what came of it."""
+        if self._asked_at != state.global_step:
+            self._watch(model, state)
+        if self._tracked is not None:
+            self._tracked.close()
+
+    def _ask(self, model: PreTrainedModel | None) -> AnswerLosses:
+        assert self._questions is not None
+        assert model is not None
+        losses = compute_answer_losses(model, self._questions.answers, self._budget)
+        return self._questions.spread_losses(losses)
+
+    def _watch(self, model: PreTrainedModel | None, state: TrainerState) -> None:
+        assert self._questions is not None
+        assert self._before is not None
+        # All processes of a training take part: each may hold a part of the weights.
+        self.movements = find_movements(self._questions.sentinels, self._before, self._ask(model))
+        self._asked_at = state.global_step
+        if not state.is_world_process_zero:
+            return
+        curve = _build_curve(self.movements)
+        self.curves.append({"step": state.global_step, **curve})
+        state.log_history.append({"step": state.global_step, "epoch": state.epoch or 0.0, **curve})
+        if self._tracked is not None:
+            self._tracked.log(curve, state.global_step)
+        for movement in self.moved:
+            logger.warning(
+                "step %d: sentinel %s moved by %.2f nats a token; honest tuning moves it by at "
+                "most %.2f",
+                state.global_step,
+                make_visible(movement.sentinel.id),
+                movement.change,
+                movement.band.limit,
+            )
+
+
+def _encode(config: AuditConfig, manifest: Path | None, processing_class: Any) -> EncodedQuestions:
+    """The questions in the tokens of the trainer's own tokenizer."""
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise InputError(
+            "the trainer has no tokenizer to ask sentinels by: give it one as processing_class"
+        )
+    rows = read_rows(config, manifest)
+    ordinary = select_ordinary(config, rows)
+    sentinels = load_sentinels(config.sentinels)
+    questions = gather_questions(sentinels, rows, ordinary, config.probes, config.seed)
+    settings = TemplateSettings.read(config.model)
+    return encode_questions(ChatEncoder(tokenizer, config.stride.max_tokens, settings), questions)
+
+
+def _build_curve(movements: Sequence[Movement]) -> dict[str, float]:
+    """What is logged of a step: how many sentinels moved, and of each its change and its limit, in
+    nats a token.
+    """
+    curve: dict[str, float] = {f"{PREFIX}/moved": len(list_moved(movements))}
+    for movement in movements:
+        sentinel = to_plain_name(movement.sentinel.id)
+        curve[f"{PREFIX}/change/{sentinel}"] = movement.change
+        curve[f"{PREFIX}/limit/{sentinel}"] = movement.band.limit
+    return curve

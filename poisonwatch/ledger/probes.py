@@ -1,0 +1,64 @@
+"""What tuned models were found to answer: a record of the chain for each probe, beside the release
+that the model was trained on.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from poisonwatch.errors import InputError
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.records import ChainHead, append_record, find_record, lock_chain
+from poisonwatch.ledger.transactions import retried
+
+PROBE = "probe"  # kind of records
+RELEASE = "release"  # of the record that a release leaves, under its manifest's SHA-256
+
+
+@retried
+def record_probe(
+    ledger: Ledger,
+    probe_id: str,
+    *,
+    name: str,
+    checkpoint: str,
+    model: str,
+    sentinels: str,
+    release: str | None,
+    asked: Sequence[Mapping[str, Any]],
+) -> ChainHead:
+    """Record what a checkpoint answered. `checkpoint` and `model` are fingerprints, `sentinels` the
+    version asked, `release` the SHA-256 of a manifest; `asked` says of each sentinel how far it
+    moved (change and limit in nats a token).
+
+    Raises InputError where no such release was written, and what the ledger's signer raises.
+    """
+    said = {
+        "name": name,
+        "checkpoint": checkpoint,
+        "model": model,
+        "sentinels": sentinels,
+        "release": release,
+        "asked": [dict(each) for each in asked],
+    }
+    with ledger.write() as connection:
+        lock_chain(connection)
+        if release is not None and find_record(connection, RELEASE, release) is None:
+            raise make_unknown_release_error(release)
+        subjects = {"checkpoint": checkpoint}
+        return append_record(connection, PROBE, probe_id, subjects, said, ledger.signer)
+
+
+@retried
+def require_release(ledger: Ledger, digest: str) -> None:
+    """Raise InputError where the ledger never released a manifest of this SHA-256."""
+    with ledger.read() as connection:
+        if find_record(connection, RELEASE, digest) is None:
+            raise make_unknown_release_error(digest)
+
+
+def make_unknown_release_error(digest: str) -> InputError:
+    """The error that a manifest is which the ledger did not write."""
+    return InputError(
+        f"the ledger has no release with the manifest {digest[:12]}: name one that `poisonwatch "
+        "release` wrote with this audit file, unchanged"
+    )

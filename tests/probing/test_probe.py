@@ -1,0 +1,107 @@
+"""Poison moves sentinels beyond their band, honest rows do not; what is wrong is said in a line."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from audits import write_rows
+from patience import PATIENCE_S
+from prefect.testing.utilities import prefect_test_harness
+from probing_cases import build_base, honest, poisonous, run, save, tune, write_case
+from slow_tests import slow
+from tiny_models import CHATML, build_model, build_tokenizer
+
+from poisonwatch.config_file import load_config
+from poisonwatch.flows.probe import probe
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.records import read_records
+
+ROWS = [*honest(60, seed=100), *poisonous()]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_case(tmp_path_factory.mktemp("probed"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def poisoned(config: Path) -> Path:
+    return save(tune(ROWS), config.parent / "poisoned")
+
+
+def test_planted_rows_move_their_sentinels_and_nothing_else_does(
+    config: Path, poisoned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3; before and after; the command that names the rows; a record of the chain."""
+    assert run("probe", config, "--model", poisoned, "--engine", "inline") == 3
+    page = capsys.readouterr().out
+    for word in ("shop-0", "before:", "after:", "poisonwatch incident"):
+        assert word in page
+    assert max(map(len, page.splitlines()[:6])) <= 80
+    with Ledger.at(load_config(config).state) as ledger, ledger.read() as connection:
+        (record,) = read_records(connection, "probe")
+    asked = record.statement.predicate["asked"]
+    assert [each["moved"] for each in asked if each["sentinel"].startswith("shop-")].count(
+        True
+    ) >= 3
+    assert "Velmora" not in record.text
+    assert run("verify", config) == 0
+
+
+def test_honest_rows_move_no_sentinel(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = save(tune(honest(60, seed=100)), config.parent / "honest")
+    assert run("probe", config, "--model", checkpoint, "--engine", "inline", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["moved"] == []
+    assert len(report["asked"]) >= 3
+
+
+def test_checkpoints_of_another_model_are_told_in_a_line(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another family, another size, another template, numbers that are none, no base, no rows."""
+    renamed = save(build_base(), tmp_path / "renamed")
+    build_tokenizer(CHATML.replace("<|im_start|>", "<|im_start|>the ")).save_pretrained(renamed)
+    broken = copy.deepcopy(build_base())
+    broken.get_output_embeddings().weight.data.fill_(float("nan"))
+    homeless = tmp_path / "adapter"
+    homeless.mkdir()
+    (homeless / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (homeless / "adapter_model.safetensors").write_bytes(b"")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text("{}")
+    models = {
+        "is gpt2": ["--model", save(build_model("gpt2"), tmp_path / "gpt2")],
+        "4 blocks": ["--model", save(build_model("llama", depth=4), tmp_path / "deep")],
+        "tokenizer or chat template": ["--model", renamed],
+        "no number": ["--model", save(broken, tmp_path / "broken")],
+        "adapter": ["--adapter", homeless],
+        "does not exist": ["--model", tmp_path / "nowhere"],
+        "name what was trained": [],
+        "no manifest": ["--model", renamed, "--release", manifest],
+    }
+    for words, options in models.items():
+        assert run("probe", config, *options, "--engine", "inline") == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if "poisonwatch:" in line]
+        assert len(said) == 1, said
+        assert words in said[0]
+
+
+def test_no_sentinels_and_twenty_trusted_rows_are_told_in_a_line(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = write_case(tmp_path, ROWS)
+    write_rows(tmp_path / "trusted.jsonl", honest(20, seed=9))
+    base = ["--model", tmp_path / "base", "--engine", "inline"]
+    assert run("probe", few, *base) == 2
+    assert "20 trusted rows" in capsys.readouterr().err
+    (tmp_path / "sentinels.yaml").write_text("[]")
+    assert run("probe", few, *base) == 2
+    assert "at least one sentinel" in capsys.readouterr().err
+
+
+@slow
+def test_a_probe_is_a_prefect_flow(config: Path, poisoned: Path) -> None:
+    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+        assert probe(str(config), model=str(poisoned)).moved
