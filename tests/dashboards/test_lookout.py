@@ -70,7 +70,7 @@ def test_every_page_says_when_the_last_audit_was(config: Path) -> None:
         add_audit(ledger, NOW, NOW)
     with asking(config) as client:
         text = client.get("/triage").text
-        assert '<p class="life">' in text
+        assert '<p class="life" role="status">' in text
         assert "expected every 1 h" in text
     for file in config.parent.glob("ledger.db*"):
         file.unlink()
