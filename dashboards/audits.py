@@ -27,6 +27,12 @@ from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.ledger.overview import AuditFilter
 from poisonwatch.ledger.queue import count_open_rows, list_groups
 from poisonwatch.pruning.missing import describe_missing_run
+from poisonwatch.reports.coverage import (
+    tell_guarded,
+    tell_near_copies,
+    tell_not_asked,
+    tell_unmoved,
+)
 from poisonwatch.reports.links import locate_report, make_mlflow_run_url, make_prefect_run_url
 from poisonwatch.reports.new_topics import TRUSTED_NEEDED, count_unjudged
 from poisonwatch.reports.plots import draw_trend
@@ -164,6 +170,11 @@ def show_audit(request: Request) -> Response:
         topics=topics,
         examples=load_examples(desk.ledger, [topic["example_id"] for topic in topics]),
         trusted_needed=TRUSTED_NEEDED,
+        guarded=tell_guarded(past.summary),
+        not_asked=tell_not_asked(past.summary),
+        unmoved=tell_unmoved(past.summary),
+        near_copies=tell_near_copies(past.summary),
+        near=past.summary.get("coverage", {}).get("near_copies", {}).get("shown", []),
         longest_cell=LONGEST_CELL,
         report=locate_report(past.run_dir),
         links={

@@ -2,7 +2,7 @@
 the chain: it is never changed or removed; another one corrects it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,6 @@ def read_comment(record: Record) -> Comment:
     )
 
 
-def digest_comment(said: dict[str, Any]) -> str:
+def digest_comment(said: Mapping[str, Any]) -> str:
     """The digest of what is said of which rows, which a record is on."""
     return hash_text(write_canonical({key: said[key] for key in ("name", "on", "rows", "text")}))

@@ -62,6 +62,18 @@ def test_the_overview_counts_what_the_audit_counted(client: TestClient, config: 
         assert client.get(wrong).status_code == 400
 
 
+def test_an_audit_says_what_was_not_asked(client: TestClient, config: Path) -> None:
+    """As its summary does, with a link to each row that is like a flagged one."""
+    coverage = json.loads((config.parent / "run" / "summary.json").read_text())["coverage"]
+    page = client.get(audit_page(client)).text
+    assert "What was not asked" in page
+    for panel in coverage["guarded"]:
+        assert panel in page
+    assert ", ".join(coverage["packs_not_asked"]) in page
+    for near in coverage["near_copies"]["shown"]:
+        assert f'href="/rows/{near["example_id"]}"' in page
+
+
 def test_audits_without_new_rows_are_one_line_that_opens(
     tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
