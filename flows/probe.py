@@ -98,8 +98,9 @@ def run_probe_stages(
         **summarise_probe(probed),
     }
     report["chain"] = engine(record_probe, config, report)
-    report |= engine.attempt(open_run, config, probe_id, "probe") or {}
-    if "mlflow_run_id" in report:
+    tracked = engine.attempt(open_run, config, probe_id, "probe")
+    if tracked:
+        report |= tracked
         engine.attempt(track_probe, config, report)
     return ProbeOutcome(probed, report, engine.warnings)
 

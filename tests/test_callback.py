@@ -106,6 +106,7 @@ def test_rows_that_are_not_cleared_are_not_trained_on(tmp_path: Path) -> None:
 
 
 @slow
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # TRL's own
 def test_trl_trains_with_it(tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer

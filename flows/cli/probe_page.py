@@ -40,16 +40,24 @@ def print_probe(
     if len(moved) > MOST_SHOWN:
         lines.append(f"and {len(moved) - MOST_SHOWN} more: --json names all")
     lines.append(outcome.report["sentence"])
-    band = outcome.probed[0].movement.band
-    lines.append(
-        f"honest tuning: {band.centre:+.2f} nats a token at the median, {band.furthest:+.2f} at "
-        f"most; beyond {band.limit:+.2f} a sentinel moved"
-    )
+    lines += _describe_bands(outcome)
     if moved:
-        lines.append(f"rows behind it: {suggest_explanation(config, checkpoint, moved[0])}")
+        lines.append(f"rows behind it:  {suggest_explanation(config, checkpoint, moved[0])}")
         lines += _suggest_explain(config, moved[0])
-    lines.append(f"recorded: {outcome.report['chain'][:24]}")
+    lines.append(f"recorded:        {outcome.report['chain'][:24]}")
     _print_lines(console, lines)
+
+
+def _describe_bands(outcome: ProbeOutcome) -> list[str]:
+    """How far honest tuning moves what sentinels are asked, a line a kind."""
+    bands = {each.movement.kind: each.movement.band for each in outcome.probed}
+    lines = []
+    for kind, band in bands.items():
+        lines.append(
+            f"  honest tuning, {kind}: median {band.centre:+.2f}, furthest {band.furthest:+.2f}, "
+            f"limit {band.limit:+.2f}"
+        )
+    return lines
 
 
 def _describe_moved(each: ProbedSentinel, width: int) -> Iterator[str]:
@@ -78,7 +86,7 @@ def _suggest_explain(config: Path, moved: ProbedSentinel) -> list[str]:
             answer = sentinel.forbidden or sentinel.reference or ""
             asked = ["--prompt", sentinel.prompt, "--response", answer]
             command = shlex.join(["poisonwatch", "explain", str(audit.run_dir), *asked])
-            return [f"as audited:     {command}"]
+            return [f"as audited:      {command}"]
     return []
 
 

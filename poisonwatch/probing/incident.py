@@ -21,6 +21,7 @@ from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.recover import recover_influence
 from poisonwatch.stride.scoring import score_rows
+from poisonwatch.stride.streamed import StreamedFit
 
 LEAST_ROWS = 24  # beside which a row can be unusual
 
@@ -67,7 +68,10 @@ def find_rows_behind(
         trusted=trusted,
         sentinels=[asked],
     )
-    influence, fitted = recover_influence(fitted, [asked], stride, progress)
+    if isinstance(fitted, StreamedFit):
+        influence = fitted.recover(progress)
+    else:
+        influence, _ = recover_influence(fitted, [asked], stride, progress)
     scores = score_rows(influence).pooled[:, 0]
     new = {row.id: row for row in rows.new}
     strongest = np.argsort(-scores, kind="stable").tolist()
