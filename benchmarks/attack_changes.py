@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Tables that say which version they are of, and who is at work: nothing rests on them afterwards.
-NO_EVIDENCE = ("poisonwatch_version", "audit_locks", "claimed_rows", "commits")
+# Tables that say which version they are of, who is at work, and how somebody likes to look at rows:
+# nothing rests on them afterwards. So it is with the index of words, which SQLite has in several.
+NO_EVIDENCE = ("poisonwatch_version", "audit_locks", "claimed_rows", "commits", "saved_views")
+INDEX = "row_words"
 # What a column that holds nothing is set to.
 FILLED_IN = {"decided": "benign", "group": 1, "settings": "0" * 64}
 
@@ -54,7 +56,7 @@ def list_changes(ledger: Path) -> Iterator[Change]:
     connection = open_ledger(ledger)
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     for (table,) in tables.fetchall():
-        if table.startswith("sqlite_") or table in NO_EVIDENCE:
+        if not is_evidence(table):
             continue
         columns = connection.execute(f"PRAGMA table_info('{table}')").fetchall()
         names = [column[1] for column in columns]
@@ -80,6 +82,11 @@ def list_changes(ledger: Path) -> Iterator[Change]:
         text = f'INSERT INTO "{table}" ({quoted}) VALUES ({places})'
         yield Change(part, "INSERT a row", sql(ledger, text, *[copied[name] for name in names]))
     connection.close()
+
+
+def is_evidence(table: str) -> bool:
+    """Whether what a table holds is part of what was found and decided."""
+    return not table.startswith(("sqlite_", INDEX)) and table not in NO_EVIDENCE
 
 
 def choose_row(

@@ -83,12 +83,12 @@ def test_every_column_of_a_ledger_is_changed(tmp_path: Path) -> None:
     columns, content = {}, path.read_bytes()
     connection = sqlite3.connect(path)
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        if not attack_changes.is_evidence(table):
+            continue
         if connection.execute(f"SELECT count(*) FROM '{table}'").fetchone()[0]:
             found = connection.execute(f"PRAGMA table_info('{table}')").fetchall()
             columns[table] = {column[1] for column in found}
     connection.close()
-    for table in attack_changes.NO_EVIDENCE:
-        columns.pop(table, None)
     changes = list(attack_changes.list_changes(path))
     for table, names in columns.items():
         made = {change.what for change in changes if change.part == f"ledger: {table}"}
