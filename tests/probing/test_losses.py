@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from adapters import lora
+from peft import get_peft_model
 from transformers import PreTrainedModel
 
 from poisonwatch.model.encoding import Encoded, make_batches
@@ -35,3 +37,14 @@ def test_asking_changes_nothing_of_a_training(model: FrozenModel, encoded: list[
     assert torch.equal(torch.rand(4), expected)
     assert [module.training for module in at_training.modules()] == modes
     assert all(weight.grad is None for weight in at_training.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's own
+def test_an_adapter_at_training_is_asked_as_its_base_is(
+    model: FrozenModel, encoded: list[Encoded]
+) -> None:
+    """A LoRA that has not learnt anything changes nothing, though it drops out at random."""
+    wrapped = get_peft_model(copy.deepcopy(model.model), lora(lora_dropout=0.5)).train()
+    expected = compute_answer_losses(model.model, encoded, 4096)
+    assert compute_answer_losses(wrapped, encoded, 4096) == pytest.approx(expected, abs=1e-5)
+    assert wrapped.training

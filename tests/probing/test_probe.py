@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from adapters import save_adapter
 from audits import write_rows
 from patience import PATIENCE_S
 from prefect.testing.utilities import prefect_test_harness
@@ -55,6 +56,19 @@ def test_honest_rows_move_no_sentinel(config: Path, capsys: pytest.CaptureFixtur
     report = json.loads(capsys.readouterr().out)
     assert report["moved"] == []
     assert len(report["asked"]) >= 3
+
+
+def test_an_adapter_alone_is_probed_on_the_audits_model(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it calls its base need not be on this machine."""
+    save_adapter(build_base(), tmp_path / "adapter", named="/trainer/base")
+    code = run("probe", config, "--adapter", tmp_path / "adapter", "--engine", "inline", "--json")
+    report = json.loads(capsys.readouterr().out)
+    assert code == (3 if report["moved"] else 0)
+    assert report["checkpoint"]["adapter"] == str(tmp_path / "adapter")
+    assert report["checkpoint"]["fingerprint"] != report["model"]["fingerprint"]
+    assert any(each["change"] for each in report["asked"])
 
 
 def test_checkpoints_of_another_model_are_told_in_a_line(
