@@ -17,6 +17,7 @@ TITLES = {
     "decision": "decisions",
     "release": "releases",
     "training run": "training runs",
+    "probe": "probes",
 }
 STEPS_SHOWN = 20  # of a kind
 NAME_CHARACTERS, WORD_CHARACTERS = 40, 200

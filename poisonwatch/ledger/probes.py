@@ -2,16 +2,39 @@
 that the model was trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from sqlalchemy import Connection
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.records import ChainHead, append_record, find_record, lock_chain
+from poisonwatch.ledger.records import (
+    ChainHead,
+    append_record,
+    find_record,
+    lock_chain,
+    read_records,
+)
 from poisonwatch.ledger.transactions import retried
 
 PROBE = "probe"  # kind of records
 RELEASE = "release"  # of the record that a release leaves, under its manifest's SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class PastProbe:
+    """A probe of a `checkpoint` (fingerprint) that was trained on a `release` (SHA-256 of its
+    manifest; None: not said): how many sentinels were asked, and which `moved`.
+    """
+
+    probe_id: str
+    checkpoint: str
+    release: str | None
+    asked: int
+    moved: tuple[str, ...]
+    recorded_at: str
 
 
 @retried
@@ -46,6 +69,20 @@ def record_probe(
             raise make_unknown_release_error(release)
         subjects = {"checkpoint": checkpoint}
         return append_record(connection, PROBE, probe_id, subjects, said, ledger.signer)
+
+
+def read_probes(connection: Connection) -> Iterator[PastProbe]:
+    """The probes on record, oldest first."""
+    for record in read_records(connection, PROBE):
+        said = record.statement.predicate
+        yield PastProbe(
+            probe_id=record.item or "",
+            checkpoint=said["checkpoint"],
+            release=said["release"],
+            asked=len(said["asked"]),
+            moved=tuple(each["sentinel"] for each in said["asked"] if each["moved"]),
+            recorded_at=said["chain"]["recorded_at"],
+        )
 
 
 @retried

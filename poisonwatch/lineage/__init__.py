@@ -1,1 +1,1 @@
-"""Where rows came from, and where they went: from sources to training runs, by the ledger."""
+"""Where rows came from, and where they went: from sources to trained models, by the ledger."""

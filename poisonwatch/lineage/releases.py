@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from poisonwatch.errors import InputError
+from poisonwatch.ledger.probes import PastProbe
 from poisonwatch.ledger.records import Record, read_records
 from poisonwatch.lineage.step import Step
 from poisonwatch.release.manifest import Manifest, load_manifest
@@ -89,3 +90,16 @@ def make_training_step(training: Training) -> Step:
         "record": training.record,
     }
     return Step("training run", training.run, training.asked_at, words, facts)
+
+
+def make_probe_step(probe: PastProbe) -> Step:
+    """A probe of a trained model as a step: which of its sentinels moved."""
+    moved = f"{len(probe.moved)} of {plural(probe.asked, 'sentinel')} moved"
+    words = f"checkpoint {probe.checkpoint[:SHOWN_DIGITS]}: {moved}"
+    facts = {
+        "checkpoint": probe.checkpoint,
+        "manifest": probe.release,
+        "asked": probe.asked,
+        "moved": list(probe.moved),
+    }
+    return Step("probe", probe.probe_id, probe.recorded_at, words, facts)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-Kind = Literal["source", "audit", "decision", "release", "training run"]
+Kind = Literal["source", "audit", "decision", "release", "training run", "probe"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

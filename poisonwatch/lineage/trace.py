@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import find_rows
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probes import read_probes
 from poisonwatch.ledger.queries import is_hex
 from poisonwatch.ledger.tables import (
     audits,
@@ -26,6 +27,7 @@ from poisonwatch.lineage.releases import (
     SHOWN_DIGITS,
     PastRelease,
     list_releases,
+    make_probe_step,
     make_training_step,
 )
 from poisonwatch.lineage.step import Lineage, Step
@@ -212,10 +214,15 @@ def _list_contents(connection: Connection, manifest: Manifest) -> Iterator[Step]
 
 
 def _follow(connection: Connection, releases: Collection[PastRelease]) -> Iterator[Step]:
-    """Releases, and the training runs that named one of them."""
+    """Releases, the training runs that named one of them, and what models that were trained on one
+    answer.
+    """
     for release in releases:
         yield release.make_step()
     manifests = {release.manifest for release in releases}
     for training in read_trainings(connection):
         if manifests.intersection(training.manifests):
             yield make_training_step(training)
+    for probe in read_probes(connection):
+        if probe.release in manifests:
+            yield make_probe_step(probe)

@@ -11,6 +11,8 @@ from pairs import PAIR, ROW, audited_pairs
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import record_decision, record_decisions
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probes import record_probe
+from poisonwatch.lineage.releases import SHOWN_DIGITS
 from poisonwatch.lineage.step import KINDS, Lineage
 from poisonwatch.lineage.trace import trace
 from poisonwatch.release.manifest import hash_file
@@ -48,6 +50,7 @@ def test_all_rows_are_followed_to_the_training_run(ledger: Ledger, tmp_path: Pat
         ],
         "release": [f"{digest}: 3 rows, 1 of them repaired, in {tmp_path / 'out'}"],
         "training run": [f"run-7: named release {digest}: 3 rows, cleared"],
+        "probe": [],
     }
 
 
@@ -77,6 +80,25 @@ def test_a_release_is_named_by_its_manifest_or_its_digits(ledger: Ledger, tmp_pa
     assert found["audit"] == ["c0ffee: cleared 2 rows"]
     assert found["decision"] == ["flip: 1 row, by ann"]
     assert len(found["release"]) == len(found["training run"]) == 1
+
+
+def test_a_release_is_followed_to_what_its_model_answers(ledger: Ledger, tmp_path: Path) -> None:
+    """A probe that names another release, or none, is none of its steps."""
+    manifest = hash_file(tmp_path / "out" / "manifest.json")
+    moved = {"sentinel": "shop-1", "kind": "margin", "change": 2.0, "limit": 0.5, "moved": True}
+    for probe_id, release in (("mine", manifest), ("other", None)):
+        record_probe(
+            ledger,
+            probe_id,
+            name=NAME,
+            checkpoint="c" * 64,
+            model="m" * 64,
+            sentinels="s" * 64,
+            release=release,
+            asked=[moved, {**moved, "sentinel": "shop-2", "change": 0.1, "moved": False}],
+        )
+    found = show(trace(ledger, NAME, manifest[:10]))
+    assert found["probe"] == [f"mine: checkpoint {'c' * SHOWN_DIGITS}: 1 of 2 sentinels moved"]
 
 
 def test_a_manifest_that_is_gone_or_changed_says_so(ledger: Ledger, tmp_path: Path) -> None:
