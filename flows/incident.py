@@ -14,7 +14,7 @@ from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.model.files import find_model_files
 from poisonwatch.model.pretrained import load_pretrained
-from poisonwatch.probing.checkpoint import name_checkpoint
+from poisonwatch.probing.checkpoint import name_checkpoint, require_tokenizer
 from poisonwatch.probing.incident import RowBehind, find_rows_behind
 from poisonwatch.probing.rows import read_rows
 from poisonwatch.screens.triggers import make_probes, mine_triggers
@@ -98,6 +98,7 @@ def trace_answer(
     with conceal_all(config.find_secrets()):
         settings = name_checkpoint(config.model, checkpoint.model, checkpoint.adapter)
         files = find_model_files(settings)
+        require_tokenizer(files)
         rows = read_rows(config, checkpoint.release)
         asked = _choose_asked(config, rows, bad)
         reporter.note(f"passing the checkpoint over {plural(len(rows.new), 'row')}")

@@ -10,7 +10,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.probing import questions
-from poisonwatch.probing.checkpoint import refuse_other_family
+from poisonwatch.probing.checkpoint import refuse_other_family, require_tokenizer
 from poisonwatch.probing.probe import AskedModel, ask_model
 from poisonwatch.probing.questions import Questions
 from poisonwatch.probing.rows import read_rows, select_ordinary
@@ -22,6 +22,7 @@ from poisonwatch.tasks.options import PLAIN, TRIED_NEXT_AUDIT, WITH_RETRIES, sho
 @task(**PLAIN)
 def compare_families(config: ModelConfig, base: ModelFiles, tuned: ModelFiles) -> None:
     """Refuse a checkpoint that was not trained from the audit's model, before either is loaded."""
+    require_tokenizer(tuned)
     refuse_other_family(config, base, tuned)
 
 

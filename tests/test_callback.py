@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from audits import write_rows
+from audits import benign
+from ledgers import covered_ledger
 from mlflow import MlflowClient
 from probing_cases import Row, build_base, honest, poisonous, write_case
 from servers import mlflow_store
@@ -15,9 +16,10 @@ from tiny_models import build_tokenizer
 from transformers import Trainer, TrainingArguments
 
 from poisonwatch.callback import PoisonwatchCallback
-from poisonwatch.errors import InputError
+from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.examples import Message
 from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.release.release import write_release
 
 
 def encode(rows: list[Row]) -> list[dict[str, list[int]]]:
@@ -92,17 +94,23 @@ def test_a_training_on_honest_rows_goes_to_its_end(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_not_cleared_are_not_trained_on(tmp_path: Path) -> None:
-    """Nor is anything without a tokenizer, or with every = 0."""
-    config = write_case(tmp_path, honest(60, seed=100))
-    watch: Any = PoisonwatchCallback(config, manifest=tmp_path / "manifest.json")
-    write_rows(tmp_path / "manifest.json", [{"manifest": 3}])
-    with pytest.raises(InputError, match="no audit has run"):
-        watch.on_train_begin(None, None, None, model=build_base())
-    watch = PoisonwatchCallback(config)
+    """Here audits of another model cleared them: nothing is asked, and no step is made."""
+    with covered_ledger(tmp_path, flagged=benign(5)[1]["prompt"]) as ledger:
+        write_release(ledger, "tiny", tmp_path / "cleared")
+    state = f"sqlite:///{tmp_path}/ledger.db"
+    config = write_case(tmp_path, honest(60, seed=100), state=state)
+    watch = PoisonwatchCallback(config, manifest=tmp_path / "cleared" / "manifest.json")
+    with pytest.raises(NotClearedError, match="not cleared"):
+        train(tmp_path, honest(60, seed=100), watch)
+    assert watch.curves == []
+
+
+def test_what_it_cannot_ask_by_is_told(tmp_path: Path) -> None:
+    watch: Any = PoisonwatchCallback(write_case(tmp_path, honest(60, seed=100)))
     with pytest.raises(InputError, match="processing_class"):
         watch.on_train_begin(None, None, None, model=build_base(), processing_class=None)
     with pytest.raises(InputError, match="every"):
-        PoisonwatchCallback(config, every=0)
+        PoisonwatchCallback(tmp_path / "audit.yaml", every=0)
 
 
 @slow

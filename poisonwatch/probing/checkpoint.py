@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import InputError, ModelError
 from poisonwatch.model.adapter import holds_adapter
-from poisonwatch.model.files import ModelFiles, name_model
+from poisonwatch.model.files import TOKENIZER_FILES, ModelFiles, name_model
 from poisonwatch.model.pretrained import LOAD_ERRORS
 from poisonwatch.probing.questions import EncodedQuestions
 from poisonwatch.text.display import get_first_line
@@ -19,8 +19,7 @@ def name_checkpoint(config: ModelConfig, model: str | None, adapter: str | None)
     """The settings of a tuned checkpoint of the model of `config`: a `model` (folder or hub id), an
     `adapter` of it, or of the audit's own model where no other is named.
 
-    Raises InputError where neither is named, and ModelError where `model` is no base for an
-    adapter.
+    Raises InputError where neither is named.
     """
     if model is None and adapter is None:
         raise InputError("name what was trained: --model CHECKPOINT, --adapter DIR, or both")
@@ -31,6 +30,17 @@ def name_checkpoint(config: ModelConfig, model: str | None, adapter: str | None)
         return config.model_copy(update={"adapter": model, "adapter_revision": None})
     update = {"revision": None, "adapter": adapter, "adapter_revision": None}
     return name_model(config, model).model_copy(update=update)
+
+
+def require_tokenizer(tuned: ModelFiles) -> None:
+    """Raise ModelError where a checkpoint has no tokenizer: trainers that were given none save
+    none.
+    """
+    if not any((tuned.tokenizer / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            f"the checkpoint {tuned.tokenizer} has no tokenizer: copy the one that training used "
+            "into it (tokenizer.save_pretrained)"
+        )
 
 
 def refuse_other_family(config: ModelConfig, base: ModelFiles, tuned: ModelFiles) -> None:

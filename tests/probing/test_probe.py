@@ -79,6 +79,8 @@ def test_checkpoints_of_another_model_are_told_in_a_line(
     build_tokenizer(CHATML.replace("<|im_start|>", "<|im_start|>the ")).save_pretrained(renamed)
     broken = copy.deepcopy(build_base())
     broken.get_output_embeddings().weight.data.fill_(float("nan"))
+    bare = tmp_path / "bare"
+    build_base().save_pretrained(bare)
     homeless = tmp_path / "adapter"
     homeless.mkdir()
     (homeless / "adapter_config.json").write_text('{"peft_type": "LORA"}')
@@ -89,6 +91,7 @@ def test_checkpoints_of_another_model_are_told_in_a_line(
         "is gpt2": ["--model", save(build_model("gpt2"), tmp_path / "gpt2")],
         "4 blocks": ["--model", save(build_model("llama", depth=4), tmp_path / "deep")],
         "tokenizer or chat template": ["--model", renamed],
+        "has no tokenizer": ["--model", bare],
         "no number": ["--model", save(broken, tmp_path / "broken")],
         "adapter": ["--adapter", homeless],
         "does not exist": ["--model", tmp_path / "nowhere"],
