@@ -3,15 +3,17 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import sklearn
 
 from poisonwatch.checkpoints.key import ABOVE_LIBRARY, LIBRARY, compute_checkpoint_key
 from poisonwatch.config import AuditConfig, DetectionConfig, StrideConfig
 from poisonwatch.examples import AuditRows, Example, Message
 from poisonwatch.model.files import ModelFiles
-from poisonwatch.model.pretrained import Pretrained
+from poisonwatch.model.pretrained import LIBRARIES, Pretrained
 from poisonwatch.packed_examples import PackedExamples
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -81,13 +83,13 @@ def test_the_key_depends_on_all_that_results_depend_on(
     )
 
 
-@pytest.mark.parametrize("name", ["numpy", "tokenizers", "torch", "transformers", "sklearn"])
+@pytest.mark.parametrize("library", [*LIBRARIES, sklearn], ids=lambda of: of.__name__)
 def test_the_key_depends_on_the_libraries_that_compute(
-    ingredients: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+    ingredients: dict[str, Any], monkeypatch: pytest.MonkeyPatch, library: ModuleType
 ) -> None:
     """Another version may round otherwise, or make other tokens."""
     before = compute_checkpoint_key(**ingredients)
-    monkeypatch.setattr(f"{name}.__version__", "0.0")
+    monkeypatch.setattr(library, "__version__", "0.0")
     assert compute_checkpoint_key(**ingredients) != before
 
 
