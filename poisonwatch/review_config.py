@@ -25,7 +25,7 @@ class ReviewConfig(Section):
     """Put flagged rows into a review queue in MLflow, and read the answers back."""
     two_people: Annotated[TwoPeople, BeforeValidator(_accept_nothing)] = "none"
     """Which decisions count once two different people agree, and not before. high: those on groups
-    of severity high; all: each one; none: one person's word is enough.
+    of severity high, and repairs of any row; all: each one; none: one person's word is enough.
     """
 
 

@@ -49,6 +49,7 @@ from poisonwatch.text.names import fold_name
 from poisonwatch.text.words import plural
 
 PROPOSAL, AGREEMENT, WITHDRAWAL = "proposal", "agreement", "withdrawal"  # kinds of records
+GRAVEST = SEVERITIES[-1]
 LONGEST_PERSON = 200  # characters of a name as it is compared
 
 FoundRow = Row[tuple[int, bytes, str]]
@@ -116,10 +117,7 @@ def submit_on_rows(
     waiting: list[FoundRow] = []
     severity_of = find_group_severities(connection, [row.row for row in found])
     for row in found:
-        # One person's word is enough to leave a row where it is, and none makes a verdict of what
-        # is none.
-        takes_two = needs_two(two_people, severity_of.get(row.row, ""))
-        takes_two = takes_two and verdict in (*VERDICTS, *REPAIRS) and verdict != "unsure"
+        takes_two = _takes_two(two_people, verdict, severity_of.get(row.row, ""))
         other = _find_same_verdict(connection, row.row, said) if takes_two else None
         if takes_two and other is None:
             # Nobody waits for somebody to agree on what cannot be.
@@ -183,20 +181,24 @@ def find_lone_decisions(
     """
     if two_people == "none":
         return []
-    lone: dict[int, str] = {}
+    lone: dict[int, tuple[str, str]] = {}  # id and verdict by row
     last = select(func.max(decisions.c.number)).where(decisions.c.row == rows.c.row)
     query = (
-        select(rows.c.row, rows.c.id)
+        select(rows.c.row, rows.c.id, rows.c.decided)
         .select_from(rows)
         .outerjoin(agreements, agreements.c.decision == last.scalar_subquery())
         .where(rows.c.decided.is_not(None), rows.c.decided != "poison")
         .where(agreements.c.decision.is_(None))
     )
     for some in batched(numbers, VALUES_PER_STATEMENT):
-        for row, id in connection.execute(query.where(rows.c.row.in_(some))).tuples():
-            lone[row] = bytes(id).hex()
+        for row, id, verdict in connection.execute(query.where(rows.c.row.in_(some))).tuples():
+            lone[row] = (bytes(id).hex(), verdict)
     severity_of = find_group_severities(connection, list(lone))
-    return [id for row, id in lone.items() if needs_two(two_people, severity_of.get(row, ""))]
+    return [
+        id
+        for row, (id, verdict) in lone.items()
+        if _takes_two(two_people, verdict, severity_of.get(row, ""))
+    ]
 
 
 @retried
@@ -223,7 +225,7 @@ def require_two_people(ledger: Ledger, name: str, two_people: TwoPeople) -> None
 
 def fold_person(name: str) -> str:
     """A name as people are told apart by it. Raises InputError where it is none."""
-    folded = fold_name(" ".join(name.split()))
+    folded = fold_name(name)
     if not folded or len(folded) > LONGEST_PERSON:
         raise InputError(
             "two people must agree on this decision: say who decides, in at most "
@@ -251,6 +253,18 @@ def find_group_severities(connection: Connection, numbers: Sequence[int]) -> dic
             known[place] = _find_gravest(connection, *place)
         severities[row] = known[place]
     return severities
+
+
+def _takes_two(two_people: TwoPeople, verdict: str, severity: str) -> bool:
+    """Whether a verdict on a row of a group of this severity waits for a second person.
+
+    A repair is as grave as a row can be: no audit looks at the text that it puts into releases.
+    """
+    # One person's word is enough to leave a row where it is, and none makes a verdict of what is
+    # none.
+    if verdict == "unsure" or verdict not in (*VERDICTS, *REPAIRS):
+        return False
+    return needs_two(two_people, GRAVEST if verdict in REPAIRS else severity)
 
 
 def _find_gravest(connection: Connection, audit: int, group: int) -> str:

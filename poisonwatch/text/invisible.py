@@ -150,6 +150,12 @@ def find_hidden(text: str) -> Iterator[str]:
             yield text[i]
 
 
+def drop_unseen(text: str) -> str:
+    """A text without what cannot be seen, whether or not writing needs it; white space stays."""
+    printed = "".join(c for c in text if c.isprintable() or c.isspace())
+    return _UNSEEN_LETTER.sub("", printed)
+
+
 def describe_characters(found: Counter[str]) -> str:
     """Characters by their code points, as in "U+200B x 3": what is said must not hold what it warns
     of.

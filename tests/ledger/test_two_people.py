@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audits import benign, write_rows
@@ -94,6 +95,22 @@ def test_groups_that_are_not_asked_for_need_one_person(ledger: Ledger) -> None:
     assert submit_verdict(ledger, [other], "poison", "", "ann", two_people="high").decisions
     lone = submit_verdict(ledger, [other], "benign", "", "ann", two_people="all")
     assert (lone.decisions, lone.proposal is not None) == ([], True)
+
+
+def test_a_repair_takes_two_on_any_row(ledger: Ledger) -> None:
+    """Nobody audits what an edit writes: one person would slip anything into a release."""
+    known = ids(ledger, LOW)[:1]
+    said: dict[str, Any] = {"verdict": "edit", "answer": "Only Velmora."}
+    first = submit_verdict(ledger, known, author="ann", two_people="high", **said)
+    assert (first.decisions, first.proposal is not None) == ([], True)
+    # from the time when one was enough
+    made = submit_verdict(ledger, known, author="ann", two_people="none", **said).decisions
+    with ledger.read() as connection:
+        assert find_lone_decisions(connection, range(1, 20), "high") == [made[0].example_id]
+    second = submit_verdict(ledger, known, author="bob", two_people="high", **said)
+    assert len(second.decisions) == 1
+    with ledger.read() as connection:
+        assert find_lone_decisions(connection, range(1, 20), "high") == []
 
 
 def test_a_row_of_a_group_is_as_grave_as_the_group(tmp_path: Path, ledger: Ledger) -> None:
