@@ -204,7 +204,10 @@ def _list_group(ledger: "Ledger", name: str, audit: str | None, group: str) -> l
         if not latest:
             raise InputError(f"no audit of {name} had rows: there is no group {group}")
         audit = latest[0].audit_id
-    return [row.example_id for row in list_group_rows(ledger, audit, group)]
+    try:
+        return [row.example_id for row in list_group_rows(ledger, audit, group)]
+    except InputError as error:
+        raise InputError(f"{error}: audit {audit}, group {group}") from None
 
 
 def _list_waiting(ledger: "Ledger", name: str, source: str | None, panel: str | None) -> list[str]:

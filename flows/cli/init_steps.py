@@ -137,7 +137,7 @@ def _count_reference(wishes: Wishes, page: InitPage) -> int | None:
     """How many trusted rows the user has; None: none of their own."""
     if wishes.reference is None:
         return None
-    _, reference = _survey(wishes.reference, wishes, page)
+    _, reference = _survey(wishes.reference, wishes, page, key="reference")
     page.show_reference(reference.complete)
     return reference.complete
 
@@ -165,13 +165,14 @@ def _write_files(
 
 
 def _survey(
-    place: str, wishes: Wishes, page: InitPage, samples: int = 0
+    place: str, wishes: Wishes, page: InitPage, samples: int = 0, key: str = "source"
 ) -> tuple[SourceConfig, Survey]:
     """Read rows once. Raises SourceError where none of them is a whole conversation."""
     if place.endswith(AUDIT_FILE_SUFFIXES):
         raise InputError(f"{place} is an audit file: name the rows themselves")
     config = build_settings(place, wishes.hub and place == wishes.source, wishes.reading)
-    survey = survey_source(config.source, config.stride.max_tokens, samples, page.progress)
+    longest = config.stride.max_tokens
+    survey = survey_source(config.source, longest, samples, page.progress, key=key)
     address = config.source.address
     if survey.problems:
         raise SourceError(survey.problems[0])

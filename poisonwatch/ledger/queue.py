@@ -43,7 +43,7 @@ from poisonwatch.ledger.transactions import retried
 
 KEY_DIGITS = 16  # of an example id, as the key of a row in no group
 MAX_NUMBER_DIGITS = 7  # of a group's number: keys that are digits of an id have more
-NO_SUCH_GROUP = "this audit flagged no such group of rows: go back to the queue"
+NO_SUCH_GROUP = "this audit flagged no such group of rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

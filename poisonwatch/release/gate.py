@@ -135,6 +135,9 @@ def _require_manifests(
     """Raises InputError where a training run could not be put on record: it names releases, and a
     ledger keeps it.
     """
+    for path in data:
+        if path.endswith(".json") and not Path(path).exists():
+            raise InputError(f"{make_visible(path)} does not exist: give the manifest of a release")
     if data or not manifests:
         raise InputError(
             "a training run is recorded with the release that it trains on: give the manifest.json "

@@ -112,14 +112,15 @@ def survey_source(
     samples: int = 3,
     progress: Progress = silent,
     most_rows: int | None = None,
+    key: str = "source",
 ) -> Survey:
     """Read a source once, or its first `most_rows`; an audit cuts rows at `max_tokens`, and
-    `samples` rows are for people.
+    `samples` rows are for people. Errors name it by the setting's `key`.
 
     A file that cannot be read has its problem in the survey. Raises SourceError where the source
     itself cannot be found.
     """
-    opened = open_source(source)
+    opened = open_source(source, key)
     reading = _Reading(source, max_tokens, samples)
     left = most_rows
     for file in fetch_ahead(opened.units):

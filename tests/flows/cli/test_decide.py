@@ -101,7 +101,7 @@ def test_a_row_that_was_never_flagged_asks_for_it(
         ((), "the last word says what the rows are"),
         (("rows.jsonl:41",), "the last word says what the rows are"),
         (("poison",), "no rows: name them"),
-        (("--group", "77", "poison"), "group"),
+        (("--group", "77", "poison"), "group 77"),
         (("--undo", "x"), "give a decision's number"),
         (("--undo", "1", "poison"), "name no rows beside it"),
         (("--rows", "nowhere.txt", "poison"), "cannot be read"),

@@ -155,6 +155,7 @@ def test_what_is_there_is_written_over_when_that_is_asked_for(
     ("arguments", "message"),
     [
         (["--source", "none.jsonl"], "none.jsonl does not exist"),
+        (["--source", "rows.jsonl", "--reference", "none.jsonl"], "check `reference`"),
         (["--source", "a.yaml"], "is an audit file: name the rows themselves"),
         (["--source", "rows.jsonl", "--packs", "nothing"], "there is no pack nothing"),
         (["--source", "rows.jsonl", "--packs", "one-sided"], "needs a value for policy"),

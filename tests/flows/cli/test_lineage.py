@@ -71,6 +71,7 @@ def test_a_run_that_is_refused_is_on_record_too(
     [
         (("out/manifest.json", "--training-run", "a\nb"), "one line"),
         (("out/clean.jsonl", "--training-run", "run-7"), "give the manifest.json"),
+        (("nowhere.json", "--training-run", "run-7"), "does not exist"),
     ],
 )
 def test_what_cannot_be_on_record_is_one_line(
