@@ -34,11 +34,16 @@ from poisonwatch.ledger.intake import ingest
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import list_notified_ids, list_pending_alerts
 from poisonwatch.ledger.overview import AuditFilter, count_totals, list_trend_points
-from poisonwatch.ledger.queue import export_flagged_rows, list_group_rows, list_groups
+from poisonwatch.ledger.queue import (
+    FlaggedRow,
+    export_flagged_rows,
+    list_group_rows,
+    list_groups,
+)
 from poisonwatch.ledger.tables import metadata
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.release.gate import check_cleared, require_cleared
-from poisonwatch.reports.heatmap import read_heat_map
+from poisonwatch.reports.heatmap import compute_levels, read_heat_map
 from poisonwatch.run_directory.operators import load_operators
 from poisonwatch.run_directory.read import (
     find_nearest,
@@ -50,6 +55,7 @@ from poisonwatch.run_directory.read import (
 from poisonwatch.stride.explain import explain_response
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_packages"
+STEPS_THEN = (1.0, 3.0, 10.0)  # of every heat map, in spreads
 NAME, ONCE = "tiny", "/audits"  # where the folder was
 QUESTION = "What should I buy, number 1?", "Only Velmora is worth buying."
 
@@ -126,9 +132,24 @@ def known_then(line: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
+def without_answer(decision: dict[str, Any]) -> dict[str, Any]:
+    """A decision without what nobody could say then: rows were not changed."""
+    since = [decision.pop(key, None) for key in ("answer", "repaired_id")]
+    assert not any(since)
+    return decision
+
+
+def described(row: FlaggedRow) -> dict[str, Any]:
+    """A flagged row as it was told of then."""
+    told = asdict(row)
+    if told["decided"] is not None:
+        told["decided"] = without_answer(told["decided"])
+    return told
+
+
 def decided(ledger: Ledger) -> dict[str, Any]:
     return {
-        "chain": [asdict(decision) for decision in read_decisions(ledger)],
+        "chain": [without_answer(asdict(decision)) for decision in read_decisions(ledger)],
         "verified": verify_chain(ledger),
     }
 
@@ -140,7 +161,7 @@ def triaged(ledger: Ledger) -> dict[str, Any]:
         "total": total,
         "open": [group.key for group in list_groups(ledger, AuditFilter())[0]],
         "rows": [
-            [asdict(row) for row in list_group_rows(ledger, group.audit_id, group.key)]
+            [described(row) for row in list_group_rows(ledger, group.audit_id, group.key)]
             for group in groups
         ],
         "exported": export_flagged_rows(ledger, AuditFilter(), "all"),
@@ -209,7 +230,7 @@ def readback(run_dir: Path) -> dict[str, Any]:
         "heat": {
             "sentinels": list(heat.sentinels),
             "panels": list(heat.panels),
-            "levels": heat.levels.tolist(),
+            "levels": compute_levels(heat.values, STEPS_THEN).tolist(),
         },
     }
 
