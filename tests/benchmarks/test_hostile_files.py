@@ -30,11 +30,11 @@ SLOW = {
     "arrow with a packed bomb",
     "a sparse file",
 }
-PARTS = 5
+PARTS = 12
 
 
 def split_kinds() -> list[Any]:
-    """All kinds that are not slow, some at a time. Every fifth is in the first part, which is always
+    """All kinds that are not slow, some at a time. Every twelfth is in the first part, which is always
     tried: the others tell little more, and take a process each.
     """
     kinds = [kind for kind in KINDS if kind not in SLOW]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc
+from slow_tests import slow
 
 from poisonwatch.errors import OperationError
 from poisonwatch.stride.records import (
@@ -210,6 +211,7 @@ for _ in range(60):
 """
 
 
+@slow
 def test_two_processes_that_write_the_same_shard_do_not_mix_it(tmp_path: Path) -> None:
     """Whoever is last has written it, whole; a reader never sees anything between."""
     folder = tmp_path / "records"
