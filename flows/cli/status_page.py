@@ -98,4 +98,4 @@ def _describe_versions(standing: Standing) -> str:
 
 def _describe_servers(standing: Standing) -> str:
     said = [f"{server.name} {server.problem or 'answers'}" for server in standing.servers]
-    return ", ".join(said)
+    return ", ".join(said) or "none"

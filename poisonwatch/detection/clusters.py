@@ -74,7 +74,8 @@ def gather_cluster_evidence(
     members = cluster_rows(compute_affinity(influence, flagged), _pick(fitted.ids, flagged))
     clusters = [flagged[of_cluster] for of_cluster in members]
 
-    prompts, answers = find_words_in_common(audit_rows.new, clusters, attempts)
+    # Trusted rows, too: a group may be the whole batch.
+    prompts, answers = find_words_in_common(audit_rows.all, clusters, attempts)
     nearest: tuple[tuple[Neighbour, ...], ...] = ((),) * len(flagged)
     with attempts.part("nearest trusted rows", "not looked for"):
         _, trusted_features = audit_rows.split(influence.features)

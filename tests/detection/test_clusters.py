@@ -273,6 +273,8 @@ def test_gathered_evidence_covers_every_flag_once(
     assert set(planted.rows) == {0, 1, 2, 3}
     assert "\x00" in " ".join(gram.text for gram in planted.prompt_ngrams)
     assert any("Velmora" in gram.text for gram in planted.answer_ngrams)
+    # Told from trusted rows, too: there may be no other new ones.
+    assert planted.answer_ngrams[0].others == len(NEW) + len(TRUSTED) - len(planted.rows)
     for cluster in found:
         assert cluster.example_ids == tuple(NEW[i].id for i in cluster.rows)
         assert cluster.panel == "shop"
