@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
+from poisonwatch.errors import InputError
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.probing.checkpoint import name_checkpoint
@@ -37,11 +38,17 @@ from poisonwatch.text.words import plural
 class ProbedCheckpoint:
     """What is probed: a `model` (folder or hub id), an `adapter`, or both; `release` is the
     manifest of the rows that it was trained on, where there is one.
+
+    Raises InputError where neither is named: before anything is started for it.
     """
 
     model: str | None = None
     adapter: str | None = None
     release: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.adapter is None:
+            raise InputError("name what was trained: --model CHECKPOINT, --adapter DIR, or both")
 
     @property
     def options(self) -> list[str]:

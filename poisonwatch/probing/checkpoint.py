@@ -7,7 +7,7 @@ import numpy as np
 from transformers import AutoConfig
 
 from poisonwatch.config import ModelConfig
-from poisonwatch.errors import InputError, ModelError
+from poisonwatch.errors import ModelError
 from poisonwatch.model.adapter import holds_adapter
 from poisonwatch.model.files import TOKENIZER_FILES, ModelFiles, name_model
 from poisonwatch.model.pretrained import LOAD_ERRORS
@@ -17,12 +17,8 @@ from poisonwatch.text.display import get_first_line
 
 def name_checkpoint(config: ModelConfig, model: str | None, adapter: str | None) -> ModelConfig:
     """The settings of a tuned checkpoint of the model of `config`: a `model` (folder or hub id), an
-    `adapter` of it, or of the audit's own model where no other is named.
-
-    Raises InputError where neither is named.
+    `adapter` of it, or of the audit's own model where no other is named. One of both is named.
     """
-    if model is None and adapter is None:
-        raise InputError("name what was trained: --model CHECKPOINT, --adapter DIR, or both")
     if model is None:
         return config.model_copy(update={"adapter": adapter, "adapter_revision": None})
     if adapter is None and holds_adapter(Path(model)) and config.adapter is None:

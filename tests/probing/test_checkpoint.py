@@ -6,6 +6,7 @@ import pytest
 
 from poisonwatch.config import ModelConfig
 from poisonwatch.errors import InputError
+from poisonwatch.flows.probe import ProbedCheckpoint
 from poisonwatch.probing.checkpoint import name_checkpoint
 
 AUDITED = ModelConfig(name="owner/base", revision="abc", dtype="bfloat16")
@@ -31,5 +32,6 @@ def test_an_adapter_of_another_model_is_both(tmp_path: Path) -> None:
 
 
 def test_nothing_to_probe_is_told() -> None:
+    """Before anything is started for it."""
     with pytest.raises(InputError, match="--model CHECKPOINT"):
-        name_checkpoint(AUDITED, None, None)
+        ProbedCheckpoint()
