@@ -25,6 +25,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cases import Case, read_cases, read_rows
 from learnability import HARD, OWN, PACK_TOKENS, POISON, RECIPE, Contrast, digest, draw_contrast
@@ -97,7 +98,9 @@ def probe_case(
 
 
 def print_table(records: Sequence[dict[str, Any]]) -> None:
-    """A line a case and seed, and how often each kind is told of."""
+    """A line a case and seed: how many moved, their mean change and the limit in nats a token; and
+    how often each kind is told of.
+    """
     trainings = {(r["case"], r["seed"], r["kind"]): r["moved"] for r in records}
     told: dict[str, list[bool]] = {POISON: [], HARD: []}
     print("| case | moved after poison | moved after hard negatives |\n|---|---|---|")
@@ -110,7 +113,9 @@ def print_table(records: Sequence[dict[str, Any]]) -> None:
                 continue
             beyond = sum(is_beyond for _, _, is_beyond in moved.values())
             told[kind].append(beyond > 0)
-            cells.append(f"{beyond} of {len(moved)}")
+            mean = np.mean([change for change, _, _ in moved.values()])
+            limit = max(limit for _, limit, _ in moved.values())
+            cells.append(f"{beyond} of {len(moved)} ({mean:+.2f}; {limit:.2f})")
         print(f"| {case} | {' | '.join(cells)} |")
     for kind, cases in told.items():
         print(f"told after {kind}: {sum(cases)} of {len(cases)}")

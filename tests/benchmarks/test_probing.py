@@ -75,8 +75,8 @@ def test_the_table_counts_what_moved_and_what_was_told(capsys: pytest.CaptureFix
     probing.print_table(records)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2:] == [
-        "| a | 1 of 2 | 0 of 2 |",
-        "| b | 0 of 1 | - |",
+        "| a | 1 of 2 (+1.25; 1.00) | 0 of 2 (+0.50; 1.00) |",
+        "| b | 0 of 1 (+0.50; 1.00) | - |",
         "told after poison: 1 of 2",
         "told after hard negatives: 0 of 1",
     ]
