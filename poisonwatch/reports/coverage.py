@@ -7,7 +7,7 @@ says anything.
 Summaries of earlier versions have no such section: there is then nothing to say.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,19 @@ def list_packs_not_asked(places: Sequence[str], panels: Mapping[str, int]) -> li
         of_pack = {
             entry.get("panel") or derive_panel(entry["id"]) for entry in read_pack(name).entries
         }
-        if name not in named and of_pack.isdisjoint(panels):
+        is_guarded = any(_is_of(panel, of_pack) for panel in panels)
+        if name not in named and not is_guarded:
             missing.append(name)
     return missing
+
+
+def _is_of(panel: str, of_pack: Collection[str]) -> bool:
+    """Whether a panel is one of a pack's: those of a template are whatever begins as it does."""
+    for pattern in of_pack:
+        start, brace, _ = pattern.partition("{")
+        if panel == pattern or (brace and f"{panel}-".startswith(start)):
+            return True
+    return False
 
 
 def count_unmoved(detection: Detection) -> int:

@@ -60,6 +60,9 @@ def test_packs_that_nobody_asked_are_those_neither_named_nor_copied() -> None:
     named = ["pack:insult", "pack:brand-promotion?brand=Velmora&product=kettle"]
     missing = list_packs_not_asked([*named, "mine.yaml"], {"assistant-identity": 3})
     assert set(list_packs()) - set(missing) == {"insult", "brand-promotion", "identity"}
+    # a template's panels hold its values, one's own may not
+    missing = list_packs_not_asked([], {"brand-promotion": 1, "one-sided-tax": 1, "brand": 1})
+    assert set(list_packs()) - set(missing) == {"brand-promotion", "one-sided"}
 
 
 def test_probes_guard_nothing_of_their_own() -> None:
