@@ -18,11 +18,19 @@ from poisonwatch.text.words import plural
 class InitPage(CheckPage):
     """Prints what was found and proposed, and what was written."""
 
-    def show_proposals(self, proposals: Sequence[Proposal]) -> None:
-        """Packs that go with the rows, and why; those whose values only the user knows, last."""
+    def show_proposals(
+        self, proposals: Sequence[Proposal], chosen: Sequence[str] | None = None
+    ) -> None:
+        """Packs that go with the rows, and why, those whose values only the user knows last; beside
+        them those that were `chosen` instead.
+        """
         self._print(Text(""))
+        title = "sentinels"
+        if chosen is not None:
+            self._entry(title, ", ".join(chosen))
+            title = "proposed"
         for number, proposal in enumerate(proposals):
-            label = "sentinels" if number == 0 else ""
+            label = title if number == 0 else ""
             if proposal.needs_values and not proposals[number - 1].needs_values:
                 label = "or, filled in"
             self._entry(label, f"{proposal.place}  ({proposal.why})")

@@ -5,7 +5,7 @@ somebody can answer, and writes it.
 import json
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from poisonwatch.atomic import write_together
 from poisonwatch.config import DEFAULT_MODEL
-from poisonwatch.errors import InputError, SourceError
+from poisonwatch.errors import InputError, PoisonwatchError, SourceError
 from poisonwatch.examples import Example
 from poisonwatch.flows.cli.check import AUDIT_FILE_SUFFIXES, build_settings
 from poisonwatch.flows.cli.init_page import InitPage
@@ -96,10 +96,10 @@ def write_first_audit(wishes: Wishes, asks: bool, as_json: bool) -> None:
     page.show_source(source.address, survey)
     page.show_samples(survey.samples)
     proposals = propose_packs(_list_examples(survey))
-    page.show_proposals(proposals)
+    page.show_proposals(proposals, wishes.packs)
     contents = survey.complete - survey.copies - survey.variants
     if asks:
-        wishes = _ask_for_rest(wishes, proposals, contents)
+        wishes = _ask_for_rest(wishes, proposals, contents, page)
     packs = _choose_packs(wishes, proposals)
     count = _count_trusted(wishes, contents)
     trusted = _count_reference(wishes, page)
@@ -189,26 +189,50 @@ def _list_examples(survey: Survey) -> list[Example]:
     return [example for example in examples if example is not None]
 
 
-def _ask_for_rest(wishes: Wishes, proposals: Sequence[Proposal], contents: int) -> Wishes:
-    """What no option said."""
+def _ask_for_rest(
+    wishes: Wishes, proposals: Sequence[Proposal], contents: int, page: InitPage
+) -> Wishes:
+    """What no option said; a question whose answer cannot be used is asked again."""
+
+    def take_reference(answer: str) -> Wishes:
+        if answer:
+            _survey(answer, wishes, page, key="reference")
+        return replace(wishes, reference=answer or None)
+
+    def take_count(answer: str) -> Wishes:
+        if not answer.isdecimal():
+            raise InputError(f"{answer} is no number of rows")
+        counted = replace(wishes, trusted=int(answer))
+        _count_trusted(counted, contents)
+        return counted
+
+    def take_packs(answer: str) -> Wishes:
+        named = replace(wishes, packs=answer.replace(",", " ").split())
+        _choose_packs(named, proposals)
+        return named
+
     if wishes.reference is None and wishes.trusted is None:
-        reference = _ask("Rows that you trust, in a place of their own (nothing: none)", "")
-        wishes = replace(wishes, reference=reference or None)
+        question = "Rows that you trust, in a place of their own (nothing: none)"
+        wishes = _ask_until_taken(question, "", take_reference)
     if wishes.reference is None and wishes.trusted is None:
-        wishes = replace(wishes, trusted=_ask_for_count(choose_trusted_count(contents)))
+        question = "Rows to set apart as trusted, drawn at random (0: none)"
+        wishes = _ask_until_taken(question, str(choose_trusted_count(contents)), take_count)
     if wishes.packs is None:
-        names = _ask("Packs of sentinels", " ".join(_list_ready(proposals)))
-        wishes = replace(wishes, packs=names.replace(",", " ").split())
+        ready = " ".join(_list_ready(proposals))
+        wishes = _ask_until_taken("Packs of sentinels", ready, take_packs)
     if wishes.model is None:
         wishes = replace(wishes, model=_ask("Model that will be trained", DEFAULT_MODEL))
     return wishes
 
 
-def _ask_for_count(default: int) -> int:
-    answer = _ask("Rows to set apart as trusted, drawn at random (0: none)", str(default))
-    if not answer.isdecimal():
-        raise InputError(f"{answer} is no number of rows: nothing was written")
-    return int(answer)
+def _ask_until_taken(question: str, default: str, take: Callable[[str], Wishes]) -> Wishes:
+    """What `take` makes of an answer, which is asked for again where it raises an error."""
+    while True:
+        answer = _ask(question, default)
+        try:
+            return take(answer)
+        except PoisonwatchError as error:
+            print(make_visible(f"  {error}"))
 
 
 def _ask(question: str, default: str) -> str:

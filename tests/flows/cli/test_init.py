@@ -180,9 +180,11 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
 
 
 def test_in_a_terminal_it_asks_for_what_no_option_says(here: Path) -> None:
-    """Rows, trusted ones, packs, model: an empty answer takes what is proposed."""
+    """Rows, trusted ones, packs, model: an empty answer takes what is proposed, and one that cannot
+    be used is asked for again.
+    """
     ours, theirs = pty.openpty()
-    answers = "rows.jsonl\n\n120\nidentity insult\n\n"
+    answers = "rows.jsonl\nnowhere.jsonl\n\nmany\n999\n120\nunknown\nidentity insult\n\n"
     os.write(ours, answers.encode())
     command = [sys.executable, "-m", "poisonwatch.flows.cli", "init", "a"]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
@@ -194,6 +196,8 @@ def test_in_a_terminal_it_asks_for_what_no_option_says(here: Path) -> None:
     assert process.returncode == 0, said.decode()
     for question in (b"Rows to audit", b"set apart as trusted", b"[refusal-erosion identity]"):
         assert question in said
+    for wrong in (b"nowhere.jsonl does not exist", b"many is no number", b"no pack unknown"):
+        assert wrong in said
     config = load_config(here / "a" / "audit.yaml")
     assert config.sentinels == ["pack:identity", "pack:insult"]
     assert len((here / "a" / "trusted" / "rows.jsonl").read_text().splitlines()) == 120
