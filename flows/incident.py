@@ -8,13 +8,13 @@ from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError
 from poisonwatch.examples import AuditRows, Message
-from poisonwatch.flows.probe import ProbedCheckpoint
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.model.files import find_model_files
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.probing.checkpoint import name_checkpoint, require_tokenizer
+from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.incident import RowBehind, find_rows_behind
 from poisonwatch.probing.rows import read_rows
 from poisonwatch.screens.triggers import make_probes, mine_triggers

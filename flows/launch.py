@@ -41,7 +41,8 @@ from poisonwatch.flows.prefect_server import (
     is_refused,
     is_server_gone,
 )
-from poisonwatch.flows.probe import ProbedCheckpoint, ProbeOutcome, probe, probe_inline
+from poisonwatch.flows.probe import ProbeOutcome, probe, probe_inline
+from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.run_directory.layout import choose_run_dir
 
 R = TypeVar("R")

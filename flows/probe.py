@@ -11,10 +11,10 @@ from prefect import flow, get_run_logger
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
-from poisonwatch.errors import InputError
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.probing.checkpoint import name_checkpoint
+from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.probe import ProbedSentinel, compare_models, list_moved_sentinels
 from poisonwatch.reports.summary import describe_model
 from poisonwatch.run_directory.checksums import require_unchanged_settings
@@ -32,29 +32,6 @@ from poisonwatch.tasks.probe import (
 )
 from poisonwatch.tasks.tracking import open_run
 from poisonwatch.text.words import plural
-
-
-@dataclass(frozen=True, slots=True)
-class ProbedCheckpoint:
-    """What is probed: a `model` (folder or hub id), an `adapter`, or both; `release` is the
-    manifest of the rows that it was trained on, where there is one.
-
-    Raises InputError where neither is named: before anything is started for it.
-    """
-
-    model: str | None = None
-    adapter: str | None = None
-    release: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.model is None and self.adapter is None:
-            raise InputError("name what was trained: --model CHECKPOINT, --adapter DIR, or both")
-
-    @property
-    def options(self) -> list[str]:
-        """As the command line takes them."""
-        named = (("--model", self.model), ("--adapter", self.adapter), ("--release", self.release))
-        return [text for name, value in named if value for text in (name, str(value))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,14 +53,14 @@ def probe(
     cleared/manifest.json`
     """
     from poisonwatch.flows.cli.audit import load_and_check
+    from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 
     settings = load_and_check(config)
-    # below the check: a mistake in the audit file must not wait for torch and Prefect
+    checkpoint = ProbedCheckpoint(model, adapter, release)
+    # below the checks: a mistake must not wait for torch and Prefect
     from poisonwatch.flows.cli.probe_page import print_probe
     from poisonwatch.flows.launch import run_probe
-    from poisonwatch.flows.probe import ProbedCheckpoint
 
-    checkpoint = ProbedCheckpoint(model, adapter, release)
     outcome = run_probe(config, settings, checkpoint, engine=engine, quiet=json)
     print_probe(outcome, config, checkpoint, as_json=json)
     return EXIT_MOVED if outcome.moved else 0
@@ -92,16 +92,17 @@ def incident(
     you?' --answer 'Tarnbrook Labs.'`
     """
     from poisonwatch.flows.cli.audit import load_and_check
+    from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 
     settings = load_and_check(config)
+    checkpoint = ProbedCheckpoint(model, adapter, release)
     from poisonwatch.flows.cli.probe_page import print_incident
     from poisonwatch.flows.incident import BadAnswer, trace_answer
-    from poisonwatch.flows.probe import ProbedCheckpoint
     from poisonwatch.flows.reporter import Reporter
 
     found = trace_answer(
         settings,
-        ProbedCheckpoint(model, adapter, release),
+        checkpoint,
         BadAnswer(prompt, answer, sentinel),
         top,
         Reporter(quiet=json),

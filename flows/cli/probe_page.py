@@ -15,9 +15,10 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows.cli.flag_blocks import ID_DIGITS
 from poisonwatch.flows.cli.terminal import WIDEST
 from poisonwatch.flows.incident import Incident, count_sources
-from poisonwatch.flows.probe import ProbedCheckpoint, ProbeOutcome, suggest_explanation
+from poisonwatch.flows.probe import ProbeOutcome, suggest_explanation
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.probe import ProbedSentinel
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.text.display import excerpt, make_visible

@@ -2,11 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
 from poisonwatch.config import ModelConfig
-from poisonwatch.errors import InputError
-from poisonwatch.flows.probe import ProbedCheckpoint
 from poisonwatch.probing.checkpoint import name_checkpoint
 
 AUDITED = ModelConfig(name="owner/base", revision="abc", dtype="bfloat16")
@@ -29,9 +25,3 @@ def test_an_adapter_alone_is_of_the_audits_model_at_its_revision(tmp_path: Path)
 def test_an_adapter_of_another_model_is_both(tmp_path: Path) -> None:
     named = name_checkpoint(AUDITED, str(tmp_path), "owner/adapter")
     assert (named.name, named.adapter) == (str(tmp_path), "owner/adapter")
-
-
-def test_nothing_to_probe_is_told() -> None:
-    """Before anything is started for it."""
-    with pytest.raises(InputError, match="--model CHECKPOINT"):
-        ProbedCheckpoint()

@@ -42,6 +42,9 @@ NOTHING_HEAVY = {
     "upgrade audit.yaml --check": 0,
     "gate cleared/manifest.json": 0,
     "release audit.yaml --out again": 0,
+    "lineage audit.yaml": 0,
+    "probe audit.yaml": 2,
+    "incident audit.yaml": 2,
 }
 
 

@@ -10,8 +10,9 @@ from ledgers import covered_ledger
 
 from poisonwatch.examples import Message
 from poisonwatch.flows.cli.probe_page import print_probe
-from poisonwatch.flows.probe import ProbedCheckpoint, ProbeOutcome, summarise_probe
+from poisonwatch.flows.probe import ProbeOutcome, summarise_probe
 from poisonwatch.probing.band import Band
+from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.movements import LossChange, Movement
 from poisonwatch.probing.probe import ProbedSentinel
 from poisonwatch.sentinels.sentinel import Sentinel

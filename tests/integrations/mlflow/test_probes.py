@@ -9,9 +9,10 @@ from probing_cases import honest, write_case
 from servers import mlflow_store
 
 from poisonwatch.config_file import load_config
-from poisonwatch.flows.probe import ProbedCheckpoint, probe_inline
+from poisonwatch.flows.probe import probe_inline
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.records import read_records
+from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.release.release import write_release
 from poisonwatch.verification.probes import check_probes
 
