@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from readme_blocks import DEPLOYMENTS, block
 from servers import free_port, http_receiver, mlflow_store
 from shells import Shell
+from slow_tests import slow
 from templates import prefect_home
 
 PACKAGE = ("poisonwatch", "flows", "tasks", "dashboards", "pyproject.toml", "README.md", "LICENSE")
@@ -76,6 +77,7 @@ def fill_in(audit: Path, model: Path, address: str) -> None:
     (audit / "audit.yaml").write_text(text)
 
 
+@slow
 def test_whoever_follows_the_readme_gets_what_it_says(tiny_folder: Path, tmp_path: Path) -> None:
     """From nothing to audits by `watch`, then by a server and a worker, to cleared rows that pass
     the gate, and a dashboard for two; every server ends. Only ports differ.

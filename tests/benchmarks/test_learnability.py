@@ -14,6 +14,7 @@ import yaml
 from learnability import HARD, POISON, UNTRAINED, Moved, draw_contrast, measure, seed_variance
 from made_up_rows import REFUSAL, WORDS, ordinary, row, rows
 from retraining_tasks import Recipe
+from slow_tests import slow
 
 from poisonwatch.examples import Example
 from poisonwatch.model.encoding import Encoded
@@ -166,6 +167,7 @@ def write_data(data: Path) -> None:
         (data / name / "sentinels.yaml").write_text(yaml.safe_dump(sentinels))
 
 
+@slow
 @pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )  # peft 0.21 on transformers 5.23

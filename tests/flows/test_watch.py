@@ -87,7 +87,6 @@ def test_a_schedule_is_one_of_interval_and_cron() -> None:
         make_interval(timedelta(seconds=59))
 
 
-@slow
 def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
