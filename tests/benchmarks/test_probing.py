@@ -10,6 +10,7 @@ import yaml
 from learnability import HARD, POISON
 from made_up_rows import REFUSAL, WORDS, ordinary
 from retraining_tasks import Recipe
+from slow_tests import slow
 
 
 def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
@@ -33,6 +34,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@slow
 @pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )  # peft 0.21 on transformers 5.23
