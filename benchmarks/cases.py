@@ -106,6 +106,24 @@ def read_chosen(data: Path, only: Sequence[str] | None) -> tuple[list[Example], 
     return read_rows(data / "background.jsonl"), cases
 
 
+def read_trainable(data: Path, only: Sequence[str] | None) -> list[Case]:
+    """The cases of single answers, which are trained on as they stand; preference pairs have another
+    loss. Of them those that are named, in this order, if any are. Raises SystemExit for other names.
+    """
+    cases = {
+        case.name: case
+        for case in read_cases(data)
+        if not any(example.rejected for example in case.poison + case.hard_negatives)
+    }
+    names = only or list(cases)
+    unknown = [name for name in names if name not in cases]
+    if unknown:
+        raise SystemExit(
+            f"no such case of single answers: {', '.join(unknown)}; have {', '.join(cases)}"
+        )
+    return [cases[name] for name in names]
+
+
 def audit_rows(
     background: list[Example], case: Case, poison: int, seed: int
 ) -> tuple[list[Example], Array]:

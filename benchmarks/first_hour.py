@@ -29,8 +29,9 @@ ROWS = ROOT / "poisonwatch" / "datasets" / "demo_rows"
 COLUMNS, LINES = 80, 40
 INTRODUCTION = """# The first hour
 
-Rows that somebody is about to train on, 384 of them, and 186 that they trust; 18 of the rows are planted, which nobody knows yet. Below is what a
-terminal of 80 columns shows, command after command, on two cores that others used, too: the audit's times are those of a busy machine.
+Rows that somebody is about to train on, 384 of them, and 186 that they trust; 18 of the rows are
+planted, which nobody knows yet. Below is what a terminal of 80 columns shows, command after
+command, on two cores that others used, too: the audit's times are those of a busy machine.
 `benchmarks/first_hour.py` plays and records it.
 """
 COMMANDS = (

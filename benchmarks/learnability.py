@@ -56,7 +56,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import Case, read_cases, read_rows
+from cases import Case, read_rows, read_trainable
 from numpy.typing import NDArray
 from retrain import TRUTH, Retrainer, Store
 from retraining_tasks import Recipe, Task
@@ -309,17 +309,7 @@ def main() -> None:
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cases = {
-        case.name: case
-        for case in read_cases(options.data)
-        if not any(example.rejected for example in case.poison + case.hard_negatives)
-    }
-    names = options.cases or list(cases)
-    unknown = [name for name in names if name not in cases]
-    if unknown:
-        parser.error(
-            f"no such case of single answers: {', '.join(unknown)}; have {', '.join(cases)}"
-        )
+    cases = read_trainable(options.data, options.cases)
     background = read_rows(options.data / "background.jsonl")
     pretrained = load_pretrained(ModelConfig(name=options.model, dtype="float32", device="cpu"))
     encoder = pretrained.make_encoder()
@@ -327,8 +317,8 @@ def main() -> None:
         example.id: len(encoder.encode_example(example))
         for example in [
             *background,
-            *(example for name in names for example in cases[name].poison),
-            *(example for name in names for example in cases[name].hard_negatives),
+            *(example for case in cases for example in case.poison),
+            *(example for case in cases for example in case.hard_negatives),
         ]
     }
 
@@ -337,11 +327,9 @@ def main() -> None:
 
     store = open_store(pretrained.fingerprint)
     for seed in range(options.seeds):
-        for name in names:
-            contrast = draw_contrast(
-                background, cases[name], seed, lambda example: lengths[example.id]
-            )
-            train_case(store, start, cases[name], contrast, seed)
+        for case in cases:
+            contrast = draw_contrast(background, case, seed, lambda example: lengths[example.id])
+            train_case(store, start, case, contrast, seed)
     print_table(read_moves(store.records))
 
 

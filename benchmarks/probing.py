@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import Case, read_cases, read_rows
+from cases import Case, read_rows, read_trainable
 from learnability import HARD, OWN, PACK_TOKENS, POISON, RECIPE, Contrast, digest, draw_contrast
 from retrain import TRUTH, Retrainer, Store
 from retraining_tasks import Task
@@ -131,11 +131,7 @@ def main() -> None:
     parser.add_argument("--model", default=ModelConfig().name)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cases = {
-        case.name: case
-        for case in read_cases(options.data)
-        if not any(example.rejected for example in case.poison + case.hard_negatives)
-    }
+    cases = read_trainable(options.data, options.cases)
     background = read_rows(options.data / "background.jsonl")
     pretrained = load_pretrained(ModelConfig(name=options.model, dtype="float32", device="cpu"))
     encoder = pretrained.make_encoder()
@@ -146,11 +142,11 @@ def main() -> None:
     head = {"task": NAME, "recipe": asdict(RECIPE), "model": pretrained.fingerprint, "own": OWN}
     store = Store(TRUTH / f"{NAME}.jsonl", head)
     for seed in range(options.seeds):
-        for name in options.cases or list(cases):
-            contrast = draw_contrast(background, cases[name], seed, count_tokens)
+        for case in cases:
+            contrast = draw_contrast(background, case, seed, count_tokens)
             trained_on = {example.id for example in contrast.rows}
             spare = [example for example in background if example.id not in trained_on]
-            probe_case(store, pretrained, cases[name], contrast, seed, spare)
+            probe_case(store, pretrained, case, contrast, seed, spare)
     print_table(store.records)
 
 

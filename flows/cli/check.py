@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config, resolve_config
 from poisonwatch.errors import InputError, SourceError
-from poisonwatch.flows.cli.reading_options import ReadingOptions
+from poisonwatch.flows.cli.reading_options import HubOption, ReadingOptions
 
 AUDIT_FILE_SUFFIXES = (".yaml", ".yml")
 
@@ -27,14 +27,7 @@ def check(
     ],
     /,
     *,
-    hub: Annotated[
-        bool,
-        Parameter(
-            negative="",
-            show_default=False,
-            help="SOURCE is a data set on the Hugging Face hub, such as tatsu-lab/alpaca.",
-        ),
-    ] = False,
+    hub: HubOption = False,
     reading: ReadingOptions | None = None,
     rows: Annotated[int, Parameter(help="How many sample rows are shown.")] = 3,
     json: Annotated[

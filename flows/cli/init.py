@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from poisonwatch.errors import InputError
-from poisonwatch.flows.cli.reading_options import ReadingOptions
+from poisonwatch.flows.cli.reading_options import HubOption, ReadingOptions
 
 
 def init(
@@ -24,14 +24,7 @@ def init(
             "audit file is a template."
         ),
     ] = None,
-    hub: Annotated[
-        bool,
-        Parameter(
-            negative="",
-            show_default=False,
-            help="SOURCE is a data set on the Hugging Face hub, such as tatsu-lab/alpaca.",
-        ),
-    ] = False,
+    hub: HubOption = False,
     reading: ReadingOptions | None = None,
     reference: Annotated[
         str | None, Parameter(help="Rows that you trust: a file, folder, glob or URL.")

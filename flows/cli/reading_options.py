@@ -8,6 +8,15 @@ from cyclopts import Parameter
 from poisonwatch.errors import InputError
 from poisonwatch.source_config import FormatName, TrainedTurns
 
+HubOption = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        show_default=False,
+        help="SOURCE is a data set on the Hugging Face hub, such as tatsu-lab/alpaca.",
+    ),
+]
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)

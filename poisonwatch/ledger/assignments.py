@@ -39,9 +39,7 @@ def record_assignment(
         lock_chain(connection)
         members = find_members(connection, audit_id, key)
         said: dict[str, Any] = {
-            "name": members[0].name,
-            "on": f"{audit_id}/{key}",
-            "rows": sorted(bytes(member.id).hex() for member in members),
+            **name_group(audit_id, key, members),
             "assignee": assignee,
             "author": author.strip(),
         }
@@ -49,6 +47,15 @@ def record_assignment(
         head = append_record(connection, ASSIGNMENT, said["on"], subjects, said, ledger.signer)
         _keep(connection, [member.row for member in members], said, head.number)
         return len(members)
+
+
+def name_group(audit_id: str, key: str, members: Sequence[Row[Any]]) -> dict[str, Any]:
+    """Which rows a record is about: the audit's name, the group, and the ids of its `members`."""
+    return {
+        "name": members[0].name,
+        "on": f"{audit_id}/{key}",
+        "rows": sorted(bytes(member.id).hex() for member in members),
+    }
 
 
 def find_members(connection: Connection, audit_id: str, key: str) -> Sequence[Row[Any]]:

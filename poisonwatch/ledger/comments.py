@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from poisonwatch.attestation.statement import hash_text, write_canonical
 from poisonwatch.errors import InputError
-from poisonwatch.ledger.assignments import find_members
+from poisonwatch.ledger.assignments import find_members, name_group
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, insert_all
 from poisonwatch.ledger.records import Record, append_record, find_record_by_number, lock_chain
 from poisonwatch.ledger.team_tables import commented_rows
@@ -45,9 +45,7 @@ def record_comment(ledger: Ledger, audit_id: str, key: str, text: str, *, author
         lock_chain(connection)
         members = find_members(connection, audit_id, key)
         said: dict[str, Any] = {
-            "name": members[0].name,
-            "on": f"{audit_id}/{key}",
-            "rows": sorted(bytes(member.id).hex() for member in members),
+            **name_group(audit_id, key, members),
             "text": text,
             "author": author.strip(),
         }
