@@ -32,6 +32,8 @@ from servers import free_port, http_receiver, mlflow_store
 from slow_tests import slow
 from templates import prefect_home
 
+from poisonwatch.ledger.locks import lock_file
+
 DEPLOYMENTS = ROOT / "deployments"
 POOLS = {
     "prefect.yaml": "process",
@@ -314,19 +316,22 @@ def test_what_died_holds_nothing_up_though_the_server_is_restarted(service: Serv
 
     hand_over()
     service.restart()
-    one = service.start(again=True)
-    service.wait(one, "Running")
-    states = {state.name: state.timestamp for state in service.states(one)}
-    # on this machine, now: what takes thrice as long does not begin at all
-    watch_for_stuck(service.client, 3 * (states["Running"] - states["Pending"]).total_seconds())
-    stuck = hand_over()
-    killed = [
-        process
-        for process in psutil.process_iter(["environ"])
-        if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(one)
-    ]
-    for process in killed:
-        os.kill(process.pid, signal.SIGKILL)
+    ledger = service.audit.parent / "poisonwatch.db"
+    # whoever has the lock keeps the run at work until it is killed, however long that takes
+    with lock_file(ledger, "tiny", wait=True, on_wait=lambda: None):
+        one = service.start(again=True)
+        service.wait(one, "Running")
+        states = {state.name: state.timestamp for state in service.states(one)}
+        # on this machine, now: what takes thrice as long does not begin at all
+        watch_for_stuck(service.client, 3 * (states["Running"] - states["Pending"]).total_seconds())
+        stuck = hand_over()
+        killed = [
+            process
+            for process in psutil.process_iter(["environ"])
+            if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(one)
+        ]
+        for process in killed:
+            os.kill(process.pid, signal.SIGKILL)
     assert killed
     service.wait(one, "Completed")
     assert "Crashed" in [state.name for state in service.states(one)]
