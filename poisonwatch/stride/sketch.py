@@ -115,6 +115,14 @@ class Sketch:
         over_spread = scale.cpu().numpy() / spread[:, None].astype(np.float64)
         return RowSketches(_pack(codes), over_spread.astype(np.float32))
 
+    def restore(self, sketches: RowSketches, some: slice) -> Float[Tensor, "m r b"]:
+        """What is kept of H (m, r, b) of `some` of the rows, over their spread."""
+        c, r, b = self.rank, len(self.left), self.right.shape[1]
+        codes = torch.from_numpy(_unpack(sketches.codes[some], c * (r + b)))
+        scale = torch.from_numpy(sketches.scale[some])
+        u = codes[:, : c * r].reshape(-1, c, r) * scale[:, :, None]
+        return torch.einsum("mcr,mcb->mrb", u, codes[:, c * r :].reshape(-1, c, b))
+
 
 def choose_sketch(preconditioner: Preconditioner, size: int) -> Sketch:
     """The sketch of about `size` bytes a row: as many pairs as there is room for, USUAL_RANK at

@@ -50,6 +50,17 @@ def test_a_sketch_of_every_pair_differs_by_its_rounding() -> None:
     assert error.var() < 0.06 * EFFECTS.var()
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_restored_gradient_is_what_effects_are_measured_by(rank: int) -> None:
+    """<H_i, H_q> of a restored row is its measured effect; an odd number of codes, too."""
+    left, right = PRECONDITIONER.find_whitening()
+    sketch = Sketch(left, right[:, :7].contiguous(), rank)
+    sketches, probes = sketch.encode(G, SPREAD), sketch.project_queries(QUERIES)
+    restored = sketch.restore(sketches, slice(10, 30)).flatten(1) @ probes.flatten(1).T
+    expected = sketches.measure(probes)[10:30]
+    np.testing.assert_allclose(restored.numpy(), expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_more_pairs_tell_more() -> None:
     """The error falls with every pair; the first two correlate above .85."""
     left, right = PRECONDITIONER.find_whitening()

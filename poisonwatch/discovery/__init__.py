@@ -1,0 +1,1 @@
+"""Groups of rows that push the model the same way, found without any sentinel."""
