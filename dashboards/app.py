@@ -7,6 +7,7 @@ library, and writes decisions only.
     /sentinels   what moves them                        sentinels.py
     /explain     where an answer is from                explain.py
     /release     what would be released                 release.py
+    /runs        audits and drills, started from here   runs.py
     /lineage     where rows came from, and went         lineage.py
     /account     who somebody is, and who may come in   account.py
     /metrics     whether audits come, for Prometheus    app.py, lookout.py
@@ -41,6 +42,7 @@ from poisonwatch.dashboards import (
     mutes,
     release,
     rows,
+    runs,
     sentinels,
     team,
     triage,
@@ -89,6 +91,7 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
             *sentinels.routes,
             *explain.routes,
             *release.routes,
+            *runs.routes,
             *lineage.routes,
             *build_account_routes(door),
             *build_login_routes(door),

@@ -154,6 +154,7 @@ def render_page(request: Request, name: str, /, status: int = 200, **values: Any
         "may_decide": role in ("reviewer", "admin") and not read_only,
         "may_edit": role == "admin" and not read_only,
         "may_release": role == "admin",
+        "may_start": role == "admin" and not read_only,
         "may_leave": getattr(request.state, "may_leave", False),
         "version": __version__,
         # as much of a text as reports show

@@ -2,7 +2,8 @@
 
 viewer    sees every page, exports what is flagged, asks `explain`
 reviewer  decides, takes decisions back, assigns, comments, and mutes
-admin     downloads releases, writes new versions of sentinel files, sees who may come in
+admin     starts audits and drills, downloads releases, writes new versions of sentinel files,
+          sees who may come in
 """
 
 from typing import Literal, get_args
@@ -14,7 +15,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 DUTIES: dict[Role, str] = {
     "viewer": "sees every page, exports flagged rows, asks for explanations",
     "reviewer": "decides on rows, takes decisions back, assigns groups, comments, mutes messages",
-    "admin": "downloads releases, writes sentinel files, sees who may come in",
+    "admin": "starts audits and drills, downloads releases, writes sentinel files, "
+    "sees who may come in",
 }
 # Forms that change nothing of the audit.
 _FORMS_OF_VIEWERS = {"/login", "/logout", "/explain", "/account/password"}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from poisonwatch.detached.progress_file import ProgressFile
 from poisonwatch.flows import interrupt
 from poisonwatch.flows.pace import Pace
 from poisonwatch.text.durations import tell_duration
@@ -37,11 +38,15 @@ PASSES = {
 
 
 class Bars:
-    """Shows bars; with `quiet`, none. With a `pace`, the time that is left is the whole audit's."""
+    """Shows bars; with `quiet`, none. With a `pace`, the time that is left is the whole audit's.
+
+    How far the work is, is also written where the environment asks for it (`detached`).
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.pace: Pace | None = None
+        self.file = ProgressFile.from_environment()
         self.console = Console(stderr=True, quiet=quiet)
 
     def progress(
@@ -74,11 +79,27 @@ class Bars:
                 interrupt.raise_if_interrupted()
                 yield item
                 bars.advance(bar, advance(item))
+                self._write_pass(description, bars.tasks[0])
             if total is None:
                 # what was counted is all there was
                 bars.update(bar, total=bars.tasks[0].completed)
         if self.pace is not None and total is not None:
             self.pace.finish(description, total, time.perf_counter() - started)
+
+    def _write_pass(self, label: str, task: Task) -> None:
+        words, unit = PASSES.get(label, (label, ""))
+        left = estimate_left(label, task, self.pace)
+        is_whole = self.pace is not None and self.pace.knows(label)
+        self.file.note_pass(words, unit, task.completed, task.total, left, is_whole)
+
+
+def estimate_left(label: str, task: Task, pace: Pace | None) -> float | None:
+    """Seconds that are left: of the whole audit where its pace knows the pass, else of the pass."""
+    if pace is not None and task.total is not None:
+        foreseen = pace.estimate_left(label, task.completed, task.total, task.elapsed or 0.0)
+        if foreseen is not None:
+            return foreseen
+    return task.time_remaining
 
 
 class _CountColumn(ProgressColumn):
@@ -115,13 +136,9 @@ class _TimeColumn(ProgressColumn):
         self.pace = pace
 
     def render(self, task: Task) -> Text:
-        elapsed = task.elapsed or 0.0
         if task.finished:
-            return Text(_tell(task.finished_time or elapsed))
-        left = task.time_remaining
-        if self.pace is not None and task.total is not None:
-            foreseen = self.pace.estimate_left(self.label, task.completed, task.total, elapsed)
-            left = left if foreseen is None else foreseen
+            return Text(_tell(task.finished_time or task.elapsed or 0.0))
+        left = estimate_left(self.label, task, self.pace)
         return Text("" if left is None else f"{_tell(left)} left")
 
 

@@ -15,6 +15,7 @@ from poisonwatch.drills.results import DEFAULT_REPEATS, DrillPlan, DrillResult
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.stages import DRILL_STAGES
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.reports.summary import describe_model
 from poisonwatch.run_directory.checksums import require_unchanged_settings
@@ -125,7 +126,8 @@ def drill_inline(
 ) -> DrillOutcome:
     """Run a drill without Prefect."""
     secrets = config.find_secrets()
-    engine, reporter = Engine(inline=True, secrets=secrets), reporter or Reporter(quiet=True)
+    reporter = reporter or Reporter(quiet=True, stages=DRILL_STAGES)
+    engine = Engine(inline=True, secrets=secrets, enter=reporter.enter_task)
     with conceal_all(secrets):
         return run_drill_stages(config, plan, run_dir, engine=engine, reporter=reporter)
 
@@ -149,12 +151,13 @@ def drill(
     secrets = settings.find_secrets()
     with conceal_all(secrets):
         cover_late_runs()
+        reporter = Reporter(quiet=quiet, stages=DRILL_STAGES)
         outcome = run_drill_stages(
             settings,
             DrillPlan.from_options(recipes, counts, repeats),
             folder,
-            engine=Engine(inline=False, secrets=secrets),
-            reporter=Reporter(quiet=quiet),
+            engine=Engine(inline=False, secrets=secrets, enter=reporter.enter_task),
+            reporter=reporter,
         )
         for warning in outcome.warnings:
             get_run_logger().warning(warning)

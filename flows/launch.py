@@ -15,6 +15,7 @@ from poisonwatch.drills.results import DrillPlan
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows import interrupt
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.stages import DRILL_STAGES
 from poisonwatch.ledger.history import find_by_run_dir
 from poisonwatch.ledger.ledger import Ledger
 
@@ -115,6 +116,14 @@ def run_audit(
             reporter,
         )
     _note_warnings(outcome.warnings)
+    left = None if outcome.summary.get("nothing_new") else str(outcome.run_dir)
+    reporter.file.finish(
+        {
+            "run_dir": left,
+            "audit_id": outcome.summary["audit_id"],
+            "counts": dict(outcome.summary["counts"]),
+        }
+    )
     return outcome
 
 
@@ -128,7 +137,7 @@ def run_drill(
     """Run a drill of the audit in the file `config`, read before as `settings`, whose seed may
     differ from the file's.
     """
-    reporter = Reporter()
+    reporter = Reporter(stages=DRILL_STAGES)
     run_dir = run_dir or choose_run_dir(config, "drill-")
     if engine == "inline":
         outcome = drill_inline(settings, plan, run_dir, reporter)
@@ -149,6 +158,8 @@ def run_drill(
             reporter,
         )
     _note_warnings(outcome.warnings)
+    sentences = [power.sentence for power in outcome.drill.headline]
+    reporter.file.finish({"run_dir": str(outcome.run_dir), "sentences": sentences})
     return outcome
 
 

@@ -50,6 +50,10 @@ class Pace:
             self._taken += elapsed
             self._foreseen += total * self._get_item_seconds(place)
 
+    def knows(self, label: str) -> bool:
+        """Whether anything was foreseen of a pass."""
+        return self._find(label) is not None
+
     def _find(self, label: str) -> int | None:
         for place, each in enumerate(self._passes):
             if each.label == label:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.flows.bars import Bars
-from poisonwatch.flows.stages import describe_stage
+from poisonwatch.flows.stages import STAGES, Stages, describe_stage, find_stage
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.sentinels.sentinel import SentinelProblem
 from poisonwatch.sources.survey import describe_copies, describe_passed_over, sum_formats
@@ -23,15 +23,17 @@ from poisonwatch.validation import Validation
 class Reporter(Bars):
     """Shows where the audit is; with `quiet`, nothing."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, stages: Stages = STAGES) -> None:
         super().__init__(quiet)
+        self.stages = stages
         self.stage: str | None = None
 
     def enter_task(self, task: str) -> None:
-        """A line on stderr where a task begins a stage of an audit."""
-        stage = describe_stage(task)
-        if stage is not None and stage != self.stage:
+        """A line on stderr where a task begins a stage."""
+        stage, found = describe_stage(task, self.stages), find_stage(task, self.stages)
+        if found is not None and stage is not None and stage != self.stage:
             self.stage = stage
+            self.file.enter_stage(found[0], len(self.stages), found[1])
             self.console.print(Text(stage, style="bold"))
 
     def note(self, text: str) -> None:

@@ -1,7 +1,10 @@
-"""The stages of an audit by number, in words that a newcomer knows."""
+"""The stages of an audit, and of a drill, by number, in words that a newcomer knows."""
 
-# What a person is told, and the tasks of `flows/audit.py` that it stands for.
-STAGES = (
+# What a person is told, and the tasks that it stands for.
+Stages = tuple[tuple[str, tuple[str, ...]], ...]
+
+# Tasks of `flows/audit.py`.
+STAGES: Stages = (
     ("reading rows", ("pull",)),
     ("checking rows", ("validate", "pull_reference")),
     ("loading the model", ("load_model",)),
@@ -12,12 +15,27 @@ STAGES = (
     ("writing results", ("record", "explain_verdicts")),
 )
 
+# Tasks of `flows/drill.py`.
+DRILL_STAGES: Stages = (
+    ("reading rows", ("pull_all",)),
+    ("checking rows", ("validate", "pull_reference")),
+    ("loading the model", ("load_model",)),
+    ("planting attacks", ("look_up_verdicts", "plant")),
+    ("measuring what each row does", ("fit_planted",)),
+    ("auditing again and again", ("rehearse",)),
+    ("writing results", ("record_drill", "track_drill")),
+)
 
-def describe_stage(task: str) -> str | None:
-    """The stage that a task belongs to, as in "5 of 8: measuring what each row does"; None of a
-    task that takes no time.
-    """
-    for number, (words, tasks) in enumerate(STAGES, start=1):
+
+def find_stage(task: str, stages: Stages = STAGES) -> tuple[int, str] | None:
+    """The stage that a task belongs to, by number and words; None of a task that takes no time."""
+    for number, (words, tasks) in enumerate(stages, start=1):
         if task in tasks:
-            return f"{number} of {len(STAGES)}: {words}"
+            return number, words
     return None
+
+
+def describe_stage(task: str, stages: Stages = STAGES) -> str | None:
+    """The same in one line, as in "5 of 8: measuring what each row does"."""
+    found = find_stage(task, stages)
+    return f"{found[0]} of {len(stages)}: {found[1]}" if found else None

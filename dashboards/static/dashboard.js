@@ -33,6 +33,26 @@ for (const form of document.querySelectorAll("form[method=post]")) {
   window.addEventListener("pageshow", () => delete form.dataset.sent);
 }
 
+// What goes on is looked at again, in place: neither scrolling nor what is open is lost.
+async function follow() {
+  const part = document.querySelector("[data-follow]");
+  if (!part) return;
+  try {
+    const answer = await fetch(location.href);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const next = answer.ok && !answer.redirected && page.querySelector("[data-part]");
+    if (next) {
+      const opened = part.querySelector("details")?.open;
+      part.replaceWith(next);
+      if (opened !== undefined && next.querySelector("details")) next.querySelector("details").open = opened;
+    }
+  } catch {
+    // the dashboard is away for a moment
+  }
+  setTimeout(follow, 2000);
+}
+setTimeout(follow, 1000);
+
 const items = [...document.querySelectorAll("[data-card], .rows tbody tr")];
 let chosen = -1;
 

@@ -12,6 +12,7 @@ from poisonwatch.flows.drill import drill_inline
 from poisonwatch.flows.notebook.rows import Rows
 from poisonwatch.flows.notebook.site import Sentinels, write_site
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.flows.stages import DRILL_STAGES
 from poisonwatch.run_directory.layout import choose_run_dir
 
 
@@ -39,5 +40,7 @@ def drill(
     plan = DrillPlan.from_options(recipes, counts, repeats)
     site = write_site(rows, sentinels, reference, model, None, {"tracking": None} | settings)
     run_dir = choose_run_dir(site.file, "drill-")
-    outcome = drill_inline(site.config, plan, run_dir, Reporter(quiet=not progress))
+    outcome = drill_inline(
+        site.config, plan, run_dir, Reporter(quiet=not progress, stages=DRILL_STAGES)
+    )
     return pd.DataFrame([power.record() for power in outcome.drill.powers])

@@ -5,18 +5,24 @@ import ast
 from paths import ROOT
 
 from poisonwatch.flows.reporter import Reporter
-from poisonwatch.flows.stages import STAGES, describe_stage
+from poisonwatch.flows.stages import DRILL_STAGES, STAGES, describe_stage
 
 
-def list_tasks() -> list[str]:
-    """The tasks that `flows/audit.py` names, in the order of its lines."""
-    tree = ast.parse((ROOT / "flows" / "audit.py").read_text(encoding="utf-8"))
+def list_tasks(flow: str = "audit.py") -> list[str]:
+    """The tasks that a file of `flows/` names, in the order of its lines."""
+    tree = ast.parse((ROOT / "flows" / flow).read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     found = []
     for call in sorted(calls, key=lambda call: call.lineno):
-        if isinstance(call.func, ast.Name) and call.func.id == "engine":
+        if ast.unparse(call.func) in ("engine", "engine.attempt"):
             found.append(ast.unparse(call.args[0]))
     return found
+
+
+def test_stages_of_a_drill_are_of_its_tasks_in_their_order() -> None:
+    """All of them, but the one that opens a run in MLflow."""
+    named = [task for _, those in DRILL_STAGES for task in those]
+    assert [task for task in list_tasks("drill.py") if task != "open_run"] == named
 
 
 def test_stages_are_of_tasks_that_the_audit_calls_in_their_order() -> None:

@@ -1,0 +1,1 @@
+"""Audits and drills in processes of their own, which outlive whoever started them."""
