@@ -15,6 +15,7 @@ import yaml
 from audits import benign, planted, write_audit, write_rows
 from paths import ROOT
 from sarif_kit import is_valid
+from slow_tests import slow
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.cli.app import main
@@ -128,6 +129,7 @@ def job(repository: Path) -> Job:
     return run_action(repository, audit=AUDIT, rows="my-audit/rows.jsonl\n")
 
 
+@slow
 def test_flagged_rows_fail_the_job_and_are_shown_at_their_lines(repository: Path, job: Job) -> None:
     """With a report of their own."""
     assert job.code == 3, job.said
@@ -144,6 +146,7 @@ def test_flagged_rows_fail_the_job_and_are_shown_at_their_lines(repository: Path
     assert places == ["my-audit/rows.jsonl"] * flagged
 
 
+@slow
 def test_the_gate_lets_through_what_people_cleared(repository: Path, job: Job) -> None:
     """By the ledger, without another audit."""
     flags = Path(job.outputs["report"]).with_name("flags.jsonl").read_text().splitlines()
@@ -166,6 +169,7 @@ def test_inputs_are_never_a_part_of_a_script(repository: Path) -> None:
     assert not (repository / "trapped").exists()
 
 
+@slow
 @pytest.mark.usefixtures("job")
 def test_a_commit_of_rows_that_are_not_cleared_is_refused(repository: Path) -> None:
     """By the hook of the gate, which names them; other files are let through."""
@@ -192,6 +196,7 @@ def test_a_commit_of_rows_that_are_not_cleared_is_refused(repository: Path) -> N
     assert "1 of 1 rows are not cleared" in refused.stdout + refused.stderr
 
 
+@slow
 @pytest.mark.usefixtures("job")
 def test_the_hook_of_the_audit_runs_it(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

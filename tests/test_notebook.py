@@ -7,10 +7,12 @@ import nbclient
 import nbformat
 import pytest
 from paths import ROOT
+from slow_tests import slow
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
 
+@slow
 def test_the_notebook_runs(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,8 +67,8 @@ TERMINATED = signal.SIGTERM, False, 143, "told to end (SIGTERM)"
         # as a terminal does, as docker and Kubernetes do, as systemd does
         pytest.param("inline", *INTERRUPTED, id="inline-ctrl-c", marks=slow),
         pytest.param("prefect", *INTERRUPTED, id="ctrl-c", marks=slow),
-        pytest.param("inline", *TERMINATED, id="inline-docker", marks=slow),
-        pytest.param("prefect", *TERMINATED, id="docker"),
+        pytest.param("inline", *TERMINATED, id="inline-docker"),
+        pytest.param("prefect", *TERMINATED, id="docker", marks=slow),
         pytest.param("prefect", signal.SIGTERM, True, *TERMINATED[2:], id="systemd", marks=slow),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from audits import benign, write_audit
 from slow_tests import slow
+from templates import prefect_home
 
 from poisonwatch.flows.cli.app import GROUPS, MODULES, app, main, read_commands
 from poisonwatch.flows.stages import STAGES
@@ -373,10 +374,16 @@ def start_audit(
     )
 
 
-def test_the_flow_runs_without_any_server(tmp_path: Path, tiny_folder: Path) -> None:
-    """The default engine in an empty PREFECT_HOME starts a temporary server."""
+@pytest.mark.parametrize(
+    "is_first", [pytest.param(True, id="first", marks=slow), pytest.param(False, id="later")]
+)
+def test_the_flow_runs_without_any_server(
+    tmp_path: Path, tiny_folder: Path, is_first: bool
+) -> None:
+    """The default engine starts a temporary server, in a PREFECT_HOME that is empty or not."""
     config = write_audit(tmp_path, tiny_folder, detection={"false_discovery_rate": 0.9})
-    done = start_audit(config, tmp_path / "run", tmp_path / "prefect")
+    home = tmp_path / "prefect"
+    done = start_audit(config, tmp_path / "run", home if is_first else prefect_home(home))
     assert done.returncode == 3, done.stderr
     assert "new rows flagged" in done.stdout
     assert (tmp_path / "run" / "report.html").is_file()
