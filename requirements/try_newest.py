@@ -38,7 +38,12 @@ UV = (sys.executable, "-m", "uv", "pip")
 PINNED = "torch"
 LEFT_OUT = "rfc3987-syntax"
 # What talks to the packages that change most.
-SUBSET = ("tests/integrations", "tests/flows/test_audit.py", "tests/test_deployments.py")
+SUBSET = (
+    "tests/integrations",
+    "tests/flows/test_audit.py",
+    "tests/test_deployments.py",
+    "tests/test_deployments_files.py",
+)
 MAX_SHOWN_CHARACTERS = 160
 
 
