@@ -10,14 +10,15 @@ from poisonwatch.ledger.batches import LedgerBatch
 from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.outbox import MLFLOW, PREFECT
+from poisonwatch.provenance.openlineage_owed import list_lineage_readers
 from poisonwatch.reports.summary import describe_source, summarise_nothing
 
 
 def list_readers(config: AuditConfig, flow_run: str | None) -> list[str]:
-    """Who is to have an account of an audit: MLflow, unless its `tracking` is none, and Prefect
-    where it is a flow run.
+    """Who is to have an account of an audit: MLflow, unless its `tracking` is none, Prefect where
+    it is a flow run, and an OpenLineage server where one is named.
     """
-    readers = []
+    readers = list_lineage_readers(config)
     if config.tracking is not None:
         readers.append(MLFLOW)
     if flow_run is not None:

@@ -7,6 +7,7 @@ from poisonwatch.flows.prune import prune_if_asked
 from poisonwatch.integrations.mlflow.owed import IncompleteUploadError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.tasks.deliveries import deliver, remind
+from poisonwatch.tasks.lineage import tell_lineage
 from poisonwatch.tasks.liveness import tell_silences
 from poisonwatch.tasks.publishing import publish
 from poisonwatch.tasks.reviews import queue_reviews
@@ -36,6 +37,8 @@ def notify_all(
         "deliver": engine.attempt(deliver, ledger, config, at_once),
         "track": engine.attempt(track, ledger, config),
     }
+    if config.openlineage.find_url():
+        notified["tell_lineage"] = engine.attempt(tell_lineage, ledger, config)
     if expects_audits(ledger, config):
         notified["tell_silences"] = engine.attempt(tell_silences, ledger, config)
     # rows are put up for review beside the audit's run, which is there once it was tracked

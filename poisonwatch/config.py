@@ -15,6 +15,7 @@ from poisonwatch.alert_config import check_interval
 from poisonwatch.alert_config import wrap_in_list as _wrap_in_list
 from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.keep_config import KeepConfig
+from poisonwatch.openlineage_config import OpenLineageConfig
 from poisonwatch.public_settings import find_secrets, make_public
 from poisonwatch.review_config import ReviewConfig, accept_switch
 from poisonwatch.schedule_config import ScheduleConfig
@@ -305,6 +306,8 @@ class AuditConfig(Section):
     """
     pause_hours: float = Field(24, gt=0)
     """on_flag: pause waits so long; then the rows stay in quarantine."""
+    openlineage: Annotated[OpenLineageConfig, _accept_text("url")] = OpenLineageConfig()
+    """The OpenLineage server that is told of audits and releases: its address, or a mapping."""
     mlflow_ui: str | None = None
     """Where people open MLflow, for links; default `tracking`, where it is a server."""
     dashboard: str | None = None

@@ -36,6 +36,8 @@ def make_public(settings: dict[str, Any]) -> dict[str, Any]:
         if alert["url"]:
             shown["url"] = hide_message_address(alert["url"])
         public["alerts"].append(shown)
+    lineage = settings["openlineage"]
+    public["openlineage"] = {"url": _write_place(lineage["url"], of_server=True)}
     public["schedule"] = dict(settings["schedule"])
     ping = settings["schedule"]["ping"]
     # A variable that is all of it stays, so that a run's config.yaml can be used again.
@@ -46,7 +48,7 @@ def make_public(settings: dict[str, Any]) -> dict[str, Any]:
 
 def find_secrets(settings: Mapping[str, Any]) -> Secrets:
     """The secrets of the settings of an audit, as plain JSON."""
-    servers = [settings[key] for key in SERVERS]
+    servers = [*(settings[key] for key in SERVERS), settings["openlineage"]["url"]]
     places = list(settings["sentinels"])
     places += [settings["model"][key] for key in MODEL_PLACES]
     places += [settings["compute"][key] for key in COMPUTE_PLACES]

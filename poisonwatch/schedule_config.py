@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from poisonwatch.source_config import Section
-from poisonwatch.text.addresses import HIDDEN
+from poisonwatch.text.addresses import HIDDEN, is_web_address
 from poisonwatch.text.durations import parse_duration, tell_duration, write_duration
 from poisonwatch.text.environment import find_variables
 
@@ -94,7 +93,7 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _check_ping(self) -> "ScheduleConfig":
         ping = self.ping or ""
-        is_address = ping == HIDDEN or _is_web_address(ping)
+        is_address = ping == HIDDEN or is_web_address(ping)
         if self.ping is not None and not is_address and not find_variables(ping):
             raise ValueError("ping is the address of a monitor: give an http(s) URL, or ${NAME}")
         return self
@@ -160,14 +159,6 @@ class ScheduleConfig(Section):
             if found > last:
                 last = found
                 yield found
-
-
-def _is_web_address(address: str) -> bool:
-    """Whether an address is of the web, and names somebody to ask."""
-    try:
-        return address.startswith(("http://", "https://")) and bool(urlsplit(address).hostname)
-    except ValueError:
-        return False
 
 
 def _make_cron(expression: str, wall: datetime) -> CronSim:

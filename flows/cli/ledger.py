@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from poisonwatch.errors import PoisonwatchError
+
 if TYPE_CHECKING:
+    from poisonwatch.config import AuditConfig
+    from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.release.answer import GateAnswer
     from poisonwatch.release.selection import ReleaseCounts
 
@@ -46,6 +50,7 @@ def release(
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.ledger.two_people import require_two_people
+    from poisonwatch.provenance.openlineage_owed import list_lineage_readers
     from poisonwatch.release.destination import refuse_folder_inside
     from poisonwatch.release.release import get_held_back_path, write_release
     from poisonwatch.release.selection import count_undecided
@@ -57,9 +62,12 @@ def release(
     signer = settings.signing.load_signer()
     with Ledger.existing(settings.state, signer=signer) as ledger:
         require_two_people(ledger, settings.name, settings.review.two_people)
-        counts = write_release(ledger, settings.name, out, duplicates)
+        readers = list_lineage_readers(settings)
+        counts = write_release(ledger, settings.name, out, duplicates, readers)
         with ledger.read() as connection:
             undecided = count_undecided(connection, settings.name)
+        if readers:
+            _tell_lineage(ledger, settings)
     manifest, held_back = out / "manifest.json", get_held_back_path(out)
     if json:
         key = None if signer is None else signer.key_id
@@ -73,6 +81,18 @@ def release(
     signed = "" if signer is None else f", signed by key {signer.key_id[:KEY_DIGITS]}"
     print(f"manifest: {manifest}{signed}")
     print(f"held back: {held_back}")
+
+
+def _tell_lineage(ledger: "Ledger", settings: "AuditConfig") -> None:
+    """Tell the OpenLineage server of the release; where that fails, it is owed."""
+    from poisonwatch.flows.reporter import Reporter
+    from poisonwatch.provenance.openlineage_owed import tell_pending
+
+    try:
+        tell_pending(ledger, settings)
+    except PoisonwatchError as error:
+        said = settings.find_secrets().conceal_error(error)
+        Reporter().note(f"warning: {said}; the next audit, or `poisonwatch sync`, tries again")
 
 
 def _print_counts(counts: "ReleaseCounts", undecided: int) -> None:

@@ -49,9 +49,9 @@ def provenance(
         subject = read_subject(ledger, settings.name, manifest)
     written = write_documents(subject, out)
     if openlineage is not None:
-        from poisonwatch.provenance.openlineage import send_events
+        from poisonwatch.provenance.openlineage import build_events, send_events
 
-        send_events(subject, openlineage)
+        send_events(build_events(subject), openlineage)
     if json:
         print(dumps({"release": subject.digest, "files": [str(path) for path in written]}))
         return

@@ -18,6 +18,7 @@ TASK_WORDS = {
     "read_reviews": "verdicts read",
     "deliver": "alerts delivered",
     "track": "audits uploaded to MLflow",
+    "tell_lineage": "audits and releases told to OpenLineage",
     "queue_reviews": "rows put up for review",
     "publish": "audits shown in Prefect",
     "tell_silences": "notices of silence delivered",
@@ -128,7 +129,7 @@ def sync(
         bool, Parameter(negative="", show_default=False, help="Print it as one JSON object.")
     ] = False,
 ) -> int:
-    """Give MLflow, Prefect and alert targets what they missed while they were down.
+    """Give MLflow, Prefect, OpenLineage and alert targets what they missed while they were down.
 
     Exit code 0: nothing is owed any more; 1: something is.
 

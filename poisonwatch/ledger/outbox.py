@@ -1,11 +1,13 @@
 """The outbox: what is still to be delivered to others, and which rows people were notified of.
 
-A delivery goes to one target, and is of one of four kinds:
+A delivery goes to one target, and is of one of five kinds:
 
-    audit     an account of an audit, to MLflow or Prefect      item: audits.audit
+    audit     an account of an audit, to MLflow, Prefect or     item: audits.audit
+              an OpenLineage server
     alert     a message about flagged rows, to an alert target  item: alerts.alert
     resolve   that all of its rows are decided on (`resolves`)  item: alerts.alert
     notice    that audits do not come, to an alert target       item: notices.notice (`notices`)
+    release   an account of a release, to OpenLineage           item: records.number
 
 A delivery is put in within the transaction that makes its reason true: an audit's account with its
 start, a message with the flags that it is about. So neither is ever without the other, and a crash
@@ -37,7 +39,8 @@ from poisonwatch.ledger.tables import alerts, audits, deliveries, notified_rows,
 
 # kinds of deliveries
 AUDIT_KIND, ALERT_KIND, RESOLVE_KIND, NOTICE_KIND = "audit", "alert", "resolve", "notice"
-MLFLOW, PREFECT = "mlflow", "prefect"  # targets of audits' accounts
+RELEASE_DELIVERY = "release"
+MLFLOW, PREFECT, OPENLINEAGE = "mlflow", "prefect", "openlineage"  # targets of accounts
 CLUSTER_ALERT, DIGEST_ALERT = "cluster", "digest"  # kinds of alerts
 # Kinds of those that no audit composed (`reminders`): rows still to be decided on, and rows that
 # were muted.
@@ -111,9 +114,11 @@ def match_pending(kind: str) -> ColumnElement[bool]:
 
 
 def enqueue(
-    connection: Connection, kind: str, item: int, audit: int, targets: Iterable[str]
+    connection: Connection, kind: str, item: int, audit: int | None, targets: Iterable[str]
 ) -> None:
-    """Put in a delivery of an audit, or of an alert of it, for each of these targets."""
+    """Put in a delivery of an audit, of an alert of it, or of a release (which no `audit` made),
+    for each of these targets.
+    """
     new = []
     for target in targets:
         key = {"kind": kind, "item": item, "target": target}
@@ -158,6 +163,14 @@ def pending(connection: Connection, kind: str, audits: Sequence[int]) -> list[De
         .order_by(deliveries.c.item, deliveries.c.target)
     )
     return [Delivery(*row) for row in connection.execute(query).tuples()]
+
+
+def list_pending_records(connection: Connection, target: str) -> list[int]:
+    """The numbers of the releases' records that a target has no account of yet, by number."""
+    query = select(deliveries.c.item).where(
+        match_pending(RELEASE_DELIVERY), deliveries.c.target == target
+    )
+    return list(connection.execute(query.order_by(deliveries.c.item)).scalars())
 
 
 def list_pending_alerts(connection: Connection, name: str) -> list[PendingAlert]:

@@ -9,13 +9,14 @@ deliveries = Table(
     "deliveries",
     metadata,
     # audit: an account of it; alert: a message; resolve: that its rows are decided on; notice:
-    # that audits do not come, or are back
+    # that audits do not come, or are back; release: an account of it
     Column("kind", String(10), primary_key=True),
-    # audits.audit, alerts.alert or notices.notice, by the kind: no foreign key can say so
+    # audits.audit, alerts.alert, notices.notice or records.number, by the kind: no foreign key can
+    # say so
     Column("item", Integer, primary_key=True, autoincrement=False),
-    # mlflow, prefect; or the digest of an alert target's address without its secrets
+    # mlflow, prefect, openlineage; or the digest of an alert target's address without its secrets
     Column("target", String(64), primary_key=True),
-    # that put it in; none: a notice, which no audit did
+    # that put it in; none: a notice, or a release, which no audit did
     Column("audit", ForeignKey("audits.audit")),
     Column("attempts", Integer, nullable=False),
     # none: pending, unless it was given up

@@ -6,10 +6,17 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
+from poisonwatch.ledger.chain_tables import records
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.mutes import list_active_mutes
 from poisonwatch.ledger.notice_tables import notices
-from poisonwatch.ledger.outbox import ALERT_KIND, AUDIT_KIND, NOTICE_KIND, match_pending
+from poisonwatch.ledger.outbox import (
+    ALERT_KIND,
+    AUDIT_KIND,
+    NOTICE_KIND,
+    RELEASE_DELIVERY,
+    match_pending,
+)
 from poisonwatch.ledger.reminders import list_held_alerts
 from poisonwatch.ledger.tables import alerts, audits, deliveries, flags, rows
 
@@ -60,8 +67,19 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
         .join(notices, notices.c.notice == deliveries.c.item)
         .where(match_pending(NOTICE_KIND), target.in_(targets))
     )
+    # Of every name of the ledger: which one a release is of stands in its statement alone.
+    of_releases = (
+        select(target, count, attempts, func.min(records.c.recorded_at), reason)
+        .join(records, records.c.number == deliveries.c.item)
+        .where(match_pending(RELEASE_DELIVERY))
+    )
     found = []
-    kinds = {AUDIT_KIND: of_audits, ALERT_KIND: of_alerts, NOTICE_KIND: of_notices}
+    kinds = {
+        AUDIT_KIND: of_audits,
+        ALERT_KIND: of_alerts,
+        NOTICE_KIND: of_notices,
+        RELEASE_DELIVERY: of_releases,
+    }
     for kind, query in kinds.items():
         by_target = query.group_by(target).order_by(target)
         found += [Owed(kind, *row) for row in connection.execute(by_target).tuples()]

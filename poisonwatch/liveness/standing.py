@@ -21,6 +21,7 @@ from poisonwatch.ledger.audit_records import find_audit_record
 from poisonwatch.ledger.database import find_newest_revision
 from poisonwatch.ledger.history import find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import OPENLINEAGE
 from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
 from poisonwatch.ledger.schedules import record_schedule
 from poisonwatch.liveness.liveness import (
@@ -149,7 +150,9 @@ def _ask_ledger(
         record_schedule(connection, config.name, config.schedule, standing.at)
     with ledger.read() as connection:
         expected = expect(connection, config.name, config.schedule, standing.at)
-        standing.owed = list_owed(connection, config.name, list(target_names))
+        standing.owed = _leave_out_unnamed(
+            list_owed(connection, config.name, list(target_names)), config
+        )
         standing.undecided = count_undecided_rows(connection, config.name)
     liveness = find_liveness(ledger, config.name, expected, standing.at)
     standing.liveness = liveness
@@ -164,6 +167,13 @@ def _ask_ledger(
     with ledger.read() as connection:
         standing.versions["last audit"] = _find_version(connection, past.audit_id)
     return past.run_dir.parent
+
+
+def _leave_out_unnamed(owed: list[Owed], config: AuditConfig) -> list[Owed]:
+    """Without what a server is owed that neither audit file nor environment names any more."""
+    if config.openlineage.find_url():
+        return owed
+    return [each for each in owed if each.target != OPENLINEAGE]
 
 
 def _find_version(connection: Connection, audit_id: str) -> str | None:

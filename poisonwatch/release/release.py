@@ -22,6 +22,7 @@ from sqlalchemy import Connection, func, select, update
 from poisonwatch.atomic import DISK_ERRORS, get_part_path, sync_folder, sync_tree
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
+from poisonwatch.ledger.outbox import RELEASE_DELIVERY, enqueue
 from poisonwatch.ledger.records import append_record, lock_chain
 from poisonwatch.ledger.tables import decisions, rows
 from poisonwatch.ledger.transactions import retried
@@ -49,7 +50,11 @@ MAX_ATTEMPTS = 5
 
 
 def write_release(
-    ledger: Ledger, name: str, folder: Path, duplicates: Duplicates = "keep"
+    ledger: Ledger,
+    name: str,
+    folder: Path,
+    duplicates: Duplicates = "keep",
+    report_to: Iterable[str] = (),
 ) -> ReleaseCounts:
     """Write the clean split with its manifest into a new folder, and what is held back beside it;
     the clean rows count as released from then on. The ledger's signer signs the manifest and the
@@ -65,8 +70,9 @@ def write_release(
         <folder>.held-back/rejected.jsonl     rows that failed validation, with the expectation
 
     With `duplicates` "drop", of cleared places with the same bytes only the first is written.
-    Raises InputError where one of the folders is there, no row was audited yet, or what the release
-    rests on was tampered with; SigningError where it cannot be signed: then nothing is released.
+    `report_to` are owed an account of it from then on (`ledger.outbox`). Raises InputError where
+    one of the folders is there, no row was audited yet, or what the release rests on was tampered
+    with; SigningError where it cannot be signed: then nothing is released.
     """
     for _ in range(MAX_ATTEMPTS):
         with _open_parts(folder) as parts:
@@ -83,7 +89,8 @@ def write_release(
                 if not is_cleared or not _are_repaired(connection, written.rows):
                     continue
                 _mark_released(connection, written.rows)
-                _append_record(connection, name, written, folder, ledger)
+                number = _append_record(connection, name, written, folder, ledger)
+                enqueue(connection, RELEASE_DELIVERY, number, audit=None, targets=report_to)
                 # Before the transaction ends: a crash between the two is mended by releasing again.
                 _move_into_place(parts, folder)
             return written.counts
@@ -212,9 +219,11 @@ def _mark_released(connection: Connection, numbers: Iterable[int]) -> None:
 
 def _append_record(
     connection: Connection, name: str, written: WrittenRelease, folder: Path, ledger: Ledger
-) -> None:
+) -> int:
+    """The number of the release's record."""
     subjects = {MANIFEST_NAME: written.manifest_digest}
     place = str(folder.absolute())
     predicate = {"name": name, "counts": written.counts.record(), "folder": place}
     item = written.manifest_digest
-    append_record(connection, RELEASE_KIND, item, subjects, predicate, signer=ledger.signer)
+    signer = ledger.signer
+    return append_record(connection, RELEASE_KIND, item, subjects, predicate, signer).number

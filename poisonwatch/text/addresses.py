@@ -7,6 +7,7 @@ any character, those that end a host among them: where its end is not certain, i
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 HIDDEN = "***"
 
@@ -144,6 +145,14 @@ def is_variable(text: str) -> bool:
 def is_plain(value: str) -> bool:
     """Whether the value of a query is a word that is nobody's secret."""
     return value.lower() in _PLAIN_VALUES
+
+
+def is_web_address(text: str) -> bool:
+    """Whether an address is of the web, and names somebody to ask."""
+    try:
+        return text.startswith(("http://", "https://")) and bool(urlsplit(text).hostname)
+    except ValueError:
+        return False
 
 
 def parse_address(text: str, of_server: bool = False) -> Address | None:

@@ -30,6 +30,7 @@ def plant_in_settings(secret: str) -> dict[str, Any]:
         "state": f"postgresql://ann:{secret}@127.0.0.1:9/ledger?password={secret}",
         "tracking": f"http://ann:{secret}@127.0.0.1:9/?token={secret}",
         "mlflow_ui": f"http://ann:{secret}@127.0.0.1:9/?token={secret}#{secret}",
+        "openlineage": f"http://ann:{secret}@127.0.0.1:9/?token={secret}",
         "dashboard": f"http://{secret}@127.0.0.1:9/#{secret}",
         "alerts": plant_in_alerts(secret),
         "schedule": {"every": "1h", "ping": f"http://127.0.0.1:9/{secret}?token={secret}"},
