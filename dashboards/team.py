@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from poisonwatch.dashboards.assignees import check_assignee
 from poisonwatch.dashboards.audits import encode_filter, find_audit, parse_filter
 from poisonwatch.dashboards.decide import ROWS_PER_PAGE
 from poisonwatch.dashboards.pages import (
@@ -16,16 +17,15 @@ from poisonwatch.dashboards.pages import (
     read_field,
     read_form,
     redirect_to,
+    render_page,
 )
-from poisonwatch.dashboards.roles import may_act_as
-from poisonwatch.dashboards.users import locate_users, read_users
 from poisonwatch.errors import InputError
+from poisonwatch.ledger.agreement import add_up, list_agreement
 from poisonwatch.ledger.assignments import record_assignment
 from poisonwatch.ledger.comments import record_comment
 from poisonwatch.ledger.group_teams import load_teams
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queue import find_next_group, list_group_rows
-from poisonwatch.text.display import excerpt
 from poisonwatch.text.names import fold_name
 
 
@@ -44,25 +44,12 @@ async def assign_group(request: Request) -> Response:
         raise InputError("name somebody to assign the group to")
 
     def record() -> None:
-        checked = _check_assignee(request, assignee)
-        record_assignment(ledger, past.audit_id, key, checked, author=request.state.user)
+        desk, user = get_desk(request), request.state.user
+        checked = check_assignee(desk.config, desk.path, assignee, user)
+        record_assignment(ledger, past.audit_id, key, checked, author=user)
 
     await run_in_threadpool(record)
     return _return_to_group(request, past.audit_id)
-
-
-def _check_assignee(request: Request, assignee: str) -> str:
-    """A name as the user's account spells it, where there are accounts. Raises InputError where
-    none that may decide is called so.
-    """
-    desk = get_desk(request)
-    users = read_users(locate_users(desk.config, desk.path))
-    if not users or not assignee or assignee == request.state.user:
-        return assignee
-    user = users.get(fold_name(assignee))
-    if user is None or not may_act_as(user.role, "reviewer"):
-        raise InputError(f"no user who may decide is called {excerpt(assignee, 60)}")
-    return user.name
 
 
 async def comment_group(request: Request) -> Response:
@@ -126,8 +113,16 @@ def _redirect_to_row(
     return RedirectResponse(f"{address}#row-{example_id[:16]}", 303)
 
 
+def show_agreement(request: Request) -> Response:
+    """How often people say the same of the same rows, month by month."""
+    name = request.query_params.get("name") or None
+    months = list_agreement(get_desk(request).ledger, name)
+    return render_page(request, "agreement.html.j2", months=months, total=add_up(months))
+
+
 # Before the page of a group, whose address these would be.
 routes = [
+    Route("/triage/agreement", show_agreement),
     Route("/triage/next", show_next_open),
     Route("/triage/{audit_id}/{key}/assign", assign_group, methods=["POST"]),
     Route("/triage/{audit_id}/{key}/comment", comment_group, methods=["POST"]),

@@ -51,6 +51,7 @@ MODULES = (
     "flows.cli.upgrade",
     "flows.cli.prune",
     "dashboards.command",
+    "dashboards.team_command",
 )
 # Modules whose commands are of two words, the first of which they share: `keys init`.
 GROUPS = {"keys": "flows.cli.keys", "users": "dashboards.users_command"}

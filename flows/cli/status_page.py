@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from poisonwatch.ledger.agreement import add_up
 from poisonwatch.liveness.liveness import Liveness, tell_ago, write_moment
 from poisonwatch.liveness.standing import GIGABYTE, Standing
 from poisonwatch.text.display import make_visible
@@ -23,6 +24,7 @@ def build_page(standing: Standing, target_names: Mapping[str, str]) -> list[str]
         *_describe_audits(standing),
         ("owed", _describe_owed(standing, target_names)),
         ("undecided", UNKNOWN if standing.undecided is None else plural(standing.undecided, "row")),
+        *_describe_agreement(standing),
         ("disk", _describe_disks(standing)),
         ("versions", _describe_versions(standing)),
         ("servers", _describe_servers(standing)),
@@ -81,6 +83,17 @@ def _describe_owed(standing: Standing, target_names: Mapping[str, str]) -> str:
         to = target_names.get(owed.target, owed.target)
         said.append(f"{plural(owed.count, owed.kind)} to {to} (tried {tries})")
     return ", ".join(said) or "nothing"
+
+
+def _describe_agreement(standing: Standing) -> Iterator[tuple[str, str]]:
+    """How often two people said the same lately; nothing where no two spoke of the same rows."""
+    months = standing.agreement
+    if not months:
+        return
+    total = add_up(months)
+    said = f"two people said the same of {total.same} of {plural(total.compared, 'row')}"
+    by_month = ", ".join(f"{each.month} {each.share:.0%}" for each in months)
+    yield "agreement", f"{said}, by month: {by_month}"
 
 
 def _describe_disks(standing: Standing) -> str:

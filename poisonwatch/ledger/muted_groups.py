@@ -1,4 +1,4 @@
-"""What people call a group of flagged rows, or a panel, when they mute it:
+"""What people call a group of flagged rows when they mute, assign or comment on it, or a panel:
 
 AUDIT/GROUP    as in the addresses of the dashboard; a row in no group by digits of its id
 the key of an alert about one group
@@ -14,8 +14,10 @@ from sqlalchemy import Connection, Row, and_, desc, select
 from poisonwatch.errors import InputError
 from poisonwatch.flags import SEVERITIES
 from poisonwatch.ledger.history import IS_UNDECIDED
+from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.queries import ID_DIGITS, is_hex, match_id_prefix
 from poisonwatch.ledger.tables import alerts, audits, files, flags, notified_rows, places, rows
+from poisonwatch.ledger.transactions import retried
 from poisonwatch.text.display import excerpt
 
 PANEL = "panel:"  # begins what a panel is called
@@ -54,6 +56,29 @@ def describe_covered(connection: Connection, name: str, what: str) -> dict[str, 
         "panels": sorted({member.panel for member in members}),
         "severity": _find_gravest(members),
     }
+
+
+@retried
+def locate_group(ledger: Ledger, name: str, what: str) -> tuple[str, str]:
+    """Audit id and key of a group; a number alone is one of the last audit that flagged any. Raises
+    InputError where there is no such group.
+    """
+    with ledger.read() as connection:
+        if what.isascii() and what.isdigit() and len(what) <= MAX_GROUP_DIGITS:
+            last = (
+                select(audits.c.audit_id)
+                .join(flags, flags.c.audit == audits.c.audit)
+                .where(audits.c.name == name, flags.c.group.is_not(None))
+                .order_by(desc(audits.c.audit))
+                .limit(1)
+            )
+            audit_id = connection.execute(last).scalar_one_or_none()
+            if audit_id is not None:
+                what = f"{audit_id}/{what}"
+        audit_id, _, key = describe_covered(connection, name, what)["on"].partition("/")
+        if not key:
+            raise InputError("a panel is no group: name a group of flagged rows")
+        return audit_id, key
 
 
 def _find_gravest(members: Sequence[Row[Any]]) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from poisonwatch import __version__
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
+from poisonwatch.ledger.agreement import Agreement, read_agreement
 from poisonwatch.ledger.audit_records import find_audit_record
 from poisonwatch.ledger.database import find_newest_revision
 from poisonwatch.ledger.history import find_by_audit_id
@@ -39,6 +40,7 @@ from poisonwatch.text.sqlite_files import find_sqlite_file
 from poisonwatch.text.words import plural
 
 GIGABYTE = 1e9
+MONTHS_SHOWN = 3  # of agreement
 LEDGER_WAIT_S = 5  # for another process that writes to a ledger in SQLite
 PREFECT_VARIABLE = "PREFECT_API_URL"
 
@@ -78,6 +80,7 @@ class Standing:
     counts: dict[str, int] = field(default_factory=dict)
     parts_failed: int = 0
     owed: list[Owed] | None = None
+    agreement: list[Agreement] | None = None
     undecided: int | None = None
     disks: list[DiskSpace] = field(default_factory=list)
     versions: dict[str, str | None] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class Standing:
             "counts": self.counts,
             "parts_failed": self.parts_failed,
             "owed": self.owed and [asdict(owed) for owed in self.owed],
+            "agreement": self.agreement and [asdict(month) for month in self.agreement],
             "undecided": self.undecided,
             "disks": [asdict(disk) for disk in self.disks],
             "versions": self.versions,
@@ -154,6 +158,7 @@ def _ask_ledger(
             list_owed(connection, config.name, list(target_names)), config
         )
         standing.undecided = count_undecided_rows(connection, config.name)
+        standing.agreement = read_agreement(connection, config.name)[-MONTHS_SHOWN:]
     liveness = find_liveness(ledger, config.name, expected, standing.at)
     standing.liveness = liveness
     standing.versions["ledger"] = find_newest_revision()

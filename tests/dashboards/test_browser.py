@@ -259,6 +259,7 @@ def show_all(page: Page, address: str, scheme: str) -> list[str]:
         "explain": "/explain",
         "release": "/release",
         "lineage": "/lineage",
+        "agreement": "/triage/agreement",
         "runs": "/runs",
         "account": "/account",
         "missing": "/nowhere",

@@ -66,6 +66,8 @@ def test_what_one_says_waits_for_another_and_can_be_taken_back(
     decided = bob.post(address, data={**form, "note": ""})
     assert "who agrees with <bdi>ann</bdi>" in decided.text
     assert count(own) > before
+    assert "<b>100 %</b>" in bob.get("/triage/agreement").text
+    assert "No second person" in bob.get("/triage/agreement?name=another").text
     assert address not in groups(ann, "open")
     done = re.findall(r'name="done" value="([0-9-]+)"', decided.text)[0]
     assert "reopened" in bob.post("/triage/undo", data={"done": done, "back": address}).text

@@ -221,8 +221,10 @@ def test_init_writes_files_that_load_and_never_overwrites(
 
 COMMANDS = {
     "alert-test",
+    "assign",
     "audit",
     "check",
+    "comment",
     "dashboard",
     "decide",
     "decisions",

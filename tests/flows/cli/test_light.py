@@ -39,6 +39,8 @@ NOTHING_HEAVY = {
     "mute audit.yaml panel:shop --until 2d --why test": 0,
     "mute audit.yaml --list": 0,
     "unmute audit.yaml panel:none": 2,
+    "assign audit.yaml 9 ann": 2,
+    "comment audit.yaml 9 text": 2,
     "upgrade audit.yaml --check": 0,
     "gate cleared/manifest.json": 0,
     "release audit.yaml --out again": 0,
