@@ -37,11 +37,12 @@ _ReadWhitened = Callable[[slice], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Directions:
-    """`cosines` (n, n) of the rows' whitened gradients, and the rows' `ids` (n,). A row that moves
-    nothing is like no other: 0.
+    """`cosines` (n, n) of the rows' whitened gradients, `features` (n, f) of their states
+    (`stride.similarity`), and `ids` (n,). A row that moves nothing is like no other: 0.
     """
 
     cosines: Float32[Features, "n n"]
+    features: Float32[Features, "n f"]
     ids: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -60,7 +61,8 @@ def measure_directions(rows: SavedRows | StreamedFit, progress: Progress = silen
     whitened = progress(blocks, "directions", n, lambda some: some.stop - some.start)
     # Half of the numbers' bytes, and cosines to a thousandth.
     H = torch.cat([scale_to_unit(read(some)).to(torch.bfloat16) for some in whitened])
-    return Directions(multiply_pairs(H), rows.ids)
+    features = rows.features if isinstance(rows, SavedRows) else rows.measured.features
+    return Directions(multiply_pairs(H), features, rows.ids)
 
 
 def _open_saved(rows: SavedRows) -> _ReadWhitened:

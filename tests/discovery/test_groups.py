@@ -23,7 +23,8 @@ def draw_rows(draw: np.random.Generator, groups: list[int], alone: int) -> np.nd
 
 def compare(rows: np.ndarray) -> Directions:
     ids = tuple(f"{i:064x}" for i in range(len(rows)))
-    return Directions((rows @ rows.T).astype(np.float32), ids)
+    nothing_known = np.empty((len(rows), 0), dtype=np.float32)
+    return Directions((rows @ rows.T).astype(np.float32), nothing_known, ids)
 
 
 def label(n_new: int, n_trusted: int = N_TRUSTED) -> np.ndarray:
@@ -52,13 +53,13 @@ def test_a_group_that_no_trusted_row_is_like_is_found() -> None:
 
 
 def test_where_nothing_is_new_nothing_is_found() -> None:
-    """In nine of ten batches of rows like the trusted ones, at least."""
+    """About one batch of ten like the trusted rows has a group at a rate of .1, and no more."""
     alarms = 0
     for seed in range(20):
         draw = np.random.default_rng(seed)
         found = find_groups(compare(with_known_groups(draw, 100)), label(100))
         alarms += len(found.list_found(0.1)) > 0
-    assert alarms <= 2
+    assert alarms <= 4
 
 
 def test_what_trusted_rows_do_too_is_no_news() -> None:
@@ -70,6 +71,29 @@ def test_what_trusted_rows_do_too_is_no_news() -> None:
     assert not any(set(group.rows) & set(range(12)) for group in found.list_found(0.1))
 
 
+def test_a_group_within_another_is_named_too() -> None:
+    """Forty new rows of one topic, of which ten push another way as well: both are groups."""
+    draw = np.random.default_rng(1)
+    topic = draw.normal(size=256) + draw.normal(size=(40, 256))
+    topic[:10] += draw.normal(size=256)
+    topic /= np.linalg.norm(topic, axis=1, keepdims=True)
+    rows = np.concatenate([topic, with_known_groups(draw, 100)])
+    found = find_groups(compare(rows), label(140)).list_found(0.1)
+    named = [frozenset(group.rows) for group in found]
+    assert frozenset(range(40)) in named
+    assert frozenset(range(10)) in named
+
+
+def test_without_trusted_rows_groups_are_ranked_and_none_is_news() -> None:
+    """The tightest large group is first; nothing says that it is news."""
+    draw = np.random.default_rng(1)
+    rows = np.concatenate([draw_rows(draw, [12], 0), draw.normal(size=(100, 256)) / 16])
+    found = find_groups(compare(rows), label(112, 0))
+    assert sorted(found.groups[0].rows) == list(range(12))
+    assert found.list_found(0.5) == ()
+    assert "no trusted rows" in found.rule
+
+
 def test_the_order_of_rows_does_not_matter() -> None:
     """Rows in another order make the same groups with the same numbers."""
     draw = np.random.default_rng(1)
@@ -77,7 +101,9 @@ def test_the_order_of_rows_does_not_matter() -> None:
     directions, trusted = compare(rows), label(112)
     order = draw.permutation(len(rows))
     shuffled = Directions(
-        directions.cosines[np.ix_(order, order)], tuple(directions.ids[i] for i in order)
+        directions.cosines[np.ix_(order, order)],
+        directions.features[order],
+        tuple(directions.ids[i] for i in order),
     )
     a, b = find_groups(directions, trusted), find_groups(shuffled, trusted[order])
     for one, other in zip(a.groups, b.groups, strict=True):
