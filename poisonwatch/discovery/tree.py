@@ -14,6 +14,7 @@ anything is a difference of two running sums, whatever the number of things coun
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -86,8 +87,8 @@ def _mix_likeness(
 ) -> Float32[Features, "n n"]:
     if features is None or not features.shape[1]:
         return cosines
-    alike: Features = (cosines + STATES * (features @ features.T)) / np.float32(1 + STATES)
-    return alike
+    alike = (cosines + np.float32(STATES) * (features @ features.T)) / np.float32(1 + STATES)
+    return cast(Features, alike)
 
 
 def _lay_out(children: Int64[Integers, "branches 2"]) -> Tree:
