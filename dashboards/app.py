@@ -5,6 +5,7 @@ library, and writes decisions only.
     /rows        all rows, by words and likeness        rows.py, likeness.py, bulk.py, views.py
     /triage      what awaits a decision, and deciding   triage.py, row_view.py, decide.py, team.py
     /sentinels   what moves them                        sentinels.py
+    /discovery   groups found without sentinels         discovery.py
     /explain     where an answer is from                explain.py
     /release     what would be released                 release.py
     /runs        audits and drills, started from here   runs.py
@@ -37,6 +38,7 @@ from poisonwatch.dashboards import (
     audits,
     bulk,
     decide,
+    discovery,
     explain,
     lineage,
     mutes,
@@ -89,6 +91,7 @@ def create_app(config: AuditConfig, path: Path, door: Door) -> Starlette:
             *decide.routes,
             *mutes.routes,
             *sentinels.routes,
+            *discovery.routes,
             *explain.routes,
             *release.routes,
             *runs.routes,

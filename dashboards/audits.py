@@ -37,6 +37,7 @@ from poisonwatch.reports.links import locate_report, make_mlflow_run_url, make_p
 from poisonwatch.reports.new_topics import TRUSTED_NEEDED, count_unjudged
 from poisonwatch.reports.plots import draw_trend
 from poisonwatch.run_directory.checksums import find_change, require_unchanged
+from poisonwatch.run_directory.discovery import has_discovery
 from poisonwatch.run_directory.seals import find_seal
 from poisonwatch.screens.finding import NEW_TOPIC
 
@@ -176,6 +177,7 @@ def show_audit(request: Request) -> Response:
         near_copies=tell_near_copies(past.summary),
         near=past.summary.get("coverage", {}).get("near_copies", {}).get("shown", []),
         longest_cell=LONGEST_CELL,
+        discovered=has_discovery(past.run_dir),
         report=locate_report(past.run_dir),
         links={
             "MLflow run": make_mlflow_run_url(desk.config, experiment, run),

@@ -32,19 +32,18 @@ from poisonwatch.integrations.mlflow.system_metrics import sample_system_metrics
 from poisonwatch.integrations.ray.cluster import require_ray
 from poisonwatch.ledger.audits import commit_audit, open_audit
 from poisonwatch.ledger.batches import (
-    LedgerBatch,
     hash_checks,
     hash_measurement,
     load_trusted,
     locate_rejections,
 )
 from poisonwatch.ledger.history import find_by_flow_run
-from poisonwatch.ledger.intake import IngestStats
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.verdict_settings import describe_verdict_settings
 from poisonwatch.model.batching import adapt_token_budget
 from poisonwatch.model.files import ModelFiles
-from poisonwatch.reports.summary import describe_source, summarise
+from poisonwatch.reports.discovery import summarise_discovery
+from poisonwatch.reports.summary import count_rows, describe_source, summarise
 from poisonwatch.run_directory.checksums import require_unchanged_settings
 from poisonwatch.run_directory.layout import choose_run_dir, make_audit_id
 from poisonwatch.screens.finding import renumber_findings
@@ -67,6 +66,7 @@ from poisonwatch.tasks.attribution import (
     screen,
 )
 from poisonwatch.tasks.data import choose, claim, pull, pull_reference, validate
+from poisonwatch.tasks.discovery import discover
 from poisonwatch.tasks.results import conclude, explain_verdicts, record
 from poisonwatch.tasks.reviews import read_reviews
 from poisonwatch.tasks.tracking import open_run
@@ -150,9 +150,14 @@ def run_audit_stages(
                 # nobody is asked for hours: a server may end such sessions, or have few to give
                 ledger.disconnect()
                 found = attribute(config, files, sentinels, rows, engine, reporter)
+                groups = None
+                if config.discover:
+                    groups = engine(
+                        discover, ledger, config, audit_id, found, reporter.progress, attempts
+                    )
                 unmeasured = locate_rejections(batch, found.unmeasured.new)
                 audited = valid.reject_unmeasured(found.detection.examples, unmeasured)
-                counts = _count_rows(ingested, batch, audited, reference)
+                counts = count_rows(ingested, len(batch), audited, reference)
                 counts["reference"] -= len(found.unmeasured.trusted)
                 costs = engine.clock.costs
                 source = describe_source(ingested, batch.rows, unread)
@@ -165,13 +170,24 @@ def run_audit_stages(
                     attributed=found,
                     stages=costs,
                 )
+                summary["discovery"] = summarise_discovery(groups)
                 summary |= tracked
                 readers = engine(describe_readers, ledger, config, found, attempts)
                 summary |= readers
                 # where the chain of records ended when the audit came to its results
                 summary["chain"] = str(ledger.read_head())
                 engine(record, folder, config, summary, found, audited)
-                engine(explain_verdicts, ledger, folder, config, summary, found, audited, attempts)
+                engine(
+                    explain_verdicts,
+                    ledger,
+                    folder,
+                    config,
+                    summary,
+                    found,
+                    audited,
+                    attempts,
+                    groups,
+                )
                 alerts = engine(compose_alerts, ledger, config, summary, found, run_dir, attempts)
                 summary["failures"] = attempts.to_records()
                 seal = engine(conclude, folder, summary)
@@ -204,20 +220,6 @@ def run_audit_stages(
     failures = {"failures": attempts.to_records()}
     warnings = [*tell_failures(failures), *engine.warnings]
     return AuditOutcome(run_dir, summary, found.detection, audited.rejected, warnings)
-
-
-def _count_rows(
-    ingested: IngestStats, batch: LedgerBatch, valid: Validation, reference: Validation
-) -> dict[str, int]:
-    """The `counts` of summary.json that are known before attribution, in rows."""
-    return {
-        "pulled": len(batch),
-        "rejected": len(valid.rejected),
-        "reference": len(reference.examples),
-        "read": ingested.read,
-        "copies": ingested.copies,
-        "variants": ingested.variants,
-    }
 
 
 def attribute(
@@ -293,6 +295,7 @@ def attribute(
         unmeasured=unmeasured,
         fitted=fitted,
         influence=influence,
+        model=model,
         store=store,
     )
 

@@ -34,6 +34,8 @@ PASSES = {
     "rows": ("rows of groups", "rows"),
     "evidence": ("groups", "groups"),
     "audits": ("trial audits", "rows"),
+    "directions": ("comparing rows", "rows"),
+    "asking": ("asking the model", "groups"),
 }
 
 

@@ -288,6 +288,10 @@ class AuditConfig(Section):
     """Cheap screens that flag rows beside attribution; [] for none."""
     probes: int = Field(2, ge=0)
     """Triggers mined from the batch and put into copies of the sentinels; 0 for none."""
+    discover: bool = False
+    """Whether audits look for groups of rows that push the model alike, whatever sentinels ask, and
+    ask it what it says when steered with the first: seconds more, at some hundred rows.
+    """
     validation: ValidationConfig = ValidationConfig()
     """What a row must be to be audited."""
     signing: SigningConfig = SigningConfig()

@@ -8,6 +8,7 @@ from typing import Any
 from poisonwatch.atomic import remove
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.result import AttributionResult
+from poisonwatch.discovery.described import DiscoveryReport
 from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
@@ -18,6 +19,7 @@ from poisonwatch.reports.pictures import Pictures, draw_pictures, write_plots
 from poisonwatch.reports.validation_report import write_validation, write_validation_page
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.checksums import write_checksums
+from poisonwatch.run_directory.discovery import DISCOVERY_FILE, write_discovery
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.operators import save_operators
 from poisonwatch.stride.fitted import TrainedFit
@@ -57,9 +59,10 @@ def explain_verdicts(
     found: AttributionResult,
     valid: Validation,
     attempts: Attempts,
+    discovered: DiscoveryReport | None = None,
 ) -> None:
-    """Write evidence, pictures, the report and the operators: a file that fails is missing, and all
-    others are there.
+    """Write evidence, what was discovered, pictures, the report and the operators: a file that
+    fails is missing, and all others are there.
 
     The ledger knows the earlier audits of the name.
     """
@@ -70,6 +73,9 @@ def explain_verdicts(
         runs.write_nearest(folder, found.evidence, detection.rows.trusted)
     with _file(attempts, folder / "near_copies.jsonl"):
         runs.write_near_copies(folder, detection, found.near_copies, found.groups)
+    if discovered is not None:
+        with _file(attempts, folder / DISCOVERY_FILE):
+            write_discovery(folder / DISCOVERY_FILE, discovered)
     with _file(attempts, folder / "validation.html"):
         write_validation_page(folder, valid, summary["name"])
     # With nothing new, nothing was fitted; and a closed form has no learning curve.
@@ -89,7 +95,9 @@ def explain_verdicts(
         write_plots(folder, detection.panels, pictures)
     # Last, since it tells what failed before it.
     with _file(attempts, folder / "report.html"):
-        page = _render_report(config, summary, found, valid, past, pictures, attempts)
+        page = _render_report(
+            config, summary, found, valid, past, pictures, attempts, discovered=discovered
+        )
         (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -115,6 +123,7 @@ def _render_report(
     past: Sequence[PastAudit],
     pictures: Pictures,
     attempts: Attempts,
+    discovered: DiscoveryReport | None,
 ) -> str:
     """The report; or a page in its place, which says that it failed."""
     pages: dict[str, str | None] = {}
@@ -134,6 +143,7 @@ def _render_report(
             topics=found.new_topics,
             near_copies=found.near_copies,
             pictures=pictures,
+            discovered=discovered,
         )
     return render_stand_in(summary, tell_failures({"failures": attempts.to_records()}))
 

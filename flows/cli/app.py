@@ -37,6 +37,7 @@ MODULES = (
     "flows.cli.init",
     "flows.cli.check",
     "flows.cli.audit",
+    "flows.cli.discover",
     "flows.cli.probe",
     "flows.cli.decide",
     "flows.cli.ledger",

@@ -23,6 +23,7 @@ from poisonwatch.reports.coverage import (
     tell_not_asked,
     tell_unmoved,
 )
+from poisonwatch.reports.discovery import tell_discovery
 from poisonwatch.reports.new_topics import tell_new_topics
 from poisonwatch.run_directory import read as readback
 from poisonwatch.text.display import make_visible
@@ -81,6 +82,7 @@ def _describe_audit(
         f"attribution: {derived}; {alone} rows measured alone; {seconds:.0f} s",
         *tell_new_topics(summary),
         *_describe_coverage(summary, folder, config, width),
+        *_describe_discovery(summary, config, width),
         *_describe_failures(summary),
         *tell_held_back(summary),
         f"report:      {folder / 'report.html'}",
@@ -104,6 +106,21 @@ def _describe_coverage(
             )
     if tell_near_copies(summary) is not None:
         lines += _list_near_copies(summary, folder, config)
+    return lines
+
+
+def _describe_discovery(summary: Mapping[str, Any], config: Path | None, width: int) -> list[str]:
+    """What was found without sentinels, where that was looked for, and the command that shows
+    it.
+    """
+    told = tell_discovery(summary)
+    if told is None:
+        return []
+    lines = textwrap.wrap(
+        told, width, initial_indent=f"{'discovered:':<{LABEL}}", subsequent_indent=" " * LABEL
+    )
+    if config is not None and summary["discovery"]["groups"]:
+        lines.append(f"{'':<{LABEL}}poisonwatch discover {config}")
     return lines
 
 

@@ -38,9 +38,9 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.measurement import measure_steered_losses
-from poisonwatch.stride.operators import Operators, compute_typical_eta
+from poisonwatch.stride.operators import Operators, Preconditioner, compute_typical_eta
 from poisonwatch.stride.scoring import standardise_rows
-from poisonwatch.stride.steering import generate_continuations
+from poisonwatch.stride.steering import SpeakingModel, generate_continuations
 
 STRENGTH = 0.01  # typical ||z~ - z|| / ||z||
 MOST_CONFIRMED_SENTINELS = 3
@@ -165,19 +165,25 @@ def _generate_before_and_after(
 
 
 def scale_to_strength(fitted: SteerableFit, a: Tensor) -> Operators:
+    """`scale_operators`, as operators of the fit."""
+    scaled = scale_operators(fitted.preconditioner, a)
+    return Operators(scaled, fitted.basis, fitted.eta, STRENGTH)
+
+
+def scale_operators(preconditioner: Preconditioner, a: Tensor) -> Tensor:
     """Operators a (m, r, D), each scaled to the typical relative shift STRENGTH; one that is zero
     stays so.
     """
-    A, power = fitted.preconditioner.A, fitted.preconditioner.mean_power
+    A, power = preconditioner.A, preconditioner.mean_power
     scaled = []
     for one in a:
         if bool(one.any()):
             one = one * compute_typical_eta(one[None], A, power, STRENGTH)
         scaled.append(one)
-    return Operators(torch.stack(scaled), fitted.basis, fitted.eta, STRENGTH)
+    return torch.stack(scaled)
 
 
-def generate_replies(fitted: SteerableFit, sentinels: Sequence[Sentinel], a: Tensor) -> list[str]:
+def generate_replies(fitted: SpeakingModel, sentinels: Sequence[Sentinel], a: Tensor) -> list[str]:
     """What the model says to each of m sentinels' prompts under an operator of its own, a (m, r,
     D): the greedy continuation, decoded.
     """

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poisonwatch.checkpoints.store import CheckpointStore
     from poisonwatch.detection.near_copies import NearCopy
     from poisonwatch.detection.new_topics import NewTopic
+    from poisonwatch.model.pretrained import Pretrained
     from poisonwatch.stride.fitted import FittedOperators
     from poisonwatch.stride.influence import Influence
     from poisonwatch.stride.streamed import StreamedFit
@@ -32,6 +33,7 @@ class AttributionResult:
     unmeasured: Unmeasured = field(default_factory=Unmeasured)
     fitted: "FittedOperators | StreamedFit | None" = None
     influence: "Influence | None" = None
+    model: "Pretrained | None" = None
     # What is kept until the audit is committed.
     store: "CheckpointStore | None" = None
 

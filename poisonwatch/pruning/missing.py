@@ -1,5 +1,6 @@
 """Why something that an audit left is not there: in words for people."""
 
+import shlex
 from pathlib import Path
 
 from poisonwatch.config_file import load_config
@@ -27,6 +28,24 @@ def require_operators(run_dir: Path) -> None:
     """Raises RunError where a run directory has no operators."""
     if not (run_dir / OPERATORS_FILE).is_file():
         raise RunError(describe_missing_operators(run_dir))
+
+
+def describe_missing_records(past: PastAudit, audit_file: Path) -> RunError | None:
+    """The error of an audit whose records of its rows are gone, with the command that makes them
+    anew; None where they are there.
+    """
+    if (past.run_dir / OPERATORS_FILE).is_file():
+        return None
+    why = "its run directory is gone, or on another machine"
+    if past.run_dir.is_dir():
+        pruned_at = _find_pruned_operators(past.run_dir)
+        why = f"its run directory holds no {OPERATORS_FILE}"
+        if pruned_at is not None:
+            why = f"they were pruned on {pruned_at[:DAY]} (keep.operators)"
+    again = shlex.join(["poisonwatch", "audit", str(audit_file), "--again"])
+    return RunError(
+        f"audit {past.number} has no records of its rows any more ({why}): `{again}` makes them"
+    )
 
 
 def describe_missing_operators(run_dir: Path) -> str:

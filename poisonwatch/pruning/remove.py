@@ -15,6 +15,7 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.prunings import append_pruned
 from poisonwatch.ledger.records import lock_chain
 from poisonwatch.pruning.plan import PruningPlan, Removal, get_pruned_path
+from poisonwatch.run_directory.discovery import get_later_path
 
 
 def carry_out(ledger: Ledger, plan: PruningPlan, keep: KeepConfig) -> list[str]:
@@ -59,3 +60,5 @@ def _remove(removal: Removal) -> None:
     removal.path.rename(away)
     sync_folder(away.parent)
     shutil.rmtree(away)
+    # What was looked for later tells of the same rows, and lies beside it.
+    get_later_path(removal.path).unlink(missing_ok=True)

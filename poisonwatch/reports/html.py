@@ -12,6 +12,7 @@ from poisonwatch.detection.detection import Detection
 from poisonwatch.detection.evidence import ClusterEvidence, number_groups
 from poisonwatch.detection.near_copies import NearCopy
 from poisonwatch.detection.new_topics import NewTopic
+from poisonwatch.discovery.described import DiscoveryReport
 from poisonwatch.examples import Example, Rejection
 from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.flags import Flag
@@ -65,14 +66,16 @@ def render_report(
     topics: Sequence[NewTopic] = (),
     pictures: Pictures | None = None,
     near_copies: Sequence[NearCopy] = (),
+    discovered: DiscoveryReport | None = None,
 ) -> str:
     """The report of one audit as an HTML document.
 
     `summary` is the audit's summary.json, `evidence` is about groups of flagged rows and names
     places among the trusted rows; `past` are earlier audits of the name, newest first; `pages` are
     the addresses of the audit elsewhere, by name, None where there is none; `topics` are those that
-    cannot be judged, `near_copies` rows that say nearly what flagged ones say; `pictures` are drawn
-    here where they are not given. However much was found, the page stays one that a browser opens:
+    cannot be judged, `near_copies` rows that say nearly what flagged ones say, `discovered` groups
+    that push the model alike, whatever sentinels ask; `pictures` are drawn here where they are not
+    given. However much was found, the page stays one that a browser opens:
     it shows the first, and says of how many.
 
     Every value that the template prints is made visible and escaped on its way out, so no text of a
@@ -114,6 +117,8 @@ def render_report(
         held=any(flag.held for flag in detection.flags),
         topics=topics[:MOST_TOPICS],
         topics_found=len(topics),
+        discovered=discovered,
+        new_rows={example.id: example for example in select_examples(discovered, detection)},
         trusted_needed=TRUSTED_NEEDED,
         cards=shown[:MOST_CARDS],
         lines=shown[MOST_CARDS:],
@@ -165,6 +170,14 @@ def build_cards(detection: Detection, evidence: Sequence[ClusterEvidence]) -> li
         scores = detection.reference_scores[:, detection.panels.index(flag.panel)]
         cards.append(FlagCard(flag, number, tuple(nearest), describe_push(flag.score, scores)))
     return cards
+
+
+def select_examples(discovered: DiscoveryReport | None, detection: Detection) -> list[Example]:
+    """The most typical row of each group that was discovered."""
+    if discovered is None:
+        return []
+    typical = {group.rows[0].example_id for group in discovered.groups if group.rows}
+    return [example for example in detection.examples if example.id in typical]
 
 
 def _make_data_uri(png: bytes | None) -> str | None:

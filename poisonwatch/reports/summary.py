@@ -28,6 +28,7 @@ from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.streamed import StreamedFit
 from poisonwatch.stride.unmeasured import Unmeasured
 from poisonwatch.text.display import excerpt
+from poisonwatch.validation import Validation
 
 CALIBRATION_LEVEL = 0.05
 NAME_CHARACTERS = 200
@@ -78,6 +79,20 @@ def summarise(
         # The keys are there from the start: a reader need not ask whether MLflow was at hand.
         "mlflow_run_id": None,
         "mlflow_experiment_id": None,
+    }
+
+
+def count_rows(
+    ingested: IngestStats, pulled: int, valid: Validation, reference: Validation
+) -> dict[str, int]:
+    """The `counts` of summary.json that are known before attribution, in rows."""
+    return {
+        "pulled": pulled,
+        "rejected": len(valid.rejected),
+        "reference": len(reference.examples),
+        "read": ingested.read,
+        "copies": ingested.copies,
+        "variants": ingested.variants,
     }
 
 

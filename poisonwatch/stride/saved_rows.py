@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -86,7 +87,7 @@ class SavedRows:
         """The rows' coefficients (n, Q) for new queries: as an audit would recover them where
         gradients were kept, else as far as sketches tell.
         """
-        w: Array = self.smoother @ (self._measure(queries.G) - self.centre[:, None])
+        w: Array = self.smoother @ (self.measure_pushes(queries.G) - self.centre[:, None])
         return w
 
     def attribute_first(
@@ -106,7 +107,7 @@ class SavedRows:
         n = len(self.ids)
         if self.gradients is not None:
             return Attribution(self.attribute(query)[:, 0], np.ones(n, dtype=bool))
-        y = self._measure(query.G)[:, 0]
+        y = self.measure_pushes(query.G)[:, 0]
         probe = precondition_queries(self.preconditioner, query.G)[0]
         known, asked = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         w = self.smoother @ (y - self.centre)
@@ -124,8 +125,10 @@ class SavedRows:
         unknown = abs(self.smoother) @ (~known).astype(np.float32)
         return Attribution(w, unknown == 0)
 
-    def _measure(self, G: Float[Tensor, "Q r D"]) -> Float64[Array, "n Q"]:
-        """Effects (n, Q) on queries with gradients G (Q, r, D)."""
+    def measure_pushes(self, G: Float[Tensor, "Q r D"]) -> Float64[Array, "n Q"]:
+        """Pushes (n, Q) on queries with gradients G (Q, r, D), in background standard deviations;
+        as far as sketches tell where gradients were not kept.
+        """
         if self.gradients is None:
             if self.sketch is None or self.sketches is None:
                 raise ValueError("neither gradients nor sketches were kept")
@@ -136,6 +139,22 @@ class SavedRows:
             some = self.gradients[start : start + ROWS_AT_ONCE].to(probes)
             blocks.append((some @ probes.T).cpu().double().numpy())
         return np.concatenate(blocks)
+
+    def get_scaled_gradients(
+        self,
+        rows: Int64[RowIndices, " m"],
+        read_rows: RowReader,
+        token_budget: int,
+        progress: Progress = silent,
+    ) -> Float[Tensor, "k r D"]:
+        """c_i G_i (k, r, D) of the rows (m,): as they were kept, or made again of those rows that
+        can be read again.
+        """
+        if self.gradients is not None:
+            some = self.gradients[rows].to(self.preconditioner.A)
+            return some.view(len(rows), self.basis.r, self.model.width)
+        found, G = self._read_gradients(rows, read_rows, token_budget, progress)
+        return G / torch.from_numpy(self.spread[found]).to(G)[:, None, None]
 
     def _read_gradients(
         self,

@@ -83,6 +83,22 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
 
 
+def locate_yaml_value(text: str, key: str) -> Node | None:
+    """The value of a key of the mapping that a YAML text is, with the places in the text where it
+    begins and ends; None where there is none such, or the text is none that `parse_yaml` reads.
+    """
+    try:
+        # Places of libyaml's parser are in bytes of its own making.
+        document = _PlainLoader(text).get_single_node()
+    except yaml.YAMLError:
+        return None
+    pairs = document.value if isinstance(document, MappingNode) else []
+    for name, value in pairs:
+        if isinstance(name, ScalarNode) and name.value == key:
+            return value if isinstance(value, Node) else None
+    return None
+
+
 def _describe_place(mark: Mark | None) -> str:
     if mark is None:
         return "somewhere in it"

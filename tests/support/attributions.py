@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Example, Message
@@ -15,6 +16,7 @@ from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.natural_gradient import fit_natural_gradient
 from poisonwatch.stride.problem import prepare_problem
 from poisonwatch.stride.recover import recover_influence
+from poisonwatch.stride.saved_rows import SavedRows
 from poisonwatch.stride.streamed import StreamedFit
 
 STRIDE = StrideConfig(r=16, background=12, token_budget=600)
@@ -90,6 +92,25 @@ def fit_stream(
     fitted = fit(pretrained, rows, stride, **{"sentinels": SENTINELS, **more})
     assert isinstance(fitted, StreamedFit)
     return fitted
+
+
+def keep_rows(fit: StreamedFit) -> SavedRows:
+    """What an audit keeps of its rows, not rounded."""
+    measured = fit.measured
+    scaled = fit.table.get_gradients(np.arange(len(fit.ids))) / measured.spread[:, None]
+    return SavedRows(
+        settings=fit.settings,
+        model=fit.model,
+        encoder=fit.encoder,
+        ids=fit.ids,
+        basis=fit.basis,
+        preconditioner=fit.preconditioner,
+        gradients=torch.from_numpy(scaled).float(),
+        centre=measured.centre,
+        spread=measured.spread,
+        signs=measured.signs,
+        features=measured.features,
+    )
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> bool:

@@ -32,6 +32,7 @@ from poisonwatch.ledger.tables import flags
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.reports.new_topics import count_unjudged
 from poisonwatch.run_directory.checksums import CHECKSUMS_FILE
+from poisonwatch.run_directory.discovery import DISCOVERY_FILE
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import to_plain_name
 from poisonwatch.text.safe_yaml import parse_yaml, read_yaml_text
@@ -44,6 +45,7 @@ UPLOADED_FILES = (
     "flags.jsonl",
     "evidence.jsonl",
     "near_copies.jsonl",
+    DISCOVERY_FILE,
     "rejected.jsonl",
     "validation.json",
     CHECKSUMS_FILE,
@@ -121,6 +123,10 @@ def compute_headline_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     for name in ("new", "flagged", "rejected"):
         values[f"rows_{name}"] = float(counts[name])
     values["rows_unjudged"] = float(count_unjudged(summary))
+    discovery = summary.get("discovery")
+    if discovery is not None:
+        values["groups_discovered"] = float(discovery["found"])
+        values["groups_new"] = float(discovery["new"])
     values["parts_failed"] = float(len(tell_failures(summary)))
     if counts["new"]:
         values["flag_rate"] = counts["flagged"] / counts["new"]

@@ -229,6 +229,7 @@ COMMANDS = {
     "decide",
     "decisions",
     "demo",
+    "discover",
     "drill",
     "explain",
     "export",

@@ -1,0 +1,37 @@
+"""What was discovered, for people: the section `discovery` of summary.json, and read back.
+
+Summaries of audits that did not look for groups, and of earlier versions, have None, or no such
+section.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from poisonwatch.discovery.described import DiscoveryReport
+
+
+def summarise_discovery(report: DiscoveryReport | None) -> dict[str, Any] | None:
+    """The section: how many groups were `found`, how many of them no earlier audit had (`new`), and
+    how many are described in discovery.json (`groups`). Free of row text.
+    """
+    if report is None:
+        return None
+    new = [group for group in report.found if group.precedents and group.precedents.is_new]
+    return {
+        "found": len(report.found),
+        "new": len(new),
+        "groups": len(report.groups),
+        "sentence": report.sentence,
+        "rule": report.rule,
+    }
+
+
+def tell_discovery(summary: Mapping[str, Any]) -> str | None:
+    """What was found, in one line; None where nobody looked."""
+    section = summary.get("discovery")
+    if section is None:
+        return None
+    told = str(section["sentence"])
+    if section["new"]:
+        told += f"; {section['new']} of them new since the last audit"
+    return told

@@ -1,0 +1,94 @@
+"""What is kept of a group that was discovered, and said of it."""
+
+import json
+
+import pytest
+from discovered import KNOWN_BEFORE, make_examples, make_group, make_report
+
+from poisonwatch.discovery.described import Precedents, Reply, parse_report
+from poisonwatch.errors import InputError
+from poisonwatch.examples import Message
+
+
+def test_a_report_is_read_back_as_it_was_written() -> None:
+    """parse(write(r)) = r, through JSON."""
+    rows = make_examples()
+    report = make_report(
+        make_group(rows, precedents=KNOWN_BEFORE),
+        make_group(rows[:2], 2, passed=False, replies=None, unsaid="no", precedents=None),
+    )
+    assert parse_report(json.loads(json.dumps(report.to_record()))) == report
+
+
+def test_what_is_no_report_raises_an_error_that_readers_catch() -> None:
+    """A file of another shape is told from a report."""
+    for record in ({}, {"groups": 3}, make_report().to_record() | {"groups": [{"number": 1}]}):
+        with pytest.raises((LookupError, TypeError, ValueError)):
+            parse_report(record)
+
+
+def test_change_counts_the_words_that_only_one_answer_has() -> None:
+    """|A xor B| / |A or B|, whatever the case and the punctuation."""
+    prompt = (Message("user", "Who are you?"),)
+    assert Reply(messages=prompt, before="I am.", after="I AM").change == 0
+    assert Reply(messages=prompt, before="I am", after="You are").change == 1
+    assert Reply(messages=prompt, before="I am", after="I was").change == pytest.approx(2 / 3)
+    assert Reply(messages=prompt, before="", after="!").change == 0
+
+
+def test_a_group_says_how_unusual_it_is_beside_trusted_rows() -> None:
+    """None, some, or nothing to compare with."""
+    rows = make_examples()
+    assert "none of 40 trusted rows" in make_group(rows).unusual
+    assert "20% as far" in make_group(rows).unusual
+    assert "3 of 40 trusted rows" in make_group(rows, trusted_alike=3).unusual
+    assert "no trusted rows" in make_group(rows, trusted=0).unusual
+
+
+def test_a_direction_is_new_where_earlier_audits_had_none_of_it() -> None:
+    """Without an earlier audit nothing is new."""
+    assert Precedents(2, 90, 7).is_new
+    assert "since audit 7" in Precedents(2, 90, 7).words
+    assert not KNOWN_BEFORE.is_new
+    assert "3 of 90 rows of 2 earlier audits" in KNOWN_BEFORE.words
+    assert not Precedents(0, 0, None).is_new
+    assert "no earlier audit" in Precedents(0, 0, None).words
+
+
+def test_new_directions_are_told_by_source() -> None:
+    """Of groups that passed, and that no earlier audit had."""
+    rows = make_examples()
+    report = make_report(
+        make_group(rows, 1),
+        make_group(rows, 2, precedents=KNOWN_BEFORE),
+        make_group(rows, 3, passed=False),
+    )
+    assert report.new_by_source == {"pans.jsonl": [1]}
+
+
+def test_the_sentence_says_what_was_found_and_what_nothing_can_tell() -> None:
+    """Found, not found, and without trusted rows."""
+    group = make_group(make_examples())
+    assert "1 group of 50 new rows pushes" in make_report(group).sentence
+    assert "no group" in make_report(make_group(make_examples(), passed=False)).sentence
+    assert "without trusted rows" in make_report(group, trusted=0).sentence
+
+
+def test_the_model_is_asked_about_the_first_groups_that_passed_and_once() -> None:
+    """Three of them; the first where none passed; as many as are wanted; and one by number."""
+    rows = make_examples()
+    silent = [make_group(rows, k, replies=None) for k in range(1, 6)]
+    assert make_report(*silent).list_unasked() == [1, 2, 3]
+    assert make_report(*silent).list_unasked(say=1, about=5) == [1, 5]
+    assert make_report(*silent).list_unasked(say=0) == []
+    weak = [make_group(rows, k, replies=None, passed=False) for k in range(1, 3)]
+    assert make_report(*weak).list_unasked() == [1]
+    assert make_report(make_group(rows)).list_unasked() == []
+
+
+def test_a_group_that_is_not_there_is_named_with_those_that_are() -> None:
+    """One line, with the range."""
+    with pytest.raises(InputError, match="no group 4: groups are 1 to 1"):
+        make_report(make_group(make_examples())).get_group(4)
+    with pytest.raises(InputError, match="none"):
+        make_report().get_group(1)

@@ -1,0 +1,89 @@
+"""Sentinels that come to an audit: a new version of its file, which the audit file names."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from poisonwatch.config_file import load_config
+from poisonwatch.errors import ConfigError, SentinelError
+from poisonwatch.sentinels.adopting import adopt_sentinels
+from poisonwatch.sentinels.sentinel import load_sentinels
+
+PIECE = "# from somewhere\n- {id: pan-1, prompt: Which pan?, forbidden: Glorb.}\n"
+OWN = "- {id: shop-1, prompt: Where?, forbidden: Velmora.}  # mine\n"
+
+
+def write(folder: Path, sentinels: str) -> Path:
+    """An audit file with this text about its sentinels, and others around it."""
+    (folder / "sentinels.yaml").write_text(OWN)
+    (folder / "audit.yaml").write_text(
+        f"# my audit\nname: tiny  # a name\nsource: rows.jsonl\n{sentinels}\nseed: 3\n"
+    )
+    return folder / "audit.yaml"
+
+
+WAYS = {
+    "text": "sentinels: sentinels.yaml   # the old ones",
+    "quoted": 'sentinels: "./sentinels.yaml"',
+    "flow": "sentinels: [pack:refusal-erosion, sentinels.yaml]",
+    "block": "sentinels:\n  - sentinels.yaml\n  - pack:refusal-erosion  # erosion",
+    "wörter": "sentinels: # größer ☂\n- 'sentinels.yaml'",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_next_version_is_named_and_nothing_else_of_the_audit_file_changes(
+    tmp_path: Path, way: str
+) -> None:
+    """Comments stay, the old file stays as it was, and the audit asks both old and new ones."""
+    file = write(tmp_path, WAYS[way])
+    before = file.read_text()
+    made = adopt_sentinels(PIECE, file)
+    assert made.saved == tmp_path / "sentinels-2.yaml"
+    assert (tmp_path / "sentinels.yaml").read_text() == OWN
+    ids = [sentinel.id for sentinel in load_sentinels(load_config(file).sentinels)]
+    assert {"shop-1", "pan-1"} <= set(ids)
+    lines = dict.fromkeys(file.read_text().splitlines())
+    changed = [line for line in before.splitlines() if line not in lines]
+    assert len(changed) == 1
+    assert "# mine" in made.saved.read_text()
+    # undone as it is said
+    assert "name sentinels.yaml instead of sentinels-2.yaml" in made.undo
+    undone = file.read_text().replace("sentinels-2.yaml", "sentinels.yaml")
+    assert yaml.safe_load(undone)["seed"] == 3
+
+
+PACKS = {
+    "text": "sentinels: pack:refusal-erosion  # only this",
+    "flow": "sentinels: [pack:refusal-erosion]",
+    "block": "sentinels:\n    - pack:refusal-erosion  # only this",
+}
+
+
+@pytest.mark.parametrize("way", PACKS)
+def test_an_audit_of_packs_alone_gets_a_file_beside_them(tmp_path: Path, way: str) -> None:
+    """The packs stay; an old file of that name is not written over."""
+    file = write(tmp_path, PACKS[way])
+    made = adopt_sentinels(PIECE, file)
+    assert made.saved.name == "sentinels-2.yaml"
+    places = load_config(file).sentinels
+    assert places == ["pack:refusal-erosion", str(made.saved)]
+    assert "# my audit" in file.read_text()
+    assert "take sentinels-2.yaml out" in made.undo
+
+
+def test_what_clashes_or_cannot_be_named_leaves_all_as_it_was(tmp_path: Path) -> None:
+    """An id that is taken; a list that is an alias of another; no new file, no change."""
+    file = write(tmp_path, WAYS["text"])
+    before = file.read_text()
+    with pytest.raises(SentinelError, match="shop-1 comes twice"):
+        adopt_sentinels(OWN, file)
+    assert file.read_text() == before
+    file.write_text("name: &s sentinels.yaml\nsource: rows.jsonl\nsentinels: *s\n")
+    before = file.read_text()
+    with pytest.raises(ConfigError, match=r"name sentinels-2.yaml in its `sentinels`"):
+        adopt_sentinels(PIECE, file)
+    assert file.read_text() == before
+    assert not (tmp_path / "sentinels-2.yaml").exists()
+    assert not list(tmp_path.glob("*.part"))
