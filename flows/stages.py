@@ -11,7 +11,7 @@ STAGES: Stages = (
     ("looking for telling texts", ("check_sentinels", "screen", "add_probes")),
     ("measuring what each row does", ("fit_operators",)),
     ("judging rows", ("recover", "judge")),
-    ("looking at flagged rows again", ("gather_evidence", "find_near_copies", "discover")),
+    ("looking at flagged rows again", ("gather_evidence", "find_near_copies")),
     ("writing results", ("record", "explain_verdicts")),
 )
 
