@@ -27,7 +27,7 @@ from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.text.display import excerpt, make_visible
 from poisonwatch.text.words import plural
 
-ROWS_SHOWN = 5  # of a group
+ROWS_SHOWN, WEAK_ROWS_SHOWN = 5, 2  # of a group, and of one that did not pass
 REPLIES_SHOWN = 2  # of a group, of each kind
 SOURCES_SHOWN = 3
 
@@ -43,10 +43,12 @@ def print_discovery(outcome: DiscoveryOutcome, config: Path, as_json: bool) -> N
     lines: list[str] = []
     weaker = False
     for group in report.groups:
-        if not group.passed and report.found and not weaker:
-            lines += ["no more than chance may make:", ""]
+        if not group.passed and not weaker:
+            what = "no more than chance may make, the strongest first:"
+            lines += [what if report.trusted else "not calibrated, the strongest first:", ""]
             weaker = True
-        lines += _describe_group(group, outcome.examples, width, ROWS_SHOWN, REPLIES_SHOWN)
+        most = ROWS_SHOWN if group.passed else WEAK_ROWS_SHOWN
+        lines += _describe_group(group, outcome.examples, width, most, REPLIES_SHOWN)
     lines.append(f"{report.sentence}")
     beside = f"{plural(report.trusted, 'trusted row')}; {report.rule}"
     lines += _wrap("beside:", beside, width)

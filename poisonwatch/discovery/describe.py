@@ -28,7 +28,7 @@ from poisonwatch.stride.saved_rows import RowReader, SavedRows
 from poisonwatch.stride.streamed import StreamedFit
 
 MOST_SHOWN = 20  # groups
-OTHERS_SHOWN = 3  # groups that did not pass
+LEAST_SHOWN = 10  # groups, whether or not they passed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +79,12 @@ def _describe(
     places: Mapping[str, tuple[str, int]],
     attempts: Attempts,
 ) -> DiscoveryReport:
-    """The report of a search: every group that passed, at most MOST_SHOWN, and the OTHERS_SHOWN
-    strongest of the others.
+    """The report of a search: every group that passed, at most MOST_SHOWN, and the strongest of the
+    others, up to LEAST_SHOWN in all.
     """
     passed = [group for group in found.groups if group.q_value <= RATE][:MOST_SHOWN]
-    others = [group for group in found.groups if group.q_value > RATE][:OTHERS_SHOWN]
+    others = [group for group in found.groups if group.q_value > RATE]
+    others = others[: max(LEAST_SHOWN - len(passed), 0)]
     shown = [*passed, *others]
     prompts, answers = _find_words(shown, ids, examples, attempts)
     groups = []

@@ -72,10 +72,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Plan
 
 
 def find_group(report: DiscoveryReport, positions: range) -> DescribedGroup:
-    """The group that most of these rows are in."""
+    """The group that most of these rows are in; of several the smallest: groups lie within
+    others.
+    """
 
-    def count(group: DescribedGroup) -> int:
-        return sum(row.position in positions for row in group.rows)
+    def count(group: DescribedGroup) -> tuple[int, int]:
+        return sum(row.position in positions for row in group.rows), -len(group.rows)
 
     return max(report.groups, key=count)
 
