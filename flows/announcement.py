@@ -58,11 +58,12 @@ def describe_announcement(
         f"{format_bytes(forecast.peak)} of {where}, {format_bytes(forecast.room.model)} are free"
     )
     if time_is_known:
-        seconds = sum(each.seconds for each in forecast.passes)
+        seconds = forecast.measuring_seconds
+        group = describe_seconds(forecast.seconds_a_group)
         batch = plural(forecast.timed.rows, "row")
         takes += f"; about {describe_seconds(seconds)}"
         if forecast.is_busy:
             idle = seconds * forecast.timed.idle_seconds / forecast.timed.seconds
             takes += f" ({describe_seconds(idle)} if nothing else ran)"
-        takes += f", by one batch of {batch}"
+        takes += f", by one batch of {batch}; {group} more for each group of flagged rows"
     return [f"{rows}, about {tokens} tokens; {model}", takes]

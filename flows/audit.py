@@ -239,7 +239,7 @@ def attribute(
     config = config.model_copy(update={"stride": stride})
 
     def note(text: str) -> None:
-        reporter.note(text)
+        reporter.say(text)
         # a flow run's reader has no terminal: Prefect shows its log alone
         if not engine.inline:
             get_run_logger().info(text)

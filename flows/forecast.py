@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.detection.confirmer import MOST_CONFIRMED
 from poisonwatch.detection.trusted import LEAST_TRUSTED
 from poisonwatch.errors import ModelError
 from poisonwatch.examples import AuditRows
@@ -31,6 +32,9 @@ from poisonwatch.stride.cost_shapes import ModelShape
 from poisonwatch.stride.costs import Costs, estimate_costs
 from poisonwatch.stride.operators import BASIS_ROWS, Basis, compute_row_gradients
 from poisonwatch.stride.settings import Settings, measures_rows_alone, resolve_settings
+
+# The pass over groups of flagged rows.
+EVIDENCE = "evidence"
 
 # Rows that are tokenised; the tokens of more are judged by these.
 MOST_TOKENISED = 2000
@@ -80,6 +84,7 @@ class Forecast:
     seconds: float
     idle_seconds: float
     seconds_a_group: float
+    expected_groups: int
     room: Room
     free_disk: int
     records_folder: Path
@@ -87,7 +92,10 @@ class Forecast:
 
     @property
     def passes(self) -> list[Pass]:
-        """The passes of an audit that flags nothing, in the order in which they come."""
+        """The passes of an audit in the order in which they come. The last is over groups of
+        flagged rows: `expected_groups`, more than most audits have, so that what is left does not
+        grow once they are known.
+        """
         audit, flops = self.costs.audit, self.costs.flops
         sampled = audit.known - audit.trusted
         shares = audit.trusted / max(audit.known, 1), sampled / max(audit.known, 1)
@@ -103,7 +111,20 @@ class Forecast:
         ):
             seconds = amount / self.timed.flops * self.timed.seconds
             passes.append(Pass(label, items, seconds))
+        passes.append(
+            Pass(
+                EVIDENCE,
+                self.expected_groups,
+                self.expected_groups * self.seconds_a_group,
+                most=MOST_CONFIRMED,
+            )
+        )
         return passes
+
+    @property
+    def measuring_seconds(self) -> float:
+        """What the passes take without groups of flagged rows."""
+        return sum(each.seconds for each in self.passes if each.label != EVIDENCE)
 
     @property
     def is_busy(self) -> bool:
@@ -166,6 +187,8 @@ def forecast_passes(
         seconds=START_UP_S + loading + batches * timed.seconds,
         idle_seconds=START_UP_S + batches * timed.idle_seconds,
         seconds_a_group=costs.flops.evidence / timed.flops * timed.seconds,
+        # An attack is mostly on one behaviour, and mostly one group.
+        expected_groups=min(len({each.panel for each in sentinels}), MOST_CONFIRMED),
         room=measure_room(pretrained.model),
         free_disk=_measure_free_disk(folder),
         records_folder=folder,

@@ -16,8 +16,11 @@ from poisonwatch.sources.survey import describe_copies, describe_passed_over, su
 from poisonwatch.sources.unread import UnreadField, describe_unread
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.redaction import redact_url
-from poisonwatch.text.words import plural
+from poisonwatch.text.words import plural, wrap_words
 from poisonwatch.validation import Validation
+
+WIDEST = 100  # columns: longer lines are hard to read
+INDENT = 2  # of what goes on in a second line
 
 
 class Reporter(Bars):
@@ -41,6 +44,14 @@ class Reporter(Bars):
         # Text, and not str: rich would read [bold] and the like in a str as its own markup
         self.console.print(Text(make_visible(redact_url(text))), soft_wrap=True)
 
+    def say(self, text: str) -> None:
+        """What an audit tells of itself, on stderr: in lines as wide as the terminal, or 80 columns
+        where there is none, with whole words and paths.
+        """
+        told = make_visible(redact_url(text))
+        for line in wrap_words(told, min(self.console.width, WIDEST), indent=INDENT):
+            self.console.print(Text(line), soft_wrap=True)
+
     def note_waiting(self) -> None:
         """A line on stderr while another audit of the same name is at work."""
         self.note("another audit of this name is at work on the ledger: waiting for it to end ...")
@@ -58,7 +69,7 @@ class Reporter(Bars):
         seen = f"{plural(ingested.read, 'row')} read, {ingested.new} never seen before"
         if ingested.unchanged:
             seen += f", {ingested.unchanged} of {plural(ingested.files, 'file')} unchanged"
-        self.note(f"{seen}; {chosen} to audit")
+        self.say(f"{seen}; {chosen} to audit")
         for warning in valid.warnings:
             self.note(f"validation: {warning}")
         # with nothing to audit, nobody is compared with trusted rows
@@ -70,13 +81,13 @@ class Reporter(Bars):
         them was passed over.
         """
         for format, files in sum_formats(ingested.formats):
-            self.note(f"{files}: read as {format}")
+            self.say(f"{files}: read as {format}")
         if unread:
-            self.note(f"unread fields: {describe_unread(unread)}")
+            self.say(f"unread fields: {describe_unread(unread)}")
         if ingested.passed_over:
-            self.note(f"passed over: {describe_passed_over(ingested.passed_over)}")
+            self.say(f"passed over: {describe_passed_over(ingested.passed_over)}")
         if ingested.copies:
-            self.note(describe_copies(ingested.copies))
+            self.say(describe_copies(ingested.copies))
 
     def note_trusted(self, reference: Validation) -> None:
         """A line on stderr where trusted rows were rejected, and where those that are left are too
@@ -84,10 +95,14 @@ class Reporter(Bars):
         """
         count = len(reference.examples)
         if reference.rejected:
-            self.note(f"{len(reference.rejected)} trusted rows failed validation and are left out")
+            rejected = plural(len(reference.rejected), "trusted row")
+            left_out = "is left out" if len(reference.rejected) == 1 else "are left out"
+            self.say(f"{rejected} failed validation and {left_out}")
         if 0 < count < LEAST_TRUSTED:
-            self.note(
-                f"{count} trusted rows are too few to stand alone ({LEAST_TRUSTED} are needed): "
+            few = "is" if count == 1 else "are"
+            rows = plural(count, "trusted row")
+            self.say(
+                f"{rows} {few} too few to stand alone ({LEAST_TRUSTED} are needed): "
                 "rows are judged against the bulk of all"
             )
 

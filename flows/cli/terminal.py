@@ -27,7 +27,7 @@ from poisonwatch.reports.discovery import tell_discovery
 from poisonwatch.reports.new_topics import tell_new_topics
 from poisonwatch.run_directory import read as readback
 from poisonwatch.text.display import make_visible
-from poisonwatch.text.words import plural
+from poisonwatch.text.words import plural, wrap_words
 
 WIDEST = 100  # columns: longer lines are hard to read
 LABEL = 13  # columns before what is told
@@ -75,16 +75,24 @@ def _describe_audit(
     derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
     alone = summary["recovery"]["measured_alone"]
     seconds = sum(stage["seconds"] for stage in summary["stages"])
-    return [
+    compared = plural(counts["reference"], "trusted row")
+    rejected = plural(counts["rejected"], "row")
+    measured = plural(alone, "row")
+    told = [
         f"{flagged} at a false-discovery rate of {rate}",
-        f"compared:    with {plural(counts['reference'], 'trusted row')}; "
-        f"{counts['rejected']} rows rejected",
-        f"attribution: {derived}; {alone} rows measured alone; {seconds:.0f} s",
+        f"compared:    with {compared}; {rejected} rejected",
+        f"attribution: {derived}; {measured} measured alone; {seconds:.0f} s",
         *tell_new_topics(summary),
+    ]
+    return [
+        *(line for text in told for line in wrap_words(text, width, LABEL)),
         *_describe_coverage(summary, folder, config, width),
         *_describe_discovery(summary, config, width),
-        *_describe_failures(summary),
-        *tell_held_back(summary),
+        *(
+            line
+            for text in (*_describe_failures(summary), *tell_held_back(summary))
+            for line in wrap_words(text, width, LABEL)
+        ),
         f"report:      {folder / 'report.html'}",
     ]
 

@@ -1,6 +1,7 @@
 """Words and tokens of a text."""
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterator
 
@@ -49,6 +50,19 @@ def find_token_spans(text: str) -> Iterator[tuple[int, int]]:
 def unify_line_ends(text: str) -> str:
     """The text with every line end as \\n, as Windows and old Macs write others."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def wrap_words(text: str, width: int, indent: int = 0) -> list[str]:
+    """A text in lines of at most `width` columns, those after the first with an `indent`; a word
+    that is longer, such as a path, stays whole.
+    """
+    return textwrap.wrap(
+        text,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:

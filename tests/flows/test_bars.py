@@ -48,7 +48,7 @@ def test_the_time_left_is_that_of_the_whole_audit() -> None:
         drawn.add_task("", total=160)
         (task,) = drawn.tasks
         assert _TimeColumn("fit", pace).render(task).plain == "1 h 1 min left"
-        assert _TimeColumn("evidence", pace).render(task).plain == ""
+        assert _TimeColumn("evidence", Pace([])).render(task).plain == ""
         assert _TimeColumn("fit", None).render(task).plain == ""
         drawn.update(task.id, completed=160)
         assert _TimeColumn("fit", pace).render(task).plain == "0 s"

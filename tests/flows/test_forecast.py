@@ -31,7 +31,10 @@ def test_the_passes_are_those_of_all_rows_and_add_up(tiny_pretrained: Pretrained
     assert items["trusted"] + items["sample"] + items["fit"] == len(ROWS) + 100
     scale = found.timed.seconds / found.timed.flops
     whole = found.costs.flops.total * scale
-    assert sum(each.seconds for each in found.passes) == pytest.approx(whole)
+    assert found.measuring_seconds == pytest.approx(whole)
+    evidence = found.passes[-1]
+    assert (evidence.label, evidence.items) == ("evidence", len({each.panel for each in SENTINELS}))
+    assert evidence.seconds == pytest.approx(evidence.items * found.seconds_a_group)
 
 
 def test_an_audit_says_what_it_takes_and_bars_go_by_it(tiny_pretrained: Pretrained) -> None:

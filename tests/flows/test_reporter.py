@@ -8,6 +8,25 @@ from poisonwatch.sources.base import PassedOver
 from poisonwatch.validation import Validation
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which a line is a line."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_what_an_audit_says_fits_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 80 columns; words and paths stay whole."""
+    monkeypatch.delenv("COLUMNS")
+    path = "/" + "long/" * 30
+    Reporter().say(f"{path} " + "is read once more " * 20)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == path
+    assert len(others) > 3
+    assert all(len(line) <= 80 and line.startswith("  ") for line in others)
+
+
 def test_files_that_are_read_alike_are_told_of_together(capsys: pytest.CaptureFixture[str]) -> None:
     """A line a format, the first few files by name; hostile names are inert."""
     files = {f"part-{i}.jsonl": "prompt: prompt and response" for i in range(100)}

@@ -9,6 +9,7 @@ from poisonwatch.text.words import (
     normalise_words,
     split_tokens,
     split_words,
+    wrap_words,
 )
 
 
@@ -50,3 +51,9 @@ def test_case_does_not_move_the_bounds_of_tokens() -> None:
     for code in range(sys.maxunicode + 1):
         text = f"a{chr(code)}b, {chr(code)}"
         assert split_tokens(text.casefold()) == [t.casefold() for t in split_tokens(text)], code
+
+
+def test_lines_end_between_words_and_no_word_is_cut() -> None:
+    """One that is wider than the line has a line of its own."""
+    lines = wrap_words("a path is at /a/very-long/path.jsonl of yours", 12, indent=2)
+    assert lines == ["a path is at", "  /a/very-long/path.jsonl", "  of yours"]

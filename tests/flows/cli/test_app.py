@@ -423,7 +423,7 @@ def test_few_trusted_rows_and_rejected_ones_are_said(
         file.write("{not json\n")
     inline(config)
     error = " ".join(capsys.readouterr().err.split())
-    assert "1 trusted rows failed validation and are left out" in error
+    assert "1 trusted row failed validation and is left out" in error
     assert "40 trusted rows are too few to stand alone (100 are needed)" in error
     assert inline(write_audit(tmp_path / "missing", tiny_folder, reference="nowhere.jsonl")) == 2
     assert "check `reference`" in capsys.readouterr().err
