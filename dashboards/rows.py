@@ -18,7 +18,11 @@ from poisonwatch.dashboards.pages import (
     render_page,
 )
 from poisonwatch.dashboards.row_view import mark_turns
-from poisonwatch.ledger.audits_of_row import list_audits_of_row, list_decisions_on_row
+from poisonwatch.ledger.audits_of_row import (
+    list_agreed_on_row,
+    list_audits_of_row,
+    list_decisions_on_row,
+)
 from poisonwatch.ledger.decisions import VERDICTS
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.overview import list_source_files
@@ -106,6 +110,7 @@ def show_row(request: Request) -> Response:
         own_turns=mark_turns(row.example, None) if row.example is not None else (),
         audits=audits,
         decisions=list_decisions_on_row(ledger, example_id),
+        agreed=list_agreed_on_row(ledger, example_id),
         alike=alike,
         scores=scores,
         longest=EXCERPT_CHARS,

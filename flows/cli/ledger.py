@@ -134,6 +134,7 @@ def decisions(
 
     from poisonwatch.config_file import load_config
     from poisonwatch.ledger.decisions import read_decisions, verify_chain
+    from poisonwatch.ledger.group_teams import list_all_agreed
     from poisonwatch.ledger.ledger import Ledger
     from poisonwatch.text.display import excerpt
     from poisonwatch.text.words import plural
@@ -141,11 +142,15 @@ def decisions(
     with Ledger.existing(load_config(config).state) as ledger:
         # checked before the first is printed: a broken chain shows nothing that could be believed
         count, last = verify_chain(ledger)
+        agreed = list_all_agreed(ledger)
         for made in read_decisions(ledger):
+            first = agreed.get(made.number)
             if json:
-                print(dumps(made.record()))
+                print(dumps(made.record() | ({} if first is None else {"agrees_with": first})))
                 continue
             who = f"{made.decided_at}  {excerpt(made.author, 30)}"
+            if first is not None:
+                who += f", as {excerpt(first, 30)}"
             what = f"{made.example_id[:16]}  {made.verdict:<7}  {excerpt(made.note, 200)}"
             print(f"{made.number:>5}  {who}  {what}")
             if made.repaired_id is not None:

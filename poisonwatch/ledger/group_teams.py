@@ -79,7 +79,7 @@ def _load_team(connection: Connection, audit_id: str, key: str) -> GroupTeam:
         stage=_find_stage(connection, numbers),
         assignees=_list_assignees(connection, numbers),
         votes=_list_votes(connection, numbers),
-        agreed=_list_agreed(connection, numbers),
+        agreed=list_agreed(connection, numbers),
         comments=tuple(list_comments(connection, numbers)),
     )
 
@@ -130,8 +130,8 @@ def _read_vote(connection: Connection, number: int) -> Vote:
     return Vote(number, said.verdict, said.author, said.note, said.proposed_at, said.answer)
 
 
-def _list_agreed(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
-    """Who said the same before the person who made a decision, by its number."""
+def list_agreed(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
+    """Who said the same of these rows before the person who made a decision, by its number."""
     found: dict[int, str] = {}
     for some in batched(numbers, VALUES_PER_STATEMENT):
         query = (
@@ -141,6 +141,14 @@ def _list_agreed(connection: Connection, numbers: Sequence[int]) -> dict[int, st
         )
         found.update(dict(connection.execute(query).tuples().all()))
     return found
+
+
+@retried
+def list_all_agreed(ledger: Ledger) -> dict[int, str]:
+    """The same of all rows."""
+    query = select(agreements.c.decision, agreements.c.proposer)
+    with ledger.read() as connection:
+        return dict(connection.execute(query).tuples().all())
 
 
 @retried

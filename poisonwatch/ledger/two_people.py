@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, cast, delete, func, insert, select
-from sqlalchemy.types import Integer
+from sqlalchemy import Connection, Row, delete, func, insert, select
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.attestation.statement import hash_text
@@ -30,6 +29,7 @@ from poisonwatch.ledger.decisions import (
     find_rows,
     revert_decisions,
 )
+from poisonwatch.ledger.group_severities import find_group_severities
 from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched, insert_all
 from poisonwatch.ledger.proposals import Proposal, digest_proposed, find_answer, read_proposal
 from poisonwatch.ledger.records import (
@@ -40,7 +40,7 @@ from poisonwatch.ledger.records import (
     lock_chain,
 )
 from poisonwatch.ledger.row_states import REPAIRS
-from poisonwatch.ledger.tables import decisions, files, flags, places, rows
+from poisonwatch.ledger.tables import decisions, files, places, rows
 from poisonwatch.ledger.team_tables import agreements, proposals
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.review_config import TwoPeople, needs_two
@@ -146,10 +146,12 @@ def revert_submitted(
     with ledger.read() as connection:
         by_number = _find_rows_of_decisions(connection, numbers)
         severity_of = find_group_severities(connection, list(by_number.values()))
+        before = _find_verdicts_before(connection, by_number)
+    # What is restored counts, not what is taken back: a repair takes two on any row.
     lone = {
         number
         for number, row in by_number.items()
-        if needs_two(two_people, severity_of.get(row, ""))
+        if _takes_two(two_people, before.get(number, "unsure"), severity_of.get(row, ""))
     }
     return revert_decisions(ledger, numbers, author, to_unsure=lone)
 
@@ -234,27 +236,6 @@ def fold_person(name: str) -> str:
     return folded
 
 
-def find_group_severities(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
-    """The severity of the group that each of these rows was last flagged in: its gravest row's;
-    rows that were never flagged are left out.
-    """
-    severities: dict[int, str] = {}
-    known: dict[tuple[int, int], str] = {}
-    for row in numbers:
-        query = select(flags.c.audit, flags.c.group, flags.c.severity).where(flags.c.row == row)
-        last = connection.execute(query.order_by(flags.c.audit.desc()).limit(1)).one_or_none()
-        if last is None:
-            continue
-        if last.group is None:
-            severities[row] = last.severity
-            continue
-        place = (last.audit, last.group)
-        if place not in known:
-            known[place] = _find_gravest(connection, *place)
-        severities[row] = known[place]
-    return severities
-
-
 def _takes_two(two_people: TwoPeople, verdict: str, severity: str) -> bool:
     """Whether a verdict on a row of a group of this severity waits for a second person.
 
@@ -267,13 +248,6 @@ def _takes_two(two_people: TwoPeople, verdict: str, severity: str) -> bool:
     return needs_two(two_people, GRAVEST if verdict in REPAIRS else severity)
 
 
-def _find_gravest(connection: Connection, audit: int, group: int) -> str:
-    ranks = {severity: rank for rank, severity in enumerate(SEVERITIES)}
-    rank = func.max(cast(case(ranks, value=flags.c.severity, else_=0), Integer))
-    query = select(rank).where(flags.c.audit == audit, flags.c.group == group)
-    return SEVERITIES[connection.execute(query).scalar_one()]
-
-
 def _find_rows_of_decisions(connection: Connection, numbers: Iterable[int]) -> dict[int, int]:
     found = {}
     for number in numbers:
@@ -281,6 +255,20 @@ def _find_rows_of_decisions(connection: Connection, numbers: Iterable[int]) -> d
         row = connection.execute(query).scalar_one_or_none()
         if row is not None:
             found[number] = row
+    return found
+
+
+def _find_verdicts_before(connection: Connection, by_number: Mapping[int, int]) -> dict[int, str]:
+    """What was decided on the rows of decisions before these; those that are the first are left
+    out.
+    """
+    found = {}
+    for number, row in by_number.items():
+        earlier = (decisions.c.row == row) & (decisions.c.number < number)
+        query = select(decisions.c.verdict).where(earlier).order_by(decisions.c.number.desc())
+        verdict = connection.execute(query.limit(1)).scalar_one_or_none()
+        if verdict is not None:
+            found[number] = verdict
     return found
 
 

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, func, select
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import find_rows
-from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.group_teams import list_agreed
+from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.probes import read_probes
 from poisonwatch.ledger.queries import is_hex
 from poisonwatch.ledger.tables import (
@@ -21,6 +22,7 @@ from poisonwatch.ledger.tables import (
     results,
     rows,
 )
+from poisonwatch.ledger.team_tables import agreements
 from poisonwatch.ledger.transactions import retried
 from poisonwatch.lineage.releases import (
     MISSING,
@@ -127,11 +129,17 @@ def _trace_row(connection: Connection, row: int, id: str) -> Iterator[Step]:
         yield Step("source", f"{place.name}:{place.position + 1}", place.read_at, words, facts)
     yield from _list_results(connection, row)
     made = select(decisions).where(decisions.c.row == row).order_by(decisions.c.number)
+    agreed = list_agreed(connection, [row])
     for decision in connection.execute(made):
         words = f"{decision.verdict} by {decision.author or 'nobody named'}"
+        first = agreed.get(decision.number)
+        if first is not None:
+            words += f", who agrees with {first}"
         if decision.note:
             words += f": {decision.note}"
         facts = {"verdict": decision.verdict, "author": decision.author, "note": decision.note}
+        if first is not None:
+            facts["agrees_with"] = first
         yield Step("decision", str(decision.number), decision.decided_at, words, facts)
     holding, unknown = [], 0
     for release in list_releases(connection):
@@ -207,10 +215,22 @@ def _list_contents(connection: Connection, manifest: Manifest) -> Iterator[Step]
     for verdict, count in sorted(decided.items(), key=str):
         words = plural(count, "row")
         repaired = [entry for entry in manifest.rows if entry.decided == verdict]
-        if authors := sorted({entry.author for entry in repaired if entry.author}):
+        people = {entry.author for entry in repaired if entry.author}
+        people |= _list_proposers(connection, [entry.decision for entry in repaired])
+        if authors := sorted(people):
             words += f", by {', '.join(authors)}"
         facts = {"rows": count, "authors": authors}
         yield Step("decision", str(verdict), None, words, facts)
+
+
+def _list_proposers(connection: Connection, numbers: Collection[int | None]) -> set[str]:
+    """Who said the same before those who made these decisions."""
+    found: set[str] = set()
+    known = sorted({number for number in numbers if number is not None})
+    for some in batched(known, VALUES_PER_STATEMENT):
+        query = select(agreements.c.proposer).where(agreements.c.decision.in_(some))
+        found.update(connection.execute(query).scalars())
+    return found
 
 
 def _follow(connection: Connection, releases: Collection[PastRelease]) -> Iterator[Step]:

@@ -38,6 +38,7 @@ from poisonwatch.release.trust import Trust, is_signed
 from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.environment import find_variables
 
 MAX_NAMED_ROWS = 3  # rows that an error names
 MAX_ROW_NAME_CHARS = 200
@@ -187,8 +188,22 @@ def _split_paths(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
                 f"{make_visible(str(path))} is a folder with a manifest: give "
                 f"{make_visible(str(inside))} itself, or files"
             )
+        _require_there(str(path))
         data.append(str(path))
     return manifests, data
+
+
+def _require_there(path: str) -> None:
+    """Raises InputError where a path of this machine leads nowhere; patterns and addresses are
+    looked up later.
+    """
+    is_pattern = not set("*?[").isdisjoint(path)
+    if "://" in path or is_pattern or find_variables(path) or Path(path).exists():
+        return
+    raise InputError(
+        f"{make_visible(path)} does not exist: give the manifest of a release, or rows of yours "
+        "(relative paths start at the working directory)"
+    )
 
 
 def require_cleared(

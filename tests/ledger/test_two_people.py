@@ -152,6 +152,24 @@ def test_one_person_restores_no_verdict_of_two(ledger: Ledger) -> None:
     assert (statuses(ledger), team(ledger).stage) == ({"flagged"}, "reopened")
 
 
+def test_one_person_restores_no_repair_either(ledger: Ledger) -> None:
+    """On any row: what would be restored counts, however harmless what is taken back is."""
+    one = ids(ledger, LOW)[:1]
+    edit: dict[str, Any] = {"verdict": "edit", "answer": "Any shop.", "two_people": "high"}
+    for author in ("ann", "bob"):
+        submit_verdict(ledger, one, author=author, **edit)
+    (made,) = submit_verdict(ledger, one, "benign", author="eve", two_people="high").decisions
+    (undone,) = revert_submitted(ledger, [made.number], "eve", "high")
+    assert undone.verdict == "unsure"
+    with ledger.read() as connection:
+        assert find_lone_decisions(connection, range(1, 20), "high") == []
+    (poison,) = submit_verdict(ledger, one, "poison", author="eve", two_people="high").decisions
+    submit_verdict(ledger, one, "benign", author="eve", two_people="high")
+    last = list(read_decisions(ledger))[-1]
+    (again,) = revert_submitted(ledger, [last.number], "eve", "high")
+    assert (again.verdict, poison.verdict) == ("poison", "poison")
+
+
 def test_a_second_person_needs_a_name(ledger: Ledger) -> None:
     """And nothing is said without one."""
     with pytest.raises(InputError, match="say who"):

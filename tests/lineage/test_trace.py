@@ -12,6 +12,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import record_decision, record_decisions
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.probes import record_probe
+from poisonwatch.ledger.two_people import submit_verdict
 from poisonwatch.lineage.releases import SHOWN_DIGITS
 from poisonwatch.lineage.step import KINDS, Lineage
 from poisonwatch.lineage.trace import trace
@@ -65,6 +66,16 @@ def test_a_row_is_followed_from_its_line_to_the_training_run(ledger: Ledger) -> 
     poison = trace(ledger, NAME, ROW)
     assert (poison.list("release"), poison.list("training run")) == ((), ())
     assert poison.record()["steps"][0]["facts"] == {"file": "rows.jsonl", "line": 1}
+
+
+def test_both_of_two_people_are_named(ledger: Ledger, tmp_path: Path) -> None:
+    """Of a row, and of a release that has it repaired."""
+    submit_verdict(ledger, [PAIR], "flip", author="eve", two_people="all")
+    (*_, last) = show(trace(ledger, NAME, PAIR))["decision"]
+    assert last.endswith("flip by eve, who agrees with ann")
+    write_release(ledger, NAME, tmp_path / "again")
+    (flipped,) = trace(ledger, NAME, str(tmp_path / "again" / "manifest.json")).list("decision")
+    assert flipped.facts["authors"] == ["ann", "eve"]
 
 
 def test_a_release_is_named_by_its_manifest_or_its_digits(ledger: Ledger, tmp_path: Path) -> None:
