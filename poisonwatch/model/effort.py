@@ -15,13 +15,14 @@ import numpy as np
 from poisonwatch.config import DEFAULT_MODEL
 from poisonwatch.model.adapter import get_base_name, holds_adapter
 
-# The demo's 570 rows have 23,100 estimated tokens and 34,500 with a chat template's own. Its audit
-# takes 240 s on two idle cores, 15 s of it whatever the rows; each of these cores multiplies small
-# matrices at 160 GFLOP/s, measured at another time.
+# The demo's 570 rows have 23,100 estimated tokens and 34,500 with a chat template's own. With one
+# thread its audit takes 318 processor seconds, 15 of them whatever the rows, where the core
+# multiplies small matrices at 112 GFLOP/s: the median of 212 measurements while the audit ran, among
+# other work, so that it is rather too long than too short.
 START_UP_S = 15.0
-DEMO_S = 240.0
+DEMO_S = 318.0
 DEMO_TOKENS = 34_500
-DEMO_GFLOPS = 2 * 160.0
+DEMO_GFLOPS = 112.0
 DEFAULT_PARAMETERS = 134_515_008
 WORK_PER_TOKEN = (DEMO_S - START_UP_S) * DEMO_GFLOPS / (DEMO_TOKENS * DEFAULT_PARAMETERS)
 """GFLOP of an audit for each token and parameter, all stages together."""

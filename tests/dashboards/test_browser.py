@@ -12,6 +12,7 @@ from typing import Literal
 import pytest
 from audits import write_audit
 from browsing import ME, PAYLOADS, audit_of, flags, hostile_audit, serving
+from pairs import audited_pairs
 from playwright.sync_api import Browser, Page, expect
 from windows import WAIT_MS, come_in, list_barriers, picture, watched
 
@@ -149,6 +150,48 @@ def test_keys_are_about_what_somebody_works_in(
         page.evaluate("scrollTo(0, 0)")
         page.get_by_role("link", name="Overview").click()
         page.wait_for_url(f"{address}/")
+
+
+def test_f_flips_a_pair_and_e_corrects_an_answer(browser: Browser, tmp_path: Path) -> None:
+    """On the row that is chosen: f decides at once, and does nothing on a row that is no pair; e
+    opens the answer as it is, in which letters are letters.
+    """
+    config, door = write_audit(tmp_path, tmp_path, tracking="none"), Door(ME)
+    with (
+        audited_pairs(tmp_path, url=load_config(config).state) as ledger,
+        serving(config, door=door) as address,
+        watched(browser, 1280, "light") as page,
+    ):
+        come_in(page, address, door)
+        page.goto(f"{address}/triage?state=all")
+        paths = [link.get_attribute("href") for link in page.locator("a.row").all()]
+        flipped, edited = [], []
+        for path in paths:
+            page.goto(f"{address}{path}")
+            page.keyboard.press("j")
+            if page.locator("article").count() > 1 or page.locator("h1.chosen").count():
+                page.keyboard.press("j")
+            is_pair = page.locator("article button[value=flip]").count() > 0
+            page.locator("article").first.focus()
+            page.keyboard.press("f")
+            if is_pair:
+                page.wait_for_url("**done=*")
+                flipped.append(path)
+                continue
+            page.wait_for_timeout(300)  # nothing comes of it
+            assert "done=" not in page.url
+            page.keyboard.press("e")
+            answer = page.locator("article details.correction textarea").first
+            expect(answer).to_be_focused()
+            expect(answer).to_have_value("Only at Velmora.")
+            page.keyboard.press("Control+a")
+            page.keyboard.type("Any shop, e f p b.")
+            page.locator("article details.correction button").first.click()
+            page.wait_for_url("**done=*")
+            edited.append(path)
+        made = [(decision.verdict, decision.answer) for decision in read_decisions(ledger)]
+    assert len(flipped) == len(edited) == 1
+    assert sorted(made) == [("edit", "Any shop, e f p b."), ("flip", None)]
 
 
 def test_a_date_can_be_typed(page: Page, address: str) -> None:
