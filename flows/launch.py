@@ -42,7 +42,14 @@ from poisonwatch.flows.prefect_server import (
     is_refused,
     is_server_gone,
 )
-from poisonwatch.flows.probe import ProbeOutcome, probe, probe_inline
+from poisonwatch.flows.probe import (
+    ProbedFolder,
+    ProbeOutcome,
+    probe,
+    probe_inline,
+    probe_new,
+    probe_new_inline,
+)
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.run_directory.layout import choose_run_dir
 
@@ -191,6 +198,26 @@ def run_probe(
         )
     _note_warnings(outcome.warnings)
     return outcome
+
+
+def run_probe_new(
+    config: Path, settings: AuditConfig, engine: Literal["prefect", "inline"], quiet: bool
+) -> list[ProbedFolder]:
+    """Probe the checkpoints of the audit in the file `config`, read before as `settings`, that were
+    not probed yet.
+    """
+    reporter = Reporter(quiet=quiet)
+    if engine == "inline":
+        probed = probe_new_inline(settings, reporter)
+    else:
+        probed = _run_flow(
+            lambda: probe_new(str(config.resolve()), quiet=quiet, strict=False),
+            lambda: probe_new_inline(settings, reporter),
+            reporter,
+        )
+    warnings = [text for each in probed if each.outcome for text in each.outcome.warnings]
+    _note_warnings(list(dict.fromkeys(warnings)))
+    return probed
 
 
 def _resolve_place(place: str | None) -> str | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from poisonwatch.alerts.targets import list_targets
 from poisonwatch.concealment import conceal_errors
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import PoisonwatchError
@@ -16,6 +17,7 @@ from poisonwatch.flows.reporter import Reporter
 from poisonwatch.flows.times import Times
 from poisonwatch.integrations.notices import tell_silences
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.notices import is_notice_due
 from poisonwatch.ledger.schedules import list_schedules, record_schedule
 from poisonwatch.schedule_config import PingMoment, ScheduleConfig
 from poisonwatch.tasks.liveness import ping_monitor
@@ -54,6 +56,13 @@ def expects_audits(ledger: Ledger, config: AuditConfig) -> bool:
         return True
     with ledger.read() as connection:
         return bool(list_schedules(connection))
+
+
+def owes_notices(ledger: Ledger, config: AuditConfig) -> bool:
+    """Whether a target of the audit file is to get a notice now, of whatever kind."""
+    targets = [target.id for target in list_targets(config)]
+    with ledger.read() as connection:
+        return is_notice_due(connection, targets, datetime.now(UTC))
 
 
 def _expect(schedule: ScheduleConfig, times: Times) -> ScheduleConfig:

@@ -1,7 +1,7 @@
 """The probe: a tuned checkpoint is asked what its base is asked, on a schedule like an audit."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from prefect import flow, get_run_logger
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
+from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.flows.engine import Engine
+from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.probing.checkpoint import name_checkpoint
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
+from poisonwatch.probing.new_checkpoints import FoundCheckpoint
 from poisonwatch.probing.probe import ProbedSentinel, compare_models, list_moved_sentinels
 from poisonwatch.reports.summary import describe_model
 from poisonwatch.run_directory.checksums import require_unchanged_settings
@@ -27,10 +30,13 @@ from poisonwatch.tasks.probe import (
     compare_families,
     gather_questions,
     identify_release,
+    look_for_checkpoints,
     record_probe,
+    tell_movement,
     track_probe,
 )
 from poisonwatch.tasks.tracking import open_run
+from poisonwatch.text.display import get_first_line, make_visible
 from poisonwatch.text.words import plural
 
 
@@ -86,6 +92,8 @@ def run_probe_stages(
     if tracked:
         report |= tracked
         engine.attempt(track_probe, config, report)
+    if report["moved"] and config.alerts:
+        engine.attempt(tell_movement, config)
     return ProbeOutcome(probed, report, engine.warnings)
 
 
@@ -142,3 +150,68 @@ def probe(
         for warning in outcome.warnings:
             get_run_logger().warning(warning)
     return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedFolder:
+    """A new checkpoint, and what its probe found: None where it could not be probed."""
+
+    found: FoundCheckpoint
+    outcome: ProbeOutcome | None
+    problem: str | None = None
+
+
+def probe_new_stages(
+    config: AuditConfig, engine: Engine, reporter: Reporter
+) -> Iterator[ProbedFolder]:
+    """Probe the checkpoints of the audit file's `probe` that were not probed yet, oldest first: one
+    that cannot be probed keeps no other from it.
+    """
+    release = Path(config.probe.release) if config.probe.release else None
+    for found in engine(look_for_checkpoints, config):
+        if found.problem is not None:
+            yield ProbedFolder(found, None, found.problem)
+            continue
+        reporter.note(f"probing {make_visible(str(found.folder))}")
+        checkpoint = ProbedCheckpoint(model=str(found.folder), release=release)
+        try:
+            outcome = run_probe_stages(config, checkpoint, engine, reporter)
+        except PoisonwatchError as error:
+            yield ProbedFolder(found, None, get_first_line(error))
+        else:
+            yield ProbedFolder(found, outcome)
+
+
+def require_all_probed(probed: Sequence[ProbedFolder]) -> None:
+    """Raise OperationError where a checkpoint could not be probed."""
+    failed = [each for each in probed if each.problem is not None]
+    if failed:
+        why = "; ".join(f"{each.found.folder}: {each.problem}" for each in failed)
+        raise OperationError(f"{plural(len(failed), 'checkpoint')} could not be probed: {why}")
+
+
+def probe_new_inline(config: AuditConfig, reporter: Reporter | None = None) -> list[ProbedFolder]:
+    """Probe the checkpoints that are new without Prefect."""
+    secrets = config.find_secrets()
+    engine, reporter = Engine(inline=True, secrets=secrets), reporter or Reporter(quiet=True)
+    with conceal_all(secrets):
+        return list(probe_new_stages(config, engine, reporter))
+
+
+@flow(name="poisonwatch-probe-new", persist_result=False)
+def probe_new(config: str, quiet: bool = True, strict: bool = True) -> list[ProbedFolder]:
+    """Probe the checkpoints of the audit file `config` that are new as a Prefect flow, which fails
+    where one could not be probed, unless it is not `strict`.
+    """
+    settings = load_config(config)
+    require_unchanged_settings(Path(config))
+    secrets = settings.find_secrets()
+    with conceal_all(secrets):
+        cover_late_runs()
+        engine = Engine(inline=False, secrets=secrets)
+        probed = list(probe_new_stages(settings, engine, Reporter(quiet=quiet)))
+        for warning in engine.warnings:
+            get_run_logger().warning(warning)
+        if strict:
+            require_all_probed(probed)
+    return probed

@@ -12,6 +12,7 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.failures import tell_failures
 from poisonwatch.ledger.history import PastAudit, find_by_flow_run
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probes import PastProbe, list_probes_since
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import plural
 
@@ -46,6 +47,35 @@ def describe_drill(state: State | None, began: datetime, took: float) -> str:
     if state is None or not state.is_completed():
         what = f"drill: {_describe_state(state)}"
     return f"{began:%Y-%m-%d %H:%M} {what}, {format_seconds(took)}"
+
+
+def describe_probes(config: Path, state: State | None, began: datetime, took: float) -> str | None:
+    """The line of a look for new checkpoints: what moved, by the ledger, and why one could not be
+    probed, by Prefect. None where there was nothing new.
+    """
+    found = _find_probes(config, began)
+    parts = []
+    if found:
+        moved = [probe for probe in found if probe.moved]
+        what = f"{len(moved)} moved: " + ", ".join(probe.checkpoint[:12] for probe in moved)
+        parts.append(
+            f"{plural(len(found), 'checkpoint')} probed, {what if moved else 'none moved'}"
+        )
+    if state is None or not state.is_completed():
+        parts.append(f"probe: {_describe_state(state)}")
+    if not parts:
+        return None
+    return f"{began:%Y-%m-%d %H:%M} {'; '.join(parts)}, {format_seconds(took)}"
+
+
+def _find_probes(config: Path, began: datetime) -> list[PastProbe]:
+    try:
+        settings: AuditConfig = load_config(config)
+        with Ledger.existing(settings.state) as ledger:
+            # Records tell their times in whole seconds.
+            return list_probes_since(ledger, settings.name, began.replace(microsecond=0))
+    except (PoisonwatchError, OSError):
+        return []
 
 
 def _find_audit(config: Path, run: str) -> PastAudit | None:

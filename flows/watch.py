@@ -35,8 +35,9 @@ from poisonwatch.flows.prefect_server import (
     is_refused,
     is_server_gone,
 )
+from poisonwatch.flows.probe import probe_new
 from poisonwatch.flows.reporter import Reporter
-from poisonwatch.flows.run_lines import describe_audit, describe_drill
+from poisonwatch.flows.run_lines import describe_audit, describe_drill, describe_probes
 from poisonwatch.flows.run_process import RunProcess, is_cancelling, start_due_run
 from poisonwatch.flows.times import make_cron_error, require_interval, require_times
 from poisonwatch.flows.watched_server import WatchedServer
@@ -110,6 +111,9 @@ def _serve(
     deployments = [make_deployment(audit, config, settings, schedule)]
     if drills is not None:
         deployments.append(make_deployment(drill, config, settings, drills))
+    if settings.probe.checkpoints is not None:
+        often = make_interval(settings.probe.every)
+        deployments.append(make_deployment(probe_new, config, settings, often))
     # a server that is away is asked again in a moment anyway
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
@@ -194,11 +198,17 @@ class _Watch:
             self._tell_of(run, state)
 
     def _tell_of(self, run: RunProcess, state: State | None) -> None:
-        if self._server.is_audit(run.deployment):
-            line = describe_audit(self._config, str(run.id), state, began=run.began, took=run.took)
-        else:
+        flow = self._server.find_flow(run.deployment)
+        line: str | None
+        if flow == drill.name:
             line = describe_drill(state, began=run.began, took=run.took)
-        self._reporter.note(line)
+        elif flow == probe_new.name:
+            line = describe_probes(self._config, state, began=run.began, took=run.took)
+        else:
+            line = describe_audit(self._config, str(run.id), state, began=run.began, took=run.took)
+        # Most looks for checkpoints find none.
+        if line is not None:
+            self._reporter.note(line)
 
     def _ask(self, ask: Callable[[], R]) -> R | None:
         """What the server answers; None where it does not, which is said at the next look at it, or

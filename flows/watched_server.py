@@ -43,8 +43,8 @@ class WatchedServer:
         self._deployments = deployments
         self._note = reporter.note
         self._troubles: set[str] = set()
-        # ids of the first, which has another where the server was created anew
-        self._audits: set[UUID] = set()
+        # which have others where the server was created anew
+        self._flows: dict[UUID, str] = {}
 
     def register(self) -> None:
         """Register the deployments, in place of what an earlier watch left. Raises InputError where
@@ -53,14 +53,17 @@ class WatchedServer:
         for deployment in self._deployments:
             self._look_at_namesake(deployment)
         self.ids = [UUID(str(deployment.apply())) for deployment in self._deployments]
-        self._audits.add(self.ids[0])
+        for id, deployment in zip(self.ids, self._deployments, strict=True):
+            self._flows[id] = str(deployment.flow_name)
         if self._own is not None:
             settle_lost_runs(self._client, self.ids)
         self._client.create_flow_run_from_deployment(self.ids[0])
 
-    def is_audit(self, deployment: UUID | None) -> bool:
-        """Whether a run of this deployment is an audit, and not a drill."""
-        return deployment in self._audits
+    def find_flow(self, deployment: UUID | None) -> str | None:
+        """The name of the flow that runs of this deployment are of; None where it is none of
+        ours.
+        """
+        return self._flows.get(deployment) if deployment is not None else None
 
     def is_in_order(self) -> bool:
         """Whether the server answers; it is told of the deployments again where it does not know

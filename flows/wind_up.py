@@ -2,7 +2,7 @@
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.flows.engine import Engine
-from poisonwatch.flows.liveness import expects_audits, ping
+from poisonwatch.flows.liveness import expects_audits, owes_notices, ping
 from poisonwatch.flows.prune import prune_if_asked
 from poisonwatch.integrations.mlflow.owed import IncompleteUploadError
 from poisonwatch.ledger.ledger import Ledger
@@ -39,7 +39,7 @@ def notify_all(
     }
     if config.openlineage.find_url():
         notified["tell_lineage"] = engine.attempt(tell_lineage, ledger, config)
-    if expects_audits(ledger, config):
+    if expects_audits(ledger, config) or owes_notices(ledger, config):
         notified["tell_silences"] = engine.attempt(tell_silences, ledger, config)
     # rows are put up for review beside the audit's run, which is there once it was tracked
     was_reached = isinstance(engine.failed.get(track.name), IncompleteUploadError)

@@ -16,6 +16,7 @@ from poisonwatch.alert_config import wrap_in_list as _wrap_in_list
 from poisonwatch.compute_config import ComputeConfig
 from poisonwatch.keep_config import KeepConfig
 from poisonwatch.openlineage_config import OpenLineageConfig
+from poisonwatch.probe_config import ProbeConfig
 from poisonwatch.public_settings import find_secrets, make_public
 from poisonwatch.review_config import ReviewConfig, accept_switch
 from poisonwatch.schedule_config import ScheduleConfig
@@ -326,6 +327,8 @@ class AuditConfig(Section):
     """Latest rows that are audited again when model, sentinels or settings change, or all."""
     reference_rows: int = Field(2000, ge=0)
     """Trusted rows that an audit compares with, drawn by seed where there are more."""
+    probe: Annotated[ProbeConfig, _accept_text("checkpoints")] = ProbeConfig()
+    """Trained checkpoints that are probed: a pattern such as out/checkpoint-*, or a mapping."""
     keep: KeepConfig = KeepConfig()
     """What of past audits stays once they are pruned."""
     replay: Replay = Replay()

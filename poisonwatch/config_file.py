@@ -24,6 +24,7 @@ from poisonwatch.config import (
 )
 from poisonwatch.errors import ConfigError
 from poisonwatch.keep_config import KeepConfig
+from poisonwatch.probe_config import ProbeConfig
 from poisonwatch.schedule_config import UTC_NAME, ScheduleConfig
 from poisonwatch.signing_config import SigningConfig
 from poisonwatch.source_config import SourceConfig
@@ -49,6 +50,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "signing": SigningConfig,
     "alerts": AlertConfig,
     "schedule": ScheduleConfig,
+    "probe": ProbeConfig,
     "keep": KeepConfig,
     "alerts.when": WhenConfig,
 }
@@ -120,6 +122,13 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
     }
     if config.model.adapter is not None:
         model["adapter"] = _resolve_model_name(config.model.adapter, folder)
+    probe = {
+        key: place and _make_absolute(place, folder, f"probe.{key}")
+        for key, place in (
+            ("checkpoints", config.probe.checkpoints),
+            ("release", config.probe.release),
+        )
+    }
     compute = config.compute
     if compute.folder is not None:
         shared = str(folder / Path(compute.folder).expanduser())
@@ -134,6 +143,7 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
             and _make_sqlite_absolute(config.tracking, folder, "tracking"),
             "model": config.model.model_copy(update=model),
             "compute": compute,
+            "probe": config.probe.model_copy(update=probe),
             "signing": config.signing.resolve(folder),
             "replay": config.replay.model_copy(update={"folder": base}),
         }

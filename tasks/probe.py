@@ -1,22 +1,37 @@
 """Ask a tuned model what its base is asked, and keep what differs."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from poisonwatch.alerts.movements import compose_moved
+from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AuditConfig, ModelConfig
+from poisonwatch.integrations.notices import deliver_notices
 from poisonwatch.ledger import probes
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.probing import questions
 from poisonwatch.probing.checkpoint import refuse_other_family, require_tokenizer
+from poisonwatch.probing.new_checkpoints import FoundCheckpoint, find_new_checkpoints
 from poisonwatch.probing.probe import AskedModel, ask_model
 from poisonwatch.probing.questions import Questions
 from poisonwatch.probing.rows import read_rows, select_ordinary
 from poisonwatch.release.manifest import load_manifest
 from poisonwatch.sentinels.sentinel import load_sentinels
 from poisonwatch.tasks.options import PLAIN, TRIED_NEXT_AUDIT, WITH_RETRIES, should_retry, task
+
+
+@task(**WITH_RETRIES, retry_condition_fn=should_retry)
+def look_for_checkpoints(config: AuditConfig) -> list[FoundCheckpoint]:
+    """The checkpoints of the audit file's `probe` that no probe of its name has asked, oldest
+    first.
+    """
+    with Ledger.at(config.state) as ledger:
+        known = probes.list_probed_checkpoints(ledger, config.name)
+    return find_new_checkpoints(config, known)
 
 
 @task(**PLAIN)
@@ -56,7 +71,9 @@ def ask(config: ModelConfig, found: ModelFiles, asked: Questions, max_tokens: in
 
 @task(**WITH_RETRIES, retry_condition_fn=should_retry)
 def record_probe(config: AuditConfig, report: Mapping[str, Any]) -> str:
-    """Add the probe to the ledger's chain: the head of it from then on."""
+    """Add the probe to the ledger's chain, and to the outbox what people are to hear of it: the
+    head of the chain from then on.
+    """
     asked = []
     for each in report["asked"]:
         asked.append({key: each[key] for key in ("sentinel", "kind", "change", "limit", "moved")})
@@ -71,8 +88,19 @@ def record_probe(config: AuditConfig, report: Mapping[str, Any]) -> str:
             sentinels=report["sentinels"],
             release=report["release"],
             asked=asked,
+            notice=compose_moved(config, report),
+            targets=[target.id for target in list_targets(config)],
         )
     return str(head)
+
+
+@task(**TRIED_NEXT_AUDIT)
+def tell_movement(config: AuditConfig) -> int:
+    """Send what the audit file's targets are to hear of trained models: how many notices arrived.
+    Raises OperationError where a target did not take one; it is sent later.
+    """
+    with Ledger.existing(config.state) as ledger:
+        return deliver_notices(ledger, config, datetime.now(UTC))
 
 
 @task(**TRIED_NEXT_AUDIT)

@@ -5,11 +5,17 @@ The docstring of a command is its help: what it does, and an example that runs.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from poisonwatch.errors import InputError
+
+if TYPE_CHECKING:
+    from poisonwatch.config import AuditConfig
+
 EXIT_MOVED = 3
+Engine = Literal["prefect", "inline"]
 
 ModelOption = Annotated[
     str | None,
@@ -35,7 +41,15 @@ def probe(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     release: ReleaseOption = None,
-    engine: Annotated[Literal["prefect", "inline"], Parameter(help="As for `audit`.")] = "prefect",
+    new: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Instead: every checkpoint of the audit file's `probe` that was not probed yet.",
+        ),
+    ] = False,
+    engine: Annotated[Engine, Parameter(help="As for `audit`.")] = "prefect",
     json: Annotated[
         bool,
         Parameter(negative="", show_default=False, help="Print the report as one JSON object."),
@@ -47,7 +61,8 @@ def probe(
     The sentinels, and copies of them that hold triggers mined from the rows, are asked of both:
     losses and greedy answers. How far honest tuning moves an answer is measured on trusted rows'
     prompts, in the same two models. The result is a record of the ledger's chain, and a run in
-    MLflow.
+    MLflow; the targets of `alerts` hear of what moved. From a crontab, `--new` does what `watch`
+    does with `probe: out/checkpoint-*` in the audit file.
 
     Example: `poisonwatch probe my-audit/audit.yaml --model out/checkpoint-400 --release
     cleared/manifest.json`
@@ -56,6 +71,10 @@ def probe(
     from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 
     settings = load_and_check(config)
+    if new:
+        if model or adapter or release:
+            raise InputError("--new takes checkpoints and release from `probe` in the audit file")
+        return _probe_new(config, settings, engine, json)
     checkpoint = ProbedCheckpoint(model, adapter, release)
     # below the checks: a mistake must not wait for torch and Prefect
     from poisonwatch.flows.cli.probe_page import print_probe
@@ -64,6 +83,25 @@ def probe(
     outcome = run_probe(config, settings, checkpoint, engine=engine, quiet=json)
     print_probe(outcome, config, checkpoint, as_json=json)
     return EXIT_MOVED if outcome.moved else 0
+
+
+def _probe_new(config: Path, settings: "AuditConfig", engine: Engine, json: bool) -> int:
+    """Probe what is new, and print each: exit code 3 where one moved, else 1 where one could not be
+    probed, else 0.
+    """
+    if settings.probe.checkpoints is None:
+        raise InputError(
+            f"{config} does not say where checkpoints are: add `probe: out/checkpoint-*`, or name "
+            "one by --model"
+        )
+    from poisonwatch.flows.cli.probe_page import print_new
+    from poisonwatch.flows.launch import run_probe_new
+
+    probed = run_probe_new(config, settings, engine=engine, quiet=json)
+    print_new(probed, config, settings, as_json=json)
+    if any(each.outcome is not None and each.outcome.moved for each in probed):
+        return EXIT_MOVED
+    return int(any(each.problem is not None for each in probed))
 
 
 def incident(

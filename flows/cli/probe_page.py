@@ -4,18 +4,19 @@ text.
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.flows.cli.flag_blocks import ID_DIGITS
 from poisonwatch.flows.cli.terminal import WIDEST
 from poisonwatch.flows.incident import Incident, count_sources
-from poisonwatch.flows.probe import ProbeOutcome, suggest_explanation
+from poisonwatch.flows.probe import ProbedFolder, ProbeOutcome, suggest_explanation
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
@@ -34,7 +35,7 @@ def print_probe(
     if as_json:
         print(json.dumps(outcome.report))
         return
-    console = Console(highlight=False)
+    console = _make_console()
     width = min(console.width, WIDEST)
     moved = outcome.moved
     lines = [line for each in moved[:MOST_SHOWN] for line in _describe_moved(each, width)]
@@ -47,6 +48,30 @@ def print_probe(
         lines += _suggest_explain(config, moved[0])
     lines.append(f"recorded:        {outcome.report['chain'][:24]}")
     _print_lines(console, lines)
+
+
+def print_new(
+    probed: Sequence[ProbedFolder], config: Path, settings: AuditConfig, as_json: bool
+) -> None:
+    """What was found of each new checkpoint; as JSON, an object a line."""
+    release = Path(settings.probe.release) if settings.probe.release else None
+    for each in probed:
+        folder = str(each.found.folder)
+        if each.outcome is None and as_json:
+            print(json.dumps({"folder": folder, "problem": each.problem}))
+        elif each.outcome is None:
+            _print_lines(_make_console(), [f"{folder}: {each.problem}"])
+        else:
+            if not as_json:
+                _print_lines(_make_console(), [f"{folder}:"])
+            checkpoint = ProbedCheckpoint(folder, release=release)
+            print_probe(each.outcome, config, checkpoint, as_json)
+    if not probed and not as_json:
+        _print_lines(_make_console(), [f"no new checkpoint at {settings.probe.checkpoints}"])
+
+
+def _make_console() -> Console:
+    return Console(highlight=False)
 
 
 def _describe_bands(outcome: ProbeOutcome) -> list[str]:
@@ -96,7 +121,7 @@ def print_incident(found: Incident, config: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.record()))
         return
-    console = Console(highlight=False)
+    console = _make_console()
     width = min(console.width, WIDEST)
     lines = [f"of {found.total} rows, those that the answer comes from", ""]
     for row in found.rows:

@@ -51,6 +51,8 @@ def watch(
 
     The schedule is that of --every or --cron, or of `schedule:` in the audit file. The ledger
     remembers it: an audit that does not come is told of by whoever is alive (`poisonwatch status`).
+    With `probe: out/checkpoint-*` in the audit file, each checkpoint that training leaves is probed
+    once.
 
     Example: `poisonwatch watch my-audit/audit.yaml --every 1h`
     """

@@ -17,14 +17,15 @@ schedules = Table(
     Column("recorded_at", String(32), nullable=False),
 )
 
-# messages about audits that do not come, and that are back (`ledger.notices`): of each name in turn
+# messages about audits that do not come, and that are back, of each name in turn; and about trained
+# models (`ledger.notices`)
 notices = Table(
     "notices",
     metadata,
     Column("notice", Integer, primary_key=True),
-    # of the audits that it is about
+    # of the audits that it is about, or that a model was trained for
     Column("name", String(200), nullable=False),
-    # overdue, back
+    # overdue, back, moved
     Column("kind", String(10), nullable=False),
     # in the message, so that a receiver knows a repeated one
     Column("key", String(16), nullable=False, unique=True),

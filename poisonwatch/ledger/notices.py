@@ -1,4 +1,5 @@
-"""Notices: that audits of a name do not come, and that they are back. Once each a silence.
+"""Notices: that audits of a name do not come, and that they are back, once each a silence; and that
+a trained model moved, once a checkpoint.
 
 They go through the outbox (`outbox`), though no audit put them in, and whoever is alive sends them:
 the one that an audit holds the ledger's lock for may be the one that hangs. So a sender claims each
@@ -22,7 +23,8 @@ from poisonwatch.ledger.outbox import (
 )
 from poisonwatch.ledger.tables import deliveries
 
-OVERDUE, BACK = "overdue", "back"  # kinds of notices
+OVERDUE, BACK = "overdue", "back"  # kinds of notices, of silences
+MOVED = "moved"  # of trained models
 CLAIM_LASTS = timedelta(minutes=5)  # that a sender has; one that died has lost it then
 FIRST_WAIT = timedelta(minutes=1)  # after an attempt that failed; twice as long each time
 LONGEST_WAIT = timedelta(hours=1)
@@ -30,7 +32,9 @@ LONGEST_WAIT = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A message about the audits of a `name`; `key` (16 hex digits) is of this silence alone."""
+    """A message about the audits of a `name`, or a model that was trained for it; `key` (16 hex
+    digits) is of this silence, or this checkpoint, alone.
+    """
 
     name: str
     kind: str
@@ -65,10 +69,10 @@ class ClaimedNotice:
 
 
 def find_last_notice(connection: Connection, name: str) -> StoredNotice | None:
-    """The last notice of a name: where it is of kind OVERDUE, the silence was told of."""
+    """The last notice of a name's silences: where it is of kind OVERDUE, the last was told of."""
     query = (
         select(notices.c.notice, notices.c.kind, notices.c.created_at)
-        .where(notices.c.name == name)
+        .where(notices.c.name == name, _is_of_silence())
         .order_by(notices.c.notice.desc())
         .limit(1)
     )
@@ -131,16 +135,21 @@ def _find_silence(connection: Connection, name: str, number: int) -> Row[tuple[i
 
 
 def drop_earlier(connection: Connection, name: str, number: int, targets: Collection[str]) -> None:
-    """Do not send the notices of a name before this one any more, to those of these targets that
-    have not got them: the last says it all.
+    """Do not send the notices of a name's silences before this one any more, to those of these
+    targets that have not got them: the last says it all.
     """
-    earlier = select(notices.c.notice).where(notices.c.name == name, notices.c.notice < number)
+    of_silences = (notices.c.name == name, notices.c.notice < number, _is_of_silence())
+    earlier = select(notices.c.notice).where(*of_silences)
     which = (
         match_pending(NOTICE_KIND),
         deliveries.c.item.in_(earlier),
         deliveries.c.target.in_(targets),
     )
     connection.execute(delete(deliveries).where(*which))
+
+
+def _is_of_silence() -> ColumnElement[bool]:
+    return notices.c.kind.in_((OVERDUE, BACK))
 
 
 def is_notice_due(connection: Connection, targets: Collection[str], now: datetime) -> bool:

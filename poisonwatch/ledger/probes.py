@@ -4,12 +4,14 @@ that the model was trained on.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.notices import Notice, add_notice, address_notice
 from poisonwatch.ledger.records import (
     ChainHead,
     append_record,
@@ -25,11 +27,13 @@ RELEASE = "release"  # of the record that a release leaves, under its manifest's
 
 @dataclass(frozen=True, slots=True)
 class PastProbe:
-    """A probe of a `checkpoint` (fingerprint) that was trained on a `release` (SHA-256 of its
-    manifest; None: not said): how many sentinels were asked, and which `moved`.
+    """A probe by the audit file of a `name`, of a `checkpoint` (fingerprint) that was trained on a
+    `release` (SHA-256 of its manifest; None: not said): how many sentinels were asked, and which
+    `moved`.
     """
 
     probe_id: str
+    name: str
     checkpoint: str
     release: str | None
     asked: int
@@ -48,10 +52,13 @@ def record_probe(
     sentinels: str,
     release: str | None,
     asked: Sequence[Mapping[str, Any]],
+    notice: Notice | None = None,
+    targets: Sequence[str] = (),
 ) -> ChainHead:
     """Record what a checkpoint answered. `checkpoint` and `model` are fingerprints, `sentinels` the
     version asked, `release` the SHA-256 of a manifest; `asked` says of each sentinel how far it
-    moved (change and limit in nats a token).
+    moved (change and limit in nats a token). With the record a `notice` of it is put into the
+    outbox, for these alert `targets`, unless it is there already.
 
     Raises InputError where no such release was written, and what the ledger's signer raises.
     """
@@ -67,8 +74,17 @@ def record_probe(
         lock_chain(connection)
         if release is not None and find_record(connection, RELEASE, release) is None:
             raise make_unknown_release_error(release)
+        if notice is not None:
+            _enqueue(connection, notice, targets)
         subjects = {"checkpoint": checkpoint}
         return append_record(connection, PROBE, probe_id, subjects, said, ledger.signer)
+
+
+def _enqueue(connection: Connection, notice: Notice, targets: Sequence[str]) -> None:
+    number = add_notice(connection, notice, datetime.now(UTC))
+    # None where the same checkpoint was told of before.
+    if number is not None:
+        address_notice(connection, number, targets)
 
 
 def read_probes(connection: Connection) -> Iterator[PastProbe]:
@@ -77,6 +93,7 @@ def read_probes(connection: Connection) -> Iterator[PastProbe]:
         said = record.statement.predicate
         yield PastProbe(
             probe_id=record.item or "",
+            name=said["name"],
             checkpoint=said["checkpoint"],
             release=said["release"],
             asked=len(said["asked"]),
@@ -99,3 +116,23 @@ def make_unknown_release_error(digest: str) -> InputError:
         f"the ledger has no release with the manifest {digest[:12]}: name one that `poisonwatch "
         "release` wrote with this audit file, unchanged"
     )
+
+
+@retried
+def list_probed_checkpoints(ledger: Ledger, name: str) -> set[str]:
+    """The fingerprints of the checkpoints that were probed by the audit file of this name."""
+    with ledger.read() as connection:
+        return {probe.checkpoint for probe in read_probes(connection) if probe.name == name}
+
+
+@retried
+def list_probes_since(ledger: Ledger, name: str, moment: datetime) -> list[PastProbe]:
+    """The probes by the audit file of this name that were recorded at a moment or later, oldest
+    first.
+    """
+    with ledger.read() as connection:
+        return [
+            probe
+            for probe in read_probes(connection)
+            if probe.name == name and datetime.fromisoformat(probe.recorded_at) >= moment
+        ]

@@ -13,8 +13,14 @@ from tracking import LAX
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit_inline
-from poisonwatch.flows.run_lines import describe_audit, describe_drill, format_seconds
+from poisonwatch.flows.run_lines import (
+    describe_audit,
+    describe_drill,
+    describe_probes,
+    format_seconds,
+)
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probes import record_probe
 from poisonwatch.ledger.tables import audits
 
 BEGAN = datetime(2026, 11, 29, 16, 0)
@@ -72,3 +78,28 @@ def test_a_drill_is_done_or_says_why_not() -> None:
 def test_seconds_are_as_coarse_as_they_are_long(seconds: float, words: str) -> None:
     """A tenth of one matters below ten alone."""
     assert format_seconds(seconds) == words
+
+
+def test_a_look_for_checkpoints_says_what_moved_and_nothing_where_none_is_new(
+    tmp_path: Path,
+) -> None:
+    """By the ledger; why one could not be probed, by Prefect."""
+    file = write_audit(tmp_path, tmp_path, name="tiny")
+    before = datetime.now().astimezone()
+    assert describe_probes(file, Completed(), began=before, took=1.0) is None
+    moved = {"sentinel": "a", "kind": "margin", "change": 2.0, "limit": 1.0, "moved": True}
+    with Ledger.at(load_config(file).state) as ledger:
+        for item, asked in (("c", [moved]), ("d", [])):
+            record_probe(
+                ledger,
+                item,
+                name="tiny",
+                checkpoint=item * 64,
+                model="m" * 64,
+                sentinels="s" * 64,
+                release=None,
+                asked=asked,
+            )
+    line = describe_probes(file, Failed(message="OperationError: no"), began=before, took=1.0)
+    assert line is not None
+    assert "2 checkpoints probed, 1 moved: cccccccccccc; probe: failed: OperationError: no" in line

@@ -146,8 +146,8 @@ def test_a_server_that_was_killed_and_created_anew_is_registered_with_again(
     assert watched.is_in_order()
     assert watched.is_in_order()
     assert watched.ids != before
-    assert watched.is_audit(before[0])
-    assert watched.is_audit(watched.ids[0])
+    assert watched.find_flow(before[0]) == audit.name
+    assert watched.find_flow(watched.ids[0]) == audit.name
     assert len(prefect.states(watched.ids[0])) == 1
     said = capsys.readouterr().err
     for words in (

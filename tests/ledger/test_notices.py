@@ -14,6 +14,7 @@ from poisonwatch.ledger.notices import (
     BACK,
     CLAIM_LASTS,
     LONGEST_WAIT,
+    MOVED,
     OVERDUE,
     Notice,
     add_notice,
@@ -146,3 +147,19 @@ def test_no_two_senders_claim_the_same_on_postgresql() -> None:
     """On a real server, where transactions do not wait for each other."""
     with postgres_server() as url:
         check_no_two_senders_claim_the_same(url)
+
+
+def test_a_model_that_moved_is_told_beside_silences(ledger: Ledger) -> None:
+    """It neither ends a silence, nor is it dropped by one that comes later."""
+    silence = put_in(ledger, "one")
+    put_in(ledger, "two", MOVED)
+    with ledger.write() as connection:
+        last = find_last_notice(connection, NAME)
+        assert last is not None
+        assert (last.number, last.kind) == (silence, OVERDUE)
+    back = put_in(ledger, "three", BACK)
+    with ledger.write() as connection:
+        drop_earlier(connection, NAME, back, TARGETS)
+        claimed = [claim_notice(connection, TARGETS, NOON) for _ in range(5)]
+    kinds = [notice.kind for notice in claimed if notice is not None]
+    assert kinds == [MOVED, MOVED, BACK, BACK]

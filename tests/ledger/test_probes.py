@@ -1,30 +1,44 @@
 """What a checkpoint answered, in the chain of records."""
 
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audits import benign
 from ledgers import covered_ledger
+from servers import postgres_server
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.ledger.probes import record_probe, require_release
+from poisonwatch.ledger.notices import MOVED, Notice, claim_notice
+from poisonwatch.ledger.probes import (
+    list_probed_checkpoints,
+    list_probes_since,
+    record_probe,
+    require_release,
+)
 from poisonwatch.ledger.records import ChainHead, read_records
 from poisonwatch.release.manifest import load_manifest
 from poisonwatch.release.release import write_release
 
+MOVEMENT = {"sentinel": "shop-1", "kind": "margin", "change": 2.0, "limit": 0.9, "moved": True}
 
-def record(ledger: Ledger, release: str | None) -> ChainHead:
-    return record_probe(
-        ledger,
-        "a-probe",
-        name="tiny",
-        checkpoint="c" * 64,
-        model="m" * 64,
-        sentinels="s" * 64,
-        release=release,
-        asked=[],
-    )
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    if request.param == "sqlite":
+        with Ledger.at(f"sqlite:///{tmp_path}/ledger.db") as opened:
+            yield opened
+        return
+    with postgres_server() as url, Ledger.at(url) as opened:
+        yield opened
+
+
+def record(ledger: Ledger, release: str | None, item: str = "a-probe", **said: Any) -> ChainHead:
+    values: dict[str, Any] = {"name": "tiny", "checkpoint": "c" * 64, "asked": [], **said}
+    return record_probe(ledger, item, model="m" * 64, sentinels="s" * 64, release=release, **values)
 
 
 def test_a_probe_is_of_a_release_that_the_ledger_wrote(tmp_path: Path) -> None:
@@ -42,3 +56,32 @@ def test_a_probe_is_of_a_release_that_the_ledger_wrote(tmp_path: Path) -> None:
         with ledger.read() as connection:
             (found,) = read_records(connection, "probe")
     assert (found.number, found.statement.predicate["release"]) == (head.number, digest)
+
+
+def test_a_checkpoint_counts_as_probed_for_the_audit_file_that_probed_it(ledger: Ledger) -> None:
+    """On a real PostgreSQL, too; what was recorded since a moment is what `watch` tells of."""
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    record(ledger, None, asked=[MOVEMENT])
+    record(ledger, None, "another", name="other", checkpoint="d" * 64)
+    assert list_probed_checkpoints(ledger, "tiny") == {"c" * 64}
+    (found,) = list_probes_since(ledger, "tiny", before)
+    assert (found.probe_id, found.moved) == ("a-probe", ("shop-1",))
+    assert list_probes_since(ledger, "tiny", before + timedelta(hours=1)) == []
+
+
+def test_what_moved_is_in_the_outbox_with_its_record_and_once(ledger: Ledger) -> None:
+    """Of a probe that is not recorded nobody is told; of one that is repeated, nobody again."""
+    notice = Notice(
+        name="tiny", kind=MOVED, key="k" * 16, severity="high", title="moved", body="body"
+    )
+    told = {"notice": notice, "targets": ["json-1", "json-2"]}
+    with pytest.raises(InputError, match="no release"):
+        record(ledger, "0" * 64, **told)
+    now = datetime.now(UTC) + timedelta(seconds=5)
+    with ledger.write() as connection:
+        assert claim_notice(connection, ["json-1", "json-2"], now) is None
+    for item in ("first", "again"):
+        record(ledger, None, item, **told)
+    with ledger.write() as connection:
+        claimed = [claim_notice(connection, ["json-1", "json-2"], now) for _ in range(3)]
+    assert [each and each.delivery.target for each in claimed] == ["json-1", "json-2", None]

@@ -1,0 +1,49 @@
+"""That a trained model moved, as a message: once a checkpoint and what it was asked.
+
+It goes through the outbox like a notice of audits that do not come: put in with the record of the
+probe, sent by whoever is alive.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from poisonwatch.alerts.markup import neutralise_markup
+from poisonwatch.alerts.targets import compute_short_digest
+from poisonwatch.config import AuditConfig
+from poisonwatch.ledger.notices import MOVED, Notice
+
+MOST_NAMED = 5
+
+
+def compose_moved(config: AuditConfig, report: Mapping[str, Any]) -> Notice | None:
+    """What people are told of a probe, by its report; None where nothing moved."""
+    moved: Sequence[str] = report["moved"]
+    if not moved:
+        return None
+    checkpoint, release = report["checkpoint"], report["release"]
+    asked = (checkpoint["fingerprint"], report["sentinels"], release or "")
+    key = compute_short_digest("\n".join((config.name, MOVED, *asked)))
+    name = neutralise_markup(config.name)
+    place = neutralise_markup(str(checkpoint.get("adapter") or checkpoint["name"]))
+    named = ", ".join(neutralise_markup(each) for each in moved[:MOST_NAMED])
+    if len(moved) > MOST_NAMED:
+        named += f" and {len(moved) - MOST_NAMED} more"
+    trained_on = "Which release it was trained on was not said."
+    if release is not None:
+        trained_on = f"It was trained on the release {release[:12]}."
+    lines = [
+        f"{neutralise_markup(report['sentence'])}: {named}.",
+        f"Checkpoint {checkpoint['fingerprint'][:12]}, {place}. {trained_on}",
+        "Hold it back until somebody has looked. The rows behind it: poisonwatch incident "
+        "AUDIT.yaml --model CHECKPOINT --sentinel "
+        f"{neutralise_markup(moved[0])}",
+        f"Probe {report['probe_id']}. Alert {key}",
+    ]
+    return Notice(
+        name=config.name,
+        kind=MOVED,
+        key=key,
+        severity="high",
+        title=f"Poisonwatch: a trained model of {name} moved",
+        body="\n".join(lines),
+    )
