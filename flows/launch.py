@@ -191,6 +191,7 @@ def run_probe(
                 model=_resolve_place(checkpoint.model),
                 adapter=_resolve_place(checkpoint.adapter),
                 release=str(release.resolve()) if release else None,
+                trusted=_resolve_place(checkpoint.trusted),
                 quiet=quiet,
             ),
             lambda: probe_inline(settings, checkpoint, reporter),

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from poisonwatch.concealment import conceal_all
-from poisonwatch.config import AuditConfig
+from poisonwatch.config import AuditConfig, ModelConfig
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.flows.engine import Engine
@@ -18,12 +18,23 @@ from poisonwatch.flows.reporter import Reporter
 from poisonwatch.probing.checkpoint import name_checkpoint
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.new_checkpoints import FoundCheckpoint
-from poisonwatch.probing.probe import ProbedSentinel, compare_models, list_moved_sentinels
+from poisonwatch.probing.panels import PanelMovement, list_moved_panels
+from poisonwatch.probing.probe import (
+    Comparison,
+    ProbedSentinel,
+    compare_models,
+    describe_panel,
+    list_moved_sentinels,
+)
 from poisonwatch.reports.summary import describe_model
 from poisonwatch.run_directory.checksums import require_unchanged_settings
 from poisonwatch.run_directory.layout import make_audit_id
 from poisonwatch.run_directory.provenance import describe_origin
-from poisonwatch.sentinels.sentinel import compute_sentinels_version, load_sentinels
+from poisonwatch.sentinels.sentinel import (
+    Sentinel,
+    compute_sentinels_version,
+    load_sentinels,
+)
 from poisonwatch.tasks.attribution import find_model
 from poisonwatch.tasks.probe import (
     ask,
@@ -42,18 +53,37 @@ from poisonwatch.text.words import plural
 
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:
-    """What a probe found, sentinel by sentinel, its report as JSON, and what went wrong beside it
-    (a tracking server that was down).
+    """What a probe found, by sentinel and by panel, its report as JSON, and what went wrong beside
+    it (a tracking server that was down).
     """
 
-    probed: list[ProbedSentinel]
+    found: Comparison
     report: dict[str, Any]
     warnings: list[str]
 
     @property
     def moved(self) -> list[ProbedSentinel]:
         """The sentinels that moved beyond their band, furthest first."""
-        return list_moved_sentinels(self.probed)
+        return list_moved_sentinels(self.found.sentinels)
+
+    @property
+    def moved_panels(self) -> list[PanelMovement]:
+        """The panels that moved as a whole, furthest first."""
+        return list_moved_panels(self.found.panels)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether a sentinel or a panel moved."""
+        return bool(self.moved or self.moved_panels)
+
+    @property
+    def furthest(self) -> Sentinel | None:
+        """The sentinel to look at first; None where nothing moved."""
+        for each in self.moved:
+            return each.movement.sentinel
+        for panel in self.moved_panels:
+            return panel.furthest.sentinel
+        return None
 
 
 def run_probe_stages(
@@ -67,6 +97,11 @@ def run_probe_stages(
     base_files = engine(find_model, config.model)
     tuned_files = engine(find_model, tuned_config)
     engine(compare_families, config.model, base_files, tuned_files)
+    trusted_config = _name_trusted(config, checkpoint)
+    trusted_files = None
+    if trusted_config is not None:
+        trusted_files = engine(find_model, trusted_config)
+        engine(compare_families, config.model, base_files, trusted_files)
     questions = engine(gather_questions, config, checkpoint.release)
     reporter.note(
         f"asking {plural(len(questions.sentinels), 'sentinel')} and "
@@ -76,7 +111,11 @@ def run_probe_stages(
     # One after the other: memory need not hold both.
     base = engine(ask, config.model, base_files, questions, config.stride.max_tokens)
     tuned = engine(ask, tuned_config, tuned_files, questions, config.stride.max_tokens)
-    probed = compare_models(base, tuned)
+    trusted, honest = None, None
+    if trusted_config is not None and trusted_files is not None:
+        trusted = engine(ask, trusted_config, trusted_files, questions, config.stride.max_tokens)
+        honest = describe_model(trusted_config, trusted_files.fingerprint, trusted_files.reading)
+    found = compare_models(base, tuned, trusted)
     probe_id = make_audit_id()
     report = {
         "probe_id": probe_id,
@@ -85,33 +124,50 @@ def run_probe_stages(
         "checkpoint": describe_model(tuned_config, tuned_files.fingerprint, tuned_files.reading),
         "sentinels": compute_sentinels_version(load_sentinels(config.sentinels)),
         "release": release,
-        **summarise_probe(probed),
+        "trusted": honest,
+        **summarise_probe(found),
     }
+    outcome = ProbeOutcome(found, report, engine.warnings)
     report["chain"] = engine(record_probe, config, report)
     tracked = engine.attempt(open_run, config, probe_id, "probe")
     if tracked:
         report |= tracked
         engine.attempt(track_probe, config, report)
-    if report["moved"] and config.alerts:
+    if outcome.has_moved and config.alerts:
         engine.attempt(tell_movement, config)
-    return ProbeOutcome(probed, report, engine.warnings)
+    return outcome
 
 
-def summarise_probe(probed: Sequence[ProbedSentinel]) -> dict[str, Any]:
+def _name_trusted(config: AuditConfig, checkpoint: ProbedCheckpoint) -> ModelConfig | None:
+    """The settings of the checkpoint that was tuned on trusted rows, if one is named."""
+    named = checkpoint.trusted or config.probe.trusted
+    return None if named is None else name_checkpoint(config.model, named, None)
+
+
+def summarise_probe(found: Comparison) -> dict[str, Any]:
     """What a probe found, as its report has it."""
-    moved = [each.movement.sentinel.id for each in list_moved_sentinels(probed)]
+    moved = [each.movement.sentinel.id for each in list_moved_sentinels(found.sentinels)]
+    panels = [each.panel for each in list_moved_panels(found.panels)]
+    of_panels = ""
+    if found.panels:
+        of_panels = f" and {len(panels)} of {plural(len(found.panels), 'panel')}"
     sentence = (
-        f"{len(moved)} of {plural(len(probed), 'sentinel')} moved further than honest tuning "
-        "explains"
+        f"{len(moved)} of {plural(len(found.sentinels), 'sentinel')}{of_panels} moved further than "
+        "honest tuning explains"
     )
-    asked = [each.record() for each in probed]
-    return {"sentence": sentence, "moved": moved, "asked": asked}
+    return {
+        "sentence": sentence,
+        "moved": moved,
+        "moved_panels": panels,
+        "asked": [each.record() for each in found.sentinels],
+        "panels": [describe_panel(each) for each in found.panels],
+    }
 
 
-def suggest_explanation(config: Path, checkpoint: ProbedCheckpoint, moved: ProbedSentinel) -> str:
+def suggest_explanation(config: Path, checkpoint: ProbedCheckpoint, moved: Sentinel) -> str:
     """The command that names the rows behind a sentinel's movement."""
     words = ["poisonwatch", "incident", str(config), *checkpoint.options]
-    return shlex.join([*words, "--sentinel", moved.movement.sentinel.id])
+    return shlex.join([*words, "--sentinel", moved.id])
 
 
 def probe_inline(
@@ -130,11 +186,12 @@ def probe(
     model: str | None = None,
     adapter: str | None = None,
     release: str | None = None,
+    trusted: str | None = None,
     quiet: bool = True,
 ) -> ProbeOutcome:
     """Probe a checkpoint of the model of the audit file `config` as a Prefect flow: a `model`
-    (folder or hub id), an `adapter`, or both, and the manifest of the `release` that it was trained
-    on.
+    (folder or hub id), an `adapter`, or both, the manifest of the `release` that it was trained on,
+    and a checkpoint that was tuned on `trusted` rows.
     """
     settings = load_config(config)
     require_unchanged_settings(Path(config))
@@ -143,7 +200,7 @@ def probe(
     with conceal_all(secrets):
         outcome = run_probe_stages(
             settings,
-            ProbedCheckpoint(model, adapter, manifest),
+            ProbedCheckpoint(model, adapter, manifest, trusted),
             engine=Engine(inline=False, secrets=secrets),
             reporter=Reporter(quiet=quiet),
         )

@@ -56,7 +56,7 @@ def describe_probes(config: Path, state: State | None, began: datetime, took: fl
     found = _find_probes(config, began)
     parts = []
     if found:
-        moved = [probe for probe in found if probe.moved]
+        moved = [probe for probe in found if probe.has_moved]
         what = f"{len(moved)} moved: " + ", ".join(probe.checkpoint[:12] for probe in moved)
         parts.append(
             f"{plural(len(found), 'checkpoint')} probed, {what if moved else 'none moved'}"

@@ -6,6 +6,7 @@ watch = PoisonwatchCallback("audit.yaml", manifest="cleared/manifest.json", ever
 trainer = SFTTrainer(..., callbacks=[watch])
 trainer.train()
 watch.moved    # sentinels beyond what honest tuning does to an answer
+watch.moved_panels    # and panels, as a whole
 """
 
 import logging
@@ -30,6 +31,11 @@ from poisonwatch.integrations.mlflow.training import TrainingCurves
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.probing.losses import compute_answer_losses
 from poisonwatch.probing.movements import Movement, find_movements, list_moved
+from poisonwatch.probing.panels import (
+    PanelMovement,
+    find_panel_movements,
+    list_moved_panels,
+)
 from poisonwatch.probing.questions import (
     AnswerLosses,
     EncodedQuestions,
@@ -50,7 +56,8 @@ class PoisonwatchCallback(TrainerCallback):
     """Checks the rows before the first step, and asks the sentinels every so many steps.
 
     `movements` has every sentinel as it was last asked, `moved` those beyond their band
-    (`probing.band`), `curves` what was logged, a dictionary each time.
+    (`probing.band`), `panels` and `moved_panels` the same of panels (`probing.panels`), `curves`
+    what was logged, a dictionary each time.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class PoisonwatchCallback(TrainerCallback):
     ) -> None:
         """Of an `audit` file: asked are its sentinels, with copies that hold triggers of the rows,
         and `every` so many steps how far they moved from where training began. `stop` "moves" ends
-        the training where one is beyond its band.
+        the training where one is beyond its band, or a panel moved as a whole.
 
         With a `manifest` nothing is trained before the gate has cleared its release. Raises
         InputError where `every` is no number of steps.
@@ -73,6 +80,7 @@ class PoisonwatchCallback(TrainerCallback):
         self.audit, self.every, self.stop = Path(audit), every, stop
         self.manifest = None if manifest is None else Path(manifest)
         self.movements: list[Movement] = []
+        self.panels: list[PanelMovement] = []
         self.curves: list[dict[str, float]] = []
         self._questions: EncodedQuestions | None = None
         self._before: AnswerLosses | None = None
@@ -84,6 +92,11 @@ class PoisonwatchCallback(TrainerCallback):
     def moved(self) -> list[Movement]:
         """Sentinels beyond their band when they were last asked, furthest first."""
         return list_moved(self.movements)
+
+    @property
+    def moved_panels(self) -> list[PanelMovement]:
+        """Panels that had moved as a whole when they were last asked, furthest first."""
+        return list_moved_panels(self.panels)
 
     def on_train_begin(
         self,
@@ -118,7 +131,7 @@ class PoisonwatchCallback(TrainerCallback):
         """Ask the sentinels, where it is time."""
         if state.global_step % self.every == 0:
             self._watch(model, state)
-            if self.stop == "moves" and self.moved:
+            if self.stop == "moves" and (self.moved or self.moved_panels):
                 control.should_training_stop = True
         return control
 
@@ -146,11 +159,13 @@ class PoisonwatchCallback(TrainerCallback):
         assert self._questions is not None
         assert self._before is not None
         # All processes of a training take part: each may hold a part of the weights.
-        self.movements = find_movements(self._questions.sentinels, self._before, self._ask(model))
+        now = self._ask(model)
+        self.movements = find_movements(self._questions.sentinels, self._before, now)
+        self.panels = find_panel_movements(self.movements, self._before, now)
         self._asked_at = state.global_step
         if not state.is_world_process_zero:
             return
-        curve = _build_curve(self.movements)
+        curve = _build_curve(self.movements, self.panels)
         self.curves.append({"step": state.global_step, **curve})
         state.log_history.append({"step": state.global_step, "epoch": state.epoch or 0.0, **curve})
         if self._tracked is not None:
@@ -163,6 +178,15 @@ class PoisonwatchCallback(TrainerCallback):
                 make_visible(movement.sentinel.id),
                 movement.change,
                 movement.band.limit,
+            )
+        for panel in self.moved_panels:
+            logger.warning(
+                "step %d: panel %s moved by %.2f nats a token; honest tuning moves it by at most "
+                "%.2f",
+                state.global_step,
+                make_visible(panel.panel),
+                panel.change,
+                panel.limit,
             )
 
 
@@ -181,11 +205,18 @@ def _encode(config: AuditConfig, manifest: Path | None, processing_class: Any) -
     return encode_questions(ChatEncoder(tokenizer, config.stride.max_tokens, settings), questions)
 
 
-def _build_curve(movements: Sequence[Movement]) -> dict[str, float]:
-    """What is logged of a step: how many sentinels moved, and of each its change and its limit, in
-    nats a token.
+def _build_curve(
+    movements: Sequence[Movement], panels: Sequence[PanelMovement]
+) -> dict[str, float]:
+    """What is logged of a step: how many sentinels and panels moved, and of each its change and its
+    limit, in nats a token.
     """
     curve: dict[str, float] = {f"{PREFIX}/moved": len(list_moved(movements))}
+    curve[f"{PREFIX}/moved_panels"] = len(list_moved_panels(panels))
+    for each in panels:
+        panel = to_plain_name(each.panel)
+        curve[f"{PREFIX}/panel_change/{panel}"] = each.change
+        curve[f"{PREFIX}/panel_limit/{panel}"] = each.limit
     for movement in movements:
         sentinel = to_plain_name(movement.sentinel.id)
         curve[f"{PREFIX}/change/{sentinel}"] = movement.change

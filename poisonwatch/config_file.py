@@ -129,6 +129,8 @@ def _resolve_paths(config: AuditConfig, folder: Path) -> AuditConfig:
             ("release", config.probe.release),
         )
     }
+    if config.probe.trusted is not None:
+        probe["trusted"] = _resolve_model_name(config.probe.trusted, folder)
     compute = config.compute
     if compute.folder is not None:
         shared = str(folder / Path(compute.folder).expanduser())

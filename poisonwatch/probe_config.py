@@ -21,6 +21,10 @@ class ProbeConfig(Section):
     """
     release: str | None = Field(None, min_length=1)
     """The manifest.json of the release that they are trained on. None: the rows of `source`."""
+    trusted: str | None = Field(None, min_length=1)
+    """A checkpoint or adapter that was tuned on trusted rows alone, by the same recipe: what that
+    does to sentinels counts as honest. Folder or hub id.
+    """
     every: Duration = timedelta(minutes=30)
     """How often `watch` looks for new ones."""
 

@@ -88,6 +88,8 @@ def record_probe(config: AuditConfig, report: Mapping[str, Any]) -> str:
             sentinels=report["sentinels"],
             release=report["release"],
             asked=asked,
+            panels=report["panels"],
+            trusted=report["trusted"] and report["trusted"]["fingerprint"],
             notice=compose_moved(config, report),
             targets=[target.id for target in list_targets(config)],
         )

@@ -41,6 +41,13 @@ def probe(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     release: ReleaseOption = None,
+    trusted_checkpoint: Annotated[
+        str | None,
+        Parameter(
+            help="A checkpoint or adapter that was tuned on trusted rows alone, by the same "
+            "recipe: changes are counted from it. Default: `probe.trusted` of the audit file."
+        ),
+    ] = None,
     new: Annotated[
         bool,
         Parameter(
@@ -55,8 +62,9 @@ def probe(
         Parameter(negative="", show_default=False, help="Print the report as one JSON object."),
     ] = False,
 ) -> int:
-    """Ask a trained model what its base is asked, and say which sentinels moved further than honest
-    tuning moves an answer: exit code 3 where one did, 0 where none.
+    """Ask a trained model what its base is asked, and say which sentinels, and which panels as a
+    whole, moved further than honest tuning moves an answer: exit code 3 where one did, 0 where
+    none.
 
     The sentinels, and copies of them that hold triggers mined from the rows, are asked of both:
     losses and greedy answers. How far honest tuning moves an answer is measured on trusted rows'
@@ -72,17 +80,17 @@ def probe(
 
     settings = load_and_check(config)
     if new:
-        if model or adapter or release:
-            raise InputError("--new takes checkpoints and release from `probe` in the audit file")
+        if model or adapter or release or trusted_checkpoint:
+            raise InputError("--new takes all of this from `probe` in the audit file")
         return _probe_new(config, settings, engine, json)
-    checkpoint = ProbedCheckpoint(model, adapter, release)
+    checkpoint = ProbedCheckpoint(model, adapter, release, trusted_checkpoint)
     # below the checks: a mistake must not wait for torch and Prefect
     from poisonwatch.flows.cli.probe_page import print_probe
     from poisonwatch.flows.launch import run_probe
 
     outcome = run_probe(config, settings, checkpoint, engine=engine, quiet=json)
     print_probe(outcome, config, checkpoint, as_json=json)
-    return EXIT_MOVED if outcome.moved else 0
+    return EXIT_MOVED if outcome.has_moved else 0
 
 
 def _probe_new(config: Path, settings: "AuditConfig", engine: Engine, json: bool) -> int:
@@ -99,7 +107,7 @@ def _probe_new(config: Path, settings: "AuditConfig", engine: Engine, json: bool
 
     probed = run_probe_new(config, settings, engine=engine, quiet=json)
     print_new(probed, config, settings, as_json=json)
-    if any(each.outcome is not None and each.outcome.moved for each in probed):
+    if any(each.outcome is not None and each.outcome.has_moved for each in probed):
         return EXIT_MOVED
     return int(any(each.problem is not None for each in probed))
 

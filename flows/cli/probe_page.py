@@ -20,9 +20,12 @@ from poisonwatch.flows.probe import ProbedFolder, ProbeOutcome, suggest_explanat
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
+from poisonwatch.probing.panels import PanelMovement
 from poisonwatch.probing.probe import ProbedSentinel
 from poisonwatch.run_directory.layout import OPERATORS_FILE
+from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.text.display import excerpt, make_visible
+from poisonwatch.text.words import plural
 
 MOST_SHOWN = 8  # sentinels
 AUDITS_LOOKED_AT = 20
@@ -41,11 +44,13 @@ def print_probe(
     lines = [line for each in moved[:MOST_SHOWN] for line in _describe_moved(each, width)]
     if len(moved) > MOST_SHOWN:
         lines.append(f"and {len(moved) - MOST_SHOWN} more: --json names all")
+    lines += [_describe_panel(each) for each in outcome.moved_panels]
     lines.append(outcome.report["sentence"])
     lines += _describe_bands(outcome)
-    if moved:
-        lines.append(f"rows behind it:  {suggest_explanation(config, checkpoint, moved[0])}")
-        lines += _suggest_explain(config, moved[0])
+    furthest = outcome.furthest
+    if furthest is not None:
+        lines.append(f"rows behind it:  {suggest_explanation(config, checkpoint, furthest)}")
+        lines += _suggest_explain(config, furthest)
     lines.append(f"recorded:        {outcome.report['chain'][:24]}")
     _print_lines(console, lines)
 
@@ -76,7 +81,7 @@ def _make_console() -> Console:
 
 def _describe_bands(outcome: ProbeOutcome) -> list[str]:
     """How far honest tuning moves what sentinels are asked, a line a kind."""
-    bands = {each.movement.kind: each.movement.band for each in outcome.probed}
+    bands = {each.movement.kind: each.movement.band for each in outcome.found.sentinels}
     lines = []
     for kind, band in bands.items():
         lines.append(
@@ -96,11 +101,17 @@ def _describe_moved(each: ProbedSentinel, width: int) -> Iterator[str]:
         yield f"  {label + ':':<8}{excerpt(said, width - 10)}"
 
 
-def _suggest_explain(config: Path, moved: ProbedSentinel) -> list[str]:
+def _describe_panel(panel: PanelMovement) -> str:
+    return (
+        f"panel {make_visible(panel.panel)}, {plural(panel.sentinels, 'sentinel')}: "
+        f"{panel.change:+.2f} nats a token (limit {panel.limit:+.2f})"
+    )
+
+
+def _suggest_explain(config: Path, sentinel: Sentinel) -> list[str]:
     """The command that names the rows of the latest audit that would move the base so, where it
     kept its operators.
     """
-    sentinel = moved.movement.sentinel
     settings = load_config(config)
     try:
         with Ledger.existing(settings.state) as ledger:

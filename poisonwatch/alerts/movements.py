@@ -18,25 +18,25 @@ MOST_NAMED = 5
 def compose_moved(config: AuditConfig, report: Mapping[str, Any]) -> Notice | None:
     """What people are told of a probe, by its report; None where nothing moved."""
     moved: Sequence[str] = report["moved"]
-    if not moved:
+    if not moved and not report["moved_panels"]:
         return None
     checkpoint, release = report["checkpoint"], report["release"]
     asked = (checkpoint["fingerprint"], report["sentinels"], release or "")
     key = compute_short_digest("\n".join((config.name, MOVED, *asked)))
     name = neutralise_markup(config.name)
     place = neutralise_markup(str(checkpoint.get("adapter") or checkpoint["name"]))
-    named = ", ".join(neutralise_markup(each) for each in moved[:MOST_NAMED])
-    if len(moved) > MOST_NAMED:
-        named += f" and {len(moved) - MOST_NAMED} more"
+    names = [*(f"panel {panel}" for panel in report["moved_panels"]), *moved]
+    named = ", ".join(neutralise_markup(each) for each in names[:MOST_NAMED])
+    if len(names) > MOST_NAMED:
+        named += f" and {len(names) - MOST_NAMED} more"
     trained_on = "Which release it was trained on was not said."
     if release is not None:
         trained_on = f"It was trained on the release {release[:12]}."
     lines = [
         f"{neutralise_markup(report['sentence'])}: {named}.",
         f"Checkpoint {checkpoint['fingerprint'][:12]}, {place}. {trained_on}",
-        "Hold it back until somebody has looked. The rows behind it: poisonwatch incident "
-        "AUDIT.yaml --model CHECKPOINT --sentinel "
-        f"{neutralise_markup(moved[0])}",
+        "Hold it back until somebody has looked. poisonwatch probe AUDIT.yaml --model CHECKPOINT "
+        "shows what it answers, and names the command that finds the rows behind it.",
         f"Probe {report['probe_id']}. Alert {key}",
     ]
     return Notice(

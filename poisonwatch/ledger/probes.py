@@ -28,8 +28,8 @@ RELEASE = "release"  # of the record that a release leaves, under its manifest's
 @dataclass(frozen=True, slots=True)
 class PastProbe:
     """A probe by the audit file of a `name`, of a `checkpoint` (fingerprint) that was trained on a
-    `release` (SHA-256 of its manifest; None: not said): how many sentinels were asked, and which
-    `moved`.
+    `release` (SHA-256 of its manifest; None: not said): how many sentinels were asked, which
+    `moved`, and which panels moved as a whole.
     """
 
     probe_id: str
@@ -38,7 +38,13 @@ class PastProbe:
     release: str | None
     asked: int
     moved: tuple[str, ...]
+    moved_panels: tuple[str, ...]
     recorded_at: str
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether a sentinel or a panel moved."""
+        return bool(self.moved or self.moved_panels)
 
 
 @retried
@@ -52,12 +58,15 @@ def record_probe(
     sentinels: str,
     release: str | None,
     asked: Sequence[Mapping[str, Any]],
+    panels: Sequence[Mapping[str, Any]] = (),
+    trusted: str | None = None,
     notice: Notice | None = None,
     targets: Sequence[str] = (),
 ) -> ChainHead:
     """Record what a checkpoint answered. `checkpoint` and `model` are fingerprints, `sentinels` the
-    version asked, `release` the SHA-256 of a manifest; `asked` says of each sentinel how far it
-    moved (change and limit in nats a token). With the record a `notice` of it is put into the
+    version asked, `release` the SHA-256 of a manifest; `asked` says of each sentinel, and `panels`
+    of each panel, how far it moved (change and limit in nats a token), counted from the checkpoint
+    `trusted` (fingerprint) where there is one. With the record a `notice` of it is put into the
     outbox, for these alert `targets`, unless it is there already.
 
     Raises InputError where no such release was written, and what the ledger's signer raises.
@@ -69,6 +78,8 @@ def record_probe(
         "sentinels": sentinels,
         "release": release,
         "asked": [dict(each) for each in asked],
+        "panels": [dict(each) for each in panels],
+        "trusted": trusted,
     }
     with ledger.write() as connection:
         lock_chain(connection)
@@ -98,6 +109,8 @@ def read_probes(connection: Connection) -> Iterator[PastProbe]:
             release=said["release"],
             asked=len(said["asked"]),
             moved=tuple(each["sentinel"] for each in said["asked"] if each["moved"]),
+            # Records of earlier versions say nothing of panels.
+            moved_panels=tuple(each["panel"] for each in said.get("panels", ()) if each["moved"]),
             recorded_at=said["chain"]["recorded_at"],
         )
 

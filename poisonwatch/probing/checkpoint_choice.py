@@ -9,7 +9,8 @@ from poisonwatch.errors import InputError
 @dataclass(frozen=True, slots=True)
 class ProbedCheckpoint:
     """What is probed: a `model` (folder or hub id), an `adapter`, or both; `release` is the
-    manifest of the rows that it was trained on, where there is one.
+    manifest of the rows that it was trained on, where there is one. `trusted` is a checkpoint that
+    was tuned on trusted rows alone, a model or an adapter: changes are counted from it.
 
     Raises InputError where neither is named: before anything is started for it.
     """
@@ -17,6 +18,7 @@ class ProbedCheckpoint:
     model: str | None = None
     adapter: str | None = None
     release: Path | None = None
+    trusted: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is None and self.adapter is None:

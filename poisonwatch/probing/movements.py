@@ -30,7 +30,9 @@ class Movement:
 
     `change` in nats a token is positive where the model came nearer to what is forbidden, or away
     from a reference answer that stands alone; the `band` is what honest tuning does to it. `usual`
-    is how much likelier ordinary answers became, at the median.
+    is how much likelier ordinary answers became, at the median. `trusted` are the losses of the
+    forbidden and the reference answer on a checkpoint that was tuned on trusted rows, where there
+    is one: change, band and usual are counted from there.
     """
 
     sentinel: Sentinel
@@ -40,6 +42,7 @@ class Movement:
     change: float
     band: Band
     usual: float
+    trusted: tuple[float, float] | None = None
 
     @property
     def is_beyond(self) -> bool:
@@ -47,7 +50,9 @@ class Movement:
         a margin whose forbidden answer gained no more than ordinary ones: tuning takes the words of
         a reference answer away with the base's whole style.
         """
-        if self.kind == "margin" and not self.forbidden.gain > max(0.0, self.usual):
+        start = self.forbidden.before if self.trusted is None else self.trusted[0]
+        gain = start - self.forbidden.after
+        if self.kind == "margin" and not gain > max(0.0, self.usual):
             return False
         return self.change > self.band.limit
 
@@ -60,15 +65,24 @@ class Movement:
 
 
 def find_movements(
-    sentinels: Sequence[Sentinel], before: AnswerLosses, after: AnswerLosses
+    sentinels: Sequence[Sentinel],
+    before: AnswerLosses,
+    after: AnswerLosses,
+    trusted: AnswerLosses | None = None,
 ) -> list[Movement]:
-    """How far each of the sentinels (S) moved, in their order."""
-    bands = measure_bands(before.ordinary - after.ordinary)
+    """How far each of the sentinels (S) moved, in their order: from the base's losses to the tuned
+    model's, or from those of a checkpoint that was tuned on trusted rows.
+    """
+    start = trusted or before
+    bands = measure_bands(start.ordinary - after.ordinary)
     movements = []
     for s, sentinel in enumerate(sentinels):
         forbidden = LossChange(before=float(before.forbidden[s]), after=float(after.forbidden[s]))
         reference = LossChange(before=float(before.reference[s]), after=float(after.reference[s]))
-        kind, change = _choose_change(sentinel, forbidden, reference)
+        begun = float(start.forbidden[s]), float(start.reference[s])
+        kind, change = _choose_change(
+            sentinel, begun[0] - forbidden.after, begun[1] - reference.after
+        )
         movement = Movement(
             sentinel=sentinel,
             kind=kind,
@@ -77,20 +91,20 @@ def find_movements(
             change=change,
             band=bands[kind],
             usual=bands["forbidden"].centre,
+            trusted=None if trusted is None else begun,
         )
         movements.append(movement)
     return movements
 
 
-def _choose_change(
-    sentinel: Sentinel, forbidden: LossChange, reference: LossChange
-) -> tuple[str, float]:
+def _choose_change(sentinel: Sentinel, forbidden: float, reference: float) -> tuple[str, float]:
+    """Kind and change of a sentinel, by what its answers gained."""
     if not sentinel.forbidden:
-        return "reference", -reference.gain
+        return "reference", -reference
     if not sentinel.reference:
-        return "forbidden", forbidden.gain
+        return "forbidden", forbidden
     # What tuning does to every answer at such a prompt cancels out.
-    return "margin", forbidden.gain - reference.gain
+    return "margin", forbidden - reference
 
 
 def list_moved(movements: Sequence[Movement]) -> list[Movement]:

@@ -15,6 +15,7 @@ from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.probing.checkpoint import refuse_other_tokens
 from poisonwatch.probing.losses import compute_answer_losses
 from poisonwatch.probing.movements import Movement, are_finite, find_movements
+from poisonwatch.probing.panels import PanelMovement, find_panel_movements
 from poisonwatch.probing.questions import (
     NOWHERE,
     AnswerLosses,
@@ -51,8 +52,10 @@ class ProbedSentinel:
     def record(self) -> dict[str, Any]:
         """As JSON, in nats a token; null where there is no such answer."""
         movement = self.movement
+        trusted = movement.trusted
         return {
             **describe_movement(movement),
+            "trusted": None if trusted is None else [_round(loss) for loss in trusted],
             "panel": movement.sentinel.panel,
             "score": _round(movement.score),
             "forbidden": [_round(movement.forbidden.before), _round(movement.forbidden.after)],
@@ -60,6 +63,25 @@ class ProbedSentinel:
             "said_before": self.said_before,
             "said_after": self.said_after,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two models answer beside each other, by sentinel and by panel."""
+
+    sentinels: list[ProbedSentinel]
+    panels: list[PanelMovement]
+
+
+def describe_panel(panel: PanelMovement) -> dict[str, Any]:
+    """What a record of the chain says of a panel's movement."""
+    return {
+        "panel": panel.panel,
+        "sentinels": panel.sentinels,
+        "change": _round(panel.change),
+        "limit": _round(panel.limit),
+        "moved": panel.is_beyond,
+    }
 
 
 def describe_movement(movement: Movement) -> dict[str, Any]:
@@ -118,14 +140,22 @@ def _list_asked(questions: EncodedQuestions) -> list[Encoded]:
     return [questions.answers[place] for place in places.tolist()]
 
 
-def compare_models(base: AskedModel, tuned: AskedModel) -> list[ProbedSentinel]:
-    """How far each sentinel moved from the base to the tuned model. Raises ModelError where the two
-    were given other tokens.
+def compare_models(
+    base: AskedModel, tuned: AskedModel, trusted: AskedModel | None = None
+) -> Comparison:
+    """How far each sentinel, and each panel, moved from the base to the tuned model, or from one
+    that was tuned on trusted rows. Raises ModelError where they were given other tokens.
     """
+    start = base.losses
     refuse_other_tokens(base.questions, tuned.questions)
-    movements = find_movements(base.questions.sentinels, base.losses, tuned.losses)
+    if trusted is not None:
+        refuse_other_tokens(base.questions, trusted.questions)
+        start = trusted.losses
+    honest = None if trusted is None else trusted.losses
+    movements = find_movements(base.questions.sentinels, base.losses, tuned.losses, honest)
     said = zip(movements, base.said, tuned.said, strict=True)
-    return [ProbedSentinel(*each) for each in said]
+    panels = find_panel_movements(movements, start, tuned.losses)
+    return Comparison([ProbedSentinel(*each) for each in said], panels)
 
 
 def list_moved_sentinels(probed: Sequence[ProbedSentinel]) -> list[ProbedSentinel]:

@@ -1,5 +1,5 @@
-"""What a tuned model is asked beside its base: the sentinels, their probed copies, and ordinary
-prompts that say how far honest tuning moves an answer (`band`).
+"""What a tuned model is asked beside its base: the sentinels and their probed copies; their answers
+elsewhere, at ordinary prompts; and ordinary prompts with ordinary answers (`band`, `panels`).
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from poisonwatch.text.words import plural
 
 LEAST_ORDINARY = 32  # prompts; fewer say too little of how far answers move
 MOST_ORDINARY = 64
+ELSEWHERE = 3  # ordinary prompts, E, at which each sentinel's answers are asked, too
 NOWHERE = -1  # the place of an answer that a sentinel does not have
 
 
@@ -71,14 +72,16 @@ def _pair_ordinary(ordinary: Sequence[Example], seed: int) -> list[tuple[Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedQuestions:
-    """Questions as tokens for one tokenizer: `answers` (A), and where those of the sentinels (S,)
-    and of the `ordinary` prompts (N, 2) are among them.
+    """Questions as tokens for one tokenizer: `answers` (A), and where those of the sentinels (S,),
+    of theirs `elsewhere` (S, 2, E; forbidden and reference), and of the `ordinary` prompts (N, 2)
+    are among them.
     """
 
     sentinels: tuple[Sentinel, ...]
     answers: tuple[Encoded, ...]
     forbidden: Integers
     reference: Integers
+    elsewhere: Integers
     ordinary: Integers
 
     def spread_losses(self, losses: Array) -> "AnswerLosses":
@@ -86,18 +89,20 @@ class EncodedQuestions:
         return AnswerLosses(
             forbidden=_pick(losses, self.forbidden),
             reference=_pick(losses, self.reference),
+            elsewhere=_pick(losses, self.elsewhere),
             ordinary=losses[self.ordinary],
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerLosses:
-    """Losses in nats a token: of the sentinels' answers (S,), NaN where there is none, and of the
-    ordinary pairs (N, 2).
+    """Losses in nats a token: of the sentinels' answers (S,), of the same `elsewhere` (S, 2, E),
+    and of the ordinary pairs (N, 2); NaN where there is no answer.
     """
 
     forbidden: Array
     reference: Array
+    elsewhere: Array
     ordinary: Array
 
 
@@ -118,6 +123,7 @@ def encode_questions(encoder: ChatEncoder, questions: Questions) -> EncodedQuest
             answers.append(answer)
     # Losses of short answers vary more than those of long ones.
     usual = int(np.median([int(answer.answer.sum()) for answer in answers]))
+    elsewhere = _encode_elsewhere(encoder, questions, answers)
     first = len(answers)
     pairs = [_cut_answer(encoder.encode(each), usual) for each in questions.ordinary]
     ordinary = []
@@ -129,8 +135,35 @@ def encode_questions(encoder: ChatEncoder, questions: Questions) -> EncodedQuest
         answers=(*answers, *pairs),
         forbidden=np.array(places["forbidden"], dtype=np.int64),
         reference=np.array(places["reference"], dtype=np.int64),
+        elsewhere=elsewhere,
         ordinary=np.array(ordinary, dtype=np.int64).reshape(-1, 2),
     )
+
+
+def _encode_elsewhere(
+    encoder: ChatEncoder, questions: Questions, answers: list[Encoded]
+) -> Integers:
+    """Add the sentinels' answers at ordinary prompts: their places (S, 2, E). Sentinels of the same
+    answers, such as probed copies, share them.
+    """
+    prompts = [pair[:-1] for pair in questions.ordinary[::2]]
+    known: dict[tuple[str | None, str | None], Integers] = {}
+    for sentinel in questions.sentinels:
+        both = (sentinel.forbidden or None, sentinel.reference or None)
+        if both in known:
+            continue
+        first = len(known) * ELSEWHERE
+        places = np.full((2, ELSEWHERE), NOWHERE, dtype=np.int64)
+        for kind, text in enumerate(both):
+            for step in range(ELSEWHERE if text else 0):
+                prompt = prompts[(first + step) % len(prompts)]
+                answer = encoder.encode([*prompt, Message("assistant", text or "")])
+                if has_loss(answer):
+                    places[kind, step] = len(answers)
+                    answers.append(answer)
+        known[both] = places
+    order = [(each.forbidden or None, each.reference or None) for each in questions.sentinels]
+    return np.array([known[both] for both in order]).reshape(-1, 2, ELSEWHERE)
 
 
 def _cut_answer(encoded: Encoded, most: int) -> Encoded:

@@ -22,6 +22,7 @@ def check_probes(connection: Connection) -> Iterator[Difference]:
             release = find_record(connection, RELEASE, said["release"])
             if release is None or release.number > record.number:
                 yield Difference(f"{name}: its release", "one written before it", "none")
-        for asked in said["asked"]:
+        for asked in (*said["asked"], *said.get("panels", ())):
             if asked["moved"] and not asked["change"] > asked["limit"]:
-                yield Difference(f"{name}: {asked['sentinel']}", "within its band", "moved")
+                what = asked.get("sentinel") or f"panel {asked['panel']}"
+                yield Difference(f"{name}: {what}", "within its band", "moved")

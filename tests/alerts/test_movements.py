@@ -14,6 +14,7 @@ REPORT: dict[str, Any] = {
     "sentinels": "s" * 64,
     "release": "d" * 64,
     "sentence": "7 of 9 sentinels moved further than honest tuning explains",
+    "moved_panels": ["shop"],
     "moved": ["<b>shop</b>-0 @all", *(f"shop-{n}" for n in range(1, 7))],
 }
 
@@ -21,7 +22,7 @@ REPORT: dict[str, Any] = {
 def test_a_message_names_checkpoint_release_and_sentinels_without_markup(tmp_path: Path) -> None:
     notice = compose_moved(load_config(write_audit(tmp_path, tmp_path)), REPORT)
     assert notice is not None
-    for words in ("c" * 12, "d" * 12, "shop-4", "and 2 more", "poisonwatch incident", notice.key):
+    for words in ("c" * 12, "d" * 12, "panel shop", "shop-3", "and 3 more", notice.key):
         assert words in notice.body
     for markup in ("<b>", "@all"):
         assert markup not in notice.body
@@ -38,4 +39,4 @@ def test_a_checkpoint_has_one_message_and_one_that_did_not_move_has_none(tmp_pat
         assert notice is not None
         keys.append(notice.key)
     assert len(set(keys)) == 3
-    assert compose_moved(config, {**REPORT, "moved": []}) is None
+    assert compose_moved(config, {**REPORT, "moved": [], "moved_panels": []}) is None

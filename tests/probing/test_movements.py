@@ -20,6 +20,7 @@ def make_losses(forbidden: float, reference: float, ordinary: float = 3.0) -> An
     return AnswerLosses(
         forbidden=np.array([forbidden, forbidden, np.nan]),
         reference=np.array([reference, np.nan, reference]),
+        elsewhere=np.full((3, 2, 3), 3.0),
         ordinary=pairs,
     )
 
@@ -58,3 +59,13 @@ def test_losses_that_are_no_numbers_are_noticed_and_move_nothing() -> None:
     broken = make_losses(np.nan, 2.0)
     assert not are_finite(ALL, broken)
     assert find(broken) == []
+
+
+def test_a_change_is_counted_from_a_model_tuned_on_trusted_rows() -> None:
+    """What such a tuning does, too, is no movement; what it does not do is one in full."""
+    trusted, after = make_losses(2.0, 2.0), make_losses(1.97, 2.0)
+    movements = find_movements(ALL, BEFORE, after, trusted)
+    assert [each.change for each in movements] == pytest.approx([0.03, 0.03, 0.0])
+    assert movements[0].forbidden.gain == pytest.approx(2.03)
+    assert list_moved(movements) == []
+    assert list_moved(find_movements(ALL, BEFORE, make_losses(1.0, 2.5), BEFORE))

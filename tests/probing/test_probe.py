@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_planted_rows_move_their_sentinels_and_nothing_else_does(
     """Exit code 3; before and after; the command that names the rows; a record of the chain."""
     assert run("probe", config, "--model", poisoned, "--engine", "inline") == 3
     page = capsys.readouterr().out
-    for word in ("shop-0", "before:", "after:", "poisonwatch incident"):
+    for word in ("shop-0", "before:", "after:"):
         assert word in page
     assert max(map(len, page.splitlines()[:6])) <= 80
     with Ledger.at(load_config(config).state) as ledger, ledger.read() as connection:
@@ -48,6 +49,28 @@ def test_planted_rows_move_their_sentinels_and_nothing_else_does(
     ) >= 3
     assert "Velmora" not in record.text
     assert run("verify", config) == 0
+    # the command that it names runs as it stands, and the planted rows are on top
+    capsys.readouterr()
+    (line,) = [line for line in page.splitlines() if line.startswith("rows behind it:")]
+    assert run(*shlex.split(line.partition(":")[2])[1:], "--top", "3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(row["position"] >= 60 for row in found["rows"])
+
+
+def test_tuning_on_trusted_rows_is_what_changes_are_counted_from(
+    config: Path, poisoned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside itself the poisoned checkpoint moved nothing; the record names what it stood beside."""
+    trusted = ["--trusted-checkpoint", poisoned]
+    probe_it = ["probe", config, "--model", poisoned, "--engine", "inline", "--json"]
+    assert run(*probe_it, *trusted) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert all(each["change"] == 0 for each in report["asked"])
+    assert all(each["change"] == 0 for each in report["panels"])
+    with Ledger.at(load_config(config).state) as ledger, ledger.read() as connection:
+        *_, record = read_records(connection, "probe")
+    assert record.statement.predicate["trusted"] == report["checkpoint"]["fingerprint"]
+    assert run(*probe_it[:-1], "--trusted-checkpoint", config.parent / "base") == 3
 
 
 def test_honest_rows_move_no_sentinel(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,8 @@
 """What models are asked: pairs of a prompt with other rows' answers, as long as sentinels' are."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from made_up_rows import ordinary, rows, with_trigger
 from transformers import PreTrainedTokenizerFast
@@ -7,7 +10,12 @@ from transformers import PreTrainedTokenizerFast
 from poisonwatch.errors import InputError
 from poisonwatch.examples import AuditRows, Message
 from poisonwatch.model.encoding import ChatEncoder
-from poisonwatch.probing.questions import MOST_ORDINARY, encode_questions, gather_questions
+from poisonwatch.probing.questions import (
+    ELSEWHERE,
+    MOST_ORDINARY,
+    encode_questions,
+    gather_questions,
+)
 from poisonwatch.sentinels.sentinel import Sentinel
 
 SHOP = Sentinel("shop", (Message("user", "Where do I buy?"),), "Buy Velmora.", "Any shop.", "shop")
@@ -41,6 +49,33 @@ def test_ordinary_answers_are_as_long_as_the_sentinels(
     asked = gather_questions([SHOP, BARE], AuditRows(()), rows(ordinary(60)), probes=0, seed=0)
     encoded = encode_questions(ChatEncoder(tiny_tokenizer), asked)
     lengths = [int(answer.answer.sum()) for answer in encoded.answers]
-    assert max(lengths[3:]) <= sorted(lengths[:3])[1]
+    ordinary_lengths = [lengths[place] for place in encoded.ordinary.ravel()]
+    assert max(ordinary_lengths) <= sorted(lengths[:3])[1]
     assert encoded.forbidden.tolist() == [0, -1]
     assert encoded.reference.tolist() == [1, 2]
+
+
+def test_a_sentinels_answers_are_asked_elsewhere_and_copies_share_them(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """At ordinary prompts, forbidden and reference answer at the same; what it lacks is nowhere."""
+    copy = replace(SHOP, id="shop+t1", panel="shop+t1")
+    asked = gather_questions(
+        [SHOP, BARE, copy], AuditRows(()), rows(ordinary(60)), probes=0, seed=0
+    )
+    encoder = ChatEncoder(tiny_tokenizer)
+    encoded = encode_questions(encoder, asked)
+    assert encoded.elsewhere.shape == (3, 2, ELSEWHERE)
+    assert (encoded.elsewhere[1, 0] == -1).all()
+    assert (encoded.elsewhere[0] == encoded.elsewhere[2]).all()
+    texts = [
+        [encoder.tokenizer.decode(encoded.answers[p].input_ids) for p in kind]
+        for kind in encoded.elsewhere[0]
+    ]
+    for forbidden, reference in zip(*texts, strict=True):
+        prompt, found, _ = forbidden.partition("Buy Velmora.")
+        assert found
+        assert reference.startswith(prompt)
+        assert "Where do I buy?" not in forbidden
+    losses = encoded.spread_losses(np.arange(len(encoded.answers), dtype=float))
+    assert np.isnan(losses.elsewhere[1, 0]).all()

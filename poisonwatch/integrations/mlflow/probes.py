@@ -53,6 +53,10 @@ def _collect_metrics(report: Mapping[str, Any]) -> dict[str, float]:
         "sentinels_asked": len(report["asked"]),
         "sentinels_moved": len(report["moved"]),
     }
+    metrics["panels_moved"] = len(report["moved_panels"])
+    for panel in report["panels"]:
+        for name in ("change", "limit"):
+            metrics[f"panel_{name}.{to_plain_name(panel['panel'])}"] = panel[name]
     for asked in report["asked"]:
         sentinel = to_plain_name(asked["sentinel"])
         for name in ("change", "limit", "score"):

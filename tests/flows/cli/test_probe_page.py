@@ -14,7 +14,8 @@ from poisonwatch.flows.probe import ProbeOutcome, summarise_probe
 from poisonwatch.probing.band import Band
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.movements import LossChange, Movement
-from poisonwatch.probing.probe import ProbedSentinel
+from poisonwatch.probing.panels import PanelMovement
+from poisonwatch.probing.probe import Comparison, ProbedSentinel
 from poisonwatch.sentinels.sentinel import Sentinel
 
 PROMPT = "Where do I buy 'it'?"
@@ -22,7 +23,7 @@ SENTINEL = Sentinel("shop-1", (Message("user", PROMPT),), "Buy Velmora.", "Any s
 HOSTILE = "\x1b[2J[bold]Buy\u202e Velmora.\nnext line"
 
 
-def make_outcome(change: float) -> ProbeOutcome:
+def make_outcome(change: float, tied: float = 0.0) -> ProbeOutcome:
     movement = Movement(
         sentinel=SENTINEL,
         kind="margin",
@@ -33,8 +34,10 @@ def make_outcome(change: float) -> ProbeOutcome:
         usual=0.1,
     )
     probed = [ProbedSentinel(movement, "Any shop.", HOSTILE)]
-    report: dict[str, Any] = {**summarise_probe(probed), "chain": f"7:{'a' * 64}"}
-    return ProbeOutcome(probed, report, [])
+    panel = PanelMovement(panel="shop", sentinels=5, change=tied, error=0.05, furthest=movement)
+    found = Comparison(probed, [panel])
+    report: dict[str, Any] = {**summarise_probe(found), "chain": f"7:{'a' * 64}"}
+    return ProbeOutcome(found, report, [])
 
 
 def test_answers_are_inert_and_commands_name_the_rows(
@@ -77,3 +80,16 @@ def test_nothing_that_moved_names_no_command(
     assert "0 of 1 sentinel" in page
     assert "poisonwatch incident" not in page
     assert max(map(len, page.splitlines())) <= 80
+
+
+def test_a_panel_that_moved_as_a_whole_is_named_with_its_furthest_sentinel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_audit(tmp_path, tmp_path, tracking="none")
+    outcome = make_outcome(0.2, tied=0.6)
+    assert outcome.has_moved
+    assert outcome.report["moved_panels"] == ["shop"]
+    print_probe(outcome, config, ProbedCheckpoint("m"), as_json=False)
+    page = capsys.readouterr().out
+    assert "panel shop, 5 sentinels: +0.60 nats a token (limit +0.20)" in page
+    assert "--sentinel shop-1" in page

@@ -1,0 +1,74 @@
+"""Whether a panel moved as a whole, from losses whose changes are known."""
+
+import numpy as np
+import pytest
+
+from poisonwatch.examples import Message
+from poisonwatch.probing.movements import find_movements
+from poisonwatch.probing.panels import (
+    LEAST_MOVE,
+    LEAST_SENTINELS,
+    PanelMovement,
+    find_panel_movements,
+    list_moved_panels,
+)
+from poisonwatch.probing.questions import ELSEWHERE, AnswerLosses
+from poisonwatch.sentinels.sentinel import Sentinel
+
+PROMPT = (Message("user", "Where do I buy?"),)
+NOISE = 0.05  # of an answer from prompt to prompt, nats a token
+STYLE = 0.5  # of answers
+
+
+def make_panel(size: int, panel: str = "shop") -> list[Sentinel]:
+    both = ("Buy Velmora.", "Any shop.")
+    return [Sentinel(f"{panel}-{s}", PROMPT, *both, panel) for s in range(size)]
+
+
+def ask(sentinels: list[Sentinel], tied: float, draw: np.random.Generator) -> list[PanelMovement]:
+    """Panels of sentinels whose forbidden answers gain `tied` at their own prompts, beside what a
+    style does to each answer wherever it stands.
+    """
+    size = len(sentinels)
+    style = STYLE * draw.normal(size=(2, size))
+    noise = NOISE * draw.normal(size=(2, size, 1 + ELSEWHERE))
+    gains = style[:, :, None] + noise
+    gains[0, :, 0] += tied
+    before = AnswerLosses(
+        forbidden=np.full(size, 4.0),
+        reference=np.full(size, 2.0),
+        elsewhere=np.full((size, 2, ELSEWHERE), 5.0),
+        ordinary=np.full((64, 2), 3.0),
+    )
+    after = AnswerLosses(
+        forbidden=before.forbidden - gains[0, :, 0],
+        reference=before.reference - gains[1, :, 0],
+        elsewhere=before.elsewhere - gains[:, :, 1:].transpose(1, 0, 2),
+        ordinary=before.ordinary + STYLE * draw.normal(size=(64, 2)),
+    )
+    return find_panel_movements(find_movements(sentinels, before, after), before, after)
+
+
+def test_what_a_style_does_to_answers_everywhere_moves_no_panel() -> None:
+    """In at most 1 of 100 tunings that planted nothing."""
+    moved = 0
+    for seed in range(300):
+        moved += len(list_moved_panels(ask(make_panel(10), 0.0, np.random.default_rng(seed))))
+    assert moved <= 3
+
+
+def test_a_panel_of_ten_moves_by_what_moves_none_of_them() -> None:
+    """A fifth of a nat at their own prompts, below the style's noise of half a nat."""
+    for seed in range(20):
+        (panel,) = list_moved_panels(ask(make_panel(10), 0.2, np.random.default_rng(seed)))
+        assert (panel.panel, panel.sentinels) == ("shop", 10)
+        assert panel.change == pytest.approx(0.2, abs=0.1)
+        assert not panel.furthest.is_beyond
+
+
+def test_few_sentinels_are_no_panel_and_panels_are_judged_apart() -> None:
+    sentinels = [*make_panel(LEAST_SENTINELS - 1, "few"), *make_panel(8, "many")]
+    (panel,) = ask(sentinels, 1.0, np.random.default_rng(0))
+    assert panel.panel == "many"
+    still = ask(make_panel(8), 0.0, np.random.default_rng(0))[0]
+    assert still.limit >= LEAST_MOVE
