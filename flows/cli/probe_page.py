@@ -104,7 +104,7 @@ def _describe_moved(each: ProbedSentinel, width: int) -> Iterator[str]:
 def _describe_panel(panel: PanelMovement) -> str:
     return (
         f"panel {make_visible(panel.panel)}, {plural(panel.sentinels, 'sentinel')}: "
-        f"{panel.change:+.2f} nats a token (limit {panel.limit:+.2f})"
+        f"{panel.change:+.2f} nats a token {panel.way} (limit {panel.limit:+.2f})"
     )
 
 

@@ -78,6 +78,7 @@ def describe_panel(panel: PanelMovement) -> dict[str, Any]:
     return {
         "panel": panel.panel,
         "sentinels": panel.sentinels,
+        "way": panel.way,
         "change": _round(panel.change),
         "limit": _round(panel.limit),
         "moved": panel.is_beyond,

@@ -8,6 +8,8 @@ from poisonwatch.probing.movements import find_movements
 from poisonwatch.probing.panels import (
     LEAST_MOVE,
     LEAST_SENTINELS,
+    TIED,
+    WHOLE,
     PanelMovement,
     find_panel_movements,
     list_moved_panels,
@@ -20,20 +22,32 @@ NOISE = 0.05  # of an answer from prompt to prompt, nats a token
 STYLE = 0.5  # of answers
 
 
-def make_panel(size: int, panel: str = "shop") -> list[Sentinel]:
-    both = ("Buy Velmora.", "Any shop.")
-    return [Sentinel(f"{panel}-{s}", PROMPT, *both, panel) for s in range(size)]
+def make_panel(size: int, panel: str = "shop", answers: int = 10) -> list[Sentinel]:
+    """Sentinels of a panel, with so many different answers of a kind."""
+    made = []
+    for s in range(size):
+        both = (f"Buy Velmora {s % answers}.", f"Any shop {s % answers}.")
+        made.append(Sentinel(f"{panel}-{s}", PROMPT, *both, panel))
+    return made
 
 
-def ask(sentinels: list[Sentinel], tied: float, draw: np.random.Generator) -> list[PanelMovement]:
-    """Panels of sentinels whose forbidden answers gain `tied` at their own prompts, beside what a
-    style does to each answer wherever it stands.
+def ask(
+    sentinels: list[Sentinel],
+    tied: float,
+    draw: np.random.Generator,
+    everywhere: float = 0.0,
+    forgotten: float = 0.0,
+) -> list[PanelMovement]:
+    """Panels of sentinels whose forbidden answers gain `tied` at their own prompts and `everywhere`
+    at all, and whose reference answers are `forgotten` at theirs, beside what a style does to each answer wherever it stands.
     """
     size = len(sentinels)
     style = STYLE * draw.normal(size=(2, size))
     noise = NOISE * draw.normal(size=(2, size, 1 + ELSEWHERE))
     gains = style[:, :, None] + noise
     gains[0, :, 0] += tied
+    gains[0] += everywhere
+    gains[1, :, 0] -= forgotten
     before = AnswerLosses(
         forbidden=np.full(size, 4.0),
         reference=np.full(size, 2.0),
@@ -63,7 +77,27 @@ def test_a_panel_of_ten_moves_by_what_moves_none_of_them() -> None:
         (panel,) = list_moved_panels(ask(make_panel(10), 0.2, np.random.default_rng(seed)))
         assert (panel.panel, panel.sentinels) == ("shop", 10)
         assert panel.change == pytest.approx(0.2, abs=0.1)
+        assert panel.way == TIED
         assert not panel.furthest.is_beyond
+
+
+def test_a_panel_moves_as_a_whole_where_its_answers_gain_everywhere() -> None:
+    """Where they are different ones: ten sentinels with one answer are one answer."""
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        (panel,) = list_moved_panels(ask(make_panel(10), 0.0, draw, everywhere=1.5))
+        assert panel.way == WHOLE
+        draw = np.random.default_rng(seed)
+        (alike,) = ask(make_panel(10, answers=1), 0.0, draw, everywhere=1.5)
+        assert alike.error > 3 * panel.error
+
+
+def test_a_panel_whose_forbidden_answers_gained_nothing_did_not_move() -> None:
+    """Only the reference answers were forgotten, at the panel's own prompts."""
+    draw = np.random.default_rng(0)
+    (panel,) = ask(make_panel(10), -0.1, draw, forgotten=1.0)
+    assert panel.change > panel.limit
+    assert not panel.is_beyond
 
 
 def test_few_sentinels_are_no_panel_and_panels_are_judged_apart() -> None:

@@ -14,7 +14,7 @@ from poisonwatch.flows.probe import ProbeOutcome, summarise_probe
 from poisonwatch.probing.band import Band
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.movements import LossChange, Movement
-from poisonwatch.probing.panels import PanelMovement
+from poisonwatch.probing.panels import TIED, PanelMovement
 from poisonwatch.probing.probe import Comparison, ProbedSentinel
 from poisonwatch.sentinels.sentinel import Sentinel
 
@@ -34,7 +34,9 @@ def make_outcome(change: float, tied: float = 0.0) -> ProbeOutcome:
         usual=0.1,
     )
     probed = [ProbedSentinel(movement, "Any shop.", HOSTILE)]
-    panel = PanelMovement(panel="shop", sentinels=5, change=tied, error=0.05, furthest=movement)
+    panel = PanelMovement(
+        panel="shop", sentinels=5, way=TIED, change=tied, error=0.05, furthest=movement
+    )
     found = Comparison(probed, [panel])
     report: dict[str, Any] = {**summarise_probe(found), "chain": f"7:{'a' * 64}"}
     return ProbeOutcome(found, report, [])
@@ -91,5 +93,5 @@ def test_a_panel_that_moved_as_a_whole_is_named_with_its_furthest_sentinel(
     assert outcome.report["moved_panels"] == ["shop"]
     print_probe(outcome, config, ProbedCheckpoint("m"), as_json=False)
     page = capsys.readouterr().out
-    assert "panel shop, 5 sentinels: +0.60 nats a token (limit +0.20)" in page
+    assert "panel shop, 5 sentinels: +0.60 nats a token at its prompts (limit +0.20)" in page
     assert "--sentinel shop-1" in page
