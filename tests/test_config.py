@@ -92,7 +92,7 @@ def test_every_setting_explains_itself() -> None:
             if isinstance(v, BaseModel)
         },
     ]
-    assert len(sections) == 12
+    assert len(sections) == 14
     assert not [
         f"{s.__name__}.{key}"
         for s in sections
