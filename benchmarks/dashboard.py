@@ -25,6 +25,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 from playwright.sync_api import Page, sync_playwright
@@ -37,6 +38,19 @@ PANELS = ("identity", "refusal", "brand", "insult", "facts")
 FILES = 20
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 BATCH = 5000
+PROCESSOR_PATHS = (
+    "/",
+    "/triage",
+    "/triage?state=all",
+    "/sentinels",
+    "/release",
+    "/rows",
+    "/rows?words=question+insult",
+    "/runs",
+    "/triage/agreement",
+)
+# What a search says while rows are missing from the index.
+LEFT_TO_INDEX = "not indexed yet"
 
 
 def summary(
@@ -292,11 +306,41 @@ def measure(read_link: Callable[[], str], repeats: int) -> dict[str, list[float]
             )  # type: ignore[misc]
             group = page.locator("a.row").first
             seconds.setdefault("a group", []).append(changed(page, group.click))
-            for path in ("/sentinels", "/release"):
+            for path in ("/sentinels", "/release", "/rows", "/runs", "/triage/agreement"):
                 page.goto(address + path)
                 seconds.setdefault(path, []).append(load_of(page))
+            # The first search begins to write the index, two seconds of it; the others go on.
+            searched = f"{address}/rows?words=question+insult"
+            page.goto(searched)
+            label = "first search" if "first search" not in seconds else "search"
+            seconds.setdefault(label, []).append(load_of(page))
+            while page.get_by_text(LEFT_TO_INDEX).count():
+                page.goto(searched)
+                seconds.setdefault("search, while the index is written", []).append(load_of(page))
+            with page.expect_event("load"):
+                page.locator("td a[href^='/rows/']").first.click()
+            seconds.setdefault("a row, and those like it", []).append(load_of(page))
             browser.close()
     return seconds
+
+
+def measure_processor(
+    read_link: Callable[[], str], process: psutil.Process, repeats: int
+) -> dict[str, float]:
+    """The server's processor seconds for a page without its files, by path: the median."""
+    client = httpx.Client(follow_redirects=True)
+    link = read_link()
+    address = link.partition("/?")[0]
+    client.get(link)
+    spent: dict[str, float] = {}
+    for path in PROCESSOR_PATHS:
+        taken = []
+        for _ in range(repeats):
+            before = sum(process.cpu_times()[:2])
+            client.get(address + path).raise_for_status()
+            taken.append(sum(process.cpu_times()[:2]) - before)
+        spent[path] = statistics.median(taken)
+    return spent
 
 
 def main() -> None:
@@ -305,6 +349,9 @@ def main() -> None:
     )
     for name, default in (("audits", 1000), ("rows", 100_000), ("flags", 5000), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument(
+        "--processor", action="store_true", help="only the server's processor time, no browser"
+    )
     asked = parser.parse_args()
     os.environ.pop("POISONWATCH_DASHBOARD_PASSWORD", None)
     with tempfile.TemporaryDirectory() as name:
@@ -319,11 +366,15 @@ def main() -> None:
             f"sqlite:///{folder / 'poisonwatch.db'}", asked.audits, asked.rows, asked.flags, folder
         )
         with dashboard(folder / "audit.yaml") as (read_link, process):
-            seconds = measure(read_link, asked.repeats)
+            seconds = measure(read_link, asked.repeats) if not asked.processor else {}
+            spent = measure_processor(read_link, process, asked.repeats)
             memory = process.memory_info().rss / 2**20
     print("| page or filter | median s | largest s |\n|---|---|---|")
     for what, taken in seconds.items():
         print(f"| {what} | {statistics.median(taken):.2f} | {max(taken):.2f} |")
+    print("\n| page, without its files | server's processor s |\n|---|---|")
+    for what, cost in spent.items():
+        print(f"| `{what}` | {cost:.2f} |")
     print(f"\nserver's memory: {memory:.0f} MiB")
 
 
