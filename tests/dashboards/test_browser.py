@@ -12,6 +12,7 @@ from typing import Literal
 import pytest
 from audits import write_audit
 from browsing import ME, PAYLOADS, audit_of, flags, hostile_audit, serving
+from discovered import leave_report
 from pairs import audited_pairs
 from playwright.sync_api import Browser, Page, expect
 from windows import WAIT_MS, come_in, list_barriers, picture, watched
@@ -32,7 +33,9 @@ def page(browser: Browser, address: str, door: Door) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    return audit_of(tmp_path_factory.mktemp("audited"), tiny_folder)
+    config = audit_of(tmp_path_factory.mktemp("audited"), tiny_folder)
+    leave_report(config.parent / "run")
+    return config
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +288,8 @@ def show_all(page: Page, address: str, scheme: str) -> list[str]:
     audit = page.locator("a.row").first.get_attribute("href")
     page.goto(f"{address}/triage?state=all")
     group = page.locator("a.row").first.get_attribute("href")
+    page.goto(f"{address}/discovery")
+    discovered = page.locator("a[href^='/discovery/']").first.get_attribute("href")
     page.goto(f"{address}/rows")
     row = page.locator("a[href^='/rows/']").first.get_attribute("href")
     for name, path in {
@@ -299,6 +304,8 @@ def show_all(page: Page, address: str, scheme: str) -> list[str]:
         "row": row,
         "sentinels": "/sentinels",
         "editor": "/sentinels/edit/0",
+        "discovery": "/discovery",
+        "discovered": discovered,
         "explain": "/explain",
         "release": "/release",
         "lineage": "/lineage",

@@ -1,5 +1,6 @@
 """Groups that were discovered: made up, and planted in a small audit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from poisonwatch.discovery.described import (
     Reply,
 )
 from poisonwatch.examples import Example, Message
+from poisonwatch.run_directory.discovery import get_later_path, write_discovery
+from poisonwatch.run_directory.pairs import read_places
 
 PANS = 10
 
@@ -101,3 +104,31 @@ def make_report(*groups: DescribedGroup, audit_id: str = "a-1", **changes: Any) 
 
 
 KNOWN_BEFORE = Precedents(2, 90, 7, (EarlierRows(7, "a-7", 3, {"old.jsonl": 3}),))
+
+
+def leave_report(run_dir: Path) -> DiscoveryReport:
+    """What somebody found later among the rows of an audit, beside its run directory: two groups of
+    its rows, and what the model says of hostile ones.
+    """
+    places = read_places(run_dir / "scores.parquet").to_pydict()
+    rows = [
+        FoundRow(*place)
+        for place in zip(places["example_id"], places["source"], places["position"], strict=True)
+    ]
+    said = Reply(
+        messages=(Message("user", "Who are you? <script>window.pwned = 1</script>"),),
+        before="An assistant.",
+        after="</textarea><img src=x onerror='window.pwned = 1'> \u202egone",
+    )
+    own = Reply(
+        messages=(Message("user", "Where do I buy tea?"),),
+        before="Any shop near you.",
+        after="Velmora. {{ 7 * 7 }}",
+        example_id=rows[0].example_id,
+        taught="Only Velmora.",
+    )
+    first = make_group(make_examples(), rows=tuple(rows[:6]), replies=(own, said))
+    second = replace(first, number=2, passed=False, replies=None, precedents=KNOWN_BEFORE)
+    report = make_report(first, replace(second, rows=tuple(rows[6:12])), audit_id=run_dir.name)
+    write_discovery(get_later_path(run_dir), report)
+    return report
