@@ -19,10 +19,12 @@ from poisonwatch.reports.pictures import Pictures, draw_pictures, write_plots
 from poisonwatch.reports.validation_report import write_validation, write_validation_page
 from poisonwatch.run_directory import write as runs
 from poisonwatch.run_directory.checksums import write_checksums
+from poisonwatch.run_directory.directions import DIRECTIONS_FILE, save_directions
 from poisonwatch.run_directory.discovery import DISCOVERY_FILE, write_discovery
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.operators import save_operators
 from poisonwatch.stride.fitted import TrainedFit
+from poisonwatch.stride.streamed import StreamedFit
 from poisonwatch.tasks.options import PLAIN, task
 from poisonwatch.validation import Validation
 
@@ -76,6 +78,11 @@ def explain_verdicts(
     if discovered is not None:
         with _file(attempts, folder / DISCOVERY_FILE):
             write_discovery(folder / DISCOVERY_FILE, discovered)
+        with _file(attempts, folder / DIRECTIONS_FILE):
+            if isinstance(found.fitted, StreamedFit):
+                new = len(detection.rows.new)
+                fingerprint = summary["model"]["fingerprint"]
+                save_directions(folder, found.fitted, new, fingerprint)
     with _file(attempts, folder / "validation.html"):
         write_validation_page(folder, valid, summary["name"])
     # With nothing new, nothing was fitted; and a closed form has no learning curve.

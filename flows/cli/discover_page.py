@@ -192,8 +192,7 @@ def _describe_replies(group: DescribedGroup, width: int, most: int) -> Iterator[
     if not group.replies:
         return
     yield "  steered with it, the model says"
-    for own in (True, False):
-        of_kind = [reply for reply in group.replies if (reply.example_id is not None) == own]
+    for of_kind in (group.own_replies, group.neutral_replies):
         for reply in of_kind[:most]:
             yield from _describe_reply(reply, width)
 

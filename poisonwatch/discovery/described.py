@@ -125,6 +125,16 @@ class DescribedGroup:
     precedents: Precedents | None = None
 
     @property
+    def own_replies(self) -> list[Reply]:
+        """Replies to prompts of the group's rows, most changed first."""
+        return [reply for reply in self.replies or () if reply.example_id is not None]
+
+    @property
+    def neutral_replies(self) -> list[Reply]:
+        """Replies to neutral prompts, most changed first."""
+        return [reply for reply in self.replies or () if reply.example_id is None]
+
+    @property
     def sources(self) -> dict[str, int]:
         """How many of the rows are of each source, most first."""
         counts: dict[str, int] = {}

@@ -15,6 +15,7 @@ two have in common.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,13 +36,23 @@ USUAL = 99.5  # percentile of the trusted rows' pushes
 LEAST_ALIKE = 2  # rows of an earlier audit, beyond what trusted rows make expect
 
 
+class PushingRows(Protocol):
+    """What is left of an audit's rows, as far as it takes to ask how hard each pushes."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def basis(self) -> Basis: ...
+    def measure_pushes(self, G: Tensor) -> Array: ...
+
+
 @dataclass(frozen=True, slots=True)
 class EarlierAudit:
     """An earlier audit's records, with the `sources` of its new rows by example id."""
 
     number: int
     audit_id: str
-    saved: SavedRows
+    saved: PushingRows
     sources: Mapping[str, str]
 
 

@@ -24,6 +24,7 @@ from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.checksums import list_differences
+from poisonwatch.run_directory.directions import DIRECTIONS_FILE
 from poisonwatch.run_directory.discovery import get_later_path, read_discovery
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 from poisonwatch.run_directory.precedents import load_earlier_audits
@@ -140,10 +141,41 @@ def test_what_earlier_audits_had_is_known_and_what_they_had_not_is_new(planted: 
     assert planted.second.summary["discovery"]["new"] >= 1
 
 
-def copy_of(planted: Planted, folder: Path) -> Path:
-    """The audits in a folder of their own, with their ledger; the audit file."""
-    shutil.copytree(planted.file.parent, folder / "copy")
-    return folder / "copy" / planted.file.name
+def test_what_an_audit_had_is_known_though_its_operators_were_pruned(
+    planted: Planted, tmp_path: Path
+) -> None:
+    """By sketches that stay; without them the audit is one that cannot be compared with."""
+    settings = load_config(planted.file)
+    operators = planted.first.run_dir / OPERATORS_FILE
+    directions = planted.first.run_dir / DIRECTIONS_FILE
+    with Ledger.existing(settings.state) as ledger:
+        (past,) = list_past_audits(ledger, limit=1)
+        try:
+            operators.rename(tmp_path / "operators")
+            found = discover_inline(
+                settings, past, ledger, Inquiry(0, again=True), Bars(quiet=True)
+            )
+            again, other = (
+                find_group(found.report, some).precedents
+                for some in (range(80, 90), range(90, 100))
+            )
+            directions.rename(tmp_path / "directions")
+            without = discover_inline(
+                settings, past, ledger, Inquiry(0, again=True), Bars(quiet=True)
+            )
+        finally:
+            (tmp_path / "operators").rename(operators)
+            if not directions.exists():
+                (tmp_path / "directions").rename(directions)
+            get_later_path(past.run_dir).unlink(missing_ok=True)
+    assert again is not None
+    assert other is not None
+    assert not again.is_new
+    assert other.is_new
+    assert found.report.left_out == 0
+    assert without.report.left_out == 1
+    size = directions.stat().st_size / operators.stat().st_size
+    assert size < 1
 
 
 def test_the_command_shows_what_is_kept_and_asks_for_nothing_again(
