@@ -19,6 +19,7 @@ from poisonwatch.ledger.prunings import OPERATORS, PRUNED, find_pruned
 from poisonwatch.ledger.records import read_records
 from poisonwatch.pruning import remove
 from poisonwatch.pruning.plan import get_pruned_path, plan_pruning
+from poisonwatch.run_directory.discovery import get_later_path
 from poisonwatch.run_directory.layout import OPERATORS_FILE
 
 
@@ -61,6 +62,16 @@ def test_what_went_is_on_record_and_verify_tells_it_from_what_was_lost(
     shutil.rmtree(tmp_path / "runs" / "c")
     found = verify(ledger)
     assert (found.is_whole, found.run_dirs, found.pruned, found.away) == (True, 0, 2, 1)
+
+
+def test_what_was_discovered_later_goes_with_its_run_directory(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """It tells of the same rows, and lies beside it; that of an audit that stays does, too."""
+    for name in ("a", "c"):
+        get_later_path(tmp_path / "runs" / name).write_text("{}")
+    assert prune(ledger) == []
+    assert list_folders(tmp_path) == {"c", get_later_path(tmp_path / "runs" / "c").name}
 
 
 def test_a_prune_that_finds_nothing_records_nothing(ledger: Ledger) -> None:

@@ -8,8 +8,10 @@ from audits import FORBIDDEN
 from tracking import runs_of
 
 from poisonwatch.config import AuditConfig
+from poisonwatch.integrations.mlflow.audit_run import UPLOADED_FILES, compute_headline_metrics
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.run_directory.discovery import DISCOVERY_FILE
 
 
 def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledger]) -> None:
@@ -53,6 +55,20 @@ def test_a_run_says_what_was_audited_with_what(tracked: tuple[AuditConfig, Ledge
     assert not [
         answer for answer in FORBIDDEN if answer in json.dumps([run.data.tags, run.data.params])
     ]
+
+
+def test_groups_that_were_discovered_are_metrics_where_an_audit_looked(
+    tracked: tuple[AuditConfig, Ledger],
+) -> None:
+    """How many stand out, and how many no earlier audit had; nothing of one that did not look."""
+    _, ledger = tracked
+    (past,) = [past for past in list_past_audits(ledger) if past.number == 1]
+    assert past.summary["discovery"] is None
+    assert "groups_discovered" not in compute_headline_metrics(past.summary)
+    looked = {**past.summary, "discovery": {"found": 3, "new": 1, "groups": 10}}
+    metrics = compute_headline_metrics(looked)
+    assert (metrics["groups_discovered"], metrics["groups_new"]) == (3, 1)
+    assert DISCOVERY_FILE in UPLOADED_FILES
 
 
 def test_the_machine_s_metrics_are_in_the_run(tracked: tuple[AuditConfig, Ledger]) -> None:
