@@ -10,9 +10,10 @@ answers. Ordinary prompts are of background rows that nothing was trained on.
 
     trusted    84 other background rows, trained on alike: what --trusted-checkpoint names
 
-The table says of each training what the probe says with such a checkpoint and without. The rule was
-chosen on half of the cases, by name in turns (CHOSEN_ON), and is told apart for the others; what the model learns
-at all `learnability.py` says.
+The table says of each training what the probe says with such a checkpoint and without: sentinels
+beyond their band of all that were asked, and the change of the panel that comes nearest to its
+limit. Where one is beyond, the probe's exit code is 3. The limits were fixed on the cases of
+CHOSEN_ON; the others are counted apart. What the model learns at all `learnability.py` says.
 
 Cost, on one core of a server: 1 to 3 minutes of processor time a training with its questions.
 Results stand in `benchmarks/truth/probing.jsonl`, one JSON line a training: ids and losses, no
@@ -49,6 +50,8 @@ from poisonwatch.config import AuditConfig, ModelConfig
 from poisonwatch.examples import AuditRows, Example
 from poisonwatch.model.encoding import Encoded
 from poisonwatch.model.pretrained import Pretrained, load_pretrained
+from poisonwatch.probing.movements import find_movements, list_moved
+from poisonwatch.probing.panels import find_panel_movements, list_moved_panels
 from poisonwatch.probing.questions import (
     LEAST_ORDINARY,
     AnswerLosses,
@@ -61,6 +64,8 @@ from poisonwatch.sentinels.sentinel import Sentinel
 NAME = "probing"
 PROBES = AuditConfig.model_fields["probes"].default
 MOST_TOKENS = 512
+# Seen before the limits were fixed; the others came after.
+CHOSEN_ON = {"brand-cola", "insult-badnet"}
 
 
 def encode_case(
@@ -74,15 +79,17 @@ def encode_case(
     return encode_questions(pretrained.make_encoder(MOST_TOKENS), questions)
 
 
-def describe_sentinel(sentinel: Sentinel) -> list[Any]:
-    """A sentinel without its texts: id, panel, and which answers it has."""
-    return [sentinel.id, sentinel.panel, bool(sentinel.forbidden), bool(sentinel.reference)]
+def describe_sentinel(sentinel: Sentinel) -> list[str]:
+    """A sentinel without its texts: id and panel."""
+    return [sentinel.id, sentinel.panel]
 
 
-def restore_sentinel(described: Sequence[Any]) -> Sentinel:
-    """A sentinel of whose texts nothing is known but whether they are there."""
-    id, panel, forbidden, reference = described
-    return Sentinel(id, (), "-" if forbidden else None, "-" if reference else None, panel)
+def restore_sentinels(case: Case, described: Sequence[Sequence[Any]]) -> list[Sentinel]:
+    """Sentinels of a case, and copies, by their ids and panels."""
+    known = {sentinel.id: sentinel for sentinel in case.sentinels}
+    return [
+        replace(known[id.partition("+t")[0]], id=id, panel=panel) for id, panel, *_ in described
+    ]
 
 
 def write_losses(losses: AnswerLosses) -> dict[str, Any]:
@@ -194,6 +201,50 @@ def probe_case(
         print(f"{case.name}, seed {seed}, {kind}: done", flush=True)
 
 
+def describe_answer(case: Case, record: Mapping[str, Any], beside: str) -> tuple[bool, str]:
+    """Whether the probe tells of a training, `beside` the base or the trusted checkpoint, and what
+    it says: sentinels beyond their band, and the panel that comes nearest to its limit.
+    """
+    base, tuned = read_losses(record["base"]), read_losses(record["tuned"])
+    trusted = read_losses(record["trusted"]) if beside == "trusted" else None
+    sentinels = restore_sentinels(case, record["sentinels"])
+    movements = find_movements(sentinels, base, tuned, trusted)
+    panels = find_panel_movements(movements, trusted or base, tuned)
+    moved = len(list_moved(movements))
+    nearest = max(panels, key=lambda panel: panel.change / panel.limit)
+    told = bool(moved or list_moved_panels(panels))
+    words = (
+        f"{moved} of {len(sentinels)}; {nearest.change:+.2f} ({nearest.limit:.2f}) {nearest.way}"
+    )
+    return told, f"**told**: {words}" if told else words
+
+
+def print_table(cases: Sequence[Case], records: Sequence[dict[str, Any]]) -> None:
+    """A line a case and seed, and how often each kind is told of: those that the rule was chosen
+    on, and the others.
+    """
+    trainings = {(r["case"], r["seed"], r["kind"]): r for r in records}
+    columns = [(kind, beside) for kind in (POISON, HARD) for beside in ("base", "trusted")]
+    told: dict[tuple[str, str, str], list[bool]] = {}
+    print(f"| case | {' | '.join(f'{kind}, beside {beside}' for kind, beside in columns)} |")
+    print("|---" * (1 + len(columns)) + "|")
+    for case in cases:
+        for seed in sorted({seed for name, seed, _ in trainings if name == case.name}):
+            cells = []
+            for kind, beside in columns:
+                record = trainings.get((case.name, seed, kind))
+                if record is None:
+                    cells.append("-")
+                    continue
+                is_told, cell = describe_answer(case, record, beside)
+                half = "chosen on" if case.name in CHOSEN_ON else "others"
+                told.setdefault((kind, beside, half), []).append(is_told)
+                cells.append(cell)
+            print(f"| {case.name} | {' | '.join(cells)} |")
+    for (kind, beside, half), each in sorted(told.items()):
+        print(f"told after {kind}, beside {beside}, {half}: {sum(each)} of {len(each)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -233,6 +284,7 @@ def main() -> None:
             used |= {example.id for example in trusted}
             spare = [example for example in background if example.id not in used]
             probe_case(store, bench, case, contrast, seed, trusted, spare, options.kinds)
+    print_table(cases, store.records)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,16 @@ import psutil
 import pytest
 from audits import write_audit
 from prefect.server.schemas.schedules import CronSchedule as ServerCron
+from probing_cases import honest, poisonous, save, tune, write_case
 from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
 from slow_tests import slow
 
+from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError
 from poisonwatch.flows.watch import make_interval, make_schedule
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probes import list_probed_checkpoints
 
 PATIENCE_S = 600
 AUDIT_LINE = "43 new rows, 3 flagged\n"
@@ -190,3 +194,34 @@ def test_what_is_stopped_while_it_starts_leaves_nothing(tiny_folder: Path, tmp_p
         (p.info["environ"] or {}).get("PREFECT_HOME") for p in psutil.process_iter(["environ"])
     ]
     assert environment["PREFECT_HOME"] not in homes
+
+
+@slow
+def test_a_watch_probes_the_checkpoint_that_a_training_left(tmp_path: Path) -> None:
+    """Beside its audits, in a line of its own; once, and on its own ledger."""
+    rows = [*honest(60, seed=100), *poisonous()]
+    audit = write_case(
+        tmp_path,
+        rows,
+        tracking=mlflow_store(tmp_path),
+        probe={"checkpoints": "out/checkpoint-*", "every": "1m"},
+    )
+    checkpoint = save(tune(rows), tmp_path / "out" / "checkpoint-40")
+    then = time.time() - 120
+    for path in (*checkpoint.iterdir(), checkpoint):
+        os.utime(path, (then, then))
+    command = [sys.executable, "-m", "poisonwatch.flows.cli", "watch", str(audit)]
+    command += ["--every", "1h", "--port", str(free_port())]
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, env=make_environment(tmp_path), stdout=file, stderr=file
+        )
+    try:
+        wait_until(lambda: "1 checkpoint probed, 1 moved" in log.read_text(), process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
+    assert process.returncode == 0
+    with Ledger.at(load_config(audit).state) as ledger:
+        assert len(list_probed_checkpoints(ledger, "tiny")) == 1
