@@ -17,8 +17,8 @@ from poisonwatch.model.adapter import get_base_name, holds_adapter
 
 # The demo's 570 rows have 23,100 estimated tokens and 34,500 with a chat template's own. With one
 # thread its audit takes 318 processor seconds, 15 of them whatever the rows, where the core
-# multiplies small matrices at 112 GFLOP/s: the median of 212 measurements while the audit ran. Other
-# work ran, too, so that it is rather too long than too short.
+# multiplies small matrices at 112 GFLOP/s: the median of 212 measurements while the audit ran.
+# Other work ran beside it, so that it is rather too long than too short.
 START_UP_S = 15.0
 DEMO_S = 318.0
 DEMO_TOKENS = 34_500
