@@ -83,8 +83,10 @@ def search_news(
     shuffled = np.stack([draw.permutation(labels[0]) for _ in range(SHUFFLES)])
     counts = tree.count(shuffled)
     null = weight * compute_likelihood_ratios(tree, counts, len(trusted))
-    chosen = [null[k, choose_branches(tree, null[k], counts[k])] for k in range(SHUFFLES)]
     found = scores[branches]
+    # Groups by chance that score below all found ones are compared with none.
+    least = float(found[-1]) if len(found) else np.inf
+    chosen = [null[k, choose_branches(tree, null[k], counts[k], least)] for k in range(SHUFFLES)]
     p = _compute_p_values(found, null.max(axis=1))
     return Search(
         tree=tree,
@@ -127,25 +129,26 @@ def _log_likelihood(hits: Array, size: Array, share: Array) -> Array:
 
 
 def choose_branches(
-    tree: Tree, scores: Float[Array, " branches"], new: Float[Array, " branches"]
+    tree: Tree,
+    scores: Float[Array, " branches"],
+    new: Float[Array, " branches"],
+    least: float = 0.0,
 ) -> Integers:
     """The branches (g,) of the highest scores (n - 1,), best first, without those that nearly are a
-    better one: `new` (n - 1,) are the rows that count.
+    better one: `new` (n - 1,) are the rows that count. None scores below `least`, or 0.
     """
-    order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] > 0]
-    chosen = np.empty(0, dtype=np.int64)
-    for branch in order.tolist():
-        begin = np.maximum(tree.start[chosen], tree.start[branch])
-        nested = begin < np.minimum(tree.stop[chosen], tree.stop[branch])
-        lesser = np.minimum(new[chosen], new[branch])
-        greater = np.maximum(new[chosen], new[branch])
-        if (nested & (lesser > MOST_OVERLAP * greater)).any():
-            continue
-        chosen = np.append(chosen, branch)
-        if len(chosen) == MOST_GROUPS:
+    left = scores.copy()
+    chosen: list[int] = []
+    while len(chosen) < MOST_GROUPS:
+        best = int(left.argmax())
+        if left[best] <= 0 or left[best] < least:
             break
-    return chosen
+        chosen.append(best)
+        within = (tree.start >= tree.start[best]) & (tree.stop <= tree.stop[best])
+        around = (tree.start <= tree.start[best]) & (tree.stop >= tree.stop[best])
+        lesser, greater = np.minimum(new, new[best]), np.maximum(new, new[best])
+        left[(within | around) & (lesser > MOST_OVERLAP * greater)] = 0.0
+    return np.array(chosen, dtype=np.int64)
 
 
 def _compute_p_values(

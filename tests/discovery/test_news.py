@@ -55,6 +55,13 @@ def test_of_two_groups_that_are_nearly_the_same_one_stands() -> None:
         )
 
 
+def test_none_is_chosen_below_the_least() -> None:
+    tree, scores = grow(), np.random.default_rng(2).random(39)
+    whole = choose_branches(tree, scores, tree.size.astype(float))
+    some = choose_branches(tree, scores, tree.size.astype(float), least=0.5)
+    assert some.tolist() == [branch for branch in whole.tolist() if scores[branch] >= 0.5]
+
+
 def test_q_values_are_groups_by_chance_over_groups_found() -> None:
     """Three groups at 9, 8 and 1; every tenth batch by chance has one at 8.5, each has ten at 1."""
     null = np.array([8.5] * (SHUFFLES // 10) + [1.0] * 10 * SHUFFLES)
