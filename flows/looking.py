@@ -5,7 +5,12 @@ gradient was kept.
 import numpy as np
 
 from poisonwatch.config import AuditConfig
-from poisonwatch.discovery.describe import SearchedRows, ask_about_groups, discover_groups
+from poisonwatch.discovery.describe import (
+    SearchedRows,
+    ask_about_groups,
+    discover_groups,
+    refuse_excess,
+)
 from poisonwatch.discovery.described import DiscoveryReport
 from poisonwatch.errors import RunError
 from poisonwatch.failures import Attempts
@@ -45,6 +50,10 @@ def look_at_records(
             f"audit {past.number} measured rows in shared subsets, which do not tell rows apart: "
             "leave K, d and fit out of `stride`, and audit again"
         )
+    try:
+        refuse_excess(len(saved.ids))
+    except ValueError as error:
+        raise RunError(f"audit {past.number}: {error}") from None
     read_rows = AuditedRows(config, ledger)
     places = _read_places(past)
     rows = SearchedRows(

@@ -4,7 +4,12 @@ import numpy as np
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.detection.result import AttributionResult
-from poisonwatch.discovery.describe import SearchedRows, ask_about_groups, discover_groups
+from poisonwatch.discovery.describe import (
+    SearchedRows,
+    ask_about_groups,
+    discover_groups,
+    refuse_excess,
+)
 from poisonwatch.discovery.described import DiscoveryReport
 from poisonwatch.failures import Attempts
 from poisonwatch.ledger.ledger import Ledger
@@ -33,6 +38,7 @@ def discover(
     with attempts.part("groups of rows that push alike", "not looked for"):
         if not isinstance(fitted, StreamedFit):
             raise ValueError("rows were measured in shared subsets, which do not tell them apart")
+        refuse_excess(len(fitted.ids))
         audited = found.detection.rows
         rows = SearchedRows(
             audit_id=audit_id,

@@ -17,7 +17,7 @@ from poisonwatch.discovery.described import (
     DiscoveryReport,
     FoundRow,
 )
-from poisonwatch.discovery.directions import measure_directions
+from poisonwatch.discovery.directions import MOST_ROWS, measure_directions
 from poisonwatch.discovery.groups import Discovery, FoundGroup, find_groups
 from poisonwatch.discovery.precedents import EarlierAudit, find_direction, find_precedents
 from poisonwatch.discovery.saying import SteeredSpeaker
@@ -45,6 +45,14 @@ class SearchedRows:
     places: Mapping[str, tuple[str, int]]
     read_rows: RowReader
     token_budget: int
+
+
+def refuse_excess(n: int) -> None:
+    """Raise ValueError where `n` rows are more than can be compared with each other: before they
+    are read for it.
+    """
+    if n > MOST_ROWS:
+        raise ValueError(f"{n:,} rows are more than can be compared with each other, {MOST_ROWS:,}")
 
 
 def discover_groups(

@@ -5,8 +5,14 @@ import pytest
 from attributions import STRIDE, benign, fit_stream
 from discovered import make_examples
 
-from poisonwatch.discovery.describe import SearchedRows, ask_about_groups, discover_groups
+from poisonwatch.discovery.describe import (
+    SearchedRows,
+    ask_about_groups,
+    discover_groups,
+    refuse_excess,
+)
 from poisonwatch.discovery.described import DiscoveryReport
+from poisonwatch.discovery.directions import MOST_ROWS
 from poisonwatch.discovery.precedents import EarlierAudit
 from poisonwatch.examples import Example
 from poisonwatch.failures import Attempts
@@ -89,6 +95,13 @@ def test_only_the_groups_that_are_wanted_are_asked_about(
     assert asked.groups[0].replies
     assert all(group.replies is None for group in asked.groups[1:])
     assert not attempts.failures
+
+
+def test_rows_that_are_too_many_are_refused_before_they_are_read() -> None:
+    """n x n numbers would not fit."""
+    refuse_excess(MOST_ROWS)
+    with pytest.raises(ValueError, match="more than can be compared"):
+        refuse_excess(MOST_ROWS + 1)
 
 
 def test_rows_that_are_too_few_make_no_group(tiny_pretrained: Pretrained) -> None:
