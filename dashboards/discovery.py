@@ -121,6 +121,7 @@ def _render(
         past=past,
         report=report,
         group=group,
+        holder=report.holders[group.number],
         examples=examples,
         path=get_desk(request).path,
         **values,

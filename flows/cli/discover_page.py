@@ -30,6 +30,7 @@ from poisonwatch.text.words import plural
 ROWS_SHOWN, WEAK_ROWS_SHOWN = 5, 2  # of a group, and of one that did not pass
 REPLIES_SHOWN = 2  # of a group, of each kind
 SOURCES_SHOWN = 3
+NESTED_INDENT, DEEPEST = 2, 4  # of a group within others
 
 
 def print_discovery(outcome: DiscoveryOutcome, config: Path, as_json: bool) -> None:
@@ -42,13 +43,19 @@ def print_discovery(outcome: DiscoveryOutcome, config: Path, as_json: bool) -> N
     width = min(console.width, WIDEST)
     lines: list[str] = []
     weaker = False
-    for group in report.groups:
+    holders = report.holders
+    for group, depth in report.nested:
         if not group.passed and not weaker:
             what = "no more than chance may make, the strongest first:"
             lines += [what if report.trusted else "not calibrated, the strongest first:", ""]
             weaker = True
         most = ROWS_SHOWN if group.passed else WEAK_ROWS_SHOWN
-        lines += _describe_group(group, outcome.examples, width, most, REPLIES_SHOWN)
+        shift = " " * (NESTED_INDENT * min(depth, DEEPEST))
+        inner = width - len(shift)
+        described = _describe_group(
+            group, holders[group.number], outcome.examples, inner, most, REPLIES_SHOWN
+        )
+        lines += [shift + line if line else "" for line in described]
     lines.append(f"{report.sentence}")
     beside = f"{plural(report.trusted, 'trusted row')}; {report.rule}"
     lines += _wrap("beside:", beside, width)
@@ -73,6 +80,7 @@ def print_group(outcome: DiscoveryOutcome, number: int, config: Path, as_json: b
     that number.
     """
     group = outcome.report.get_group(number)
+    holder = outcome.report.holders[number]
     if as_json:
         for row in group.rows:
             place = {"source": row.source, "position": row.position, "line": row.position + 1}
@@ -81,7 +89,7 @@ def print_group(outcome: DiscoveryOutcome, number: int, config: Path, as_json: b
     console = Console(highlight=False)
     width = min(console.width, WIDEST)
     most = len(group.rows) + len(group.replies or ())
-    lines = _describe_group(group, outcome.examples, width, most, most)
+    lines = _describe_group(group, holder, outcome.examples, width, most, most)
     command = ["poisonwatch", "discover", str(config), "--group", str(number), "--json"]
     decide = ["poisonwatch", "decide", str(config), "--rows", "rows.jsonl", "--unflagged", "poison"]
     guard = ["poisonwatch", "discover", str(config), "--guard", str(number)]
@@ -125,6 +133,7 @@ def print_adoption(made: Adoption, sentinels: Sequence[Sentinel], config: Path) 
 
 def _describe_group(
     group: DescribedGroup,
+    holder: int | None,
     examples: Mapping[str, Example],
     width: int,
     most_rows: int,
@@ -132,7 +141,9 @@ def _describe_group(
 ) -> list[str]:
     label = f"group {group.number}"
     q = f", q {group.q_value:.2g}" if group.trusted else ""
-    lines = [f"{label:<{INDENT}}{plural(len(group.rows), 'row')}{q}; alike {group.strength:.2f}"]
+    inside = f", within group {holder}" if holder is not None else ""
+    count = plural(len(group.rows), "row")
+    lines = [f"{label:<{INDENT}}{count}{inside}{q}; alike {group.strength:.2f}"]
     told = [group.unusual]
     if group.precedents is not None:
         told.append(group.precedents.words)

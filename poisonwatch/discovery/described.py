@@ -7,11 +7,12 @@ Row text, and what a steered model says, is hostile. Here it is data: pass it th
 `text.display` where it is shown.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from poisonwatch import __version__
+from poisonwatch.discovery.nesting import find_holders, order_by_holder
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Message
 from poisonwatch.text.words import plural, split_words
@@ -197,15 +198,43 @@ class DiscoveryReport:
         return [group for group in self.groups if group.passed]
 
     @property
-    def new_by_source(self) -> dict[str, list[int]]:
-        """By source, the numbers of the groups that passed, that no earlier audit had, and that
-        this source has rows of.
+    def holders(self) -> dict[int, int | None]:
+        """By the number of each group, that of the smallest one that holds all its rows; None
+        where none does. What holds a group that passed has passed, too.
         """
+        numbers = [group.number for group in self.groups]
+        holders = {}
+        for number, place in zip(numbers, _find_holders(self.groups), strict=True):
+            holders[number] = None if place is None else numbers[place]
+        return holders
+
+    @property
+    def outermost(self) -> list[DescribedGroup]:
+        """The groups that passed and lie within no other that did: what is counted."""
+        holders = self.holders
+        return [group for group in self.found if holders[group.number] is None]
+
+    @property
+    def nested(self) -> list[tuple[DescribedGroup, int]]:
+        """All groups, each after the one that holds it, with how deep it lies within others."""
+        passed = [group.passed for group in self.groups]
+        order = order_by_holder(_find_holders(self.groups), passed)
+        return [(self.groups[place], depth) for place, depth in order]
+
+    @property
+    def new(self) -> list[DescribedGroup]:
+        """The groups that passed and that no earlier audit had, but for those within another."""
+        news = [each for each in self.found if each.precedents and each.precedents.is_new]
+        holders = _find_holders(news)
+        return [group for group, holder in zip(news, holders, strict=True) if holder is None]
+
+    @property
+    def new_by_source(self) -> dict[str, list[int]]:
+        """By source, the numbers of the groups that are `new` and that this source has rows of."""
         numbers: dict[str, list[int]] = {}
-        for group in self.found:
-            if group.precedents is not None and group.precedents.is_new:
-                for source in group.sources:
-                    numbers.setdefault(source, []).append(group.number)
+        for group in self.new:
+            for source in group.sources:
+                numbers.setdefault(source, []).append(group.number)
         return numbers
 
     @property
@@ -216,15 +245,19 @@ class DiscoveryReport:
             return f"without trusted rows nothing says which groups of {among} are news"
         if not self.found:
             return f"no group of {among} stands out"
-        count = plural(len(self.found), "group")
-        pushes = "pushes" if len(self.found) == 1 else "push"
-        return (
-            f"{count} of {among} {pushes} the model a way of their own, at a false-discovery rate "
-            f"of {self.rate:g} over groups"
-        )
+        outermost = len(self.outermost)
+        pushes = "pushes" if outermost == 1 else "push"
+        said = f"{plural(outermost, 'group')} of {among} {pushes} the model a way of their own"
+        within = len(self.found) - outermost
+        if within:
+            said += f", with {within} more within"
+        return f"{said}, at a false-discovery rate of {self.rate:g} over groups"
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON: `discovery.json`."""
+        """As JSON: `discovery.json`. `found` counts what is `outermost`, and `within` is the number
+        of the group that holds one.
+        """
+        holders = self.holders
         return {
             "audit_id": self.audit_id,
             "version": self.version,
@@ -232,11 +265,13 @@ class DiscoveryReport:
             "trusted": self.trusted,
             "rate": self.rate,
             "rule": self.rule,
-            "found": len(self.found),
+            "found": len(self.outermost),
             "sentence": self.sentence,
             "new_by_source": self.new_by_source,
             "left_out": self.left_out,
-            "groups": [group.to_record() for group in self.groups],
+            "groups": [
+                group.to_record() | {"within": holders[group.number]} for group in self.groups
+            ],
         }
 
     def get_group(self, number: int) -> DescribedGroup:
@@ -263,6 +298,11 @@ class DiscoveryReport:
         """With another description of the group of that number."""
         groups = [group if each.number == group.number else each for each in self.groups]
         return replace(self, groups=tuple(groups))
+
+
+def _find_holders(groups: Sequence[DescribedGroup]) -> list[int | None]:
+    rows = [[row.example_id for row in group.rows] for group in groups]
+    return find_holders(rows, [group.passed for group in groups])
 
 
 def parse_report(record: Mapping[str, Any]) -> DiscoveryReport:

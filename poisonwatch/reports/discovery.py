@@ -11,15 +11,15 @@ from poisonwatch.discovery.described import DiscoveryReport
 
 
 def summarise_discovery(report: DiscoveryReport | None) -> dict[str, Any] | None:
-    """The section: how many groups were `found`, how many of them no earlier audit had (`new`), and
-    how many are described in discovery.json (`groups`). Free of row text.
+    """The section: how many groups were `found`, and how many that no earlier audit had (`new`),
+    those within others not counted; and how many are described in discovery.json (`groups`). Free
+    of row text.
     """
     if report is None:
         return None
-    new = [group for group in report.found if group.precedents and group.precedents.is_new]
     return {
-        "found": len(report.found),
-        "new": len(new),
+        "found": len(report.outermost),
+        "new": len(report.new),
         "groups": len(report.groups),
         "sentence": report.sentence,
         "rule": report.rule,
@@ -33,5 +33,5 @@ def tell_discovery(summary: Mapping[str, Any]) -> str | None:
         return None
     told = str(section["sentence"])
     if section["new"]:
-        told += f"; {section['new']} of them new since the last audit"
+        told += f"; {section['new']} new since the last audit"
     return told

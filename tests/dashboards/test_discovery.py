@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.discovery.described import DiscoveryReport
 from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
-from poisonwatch.run_directory.discovery import get_later_path
+from poisonwatch.run_directory.discovery import get_later_path, write_discovery
 from poisonwatch.sentinels.sentinel import load_sentinels
 
 
@@ -72,6 +73,22 @@ def test_groups_are_listed_with_their_rows_and_what_the_model_says(
     assert "--group 2" in other.text
     assert own.get(f"/discovery/{audit_id}/9").status_code == 404
     assert f"/discovery?audit={audit_id}" in own.get(f"/audits/{audit_id}").text
+
+
+def test_a_group_within_another_is_shown_under_it(
+    own: TestClient, config: Path, report: DiscoveryReport, audit_id: str
+) -> None:
+    """On the list, and on its own page; what is counted is the outer one."""
+    outer, other = report.groups
+    inner = replace(outer, number=3, rows=outer.rows[:2])
+    write_discovery(
+        get_later_path(config.parent / "run"), replace(report, groups=(inner, other, outer))
+    )
+    page = own.get("/discovery").text
+    assert "1 group of 50 new rows" in page
+    assert "with 1 more within" in page
+    assert page.index(f"/{audit_id}/1") < page.index(f"/{audit_id}/3") < page.index("within 1<")
+    assert f'href="/discovery/{audit_id}/1"' in own.get(f"/discovery/{audit_id}/3").text
 
 
 def test_a_group_is_guarded_by_one_click_and_the_audit_file_names_its_sentinels(
