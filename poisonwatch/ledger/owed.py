@@ -1,11 +1,13 @@
 """What is owed to whom: the deliveries of a name that no attempt has succeeded for, by target."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
+from poisonwatch.attestation.statement import parse_statement
+from poisonwatch.errors import InputError
 from poisonwatch.ledger.chain_tables import records
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.mutes import list_active_mutes
@@ -67,23 +69,51 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
         .join(notices, notices.c.notice == deliveries.c.item)
         .where(match_pending(NOTICE_KIND), target.in_(targets))
     )
-    # Of every name of the ledger: which one a release is of stands in its statement alone.
-    of_releases = (
-        select(target, count, attempts, func.min(records.c.recorded_at), reason)
-        .join(records, records.c.number == deliveries.c.item)
-        .where(match_pending(RELEASE_DELIVERY))
-    )
     found = []
     kinds = {
         AUDIT_KIND: of_audits,
         ALERT_KIND: of_alerts,
         NOTICE_KIND: of_notices,
-        RELEASE_DELIVERY: of_releases,
     }
     for kind, query in kinds.items():
         by_target = query.group_by(target).order_by(target)
         found += [Owed(kind, *row) for row in connection.execute(by_target).tuples()]
-    return found
+    return found + list(_list_owed_releases(connection, name))
+
+
+def _list_owed_releases(connection: Connection, name: str) -> Iterator[Owed]:
+    """What is owed of the releases of a name, by target: which name one is of stands in its
+    statement. One whose statement does not say is everybody's.
+    """
+    query = (
+        select(deliveries, records.c.statement, records.c.recorded_at)
+        .join(records, records.c.number == deliveries.c.item)
+        .where(match_pending(RELEASE_DELIVERY))
+        .order_by(records.c.number)
+    )
+    by_target: dict[str, Owed] = {}
+    for row in connection.execute(query):
+        if _read_name(row.statement) not in (None, name):
+            continue
+        owed = by_target.setdefault(
+            row.target, Owed(RELEASE_DELIVERY, row.target, 0, 0, row.recorded_at)
+        )
+        by_target[row.target] = replace(
+            owed,
+            count=owed.count + 1,
+            attempts=max(owed.attempts, row.attempts),
+            reason=row.reason or owed.reason,
+        )
+    yield from (by_target[target] for target in sorted(by_target))
+
+
+def _read_name(text: str) -> str | None:
+    """The audit's name in the statement of a release; None where it does not say."""
+    try:
+        said = parse_statement(text).predicate.get("name")
+    except InputError:
+        return None
+    return None if said is None else str(said)
 
 
 def count_undecided_rows(connection: Connection, name: str) -> int:

@@ -13,6 +13,7 @@ from poisonwatch.ledger.history import counting_failures
 from poisonwatch.ledger.notices import OVERDUE, Notice, add_notice, address_notice
 from poisonwatch.ledger.outbox import AUDIT_KIND, enqueue, list_pending_alerts, mark_delivered
 from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
+from poisonwatch.release.release import write_release
 
 
 def test_accounts_of_audits_that_have_ended_are_owed(tmp_path: Path) -> None:
@@ -69,6 +70,17 @@ def test_messages_are_owed_by_target(tmp_path: Path) -> None:
             owed = list_owed(connection, NAME, [one, two])
     by_target = {(one.kind, one.target): (one.count, one.attempts) for one in owed}
     assert by_target == {("alert", one): (1, 1), ("alert", two): (1, 0), ("notice", two): (1, 0)}
+
+
+def test_releases_are_owed_by_the_audit_that_they_are_of(tmp_path: Path) -> None:
+    """Another audit of the same ledger owes nothing of them; several are counted together."""
+    with covered_ledger(tmp_path, "Tell me fact 0 about tea.") as ledger:
+        for folder in ("one", "two"):
+            write_release(ledger, NAME, tmp_path / folder, report_to=["openlineage"])
+        with ledger.read() as connection:
+            (owed,) = list_owed(connection, NAME, [])
+            assert list_owed(connection, "another", []) == []
+    assert (owed.kind, owed.target, owed.count, owed.attempts) == ("release", "openlineage", 2, 0)
 
 
 def test_undecided_rows_are_those_that_are_flagged_and_wait(tmp_path: Path) -> None:
