@@ -24,7 +24,7 @@ from poisonwatch.release.reasons import (
 )
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.ahead import fetch_ahead
-from poisonwatch.sources.base import SourceFile
+from poisonwatch.sources.base import GIVEN, SourceFile
 from poisonwatch.sources.open import open_source
 from poisonwatch.text.display import excerpt
 
@@ -52,7 +52,7 @@ def check_data(known: KnownRows, source: SourceConfig, seen: set[str] | None = N
     """
     if seen is None:
         seen = set()
-    opened = open_source(source, "data")
+    opened = open_source(source, GIVEN)
     missing: list[UnclearedRow] = []
     for passed in opened.passed_over:
         if passed.may_hold_rows:

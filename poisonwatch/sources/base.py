@@ -26,8 +26,15 @@ MAX_BATCH_BYTES = 64 * MIB  # of rows that are in memory at a time
 RELATIVE_PATHS = (
     "(relative paths start at the audit file's folder, in a command at the working directory)"
 )
+# The key of rows that whoever asks names, and no audit file.
+GIVEN = "data"
 
 M = TypeVar("M")
+
+
+def tell_to_check(key: str) -> str:
+    """What to look at where rows cannot be found: the audit file's `key`, or the path given."""
+    return "check the path that was given" if key == GIVEN else f"check `{key}`"
 
 
 def parse_cursor(kind: type[M], text: str | None) -> M | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poisonwatch.errors import SourceError
-from poisonwatch.sources.base import PassedOver
+from poisonwatch.sources.base import RELATIVE_PATHS, PassedOver, tell_to_check
 from poisonwatch.sources.file_types import detect_file_type, list_file_types
 from poisonwatch.sources.llama_factory import Settings, is_catalogue, read_catalogue
 from poisonwatch.sources.looking import Looker
@@ -344,6 +344,15 @@ def split_glob(pattern: str) -> tuple[str, list[str]]:
     return folder or "/", asked
 
 
+def make_no_match_error(shown: str, key: str) -> SourceError:
+    """The error of a glob that nothing matches: what was looked for, and where."""
+    parts = shown.split("/")
+    first = next((k for k, part in enumerate(parts) if not set("*?[").isdisjoint(part)), 0)
+    wanted, folder = "/".join(parts[first:]), "/".join(parts[:first])
+    where = f" in {folder}" if folder else ""
+    return SourceError(f"no file matches {wanted}{where}: {tell_to_check(key)} {RELATIVE_PATHS}")
+
+
 def make_nothing_found_error(
     shown: str, passed_over: Sequence[PassedOver], key: str
 ) -> SourceError:
@@ -356,5 +365,5 @@ def make_nothing_found_error(
         there += f"; and {len(passed_over) - MAX_NAMED} more"
     return SourceError(
         f"{shown} holds no file of rows ({there}): names must end in one of {list_file_types()}; "
-        f"texts may be compressed, as in .jsonl.gz (check `{key}`)"
+        f"texts may be compressed, as in .jsonl.gz ({tell_to_check(key)})"
     )

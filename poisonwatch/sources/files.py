@@ -22,11 +22,13 @@ from poisonwatch.sources.base import (
     OpenedSource,
     Reading,
     SourceFile,
+    tell_to_check,
     translate_errors,
 )
 from poisonwatch.sources.discovery import (
     Discovery,
     FoundFile,
+    make_no_match_error,
     make_nothing_found_error,
     split_glob,
 )
@@ -233,7 +235,7 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
     """
     setting = source.path or source.hub or ""
     path, shown = open_variables(setting, f"{key}.path"), show_place(setting)
-    hint = f"check `{key}`"
+    hint = tell_to_check(key)
     if split_protocol(path)[0] in EXTRAS:
         hint += ", and the credentials in the environment"
 
@@ -247,7 +249,7 @@ def open_files(source: SourceConfig, key: str) -> OpenedSource:
     place = _Place(fs, search.root, secrets, limits=UnpackingLimits.of(source))
     opened = []
     for file in found.found:
-        with translate_errors(f"{file.name} cannot be read (check `{key}`)", hide):
+        with translate_errors(f"{file.name} cannot be read ({tell_to_check(key)})", hide):
             _refuse_non_files(fs, file.target, file.info, file.name)
             opened.append(File(place, file))
     _refuse_same_names(opened, key)
@@ -288,7 +290,7 @@ class _Search:
                 raise SourceError(
                     f"{self._shown} is not a file of rows: its name must end in one of "
                     f"{list_file_types()}; texts may be compressed, as in .jsonl.gz "
-                    f"(check `{self._key}`)"
+                    f"({tell_to_check(self._key)})"
                 )
             discovery = self._begin(self._path.rpartition("/")[0])
             discovery.add_file(self._path, info)
@@ -313,11 +315,14 @@ class _Search:
         return info
 
     def _match_glob(self) -> Discovery:
-        matches = {}
-        if not set("*?[").isdisjoint(self._path):
+        matches, is_glob = {}, not set("*?[").isdisjoint(self._path)
+        if is_glob:
             matches = self._fs.glob(self._path, detail=True)
+        if not matches and is_glob and not is_web(self._fs):
+            raise make_no_match_error(self._shown, self._key)
         if not matches:
-            raise SourceError(f"{self._shown} does not exist: check `{self._key}` {RELATIVE_PATHS}")
+            check = tell_to_check(self._key)
+            raise SourceError(f"{self._shown} does not exist: {check} {RELATIVE_PATHS}")
         base, asked = split_glob(self._path)
         discovery = self._begin(base, asked)
         for match, info in sorted(matches.items()):

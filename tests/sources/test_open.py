@@ -249,7 +249,7 @@ def test_given_format_overrules_detection(tmp_path: Path) -> None:
             "none.jsonl",
             r"none\.jsonl does not exist: check `source` \(relative paths start at the audit file's folder, ",
         ),
-        ("none-*.jsonl", r"none-\*\.jsonl does not exist: check `source`"),
+        ("none-*.jsonl", r"no file matches none-\*\.jsonl in .*: check `source`"),
         (
             "rows.txt",
             r"rows\.txt is not a file of rows: its name must end in one of \.arrow, \.csv, \.json, \.jsonl, \.ndjson, \.parquet, \.tsv",

@@ -188,6 +188,8 @@ def test_hostile_names_are_shown_as_inert_text(
         (("my-audit/rows.jsonl",), "give the audit file whose ledger knows its rows (--audit)"),
         (("cleared", "--audit", "my-audit/audit.yaml"), "give cleared/manifest.json itself"),
         (("nowhere.jsonl", "--audit", "my-audit/audit.yaml"), "nowhere.jsonl does not exist: give"),
+        (("none-*.jsonl", "--audit", "my-audit/audit.yaml"), "no file matches none-*.jsonl in /"),
+        (("none-*.jsonl", "--audit", "my-audit/audit.yaml"), "check the path that was given"),
         (("none/manifest.json",), "none/manifest.json does not exist: give the manifest"),
         (("my-audit/summary.json",), "my-audit/summary.json does not exist"),
         (("cleared/manifest.json", "--model-version", "abc"), "'abc' is no model version"),
