@@ -185,6 +185,8 @@ def _guard(
 
     settings = load_config(config)
     if use is not None:
+        if not use.exists():
+            raise InputError(f"{use} does not exist: `--guard {number} --draft {use}` writes it")
         piece = read_sentinel_text(str(use))
     else:
         piece = write_proposal(

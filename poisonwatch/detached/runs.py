@@ -38,7 +38,8 @@ RUNS_KEPT = 20
 STARTING_S = 60.0  # within which a process says that it is there
 LOG_BYTES = 16_384  # of the end of what a run said
 SAME_MOMENT_S = 2.0  # two readings of when a process began may differ by so much
-ENDED_AS_ASKED = 143
+# An audit hears SIGTERM, leaves all in order, and then ends by it.
+ENDED_AS_ASKED = (143, -signal.SIGTERM)
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 
 
@@ -72,20 +73,24 @@ class DetachedRun:
     @property
     def has_failed(self) -> bool:
         """Whether it ended without results."""
+        if self.is_lost:
+            return self.outcome is None
         return not self.is_at_work and self.code not in (0, 3)
 
     def describe_state(self) -> str:
         """How it is, or ended, in a few words."""
         if self.is_at_work:
             return "at work"
+        if self.code is None and self.outcome is not None:
+            return "done"
         if self.code is None:
             return "its process is gone, and left no word: the machine may have gone down"
+        if self.code in ENDED_AS_ASKED:
+            return "ended, as it was told to"
         if self.code < 0:
             name = signal.Signals(-self.code).name
             hint = ": memory may have run out" if name == "SIGKILL" else ""
             return f"its process was ended by {name}{hint}"
-        if self.code == ENDED_AS_ASKED:
-            return "ended, as it was told to"
         if self.code == 2:
             return "could not begin: what it was given cannot be used"
         return "done" if not self.has_failed else f"failed, with exit code {self.code}"

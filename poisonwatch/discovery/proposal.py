@@ -17,7 +17,7 @@ import yaml
 from poisonwatch.discovery.described import DescribedGroup, Reply
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example, Message
-from poisonwatch.sentinels.sentinel import Sentinel
+from poisonwatch.sentinels.sentinel import Sentinel, parse_sentinels
 from poisonwatch.text.display import excerpt, to_plain_name
 from poisonwatch.text.words import normalise_words, plural
 
@@ -137,11 +137,14 @@ def write_proposal(
     """The sentinels proposed from a group beside those that an audit has, as a piece of a YAML
     list, below a comment that says where they are from, who saves them (`by`) and when.
 
-    Raises InputError where the panel's name is taken, or nothing of the group can be asked.
+    Raises InputError where the panel's name is taken or no name, nothing of the group can be asked,
+    or the sentinels ask all of it already.
     """
     taken = {sentinel.panel for sentinel in sentinels}
     if panel is None:
         panel = propose_panel(group, taken)
+    if not panel.isprintable():
+        raise InputError(f"a panel's name is one line of letters: {excerpt(panel)} is none")
     if panel in taken or not panel.strip():
         raise InputError(
             f"{excerpt(panel) or 'nothing'} is the name of a panel already, or none: give another"
@@ -151,6 +154,15 @@ def write_proposal(
         raise InputError(
             f"nothing can be asked of group {group.number}: its rows cannot be read again, or "
             "steering with them changes no answer; write a sentinel by hand"
+        )
+    guarded = {(sentinel.messages, sentinel.forbidden): sentinel.panel for sentinel in sentinels}
+    asked = [
+        guarded.get((own.messages, own.forbidden))
+        for own in parse_sentinels(yaml.safe_dump(entries), "the proposal")
+    ]
+    if all(asked):
+        raise InputError(
+            f"group {group.number} is guarded already, by the panel {excerpt(str(asked[0]))}"
         )
     rows, day = plural(len(group.rows), "row"), f"{datetime.now(UTC):%Y-%m-%d}"
     # A line end in a name would end the comment.

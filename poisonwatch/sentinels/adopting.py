@@ -117,7 +117,10 @@ def _adopt_first(piece: str, config: AuditConfig, audit_file: Path) -> Adoption:
 
 def _name_in_audit_file(audit_file: Path, old: Path | None, new: Path) -> None:
     """Name a file of sentinels in the place of another, or behind all others (None)."""
+    # What a link leads to is changed, and not the link.
+    audit_file = audit_file.resolve()
     text = read_yaml_text(audit_file)
+    line_end = "\r\n" if b"\r\n" in audit_file.read_bytes() else "\n"
     before = load_config(audit_file)
     changed = _change_text(text, audit_file, old, new)
     if changed is not None:
@@ -126,7 +129,7 @@ def _name_in_audit_file(audit_file: Path, old: Path | None, new: Path) -> None:
             wanted.append(str(new))
         try:
             with replace_file(audit_file) as part:
-                part.write_text(changed, encoding="utf-8", newline="\n")
+                part.write_text(changed, encoding="utf-8", newline=line_end)
                 shutil.copymode(audit_file, part)
                 # What is read of it is checked before it takes the place of the old.
                 after = load_config(part)
@@ -170,7 +173,9 @@ def _change_text(text: str, audit_file: Path, old: Path | None, new: Path) -> st
     if value.flow_style:
         return f"{text[:end]}, {_quote(place)}{text[end:]}"
     indent = " " * value.start_mark.column
-    return f"{text[:end]}\n{indent}- {_quote(place)}{text[end:]}"
+    # A comment behind the last one stays behind it.
+    line, _, rest = text[end:].partition("\n")
+    return f"{text[:end]}{line}\n{indent}- {_quote(place)}\n{rest}"
 
 
 def _replace(text: str, node: Node, by: str) -> str:

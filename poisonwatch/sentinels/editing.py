@@ -6,6 +6,7 @@ followed by `sentinels-2.yaml`, which the audit reads once its `sentinels` name 
 """
 
 import re
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from io import StringIO
@@ -124,6 +125,8 @@ def save_version(text: str, config: AuditConfig, replacing: Path) -> Path:
     try:
         try:
             part.write_text(text, encoding="utf-8", newline="\n")
+            # Who reads the old one, such as a service's user, reads the new one.
+            shutil.copymode(replacing, part)
             # Reserved once the text is on the disk: where it does not fit, no number is used up.
             saved = _reserve_name(replacing)
             part.replace(saved)

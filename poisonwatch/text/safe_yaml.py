@@ -41,6 +41,8 @@ def read_yaml_text(path: Path) -> str:
     """The text of a YAML file, its line ends as \\n. Raises OSError where it cannot be opened,
     YamlError where it is no file, too large, or not UTF-8.
     """
+    if path.is_dir():
+        raise YamlError("it is a folder, and no file")
     try:
         # A pipe without a writer would be waited for, for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -48,7 +50,7 @@ def read_yaml_text(path: Path) -> str:
         raise YamlError("a file's name holds no null character") from None
     with os.fdopen(descriptor, "rb") as file:
         kind = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        if not stat.S_ISREG(kind):
             raise YamlError("it is a device or a pipe, and no file")
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

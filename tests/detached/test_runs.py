@@ -107,6 +107,27 @@ def test_a_process_that_is_killed_is_said_to_be(config: Path) -> None:
     assert done.has_failed
 
 
+def test_what_is_ended_is_said_to_have_been_and_results_count_without_a_last_word(
+    config: Path,
+) -> None:
+    """An audit that is told to end does so by the signal; another wrote its results, and whoever
+    watched it was killed.
+    """
+    folder = locate_runs(config) / "20260101-000000-abcdef"
+    folder.mkdir(parents=True)
+    (folder / "start.json").write_text(
+        '{"kind": "audit", "name": "tiny", "author": "eve", "started_at": "2026-01-01T00:00Z"}'
+    )
+    (folder / "end.json").write_text('{"code": -15, "ended_at": "2026-01-01T00:01Z"}')
+    (run,) = list_runs(config)
+    assert (run.describe_state(), run.has_failed) == ("ended, as it was told to", True)
+    (folder / "end.json").unlink()
+    (folder / "process.json").write_text('{"supervisor": [0, 0]}')
+    (folder / "progress.json").write_text('{"outcome": {"audit_id": "one"}}')
+    (run,) = list_runs(config)
+    assert (run.describe_state(), run.has_failed, run.is_lost) == ("done", False, True)
+
+
 def test_a_run_that_left_no_word_is_lost_and_hinders_nobody(config: Path) -> None:
     """All of its processes went at once, as where the machine goes down."""
     run = serve(config)

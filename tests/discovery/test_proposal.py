@@ -89,3 +89,17 @@ def test_a_panel_of_a_known_name_and_a_group_without_rows_are_refused() -> None:
         write_proposal(group, by_id(rows), known, audit_id="a-1", by="me", panel="pans")
     with pytest.raises(InputError, match="nothing can be asked of group 1"):
         write_proposal(make_group(rows, replies=None), {}, [], audit_id="a-1", by="me")
+
+
+def test_a_group_that_is_guarded_is_not_guarded_again_and_a_panel_has_a_name_of_one_line() -> None:
+    """Two panels of one kind would count each row twice; line ends would spread over reports."""
+    rows = make_examples()
+    group = make_group(rows)
+    text = write_proposal(group, by_id(rows), [], audit_id="a-1", by="me", panel="pans")
+    known = parse_sentinels(text, "x")
+    with pytest.raises(InputError, match="group 1 is guarded already, by the panel pans"):
+        write_proposal(group, by_id(rows), known, audit_id="a-1", by="me", panel="others")
+    # one of its sentinels was deleted: it is not asked any more
+    write_proposal(group, by_id(rows), known[:1], audit_id="a-1", by="me")
+    with pytest.raises(InputError, match="a panel's name is one line"):
+        write_proposal(group, by_id(rows), [], audit_id="a-1", by="me", panel="pans\n- id: x")

@@ -210,6 +210,8 @@ def test_a_finding_becomes_a_sentinel_and_the_next_audit_flags_its_rows(
     number = find_group(report, range(80, 90)).number
     draft = tmp_path / "draft.yaml"
     guard = ["discover", str(file), "--guard", str(number)]
+    assert run(*guard, "--use", str(draft)) == 2
+    assert f"--draft {draft}` writes it" in capsys.readouterr().err
     assert run(*guard, "--panel", "pans", "--draft", str(draft)) == 0
     told = capsys.readouterr().out
     assert f"--use {draft}" in told

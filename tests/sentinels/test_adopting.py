@@ -69,7 +69,10 @@ def test_an_audit_of_packs_alone_gets_a_file_beside_them(tmp_path: Path, way: st
     assert made.saved.name == "sentinels-2.yaml"
     places = load_config(file).sentinels
     assert places == ["pack:refusal-erosion", str(made.saved)]
-    assert "# my audit" in file.read_text()
+    told = file.read_text()
+    assert "# my audit" in told
+    # what was said of the last pack is not said of the file behind it
+    assert "sentinels-2.yaml  #" not in told
     assert "take sentinels-2.yaml out" in made.undo
 
 
@@ -87,3 +90,17 @@ def test_what_clashes_or_cannot_be_named_leaves_all_as_it_was(tmp_path: Path) ->
     assert file.read_text() == before
     assert not (tmp_path / "sentinels-2.yaml").exists()
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_line_ends_links_and_who_may_read_stay_as_they_were(tmp_path: Path) -> None:
+    """An audit file of Windows, linked from elsewhere, with sentinels that a service reads."""
+    file = write(tmp_path, WAYS["text"])
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    before = file.read_bytes()
+    (tmp_path / "sentinels.yaml").chmod(0o644)
+    link = tmp_path / "linked.yaml"
+    link.symlink_to("audit.yaml")
+    made = adopt_sentinels(PIECE, link)
+    assert link.is_symlink()
+    assert file.read_bytes() == before.replace(b"sentinels.yaml", b"sentinels-2.yaml")
+    assert made.saved.stat().st_mode & 0o777 == 0o644

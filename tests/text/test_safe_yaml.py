@@ -183,6 +183,7 @@ def hostile_files(folder: Path) -> Iterator[tuple[Path, str]]:
     endless = folder / "zero.yaml"
     endless.symlink_to("/dev/zero")
     yield endless, "a device or a pipe"
+    yield folder, "it is a folder"
     yield folder / "a\0b", "null character"
 
 
@@ -194,7 +195,7 @@ def test_files_are_read_within_bounds(tmp_path: Path) -> None:
         assert said in str(caught.value)
     loop = tmp_path / "loop.yaml"
     loop.symlink_to(loop)
-    for missing in (loop, tmp_path, tmp_path / "none", tmp_path / ("x" * 300)):
+    for missing in (loop, tmp_path / "none", tmp_path / ("x" * 300)):
         with pytest.raises(OSError):  # noqa: PT011  (which one, is the system's business)
             read_yaml_text(missing)
 
