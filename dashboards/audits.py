@@ -25,6 +25,7 @@ from poisonwatch.ledger.batches import load_examples
 from poisonwatch.ledger.history import PastAudit, find_by_audit_id
 from poisonwatch.ledger.mutes import tell_held_back
 from poisonwatch.ledger.overview import AuditFilter
+from poisonwatch.ledger.probes import list_last_probes
 from poisonwatch.ledger.queue import count_open_rows, list_groups
 from poisonwatch.pruning.missing import describe_missing_run
 from poisonwatch.reports.coverage import (
@@ -47,6 +48,7 @@ DOCUMENT_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 )
 GROUPS_SHOWN = 8  # groups named on the overview
+PROBES_SHOWN = 5  # trained models named there
 LONGEST_CELL = 300  # characters of a topic's example
 # Files of a run directory by the last part of their address.
 DOCUMENTS = {"report": "report.html", "validation": "validation.html"}
@@ -103,6 +105,7 @@ def show_overview(request: Request) -> Response:
         size=LINES_PER_PAGE,
         totals=overview.count_totals(ledger, wanted),
         waiting=count_open_rows(ledger, wanted),
+        probes=list_last_probes(ledger, wanted.name or None)[:PROBES_SHOWN] if nth == 1 else [],
         points=points,
         **build_choices(request, wanted),
     )

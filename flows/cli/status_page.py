@@ -1,6 +1,7 @@
 """How an audit stands, as a page of a terminal."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 from poisonwatch.ledger.agreement import add_up
 from poisonwatch.liveness.liveness import Liveness, tell_ago, write_moment
@@ -10,6 +11,8 @@ from poisonwatch.text.durations import tell_duration
 from poisonwatch.text.words import plural
 
 LABEL_WIDTH = 12
+DIGITS = 12  # of a fingerprint
+CHECKPOINTS_NAMED = 3
 UNKNOWN = "not known: the ledger cannot be used"
 
 
@@ -25,6 +28,7 @@ def build_page(standing: Standing, target_names: Mapping[str, str]) -> list[str]
         ("owed", _describe_owed(standing, target_names)),
         ("undecided", UNKNOWN if standing.undecided is None else plural(standing.undecided, "row")),
         *_describe_agreement(standing),
+        *_describe_probes(standing),
         ("disk", _describe_disks(standing)),
         ("versions", _describe_versions(standing)),
         ("servers", _describe_servers(standing)),
@@ -94,6 +98,22 @@ def _describe_agreement(standing: Standing) -> Iterator[tuple[str, str]]:
     said = f"two people said the same of {total.same} of {plural(total.compared, 'row')}"
     by_month = ", ".join(f"{each.month} {each.share:.0%}" for each in months)
     yield "agreement", f"{said}, by month: {by_month}"
+
+
+def _describe_probes(standing: Standing) -> Iterator[tuple[str, str]]:
+    """What the last probe of a trained model found, and which other models moved; nothing where
+    none was probed.
+    """
+    if not standing.probes:
+        return
+    last, *others = standing.probes
+    ago = tell_ago(standing.at - datetime.fromisoformat(last.recorded_at))
+    trained = f", trained on release {last.release[:DIGITS]}" if last.release else ""
+    yield "last probe", f"checkpoint {last.checkpoint[:DIGITS]}{trained}, {ago}: {last.words}"
+    moved = [probe.checkpoint[:DIGITS] for probe in others if probe.has_moved]
+    if moved:
+        named = ", ".join(moved[:CHECKPOINTS_NAMED])
+        yield "", f"of {plural(len(others), 'other checkpoint')} {len(moved)} moved: {named}"
 
 
 def _describe_disks(standing: Standing) -> str:

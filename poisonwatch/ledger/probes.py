@@ -3,7 +3,7 @@ that the model was trained on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from poisonwatch.ledger.records import (
     read_records,
 )
 from poisonwatch.ledger.transactions import retried
+from poisonwatch.text.words import plural
 
 PROBE = "probe"  # kind of records
 RELEASE = "release"  # of the record that a release leaves, under its manifest's SHA-256
@@ -45,6 +46,19 @@ class PastProbe:
     def has_moved(self) -> bool:
         """Whether a sentinel or a panel moved."""
         return bool(self.moved or self.moved_panels)
+
+    @property
+    def words(self) -> str:
+        """What moved, in words; panels by name, as they were written."""
+        said = f"{len(self.moved)} of {plural(self.asked, 'sentinel')} moved"
+        if self.moved_panels:
+            panels = plural(len(self.moved_panels), "panel")
+            said += f", and {panels} as a whole ({', '.join(self.moved_panels)})"
+        return said
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self) | {"has_moved": self.has_moved}
 
 
 @retried
@@ -149,3 +163,17 @@ def list_probes_since(ledger: Ledger, name: str, moment: datetime) -> list[PastP
             for probe in read_probes(connection)
             if probe.name == name and datetime.fromisoformat(probe.recorded_at) >= moment
         ]
+
+
+@retried
+def list_last_probes(ledger: Ledger, name: str | None = None) -> list[PastProbe]:
+    """The last probe of each checkpoint by the audit file of this name (None: of any), latest
+    first.
+    """
+    last: dict[tuple[str, str], PastProbe] = {}
+    with ledger.read() as connection:
+        for probe in read_probes(connection):
+            if name in (None, probe.name):
+                last.pop((probe.name, probe.checkpoint), None)
+                last[probe.name, probe.checkpoint] = probe
+    return list(reversed(last.values()))

@@ -94,10 +94,7 @@ def make_training_step(training: Training) -> Step:
 
 def make_probe_step(probe: PastProbe) -> Step:
     """A probe of a trained model as a step: which of its sentinels and panels moved."""
-    moved = f"{len(probe.moved)} of {plural(probe.asked, 'sentinel')} moved"
-    if probe.moved_panels:
-        moved += f", and {plural(len(probe.moved_panels), 'panel')} as a whole"
-    words = f"checkpoint {probe.checkpoint[:SHOWN_DIGITS]}: {moved}"
+    words = f"checkpoint {probe.checkpoint[:SHOWN_DIGITS]}: {probe.words}"
     facts = {
         "checkpoint": probe.checkpoint,
         "manifest": probe.release,

@@ -24,6 +24,7 @@ from poisonwatch.ledger.history import find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import OPENLINEAGE
 from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
+from poisonwatch.ledger.probes import PastProbe, list_last_probes
 from poisonwatch.ledger.schedules import record_schedule
 from poisonwatch.liveness.liveness import (
     Liveness,
@@ -70,7 +71,8 @@ class Standing:
     """How the audit of a `name` stands at a moment. What could not be asked, since the ledger
     cannot be used, is None.
 
-    `counts` and `parts_failed` are of the last audit; `troubles` are what needs somebody, a line
+    `counts` and `parts_failed` are of the last audit; `probes` are the last of each checkpoint,
+    latest first; `troubles` are what needs somebody, a line
     each: empty where all is well.
     """
 
@@ -81,6 +83,7 @@ class Standing:
     parts_failed: int = 0
     owed: list[Owed] | None = None
     agreement: list[Agreement] | None = None
+    probes: list[PastProbe] | None = None
     undecided: int | None = None
     disks: list[DiskSpace] = field(default_factory=list)
     versions: dict[str, str | None] = field(default_factory=dict)
@@ -105,6 +108,7 @@ class Standing:
             "owed": self.owed and [asdict(owed) for owed in self.owed],
             "agreement": self.agreement and [asdict(month) for month in self.agreement],
             "undecided": self.undecided,
+            "probes": self.probes and [probe.to_record() for probe in self.probes],
             "disks": [asdict(disk) for disk in self.disks],
             "versions": self.versions,
             "servers": [asdict(server) for server in self.servers],
@@ -159,6 +163,7 @@ def _ask_ledger(
         )
         standing.undecided = count_undecided_rows(connection, config.name)
         standing.agreement = read_agreement(connection, config.name)[-MONTHS_SHOWN:]
+    standing.probes = list_last_probes(ledger, config.name)
     liveness = find_liveness(ledger, config.name, expected, standing.at)
     standing.liveness = liveness
     standing.versions["ledger"] = find_newest_revision()

@@ -3,17 +3,22 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audits import write_audit
 from browsing import ME, asking, audit_page, flags, groups
+from ledgers import NAME
 from prunable import leave, leave_line
+from silent import NOON, add_audit
 from starlette.testclient import TestClient
 
 from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.audits import DOCUMENT_POLICY
 from poisonwatch.ledger import overview
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probes import record_probe
+from poisonwatch.ledger.records import append_record
 
 
 def test_before_the_first_audit_every_page_says_how_to_run_it(
@@ -178,3 +183,29 @@ def test_a_page_or_picture_that_the_audit_did_not_write_is_not_sent(
     finally:
         path.write_bytes(whole)
     assert client.get(address).content == whole
+
+
+def test_the_overview_names_trained_models_and_what_moved(tmp_path: Path) -> None:
+    """The last probe of each, with the release that it was trained on; whatever a panel is called
+    is text.
+    """
+    config = write_audit(tmp_path, tmp_path, tracking="none")
+    release = "e" * 64
+    said: dict[str, Any] = {"name": NAME, "model": "m" * 64, "sentinels": "s" * 64}
+    moved = {"asked": [{"sentinel": "shop-1", "moved": True}]}
+    with Ledger.at(load_config(config).state) as ledger, asking(config) as client:
+        add_audit(ledger, NOON, NOON)
+        assert "Models after training" not in client.get("/").text
+        with ledger.write() as connection:
+            append_record(connection, "release", release, {"manifest": release}, {}, None)
+        panels = [{"panel": "<b>shop", "moved": True}]
+        record_probe(
+            ledger, "one", checkpoint="c" * 64, release=release, panels=panels, **moved, **said
+        )
+        record_probe(ledger, "two", checkpoint="d" * 64, release=None, asked=[], **said)
+        page = client.get("/").text
+        assert "1 of 1 sentinel moved, and 1 panel as a whole (&lt;b&gt;shop)" in page
+        assert f"/lineage?name={NAME}&amp;of={release[:16]}" in page
+        assert "not said" in page
+        assert page.index("d" * 12) < page.index("c" * 12)
+        assert "Models after training" not in client.get("/", params={"name": "other"}).text

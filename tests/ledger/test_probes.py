@@ -14,6 +14,7 @@ from poisonwatch.errors import InputError
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import MOVED, Notice, claim_notice
 from poisonwatch.ledger.probes import (
+    list_last_probes,
     list_probed_checkpoints,
     list_probes_since,
     record_probe,
@@ -67,6 +68,21 @@ def test_a_checkpoint_counts_as_probed_for_the_audit_file_that_probed_it(ledger:
     (found,) = list_probes_since(ledger, "tiny", before)
     assert (found.probe_id, found.moved) == ("a-probe", ("shop-1",))
     assert list_probes_since(ledger, "tiny", before + timedelta(hours=1)) == []
+
+
+def test_the_last_probe_of_each_checkpoint_counts(ledger: Ledger) -> None:
+    """Latest first, with what moved in words; of one audit file, or of any."""
+    panel = {"panel": "shop", "moved": True}
+    record(ledger, None, "first", asked=[MOVEMENT], panels=[panel])
+    record(ledger, None, "other", checkpoint="d" * 64, asked=[MOVEMENT], panels=[panel])
+    record(ledger, None, "again", asked=[MOVEMENT | {"moved": False}])
+    record(ledger, None, "elsewhere", name="another")
+    found = list_last_probes(ledger, "tiny")
+    assert [probe.probe_id for probe in found] == ["again", "other"]
+    assert [probe.has_moved for probe in found] == [False, True]
+    assert found[0].words == "0 of 1 sentinel moved"
+    assert found[1].words == "1 of 1 sentinel moved, and 1 panel as a whole (shop)"
+    assert next(probe.probe_id for probe in list_last_probes(ledger)) == "elsewhere"
 
 
 def test_what_moved_is_in_the_outbox_with_its_record_and_once(ledger: Ledger) -> None:

@@ -17,6 +17,7 @@ from silent import HOUR, add_audit, sqlite_ledger
 
 from poisonwatch.flows.cli.app import main
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probes import record_probe
 from poisonwatch.ledger.schedules import find_schedule, record_schedule
 from poisonwatch.schedule_config import ScheduleConfig
 
@@ -81,6 +82,32 @@ def test_one_screen_says_that_all_is_well(
     ]
     assert "audit-1" in lines[1]
     assert "every 1 h; next at " in lines[2]
+
+
+def test_the_last_probe_says_whether_a_panel_moved(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the latest checkpoint, and which others moved: on the screen, and as JSON. That they did
+    is told by alerts: it is no state of the audit's.
+    """
+    add_audit(ledger, NOW - 5 * timedelta(minutes=1), NOW)
+    path = str(write_config(tmp_path, schedule="1h"))
+    asked = [{"sentinel": "shop-1", "moved": True}, {"sentinel": "shop-2", "moved": False}]
+    said: dict[str, Any] = {"name": NAME, "model": "m" * 64, "sentinels": "s" * 64, "release": None}
+    panels = [{"panel": "shop\x1b[2J", "moved": True}]
+    record_probe(ledger, "one", checkpoint="d" * 64, asked=asked, **said)
+    record_probe(ledger, "two", checkpoint="c" * 64, asked=asked, panels=panels, **said)
+    assert run("status", path) == 0
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("last probe  ")]
+    assert "checkpoint cccccccccccc, " in line
+    assert "1 of 2 sentinels moved, and 1 panel as a whole (shop" in line
+    assert "\x1b" not in line
+    assert "of 1 other checkpoint 1 moved: dddddddddddd" in printed
+    run("status", path, "--json")
+    last, other = json.loads(capsys.readouterr().out)["probes"]
+    assert (last["checkpoint"], last["moved"], last["has_moved"]) == ("c" * 64, ["shop-1"], True)
+    assert (other["probe_id"], other["moved_panels"]) == ("one", [])
 
 
 def test_what_needs_somebody_comes_first_and_is_the_exit_code(
