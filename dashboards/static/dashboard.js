@@ -3,6 +3,13 @@
 
 document.documentElement.classList.add("script");
 
+// On a phone the bar is one line that is pushed sideways: the page's own place is in sight.
+const here = document.querySelector(".bar nav [aria-current]");
+if (here) {
+  const [place, bar] = [here, here.parentElement].map((box) => box.getBoundingClientRect());
+  here.parentElement.scrollLeft += place.left - bar.left - (bar.width - place.width) / 2;
+}
+
 for (const form of document.querySelectorAll("form[data-auto]")) {
   let later = 0;
   let typing = false;

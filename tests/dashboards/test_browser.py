@@ -273,6 +273,26 @@ def test_the_queue_speaks_without_scrolling_sideways(
         picture(page, f"group-{width}")
 
 
+def test_on_a_phone_the_bar_takes_two_lines(browser: Browser, address: str, door: Door) -> None:
+    """Each page's own place is in sight, and nothing keeps people from the others; no page is wider
+    than the phone.
+    """
+    with watched(browser, 400, "light") as page:
+        come_in(page, address, door)
+        for name, path in (("Overview", "/"), ("Runs", "/runs")):
+            page.goto(f"{address}{path}")
+            box = page.locator("header.bar").bounding_box()
+            assert box is not None
+            assert box["height"] < 100
+            here = page.locator(".bar nav [aria-current]")
+            expect(here).to_have_text(name)
+            expect(here).to_be_in_viewport(ratio=1)
+            assert list_barriers(page) == []
+            picture(page, f"bar-{name}")
+        page.get_by_role("link", name="Triage").first.click()
+        page.wait_for_url("**/triage")
+
+
 def test_barriers_are_found(browser: Browser) -> None:
     """A picture without words, a field without a name, text that is hard to see."""
     with watched(browser, 1280, "light") as page:
