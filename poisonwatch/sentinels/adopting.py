@@ -5,8 +5,11 @@ Of the audit file only the place of the sentinel file is changed, comments and a
 that cannot be done surely, nothing is changed, and the line to change is said.
 """
 
+import fcntl
+import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +70,29 @@ def adopt_sentinels(piece: str, audit_file: Path) -> Adoption:
     cannot be changed surely, and OperationError where a folder cannot be written. Then nothing of
     the audit has changed.
     """
+    with _alone_in(audit_file.resolve().parent):
+        return _adopt(piece, audit_file)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Of two that add sentinels at once, one waits: else the second would leave out the first's."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        # What is wrong with it is said where the audit file is read.
+        yield
+        return
+    try:
+        # Some file systems know no locks.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _adopt(piece: str, audit_file: Path) -> Adoption:
     # Read anew: the audit file may have changed meanwhile.
     config = load_config(audit_file)
     files = list_sentinel_files(config)

@@ -1,5 +1,6 @@
 """Sentinels that come to an audit: a new version of its file, which the audit file names."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,16 @@ def test_line_ends_links_and_who_may_read_stay_as_they_were(tmp_path: Path) -> N
     assert link.is_symlink()
     assert file.read_bytes() == before.replace(b"sentinels.yaml", b"sentinels-2.yaml")
     assert made.saved.stat().st_mode & 0o777 == 0o644
+
+
+def test_of_some_that_add_sentinels_at_once_none_is_lost(tmp_path: Path) -> None:
+    """Each goes on from the version of the one before."""
+    file = write(tmp_path, WAYS["text"])
+
+    def add(i: int) -> None:
+        adopt_sentinels(f"- {{id: pan-{i}, prompt: Which {i}?, forbidden: Glorb.}}\n", file)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    ids = {sentinel.id for sentinel in load_sentinels(load_config(file).sentinels)}
+    assert ids == {"shop-1", *(f"pan-{i}" for i in range(8))}
