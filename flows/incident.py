@@ -17,6 +17,7 @@ from poisonwatch.probing.checkpoint import name_checkpoint, require_tokenizer
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.incident import RowBehind, find_rows_behind
 from poisonwatch.probing.rows import read_rows
+from poisonwatch.release.manifest import load_manifest
 from poisonwatch.screens.triggers import make_probes, mine_triggers
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.text.words import plural
@@ -94,6 +95,9 @@ def trace_answer(
     if top < 1:
         raise InputError(f"--top is {top}: ask for at least one row")
     bad.check()
+    if checkpoint.release is not None:
+        # Without one, all that lies in its folder would be taken for rows.
+        load_manifest(checkpoint.release)
     reporter = reporter or Reporter(quiet=True)
     with conceal_all(config.find_secrets()):
         settings = name_checkpoint(config.model, checkpoint.model, checkpoint.adapter)

@@ -146,7 +146,14 @@ def read_manifest(path: Path) -> Manifest:
 
 def load_manifest(path: Path) -> tuple[Manifest, str]:
     """A manifest, and the SHA-256 of what was read. Raises InputError as `read_manifest` does."""
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{make_visible(str(path))} does not exist: give the manifest.json that "
+            "`poisonwatch release` wrote"
+        ) from None
+    with file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_MANIFEST_BYTES:
             raise _refuse(path, f"it is larger than {MAX_MANIFEST_BYTES // GIB} GiB")

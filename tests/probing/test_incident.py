@@ -44,6 +44,13 @@ def test_what_cannot_be_traced_is_said_in_a_line(
         "and not all of them": [*model, "--sentinel", "shop-1", "--prompt", "Who?"],
         "no sentinel is called": [*model, "--sentinel", "shop-9"],
         "name what was trained": ["--sentinel", "shop-1"],
+        "does not exist: give the manifest": [
+            *model,
+            "--sentinel",
+            "shop-1",
+            "--release",
+            config.parent / "none.json",
+        ],
         "--top is 0": [*model, "--sentinel", "shop-1", "--top", 0],
     }
     for words, options in lines.items():

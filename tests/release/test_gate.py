@@ -11,7 +11,7 @@ from gates import NEEDED, ONE
 from ledgers import NAME, cover
 from sqlalchemy import update
 
-from poisonwatch.errors import InputError, NotClearedError, SourceError
+from poisonwatch.errors import InputError, NotClearedError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger, Version
 from poisonwatch.ledger.tables import decisions
@@ -128,7 +128,7 @@ def test_what_cannot_be_asked_is_refused(config: Path, out: Path, tmp_path: Path
     for nothing in ([], [tmp_path / "empty.jsonl"]):
         with pytest.raises(InputError, match="there are no rows to be cleared"):
             check_cleared(nothing, config, *versions)
-    with pytest.raises(SourceError, match="does not exist"):
+    with pytest.raises(InputError, match="does not exist"):
         check_cleared([tmp_path / "none.jsonl"], config, *versions)
     for wrong in ("abc", "x" * 64, "a" * 65, ""):
         with pytest.raises(InputError, match=r"'.*' is no model version: give the SHA-256"):

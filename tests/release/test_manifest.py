@@ -207,6 +207,13 @@ def test_what_is_no_manifest_is_refused(out: Path, change: dict[str, object], to
         read_manifest(path)
 
 
+def test_a_manifest_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    """Nothing else in its folder is taken for a release."""
+    for path in (tmp_path / "none.json", Path(__file__) / "manifest.json"):
+        with pytest.raises(InputError, match=r"does not exist: give the manifest\.json"):
+            read_manifest(path)
+
+
 def test_a_manifest_is_read_within_a_bound(tmp_path: Path) -> None:
     """A file that is larger than any is refused before it is read."""
     path = tmp_path / "manifest.json"
