@@ -41,6 +41,22 @@ class Inquiry:
     again: bool = False
 
 
+def find_kept(past: PastAudit, inquiry: Inquiry) -> DiscoveryReport | None:
+    """What an earlier look at a past audit kept, where that answers the inquiry: then neither
+    records nor a model are needed. None where it does not.
+    """
+    report = None if inquiry.again else _read_earlier(past)
+    if report is None or report.list_unasked(inquiry.say, inquiry.about):
+        return None
+    return report
+
+
+def _read_earlier(past: PastAudit) -> DiscoveryReport | None:
+    report = read_discovery(past.run_dir)
+    # Another version may find other groups.
+    return None if report is None or report.version != __version__ else report
+
+
 def discover_inline(
     config: AuditConfig, past: PastAudit, ledger: Ledger, inquiry: Inquiry, reporter: Bars
 ) -> DiscoveryOutcome:
@@ -53,15 +69,13 @@ def discover_inline(
     attempts = Attempts()
     attempts.secrets = secrets
     with conceal_all(secrets):
-        report = None if inquiry.again else read_discovery(past.run_dir)
-        # Another version may find other groups.
-        if report is not None and report.version != __version__:
-            report = None
-        if report is None or report.list_unasked(inquiry.say, inquiry.about):
+        report = find_kept(past, inquiry)
+        if report is None:
             # what is kept needs no model
             from poisonwatch.flows.looking import look_at_records
 
-            report = look_at_records(config, past, ledger, report, inquiry, attempts, reporter)
+            earlier = None if inquiry.again else _read_earlier(past)
+            report = look_at_records(config, past, ledger, earlier, inquiry, attempts, reporter)
             write_discovery(get_later_path(past.run_dir), report)
         shown = [row.example_id for group in report.groups for row in group.rows]
         examples = AuditedRows(config, ledger)(shown)

@@ -91,13 +91,13 @@ def discover(
     settings = load_config(config)
     with Ledger.existing(settings.state) as ledger:
         past = _choose_audit(ledger, settings, audit)
-        missing = describe_missing_records(past, config)
-        if missing is not None:
-            raise missing
         from poisonwatch.flows.bars import Bars
-        from poisonwatch.flows.discover import Inquiry, discover_inline
+        from poisonwatch.flows.discover import Inquiry, discover_inline, find_kept
 
         inquiry = Inquiry(say, group if guard is None else guard, again)
+        missing = describe_missing_records(past, config)
+        if missing is not None and find_kept(past, inquiry) is None:
+            raise missing
         outcome = discover_inline(settings, past, ledger, inquiry, Bars(quiet=json))
     for warning in outcome.warnings:
         print(make_visible(f"poisonwatch: {warning}"), file=sys.stderr)

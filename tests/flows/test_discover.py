@@ -275,6 +275,9 @@ def test_records_that_are_gone_or_of_another_model_are_told_in_a_line_with_the_c
         told = capsys.readouterr().err
         assert f"poisonwatch audit {planted.file} --again" in told
         assert len(told.splitlines()) == 1
+        # what the audit found is kept, and is shown as before
+        assert run("discover", str(planted.file)) == 0
+        assert "group 1 " in capsys.readouterr().out
     finally:
         aside.rename(operators)
     settings = load_config(planted.file)
