@@ -29,6 +29,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
+from fuzz_runs import (
+    make_directions,
+    make_discovery,
+    read_kept_directions,
+    read_kept_discovery,
+)
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
@@ -85,6 +91,13 @@ def _write(name: str, content: bytes) -> Path:
     path = Path(_get_folder().name) / name
     path.write_bytes(content)
     return path
+
+
+def _make_run() -> Path:
+    """A run directory without checksums."""
+    folder = Path(_get_folder().name) / "run"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _make_row_reader(suffix: str) -> Callable[[bytes], object]:
@@ -237,6 +250,12 @@ TARGETS: Mapping[str, Target] = {
     ),
     "statement": Target(parse_statement, (STATEMENT,)),
     "envelope": Target(read_envelope, (write_envelope(STATEMENT, DIGEST, b"x" * 64).encode(),)),
+    "discovery": Target(
+        lambda content: read_kept_discovery(_make_run(), content), (make_discovery(),)
+    ),
+    "directions": Target(
+        lambda content: read_kept_directions(_make_run(), content), (make_directions(),)
+    ),
     "guard": Target(guard_text, ("".join(SPECIAL).encode(), b"<|im_<|im_start|>start|>")),
     "show": Target(show_text, (b"https://a:b@host/?token=x", b"\x1b[31m\xe2\x80\xae")),
 }

@@ -8,6 +8,7 @@ later audits know what this one had.
 The metadata names format, model fingerprint and layer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,17 @@ DIRECTIONS_FILE = "directions.safetensors"
 DIRECTIONS_FORMAT = "1"
 BYTES_A_ROW = 1024
 ROWS_AT_ONCE = 256
+ID_BYTES = 32
+LAYER_DIGITS = 6
+# Types and numbers of dimensions.
+TENSORS = {
+    "ids": (torch.uint8, 2),
+    "sketch": (torch.uint8, 2),
+    "sketch_scale": (torch.float32, 2),
+    "sketch_left": (torch.float32, 2),
+    "sketch_right": (torch.float32, 2),
+    "basis": (torch.float32, 2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,12 @@ def load_directions(
         raise RunError(f"{path} cannot be read: {error}") from error
     if metadata.get("format") != DIRECTIONS_FORMAT:
         raise RunError(f"{path} has format {metadata.get('format')}, not {DIRECTIONS_FORMAT}")
+    problem = _find_problem(tensors)
+    layer = metadata.get("layer", "")
+    if problem is None and not (layer.isascii() and layer.isdigit() and len(layer) < LAYER_DIGITS):
+        problem = "it names no layer"
+    if problem is not None:
+        raise RunError(f"{path} is damaged: {problem}")
     scale = tensors["sketch_scale"].numpy()
     left, right = (tensors[f"sketch_{name}"].to(device) for name in ("left", "right"))
     return SketchedDirections(
@@ -119,6 +137,28 @@ def load_directions(
         basis=Basis(tensors["basis"].to(device)),
         sketch=Sketch(left, right, scale.shape[1]),
         sketches=RowSketches(tensors["sketch"].numpy(), scale),
-        model=metadata["model_fingerprint"],
-        layer=int(metadata["layer"]),
+        model=metadata.get("model_fingerprint", ""),
+        layer=int(layer),
     )
+
+
+def _find_problem(tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with tensors that are to be as this module says; None where nothing is."""
+    for name, (dtype, dimensions) in TENSORS.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype != dtype or tensor.ndim != dimensions:
+            return f"there is no {name} of {dimensions} dimensions and type {dtype}"
+    n = len(tensors["sketch"])
+    c = tensors["sketch_scale"].shape[1]
+    r, (D, b) = len(tensors["sketch_left"]), tensors["sketch_right"].shape
+    expected = {
+        "ids": (n, ID_BYTES),
+        "sketch": (n, (c * (r + b) + 1) // 2),
+        "sketch_scale": (n, c),
+        "sketch_left": (r, r),
+        "basis": (D, r - 1),
+    }
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            return f"{name} has the shape {tuple(tensors[name].shape)}, not {shape}"
+    return None

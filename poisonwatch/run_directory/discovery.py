@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 
 from poisonwatch.atomic import replace_file
-from poisonwatch.discovery.described import DiscoveryReport, parse_report
+from poisonwatch.discovery.described import DiscoveryReport
+from poisonwatch.discovery.parse import parse_report
 from poisonwatch.permissions import restrict_file
 from poisonwatch.run_directory.read import DAMAGE_ERRORS, read_cached
 
@@ -55,4 +56,7 @@ def read_discovery(run_dir: Path | None) -> DiscoveryReport | None:
 def _parse(path: Path) -> DiscoveryReport | None:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError("too large")
-    return parse_report(json.loads(path.read_bytes()))
+    record = json.loads(path.read_bytes())
+    if not isinstance(record, dict):
+        raise TypeError("an object is expected")
+    return parse_report(record)

@@ -33,6 +33,8 @@ DAMAGE_ERRORS = (
     ValueError,
     LookupError,
     TypeError,
+    # of JSON whose brackets go too deep
+    RecursionError,
     pa.ArrowException,
 )
 # What every line of evidence.jsonl has; an older Poisonwatch may have written fewer.

@@ -1,30 +1,11 @@
 """What is kept of a group that was discovered, and said of it."""
 
-import json
-
 import pytest
 from discovered import KNOWN_BEFORE, make_examples, make_group, make_report
 
-from poisonwatch.discovery.described import Precedents, Reply, parse_report
+from poisonwatch.discovery.described import Precedents, Reply
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Message
-
-
-def test_a_report_is_read_back_as_it_was_written() -> None:
-    """parse(write(r)) = r, through JSON."""
-    rows = make_examples()
-    report = make_report(
-        make_group(rows, precedents=KNOWN_BEFORE),
-        make_group(rows[:2], 2, passed=False, replies=None, unsaid="no", precedents=None),
-    )
-    assert parse_report(json.loads(json.dumps(report.to_record()))) == report
-
-
-def test_what_is_no_report_raises_an_error_that_readers_catch() -> None:
-    """A file of another shape is told from a report."""
-    for record in ({}, {"groups": 3}, make_report().to_record() | {"groups": [{"number": 1}]}):
-        with pytest.raises((LookupError, TypeError, ValueError)):
-            parse_report(record)
 
 
 def test_change_counts_the_words_that_only_one_answer_has() -> None:

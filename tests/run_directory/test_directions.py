@@ -1,11 +1,15 @@
 """Where the rows of an audit push, in few bytes a row."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from attributions import STRIDE, benign, fit_stream
 from discovered import make_examples
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from poisonwatch.discovery.precedents import measure_pushes
 from poisonwatch.errors import RunError
@@ -67,4 +71,35 @@ def test_a_file_that_is_gone_changed_or_damaged_is_an_error(
     write_checksums(tmp_path)
     save_directions(tmp_path, fitted, 12, "0" * 64)
     with pytest.raises(RunError, match="is not what the audit wrote"):
+        load_directions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda tensors, metadata: tensors.pop("sketch_scale"), "there is no sketch_scale"),
+        (lambda tensors, metadata: tensors.update(basis=tensors["basis"][1:]), "basis has the"),
+        (lambda tensors, metadata: tensors.update(ids=tensors["ids"].float()), "there is no ids"),
+        (lambda tensors, metadata: tensors.update(sketch=tensors["sketch"][:, 1:]), "sketch has"),
+        (lambda tensors, metadata: metadata.update(layer="-1"), "it names no layer"),
+        (lambda tensors, metadata: metadata.pop("layer"), "it names no layer"),
+        (lambda tensors, metadata: metadata.update(format="9"), "has format 9"),
+    ],
+)
+def test_what_does_not_fit_together_is_an_error(
+    fitted: StreamedFit,
+    tmp_path: Path,
+    spoil: Callable[[dict[str, Tensor], dict[str, str]], None],
+    told: str,
+) -> None:
+    """Of a run directory without checksums, anything may have been written."""
+    save_directions(tmp_path, fitted, 16, "0" * 64)
+    with safe_open(tmp_path / DIRECTIONS_FILE, "pt") as file:
+        metadata = dict(file.metadata())
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+    spoil(tensors, metadata)
+    on_disk = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(on_disk, tmp_path / DIRECTIONS_FILE, metadata)
+    with pytest.raises(RunError, match=told):
         load_directions(tmp_path)

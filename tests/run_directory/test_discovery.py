@@ -44,8 +44,9 @@ def test_a_later_look_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
     """Then the audit's own counts; without one, nobody has looked."""
     run = tmp_path / "run"
     run.mkdir()
-    get_later_path(run).write_text("{")
-    assert read_discovery(run) is None
+    for damaged in ("{", "[" * 100_000, "[]", '{"groups": 1e999}'):
+        get_later_path(run).write_text(damaged)
+        assert read_discovery(run) is None
     own = make_report()
     write_discovery(run / DISCOVERY_FILE, own)
     assert read_discovery(run) == own
