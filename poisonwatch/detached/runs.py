@@ -88,7 +88,9 @@ class DetachedRun:
         if self.code in ENDED_AS_ASKED:
             return "ended, as it was told to"
         if self.code < 0:
-            name = signal.Signals(-self.code).name
+            # Most of those of real time have no names.
+            known = {each.value: each.name for each in signal.Signals}
+            name = known.get(-self.code, f"signal {-self.code}")
             hint = ": memory may have run out" if name == "SIGKILL" else ""
             return f"its process was ended by {name}{hint}"
         if self.code == 2:

@@ -121,6 +121,9 @@ def test_what_is_ended_is_said_to_have_been_and_results_count_without_a_last_wor
     (folder / "end.json").write_text('{"code": -15, "ended_at": "2026-01-01T00:01Z"}')
     (run,) = list_runs(config)
     assert (run.describe_state(), run.has_failed) == ("ended, as it was told to", True)
+    (folder / "end.json").write_text('{"code": -40, "ended_at": "2026-01-01T00:01Z"}')
+    (run,) = list_runs(config)
+    assert run.describe_state() == "its process was ended by signal 40"
     (folder / "end.json").unlink()
     (folder / "process.json").write_text('{"supervisor": [0, 0]}')
     (folder / "progress.json").write_text('{"outcome": {"audit_id": "one"}}')
