@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,20 @@ from poisonwatch.atomic import replace_file
 PROGRESS_VARIABLE = "POISONWATCH_PROGRESS_FILE"
 WRITES_EVERY_S = 0.5  # of a pass: rows come by the thousand
 MOST_BYTES = 1 << 20
+LARGEST = 1e12  # seconds, or units of a pass
+_NUMBER, _NOTHING = (int, float), type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "stage": (int,),
+    "stages": (int,),
+    "words": (str,),
+    "task": (str,),
+    "unit": (str,),
+    "done": _NUMBER,
+    "total": (*_NUMBER, _NOTHING),
+    "left_s": (*_NUMBER, _NOTHING),
+    "whole": (bool,),
+    "outcome": (dict, _NOTHING),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +123,16 @@ def read_progress(path: Path) -> WorkProgress | None:
         if path.stat().st_size > MOST_BYTES:
             return None
         told = json.loads(path.read_bytes())
-        known = {field.name for field in fields(WorkProgress)}
-        return WorkProgress(**{name: value for name, value in told.items() if name in known})
+        # Another version may have written more, or otherwise.
+        known = {name: value for name, value in told.items() if name in _KINDS}
+        if not all(_fits(value, _KINDS[name]) for name, value in known.items()):
+            return None
+        return WorkProgress(**known)
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    if type(value) in _NUMBER:
+        return type(value) in kinds and abs(value) < LARGEST
+    return type(value) in kinds

@@ -68,7 +68,8 @@ class DetachedRun:
     @property
     def outcome(self) -> Mapping[str, Any] | None:
         """What came of it; None where it came to nothing, or not yet."""
-        return self.progress.outcome if self.progress else None
+        told = self.progress.outcome if self.progress else None
+        return told if told is not None and _is_outcome(told, self.kind) else None
 
     @property
     def has_failed(self) -> bool:
@@ -105,6 +106,17 @@ class DetachedRun:
             said = file.read().decode("utf-8", errors="replace")
             return said if size <= LOG_BYTES else said.partition("\n")[2]
         return ""
+
+
+def _is_outcome(told: Mapping[str, Any], kind: str) -> bool:
+    """Whether it says what runs of this version do: another may have said otherwise."""
+    if kind != "audit":
+        return isinstance(told.get("sentences"), list) and "run_dir" in told
+    if not told.get("run_dir"):
+        return True
+    counts = told.get("counts")
+    numbers = isinstance(counts, dict) and [counts.get(name) for name in ("flagged", "new")]
+    return bool(numbers) and all(isinstance(n, int) for n in numbers) and "audit_id" in told
 
 
 def locate_runs(config: Path) -> Path:
@@ -220,6 +232,8 @@ def _read_run(folder: Path) -> DetachedRun | None:
         )
         started_at = datetime.fromisoformat(at)
     except (KeyError, ValueError):
+        return None
+    if started_at.tzinfo is None:
         return None
     is_at_work = _is_at_work(folder, started_at)
     # read after its processes were looked for: one that ended meanwhile has said how

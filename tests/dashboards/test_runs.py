@@ -131,6 +131,26 @@ def test_a_run_whose_process_is_gone_is_said_to_be(client: TestClient, own: Path
     assert client.get("/runs/..%2f..").status_code == 404
 
 
+def test_what_another_version_wrote_of_a_run_has_a_page_all_the_same(
+    own: Path, client: TestClient
+) -> None:
+    """Outcomes of another shape say nothing; a time without a zone is no run's."""
+    folder = leave(own, end={"code": 0})
+    for kind, outcome in (
+        ("audit", {"run_dir": "x"}),
+        ("audit", {"run_dir": "x", "audit_id": "a", "counts": {"flagged": None}}),
+        ("drill", {"sentences": "abc"}),
+    ):
+        (folder / "start.json").write_text(json.dumps({**START, "kind": kind}))
+        (folder / "progress.json").write_text(json.dumps({"outcome": outcome}))
+        page = client.get(f"/runs/{ID}")
+        assert page.status_code == 200
+        assert "Done." in page.text
+    (folder / "start.json").write_text(json.dumps({**START, "started_at": "2026-01-01"}))
+    assert client.get("/runs").status_code == 200
+    assert client.get(f"/runs/{ID}").status_code == 404
+
+
 def test_an_audit_is_started_by_click_followed_and_opened(
     browser: Browser, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

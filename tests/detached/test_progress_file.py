@@ -46,7 +46,8 @@ def test_progress_never_costs_the_work_anything(tmp_path: Path) -> None:
     ProgressFile(tmp_path / "none" / "progress.json").enter_stage(1, 8, "reading rows")
     ProgressFile(None).note_pass("rows", "rows", 1, 2, None, False)
     wrong = tmp_path / "wrong.json"
-    for text in ("", "[1]", "{", "\x00"):
+    wrong_kinds = ('{"stage": "a"}', '{"done": null}', '{"outcome": [1]}', '{"left_s": 1e400}')
+    for text in ("", "[1]", "{", "\x00", *wrong_kinds):
         wrong.write_text(text)
         assert read_progress(wrong) is None
     assert read_progress(tmp_path / "nowhere") is None
