@@ -115,8 +115,9 @@ def _is_outcome(told: Mapping[str, Any], kind: str) -> bool:
     if not told.get("run_dir"):
         return True
     counts = told.get("counts")
-    numbers = isinstance(counts, dict) and [counts.get(name) for name in ("flagged", "new")]
-    return bool(numbers) and all(isinstance(n, int) for n in numbers) and "audit_id" in told
+    if not isinstance(counts, dict) or "audit_id" not in told:
+        return False
+    return all(isinstance(counts.get(name), int) for name in ("flagged", "new"))
 
 
 def locate_runs(config: Path) -> Path:
