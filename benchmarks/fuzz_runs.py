@@ -32,8 +32,8 @@ def read_kept_discovery(folder: Path, content: bytes) -> DiscoveryReport | None:
     if report is None:
         return None
     text = json.dumps(report.to_record(), allow_nan=False)
-    assert json.loads(text)["found"] == len(report.outermost)
-    assert len(report.nested) == len(report.groups)
+    assert json.loads(text)["found"] == len(report.leading)
+    assert len(report.ordered) == len(report.groups)
     summarise_discovery(report)
     for group in report.groups:
         first = group.rows[0]

@@ -121,7 +121,7 @@ def _render(
         past=past,
         report=report,
         group=group,
-        holder=report.holders[group.number],
+        relation=report.relations.get(group.number),
         examples=examples,
         path=get_desk(request).path,
         **values,

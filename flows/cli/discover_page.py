@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from poisonwatch.discovery.described import DescribedGroup, FoundRow, Reply
+from poisonwatch.discovery.described import DescribedGroup, FoundRow, Relation, Reply
 from poisonwatch.examples import Example
 from poisonwatch.flows.cli.flag_blocks import (
     ID_DIGITS,
@@ -30,7 +30,7 @@ from poisonwatch.text.words import plural
 ROWS_SHOWN, WEAK_ROWS_SHOWN = 5, 2  # of a group, and of one that did not pass
 REPLIES_SHOWN = 2  # of a group, of each kind
 SOURCES_SHOWN = 3
-NESTED_INDENT, DEEPEST = 2, 4  # of a group within others
+BELOW_INDENT = 2  # of a group within a stronger one, or around it
 
 
 def print_discovery(outcome: DiscoveryOutcome, config: Path, as_json: bool) -> None:
@@ -43,17 +43,17 @@ def print_discovery(outcome: DiscoveryOutcome, config: Path, as_json: bool) -> N
     width = min(console.width, WIDEST)
     lines: list[str] = []
     weaker = False
-    holders = report.holders
-    for group, depth in report.nested:
+    relations = report.relations
+    for group, is_below in report.ordered:
         if not group.passed and not weaker:
             what = "no more than chance may make, the strongest first:"
             lines += [what if report.trusted else "not calibrated, the strongest first:", ""]
             weaker = True
         most = ROWS_SHOWN if group.passed else WEAK_ROWS_SHOWN
-        shift = " " * (NESTED_INDENT * min(depth, DEEPEST))
+        shift = " " * BELOW_INDENT if is_below else ""
         inner = width - len(shift)
         described = _describe_group(
-            group, holders[group.number], outcome.examples, inner, most, REPLIES_SHOWN
+            group, relations.get(group.number), outcome.examples, inner, most, REPLIES_SHOWN
         )
         lines += [shift + line if line else "" for line in described]
     lines.append(f"{report.sentence}")
@@ -80,7 +80,7 @@ def print_group(outcome: DiscoveryOutcome, number: int, config: Path, as_json: b
     that number.
     """
     group = outcome.report.get_group(number)
-    holder = outcome.report.holders[number]
+    relation = outcome.report.relations.get(number)
     if as_json:
         for row in group.rows:
             place = {"source": row.source, "position": row.position, "line": row.position + 1}
@@ -89,7 +89,7 @@ def print_group(outcome: DiscoveryOutcome, number: int, config: Path, as_json: b
     console = Console(highlight=False)
     width = min(console.width, WIDEST)
     most = len(group.rows) + len(group.replies or ())
-    lines = _describe_group(group, holder, outcome.examples, width, most, most)
+    lines = _describe_group(group, relation, outcome.examples, width, most, most)
     command = ["poisonwatch", "discover", str(config), "--group", str(number), "--json"]
     decide = ["poisonwatch", "decide", str(config), "--rows", "rows.jsonl", "--unflagged", "poison"]
     guard = ["poisonwatch", "discover", str(config), "--guard", str(number)]
@@ -133,7 +133,7 @@ def print_adoption(made: Adoption, sentinels: Sequence[Sentinel], config: Path) 
 
 def _describe_group(
     group: DescribedGroup,
-    holder: int | None,
+    relation: Relation | None,
     examples: Mapping[str, Example],
     width: int,
     most_rows: int,
@@ -141,9 +141,9 @@ def _describe_group(
 ) -> list[str]:
     label = f"group {group.number}"
     q = f", q {group.q_value:.2g}" if group.trusted else ""
-    inside = f", within group {holder}" if holder is not None else ""
+    beside = f", {relation.words}" if relation else ""
     count = plural(len(group.rows), "row")
-    lines = [f"{label:<{INDENT}}{count}{inside}{q}; alike {group.strength:.2f}"]
+    lines = [f"{label:<{INDENT}}{count}{beside}{q}; alike {group.strength:.2f}"]
     told = [group.unusual]
     if group.precedents is not None:
         told.append(group.precedents.words)

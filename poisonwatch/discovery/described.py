@@ -9,10 +9,10 @@ Row text, and what a steered model says, is hostile. Here it is data: pass it th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from poisonwatch import __version__
-from poisonwatch.discovery.nesting import find_holders, order_by_holder
+from poisonwatch.discovery.nesting import find_leaders, order_by_leader
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Message
 from poisonwatch.text.words import plural, split_words
@@ -174,6 +174,19 @@ def _to_record(reply: Reply) -> dict[str, Any]:
     return asdict(reply) | {"messages": messages, "change": round(reply.change, 3)}
 
 
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """That a group lies within a stronger one, by its `number`, or around it."""
+
+    kind: Literal["within", "around"]
+    number: int
+
+    @property
+    def words(self) -> str:
+        """As in "within group 2"."""
+        return f"{self.kind} group {self.number}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryReport:
     """What was found among the `rows` new rows of an audit beside `trusted` trusted ones, at a
@@ -198,35 +211,42 @@ class DiscoveryReport:
         return [group for group in self.groups if group.passed]
 
     @property
-    def holders(self) -> dict[int, int | None]:
-        """By the number of each group, that of the smallest one that holds all its rows; None
-        where none does. What holds a group that passed has passed, too.
+    def relations(self) -> dict[int, Relation]:
+        """By their numbers, the groups that lie within a stronger one, or around it."""
+        relations = {}
+        for group, place in zip(self.groups, _find_leaders(self.groups), strict=True):
+            if place is not None:
+                leader = self.groups[place]
+                kind: Literal["within", "around"]
+                kind = "within" if len(group.rows) <= len(leader.rows) else "around"
+                relations[group.number] = Relation(kind, leader.number)
+        return relations
+
+    @property
+    def leading(self) -> list[DescribedGroup]:
+        """The groups that passed, and neither lie within a stronger one nor around it: what is
+        counted.
         """
-        numbers = [group.number for group in self.groups]
-        holders = {}
-        for number, place in zip(numbers, _find_holders(self.groups), strict=True):
-            holders[number] = None if place is None else numbers[place]
-        return holders
+        relations = self.relations
+        return [group for group in self.found if group.number not in relations]
 
     @property
-    def outermost(self) -> list[DescribedGroup]:
-        """The groups that passed and lie within no other that did: what is counted."""
-        holders = self.holders
-        return [group for group in self.found if holders[group.number] is None]
-
-    @property
-    def nested(self) -> list[tuple[DescribedGroup, int]]:
-        """All groups, each after the one that holds it, with how deep it lies within others."""
+    def ordered(self) -> list[tuple[DescribedGroup, bool]]:
+        """All groups, strongest first, but that those within one and around it come after it, and
+        whether a group is shown below another.
+        """
         passed = [group.passed for group in self.groups]
-        order = order_by_holder(_find_holders(self.groups), passed)
-        return [(self.groups[place], depth) for place, depth in order]
+        order = order_by_leader(_find_leaders(self.groups), passed)
+        return [(self.groups[place], is_below) for place, is_below in order]
 
     @property
     def new(self) -> list[DescribedGroup]:
-        """The groups that passed and that no earlier audit had, but for those within another."""
+        """The groups that passed and that no earlier audit had; but for those within a stronger
+        one, or around it.
+        """
         news = [each for each in self.found if each.precedents and each.precedents.is_new]
-        holders = _find_holders(news)
-        return [group for group, holder in zip(news, holders, strict=True) if holder is None]
+        leaders = _find_leaders(news)
+        return [group for group, leader in zip(news, leaders, strict=True) if leader is None]
 
     @property
     def new_by_source(self) -> dict[str, list[int]]:
@@ -245,19 +265,19 @@ class DiscoveryReport:
             return f"without trusted rows nothing says which groups of {among} are news"
         if not self.found:
             return f"no group of {among} stands out"
-        outermost = len(self.outermost)
-        pushes = "pushes" if outermost == 1 else "push"
-        said = f"{plural(outermost, 'group')} of {among} {pushes} the model a way of their own"
-        within = len(self.found) - outermost
-        if within:
-            said += f", with {within} more within"
+        leading = len(self.leading)
+        pushes = "pushes" if leading == 1 else "push"
+        said = f"{plural(leading, 'group')} of {among} {pushes} the model a way of their own"
+        others = len(self.found) - leading
+        if others:
+            said += f", with {others} more within or around"
         return f"{said}, at a false-discovery rate of {self.rate:g} over groups"
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON: `discovery.json`. `found` counts what is `outermost`, and `within` is the number
-        of the group that holds one.
+        """As JSON: `discovery.json`. `found` counts what is `leading`; `within` and `around` have
+        the number of the stronger group that holds one, or that one holds.
         """
-        holders = self.holders
+        relations = self.relations
         return {
             "audit_id": self.audit_id,
             "version": self.version,
@@ -265,12 +285,13 @@ class DiscoveryReport:
             "trusted": self.trusted,
             "rate": self.rate,
             "rule": self.rule,
-            "found": len(self.outermost),
+            "found": len(self.leading),
             "sentence": self.sentence,
             "new_by_source": self.new_by_source,
             "left_out": self.left_out,
             "groups": [
-                group.to_record() | {"within": holders[group.number]} for group in self.groups
+                group.to_record() | _record_relation(relations.get(group.number))
+                for group in self.groups
             ],
         }
 
@@ -300,6 +321,10 @@ class DiscoveryReport:
         return replace(self, groups=tuple(groups))
 
 
-def _find_holders(groups: Sequence[DescribedGroup]) -> list[int | None]:
-    rows = [[row.example_id for row in group.rows] for group in groups]
-    return find_holders(rows, [group.passed for group in groups])
+def _find_leaders(groups: Sequence[DescribedGroup]) -> list[int | None]:
+    return find_leaders([[row.example_id for row in group.rows] for group in groups])
+
+
+def _record_relation(relation: Relation | None) -> dict[str, int | None]:
+    nothing: dict[str, int | None] = {"within": None, "around": None}
+    return nothing if relation is None else nothing | {relation.kind: relation.number}

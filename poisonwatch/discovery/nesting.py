@@ -1,41 +1,34 @@
-"""Groups that lie within others: which one holds which, and the order that shows it."""
+"""Groups that lie within each other: the strongest of them stands for the others."""
 
 from collections.abc import Collection, Iterator, Sequence
 
 
-def find_holders(groups: Sequence[Collection[str]], passed: Sequence[bool]) -> list[int | None]:
-    """For each of the groups (ids of rows), the place of the smallest other one that holds all its
-    rows; None where none does. What holds a group that passed must have passed, too. Of two groups
-    of the same rows the earlier holds the later.
+def find_leaders(groups: Sequence[Collection[str]]) -> list[int | None]:
+    """For each of the groups (ids of rows), strongest first, the place of the strongest one that
+    holds all its rows or lies within it; None where no stronger one does, so that it stands by
+    itself.
     """
     members = [frozenset(group) for group in groups]
-    holders: list[int | None] = []
+    leaders: list[int | None] = []
     for place, rows in enumerate(members):
-        around = []
-        for other, others in enumerate(members):
-            is_same = others == rows
-            if other == place or not others >= rows or (is_same and other > place):
-                continue
-            if passed[other] or not passed[place]:
-                around.append((len(others), -other))
-        holders.append(-min(around)[1] if around else None)
-    return holders
+        stronger = [other for other in range(place) if leaders[other] is None]
+        kin = [other for other in stronger if members[other] <= rows or members[other] >= rows]
+        leaders.append(kin[0] if kin else None)
+    return leaders
 
 
-def order_by_holder(
-    holders: Sequence[int | None], passed: Sequence[bool]
-) -> Iterator[tuple[int, int]]:
-    """The places of groups, each after the one that holds it, and how deep it lies within others;
-    those that passed first. One that did not pass stands by itself where its holder passed.
+def order_by_leader(
+    leaders: Sequence[int | None], passed: Sequence[bool]
+) -> Iterator[tuple[int, bool]]:
+    """The places of groups, each after its leader, and whether it is shown below it; those that
+    passed first. One that did not pass is shown by itself where its leader passed.
     """
     for wanted in (True, False):
-        inside: dict[int | None, list[int]] = {}
-        for place, holder in enumerate(holders):
+        below: dict[int | None, list[int]] = {}
+        for place, leader in enumerate(leaders):
             if passed[place] == wanted:
-                here = holder if holder is not None and passed[holder] == wanted else None
-                inside.setdefault(here, []).append(place)
-        waiting = [(place, 0) for place in reversed(inside.get(None, []))]
-        while waiting:
-            place, depth = waiting.pop()
-            yield place, depth
-            waiting += [(each, depth + 1) for each in reversed(inside.get(place, []))]
+                here = leader if leader is not None and passed[leader] == wanted else None
+                below.setdefault(here, []).append(place)
+        for place in below.get(None, []):
+            yield place, False
+            yield from ((each, True) for each in below.get(place, []))

@@ -18,7 +18,7 @@ def summarise_discovery(report: DiscoveryReport | None) -> dict[str, Any] | None
     if report is None:
         return None
     return {
-        "found": len(report.outermost),
+        "found": len(report.leading),
         "new": len(report.new),
         "groups": len(report.groups),
         "sentence": report.sentence,

@@ -48,31 +48,34 @@ def test_new_directions_are_told_by_source() -> None:
     assert report.new_by_source == {"pans.jsonl": [1]}
 
 
-def test_groups_within_others_are_shown_under_them_and_counted_once() -> None:
-    """JSON has all, each with the group that holds it; one that did not pass holds none that
-    did.
-    """
+def test_groups_within_a_stronger_one_or_around_it_are_shown_below_it_and_counted_once() -> None:
+    """JSON has all, each with that group; one that did not pass is below none that did."""
     rows = make_examples(6)
     report = make_report(
         make_group(rows[:2], 1),
-        make_group(rows[:4], 2),
-        make_group(rows[4:], 3),
+        make_group(rows[4:], 2),
+        make_group(rows[:4], 3),
         make_group(rows, 4, passed=False),
         make_group(rows[4:5], 5, passed=False),
     )
-    assert report.holders == {1: 2, 2: None, 3: None, 4: None, 5: 3}
-    assert [(group.number, depth) for group, depth in report.nested] == [
-        (2, 0),
-        (1, 1),
-        (3, 0),
-        (4, 0),
-        (5, 0),
+    assert {number: each.words for number, each in report.relations.items()} == {
+        3: "around group 1",
+        4: "around group 1",
+        5: "within group 2",
+    }
+    assert [(group.number, is_below) for group, is_below in report.ordered] == [
+        (1, False),
+        (3, True),
+        (2, False),
+        (4, False),
+        (5, False),
     ]
     assert report.sentence.startswith("2 groups of 50 new rows push the model a way of their own, ")
-    assert "with 1 more within" in report.sentence
+    assert "with 1 more within or around" in report.sentence
     written = report.to_record()
     assert written["found"] == 2
-    assert [group["within"] for group in written["groups"]] == [2, None, None, None, 3]
+    assert [group["within"] for group in written["groups"]] == [None, None, None, None, 2]
+    assert [group["around"] for group in written["groups"]] == [None, None, 1, 1, None]
 
 
 def test_the_sentence_says_what_was_found_and_what_nothing_can_tell() -> None:

@@ -1,21 +1,26 @@
-"""Which group holds which, and the order that shows it."""
+"""Which of groups within each other stands for them, and the order that shows it."""
 
-from poisonwatch.discovery.nesting import find_holders, order_by_holder
-
-
-def test_the_smallest_that_holds_all_rows_is_the_holder() -> None:
-    """A within B within C: A is B's."""
-    groups = ["a", "abc", "ab", "d"]
-    assert find_holders(groups, [True] * 4) == [2, None, 1, None]
+from poisonwatch.discovery.nesting import find_leaders, order_by_leader
 
 
-def test_of_the_same_rows_the_earlier_holds_the_later() -> None:
-    """No group holds itself, nor two each other."""
-    assert find_holders(["ab", "ab", "a"], [True] * 3) == [None, 0, 1]
-    assert find_holders(["ab", "ab"], [False, True]) == [None, None]
+def test_the_strongest_of_those_within_each_other_leads() -> None:
+    """Whether it is the larger or the smaller; one that holds two leaders comes to the stronger."""
+    assert find_leaders(["ab", "a", "cd", "abcd", "e"]) == [None, 0, None, 0, None]
+    assert find_leaders(["ab", "ab", "abc"]) == [None, 0, 0]
 
 
-def test_each_comes_after_its_holder_and_those_that_passed_come_first() -> None:
-    """With how deep it lies within others; every group once."""
-    holders, passed = [2, None, 1, None, 1], [True, True, True, False, False]
-    assert list(order_by_holder(holders, passed)) == [(1, 0), (2, 1), (0, 2), (3, 0), (4, 0)]
+def test_groups_that_share_some_rows_alone_stand_by_themselves() -> None:
+    """Neither holds the other."""
+    assert find_leaders(["ab", "bc"]) == [None, None]
+
+
+def test_each_comes_after_its_leader_and_those_that_passed_come_first() -> None:
+    """Every group once; one that did not pass is below no leader that did."""
+    leaders, passed = [None, 0, None, 2, 0], [True, True, False, False, False]
+    assert list(order_by_leader(leaders, passed)) == [
+        (0, False),
+        (1, True),
+        (2, False),
+        (3, True),
+        (4, False),
+    ]
