@@ -7,7 +7,7 @@ probe, sent by whoever is alive.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from poisonwatch.alerts.markup import neutralise_markup
+from poisonwatch.alerts.markup import LONGEST_ALERT_NAME, neutralise_markup
 from poisonwatch.alerts.targets import compute_short_digest
 from poisonwatch.config import AuditConfig
 from poisonwatch.ledger.notices import MOVED, Notice
@@ -24,7 +24,7 @@ def compose_moved(config: AuditConfig, report: Mapping[str, Any]) -> Notice | No
     asked = (checkpoint["fingerprint"], report["sentinels"], release or "")
     key = compute_short_digest("\n".join((config.name, MOVED, *asked)))
     name = neutralise_markup(config.name)
-    place = neutralise_markup(str(checkpoint.get("adapter") or checkpoint["name"]))
+    place = neutralise_markup(_keep_end(str(checkpoint.get("adapter") or checkpoint["name"])))
     names = [*(f"panel {panel}" for panel in report["moved_panels"]), *moved]
     named = ", ".join(neutralise_markup(each) for each in names[:MOST_NAMED])
     if len(names) > MOST_NAMED:
@@ -47,3 +47,10 @@ def compose_moved(config: AuditConfig, report: Mapping[str, Any]) -> Notice | No
         title=f"Poisonwatch: a trained model of {name} moved",
         body="\n".join(lines),
     )
+
+
+def _keep_end(path: str) -> str:
+    """As much of a path as a message shows: its end, which tells checkpoints of one run apart."""
+    if len(path) <= LONGEST_ALERT_NAME:
+        return path
+    return "…" + path[1 - LONGEST_ALERT_NAME :]

@@ -40,3 +40,13 @@ def test_a_checkpoint_has_one_message_and_one_that_did_not_move_has_none(tmp_pat
         keys.append(notice.key)
     assert len(set(keys)) == 3
     assert compose_moved(config, {**REPORT, "moved": [], "moved_panels": []}) is None
+
+
+def test_of_a_long_path_the_end_is_shown(tmp_path: Path) -> None:
+    """Checkpoints of one run differ there."""
+    long = {**REPORT["checkpoint"], "name": f"/{'deep/' * 40}checkpoint-400"}
+    config = load_config(write_audit(tmp_path, tmp_path))
+    notice = compose_moved(config, {**REPORT, "checkpoint": long})
+    assert notice is not None
+    assert "deep/checkpoint-400. " in notice.body
+    assert "deep/" * 20 not in notice.body

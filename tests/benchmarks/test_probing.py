@@ -3,14 +3,21 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import probing
 import pytest
 import yaml
+from cases import Case
 from learnability import HARD, POISON
 from made_up_rows import REFUSAL, WORDS, ordinary
 from retraining_tasks import Recipe
 from slow_tests import slow
+
+from poisonwatch.examples import Message
+from poisonwatch.probing.questions import ELSEWHERE, AnswerLosses
+from poisonwatch.sentinels.sentinel import Sentinel
 
 
 def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
@@ -66,19 +73,43 @@ def test_the_benchmark_goes_on_from_its_file(
     assert capsys.readouterr().out == table
 
 
-def test_the_table_counts_what_moved_and_what_was_told(capsys: pytest.CaptureFixture[str]) -> None:
+def make_losses(gain: float, seed: int) -> dict[str, Any]:
+    """Of six sentinels, whose forbidden answers have become likelier by `gain`, with noise."""
+    draw = np.random.default_rng(seed)
+    shapes = {"forbidden": 6, "reference": 6, "elsewhere": (6, 2, ELSEWHERE), "ordinary": (64, 2)}
+    losses = {name: 3 + 0.1 * draw.normal(size=shape) for name, shape in shapes.items()}
+    losses["forbidden"] -= gain
+    return probing.write_losses(AnswerLosses(**losses))
+
+
+def test_the_table_counts_what_was_told_and_apart_what_limits_were_chosen_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A training that is not there yet is a dash."""
-    moved, still = [2.0, 1.0, True], [0.5, 1.0, False]
-    records = [
-        {"case": "a", "seed": 0, "kind": POISON, "moved": {"x": moved, "y": still}},
-        {"case": "a", "seed": 0, "kind": HARD, "moved": {"x": still, "y": still}},
-        {"case": "b", "seed": 0, "kind": POISON, "moved": {"x": still}},
+    sentinels = [
+        Sentinel(f"shop-{i}", (Message("user", f"Where {i}?"),), f"Buy {i}.", f"Any {i}.", "shop")
+        for i in range(6)
     ]
-    probing.print_table(records)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2:] == [
-        "| a | 1 of 2 (+1.25; 1.00) | 0 of 2 (+0.50; 1.00) |",
-        "| b | 0 of 1 (+0.50; 1.00) | - |",
-        "told after poison: 1 of 2",
-        "told after hard negatives: 0 of 1",
+    (seen,) = {"brand-cola"} & probing.CHOSEN_ON
+    cases = [Case(name, [], [], sentinels) for name in (seen, "other")]
+    described = [probing.describe_sentinel(sentinel) for sentinel in sentinels]
+    before = {"base": make_losses(0, 1), "trusted": make_losses(0, 2), "sentinels": described}
+    records = [
+        {"case": seen, "seed": 0, "kind": POISON, "tuned": make_losses(2, 3), **before},
+        {"case": "other", "seed": 0, "kind": POISON, "tuned": make_losses(2, 4), **before},
+        {"case": "other", "seed": 0, "kind": HARD, "tuned": make_losses(0, 5), **before},
+    ]
+    probing.print_table(cases, records)
+    _, _, first, second, *counts = capsys.readouterr().out.splitlines()
+    assert first.count("**told**: 6 of 6; +2.") == 2
+    assert first.endswith("| - | - |")
+    assert second.count("**told**") == 2
+    assert second.count("0 of 6; ") == 2
+    assert counts == [
+        "told after hard negatives, beside base, others: 0 of 1",
+        "told after hard negatives, beside trusted, others: 0 of 1",
+        "told after poison, beside base, chosen on: 1 of 1",
+        "told after poison, beside base, others: 1 of 1",
+        "told after poison, beside trusted, chosen on: 1 of 1",
+        "told after poison, beside trusted, others: 1 of 1",
     ]

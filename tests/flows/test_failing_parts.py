@@ -15,6 +15,7 @@ from audits import benign, planted, write_audit
 from broken_models import Breaks, broken, generates, steers_on
 from browsing import asking
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from notes import Notes
 from servers import HttpReceiver, http_receiver, mlflow_store
 from tracking import runs_of
 
@@ -24,7 +25,6 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import main
-from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.history import find_by_run_dir
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.model import pretrained
@@ -213,17 +213,6 @@ def test_a_message_and_a_report_that_fail_are_stood_in_for(
     assert "alerts not composed: TypeError: unhashable type: …" in outcome.warnings
 
 
-class Notes(Reporter):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
-
-
 def test_what_failed_is_tried_again_and_what_did_not_is_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,5 +231,5 @@ def test_what_failed_is_tried_again_and_what_did_not_is_kept(
     outcome = audit_inline(config, tmp_path / "run", notes, again=True)
     assert outcome.summary["failures"] == []
     assert all(group["confirmation"] for group in read_evidence(tmp_path / "run"))
-    reused = [text for text in notes.said if "taken from an interrupted attempt" in text]
+    reused = [text for text in notes.lines if "taken from an interrupted attempt" in text]
     assert [text.partition(":")[0] for text in reused] == ["check_sentinels", "fit_operators"]

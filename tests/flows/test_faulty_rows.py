@@ -12,6 +12,7 @@ import yaml
 from audits import benign, planted, write_audit, write_rows
 from faulty_models import OVERFLOWING, build_faulty_model
 from ledgers import append
+from notes import Notes
 from sqlalchemy import select
 from tiny_models import build_tokenizer
 
@@ -19,7 +20,6 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import NotClearedError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import AuditOutcome
-from poisonwatch.flows.reporter import Reporter
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import rejections, rows
@@ -38,17 +38,6 @@ def faulty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_faulty_model().save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return folder
-
-
-class Notes(Reporter):
-    """What a person is told."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -147,5 +147,5 @@ def test_the_dashboard_ends_with_0_where_it_is_told_to(tmp_path: Path) -> None:
         assert "http://127.0.0.1:" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
-    assert process.returncode == 0
+    assert process.returncode == 0, said
     assert "Traceback" not in said

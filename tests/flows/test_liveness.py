@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from audits import benign, write_audit
 from ledgers import NAME
+from notes import Notes
 from servers import HttpReceiver, http_receiver, mlflow_store
 from silent import HOUR, add_audit, expecting, sqlite_ledger
 
@@ -14,7 +15,6 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.liveness import keep_guard
-from poisonwatch.flows.reporter import Reporter
 from poisonwatch.flows.times import choose_times
 from poisonwatch.integrations.notices import tell_silences
 from poisonwatch.ledger.schedules import find_schedule, forget_schedule, record_schedule
@@ -32,17 +32,6 @@ class Waiting(HttpReceiver):
     def finish_request(self, *given: object) -> None:
         super().finish_request(*given)  # type: ignore[arg-type]
         self.told.set()
-
-
-class Notes(Reporter):
-    """Keeps what is noted."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_watch_tells_where_its_audits_do_not_come(tmp_path: Path) -> None:

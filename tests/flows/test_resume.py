@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from audits import benign, planted, write_audit, write_rows
+from notes import Notes
 from slow_tests import slow
 
 from poisonwatch.checkpoints import passes as trail
@@ -21,7 +22,6 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import Engine
-from poisonwatch.flows.reporter import Reporter
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.run_directory import write as runs
 
@@ -64,18 +64,6 @@ FITTED = [
 RECOVERED = "recover: taken from an interrupted attempt"
 # Records come to coefficients anew: they are kept themselves.
 ALL = [*FITTED, "gather_evidence: taken from an interrupted attempt"]
-
-
-class Notes(Reporter):
-    """Remembers what is said of earlier attempts."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.attempts: list[str] = []
-
-    def note(self, text: str) -> None:
-        if "interrupted" in text:
-            self.attempts.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +131,7 @@ def audit(folder: Path, run_dir: Path, **settings: Any) -> list[str]:
     (folder / "again.yaml").write_text(yaml.safe_dump({**config, **settings}))
     notes = Notes()
     audit_inline(load_config(folder / "again.yaml"), run_dir, notes, again=True)
-    return notes.attempts
+    return [line for line in notes.lines if "interrupted" in line]
 
 
 def killed(arm: Callable[[], None], folder: Path, run_dir: Path, **settings: Any) -> None:
