@@ -39,8 +39,9 @@ from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence, Query
 from poisonwatch.stride.measurement import measure_steered_losses
 from poisonwatch.stride.operators import Operators, Preconditioner, compute_typical_eta
+from poisonwatch.stride.queries import Space
 from poisonwatch.stride.scoring import standardise_rows
-from poisonwatch.stride.steering import SpeakingModel, generate_continuations
+from poisonwatch.stride.steering import generate_continuations
 
 STRENGTH = 0.01  # typical ||z~ - z|| / ||z||
 MOST_CONFIRMED_SENTINELS = 3
@@ -183,7 +184,7 @@ def scale_operators(preconditioner: Preconditioner, a: Tensor) -> Tensor:
     return torch.stack(scaled)
 
 
-def generate_replies(fitted: SpeakingModel, sentinels: Sequence[Sentinel], a: Tensor) -> list[str]:
+def generate_replies(fitted: Space, sentinels: Sequence[Sentinel], a: Tensor) -> list[str]:
     """What the model says to each of m sentinels' prompts under an operator of its own, a (m, r,
     D): the greedy continuation, decoded.
     """

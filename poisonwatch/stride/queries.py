@@ -25,7 +25,9 @@ from poisonwatch.stride.operators import Basis, compute_gradients
 
 
 class Space(Protocol):
-    """Where queries are differentiated: what they are encoded by, the model, and the basis."""
+    """A fit, what is left of one, or what is there before any: as far as it takes to ask a query,
+    or the steered model something.
+    """
 
     @property
     def model(self) -> FrozenModel: ...

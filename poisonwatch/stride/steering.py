@@ -8,29 +8,15 @@ again.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.model.frozen import FrozenModel, SplitRun
 from poisonwatch.model.halving import InParts, halve_places
-from poisonwatch.stride.operators import Basis
 
 Coordinates = Callable[[Tensor], Tensor]  # B: states (..., D) to coordinates (..., r)
-
-
-class SpeakingModel(Protocol):
-    """A fit, or what is left of one, as far as it takes to ask the steered model something."""
-
-    @property
-    def model(self) -> FrozenModel: ...
-    @property
-    def encoder(self) -> ChatEncoder: ...
-    @property
-    def basis(self) -> Basis: ...
 
 
 def steer(
