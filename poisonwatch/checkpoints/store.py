@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 OUTDATED_S = 7 * 24 * 3600.0  # seconds after which nobody goes on with a checkpoint
+AT_WORK_S = 3600.0  # seconds within which somebody may be at work with one
 MOST_STORES = 4  # audits whose checkpoints are kept; the one that stopped longest ago goes first
 FREE_SPACE_FACTOR = 2  # times a file's size that must be free on the disk for it to be written
 
@@ -263,16 +264,25 @@ class CheckpointStore:
 
 def _clear_outdated(root: Path, key: str, most: int | None = None) -> None:
     """Clear away what lies below `root` under other keys than this one and is old, or the oldest of
-    more than `most`.
+    more than `most`, unless an audit may be at work with it.
     """
-    others = [path for path in root.iterdir() if path.name != key]
-    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for place, path in enumerate(others):
-        outdated = path.stat().st_mtime < time.time() - OUTDATED_S
+    now = time.time()
+    ages = {path: now - _find_last_write(path) for path in root.iterdir() if path.name != key}
+    for place, (path, age) in enumerate(sorted(ages.items(), key=lambda each: each[1])):
         # One place is for the key itself, whether its folder is there yet or not.
         too_many = most is not None and place >= most - 1
-        if outdated or too_many:
+        if age > OUTDATED_S or (too_many and age > AT_WORK_S):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _find_last_write(store: Path) -> float:
+    """When something was last put into a store, in seconds since the epoch: a stage's result, or a
+    shard of records.
+    """
+    last = store.stat().st_mtime
+    with suppress(FileNotFoundError):
+        last = max(last, (store / "records").stat().st_mtime)
+    return last
 
 
 def _compute_checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> int:

@@ -19,7 +19,9 @@ def test_what_is_in_order_is_read_whole(tmp_path: Path) -> None:
     run.mkdir()
     report = read_kept_discovery(run, make_discovery())
     assert report is not None
-    assert report.holders == {1: None, 2: 1}
+    assert {number: each.words for number, each in report.relations.items()} == {
+        2: "within group 1"
+    }
     assert read_kept_discovery(run, make_discovery()[:-3]) is None
     read_kept_directions(run, make_directions())
     with pytest.raises(RunError, match="cannot be read"):

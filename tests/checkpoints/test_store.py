@@ -177,13 +177,23 @@ def test_work_that_nobody_takes_up_is_cleared_away(cache: Path) -> None:
         [own, old, *(cache / "work" / str(i) for i in range(MOST_STORES))]
     ):
         path.mkdir(parents=True)
-        age = (8 * 24 * 3600.0) if place < 2 else 100.0 * place
+        age = (8 * 24 * 3600.0) if place < 2 else 3600.0 * place
         os.utime(path, (time.time() - age,) * 2)
     CheckpointStore.open("own")
     assert {path.name for path in (cache / "work").iterdir()} == {
         "own",
         *map(str, range(MOST_STORES - 1)),
     }
+
+
+def test_what_an_audit_may_be_at_work_with_is_left_however_many_there_are(cache: Path) -> None:
+    """By what was written last, of results or records."""
+    names = [str(i) for i in range(2 * MOST_STORES)]
+    for name in names:
+        (cache / "work" / name / "records").mkdir(parents=True)
+        os.utime(cache / "work" / name, (time.time() - 24 * 3600.0,) * 2)
+    CheckpointStore.open("own")
+    assert {path.name for path in (cache / "work").iterdir()} == set(names)
 
 
 def test_it_is_said_what_was_taken(tmp_path: Path) -> None:
