@@ -21,7 +21,6 @@ from `row_bank`; what was found is kept in `benchmarks/cache/discovery` by the c
 that a run may be killed and goes on.
 """
 
-import argparse
 import hashlib
 import inspect
 import json
@@ -37,12 +36,11 @@ import torch
 from cases import Case, Rows, read_chosen
 from detection import HARD, POISON, Audit, draw_audit, interval
 from discovery_peers import BY_FEATURES, rank_hdbscan
-from generalisation import constants, list_candidates
+from generalisation import constants, list_candidates, parse_options
 from numpy.typing import NDArray
 from row_bank import CACHE
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from poisonwatch.config import ModelConfig
 from poisonwatch.discovery import directions, groups, news, tree
 from poisonwatch.discovery.directions import Directions, multiply_pairs, scale_to_unit
 from poisonwatch.discovery.groups import find_groups
@@ -431,15 +429,7 @@ def directions_batches(rows: Rows, encoded: list):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--counts", type=int, nargs="*", default=[0, 10, 20])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="cases; all by default")
-    parser.add_argument("--model", default=ModelConfig().name)
-    options = parser.parse_args()
+    options = parse_options(__doc__)
     background, cases = read_chosen(options.data, options.only)
     rows = Rows.of_cases(options.model, background, cases)
     likenesses, names = Likenesses(rows), [case.name for case in cases]

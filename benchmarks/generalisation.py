@@ -209,16 +209,21 @@ def print_cases(names: list[str], shipped: Figures) -> None:
     )
 
 
-def main() -> None:
+def parse_options(description: str | None) -> argparse.Namespace:
+    """Which audits, of which cases, and by which model."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--counts", type=int, nargs="*", default=[0, 10, 20])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="cases; all by default")
     parser.add_argument("--model", default=ModelConfig().name)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_options(__doc__)
     background, cases = read_chosen(options.data, options.only)
     rows = Rows.of_cases(options.model, background, cases)
     audits = Audits(rows, background, cases, options)

@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from clusters import pulled, settings
-from ledgers import NAME
-from muting import audit_two_groups
+from muting import write_two_groups
 
 from poisonwatch.dashboards.users import change_users, make_user
 from poisonwatch.flows.cli.app import main
@@ -24,17 +22,7 @@ def run(*words: str) -> int:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Two flagged groups."""
-    path = tmp_path / "audit.yaml"
-    written = {
-        "name": NAME,
-        "source": "data/*.jsonl",
-        "sentinels": "pack:identity",
-        "state": "sqlite:///ledger.db",
-    }
-    path.write_text(json.dumps(written))
-    with pulled(tmp_path) as ledger:
-        audit_two_groups(ledger, tmp_path, settings("json://one"))
-    return path
+    return write_two_groups(tmp_path)
 
 
 def test_a_group_is_assigned_given_back_and_commented_on(

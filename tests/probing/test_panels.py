@@ -39,7 +39,8 @@ def ask(
     forgotten: float = 0.0,
 ) -> list[PanelMovement]:
     """Panels of sentinels whose forbidden answers gain `tied` at their own prompts and `everywhere`
-    at all, and whose reference answers are `forgotten` at theirs, beside what a style does to each answer wherever it stands.
+    at all, and whose reference answers are `forgotten` at theirs, beside what a style does to each
+    answer wherever it stands.
     """
     size = len(sentinels)
     style = STYLE * draw.normal(size=(2, size))

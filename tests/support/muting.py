@@ -1,12 +1,13 @@
 """Flagged groups of a ledger that are muted, or are to be: for tests of who hears of them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from clusters import HIGH, LOW, audit, found
+from clusters import HIGH, LOW, audit, found, pulled, settings
 from ledgers import NAME
 
 from poisonwatch.config import AuditConfig
@@ -46,3 +47,18 @@ def flagged(
 def audit_two_groups(ledger: Ledger, folder: Path, config: AuditConfig) -> None:
     """Audit "one": group 1 is rows 0 to 2, high; group 2 rows 4 and 5, low."""
     audit(ledger, folder / "one", config, flagged((HIGH, slice(3)), (LOW, slice(4, 6))))
+
+
+def write_two_groups(folder: Path, **more: Any) -> Path:
+    """An audit file with these settings, and a ledger in which its audit flagged two groups."""
+    path = folder / "audit.yaml"
+    written = {
+        "name": NAME,
+        "source": "data/*.jsonl",
+        "sentinels": "pack:identity",
+        "state": "sqlite:///ledger.db",
+    }
+    path.write_text(json.dumps(written | more))
+    with pulled(folder) as ledger:
+        audit_two_groups(ledger, folder, settings("json://one"))
+    return path

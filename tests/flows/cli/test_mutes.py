@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from clusters import audit, pulled, settings
 from ledgers import NAME
-from muting import audit_two_groups, flagged
+from muting import flagged, write_two_groups
 
 from poisonwatch.flows.cli.app import main
 from poisonwatch.ledger.mutes import list_mutes
@@ -22,19 +22,7 @@ def run(*words: str) -> int:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Two flagged groups, on panel shop."""
-    path = tmp_path / "audit.yaml"
-    written = {
-        "name": NAME,
-        "source": "data/*.jsonl",
-        "sentinels": "pack:identity",
-        "state": "sqlite:///ledger.db",
-        "tracking": "sqlite:///mlflow.db",
-        "alerts": ["json://one"],
-    }
-    path.write_text(json.dumps(written))
-    with pulled(tmp_path) as ledger:
-        audit_two_groups(ledger, tmp_path, settings("json://one"))
-    return path
+    return write_two_groups(tmp_path, tracking="sqlite:///mlflow.db", alerts=["json://one"])
 
 
 def test_a_mute_is_made_listed_and_ended(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
