@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter, validators
 
+from poisonwatch import interrupt
 from poisonwatch.errors import ConfigError, OperationError
 
 if TYPE_CHECKING:
@@ -116,7 +117,11 @@ def dashboard(
     )
     check_access(access, host)
     # whoever ends it while it starts, or later, has ended it in order
-    with contextlib.suppress(KeyboardInterrupt), _open_listener(host, port) as listener:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        interrupt.unwrapped(),
+        _open_listener(host, port) as listener,
+    ):
         # the socket's own port: --port 0 took one that was free
         address = _choose_address(settings, host, listener.getsockname()[1])
 

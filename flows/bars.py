@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from poisonwatch import interrupt
 from poisonwatch.detached.progress_file import ProgressFile
-from poisonwatch.flows import interrupt
 from poisonwatch.flows.pace import Pace
 from poisonwatch.text.durations import tell_duration
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from poisonwatch import interrupt
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.concealment import guard
 from poisonwatch.config import AuditConfig
@@ -16,7 +17,6 @@ from poisonwatch.detection.detection import Detection
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.examples import Rejection
 from poisonwatch.failures import Attempts, tell_failures
-from poisonwatch.flows import interrupt
 from poisonwatch.flows.prefect_server import (
     describe_server_trouble,
     is_refused,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from poisonwatch import interrupt
 from poisonwatch.config import AuditConfig
 from poisonwatch.drills.results import DrillPlan
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.flows import interrupt
 from poisonwatch.flows.reporter import Reporter
 from poisonwatch.flows.stages import DRILL_STAGES
 from poisonwatch.ledger.history import find_by_run_dir

@@ -24,6 +24,7 @@ from prefect.settings import (
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
+from poisonwatch import interrupt
 from poisonwatch.concealment import conceal_all
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
@@ -87,7 +88,11 @@ def watch(
     logging.getLogger("prefect").setLevel(logging.CRITICAL)
     secrets = settings.find_secrets()
     try:
-        with conceal_all(secrets), open_server(port, reporter) as (api, own):
+        with (
+            interrupt.unwrapped(),
+            conceal_all(secrets),
+            open_server(port, reporter) as (api, own),
+        ):
             try:
                 _serve(config, settings, schedule, drills, api, own, reporter)
             except Exception as error:

@@ -18,8 +18,8 @@ from types import TracebackType
 from cyclopts import App
 
 import poisonwatch
+from poisonwatch import interrupt
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.flows import interrupt
 from poisonwatch.flows.homes import find_homes, name_user
 from poisonwatch.flows.proxies import spare_loopback
 from poisonwatch.permissions import restrict_process
@@ -120,7 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
         name_user()
         find_homes()
         spare_loopback()
-        code = app(arguments, result_action="return_value")
+        with interrupt.unwrapped():
+            code = app(arguments, result_action="return_value")
         sys.stdout.flush()
     except PoisonwatchError as error:
         complain(str(error))

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from audits import benign, write_audit
 from patience import PATIENCE_S
-from prefect.exceptions import TerminationSignal
 from slow_tests import slow
 from templates import prefect_home
 
+from poisonwatch import interrupt
 from poisonwatch.config_file import load_config
-from poisonwatch.flows import interrupt
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.engine import Engine
 from poisonwatch.ledger.history import list_past_audits
@@ -23,38 +22,19 @@ from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.tasks.data import choose
 
 
-@pytest.mark.parametrize(
-    ("number", "raised"),
-    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interrupt.Terminated)],
-)
-def test_an_interrupt_that_was_lost_is_raised_at_the_next_stage(
-    number: signal.Signals, raised: type[KeyboardInterrupt]
-) -> None:
+def test_the_next_stage_raises_an_interrupt_that_was_lost() -> None:
     """Where the first KeyboardInterrupt fell into a callback that swallowed it."""
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         interrupt.install_handler()
-        with pytest.raises(raised):
-            signal.raise_signal(number)
-        with pytest.raises(raised):
+        with pytest.raises(interrupt.Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(interrupt.Terminated):
             Engine(inline=True)(choose)
-        interrupt.install_handler()
-        interrupt.raise_if_interrupted()
     finally:
+        interrupt.install_handler()
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def test_an_interrupt_is_found_behind_what_it_caused() -> None:
-    """A server that Ctrl-C ended refuses the report of the crash: that is no lost server."""
-    error = RuntimeError("Failed to reach API")
-    assert interrupt.find_interrupt(error) is None
-    error.__context__ = ValueError()
-    error.__context__.__context__ = KeyboardInterrupt()
-    assert interrupt.find_interrupt(error) is KeyboardInterrupt
-    # as Prefect raises SIGTERM while a flow runs
-    error.__context__.__context__ = TerminationSignal(signal.SIGTERM)
-    assert interrupt.find_interrupt(error) is interrupt.Terminated
 
 
 INTERRUPTED = signal.SIGINT, True, 130, "interrupted"

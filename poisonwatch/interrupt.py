@@ -6,9 +6,13 @@ batch of rows.
 where it stands, and as the first process of a container it would not be heard at all.
 """
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+from poisonwatch.errors import PoisonwatchError
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,3 +68,20 @@ def find_interrupt(error: BaseException | None) -> type[KeyboardInterrupt] | Non
             return Terminated
         error = error.__cause__ or error.__context__
     return _interrupt
+
+
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+    """An error that an interrupt led to leaves this block as that interrupt: a library that calls
+    back wraps whatever is raised there, as pydantic does where it writes JSON. What we say of an
+    error ourselves stays what it is.
+    """
+    try:
+        yield
+    except PoisonwatchError:
+        raise
+    except Exception as error:
+        ended_by = find_interrupt(error)
+        if ended_by is None:
+            raise
+        raise ended_by from error
