@@ -19,6 +19,7 @@ import yaml
 from browsing import asking
 from released import NAMES, Release, unpacked
 from servers import find_postgres_programs, http_receiver, postgres_server
+from teamwork import tell_teamwork
 from tracking import runs_of
 
 from poisonwatch.config_file import load_config
@@ -33,6 +34,7 @@ from poisonwatch.ledger.queue import list_group_rows, list_groups
 from poisonwatch.verification.verify import verify_ledger
 
 NAME = "tiny"
+SINCE_TEAMS = "0014"  # the revision of versions whose releases hold tests/support/teamwork.py
 # What `history` said then, and says still; what else it says may be more by now.
 SAME = ("audit_id", "state", "started_at", "new", "flagged", "undecided", "rejected", "run_dir")
 
@@ -52,7 +54,7 @@ def run(*arguments: str) -> int:
 
 def test_what_earlier_versions_left_is_here() -> None:
     """From before the chain of records on."""
-    assert len(NAMES) >= 3
+    assert len(NAMES) >= 4
 
 
 def test_an_upgrade_says_what_it_changes_and_keeps_what_was(
@@ -113,6 +115,12 @@ def test_the_ledger_is_what_its_records_say_and_decisions_go_on(release: Release
         assert again.previous == made[-1].hash
         assert verify_chain(ledger) == (len(made) + 1, again.hash)
         assert verify_ledger(ledger, NAME).differences == []
+
+
+def test_what_people_left_together_is_said_as_it_was(release: Release) -> None:
+    """Assignees, comments, agreements, mutes, views, probes; nothing, of a version before them."""
+    with Ledger.existing(load_config(release.config).state) as ledger:
+        _check_teamwork(release, ledger, "runs")
 
 
 def test_a_release_of_then_is_cleared_and_one_of_now_is_as_large(release: Release) -> None:
@@ -191,8 +199,18 @@ def test_a_ledger_in_postgresql_opens_and_is_what_its_records_say(
             made = list(read_decisions(ledger))
             decided = {each.example_id: each.verdict for each in made}
             assert decided == release.told["decided"]["runs_on_server"]
+            _check_teamwork(release, ledger, "runs_on_server")
             again = record_decision(ledger, made[0].example_id, "benign", "looked again", "ann")
             assert verify_chain(ledger) == (len(made) + 1, again.hash)
+
+
+def _check_teamwork(release: Release, ledger: Ledger, runs: str) -> None:
+    told = tell_teamwork(ledger)
+    if release.told["revision"] < SINCE_TEAMS:
+        assert not any(told.values())
+        return
+    assert all(told.values())
+    assert told == release.told["teamwork"][runs]
 
 
 def _read_history(
