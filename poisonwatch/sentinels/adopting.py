@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from yaml.nodes import Node, ScalarNode, SequenceNode
+from yaml.nodes import ScalarNode, SequenceNode
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig
@@ -32,7 +32,7 @@ from poisonwatch.sentinels.sentinel import (
     read_sentinel_text,
     refuse_clashes,
 )
-from poisonwatch.text.safe_yaml import locate_yaml_value, read_yaml_text
+from poisonwatch.text.safe_yaml import locate_scalar_text, locate_yaml_value, read_yaml_text
 
 FIRST_FILE = "sentinels.yaml"
 
@@ -187,11 +187,13 @@ def _change_text(text: str, audit_file: Path, old: Path | None, new: Path) -> st
         items = value.value if isinstance(value, SequenceNode) else [value]
         for item in items:
             if isinstance(item, ScalarNode) and folder / Path(item.value).expanduser() == old:
-                return _replace(text, item, _quote(place))
+                # An anchor stays, also one that nothing uses yet.
+                begins = locate_scalar_text(text, item)
+                return text[:begins] + _quote(place) + text[item.end_mark.index :]
         return None
     if isinstance(value, ScalarNode):
-        kept = text[value.start_mark.index : value.end_mark.index]
-        return _replace(text, value, f"[{kept.strip()}, {_quote(place)}]")
+        begins, ends = value.start_mark.index, value.end_mark.index
+        return f"{text[:begins]}[{text[begins:ends].strip()}, {_quote(place)}]{text[ends:]}"
     if not isinstance(value, SequenceNode) or not value.value:
         return None
     last = value.value[-1]
@@ -202,10 +204,6 @@ def _change_text(text: str, audit_file: Path, old: Path | None, new: Path) -> st
     # A comment behind the last one stays behind it.
     line, _, rest = text[end:].partition("\n")
     return f"{text[:end]}{line}\n{indent}- {_quote(place)}\n{rest}"
-
-
-def _replace(text: str, node: Node, by: str) -> str:
-    return text[: node.start_mark.index] + by + text[node.end_mark.index :]
 
 
 def _quote(place: str) -> str:

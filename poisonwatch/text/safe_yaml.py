@@ -20,6 +20,7 @@ from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.resolver import Resolver
 from yaml.scanner import Scanner
+from yaml.tokens import ScalarToken
 
 from poisonwatch.text.display import excerpt
 from poisonwatch.text.words import unify_line_ends
@@ -99,6 +100,16 @@ def locate_yaml_value(text: str, key: str) -> Node | None:
         if isinstance(name, ScalarNode) and name.value == key:
             return value if isinstance(value, Node) else None
     return None
+
+
+def locate_scalar_text(text: str, node: ScalarNode) -> int:
+    """Where in a text the scalar of a node that was located in it begins, behind its anchor and its
+    tag.
+    """
+    # types-PyYAML knows its own loaders alone
+    tokens = yaml.scan(text, Loader=_PlainLoader)  # type: ignore[arg-type]
+    starts = (token.start_mark.index for token in tokens if isinstance(token, ScalarToken))
+    return next(int(start) for start in starts if start >= node.start_mark.index)
 
 
 def _describe_place(mark: Mark | None) -> str:

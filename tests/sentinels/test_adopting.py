@@ -77,6 +77,25 @@ def test_an_audit_of_packs_alone_gets_a_file_beside_them(tmp_path: Path, way: st
     assert "take sentinels-2.yaml out" in made.undo
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("&mine sentinels.yaml  # &not", "&mine sentinels-2.yaml  # &not"),
+        ("&mine  !!str 'sentinels.yaml'", "&mine  !!str sentinels-2.yaml"),
+        ("&all [&mine sentinels.yaml]", "&all [&mine sentinels-2.yaml]"),
+        ("&all\n- !!str  # a tag\n  sentinels.yaml", "&all\n- !!str  # a tag\n  sentinels-2.yaml"),
+        ("&p pack:identity", "[&p pack:identity, sentinels-2.yaml]"),
+        ("&all [&p pack:identity]", "&all [&p pack:identity, sentinels-2.yaml]"),
+    ],
+)
+def test_anchors_and_tags_stay(tmp_path: Path, before: str, after: str) -> None:
+    """Somebody wrote them, whether anything uses them yet or not."""
+    file = write(tmp_path, f"sentinels: {before}")
+    was = file.read_text()
+    adopt_sentinels(PIECE, file)
+    assert file.read_text() == was.replace(before, after)
+
+
 def test_what_clashes_or_cannot_be_named_leaves_all_as_it_was(tmp_path: Path) -> None:
     """An id that is taken; a list that is an alias of another; no new file, no change."""
     file = write(tmp_path, WAYS["text"])
@@ -84,11 +103,15 @@ def test_what_clashes_or_cannot_be_named_leaves_all_as_it_was(tmp_path: Path) ->
     with pytest.raises(SentinelError, match="shop-1 comes twice"):
         adopt_sentinels(OWN, file)
     assert file.read_text() == before
-    file.write_text("name: &s sentinels.yaml\nsource: rows.jsonl\nsentinels: *s\n")
-    before = file.read_text()
-    with pytest.raises(ConfigError, match=r"name sentinels-2.yaml in its `sentinels`"):
-        adopt_sentinels(PIECE, file)
-    assert file.read_text() == before
+    for anchored in (
+        "name: &s sentinels.yaml\nsource: rows.jsonl\nsentinels: *s\n",
+        "sentinels: &s sentinels.yaml\nsource: rows.jsonl\nname: *s\n",
+        "name: &s pack:identity\nsource: rows.jsonl\nsentinels: *s\n",
+    ):
+        file.write_text(anchored)
+        with pytest.raises(ConfigError, match=r"name sentinels-2.yaml in its `sentinels`"):
+            adopt_sentinels(PIECE, file)
+        assert file.read_text() == anchored
     assert not (tmp_path / "sentinels-2.yaml").exists()
     assert not list(tmp_path.glob("*.part"))
 
