@@ -26,9 +26,9 @@ from poisonwatch.dashboards.pages import (
 from poisonwatch.dashboards.secret_settings import FILE_SUFFIX
 from poisonwatch.detached.runs import DetachedRun, end_run, find_run, list_runs, start_run
 from poisonwatch.drills.recipe import list_recipes
-from poisonwatch.drills.results import DEFAULT_COUNTS, DEFAULT_REPEATS, DrillPlan
+from poisonwatch.drills.results import DEFAULT_COUNTS, DEFAULT_REPEATS, find_most_rows
 from poisonwatch.errors import InputError
-from poisonwatch.text.display import make_visible
+from poisonwatch.text.display import excerpt, make_visible
 from poisonwatch.text.durations import tell_duration
 
 CLIENT_SECRET_VARIABLE = "POISONWATCH_OIDC_CLIENT_SECRET"  # noqa: S105  (the name of a variable)
@@ -122,21 +122,26 @@ def _make_environment() -> dict[str, str]:
 
 
 def _read_drill(form: FormData) -> list[str]:
-    """The options of a drill. Raises InputError where they make no sense."""
-    counts = [_read_number(word, "counts") for word in read_field(form, "counts").split()]
-    repeats = _read_number(read_field(form, "repeats"), "repeats")
-    if repeats > MOST_REPEATS:
-        raise InputError(f"repeats are at most {MOST_REPEATS}")
+    """The options of a drill. Raises InputError, in the words of the form, where they make no
+    sense.
+    """
     recipe = read_field(form, "recipe")
-    plan = DrillPlan.from_options([recipe] if recipe else None, counts or None, repeats)
-    options = ["--counts", *map(str, plan.counts), "--repeats", str(plan.repeats)]
-    return [*options, "--recipes", *plan.recipes] if recipe else options
+    chosen = [recipe] if recipe else []
+    most = find_most_rows(chosen)
+    words = read_field(form, "counts").split() or [""]
+    counts = [_read_number(word, "planted rows", most) for word in words]
+    repeats = _read_number(read_field(form, "repeats"), "drawn anew", MOST_REPEATS)
+    options = ["--counts", *map(str, counts), "--repeats", str(repeats)]
+    return [*options, "--recipes", *chosen] if chosen else options
 
 
-def _read_number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 7):
-        raise InputError(f"{what} are whole numbers from 1")
-    return int(text)
+def _read_number(text: str, label: str, most: int) -> int:
+    """What stands in the field of a label."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
+    if not 1 <= number <= most:
+        said = excerpt(text, 20) if text else "nothing"
+        raise InputError(f"“{label}” says {said}: choose whole numbers from 1 to {most}")
+    return number
 
 
 def _get_run(request: Request) -> DetachedRun:

@@ -5,6 +5,7 @@ beside the audit file.
     process.json     its processes, by number and the time they began
     output.log       what it said
     progress.json    how far it is, and what came of it
+    end-asked        is there once somebody told it to end
     end.json         its exit code
 
 All that is known of a run is in its folder: the dashboard may end, and start again.
@@ -27,7 +28,13 @@ from filelock import FileLock
 
 from poisonwatch.atomic import remove, replace_file
 from poisonwatch.detached.progress_file import WorkProgress, read_progress
-from poisonwatch.detached.supervisor import END_FILE, LOG_FILE, PROCESS_FILE, PROGRESS_FILE
+from poisonwatch.detached.supervisor import (
+    ASKED_FILE,
+    END_FILE,
+    LOG_FILE,
+    PROCESS_FILE,
+    PROGRESS_FILE,
+)
 from poisonwatch.errors import InputError, OperationError
 from poisonwatch.permissions import make_private_file, make_private_folder
 from poisonwatch.run_directory.layout import RUNS_FOLDER, make_audit_id
@@ -46,7 +53,8 @@ _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetachedRun:
     """An audit or a drill (`kind`) of an audit's `name`. `code` is the exit code, None while it is
-    at work, or where its processes are gone without a word (`is_lost`).
+    at work, or where its processes are gone without a word (`is_lost`);
+    `is_told_to_end` once somebody asked for its end, come or not.
     """
 
     id: str
@@ -56,6 +64,7 @@ class DetachedRun:
     author: str
     started_at: str
     is_at_work: bool
+    is_told_to_end: bool
     code: int | None
     ended_at: str | None
     progress: WorkProgress | None
@@ -81,7 +90,7 @@ class DetachedRun:
     def describe_state(self) -> str:
         """How it is, or ended, in a few words."""
         if self.is_at_work:
-            return "at work"
+            return "at work, and told to end" if self.is_told_to_end else "at work"
         if self.code is None and self.outcome is not None:
             return "done"
         if self.code is None:
@@ -178,8 +187,14 @@ def start_run(
 
 def end_run(run: DetachedRun) -> None:
     """Tell a run to end: an interrupted audit goes on from its checkpoints when it is started
-    again.
+    again. One that has just been started, and has no process yet, ends as soon as it has.
     """
+    if not run.is_at_work:
+        return
+    # Before its processes are looked for: one that comes meanwhile finds it. Where no file can be
+    # made, those that are there are told all the same.
+    with suppress(OSError):
+        make_private_file(run.folder / ASKED_FILE)
     processes = _read_json(run.folder / PROCESS_FILE) or {}
     for kind in ("supervisor", "process"):
         process = _find_process(processes.get(kind))
@@ -248,6 +263,7 @@ def _read_run(folder: Path) -> DetachedRun | None:
         author=author,
         started_at=at,
         is_at_work=is_at_work and code is None,
+        is_told_to_end=(folder / ASKED_FILE).exists(),
         code=code if isinstance(code, int) else None,
         ended_at=str(end["ended_at"]) if "ended_at" in end else None,
         progress=read_progress(folder / PROGRESS_FILE),

@@ -24,6 +24,7 @@ from poisonwatch.detached.progress_file import PROGRESS_VARIABLE
 
 LOG_FILE, PROGRESS_FILE = "output.log", "progress.json"
 PROCESS_FILE, END_FILE = "process.json", "end.json"
+ASKED_FILE = "end-asked"  # there once the run was told to end
 GRACE_S = 60.0  # in which a run that is told to end does so in order
 
 
@@ -39,17 +40,24 @@ def supervise(folder: Path, arguments: list[str]) -> None:
         )
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        process.terminate()
-        later = threading.Timer(GRACE_S, process.kill)
-        later.daemon = True
-        later.start()
+        _end(process)
 
     signal.signal(signal.SIGTERM, end)
     pids = {"supervisor": os.getpid(), "process": process.pid}
     told = {name: [pid, psutil.Process(pid).create_time()] for name, pid in pids.items()}
     _write(folder / PROCESS_FILE, told)
+    # Whoever told it to end before that knew no process to tell.
+    if (folder / ASKED_FILE).exists():
+        _end(process)
     code = process.wait()
     _write(folder / END_FILE, {"code": code, "ended_at": datetime.now(UTC).isoformat()})
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    later = threading.Timer(GRACE_S, process.kill)
+    later.daemon = True
+    later.start()
 
 
 def _write(path: Path, said: Mapping[str, Any]) -> None:

@@ -37,8 +37,7 @@ class DrillPlan:
         """
         chosen = tuple(dict.fromkeys(names or list_recipes()))
         wanted = tuple(sorted(set(counts or DEFAULT_COUNTS)))
-        # Every attack is drawn at every count, so the shortest recipe sets the limit.
-        most = min(read_recipe(name).size for name in chosen)
+        most = find_most_rows(chosen)
         if wanted[0] < 1 or wanted[-1] > most:
             raise InputError(
                 f"--counts are {', '.join(map(str, wanted))}: choose from 1 to {most}, "
@@ -47,6 +46,14 @@ class DrillPlan:
         if repeats < 1:
             raise InputError(f"--repeats is {repeats}: choose at least 1")
         return cls(chosen, wanted, repeats)
+
+
+def find_most_rows(recipes: Sequence[str]) -> int:
+    """How many rows of each of these recipes (all, where none is named) can be planted. Raises
+    InputError where one does not exist.
+    """
+    # Every attack is drawn at every count, so the shortest recipe sets the limit.
+    return min(read_recipe(name).size for name in recipes or list_recipes())
 
 
 @dataclass(frozen=True, slots=True)

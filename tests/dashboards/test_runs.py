@@ -95,20 +95,25 @@ def test_an_audit_that_is_at_work_elsewhere_is_waited_for(own: Path, client: Tes
 
 
 @pytest.mark.parametrize(
-    "form",
+    ("form", "field"),
     [
-        {"counts": "five", "repeats": "1"},
-        {"counts": "5000", "repeats": "1"},
-        {"counts": "5", "repeats": "0"},
-        {"counts": "5", "repeats": "101"},
-        {"counts": "5", "repeats": "1", "recipe": "--config"},
+        ({"counts": "five", "repeats": "1"}, "planted rows"),
+        ({"counts": "5 5000", "repeats": "1"}, "planted rows"),
+        ({"counts": " ", "repeats": "1"}, "planted rows"),
+        ({"counts": "5", "repeats": "0"}, "drawn anew"),
+        ({"counts": "5", "repeats": "101"}, "drawn anew"),
+        ({"counts": "5", "repeats": "1", "recipe": "--config"}, "recipes"),
     ],
 )
-def test_a_drill_of_nonsense_is_refused(
-    client: TestClient, own: Path, form: dict[str, str]
+def test_a_drill_of_nonsense_is_refused_in_the_words_of_the_form(
+    client: TestClient, own: Path, form: dict[str, str], field: str
 ) -> None:
-    """Before any process is started."""
-    assert client.post("/runs/drill", data=form).status_code == 400
+    """Before any process is started; a command's options mean nothing here."""
+    answer = client.post("/runs/drill", data=form)
+    assert answer.status_code == 400
+    assert field in answer.text
+    assert "--counts" not in answer.text
+    assert "--repeats" not in answer.text
     assert list_runs(own) == []
 
 
@@ -201,7 +206,8 @@ def test_a_run_outlives_the_dashboard_and_is_ended_from_the_next(own: Path) -> N
         page = client.post(f"/runs/{run.id}/end").text
         ends = time.monotonic() + PATIENCE_S
         while "data-follow" in page and time.monotonic() < ends:
+            assert "told to end" in page
+            assert f"/runs/{run.id}/end" not in page
             time.sleep(0.1)
-            # told once more: a process that had not said its number yet was not told
-            page = client.post(f"/runs/{run.id}/end").text
+            page = client.get(f"/runs/{run.id}").text
     assert "ended, as it was told to" in page

@@ -95,6 +95,17 @@ def test_one_of_a_name_is_at_work_at_a_time_and_is_ended_in_order(config: Path) 
     assert start(config, "history").id != run.id
 
 
+def test_what_is_told_to_end_in_its_first_moment_ends(config: Path) -> None:
+    """Whether its process has said its number by then or not."""
+    run = start(config, "dashboard", "--port", "0")
+    end_run(run)
+    asked = find_run(config, run.id)
+    assert asked is not None
+    assert asked.is_told_to_end
+    done = wait(config, run, lambda run: not run.is_at_work)
+    assert done.describe_state() == "ended, as it was told to"
+
+
 def test_a_process_that_is_killed_is_said_to_be(config: Path) -> None:
     """As where memory runs out."""
     run = serve(config)
