@@ -101,9 +101,12 @@ def _describe_agreement(standing: Standing) -> Iterator[tuple[str, str]]:
 
 
 def _describe_probes(standing: Standing) -> Iterator[tuple[str, str]]:
-    """What the last probe of a trained model found, and which other models moved; nothing where
-    none was probed.
+    """What the last probe of a trained model found, which other models moved, and how many wait;
+    nothing where none was probed, and none waits.
     """
+    if standing.waiting_checkpoints:
+        waiting = plural(standing.waiting_checkpoints, "checkpoint")
+        yield "unprobed", f"{waiting} that came after the last probe"
     if not standing.probes:
         return
     last, *others = standing.probes

@@ -12,6 +12,7 @@ from poisonwatch.ledger.chain_tables import records
 from poisonwatch.ledger.history import IS_UNDECIDED
 from poisonwatch.ledger.mutes import list_active_mutes
 from poisonwatch.ledger.notice_tables import notices
+from poisonwatch.ledger.notices import MOVED
 from poisonwatch.ledger.outbox import (
     ALERT_KIND,
     AUDIT_KIND,
@@ -79,6 +80,17 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
         by_target = query.group_by(target).order_by(target)
         found += [Owed(kind, *row) for row in connection.execute(by_target).tuples()]
     return found + list(_list_owed_releases(connection, name))
+
+
+def count_untold_movements(connection: Connection, name: str, targets: Collection[str]) -> int:
+    """How many trained models of a name moved without all of these targets having heard of it."""
+    counted = (
+        select(func.count(notices.c.notice.distinct()))
+        .join(deliveries, deliveries.c.item == notices.c.notice)
+        .where(match_pending(NOTICE_KIND), deliveries.c.target.in_(targets))
+        .where(notices.c.name == name, notices.c.kind == MOVED)
+    )
+    return int(connection.execute(counted).scalar_one())
 
 
 def _list_owed_releases(connection: Connection, name: str) -> Iterator[Owed]:

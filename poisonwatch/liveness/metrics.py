@@ -3,6 +3,7 @@ node_exporter's textfile collector.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from poisonwatch.liveness.liveness import Liveness
 from poisonwatch.liveness.standing import Standing
@@ -17,6 +18,10 @@ HELP = {
     "well": "1 where nothing needs a person, as poisonwatch status says",
     "undecided_rows": "flagged rows that nobody has decided on",
     "owed_deliveries": "messages and accounts that did not arrive yet",
+    "last_probe_timestamp_seconds": "when a trained model was probed last",
+    "moved_checkpoints": "trained models that moved, by the last probe of each",
+    "untold_movements": "of trained models that moved, those not every alert target heard of",
+    "probe_overdue": "1 where a new checkpoint waits for its probe, twice as long as probe.every",
     "disk_free_bytes": "the least free disk that the audit writes to",
     "server_answers": "1 where a server answers",
 }
@@ -34,6 +39,7 @@ def write_metrics(standing: Standing) -> str:
         samples.append(("undecided_rows", name, standing.undecided))
     if standing.owed is not None:
         samples.append(("owed_deliveries", name, sum(owed.count for owed in standing.owed)))
+    samples += _list_probe_samples(standing)
     if standing.disks:
         samples.append(("disk_free_bytes", name, min(disk.free for disk in standing.disks)))
     for server in standing.servers:
@@ -48,6 +54,20 @@ def write_liveness_metrics(seen: Iterable[Liveness]) -> str:
     for liveness in seen:
         samples += _list_samples(liveness)
     return _write(samples)
+
+
+def _list_probe_samples(standing: Standing) -> Samples:
+    """Of trained models: nothing where none was probed, and none is expected."""
+    name = {"name": standing.name}
+    samples: Samples = []
+    if standing.probes:
+        last = datetime.fromisoformat(standing.probes[0].recorded_at)
+        samples.append(("last_probe_timestamp_seconds", name, last.timestamp()))
+        samples.append(("moved_checkpoints", name, sum(p.has_moved for p in standing.probes)))
+        samples.append(("untold_movements", name, standing.untold_movements or 0))
+    if standing.waiting_checkpoints is not None:
+        samples.append(("probe_overdue", name, standing.waiting_checkpoints > 0))
+    return samples
 
 
 def _list_samples(liveness: Liveness) -> Samples:

@@ -23,7 +23,12 @@ from poisonwatch.ledger.database import find_newest_revision
 from poisonwatch.ledger.history import find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import OPENLINEAGE
-from poisonwatch.ledger.owed import Owed, count_undecided_rows, list_owed
+from poisonwatch.ledger.owed import (
+    Owed,
+    count_undecided_rows,
+    count_untold_movements,
+    list_owed,
+)
 from poisonwatch.ledger.probes import PastProbe, list_last_probes
 from poisonwatch.ledger.schedules import record_schedule
 from poisonwatch.liveness.liveness import (
@@ -33,6 +38,7 @@ from poisonwatch.liveness.liveness import (
     find_liveness,
     write_moment,
 )
+from poisonwatch.liveness.probes import count_waiting_checkpoints
 from poisonwatch.liveness.reach import probe_all
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.environment import expand_variables
@@ -72,8 +78,9 @@ class Standing:
     cannot be used, is None.
 
     `counts` and `parts_failed` are of the last audit; `probes` are the last of each checkpoint,
-    latest first; `troubles` are what needs somebody, a line
-    each: empty where all is well.
+    latest first, `untold_movements` the models that moved and that not every alert target has heard
+    of, and `waiting_checkpoints` those that should have been probed by now (None: no place is
+    named); `troubles` are what needs somebody, a line each: empty where all is well.
     """
 
     name: str
@@ -84,6 +91,8 @@ class Standing:
     owed: list[Owed] | None = None
     agreement: list[Agreement] | None = None
     probes: list[PastProbe] | None = None
+    untold_movements: int | None = None
+    waiting_checkpoints: int | None = None
     undecided: int | None = None
     disks: list[DiskSpace] = field(default_factory=list)
     versions: dict[str, str | None] = field(default_factory=dict)
@@ -109,6 +118,8 @@ class Standing:
             "agreement": self.agreement and [asdict(month) for month in self.agreement],
             "undecided": self.undecided,
             "probes": self.probes and [probe.to_record() for probe in self.probes],
+            "untold_movements": self.untold_movements,
+            "waiting_checkpoints": self.waiting_checkpoints,
             "disks": [asdict(disk) for disk in self.disks],
             "versions": self.versions,
             "servers": [asdict(server) for server in self.servers],
@@ -162,8 +173,15 @@ def _ask_ledger(
             list_owed(connection, config.name, list(target_names)), config
         )
         standing.undecided = count_undecided_rows(connection, config.name)
+        standing.untold_movements = count_untold_movements(
+            connection, config.name, list(target_names)
+        )
         standing.agreement = read_agreement(connection, config.name)[-MONTHS_SHOWN:]
     standing.probes = list_last_probes(ledger, config.name)
+    last_probe = None
+    if standing.probes:
+        last_probe = datetime.fromisoformat(standing.probes[0].recorded_at)
+    standing.waiting_checkpoints = count_waiting_checkpoints(config, last_probe, standing.at)
     liveness = find_liveness(ledger, config.name, expected, standing.at)
     standing.liveness = liveness
     standing.versions["ledger"] = find_newest_revision()

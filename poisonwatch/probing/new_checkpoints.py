@@ -37,17 +37,23 @@ def list_checkpoints(pattern: str, now: float) -> list[Path]:
     """The folders of a pattern that hold a model or an adapter and have not changed for a minute,
     oldest first. `now` is in seconds since the epoch.
     """
+    dated = date_checkpoints(pattern)
+    return [folder for changed, folder in dated if now - changed >= SETTLED_AFTER_S]
+
+
+def date_checkpoints(pattern: str) -> list[tuple[float, Path]]:
+    """The folders of a pattern that hold a model or an adapter, each with when it changed last, in
+    seconds since the epoch; oldest first.
+    """
     found: dict[Path, tuple[float, Path]] = {}
     whole = expand_variables(pattern, "probe.checkpoints")
     for place in glob.iglob(whole):  # noqa: PTH207  (a whole path, which Path.glob does not take)
         folder = Path(place)
         if not folder.is_dir() or not (holds_adapter(folder) or list_weights(folder)):
             continue
-        changed = _find_last_change(folder)
-        if now - changed >= SETTLED_AFTER_S:
-            # `latest` is often a link to another that matches.
-            found.setdefault(folder.resolve(), (changed, folder))
-    return [folder for _, folder in sorted(found.values())]
+        # `latest` is often a link to another that matches.
+        found.setdefault(folder.resolve(), (_find_last_change(folder), folder))
+    return sorted(found.values())
 
 
 def _find_last_change(folder: Path) -> float:

@@ -1,11 +1,14 @@
 """Metrics, as Prometheus reads them."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ledgers import NAME
-from silent import HOUR, NOON, add_audit, expecting, sqlite_ledger
+from silent import HOUR, NOON, add_audit, expecting, leave_checkpoint, sqlite_ledger
 
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.notices import MOVED, Notice
+from poisonwatch.ledger.probes import list_last_probes, record_probe
 from poisonwatch.ledger.schedules import ExpectedAudits
 from poisonwatch.liveness.liveness import find_liveness
 from poisonwatch.liveness.metrics import HELP, write_liveness_metrics, write_metrics
@@ -26,6 +29,26 @@ def read(text: str) -> dict[str, float]:
     return samples
 
 
+def record(ledger: Ledger, letter: str, moved_panels: bool = False) -> None:
+    """A probe of the checkpoint of this letter, and the message that it moved, if it did."""
+    notice = Notice(
+        name=NAME, kind=MOVED, key=letter * 16, severity="high", title="moved", body="body"
+    )
+    record_probe(
+        ledger,
+        f"probe-{letter}",
+        name=NAME,
+        checkpoint=letter * 64,
+        model="m" * 64,
+        sentinels="s" * 64,
+        release=None,
+        asked=[],
+        panels=[{"panel": "shop", "moved": moved_panels}],
+        notice=notice if moved_panels else None,
+        targets=["json-1"],
+    )
+
+
 def test_metrics_say_when_audits_came_and_that_they_do_not(tmp_path: Path) -> None:
     """In seconds since 1970, and 0 or 1."""
     with sqlite_ledger(tmp_path) as ledger:
@@ -33,8 +56,17 @@ def test_metrics_say_when_audits_came_and_that_they_do_not(tmp_path: Path) -> No
         expected = ExpectedAudits(NAME, ScheduleConfig(every=HOUR), NOON)
         late = find_liveness(ledger, NAME, expected, NOON + 2 * HOUR)
         samples = read(write_liveness_metrics([late]))
-        config = expecting(ledger.url, tracking=f"sqlite:///{tmp_path / 'mlflow.db'}")
-        standing = gather_standing(config, tmp_path / "a.yaml", {}, NOON, min_free=0)
+        leave_checkpoint(tmp_path / "checkpoint-1", NOON)
+        record(ledger, "a")
+        record(ledger, "b", moved_panels=True)
+        config = expecting(
+            ledger.url,
+            tracking=f"sqlite:///{tmp_path / 'mlflow.db'}",
+            probe=str(tmp_path / "checkpoint-*"),
+        )
+        last = datetime.fromisoformat(list_last_probes(ledger, NAME)[0].recorded_at)
+        targets = {"json-1": "a target"}
+        standing = gather_standing(config, tmp_path / "a.yaml", targets, NOON, min_free=0)
     own = '{name="tiny"}'
     assert samples == {
         f"poisonwatch_audit_overdue{own}": 1,
@@ -48,6 +80,10 @@ def test_metrics_say_when_audits_came_and_that_they_do_not(tmp_path: Path) -> No
         f"poisonwatch_{name}" for name in HELP
     }
     assert everything['poisonwatch_server_answers{name="tiny",server="mlflow"}'] == 1
+    assert everything[f"poisonwatch_last_probe_timestamp_seconds{own}"] == last.timestamp()
+    assert everything[f"poisonwatch_moved_checkpoints{own}"] == 1
+    assert everything[f"poisonwatch_untold_movements{own}"] == 1
+    assert everything[f"poisonwatch_probe_overdue{own}"] == 0
 
 
 def test_what_is_not_known_is_left_out_and_names_are_quoted() -> None:

@@ -1,6 +1,7 @@
 """Ledgers whose audits come, or do not: at times that a test says, without a model."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,15 @@ def expecting(
         "alerts": [f"json://{receiver.address}/" for receiver in receivers],
     }
     return resolve_config({**settings, **more}, Path("/nowhere"))
+
+
+def leave_checkpoint(folder: Path, at: datetime) -> None:
+    """A folder that training left at a moment, with weights that nobody reads."""
+    folder.mkdir(parents=True)
+    weights = folder / "model.safetensors"
+    weights.touch()
+    for path in (weights, folder):
+        os.utime(path, (at.timestamp(), at.timestamp()))
 
 
 @contextmanager
