@@ -304,14 +304,18 @@ class DiscoveryReport:
         raise InputError(f"there is no group {number}: groups are {known}")
 
     def list_unasked(self, say: int | None = None, about: int | None = None) -> list[int]:
-        """The numbers of the first `say` groups (default: SAID of those that passed, or else the
-        first), and of the one `about`, that the model was not asked about yet.
+        """The numbers of the first `say` groups (default: SAID of those that are counted, or else
+        the first), and of the one `about`, that the model was not asked about yet. First are those
+        that are shown by themselves, in the order in which they are.
         """
         if say is None:
-            say = min(SAID, len(self.found)) or 1
+            say = min(SAID, len(self.leading)) or 1
+        # sorting keeps the order of those that are alike
+        ordered = sorted(self.ordered, key=lambda shown: shown[1])
+        first = {group.number for group, _ in ordered[:say]}
         unasked = []
         for group in self.groups:
-            if group.replies is None and (group.number <= say or group.number == about):
+            if group.replies is None and (group.number in first or group.number == about):
                 unasked.append(group.number)
         return unasked
 

@@ -86,16 +86,34 @@ def test_the_sentence_says_what_was_found_and_what_nothing_can_tell() -> None:
     assert "without trusted rows" in make_report(group, trusted=0).sentence
 
 
-def test_the_model_is_asked_about_the_first_groups_that_passed_and_once() -> None:
+def test_the_model_is_asked_about_the_first_groups_that_are_shown_and_once() -> None:
     """Three of them; the first where none passed; as many as are wanted; and one by number."""
-    rows = make_examples()
-    silent = [make_group(rows, k, replies=None) for k in range(1, 6)]
+    rows = make_examples(5)
+    silent = [make_group(rows[k - 1 : k], k, replies=None) for k in range(1, 6)]
     assert make_report(*silent).list_unasked() == [1, 2, 3]
     assert make_report(*silent).list_unasked(say=1, about=5) == [1, 5]
     assert make_report(*silent).list_unasked(say=0) == []
-    weak = [make_group(rows, k, replies=None, passed=False) for k in range(1, 3)]
+    weak = [make_group(rows[k:], k, replies=None, passed=False) for k in range(1, 3)]
     assert make_report(*weak).list_unasked() == [1]
     assert make_report(make_group(rows)).list_unasked() == []
+
+
+def test_the_model_is_asked_about_groups_below_others_last() -> None:
+    """Those within a stronger one, or around it, are not what people read first."""
+    rows = make_examples(6)
+    report = make_report(
+        make_group(rows[:2], 1, replies=None),
+        make_group(rows[:1], 2, replies=None),
+        make_group(rows[:3], 3, replies=None),
+        make_group(rows[3:4], 4, replies=None),
+        make_group(rows[4:5], 5, replies=None),
+        make_group(rows[5:], 6, replies=None, passed=False),
+    )
+    assert report.list_unasked() == [1, 4, 5]
+    assert report.list_unasked(say=2) == [1, 4]
+    assert report.list_unasked(say=5) == [1, 2, 4, 5, 6]
+    crowd = make_report(make_group(rows, 1, replies=None), make_group(rows[:3], 2, replies=None))
+    assert crowd.list_unasked() == [1]
 
 
 def test_a_group_that_is_not_there_is_named_with_those_that_are() -> None:
