@@ -18,9 +18,9 @@ from poisonwatch.errors import ModelError
 from poisonwatch.examples import AuditRows
 from poisonwatch.flows.pace import Pass
 from poisonwatch.model.architecture import find_decoder_blocks
+from poisonwatch.model.cache import get_cache_folder
 from poisonwatch.model.effort import START_UP_S
 from poisonwatch.model.encoding import Batch, Encoded, make_batches
-from poisonwatch.model.files import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import InParts, compute_batches
 from poisonwatch.model.pretrained import Pretrained

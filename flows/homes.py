@@ -1,13 +1,17 @@
 """Who runs this process, and where it may write, where the system does not say: in containers with
-a read-only file system, under numbers that no user has, under service managers.
+a read-only file system, under numbers that no user has, under service managers; and where a home is
+on a disk that is full.
 
 Set before libraries that read it once are imported; what a user has set stays. Of the command line:
 a library does not change its caller's process.
 """
 
 import getpass
+import logging
 import os
+import shutil
 import tempfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +25,9 @@ HOMES = {
     "PREFECT_HOME": Path(".prefect"),
     "MPLCONFIGDIR": Path(".config", "matplotlib"),
 }
+# Where a Prefect server is named. It may be read, though nothing can be written beside it.
+PROFILES_VARIABLE, PROFILES = "PREFECT_PROFILES_PATH", "profiles.toml"
+LEAST_ROOM = 16 * 2**20  # bytes: what a Prefect server writes before it answers, several times over
 _WRITABLE_BY_OTHERS = 0o022
 
 
@@ -44,16 +51,39 @@ def find_homes() -> None:
     for variable, place in HOMES.items():
         if os.environ.get(variable) or _can_write(home / place):
             continue
-        # Without such a folder either, whoever needs it says so.
-        with suppress(OSError):
+        try:
             os.environ[variable] = str(_make_folder(variable.lower()))
+        except OSError:
+            # Without such a folder either, whoever needs it says so; these two say so always.
+            warnings.filterwarnings("ignore", "Failed to create the Prefect home", UserWarning)
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        if variable == "PREFECT_HOME":
+            _keep_profiles(home / place)
+
+
+def has_room(folder: Path) -> bool:
+    """Whether the disk of a folder, which may have to be made first, has room for what other
+    libraries write below a home.
+    """
+    there = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
+    try:
+        return there is not None and shutil.disk_usage(there).free >= LEAST_ROOM
+    except OSError:
+        return False
+
+
+def _keep_profiles(folder: Path) -> None:
+    """Have Prefect read its profiles where they are: else it would know of no server."""
+    profiles = folder / PROFILES
+    if os.access(profiles, os.R_OK):
+        os.environ.setdefault(PROFILES_VARIABLE, str(profiles))
 
 
 def _can_write(folder: Path) -> bool:
-    """Whether files can be made in a folder, which may have to be made first."""
+    """Whether files can be made in a folder, which may have to be made first, and filled."""
     for place in (folder, *folder.parents):
         if place.exists():
-            return place.is_dir() and _is_writable(place)
+            return place.is_dir() and _is_writable(place) and has_room(place)
     return False
 
 

@@ -33,15 +33,18 @@ import httpx
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.settings import PREFECT_HOME
 
 from poisonwatch.flows.audit import audit, audit_inline
 from poisonwatch.flows.drill import DrillOutcome, drill, drill_inline
 from poisonwatch.flows.engine import AuditOutcome
+from poisonwatch.flows.homes import has_room
 from poisonwatch.flows.prefect_server import (
     describe_server_trouble,
     is_refused,
     is_server_gone,
 )
+from poisonwatch.flows.prefect_settings import find_prefect_api
 from poisonwatch.flows.probe import (
     ProbedFolder,
     ProbeOutcome,
@@ -251,6 +254,11 @@ def _run_flow(start: Callable[[], R], without: Callable[[], R], reporter: Report
     """Run a flow, and `without` Prefect where its server is down, goes down or refuses us."""
     _quieten_prefect()
     server = os.environ.get("PREFECT_API_URL")
+    home = Path(PREFECT_HOME.value())
+    if not find_prefect_api() and not has_room(home):
+        # it would end as it starts, and print why at length
+        _note_warnings([f"no room for a temporary Prefect server in {home}: going on without it"])
+        return without()
     if server:
         reporter.note("starting Prefect")
     else:

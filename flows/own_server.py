@@ -29,6 +29,7 @@ from prefect.settings import (
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.errors import InputError, OperationError
+from poisonwatch.flows.homes import has_room
 from poisonwatch.flows.reporter import Reporter
 
 VACUUM = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
@@ -256,10 +257,13 @@ def _wait_until_healthy(process: psutil.Popen, api: str) -> None:
     while not is_healthy(api):
         # a server that cannot have its port ends at once: nobody waits two minutes for it
         if process.poll() is not None or time.monotonic() > deadline:
-            raise OperationError(
-                f"the Prefect server did not start at {api}: "
-                "try `prefect server start` to see why, or another --port"
-            )
+            home = Path(PREFECT_HOME.value())
+            why = "try `prefect server start` to see why, or another --port"
+            if not has_room(home):
+                why = (
+                    f"its disk is full ({home}): free space, or name another folder in PREFECT_HOME"
+                )
+            raise OperationError(f"the Prefect server did not start at {api}: {why}")
         time.sleep(0.3)
 
 

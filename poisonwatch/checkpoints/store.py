@@ -29,7 +29,7 @@ from torch import Tensor
 
 from poisonwatch.atomic import replace_file
 from poisonwatch.checkpoints.serialise import pack, unpack
-from poisonwatch.model.files import get_cache_folder
+from poisonwatch.model.cache import get_cache_folder
 from poisonwatch.permissions import make_private_folder
 from poisonwatch.text.words import plural
 

@@ -40,6 +40,7 @@ from poisonwatch.liveness.liveness import (
 )
 from poisonwatch.liveness.probes import count_waiting_checkpoints
 from poisonwatch.liveness.reach import probe_all
+from poisonwatch.model.cache import get_cache_folder
 from poisonwatch.sources.sql import parse_database_url
 from poisonwatch.text.environment import expand_variables
 from poisonwatch.text.redaction import show_place
@@ -152,7 +153,8 @@ def gather_standing(
     for server in standing.servers:
         if server.problem:
             standing.troubles.append(f"{server.name} at {server.address} {server.problem}")
-    standing.disks = _measure_disks({"runs": runs, **_locate_files(config)})
+    folders = {"runs": runs, **_locate_files(config), "cache": get_cache_folder()}
+    standing.disks = _measure_disks(folders)
     for disk in standing.disks:
         if disk.free < min_free:
             left = f"{disk.free / GIGABYTE:.1f} GB left for {disk.what} ({disk.folder})"

@@ -6,7 +6,6 @@ that, nothing here loads a model.
 """
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
-import platformdirs
 from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -34,6 +32,7 @@ from poisonwatch.model.adapter import (
     holds_adapter,
     read_adapter_config,
 )
+from poisonwatch.model.cache import get_cache_folder
 from poisonwatch.model.completeness import check_weights, check_weights_and_code
 from poisonwatch.model.fingerprints import (
     CONSOLIDATED_WEIGHTS,
@@ -245,11 +244,6 @@ def _download_snapshot(
         etag_timeout=HUB_TIMEOUT_S,
     )
     return Path(found)
-
-
-def get_cache_folder() -> Path:
-    """Where converted models and checkpoints are kept; POISONWATCH_CACHE moves it."""
-    return Path(os.environ.get("POISONWATCH_CACHE") or platformdirs.user_cache_path("poisonwatch"))
 
 
 def fetch_default_model() -> Path:

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from poisonwatch.atomic import replace_file
 from poisonwatch.checkpoints.key import hash_library
 from poisonwatch.config import StrideConfig
-from poisonwatch.model.files import get_cache_folder
+from poisonwatch.model.cache import get_cache_folder
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.permissions import make_private_folder
 from poisonwatch.stride.operators import Basis, Moments

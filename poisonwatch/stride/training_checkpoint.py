@@ -14,7 +14,7 @@ from torch import Tensor
 from poisonwatch.atomic import replace_file
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
-from poisonwatch.model.files import get_cache_folder
+from poisonwatch.model.cache import get_cache_folder
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.permissions import make_private_folder

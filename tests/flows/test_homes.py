@@ -1,16 +1,19 @@
 """A process under a number that no user has, without a home, or with one that cannot be written."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
+from full_disks import fill, small_disk
 from ledgers import covered_ledger
 
-from poisonwatch.flows.homes import HOMES, find_homes, name_user
+from poisonwatch.flows.homes import HOMES, PROFILES_VARIABLE, find_homes, has_room, name_user
 
 NOBODY = 54321
 # Python is not everybody's to read here: who asks for it is somebody else, what opens files is not.
@@ -70,7 +73,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    for name in HOMES:
+    for name in (*HOMES, PROFILES_VARIABLE):
         # set first, so that what the test leaves is taken away
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -91,6 +94,43 @@ def test_a_home_that_is_no_folder_is_not_written_to(
         monkeypatch.delenv(name)
     find_homes()
     assert {name: Path(os.environ[name]) for name in HOMES} == first
+
+
+def test_a_home_without_room_is_not_written_to(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's own server would end as it starts. Profiles are read where they are: they may name
+    another server.
+    """
+    with small_disk(tmp_path / "home", "20m") as home:
+        (home / ".prefect").mkdir()
+        profiles = home / ".prefect" / "profiles.toml"
+        profiles.write_text("")
+        monkeypatch.setenv("HOME", str(home))
+        find_homes()
+        assert not any(name in os.environ for name in (*HOMES, PROFILES_VARIABLE))
+        fill(home)
+        assert not has_room(home / "not" / "there")
+        find_homes()
+        assert all(Path(os.environ[name]).is_relative_to(temporary) for name in HOMES)
+        assert os.environ[PROFILES_VARIABLE] == str(profiles)
+
+
+def test_where_nothing_can_be_written_libraries_say_nothing_of_it(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command does, in one line, once it needs a folder."""
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "home"))
+    log = logging.getLogger("matplotlib")
+    before = log.level
+    with warnings.catch_warnings():
+        find_homes()
+        warnings.warn("Failed to create the Prefect home directory at /", stacklevel=1)
+    assert (log.isEnabledFor(logging.WARNING), before) == (False, logging.NOTSET)
+    log.setLevel(before)
+    assert not any(name in os.environ for name in HOMES)
 
 
 def test_a_home_that_can_be_written_stays_and_so_does_what_a_user_has_set(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from full_disks import fill, small_disk
 from ledgers import NAME, covered_ledger
 from servers import free_port, postgres_server
 from silent import HOUR, MINUTE, NOON, add_audit, expecting, sqlite_ledger
@@ -40,18 +41,35 @@ def tracked(url: str, folder: Path, **settings: Any) -> AuditConfig:
     return expecting(url, **{"tracking": f"sqlite:///{folder / 'mlflow.db'}", **settings})
 
 
-def test_all_is_well_where_audits_come_and_nothing_is_owed(ledger: Ledger, tmp_path: Path) -> None:
+def test_all_is_well_where_audits_come_and_nothing_is_owed(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And says so of everything that it looked at."""
+    monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path / "cache"))
     add_audit(ledger, NOON - 10 * MINUTE, NOON - 5 * MINUTE)
     standing = stand(ledger, tmp_path)
     assert standing.is_well
     assert (standing.owed, standing.undecided, standing.parts_failed) == ([], 0, 0)
-    assert [disk.what for disk in standing.disks] == ["runs, ledger, MLflow"]
+    assert [disk.what for disk in standing.disks] == ["runs, ledger, MLflow, cache"]
     assert [server.name for server in standing.servers] == ["MLflow"]
     assert standing.versions["ledger"] == max(standing.versions["ledger"] or "", "0010")
     record = standing.to_record()
     assert (record["well"], record["audits"]["last_audit"]) == (True, "audit-1")
     assert record["audits"]["overdue"] is False
+
+
+def test_a_full_disk_below_the_cache_needs_somebody(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Audits go on there, and an interrupted one would start anew."""
+    add_audit(ledger, NOON - 10 * MINUTE, NOON - 5 * MINUTE)
+    with small_disk(tmp_path / "home") as home:
+        monkeypatch.setenv("POISONWATCH_CACHE", str(home / "cache"))
+        fill(home)
+        standing = stand(ledger, tmp_path, min_free=1)
+    assert [disk.what for disk in standing.disks] == ["runs, ledger, MLflow", "cache"]
+    (trouble,) = standing.troubles
+    assert trouble.startswith(f"0.0 GB left for cache ({home}): ")
 
 
 def test_each_trouble_is_a_line(

