@@ -67,7 +67,9 @@ class Scene:
 
 @contextmanager
 def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
-    """Two audits, three decisions, and a release."""
+    """Two audits, decisions, what people who review together leave, and a release that a training
+    run named.
+    """
     from attack_site import use_test_support
 
     use_test_support()
@@ -93,7 +95,10 @@ def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
 
         assert run_and_wait(work, folder / "log") == 0, (folder / "log").read_text()
         out = str(site.folder / "cleared")
-        assert command("release", str(site.config), "--out", out, folder=folder)[0] == 0
+        config = str(site.config)
+        assert command("release", config, "--out", out, folder=folder)[0] == 0
+        named = ("gate", f"{out}/manifest.json", "--audit", config, "--training-run", "run-7")
+        assert command(*named, folder=folder)[0] == 0
         scene = Scene(site, folder / "copy")
         write_poison(scene.ledger, scene.poison)
         shutil.copytree(site.folder, scene.copy, symlinks=True)
@@ -102,9 +107,10 @@ def prepare_scene(folder: Path, model: Path) -> Iterator[Scene]:
 
 def decide_some(config: Any) -> None:
     """One flagged row is called benign, another one poison, a clean one unsure; the first flagged
-    ones stay undecided.
+    ones stay undecided, but for one that two people repair.
     """
     from sqlalchemy import select
+    from teamwork import review_together
 
     from poisonwatch.ledger.decisions import record_decision
     from poisonwatch.ledger.ledger import Ledger
@@ -118,6 +124,7 @@ def decide_some(config: Any) -> None:
         chosen = [flagged[0], flagged[1], clean[0]]
         for id, verdict in zip(chosen, ("benign", "poison", "unsure"), strict=True):
             record_decision(ledger, bytes(id).hex(), verdict, "by hand", author="ann")
+        review_together(ledger)
 
 
 def write_poison(ledger: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The campaign of attacks: that it attacks what it says, and sees what it is to see. Few of each."""
 
+import itertools
 import json
 import os
 import sqlite3
@@ -14,8 +15,19 @@ import attack_tampering
 import pytest
 from attack import Campaign
 from attack_site import Line, run_forked
+from clusters import pulled, settings
 from ledgers import covered_ledger
+from muting import audit_two_groups
 from slow_tests import slow
+from tampering import verify
+from teamwork import review_together
+
+from poisonwatch.ledger.decisions import record_decision
+from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.queue import list_group_rows
+
+TABLES = ("agreements", "assignments", "commented_rows", "proposals", "records")
+TEAM_TABLES = [f"ledger: {table}" for table in TABLES]
 
 
 def wait(child: int) -> int:
@@ -103,6 +115,28 @@ def test_every_column_of_a_ledger_is_changed(tmp_path: Path) -> None:
         assert path.read_bytes() != before, change
         for file in path.parent.glob("*.db-*"):
             file.unlink()
+        path.write_bytes(content)
+
+
+def test_what_people_left_together_is_attacked_and_each_change_is_found(tmp_path: Path) -> None:
+    """Every table that came with teams holds something to change, and `verify` names each."""
+    with pulled(tmp_path) as ledger:
+        audit_two_groups(ledger, tmp_path, settings("json://one"))
+        first = list_group_rows(ledger, "one", "1")[0]
+        record_decision(ledger, first.example_id, "poison", "by hand", "ann")
+        review_together(ledger)
+        assert verify(ledger).is_whole
+        url, path = ledger.url, Path(str(ledger.engine.url.database))
+    content = path.read_bytes()
+    by_table = {
+        table: [change for change in attack_changes.list_changes(path) if change.part == table]
+        for table in TEAM_TABLES
+    }
+    assert all(by_table.values())
+    for change in itertools.chain(*by_table.values()):
+        change.make()
+        with Ledger.at(url) as ledger:
+            assert verify(ledger).differences, change
         path.write_bytes(content)
 
 
