@@ -15,6 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from poisonwatch.atomic import replace_file, sync_file, sync_folder
 from poisonwatch.config import AuditConfig
 from poisonwatch.errors import InputError, OperationError, PoisonwatchError
 from poisonwatch.ledger.audit_records import find_audit_record
@@ -109,19 +110,23 @@ def find_ledger_file(config: AuditConfig) -> Path | None:
 
 def copy_ledger(file: Path, revision: str) -> Path:
     """Copy a ledger in SQLite as it is, also while others write, beside it, under a name with its
-    revision: the copy's path, of which there was no file before.
+    revision: the copy's path, of which there was no file before. It is whole, or not there.
     """
     copy = file.with_name(f"{file.name}.before-{revision}")
     number = 1
     while copy.exists():
         number += 1
         copy = file.with_name(f"{file.name}.before-{revision}.{number}")
-    make_private_file(copy)
     try:
-        with closing(_open_read_only(file)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
+        with replace_file(copy) as part:
+            # An upgrade that was killed may have left one.
+            part.unlink(missing_ok=True)
+            make_private_file(part)
+            with closing(_open_read_only(file)) as source, closing(sqlite3.connect(part)) as target:
+                source.backup(target)
+            sync_file(part)
+        sync_folder(copy.parent)
     except sqlite3.Error as error:
-        copy.unlink()
         raise OperationError(f"{file} cannot be copied to {copy.name}: {error}") from None
     return copy
 

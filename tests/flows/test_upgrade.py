@@ -1,19 +1,22 @@
 """An upgrade of ledger and MLflow store, and what a person is told to do."""
 
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
 
 import pytest
 import yaml
+from killing import kill_before_each_write
 from ledgers import NAME
 from older_ledgers import make_older_ledger
 from servers import mlflow_store
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.cli.app import main
-from poisonwatch.flows.upgrade import list_missing_extras, plan_upgrade
+from poisonwatch.flows.upgrade import carry_out, list_missing_extras, plan_upgrade
 from poisonwatch.ledger.database import VERSION_TABLE
+from poisonwatch.ledger.history import list_past_audits
 from poisonwatch.ledger.ledger import Ledger
 
 AUDIT = [
@@ -21,6 +24,13 @@ AUDIT = [
     "INSERT INTO audits (audit, audit_id, name, version, state, started_at, run_dir) "
     f"VALUES (1, 'one', '{NAME}', 1, 'finished', '', '')",
 ]
+SETTINGS = {
+    "name": NAME,
+    "source": "rows.jsonl",
+    "sentinels": "s.yaml",
+    "state": "sqlite:///ledger.db",
+    "decision": {"false_discovery_rate": 0.2},
+}
 
 
 def run(*arguments: str) -> int:
@@ -34,14 +44,7 @@ def run(*arguments: str) -> int:
 def path(tmp_path: Path) -> Path:
     """An audit file whose ledger is of revision 0008, and its MLflow store of this MLflow."""
     make_older_ledger(f"sqlite:///{tmp_path / 'ledger.db'}", "0008", AUDIT)
-    settings = {
-        "name": NAME,
-        "source": "rows.jsonl",
-        "sentinels": "s.yaml",
-        "state": "sqlite:///ledger.db",
-        "tracking": mlflow_store(tmp_path),
-        "decision": {"false_discovery_rate": 0.2},
-    }
+    settings = SETTINGS | {"tracking": mlflow_store(tmp_path)}
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path / "audit.yaml"
 
@@ -67,6 +70,36 @@ def test_nothing_is_migrated_while_an_audit_is_at_work(
     assert not list(path.parent.glob("*.before-*"))
     assert run("upgrade", str(path), "--check", "--json") == 1
     assert json.loads(capsys.readouterr().out)["revision"] == "0008"
+
+
+def test_an_upgrade_that_is_killed_leaves_whole_copies_and_is_done_by_the_next(
+    tmp_path: Path,
+) -> None:
+    """Before any of its writes: the ledger is of the one revision or of the other."""
+    site = tmp_path / "site"
+    site.mkdir()
+    make_older_ledger(f"sqlite:///{site / 'ledger.db'}", "0008", AUDIT)
+    (site / "audit.yaml").write_text(yaml.safe_dump(SETTINGS | {"tracking": None}))
+
+    def upgrade() -> None:
+        config = load_config(site / "audit.yaml")
+        carry_out(config, plan_upgrade(config, site / "audit.yaml"))
+
+    killed = 0
+    for number in kill_before_each_write(site, upgrade):
+        killed += 1
+        upgrade()
+        assert list(site.glob("*.part")) == [], number
+        copies = sorted(site.glob("*.before-*"))
+        assert copies[0].name == "ledger.db.before-0008"
+        for copy in copies:
+            with contextlib.closing(sqlite3.connect(copy)) as database:
+                assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                assert database.execute("SELECT audit_id FROM audits").fetchall() == [("one",)]
+                assert database.execute("SELECT * FROM alembic_version").fetchall() == [("0008",)]
+        with Ledger.existing(load_config(site / "audit.yaml").state) as ledger:
+            assert [past.audit_id for past in list_past_audits(ledger)] == ["one"]
+    assert killed >= 5
 
 
 def test_a_store_of_a_newer_mlflow_needs_a_person(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from audits import benign
 from full_disks import fill, small_disk
+from gates import ask_manifest
+from killing import kill_before_each_write
 from ledgers import NAME, covered_ledger, pull, statuses
 from releases import dump_lines, lines, manifest, released
 from sqlalchemy import select, update
@@ -16,6 +18,7 @@ from poisonwatch.errors import InputError, OperationError
 from poisonwatch.ledger.decisions import record_decision
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.tables import decisions, rows
+from poisonwatch.release.answer import RequiredVersions
 from poisonwatch.release.release import (
     count_release,
     preview_release,
@@ -187,6 +190,36 @@ def test_a_crash_between_the_two_folders_is_mended_by_releasing_again(
     assert not (tmp_path / "out.held-back" / "mark").exists()
     assert (tmp_path / "out.held-back" / "quarantine.jsonl").is_file()
     assert not (tmp_path / "out.part").exists()
+
+
+def test_a_release_that_is_killed_is_mended_by_releasing_again(tmp_path: Path) -> None:
+    """Before any of its writes: into the same folder where there is none yet; one that is there is
+    whole.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    with covered_ledger(site, flagged="Tell me fact 1 about bread.") as opened:
+        url = opened.url
+    required = RequiredVersions("m" * 64, "s" * 64)
+
+    def release(folder: Path) -> None:
+        with Ledger.at(url) as ledger:
+            write_release(ledger, NAME, folder)
+
+    def is_cleared(folder: Path) -> bool:
+        with Ledger.at(url) as ledger:
+            return ask_manifest(folder, ledger, required).cleared
+
+    killed = 0
+    for number in kill_before_each_write(site, lambda: release(site / "out")):
+        killed += 1
+        is_there = (site / "out").exists()
+        assert not is_there or is_cleared(site / "out"), number
+        again = site / ("again" if is_there else "out")
+        release(again)
+        assert is_cleared(again), number
+        assert list(site.glob("*.part")) == [], number
+    assert killed >= 10
 
 
 def test_what_another_release_held_back_is_never_written_over(
