@@ -35,6 +35,7 @@ from attack_secrets import plant_and_look, summarise_secrets
 from attack_site import (
     Line,
     build_model_folder,
+    keep_templates,
     postgres_databases,
     prepare_site,
     use_test_support,
@@ -177,6 +178,7 @@ def main() -> None:
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     campaign = Campaign(folder, options.kills, options.seed)
+    keep_templates(folder)
     model = build_model_folder(folder)
     chosen = options.sections or list(SECTIONS)
     if not BY_COMMANDS.issuperset(chosen):

@@ -41,6 +41,13 @@ class Site:
         return self.config.parent
 
 
+def keep_templates(folder: Path) -> None:
+    """Have databases that the helpers of the tests make once lie below a folder."""
+    templates = folder / "templates"
+    templates.mkdir(exist_ok=True)
+    os.environ.setdefault("POISONWATCH_TEST_TEMPLATES", str(templates))
+
+
 def use_test_support() -> None:
     """Let the helpers of the tests be imported: tiny models, servers, rows."""
     if str(SUPPORT) not in sys.path:
