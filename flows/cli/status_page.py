@@ -48,6 +48,8 @@ def _describe_audits(standing: Standing) -> Iterator[tuple[str, str]]:
         return
     yield "last audit", _describe_last(standing, liveness)
     yield "expected", describe_expectation(liveness)
+    if liveness.expected is not None and not standing.tells:
+        yield "told", "nobody, where none comes: name targets (`alerts`) or a cron monitor (`ping`)"
     if liveness.at_work_since is not None:
         yield "at work", f"an audit, since {tell_duration(liveness.now - liveness.at_work_since)}"
     if liveness.failed:
@@ -61,6 +63,9 @@ def _describe_last(standing: Standing, liveness: Liveness) -> str:
     counts = standing.counts
     if counts:
         said += f": {plural(counts.get('new', 0), 'new row')}, {counts.get('flagged', 0)} flagged"
+        # What is rejected is neither audited nor released.
+        if counts.get("rejected"):
+            said += f", {counts['rejected']} rejected"
     if standing.parts_failed:
         said += f", {plural(standing.parts_failed, 'part')} failed"
     return said

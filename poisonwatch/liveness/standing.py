@@ -81,7 +81,8 @@ class Standing:
     `counts` and `parts_failed` are of the last audit; `probes` are the last of each checkpoint,
     latest first, `untold_movements` the models that moved and that not every alert target has heard
     of, and `waiting_checkpoints` those that should have been probed by now (None: no place is
-    named); `troubles` are what needs somebody, a line each: empty where all is well.
+    named); `tells` says whether anybody hears where audits do not come, an alert target or a cron
+    monitor; `troubles` are what needs somebody, a line each: empty where all is well.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Standing:
     disks: list[DiskSpace] = field(default_factory=list)
     versions: dict[str, str | None] = field(default_factory=dict)
     servers: list[ServerState] = field(default_factory=list)
+    tells: bool = True
     troubles: list[str] = field(default_factory=list)
 
     @property
@@ -124,6 +126,7 @@ class Standing:
             "disks": [asdict(disk) for disk in self.disks],
             "versions": self.versions,
             "servers": [asdict(server) for server in self.servers],
+            "tells": self.tells,
         }
 
 
@@ -137,7 +140,8 @@ def gather_standing(
     """How the audit of the file at `path` stands. `target_names` are its alert targets
     by their ids; less than `min_free` bytes of disk are too few.
     """
-    standing = Standing(name=config.name, at=now)
+    tells = bool(config.alerts) or config.schedule.ping is not None
+    standing = Standing(name=config.name, at=now, tells=tells)
     standing.versions["poisonwatch"] = __version__
     folder = path.resolve().parent
     runs = folder / "runs"

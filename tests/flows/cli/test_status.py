@@ -14,11 +14,13 @@ import yaml
 from ledgers import NAME
 from servers import HttpReceiver, http_receiver
 from silent import HOUR, add_audit, sqlite_ledger
+from sqlalchemy import update
 
 from poisonwatch.flows.cli.app import main
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.probes import record_probe
 from poisonwatch.ledger.schedules import find_schedule, record_schedule
+from poisonwatch.ledger.tables import audits
 from poisonwatch.schedule_config import ScheduleConfig
 
 NOW = datetime.now(UTC)
@@ -68,7 +70,8 @@ def test_one_screen_says_that_all_is_well(
 ) -> None:
     """A line for each thing that was looked at; exit code 0."""
     add_audit(ledger, NOW - 5 * timedelta(minutes=1), NOW)
-    assert run("status", str(write_config(tmp_path, schedule="1h"))) == 0
+    alerts = ["json://127.0.0.1:9/"]
+    assert run("status", str(write_config(tmp_path, schedule="1h", alerts=alerts))) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{NAME}: all is well"
     assert [line.split("  ")[0] for line in lines[1:]] == [
@@ -82,6 +85,34 @@ def test_one_screen_says_that_all_is_well(
     ]
     assert "audit-1" in lines[1]
     assert "every 1 h; next at " in lines[2]
+
+
+def test_that_nobody_is_told_is_said(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where audits are expected, and neither a target nor a monitor is named."""
+    add_audit(ledger, NOW - 5 * timedelta(minutes=1), NOW)
+    for schedule, tells in (
+        ({"every": "1h"}, False),
+        ({"every": "1h", "ping": "https://monitor.example.org/1"}, True),
+    ):
+        path = str(write_config(tmp_path, schedule=schedule))
+        assert run("status", path) == 0
+        assert ("\ntold        nobody" in capsys.readouterr().out) is not tells
+        run("status", path, "--json")
+        assert json.loads(capsys.readouterr().out)["tells"] is tells
+
+
+def test_rows_that_the_last_audit_rejected_are_counted(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are neither audited nor released, and no flag tells of them."""
+    counts = {"new": 9, "flagged": 0, "rejected": 2}
+    add_audit(ledger, NOW - 5 * timedelta(minutes=1), NOW)
+    with ledger.write() as connection:
+        connection.execute(update(audits).values(summary=json.dumps({"counts": counts})))
+    assert run("status", str(write_config(tmp_path))) == 0
+    assert "9 new rows, 0 flagged, 2 rejected" in capsys.readouterr().out
 
 
 def test_the_last_probe_says_whether_a_panel_moved(
