@@ -25,7 +25,9 @@ CLEARED, DIFFERENT = 0, 1
 # What no record tells of (docs/verify.md): lists of what is still to be told or read, times of
 # reading and ending, what a place is called, in which folder a run directory lies. A signature
 # counts by itself, whatever key it is said to be of, and however often it is there.
-TO_DO_LISTS = frozenset({"ledger: deliveries", "ledger: outages", "ledger: reviews"})
+TO_DO_LISTS = frozenset(
+    f"ledger: {table}" for table in ("deliveries", "notices", "outages", "reviews", "schedules")
+)
 OFF_RECORD = frozenset(
     {
         ("ledger: audits", "UPDATE finished_at"),
