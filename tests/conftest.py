@@ -13,7 +13,7 @@ import pytest
 from paths import ROOT
 from servers import postgres_server, shared
 from starters import starts_something
-from templates import FOLDER
+from templates import FOLDER, LASTING_FOLDER
 
 # PyTorch is imported by those who use it: the process that gives out the tests needs none.
 if TYPE_CHECKING:
@@ -85,14 +85,19 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _shared_servers(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[None]:
     """What tests share: servers, until the last test of the process (`servers.shared`), and
-    templates, with all processes (`templates`).
+    templates, with all processes, and with later runs where pytest has a cache (`templates`).
     """
     folder = tmp_path_factory.getbasetemp()
     # a worker's own folder is in that of the run
     shares = "PYTEST_XDIST_WORKER" in os.environ
     os.environ[FOLDER] = str(folder.parent if shares else folder)
+    cache = getattr(pytestconfig, "cache", None)
+    if cache is not None:
+        os.environ[LASTING_FOLDER] = str(cache.mkdir("templates"))
     yield
     shared.close()
 

@@ -5,9 +5,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from servers import HttpReceiver
-from silent import HOUR, MINUTE, NOON, add_audit, end_audit, expecting, sqlite_ledger
+from silent import HOUR, MINUTE, NOON, add_audit, end_audit, expecting
 from sqlalchemy import select
 
 from poisonwatch.alerts.silences import look_after

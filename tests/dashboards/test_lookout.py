@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from browsing import asking
 from doors import SHARED
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from servers import HttpReceiver, http_receiver
-from silent import HOUR, add_audit, sqlite_ledger
+from silent import HOUR, add_audit
 
 from poisonwatch.config_file import load_config
 from poisonwatch.dashboards.access import Access

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_audit
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from notes import Notes
 from servers import HttpReceiver, http_receiver, mlflow_store
-from silent import HOUR, add_audit, expecting, sqlite_ledger
+from silent import HOUR, add_audit, expecting
 
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError

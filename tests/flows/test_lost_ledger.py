@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ledgers import sqlite_ledger
 
 from poisonwatch.flows.lost_ledger import describe_lost_ledger
 from poisonwatch.ledger.audits import open_audit
@@ -24,7 +25,7 @@ def leave_run(runs: Path, day: str, **settings: str) -> Path:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         yield opened
 
 

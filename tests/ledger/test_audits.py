@@ -9,6 +9,7 @@ from ledgers import (
     ONE,
     cover,
     pull,
+    sqlite_ledger,
     statuses,
     waiting,
     write_two_files,
@@ -31,7 +32,7 @@ TEA = "Tell me fact 0 about tea."
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """Nine pulled rows, one of them broken."""
     write_two_files(tmp_path / "data")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         pull(opened, tmp_path / "data")
         yield opened
 

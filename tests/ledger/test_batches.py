@@ -16,6 +16,7 @@ from ledgers import (
     examples_of,
     prompts,
     pull,
+    sqlite_ledger,
     statuses,
     waiting,
     write_two_files,
@@ -43,7 +44,7 @@ TEA = "Tell me fact 0 about tea."
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """Nine pulled rows, one of them broken."""
     write_two_files(tmp_path / "data")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         pull(opened, tmp_path / "data")
         yield opened
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import append, pull
+from ledgers import append, pull, sqlite_ledger
 from servers import postgres_server
 
 from poisonwatch.ledger.ledger import Ledger
@@ -14,7 +14,7 @@ from poisonwatch.ledger.ledger import Ledger
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         yield opened
 
 

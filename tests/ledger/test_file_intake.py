@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import pull, statuses, write_two_files
+from ledgers import pull, sqlite_ledger, statuses, write_two_files
 from sqlalchemy import Table, func, select
 
 from poisonwatch.ledger.ledger import Ledger
@@ -16,7 +16,7 @@ from poisonwatch.ledger.tables import files, places, rows
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         yield opened
 
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from servers import postgres_server
-from silent import HOUR, MINUTE, NOON, sqlite_ledger
+from silent import HOUR, MINUTE, NOON
 
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import (

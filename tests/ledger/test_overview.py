@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import NAME, ONE, append, cover, pull
+from ledgers import NAME, ONE, append, cover, pull, sqlite_ledger
 from sqlalchemy import update
 
 from poisonwatch.errors import InputError
@@ -32,7 +32,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """
     (tmp_path / "data").mkdir()
     write_rows(tmp_path / "data" / "a.jsonl", benign(5))
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         for k, flagged in enumerate(([0, 1], [], [7])):
             if k:
                 append(tmp_path / "data" / f"{'abc'[k]}.jsonl", benign(2, start=3 + 2 * k))

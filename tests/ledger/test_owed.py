@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from clusters import HIGH, audit, found, pulled, settings
-from ledgers import NAME, covered_ledger
-from silent import HOUR, MINUTE, NOON, add_audit, sqlite_ledger
+from ledgers import NAME, covered_ledger, sqlite_ledger
+from silent import HOUR, MINUTE, NOON, add_audit
 
 from poisonwatch.alerts.targets import list_targets
 from poisonwatch.errors import OperationError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import NAME, pull
+from ledgers import NAME, pull, sqlite_ledger
 from servers import postgres_server
 from sqlalchemy import select
 
@@ -16,7 +16,7 @@ from poisonwatch.ledger.tables import rows
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         yield opened
 
 

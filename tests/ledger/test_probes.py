@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from audits import benign
-from ledgers import covered_ledger
+from ledgers import covered_ledger, sqlite_ledger
 from servers import postgres_server
 
 from poisonwatch.errors import InputError
@@ -30,7 +30,7 @@ MOVEMENT = {"sentinel": "shop-1", "kind": "margin", "change": 2.0, "limit": 0.9,
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     if request.param == "sqlite":
-        with Ledger.at(f"sqlite:///{tmp_path}/ledger.db") as opened:
+        with sqlite_ledger(tmp_path) as opened:
             yield opened
         return
     with postgres_server() as url, Ledger.at(url) as opened:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from ledgers import sqlite_ledger
+
 from poisonwatch.ledger.audit_records import RUN_DIRECTORY
-from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.prunings import OPERATORS, PRUNED, append_pruned, find_pruned
 from poisonwatch.ledger.records import read_records, verify_records
 
@@ -11,7 +12,7 @@ from poisonwatch.ledger.records import read_records, verify_records
 def test_a_pruning_is_found_by_its_audit_and_part(tmp_path: Path) -> None:
     """The first time counts; the statement is about the run directory's seal, where it had one."""
     seal = "5" * 64
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         with ledger.write() as connection:
             append_pruned(connection, "a", OPERATORS, seal, {"bytes": 3}, None)
             append_pruned(connection, "a", RUN_DIRECTORY, seal, {"bytes": 5}, None)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from audits import benign, write_rows
-from ledgers import NAME, append, pull, write_two_files
+from ledgers import NAME, append, pull, sqlite_ledger, write_two_files
 from older_ledgers import make_older_ledger, split_statements
 from servers import postgres_server
 from sqlalchemy import Table, func, select
@@ -62,7 +62,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(tmp_path: Path, data: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         pull(opened, data)
         yield opened
 
@@ -261,7 +261,7 @@ def test_a_file_that_cannot_be_read_leaves_those_before_it_on_record(
     whole = gzip.compress("\n".join(lines).encode())
     (folder / broken).write_bytes(whole[: len(whole) * 3 // 4])
     source = SourceConfig(path=str(folder))
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         with pytest.raises(SourceError, match=broken):
             ingest(ledger, NAME, source)
         names = [[Path(entry["name"]).name for entry in some] for some in entries(ledger)]
@@ -318,7 +318,7 @@ def test_records_of_pulls_are_signed_and_a_lost_key_costs_no_row(
 ) -> None:
     """It is told."""
     source, attempts = SourceConfig(path=str(data)), Attempts()
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}", signer=make_signer()) as ledger:
+    with sqlite_ledger(tmp_path, signer=make_signer()) as ledger:
         ingest(ledger, NAME, source, attempts=attempts)
         (data / "a.jsonl").unlink()
         ingest(ledger, NAME, source, attempts=attempts)
@@ -343,7 +343,7 @@ def test_many_small_files_share_a_record(tmp_path: Path) -> None:
     for i in range(300):
         write_rows(folder / f"{i:04}.jsonl", benign(1, start=i))
     source = SourceConfig(path=str(folder))
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         ingest(ledger, NAME, source)
         told = entries(ledger)
         assert 2 <= len(told) < 100

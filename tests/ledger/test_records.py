@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledgers import NAME, ONE, covered_ledger, examples_of
+from ledgers import NAME, ONE, covered_ledger, examples_of, sqlite_ledger
 from servers import postgres_server
 from sqlalchemy import select
 from tampering import LostSigner, make_signer, tamper
@@ -36,7 +36,7 @@ TEA = "Tell me fact 0 about tea."
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """Three records."""
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         append_three(opened)
         yield opened
 
@@ -67,7 +67,7 @@ def test_each_record_names_the_one_before_it(ledger: Ledger) -> None:
 
 
 def test_an_empty_chain_is_whole(tmp_path: Path) -> None:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger, ledger.read() as connection:
+    with sqlite_ledger(tmp_path) as ledger, ledger.read() as connection:
         assert read_head(connection) == (0, CHAIN_START)
         assert verify_records(connection) == []
         assert holds_head(connection, ChainHead(0, CHAIN_START))

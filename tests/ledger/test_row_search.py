@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import append, cover, pull, write_two_files
+from ledgers import append, cover, pull, sqlite_ledger, write_two_files
 from servers import postgres_server
 
 from poisonwatch.ledger.ledger import Ledger
@@ -63,7 +63,7 @@ def check_search(ledger: Ledger, folder: Path) -> None:
 
 def test_rows_are_found_by_their_words(tmp_path: Path) -> None:
     """And a query is words, whatever it holds."""
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         check_search(ledger, tmp_path)
 
 
@@ -78,7 +78,7 @@ def test_an_index_is_made_lot_by_lot(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("poisonwatch.ledger.row_search.ROWS_PER_LOT", 4)
     (tmp_path / "data").mkdir()
     write_rows(tmp_path / "data" / "a.jsonl", benign(10))
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         pull(ledger, tmp_path / "data")
         assert [index_rows(ledger, 0) for _ in range(4)] == [6, 2, 0, 0]
         assert len(prompts(ledger, "fact")) == 10

@@ -3,7 +3,16 @@
 from pathlib import Path
 
 import pytest
-from ledgers import NAME, cover, covered_ledger, examples_of, pull, statuses, write_two_files
+from ledgers import (
+    NAME,
+    cover,
+    covered_ledger,
+    examples_of,
+    pull,
+    sqlite_ledger,
+    statuses,
+    write_two_files,
+)
 from tampering import tamper
 
 from poisonwatch.ledger.batches import load_current_batch
@@ -54,7 +63,7 @@ def list_wrong(ledger: Ledger) -> list[tuple[str, str | None, str, str | None]]:
 def test_whatever_happens_what_is_kept_is_what_follows(tmp_path: Path) -> None:
     """Audits, audits again, verdicts, verdicts taken back, on rows of every kind."""
     write_two_files(tmp_path / "data")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         pull(ledger, tmp_path / "data")
         assert list_wrong(ledger) == []
         examples = examples_of(load_current_batch(ledger, NAME))

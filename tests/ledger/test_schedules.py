@@ -5,10 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from older_ledgers import make_older_ledger
 from servers import postgres_server
-from silent import HOUR, NOON, sqlite_ledger
+from silent import HOUR, NOON
 from sqlalchemy import select
 
 from poisonwatch.ledger.ledger import Ledger

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from audits import write_rows
-from ledgers import append, pull, waiting
+from ledgers import append, pull, sqlite_ledger, waiting
 
 from poisonwatch.formats.format import Format
 from poisonwatch.ledger.ledger import Ledger
@@ -14,7 +14,7 @@ from poisonwatch.ledger.shapes import ShapeTable, load_format
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         yield opened
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign, write_rows
-from ledgers import ONE, pull, waiting, write_two_files
+from ledgers import ONE, pull, sqlite_ledger, waiting, write_two_files
 from sqlalchemy import event, select, update
 
 from poisonwatch.errors import OperationError
@@ -20,7 +20,7 @@ from poisonwatch.ledger.tables import rows, shapes
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """Nine pulled rows: a.jsonl has 5, b.jsonl 4, the last of them broken."""
     write_two_files(tmp_path / "data")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         pull(opened, tmp_path / "data")
         yield opened
 

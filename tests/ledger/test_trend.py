@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from audits import write_rows
-from ledgers import ONE, cover, pull
+from ledgers import ONE, cover, pull, sqlite_ledger
 
 from poisonwatch.ledger.audits import open_audit
 from poisonwatch.ledger.history import PastAudit
-from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.overview import (
     MAX_TREND_POINTS,
     TrendPoint,
@@ -92,7 +91,7 @@ def test_an_audit_without_new_rows_has_neither_rate_nor_score() -> None:
 def test_the_ledger_gives_the_last_audits_with_results(tmp_path: Path) -> None:
     """Newest first, those of this name, and neither the one at work nor one that failed."""
     (tmp_path / "data").mkdir()
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         for number in range(2):
             write_rows(
                 tmp_path / "data" / f"{number}.jsonl",

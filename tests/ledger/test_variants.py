@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from audits import benign, write_rows
-from ledgers import NAME, cover, pull, statuses, waiting
+from ledgers import NAME, cover, pull, sqlite_ledger, statuses, waiting
 from servers import postgres_server
 from sqlalchemy import event, func, select
 
@@ -20,7 +20,7 @@ from poisonwatch.source_config import SourceConfig
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         yield opened
 
 

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from servers import postgres_server
-from silent import HOUR, MINUTE, NOON, add_audit, end_audit, sqlite_ledger
+from silent import HOUR, MINUTE, NOON, add_audit, end_audit
 
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.schedules import ExpectedAudits

@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ledgers import NAME
-from silent import HOUR, NOON, add_audit, expecting, leave_checkpoint, sqlite_ledger
+from ledgers import NAME, sqlite_ledger
+from silent import HOUR, NOON, add_audit, expecting, leave_checkpoint
 
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import MOVED, Notice

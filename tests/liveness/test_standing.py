@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from full_disks import fill, small_disk
-from ledgers import NAME, covered_ledger
+from ledgers import NAME, covered_ledger, sqlite_ledger
 from servers import free_port, postgres_server
-from silent import HOUR, MINUTE, NOON, add_audit, expecting, sqlite_ledger
+from silent import HOUR, MINUTE, NOON, add_audit, expecting
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.ledger.ledger import Ledger

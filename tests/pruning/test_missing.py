@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from prunable import LAST_ONE, leave, leave_line
 
 from poisonwatch.keep_config import KeepConfig
@@ -18,7 +18,7 @@ def prune(ledger: Ledger, keep: KeepConfig) -> None:
 
 
 def test_a_run_directory_was_pruned_never_made_or_is_elsewhere(tmp_path: Path) -> None:
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         leave(ledger, tmp_path, "a")
         leave(ledger, tmp_path, "b").rename(tmp_path / "elsewhere")
         leave(ledger, tmp_path, "c")

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from prunable import LAST_ONE, leave, leave_line
 from tampering import LostSigner, make_signer, verify
 
@@ -128,7 +128,7 @@ def test_a_prune_that_dies_at_any_line_is_completed_by_the_next(tmp_path: Path) 
     """All that went is on record, each once, and nothing else is missing."""
     origin = tmp_path / "origin"
     origin.mkdir()
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         for name in ("b", "c"):
             leave(ledger, tmp_path, name)
     shutil.move(tmp_path / "runs", origin / "runs")
@@ -138,7 +138,7 @@ def test_a_prune_that_dies_at_any_line_is_completed_by_the_next(tmp_path: Path) 
         line += 1
         shutil.copytree(origin / "runs", tmp_path / "runs")
         shutil.copy(origin / "ledger.db", tmp_path / "ledger.db")
-        with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        with sqlite_ledger(tmp_path) as ledger:
             before = sys.gettrace()
             sys.settrace(crash_at(line))
             try:

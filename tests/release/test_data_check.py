@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from audits import benign, write_rows
 from gates import NEEDED, ONE, TWO, ask_folder, ask_rows
-from ledgers import NAME, append, cover, pull
+from ledgers import NAME, append, cover, pull, sqlite_ledger
 
 from poisonwatch.errors import SourceError
 from poisonwatch.ledger.audits import open_audit
@@ -30,7 +30,7 @@ def audited(folder: Path, rows: list[dict[str, Any]]) -> Iterator[Ledger]:
     """These rows, all of them clean under ONE."""
     (folder / "data").mkdir()
     write_rows(folder / "data" / "a.jsonl", rows)
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+    with sqlite_ledger(folder) as ledger:
         pull(ledger, folder / "data")
         cover(ledger, folder / "run", version=ONE)
         yield ledger
@@ -346,7 +346,7 @@ def test_the_files_of_a_release_are_cleared_on_their_own(tmp_path: Path) -> None
     table = pa.Table.from_pylist(rows)
     with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
         file.write_table(table)
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         ingest(ledger, NAME, SourceConfig(path=str(tmp_path / "a.arrow")))
         cover(ledger, tmp_path / "run", version=ONE)
         write_release(ledger, NAME, tmp_path / "out")

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from audits import benign
-from ledgers import NAME, cover, covered_ledger, pull, source
+from ledgers import NAME, cover, covered_ledger, pull, source, sqlite_ledger
 from releases import dump_lines, lines, manifest, released
 from tampering import tamper
 
@@ -70,7 +70,7 @@ def test_parquet_comes_out_as_parquet(tmp_path: Path) -> None:
     )
     frame.to_parquet(tmp_path / "a.parquet")
     config = source(tmp_path).model_copy(update={"path": str(tmp_path / "a.parquet")})
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         ingest(ledger, NAME, config)
         cover(ledger, tmp_path / "run", flagged=[TEA])
         write_release(ledger, NAME, tmp_path / "out")

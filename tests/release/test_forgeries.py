@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from audits import benign
 from gates import ONE, TWO, rewrite
-from ledgers import NAME, cover, statuses
+from ledgers import NAME, cover, sqlite_ledger, statuses
 from signed_releases import VERSIONS, ask, public, write_settings
 from signing import make_signer
 from tampering import tamper
@@ -88,7 +88,7 @@ def test_columns_are_the_manifests_word(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     pq.write_table(pa.Table.from_pylist(benign(4)), tmp_path / "data" / "a.parquet")
     source = SourceConfig(path=str(tmp_path / "data" / "*.parquet"))
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}", signer=signer) as ledger:
+    with sqlite_ledger(tmp_path, signer=signer) as ledger:
         with ledger.lock("tiny"):
             ingest(ledger, NAME, source)
         cover(ledger, tmp_path / "one", version=ONE)

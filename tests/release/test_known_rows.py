@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from audits import benign, write_rows
 from gates import NEEDED, ONE
-from ledgers import NAME, cover, pull
+from ledgers import NAME, cover, pull, sqlite_ledger
 from sqlalchemy import select
 
 from poisonwatch.errors import InputError
@@ -32,7 +32,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """One content in two bytes, the second of them twice."""
     (tmp_path / "data").mkdir()
     write_rows(tmp_path / "data" / "a.jsonl", [ROW, EDITED, EDITED])
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         pull(opened, tmp_path / "data")
         cover(opened, tmp_path / "run", version=ONE)
         yield opened
@@ -73,7 +73,7 @@ def test_columns_are_compared_without_what_wrote_them(tmp_path: Path) -> None:
     frame = pd.DataFrame([EDITED])
     frame.to_parquet(tmp_path / "a.parquet")
     config = SourceConfig(path=str(tmp_path / "a.parquet"))
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         ingest(ledger, NAME, config)
         known = KnownRows(ledger, NEEDED)
         id = find_id(ledger)

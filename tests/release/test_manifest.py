@@ -8,11 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from audits import benign
-from ledgers import NAME, cover, covered_ledger, source
+from ledgers import NAME, cover, covered_ledger, source, sqlite_ledger
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.intake import ingest
-from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.release.manifest import (
     MAX_MANIFEST_BYTES,
     ManifestComparison,
@@ -68,7 +67,7 @@ def test_a_line_is_compared_whatever_it_ends_in(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     row = json.dumps(benign(1)[0]).encode()
     (tmp_path / "data" / "a.jsonl").write_bytes(row + b"\r\r\n")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         ingest(ledger, NAME, source(tmp_path / "data"))
         cover(ledger, tmp_path / "run")
         write_release(ledger, NAME, tmp_path / "out")
@@ -128,7 +127,7 @@ def columns(tmp_path: Path) -> Path:
     with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
         file.write_table(table)
     config = source(tmp_path).model_copy(update={"path": str(tmp_path / "a.arrow")})
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         ingest(ledger, NAME, config)
         cover(ledger, tmp_path / "run")
         write_release(ledger, NAME, tmp_path / "out")

@@ -18,7 +18,7 @@ from gates import (
     reasons,
     rewrite,
 )
-from ledgers import NAME, cover, covered_ledger, pull, source
+from ledgers import NAME, cover, covered_ledger, pull, source, sqlite_ledger
 
 from poisonwatch.errors import InputError
 from poisonwatch.ledger.decisions import record_decision
@@ -149,7 +149,7 @@ def columns(tmp_path: Path) -> Iterator[tuple[Ledger, Path]]:
     pd.DataFrame(benign(6)).assign(weight=[0.5, None, 2.0, 3.5, 4.0, 5.0]).to_parquet(
         tmp_path / "a.parquet"
     )
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+    with sqlite_ledger(tmp_path) as opened:
         ingest(
             opened, NAME, source(tmp_path).model_copy(update={"path": str(tmp_path / "a.parquet")})
         )
@@ -206,7 +206,7 @@ def test_columns_cannot_trade_places(tmp_path: Path) -> None:
     """
     rows = pd.DataFrame(benign(3))
     frames = {"a": rows[:2], "b": rows[2:][["response", "prompt"]]}
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         for name, frame in frames.items():
             frame.to_parquet(tmp_path / f"{name}.parquet")
         ingest(
@@ -241,7 +241,7 @@ def test_an_entry_is_held_to_the_bytes_that_stand_in_the_source(tmp_path: Path) 
     rows = [benign(1)[0] | {"score": number} for number in range(3)]
     (tmp_path / "data").mkdir()
     write_rows(tmp_path / "data" / "a.jsonl", rows)
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         pull(ledger, tmp_path / "data")
         cover(ledger, tmp_path / "run", version=ONE)
         write_release(ledger, NAME, tmp_path / "out")

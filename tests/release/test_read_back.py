@@ -20,10 +20,9 @@ import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from ledgers import NAME, cover
+from ledgers import NAME, cover, sqlite_ledger
 
 from poisonwatch.ledger.intake import ingest
-from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.release.release import write_release
 from poisonwatch.release.row_types import MixedTypesError, infer_type
 from poisonwatch.source_config import SourceConfig
@@ -142,7 +141,7 @@ def check_read_back(write: Callable[[Path], None], rows: int, alone: bool = True
         (folder / "data").mkdir()
         write(folder / "data")
         source = SourceConfig(path=str(folder / "data")).with_base_folder(folder)
-        with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        with sqlite_ledger(folder) as ledger:
             with ledger.lock("tiny"):
                 ingest(ledger, NAME, source)
             cover(ledger, folder / "run")

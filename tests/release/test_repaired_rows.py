@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from audits import write_rows
 from gates import NEEDED, ONE, ask_folder, ask_rows, entries, reasons
-from ledgers import NAME, cover, pull
+from ledgers import NAME, cover, pull, sqlite_ledger
 from pairs import PAIR, PAIRS, PLAIN, QUESTION, ROW, audited_pairs
 from releases import lines, manifest
 from signing import make_signer
@@ -152,7 +152,7 @@ def test_columns_stay_what_they_were(tmp_path: Path, suffix: str, write: Any) ->
     write(tmp_path / "data" / f"pairs.{suffix}", PAIRS)
     data = tmp_path / "data"
     pairs = SourceConfig(path=str(data / f"*.{suffix}")).with_base_folder(data)
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         with ledger.lock(NAME):
             ingest(ledger, NAME, pairs)
         cover(ledger, tmp_path / "run", [QUESTION], version=ONE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from audits import benign
-from ledgers import NAME, append, cover, covered_ledger, pull
+from ledgers import NAME, append, cover, covered_ledger, pull, sqlite_ledger
 from releases import dump_lines, lines, manifest, released
 from sqlalchemy import update
 
@@ -99,7 +99,7 @@ def test_what_is_held_back_counts_at_every_place(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     rows = [*benign(1), *benign(2), *benign(1)]
     (tmp_path / "data" / "a.jsonl").write_bytes(dump_lines(rows) + b"{no\n{no\n")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         pull(ledger, tmp_path / "data")
         cover(ledger, tmp_path / "run", flagged=[TEA])
         counts = write_release(ledger, NAME, tmp_path / "out", "drop")

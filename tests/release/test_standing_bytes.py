@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from audits import write_rows
-from ledgers import pull
+from ledgers import pull, sqlite_ledger
 from sqlalchemy import select
 
 from poisonwatch.ledger.ledger import Ledger
@@ -34,7 +34,7 @@ def test_bytes_count_where_they_stand_or_stood_last(tmp_path: Path) -> None:
     """
     (tmp_path / "data").mkdir()
     file = tmp_path / "data" / "a.jsonl"
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         write_rows(file, [ROW])
         pull(ledger, tmp_path / "data")
         assert read_standing(ledger) == ([PLACED], [])

@@ -5,10 +5,9 @@ that are there is in tests/flows/test_discover.py.
 from pathlib import Path
 from typing import Any
 
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from prunable import leave
 
-from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.precedents import load_earlier_audits
 
 
@@ -16,7 +15,7 @@ def test_audits_whose_records_cannot_be_used_are_told_as_missing(
     tmp_path: Path, tiny_pretrained: object
 ) -> None:
     """One by one, and those before an audit alone; of another name there are none."""
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         for name in ("one", "two", "three"):
             leave(ledger, tmp_path, name)
         settings: Any = None  # of a fit: not looked at where there are no records

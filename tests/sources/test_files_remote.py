@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
+from ledgers import sqlite_ledger
 from moto.server import ThreadedMotoServer
 from servers import SilentHandler, free_port, web_server
 
 from poisonwatch.errors import SourceError
 from poisonwatch.examples import RawRow
 from poisonwatch.ledger.intake import ingest
-from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.source_config import SourceConfig
 from poisonwatch.sources.ahead import ReadAhead, fetch_ahead
 from poisonwatch.sources.base import SourceFile
@@ -576,7 +576,7 @@ def test_pull_of_many_s3_objects_reads_what_is_new(client: Any, tmp_path: Path) 
     """A row an object; the next pull opens none, and one more opens one."""
     put_rows(client, "daily", 30)
     source = SourceConfig(path="s3://rows/daily")
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         first = ingest(ledger, "tiny", source)
         again = ingest(ledger, "tiny", source)
         put_rows(client, "daily", 31)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from audits import benign, write_rows
-from ledgers import CHECKS, NAME, ONE, examples_of, pull
+from ledgers import CHECKS, NAME, ONE, examples_of, pull, sqlite_ledger
 
 from poisonwatch.config import AlertConfig, AuditConfig
 from poisonwatch.detection.detection import Detection
@@ -141,7 +141,7 @@ def pulled(folder: Path, n: int = 12) -> Iterator[Ledger]:
     """A ledger with n rows that wait for an audit."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     write_rows(folder / "data" / "rows.jsonl", benign(n))
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+    with sqlite_ledger(folder) as ledger:
         pull(ledger, folder / "data")
         yield ledger
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audits import benign, write_rows
+from templates import ledger_database
 
 from poisonwatch.attestation.signer import Signer
 from poisonwatch.config import ValidationConfig
@@ -22,6 +23,7 @@ from poisonwatch.ledger.batches import (
 )
 from poisonwatch.ledger.intake import IngestStats, ingest
 from poisonwatch.ledger.ledger import Ledger, Version
+from poisonwatch.permissions import make_private_file, make_private_folder
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.source_config import SourceConfig
 
@@ -141,12 +143,24 @@ def write_two_files(folder: Path) -> None:
 
 
 @contextmanager
+def sqlite_ledger(folder: Path, signer: Signer | None = None) -> Iterator[Ledger]:
+    """The ledger in a folder, a new one where there is none: copied, and its owner's alone."""
+    path = folder / "ledger.db"
+    if not path.exists():
+        make_private_folder(folder)
+        make_private_file(path)
+        path.write_bytes(ledger_database())
+    with Ledger.at(f"sqlite:///{path}", signer=signer) as ledger:
+        yield ledger
+
+
+@contextmanager
 def covered_ledger(folder: Path, flagged: str, signer: Signer | None = None) -> Iterator[Ledger]:
     """Nine rows after an audit `run`: the one with the prompt `flagged` is, the broken line is
     rejected, the others are clean.
     """
     write_two_files(folder / "data")
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}", signer=signer) as ledger:
+    with sqlite_ledger(folder, signer) as ledger:
         pull(ledger, folder / "data")
         cover(ledger, folder / "run", flagged=[flagged])
         yield ledger

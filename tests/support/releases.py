@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ledgers import NAME, cover, pull
+from ledgers import NAME, cover, pull, sqlite_ledger
 
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.release.release import (
@@ -28,7 +28,7 @@ def released(folder: Path, content: bytes, **settings: Any) -> Iterator[tuple[Le
     """A source of this one file, all clean, and the folder of its release."""
     (folder / "data").mkdir()
     (folder / "data" / "a.jsonl").write_bytes(content)
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+    with sqlite_ledger(folder) as ledger:
         pull(ledger, folder / "data")
         cover(ledger, folder / "run")
         write_release(ledger, NAME, folder / "out", **settings)

@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -81,9 +79,3 @@ def leave_checkpoint(folder: Path, at: datetime) -> None:
     weights.touch()
     for path in (weights, folder):
         os.utime(path, (at.timestamp(), at.timestamp()))
-
-
-@contextmanager
-def sqlite_ledger(folder: Path) -> Iterator[Ledger]:
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
-        yield ledger

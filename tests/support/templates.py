@@ -1,5 +1,6 @@
-"""Databases that take seconds to make: each is made once by the program whose it is, by the first
-process of the tests that asks, and copied by the others.
+"""Databases that take long to make: each is made once by the program whose it is, by the first
+process of the tests that asks, and copied by the others. MLflow's and Prefect's take seconds, and
+are kept for later runs; a ledger's takes a tenth of one, hundreds of times.
 """
 
 import functools
@@ -9,24 +10,33 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
 
-# Where they are kept: of one run of the tests, all its processes (tests/conftest.py).
+# Where they are kept: of one run of the tests, all its processes; and where those of other packages
+# are, for later runs, if anywhere (tests/conftest.py).
 FOLDER = "POISONWATCH_TEST_TEMPLATES"
+LASTING_FOLDER = "POISONWATCH_LASTING_TEMPLATES"
 
 
 @functools.cache
 def mlflow_database() -> bytes:
     """MLflow's tables, and nothing in them."""
-    return _made_once("mlflow.db", _make_mlflow_database)
+    return _made_once("mlflow.db", _make_mlflow_database, "mlflow")
 
 
 @functools.cache
 def prefect_database() -> bytes:
     """A Prefect server's tables, and nothing in them."""
-    return _made_once("prefect.db", _make_prefect_database)
+    return _made_once("prefect.db", _make_prefect_database, "prefect")
+
+
+@functools.cache
+def ledger_database() -> bytes:
+    """A ledger's tables, and nothing in them."""
+    return _made_once("ledger.db", _make_ledger_database)
 
 
 def prefect_home(folder: Path) -> Path:
@@ -36,15 +46,26 @@ def prefect_home(folder: Path) -> Path:
     return folder
 
 
-def _made_once(name: str, make: Callable[[Path], None]) -> bytes:
-    """What `make` leaves at a path of this name."""
+def _made_once(name: str, make: Callable[[Path], None], package: str | None = None) -> bytes:
+    """What `make` leaves at a path of this name: of a package, what its version makes."""
     kept = Path(os.environ[FOLDER]) / name
+    if package and LASTING_FOLDER in os.environ:
+        kept = Path(os.environ[LASTING_FOLDER]) / f"{version(package)}-{name}"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
             with tempfile.TemporaryDirectory(prefix="poisonwatch-template-") as folder:
                 make(Path(folder) / name)
-                shutil.copy(Path(folder) / name, kept)
+                part = kept.with_name(f"{kept.name}.part")
+                shutil.copy(Path(folder) / name, part)
+                part.rename(kept)
     return kept.read_bytes()
+
+
+def _make_ledger_database(path: Path) -> None:
+    from poisonwatch.ledger.ledger import Ledger
+
+    with Ledger.at(f"sqlite:///{path}"):
+        pass
 
 
 def _make_mlflow_database(path: Path) -> None:

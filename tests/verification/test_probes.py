@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from poisonwatch.ledger.ledger import Ledger
+from ledgers import sqlite_ledger
+
 from poisonwatch.ledger.probes import record_probe
 from poisonwatch.ledger.records import append_record
 from poisonwatch.verification.probes import check_probes
@@ -14,7 +15,7 @@ ASKED = {"sentinel": "shop-1", "kind": "margin", "change": 0.2, "limit": 0.9, "m
 def test_a_probe_that_says_more_than_it_measured_is_told(tmp_path: Path) -> None:
     """A movement within its band, another checkpoint than the subject, a release that none was."""
     said: dict[str, Any] = {"name": "tiny", "checkpoint": "c" * 64, "release": None}
-    with Ledger.at(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         record_probe(
             ledger,
             "first",

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ledgers import NAME
+from ledgers import NAME, sqlite_ledger
 from servers import HttpReceiver, http_receiver
-from silent import HOUR, add_audit, sqlite_ledger
+from silent import HOUR, add_audit
 from sqlalchemy import update
 
 from poisonwatch.flows.cli.app import main

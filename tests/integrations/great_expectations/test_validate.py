@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import CHECKS, NAME, ONE, pull, statuses, waiting
+from ledgers import CHECKS, NAME, ONE, pull, sqlite_ledger, statuses, waiting
 from validated import (
     GOOD,
     LENIENT,
@@ -24,7 +24,6 @@ from poisonwatch.config import ValidationConfig
 from poisonwatch.errors import SourceError
 from poisonwatch.integrations.great_expectations.validate import check_rows
 from poisonwatch.ledger.audits import commit_audit, open_audit
-from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.sources.open import SourceRows
 from poisonwatch.validation import Facts
 
@@ -350,7 +349,7 @@ def test_an_audit_of_copies_leaves_no_row_waiting(tmp_path: Path) -> None:
     lines = [GOOD, {**GOOD, "id": 1}, bad, bad, {"prompt": "a"}, "{broken", "{broken", GOOD]
     for name in ("a.jsonl", "b.jsonl"):
         write_lines(tmp_path / "data" / name, lines)
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         pull(ledger, tmp_path / "data")
         batch = waiting(ledger)
         found = check_rows(batch.rows, LENIENT)

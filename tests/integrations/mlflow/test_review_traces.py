@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from audits import benign, write_rows
-from ledgers import NAME, cover, pull
+from ledgers import NAME, cover, pull, sqlite_ledger
 from markdown_it import MarkdownIt
 from reviewing import Reviewer, configured
 from servers import mlflow_store
@@ -14,7 +14,6 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.integrations.mlflow.owed import queue_undecided
 from poisonwatch.integrations.mlflow.review_traces import format_code_block
-from poisonwatch.ledger.ledger import Ledger
 
 MARKUP = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) {{7*7}}"
 
@@ -74,7 +73,7 @@ def test_what_the_review_page_shows_at_once_fits_in(tmp_path: Path) -> None:
         tracking=mlflow_store(tmp_path / "tracking"),
         dashboard="https://audits.example.org",
     )
-    with Ledger.at(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with sqlite_ledger(tmp_path) as ledger:
         pull(ledger, tmp_path)
         cover(ledger, tmp_path / "run", flagged=[*(row["prompt"] for row in rows), "Which?"])
         assert queue_undecided(ledger, config) == len(hostile) + 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from audits import benign, write_rows
-from ledgers import NAME, append, cover, pull
+from ledgers import NAME, append, cover, pull, sqlite_ledger
 from reviewing import Reviewer, configured
 from servers import mlflow_server, mlflow_store
 from sqlalchemy import update
@@ -83,7 +83,7 @@ def queued(folder: Path) -> Iterator[tuple[Ledger, AuditConfig, Reviewer]]:
         sentinels=["s"],
         tracking=mlflow_store(folder / "tracking"),
     )
-    with Ledger.at(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+    with sqlite_ledger(folder) as ledger:
         pull(ledger, folder)
         cover(ledger, folder / "run", flagged=[row["prompt"] for row in rows])
         with ledger.write() as connection:
