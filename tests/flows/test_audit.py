@@ -14,10 +14,9 @@ import yaml
 from audits import benign, write_audit, write_rows
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mlflow import MlflowClient
-from patience import PATIENCE_S
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit, audit_inline
@@ -330,9 +329,9 @@ def test_an_mlflow_that_cannot_be_used_does_not_lose_the_audit(
 
 
 @pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
+def server() -> Iterator[None]:
     """A real Prefect server on its own database."""
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
         yield
 
 
@@ -341,7 +340,7 @@ def _draw_nothing(*_: object, **__: object) -> None:
 
 
 def test_the_flow_gives_what_the_inline_engine_gives(
-    prefect_server: None, tiny_folder: Path, tmp_path: Path
+    server: None, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """Both engines run the same stages: equal scores; every stage is a task run, and flags are
     artifacts without row text. A picture that cannot be drawn costs neither anything.
@@ -397,7 +396,7 @@ def test_the_flow_gives_what_the_inline_engine_gives(
 
 
 def test_a_locked_out_source_is_an_input_error_in_the_flow_too(
-    prefect_server: None, tiny_folder: Path, tmp_path: Path
+    server: None, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """What the user gave wrong is raised as it is, and not retried."""
     lacking = [{"prompt": f"only {i}"} for i in range(3)]

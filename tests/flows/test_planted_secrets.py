@@ -11,10 +11,9 @@ from urllib.parse import quote
 
 import pytest
 from audits import benign, planted, write_audit, write_rows
-from patience import PATIENCE_S
 from planted_secrets import count_in_files, count_in_text, plant_in_settings
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 from servers import (
     HttpReceiver,
     free_port,
@@ -119,7 +118,7 @@ def test_an_audit_leaves_no_secret_anywhere(
     """
     config = write_audit(tmp_path / "in", tiny_folder, **settings)
     caplog.set_level(logging.INFO)
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
         outcome = audit(str(config), str(tmp_path / "out" / "run"))
         assert outcome.summary["counts"]["new"] == 24
         assert outcome.summary["counts"]["flagged"] > 0

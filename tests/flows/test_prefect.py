@@ -16,7 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit
@@ -32,7 +32,7 @@ LAX = {"detection": {"false_discovery_rate": 0.9}}  # so that something is flagg
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
     """A real Prefect server on its own database."""
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
         yield
 
 

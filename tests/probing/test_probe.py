@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from adapters import save_adapter
 from audits import write_rows
-from patience import PATIENCE_S
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 from probing_cases import build_base, honest, poisonous, run, save, tune, write_case
 from slow_tests import slow
 from tiny_models import CHATML, build_model, build_tokenizer
@@ -143,5 +142,5 @@ def test_no_sentinels_and_twenty_trusted_rows_are_told_in_a_line(
 
 @slow
 def test_a_probe_is_a_prefect_flow(config: Path, poisoned: Path) -> None:
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
         assert probe(str(config), model=str(poisoned)).moved

@@ -3,6 +3,7 @@ leaves these out. Read off their code, so that no test has to say it.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -30,11 +31,15 @@ FUNCTIONS = {
     "mlflow_store",
     "own_postgres_server",
     "postgres_server",
-    "prefect_test_harness",
+    "prefect_server",
     "smtp_receiver",
     "web_server",
     "write_audit",
 }
+
+
+# What was looked through to its end, and starts nothing: most of it by every test that is asked.
+_harmless: set[CodeType] = set()
 
 
 def starts_something(item: pytest.Item) -> bool:
@@ -43,7 +48,16 @@ def starts_something(item: pytest.Item) -> bool:
     functions = [item.function]  # type: ignore[attr-defined]
     for definitions in fixtures.values():
         functions += [definition.func for definition in definitions]
-    return any(names_a_starter(function, set()) for function in functions)
+    return any(_starts(function) for function in functions)
+
+
+@cache
+def _starts(function: Callable[..., Any]) -> bool:
+    seen: set[CodeType] = set()
+    if names_a_starter(function, seen):
+        return True
+    _harmless.update(seen)
+    return False
 
 
 def names_a_starter(function: Callable[..., Any], seen: set[CodeType]) -> bool:
@@ -55,7 +69,9 @@ def names_a_starter(function: Callable[..., Any], seen: set[CodeType]) -> bool:
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None and names_a_starter(wrapped, seen):
         return True
-    if function.__code__ in seen or TESTS not in Path(function.__code__.co_filename).parents:
+    if function.__code__ in seen or function.__code__ in _harmless:
+        return False
+    if TESTS not in Path(function.__code__.co_filename).parents:
         return False
     seen.add(function.__code__)
     for name in _list_names(function.__code__):

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from audits import TOPICS, benign, write_audit
 from mlflow import MlflowClient
-from patience import PATIENCE_S
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 
 from poisonwatch.config_file import load_config
 from poisonwatch.drills.planting import PastVerdicts
@@ -167,7 +166,7 @@ def test_without_a_run_directory_a_drill_lies_beside_the_audits(
 
 def test_the_flow_does_what_the_inline_drill_does(config: Path) -> None:
     """The same powers at the same seed, as a Prefect flow with its tasks."""
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
         outcome = drill(str(config), str(config.parent / "runs" / "flow"), ["identity"], [3], 1, 5)
     assert outcome.warnings == []
     assert (

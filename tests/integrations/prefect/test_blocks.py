@@ -8,7 +8,6 @@ import pytest
 from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
 from clusters import HIGH, audit, found
 from notified import SECRET, SMALL, block, delivered, hostile_rows
-from patience import PATIENCE_S
 from prefect import flow
 from prefect.blocks.notifications import (
     CustomWebhookNotificationBlock,
@@ -16,7 +15,7 @@ from prefect.blocks.notifications import (
     PagerDutyWebHook,
 )
 from prefect.blocks.system import Secret
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 from servers import HttpReceiver
 
 from poisonwatch.alerts.targets import list_targets
@@ -27,14 +26,14 @@ from poisonwatch.tasks.deliveries import deliver
 
 
 @pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
+def server() -> Iterator[None]:
     """A real Prefect server on its own database."""
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
         yield
 
 
 def test_a_prefect_block_tells_people_too(
-    prefect_server: None, ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
+    server: None, ledger: Ledger, receiver: HttpReceiver, tmp_path: Path
 ) -> None:
     """Outside of a flow and within one; row text does not reach into the block's own template and
     its secrets.
@@ -69,7 +68,7 @@ def test_a_prefect_block_tells_people_too(
 
 
 def test_a_block_that_pages_gets_one_line(
-    prefect_server: None, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+    server: None, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PagerDuty refuses a summary of more than 1,024 characters."""
     monkeypatch.setitem(PAGERDUTY_API_LOOKUP, "us", f"http://{receiver.address}/v2/enqueue")
@@ -93,14 +92,14 @@ class Pigeon(NotificationBlock):
             await client.post(self.address, json={"subject": subject, "body": body})
 
 
-def test_a_block_of_anybody_s_own_is_told(prefect_server: None, receiver: HttpReceiver) -> None:
+def test_a_block_of_anybody_s_own_is_told(server: None, receiver: HttpReceiver) -> None:
     """A coroutine is waited for."""
     Pigeon(address=f"http://{receiver.address}/").save("grey", overwrite=True)
     send_message(list_targets(block("pigeon/grey"))[0], SMALL)
     assert receiver.received == [{"subject": "title", "body": "body"}]
 
 
-def test_a_block_that_cannot_be_used_is_named(prefect_server: None) -> None:
+def test_a_block_that_cannot_be_used_is_named(server: None) -> None:
     """One that does not exist, one that is no address at all, one that sends nothing."""
     Secret(value=SECRET).save("quiet", overwrite=True)
     for slug, said in (

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from audits import write_audit
 from ledgers import append
-from patience import PATIENCE_S
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 
 from poisonwatch.config_file import load_config
 from poisonwatch.flows.audit import audit
@@ -26,7 +25,7 @@ LAX = {"detection": {"false_discovery_rate": 0.9}}  # so that something is flagg
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
     """A real Prefect server on its own database."""
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
         yield
 
 

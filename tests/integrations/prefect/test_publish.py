@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from audits import benign
 from ledgers import NAME, ONE, covered_ledger
-from patience import PATIENCE_S
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
+from prefect_servers import prefect_server
 from servers import free_port
 
 from poisonwatch.config import AuditConfig
@@ -61,7 +60,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def test_an_audit_is_shown_once_and_one_without_results_not_at_all(ledger: Ledger) -> None:
     """Both are settled."""
-    with prefect_test_harness(server_startup_timeout=PATIENCE_S):
+    with prefect_server():
 
         @flow
         def publish_twice() -> tuple[int, int]:
