@@ -1,6 +1,6 @@
 # make demo        set everything up and audit the demo data
 # make test        set everything up and run the tests
-# make quick       the tests that start no server, no browser, no other process and no audit
+# make quick       the tests that start no server, no browser, no other process and no audit, and are not dear
 # make check       format, lint, types and tests: the whole gate
 # make dashboard   review the demo's flagged rows
 # make ui          open the demo's audits in MLflow
@@ -22,7 +22,7 @@ PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # each process would compile them anew: 12 s of a processor.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check format dashboard ui docs lock newest sbom clean
+.PHONY: demo test quick dear check format dashboard ui docs lock newest sbom clean
 
 demo: $(STAMP)
 	$(BIN)/poisonwatch demo poisonwatch-demo
@@ -30,9 +30,14 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest $(PARALLEL)
 
+# Nothing waits, so two keep two cores busy; each has all tests to import.
 quick: $(STAMP)
-	$(BIN)/pytest $(PARALLEL) -m 'not starts'
-	@echo 'Left out: what starts a server, a browser, another process or an audit. make test runs all.'
+	$(BIN)/pytest $(PARALLEL) --numprocesses 2 -m 'not starts and not dear'
+	@echo 'Left out: what starts a server, a browser, another process or an audit, and what is dear. make test runs all.'
+
+# Measures which tests are dear: tests/support/dear_tests.txt. On a machine that does nothing else, since there they take half.
+dear: $(STAMP)
+	POISONWATCH_MEASURE_TESTS=1 $(BIN)/pytest $(PARALLEL) --numprocesses 2 -m 'not starts'
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from dear_tests import Meter, is_dear, read_dear
 from paths import ROOT
 from servers import postgres_server, shared
 from starters import starts_something
@@ -58,15 +59,25 @@ LONGEST = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where `make quick` and `make dear` run tests, they are measured."""
+    writes = bool(os.environ.get("POISONWATCH_MEASURE_TESTS"))
+    if writes or "dear" in config.option.markexpr:
+        config.pluginmanager.register(Meter(writes))
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests in the order of their names, but for those of the longest files; where `starts` is
-    asked for, those that start something are marked.
+    """Tests in the order of their names, but for those of the longest files; where `starts` or
+    `dear` is asked for, those that start something, or are dear, are marked.
     """
-    if "starts" in config.option.markexpr:
-        for item in items:
-            if starts_something(item):
-                item.add_marker("starts")
+    asked = config.option.markexpr
+    dear = read_dear() if "dear" in asked else set()
+    for item in items:
+        if "starts" in asked and starts_something(item):
+            item.add_marker("starts")
+        if dear and is_dear(item, dear):
+            item.add_marker("dear")
     ranks = {ROOT / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
 

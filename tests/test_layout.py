@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from dear_tests import DEAR_FIXTURE_S, DEAR_S, OF_FIXTURE, OF_TEST, choose_dear, read_dear
 from paths import ROOT, TESTS
 from servers import http_receiver, postgres_server
 from starters import names_a_starter
@@ -180,3 +181,26 @@ def test_what_starts_something_is_told_from_what_does_not() -> None:
     assert names_a_starter(start_by_another, set())
     assert names_a_starter(start_a_process, set())
     assert names_a_starter(postgres_server, set())
+
+
+def test_what_is_dear_is_listed_by_its_measured_cost() -> None:
+    """What ran is judged anew; of what did not the list stays as it is. Every name on it is a
+    function's, of a file or, a fixture's, of a conftest.py.
+    """
+    costs = {
+        f"{OF_TEST}a::dear": 2 * DEAR_S,
+        f"{OF_TEST}a::was_dear": DEAR_S / 2,
+        f"{OF_FIXTURE}a::cheap": DEAR_FIXTURE_S / 2,
+        f"{OF_FIXTURE}a::audited": 2 * DEAR_FIXTURE_S,
+    }
+    assert choose_dear({"a::was_dear", "b::did_not_run"}, costs) == [
+        "a::audited",
+        "a::dear",
+        "b::did_not_run",
+    ]
+    for name in read_dear():
+        file, _, function = name.partition("::")
+        if (ROOT / file).is_file():
+            assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), name
+        else:
+            assert (ROOT / file).is_dir(), name
