@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from poisonwatch.errors import InputError
+from poisonwatch.flows.heavy_imports import heavy_imports
 
 if TYPE_CHECKING:
     from poisonwatch.config import AuditConfig
@@ -99,8 +100,9 @@ def audit(
         print_dry_run(settings, as_json=json, quiet=quiet)
         return 0
     # below the check: a mistake in the audit file must not wait for torch and Prefect
-    from poisonwatch.flows.cli.terminal import print_outcome, print_summary
-    from poisonwatch.flows.launch import run_audit
+    with heavy_imports():
+        from poisonwatch.flows.cli.terminal import print_outcome, print_summary
+        from poisonwatch.flows.launch import run_audit
 
     outcome = run_audit(config, settings, run_dir, engine=engine, quiet=quiet or json, again=again)
     if json:
@@ -198,9 +200,10 @@ def drill(
 
     plan = DrillPlan.from_options(recipes, counts, repeats)
     # below the checks: a mistake must not wait for torch and Prefect
-    from poisonwatch.flows.cli.terminal import print_drill
-    from poisonwatch.flows.drill import with_seed
-    from poisonwatch.flows.launch import run_drill
+    with heavy_imports():
+        from poisonwatch.flows.cli.terminal import print_drill
+        from poisonwatch.flows.drill import with_seed
+        from poisonwatch.flows.launch import run_drill
 
     outcome = run_drill(config, with_seed(settings, seed), plan, run_dir=run_dir, engine=engine)
     print_drill(outcome)
@@ -231,8 +234,9 @@ def demo(
     survey = survey_source(settings.source, settings.stride.max_tokens, samples=0)
     Reporter().note(f"the demo takes {describe_effort(estimate_effort(settings, survey))}")
     # what takes long to import, now that somebody knows how long it all takes
-    from poisonwatch.flows.cli.terminal import print_outcome
-    from poisonwatch.flows.launch import run_audit
+    with heavy_imports():
+        from poisonwatch.flows.cli.terminal import print_outcome
+        from poisonwatch.flows.launch import run_audit
 
     # again: a second demo in the same folder is to find the rows, not that all were audited before
     outcome = run_audit(config, settings, None, engine=engine, quiet=False, again=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from poisonwatch.errors import InputError
+from poisonwatch.flows.heavy_imports import heavy_imports
 
 if TYPE_CHECKING:
     from poisonwatch.config import AuditConfig
@@ -85,8 +86,9 @@ def probe(
         return _probe_new(config, settings, engine, json)
     checkpoint = ProbedCheckpoint(model, adapter, release, trusted_checkpoint)
     # below the checks: a mistake must not wait for torch and Prefect
-    from poisonwatch.flows.cli.probe_page import print_probe
-    from poisonwatch.flows.launch import run_probe
+    with heavy_imports():
+        from poisonwatch.flows.cli.probe_page import print_probe
+        from poisonwatch.flows.launch import run_probe
 
     outcome = run_probe(config, settings, checkpoint, engine=engine, quiet=json)
     print_probe(outcome, config, checkpoint, as_json=json)
@@ -102,8 +104,9 @@ def _probe_new(config: Path, settings: "AuditConfig", engine: Engine, json: bool
             f"{config} does not say where checkpoints are: add `probe: out/checkpoint-*`, or name "
             "one by --model"
         )
-    from poisonwatch.flows.cli.probe_page import print_new
-    from poisonwatch.flows.launch import run_probe_new
+    with heavy_imports():
+        from poisonwatch.flows.cli.probe_page import print_new
+        from poisonwatch.flows.launch import run_probe_new
 
     probed = run_probe_new(config, settings, engine=engine, quiet=json)
     print_new(probed, config, settings, as_json=json)
