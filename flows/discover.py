@@ -12,6 +12,8 @@ from poisonwatch.discovery.described import DiscoveryReport
 from poisonwatch.examples import Example
 from poisonwatch.failures import Attempts, tell_failures
 from poisonwatch.flows.bars import Bars
+from poisonwatch.integrations.mlflow.owed import upload_owed_findings
+from poisonwatch.ledger.findings import owe_finding
 from poisonwatch.ledger.history import PastAudit
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.run_directory.discovery import get_later_path, read_discovery, write_discovery
@@ -63,7 +65,8 @@ def discover_inline(
     """Look for groups among the rows of a past audit, and ask the steered model about some: as far
     as an earlier look has not done so.
 
-    Raises RunError where the records are gone, are of another model, or say nothing of single rows.
+    What is new goes beside the audit's run in MLflow, where there is one. Raises RunError where the
+    records are gone, are of another model, or say nothing of single rows.
     """
     secrets = config.find_secrets()
     attempts = Attempts()
@@ -76,8 +79,23 @@ def discover_inline(
 
             earlier = None if inquiry.again else _read_earlier(past)
             report = look_at_records(config, past, ledger, earlier, inquiry, attempts, reporter)
+            # Before it is written: what is owed of a look that was killed is told as it is kept.
+            _owe_account(config, past, ledger, attempts)
             write_discovery(get_later_path(past.run_dir), report)
+            if config.tracking is not None:
+                with attempts.part("what was discovered", "is owed to MLflow (poisonwatch sync)"):
+                    upload_owed_findings(ledger, config)
         shown = [row.example_id for group in report.groups for row in group.rows]
         examples = AuditedRows(config, ledger)(shown)
     warnings = tell_failures({"failures": attempts.to_records()})
     return DiscoveryOutcome(past, report, examples, warnings)
+
+
+def _owe_account(config: AuditConfig, past: PastAudit, ledger: Ledger, attempts: Attempts) -> None:
+    """Owe MLflow what is discovered, where it hears of audits. A ledger that cannot be written
+    keeps nobody from looking.
+    """
+    if config.tracking is None or past.name != config.name:
+        return
+    with attempts.part("what was discovered", "is not told to MLflow"):
+        owe_finding(ledger, past.number)

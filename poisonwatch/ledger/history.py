@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     func,
     not_,
+    or_,
     select,
     update,
 )
@@ -30,6 +31,7 @@ from poisonwatch.errors import PoisonwatchError
 from poisonwatch.ledger.ledger import Ledger, now
 from poisonwatch.ledger.outbox import (
     AUDIT_KIND,
+    FINDING_KIND,
     Delivery,
     list_notified_ids,
     mark_delivered,
@@ -190,12 +192,14 @@ def list_undecided_ids(ledger: Ledger, number: int) -> list[str]:
 
 
 @retried
-def list_pending_audits(ledger: Ledger, name: str, target: str) -> list[PastAudit]:
-    """The audits of a name whose account a target has not got yet, oldest first; those at work are
-    left out.
+def list_pending_audits(
+    ledger: Ledger, name: str, target: str, kind: str = AUDIT_KIND
+) -> list[PastAudit]:
+    """The audits of a name whose account (of this kind) a target has not got yet, oldest first;
+    those at work are left out.
     """
     still_open = exists().where(
-        match_pending(AUDIT_KIND),
+        match_pending(kind),
         deliveries.c.item == audits.c.audit,
         deliveries.c.target == target,
     )
@@ -239,7 +243,8 @@ def counting_failures(ledger: Ledger, name: str, target: str) -> Iterator[None]:
 @retried
 def _count_failures(ledger: Ledger, name: str, target: str) -> None:
     of_name = select(audits.c.audit).where(audits.c.name == name, audits.c.state != "running")
-    owed = match_pending(AUDIT_KIND) & (deliveries.c.target == target)
+    accounts = or_(match_pending(AUDIT_KIND), match_pending(FINDING_KIND))
+    owed = accounts & (deliveries.c.target == target)
     values = {"attempts": deliveries.c.attempts + 1, "tried_at": now()}
     with ledger.write() as connection:
         failed = update(deliveries).where(owed, deliveries.c.item.in_(of_name))

@@ -1,9 +1,10 @@
 """The outbox: what is still to be delivered to others, and which rows people were notified of.
 
-A delivery goes to one target, and is of one of five kinds:
+A delivery goes to one target, and is of one of six kinds:
 
     audit     an account of an audit, to MLflow, Prefect or     item: audits.audit
               an OpenLineage server
+    finding   what was discovered in its rows later, to MLflow  item: audits.audit
     alert     a message about flagged rows, to an alert target  item: alerts.alert
     resolve   that all of its rows are decided on (`resolves`)  item: alerts.alert
     notice    that audits do not come, to an alert target       item: notices.notice (`notices`)
@@ -40,6 +41,7 @@ from poisonwatch.ledger.tables import alerts, audits, deliveries, notified_rows,
 # kinds of deliveries
 AUDIT_KIND, ALERT_KIND, RESOLVE_KIND, NOTICE_KIND = "audit", "alert", "resolve", "notice"
 RELEASE_DELIVERY = "release"
+FINDING_KIND = "finding"
 MLFLOW, PREFECT, OPENLINEAGE = "mlflow", "prefect", "openlineage"  # targets of accounts
 CLUSTER_ALERT, DIGEST_ALERT = "cluster", "digest"  # kinds of alerts
 # Kinds of those that no audit composed (`reminders`): rows still to be decided on, and rows that

@@ -16,6 +16,7 @@ from poisonwatch.ledger.notices import MOVED
 from poisonwatch.ledger.outbox import (
     ALERT_KIND,
     AUDIT_KIND,
+    FINDING_KIND,
     NOTICE_KIND,
     RELEASE_DELIVERY,
     match_pending,
@@ -59,6 +60,11 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
         .join(audits, audits.c.audit == deliveries.c.item)
         .where(match_pending(AUDIT_KIND), audits.c.name == name, audits.c.state != "running")
     )
+    of_findings = (
+        select(target, count, attempts, func.min(ended), reason)
+        .join(audits, audits.c.audit == deliveries.c.item)
+        .where(match_pending(FINDING_KIND), audits.c.name == name)
+    )
     of_alerts = (
         select(target, count, attempts, func.min(alerts.c.created_at), reason)
         .join(alerts, alerts.c.alert == deliveries.c.item)
@@ -73,6 +79,7 @@ def list_owed(connection: Connection, name: str, targets: Collection[str]) -> li
     found = []
     kinds = {
         AUDIT_KIND: of_audits,
+        FINDING_KIND: of_findings,
         ALERT_KIND: of_alerts,
         NOTICE_KIND: of_notices,
     }

@@ -8,6 +8,7 @@ from poisonwatch.config import AuditConfig
 from poisonwatch.errors import OperationError
 from poisonwatch.integrations.mlflow.direct import NotDirectError
 from poisonwatch.integrations.mlflow.direct_reviews import read_completed
+from poisonwatch.ledger.findings import list_owed_findings
 from poisonwatch.ledger.history import counting_failures, list_pending_audits
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.outbox import MLFLOW
@@ -23,16 +24,30 @@ class IncompleteUploadError(OperationError):
 
 
 def upload_owed(ledger: Ledger, config: AuditConfig) -> int:
-    """Fill and close the MLflow run of every audit that owes it, oldest first: how many. Raises
-    what `upload.upload_pending` does.
+    """Fill and close the MLflow run of every audit that owes it, oldest first: how many; and put
+    beside them what was discovered later. Raises what `upload.upload_pending` does.
     """
-    pending = list_pending_audits(ledger, config.name, MLFLOW)
-    if not pending:
-        return 0
-    from poisonwatch.integrations.mlflow.upload import upload_pending
+    pending, told = list_pending_audits(ledger, config.name, MLFLOW), 0
+    if pending:
+        from poisonwatch.integrations.mlflow.upload import upload_pending
+
+        with counting_failures(ledger, config.name, MLFLOW):
+            told = upload_pending(ledger, config, pending)
+    upload_owed_findings(ledger, config)
+    return told
+
+
+def upload_owed_findings(ledger: Ledger, config: AuditConfig) -> None:
+    """Put what was discovered in the rows of past audits beside their runs, where they have any.
+    Raises what `findings.upload_findings` does.
+    """
+    findings = list_owed_findings(ledger, config.name)
+    if not findings:
+        return
+    from poisonwatch.integrations.mlflow.findings import upload_findings
 
     with counting_failures(ledger, config.name, MLFLOW):
-        return upload_pending(ledger, config, pending)
+        upload_findings(ledger, config, findings)
 
 
 def queue_undecided(ledger: Ledger, config: AuditConfig) -> int:

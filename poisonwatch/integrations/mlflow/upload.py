@@ -145,7 +145,7 @@ class _Upload:
         experiment_id = find_or_create_experiment(client, self._config)
         if past.nothing_new:
             # A point of the trend says that it took place: no run of its own, of hundreds a month.
-            _extend_trend(client, experiment_id, past, NOTHING_NEW_METRICS)
+            extend_trend(client, experiment_id, past, NOTHING_NEW_METRICS)
             return _Told(past, {})
         tags = {"poisonwatch.audit_id": past.audit_id, "poisonwatch.kind": "audit"}
         if not past.has_results:
@@ -177,7 +177,7 @@ class _Upload:
         if compute_seal(past.run_dir) is None:
             _update_summary(past.run_dir / "summary.json", told.ids)
         fill_run(client, run_id, past, ledger=self._ledger, config=self._config)
-        _extend_trend(client, run.info.experiment_id, past)
+        extend_trend(client, run.info.experiment_id, past)
         if not past.run_dir.is_dir():
             return
         with self._noting(told, FILES), using_artifacts(run.info.artifact_uri):
@@ -227,7 +227,7 @@ def _update_summary(path: Path, ids: Mapping[str, str]) -> None:
             part.write_text(json.dumps(updated, indent=2) + "\n", encoding="utf-8")
 
 
-def _extend_trend(
+def extend_trend(
     client: MlflowClient, experiment_id: str, past: PastAudit, only: Sequence[str] = ()
 ) -> None:
     """One point more in each chart (`only` these, where there are any) of the experiment's
