@@ -11,13 +11,17 @@ import pyarrow.parquet as pq
 
 from poisonwatch.atomic import read_jsonl
 from poisonwatch.config import AuditConfig
+from poisonwatch.discovery.described import DescribedGroup
 from poisonwatch.errors import InputError
 from poisonwatch.examples import Example
+from poisonwatch.flows.bars import Bars
+from poisonwatch.flows.discover import Inquiry, discover_inline
 from poisonwatch.flows.engine import AuditOutcome
 from poisonwatch.flows.explaining import explain_run
 from poisonwatch.flows.notebook.rows import GivenRows
 from poisonwatch.flows.notebook.site import LentFolder
 from poisonwatch.ledger.batches import load_examples
+from poisonwatch.ledger.history import find_by_audit_id
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.placed_rows import select_placed_rows
 from poisonwatch.release.release import write_release
@@ -31,6 +35,16 @@ GROUPS_SHOWN = 10
 EXCERPT = 120  # characters of a row's text in the page of a result
 
 FLAG_COLUMNS = ("id", "panel", "severity", "score", "rank", "p_value", "q_value", "sentinel_id")
+DISCOVERED_COLUMNS = (
+    "rows",
+    "passed",
+    "q_value",
+    "prompts_share",
+    "answers_share",
+    "unusual",
+    "beside",
+    "says",
+)
 
 
 class AuditResult:
@@ -169,6 +183,34 @@ class AuditResult:
         columns = ("row", "trusted", "coefficient", "score", "exact", "prompt", "response")
         return _make_table(lines, columns)
 
+    def discover(self, say: int | None = None) -> pd.DataFrame:
+        """Groups of rows that push the model a way that trusted rows do not, whatever the sentinels
+        ask, as `poisonwatch discover` shows them: which `rows`, what all of them share, how
+        unusual they are beside trusted rows, and which stronger group each is `beside`. Those
+        that are not `passed` may be chance.
+
+        About the first `say` groups (default: a few) the steered model is asked; `says` is its
+        answer to a prompt of no topic, where steering changes it most. Raises InputError where no
+        row was audited, RunError where too many were.
+        """
+        with Ledger.existing(self._config.state) as ledger:
+            past = find_by_audit_id(ledger, self.summary["audit_id"])
+            if past is None or past.nothing_new:
+                raise InputError("no row was audited: there is nothing to look at")
+            found = discover_inline(self._config, past, ledger, Inquiry(say), Bars(quiet=True))
+        labels: dict[str, list[Any]] = {}
+        for label, place in self._list_places():
+            labels.setdefault(place["id"], []).append(label)
+        relations = found.report.relations
+        lines = []
+        for group, _ in found.report.ordered:
+            relation = relations.get(group.number)
+            beside = None if relation is None else relation.words
+            rows = [label for row in group.rows for label in labels.get(row.example_id, ())]
+            record = _describe_discovered(group) | {"rows": rows, "beside": beside}
+            lines.append((group.number, {name: record[name] for name in DISCOVERED_COLUMNS}))
+        return _make_table(lines, DISCOVERED_COLUMNS)
+
     def report(self) -> Path:
         """The audit's report, a page of HTML that needs nothing else. Raises InputError where it
         could not be drawn.
@@ -253,6 +295,18 @@ def _describe_group(group: Mapping[str, Any]) -> dict[str, Any]:
         "prompts_share": [each["text"] for each in group["prompt_ngrams"]],
         "answers_share": [each["text"] for each in group["answer_ngrams"]],
         "second_look": group["unconfirmed"] if confirmation is None else confirmation["grade"],
+    }
+
+
+def _describe_discovered(group: DescribedGroup) -> dict[str, Any]:
+    says = [reply.after for reply in group.neutral_replies if reply.change > 0]
+    return {
+        "passed": group.passed,
+        "q_value": group.q_value,
+        "prompts_share": list(group.prompt_words),
+        "answers_share": list(group.answer_words),
+        "unusual": group.unusual,
+        "says": says[0] if says else None,
     }
 
 

@@ -67,6 +67,17 @@ def test_an_answer_is_explained_by_the_rows_that_push_it(result: AuditResult) ->
         result.explain("", "x")
 
 
+def test_groups_are_discovered_whatever_the_sentinels_ask(result: AuditResult) -> None:
+    """By number, with the labels of their rows, a copy's too; the model is asked about one."""
+    found = result.discover(say=1)
+    assert len(found)
+    assert set(found.index) == set(range(1, len(found) + 1))
+    assert any({40, 41, 42, 43} <= set(rows) for rows in found.rows)
+    assert found.unusual.str.contains("40 trusted rows").all()
+    assert found.says.notna().sum() <= 1
+    assert result.discover(say=0).equals(found)
+
+
 def test_nothing_goes_to_mlflow_and_nothing_stays(result: AuditResult, tmp_path: Path) -> None:
     assert not list(result.run_dir.parents[1].glob("**/mlflow*"))
     assert result.warnings == []
