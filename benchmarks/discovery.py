@@ -31,11 +31,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import discovery_tables
 import numpy as np
 import torch
 from cases import Case, Rows, read_chosen
 from detection import HARD, POISON, Audit, draw_audit, interval
 from discovery_peers import BY_FEATURES, rank_hdbscan
+from discovery_tables import OURS, RATE, TEN, Met, print_tables
 from generalisation import constants, list_candidates, parse_options
 from numpy.typing import NDArray
 from row_bank import CACHE
@@ -46,14 +48,11 @@ from poisonwatch.discovery.directions import Directions, multiply_pairs, scale_t
 from poisonwatch.discovery.groups import find_groups
 from poisonwatch.stride.similarity import compute_features
 
-TEN = 10
 HALF, PURE = 0.5, 0.7
 # Rows of poison that make a pure group worth naming, whatever share of it they are.
 LEAST_PURE = 3
-RATE = 0.1
 # Audits of background alone.
 NOTHING_PLANTED = 40
-OURS = "Poisonwatch: pushes and states"
 
 # A constant's place, and the values to choose from; what the library ships is among them.
 CONSTANTS = {
@@ -164,27 +163,6 @@ def unranked(found: list[list[int]]) -> Ranked:
     return Ranked(found, [float("nan")] * len(found))
 
 
-@dataclass(frozen=True)
-class Met:
-    """One audit by one finder: whether the poison is among the first TEN groups, and passes, with
-    its purity; whether half of it is in one of them, and whether a pure group is; how many groups
-    pass, and how many of them are hard negatives.
-    """
-
-    finder: str
-    case: str
-    kind: str
-    count: int
-    seed: int
-    found: bool
-    passed: bool
-    purity: float
-    half: bool
-    pure: bool
-    passing: int
-    passing_hard: int
-
-
 def assess(finder: str, kind: str, audit: Audit, ranked: Ranked) -> Met:
     # Trusted rows that were searched as new ones are background.
     labels = np.zeros(len(audit.rows), dtype=np.int64)
@@ -228,7 +206,7 @@ class Kept:
     """What was found before, by the code that found it."""
 
     def __init__(self) -> None:
-        modules = (directions, groups, news, tree, sys.modules[__name__])
+        modules = (directions, groups, news, tree, discovery_tables, sys.modules[__name__])
         code = "".join(inspect.getsource(module) for module in modules)
         code += Path(inspect.getfile(rank_hdbscan)).read_text()
         name = hashlib.sha256(code.encode()).hexdigest()[:12]
@@ -276,82 +254,6 @@ def meet(likenesses: Likenesses, audits: Sequence[tuple[str, Audit]]) -> list[Me
         if done % 10 == 0:
             print(f"{done} of {len(audits)} audits", file=sys.stderr, flush=True)
     return met
-
-
-def average_cases(met: Sequence[Met], what: str) -> list[float]:
-    values: dict[str, list[float]] = {}
-    for one in met:
-        values.setdefault(one.case, []).append(float(getattr(one, what)))
-    return [float(np.mean(of_case)) for of_case in values.values()]
-
-
-def print_tables(met: Sequence[Met], cases: Sequence[str], counts: Sequence[int]) -> None:
-    finders = list(dict.fromkeys(one.finder for one in met))
-    for kind in ("unknown", "known"):
-        for count in filter(None, counts):
-            print(f"\nHard negatives {kind}, {count} poison rows, first {TEN} groups:\n")
-            print(
-                "| finder | the poison is a group | and passes | its purity | half of it in one "
-                "| a pure group |\n|---|---|---|---|---|---|"
-            )
-            for finder in finders:
-                own = [m for m in met if (m.finder, m.kind, m.count) == (finder, kind, count)]
-                if own:
-                    purity = [m.purity for m in own if m.found]
-                    cells = [
-                        interval(average_cases(own, "found")),
-                        f"{np.mean(average_cases(own, 'passed')):.3f}",
-                        f"{np.mean(purity):.2f}" if purity else "-",
-                        f"{np.mean(average_cases(own, 'half')):.3f}",
-                        f"{np.mean(average_cases(own, 'pure')):.3f}",
-                    ]
-                    print(f"| {finder} | " + " | ".join(cells) + " |")
-    print_cases(met, cases, counts)
-    print_nothing_planted(met, finders)
-
-
-def print_cases(met: Sequence[Met], cases: Sequence[str], counts: Sequence[int]) -> None:
-    planted = [count for count in counts if count]
-    columns = [(kind, count) for kind in ("unknown", "known") for count in planted]
-    print(f"\n{OURS}, by case: found / passes\n")
-    print("| case | " + " | ".join(f"{kind}, {count}" for kind, count in columns) + " |")
-    print("|---|" + "---|" * len(columns))
-    for case in cases:
-        cells = []
-        for kind, count in columns:
-            own = [
-                m for m in met if (m.finder, m.case, m.kind, m.count) == (OURS, case, kind, count)
-            ]
-            means = [
-                np.mean([getattr(m, what) for m in own]) for what in ("found", "passed") if own
-            ]
-            cells.append(" / ".join(f"{mean:.2f}" for mean in means) or "-")
-        print(f"| {case} | " + " | ".join(cells) + " |")
-
-
-def print_nothing_planted(met: Sequence[Met], finders: Sequence[str]) -> None:
-    print(
-        f"\nNothing planted: share of audits in which no group passes at {RATE}; with hard "
-        "negatives of which nothing is trusted, groups that pass, and those of them that are mostly "
-        "hard negatives\n"
-    )
-    print(
-        "| finder | background alone | half of hard negatives known | unknown: groups | of them hard |"
-    )
-    print("|---|---|---|---|---|")
-    for finder in finders:
-        cells = []
-        for kind in ("nothing", "known"):
-            own = [m.passing == 0 for m in met if (m.finder, m.kind, m.count) == (finder, kind, 0)]
-            cells.append(f"{np.mean(own):.3f} of {len(own)}" if own else "-")
-        own = [m for m in met if (m.finder, m.kind, m.count) == (finder, "unknown", 0)]
-        cells += [
-            f"{np.mean([getattr(m, what) for m in own]):.1f}"
-            for what in ("passing", "passing_hard")
-            if own
-        ]
-        if own:
-            print(f"| {finder} | " + " | ".join(cells) + " |")
 
 
 def print_chosen(likenesses: Likenesses, audits: Sequence[tuple[str, Audit]], cases: list) -> None:
