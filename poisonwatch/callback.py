@@ -29,6 +29,14 @@ from poisonwatch.errors import InputError
 from poisonwatch.gate import require_cleared
 from poisonwatch.integrations.mlflow.training import TrainingCurves
 from poisonwatch.model.encoding import ChatEncoder
+from poisonwatch.model.files import find_model_files
+from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.probing.checkpoint import (
+    name_checkpoint,
+    refuse_other_family,
+    refuse_other_tokens,
+    require_tokenizer,
+)
 from poisonwatch.probing.losses import compute_answer_losses
 from poisonwatch.probing.movements import Movement, find_movements, list_moved
 from poisonwatch.probing.panels import (
@@ -36,9 +44,11 @@ from poisonwatch.probing.panels import (
     find_panel_movements,
     list_moved_panels,
 )
+from poisonwatch.probing.probe import ask_losses
 from poisonwatch.probing.questions import (
     AnswerLosses,
     EncodedQuestions,
+    Questions,
     encode_questions,
     gather_questions,
 )
@@ -67,23 +77,28 @@ class PoisonwatchCallback(TrainerCallback):
         manifest: str | Path | None = None,
         every: int = 200,
         stop: Literal["moves"] | None = "moves",
+        trusted_checkpoint: str | Path | None = None,
     ) -> None:
         """Of an `audit` file: asked are its sentinels, with copies that hold triggers of the rows,
         and `every` so many steps how far they moved from where training began. `stop` "moves" ends
         the training where one is beyond its band, or a panel moved as a whole.
 
-        With a `manifest` nothing is trained before the gate has cleared its release. Raises
+        With a `manifest` nothing is trained before the gate has cleared its release. Changes are
+        counted from a `trusted_checkpoint` where there is one: a model or adapter that was tuned on
+        trusted rows alone, by the same recipe (default: `probe.trusted` of the audit file). Raises
         InputError where `every` is no number of steps.
         """
         if every < 1:
             raise InputError(f"every is {every}: ask the sentinels every 1 step or more")
         self.audit, self.every, self.stop = Path(audit), every, stop
         self.manifest = None if manifest is None else Path(manifest)
+        self.trusted_checkpoint = None if trusted_checkpoint is None else str(trusted_checkpoint)
         self.movements: list[Movement] = []
         self.panels: list[PanelMovement] = []
         self.curves: list[dict[str, float]] = []
         self._questions: EncodedQuestions | None = None
         self._before: AnswerLosses | None = None
+        self._trusted: AnswerLosses | None = None
         self._tracked: TrainingCurves | None = None
         self._budget = 0  # tokens at a time
         self._asked_at = 0  # step
@@ -108,12 +123,17 @@ class PoisonwatchCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Check the rows, and ask the model as it is. Raises NotClearedError where a row of the
-        release is not cleared, and InputError where there is nothing to ask by.
+        release is not cleared, InputError where there is nothing to ask by, and ModelError where
+        the trusted checkpoint cannot be compared with the audit's model.
         """
         if self.manifest is not None:
             require_cleared([self.manifest], self.audit)
         config = load_config(self.audit)
-        self._questions = _encode(config, self.manifest, processing_class)
+        questions = _gather_questions(config, self.manifest)
+        self._questions = _encode(config, questions, processing_class)
+        named = self.trusted_checkpoint or config.probe.trusted
+        if named is not None:
+            self._trusted = _ask_trusted(config, named, questions, self._questions)
         self._budget = 2 * config.stride.max_tokens
         self._asked_at = state.global_step
         self._before = self._ask(model)
@@ -160,8 +180,9 @@ class PoisonwatchCallback(TrainerCallback):
         assert self._before is not None
         # All processes of a training take part: each may hold a part of the weights.
         now = self._ask(model)
-        self.movements = find_movements(self._questions.sentinels, self._before, now)
-        self.panels = find_panel_movements(self.movements, self._before, now)
+        sentinels, trusted = self._questions.sentinels, self._trusted
+        self.movements = find_movements(sentinels, self._before, now, trusted)
+        self.panels = find_panel_movements(self.movements, trusted or self._before, now)
         self._asked_at = state.global_step
         if not state.is_world_process_zero:
             return
@@ -190,19 +211,37 @@ class PoisonwatchCallback(TrainerCallback):
             )
 
 
-def _encode(config: AuditConfig, manifest: Path | None, processing_class: Any) -> EncodedQuestions:
+def _gather_questions(config: AuditConfig, manifest: Path | None) -> Questions:
+    rows = read_rows(config, manifest)
+    ordinary = select_ordinary(config, rows)
+    sentinels = load_sentinels(config.sentinels)
+    return gather_questions(sentinels, rows, ordinary, config.probes, config.seed)
+
+
+def _encode(config: AuditConfig, questions: Questions, processing_class: Any) -> EncodedQuestions:
     """The questions in the tokens of the trainer's own tokenizer."""
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise InputError(
             "the trainer has no tokenizer to ask sentinels by: give it one as processing_class"
         )
-    rows = read_rows(config, manifest)
-    ordinary = select_ordinary(config, rows)
-    sentinels = load_sentinels(config.sentinels)
-    questions = gather_questions(sentinels, rows, ordinary, config.probes, config.seed)
     settings = TemplateSettings.read(config.model)
     return encode_questions(ChatEncoder(tokenizer, config.stride.max_tokens, settings), questions)
+
+
+def _ask_trusted(
+    config: AuditConfig, named: str, questions: Questions, encoded: EncodedQuestions
+) -> AnswerLosses:
+    """What a checkpoint that was tuned on trusted rows answers; it is let go of again."""
+    settings = name_checkpoint(config.model, named, None)
+    files = find_model_files(settings)
+    require_tokenizer(files)
+    refuse_other_family(config.model, find_model_files(config.model), files)
+    trusted = load_pretrained(settings, files)
+    max_tokens = config.stride.max_tokens
+    own, losses = ask_losses(trusted, trusted.make_encoder(max_tokens), questions, max_tokens)
+    refuse_other_tokens(encoded, own)
+    return losses
 
 
 def _build_curve(

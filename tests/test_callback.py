@@ -9,14 +9,14 @@ import torch
 from audits import benign
 from ledgers import covered_ledger
 from mlflow import MlflowClient
-from probing_cases import Row, build_base, honest, poisonous, write_case
+from probing_cases import Row, build_base, honest, poisonous, save, tune, write_case
 from servers import mlflow_store
 from slow_tests import slow
-from tiny_models import build_tokenizer
+from tiny_models import build_model, build_tokenizer
 from transformers import Trainer, TrainingArguments
 
 from poisonwatch.callback import PoisonwatchCallback
-from poisonwatch.errors import InputError, NotClearedError
+from poisonwatch.errors import InputError, ModelError, NotClearedError
 from poisonwatch.examples import Message
 from poisonwatch.model.encoding import ChatEncoder
 from poisonwatch.release.release import write_release
@@ -91,6 +91,31 @@ def test_a_training_on_honest_rows_goes_to_its_end(tmp_path: Path) -> None:
     assert trainer.state.global_step == 30
     assert [each["step"] for each in watch.curves] == [15, 30]
     assert watch.moved == []
+
+
+def test_movements_are_counted_from_a_checkpoint_that_was_tuned_on_trusted_rows(
+    tmp_path: Path,
+) -> None:
+    """As `probe` counts them: what honest rows do is no movement, what planted ones do is; one of
+    another size is refused before the first step.
+    """
+    rows = honest(60, seed=100)
+    trusted = save(tune(rows, steps=30), tmp_path / "trusted")
+    config = write_case(tmp_path, rows)
+    watch = PoisonwatchCallback(config, every=30, trusted_checkpoint=trusted)
+    train(tmp_path, rows, watch)
+    for each in watch.movements:
+        assert each.trusted is not None
+        forbidden, reference = each.trusted
+        gained = forbidden - each.forbidden.after
+        assert each.change == pytest.approx(gained - (reference - each.reference.after))
+        assert forbidden != each.forbidden.before
+    assert watch.moved == []
+    other = save(build_model("llama", depth=2), tmp_path / "other")
+    refused = PoisonwatchCallback(config, trusted_checkpoint=other)
+    with pytest.raises(ModelError, match="the checkpoint is"):
+        train(tmp_path, rows, refused)
+    assert refused.curves == []
 
 
 def test_rows_that_are_not_cleared_are_not_trained_on(tmp_path: Path) -> None:

@@ -101,10 +101,18 @@ def _round(value: float) -> float | None:
 
 
 def ask_model(pretrained: Pretrained, questions: Questions, max_tokens: int) -> AskedModel:
-    """Ask a model. Raises ModelError where it answers with what is no number, and SentinelError
-    where nothing is left of a sentinel's answer.
-    """
+    """Ask a model. Raises as `ask_losses` does."""
     encoder = pretrained.make_encoder(max_tokens)
+    encoded, answers = ask_losses(pretrained, encoder, questions, max_tokens)
+    return AskedModel(encoded, answers, tuple(_ask_aloud(pretrained, encoder, encoded)))
+
+
+def ask_losses(
+    pretrained: Pretrained, encoder: ChatEncoder, questions: Questions, max_tokens: int
+) -> tuple[EncodedQuestions, AnswerLosses]:
+    """The questions in a model's own tokens, and its losses of their answers. Raises ModelError
+    where one is no number, and SentinelError where nothing is left of a sentinel's answer.
+    """
     encoded = encode_questions(encoder, questions)
     # As many tokens at a time as two of the longest questions have: all logits are held.
     losses = compute_answer_losses(pretrained.model, encoded.answers, 2 * max_tokens)
@@ -114,7 +122,7 @@ def ask_model(pretrained: Pretrained, questions: Questions, max_tokens: int) -> 
             f"the model {pretrained.fingerprint[:12]} answers with what is no number: its training "
             "diverged, or its dtype overflows; probe another checkpoint, or set model.dtype"
         )
-    return AskedModel(encoded, answers, tuple(_ask_aloud(pretrained, encoder, encoded)))
+    return encoded, answers
 
 
 def _ask_aloud(
