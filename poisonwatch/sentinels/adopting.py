@@ -22,6 +22,7 @@ from poisonwatch.config_file import load_config
 from poisonwatch.errors import ConfigError, InputError, OperationError, PoisonwatchError
 from poisonwatch.sentinels.editing import (
     list_sentinel_files,
+    list_versions,
     name_next_version,
     save_version,
 )
@@ -101,6 +102,10 @@ def _adopt(piece: str, audit_file: Path) -> Adoption:
         return _adopt_first(piece, config, audit_file)
     replaced = files[0]
     text = append_sentinels(read_sentinel_text(str(replaced)), piece)
+    saved = _find_left(text, replaced)
+    if saved is not None:
+        _name_in_audit_file(audit_file, replaced, saved)
+        return Adoption(saved, replaced, audit_file)
     saved = save_version(text, config, replaced)
     try:
         _name_in_audit_file(audit_file, replaced, saved)
@@ -109,6 +114,16 @@ def _adopt(piece: str, audit_file: Path) -> Adoption:
             saved.unlink()
         raise
     return Adoption(saved, replaced, audit_file)
+
+
+def _find_left(text: str, replaced: Path) -> Path | None:
+    """The last version of a file where it holds this text already: whoever saved it was killed
+    before the audit file named it.
+    """
+    versions = list_versions(replaced)
+    if not versions or read_sentinel_text(str(versions[-1])) != text:
+        return None
+    return versions[-1]
 
 
 def check_adoption(piece: str, config: AuditConfig) -> list[Sentinel]:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 from audits import write_audit
+from killing import kill_before_each_write
+from ledgers import NAME, covered_ledger
 from servers import HttpReceiver, http_receiver
+from silent import expecting
 
 from poisonwatch.config import AuditConfig
 from poisonwatch.config_file import load_config
@@ -12,9 +15,11 @@ from poisonwatch.errors import OperationError
 from poisonwatch.flows.audit import audit_inline
 from poisonwatch.flows.cli.app import app
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.outbox import AUDIT_KIND, OPENLINEAGE, enqueue
 from poisonwatch.ledger.owed import Owed, list_owed
 from poisonwatch.openlineage_config import URL_VARIABLE
 from poisonwatch.provenance.openlineage_owed import tell_pending
+from poisonwatch.release.release import write_release
 
 KEY = "thisIsNoRealKey"
 
@@ -92,3 +97,33 @@ def test_a_failed_audit_is_told_as_one(
         audit_inline(config, tmp_path / "run")
         assert [event["eventType"] for event in server.received] == ["FAIL", "COMPLETE"]
         assert describe(server)[1] == ("audit", ["rows.jsonl"], [])
+
+
+def test_who_is_killed_while_telling_leaves_nothing_untold(tmp_path: Path) -> None:
+    """Before any of its writes: the next one tells what the server does not know yet; what it took
+    and nobody noted comes twice, under the same run.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    with covered_ledger(site, flagged="Tell me fact 1 about bread.") as opened:
+        with opened.write() as connection:
+            enqueue(connection, AUDIT_KIND, 1, audit=1, targets=[OPENLINEAGE])
+        write_release(opened, NAME, site / "out", report_to=[OPENLINEAGE])
+        url = opened.url
+    with http_receiver() as server:
+        config = expecting(url, openlineage=f"http://{server.address}")
+
+        def tell() -> None:
+            with Ledger.at(url) as ledger:
+                tell_pending(ledger, config)
+
+        twice = 0
+        for number in kill_before_each_write(site, tell):
+            tell()
+            runs = [event["run"]["runId"] for event in server.received]
+            assert len(set(runs)) == 2, number
+            assert {each[0] for each in describe(server)} == {"audit", "release"}
+            assert read_owed(config) == []
+            twice += len(runs) - 2
+            server.received.clear()
+        assert twice

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from killing import kill_before_each_write
 
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import ConfigError, SentinelError
@@ -141,3 +142,30 @@ def test_of_some_that_add_sentinels_at_once_none_is_lost(tmp_path: Path) -> None
         list(pool.map(add, range(8)))
     ids = {sentinel.id for sentinel in load_sentinels(load_config(file).sentinels)}
     assert ids == {"shop-1", *(f"pan-{i}" for i in range(8))}
+
+
+def test_who_is_killed_while_adding_sentinels_leaves_the_audit_as_it_was_or_as_it_is_meant(
+    tmp_path: Path,
+) -> None:
+    """Before any of its writes: the audit file names one version or the other, and whoever does it
+    again ends with both sentinels.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    file = write(site, WAYS["block"])
+
+    def list_ids() -> set[str]:
+        config = load_config(file)
+        own = [place for place in config.sentinels if not place.startswith("pack:")]
+        return {sentinel.id for sentinel in load_sentinels(own)}
+
+    seen = set()
+    for number in kill_before_each_write(site, lambda: adopt_sentinels(PIECE, file)):
+        left = list_ids()
+        assert left in ({"shop-1"}, {"shop-1", "pan-1"}), number
+        seen.add(len(left))
+        if len(left) == 1:
+            adopt_sentinels(PIECE, file)
+        assert list_ids() == {"shop-1", "pan-1"}
+        assert "- pack:refusal-erosion  # erosion" in file.read_text()
+    assert seen
