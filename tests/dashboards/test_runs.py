@@ -11,6 +11,7 @@ from audits import write_audit
 from browsing import ME, OWN, asking, copy_audit, serving
 from doors import log_in, with_users
 from playwright.sync_api import Browser, expect
+from slow_tests import slow
 from starlette.testclient import TestClient
 from windows import WAIT_MS, come_in, list_barriers, picture, watched
 
@@ -211,3 +212,23 @@ def test_a_run_outlives_the_dashboard_and_is_ended_from_the_next(own: Path) -> N
             time.sleep(0.1)
             page = client.get(f"/runs/{run.id}").text
     assert "ended, as it was told to" in page
+
+
+@slow
+def test_a_drill_is_started_from_its_form_and_says_what_it_found(
+    own: Path, client: TestClient
+) -> None:
+    """As the form says it: one attack, one number of rows, drawn once."""
+    form = {"recipe": "identity", "counts": "4", "repeats": "1"}
+    page = client.post("/runs/drill", data=form).text
+    (run,) = list_runs(own)
+    assert (run.kind, "Drill of" in page) == ("drill", True)
+    ends = time.monotonic() + PATIENCE_S
+    while "data-follow" in page and time.monotonic() < ends:
+        time.sleep(0.1)
+        page = client.get(f"/runs/{run.id}").text
+    assert "identity: 4 rows of an attack like this would be found" in page
+    (run,) = list_runs(own)
+    assert run.outcome is not None
+    drilled = json.loads((Path(run.outcome["run_dir"]) / "drill.json").read_text())
+    assert drilled["plan"] == {"recipes": ["identity"], "counts": [4], "repeats": 1}
