@@ -157,7 +157,7 @@ def forecast_passes(
     width = int(pretrained.model.config.get_text_config().hidden_size)
     depth = len(find_decoder_blocks(pretrained.model))
     settings = resolve_settings(stride, depth, width, n)
-    model = FrozenModel(pretrained.model, settings.layer)
+    model = FrozenModel(pretrained.model, settings.layer, settings.further)
     shape = ModelShape.of_model(model)
     audit = build_audit_shape(
         stride,
@@ -237,7 +237,8 @@ def time_batch(
     basis = Basis(torch.eye(model.width, device=model.device)[:, : r - 1].contiguous())
 
     def sum_gradients(part: Batch) -> float:
-        return float(compute_row_gradients(basis, model.compute_state_gradients(part)).sum())
+        splits = model.compute_state_gradients(part).splits
+        return float(sum(compute_row_gradients(basis, each).sum() for each in splits))
 
     by_parts = compute_batches(sum_gradients)
     seconds, idle_seconds = _time(by_parts, batch, model.device)

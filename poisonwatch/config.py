@@ -126,6 +126,11 @@ class StrideConfig(Section):
     """kriging (or gp): like rows act alike (dense). lasso: few rows act (sparse, the paper's)."""
     layer: int | None = Field(None, ge=0)
     """Block below which states are steered; default two fifths of the depth."""
+    further_layers: list[Annotated[int, Field(ge=0)]] | None = None
+    """Blocks above `layer`, below which rows are measured as well: rows are ranked by the first
+    layer and the last, and flagged where the first two agree. Default three and four fifths of the
+    depth; [] for none.
+    """
     r: int = Field(64, ge=1)
     """Dimension of the shared basis B(z), the constant included."""
     K: int | None = Field(None, ge=1)

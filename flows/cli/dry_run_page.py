@@ -111,7 +111,8 @@ def _describe_model(config: AuditConfig, forecast: Forecast) -> str:
     size = f"{format_count(shape.parameters)} parameters".replace("  ", " ")
     if config.model.adapter is not None:
         name += f" with adapter {config.model.adapter.rpartition('/')[2]}"
-    return f"{name}, {size}, width {shape.D}, split below block {shape.layer} of {shape.depth}"
+    blocks = ", ".join(map(str, (shape.layer, *shape.further)))
+    return f"{name}, {size}, width {shape.D}, split at block {blocks} of {shape.depth}"
 
 
 def describe_reach(parameters: int) -> str:

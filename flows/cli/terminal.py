@@ -72,7 +72,10 @@ def _describe_audit(
     counts, settings = summary["counts"], summary["settings"]
     flagged = f"{counts['flagged']} of {counts['new']} new rows flagged"
     rate = f"{summary['false_discovery_rate']:g}"
-    derived = ", ".join(f"{name} {settings[name]}" for name in ("layer", "r", "K", "d", "n"))
+    # Audits of earlier versions measured one layer.
+    layers = [settings["layer"], *settings.get("further", ())]
+    derived = f"{'layers' if len(layers) > 1 else 'layer'} {', '.join(map(str, layers))}; "
+    derived += ", ".join(f"{name} {settings[name]}" for name in ("r", "K", "d", "n"))
     alone = summary["recovery"]["measured_alone"]
     seconds = sum(stage["seconds"] for stage in summary["stages"])
     compared = plural(counts["reference"], "trusted row")

@@ -1,7 +1,8 @@
 """Which new rows are flagged, and why.
 
     score      what a row does to a panel (`stride.scoring`): rows are ranked by it
-    excess     what it scores beyond the rows around it (`topic`), groups raised
+    excess     what it scores beyond the rows around it (`topic`), the least of what the first
+               layers say, groups raised
     p          of the excess, beside the trusted rows' (or the bulk of the batch)
     q          over rows, at the false-discovery rate; 1 where the topic explains the score
 
@@ -22,13 +23,17 @@ from poisonwatch.arrays import Array, Integers, RowIndices
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detection.detection import Detection, Null
 from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
-from poisonwatch.detection.topic import compute_excess, describe_standing
+from poisonwatch.detection.topic import Excess, compute_excess, describe_standing
 from poisonwatch.examples import AuditRows
 from poisonwatch.flags import Flag
 from poisonwatch.screens.finding import Finding
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.scoring import Scores, raise_groups, score_rows, standardise_rows
+
+# The first layers, which must agree that a row stands out: where the last must, too, recall falls
+# by .05 and false flags do not (`benchmarks/NOTES.md`).
+AGREEING = 2
 
 # Weight of a group's mean excess.
 GROUP_WEIGHT = 1.0
@@ -47,7 +52,11 @@ def flag_rows(
     """
     scores = score_rows(influence)
     new_scores, trusted_scores = rows.split(scores.pooled)
-    excess = compute_excess(scores.alone, influence.neighbours.rows)
+    graphs = (influence.neighbours, *(layer.neighbours for layer in influence.further))
+    of_layers = []
+    for alone, graph in zip(scores.by_layer[:AGREEING], graphs, strict=False):
+        of_layers.append(compute_excess(alone, graph.rows))
+    excess = Excess.agreed(of_layers)
     raised = raise_groups(excess.beyond, influence, GROUP_WEIGHT)
     p, nulls = _compute_panel_p_values(*rows.split(raised))
     in_spreads, _ = rows.split(excess.in_spreads)

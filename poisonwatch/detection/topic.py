@@ -14,7 +14,7 @@ of an honest crowd that pushes a sentinel, where scores lie far apart: a row is 
 it stands out by LEAST_SPREADS of these, too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,14 @@ class Excess:
     def without_neighbours(cls, scores: Array) -> "Excess":
         """Of scores (n, P) where nothing is known of topics: every row stands out."""
         return cls(scores, np.full(scores.shape, np.inf))
+
+    @classmethod
+    def agreed(cls, of_layers: Sequence["Excess"]) -> "Excess":
+        """What several layers agree on: the least of what they say of a row and panel."""
+        return cls(
+            np.minimum.reduce([each.beyond for each in of_layers]),
+            np.minimum.reduce([each.in_spreads for each in of_layers]),
+        )
 
     @property
     def stands_out(self) -> NDArray[np.bool_]:

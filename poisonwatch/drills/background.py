@@ -18,7 +18,7 @@ class BackgroundPushes:
 
     `order` (n,) is the drawn order of the drill's rows: an audit's background is the first of its
     rows in it. `pushes` (n, b) is what each row does to each of b rows, and `column` (n,) says
-    which of these a row is, -1 for none.
+    which of these a row is, -1 for none. All at one of the model's splits.
     """
 
     order: RowIndices
@@ -33,9 +33,10 @@ class BackgroundPushes:
         planted: RowIndices,
         background: int,
         seed: int,
+        split: int = 0,
     ) -> "BackgroundPushes":
         """Of a fit whose rows `ordinary` are in every audit, and whose rows `planted` may be, with
-        backgrounds of at most `background` rows.
+        backgrounds of at most `background` rows; at one of the model's splits.
         """
         n = len(fitted.ids)
         order = draw_order(fitted.ids, seed)
@@ -44,7 +45,7 @@ class BackgroundPushes:
         probes = np.concatenate([first, planted])
         column = np.full(n, -1)
         column[probes] = np.arange(len(probes))
-        return cls(order, column, compute_pushes(fitted, probes))
+        return cls(order, column, compute_pushes(fitted, probes, split))
 
     def compute_background(self, rows: RowIndices, most: int) -> tuple[Array, Array]:
         """Centre and spread (m,) of an audit's rows (m,), over a sample of at most `most` of them;
@@ -62,13 +63,15 @@ class BackgroundPushes:
         return (centre / spread).numpy(), spread.numpy()
 
 
-def compute_pushes(fitted: StreamedFit, probes: RowIndices) -> Array:
-    """(n, b): what each row does to each of the rows `probes` (b,), as a `Background` measures it;
-    0 for a row that moves nothing.
+def compute_pushes(fitted: StreamedFit, probes: RowIndices, split: int = 0) -> Array:
+    """(n, b): what each row does to each of the rows `probes` (b,) at one of the model's splits, as
+    a `Background` measures it; 0 for a row that moves nothing.
     """
-    G = unit_norm(fitted.get_gradients(probes))
+    factors = fitted.factors[split]
+    kept = torch.from_numpy(fitted.table.get_gradients(probes, split)).to(fitted.model.device)
+    G = unit_norm(kept.view(len(probes), factors.basis.r, fitted.model.width))
     # Of what makes an answer likelier, also where training lowers it.
     signs = torch.from_numpy(fitted.measured.signs[probes]).to(G)
-    prepared = fitted.preconditioner(G) * signs[:, None, None]
-    pushes = fitted.table.measure_effects(prepared, np.ones(len(fitted.ids)))
+    prepared = factors.preconditioner(G) * signs[:, None, None]
+    pushes = fitted.table.measure_effects(prepared, np.ones(len(fitted.ids)), split)
     return pushes.astype(np.float64)

@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from poisonwatch.arrays import Array, RowIndices
@@ -44,12 +45,15 @@ from poisonwatch.screens.triggers import make_probes, mine_triggers
 from poisonwatch.sentinels.sentinel import Sentinel, load_sentinels
 from poisonwatch.stride.attribution import fit
 from poisonwatch.stride.influence import Influence, Query, build_queries
-from poisonwatch.stride.measured import MeasuredRows, smooth_and_cross
-from poisonwatch.stride.queries import prepare_queries
+from poisonwatch.stride.leaning import AnswerStates, compute_leaning
+from poisonwatch.stride.measured import LayerEffects, MeasuredRows, smooth_and_cross
+from poisonwatch.stride.queries import QuerySpace, list_answers, prepare_queries
 from poisonwatch.stride.row_pass import precondition_queries
+from poisonwatch.stride.scoring import list_panels
 from poisonwatch.stride.settings import resolve_shortlist
 from poisonwatch.stride.similarity import compute_features
 from poisonwatch.stride.streamed import StreamedFit
+from poisonwatch.stride.wording import compute_wording, count_ngrams
 from poisonwatch.text.words import plural
 
 
@@ -91,30 +95,40 @@ class DrillRunner:
             seed=config.seed,
             progress=progress,
             ordinary=np.arange(planted.ordinary),
+            keep_further=True,
         )
         # `use_single_row_subsets` asked for it, and `plant_attacks` left room for gradients.
         assert isinstance(fitted, StreamedFit)
         self.fitted = fitted
         self.planted = planted = planted.leave_out([row.row for row in fitted.faulty])
-        self.views = fitted.table.collect_views()
+        self.splits = range(len(fitted.factors))
+        self.views = [fitted.table.collect_views(split=split) for split in self.splits]
+        self.ngrams = count_ngrams(row.response for row in fitted.rows)
         # One backward pass a sentinel and drill: audits share most of their sentinels.
         self.known_pushes: dict[tuple[object, ...], Array] = {}
-        self.background = self._measure_background()
+        self.known_states: dict[tuple[object, ...], Tensor] = {}
+        self.backgrounds = self._measure_backgrounds()
         flagged = self.find_flagged()
         if flagged:
             self.planted = replace(planted, set_aside=flagged)
-            self.background = self._measure_background()
+            self.backgrounds = self._measure_backgrounds()
         self.attacks = [self._choose_rows(attack) for attack in planted.attacks]
 
-    def _measure_background(self) -> BackgroundPushes:
+    def _measure_backgrounds(self) -> list[BackgroundPushes]:
+        """The backgrounds at each of the model's splits."""
         planted = self.planted
-        return BackgroundPushes.measure(
-            self.fitted,
-            ordinary=np.array([*planted.clean_places, *planted.trusted_places], dtype=np.int64),
-            planted=np.arange(planted.ordinary, len(self.fitted.ids)),
-            background=self.stride.background,
-            seed=self.config.seed,
-        )
+        ordinary = np.array([*planted.clean_places, *planted.trusted_places], dtype=np.int64)
+        return [
+            BackgroundPushes.measure(
+                self.fitted,
+                ordinary=ordinary,
+                planted=np.arange(planted.ordinary, len(self.fitted.ids)),
+                background=self.stride.background,
+                seed=self.config.seed,
+                split=split,
+            )
+            for split in self.splits
+        ]
 
     def find_flagged(self) -> frozenset[int]:
         """Places of the clean rows that are flagged before anything is planted, but for those that
@@ -148,7 +162,7 @@ class DrillRunner:
         """Places of the clean rows that make the forbidden answers of the attack's pack likelier
         than any others do, most of all first; where they are too few, each comes again.
         """
-        rows, measured = self.measure_audit(np.arange(0), load_sentinels([attack.pack]))
+        rows, measured, _ = self.measure_audit(np.arange(0), load_sentinels([attack.pack]))
         forbidden = [query.kind == "forbidden" for query in measured.queries]
         # Beyond what a row does to any answer, or long rows would be chosen for their length.
         push = measured.effects[:, forbidden].mean(axis=1) - measured.centre
@@ -158,50 +172,97 @@ class DrillRunner:
 
     def measure_audit(
         self, drawn: RowIndices, sentinels: Sequence[Sentinel]
-    ) -> tuple[RowIndices, MeasuredRows]:
+    ) -> tuple[RowIndices, MeasuredRows, list[LayerEffects]]:
         """What an audit of the clean rows, planted ones at the places `drawn`, and the trusted rows
-        would measure: the places of its rows (m,) in the fit, and what they do to the sentinels.
+        would measure: the places of its rows (m,) in the fit, and what they do to the sentinels, at
+        the first layer and at those above.
         """
-        planted, measured = self.planted, self.fitted.measured
+        planted = self.planted
         # In the order of `PlantedRows.make_audit`.
         places = [*planted.clean_places, *drawn, *planted.trusted_places]
         rows = np.array(places, dtype=np.int64)
-        centre, spread = self.background.compute_background(rows, self.stride.background)
         queries = build_queries(sentinels)
-        pushes = self.measure_pushes(queries)[rows]
-        found = MeasuredRows(
+        pushes = self.measure_pushes(queries)
+        layers, spreads = [], []
+        for split in self.splits:
+            background = self.backgrounds[split]
+            centre, spread = background.compute_background(rows, self.stride.background)
+            effects = (pushes[split][rows] / spread[:, None]).astype(np.float32)
+            features = compute_features(self.views[split][rows])
+            layers.append(LayerEffects(effects, centre, features))
+            spreads.append(spread)
+        first, *further = layers
+        measured = MeasuredRows(
             queries=queries,
-            effects=(pushes / spread[:, None]).astype(np.float32),
-            centre=centre,
-            spread=spread,
-            signs=measured.signs[rows],
-            features=compute_features(self.views[rows]),
+            effects=first.effects,
+            centre=first.centre,
+            spread=spreads[0],
+            signs=self.fitted.measured.signs[rows],
+            features=first.features,
         )
-        return rows, found
+        return rows, measured, further
 
     def measure_pushes(self, queries: Sequence[Query]) -> Array:
-        """What every row does to the `queries` (n, Q), each measured once in a drill."""
+        """What every row does to the `queries` at each of the model's splits (splits, n, Q); each
+        query is measured once in a drill.
+        """
         unknown: dict[Sentinel, None] = {}
         for query in queries:
             if _make_query_key(query) not in self.known_pushes:
                 unknown[query.sentinel] = None
         if unknown:
-            found, prepared = prepare_queries(self.fitted, list(unknown), self.stride)
-            probes = precondition_queries(self.fitted.preconditioner, prepared.G)
-            pushes = self.fitted.table.measure_effects(probes, np.ones(len(self.fitted.ids)))
-            for query, push in zip(found, pushes.T, strict=True):
-                self.known_pushes[_make_query_key(query)] = push
-        return np.column_stack([self.known_pushes[_make_query_key(query)] for query in queries])
+            self._measure_sentinels(list(unknown))
+        return np.stack([self.known_pushes[_make_query_key(query)] for query in queries], axis=2)
 
-    def recover(self, rows: RowIndices, measured: MeasuredRows) -> Influence:
-        """The coefficients of an audit's `rows` (m,), from what they do."""
+    def _measure_sentinels(self, sentinels: Sequence[Sentinel]) -> None:
+        """Measure what every row does to these sentinels, and remember it."""
         fitted = self.fitted
+        first, *further = (factors.basis for factors in fitted.factors)
+        space = QuerySpace(fitted.model, fitted.encoder, first, tuple(further))
+        queries, prepared = prepare_queries(space, sentinels, self.stride)
+        pushes = []
+        for split, G in enumerate((prepared.G, *prepared.further)):
+            probes = precondition_queries(fitted.factors[split].preconditioner, G)
+            pushes.append(fitted.table.measure_effects(probes, np.ones(len(fitted.ids)), split))
+        for query, push in zip(queries, np.stack(pushes).transpose(2, 0, 1), strict=True):
+            self.known_pushes[_make_query_key(query)] = push
+        for (sentinel, _, text), x in zip(list_answers(sentinels), prepared.states, strict=True):
+            self.known_states[sentinel.messages, text] = x
+
+    def measure_answers(
+        self, rows: RowIndices, sentinels: Sequence[Sentinel]
+    ) -> tuple[Array, Array]:
+        """How far an audit's `rows` (m,) lean to what these sentinels forbid, and how far they are
+        worded like it, (m, P) each; the sentinels were measured before.
+        """
+        known = [(sentinel.messages, text) for sentinel, _, text in list_answers(sentinels)]
+        states = torch.stack([self.known_states[answer] for answer in known])
+        answers = AnswerStates.of_sentinels(sentinels, states)
+        signs, panels = self.fitted.measured.signs[rows], list_panels(build_queries(sentinels))
+        counts = [self.ngrams[rows]]
+        return (
+            compute_leaning(self.views[-1][rows], signs, answers, panels),
+            compute_wording(lambda: counts, signs, answers.answers, panels),
+        )
+
+    def recover(self, drawn: RowIndices, sentinels: Sequence[Sentinel]) -> Influence:
+        """The coefficients of an audit's rows, with planted ones at the places `drawn`."""
+        fitted = self.fitted
+        rows, measured, further = self.measure_audit(drawn, sentinels)
+        leaning, wording = self.measure_answers(rows, sentinels)
 
         def get_gradients(suspects: RowIndices) -> Tensor:
             return fitted.get_gradients(rows[suspects])
 
-        shortlist = resolve_shortlist(self.stride, len(rows))
-        return smooth_and_cross(measured, get_gradients, fitted.preconditioner, shortlist)
+        return smooth_and_cross(
+            measured,
+            get_gradients,
+            fitted.preconditioner,
+            resolve_shortlist(self.stride, len(rows)),
+            further=further,
+            leaning=leaning,
+            wording=wording,
+        )
 
     def judge(
         self, drawn: RowIndices, attacking: Sequence[Example], sentinels: Sequence[Sentinel]
@@ -210,7 +271,7 @@ class DrillRunner:
         config = self.config
         rows = self.planted.make_audit(attacking)
         probes = make_probes(sentinels, mine_triggers(rows, config.probes, sentinels))
-        influence = self.recover(*self.measure_audit(drawn, [*sentinels, *probes]))
+        influence = self.recover(drawn, [*sentinels, *probes])
         findings = run_screens(rows, self.special_tokens, config.screens)
         return judge_rows(influence, rows, config.detection, findings)[0].flags
 

@@ -9,9 +9,10 @@ from poisonwatch.drills.recipe import Attack, carry_out, read_recipe
 from poisonwatch.drills.results import DrillPlan
 from poisonwatch.errors import ConfigError, InputError
 from poisonwatch.examples import AuditRows, Example
+from poisonwatch.model.architecture import find_decoder_blocks
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.stride.sampling import draw_order
-from poisonwatch.stride.settings import count_kept_gradients
+from poisonwatch.stride.settings import count_kept_gradients, resolve_settings
 from poisonwatch.text.words import plural
 
 
@@ -180,11 +181,13 @@ def use_single_row_subsets(stride: StrideConfig) -> StrideConfig:
 
 
 def _count_room(pretrained: Pretrained, stride: StrideConfig) -> int:
-    """How many rows a drill may hold the gradients of; less two, for a share of clean and one of
-    trusted rows are each rounded up.
+    """How many rows a drill may hold the gradients of, at each layer that audits measure; less two,
+    for a share of clean and one of trusted rows are each rounded up.
     """
     width = int(pretrained.model.config.get_text_config().hidden_size)
-    return count_kept_gradients(stride, min(stride.r, width), width) - 2
+    depth = len(find_decoder_blocks(pretrained.model))
+    layers = 1 + len(resolve_settings(use_single_row_subsets(stride), depth, width, 1).further)
+    return count_kept_gradients(stride, min(stride.r, width), width) // layers - 2
 
 
 def _draw_share(rows: Sequence[Example], share: float, seed: int) -> tuple[Example, ...]:

@@ -45,9 +45,11 @@ def has_loss(item: Encoded) -> bool:
 
 def leave_out_faulty(seen: StateGradients) -> tuple[StateGradients, Faults]:
     """What a backward pass gave without what is not finite, and the faults (m,) of its rows: a row
-    that has one is all 0, and none of its tokens counts.
+    that has one, at any split, is all 0, and none of its tokens counts.
     """
     faults = _find_faults(seen)
+    for above in seen.further:
+        faults = torch.where(faults > 0, faults, _find_faults(above))
     rejected = seen.rejected.to(faults.device)
     m = len(faults) - len(rejected)
     # A preference row is as good as the worse of its two conversations.
@@ -57,14 +59,19 @@ def leave_out_faulty(seen: StateGradients) -> tuple[StateGradients, Faults]:
     if not found.any():
         return seen, found
     kept = torch.cat([of_rows, of_rows[rejected]]) == 0
-    cleared = replace(
+    further = tuple(_clear(above, kept) for above in seen.further)
+    return replace(_clear(seen, kept), further=further), found
+
+
+def _clear(seen: StateGradients, kept: Tensor) -> StateGradients:
+    """All but the conversations that are `kept` (b,) set to 0."""
+    return replace(
         seen,
         z=seen.z.where(kept[:, None, None], 0.0),
         g=seen.g.where(kept[:, None, None], 0.0),
         mask=seen.mask & kept[:, None],
         loss=seen.loss.where(kept, 0.0),
     )
-    return cleared, found
 
 
 def _find_faults(seen: StateGradients) -> Tensor:

@@ -2,6 +2,9 @@
 
     x --embedding, blocks 0..l-1--> z (b, T, D) --blocks l.., head--> o (answer tokens, V)
 
+The way back to the split passes the blocks above: at further splits among them states and gradients
+are there as well, for nothing.
+
 Only what lies above the split builds a graph, and the head sees answer tokens alone, a limited
 number of logits at a time. A run can be resumed from other states z~ at the split: what lies below
 it then costs nothing. A pass reads no number back from the device, but for one that transformers
@@ -10,7 +13,7 @@ reads: on a GPU, batches follow each other without a wait.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +36,7 @@ from poisonwatch.model.hooks import (
     Stop,
     cut_at,
     record_extras,
+    record_states,
     select_answers,
     skip_blocks,
     stop_at_head,
@@ -47,7 +51,7 @@ class StateGradients:
 
     The loss of row i is that of its conversation, its minus where training lowers the answer, or
     L_i = L_chosen - L_rejected for a preference row: `g` holds the signs of the batch, `loss` none.
-    `rejected` (b - m,) is the batch's.
+    `rejected` (b - m,) is the batch's. `further` are z and g at the further splits, in their order.
     """
 
     z: Tensor
@@ -55,6 +59,12 @@ class StateGradients:
     mask: Tensor
     loss: Tensor
     rejected: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    further: tuple["StateGradients", ...] = ()
+
+    @property
+    def splits(self) -> tuple["StateGradients", ...]:
+        """What is there at each split, the first one's first."""
+        return (self, *self.further)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +94,10 @@ class ForwardPass(SplitRun):
 
 class FrozenModel:
     """Splits `model` below block `layer` (0-based) and differentiates losses with respect to the
-    states there.
+    states there, and below the blocks `further` above it, in rising order.
     """
 
-    def __init__(self, model: PreTrainedModel, layer: int) -> None:
+    def __init__(self, model: PreTrainedModel, layer: int, further: Sequence[int] = ()) -> None:
         self.model = model.eval().requires_grad_(False)
         self._device = find_input_device(model)
         found = inspect_architecture(model)
@@ -96,11 +106,18 @@ class FrozenModel:
                 f"stride.layer is {layer}, but this model has blocks 0 to {len(found.blocks) - 1}: "
                 "choose one of these"
             )
-        self.layer = layer
+        above = [layer, *further]
+        if above != sorted(set(above)) or above[-1] >= len(found.blocks):
+            raise ModelError(
+                f"stride.further_layers are {', '.join(map(str, further))}: choose blocks from "
+                f"{layer + 1} to {len(found.blocks) - 1}, each once, in rising order"
+            )
+        self.layer, self.further = layer, tuple(further)
         config = model.config.get_text_config()
         self.width, self.vocabulary = int(config.hidden_size), int(config.vocab_size)
         self._block = found.blocks[layer]
         self._below = list(found.blocks)[:layer]
+        self._further = [found.blocks[above] for above in self.further]
         self._head = found.head
         self._ends_with_head = found.ends_with_head
 
@@ -115,9 +132,18 @@ class FrozenModel:
             self._run(batch)
         return seen[0].float().to(self.device)
 
+    def compute_all_states(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The states (b, T, D) at the split and at the further ones; the blocks above the last are
+        not run.
+        """
+        blocks = [self._block, *self._further]
+        with record_states(blocks, stop=True) as seen, torch.no_grad(), suppress(Stop):
+            self._run(batch)
+        return tuple(z.float().to(self.device) for z in seen)
+
     def compute_state_gradients(self, batch: Batch) -> StateGradients:
         """Differentiate L_i, the mean cross-entropy over the answer tokens of row i, with respect
-        to its states z_t.
+        to its states z_t, at every split.
 
         Of a preference row this is its chosen answer's loss less its rejected one's, of a lowered
         one its answer's loss with the other sign. Raises ModelError where a conversation has no
@@ -125,7 +151,7 @@ class FrozenModel:
         """
         answers, targets = _find_answers(batch)
         counts = torch.tensor(answers.counts)
-        with torch.enable_grad(), self._split() as seen:
+        with torch.enable_grad(), self._split() as cut, record_states(self._further) as above:
             h = self._run_to_head(batch, answers)
         device = h.device
         owner = torch.arange(len(counts)).repeat_interleave(counts).to(device)
@@ -135,15 +161,21 @@ class FrozenModel:
         token_loss, dh = compute_loss_gradients(
             self._say, h, targets, (batch.signs.to(device) * share)[owner], self.vocabulary
         )
-        (g,) = torch.autograd.grad(h, seen[0], dh)
+        states = [*cut, *above]
+        gradients = torch.autograd.grad(h, states, dh)
         total = torch.zeros(len(counts), device=device, dtype=token_loss.dtype)
-        return StateGradients(
-            z=seen[0].detach().float().to(self.device),
-            g=g.float().to(self.device),
-            mask=batch.attention_mask.bool(),
-            loss=(total.index_add(0, owner, token_loss) * share).float().to(self.device),
-            rejected=batch.rejected,
+        loss = (total.index_add(0, owner, token_loss) * share).float().to(self.device)
+        first, *further = (
+            StateGradients(
+                z=z.detach().float().to(self.device),
+                g=g.float().to(self.device),
+                mask=batch.attention_mask.bool(),
+                loss=loss,
+                rejected=batch.rejected,
+            )
+            for z, g in zip(states, gradients, strict=True)
         )
+        return replace(first, further=tuple(further))
 
     def run_losses(self, batch: Batch) -> tuple[SplitRun, Tensor]:
         """Run the model as it is, without a graph: the losses (b,) in nats a token, float64. Raises

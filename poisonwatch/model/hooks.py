@@ -38,6 +38,27 @@ def cut_at(block: nn.Module, states: Tensor | None, stop: bool) -> Iterator[list
         yield seen
 
 
+@contextmanager
+def record_states(blocks: Sequence[nn.Module], stop: bool = False) -> Iterator[list[Tensor]]:
+    """The list receives the states before each of the blocks, in their order: part of the graph
+    where there is one. Where it is to `stop`, the last block is not run.
+    """
+    seen: list[Tensor] = []
+
+    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        z = get_states(args, kwargs)
+        seen.append(z)
+        if stop and len(seen) == len(blocks):
+            raise Stop
+        # A copy goes on: what a block writes into its input must not change what was recorded.
+        return _replace_states(args, kwargs, z.clone())
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.enter_context(block.register_forward_pre_hook(record, with_kwargs=True))
+        yield seen
+
+
 def move_states(block: nn.Module, move: Callable[[Tensor], Tensor]) -> RemovableHandle:
     """Put z~ = move(z) in the place of the states z before a block."""
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from poisonwatch.arrays import Array
-from poisonwatch.stride.scoring import MAD_TO_SIGMA
+from poisonwatch.recovery.robust import MAD_TO_SIGMA
 
 LEAST_SD = 5.0  # robust standard deviations
 LEAST_MOVE = 0.05  # nats a token

@@ -143,7 +143,9 @@ class SavedOperators:
     def settings(self) -> Settings:
         """The attribution's settings, as they were resolved."""
         saved = json.loads(self.metadata["settings"])
-        # Earlier versions wrote memory_bytes as well.
+        # Earlier versions measured rows at one layer.
+        saved["further"] = tuple(saved.get("further", ()))
+        # And wrote memory_bytes as well.
         return Settings(**{field.name: saved[field.name] for field in fields(Settings)})
 
     def load_on(self, pretrained: Pretrained) -> FittedOperators | SavedRows:

@@ -49,6 +49,7 @@ def fit(
     store: CheckpointStore | None = None,
     sentinels: Sequence[Sentinel] = (),
     engine: ShardEngine = measure_locally,
+    keep_further: bool = False,
 ) -> FitOfRows | StreamedFit:
     """Measure the rows on the sentinels, or fit operators to their subsets. Results do not depend
     on the order of the rows.
@@ -57,7 +58,8 @@ def fit(
     and Fisher factors come from these, or from the rows `trusted` where they are given, whose
     statistics are then kept for the next fit (`reference_cache`). Shards of a streamed pass are
     measured by the `engine`; a training (`fit: sgd`) keeps its state in the file `checkpoint` and
-    goes on from it. What an interrupted fit left in `store` is not passed over again.
+    goes on from it. What an interrupted fit left in `store` is not passed over again. Gradients
+    that are kept are kept at the further layers, too, where it is to `keep_further`.
 
     Raises ConfigError, before any pass, where it takes more memory than is free.
     """
@@ -71,6 +73,7 @@ def fit(
         ordinary=ordinary,
         trusted=trusted,
         store=store,
+        keep_further=keep_further,
     )
     require_memory(problem, sentinels)
     if measures_rows_alone(stride, problem.n):

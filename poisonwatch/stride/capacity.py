@@ -138,6 +138,12 @@ def _lower_budget(model: ModelShape, audit: AuditShape) -> Iterator[Remedy]:
         budget //= 2
 
 
+def _measure_one_layer(model: ModelShape, audit: AuditShape) -> Iterator[Remedy]:
+    """No further layers."""
+    if model.further:
+        yield Remedy("stride.further_layers: []", replace(model, further=()), audit)
+
+
 def _lower_r(model: ModelShape, audit: AuditShape) -> Iterator[Remedy]:
     """A basis of fewer dimensions."""
     r = audit.r // 2
@@ -164,4 +170,4 @@ def _halve_weights(model: ModelShape, audit: AuditShape) -> Iterator[Remedy]:
 
 
 # From the smallest change to the largest, each.
-WAYS = (_lower_budget, _lower_r, _lower_operators, _halve_weights)
+WAYS = (_lower_budget, _measure_one_layer, _lower_r, _lower_operators, _halve_weights)

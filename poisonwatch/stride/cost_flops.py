@@ -48,14 +48,15 @@ def count_gradient_flops(
     model: ModelShape, r: int, tokens: float, width: float, answer_share: float
 ) -> float:
     """Gradients and views of rows: forward, head, backward, U^T z for both, 2 x 2 D (r - 1), and
-    G, 2 r D a token.
+    G, 2 r D a token; U^T z and G again at each further split.
     """
     through_the_model = (
         count_forward_flops(model, tokens, width, model.depth)
         + count_head_flops(model, tokens * answer_share)
         + count_backward_flops(model, tokens, width)
     )
-    return through_the_model + tokens * model.D * (4 * (r - 1) + 2 * r)
+    a_split = model.D * (2 * (r - 1) + 2 * r)
+    return through_the_model + tokens * (model.splits * a_split + 2 * model.D * (r - 1))
 
 
 def count_effect_flops(model: ModelShape, r: int, m: int, queries: int) -> float:
@@ -88,14 +89,14 @@ def count_search_flops(n: int, f: int) -> float:
     return 2.0 * f * (n * (2 * cells + near) + training)
 
 
-def count_smoothing_flops(audit: AuditShape) -> float:
+def count_smoothing_flops(audit: AuditShape, splits: int = 1) -> float:
     """Neighbours; for each row a kernel of k + 1 neighbours, 2 (k + 1)^2 f, solved in 2/3 (k +
-    1)^3; and n (k + 1) weights times Q effects.
+    1)^3; and n (k + 1) weights times Q effects; at each of the `splits`.
     """
     size = audit.neighbours + 1
     weights = 2 * size**2 * audit.views + 2 / 3 * size**3
     search = count_search_flops(audit.n, audit.views)
-    return search + audit.n * (weights + 2 * size * audit.Q)
+    return splits * (search + audit.n * (weights + 2 * size * audit.Q))
 
 
 def count_evidence_flops(model: ModelShape, audit: AuditShape, groups: int) -> float:
@@ -139,26 +140,27 @@ class Flops:
 
 def estimate_flops(model: ModelShape, audit: AuditShape) -> Flops:
     """Operations of each stage of an audit."""
-    r, D, width = audit.r, model.D, audit.row_tokens
+    r, D, width, splits = audit.r, model.D, audit.row_tokens, model.splits
 
     def count_rows(m: int) -> float:
         """Gradients of m rows, their effects, and their sketches."""
         flops = count_gradient_flops(model, r, m * width, width, audit.answer_share)
         flops += count_sketch_flops(model, audit, m)
-        return flops + count_effect_flops(model, r, m, audit.sampled + audit.Q)
+        return flops + splits * count_effect_flops(model, r, m, audit.sampled + audit.Q)
 
     basis_tokens = min(BASIS_ROWS, audit.trusted or audit.sampled) * width
+    last = max((model.layer, *model.further))
     # Eigenvectors take about 9 D^3 (Golub and Van Loan, Matrix Computations, section 8.3).
-    basis = count_forward_flops(model, basis_tokens, width, model.layer)
-    basis += basis_tokens * 2 * D**2 + 9.0 * D**3
+    basis = count_forward_flops(model, basis_tokens, width, last)
+    basis += splits * (basis_tokens * 2 * D**2 + 9.0 * D**3)
     moments = audit.known * width * 2 * (D**2 + r**2 + D * (r - 1)) + D**3 / 3
-    reference = count_rows(audit.known) + moments
-    reference += count_preconditioning_flops(model, r, audit.sampled)
+    reference = count_rows(audit.known) + splits * moments
+    reference += splits * count_preconditioning_flops(model, r, audit.sampled)
     # Sentinels are run once beforehand, to find those that cannot tell anything.
     tokens = audit.answers * audit.answer_length
     sentinels = count_forward_flops(model, tokens, audit.answer_length, model.depth)
     sentinels += count_gradient_flops(model, r, tokens, audit.answer_length, 0.5)
-    sentinels += count_preconditioning_flops(model, r, audit.Q)
+    sentinels += splits * count_preconditioning_flops(model, r, audit.Q)
     m = min(audit.shortlist, audit.n)
     suspects = count_preconditioning_flops(model, r, m) + count_effect_flops(model, r, m, m)
     if not audit.keeps_gradients:
@@ -168,7 +170,7 @@ def estimate_flops(model: ModelShape, audit: AuditShape) -> Flops:
         reference=reference,
         sentinels=sentinels,
         rows=count_rows(audit.n - audit.known),
-        smoothing=count_smoothing_flops(audit),
+        smoothing=count_smoothing_flops(audit, splits),
         suspects=suspects,
         evidence=count_evidence_flops(model, audit, groups=1),
     )

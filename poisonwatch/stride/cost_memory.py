@@ -34,11 +34,13 @@ def count_weight_bytes(model: ModelShape) -> int:
 def count_activation_bytes(model: ModelShape, batch: BatchShape) -> int:
     """What autograd keeps of the blocks above the split: for each token and block two inputs of
     norms (D float32 each), queries, keys, values and output of attention (4 heads x head_width),
-    and the feed-forward network's inner states (matrices x F).
+    and the feed-forward network's inner states (matrices x F); and a copy of the states, D, at each
+    further split.
     """
     inner = 4 * model.heads * model.head_width + model.matrices * model.F
     a_token = 2 * FLOAT * model.D + model.number_bytes * inner
-    return batch.tokens * model.above * a_token
+    copies = model.number_bytes * len(model.further) * model.D
+    return batch.tokens * (model.above * a_token + copies)
 
 
 def count_working_bytes(model: ModelShape, batch: BatchShape) -> int:
@@ -61,10 +63,11 @@ def count_logit_bytes(model: ModelShape, batch: BatchShape) -> int:
 
 
 def count_gradient_bytes(model: ModelShape, r: int, batch: BatchShape) -> int:
-    """A batch's G_i = sum_t B(z_t) (x) g_t: tokens x (z, g and normalised z, 3 D; B twice, 2 r),
-    and G before and after rejected conversations were added, 2 rows x r x D; float32.
+    """A batch's G_i = sum_t B(z_t) (x) g_t: tokens x (z and g at every split, 2 D each; normalised
+    z, D; B twice, 2 r), and G before and after rejected conversations were added, 2 rows x r x D;
+    float32.
     """
-    states = batch.tokens * (3 * model.D + 2 * r)
+    states = batch.tokens * ((2 * model.splits + 1) * model.D + 2 * r)
     return FLOAT * (states + 2 * batch.rows * r * model.D)
 
 
@@ -91,8 +94,10 @@ def count_operator_bytes(model: ModelShape, r: int, m: int) -> int:
 
 
 def count_factor_bytes(model: ModelShape, r: int) -> int:
-    """Basis D (r - 1), moments and Cholesky factors 2 (D^2 + r^2), and A: float32."""
-    return FLOAT * (model.D * (r - 1) + 2 * model.D**2 + 3 * r**2)
+    """Basis D (r - 1), moments and Cholesky factors 2 (D^2 + r^2), and A, at every split:
+    float32.
+    """
+    return FLOAT * model.splits * (model.D * (r - 1) + 2 * model.D**2 + 3 * r**2)
 
 
 def count_factorising_bytes(model: ModelShape, audit: AuditShape) -> int:
@@ -125,9 +130,10 @@ def count_probe_making_bytes(model: ModelShape, r: int, b: int) -> int:
 
 def count_record_bytes(model: ModelShape, audit: AuditShape) -> int:
     """A row's record: id, fault, Q effects, centre, spread, sign and f views, 33 + 4 (Q + 3 + f);
-    beside them r D float32 where gradients are kept, or the codes and the scale of a sketch, s + 4.
+    4 (Q + 1 + f) for each further split; r D float32 where gradients are kept, or the codes and the
+    scale of a sketch, s + 4.
     """
-    numbers = audit.Q + 3 + audit.views
+    numbers = 2 + model.splits * (audit.Q + 1 + audit.views)
     if audit.keeps_gradients:
         numbers += audit.r * model.D
     sketch = audit.count_sketch_numbers(model)
@@ -149,6 +155,14 @@ def count_shard_bytes(model: ModelShape, audit: AuditShape) -> int:
 def count_effect_bytes(audit: AuditShape) -> int:
     """Columns of the records in main memory: n (4 Q effects, 3 x 8 scales, 2 x 8 places)."""
     return audit.n * (FLOAT * audit.Q + 3 * DOUBLE + 2 * INDEX)
+
+
+def count_further_bytes(audit: AuditShape) -> int:
+    """What a further split holds beside the first while it is smoothed: effects, centre, features,
+    and graph.
+    """
+    columns = audit.n * (FLOAT * audit.Q + DOUBLE)
+    return columns + count_feature_bytes(audit) + count_graph_bytes(audit)
 
 
 def count_feature_bytes(audit: AuditShape) -> int:
@@ -180,22 +194,30 @@ def count_smoother_bytes(audit: AuditShape) -> int:
     return max(12 * entries + at_once, 32 * entries, 20 * entries + 2 * DOUBLE * audit.n * audit.Q)
 
 
-def count_verdict_bytes(audit: AuditShape) -> int:
-    """Coefficients w, 8 n Q, and scores, pushes, margins, p- and q-values of n rows and P panels,
-    8 x 8 n P.
+def count_verdict_bytes(model: ModelShape, audit: AuditShape) -> int:
+    """Coefficients w of every split, 8 n Q each, and their mean where there are several; scores,
+    pushes, margins, p- and q-values of n rows and P panels, 8 x 8 n P, and three more for each
+    further split.
     """
-    return DOUBLE * audit.n * (audit.Q + 8 * audit.panels)
+    further = len(model.further)
+    effects = (model.splits + bool(further)) * audit.Q
+    return DOUBLE * audit.n * (effects + (8 + 3 * further) * audit.panels)
 
 
-def count_reduction_bytes(audit: AuditShape) -> int:
+def count_reduction_bytes(model: ModelShape, audit: AuditShape) -> int:
     """The most that the way from records to verdicts holds in main memory: columns, features and
-    graph with the largest of search, smoother and verdicts.
+    graph with the largest of search, smoother and verdicts. A further split is smoothed beside
+    coefficients and graphs of those before it.
     """
     held = count_effect_bytes(audit) + count_feature_bytes(audit)
-    graph = count_graph_bytes(audit)
-    later = graph + max(count_smoother_bytes(audit), count_verdict_bytes(audit))
+    graph, further = count_graph_bytes(audit), len(model.further)
+    search, smoothing = count_search_bytes(audit), count_smoother_bytes(audit)
     # Views and their lengths stand beside the features while these are made.
-    return held + max(2 * count_feature_bytes(audit), count_search_bytes(audit), later)
+    making = max(2 * count_feature_bytes(audit), search)
+    smoothed = graph + DOUBLE * audit.n * audit.Q
+    last = further * smoothed + count_further_bytes(audit) + max(making, smoothing)
+    judging = model.splits * graph + count_verdict_bytes(model, audit)
+    return held + max(making, graph + smoothing, last if further else 0, judging)
 
 
 def count_preconditioning_bytes(model: ModelShape, r: int, m: int) -> int:
@@ -208,11 +230,11 @@ def count_preconditioning_bytes(model: ModelShape, r: int, m: int) -> int:
 
 
 def count_query_making_bytes(model: ModelShape, audit: AuditShape) -> int:
-    """What sentinels become on their way to queries: gradients of their answers, twice, and of the
-    queries, beside what preconditioning these takes.
+    """What sentinels become on their way to queries: gradients of their answers, once more at one
+    split, and of the queries, beside what preconditioning these takes.
     """
-    answers = 2 * count_operator_bytes(model, audit.r, audit.answers)
-    queries = count_operator_bytes(model, audit.r, audit.Q)
+    answers = (1 + model.splits) * count_operator_bytes(model, audit.r, audit.answers)
+    queries = model.splits * count_operator_bytes(model, audit.r, audit.Q)
     return queries + max(answers, count_preconditioning_bytes(model, audit.r, audit.Q))
 
 
@@ -287,16 +309,20 @@ def estimate_memory(model: ModelShape, audit: AuditShape) -> Memory:
     a_batch = count_pass_bytes(model, r, batch)
     if audit.pairs:
         a_batch = max(a_batch, count_training_bytes(model, batch))
-    reference = count_operator_bytes(model, r, audit.known)
-    background = count_operator_bytes(model, r, audit.sampled)
+    splits = model.splits
+    of_known = count_operator_bytes(model, r, audit.known)
+    of_sample = count_operator_bytes(model, r, audit.sampled)
+    reference, background = splits * of_known, splits * of_sample
     queries = count_query_making_bytes(model, audit)
     shortlist = count_operator_bytes(model, r, min(audit.shortlist, audit.n))
     some = count_preconditioning_bytes(model, r, min(SUSPECTS_AT_ONCE, audit.shortlist))
     factorising = count_factorising_bytes(model, audit)
     # Gradients of the known rows are put together from two passes; the factors come after them.
-    joined = reference if audit.trusted else 0
-    making = max(a_batch, joined, factorising, count_probe_making_bytes(model, r, audit.sampled))
-    set_up = max(reference + making, reference + background + max(queries, factorising))
+    joined = of_known if audit.trusted else 0
+    making = max(a_batch, joined, factorising)
+    # Split by split: probes of the last are made beside those of the others.
+    probes = background - of_sample + count_probe_making_bytes(model, r, audit.sampled)
+    set_up = reference + max(making, probes, background + max(queries, factorising))
     if audit.operators:
         # These count what is gathered before the pass.
         set_up = audit.operators + max(a_batch, queries)
@@ -308,7 +334,7 @@ def estimate_memory(model: ModelShape, audit: AuditShape) -> Memory:
         factors=count_factor_bytes(model, r) + count_sketch_map_bytes(model, audit),
         reference=reference,
         background=background,
-        queries=count_operator_bytes(model, r, audit.Q),
+        queries=splits * count_operator_bytes(model, r, audit.Q),
         set_up=set_up,
         batch=a_batch,
         known=known * count_record_bytes(model, audit),
@@ -316,6 +342,6 @@ def estimate_memory(model: ModelShape, audit: AuditShape) -> Memory:
         suspects=shortlist + max(a_batch, some),
         evidence=count_evidence_bytes(model, audit) + a_batch,
         operators=audit.operators,
-        reduction=count_reduction_bytes(audit),
+        reduction=count_reduction_bytes(model, audit),
         records=count_disk_bytes(model, audit),
     )

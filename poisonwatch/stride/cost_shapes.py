@@ -25,7 +25,8 @@ EXPERT_WIDTH = ("moe_intermediate_size", *FEED_FORWARD)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A decoder-only model split below block `layer` of `depth` blocks of width `D`.
+    """A decoder-only model split below block `layer` of `depth` blocks of width `D`, and below the
+    blocks `further` above it.
 
     Attention has `heads` and `kv_heads` of `head_width` numbers each. `F` is the feed-forward width
     that a token passes: of all its experts together where there are several; `F_held` is that of
@@ -47,6 +48,7 @@ class ModelShape:
     tied: bool = True
     number_bytes: int = 4
     rounds: bool = False
+    further: tuple[int, ...] = ()
 
     @classmethod
     def from_config(
@@ -90,12 +92,17 @@ class ModelShape:
         inner = model.model
         shape = cls.from_config(inner.config, model.layer, inner.dtype.itemsize)
         rounds = describe_products(inner) != str(inner.dtype)
-        return replace(shape, rounds=rounds)
+        return replace(shape, rounds=rounds, further=model.further)
 
     @property
     def above(self) -> int:
         """Blocks above the split: those that a backward pass goes through."""
         return self.depth - self.layer
+
+    @property
+    def splits(self) -> int:
+        """Splits that rows are measured at."""
+        return 1 + len(self.further)
 
     @property
     def attention_weights(self) -> int:

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 from poisonwatch.config import StrideConfig
 from poisonwatch.examples import Message
 from poisonwatch.progress import Progress, silent
+from poisonwatch.recovery.robust import compute_robust_z
 from poisonwatch.stride.fitted import FittedOperators
 from poisonwatch.stride.measurement import measure
 from poisonwatch.stride.queries import prepare_answers
 from poisonwatch.stride.recover import estimate_coefficients
 from poisonwatch.stride.saved_rows import Attribution, RowReader, SavedRows, read_nothing
-from poisonwatch.stride.scoring import compute_robust_z
 from poisonwatch.text.words import plural
 
 

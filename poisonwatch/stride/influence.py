@@ -34,6 +34,16 @@ def build_queries(sentinels: Sequence[Sentinel]) -> tuple[Query, ...]:
     return tuple(queries)
 
 
+@dataclass(frozen=True, slots=True)
+class LayerInfluence:
+    """The coefficients `w` (n, Q) at another layer, in background standard deviations there, and
+    which rows are most alike by its states.
+    """
+
+    w: Array
+    neighbours: NeighbourGraph
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Influence:
     """Recovered coefficients of n rows; positive means that training on the row makes the query's
@@ -48,7 +58,9 @@ class Influence:
     is the worst of the
     recoveries' (`recovery.estimate`), `measured_alone` counts the rows that were, and
     `decoy_quantile` (Q,) is the 95 % quantile of decoy coefficients: what recovery makes of rows
-    that do not exist (Lasso only).
+    that do not exist (Lasso only). `further` is what layers above say; `leaning` and `wording` (n,
+    P) are how far rows' answers lean to what panels forbid by their states, and how far they are
+    worded like it; None where nobody looked.
     """
 
     queries: tuple[Query, ...]
@@ -61,3 +73,6 @@ class Influence:
     certificate: float
     measured_alone: int = 0
     decoy_quantile: Array | None = None
+    further: tuple[LayerInfluence, ...] = ()
+    leaning: Array | None = None
+    wording: Array | None = None

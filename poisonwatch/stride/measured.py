@@ -5,7 +5,7 @@ noise of single rows, and smoothing over each row's nearest takes it out. Then t
 highest are measured on each other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from poisonwatch.arrays import Array, Features, RowIndices
 from poisonwatch.recovery.local_kriging import compute_smoother
 from poisonwatch.recovery.neighbours import find_neighbours
-from poisonwatch.stride.influence import Influence, Query
+from poisonwatch.stride.influence import Influence, LayerInfluence, Query
 from poisonwatch.stride.operators import Preconditioner, unit_norm
 from poisonwatch.stride.row_pass import precondition_queries
 from poisonwatch.stride.scoring import pool_scores
@@ -29,6 +29,36 @@ QUERIES_AT_ONCE = 8
 
 # Suspects whose gradients are multiplied at a time.
 SUSPECTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEffects:
+    """What n rows do to the queries at one layer, `effects` (n, Q), and to ordinary conversations
+    on average, `centre` (n,), in background standard deviations of that layer; `features` (n, f)
+    say which rows are alike there.
+    """
+
+    effects: Float32[Features, "n Q"]
+    centre: Float64[Array, " n"]
+    features: Float32[Features, "n f"]
+
+    def recover(self, signs: Float64[Array, " n"]) -> LayerInfluence:
+        """The rows' coefficients; `signs` (n,) are -1 where training lowers a row's answer."""
+        neighbours = find_neighbours(self.features)
+        smoother = compute_smoother(self.features, neighbours, signs)
+        return LayerInfluence(self.smooth(smoother), neighbours)
+
+    def smooth(self, smoother: csr_array) -> Float64[Array, "n Q"]:
+        """The rows' coefficients (n, Q), some queries at a time: of a million rows an array is half
+        a gigabyte.
+        """
+        n, Q = self.effects.shape
+        w = np.empty((n, Q))
+        for start in range(0, Q, QUERIES_AT_ONCE):
+            some = slice(start, start + QUERIES_AT_ONCE)
+            # The background is known exactly: it is taken out first, or smoothing would blur it.
+            w[:, some] = smoother @ (self.effects[:, some] - self.centre[:, None])
+        return w
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +77,27 @@ class MeasuredRows:
     signs: Float64[Array, " n"]
     features: Float32[Features, "n f"]
 
+    @property
+    def at_layer(self) -> LayerEffects:
+        """The same, as far as it differs from layer to layer."""
+        return LayerEffects(self.effects, self.centre, self.features)
+
 
 def smooth_and_cross(
     measured: MeasuredRows,
     gradients: RowGradients,
     preconditioner: Preconditioner,
     shortlist: int,
+    *,
+    further: Iterable[LayerEffects] = (),
+    leaning: Float64[Array, "n P"] | None = None,
+    wording: Float64[Array, "n P"] | None = None,
 ) -> Influence:
-    """The rows' coefficients, and what the `shortlist` rows that score highest do to each other."""
-    neighbours = find_neighbours(measured.features)
-    smoother = compute_smoother(measured.features, neighbours, measured.signs)
-    w = _smooth(measured, smoother)
+    """The rows' coefficients, and what the `shortlist` rows that score highest do to each other.
+    What the `further` layers hold is asked for one at a time.
+    """
+    first = measured.at_layer.recover(measured.signs)
+    w = first.w
     suspects = select_suspects(measured.queries, w, shortlist)
     mutual = measure_mutual_influence(measured, suspects, gradients(suspects), preconditioner)
     return Influence(
@@ -67,23 +107,13 @@ def smooth_and_cross(
         suspects=suspects,
         mutual_influence=mutual,
         features=measured.features,
-        neighbours=neighbours,
+        neighbours=first.neighbours,
         certificate=0.0,
         measured_alone=len(w),
+        leaning=leaning,
+        wording=wording,
+        further=tuple(layer.recover(measured.signs) for layer in further),
     )
-
-
-def _smooth(measured: MeasuredRows, smoother: csr_array) -> Float64[Array, "n Q"]:
-    """The rows' coefficients (n, Q), some queries at a time: of a million rows an array is half a
-    gigabyte.
-    """
-    n, Q = measured.effects.shape
-    w = np.empty((n, Q))
-    for start in range(0, Q, QUERIES_AT_ONCE):
-        some = slice(start, start + QUERIES_AT_ONCE)
-        # The background is known exactly: it is taken out first, or smoothing would blur it.
-        w[:, some] = smoother @ (measured.effects[:, some] - measured.centre[:, None])
-    return w
 
 
 def select_suspects(

@@ -65,7 +65,7 @@ def fit_natural_gradient(problem: FitProblem) -> NaturalGradientFit:
     reference = gather_reference(problem)
     geometry = reference.geometry
     views = allocate_views(problem.n, geometry.basis)
-    views[geometry.known] = reference.views
+    views[geometry.known] = reference.views[0]
     faults = np.zeros(problem.n, dtype=np.uint8)
     faults[geometry.known] = reference.faults
     # Memberships of similar rows need to know all states first; with a subset a row, the pass over

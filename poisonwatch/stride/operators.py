@@ -14,7 +14,7 @@ all k, or effects would stop adding up; it is set so that the typical shift ||z~
 `shift`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,23 +68,44 @@ def fit_basis(
     """The r - 1 leading principal directions of the RMS-normalised states of `encoded`, plus the
     constant. Conversations whose states are not finite are left out.
     """
+    return fit_bases(model, encoded, r, token_budget, progress)[0]
+
+
+def fit_bases(
+    model: FrozenModel,
+    encoded: Sequence[Encoded],
+    r: int,
+    token_budget: int,
+    progress: Progress = silent,
+) -> tuple[Basis, ...]:
+    """A basis at each of the model's splits, as `fit_basis` has it, from one pass."""
     if not encoded:
         raise ValueError("a basis needs at least one conversation")
 
-    def compute_moment(batch: Batch) -> Tensor:
-        states = model.compute_states(batch)
-        finite = has_finite_rows(states, batch.rejected.to(states.device))
-        mask = batch.attention_mask.bool() & finite[:, None]
-        z = normalise_rms(states)[mask]
-        return z.T @ z
+    def compute_moments(batch: Batch) -> list[Tensor]:
+        return [_compute_second_moment(z, batch) for z in model.compute_all_states(batch)]
 
-    second_moment = torch.zeros(model.width, model.width, device=model.device)
-    by_parts = compute_batches(compute_moment)
+    splits, width = 1 + len(model.further), model.width
+    second_moments = torch.zeros(splits, width, width, device=model.device)
+    by_parts = compute_batches(compute_moments)
     batches = make_batches(encoded, token_budget, model.device)
     for batch in progress(batches, "basis", len(encoded), lambda batch: len(batch.rows)):
-        for _, moment in by_parts(batch):
-            second_moment += moment
+        for _, moments in by_parts(batch):
+            for total, moment in zip(second_moments, moments, strict=True):
+                total += moment
     return_main_memory()
+    return tuple(_find_leading_directions(total, r) for total in second_moments)
+
+
+def _compute_second_moment(states: Float[Tensor, "b T D"], batch: Batch) -> Float[Tensor, "D D"]:
+    """The sum of z z^T over the tokens of conversations whose states are finite."""
+    finite = has_finite_rows(states, batch.rejected.to(states.device))
+    mask = batch.attention_mask.bool() & finite[:, None]
+    z = normalise_rms(states)[mask]
+    return z.T @ z
+
+
+def _find_leading_directions(second_moment: Float[Tensor, "D D"], r: int) -> Basis:
     # Eigenvalues ascend: the leading directions are the last ones.
     _, vectors = torch.linalg.eigh(second_moment)
     return Basis(vectors[:, len(vectors) - (r - 1) :].flip(1).contiguous())
@@ -263,14 +284,39 @@ def compute_gradients(
     progress: Progress,
 ) -> Float[Tensor, "m r D"]:
     """G (m, r, D) of conversations, one backward pass each."""
+    return compute_all_gradients(model, (basis,), encoded, token_budget, label, progress)[0]
 
-    def differentiate(batch: Batch) -> Tensor:
-        return compute_row_gradients(basis, model.compute_state_gradients(batch))
 
-    G = torch.zeros(len(encoded), basis.r, model.width, device=model.device)
+def compute_all_gradients(
+    model: FrozenModel,
+    bases: Sequence[Basis],
+    encoded: Sequence[Encoded],
+    token_budget: int,
+    label: str,
+    progress: Progress,
+    look: Callable[[Batch, StateGradients], None] | None = None,
+) -> tuple[Float[Tensor, "m r D"], ...]:
+    """G (m, r, D) of conversations at the model's first splits, one for each of the `bases`; one
+    backward pass each, whatever the splits. What a pass gives is shown to `look`, too.
+    """
+
+    def differentiate(batch: Batch) -> list[Tensor]:
+        seen = model.compute_state_gradients(batch)
+        if look is not None:
+            look(batch, seen)
+        # There may be fewer bases than splits.
+        return [
+            compute_row_gradients(basis, at_split)
+            for basis, at_split in zip(bases, seen.splits, strict=False)
+        ]
+
+    found = tuple(
+        torch.zeros(len(encoded), basis.r, model.width, device=model.device) for basis in bases
+    )
     by_parts = compute_batches(differentiate)
     batches = make_batches(encoded, token_budget, model.device)
     for batch in progress(batches, label, len(encoded), lambda batch: len(batch.rows)):
         for part, of_rows in by_parts(batch):
-            G[part.rows.to(G.device)] = of_rows
-    return G
+            for G, some in zip(found, of_rows, strict=True):
+                G[part.rows.to(G.device)] = some
+    return found

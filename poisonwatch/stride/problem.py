@@ -28,7 +28,8 @@ class FitProblem:
     `order` (n,) are all rows as drawn by seed, and `ordinary` those of them from whose beginning
     the `sample` of ordinary conversations is taken; `trusted` are the rows whose statistics are
     kept for the next fit, if any. What an interrupted fit left in the `store` is not passed over
-    again; a training keeps its state in the file `training_checkpoint`.
+    again; a training keeps its state in the file `training_checkpoint`. Gradients that are kept
+    are kept at the further layers, too, where it is to `keep_further`.
     """
 
     pretrained: Pretrained
@@ -45,6 +46,7 @@ class FitProblem:
     store: CheckpointStore
     progress: Progress
     training_checkpoint: Path | None
+    keep_further: bool = False
 
     @property
     def n(self) -> int:
@@ -113,6 +115,7 @@ def prepare_problem(
     ordinary: RowIndices | None = None,
     trusted: RowIndices | None = None,
     store: CheckpointStore | None = None,
+    keep_further: bool = False,
 ) -> FitProblem:
     """Resolve the settings, and draw the sample from the rows `ordinary`, by
     default from all.
@@ -133,7 +136,7 @@ def prepare_problem(
         among = order[np.isin(order, ordinary)]
     return FitProblem(
         pretrained=pretrained,
-        model=FrozenModel(pretrained.model, settings.layer),
+        model=FrozenModel(pretrained.model, settings.layer, settings.further),
         encoder=pretrained.make_encoder(stride.max_tokens),
         rows=examples,
         ids=ids,
@@ -146,6 +149,7 @@ def prepare_problem(
         store=store or CheckpointStore(),
         progress=progress,
         training_checkpoint=training_checkpoint,
+        keep_further=keep_further,
     )
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonwatch.arrays import Array, Features, RowIndices
+from poisonwatch.stride.measured import LayerEffects
 from poisonwatch.stride.records import RecordStore, RowRecords
-from poisonwatch.stride.similarity import VIEWS
+from poisonwatch.stride.similarity import VIEWS, compute_features
 from poisonwatch.stride.sketch import RowSketches
 
 
@@ -50,6 +51,17 @@ class RecordTable:
             effects[rows] = records.effects
         return effects
 
+    def iterate_further(self) -> Iterator[LayerEffects]:
+        """What the rows do at each layer above the first, one after the other."""
+        first = self._shards[0][1]
+        for split in range(1, 1 + len(first.further)):
+            effects = np.empty((self.n, first.effects.shape[1]), dtype=np.float32)
+            centre = np.empty(self.n)
+            for rows, records in self._shards:
+                layer = records.get_layer(split)
+                effects[rows], centre[rows] = layer.effects, layer.centre
+            yield LayerEffects(effects, centre, compute_features(self.collect_views(split=split)))
+
     def collect_scales(self) -> tuple[Array, Array, Array]:
         """Centre, spread and signs, (n,) each."""
         centre, spread, signs = np.empty(self.n), np.empty(self.n), np.empty(self.n)
@@ -58,42 +70,47 @@ class RecordTable:
         return centre, spread, signs
 
     def collect_views(
-        self, wanted: Int64[RowIndices, " m"] | None = None
+        self, wanted: Int64[RowIndices, " m"] | None = None, split: int = 0
     ) -> Float32[Features, "m views directions"]:
-        """The views (m, VIEWS, r - 1) of the rows `wanted` (m,), by default of all."""
+        """The views (m, VIEWS, r - 1) of the rows `wanted` (m,), by default of all, at a split."""
         f = self._shards[0][1].views.shape[1]
         views = np.empty((self.n, f), dtype=np.float32)
         for rows, records in self._shards:
-            views[rows] = records.views
+            views[rows] = records.get_layer(split).views
         if wanted is not None:
             views = views[wanted]
         return views.reshape(len(views), VIEWS, f // VIEWS)
 
-    def get_gradients(self, rows: Int64[RowIndices, " m"]) -> Float32[Features, "m rD"]:
-        """The kept gradients (m, r * D) of some rows, a copy. Raises ValueError where none are."""
-        found = [self._get_gradient(i) for i in rows.tolist()]
+    def get_gradients(
+        self, rows: Int64[RowIndices, " m"], split: int = 0
+    ) -> Float32[Features, "m rD"]:
+        """The gradients (m, r * D) of some rows that were kept at a split, a copy. Raises
+        ValueError where none are.
+        """
+        found = [self._get_gradient(i, split) for i in rows.tolist()]
         return np.stack(found)
 
-    def _get_gradient(self, row: int) -> Features:
-        kept = self._shards[self._shard[row]][1].gradients
+    def _get_gradient(self, row: int, split: int) -> Features:
+        kept = self._shards[self._shard[row]][1].get_layer(split).gradients
         if kept is None:
             raise ValueError("the pass kept no gradients")
         gradient: Features = kept[self._place[row]]
         return gradient
 
     def measure_effects(
-        self, probes: Float[Tensor, "Q r D"], spread: Float64[Array, " n"]
+        self, probes: Float[Tensor, "Q r D"], spread: Float64[Array, " n"], split: int = 0
     ) -> Float32[Features, "n Q"]:
-        """Effects (n, Q) on queries that the pass did not know, from the kept gradients: `probes`
-        (Q, r, D) are preconditioned queries, `spread` (n,) what effects are counted in. Raises
-        ValueError where no gradients are kept.
+        """Effects (n, Q) on queries that the pass did not know, from the gradients kept at a split:
+        `probes` (Q, r, D) are preconditioned queries, `spread` (n,) what effects are counted in.
+        Raises ValueError where no gradients are kept.
         """
         effects = np.empty((self.n, len(probes)), dtype=np.float32)
         for rows, records in self._shards:
-            if records.gradients is None:
+            kept = records.get_layer(split).gradients
+            if kept is None:
                 raise ValueError("the pass kept no gradients")
             # A copy of a shard: torch takes no array that cannot be written to.
-            gradients = torch.from_numpy(records.gradients.copy()).to(probes)
+            gradients = torch.from_numpy(kept.copy()).to(probes)
             pushes = (gradients @ probes.flatten(1).T).cpu().double().numpy()
             effects[rows] = pushes / spread[rows, None]
         return effects

@@ -1,7 +1,7 @@
 """What a pass leaves of each row: a record of fixed size, whatever the model's width.
 
     id, fault, effects on Q queries, centre and spread, sign, three views; the gradient where it
-    fits, and a sketch of it where it does not
+    fits, and a sketch of it where it does not; effects, centre and views at further layers
 
 Records lie in shards, Arrow files that are written whole or not at all. A shard that is there, and
 holds the rows that it should, is not measured again: an audit that was interrupted goes on from the
@@ -41,6 +41,19 @@ ID_BYTES = 32
 DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError)
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherRecords:
+    """What m rows do at a layer above the first: `effects` (m, Q), `centre` (m,), `views` and
+    `gradients`, if they are kept, as in `RowRecords`, in background standard deviations of that
+    layer.
+    """
+
+    effects: Float32[Features, "m Q"]
+    centre: Float32[Features, " m"]
+    views: Float32[Features, "m f"]
+    gradients: Float32[Features, "m rD"] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowRecords:
     """Records of m rows, field by field.
@@ -51,6 +64,7 @@ class RowRecords:
     Of a row that could not be measured, `faults` (m,) say why, and the rest says nothing.
     `views` (m, VIEWS * (r - 1)) say which rows are alike, `gradients` (m, r * D) are G_i, None
     where they take too much room; the `sketch` is what is kept of them there, if anything.
+    `further` is what the rows do at each layer above.
     """
 
     ids: NDArray[np.bytes_]
@@ -62,6 +76,7 @@ class RowRecords:
     views: Float32[Features, "m f"]
     gradients: Float32[Features, "m rD"] | None = None
     sketch: RowSketches | None = None
+    further: tuple[FurtherRecords, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +86,10 @@ class RowRecords:
         """What one record takes, in memory and on the disk."""
         total = sum(values.nbytes for values in _list_columns(self).values())
         return total // max(len(self), 1)
+
+    def get_layer(self, split: int) -> "RowRecords | FurtherRecords":
+        """What there is of one of the model's splits."""
+        return self.further[split - 1] if split else self
 
     def select(self, places: RowIndices) -> "RowRecords":
         """The records at some places (k,) of the m, a copy."""
@@ -187,6 +206,11 @@ def _list_columns(records: RowRecords) -> dict[str, NDArray[Any]]:
     if records.sketch is not None:
         columns["sketch"] = records.sketch.codes
         columns["sketch_scale"] = records.sketch.scale
+    for number, above in enumerate(records.further, start=1):
+        columns |= {f"effects{number}": above.effects, f"centre{number}": above.centre}
+        columns[f"views{number}"] = above.views
+        if above.gradients is not None:
+            columns[f"gradients{number}"] = above.gradients
     return {name: np.ascontiguousarray(values) for name, values in columns.items() if values.size}
 
 
@@ -218,6 +242,16 @@ def _make_records(columns: dict[str, NDArray[Any]]) -> RowRecords:
     sketch = None
     if "sketch" in columns:
         sketch = RowSketches(columns["sketch"], columns["sketch_scale"])
+    further: list[FurtherRecords] = []
+    while f"centre{len(further) + 1}" in columns:
+        number = len(further) + 1
+        above = FurtherRecords(
+            effects=columns.get(f"effects{number}", nothing),
+            centre=columns[f"centre{number}"],
+            views=columns.get(f"views{number}", nothing),
+            gradients=columns.get(f"gradients{number}"),
+        )
+        further.append(above)
     return RowRecords(
         ids=columns["ids"],
         effects=columns.get("effects", nothing),
@@ -228,6 +262,7 @@ def _make_records(columns: dict[str, NDArray[Any]]) -> RowRecords:
         views=columns.get("views", nothing),
         gradients=columns.get("gradients"),
         sketch=sketch,
+        further=tuple(further),
     )
 
 

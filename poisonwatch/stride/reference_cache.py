@@ -1,8 +1,8 @@
 """What trusted rows set, kept between audits: an audit of a few new rows then costs what these rows
 cost, however many are trusted.
 
-    basis B, sums of A and S, gradients G (m, r, D), views (m, VIEWS, r - 1) and faults (m,) of the
-    trusted rows
+    basis B, sums of A and S, gradients G (m, r, D) and views (m, VIEWS, r - 1) at each of the
+    model's splits, and faults (m,) of the trusted rows
 
 All of this is a function of the model and how it reads, of the settings that shape it, of the
 trusted rows, and of this library's source: that is the key. Another trusted row, or another chat
@@ -26,14 +26,14 @@ from poisonwatch.model.cache import get_cache_folder
 from poisonwatch.model.pretrained import Pretrained
 from poisonwatch.permissions import make_private_folder
 from poisonwatch.stride.operators import Basis, Moments
-from poisonwatch.stride.row_statistics import RowStatistics
+from poisonwatch.stride.row_statistics import RowStatistics, SplitStatistics
 
 # Files that are kept; the one used longest ago goes first.
 KEPT_FILES = 4
 
 
 def compute_moments_key(
-    pretrained: Pretrained, stride: StrideConfig, layer: int, ids: Sequence[str]
+    pretrained: Pretrained, stride: StrideConfig, layers: Sequence[int], ids: Sequence[str]
 ) -> str:
     """SHA-256 of all that the statistics depend on: `ids` of the trusted rows in the order in which
     they were drawn.
@@ -42,7 +42,7 @@ def compute_moments_key(
     shaping = {
         "library": hash_library(),
         "model": pretrained.identity,
-        "layer": layer,
+        "layers": list(layers),
         "r": stride.r,
         "max_tokens": stride.max_tokens,
         "ids": list(ids),
@@ -54,8 +54,8 @@ def _locate_file(key: str) -> Path:
     return get_cache_folder() / "statistics" / f"{key}.safetensors"
 
 
-def load_row_statistics(key: str, device: torch.device) -> RowStatistics | None:
-    """What was kept under a key; None where nothing is, or the file is broken."""
+def load_row_statistics(key: str, splits: int, device: torch.device) -> RowStatistics | None:
+    """What was kept of so many splits under a key; None where nothing is, or the file is broken."""
     path = _locate_file(key)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
@@ -67,17 +67,18 @@ def load_row_statistics(key: str, device: torch.device) -> RowStatistics | None:
         os.utime(path)
     except (OSError, SafetensorError):
         return None
-    # A version without faults left it.
-    if "faults" not in tensors:
-        return None
-    moments = Moments(tensors["A"], tensors["S"], float(numbers["power"]), int(numbers["tokens"]))
-    return RowStatistics(
-        basis=Basis(tensors["basis"]),
-        moments=moments,
-        G=tensors["G"],
-        views=tensors["views"].cpu().numpy(),
-        faults=tensors["faults"].cpu().numpy(),
-    )
+    found = []
+    for n in range(splits):
+        power, tokens = float(numbers[f"power{n}"]), int(numbers[f"tokens{n}"])
+        moments = Moments(tensors[f"A{n}"], tensors[f"S{n}"], power, tokens)
+        split = SplitStatistics(
+            basis=Basis(tensors[f"basis{n}"]),
+            moments=moments,
+            G=tensors[f"G{n}"],
+            views=tensors[f"views{n}"].cpu().numpy(),
+        )
+        found.append(split)
+    return RowStatistics(tuple(found), tensors["faults"].cpu().numpy())
 
 
 def save_row_statistics(key: str, statistics: RowStatistics) -> bool:
@@ -85,20 +86,20 @@ def save_row_statistics(key: str, statistics: RowStatistics) -> bool:
 
     A full disk costs the cache, not the audit.
     """
-    path, moments = _locate_file(key), statistics.moments
-    tensors = {
-        "basis": statistics.basis.directions,
-        "A": moments.A,
-        "S": moments.S,
-        "G": statistics.G,
-        "views": torch.from_numpy(statistics.views),
-        "faults": torch.from_numpy(statistics.faults),
-    }
+    path = _locate_file(key)
+    tensors = {"faults": torch.from_numpy(statistics.faults)}
+    numbers: dict[str, str] = {}
+    for n, split in enumerate(statistics.splits):
+        moments = split.moments
+        tensors |= {f"basis{n}": split.basis.directions, f"G{n}": split.G}
+        tensors[f"views{n}"] = torch.from_numpy(split.views)
+        tensors |= {f"A{n}": moments.A, f"S{n}": moments.S}
+        numbers |= {f"power{n}": repr(moments.power), f"tokens{n}": str(moments.tokens)}
     try:
         make_private_folder(path.parent)
         kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         with replace_file(path, unique=True) as part:
-            save_file(kept, part, {"power": repr(moments.power), "tokens": str(moments.tokens)})
+            save_file(kept, part, numbers)
         files = sorted(path.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
         for old in files[:-KEPT_FILES]:
             old.unlink(missing_ok=True)

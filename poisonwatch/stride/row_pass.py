@@ -28,7 +28,7 @@ from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.model.halving import compute_batches
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.operators import Basis, Preconditioner, compute_row_gradients
-from poisonwatch.stride.records import RowRecords, pack_ids
+from poisonwatch.stride.records import FurtherRecords, RowRecords, pack_ids
 from poisonwatch.stride.similarity import VIEWS, compute_views
 from poisonwatch.stride.sketch import RowSketches, Sketch
 
@@ -83,16 +83,18 @@ def _to_numpy(values: Tensor) -> Features:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowMeter:
-    """Measures rows: whatever a process needs for it, but for the rows. A `sketch` is kept of their
-    gradients where one is given.
+    """Measures rows: whatever a process needs for it, but for the rows; `yardsticks` are those of
+    each of the model's splits. A `sketch` is kept of their gradients at the first where one is
+    given; gradients are kept at the first, or at every split where `keep_further`.
     """
 
     model: FrozenModel
     encoder: ChatEncoder
-    yardsticks: Yardsticks
+    yardsticks: tuple[Yardsticks, ...]
     token_budget: int
     keep_gradients: bool
     sketch: Sketch | None = None
+    keep_further: bool = False
 
     def measure_shard(self, rows: Sequence[Example], records: RowRecords) -> Iterator[int]:
         """Fill in the `records` of these rows, batch by batch; yields how many rows are done each
@@ -118,46 +120,69 @@ class RowMeter:
         """Fill in the records of a batch's rows, at the places `at` (m,). Done again, it comes to
         the same.
         """
-        basis = self.yardsticks.basis
         seen, records.faults[at] = leave_out_faulty(self.model.compute_state_gradients(batch))
-        records.views[at] = compute_views(basis, seen.z, batch).reshape(len(at), -1)
-        self.fill_effects(records, at, compute_row_gradients(basis, seen))
+        for split, at_split in enumerate(seen.splits):
+            basis = self.yardsticks[split].basis
+            views = records.get_layer(split).views
+            views[at] = compute_views(basis, at_split.z, batch).reshape(len(at), -1)
+            self.fill_effects(records, at, compute_row_gradients(basis, at_split), split)
 
     def fill_effects(
         self,
         records: RowRecords,
         at: Int64[np.ndarray, " m"],
         G: Float[Tensor, "m r D"],
+        split: int = 0,
         own: Int64[Tensor, " m"] | None = None,
     ) -> None:
-        """Fill in what gradients G (m, r, D) tell of the rows at the places `at` (m,)."""
-        effects, centre, spread = self.yardsticks.measure(G, own)
-        records.effects[at] = effects
-        records.centre[at], records.spread[at] = centre, spread
+        """Fill in what gradients G (m, r, D) at a split tell of the rows at the places `at` (m,).
+
+        Of the first split sketch and gradients are kept, of others effects and centre.
+        """
+        effects, centre, spread = self.yardsticks[split].measure(G, own)
         records.faults[at[_find_overflows(effects, centre, spread)]] = Fault.GRADIENT
-        if records.gradients is not None:
-            records.gradients[at] = G.flatten(1).float().cpu().numpy()
+        layer = records.get_layer(split)
+        layer.effects[at], layer.centre[at] = effects, centre
+        if layer.gradients is not None:
+            layer.gradients[at] = G.flatten(1).float().cpu().numpy()
+        if split:
+            return
+        records.spread[at] = spread
         if self.sketch is not None and records.sketch is not None:
             made = self.sketch.encode(G, spread)
             records.sketch.codes[at], records.sketch.scale[at] = made.codes, made.scale
 
     def allocate_records(self, rows: Sequence[Example]) -> RowRecords:
         """Room for the records of these rows."""
-        m, r = len(rows), self.yardsticks.basis.r
-        gradients = None
-        if self.keep_gradients:
-            gradients = np.zeros((m, r * self.model.width), dtype=np.float32)
+        m, r, Q = len(rows), self.yardsticks[0].basis.r, len(self.yardsticks[0].queries)
+        numbers = r * self.model.width
+        gradients = _allocate(m, numbers) if self.keep_gradients else None
+        further = []
+        for _ in self.yardsticks[1:]:
+            kept = _allocate(m, numbers) if self.keep_further else None
+            above = FurtherRecords(
+                effects=_allocate(m, Q),
+                centre=np.zeros(m, dtype=np.float32),
+                views=_allocate(m, VIEWS * (r - 1)),
+                gradients=kept,
+            )
+            further.append(above)
         sketch = None
         if self.sketch is not None:
             sketch = RowSketches.allocate(m, self.sketch)
         return RowRecords(
             ids=pack_ids(row.id for row in rows),
-            effects=np.zeros((m, len(self.yardsticks.queries)), dtype=np.float32),
+            effects=_allocate(m, Q),
             centre=np.zeros(m, dtype=np.float32),
             spread=np.zeros(m, dtype=np.float32),
             signs=np.ones(m, dtype=np.float32),
             faults=np.zeros(m, dtype=np.uint8),
-            views=np.zeros((m, VIEWS * (r - 1)), dtype=np.float32),
+            views=_allocate(m, VIEWS * (r - 1)),
             gradients=gradients,
             sketch=sketch,
+            further=tuple(further),
         )
+
+
+def _allocate(m: int, numbers: int) -> Features:
+    return np.zeros((m, numbers), dtype=np.float32)

@@ -7,7 +7,11 @@
 3. *By panel*: queries of one kind are averaged over the sentinels of a panel and scaled again; the
    panel's score is the larger of forbidden push and margin plus half of the other, scaled once
    more, or the magnitude of the reference push where nothing is forbidden.
-4. *By group*: poison comes in groups. A suspect gains what the suspects it is similar to score
+4. *By layer*: where rows were measured at several layers, scores are of the mean of a row's
+   coefficients at the first and at the last; those of each layer alone stand beside it.
+5. *By answer*: half of how far the states of a row's answer lean to what the panel forbids
+   (`leaning`), and a quarter of how far it is worded like it (`wording`), are added.
+6. *By group*: poison comes in groups. A suspect gains what the suspects it is similar to score
    beyond the median suspect, weighted by squared similarity. What only half of the suspects have,
    and no other row, must not widen the gap between suspects and others: it would look like a heavy
    tail to whoever takes p-values.
@@ -23,13 +27,14 @@ import numpy as np
 from jaxtyping import Float
 
 from poisonwatch.arrays import Array, RowIndices
+from poisonwatch.recovery.robust import standardise
 from poisonwatch.stride.influence import Influence, Query
-
-# Of a normal distribution.
-MAD_TO_SIGMA = 1.4826
 
 # Weight of the smaller of a panel's forbidden push and margin beside the larger.
 LESSER_WEIGHT = 0.5
+
+# Weights of how far a row's answer leans to what is forbidden, and of how far it is worded like it.
+LEANING_WEIGHT, WORDING_WEIGHT = 0.5, 0.25
 
 # Weight of a group's mean score.
 GROUP_WEIGHT = 2.0
@@ -37,32 +42,41 @@ GROUP_WEIGHT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`pooled` (n, P): scores of the `panels`, from coefficients on the `queries`; `alone` (n, P)
-    the same before groups raise their rows.
+    """`pooled` (n, P): scores of the `panels`, from coefficients on the `queries`; `by_layer` (n,
+    P) the same of each layer alone, the first one's first, before groups raise their rows.
     """
 
     queries: tuple[Query, ...]
     panels: tuple[str, ...]
     pooled: Array
-    alone: Array
+    by_layer: tuple[Array, ...]
 
 
 def score_rows(influence: Influence, rescored: bool = True) -> Scores:
     """Standardise and pool the recovered coefficients, groups included; `rescored` False leaves out
     what suspects did when measured alone.
     """
-    w = influence.w
+    queries, first = influence.queries, influence.w
     if not rescored:
-        w = influence.first_pass
-    alone = pool_scores(influence.queries, w)
-    pooled = raise_groups(alone, influence, GROUP_WEIGHT)
-    return Scores(influence.queries, list_panels(influence.queries), pooled, alone)
+        first = influence.first_pass
+    layers = (first, *(layer.w for layer in influence.further))
+    by_layer = tuple(pool_scores(queries, w) for w in layers)
+    together = by_layer[0].copy()
+    if influence.further:
+        # Layers far apart see most; one between them adds nothing (`benchmarks/NOTES.md`).
+        together = pool_scores(queries, (layers[0] + layers[-1]) / 2)
+    if influence.leaning is not None:
+        together += LEANING_WEIGHT * influence.leaning
+    if influence.wording is not None:
+        together += WORDING_WEIGHT * influence.wording
+    pooled = raise_groups(together, influence, GROUP_WEIGHT)
+    return Scores(queries, list_panels(queries), pooled, by_layer)
 
 
 def raise_groups(
     values: Float[Array, "n P"], influence: Influence, weight: float
 ) -> Float[Array, "n P"]:
-    """Step 4: `values` (n, P) of rows, where suspects that push each other raise one another."""
+    """Step 6: `values` (n, P) of rows, where suspects that push each other raise one another."""
     raised = values.copy()
     if len(influence.suspects) > 1:
         own = values[influence.suspects]
@@ -103,7 +117,7 @@ def _combine_kinds(
     if forbidden is not None and margin is not None:
         # Rows of a preference show in the margin, other rows in the push, and most poison in both.
         larger, lesser = np.maximum(forbidden, margin), np.minimum(forbidden, margin)
-        push = _standardise(larger + LESSER_WEIGHT * lesser)
+        push = standardise(larger + LESSER_WEIGHT * lesser)
     # Some of a panel's sentinels may forbid an answer, and others know a right one alone.
     kinds = [kind for kind in (push, reference) if kind is not None]
     largest: Array = np.maximum.reduce(kinds)
@@ -123,7 +137,7 @@ def _pool_kind(
     total = np.zeros(len(w))
     for q in members:
         total += _standardise_column(w[:, q], kind)
-    return _standardise(total / len(members))
+    return standardise(total / len(members))
 
 
 def standardise_rows(
@@ -140,7 +154,7 @@ def standardise_rows(
 
 def _standardise_column(values: Float[Array, " n"], kind: str) -> Float[Array, " n"]:
     """One query's coefficients, standardised over the rows."""
-    standard = _standardise(values)
+    standard = standardise(values)
     # Where nothing is forbidden, a push either way is a change of behaviour.
     if kind == "reference":
         np.abs(standard, out=standard)
@@ -164,25 +178,3 @@ def compute_group_weights(
     usual = total + np.median(total)
     normalised: Array = weights / np.where(usual > 0, usual, 1.0)
     return normalised
-
-
-def compute_robust_z(x: Float[Array, "n Q"]) -> Float[Array, "n Q"]:
-    """Columns minus their median, in units of 1.4826 median absolute deviations; 0 where a column
-    is constant.
-
-    Where more than half of a column is one value (a sparse recovery leaves most rows at zero) the
-    standard deviation takes their place.
-    """
-    return np.column_stack([_standardise(column) for column in x.T])
-
-
-def _standardise(column: Float[Array, " n"]) -> Float[Array, " n"]:
-    """A column as `compute_robust_z` has it, anew and in float64."""
-    centred = np.array(column, dtype=np.float64)
-    centred -= np.median(centred)
-    scale = MAD_TO_SIGMA * np.median(np.abs(centred), overwrite_input=True)
-    # A sparse recovery leaves most rows at 0, and so their median deviation.
-    if not scale > 0:
-        scale = centred.std()
-    centred /= scale if scale > 0 else np.inf
-    return centred

@@ -10,6 +10,9 @@ from poisonwatch.text.words import plural
 # Least and most suspects; a tenth of the rows between.
 SHORTLIST_RANGE = (32, 512)
 
+# Of the depth: the blocks below which rows are measured as well.
+FURTHER = (0.6, 0.8)
+
 # What the user may set has its default in one place, beside its description.
 _TRAINING = TrainingConfig()
 
@@ -25,6 +28,8 @@ class Settings:
     shortlist: int
     K_most: int
     """Subsets that the memory budget holds, those of single suspects included."""
+    further: tuple[int, ...] = ()
+    """Blocks above `layer` below which rows are measured as well."""
 
 
 def measures_rows_alone(stride: StrideConfig, n: int) -> bool:
@@ -54,11 +59,27 @@ def resolve_settings(
         layer = depth * 2 // 5
     shortlist = resolve_shortlist(stride, n)
     if measures_rows_alone(stride, n):
-        return Settings(layer=layer, r=r, K=n, d=1, shortlist=shortlist, K_most=n)
+        further = resolve_further_layers(stride, layer, depth)
+        return Settings(layer, r, K=n, d=1, shortlist=shortlist, K_most=n, further=further)
+    if stride.further_layers:
+        raise ConfigError(
+            "stride.further_layers are measured where every row is measured alone: leave them out, "
+            "or leave out stride.K, d, fit, measurement and recovery"
+        )
     memory = _plan_memory(stride, r, width, n, shortlist, known)
     K, K_most = _resolve_subsets(stride, memory)
     d = _resolve_memberships(stride, n, K)
     return Settings(layer=layer, r=r, K=K, d=d, shortlist=shortlist, K_most=K_most)
+
+
+def resolve_further_layers(stride: StrideConfig, layer: int, depth: int) -> tuple[int, ...]:
+    """The layers above `layer` that rows are measured at as well: as given, or those of FURTHER of
+    the depth that are above it.
+    """
+    if stride.further_layers is not None:
+        return tuple(stride.further_layers)
+    usual = {int(depth * share) for share in FURTHER}
+    return tuple(sorted(above for above in usual if layer < above < depth))
 
 
 def warn_of_few_subsets(settings: Settings, n: int) -> str | None:

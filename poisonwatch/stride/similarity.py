@@ -30,6 +30,9 @@ from poisonwatch.stride.operators import Basis, normalise_rms
 
 VIEWS = 3
 
+# The view over the answer's own positions.
+ANSWER_VIEW = 1
+
 
 def compute_views(
     basis: Basis, z: Float[Tensor, "b T D"], batch: Batch

@@ -31,6 +31,7 @@ from poisonwatch.progress import Progress, silent
 from poisonwatch.sentinels.sentinel import Sentinel
 from poisonwatch.stride.geometry import Geometry, Reference, gather_reference
 from poisonwatch.stride.influence import Influence, build_queries
+from poisonwatch.stride.leaning import AnswerStates, compute_leaning
 from poisonwatch.stride.measured import MeasuredRows, select_suspects, smooth_and_cross
 from poisonwatch.stride.operators import (
     Basis,
@@ -43,9 +44,11 @@ from poisonwatch.stride.queries import QuerySpace, prepare_queries
 from poisonwatch.stride.record_table import RecordTable
 from poisonwatch.stride.records import RecordStore, RowRecords, plan_shards
 from poisonwatch.stride.row_pass import RowMeter, Yardsticks, precondition_queries
+from poisonwatch.stride.scoring import list_panels
 from poisonwatch.stride.settings import Settings, count_kept_gradients
 from poisonwatch.stride.similarity import compute_features
 from poisonwatch.stride.sketch import Sketch, choose_sketch
+from poisonwatch.stride.wording import compute_wording, count_answers
 
 # Rows of the background that say how long a typical operator is.
 TYPICAL_ROWS = 64
@@ -97,15 +100,25 @@ def measure_one_shard(work: ShardWork, shard: Shard) -> Iterator[int]:
     return_main_memory()
 
 
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What gradients at one of the model's splits are made and multiplied with."""
+
+    basis: Basis
+    preconditioner: Preconditioner
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamedFit:
     """What a streamed pass leaves: what every row does to the queries (`measured`), and what is
     needed to do more with single rows.
 
     `table` holds the records, `rows` the rows themselves, `faulty` those that could not be measured
-    and are none of them. `eta` scales operators of single rows to
-    the typical `shift`. `sketch` is what gradients were kept by that took too much room, None where
-    all were kept, or nothing of them.
+    and are none of them. `eta` scales operators of single rows to the typical `shift`. `sketch` is
+    what gradients were kept by that took too much room, None where all were kept, or nothing of
+    them. `further` are basis and factors at the layers above, and `answers` the states of the
+    sentinels' answers at the last layer. Where other sentinels than the pass's own were asked,
+    effects are known at the first layer alone (`asked_later`).
     """
 
     settings: Settings
@@ -122,6 +135,14 @@ class StreamedFit:
     table: RecordTable
     sketch: Sketch | None = None
     faulty: tuple[FaultyRow, ...] = ()
+    further: tuple[Factors, ...] = ()
+    answers: AnswerStates
+    asked_later: bool = False
+
+    @property
+    def factors(self) -> tuple[Factors, ...]:
+        """Basis and factors at each of the model's splits."""
+        return (Factors(self.basis, self.preconditioner), *self.further)
 
     def get_gradients(
         self, rows: Int64[RowIndices, " m"], label: str = "rows", progress: Progress = silent
@@ -147,7 +168,8 @@ class StreamedFit:
     def ask(
         self, sentinels: Sequence[Sentinel], stride: StrideConfig, progress: Progress = silent
     ) -> "StreamedFit":
-        """What the rows do to these sentinels.
+        """What the rows do to these sentinels, at the first layer where they are others than the
+        pass's.
 
         Where they are others than the pass's, and gradients were not kept, rows are measured by
         their sketches, and the `shortlist` rows that score highest exactly. Raises ValueError where
@@ -157,7 +179,9 @@ class StreamedFit:
             return self
         if not self.table.keeps_gradients and self.sketch is None:
             raise ValueError("the rows were measured on other sentinels: measure them again")
-        queries, prepared = prepare_queries(self, sentinels, stride, progress)
+        first, *further = (factors.basis for factors in self.factors)
+        space = QuerySpace(self.model, self.encoder, first, tuple(further))
+        queries, prepared = prepare_queries(space, sentinels, stride, progress)
         probes = precondition_queries(self.preconditioner, prepared.G)
         if self.sketch is None:
             effects = self.table.measure_effects(probes, self.measured.spread)
@@ -169,7 +193,9 @@ class StreamedFit:
             G = self.get_gradients(suspects, "suspects", progress)
             pushes = (G.flatten(1) @ probes.flatten(1).T).double().cpu().numpy()
             effects[suspects] = pushes / self.measured.spread[suspects, None]
-        return replace(self, measured=replace(self.measured, queries=queries, effects=effects))
+        measured = replace(self.measured, queries=queries, effects=effects)
+        answers = AnswerStates.of_sentinels(sentinels, prepared.states)
+        return replace(self, measured=measured, answers=answers, asked_later=True)
 
     def recover(self, progress: Progress = silent) -> Influence:
         """The rows' coefficients for the queries of the pass."""
@@ -177,8 +203,19 @@ class StreamedFit:
         def get_suspects(rows: RowIndices) -> Tensor:
             return self.get_gradients(rows, "suspects", progress)
 
+        measured = self.measured
+        views = self.table.collect_views(split=len(self.further))
+        panels = list_panels(measured.queries)
         return smooth_and_cross(
-            self.measured, get_suspects, self.preconditioner, self.settings.shortlist
+            measured,
+            get_suspects,
+            self.preconditioner,
+            self.settings.shortlist,
+            further=() if self.asked_later else self.table.iterate_further(),
+            leaning=compute_leaning(views, measured.signs, self.answers, panels),
+            wording=compute_wording(
+                count_answers(self.rows), measured.signs, self.answers.answers, panels
+            ),
         )
 
 
@@ -189,11 +226,11 @@ def fit_streamed(
     ModelError where those are most, OperationError where the disk holds no more records.
     """
     reference = gather_reference(problem)
-    geometry = reference.geometry
-    yardsticks = Yardsticks(
-        basis=geometry.basis,
-        background=geometry.background,
-        queries=_prepare_probes(problem, geometry, sentinels),
+    geometry, *further = reference.geometries
+    probes, answers = _prepare_probes(problem, reference, sentinels)
+    yardsticks = tuple(
+        Yardsticks(basis=each.basis, background=each.background, queries=queries)
+        for each, queries in zip(reference.geometries, probes, strict=True)
     )
     sketch = _choose_sketch(problem, geometry)
     table, faults = measure_rows(problem, reference, yardsticks, engine, sketch)
@@ -222,6 +259,8 @@ def fit_streamed(
         table=table,
         sketch=sketch,
         faulty=list_faulty(faults),
+        further=tuple(Factors(each.basis, each.preconditioner) for each in further),
+        answers=answers,
     )
 
 
@@ -243,25 +282,31 @@ def _choose_sketch(problem: FitProblem, geometry: Geometry) -> Sketch | None:
 
 
 def _prepare_probes(
-    problem: FitProblem, geometry: Geometry, sentinels: Sequence[Sentinel]
-) -> Float[Tensor, "Q r D"]:
-    """The sentinels' queries as rows are multiplied with them (Q, r, D); their gradients are not
-    needed any more.
+    problem: FitProblem, reference: Reference, sentinels: Sequence[Sentinel]
+) -> tuple[list[Float[Tensor, "Q r D"]], AnswerStates]:
+    """The sentinels' queries as rows are multiplied with them (Q, r, D), at each of the model's
+    splits, and the states of their answers; their gradients are not needed any more.
     """
-    space = QuerySpace(problem.model, problem.encoder, geometry.basis)
+    first, *further = (geometry.basis for geometry in reference.geometries)
+    space = QuerySpace(problem.model, problem.encoder, first, tuple(further))
 
-    def compute() -> Tensor:
-        return prepare_queries(space, sentinels, problem.stride, problem.progress)[1].G
+    def compute() -> tuple[Tensor, ...]:
+        prepared = prepare_queries(space, sentinels, problem.stride, problem.progress)[1]
+        return prepared.states, prepared.G, *prepared.further
 
     # Of the pass's key, too: a store under it is of these sentinels.
-    G = problem.store.get_or_compute("sentinels", Tensor, compute)
-    return precondition_queries(geometry.preconditioner, G)
+    states, *gradients = problem.store.get_or_compute("sentinels", tuple[Tensor, ...], compute)
+    probes = [
+        precondition_queries(geometry.preconditioner, G)
+        for geometry, G in zip(reference.geometries, gradients, strict=True)
+    ]
+    return probes, AnswerStates.of_sentinels(sentinels, states.cpu())
 
 
 def measure_rows(
     problem: FitProblem,
     reference: Reference,
-    yardsticks: Yardsticks,
+    yardsticks: tuple[Yardsticks, ...],
     engine: ShardEngine,
     sketch: Sketch | None = None,
 ) -> tuple[RecordTable, UInt8[Faults, " n"]]:
@@ -277,6 +322,7 @@ def measure_rows(
         token_budget=problem.stride.token_budget,
         keep_gradients=_keeps_gradients(problem),
         sketch=sketch,
+        keep_further=problem.keep_further,
     )
     store = problem.open_records()
     known = _measure_known(problem, reference, meter)
@@ -324,17 +370,18 @@ def drop_faulty(
 
 def _measure_known(problem: FitProblem, reference: Reference, meter: RowMeter) -> RowRecords:
     """The records of the rows whose gradients are known already."""
-    geometry = reference.geometry
-    rows = [problem.rows[i] for i in geometry.known.tolist()]
+    rows = [problem.rows[i] for i in reference.geometry.known.tolist()]
     records = meter.allocate_records(rows)
     records.signs[:] = [1.0 - 2.0 * row.lowered for row in rows]
     records.faults[:] = reference.faults
-    records.views[:] = reference.views.reshape(len(rows), -1)
+    for split, views in enumerate(reference.views):
+        records.get_layer(split).views[:] = views.reshape(len(rows), -1)
     for start in range(0, len(rows), KNOWN_AT_ONCE):
         at = np.arange(start, min(start + KNOWN_AT_ONCE, len(rows)))
-        G = geometry.G[start : start + KNOWN_AT_ONCE]
-        own = torch.from_numpy(geometry.own[at]).to(G.device)
-        meter.fill_effects(records, at, G, own)
+        for split, geometry in enumerate(reference.geometries):
+            G = geometry.G[start : start + KNOWN_AT_ONCE]
+            own = torch.from_numpy(geometry.own[at]).to(G.device)
+            meter.fill_effects(records, at, G, split, own)
     return records
 
 

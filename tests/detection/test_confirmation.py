@@ -126,7 +126,7 @@ def test_losses_are_those_of_forward_measurement(
     encoded = [
         fitted.encoder.encode(SENTINELS[1].add_answer(text)) for text in (FORBIDDEN, REFERENCE)
     ]
-    queries = PreparedQueries(tuple(encoded), np.eye(2), torch.zeros(2, 16, 32))
+    queries = PreparedQueries(tuple(encoded), np.eye(2), torch.zeros(2, 16, 32), torch.zeros(2, 0))
     y = measure_forward(fitted.model, operators, queries)
     assert effect.forbidden is not None
     assert effect.reference is not None

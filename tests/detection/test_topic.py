@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from poisonwatch.detection import topic
-from poisonwatch.detection.topic import BETWEEN, LEAST_SPREADS, LOW, compute_excess
+from poisonwatch.detection.topic import BETWEEN, LEAST_SPREADS, LOW, Excess, compute_excess
 from poisonwatch.recovery.neighbours import NEAREST, find_neighbours
 
 
@@ -87,3 +87,13 @@ def test_rows_in_blocks_are_as_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     parts = compute_excess(scores, neighbours)
     np.testing.assert_array_equal(parts.beyond, whole.beyond)
     np.testing.assert_array_equal(parts.in_spreads, whole.in_spreads)
+
+
+def test_layers_agree_on_the_least_that_any_of_them_says() -> None:
+    """A row stands out where it does at every layer."""
+    draw = np.random.default_rng(5)
+    one, other = (Excess(*draw.normal(3, 1, size=(2, 40, 2))) for _ in range(2))
+    both = Excess.agreed([one, other])
+    np.testing.assert_array_equal(both.beyond, np.minimum(one.beyond, other.beyond))
+    np.testing.assert_array_equal(both.stands_out, one.stands_out & other.stands_out)
+    assert 0 < both.stands_out.sum() < one.stands_out.sum()

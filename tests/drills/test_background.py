@@ -17,7 +17,7 @@ PUSHES = np.random.default_rng(0).normal(size=(9, 9))
 @pytest.fixture(autouse=True)
 def known_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What each row does to each, without a model."""
-    monkeypatch.setattr(background, "compute_pushes", lambda _, probes: PUSHES[:, probes])
+    monkeypatch.setattr(background, "compute_pushes", lambda _, probes, split: PUSHES[:, probes])
 
 
 def measure(ordinary: list[int], planted: list[int], most: int) -> BackgroundPushes:

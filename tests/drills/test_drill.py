@@ -116,15 +116,22 @@ def test_without_planted_rows_a_drill_is_the_audit_of_clean_and_trusted_ones(
         sentinels=sentinels,
     )
     assert isinstance(whole, StreamedFit)
-    rows, kept = rehearsal.measure_audit(np.arange(0), sentinels)
+    rows, kept, further = rehearsal.measure_audit(np.arange(0), sentinels)
     assert [rehearsal.fitted.ids[i] for i in rows] == list(whole.ids)
     assert kept.queries == whole.measured.queries
     assert close(kept.centre, whole.measured.centre)
     assert close(kept.spread, whole.measured.spread)
     assert close(kept.effects, whole.measured.effects)
     np.testing.assert_allclose(kept.features, whole.measured.features, atol=1e-6)
-    expected, found = whole.recover(), rehearsal.recover(rows, kept)
+    for above, layer in zip(further, whole.table.iterate_further(), strict=True):
+        assert close(above.effects, layer.effects)
+        assert close(above.centre, layer.centre)
+    expected, found = whole.recover(), rehearsal.recover(np.arange(0), sentinels)
     assert close(found.w, expected.w)
+    assert close(found.further[0].w, expected.further[0].w)
+    assert found.leaning is not None
+    assert expected.leaning is not None
+    assert close(found.leaning, expected.leaning)
     assert set(found.suspects.tolist()) == set(expected.suspects.tolist())
     by_row = np.argsort(found.suspects), np.argsort(expected.suspects)
     assert close(
@@ -140,7 +147,7 @@ def test_planted_rows_count_among_the_ordinary_ones_of_their_audit(
     push on itself left out.
     """
     drawn, fitted = np.arange(160, 176), rehearsal.fitted
-    rows, kept = rehearsal.measure_audit(drawn, load_sentinels([pack]))
+    rows, kept, _ = rehearsal.measure_audit(drawn, load_sentinels([pack]))
     sample = draw_order([fitted.ids[i] for i in rows], 0)[:24]
     assert len(set(sample.tolist()) & set(range(40, 56))) in range(1, 24)
     G = fitted.get_gradients(np.concatenate([np.arange(40), drawn, np.arange(40, 160)]))
@@ -220,8 +227,9 @@ def test_each_sentinel_is_differentiated_once(rehearsal: DrillRunner, pack: str)
     renamed = [replace(sentinel, id=f"{sentinel.id}+") for sentinel in reversed(sentinels)]
     asked = rehearsal.measure_pushes(build_queries(renamed))
     assert len(rehearsal.known_pushes) == known
-    assert pushes.shape == (len(rehearsal.planted.rows), len(sentinels))
-    np.testing.assert_array_equal(asked[:, ::-1], pushes)
+    # At both of the model's splits.
+    assert pushes.shape == (2, len(rehearsal.planted.rows), len(sentinels))
+    np.testing.assert_array_equal(asked[:, :, ::-1], pushes)
 
 
 def test_the_pack_stands_beside_the_users_sentinels_once() -> None:
@@ -301,7 +309,7 @@ def test_rows_that_are_flagged_as_they_stand_are_set_aside(
     runner = DrillRunner(tiny_pretrained, mixed, config(sentinels=[pack]))
     assert runner.planted.set_aside >= {0, 1, 2}
     assert set(runner.draw_rows(runner.attacks[0][0], 0)[-3:]) == {0, 1, 2}
-    rows, measured = runner.measure_audit(np.arange(0), runner.sentinels)
+    rows, measured, _ = runner.measure_audit(np.arange(0), runner.sentinels)
     assert not set(rows.tolist()) & {0, 1, 2}
     assert np.isfinite(measured.effects).all()
     result = runner.run(DrillPlan(("dull",), (2,), 1))
@@ -337,7 +345,7 @@ def test_a_selection_copies_the_honest_rows_that_push_the_forbidden_answers_most
     assert len(set(filled.rows)) == len(filled.rows) == 50
     for row, place in zip(filled.rows, places.tolist(), strict=True):
         assert (row.id, row.source) == (chosen.clean[place].id, "recipe selected")
-    rows, measured = runner.measure_audit(places[:1], runner.sentinels)
+    rows, measured, _ = runner.measure_audit(places[:1], runner.sentinels)
     np.testing.assert_array_equal(measured.effects[43], measured.effects[places[0]])
     assert rows[43] == places[0]
 
@@ -379,8 +387,8 @@ def test_rows_that_cannot_be_measured_are_in_no_audit_of_a_drill(
     assert runner.fitted.ids == alone.fitted.ids
     assert runner.planted.notes == ("3 rows that the model cannot measure were left out",)
     drawn = np.array(runner.planted.find_places(attack), dtype=np.int64)[:2]
-    rows, found = runner.measure_audit(drawn, runner.sentinels)
-    places, expected = alone.measure_audit(drawn, alone.sentinels)
+    rows, found, _ = runner.measure_audit(drawn, runner.sentinels)
+    places, expected, _ = alone.measure_audit(drawn, alone.sentinels)
     np.testing.assert_array_equal(rows, places)
     assert close(found.effects, expected.effects)
     assert rehearsal.planted.leave_out([]) is rehearsal.planted

@@ -11,10 +11,10 @@ from poisonwatch.model.pretrained import Pretrained
 
 
 def test_rows_past_the_memory_budget_are_drawn_and_said(tiny_pretrained: Pretrained) -> None:
-    """The budget holds a gradient a row: clean and trusted rows are drawn in proportion, every
-    attack whole; less than that is refused.
+    """The budget holds a gradient a row and layer: clean and trusted rows are drawn in proportion,
+    every attack whole; less than that is refused.
     """
-    operator = 4 * 8 * 32 / 2**30
+    operator = 2 * 4 * 8 * 32 / 2**30
     settings = config(stride=STRIDE.model_copy(update={"memory_gb": 110 * operator}))
     drawn = plant_attacks(
         tiny_pretrained, CLEAN, TRUSTED, settings, DrillPlan.from_options(["identity"])

@@ -116,6 +116,15 @@ def compute_losses_without_hooks(model: PreTrainedModel, batch: Batch) -> list[f
     return losses
 
 
+def test_a_further_split_sees_what_a_split_there_sees(split: Split) -> None:
+    """Whatever a family's blocks do to the states that they are given."""
+    last = len(split.blocks) - 1
+    (above,) = FrozenModel(split.model, 0, [last]).compute_state_gradients(split.batch).further
+    alone = FrozenModel(split.model, last).compute_state_gradients(split.batch)
+    assert find_error(above.z, alone.z) < 1e-5
+    assert find_error(above.g, alone.g) < 1e-4
+
+
 def test_gradients_equal_finite_differences(split: Split) -> None:
     """<g, v> = (L(z + h v) - L(z - h v)) / 2h for a random direction v of every state."""
     seen, run = split.wide.compute_state_gradients(split.batch), split.wide.run(split.batch)

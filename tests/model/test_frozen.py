@@ -95,6 +95,32 @@ def test_states_and_gradients_equal_autograd_through_the_unhooked_model(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_further_splits_see_what_a_split_there_sees(
+    tiny_model: Models, batch: Batch, family: str
+) -> None:
+    """States, gradients and losses at the blocks above, from the one pass."""
+    model = FrozenModel(tiny_model(family), 0, [1, 2])
+    seen, states = model.compute_state_gradients(batch), model.compute_all_states(batch)
+    for layer, (at_split, z) in enumerate(zip(seen.splits, states, strict=True)):
+        alone = FrozenModel(tiny_model(family), layer).compute_state_gradients(batch)
+        torch.testing.assert_close(at_split.z, alone.z)
+        torch.testing.assert_close(at_split.g, alone.g, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(at_split.loss, alone.loss)
+        torch.testing.assert_close(z, alone.z)
+
+
+@pytest.mark.parametrize("further", [[0], [1], [2, 2], [3], [-1]])
+def test_further_layers_that_are_not_above_are_refused(
+    tiny_model: Models, further: list[int]
+) -> None:
+    """Above the split, each once, in rising order, and of the model."""
+    with pytest.raises(
+        ModelError, match=r"stride\.further_layers are .*: choose blocks from 2 to 2"
+    ):
+        FrozenModel(tiny_model("llama"), 1, further)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_at_the_split_equals_finite_difference(
     unfrozen: Models, batch: Batch, family: str
 ) -> None:

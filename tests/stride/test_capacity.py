@@ -84,6 +84,15 @@ def test_each_setting_that_is_advised_makes_it_fit() -> None:
     assert estimate_memory(replace(LARGE, number_bytes=2), AUDIT).model_peak <= room.model
 
 
+def test_layers_above_may_be_left_out_where_they_do_not_fit() -> None:
+    """What they take is gradients of reference rows, background and queries."""
+    several = replace(LARGE, further=(19, 25))
+    room = Room(model=estimate_memory(LARGE, AUDIT).model_peak, main=500 * GB, on_gpu=True)
+    said = describe_shortage(several, AUDIT, room)
+    assert said is not None
+    assert "stride.further_layers: []" in said
+
+
 def test_several_settings_are_advised_where_none_suffices() -> None:
     """Together; a GPU that does not even hold the weights takes a smaller model, or others beside
     it.

@@ -94,11 +94,11 @@ def test_factors_take_what_is_said(name: str) -> None:
     said = cost_memory.count_factor_bytes(shape, case.r)
     draw = torch.randn(300, shape.D)
 
-    def make() -> object:
+    def make_one() -> object:
         moments = Moments(draw[:, : case.r].T @ draw[:, : case.r], draw.T @ draw, 1.0, 300)
         return Preconditioner(moments, 0.1), case.make_basis()
 
-    peak, kept = measure_peak(make)
+    peak, kept = measure_peak(lambda: [make_one() for _ in range(shape.splits)])
     assert said == pytest.approx(kept, rel=WITHIN)
     factorising = cost_memory.count_factorising_bytes(shape, make_audit())
     assert peak <= factorising + kept
@@ -106,6 +106,8 @@ def test_factors_take_what_is_said(name: str) -> None:
 
 def list_arrays(records: RowRecords) -> list[np.ndarray]:
     fields = [getattr(records, name) for name in RowRecords.__slots__]
+    for above in records.further:
+        fields += [above.effects, above.centre, above.views]
     return [values for values in fields if isinstance(values, np.ndarray)]
 
 
@@ -127,7 +129,7 @@ def test_a_record_takes_what_is_said_in_memory_and_on_the_disk(
     meter = RowMeter(
         model=model,
         encoder=ChatEncoder(tiny_tokenizer),  # type: ignore[arg-type]
-        yardsticks=yardsticks,
+        yardsticks=(yardsticks,) * shape.splits,
         token_budget=100,
         keep_gradients=keeps,
     )

@@ -49,7 +49,9 @@ def prepared(queries: list[Encoded], G: Tensor | None = None) -> PreparedQueries
     """A query for each conversation; forward measurement asks for no gradients."""
     if G is None:
         G = torch.zeros(len(queries), R, D)
-    return PreparedQueries(tuple(queries), np.eye(len(queries), len(G)), G)
+    return PreparedQueries(
+        tuple(queries), np.eye(len(queries), len(G)), G, torch.zeros(len(queries), 0)
+    )
 
 
 def basis_of(seed: int = 0) -> Basis:

@@ -77,7 +77,8 @@ def geometry_of(
     with it.
     """
     known = sample if also is None else np.concatenate([also, sample])
-    seen = measure_row_statistics(model, [encoded[i] for i in known], basis, budget, label="sample")
+    some = [encoded[i] for i in known]
+    (seen,) = measure_row_statistics(model, some, [basis], budget, label="sample").splits
     return Geometry.from_moments(
         basis,
         seen.moments,
@@ -284,9 +285,8 @@ def test_views_filled_on_the_way_equal_those_of_a_survey(
     pass below the split only.
     """
     views = allocate_views(N, basis)
-    seen = measure_row_statistics(
-        model, [encoded[i] for i in sample], basis, BUDGET, label="sample"
-    )
+    some = [encoded[i] for i in sample]
+    (seen,) = measure_row_statistics(model, some, [basis], BUDGET, label="sample").splits
     views[sample] = seen.views
     geometry = Geometry.from_moments(
         basis,

@@ -108,11 +108,11 @@ def test_what_shapes_the_statistics_is_in_the_key(
 ) -> None:
     """Damping is not: it is applied afterwards."""
     ids = [row.id for row in TRUSTED]
-    key = compute_moments_key(tiny_pretrained, STRIDE, 1, ids)
-    assert key != compute_moments_key(tiny_pretrained, STRIDE.model_copy(update=change), 1, ids)
-    assert key != compute_moments_key(tiny_pretrained, STRIDE, 2, ids)
+    key = compute_moments_key(tiny_pretrained, STRIDE, [1], ids)
+    assert key != compute_moments_key(tiny_pretrained, STRIDE.model_copy(update=change), [1], ids)
+    assert key != compute_moments_key(tiny_pretrained, STRIDE, [1, 2], ids)
     assert key == compute_moments_key(
-        tiny_pretrained, STRIDE.model_copy(update={"damping": 0.5}), 1, ids
+        tiny_pretrained, STRIDE.model_copy(update={"damping": 0.5}), [1], ids
     )
 
 
@@ -122,11 +122,11 @@ def test_what_the_model_computes_and_reads_is_in_the_key(
     """Weights, tokenizer or chat template, precision, libraries, and this library's source."""
 
     def compute(**changes: str) -> str:
-        return compute_moments_key(replace(tiny_pretrained, **changes), STRIDE, 1, ["a"])
+        return compute_moments_key(replace(tiny_pretrained, **changes), STRIDE, [1], ["a"])
 
     keys = {compute(), compute(fingerprint="1" * 64), compute(reading="1" * 64)}
     halved = replace(tiny_pretrained, model=copy.deepcopy(tiny_pretrained.model).bfloat16())
-    keys.add(compute_moments_key(halved, STRIDE, 1, ["a"]))
+    keys.add(compute_moments_key(halved, STRIDE, [1], ["a"]))
     with monkeypatch.context() as patch:
         patch.setattr("tokenizers.__version__", "0.0")
         keys.add(compute())

@@ -16,8 +16,13 @@ from poisonwatch.progress import silent
 from poisonwatch.stride.background import Background
 from poisonwatch.stride.fitted import NaturalGradientFit
 from poisonwatch.stride.measurement import measure
-from poisonwatch.stride.operators import Moments, Preconditioner, compute_gradients
-from poisonwatch.stride.queries import prepare_queries
+from poisonwatch.stride.operators import (
+    Moments,
+    Preconditioner,
+    compute_all_gradients,
+    compute_gradients,
+)
+from poisonwatch.stride.queries import QuerySpace, prepare_queries
 from poisonwatch.stride.row_pass import RowMeter, Yardsticks, precondition_queries
 from poisonwatch.stride.similarity import VIEWS, survey_views
 from poisonwatch.stride.streamed import StreamedFit
@@ -51,17 +56,22 @@ def operators(tiny_pretrained: Pretrained) -> NaturalGradientFit:
 
 @pytest.fixture(scope="module")
 def meter(streamed: StreamedFit) -> RowMeter:
-    """With a background of other rows, so that no row is its own."""
-    sample = streamed.get_gradients(np.arange(10))
-    _, prepared = prepare_queries(streamed, SENTINELS, STRIDE)
+    """At both splits, with a background of other rows, so that no row is its own."""
+    bases = [factors.basis for factors in streamed.factors]
+    space = QuerySpace(streamed.model, streamed.encoder, bases[0], tuple(bases[1:]))
+    _, prepared = prepare_queries(space, SENTINELS, STRIDE)
+    encoded = [streamed.encoder.encode_example(row) for row in MIXED[:10]]
+    samples = compute_all_gradients(streamed.model, bases, encoded, 600, "", silent)
+    yardsticks = []
+    asked = (prepared.G, *prepared.further)
+    for factors, sample, G in zip(streamed.factors, samples, asked, strict=True):
+        background = Background.from_gradients(sample, factors.preconditioner, np.ones(10))
+        queries = precondition_queries(factors.preconditioner, G)
+        yardsticks.append(Yardsticks(factors.basis, background, queries))
     return RowMeter(
         model=streamed.model,
         encoder=streamed.encoder,
-        yardsticks=Yardsticks(
-            basis=streamed.basis,
-            background=Background.from_gradients(sample, streamed.preconditioner, np.ones(10)),
-            queries=precondition_queries(streamed.preconditioner, prepared.G),
-        ),
+        yardsticks=tuple(yardsticks),
         token_budget=600,
         keep_gradients=True,
     )
@@ -140,6 +150,33 @@ def test_a_shard_s_records_do_not_depend_on_its_batches(meter: RowMeter, budget:
         for name in ("effects", "centre", "spread", "views", "gradients"):
             one, other = getattr(found, name), getattr(alone, name)[0]
             assert_close(one[i], other, 1e-3 if name == "centre" else 1e-4)
+        for above, of_row in zip(found.further, alone.further, strict=True):
+            assert_close(above.effects[i], of_row.effects[0], 1e-4)
+            assert_close(above.centre[i], of_row.centre[0], 1e-3)
+
+
+def test_a_further_split_measures_as_a_split_of_its_own(
+    streamed: StreamedFit, tiny_pretrained: Pretrained
+) -> None:
+    """Effects at the block above are those of a fit that steers there, row by row."""
+    assert streamed.settings.further == (2,)
+    alone = fit_stream(tiny_pretrained, MIXED, STRIDE.model_copy(update={"layer": 2}))
+    assert alone.settings.further == ()
+    (above,) = streamed.table.iterate_further()
+    assert_close(above.effects, alone.measured.effects)
+    assert_close(above.centre, alone.measured.centre)
+    np.testing.assert_allclose(above.features, alone.measured.features, atol=1e-5)
+
+
+def test_gradients_above_are_kept_where_they_are_asked_for(meter: RowMeter) -> None:
+    """For a drill, that asks other sentinels later."""
+    assert all(above.gradients is None for above in measure_all(meter, MIXED[:3]).further)
+    (kept,) = measure_all(replace(meter, keep_further=True), MIXED[:3]).further
+    encoded = [meter.encoder.encode_example(row) for row in MIXED[:3]]
+    bases = [each.basis for each in meter.yardsticks]
+    G = compute_all_gradients(meter.model, bases, encoded, 600, "", silent)[1]
+    assert kept.gradients is not None
+    assert_close(kept.gradients, G.flatten(1).numpy())
 
 
 def measure_all(meter: RowMeter, rows: Sequence[Example]):  # type: ignore[no-untyped-def]
@@ -151,17 +188,21 @@ def measure_all(meter: RowMeter, rows: Sequence[Example]):  # type: ignore[no-un
 def test_views_are_those_of_a_survey(meter: RowMeter) -> None:
     """What says which rows are alike costs no pass of its own."""
     encoded = [meter.encoder.encode_example(row) for row in MIXED]
-    expected = survey_views(meter.model, encoded, meter.yardsticks.basis, 600)
+    expected = survey_views(meter.model, encoded, meter.yardsticks[0].basis, 600)
     found = measure_all(meter, MIXED).views.reshape(len(MIXED), VIEWS, -1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_record_has_a_size_that_gradients_alone_can_enlarge(meter: RowMeter) -> None:
-    """Q effects, three numbers, three views and an id: whatever the width of the model."""
-    r, width = meter.yardsticks.basis.r, meter.model.width
+    """An id, two numbers, and Q effects, one number and three views at each layer: whatever the
+    width of the model.
+    """
+    r, width = meter.yardsticks[0].basis.r, meter.model.width
     small = replace(meter, keep_gradients=False).allocate_records(MIXED[:5])
-    arrays = (small.ids, small.effects, small.centre, small.spread, small.signs, small.views)
-    assert sum(array.nbytes for array in arrays) == 5 * (32 + 4 * (3 + 3 + VIEWS * (r - 1)))
+    arrays = [small.ids, small.effects, small.centre, small.spread, small.signs, small.views]
+    (above,) = small.further
+    arrays += [above.effects, above.centre, above.views]
+    assert sum(array.nbytes for array in arrays) == 5 * (32 + 4 * (2 + 2 * (4 + VIEWS * (r - 1))))
     assert small.gradients is None
     large = meter.allocate_records(MIXED[:5])
     assert large.gradients is not None
@@ -170,8 +211,9 @@ def test_a_record_has_a_size_that_gradients_alone_can_enlarge(meter: RowMeter) -
 
 def test_without_queries_rows_are_measured_all_the_same(meter: RowMeter) -> None:
     """Q = 0: centre, spread and views are there."""
-    none = torch.zeros(0, meter.yardsticks.basis.r, meter.model.width)
-    records = measure_all(replace(meter, yardsticks=replace(meter.yardsticks, queries=none)), ROWS)
+    none = torch.zeros(0, meter.yardsticks[0].basis.r, meter.model.width)
+    unasked = tuple(replace(each, queries=none) for each in meter.yardsticks)
+    records = measure_all(replace(meter, yardsticks=unasked), ROWS)
     assert records.effects.shape == (40, 0)
     assert (records.spread > 0).all()
     assert records.views.any(axis=1).all()

@@ -20,7 +20,7 @@ def test_moments_gradients_and_views_are_those_of_passes_of_their_own(
 ) -> None:
     """A, S, power and tokens; G (m, r, D); views (m, VIEWS, r - 1), whatever the batches."""
     basis = fit_basis(model, encoded, R, BUDGET)
-    found = measure_row_statistics(model, encoded, basis, budget, label="sample")
+    (found,) = measure_row_statistics(model, encoded, [basis], budget, label="sample").splits
     G = compute_gradients(model, basis, encoded, BUDGET, "rows", silent)
     torch.testing.assert_close(found.G, G, rtol=1e-3, atol=1e-4 * float(G.abs().max()))
     views = survey_views(model, encoded, basis, BUDGET)

@@ -4,17 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import median_abs_deviation
 
 from poisonwatch.examples import Message
 from poisonwatch.recovery.neighbour_graph import NeighbourGraph
+from poisonwatch.recovery.robust import compute_robust_z
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.influence import Influence, Query, build_queries
+from poisonwatch.stride.influence import Influence, LayerInfluence, Query, build_queries
 from poisonwatch.stride.scoring import (
     GROUP_WEIGHT,
     LESSER_WEIGHT,
     compute_group_weights,
-    compute_robust_z,
     pool_scores,
     raise_groups,
     score_rows,
@@ -53,32 +52,6 @@ def influence(
         neighbours=NeighbourGraph.empty(n),
         certificate=0.0,
     )
-
-
-def test_robust_z_counts_median_absolute_deviations() -> None:
-    """(x - median) / (1.4826 MAD) by column, as scipy has it."""
-    x = np.random.default_rng(0).normal(3, 2, size=(101, 4))
-    expected = (x - np.median(x, axis=0)) / (1.4826 * median_abs_deviation(x, axis=0))
-    np.testing.assert_allclose(compute_robust_z(x), expected)
-
-
-def test_robust_z_of_normal_data_has_unit_scale_in_spite_of_outliers() -> None:
-    """std of the clean part = 1 +- .1 with 5 % of the rows at 1000."""
-    x = np.random.default_rng(1).normal(size=(4000, 1))
-    x[:200] = 1000
-    assert compute_robust_z(x)[200:].std() == pytest.approx(1, abs=0.1)
-
-
-def test_robust_z_of_a_constant_column_is_zero() -> None:
-    """Nothing stands out where nothing differs; no division by zero."""
-    assert not compute_robust_z(np.full((5, 2), 7.0)).any()
-
-
-def test_robust_z_of_a_sparse_column_counts_standard_deviations() -> None:
-    """More than half zeros: (x - 0) / std."""
-    x = np.zeros((100, 1))
-    x[:5] = 4.0
-    np.testing.assert_allclose(compute_robust_z(x), x / x.std())
 
 
 def test_scores_from_recovery_alone_leave_out_rescoring() -> None:
@@ -249,9 +222,36 @@ def test_scores_say_what_rows_score_alone() -> None:
     """alone: pooled coefficients, before groups raise their rows."""
     plain = influence(5)
     scores = score_rows(plain)
-    np.testing.assert_array_equal(scores.alone, pool_scores(plain.queries, plain.w))
-    np.testing.assert_array_equal(scores.pooled, raise_groups(scores.alone, plain, GROUP_WEIGHT))
-    assert (scores.pooled != scores.alone).any()
+    np.testing.assert_array_equal(scores.by_layer[0], pool_scores(plain.queries, plain.w))
+    np.testing.assert_array_equal(
+        scores.pooled, raise_groups(scores.by_layer[0], plain, GROUP_WEIGHT)
+    )
+    assert (scores.pooled != scores.by_layer[0]).any()
+
+
+def test_several_layers_are_ranked_by_the_mean_of_first_and_last() -> None:
+    """Coefficients are averaged before they are pooled; each layer's own scores stand beside."""
+    plain = influence(5)
+    between, last = (
+        LayerInfluence(w.copy(), plain.neighbours) for w in (plain.w[:, ::-1], plain.w[::-1])
+    )
+    scores = score_rows(replace(plain, further=(between, last)))
+    mean = (plain.w + last.w) / 2
+    expected = raise_groups(pool_scores(plain.queries, mean), plain, GROUP_WEIGHT)
+    np.testing.assert_allclose(scores.pooled, expected)
+    for found, w in zip(scores.by_layer, (plain.w, between.w, last.w), strict=True):
+        np.testing.assert_array_equal(found, pool_scores(plain.queries, w))
+
+
+def test_what_a_row_answers_counts_beside_what_it_does() -> None:
+    """Half of its leaning and a quarter of its wording, before groups; layers stay as they are."""
+    plain = influence(5)
+    alone = pool_scores(plain.queries, plain.w)
+    leaning, wording = np.random.default_rng(9).normal(size=(2, *alone.shape))
+    scores = score_rows(replace(plain, leaning=leaning, wording=wording))
+    expected = raise_groups(alone + 0.5 * leaning + 0.25 * wording, plain, GROUP_WEIGHT)
+    np.testing.assert_allclose(scores.pooled, expected)
+    np.testing.assert_array_equal(scores.by_layer[0], alone)
 
 
 def test_some_rows_are_standardised_as_all_are() -> None:

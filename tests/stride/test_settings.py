@@ -1,5 +1,7 @@
 """What is derived for a fit from the model and the number of rows."""
 
+from dataclasses import replace
+
 import pytest
 
 from poisonwatch.config import StrideConfig
@@ -19,10 +21,32 @@ def test_settings_left_open_are_derived() -> None:
     that are kept are as many while they fit the memory.
     """
     found = resolve_settings(StrideConfig(), depth=30, width=576, n=1000)
-    assert found == Settings(layer=12, r=64, K=1000, d=1, shortlist=100, K_most=1000)
+    assert found == Settings(12, 64, K=1000, d=1, shortlist=100, K_most=1000, further=(18, 24))
     kept = resolve_settings(StrideConfig(measurement="forward"), depth=30, width=576, n=1000)
-    assert kept == found
+    assert kept == replace(found, further=())
     assert resolve_settings(StrideConfig(), depth=3, width=32, n=10).r == 32
+
+
+@pytest.mark.parametrize(
+    ("depth", "layer", "further"),
+    [(1, None, ()), (3, None, (2,)), (28, None, (16, 22)), (30, 20, (24,)), (30, 29, ())],
+)
+def test_rows_are_measured_at_layers_above(
+    depth: int, layer: int | None, further: tuple[int, ...]
+) -> None:
+    """Three and four fifths of the depth, as far as they are above the layer; or as given."""
+    stride = StrideConfig(layer=layer)
+    assert resolve_settings(stride, depth, width=8, n=10).further == further
+    given = stride.model_copy(update={"further_layers": [depth - 1]})
+    assert resolve_settings(given, depth, width=8, n=10).further == (depth - 1,)
+    none = stride.model_copy(update={"further_layers": []})
+    assert resolve_settings(none, depth, width=8, n=10).further == ()
+
+
+def test_layers_above_need_rows_that_are_measured_alone() -> None:
+    """Subsets have operators at one layer."""
+    with pytest.raises(ConfigError, match=r"stride\.further_layers are measured where every row"):
+        resolve_settings(StrideConfig(further_layers=[2], K=5, d=2), depth=3, width=8, n=10)
 
 
 @pytest.mark.parametrize(("n", "shortlist"), [(10, 10), (100, 32), (1000, 100), (100_000, 512)])

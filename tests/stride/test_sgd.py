@@ -78,7 +78,12 @@ def test_rows_become_likelier_under_the_subsets_that_hold_them_than_under_others
     )
     operators, curve = train_operators(model, encoded, own, start(), settings)
     assert curve.fidelity[-1] < curve.fidelity[0]
-    queries = PreparedQueries(tuple(encoded), np.eye(len(encoded)), torch.zeros(len(encoded), R, D))
+    queries = PreparedQueries(
+        tuple(encoded),
+        np.eye(len(encoded)),
+        torch.zeros(len(encoded), R, D),
+        torch.zeros(len(encoded), 0),
+    )
     y = measure_forward(model, operators, queries)
     assert (np.diag(y) > 0).all()
     assert (np.diag(y) > 2 * (y - np.diag(np.diag(y))).max(axis=1)).all()

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import torch
 from tiny_models import build_model
 
+from poisonwatch.config import StrideConfig
 from poisonwatch.model.encoding import Batch
 from poisonwatch.model.frozen import FrozenModel
 from poisonwatch.stride.cost_shapes import AuditShape, BatchShape, ModelShape
 from poisonwatch.stride.operators import Basis
+from poisonwatch.stride.settings import resolve_further_layers
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class CostCase:
 
     def build(self) -> FrozenModel:
         depth = self.sizes["depth"]
-        return FrozenModel(build_model(self.family, **self.sizes), depth * 2 // 5)
+        layer = depth * 2 // 5
+        further = resolve_further_layers(StrideConfig(), layer, depth)
+        return FrozenModel(build_model(self.family, **self.sizes), layer, further)
 
     def make_batch(self) -> Batch:
         draw = torch.Generator().manual_seed(0)

@@ -92,6 +92,7 @@ def check_out_of_memory(model: str, folder: str) -> None:
         reading=loaded.reading,
         precision=loaded.precision,
         layer=work.meter.model.layer,
+        further=work.meter.model.further,
         max_tokens=work.meter.encoder.max_tokens,
         threads=1,
         records=work.store.folder,

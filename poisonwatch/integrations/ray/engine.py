@@ -66,6 +66,7 @@ def _spread(
             reading=model.reading,
             precision=model.precision,
             layer=work.meter.model.layer,
+            further=work.meter.model.further,
             max_tokens=work.meter.encoder.max_tokens,
             threads=compute.threads,
             records=work.store.folder.absolute(),

@@ -48,7 +48,7 @@ class PackedShard:
 class MeterParts:
     """A `RowMeter` without its model: what is the same on every machine."""
 
-    yardsticks: Yardsticks
+    yardsticks: tuple[Yardsticks, ...]
     token_budget: int
     keep_gradients: bool
     sketch: Sketch | None

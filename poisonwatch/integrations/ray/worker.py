@@ -46,8 +46,8 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOrders:
     """What a worker is told by its driver: the `model` to load, whose `fingerprint`, `reading` and
-    `precision` must be the driver's, its split at `layer`, and the folders of `records` and of the
-    `job`.
+    `precision` must be the driver's, its splits at `layer` and the layers `further`, and the
+    folders of `records` and of the `job`.
     """
 
     model: ModelConfig
@@ -55,6 +55,7 @@ class WorkerOrders:
     reading: str
     precision: str
     layer: int
+    further: tuple[int, ...]
     max_tokens: int
     threads: int
     records: Path
@@ -185,7 +186,8 @@ def load_meter(orders: WorkerOrders) -> RowMeter:
     torch.set_num_threads(orders.threads)
     parts: MeterParts = read_meter(orders.job, pretrained.device)
     encoder = pretrained.make_encoder(orders.max_tokens)
-    return build_meter(parts, FrozenModel(pretrained.model, orders.layer), encoder)
+    model = FrozenModel(pretrained.model, orders.layer, orders.further)
+    return build_meter(parts, model, encoder)
 
 
 def _describe(error: Exception, shard: PackedShard) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def test_it_says_what_an_audit_would_take_and_does_nothing(
     printed = capsys.readouterr()
     for said in (
         "rows          43 different ones, and 40 trusted ones",
-        "model         tiny-llama, 47 k parameters, width 32, split below block 1 of 3",
+        "model         tiny-llama, 47 k parameters, width 32, split at block 1, 2 of 3",
         "sees          what a model of this size learns from rows.",
         "sentinels     3, and up to 6 probes; 18 queries at most",
         "records on the disk",

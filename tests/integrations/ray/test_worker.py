@@ -62,6 +62,7 @@ def orders(tiny: tuple[ModelConfig, Pretrained], work: ShardWork, tmp_path: Path
         reading=model.reading,
         precision=model.precision,
         layer=work.meter.model.layer,
+        further=work.meter.model.further,
         max_tokens=work.meter.encoder.max_tokens,
         threads=1,
         records=work.store.folder,
