@@ -1,39 +1,26 @@
-"""Average precision on real attack cases: recovery alone and after re-scoring, beside peers.
+"""Real attack cases, and what an audit makes of any of their rows.
 
-    python benchmarks/cases.py --data DIR [--poison 10] [--seeds 3] [--only "K = n/2"] [--peers
-    tracin logra ekfac]
+A folder holds `background.jsonl` and a folder a case with `poison.jsonl`, `hard_negatives.jsonl`
+(rows of prompt and response) and `sentinels.yaml`.
 
-DIR holds `background.jsonl` and a folder a case with `poison.jsonl`, `hard_negatives.jsonl` (rows
-of prompt and response) and `sentinels.yaml`. A case is met as an audit would: background, hard
-negatives and some poison rows drawn by seed; no trusted rows.
-
-Row gradients and states depend on the row, the model and the basis alone: they are computed once
+Row gradients and states depend on the row, the model and its bases alone: they are computed once
 for all rows (`benchmarks/cache`, minutes), and every audit is put together from them; background,
-memberships, measurement and recovery are each audit's own. Basis and Fisher factors are those of
+memberships, measurement and recovery are each audit's own. Bases and Fisher factors are those of
 the background rows.
-
-A peer's scores of all rows and all sentinels' answers are computed once, too, in a process of its
-own (EK-FAC: about an hour on one core). They are read in two ways: the mean over forbidden answers,
-and pooled like STRIDE's own coefficients (`scoring.pool`). Peers that judge by a whole panel
-(`peer_states`) score each audit from vectors of all rows.
 """
 
-import argparse
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from case_peers import CasePeers
 from numpy.typing import NDArray
-from peers import CHOICES, bm25, tfidf
 from row_bank import CACHE, RowBank
 from scipy.linalg import block_diag
-from sklearn.metrics import average_precision_score
 
 from poisonwatch.config import ModelConfig, StrideConfig
 from poisonwatch.examples import Example
@@ -47,16 +34,18 @@ from poisonwatch.stride.designs import draw_by_design
 from poisonwatch.stride.fitted import NaturalGradientFit
 from poisonwatch.stride.geometry import Geometry
 from poisonwatch.stride.influence import Influence, Query, build_queries
-from poisonwatch.stride.measured import MeasuredRows, smooth_and_cross
+from poisonwatch.stride.leaning import AnswerStates, compute_leaning
+from poisonwatch.stride.measured import LayerEffects, MeasuredRows, smooth_and_cross
 from poisonwatch.stride.natural_gradient import sum_subsets
 from poisonwatch.stride.operators import solve_operators
 from poisonwatch.stride.queries import PreparedQueries, QuerySpace, prepare_queries
 from poisonwatch.stride.recover import recover_in_rounds
 from poisonwatch.stride.row_pass import Yardsticks, precondition_queries
 from poisonwatch.stride.sampling import draw_order
-from poisonwatch.stride.scoring import score_rows
+from poisonwatch.stride.scoring import list_panels
 from poisonwatch.stride.settings import measures_rows_alone, resolve_settings, resolve_shortlist
 from poisonwatch.stride.similarity import compute_features
+from poisonwatch.stride.wording import compute_wording, count_answers
 
 Array = NDArray[np.float64]
 # The default before the streamed pass.
@@ -140,6 +129,12 @@ def audit_rows(
     )
 
 
+def texts(examples: list[Example], sentinels: list[Sentinel]) -> tuple[list[str], list[str]]:
+    return [f"{e.prompt} {e.response}" for e in examples], [
+        f"{s.prompt} {s.forbidden or s.reference}" for s in sentinels
+    ]
+
+
 class Rows:
     """Every row's gradient and views (`row_bank`), and what an audit makes of any of them."""
 
@@ -180,11 +175,14 @@ class Rows:
     def places(self, examples: list[Example]) -> NDArray[np.int64]:
         return np.array([self.place[example.id] for example in examples])
 
-    def background(self, examples: list[Example], stride: StrideConfig, seed: int) -> tuple:
-        """The background of an audit of these rows, and its places among them."""
+    def background(
+        self, examples: list[Example], stride: StrideConfig, seed: int, split: int = 0
+    ) -> tuple:
+        """The background of an audit of these rows at a split, and its places among them."""
         sample = draw_order([example.id for example in examples], seed)[: stride.background]
-        G = self.bank.get_gradients([examples[i] for i in sample])
-        return Background.from_gradients(G, self.preconditioner, np.ones(len(sample))), sample
+        G = self.bank.get_gradients([examples[i] for i in sample], split)
+        factors = self.bank.preconditioners[split]
+        return Background.from_gradients(G, factors, np.ones(len(sample))), sample
 
     def fitted(
         self, examples: list[Example], stride: StrideConfig, seed: int
@@ -229,27 +227,47 @@ class Rows:
         questions: tuple[tuple[Query, ...], PreparedQueries],
         stride: StrideConfig,
         seed: int,
-    ) -> MeasuredRows:
-        """What `fit_streamed` measures of these rows."""
-        background, sample = self.background(examples, stride, seed)
-        queries = precondition_queries(self.preconditioner, questions[1].G)
-        yardsticks = Yardsticks(self.basis, background, queries)
+    ) -> tuple[MeasuredRows, list[LayerEffects]]:
+        """What `fit_streamed` measures of these rows, at the first split and at the others."""
+        prepared = questions[1]
+        layers, spreads = [], []
+        for split, G in enumerate((prepared.G, *prepared.further)):
+            effects, centre, spread = self._measure_split(examples, G, stride, seed, split)
+            features = compute_features(self.bank.get_views(examples, split))
+            layers.append(LayerEffects(effects, centre, features))
+            spreads.append(spread)
+        first, *further = layers
+        measured = MeasuredRows(
+            queries=questions[0],
+            effects=first.effects,
+            centre=first.centre,
+            spread=spreads[0],
+            signs=np.ones(len(examples)),
+            features=first.features,
+        )
+        return measured, further
+
+    def _measure_split(
+        self,
+        examples: list[Example],
+        G_q: torch.Tensor,
+        stride: StrideConfig,
+        seed: int,
+        split: int,
+    ) -> tuple[NDArray[np.float32], Array, Array]:
+        """Effects (n, Q), centre and spread (n,) at a split."""
+        background, sample = self.background(examples, stride, seed, split)
+        queries = precondition_queries(self.bank.preconditioners[split], G_q)
+        yardsticks = Yardsticks(self.bank.bases[split], background, queries)
         own = np.full(len(examples), -1)
         own[sample] = np.arange(len(sample))
         parts = []
         for start in range(0, len(examples), 256):
             some = slice(start, start + 256)
-            G = self.bank.get_gradients(examples[some])
+            G = self.bank.get_gradients(examples[some], split)
             parts.append(yardsticks.measure(G, torch.from_numpy(own[some])))
         effects, centre, spread = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return MeasuredRows(
-            queries=questions[0],
-            effects=effects,
-            centre=centre.astype(np.float64),
-            spread=spread.astype(np.float64),
-            signs=np.ones(len(examples)),
-            features=compute_features(self.bank.get_views(examples)),
-        )
+        return effects, centre.astype(np.float64), spread.astype(np.float64)
 
     def questions(self, case: Case) -> tuple[tuple[Query, ...], PreparedQueries]:
         """The case's queries, ready to be measured."""
@@ -262,8 +280,13 @@ class Rows:
         parts = [self._asked(sentinel) for sentinel in sentinels]
         answers = tuple(answer for part in parts for answer in part.answers)
         combine = block_diag(*(part.combine for part in parts))
+        further = zip(*(part.further for part in parts), strict=True)
         return build_queries(sentinels), PreparedQueries(
-            answers, combine, torch.cat([part.G for part in parts])
+            answers,
+            combine,
+            torch.cat([part.G for part in parts]),
+            torch.cat([part.states for part in parts]),
+            tuple(map(torch.cat, further)),
         )
 
     def _asked(self, sentinel: Sentinel) -> PreparedQueries:
@@ -281,13 +304,14 @@ class Rows:
             / f"{hashlib.sha256(tokens.encode()).hexdigest()}.pt"
         )
         if not path.exists():
-            space = QuerySpace(self.model, self.encoder, self.basis)
+            space = QuerySpace(self.model, self.encoder, self.basis, self.bank.bases[1:])
             asked = prepare_queries(space, [sentinel], self.stride)[1]
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save((torch.from_numpy(asked.combine), asked.G), path.with_suffix(".part"))
+            combine = torch.from_numpy(asked.combine)
+            torch.save((combine, asked.G, asked.further, asked.states), path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
-        combine, G = torch.load(path, weights_only=True)
-        return PreparedQueries(tuple(answers), combine.numpy(), G)
+        combine, G, further, states = torch.load(path, weights_only=True)
+        return PreparedQueries(tuple(answers), combine.numpy(), G, states, further)
 
     def influence(
         self,
@@ -307,114 +331,28 @@ class Rows:
         if over_all or not measures_rows_alone(stride, len(examples)):
             fitted = self.fitted(examples, stride, seed)
             return recover_in_rounds(fitted, *questions, get_gradients, stride)[0]
-        measured = self.measured(examples, questions, stride, seed)
-        shortlist = resolve_shortlist(stride, len(examples))
-        return smooth_and_cross(measured, get_gradients, self.preconditioner, shortlist)
-
-
-STRIDES = {
-    "one subset a row (default)": {},
-    OVER_ALL: {},
-    "K = n/2": {"K": 0.5},
-    "K = n/4": {"K": 0.25},
-    "K = n/8": {"K": 0.125},
-    "K = n/2, random subsets": {"K": 0.5, "design": "random"},
-    "K = n/2, random subsets, Lasso (the paper's)": {
-        "K": 0.5,
-        "design": "random",
-        "recovery": "lasso",
-    },
-}
-
-
-def stride_scores(
-    rows: Rows, examples: list[Example], seed: int, asked: tuple, only: list[str]
-) -> Iterator[tuple[str, Array]]:
-    """Scores (n,) of every setting: from recovery alone, and after re-scoring."""
-    for name in only:
-        changes = STRIDES[name]
-        K = round(changes["K"] * len(examples)) if "K" in changes else None
-        stride = rows.stride.model_copy(update=changes | {"K": K})
-        influence = rows.influence(examples, asked, stride, seed, over_all=name == OVER_ALL)
-        if K is not None:
-            yield (
-                f"STRIDE, {name}: recovery alone",
-                score_rows(influence, rescored=False).pooled.max(axis=1),
-            )
-        yield (
-            f"STRIDE, {name}" + (": re-scored" if K is not None else ""),
-            score_rows(influence).pooled.max(axis=1),
+        measured, further = self.measured(examples, questions, stride, seed)
+        leaning, wording = self._measure_answers(examples, questions)
+        return smooth_and_cross(
+            measured,
+            get_gradients,
+            self.preconditioner,
+            resolve_shortlist(stride, len(examples)),
+            further=further,
+            leaning=leaning,
+            wording=wording,
         )
 
-
-def texts(examples: list[Example], sentinels: list[Sentinel]) -> tuple[list[str], list[str]]:
-    return [f"{e.prompt} {e.response}" for e in examples], [
-        f"{s.prompt} {s.forbidden or s.reference}" for s in sentinels
-    ]
-
-
-def print_table(table: dict[str, list[list[float]]], names: list[str]) -> None:
-    """One line a scorer: mean average precision a case and over all."""
-    print("| scorer | " + " | ".join(names) + " | mean |\n|---|" + "---|" * (len(names) + 1))
-    for name, columns in table.items():
-        means = [float(np.mean(column)) for column in columns]
-        print(
-            f"| {name} | "
-            + " | ".join(f"{m:.2f}" for m in means)
-            + f" | **{np.mean(means):.3f}** |"
+    def _measure_answers(
+        self, examples: list[Example], questions: tuple[tuple[Query, ...], PreparedQueries]
+    ) -> tuple[Array, Array]:
+        """How far these rows lean to what the panels forbid, and how far they are worded like it."""
+        queries, prepared = questions
+        sentinels = list(dict.fromkeys(query.sentinel for query in queries))
+        answers = AnswerStates.of_sentinels(sentinels, prepared.states)
+        views = self.bank.get_views(examples, len(prepared.further))
+        signs, panels = np.ones(len(examples)), list_panels(queries)
+        return (
+            compute_leaning(views, signs, answers, panels),
+            compute_wording(count_answers(examples), signs, answers.answers, panels),
         )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--poison", type=int, default=10)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument(
-        "--only", nargs="*", default=list(STRIDES), choices=list(STRIDES), help="settings of STRIDE"
-    )
-    parser.add_argument(
-        "--peers",
-        nargs="*",
-        default=[],
-        choices=CHOICES,
-    )
-    parser.add_argument("--model", default=ModelConfig().name)
-    options = parser.parse_args()
-    background, cases = read_rows(options.data / "background.jsonl"), read_cases(options.data)
-    pretrained = load_pretrained(ModelConfig(name=options.model))
-    rows = Rows(
-        pretrained,
-        background,
-        [e for case in cases for e in case.poison + case.hard_negatives],
-        StrideConfig(),
-    )
-    others = CasePeers(rows, cases, options.peers)
-    table: dict[str, list[list[float]]] = {}
-    for place, case in enumerate(cases):
-        asked = rows.questions(case)
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            examples, labels = audit_rows(background, case, options.poison, seed)
-            lexical = tfidf(*texts(examples, case.sentinels)) | bm25(
-                *texts(examples, case.sentinels)
-            )
-            scored = [(name, matrix.mean(axis=1)) for name, matrix in lexical.items()]
-            peers, ours = (
-                others.scores(examples, case.sentinels),
-                stride_scores(rows, examples, seed, asked, options.only),
-            )
-            for name, values in [*scored, *peers, *ours]:
-                table.setdefault(name, [[] for _ in cases])[place].append(
-                    average_precision_score(labels, values)
-                )
-    print(
-        f"\naverage precision, {options.poison} poison rows, {options.seeds} seeds from {options.first_seed}"
-    )
-    print_table(table, [case.name for case in cases])
-
-
-if __name__ == "__main__":
-    main()

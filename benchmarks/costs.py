@@ -9,7 +9,11 @@ asks `poisonwatch audit AUDIT.yaml --dry-run`.
 from poisonwatch.config import AuditConfig, StrideConfig
 from poisonwatch.stride.cost_shapes import AuditShape, ModelShape
 from poisonwatch.stride.costs import Costs, estimate_costs, format_bytes, format_count
-from poisonwatch.stride.settings import count_kept_gradients, resolve_shortlist
+from poisonwatch.stride.settings import (
+    count_kept_gradients,
+    resolve_further_layers,
+    resolve_shortlist,
+)
 
 ROWS = (10_000, 100_000, 1_000_000)
 SKETCH = 2048  # bytes of a row's gradient, where all of them take more than 2 GB
@@ -26,11 +30,13 @@ def make_model(
     V: int,
     tied: bool,
 ) -> ModelShape:
-    """In bfloat16, split below two fifths of the depth."""
+    """In bfloat16, split where audits split it."""
+    layer = depth * 2 // 5
     return ModelShape(
         D=D,
         depth=depth,
-        layer=depth * 2 // 5,
+        layer=layer,
+        further=resolve_further_layers(StrideConfig(), layer, depth),
         heads=heads,
         kv_heads=kv_heads,
         head_width=head_width,

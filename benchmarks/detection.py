@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from case_peers import CasePeers
 from cases import OVER_ALL, Case, Rows, read_chosen, texts
+from kept_influence import load_influence, save_influence
 from numpy.typing import NDArray
 from peers import CHOICES, bm25, tfidf
 from row_bank import CACHE
@@ -35,7 +36,6 @@ from poisonwatch.config import DetectionConfig, ModelConfig
 from poisonwatch.detection.detect import flag_rows
 from poisonwatch.detection.significance import compute_p_values, compute_row_q_values
 from poisonwatch.examples import AuditRows, Example
-from poisonwatch.recovery.neighbours import find_neighbours
 from poisonwatch.screens.screen import run_screens
 from poisonwatch.stride.influence import Influence
 
@@ -43,7 +43,6 @@ Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 SETTINGS = {"one subset a row (default)": 1.0, OVER_ALL: 1.0, "K = n/2": 0.5}
 BACKGROUND, HARD, POISON = range(3)
-ARRAYS = ("w", "first_pass", "suspects", "mutual_influence", "features")
 
 
 @dataclass(frozen=True)
@@ -116,27 +115,14 @@ def influence_of(rows: Rows, audit: Audit, asked: tuple, setting: str, domain: b
     if domain:
         kind += "-domain"
     name = f"{audit.case.name}-{audit.count}-{audit.seed}-{share:g}{kind}"
-    path = CACHE / "detection" / f"{name}-{rows.pretrained.fingerprint[:12]}.npz"
+    path = CACHE / "detection" / f"{name}-{rows.version}.npz"
     if not path.exists():
         stride = rows.stride.model_copy(update={"K": round(share * len(audit.rows))})
         influence = rows.influence(
             list(audit.rows.all), asked, stride, audit.seed, over_all=setting == OVER_ALL
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".part").open("wb") as file:
-            np.savez(
-                file,
-                **{key: getattr(influence, key) for key in ARRAYS},
-                certificate=influence.certificate,
-            )
-        path.with_suffix(".part").rename(path)
-    stored = np.load(path)
-    return Influence(
-        queries=asked[0],
-        neighbours=find_neighbours(stored["features"]),
-        certificate=float(stored["certificate"]),
-        **{key: stored[key] for key in ARRAYS},
-    )
+        save_influence(path, influence)
+    return load_influence(path, asked[0])
 
 
 def judged(influence: Influence, audit: Audit, decision: DetectionConfig) -> Found:

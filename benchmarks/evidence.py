@@ -52,13 +52,9 @@ from poisonwatch.detection.significance import compute_p_values, compute_row_q_v
 from poisonwatch.detection.topic import compute_excess
 from poisonwatch.examples import Example
 from poisonwatch.model.pretrained import load_pretrained
+from poisonwatch.recovery.robust import compute_robust_z
 from poisonwatch.sentinels.sentinel import Sentinel
-from poisonwatch.stride.scoring import (
-    GROUP_WEIGHT,
-    compute_robust_z,
-    pool_scores,
-    raise_groups,
-)
+from poisonwatch.stride.scoring import GROUP_WEIGHT, pool_scores, raise_groups
 from poisonwatch.stride.similarity import survey_views
 
 # Of the three views of a row, that of its answer's tokens.
@@ -339,7 +335,12 @@ def gather(
     pretrained = load_pretrained(ModelConfig(name=model))
     products = {}
     for layer in layers:
-        rows = Rows(pretrained, background, list(drawn.values()), StrideConfig(layer=layer))
+        rows = Rows(
+            pretrained,
+            background,
+            list(drawn.values()),
+            StrideConfig(layer=layer, further_layers=[]),
+        )
         products[layer] = Products(rows, cases)
     return products, Evidence(rows, products[layers[-1]], cases)
 

@@ -24,22 +24,35 @@ from pathlib import Path
 
 import numpy as np
 from cases import Case, Rows, read_chosen
-from detection import SETTINGS, Measured, draw_audit, influence_of, interval, judged, measure
+from detection import (
+    SETTINGS,
+    Audit,
+    Found,
+    Measured,
+    draw_audit,
+    influence_of,
+    interval,
+    judged,
+    measure,
+)
 from numpy.typing import NDArray
 
 from poisonwatch.config import DetectionConfig, ModelConfig
 from poisonwatch.detection import detect, topic
 from poisonwatch.stride import scoring
+from poisonwatch.stride.influence import Influence
 
 # A constant's place, and the values to choose from; what the library ships is among them.
 RANKING = {
-    (scoring, "LESSER_WEIGHT"): (0.0, 0.25, 0.5, 0.75, 1.0),
-    (scoring, "GROUP_WEIGHT"): (0.0, 1.0, 2.0, 4.0),
+    (scoring, "GROUP_WEIGHT"): (1.0, 2.0, 4.0),
+    (scoring, "LESSER_WEIGHT"): (0.25, 0.5, 0.75),
+    (scoring, "LEANING_WEIGHT"): (0.0, 0.25, 0.5, 1.0),
+    (scoring, "WORDING_WEIGHT"): (0.0, 0.25, 0.5),
 }
 RULE = {
-    (topic, "LOW"): (0.1, 0.2, 0.35, 0.5),
-    (topic, "LEAST_SPREADS"): (0.0, 2.0, 3.0, 4.0),
-    (detect, "GROUP_WEIGHT"): (0.0, 1.0, 2.0),
+    (topic, "LOW"): (0.1, 0.2, 0.35),
+    (topic, "LEAST_SPREADS"): (2.0, 2.5, 3.0, 4.0),
+    (detect, "AGREEING"): (1, 2),
 }
 MOST_SHARE = 0.12
 MOST_FALSE = 1.0
@@ -101,13 +114,15 @@ class Audits:
                 self.met.append((audit, influence_of(rows, audit, asked, setting, False)))
             print(f"{case.name}: done", flush=True)
 
-    def measure(self, chosen: Constants) -> Figures:
-        """The figures of every case under these constants."""
+    def measure(self, chosen: Constants, *, flag: bool = True) -> Figures:
+        """The figures of every case under these constants; of the ranking alone unless rows are to
+        be flagged, which takes longer.
+        """
         with constants(chosen):
-            found = [
-                measure(audit, judged(influence, audit, DetectionConfig()))
-                for audit, influence in self.met
-            ]
+            found = []
+            for audit, influence in self.met:
+                ranked = judged if flag else rank
+                found.append(measure(audit, ranked(influence, audit, DetectionConfig())))
         return Figures(*(self._average(found, what) for what in _FIGURES))
 
     def _average(self, found: list[Measured], what: str) -> Array:
@@ -122,6 +137,12 @@ class Audits:
                 values = [getattr(one, what) for one in planted]
             means.append(np.mean(values) if values else 0.0)
         return np.array(means)
+
+
+def rank(influence: Influence, audit: Audit, _: DetectionConfig) -> Found:
+    """The new rows' scores, and no flags."""
+    scores, _ = audit.rows.split(scoring.score_rows(influence).pooled)
+    return Found(scores.max(axis=1), np.zeros(len(scores), dtype=bool))
 
 
 _FIGURES = ("precision", "recall", "false_share", "false")
@@ -228,7 +249,7 @@ def main() -> None:
     rows = Rows.of_cases(options.model, background, cases)
     audits = Audits(rows, background, cases, options)
     print_cases(audits.names, audits.measure({}))
-    ranking = [(chosen, audits.measure(chosen)) for chosen in list_candidates(RANKING)]
+    ranking = [(of, audits.measure(of, flag=False)) for of in list_candidates(RANKING)]
     rules = [(chosen, audits.measure(chosen)) for chosen in list_candidates(RULE)]
     print_protocol(audits.names, ranking, rules)
 

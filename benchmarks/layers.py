@@ -177,7 +177,7 @@ def agree(met: Met, layers: Sequence[int], least: float, weight: float) -> Bools
     beyond, in_spreads = [], []
     for layer in layers:
         influence = met.layers[layer]
-        found = compute_excess(score_rows(influence).alone, influence.neighbours.rows)
+        found = compute_excess(score_rows(influence).by_layer[0], influence.neighbours.rows)
         beyond.append(found.beyond)
         in_spreads.append(found.in_spreads)
     first = met.layers[layers[0]]
@@ -380,7 +380,7 @@ def gather_products(
     pretrained = load_pretrained(ModelConfig(name=model))
     products = {}
     for layer in layers:
-        rows = Rows(pretrained, background, others, StrideConfig(layer=layer))
+        rows = Rows(pretrained, background, others, StrideConfig(layer=layer, further_layers=[]))
         products[layer] = Products(rows, cases)
     return products
 

@@ -1,8 +1,8 @@
 """Gradients and views of the benchmarks' rows, made once: audits of any of them are put together
 from here.
 
-They depend on the row, the model and the basis alone. Basis and Fisher factors are those of the
-background rows. Shards of rows are written as they come, so that a run may be killed and goes on.
+They depend on the row, the model and its bases alone. Bases and Fisher factors are those of the
+background rows, at each layer that an audit measures at. Shards of rows are written as they come, so that a run may be killed and goes on.
 """
 
 import hashlib
@@ -28,8 +28,9 @@ from poisonwatch.stride.operators import (
     Moments,
     Preconditioner,
     compute_row_gradients,
-    fit_basis,
+    fit_bases,
 )
+from poisonwatch.stride.settings import resolve_further_layers
 from poisonwatch.stride.similarity import VIEWS, compute_views
 
 # Elsewhere by the environment: gradients take 150 kB a row.
@@ -38,25 +39,40 @@ SHARD_ROWS = 128
 
 
 class RowBank:
-    """Gradients G (n, r, D) and views (n, VIEWS, r - 1) of rows by id, on disk."""
+    """Gradients G (n, r, D) and views (n, VIEWS, r - 1) of rows by id, at each split of the model,
+    on disk.
+    """
 
     def __init__(
         self, pretrained: Pretrained, background: Sequence[Example], stride: StrideConfig
     ) -> None:
         depth = len(find_decoder_blocks(pretrained.model))
         self.layer = depth * 2 // 5 if stride.layer is None else stride.layer
-        self.model = FrozenModel(pretrained.model, self.layer)
+        further = resolve_further_layers(stride, self.layer, depth)
+        self.model = FrozenModel(pretrained.model, self.layer, further)
         self.encoder = pretrained.make_encoder(stride.max_tokens)
         self.stride = stride
         ids = hashlib.sha256("".join(row.id for row in background).encode()).hexdigest()[:8]
-        self.version = f"{pretrained.fingerprint[:12]}-layer{self.layer}-r{stride.r}-{ids}"
+        layers = "-".join(map(str, (self.layer, *further)))
+        self.version = f"{pretrained.fingerprint[:12]}-layers{layers}-r{stride.r}-{ids}"
         self.folder = CACHE / f"bank-{self.version}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._place: dict[str, tuple[NDArray[np.float32], NDArray[np.float32], int]] = {}
         for path in sorted(self.folder.glob("*.ids")):
             self._open(path)
-        self.basis = Basis(self._get("basis", lambda: self._fit_basis(background)))
-        self.preconditioner = self._fit_factors(background)
+        directions = self._get("bases", lambda: self._fit_bases(background))
+        self.bases = tuple(map(Basis, directions))
+        self.preconditioners = self._fit_factors(background)
+
+    @property
+    def basis(self) -> Basis:
+        """That of the first split."""
+        return self.bases[0]
+
+    @property
+    def preconditioner(self) -> Preconditioner:
+        """That of the first split."""
+        return self.preconditioners[0]
 
     def _get(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         path = self.folder / f"{name}.pt"
@@ -66,21 +82,24 @@ class RowBank:
         found: Tensor = torch.load(path, weights_only=True)
         return found
 
-    def _fit_basis(self, background: Sequence[Example]) -> Tensor:
+    def _fit_bases(self, background: Sequence[Example]) -> Tensor:
         encoded = [self.encoder.encode_example(row) for row in background[:256]]
-        return fit_basis(self.model, encoded, self.stride.r, self.stride.token_budget).directions
+        bases = fit_bases(self.model, encoded, self.stride.r, self.stride.token_budget)
+        return torch.stack([basis.directions for basis in bases])
 
-    def _fit_factors(self, background: Sequence[Example]) -> Preconditioner:
+    def _fit_factors(self, background: Sequence[Example]) -> tuple[Preconditioner, ...]:
         path = self.folder / "factors.pt"
         if not path.exists():
-            moments = Moments.zeros(self.basis.r, self.model.width)
             encoded = [self.encoder.encode_example(row) for row in background]
+            found = [Moments.zeros(basis.r, self.model.width) for basis in self.bases]
             for batch in make_batches(encoded, self.stride.token_budget):
-                moments += Moments.of_batch(self.basis, self.model.compute_state_gradients(batch))
+                splits = self.model.compute_state_gradients(batch).splits
+                for moments, basis, at_split in zip(found, self.bases, splits, strict=True):
+                    moments += Moments.of_batch(basis, at_split)
             with replace_file(path) as part:
-                torch.save((moments.A, moments.S, float(moments.power), int(moments.tokens)), part)
-        A, S, power, tokens = torch.load(path, weights_only=True)
-        return Preconditioner(Moments(A, S, power, tokens), self.stride.damping)
+                torch.save([(m.A, m.S, float(m.power), int(m.tokens)) for m in found], part)
+        kept = torch.load(path, weights_only=True)
+        return tuple(Preconditioner(Moments(*each), self.stride.damping) for each in kept)
 
     def add(self, rows: Sequence[Example]) -> None:
         """Make what is missing of these rows."""
@@ -92,14 +111,16 @@ class RowBank:
             print(f"gradients: {made} of {len(left)} rows", file=sys.stderr, flush=True)
 
     def _write(self, rows: Sequence[Example]) -> None:
-        G = np.zeros((len(rows), self.basis.r * self.model.width), dtype=np.float32)
-        views = np.zeros((len(rows), VIEWS, self.basis.r - 1), dtype=np.float32)
+        splits = len(self.bases)
+        G = np.zeros((len(rows), splits, self.basis.r * self.model.width), dtype=np.float32)
+        views = np.zeros((len(rows), splits, VIEWS, self.basis.r - 1), dtype=np.float32)
         encoded = [self.encoder.encode_example(row) for row in rows]
         for batch in make_batches(encoded, self.stride.token_budget):
-            seen = self.model.compute_state_gradients(batch)
             at = batch.rows.numpy()
-            G[at] = compute_row_gradients(self.basis, seen).flatten(1).numpy()
-            views[at] = compute_views(self.basis, seen.z, batch)
+            seen = self.model.compute_state_gradients(batch)
+            for split, (basis, at_split) in enumerate(zip(self.bases, seen.splits, strict=True)):
+                G[at, split] = compute_row_gradients(basis, at_split).flatten(1).numpy()
+                views[at, split] = compute_views(basis, at_split.z, batch)
         ids = "\n".join(row.id for row in rows)
         path = self.folder / f"{hashlib.sha256(ids.encode()).hexdigest()[:16]}.ids"
         for kind, array in (("G", G), ("views", views)):
@@ -119,11 +140,11 @@ class RowBank:
     def __contains__(self, row: Example) -> bool:
         return row.id in self._place
 
-    def get_gradients(self, rows: Sequence[Example]) -> Tensor:
-        """G (m, r, D) of some rows."""
-        found = [self._place[row.id][0][self._place[row.id][2]] for row in rows]
+    def get_gradients(self, rows: Sequence[Example], split: int = 0) -> Tensor:
+        """G (m, r, D) of some rows at a split."""
+        found = [self._place[row.id][0][self._place[row.id][2], split] for row in rows]
         return torch.from_numpy(np.stack(found)).view(len(rows), self.basis.r, self.model.width)
 
-    def get_views(self, rows: Sequence[Example]) -> NDArray[np.float32]:
-        """Views (m, VIEWS, r - 1) of some rows."""
-        return np.stack([self._place[row.id][1][self._place[row.id][2]] for row in rows])
+    def get_views(self, rows: Sequence[Example], split: int = 0) -> NDArray[np.float32]:
+        """Views (m, VIEWS, r - 1) of some rows at a split."""
+        return np.stack([self._place[row.id][1][self._place[row.id][2], split] for row in rows])

@@ -45,7 +45,7 @@ def seen(tiny_pretrained: Pretrained, tmp_path_factory: pytest.TempPathFactory) 
         for module in (cases, row_bank):
             patch.setattr(module, "CACHE", folder)
         audit = draw_audit(BACKGROUND, CASE, 4, 0, domain=False)
-        stride = StrideConfig(r=8, layer=1)
+        stride = StrideConfig(r=8, layer=1, further_layers=[])
         of = cases.Rows(tiny_pretrained, BACKGROUND, OTHERS, stride)
         products = layers.Products(of, [CASE])
         found = evidence.Evidence(of, products, [CASE])

@@ -38,7 +38,12 @@ def banks(
         for module in (cases, row_bank):
             patch.setattr(module, "CACHE", folder)
         yield {
-            layer: cases.Rows(tiny_pretrained, BACKGROUND, OTHERS, StrideConfig(r=8, layer=layer))
+            layer: cases.Rows(
+                tiny_pretrained,
+                BACKGROUND,
+                OTHERS,
+                StrideConfig(r=8, layer=layer, further_layers=[]),
+            )
             for layer in (0, 1)
         }
 
