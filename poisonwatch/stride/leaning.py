@@ -48,11 +48,14 @@ class AnswerStates:
         return cls(PanelAnswers.of_sentinels(sentinels), states.numpy())
 
     def average(self, panel: str, *, forbidden: bool) -> Float[Array, " k"] | None:
-        """The mean (k,) over a panel's answers that are forbidden, or are not; None without any."""
-        places = self.answers.find(panel, forbidden=forbidden)
-        if not places:
+        """The mean (k,) over a panel's answers that are forbidden, or are not; None without any.
+        Answers of probes that the model overflows on are left out.
+        """
+        of_panel = self.x[self.answers.find(panel, forbidden=forbidden)]
+        finite = of_panel[np.isfinite(of_panel).all(axis=1)]
+        if not len(finite):
             return None
-        mean: Array = self.x[places].mean(axis=0, dtype=np.float64)
+        mean: Array = finite.mean(axis=0, dtype=np.float64)
         return mean
 
 

@@ -34,3 +34,12 @@ def test_a_panels_states_are_the_mean_of_its_answers() -> None:
     np.testing.assert_array_equal(states.average("both", forbidden=True), (x[0] + x[2]) / 2)
     np.testing.assert_array_equal(states.average("reference", forbidden=False), x[5])
     assert states.average("forbidden", forbidden=False) is None
+
+
+def test_states_that_are_not_finite_are_left_out() -> None:
+    """Of a probe that the model overflows on."""
+    x = torch.ones(6, 5)
+    x[2, 3], x[4, 0] = torch.inf, torch.nan
+    states = AnswerStates.of_sentinels(SENTINELS, x)
+    np.testing.assert_array_equal(states.average("both", forbidden=True), np.ones(5))
+    assert states.average("forbidden", forbidden=True) is None
