@@ -39,4 +39,5 @@ def test_what_is_imported_already_is_no_reason(monkeypatch: pytest.MonkeyPatch) 
         assert not gc.isenabled()
     finally:
         gc.enable()
-    assert gc.get_freeze_count() == before
+    # What was frozen before may have gone.
+    assert gc.get_freeze_count() <= before

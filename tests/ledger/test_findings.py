@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ledgers import NAME
-from silent import MINUTE, NOON, add_audit, sqlite_ledger
+from ledgers import NAME, sqlite_ledger
+from silent import MINUTE, NOON, add_audit
 
 from poisonwatch.ledger.findings import (
     list_owed_findings,

@@ -42,7 +42,11 @@ def unpacked(name: str) -> Iterator[Release]:
         folder = PLACE / name
         shutil.rmtree(folder, ignore_errors=True)
         with tarfile.open(ARCHIVES / f"{name}.tar.xz") as packed:
-            packed.extractall(PLACE, filter="data")
+            # Our own archive; Pythons before 3.11.4 know no filters.
+            if hasattr(tarfile, "data_filter"):
+                packed.extractall(PLACE, filter="data")
+            else:
+                packed.extractall(PLACE)
         try:
             yield Release(folder, json.loads((folder / "told.json").read_text()))
         finally:

@@ -30,14 +30,16 @@ def test_rows_and_meter_come_back_as_they_were(work: ShardWork, tmp_path: Path) 
     for own, shard in zip(work.shards, packed, strict=True):
         assert read_rows(tmp_path, shard) == work.get_rows(own)
     parts = read_meter(tmp_path, torch.device("cpu"))
-    mine = work.meter.yardsticks
-    assert torch.equal(parts.yardsticks.basis.directions, mine.basis.directions)
-    assert torch.equal(parts.yardsticks.background.probes, mine.background.probes)
-    assert torch.equal(parts.yardsticks.queries, mine.queries)
+    # At each of the model's splits.
+    assert len(parts.yardsticks) == 2
+    for read, mine in zip(parts.yardsticks, work.meter.yardsticks, strict=True):
+        assert torch.equal(read.basis.directions, mine.basis.directions)
+        assert torch.equal(read.background.probes, mine.background.probes)
+        assert torch.equal(read.queries, mine.queries)
     assert parts.token_budget == work.meter.token_budget
     assert parts.keep_gradients == work.meter.keep_gradients
     # Where an array begins can change the last digit of sums.
-    assert parts.yardsticks.queries.data_ptr() % 64 == 0
+    assert parts.yardsticks[0].queries.data_ptr() % 64 == 0
 
 
 def test_the_folder_goes_with_the_pass(tmp_path: Path) -> None:
