@@ -51,8 +51,8 @@ RANKING = {
 }
 RULE = {
     (topic, "LOW"): (0.1, 0.2, 0.35),
-    (topic, "LEAST_SPREADS"): (2.0, 2.5, 3.0, 4.0),
-    (detect, "AGREEING"): (1, 2),
+    (topic, "LEAST_SPREADS"): (0.0, 2.0, 2.5, 3.0, 4.0),
+    (detect, "GROUP_WEIGHT"): (1.0, 2.0),
 }
 MOST_SHARE = 0.12
 MOST_FALSE = 1.0

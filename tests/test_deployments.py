@@ -31,7 +31,9 @@ from templates import prefect_home
 from poisonwatch.ledger.locks import lock_file
 
 TRAINING = "poisonwatch-drill/my-audit"  # as if this trained on the rows
-PATIENCE_S = 300  # in which nothing moves: workers and automations ask every few seconds
+# In which nothing moves: workers and automations ask every few seconds, but a worker whose server was
+# away may have to begin anew, on a machine where ten others are at work.
+PATIENCE_S = 900
 
 
 @dataclass(frozen=True)
