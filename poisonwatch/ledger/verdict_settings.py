@@ -15,6 +15,9 @@ from poisonwatch.config import AuditConfig
 
 # What a fit may take, and when it is saved.
 COSTS: dict[str, Any] = {"token_budget": True, "memory_gb": True, "training": {"checkpoint_every"}}
+# Of `stride`, what came after the first ledgers: left out where it is as usual, or what was audited
+# before would not count.
+LATER = ("further_layers",)
 SHAPING = {"stride", "detection", "screens", "probes", "seed"}
 
 
@@ -43,6 +46,9 @@ def describe_verdict_settings(config: AuditConfig) -> str:
     shaping: dict[str, Any] = config.model_dump(
         mode="json", include=SHAPING, exclude={"stride": COSTS}
     )
+    for name in LATER:
+        if shaping["stride"][name] is None:
+            del shaping["stride"][name]
     # In whatever order they are named, the screens are the same.
     shaping["screens"] = sorted(shaping["screens"])
     version = ".".join(__version__.split(".")[:2])

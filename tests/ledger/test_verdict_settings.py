@@ -1,5 +1,6 @@
 """Which settings a result holds for, and how strict they are."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ def make_config(**settings: Any) -> AuditConfig:
         {"seed": 1},
         {"stride": {"r": 32}},
         {"stride": {"training": {"epochs": 2}}},
+        {"stride": {"further_layers": []}},
     ],
     ids=str,
 )
@@ -52,6 +54,13 @@ def test_what_shapes_none_is_not(settings: Mapping[str, Any]) -> None:
     assert describe_verdict_settings(make_config(**settings)) == describe_verdict_settings(
         make_config()
     )
+
+
+def test_a_setting_that_came_later_leaves_earlier_audits_as_they_are() -> None:
+    """Where it is as usual: their settings do not name it."""
+    settings = json.loads(describe_verdict_settings(make_config()))
+    assert "further_layers" not in settings["stride"]
+    assert "layer" in settings["stride"]
 
 
 def test_the_poisonwatch_that_judges_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
