@@ -306,6 +306,15 @@ def test_what_died_holds_nothing_up_though_the_server_is_restarted(service: Serv
         """As a worker leaves a run that dies between its promise and the run's process."""
         return service.client.create_flow_run_from_deployment(found.id, state=Pending()).id
 
+    # none by schedule comes before the one below: it would wait for the lock, and that one for it
+    by_schedule = service.client.read_deployment_by_name("poisonwatch-audit/my-audit")
+    service.client.pause_deployment(by_schedule.id)
+
+    def are_at_rest() -> bool:
+        states = [run.state for run in service.runs()]
+        return not any(state.is_running() or state.is_pending() for state in states)
+
+    wait_until(are_at_rest, lambda: [run.state.name for run in service.runs()])
     hand_over()
     service.restart()
     ledger = service.audit.parent / "poisonwatch.db"
@@ -330,6 +339,7 @@ def test_what_died_holds_nothing_up_though_the_server_is_restarted(service: Serv
     service.wait(stuck, "Crashed")
     # the ledger has nothing half done
     assert not list((service.audit.parent / "runs").glob("*.part"))
+    service.client.resume_deployment(by_schedule.id)
 
 
 def watch_for_stuck(client: SyncPrefectClient, seconds: float) -> None:
