@@ -2,7 +2,8 @@
 from here.
 
 They depend on the row, the model and its bases alone. Bases and Fisher factors are those of the
-background rows, at each layer that an audit measures at. Shards of rows are written as they come, so that a run may be killed and goes on.
+background rows, at each layer that an audit measures at. Shards of rows are written as they come,
+so that a run may be killed and goes on.
 """
 
 import hashlib

@@ -32,7 +32,7 @@ from poisonwatch.stride.influence import Influence
 from poisonwatch.stride.scoring import Scores, raise_groups, score_rows, standardise_rows
 
 # The first layers, which must agree that a row stands out: where the last must, too, recall falls
-# by .05 and false flags do not (`benchmarks/NOTES.md`).
+# by .03 and false flags do not (`benchmarks/NOTES.md`).
 AGREEING = 2
 
 # Weight of a group's mean excess.

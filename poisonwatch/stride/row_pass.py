@@ -137,7 +137,8 @@ class RowMeter:
     ) -> None:
         """Fill in what gradients G (m, r, D) at a split tell of the rows at the places `at` (m,).
 
-        Of the first split sketch and gradients are kept, of others effects and centre.
+        Gradients are kept where records have room for them, spread and sketch of the first split
+        alone.
         """
         effects, centre, spread = self.yardsticks[split].measure(G, own)
         records.faults[at[_find_overflows(effects, centre, spread)]] = Fault.GRADIENT
