@@ -42,6 +42,7 @@ from poisonwatch.flows.run_lines import describe_audit, describe_drill, describe
 from poisonwatch.flows.run_process import RunProcess, is_cancelling, start_due_run
 from poisonwatch.flows.times import make_cron_error, require_interval, require_times
 from poisonwatch.flows.watched_server import WatchedServer
+from poisonwatch.liveness.liveness import TELLS_NOBODY, tells_somebody
 from poisonwatch.text.redaction import show_place
 
 R = TypeVar("R")
@@ -126,11 +127,20 @@ def _serve(
     ):
         server = WatchedServer(client, api, own, deployments, reporter)
         server.register()
-        page = show_place(api.removesuffix("/api"))
-        reporter.note(
-            f"watching {settings.name}: Ctrl-C ends it; runs, and pages to answer on, at {page}"
-        )
+        for line in describe_watch(settings, api):
+            reporter.note(line)
         _Watch(client, server, config, reporter).keep()
+
+
+def describe_watch(settings: AuditConfig, api: str) -> list[str]:
+    """What is said where watching begins: how it ends, where its runs are, and whether nobody would
+    hear of audits that do not come.
+    """
+    page = show_place(api.removesuffix("/api"))
+    lines = [f"watching {settings.name}: Ctrl-C ends it; runs, and pages to answer on, at {page}"]
+    if not tells_somebody(settings):
+        lines.append(TELLS_NOBODY)
+    return lines
 
 
 class _Watch:

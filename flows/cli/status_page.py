@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from poisonwatch.ledger.agreement import add_up
-from poisonwatch.liveness.liveness import Liveness, tell_ago, write_moment
+from poisonwatch.liveness.liveness import TELLS_NOBODY, Liveness, tell_ago, write_moment
 from poisonwatch.liveness.standing import GIGABYTE, Standing
 from poisonwatch.text.display import make_visible
 from poisonwatch.text.durations import tell_duration
@@ -49,7 +49,7 @@ def _describe_audits(standing: Standing) -> Iterator[tuple[str, str]]:
     yield "last audit", _describe_last(standing, liveness)
     yield "expected", describe_expectation(liveness)
     if liveness.expected is not None and not standing.tells:
-        yield "told", "nobody, where none comes: name targets (`alerts`) or a cron monitor (`ping`)"
+        yield "told", TELLS_NOBODY
     if liveness.at_work_since is not None:
         yield "at work", f"an audit, since {tell_duration(liveness.now - liveness.at_work_since)}"
     if liveness.failed:

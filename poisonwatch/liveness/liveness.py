@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from poisonwatch.config import AuditConfig
 from poisonwatch.ledger.history import COMMITTED_STATES
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.schedules import ExpectedAudits, find_schedule
@@ -21,6 +22,10 @@ from poisonwatch.ledger.tables import audits
 from poisonwatch.schedule_config import ScheduleConfig
 from poisonwatch.text.durations import tell_duration
 from poisonwatch.text.words import plural
+
+TELLS_NOBODY = (
+    "nobody hears where no audit comes: name targets (`alerts`) or a cron monitor (`ping`)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,11 @@ class Liveness:
             "at_work_since": _write(self.at_work_since),
             "failed_since": self.failed,
         }
+
+
+def tells_somebody(config: AuditConfig) -> bool:
+    """Whether anybody hears where audits do not come: an alert target, or a cron monitor."""
+    return bool(config.alerts) or config.schedule.ping is not None
 
 
 def tell_ago(duration: timedelta) -> str:

@@ -36,6 +36,7 @@ from poisonwatch.liveness.liveness import (
     count_audits,
     expect,
     find_liveness,
+    tells_somebody,
     write_moment,
 )
 from poisonwatch.liveness.probes import count_waiting_checkpoints
@@ -140,8 +141,7 @@ def gather_standing(
     """How the audit of the file at `path` stands. `target_names` are its alert targets
     by their ids; less than `min_free` bytes of disk are too few.
     """
-    tells = bool(config.alerts) or config.schedule.ping is not None
-    standing = Standing(name=config.name, at=now, tells=tells)
+    standing = Standing(name=config.name, at=now, tells=tells_somebody(config))
     standing.versions["poisonwatch"] = __version__
     folder = path.resolve().parent
     runs = folder / "runs"

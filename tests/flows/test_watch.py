@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -25,13 +26,15 @@ from prefect.server.schemas.schedules import CronSchedule as ServerCron
 from probing_cases import honest, poisonous, save, tune, write_case
 from readme_blocks import block
 from servers import free_port, http_receiver, mlflow_store
+from silent import expecting
 from slow_tests import slow
 
 from poisonwatch.config_file import load_config
 from poisonwatch.errors import InputError
-from poisonwatch.flows.watch import make_interval, make_schedule
+from poisonwatch.flows.watch import describe_watch, make_interval, make_schedule
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.probes import list_probed_checkpoints
+from poisonwatch.liveness.liveness import TELLS_NOBODY
 
 PATIENCE_S = 600
 AUDIT_LINE = "43 new rows, 3 flagged\n"
@@ -89,6 +92,18 @@ def test_a_schedule_is_one_of_interval_and_cron() -> None:
             make_schedule(every, cron, zone)
     with pytest.raises(InputError, match="too often"):
         make_interval(timedelta(seconds=59))
+
+
+def test_a_watch_says_at_its_start_where_nobody_would_hear_of_silence() -> None:
+    """In the words of `status`: without a target of alerts, and without a monitor."""
+    api = "http://127.0.0.1:4200/api"
+    said: dict[str, Any] = {"schedule": {"every": "1h"}, "alerts": []}
+    ping = {"every": "1h", "ping": "https://monitor.example.org/1"}
+    (first, second) = describe_watch(expecting("sqlite://", **said), api)
+    assert "http://127.0.0.1:4200" in first
+    assert second == TELLS_NOBODY
+    for other in ({"schedule": ping}, {"alerts": ["json://127.0.0.1:9/"]}):
+        assert describe_watch(expecting("sqlite://", **(said | other)), api) == [first]
 
 
 def test_three_commands_lead_from_nothing_to_a_scheduled_audit_that_alerts(
@@ -223,5 +238,6 @@ def test_a_watch_probes_the_checkpoint_that_a_training_left(tmp_path: Path) -> N
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
     assert process.returncode == 0
+    assert log.read_text().splitlines().count(TELLS_NOBODY) == 1
     with Ledger.at(load_config(audit).state) as ledger:
         assert len(list_probed_checkpoints(ledger, "tiny")) == 1
