@@ -23,6 +23,7 @@ from poisonwatch.ledger.ledger import VALUES_PER_STATEMENT, Ledger, batched
 from poisonwatch.ledger.prunings import OPERATORS, find_pruned
 from poisonwatch.ledger.tables import audits, deliveries, flags, results, rows
 from poisonwatch.run_directory.checksums import list_differences
+from poisonwatch.run_directory.discovery import get_later_path
 from poisonwatch.run_directory.layout import OPERATORS_FILE, read_summary
 
 # Of an audit that is "committed" the run directory is on its way to its place, or elsewhere.
@@ -53,9 +54,9 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningPlan:
-    """What goes, what an earlier prune left half-removed (`leftovers`), and how many run
-    directories stay for which reason. `audit_ids` are those of all audits of which nothing needs to
-    stay, wherever their run directories are.
+    """What goes, what an earlier prune left half-removed (`leftovers`: folders and files), and how
+    many run directories stay for which reason. `audit_ids` are those of all audits of which nothing
+    needs to stay, wherever their run directories are.
     """
 
     removals: Sequence[Removal]
@@ -124,10 +125,13 @@ def plan_pruning(
                 on_record=on_record,
             )
             removals.append(removal)
-    places = [get_pruned_path(audit.run_dir) for audit in past if audit.audit_id in gone]
+    leftovers = []
+    for audit in past:
+        if audit.audit_id in gone:
+            leftovers += _list_leftovers(audit.run_dir)
     return PruningPlan(
         removals=removals,
-        leftovers=[place for place in places if place.is_dir() and not place.is_symlink()],
+        leftovers=leftovers,
         kept=dict(kept),
         audit_ids=frozenset(ids) - reasons.keys() - changed,
     )
@@ -136,6 +140,20 @@ def plan_pruning(
 def get_pruned_path(run_dir: Path) -> Path:
     """What a run directory is called while it is removed."""
     return run_dir.with_name(f"{run_dir.name}{PRUNED_SUFFIX}")
+
+
+def _list_leftovers(run_dir: Path) -> list[Path]:
+    """What is left of a run directory where its removal broke off: itself, renamed away, and what
+    was discovered of it later.
+    """
+    away, later = get_pruned_path(run_dir), get_later_path(run_dir)
+    found = []
+    if away.is_dir() and not away.is_symlink():
+        found.append(away)
+    # Beside one that is there, it goes with it.
+    if later.is_file() and not run_dir.is_dir():
+        found.append(later)
+    return found
 
 
 def count_bytes(path: Path) -> int:

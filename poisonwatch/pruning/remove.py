@@ -25,7 +25,7 @@ def carry_out(ledger: Ledger, plan: PruningPlan, keep: KeepConfig) -> list[str]:
     _record(ledger, plan.removals, keep)
     steps: list[tuple[Path, Callable[[], None]]] = []
     for leftover in plan.leftovers:
-        steps.append((leftover, partial(shutil.rmtree, leftover)))
+        steps.append((leftover, partial(_remove_leftover, leftover)))
     for removal in plan.removals:
         steps.append((removal.path, partial(_remove, removal)))
     failures: list[str] = []
@@ -49,6 +49,13 @@ def _record(ledger: Ledger, removals: Sequence[Removal], keep: KeepConfig) -> No
             append_pruned(
                 connection, removal.audit_id, removal.part, removal.seal, said, ledger.signer
             )
+
+
+def _remove_leftover(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove(removal: Removal) -> None:

@@ -16,16 +16,19 @@ WRITES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "sqli
 MOST = 500  # that no work here has
 
 
-def kill_before_each_write(folder: Path, work: Callable[[], None]) -> Iterator[int]:
+def kill_before_each_write(
+    folder: Path, work: Callable[[], None], lay_back: Callable[[], None] = lambda: None
+) -> Iterator[int]:
     """Do `work` on what is in a folder, in a process of its own that is killed before its first
     write, then one before its second, and so on: the numbers of these writes, from 0. Each finds the
-    folder as it was at first. Ends where one comes to its end.
+    folder as it was at first, and what `lay_back` lays back. Ends where one comes to its end.
     """
     before = folder.with_name(f"{folder.name}-before")
     shutil.copytree(folder, before)
     for number in range(MOST):
         shutil.rmtree(folder)
         shutil.copytree(before, folder)
+        lay_back()
         if not _run(work, number):
             return
         yield number
