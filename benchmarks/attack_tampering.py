@@ -26,7 +26,8 @@ CLEARED, DIFFERENT = 0, 1
 # reading and ending, what a place is called, in which folder a run directory lies. A signature
 # counts by itself, whatever key it is said to be of, and however often it is there.
 TO_DO_LISTS = frozenset(
-    f"ledger: {table}" for table in ("deliveries", "notices", "outages", "reviews", "schedules")
+    f"ledger: {table}"
+    for table in ("deliveries", "notices", "outages", "probe_looks", "reviews", "schedules")
 )
 OFF_RECORD = frozenset(
     {

@@ -15,6 +15,7 @@ from poisonwatch.errors import OperationError, PoisonwatchError
 from poisonwatch.flows.engine import Engine
 from poisonwatch.flows.late_runs import cover_late_runs
 from poisonwatch.flows.reporter import Reporter
+from poisonwatch.ledger.probe_looks import FailedProbe
 from poisonwatch.probing.checkpoint import name_checkpoint
 from poisonwatch.probing.checkpoint_choice import ProbedCheckpoint
 from poisonwatch.probing.new_checkpoints import FoundCheckpoint
@@ -42,6 +43,7 @@ from poisonwatch.tasks.probe import (
     gather_questions,
     identify_release,
     look_for_checkpoints,
+    record_look,
     record_probe,
     tell_movement,
     track_probe,
@@ -222,21 +224,30 @@ def probe_new_stages(
     config: AuditConfig, engine: Engine, reporter: Reporter
 ) -> Iterator[ProbedFolder]:
     """Probe the checkpoints of the audit file's `probe` that were not probed yet, oldest first: one
-    that cannot be probed keeps no other from it.
+    that cannot be probed keeps no other from it, and is remembered until the next look.
     """
-    release = Path(config.probe.release) if config.probe.release else None
+    failed: list[FailedProbe] = []
     for found in engine(look_for_checkpoints, config):
-        if found.problem is not None:
-            yield ProbedFolder(found, None, found.problem)
-            continue
-        reporter.note(f"probing {make_visible(str(found.folder))}")
-        checkpoint = ProbedCheckpoint(model=str(found.folder), release=release)
-        try:
-            outcome = run_probe_stages(config, checkpoint, engine, reporter)
-        except PoisonwatchError as error:
-            yield ProbedFolder(found, None, get_first_line(error))
-        else:
-            yield ProbedFolder(found, outcome)
+        probed = _probe_found(config, found, engine, reporter)
+        if probed.problem is not None:
+            failed.append(FailedProbe(str(found.folder), probed.problem))
+        yield probed
+    engine.attempt(record_look, config, failed)
+
+
+def _probe_found(
+    config: AuditConfig, found: FoundCheckpoint, engine: Engine, reporter: Reporter
+) -> ProbedFolder:
+    """Probe a checkpoint that is new, if it can be."""
+    if found.problem is not None:
+        return ProbedFolder(found, None, found.problem)
+    reporter.note(f"probing {make_visible(str(found.folder))}")
+    release = Path(config.probe.release) if config.probe.release else None
+    checkpoint = ProbedCheckpoint(model=str(found.folder), release=release)
+    try:
+        return ProbedFolder(found, run_probe_stages(config, checkpoint, engine, reporter))
+    except PoisonwatchError as error:
+        return ProbedFolder(found, None, get_first_line(error))
 
 
 def require_all_probed(probed: Sequence[ProbedFolder]) -> None:

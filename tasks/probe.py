@@ -1,6 +1,6 @@
 """Ask a tuned model what its base is asked, and keep what differs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from poisonwatch.alerts.movements import compose_moved
 from poisonwatch.alerts.targets import list_targets
 from poisonwatch.config import AuditConfig, ModelConfig
 from poisonwatch.integrations.notices import deliver_notices
-from poisonwatch.ledger import probes
+from poisonwatch.ledger import probe_looks, probes
 from poisonwatch.ledger.ledger import Ledger
+from poisonwatch.ledger.probe_looks import FailedProbe
 from poisonwatch.model.files import ModelFiles
 from poisonwatch.model.pretrained import load_pretrained
 from poisonwatch.probing import questions
@@ -32,6 +33,17 @@ def look_for_checkpoints(config: AuditConfig) -> list[FoundCheckpoint]:
     with Ledger.at(config.state) as ledger:
         known = probes.list_probed_checkpoints(ledger, config.name)
     return find_new_checkpoints(config, known)
+
+
+@task(**WITH_RETRIES, retry_condition_fn=should_retry)
+def record_look(config: AuditConfig, failed: Sequence[FailedProbe]) -> None:
+    """Remember which checkpoints this look could not probe, for whoever asks how the audit
+    stands.
+    """
+    secrets = config.find_secrets()
+    told = [FailedProbe(each.folder, secrets.conceal_known(each.problem)) for each in failed]
+    with Ledger.at(config.state) as ledger:
+        probe_looks.record_look(ledger, config.name, told, datetime.now(UTC))
 
 
 @task(**PLAIN)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from poisonwatch.ledger.agreement import add_up
+from poisonwatch.ledger.probe_looks import ProbeLook
 from poisonwatch.liveness.liveness import TELLS_NOBODY, Liveness, tell_ago, write_moment
 from poisonwatch.liveness.standing import GIGABYTE, Standing
 from poisonwatch.text.display import make_visible
@@ -106,12 +107,14 @@ def _describe_agreement(standing: Standing) -> Iterator[tuple[str, str]]:
 
 
 def _describe_probes(standing: Standing) -> Iterator[tuple[str, str]]:
-    """What the last probe of a trained model found, which other models moved, and how many wait;
-    nothing where none was probed, and none waits.
+    """What the last probe of a trained model found, which other models moved, how many wait, and
+    which could not be probed; nothing where none was probed, and none is there.
     """
     if standing.waiting_checkpoints:
         waiting = plural(standing.waiting_checkpoints, "checkpoint")
         yield "unprobed", f"{waiting} that came after the last probe"
+    if standing.probe_look is not None and standing.probe_look.failed:
+        yield "not probed", _describe_failed(standing.probe_look)
     if not standing.probes:
         return
     last, *others = standing.probes
@@ -122,6 +125,15 @@ def _describe_probes(standing: Standing) -> Iterator[tuple[str, str]]:
     if moved:
         named = ", ".join(moved[:CHECKPOINTS_NAMED])
         yield "", f"of {plural(len(others), 'other checkpoint')} {len(moved)} moved: {named}"
+
+
+def _describe_failed(look: ProbeLook) -> str:
+    """Which checkpoints the last look could not probe, and why."""
+    count = plural(len(look.failed), "checkpoint")
+    named = [f"{each.folder}: {each.problem}" for each in look.failed[:CHECKPOINTS_NAMED]]
+    if len(look.failed) > len(named):
+        named.append("...")
+    return f"{count} that cannot be: {'; '.join(named)}"
 
 
 def _describe_disks(standing: Standing) -> str:

@@ -1,5 +1,6 @@
-"""The tables of what is expected: when audits of a name are due, and what was told of their
-absence. They say nothing of rows, and are not on record in the chain.
+"""The tables of what is expected: when audits of a name are due, what was told of their absence,
+and which trained checkpoints could not be probed. They say nothing of rows, and are not on record
+in the chain.
 """
 
 from sqlalchemy import Column, Index, Integer, String, Table, Text
@@ -34,4 +35,14 @@ notices = Table(
     Column("body", Text, nullable=False),
     Column("created_at", String(32), nullable=False),
     Index("notices_by_name", "name", "notice"),
+)
+
+# the last look for trained checkpoints of each name (`ledger.probe_looks`)
+probe_looks = Table(
+    "probe_looks",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("looked_at", String(32), nullable=False),
+    # those that could not be probed, each with its folder and why, as JSON
+    Column("failed", Text, nullable=False),
 )

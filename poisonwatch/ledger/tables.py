@@ -7,6 +7,7 @@
                                                            and settings that a result holds for
     records ──< signatures        the chain of what was found and decided (`chain_tables`)
     schedules, notices            when audits are due, and that they did not come (`notice_tables`)
+    probe_looks                   which trained checkpoints could not be probed (`notice_tables`)
     assignments, proposals, agreements, commented_rows       people who review together
                                                              (`team_tables`)
 

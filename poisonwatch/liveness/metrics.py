@@ -22,6 +22,8 @@ HELP = {
     "moved_checkpoints": "trained models that moved, by the last probe of each",
     "untold_movements": "of trained models that moved, those not every alert target heard of",
     "probe_overdue": "1 where a new checkpoint waits for its probe, twice as long as probe.every",
+    "last_probe_look_timestamp_seconds": "when new checkpoints were looked for last",
+    "failed_probes": "checkpoints that this look could not probe",
     "disk_free_bytes": "the least free disk that the audit writes to",
     "server_answers": "1 where a server answers",
 }
@@ -67,6 +69,10 @@ def _list_probe_samples(standing: Standing) -> Samples:
         samples.append(("untold_movements", name, standing.untold_movements or 0))
     if standing.waiting_checkpoints is not None:
         samples.append(("probe_overdue", name, standing.waiting_checkpoints > 0))
+    if standing.probe_look is not None:
+        looked_at = standing.probe_look.looked_at.timestamp()
+        samples.append(("last_probe_look_timestamp_seconds", name, looked_at))
+        samples.append(("failed_probes", name, len(standing.probe_look.failed)))
     return samples
 
 

@@ -29,6 +29,7 @@ from poisonwatch.ledger.owed import (
     count_untold_movements,
     list_owed,
 )
+from poisonwatch.ledger.probe_looks import ProbeLook, find_look
 from poisonwatch.ledger.probes import PastProbe, list_last_probes
 from poisonwatch.ledger.schedules import record_schedule
 from poisonwatch.liveness.liveness import (
@@ -82,8 +83,10 @@ class Standing:
     `counts` and `parts_failed` are of the last audit; `probes` are the last of each checkpoint,
     latest first, `untold_movements` the models that moved and that not every alert target has heard
     of, and `waiting_checkpoints` those that should have been probed by now (None: no place is
-    named); `tells` says whether anybody hears where audits do not come, an alert target or a cron
-    monitor; `troubles` are what needs somebody, a line each: empty where all is well.
+    named); `probe_look` is the last look for them, with those that it could not probe (None also
+    where there was none yet); `tells` says whether anybody hears where audits do not come, an alert
+    target or a cron monitor; `troubles` are what needs somebody, a line each: empty where all is
+    well.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Standing:
     probes: list[PastProbe] | None = None
     untold_movements: int | None = None
     waiting_checkpoints: int | None = None
+    probe_look: ProbeLook | None = None
     undecided: int | None = None
     disks: list[DiskSpace] = field(default_factory=list)
     versions: dict[str, str | None] = field(default_factory=dict)
@@ -124,6 +128,7 @@ class Standing:
             "probes": self.probes and [probe.to_record() for probe in self.probes],
             "untold_movements": self.untold_movements,
             "waiting_checkpoints": self.waiting_checkpoints,
+            "probe_look": self.probe_look and self.probe_look.to_record(),
             "disks": [asdict(disk) for disk in self.disks],
             "versions": self.versions,
             "servers": [asdict(server) for server in self.servers],
@@ -182,6 +187,9 @@ def _ask_ledger(
         standing.untold_movements = count_untold_movements(
             connection, config.name, list(target_names)
         )
+        # What an audit file does not ask for any more is nobody's trouble.
+        if config.probe.checkpoints is not None:
+            standing.probe_look = find_look(connection, config.name)
         standing.agreement = read_agreement(connection, config.name)[-MONTHS_SHOWN:]
     standing.probes = list_last_probes(ledger, config.name)
     last_probe = None

@@ -1,6 +1,7 @@
 """Checkpoints that training leaves are probed once each, and people hear of what moved."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,25 @@ def test_each_checkpoint_is_probed_once_and_people_hear_of_what_moved(
         (line,) = capsys.readouterr().out.splitlines()
         assert "tokenizer" in json.loads(line)["problem"]
         assert len(receiver.received) == 1
+        # nor does Prometheus, where the other one has been probed meanwhile
+        run("status", config, "--prometheus")
+        metrics = capsys.readouterr().out
+        assert 'poisonwatch_failed_probes{name="tiny"} 1\n' in metrics
+        assert 'poisonwatch_probe_overdue{name="tiny"} 0\n' in metrics
+        run("status", config)
+        page = capsys.readouterr().out
+        assert f"\nnot probed  1 checkpoint that cannot be: {broken}: the checkpoint" in page
+        run("status", config, "--json")
+        (failed,) = json.loads(capsys.readouterr().out)["probe_look"]["failed"]
+        assert (failed["folder"], "tokenizer" in failed["problem"]) == (str(broken), True)
         assert run("verify", config) == 0
         with pytest.raises(OperationError, match="1 checkpoint could not be probed"):
             require_all_probed(probe_new_inline(loaded))
+        # what is gone is nobody's trouble any more
+        shutil.rmtree(broken)
+        assert run("probe", config, "--new", "--engine", "inline") == 0
+        run("status", config, "--prometheus")
+        assert 'poisonwatch_failed_probes{name="tiny"} 0\n' in capsys.readouterr().out
 
 
 def test_nothing_new_and_no_place_are_told(

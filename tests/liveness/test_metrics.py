@@ -8,6 +8,7 @@ from silent import HOUR, NOON, add_audit, expecting, leave_checkpoint
 
 from poisonwatch.ledger.ledger import Ledger
 from poisonwatch.ledger.notices import MOVED, Notice
+from poisonwatch.ledger.probe_looks import FailedProbe, record_look
 from poisonwatch.ledger.probes import list_last_probes, record_probe
 from poisonwatch.ledger.schedules import ExpectedAudits
 from poisonwatch.liveness.liveness import find_liveness
@@ -64,6 +65,7 @@ def test_metrics_say_when_audits_came_and_that_they_do_not(tmp_path: Path) -> No
             tracking=f"sqlite:///{tmp_path / 'mlflow.db'}",
             probe=str(tmp_path / "checkpoint-*"),
         )
+        record_look(ledger, NAME, [FailedProbe("/out/checkpoint-2", "no tokenizer")], NOON)
         last = datetime.fromisoformat(list_last_probes(ledger, NAME)[0].recorded_at)
         targets = {"json-1": "a target"}
         standing = gather_standing(config, tmp_path / "a.yaml", targets, NOON, min_free=0)
@@ -84,6 +86,8 @@ def test_metrics_say_when_audits_came_and_that_they_do_not(tmp_path: Path) -> No
     assert everything[f"poisonwatch_moved_checkpoints{own}"] == 1
     assert everything[f"poisonwatch_untold_movements{own}"] == 1
     assert everything[f"poisonwatch_probe_overdue{own}"] == 0
+    assert everything[f"poisonwatch_failed_probes{own}"] == 1
+    assert everything[f"poisonwatch_last_probe_look_timestamp_seconds{own}"] == NOON.timestamp()
 
 
 def test_what_is_not_known_is_left_out_and_names_are_quoted() -> None:
