@@ -16,7 +16,14 @@ STAMP := $(VENV)/.installed
 CODE := poisonwatch flows tasks dashboards benchmarks tests
 
 # A file's tests stay together: they share what takes long to start. The longest come first (tests/conftest.py). Many wait, so four at a time keep two cores busy.
+# One process imports and collects for all (tests/support/forks.py); where that is Linux's alone, each does.
+ifeq ($(shell uname),Linux)
+PARALLEL := --forks 4
+PAIR := --forks 2
+else
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+PAIR := $(PARALLEL) --numprocesses 2
+endif
 
 # A process of an audit imports 7,000 modules. Where the environment forbids Python to keep what it compiles of them, as images of containers do,
 # each process would compile them anew: 12 s of a processor.
@@ -30,14 +37,14 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest $(PARALLEL)
 
-# Nothing waits, so two keep two cores busy; each has all tests to import.
+# Nothing waits, so two keep two cores busy.
 quick: $(STAMP)
-	$(BIN)/pytest $(PARALLEL) --numprocesses 2 -m 'not starts and not dear'
+	$(BIN)/pytest $(PAIR) -m 'not starts and not dear'
 	@echo 'Left out: what starts a server, a browser, another process or an audit, and what is dear. make test runs all.'
 
 # Measures which tests are dear: tests/support/dear_tests.txt. On a machine that does nothing else, since there they take half.
 dear: $(STAMP)
-	POISONWATCH_MEASURE_TESTS=1 $(BIN)/pytest $(PARALLEL) --numprocesses 2 -m 'not starts'
+	POISONWATCH_MEASURE_TESTS=1 $(BIN)/pytest $(PAIR) -m 'not starts'
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

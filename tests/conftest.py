@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 from dear_tests import Meter, is_dear, read_dear
+from forks import Forks
 from paths import ROOT
 from servers import postgres_server, shared
 from starters import starts_something
@@ -59,8 +60,15 @@ LONGEST = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--forks` is what xdist's `--numprocesses` is, for less."""
+    parser.addoption("--forks", type=int, help="run tests in so many processes (forks.py)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Where `make quick` and `make dear` run tests, they are measured."""
+    if config.option.forks:
+        config.pluginmanager.register(Forks(config, config.option.forks))
     writes = bool(os.environ.get("POISONWATCH_MEASURE_TESTS"))
     if writes or "dear" in config.option.markexpr:
         config.pluginmanager.register(Meter(writes))
@@ -104,7 +112,7 @@ def _shared_servers(
     """
     folder = tmp_path_factory.getbasetemp()
     # a worker's own folder is in that of the run
-    shares = "PYTEST_XDIST_WORKER" in os.environ
+    shares = pytestconfig.option.forks or "PYTEST_XDIST_WORKER" in os.environ
     os.environ[FOLDER] = str(folder.parent if shares else folder)
     cache = getattr(pytestconfig, "cache", None)
     if cache is not None:

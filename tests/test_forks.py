@@ -1,0 +1,158 @@
+"""`pytest --forks`: what one process collects, several run, and it reads as if one had."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import TESTS
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+CONFTEST = """
+from forks import Forks
+
+def pytest_addoption(parser):
+    parser.addoption("--forks", type=int)
+
+def pytest_configure(config):
+    if config.option.forks:
+        config.pluginmanager.register(Forks(config, config.option.forks))
+"""
+WHO = """
+import os, warnings
+import pytest
+
+@pytest.fixture(scope="module", autouse=True)
+def note(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / f"begun-{__name__}").write_text(str(os.getpid()))
+    yield
+    (folder / f"ended-{__name__}").write_text(str(os.getpid()))
+"""
+EVERY_OUTCOME = """
+def test_passes(): print("said by one that passes")
+def test_fails():
+    print("said by one that fails")
+    os.system("echo said by its child")
+    assert 1 == 2
+def test_skips(): pytest.skip("no reason")
+@pytest.mark.xfail
+def test_is_known_to_fail(): assert False
+def test_warns(): warnings.warn("this is a warning")
+@pytest.fixture
+def broken(): raise RuntimeError("broken")
+def test_errs(broken): pass
+"""
+
+
+def ask(folder: Path, *options: str, **files: str) -> tuple[int, str]:
+    """The exit code of pytest on files, and what it said."""
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "pytest.ini").write_text("[pytest]")
+    for name, code in files.items():
+        (folder / f"test_{name}.py").write_text(WHO + code)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", *options]
+    command += [f"--basetemp={folder / 'base'}", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS / "support")}
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def read_notes(folder: Path, kind: str) -> dict[str, list[str]]:
+    """Which processes began, or ended, the tests of which files."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((folder / "base").glob(f"*/{kind}-*")):
+        found.setdefault(path.name.removeprefix(f"{kind}-"), []).append(path.read_text())
+    return found
+
+
+def list_outcomes(said: str) -> tuple[list[str], str]:
+    """The lines of the short summary, in the order of their names, and how many of what."""
+    lines = re.findall(r"^(?:FAILED|ERROR|SKIPPED|XFAIL).*", said, flags=re.M)
+    (counts,) = re.findall(r"=+ (.*) in [0-9.]+s =+", said)
+    return sorted(lines), str(counts)
+
+
+def test_reports_are_those_of_one_process(tmp_path: Path) -> None:
+    """Every outcome, warning and printed line of it; the exit code, too."""
+    files = {"a": EVERY_OUTCOME, "b": EVERY_OUTCOME, "c": "def test_c(): pass"}
+    code, alone = ask(tmp_path, **files)
+    forked_code, forked = ask(tmp_path, "--forks", "2", **files)
+    assert forked_code == code == 1
+    assert list_outcomes(forked) == list_outcomes(alone)
+    assert (
+        list_outcomes(forked)[1] == "2 failed, 5 passed, 2 skipped, 2 xfailed, 2 warnings, 2 errors"
+    )
+    for each in ("said by one that fails", "said by its child", "this is a warning"):
+        assert forked.count(f"{each}\n") == alone.count(f"{each}\n") > 0
+    assert "said by one that passes" not in forked
+
+
+MEETS = """
+import time
+
+def test_meets_another(tmp_path_factory):
+    shared = tmp_path_factory.getbasetemp().parent
+    while len(list(shared.glob("*/begun-*"))) < 2:
+        time.sleep(0.05)
+
+def test_more(): pass
+"""
+
+
+def test_a_files_tests_stay_together_and_its_fixtures_end(tmp_path: Path) -> None:
+    """Each file in one process, none in the one that collected; two are at work at once."""
+    files = {f"f{number}": MEETS for number in range(4)}
+    code, said = ask(tmp_path, "--forks", "2", **files)
+    begun, ended = read_notes(tmp_path, "begun"), read_notes(tmp_path, "ended")
+    assert (code, len(begun)) == (0, 4), said
+    assert begun == ended
+    assert all(len(processes) == 1 for processes in begun.values())
+    assert len({process for (process,) in begun.values()}) == 2
+
+
+def test_where_a_process_dies_its_test_has_failed_and_the_others_run(tmp_path: Path) -> None:
+    """Those of its file, and those of the files after it, too."""
+    dies = "def test_1(): pass\ndef test_2(): os.kill(os.getpid(), 9)\ndef test_3(): pass\n"
+    code, said = ask(tmp_path, "--forks", "1", a=dies, b="def test_b(): pass")
+    lines, counts = list_outcomes(said)
+    assert (code, counts) == (1, "1 failed, 3 passed")
+    assert lines == ["FAILED test_a.py::test_2 - the process that ran this test died: -9"]
+
+
+def test_the_first_failure_ends_all_where_it_is_to(tmp_path: Path) -> None:
+    """Who is at work elsewhere is interrupted, and ends what its tests began."""
+    waits = """
+def test_waits(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp().parent
+    (base / "waits").touch()
+    import time
+    time.sleep(1800)
+"""
+    fails = """
+def test_fails(tmp_path_factory):
+    import time
+    while not (tmp_path_factory.getbasetemp().parent / "waits").exists():
+        time.sleep(0.1)
+    assert False
+"""
+    code, said = ask(tmp_path, "--forks", "2", "-x", a=waits, b=fails, c="def test_c(): pass")
+    assert code == 1
+    assert list_outcomes(said)[1] == "1 failed"
+    assert set(read_notes(tmp_path, "begun")) == set(read_notes(tmp_path, "ended"))
+    assert "test_a" in read_notes(tmp_path, "ended")
+
+
+def test_mistakes_of_collection_are_told_and_nothing_runs(tmp_path: Path) -> None:
+    """As without forks."""
+    code, said = ask(
+        tmp_path, "--forks", "2", a="import nothing_of_this_name", b="def test_b(): pass"
+    )
+    assert code == 2
+    assert "nothing_of_this_name" in said
+    assert read_notes(tmp_path, "begun") == {}
